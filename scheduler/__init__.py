@@ -1,0 +1,1 @@
+"""Decides what runs where; knows no HTTP. The way of a task begins in `manager`."""

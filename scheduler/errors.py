@@ -1,0 +1,104 @@
+"""Errors of the scheduler. Each class's docstring is its default message; `executed` says whether an algorithm may have run."""
+
+from __future__ import annotations
+
+import inspect
+
+
+class SchedulerError(Exception):
+    """The scheduler failed."""
+
+    executed = False
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or inspect.getdoc(type(self)) or type(self).__name__)
+
+
+class IllegalMove(SchedulerError):
+    """A task or slot was asked to make a move that its table does not allow: a bug."""
+
+
+class BadRequest(SchedulerError):
+    """The request cannot be run as asked."""
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ImageUnknown(SchedulerError):
+    """No such image."""
+
+
+class ImageUnusable(SchedulerError):
+    """The image cannot be run here."""
+
+
+class Unavailable(SchedulerError):
+    """The set cannot run tasks just now; nothing was executed."""
+
+    def __init__(self, message: str | None = None, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EngineUnavailable(Unavailable):
+    """The container engine does not answer."""
+
+
+class EngineRefused(Unavailable):
+    """The container engine refused to start a slot."""
+
+
+class ImagePulling(Unavailable):
+    """The image is being pulled."""
+
+
+class QueueFull(Unavailable):
+    """Too many tasks are waiting."""
+
+
+class QueueTimeout(Unavailable):
+    """No slot became free in time."""
+
+
+class Draining(Unavailable):
+    """The set is draining and takes no new tasks."""
+
+
+class DiskFull(Unavailable):
+    """The set's disk is full."""
+
+
+class AccountLimit(SchedulerError):
+    """The account's own limit is reached."""
+
+    def __init__(self, message: str | None = None, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class InputTooLarge(SchedulerError):
+    """The input is over the account's limit."""
+
+
+class SlotLost(SchedulerError):
+    """The slot died while the task ran: the platform's failure, not the task's; it is not billed."""
+
+    executed = True
+
+
+class TaskUnknown(SchedulerError):
+    """No such task of this account."""
+
+
+class IdempotencyConflict(SchedulerError):
+    """This Idempotency-Key was used for another request within the last 24 hours."""
+
+
+class StoreError(SchedulerError):
+    """The store failed."""
+
+
+class StoreTooNew(StoreError):
+    """The store was written by a newer version of this program."""

@@ -1,0 +1,32 @@
+"""An image as a launcher knows it: its digest, and what its configuration says about running it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+LABEL_CONTENT_TYPE: Final = "org.general-compute.content-type"
+LABEL_ISOLATION: Final = "org.general-compute.isolation"
+LABEL_WRITABLE: Final = "org.general-compute.writable"
+LABEL_CPU_FEATURES: Final = "org.general-compute.cpu-features"
+LABEL_PRESTART: Final = "org.general-compute.prestart"
+
+
+class Image(msgspec.Struct, frozen=True):
+    """`digest` is the registry's digest, or the engine's image id for an image built locally."""
+
+    reference: str
+    digest: str
+    image_id: str
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    user: str = ""
+    workdir: str = ""
+    volumes: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+
+    def argv(self, args: tuple[str, ...]) -> tuple[str, ...]:
+        """The whole command line: arguments replace the image's CMD, as with `docker run IMAGE ARGS`."""
+        return self.entrypoint + (args or self.cmd)

@@ -1,0 +1,1 @@
+"""Launchers start and stop slots. `contract` says what each must do; there is one module per engine."""

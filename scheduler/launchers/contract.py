@@ -1,0 +1,61 @@
+"""What a launcher must do. Starting a slot is all that an engine is asked for; tasks never pass through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from scheduler.image import Image
+from scheduler.task import Isolation, Resources
+
+
+class PoolKey(msgspec.Struct, frozen=True):
+    """Slots of one pool are alike: any of them can run any task of the pool."""
+
+    account: str
+    image_digest: str
+    resources: Resources
+    isolation: Isolation
+
+
+class SlotOrder(msgspec.Struct, frozen=True):
+    """One slot to be started. `directory` is the host folder that holds the slot's socket `executor.sock`; `token` is
+    what its guest will say in HELLO."""
+
+    slot_id: str
+    pool: PoolKey
+    image: Image
+    directory: Path
+    token: str
+
+
+SlotGone = Callable[[str, str], None]
+"""Called with (slot id, reason in words) when a slot's container ended or could not start; from the event loop."""
+
+
+class Launcher(Protocol):
+    """All methods are called from the event loop and may raise `EngineUnavailable`."""
+
+    async def open(self) -> None:
+        """Connect, and remove what an earlier run of this set left behind."""
+
+    async def close(self) -> None:
+        """Stop every slot that this launcher started and leave nothing behind. Never raises."""
+
+    async def check(self) -> None:
+        """Return when the engine answers; raise `EngineUnavailable` with the reason otherwise."""
+
+    async def resolve(self, reference: str) -> Image:
+        """The image that `reference` names now. Raises `ImageUnknown`, `ImageUnusable`, `ImagePulling`."""
+
+    async def start(self, order: SlotOrder) -> None:
+        """Start a slot; returns once its container runs. Raises `EngineRefused`, `ImageUnknown`, `ImageUnusable`."""
+
+    async def stop(self, slot_id: str) -> None:
+        """Destroy a slot; unknown ids are fine."""
+
+    async def was_out_of_memory(self, slot_id: str) -> bool:
+        """Whether the kernel killed the slot's own init for memory; False when it cannot be told."""

@@ -1,0 +1,103 @@
+"""What a store of tasks must do. Durable means: on disk, surviving loss of power, when the call returns."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from enum import IntEnum
+from typing import Protocol
+
+import msgspec
+
+from scheduler.task import State, Task
+
+INLINE_BYTES = 32 * 1024
+"""Bodies up to this size lie in the task's row, so that one group commit covers them; larger ones are blobs."""
+
+
+class Durability(IntEnum):
+    """How much a write must survive before its call returns."""
+
+    PROCESS = 1
+    """A killed process (`kill -9`): handed to the operating system."""
+    POWER = 2
+    """Loss of power: synced to disk."""
+
+
+class Body(msgspec.Struct, frozen=True):
+    """A stored body: `inline`, or the name of a finished blob; `size_bytes` in both cases."""
+
+    size_bytes: int
+    inline: bytes | None = None
+    blob: str | None = None
+
+
+EMPTY = Body(0, b"")
+
+
+class Results(msgspec.Struct, frozen=True):
+    """What an async task left: its outputs, and its files by path."""
+
+    stdout: Body = EMPTY
+    stderr: Body = EMPTY
+    files: dict[str, Body] = {}
+
+
+class Idempotency(msgspec.Struct, frozen=True):
+    """A client's key and a digest of the request made under it."""
+
+    key: str
+    fingerprint: bytes
+
+
+class TaskFilter(msgspec.Struct, frozen=True):
+    """A page of one account's tasks, newest first: ids below `before`, at most `limit`."""
+
+    account: str
+    state: State | None = None
+    image: str | None = None
+    name: str | None = None
+    before: str | None = None
+    limit: int = 50
+
+
+class Store(Protocol):
+    """Calls come from one event loop; writes of concurrent callers share commits. Raises `StoreError`, `DiskFull`."""
+
+    async def open(self) -> None:
+        """Open or create; migrate an older schema. Raises `StoreTooNew`."""
+
+    async def close(self) -> None:
+        """Write what is queued, then close."""
+
+    async def add(self, task: Task, stdin: Body, idempotency: Idempotency | None) -> Task:
+        """Keep a new async task and its input, durable against loss of power.
+
+        Returns `task`, or the task that the same key and fingerprint made within 24 h. Raises `IdempotencyConflict` when the
+        key was used with another fingerprint.
+        """
+
+    async def update(self, task: Task, durability: Durability) -> None:
+        """Write the task's present facts (also one that is not there yet: a sync task's first and only row)."""
+
+    def update_later(self, task: Task) -> None:
+        """As `update`, with the next commit, waited for by nobody (a task that began to run)."""
+
+    async def finish(self, task: Task, results: Results) -> None:
+        """Write an async task's end and its results in one commit, durable against loss of power; its input is dropped."""
+
+    async def get(self, task_id: str) -> Task | None: ...
+
+    async def stdin(self, task_id: str) -> Body | None: ...
+
+    async def results(self, task_id: str) -> Results | None: ...
+
+    async def page(self, task_filter: TaskFilter) -> list[Task]: ...
+
+    def unfinished(self) -> AsyncIterator[Task]:
+        """Async tasks that are queued or running, oldest first: what a restarted set goes on with."""
+
+    async def expire(self, now_us: int, limit: int) -> list[str]:
+        """Delete up to `limit` ended tasks whose `expires_us` has passed; returns the blobs that are free now."""
+
+    async def blobs_in_use(self) -> set[str]:
+        """All blobs that rows name: whatever else lies in the blob folder is an orphan."""

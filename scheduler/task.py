@@ -1,0 +1,160 @@
+"""The task: one run of one image with one input; its states, and the only legal moves between them."""
+
+from __future__ import annotations
+
+import os
+import time
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from scheduler.errors import IllegalMove
+
+HEAD_BYTES: Final = 4096
+"""How much of stdout and stderr a task's own row shows."""
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+
+
+class Kind(StrEnum):
+    SYNC = "sync"
+    ASYNC = "async"
+
+
+class Isolation(StrEnum):
+    SHARED = "shared"
+    FRESH = "fresh"
+
+
+class Priority(StrEnum):
+    NORMAL = "normal"
+    SPARE = "spare"
+
+
+class Reason(StrEnum):
+    """Why a task did not succeed."""
+
+    EXIT = "exit"
+    SIGNAL = "signal"
+    OUT_OF_MEMORY = "out_of_memory"
+    NOT_EXECUTABLE = "not_executable"
+    OUTPUT_TOO_LARGE = "output_too_large"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    CLIENT_GONE = "client_gone"
+    PLATFORM = "platform"
+
+
+LEGAL_MOVES: Final[dict[State, frozenset[State]]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.FAILED}),
+    # Back to the queue only when the platform, not the task, failed.
+    State.RUNNING: frozenset(
+        {State.QUEUED, State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.CANCELLED}
+    ),
+    State.SUCCEEDED: frozenset(),
+    State.FAILED: frozenset(),
+    State.TIMED_OUT: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+
+FINAL_STATES: Final = frozenset(state for state, moves in LEGAL_MOVES.items() if not moves)
+
+
+class Resources(msgspec.Struct, frozen=True):
+    """What one slot may use. `cpu_percent` is in hundredths of a core."""
+
+    cpu_percent: int = 100
+    memory_mib: int = 512
+
+
+class TaskSpec(msgspec.Struct, frozen=True):
+    """What was asked for; never changes. `args` empty means the image's own CMD."""
+
+    account: str
+    image: str
+    image_digest: str
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    name: str | None = None
+    kind: Kind = Kind.SYNC
+    timeout_s: float = 60.0
+    resources: Resources = Resources()
+    isolation: Isolation = Isolation.SHARED
+    cpu_features: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    priority: Priority = Priority.NORMAL
+    callback_url: str | None = None
+
+
+class Task(msgspec.Struct):
+    """A task and what is known of it. Times are microseconds since the epoch, durations microseconds."""
+
+    id: str
+    spec: TaskSpec
+    created_us: int
+    state: State = State.QUEUED
+    reason: Reason | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str | None = None
+    attempts: int = 0
+    started_us: int | None = None
+    ended_us: int | None = None
+    queue_us: int = 0
+    duration_us: int = 0
+    cpu_us: int = 0
+    memory_peak_kib: int = 0
+    cold_start: bool = False
+    stdin_bytes: int = 0
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    stdout_head: bytes = b""
+    stderr_head: bytes = b""
+    files: dict[str, int] = {}
+    expires_us: int | None = None
+
+    def move(self, state: State) -> None:
+        """Change state. Raises `IllegalMove` where `LEGAL_MOVES` does not allow it."""
+        if state not in LEGAL_MOVES[self.state]:
+            raise IllegalMove(f"task {self.id}: {self.state} → {state} is not a legal move")
+        self.state = state
+
+    @property
+    def ended(self) -> bool:
+        return self.state in FINAL_STATES
+
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS: Final = [a + b for a in _ALPHABET for b in _ALPHABET]
+
+
+class TaskIds:
+    """Makes ids: the set's name, a dash, 26 characters that sort by time (a ULID in lower case).
+
+    Ids of one process rise strictly; those of two processes differ by 80 random bits.
+    """
+
+    def __init__(self, set_name: str) -> None:
+        self._prefix = set_name + "-"
+        self._last_ms = 0
+        self._random = 0
+
+    def new(self) -> str:
+        now_ms = time.time_ns() // 1_000_000
+        if now_ms > self._last_ms:
+            self._last_ms = now_ms
+            # The top bit stays free so that counting up within a millisecond cannot overflow.
+            self._random = int.from_bytes(os.urandom(10), "big") >> 1
+        else:
+            self._random += 1
+        value = (self._last_ms << 80) | self._random
+        pairs = _PAIRS
+        return self._prefix + "".join([pairs[(value >> shift) & 1023] for shift in range(120, -1, -10)])

@@ -1,0 +1,5 @@
+"""The guest, PID 1 of every slot: `guest.c`, its contract in `PROTOCOL.md`, and where the built binary lies."""
+
+from pathlib import Path
+
+GUEST_BINARY = Path(__file__).with_name("guest")
