@@ -1,0 +1,45 @@
+# Every target sets up what it needs: on a fresh Debian 12 or Ubuntu 24.04 with git, make and Python 3.11 or later,
+# `make demo` and `make test` are the first and only commands to type. See README.md.
+
+python := .venv/bin/python
+# The engine's address goes to whatever runs after it in the same recipe line.
+engine := DOCKER_HOST=$$($(python) -m ops.setup.engine up) && export DOCKER_HOST
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint up down status bench images lock
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
+
+setup:  ## the Python environment, the C compiler, the guest (implicit in everything below)
+	@bash ops/setup/environment.sh
+
+demo: setup  ## the main job: pictures and a scanned page through the routed API, with a summary
+	@$(engine) && $(python) -m ops.images && $(python) -m ops.demo
+
+test: setup  ## every check: lint, types, and all tests on real containers
+	@$(MAKE) --no-print-directory lint
+	@$(engine) && $(python) -m ops.images && $(python) -m pytest $(ARGS)
+
+lint: setup  ## ruff and mypy
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check --quiet . || { echo "make lint: run .venv/bin/ruff format"; exit 1; }
+	@$(python) -m mypy
+
+up: setup  ## start a router and two sets in the background; starts only what is missing
+	@$(python) -m ops.local.stack up
+
+down:  ## stop them all, slots and the private engine included
+	@if [ -x $(python) ]; then $(python) -m ops.local.stack down; fi
+
+status: setup  ## what of the local stack runs
+	@$(python) -m ops.local.stack status
+
+bench: setup  ## the figures of README.md, measured on this machine
+	@$(engine) && $(python) -m ops.images && $(python) -m ops.bench $(ARGS)
+
+images: setup  ## the sample images: imgproc:1, ocr:1, cat:1, ncat:1
+	@$(engine) && $(python) -m ops.images
+
+lock:  ## write requirements/*.txt anew from requirements/*.in
+	@bash ops/setup/lock.sh
