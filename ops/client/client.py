@@ -1,0 +1,384 @@
+"""The calls of the native API, one method each."""
+
+import collections
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, Unpack, cast
+from urllib.parse import quote, urlencode
+
+from ops.client.body import Body, BytesSource, Source, source_of
+from ops.client.errors import (
+    PROBLEM_BASE,
+    AnswerBroken,
+    ApiProblem,
+    ClientError,
+    NotGeneralCompute,
+    Unreachable,
+    problem,
+)
+from ops.client.model import (
+    ENDED_STATES,
+    AsyncOptions,
+    Facts,
+    Page,
+    SyncOptions,
+    Task,
+    parameters,
+    submit_headers,
+)
+from ops.client.wire import Address, Answer, Connection, Request
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+DOCUMENT_BYTES_MAX = 16 * 1024 * 1024
+IDLE_TIMEOUT_S = 60.0
+"""How long nothing may move on a call beyond what the call itself was told to wait."""
+
+DEFAULT_RUN_S = 60.0
+DEFAULT_QUEUE_S = 10.0
+POLL_S = 30.0
+PATIENCE_S = 60.0
+"""How long `watch` bears a service that does not answer, before it gives up: longer than a set's restart."""
+
+RESUMES_MAX = 5
+
+
+class Output:
+    """A sync run's answer: iterate over it for the algorithm's standard output, as it comes.
+
+    `task_id` and `set_name` are known from the start; `facts` only of a task that ended within its first 64 KiB
+    of output. Iterating raises TaskFailed or TaskTimedOut where the task ended badly midway, and AnswerBroken
+    where the answer was cut for another reason. Closing it early cancels the task.
+    """
+
+    def __init__(self, client: "Client", connection: Connection, answer: Answer) -> None:
+        self._client = client
+        self._connection = connection
+        self._answer = answer
+        self._closed = False
+        self.task_id = answer.headers.get("x-task-id")
+        self.set_name = answer.headers.get("x-set")
+        self.content_type = answer.headers.get("content-type")
+        self.facts = Facts.of_headers(answer.headers)
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._answer
+        except (AnswerBroken, Unreachable) as error:
+            self.close()
+            broken = AnswerBroken(str(error), task_id=self.task_id)
+            raise self._client.why_broken(broken) from error
+        self.close()
+
+    def read(self) -> bytes:
+        """All of the output, held in memory: for outputs that are known to be small."""
+        return b"".join(self)
+
+    def close(self) -> None:
+        """Give the connection back, or close it where the answer was not read to its end."""
+        if not self._closed:
+            self._closed = True
+            self._client._release(self._connection, self._answer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Client:
+    """A caller of one General Compute address. Not thread-safe: make one for each thread.
+
+    Every method raises ClientError: Unreachable where no connection or answer came, ApiProblem where the API
+    refused, AnswerBroken where an answer was cut.
+    """
+
+    def __init__(
+        self, url: str = DEFAULT_URL, *, token: str | None = None, account: str | None = None
+    ) -> None:
+        self._address = Address.parse(url)
+        self._headers = [("User-Agent", "gcompute"), ("Accept", "*/*")]
+        if token:
+            self._headers.append(("Authorization", f"Bearer {token}"))
+        if account:
+            self._headers.append(("X-Account", account))
+        self._idle: Connection | None = None
+
+    @property
+    def url(self) -> str:
+        return str(self._address)
+
+    def run(
+        self, image: str, args: Iterable[str] = (), *, body: Body = b"", **options: Unpack[SyncOptions]
+    ) -> Output:
+        """Run an image and return its output as a stream; the input is sent while the output is read.
+
+        Raises TaskFailed and TaskTimedOut for a task that ended badly before its first byte of output.
+        """
+        run_s = options.get("timeout_s") or DEFAULT_RUN_S
+        queue_s = options.get("queue_timeout_s") or DEFAULT_QUEUE_S
+        connection, answer = self._call(
+            "POST",
+            _path("run", image),
+            query=parameters(args, options),
+            body=source_of(body),
+            idle_timeout_s=IDLE_TIMEOUT_S + run_s + queue_s,
+        )
+        return Output(self, connection, answer)
+
+    def submit(
+        self, image: str, args: Iterable[str] = (), *, body: Body = b"", **options: Unpack[AsyncOptions]
+    ) -> Task:
+        """Leave a task with the service; when this returns, the task and its input are on its disk."""
+        return self._task(
+            "POST",
+            _path("run", image),
+            query=parameters(args, options),
+            headers=[("Prefer", "respond-async"), *submit_headers(options)],
+            body=source_of(body),
+        )
+
+    def task(self, task_id: str, *, wait_s: float = 0) -> Task:
+        """The task now, or, with `wait_s`, once it has ended or that many seconds passed."""
+        query = [("wait", format(wait_s, "g"))] if wait_s else []
+        return self._task("GET", _path("tasks", task_id), query=query, idle_timeout_s=IDLE_TIMEOUT_S + wait_s)
+
+    def watch(
+        self, task_id: str, *, timeout_s: float | None = None, poll_s: float = POLL_S
+    ) -> Iterator[Task]:
+        """The task about every `poll_s` seconds, the last time when it has ended or `timeout_s` passed.
+
+        A service that is away or overloaded is asked again for PATIENCE_S seconds.
+        """
+        began = heard = time.monotonic()
+        pause_s = 0.25
+        while True:
+            left_s = poll_s if timeout_s is None else min(poll_s, began + timeout_s - time.monotonic())
+            try:
+                found = self.task(task_id, wait_s=max(0.0, round(left_s, 3)))
+            except (Unreachable, AnswerBroken, ApiProblem) as error:
+                if isinstance(error, ApiProblem) and error.status not in (429, 502, 503, 504):
+                    raise
+                patience_s = PATIENCE_S if timeout_s is None else min(PATIENCE_S, timeout_s)
+                if time.monotonic() - heard > patience_s:
+                    raise
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, 5.0)
+                continue
+            heard, pause_s = time.monotonic(), 0.25
+            yield found
+            if found.get("state") in ENDED_STATES:
+                return
+            if timeout_s is not None and heard - began >= timeout_s:
+                return
+
+    def wait(self, task_id: str, *, timeout_s: float | None = None) -> Task:
+        """The task once it has ended, or as it is after `timeout_s`."""
+        return collections.deque(self.watch(task_id, timeout_s=timeout_s), maxlen=1)[0]
+
+    def result(self, task_id: str, what: str = "stdout") -> Iterator[bytes]:
+        """The bytes of an ended task's `stdout`, `stderr`, or of an output file named by its absolute path.
+
+        A download that breaks off is resumed where it stopped, a few times.
+        """
+        tail = f"files/{quote(what.lstrip('/'))}" if what.startswith("/") else what
+        path = f"{_path('tasks', task_id)}/{tail}"
+        received = 0
+        failures = 0
+        while True:
+            ranges = [("Range", f"bytes={received}-")] if received else []
+            connection, answer = self._call("GET", path, headers=ranges)
+            try:
+                if received and answer.status != 206:
+                    raise AnswerBroken("the download broke off and cannot be resumed", task_id=task_id)
+                for piece in answer:
+                    received += len(piece)
+                    yield piece
+                return
+            except (AnswerBroken, Unreachable):
+                failures += 1
+                if failures > RESUMES_MAX or not received:
+                    raise
+            finally:
+                self._release(connection, answer)
+
+    def cancel(self, task_id: str) -> Task:
+        """Cancel a task; one that has ended stays as it is."""
+        return self._task("POST", f"{_path('tasks', task_id)}/cancel")
+
+    def tasks(
+        self,
+        *,
+        state: str | None = None,
+        image: str | None = None,
+        name: str | None = None,
+        before: str | None = None,
+        limit: int | None = None,
+    ) -> Page:
+        """One page of this account's tasks, newest first; the page's `next` is the next call's `before`."""
+        asked = {"state": state, "image": image, "name": name, "before": before, "limit": limit}
+        query = [(key, str(value)) for key, value in asked.items() if value is not None]
+        page = self._document("GET", "/v1/tasks", query=query)
+        if not isinstance(page.get("tasks"), list):
+            raise NotGeneralCompute(f"{self.url} answered a task list without `tasks`")
+        return cast(Page, page)
+
+    def why_broken(self, broken: AnswerBroken) -> ClientError:
+        """What a cut answer means: the task's own bad end where its row says so, else the cut itself."""
+        if broken.task_id is None:
+            return broken
+        try:
+            task = self.task(broken.task_id, wait_s=5)
+        except ClientError:
+            return broken
+        kind = {"failed": "task-failed", "timed_out": "task-timed-out"}.get(task.get("state", ""))
+        if kind is None:
+            return broken
+        facts = {key: task.get(key) for key in ("reason", "exit_code", "signal", "stderr_head")}
+        title = "The task failed" if kind == "task-failed" else "The task timed out"
+        document = {"type": PROBLEM_BASE + kind, "title": title, "status": 200, "executed": True}
+        detail = f"{_ending(task)}, after part of its output had been sent"
+        return problem(document | facts | {"detail": detail, "task": broken.task_id}, status=200)
+
+    def close(self) -> None:
+        """Close the connection that is kept for the next call."""
+        if self._idle is not None:
+            self._idle.close()
+            self._idle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _task(self, method: str, path: str, **call: Any) -> Task:
+        task = self._document(method, path, **call)
+        if not isinstance(task.get("id"), str) or not isinstance(task.get("state"), str):
+            raise NotGeneralCompute(f"{self.url} answered a task without `id` or `state`")
+        return cast(Task, task)
+
+    def _document(self, method: str, path: str, **call: Any) -> dict[str, Any]:
+        connection, answer = self._call(method, path, **call)
+        try:
+            document = _json(answer.read(DOCUMENT_BYTES_MAX))
+        finally:
+            self._release(connection, answer)
+        if document is None:
+            raise NotGeneralCompute(
+                f"{self.url} answered {method} {path} with something that is no JSON object"
+            )
+        return document
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Iterable[tuple[str, str]] = (),
+        headers: Iterable[tuple[str, str]] = (),
+        body: Source | None = None,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+    ) -> tuple[Connection, Answer]:
+        target = self._address.prefix + path
+        # Arguments are bytes to the algorithm: what is not UTF-8 travels as it was given.
+        encoded = urlencode([(key, os.fsencode(value)) for key, value in query], quote_via=quote)
+        request = Request(
+            method,
+            f"{target}?{encoded}".encode("ascii") if encoded else target.encode("ascii"),
+            [*self._headers, *headers],
+            body or BytesSource(b""),
+            idle_timeout_s,
+        )
+        connection, answer = self._send(request)
+        if answer.status >= 400:
+            try:
+                raise self._problem(answer)
+            finally:
+                self._release(connection, answer)
+        if answer.status >= 300:
+            self._release(connection, answer)
+            raise NotGeneralCompute(f"{self.url} answered with a redirection, which this API never does")
+        return connection, answer
+
+    def _send(self, request: Request) -> tuple[Connection, Answer]:
+        connection, self._idle = self._idle, None
+        if connection is not None and connection.stale:
+            connection.close()
+            connection = None
+        reused = connection is not None
+        connection = connection or Connection(self._address)
+        try:
+            return connection, connection.request(request)
+        except Unreachable:
+            connection.close()
+            if not reused or request.method != "GET":
+                raise
+        except BaseException:
+            connection.close()
+            raise
+        # The other side closed the kept connection just as we used it; asking again changes nothing there.
+        connection = Connection(self._address)
+        try:
+            return connection, connection.request(request)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _release(self, connection: Connection, answer: Answer) -> None:
+        if answer.whole and connection.reusable and self._idle is None:
+            self._idle = connection
+        elif connection is not self._idle:
+            connection.close()
+
+    def _problem(self, answer: Answer) -> ClientError:
+        text = b""
+        with contextlib.suppress(AnswerBroken, Unreachable):
+            text = answer.read(DOCUMENT_BYTES_MAX)
+        document = _json(text)
+        if document is None or "title" not in document:
+            said = text[:200].decode("utf-8", "replace").strip()
+            ours = answer.headers.keys() & {"x-set", "x-router"}
+            if not ours:
+                return NotGeneralCompute(
+                    f"{self.url} answered {answer.status}, but not as General Compute does: {said!r}"
+                )
+            document = {"title": f"status {answer.status}", "detail": said, "status": answer.status}
+        return problem(
+            document,
+            status=answer.status,
+            router=answer.headers.get("x-router"),
+            retry_after_s=_seconds(answer.headers),
+        )
+
+
+def _path(collection: str, name: str) -> str:
+    return f"/v1/{collection}/{quote(os.fsencode(name), safe='/:@')}"
+
+
+def _json(text: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _seconds(headers: Mapping[str, str]) -> int | None:
+    value = headers.get("retry-after", "")
+    return int(value) if value.isascii() and value.isdigit() else None
+
+
+def _ending(task: Task) -> str:
+    if task.get("exit_code") is not None:
+        return f"exit code {task['exit_code']}"
+    if task.get("signal") is not None:
+        return f"signal {task['signal']}"
+    return str(task.get("reason") or task.get("state"))

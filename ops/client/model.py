@@ -1,0 +1,134 @@
+"""The shapes that travel: a task, a page of tasks, the facts of a sync answer, the parameters of a run."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+ENDED_STATES = frozenset({"succeeded", "failed", "timed_out", "cancelled"})
+
+
+class Task(TypedDict, total=False):
+    """A task's JSON as the API sends it; times are RFC 3339 in UTC, durations integer microseconds."""
+
+    id: str
+    set: str
+    image: str
+    image_digest: str | None
+    args: list[str]
+    name: str | None
+    kind: str
+    state: str
+    reason: str | None
+    exit_code: int | None
+    signal: int | str | None
+    attempts: int
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    queue_us: int | None
+    duration_us: int | None
+    cpu_us: int | None
+    memory_peak_kib: int | None
+    cold_start: bool | None
+    stdin_bytes: int
+    stdout_bytes: int
+    stderr_bytes: int
+    stderr_head: str
+    stdout_head: str
+    files: dict[str, int]
+    expires_at: str | None
+
+
+class Page(TypedDict, total=False):
+    """One page of the task list, newest first; `next` is the cursor of the next page, None on the last one.
+
+    `partial` is true when a set could not be asked, so that its tasks are missing.
+    """
+
+    tasks: list[Task]
+    next: str | None
+    sets: list[str]
+    partial: bool
+
+
+class TaskOptions(TypedDict, total=False):
+    """Parameters of a run that sync and async share; what is left out takes the API's default."""
+
+    env: Mapping[str, str] | None
+    name: str | None
+    timeout_s: float | None
+    cpu: float | None
+    memory_mib: int | None
+    isolation: Literal["shared", "fresh"] | None
+    cpu_features: Sequence[str]
+    outputs: Sequence[str]
+    priority: Literal["normal", "spare"] | None
+
+
+class SyncOptions(TaskOptions, total=False):
+    """… and those that only a synchronous run has."""
+
+    queue_timeout_s: float | None
+    stream: bool
+
+
+class AsyncOptions(TaskOptions, total=False):
+    """… and those that only a submission has; both travel as headers."""
+
+    idempotency_key: str | None
+    callback_url: str | None
+
+
+_REPEATED = {"cpu_features": "cpu_feature", "outputs": "output"}
+_HEADERS = {"idempotency_key": "Idempotency-Key", "callback_url": "X-Callback-Url"}
+
+
+def parameters(args: Iterable[str], options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The query parameters, in order, of a run with these arguments and options."""
+    pairs = [("arg", argument) for argument in args]
+    for key, value in options.items():
+        if value is None or value is False or key in _HEADERS:
+            continue
+        if key == "env":
+            pairs += [("env", f"{name}={text}") for name, text in value.items()]
+        elif key in _REPEATED:
+            pairs += [(_REPEATED[key], str(each)) for each in value]
+        else:
+            pairs.append((key, _text(value)))
+    return pairs
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return format(value, ".12g") if isinstance(value, float) else str(value)
+
+
+def submit_headers(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The headers that carry a submission's own options."""
+    return [(header, str(options[key])) for key, header in _HEADERS.items() if options.get(key) is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a sync answer's headers tell of a task that ended within its first 64 KiB of output."""
+
+    exit_code: int
+    cpu_us: int
+    duration_us: int
+    queue_us: int
+    cold_start: bool
+
+    @classmethod
+    def of_headers(cls, headers: Mapping[str, str]) -> "Facts | None":
+        """None where the answer streams, so that the facts are only at the task's URL."""
+        try:
+            return cls(
+                exit_code=int(headers["x-exit-code"]),
+                cpu_us=int(headers["x-cpu-us"]),
+                duration_us=int(headers["x-duration-us"]),
+                queue_us=int(headers["x-queue-us"]),
+                cold_start=headers["x-cold-start"] == "1",
+            )
+        except (KeyError, ValueError):
+            return None
