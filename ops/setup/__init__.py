@@ -1,0 +1,1 @@
+"""Set-up: the Python environment (environment.sh), Debian packages (packages.sh), the container engine (engine.py)."""

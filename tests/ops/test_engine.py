@@ -1,0 +1,140 @@
+"""The private engine: started, found again, and gone without a trace, also after kill -9."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.setup import engine, processes
+from ops.setup.engine import Layout, PrivateEngine
+from ops.setup.errors import EngineFailed, NoEngine
+
+SLEEPER_C = "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n"
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="a private engine needs root, as make test in CI has"
+)
+
+
+def test_layout_of_a_usual_checkout_stays_inside_it() -> None:
+    layout = Layout.under(Path("/srv/general-compute"))
+    assert layout.socket == layout.link == Path("/srv/general-compute/var/docker/docker.sock")
+    assert layout.host == "unix:///srv/general-compute/var/docker/docker.sock"
+
+
+def test_layout_of_a_deep_checkout_has_short_sockets_and_a_stable_name() -> None:
+    deep = Path("/srv") / ("deep" * 30)
+    layout = Layout.under(deep)
+    assert layout == Layout.under(deep)
+    assert layout != Layout.under(deep / "er")
+    assert layout.data.is_relative_to(deep)
+    assert len(os.fsencode(layout.exec / "containerd/containerd.sock.ttrpc")) < 107
+    assert layout.link == deep / "var/docker/docker.sock" != layout.socket
+
+
+def test_a_named_engine_that_does_not_answer_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(NoEngine, match=r"DOCKER_HOST=unix://.*none\.sock does not answer"):
+        engine.find()
+
+
+@pytest.fixture(params=["short", "d" * 90])
+def private(request: pytest.FixtureRequest) -> Iterator[PrivateEngine]:
+    """An engine of its own in a fresh folder, near and deep."""
+    top = Path(tempfile.mkdtemp(prefix="gce"))
+    private = PrivateEngine(top / request.param)
+    yield private
+    private.stop()
+    shutil.rmtree(top)
+
+
+def docker(private: PrivateEngine, *arguments: str, stdin: bytes | None = None) -> str:
+    command = ["docker", "--host", f"unix://{private.layout.socket}", *arguments]
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=30)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().strip()
+
+
+def run_container(private: PrivateEngine, folder: Path) -> int:
+    """Starts a container that does nothing for ever; gives the pid of its first process on this machine."""
+    root = folder / "root"
+    root.mkdir()
+    subprocess.run(
+        ["cc", "-static", "-x", "c", "-o", root / "sleeper", "-"], input=SLEEPER_C.encode(), check=True
+    )
+    archive = subprocess.run(["tar", "-C", root, "-c", "."], capture_output=True, check=True).stdout
+    docker(private, "import", "-c", 'ENTRYPOINT ["/sleeper"]', "-", "sleeper:1", stdin=archive)
+    docker(private, "run", "-d", "--network=none", "--log-driver=none", "--name=one", "sleeper:1")
+    return int(docker(private, "inspect", "--format={{.State.Pid}}", "one"))
+
+
+def leftovers(private: PrivateEngine) -> list[str]:
+    """What an engine must not leave: processes, mounts, sockets."""
+    layout = private.layout
+    folders = (str(layout.folder), str(layout.sockets))
+    found = [f"process {pid}" for folder in folders for pid in processes.marked(f"{folder}/")]
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    found += [f"mount {mount}" for mount in mounts if any(f" {folder}/" in mount for folder in folders)]
+    found += [str(file) for file in (layout.socket, layout.link, layout.pid_file) if os.path.lexists(file)]
+    return found
+
+
+@needs_root
+@pytest.mark.docker
+def test_started_twice_is_one_engine_and_stopped_leaves_nothing(
+    private: PrivateEngine, tmp_path: Path
+) -> None:
+    private.start()
+    first = private.pid
+    private.start()
+    assert private.pid == first
+    assert engine.ping(private.layout.host) == ""
+    assert private.layout.link.exists()
+    container = run_container(private, tmp_path)
+    private.stop()
+    assert leftovers(private) == []
+    assert not processes.alive(container, "sleeper")
+    private.stop()  # a second time is nothing
+
+
+@needs_root
+@pytest.mark.docker
+def test_a_killed_daemon_with_a_container_is_cleared_away(private: PrivateEngine, tmp_path: Path) -> None:
+    private.start()
+    container = run_container(private, tmp_path)
+    daemon = private.pid
+    os.kill(daemon, signal.SIGKILL)
+    assert processes.wait_until(lambda: not private.pid, 10)
+    assert processes.alive(container, "sleeper")
+    private.stop()
+    assert leftovers(private) == []
+    assert not processes.alive(container, "sleeper")
+
+
+@needs_root
+@pytest.mark.docker
+def test_stale_pid_files_with_strangers_numbers_do_not_keep_it_from_starting(private: PrivateEngine) -> None:
+    layout = private.layout
+    for file in (layout.pid_file, layout.exec / "containerd/containerd.pid"):
+        file.parent.mkdir(parents=True)
+        file.write_text(str(os.getpid()))
+    private.start()
+    assert engine.ping(layout.host) == ""
+
+
+@needs_root
+@pytest.mark.docker
+def test_a_daemon_that_cannot_start_says_why(private: PrivateEngine) -> None:
+    private.layout.folder.mkdir(parents=True)
+    private.layout.data.write_text("a file where a folder should be")
+    with pytest.raises(EngineFailed, match=r"(?s)did not start.*data"):
+        private.start()
