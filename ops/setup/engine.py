@@ -233,7 +233,7 @@ class PrivateEngine:
         ]
         child = processes.start_detached(command, layout.log, environment, layout.folder)
         # It is started once its pid file is there: from then on every later run finds it.
-        processes.wait_until(lambda: bool(self.pid) or not processes.alive(child, layout.daemon_mark), 10)
+        processes.wait_until(lambda: bool(self.pid) or processes.has_ended(child), 10)
         if not self.pid:
             raise self._failed("it ended at once")
 

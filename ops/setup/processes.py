@@ -73,6 +73,14 @@ def start_detached(command: Sequence[str], log: Path, environment: Mapping[str, 
     return child.pid
 
 
+def has_ended(child: int) -> bool:
+    """Whether a process that this run started is over; for others, which we are not told about, False."""
+    try:
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
+
+
 def stop(pid: int, mark: str, grace_s: float) -> None:
     """SIGTERM, up to `grace_s` seconds of patience, then SIGKILL; returns when the process is gone."""
     if not _signal(pid, mark, signal.SIGTERM):
