@@ -1,0 +1,58 @@
+"""Tasks and results as rows: MessagePack of the whole, and beside it only the columns that queries filter on."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from scheduler.errors import StoreError
+from scheduler.store.contract import Body, Results
+from scheduler.task import FINAL_STATES, Task
+
+Row = tuple[str, str, str, str, str, str | None, int | None, bytes]
+"""id, account, kind, state, image, name, expires_us, facts: the order of the queries `save_tasks` and `add_task`."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_task_decoder: Final = msgspec.msgpack.Decoder(Task)
+_results_decoder: Final = msgspec.msgpack.Decoder(Results)
+
+
+def task_row(task: Task) -> Row:
+    """The task as it is now; later changes to the object do not reach the row."""
+    spec = task.spec
+    state = task.state
+    return (
+        task.id,
+        spec.account,
+        spec.kind.value,
+        state.value,
+        spec.image,
+        spec.name,
+        task.expires_us if state in FINAL_STATES else None,
+        _encode(task),
+    )
+
+
+def read_task(facts: bytes) -> Task:
+    try:
+        return _task_decoder.decode(facts)
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"a task's row cannot be read: {error}") from error
+
+
+def results_body(results: Results) -> bytes:
+    return _encode(results)
+
+
+def read_results(body: bytes) -> Results:
+    try:
+        return _results_decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"a task's results cannot be read: {error}") from error
+
+
+def blobs_of(results: Results) -> list[str]:
+    """Names of the blobs that results name."""
+    bodies: tuple[Body, ...] = (results.stdout, results.stderr, *results.files.values())
+    return [body.blob for body in bodies if body.blob is not None]

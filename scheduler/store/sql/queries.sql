@@ -1,0 +1,119 @@
+-- The store's queries. Each begins with `-- name:`; the comment lines after it say what it is for.
+
+-- name: save_tasks
+-- Write tasks' present facts, new or known. The row of VALUES is repeated for each task of a commit.
+INSERT INTO tasks (id, account, kind, state, image, name, expires_us, facts)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    account = excluded.account, kind = excluded.kind, state = excluded.state, image = excluded.image,
+    name = excluded.name, expires_us = excluded.expires_us, facts = excluded.facts;
+
+-- name: add_task
+-- A new task; an id that is there already is an error.
+INSERT INTO tasks (id, account, kind, state, image, name, expires_us, facts)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: add_input
+-- The input of a new task.
+INSERT INTO inputs (task, size_bytes, inline, blob)
+VALUES (:task, :size_bytes, :inline, :blob);
+
+-- name: task_row
+-- The row number of a task.
+SELECT row FROM tasks WHERE id = :id;
+
+-- name: keyed_task
+-- The task that an account made under a key, and the digest of that request.
+SELECT k.fingerprint, k.created_us, t.facts
+FROM idempotency k JOIN tasks t ON t.id = k.task_id
+WHERE k.account = :account AND k.key = :key;
+
+-- name: set_key
+-- Remember which task a key made; an older use of the key is forgotten.
+INSERT OR REPLACE INTO idempotency (account, key, fingerprint, task_id, created_us)
+VALUES (:account, :key, :fingerprint, :task_id, :created_us);
+
+-- name: set_results
+-- What an ended task left.
+INSERT OR REPLACE INTO results (task, body) VALUES (:task, :body);
+
+-- name: drop_input
+-- The input of a task that has ended.
+DELETE FROM inputs WHERE task = :task;
+
+-- name: add_blob
+-- A blob that a task's row now names.
+INSERT OR REPLACE INTO blobs (name, task) VALUES (:name, :task);
+
+-- name: blobs_of_task
+-- The blobs that a task's rows name.
+SELECT name FROM blobs WHERE task = :task;
+
+-- name: drop_blobs_of_task
+-- Forget the blobs of a task.
+DELETE FROM blobs WHERE task = :task;
+
+-- name: get_task
+-- One task.
+SELECT facts FROM tasks WHERE id = :id;
+
+-- name: get_input
+-- One task's input.
+SELECT i.size_bytes, i.inline, i.blob FROM inputs i JOIN tasks t ON t.row = i.task WHERE t.id = :id;
+
+-- name: get_results
+-- One task's results.
+SELECT r.body FROM results r JOIN tasks t ON t.row = r.task WHERE t.id = :id;
+
+-- name: page_state
+-- One account's tasks of one state, newest first.
+SELECT id, facts FROM tasks INDEXED BY tasks_by_state
+WHERE account = :account AND state = :state AND id < :before
+ORDER BY id DESC LIMIT :limit;
+
+-- name: page_image
+-- One account's tasks of one image in one state, newest first.
+SELECT id, facts FROM tasks INDEXED BY tasks_by_image
+WHERE account = :account AND image = :image AND state = :state AND id < :before
+ORDER BY id DESC LIMIT :limit;
+
+-- name: page_name
+-- One account's tasks of one name in one state, newest first; `image` null: of every image.
+SELECT id, facts FROM tasks INDEXED BY tasks_by_name
+WHERE account = :account AND name = :name AND state = :state AND id < :before
+  AND (:image IS NULL OR image = :image)
+ORDER BY id DESC LIMIT :limit;
+
+-- name: unfinished
+-- Async tasks that a restarted set goes on with, oldest first, after a given id.
+SELECT id, facts FROM tasks INDEXED BY tasks_unfinished
+WHERE kind = 'async' AND state IN ('queued', 'running') AND id > :after
+ORDER BY id LIMIT :limit;
+
+-- name: expired
+-- Ended tasks whose time has come, but for those that a living idempotency key still answers with.
+SELECT t.row, t.kind FROM tasks t INDEXED BY tasks_expiry
+WHERE t.expires_us <= :now_us AND NOT EXISTS (SELECT 1 FROM idempotency k WHERE k.task_id = t.id)
+ORDER BY t.expires_us LIMIT :limit;
+
+-- name: expire_keys
+-- Forget idempotency keys made before a moment.
+DELETE FROM idempotency WHERE (account, key) IN (
+    SELECT account, key FROM idempotency WHERE created_us <= :made_before_us ORDER BY created_us LIMIT :limit
+);
+
+-- name: drop_results
+-- The results of an expired task.
+DELETE FROM results WHERE task = :task;
+
+-- name: drop_task
+-- An expired task.
+DELETE FROM tasks WHERE row = :task;
+
+-- name: blobs_in_use
+-- Names of blobs, in order, after a given one.
+SELECT name FROM blobs WHERE name > :after ORDER BY name LIMIT :limit;
+
+-- name: count_checkpoint
+-- The write that starts the log anew, so that no later one on the event loop has to sync the log's new header.
+UPDATE upkeep SET checkpoints = checkpoints + 1;

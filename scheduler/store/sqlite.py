@@ -1,0 +1,319 @@
+"""The store in one SQLite file, for one process: reads in small threads, writes by group commit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from heapq import merge
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from scheduler.errors import DiskFull, IdempotencyConflict, StoreError, StoreTooNew, Unavailable
+from scheduler.store import faults
+from scheduler.store.commits import GroupCommit
+from scheduler.store.contract import (
+    INLINE_BYTES,
+    Body,
+    Durability,
+    Idempotency,
+    Results,
+    TaskFilter,
+)
+from scheduler.store.lock import StoreLock
+from scheduler.store.rows import blobs_of, read_results, read_task, results_body, task_row
+from scheduler.store.sql import queries, schemas
+from scheduler.task import State, Task
+
+IDEMPOTENCY_WINDOW_US: Final = 24 * 3600 * 1_000_000
+DEFAULT_MIN_FREE_MIB: Final = 256
+PAGE_LIMIT: Final = 1_000
+
+_READERS: Final = 2
+_READS_WAITING_MAX: Final = 1_000
+_SCAN_ROWS: Final = 500
+_WRITER_CACHE_KIB: Final = 16 * 1024
+_LOG_BYTES: Final = 64 * 1024 * 1024
+_AFTER_ALL_IDS: Final = "\U0010ffff"
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """`scheduler.store.contract.Store` at `path`; beside it SQLite's `-wal` and `-shm`, and `.lock`.
+
+    `min_free_mib`: below it new tasks are refused with `DiskFull`, while tasks that are there can still end.
+    `commit_on_loop`: whether rows that need no sync may be committed on the event loop's thread (see `commits`).
+    """
+
+    def __init__(
+        self, path: Path, *, min_free_mib: int = DEFAULT_MIN_FREE_MIB, commit_on_loop: bool = True
+    ) -> None:
+        self.path = path
+        self._min_free_bytes = min_free_mib * 1024 * 1024
+        self._commit_on_loop = commit_on_loop
+        self._lock = StoreLock(path.with_name(path.name + ".lock"))
+        self._commits: GroupCommit | None = None
+        self._readers: ThreadPoolExecutor | None = None
+        self._reader = threading.local()
+        self._reader_connections: list[sqlite3.Connection] = []
+        self._reads_waiting = 0
+
+    async def open(self) -> None:
+        """Open or create. Raises `StoreTooNew`, and `StoreError` when another process has it or it is no store."""
+        if self._commits is not None:
+            raise StoreError(f"store {self.path} is open already")
+        try:
+            await asyncio.to_thread(self._prepare)
+            commits = GroupCommit(self.path, self._connect_writer, on_loop=self._commit_on_loop)
+            await commits.start()
+        except sqlite3.Error as error:
+            self._lock.release()
+            raise faults.from_sqlite(error, self.path) from error
+        except OSError as error:
+            self._lock.release()
+            raise faults.from_os(error, self.path) from error
+        except BaseException:
+            self._lock.release()
+            raise
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
+        self._commits = commits
+
+    async def close(self) -> None:
+        """Write what is queued, then close. A closed store may be opened again."""
+        commits, self._commits = self._commits, None
+        readers, self._readers = self._readers, None
+        if commits is None or readers is None:
+            return
+        try:
+            await asyncio.to_thread(readers.shutdown)
+            for connection in self._reader_connections:
+                connection.close()
+            self._reader_connections = []
+            self._reader = threading.local()
+            await commits.stop()
+        finally:
+            self._lock.release()
+
+    # -- writes
+
+    async def add(self, task: Task, stdin: Body, idempotency: Idempotency | None) -> Task:
+        if stdin.inline is not None and len(stdin.inline) > INLINE_BYTES:
+            raise ValueError(f"inline bodies have at most {INLINE_BYTES} bytes, not {len(stdin.inline)}")
+        row = task_row(task)
+        account, created_us = task.spec.account, task.created_us
+
+        def add(connection: sqlite3.Connection) -> bytes | None:
+            """Facts of the earlier task of this key, or None when this one was added."""
+            sql = queries()
+            if idempotency is not None:
+                key: dict[str, Any] = {"account": account, "key": idempotency.key}
+                known = connection.execute(sql["keyed_task"], key).fetchone()
+                if known is not None and created_us - known[1] < IDEMPOTENCY_WINDOW_US:
+                    if known[0] != idempotency.fingerprint:
+                        raise IdempotencyConflict
+                    facts: bytes = known[2]
+                    return facts
+            if faults.free_bytes(self.path.parent) < self._min_free_bytes:
+                raise DiskFull(f"less than {self._min_free_bytes >> 20} MiB are free at {self.path.parent}")
+            number = connection.execute(sql["add_task"], row).lastrowid
+            body = {
+                "task": number,
+                "size_bytes": stdin.size_bytes,
+                "inline": stdin.inline,
+                "blob": stdin.blob,
+            }
+            connection.execute(sql["add_input"], body)
+            if stdin.blob is not None:
+                connection.execute(sql["add_blob"], {"name": stdin.blob, "task": number})
+            if idempotency is not None:
+                use = {"fingerprint": idempotency.fingerprint, "task_id": task.id, "created_us": created_us}
+                connection.execute(sql["set_key"], key | use)
+            return None
+
+        earlier = await self._writer().apply(add, Durability.POWER, refusable=True)
+        return task if earlier is None else read_task(earlier)
+
+    async def update(self, task: Task, durability: Durability) -> None:
+        await self._writer().save(task_row(task), durability)
+
+    def update_later(self, task: Task) -> None:
+        self._writer().save_later(task_row(task))
+
+    async def finish(self, task: Task, results: Results) -> None:
+        row = task_row(task)
+        body = results_body(results)
+        blobs = blobs_of(results)
+
+        def finish(connection: sqlite3.Connection) -> None:
+            sql = queries()
+            connection.execute(sql["save_tasks"], row)
+            (number,) = connection.execute(sql["task_row"], {"id": row[0]}).fetchone()
+            connection.execute(sql["drop_blobs_of_task"], {"task": number})
+            connection.execute(sql["drop_input"], {"task": number})
+            connection.execute(sql["set_results"], {"task": number, "body": body})
+            for name in blobs:
+                connection.execute(sql["add_blob"], {"name": name, "task": number})
+
+        await self._writer().apply(finish, Durability.POWER)
+
+    async def expire(self, now_us: int, limit: int) -> list[str]:
+        def expire(connection: sqlite3.Connection) -> list[str]:
+            sql = queries()
+            old_keys = {"made_before_us": now_us - IDEMPOTENCY_WINDOW_US, "limit": limit}
+            connection.execute(sql["expire_keys"], old_keys)
+            expired = connection.execute(sql["expired"], {"now_us": now_us, "limit": limit}).fetchall()
+            tasks = [{"task": number} for (number, _) in expired]
+            kept = [{"task": number} for (number, kind) in expired if kind == "async"]
+            freed = [name for task in kept for (name,) in connection.execute(sql["blobs_of_task"], task)]
+            for query in ("drop_blobs_of_task", "drop_input", "drop_results"):
+                connection.executemany(sql[query], kept)
+            connection.executemany(sql["drop_task"], tasks)
+            return freed
+
+        # Durable before the caller deletes the blobs: rows that came back would name missing ones.
+        freed: list[str] = await self._writer().apply(expire, Durability.POWER)
+        return freed
+
+    # -- reads
+
+    async def get(self, task_id: str) -> Task | None:
+        found = await self._read(lambda db: db.execute(queries()["get_task"], {"id": task_id}).fetchone())
+        return None if found is None else read_task(found[0])
+
+    async def stdin(self, task_id: str) -> Body | None:
+        found = await self._read(lambda db: db.execute(queries()["get_input"], {"id": task_id}).fetchone())
+        return None if found is None else Body(*found)
+
+    async def results(self, task_id: str) -> Results | None:
+        found = await self._read(lambda db: db.execute(queries()["get_results"], {"id": task_id}).fetchone())
+        return None if found is None else read_results(found[0])
+
+    async def page(self, task_filter: TaskFilter) -> list[Task]:
+        limit = max(0, min(task_filter.limit, PAGE_LIMIT))
+        values: dict[str, Any] = {
+            "account": task_filter.account,
+            "image": task_filter.image,
+            "name": task_filter.name,
+            "before": _AFTER_ALL_IDS if task_filter.before is None else task_filter.before,
+            "limit": limit,
+        }
+        if task_filter.name is not None:
+            query = queries()["page_name"]
+        elif task_filter.image is not None:
+            query = queries()["page_image"]
+        else:
+            query = queries()["page_state"]
+        states = list(State) if task_filter.state is None else [task_filter.state]
+
+        def page(db: sqlite3.Connection) -> list[tuple[str, bytes]]:
+            by_state = [db.execute(query, values | {"state": state.value}) for state in states]
+            return list(islice(merge(*by_state, reverse=True), limit))
+
+        return [read_task(facts) for _, facts in await self._read(page)]
+
+    async def unfinished(self) -> AsyncIterator[Task]:
+        async for rows in self._scan("unfinished"):
+            for _, facts in rows:
+                yield read_task(facts)
+
+    async def blobs_in_use(self) -> set[str]:
+        names: set[str] = set()
+        async for rows in self._scan("blobs_in_use"):
+            names.update(name for (name,) in rows)
+        return names
+
+    async def _scan(self, query: str) -> AsyncIterator[list[Any]]:
+        """Rows in the order of their first column, in short reads: a long one would keep the log from starting anew."""
+        after = ""
+        while True:
+            values = {"after": after, "limit": _SCAN_ROWS}
+
+            def scan(db: sqlite3.Connection, values: dict[str, Any] = values) -> list[Any]:
+                return db.execute(queries()[query], values).fetchall()
+
+            rows = await self._read(scan)
+            yield rows
+            if len(rows) < _SCAN_ROWS:
+                return
+            after = rows[-1][0]
+
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        if self._readers is None:
+            raise StoreError(f"store {self.path} is not open")
+        if self._reads_waiting >= _READS_WAITING_MAX:
+            raise Unavailable(f"{self._reads_waiting} reads wait for the set's disk; try again soon")
+        self._reads_waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read_here, read)
+        except sqlite3.Error as error:
+            raise faults.from_sqlite(error, self.path) from error
+        finally:
+            self._reads_waiting -= 1
+
+    def _read_here(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        connection: sqlite3.Connection | None = getattr(self._reader, "connection", None)
+        if connection is None:
+            connection = self._reader.connection = self._connect(timeout_s=5.0)
+            connection.execute("PRAGMA query_only = ON")
+            self._reader_connections.append(connection)
+        return read(connection)
+
+    # -- opening
+
+    def _writer(self) -> GroupCommit:
+        if self._commits is None:
+            raise StoreError(f"store {self.path} is not open")
+        return self._commits
+
+    def _connect(self, *, timeout_s: float) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        return connection
+
+    def _connect_writer(self) -> sqlite3.Connection:
+        # No waiting inside SQLite: it might be on the event loop.
+        connection = self._connect(timeout_s=0)
+        connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+        connection.execute("PRAGMA secure_delete = FAST")
+        return connection
+
+    def _prepare(self) -> None:
+        """Take the lock, create or migrate."""
+        folder = self.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock.take()
+        is_new = not self.path.exists()
+        connection = self._connect(timeout_s=5.0)
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > len(schemas()):
+                raise StoreTooNew(
+                    f"the store {self.path} has schema {version}, this program knows up to {len(schemas())}: "
+                    "run the newer program, or give this one another store"
+                )
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise StoreError(f"the file system of {self.path} does not support SQLite's WAL mode")
+            connection.execute("PRAGMA synchronous = FULL")
+            for number, script in enumerate(schemas()[version:], version + 1):
+                connection.executescript(
+                    f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;"
+                )
+        finally:
+            connection.close()
+        if is_new:
+            for directory in (folder, folder.parent):
+                fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
