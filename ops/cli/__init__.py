@@ -1,0 +1,1 @@
+"""The command line `gcompute`. Its entry point is ops.cli.main:main."""

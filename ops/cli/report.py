@@ -1,0 +1,216 @@
+"""What people read: errors with a hint of what to do, a task's facts, the table of tasks."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ops.cli import exits
+from ops.client.errors import AnswerBroken, ApiProblem, ClientError, InputFailed, TaskFailed, Unreachable
+from ops.client.model import Task
+
+_HINTS = {
+    401: "give a token with GC_TOKEN or --token; it looks like gc_ACCOUNT_SECRET",
+    403: "this account may not do that; check GC_TOKEN, GC_ACCOUNT and whose task it is",
+    409: "wait for it with `gcompute wait ID`",
+    410: "a sync task's output is sent once and not kept; use `gcompute submit` for one that is kept",
+    413: "send less, or ask for a higher limit for the account",
+    414: "arguments and environment travel in the request line, 64 KiB long at most; send the rest as input",
+}
+
+
+def error(failure: ClientError, *, as_json: bool) -> None:
+    """Print an error on stderr: for people, or as one JSON line with the problem's own fields."""
+    if as_json:
+        print(json.dumps(_document(failure)), file=sys.stderr)
+        return
+    if isinstance(failure, TaskFailed):
+        head = failure.stderr_head
+        if head:
+            _say_raw(head if head.endswith("\n") else head + "\n")
+        say(f"task {failure.task_id or ''} failed: {failure.detail or failure.title}".replace("  ", " "))
+        return
+    say(_sentence(failure))
+    hint = _hint(failure)
+    if hint:
+        say(f"hint: {hint}", prefix="")
+
+
+def say(text: str, *, prefix: str = "gcompute: ") -> None:
+    """A line on stderr."""
+    _say_raw(f"{prefix}{text}\n")
+
+
+def plain(text: str) -> str:
+    """Text that a task or a caller chose, without what could steer the reader's terminal."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else f"\\x{ord(character):02x}"
+        for character in text
+    )
+
+
+def facts(task: Task) -> str:
+    """A task's facts in one line, those that are known."""
+    parts = [f"task {task.get('id', '?')}"]
+    if task.get("set"):
+        parts[0] += f" on set {task['set']}"
+    parts.append(ending(task))
+    for key, words in (("duration_us", "ran"), ("cpu_us", "CPU"), ("queue_us", "waited")):
+        value = task.get(key)
+        if isinstance(value, int):
+            parts.append(f"{words} {duration(value)}")
+    peak = task.get("memory_peak_kib")
+    if peak:
+        parts.append(f"memory {peak / 1024:.1f} MiB")
+    if task.get("cold_start") is not None:
+        parts.append("cold start" if task["cold_start"] else "warm slot")
+    return plain(", ".join(parts))
+
+
+def ending(task: Task) -> str:
+    """How a task ended, or its state."""
+    state = task.get("state", "succeeded")
+    if state == "failed":
+        reason = {"out_of_memory": "out of memory", "not_executable": "not executable"}.get(
+            task.get("reason") or "", ""
+        )
+        if reason:
+            return f"failed: {reason}"
+        if task.get("signal") is not None:
+            return f"failed: signal {task['signal']}"
+        if task.get("exit_code") is not None:
+            return f"failed: exit code {task['exit_code']}"
+        return f"failed: {task.get('reason') or 'reason unknown'}"
+    return state.replace("_", " ")
+
+
+def duration(microseconds: int) -> str:
+    """A duration with a unit that fits it."""
+    if microseconds < 1_000:
+        return f"{microseconds} µs"
+    if microseconds < 1_000_000:
+        return f"{microseconds / 1_000:.1f} ms"
+    if microseconds < 120_000_000:
+        return f"{microseconds / 1_000_000:.2f} s"
+    minutes, seconds = divmod(microseconds // 1_000_000, 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} h"
+
+
+_COLUMNS = ("ID", "STATE", "IMAGE", "NAME", "CREATED", "RAN", "CPU", "EXIT")
+
+
+def _row(task: Task) -> tuple[str, ...]:
+    ran, cpu = (task.get(key) for key in ("duration_us", "cpu_us"))
+    exit_code = task.get("signal") if task.get("exit_code") is None else task.get("exit_code")
+    cells = (
+        task.get("id", ""),
+        task.get("state", ""),
+        task.get("image", ""),
+        task.get("name") or "",
+        (task.get("created_at") or "")[:19].replace("T", " "),
+        duration(ran) if isinstance(ran, int) else "",
+        duration(cpu) if isinstance(cpu, int) else "",
+        "" if exit_code is None else str(exit_code),
+    )
+    return tuple(plain(cell).replace("\n", " ").replace("\t", " ") for cell in cells)
+
+
+def table(tasks: Iterable[Task], *, heading: bool = True) -> None:
+    """Tasks as a table on stdout: drawn for a terminal; for a pipe, columns parted by tabs and never cut off."""
+    rows = [_row(task) for task in tasks]
+    if not sys.stdout.isatty():
+        for row in ([_COLUMNS] if heading else []) + rows:
+            print("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {
+        "succeeded": "green",
+        "failed": "red",
+        "timed_out": "red",
+        "running": "cyan",
+        "queued": "yellow",
+    }
+    drawn = Table(box=None, pad_edge=False, show_header=heading, header_style="bold")
+    for name in _COLUMNS:
+        drawn.add_column(
+            name, no_wrap=name == "ID", justify="right" if name in ("RAN", "CPU", "EXIT") else "left"
+        )
+    for row in rows:
+        cells = [Text(cell) for cell in row]
+        cells[1].stylize(styles.get(row[1], ""))
+        drawn.add_row(*cells)
+    Console().print(drawn)
+
+
+def details(task: Mapping[str, Any]) -> None:
+    """Every field of a task on stdout, one a line, as they came; empty ones are left out."""
+    width = max((len(key) for key in task), default=0)
+    for key, value in task.items():
+        if value in (None, "", [], {}):
+            continue
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if key.endswith("_us") and isinstance(value, int):
+            text = f"{value} ({duration(value)})"
+        lines = plain(text).rstrip("\n").split("\n")
+        print(f"{key:<{width}}  {lines[0]}")
+        for line in lines[1:]:
+            print(f"{'':<{width}}  {line}")
+
+
+def _sentence(failure: ClientError) -> str:
+    match failure:
+        case Unreachable(refused=True):
+            return f"no router at {failure.url} ({failure})"
+        case Unreachable():
+            return f"{failure.url}: {failure}"
+        case ApiProblem():
+            where = f" (router {failure.router})" if failure.router else ""
+            return f"{failure}{where}"
+        case _:
+            return str(failure)
+
+
+def _hint(failure: ClientError) -> str | None:
+    match failure:
+        case Unreachable(refused=True):
+            return "start one with `make up`, or set --url or GC_URL"
+        case Unreachable() | AnswerBroken():
+            return "it is not known how far the call came; a submission with --idempotency-key can be repeated safely"
+        case ApiProblem(status=404) if "task" in failure.name:
+            return "`gcompute tasks` lists this account's tasks"
+        case ApiProblem(status=404):
+            return "check the image's name and tag; the set's engine must hold or be able to pull it"
+        case ApiProblem(retry_after_s=int(seconds)):
+            return f"try again in {seconds} s"
+        case ApiProblem():
+            return _HINTS.get(failure.status)
+        case _:
+            return None
+
+
+def _document(failure: ClientError) -> dict[str, Any]:
+    document: dict[str, Any]
+    if isinstance(failure, ApiProblem):
+        document = {"title": failure.title, "status": failure.status, **failure.document}
+        document["retry_after_s"] = failure.retry_after_s
+    else:
+        names = {Unreachable: "unreachable", AnswerBroken: "answer-broken", InputFailed: "input-failed"}
+        name = names.get(type(failure), "client-error")
+        document = {"type": f"gcompute:{name}", "title": _sentence(failure), "status": None}
+        if isinstance(failure, AnswerBroken):
+            document["task"] = failure.task_id
+    document["hint"] = _hint(failure)
+    document["exit_code_of_gcompute"] = exits.of_error(failure)
+    return document
+
+
+def _say_raw(text: str) -> None:
+    sys.stdout.flush()
+    stream = sys.stderr
+    encoded = (plain(text) if stream.isatty() else text).encode("utf-8", "replace")
+    stream.flush()
+    stream.buffer.write(encoded)
+    stream.buffer.flush()

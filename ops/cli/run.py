@@ -1,0 +1,203 @@
+"""`gcompute run` and `gcompute submit`: standard input to a task, its output to standard output."""
+
+import json
+import os
+import select
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ops.cli import options, report
+from ops.cli.session import Session, connected
+from ops.cli.waiting import follow
+from ops.client import Body, Client, ClientError, InputFailed, Output, Task, TaskFailed
+
+NoStdin = Annotated[
+    bool, typer.Option("--no-stdin", "-n", help="Send no input, instead of reading standard input.")
+]
+
+
+@connected
+def run(
+    session: Session,
+    image: options.Image,
+    args: options.Arguments = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the task's facts and stderr on stderr.")
+    ] = False,
+    no_stdin: NoStdin = False,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="Send output from its first byte, instead of holding back 64 KiB."),
+    ] = False,
+    queue_timeout_s: Annotated[
+        float | None, typer.Option(help="Seconds to wait for a free slot (10).", rich_help_panel="The task")
+    ] = None,
+    env: options.Env = None,
+    name: options.Name = None,
+    timeout_s: options.TimeoutS = None,
+    cpu: options.Cpu = None,
+    memory_mib: options.MemoryMib = None,
+    isolation: options.Isolation = None,
+    cpu_feature: options.CpuFeature = None,
+    output: options.OutputFile = None,
+    priority: options.Priority = None,
+) -> int:
+    """Run an image like a local program: standard input in, standard output out, its exit code as ours.
+
+    Options of gcompute stand before IMAGE; everything after IMAGE belongs to the algorithm. Input and output stream.
+    A terminal is read until Ctrl-D, as `cat` does; -n sends nothing. Ctrl-C cancels the task.
+
+    Exit codes: the task's own; 128+n for signal n; 124 timed out; 64 to 77 where the service, not the task, is at fault
+    (69 not reachable, 75 try again, 76 answer broken off).
+
+    Examples:
+
+        gcompute run imgproc:1 thumbnail 200x200 < photo.jpg > small.jpg
+
+        gcompute run -v --timeout-s 120 ocr:1 -l eng < page.png
+
+        tar c src | gcompute run --env LEVEL=9 packer:2 > src.packed
+    """
+    choices = options.task_options(
+        env=env,
+        name=name,
+        timeout_s=timeout_s,
+        cpu=cpu,
+        memory_mib=memory_mib,
+        isolation=isolation,
+        cpu_feature=cpu_feature,
+        output=output,
+        priority=priority,
+    )
+    body = _standard_input(no_stdin=no_stdin)
+    with session.client() as client:
+        try:
+            with client.run(
+                image, args or (), body=body, stream=stream, queue_timeout_s=queue_timeout_s, **choices
+            ) as answer:
+                for piece in answer:
+                    _write_out(piece)
+        except TaskFailed as failure:
+            if verbose and failure.task_id and not session.as_json:
+                with suppress(ClientError):
+                    report.say(report.facts(client.task(failure.task_id)), prefix="")
+            raise
+        if verbose or session.as_json:
+            _show_facts(client, answer, as_json=session.as_json)
+        return answer.facts.exit_code if answer.facts else 0
+
+
+@connected
+def submit(
+    session: Session,
+    image: options.Image,
+    args: options.Arguments = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", "-i", metavar="FILE", help="Read this file instead of stdin.")
+    ] = None,
+    no_stdin: NoStdin = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for its end; exit as `gcompute wait` does.")
+    ] = False,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Makes it safe to repeat: the same key is the same task."),
+    ] = None,
+    callback_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where to POST the task when it has ended.")
+    ] = None,
+    env: options.Env = None,
+    name: options.Name = None,
+    timeout_s: options.TimeoutS = None,
+    cpu: options.Cpu = None,
+    memory_mib: options.MemoryMib = None,
+    isolation: options.Isolation = None,
+    cpu_feature: options.CpuFeature = None,
+    output: options.OutputFile = None,
+    priority: options.Priority = None,
+) -> int:
+    """Leave a task with the service and print its id; once printed, task and input are on disk there.
+
+    Examples:
+
+        id=$(gcompute submit ocr:1 -l eng < page.png) && gcompute wait $id && gcompute result $id
+
+        gcompute submit --input film.mkv --output /tmp/out.mp4 --timeout-s 7200 encode:3
+
+        gcompute submit --idempotency-key order-4711 --wait invoice:1 < order.json
+    """
+    choices = options.task_options(
+        env=env,
+        name=name,
+        timeout_s=timeout_s,
+        cpu=cpu,
+        memory_mib=memory_mib,
+        isolation=isolation,
+        cpu_feature=cpu_feature,
+        output=output,
+        priority=priority,
+    )
+    if input_file is None:
+        body = _standard_input(no_stdin=no_stdin)
+    else:
+        try:
+            body = input_file.open("rb")
+        except OSError as error:
+            raise InputFailed(f"--input {input_file}: {error.strerror}") from error
+    with session.client() as client:
+        task = client.submit(
+            image,
+            args or (),
+            body=body,
+            idempotency_key=idempotency_key,
+            callback_url=callback_url,
+            **choices,
+        )
+        print(json.dumps(task) if session.as_json else task["id"], flush=True)
+        return follow(client, [task["id"]], as_json=session.as_json, quiet=True) if wait else 0
+
+
+def _standard_input(*, no_stdin: bool) -> Body:
+    if no_stdin or sys.stdin is None:
+        return b""
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        report.say("reading the terminal: end the input with Ctrl-D (-n sends none)")
+    return sys.stdin.buffer
+
+
+def _write_out(piece: bytes) -> None:
+    """To standard output unbuffered, so that a pipeline's next program sees every byte as it comes."""
+    rest = memoryview(piece)
+    fd = sys.stdout.fileno()
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll()
+
+
+def _show_facts(client: Client, answer: Output, *, as_json: bool) -> None:
+    task: Task = {"id": answer.task_id or "", "set": answer.set_name or "", "state": "succeeded"}
+    if answer.facts:
+        task["exit_code"] = answer.facts.exit_code
+        task["duration_us"] = answer.facts.duration_us
+        task["cpu_us"] = answer.facts.cpu_us
+        task["queue_us"] = answer.facts.queue_us
+        task["cold_start"] = answer.facts.cold_start
+    if answer.task_id:
+        # The row tells more (stderr, memory); where it cannot be had, the headers do.
+        with suppress(ClientError):
+            task = client.task(answer.task_id, wait_s=5)
+    if as_json:
+        print(json.dumps(task), file=sys.stderr)
+        return
+    head = task.get("stderr_head")
+    if head:
+        report.say(head.rstrip("\n"), prefix="")
+    report.say(report.facts(task), prefix="")

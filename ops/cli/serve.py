@@ -1,0 +1,103 @@
+"""`gcompute set` and `gcompute router`: start a part of the service in the foreground."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ops.cli import exits, report
+
+ConfigFile = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="Its YAML file.", exists=True, dir_okay=False, readable=True),
+]
+
+
+def start_set(
+    config: ConfigFile,
+    bind: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where to listen; else as in FILE, else 127.0.0.1:8101."),
+    ] = None,
+) -> int:
+    """Start a set (API, task manager, slots) in the foreground, until it is told to end.
+
+    Examples:
+
+        gcompute set ops/local/set-a.yaml
+
+        gcompute set set.yaml --bind 0.0.0.0:8101
+    """
+    if bind is not None:
+        _check_bind(bind, "--bind")
+    from sets.server import main
+
+    return main(str(config), bind=bind) or 0
+
+
+def start_router(
+    config: ConfigFile,
+    name: Annotated[str, typer.Option(help="Its name, which its own answers carry in X-Router.")] = "router",
+    bind: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where clients come.")] = "127.0.0.1:8080",
+    admin_bind: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where operators come; keep it private.")
+    ] = "127.0.0.1:8081",
+    state_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where it keeps what must outlive a restart.")
+    ] = Path("var/router"),
+    set_url: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=URL", help="Use this address for a set of FILE instead (repeatable)."),
+    ] = None,
+) -> int:
+    """Start a router in the foreground, until it is told to end; a saved change of FILE counts at once.
+
+    Examples:
+
+        gcompute router ops/local/router.yaml
+
+        gcompute router router.yaml --name r1 --bind 0.0.0.0:8080 --set-url a=http://127.0.0.1:9101
+    """
+    _check_bind(bind, "--bind")
+    _check_bind(admin_bind, "--admin-bind")
+    if bind == admin_bind:
+        raise typer.BadParameter("must not be the address of --bind", param_hint="--admin-bind")
+    set_urls = _set_urls(set_url)
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        report.say(f"--state-dir {state_dir}: {error.strerror}")
+        return exits.IO
+    from router.server import main
+
+    return (
+        main(
+            str(config),
+            name=name,
+            bind=bind,
+            admin_bind=admin_bind,
+            state_dir=str(state_dir),
+            set_urls=set_urls,
+        )
+        or 0
+    )
+
+
+def _check_bind(address: str, option: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise typer.BadParameter(f"{address!r} must look like 127.0.0.1:8080", param_hint=option)
+
+
+def _set_urls(pairs: list[str] | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in pairs or ():
+        name, equals, url = pair.partition("=")
+        if not name or not equals or not url.startswith(("http://", "https://")):
+            raise typer.BadParameter(
+                f"{pair!r} must look like a=http://127.0.0.1:8101", param_hint="--set-url"
+            )
+        if name in found:
+            raise typer.BadParameter(f"set {name!r} is named twice", param_hint="--set-url")
+        found[name] = url
+    return found

@@ -1,0 +1,206 @@
+"""`gcompute status`, `result`, `wait`, `cancel` and `tasks`: what became of the work."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ops.cli import report
+from ops.cli.session import Session, connected
+from ops.cli.waiting import follow
+from ops.client import Client
+
+TaskId = Annotated[
+    str, typer.Argument(metavar="ID", help="The task's id, e.g. a-01jd3….", show_default=False)
+]
+TaskIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of tasks.", show_default=False)]
+
+_PAGE = 20
+_WHOLE_LIST_PAGE = 100
+
+
+@connected
+def status(session: Session, task_id: TaskId) -> int:
+    """Show everything that is known of a task.
+
+    Examples:
+
+        gcompute status a-01jd3x
+
+        gcompute status --json a-01jd3x | jq .cpu_us
+    """
+    with session.client() as client:
+        task = client.task(task_id)
+    if session.as_json:
+        print(json.dumps(task))
+    else:
+        report.details(task)
+    return 0
+
+
+@connected
+def result(
+    session: Session,
+    task_id: TaskId,
+    stderr: Annotated[
+        bool, typer.Option("--stderr", help="Its standard error instead of its output.")
+    ] = False,
+    file: Annotated[
+        str | None, typer.Option(metavar="PATH", help="A file kept with --output, by its absolute path.")
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--to", metavar="FILE", help="Write here; the file appears only once it is whole."
+        ),
+    ] = None,
+) -> int:
+    """Fetch what a submitted task wrote, once it has ended.
+
+    Examples:
+
+        gcompute result a-01jd3x > page.txt
+
+        gcompute result a-01jd3x --file /tmp/out.pdf -o out.pdf
+
+        gcompute result a-01jd3x --stderr
+    """
+    if file is not None and (stderr or not file.startswith("/")):
+        reason = "not together with --stderr" if stderr else f"{file!r} must be an absolute path"
+        raise typer.BadParameter(reason, param_hint="--file")
+    what = file or ("stderr" if stderr else "stdout")
+    with session.client() as client:
+        pieces = client.result(task_id, what)
+        if to is None:
+            for piece in pieces:
+                sys.stdout.buffer.write(piece)
+            return 0
+        size = _save(pieces, to)
+    if session.as_json:
+        print(json.dumps({"task": task_id, "what": what, "bytes": size, "file": str(to)}))
+    else:
+        report.say(f"{size} bytes in {to}", prefix="")
+    return 0
+
+
+@connected
+def wait(
+    session: Session,
+    task_ids: TaskIds,
+    timeout_s: Annotated[
+        float | None, typer.Option(help="Give up after so many seconds, with exit code 75.")
+    ] = None,
+) -> int:
+    """Wait until tasks have ended, and exit with the code of the first that did not succeed.
+
+    A service that is away for a moment, e.g. restarting, is asked again.
+
+    Examples:
+
+        gcompute wait a-01jd3x && gcompute result a-01jd3x
+
+        gcompute wait --timeout-s 600 a-01jd3x b-01jd3y
+    """
+    with session.client() as client:
+        return follow(client, task_ids, as_json=session.as_json, timeout_s=timeout_s)
+
+
+@connected
+def cancel(session: Session, task_ids: TaskIds) -> int:
+    """Cancel tasks that wait or run; one that has ended stays as it is.
+
+    Examples:
+
+        gcompute cancel a-01jd3x
+
+        gcompute tasks --state queued --all --json | jq -r '.tasks[].id' | xargs gcompute cancel
+    """
+    with session.client() as client:
+        for task_id in task_ids:
+            task = client.cancel(task_id)
+            print(json.dumps(task) if session.as_json else report.facts(task), flush=True)
+    return 0
+
+
+@connected
+def tasks(
+    session: Session,
+    state: Annotated[
+        Literal["queued", "running", "succeeded", "failed", "timed_out", "cancelled"] | None,
+        typer.Option(help="Only tasks in this state."),
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="Only tasks of this image.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only tasks with this label.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Tasks on a page (20; with --all 100).")] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Go on after an earlier page: its `next`.")
+    ] = None,
+    whole: Annotated[bool, typer.Option("--all", help="All pages, one after another.")] = False,
+) -> int:
+    """List this account's tasks, newest first, merged over all sets.
+
+    Into a pipe, columns are parted by tabs; with --json, each page is one JSON line.
+
+    Examples:
+
+        gcompute tasks --state failed --limit 5
+
+        gcompute tasks --all --json --image ocr:1 | jq -r '.tasks[] | [.id, .cpu_us] | @tsv'
+    """
+    size = limit or (_WHOLE_LIST_PAGE if whole else _PAGE)
+    with session.client() as client:
+        _list(session, client, state=state, image=image, name=name, before=before, limit=size, whole=whole)
+    return 0
+
+
+def _list(
+    session: Session,
+    client: Client,
+    *,
+    state: str | None,
+    image: str | None,
+    name: str | None,
+    before: str | None,
+    limit: int,
+    whole: bool,
+) -> None:
+    first = True
+    while first or (whole and before):
+        page = client.tasks(state=state, image=image, name=name, before=before, limit=limit)
+        following = page.get("next")
+        if page.get("partial"):
+            report.say(
+                f"only sets {', '.join(page.get('sets') or ['?'])} answered: tasks of others are missing"
+            )
+        if session.as_json:
+            print(json.dumps(page), flush=True)
+        elif first and not page["tasks"]:
+            report.say("no tasks", prefix="")
+        else:
+            report.table(page["tasks"], heading=first)
+            sys.stdout.flush()
+        if following == before:
+            break  # A cursor that does not move would keep us here for ever.
+        before, first = following, False
+    if before and not session.as_json:
+        report.say(f"more: --before {before}, or --all", prefix="")
+
+
+def _save(pieces: Iterable[bytes], to: Path) -> int:
+    """Write beside the target and rename: nobody takes half a download for a whole one. Returns its size."""
+    unfinished = to.with_name(f".{to.name}.{os.getpid()}.part")
+    size = 0
+    try:
+        with unfinished.open("wb") as file:
+            for piece in pieces:
+                size += file.write(piece)
+        unfinished.replace(to)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+    return size

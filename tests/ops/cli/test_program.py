@@ -1,0 +1,175 @@
+"""The program itself: help, version, completion, start-up, and starting a set or a router."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from ops.cli import exits, main
+from tests.ops.cli.conftest import Program
+
+COMMANDS = ["run", "submit", "status", "result", "wait", "cancel", "tasks", "set", "router"]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_of_every_command_shows_examples(gcompute: Program, command: list[str]) -> None:
+    done = gcompute(*command, "--help", env={"COLUMNS": "160"})
+    assert done.returncode == 0
+    examples = done.stdout.decode().partition("Examples:")[2]
+    assert re.search(rf"gcompute ({'|'.join(command or COMMANDS)})\b", examples)
+
+
+def test_every_command_has_its_help_tested() -> None:
+    assert [command.name for command in main.app.registered_commands] == COMMANDS
+
+
+def test_the_version_is_printed(gcompute: Program) -> None:
+    done = gcompute("--version")
+    assert done.returncode == 0
+    assert re.fullmatch(rb"gcompute (\d+\.\d+\S*|\(not installed\))\n", done.stdout)
+
+
+def test_the_shell_can_complete_commands(gcompute: Program) -> None:
+    asked = {"_GCOMPUTE_COMPLETE": "complete_bash", "COMP_WORDS": "gcompute s", "COMP_CWORD": "1"}
+    done = gcompute(env=asked)
+    assert set(done.stdout.split()) == {b"submit", b"status", b"set"}
+
+
+def test_without_a_command_help_is_shown(gcompute: Program) -> None:
+    done = gcompute()
+    assert done.returncode == exits.USAGE
+    assert b"submit" in done.stdout + done.stderr
+
+
+def test_a_client_command_loads_neither_service_nor_what_it_does_not_use() -> None:
+    """Start-up is felt at every call: heavy modules are loaded by the commands that need them."""
+    import subprocess
+
+    heavy = [
+        "httpx",
+        "falcon",
+        "gunicorn",
+        "docker",
+        "yaml",
+        "msgspec",
+        "asyncio",
+        "ssl",
+        "rich",
+        "structlog",
+    ]
+    script = (
+        "import sys; sys.argv = ['gcompute', '--url', 'http://127.0.0.1:1', 'run', '-n', 'cat']\n"
+        "from ops.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 69, end.code\n"
+        f"print([name for name in {heavy!r} + ['sets', 'router', 'scheduler'] if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(main.__file__).parents[2],
+        capture_output=True,
+        timeout=40,
+        check=True,
+    )
+    assert done.stdout == b"[]\n"
+
+
+def test_exit_codes_are_documented_and_distinct() -> None:
+    codes = {name: value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
+    assert len(set(codes.values())) == len(codes)
+    for name, value in codes.items():
+        assert f"| {value} |" in (exits.__doc__ or ""), f"{name} = {value} is missing in the table"
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[object, ...], dict[str, object]]]:
+    """Puts a recorder in the place of both services; the list holds the calls."""
+    calls: list[tuple[tuple[object, ...], dict[str, object]]] = []
+
+    def record(*args: object, **kwargs: object) -> int:
+        calls.append((args, kwargs))
+        return 0
+
+    for name in ("sets.server", "router.server"):
+        module = ModuleType(name)
+        module.main = record  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, name, module)
+    return calls
+
+
+def invoke(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["gcompute", *args])
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_set_and_router_start_with_what_was_given(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    started: list[tuple[tuple[object, ...], dict[str, object]]],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("{}")
+    assert invoke(monkeypatch, "set", "c.yaml") == 0
+    assert invoke(monkeypatch, "set", "c.yaml", "--bind", "[::1]:9") == 0
+    assert invoke(monkeypatch, "router", "c.yaml") == 0
+    given = [
+        "--name",
+        "r",
+        "--bind",
+        "h:1",
+        "--admin-bind",
+        "h:2",
+        "--state-dir",
+        "s/d",
+        "--set-url",
+        "a=http://x:1",
+    ]
+    assert invoke(monkeypatch, "router", "c.yaml", *given, "--set-url", "b=http://y") == 0
+    defaults = {
+        "name": "router",
+        "bind": "127.0.0.1:8080",
+        "admin_bind": "127.0.0.1:8081",
+        "state_dir": "var/router",
+    }
+    chosen = {"name": "r", "bind": "h:1", "admin_bind": "h:2", "state_dir": "s/d"}
+    assert started == [
+        (("c.yaml",), {"bind": None}),
+        (("c.yaml",), {"bind": "[::1]:9"}),
+        (("c.yaml",), {**defaults, "set_urls": {}}),
+        (("c.yaml",), {**chosen, "set_urls": {"a": "http://x:1", "b": "http://y"}}),
+    ]
+    assert Path("s/d").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["set", "missing.yaml"], "missing.yaml"),
+        (["set", "c.yaml", "--bind", "8080"], "--bind"),
+        (["set", "c.yaml", "--bind", "h:99999"], "--bind"),
+        (["router", "c.yaml", "--admin-bind", "127.0.0.1:8080"], "--admin-bind"),
+        (["router", "c.yaml", "--set-url", "http://x"], "--set-url"),
+        (["router", "c.yaml", "--set-url", "a=x"], "--set-url"),
+        (["router", "c.yaml", "--set-url", "a=http://x", "--set-url", "a=http://y"], "--set-url"),
+    ],
+)
+def test_a_wrong_option_is_named_and_nothing_starts(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    started: list[tuple[tuple[object, ...], dict[str, object]]],
+    arguments: list[str],
+    named: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("{}")
+    assert invoke(monkeypatch, *arguments) == exits.USAGE
+    assert named in capsys.readouterr().err
+    assert started == []

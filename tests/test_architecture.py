@@ -1,0 +1,166 @@
+"""The import arrows of the architecture: which package may know which, and where third parties are fenced in.
+
+    router    never imports scheduler or sets: they meet over HTTP
+    sets      → scheduler
+    scheduler → nothing of ours
+    ops       → all of them; none of them → ops
+
+The rules are read from source text, so that an import inside a function counts as much as one at the top.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = ("router", "scheduler", "sets", "ops")
+
+MAY_IMPORT = {
+    "router": {"router"},
+    "scheduler": {"scheduler"},
+    "sets": {"sets", "scheduler"},
+    "ops": {"ops", "router", "scheduler", "sets"},
+}
+
+# Who may import what; patterns are of fnmatch, where `*` matches `/` too.
+FENCED = {
+    "falcon": ("sets/api/*", "router/admin/*"),
+    "docker": ("scheduler/launchers/docker*.py",),
+    "nomad": ("scheduler/launchers/nomad*.py",),
+    "sqlite3": ("scheduler/store/*",),
+    "aiosqlite": ("scheduler/store/*",),
+    "apsw": ("scheduler/store/*",),
+    "asyncpg": ("scheduler/store/*",),
+    "psycopg": ("scheduler/store/*",),
+    "psycopg2": ("scheduler/store/*",),
+    "sqlalchemy": ("scheduler/store/*",),
+}
+SQL_FILES = "scheduler/store/*"
+
+
+def imported(tree: ast.AST, path: str) -> Iterator[tuple[int, str]]:
+    """Line and absolute module name of everything that the source at `path` imports, wherever it does."""
+    package = path.split("/")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield node.lineno, f"{stem}.{alias.name}" if stem else alias.name
+        elif isinstance(node, ast.Call) and _called(node.func) in ("import_module", "__import__"):
+            for argument in node.args[:1]:
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                    yield node.lineno, argument.value
+
+
+def _called(function: ast.expr) -> str:
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def violations(source: str, path: str) -> list[str]:
+    """What in a source breaks a rule; `path` is relative to the root, with slashes."""
+    package = path.split("/")[0]
+    tree = ast.parse(source, path)
+    found = []
+    for line, module in imported(tree, path):
+        top = module.split(".")[0]
+        if top in OURS and top not in MAY_IMPORT[package]:
+            found.append(f"{path}:{line}: {package} must not import {top}")
+        if top in FENCED and not any(fnmatch(path, pattern) for pattern in FENCED[top]):
+            found.append(f"{path}:{line}: {top} belongs in {' or '.join(FENCED[top])} only")
+    if not fnmatch(path, SQL_FILES):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".sql"):
+                found.append(f"{path}:{node.lineno}: SQL belongs in {SQL_FILES} only")
+    return found
+
+
+def sources() -> list[Path]:
+    return sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
+
+
+def test_the_arrows_hold_over_the_whole_tree() -> None:
+    found = []
+    for path in sources():
+        found += violations(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix())
+    assert not found, "\n".join(found)
+
+
+def test_sql_lies_in_the_store_only() -> None:
+    files = [
+        path.relative_to(ROOT).as_posix() for package in OURS for path in (ROOT / package).rglob("*.sql")
+    ]
+    assert [path for path in files if not fnmatch(path, SQL_FILES)] == []
+
+
+def test_every_package_was_looked_at() -> None:
+    """A moved or renamed package must not turn the rules off in silence."""
+    seen = {path.relative_to(ROOT).parts[0] for path in sources()}
+    assert seen == set(OURS) == set(MAY_IMPORT)
+    unknown = {
+        path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name not in (*OURS, "tests")
+    }
+    assert unknown == set(), "a new package needs its arrows here"
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("router/table.py", "import scheduler"),
+        ("router/table.py", "from sets.api import native"),
+        ("router/table.py", "def f():\n    from scheduler.task import Task"),
+        ("router/table.py", "if TYPE_CHECKING:\n    import sets.server as s"),
+        ("router/wire/head.py", "from ...sets import server"),
+        ("router/table.py", "import importlib\nimportlib.import_module('sets.server')"),
+        ("router/table.py", "__import__('scheduler')"),
+        ("scheduler/manager.py", "from sets import assembly"),
+        ("scheduler/manager.py", "import router.table"),
+        ("scheduler/policy/queue.py", "from ops.client import Client"),
+        ("sets/assembly.py", "import router"),
+        ("sets/assembly.py", "import ops.cli"),
+        ("scheduler/manager.py", "import falcon"),
+        ("sets/executor/stream.py", "from falcon.asgi import App"),
+        ("sets/assembly.py", "import falcon.asgi"),
+        ("router/worker.py", "from falcon import asgi"),
+        ("scheduler/manager.py", "import docker"),
+        ("scheduler/launchers/nomad.py", "from docker.errors import APIError"),
+        ("scheduler/launchers/contract.py", "import docker"),
+        ("ops/demo/main.py", "import docker"),
+        ("scheduler/launchers/docker.py", "import nomad"),
+        ("scheduler/manager.py", "import sqlite3"),
+        ("sets/api/native.py", "from sqlite3 import connect"),
+        ("sets/api/native.py", "TEXT = (HERE / 'queries.sql').read_text()"),
+    ],
+)
+def test_the_checker_sees_each_kind_of_breach(path: str, source: str) -> None:
+    assert violations(source, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("router/assembly.py", "from router.table import Table\nfrom .wire import head\nimport asyncio"),
+        ("router/admin/app.py", "import falcon.asgi"),
+        ("router/table.py", "import setsuna, operator\nfrom schedulers import x\nNOTE = 'import sets'"),
+        ("sets/assembly.py", "from scheduler.manager import Manager\nfrom sets.api import app"),
+        ("sets/api/native.py", "import falcon"),
+        ("scheduler/manager.py", "from .store import sqlite\nfrom scheduler.launchers import docker"),
+        ("scheduler/launchers/docker.py", "import docker\nfrom docker.errors import NotFound"),
+        ("scheduler/launchers/docker_slots.py", "from docker import APIClient"),
+        ("scheduler/launchers/nomad.py", "import nomad"),
+        ("scheduler/store/sqlite.py", "import sqlite3\nTEXT = (HERE / 'queries.sql').read_text()"),
+        ("ops/cli/serve.py", "from sets.server import main\nfrom router.server import main"),
+    ],
+)
+def test_the_checker_lets_pass_what_is_allowed(path: str, source: str) -> None:
+    assert violations(source, path) == []
