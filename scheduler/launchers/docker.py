@@ -1,0 +1,317 @@
+"""Slots as containers of a Docker engine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from enum import StrEnum
+from typing import Any, Final
+
+import structlog
+
+from scheduler.errors import EngineRefused, EngineUnavailable, SchedulerError
+from scheduler.image import Image
+from scheduler.launchers.contract import SlotGone, SlotOrder
+from scheduler.launchers.docker_config import DockerSettings, container_name, create_body
+from scheduler.launchers.docker_engine import Engine
+from scheduler.launchers.docker_events import EventStream, SlotEvent
+from scheduler.launchers.docker_images import Images
+
+log = structlog.get_logger(__name__)
+
+_KILLED: Final = 128 + 9
+_OOM_WINDOW_NS: Final = 5_000_000_000
+_OOM_EVENT_WAIT_S: Final = 0.5
+_OOM_EVENT_POLL_S: Final = 0.02
+_MAX_ENDED: Final = 1024
+_REMOVALS_AT_ONCE: Final = 4
+_CLEAN_UP_S: Final = 30.0
+_RELIST_PAUSE_S: Final = 0.25
+_CLEAN_UP_PAUSE_S: Final = 0.05
+
+
+class _Phase(StrEnum):
+    STARTING = "starting"
+    RUNNING = "running"
+
+
+class _Slot:
+    __slots__ = ("gone", "name", "phase", "running_since", "stopped")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.phase = _Phase.STARTING
+        self.running_since = 0.0
+        self.stopped = False
+        self.gone: str | None = None
+
+
+class _Ended:
+    """What is remembered of a slot for `was_out_of_memory`. Times are the engine's, in nanoseconds."""
+
+    __slots__ = ("died_ns", "exit_code", "oom_ns")
+
+    def __init__(self) -> None:
+        self.exit_code: int | None = None
+        self.died_ns = 0
+        self.oom_ns = 0
+
+
+class DockerLauncher:
+    """Implements `contract.Launcher` on one Docker engine.
+
+    `on_gone` is told of slots that ended without `stop`. `open` may be called again after it failed. While the
+    engine is away calls raise `EngineUnavailable`; once it is back the launcher goes on by itself, and slots that
+    did not survive are reported.
+    """
+
+    def __init__(self, settings: DockerSettings, on_gone: SlotGone) -> None:
+        self._settings = settings
+        self._on_gone = on_gone
+        self._engine = Engine(settings)
+        self._images = Images(self._engine)
+        self._events = EventStream(self._engine, self)
+        self._slots: dict[str, _Slot] = {}
+        self._ended: OrderedDict[str, _Ended] = OrderedDict()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._listing: asyncio.Task[None] | None = None
+        self._seccomp: str | None = None
+        self._relist_now = asyncio.Event()
+        self._opened = False
+        self._closed = False
+
+    async def open(self) -> None:
+        """Connect, remove the containers that an earlier run of this set left behind, listen to events.
+
+        Raises `EngineUnavailable`, and `OSError` when the seccomp profile cannot be read.
+        """
+        if self._opened:
+            return
+        if self._settings.seccomp_profile is not None:
+            self._seccomp = self._settings.seccomp_profile.read_text(encoding="utf-8")
+        await self._engine.learn()
+        left = await self._remove_all()
+        if left:
+            raise EngineUnavailable(f"{left} containers of an earlier run could not be removed")
+        self._opened = True
+        self._events.open()
+        self._listing = asyncio.create_task(self._keep_listing())
+
+    async def close(self) -> None:
+        """Stop every slot and leave nothing behind. Never raises; takes half a minute at most."""
+        if self._closed:
+            return
+        self._closed = True
+        for slot in self._slots.values():
+            slot.stopped = True
+        # A start under way removes what it made; only those that no thread has begun are given up.
+        self._engine.refuse_starts()
+        if self._starting:
+            await asyncio.wait(self._starting, timeout=self._settings.start_timeout_s)
+        self._slots.clear()
+        if self._listing is not None:
+            self._listing.cancel()
+            await asyncio.gather(self._listing, return_exceptions=True)
+        if self._opened:
+            try:
+                left = await self._remove_all()
+            except SchedulerError as error:
+                log.warning("slots_left_behind", reason=str(error))
+            else:
+                if left:
+                    log.warning("slots_left_behind", containers=left)
+        self._events.close()
+        await self._images.close()
+        self._engine.close()
+
+    async def check(self) -> None:
+        """Raises `EngineUnavailable` when the engine does not answer, or before `open`."""
+        if not self._opened:
+            raise EngineUnavailable("not connected to the container engine yet")
+        await self._engine.ping()
+
+    async def resolve(self, reference: str) -> Image:
+        """The image that `reference` names now.
+
+        Raises `BadRequest` (field `image`), `ImageUnknown`, `ImageUnusable`, `ImagePulling` and `EngineUnavailable`.
+        An image without ENTRYPOINT and CMD is given as it is: it can be run with arguments.
+        """
+        return await self._images.resolve(reference)
+
+    async def start(self, order: SlotOrder) -> None:
+        """Start a slot; returns once its container runs. A start that fails, or is cancelled, leaves nothing behind.
+
+        Raises `EngineRefused`, `EngineUnavailable`, `ImageUnknown`, `ImageUnusable`.
+        """
+        if not self._opened or self._closed:
+            raise EngineUnavailable("not connected to the container engine")
+        if order.slot_id in self._slots:
+            raise EngineRefused(f"slot {order.slot_id} was started already")
+        body = create_body(order, self._settings, self._engine.facts, self._seccomp)
+        slot = _Slot(container_name(self._settings.set_name, order.slot_id))
+        self._slots[order.slot_id] = slot
+        # A task of its own: a call to the engine cannot be taken back, so a cancelled start must still see its end.
+        starting = asyncio.create_task(self._start(order.slot_id, slot, body))
+        self._starting.add(starting)
+        starting.add_done_callback(self._starting.discard)
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            slot.stopped = True
+            starting.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
+
+    async def _start(self, slot_id: str, slot: _Slot, body: dict[str, Any]) -> None:
+        try:
+            await self._engine.start(slot.name, body)
+        except BaseException as error:
+            self._slots.pop(slot_id, None)
+            self._ended.pop(slot_id, None)
+            if isinstance(error, EngineUnavailable):
+                # Whether it was created is not known.
+                self._relist_now.set()
+            raise
+        if slot.stopped:
+            self._slots.pop(slot_id, None)
+            await self._remove(slot.name)
+            raise EngineRefused(f"slot {slot_id} was stopped while it started")
+        slot.phase = _Phase.RUNNING
+        slot.running_since = time.monotonic()
+        if slot.gone is not None:
+            # After the caller has seen its start return.
+            asyncio.get_running_loop().call_soon(self._gone, slot_id, slot.gone)
+
+    async def stop(self, slot_id: str) -> None:
+        """Destroy a slot; unknown ids are fine.
+
+        Never raises: what cannot be destroyed now is destroyed as soon as the engine answers. A slot that is still
+        starting is destroyed once it has started.
+        """
+        slot = self._slots.get(slot_id)
+        if slot is None:
+            return
+        slot.stopped = True
+        if slot.phase is _Phase.STARTING:
+            return
+        del self._slots[slot_id]
+        await self._remove(slot.name)
+
+    async def was_out_of_memory(self, slot_id: str) -> bool:
+        """Whether the slot's own init was killed and the kernel killed for memory in the slot at that time."""
+        # The engine learns of the end and of its reason on different ways, in either order, and may tell us after
+        # the slot's own connection did.
+        deadline = time.monotonic() + _OOM_EVENT_WAIT_S
+        while time.monotonic() < deadline:
+            ended = self._ended.get(slot_id)
+            if ended is None and slot_id not in self._slots:
+                return False
+            if ended is not None and ended.died_ns:
+                if ended.exit_code != _KILLED:
+                    return False
+                if ended.oom_ns:
+                    return abs(ended.died_ns - ended.oom_ns) < _OOM_WINDOW_NS
+            await asyncio.sleep(_OOM_EVENT_POLL_S)
+        return False
+
+    # What the event stream tells (docker_events.Listener)
+
+    def images_changed(self) -> None:
+        self._images.changed()
+
+    def stream_opened(self) -> None:
+        self._images.heard = True
+        self._relist_now.set()
+
+    def stream_lost(self, reason: str) -> None:
+        if self._images.heard:
+            log.warning("engine_events_lost", reason=reason)
+        self._images.heard = False
+
+    def slot_event(self, event: SlotEvent) -> None:
+        if event.slot_id not in self._slots and event.slot_id not in self._ended:
+            return
+        ended = self._ended.setdefault(event.slot_id, _Ended())
+        while len(self._ended) > _MAX_ENDED:
+            self._ended.popitem(last=False)
+        if event.action == "oom":
+            ended.oom_ns = event.time_ns
+            return
+        ended.exit_code, ended.died_ns = event.exit_code, event.time_ns
+        self._gone(event.slot_id, _how_it_ended(event.exit_code))
+
+    def _gone(self, slot_id: str, reason: str) -> None:
+        slot = self._slots.get(slot_id)
+        if slot is None:
+            return
+        if slot.phase is _Phase.STARTING:
+            slot.gone = slot.gone or reason
+            return
+        del self._slots[slot_id]
+        self._on_gone(slot_id, reason)
+
+    # Comparing with what the engine lists: after each connection, after doubtful starts, and now and then
+
+    async def _keep_listing(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.relist_s):
+                    await self._relist_now.wait()
+            except TimeoutError:
+                pass
+            self._relist_now.clear()
+            if self._images.heard:
+                try:
+                    await self._compare()
+                except SchedulerError as error:
+                    log.warning("engine_list_failed", reason=str(error))
+                    self._relist_now.set()
+            await asyncio.sleep(_RELIST_PAUSE_S)
+
+    async def _compare(self) -> None:
+        asked_at = time.monotonic()
+        listed = await self._engine.list_slots()
+        alive = {container.slot_id for container in listed if container.alive}
+        for slot_id, slot in list(self._slots.items()):
+            running_then = slot.phase is _Phase.RUNNING and slot.running_since < asked_at
+            if running_then and slot_id not in alive:
+                self._gone(slot_id, "its container is gone")
+        for container in listed:
+            if container.slot_id not in self._slots:
+                await self._remove(container.name)
+
+    async def _remove(self, name: str) -> None:
+        try:
+            await self._engine.remove(name)
+        except EngineUnavailable as error:
+            log.warning("slot_not_removed_yet", container=name, reason=str(error))
+            self._relist_now.set()
+
+    async def _remove_all(self) -> int:
+        """Remove every container of this set; how many are left."""
+        deadline = time.monotonic() + _CLEAN_UP_S
+        turns = asyncio.Semaphore(_REMOVALS_AT_ONCE)
+
+        async def remove(name: str) -> None:
+            async with turns:
+                await self._engine.remove(name)
+
+        while listed := await self._engine.list_slots():
+            if time.monotonic() > deadline:
+                break
+            outcomes = await asyncio.gather(
+                *(remove(container.name) for container in listed), return_exceptions=True
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            await asyncio.sleep(_CLEAN_UP_PAUSE_S)
+        return len(listed)
+
+
+def _how_it_ended(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "its container ended"
+    if exit_code == _KILLED:
+        return "its container was killed (exit code 137)"
+    return f"its container ended with exit code {exit_code}"

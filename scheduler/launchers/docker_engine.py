@@ -1,0 +1,302 @@
+"""Calls to the Docker engine: made in a few threads of their own and bounded in time.
+
+What the Docker client raises is translated here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+import docker.errors
+import docker.utils
+import requests
+import requests.exceptions
+import urllib3.exceptions
+from docker import APIClient
+
+from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown, ImageUnusable
+from scheduler.launchers.docker_config import LABEL_SET, LABEL_SLOT, DockerSettings, EngineFacts
+
+T = TypeVar("T")
+
+MAX_WAITING_CALLS: Final = 1024
+
+_CALL_THREADS: Final = 4
+_QUEUE_WAIT_FACTOR: Final = 2
+_CONNECTION_ERRORS: Final = (
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    docker.errors.DockerException,
+    docker.errors.StreamParseError,
+    OSError,
+)
+
+# What the engine says at the start of a slot when it is the image that cannot be run; a test provokes each.
+_IMAGE_FAULTS: Final = {
+    "unable to find user": "its USER does not exist in the image",
+    "unable to find group": "the group of its USER does not exist in the image",
+    "no matching entries in passwd": "its USER does not exist in the image",
+    "no matching entries in group": "the group of its USER does not exist in the image",
+    "uids and gids must be in range": "its USER is out of range",
+    "cannot mkdir": "its WORKDIR is not a directory",
+    "chdir to cwd": "its USER cannot enter its WORKDIR",
+    "working directory": "its WORKDIR is not valid",
+    "not a directory": "something in its way is not a directory",
+    "file exists": "something in its way is not a directory",
+    "too many levels of symbolic links": "symbolic links lead in a circle",
+    "cannot be mounted because it is inside /proc": "a writable place leads into /proc",
+    '/proc\\" cannot be mounted': "a writable place leads into /proc",
+    "mount destination": "a writable place is not valid",
+    "invalid volume specification": "a VOLUME is not valid",
+    "invalid mount": "a VOLUME is not valid",
+}
+
+
+class EngineError(EngineUnavailable):
+    """The container engine answered with an error. `status` is HTTP's."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Lane(StrEnum):
+    """Threads are kept apart by kind of call, so that slow starts hold up neither a look at an image nor a removal."""
+
+    START = "start"
+    CALL = "call"
+    PING = "ping"
+
+
+class _Client(APIClient):
+    """The Docker client, which lets streams wait for ever, with a bound on that."""
+
+    def __init__(self, stall_s: float | None, **options: Any) -> None:
+        self._stall_s = stall_s
+        super().__init__(**options)
+
+    def request(self, *arguments: Any, **options: Any) -> requests.Response:
+        if options.get("timeout") is None:
+            options["timeout"] = self._stall_s
+        return super().request(*arguments, **options)
+
+
+class Listed:
+    """A container of this set as the engine lists it."""
+
+    __slots__ = ("alive", "name", "slot_id", "state")
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        self.name: str = entry["Id"]
+        self.slot_id: str = (entry.get("Labels") or {}).get(LABEL_SLOT, "")
+        self.state: str = entry.get("State") or ""
+        self.alive = self.state in ("running", "paused", "restarting")
+
+
+class Engine:
+    """The engine as coroutines. All raise `EngineUnavailable`; `EngineError` where the engine itself answered so."""
+
+    def __init__(self, settings: DockerSettings) -> None:
+        self.settings = settings
+        self.facts = EngineFacts()
+        self._lanes = {
+            Lane.START: ThreadPoolExecutor(settings.max_concurrent_starts, "docker-start"),
+            Lane.CALL: ThreadPoolExecutor(_CALL_THREADS, "docker-call"),
+            Lane.PING: ThreadPoolExecutor(1, "docker-ping"),
+        }
+        self._timeouts_s = {
+            Lane.START: settings.start_timeout_s,
+            Lane.CALL: settings.call_timeout_s,
+            Lane.PING: settings.ping_timeout_s,
+        }
+        self._local = threading.local()
+        self._generation = 0
+        self._waiting = 0
+
+    def close(self) -> None:
+        """Take no more calls. Those under way end by themselves, at the latest with their time-out."""
+        for lane in self._lanes.values():
+            lane.shutdown(wait=False, cancel_futures=True)
+
+    def refuse_starts(self) -> None:
+        """Start nothing any more; starts that wait for a thread raise `EngineUnavailable`."""
+        self._lanes[Lane.START].shutdown(wait=False, cancel_futures=True)
+
+    def renew(self) -> None:
+        """Connect anew for the calls to come: another version of the engine may answer now."""
+        self._generation += 1
+
+    def new_client(self, timeout_s: float, stall_s: float | None = None) -> APIClient:
+        """A client of the calling thread's own, whose streams may be silent for `stall_s` (None: for ever). Blocks."""
+        environment = dict(os.environ)
+        if self.settings.docker_host:
+            environment["DOCKER_HOST"] = self.settings.docker_host
+        with translated(self.settings):
+            return _Client(
+                stall_s,
+                **docker.utils.kwargs_from_env(environment=environment),
+                version="auto",
+                timeout=timeout_s,
+            )
+
+    async def ping(self) -> None:
+        await self._call(Lane.PING, lambda client: client.ping())
+
+    async def learn(self) -> EngineFacts:
+        """Ask the engine what it is; kept in `facts`."""
+
+        def ask(client: APIClient) -> EngineFacts:
+            version, info = client.version(), client.info()
+            return EngineFacts(
+                version=str(version.get("Version") or ""),
+                architecture=str(version.get("Arch") or ""),
+                cgroup_version=1 if str(info.get("CgroupVersion") or "1") == "1" else 2,
+            )
+
+        self.facts = await self._call(Lane.CALL, ask)
+        return self.facts
+
+    async def inspect_image(self, name: str) -> dict[str, Any]:
+        """Raises `ImageUnknown` when the engine holds no such image."""
+        try:
+            answer: dict[str, Any] = await self._call(Lane.CALL, lambda client: client.inspect_image(name))  # type: ignore[no-untyped-call]
+        except EngineError as error:
+            if error.status == 404:
+                raise ImageUnknown(f"no such image here: {name}") from error
+            raise
+        return answer
+
+    async def list_slots(self) -> list[Listed]:
+        """All containers of this set, running or not."""
+        wanted = {"label": [f"{LABEL_SET}={self.settings.set_name}"]}
+        entries = await self._call(Lane.CALL, lambda client: client.containers(all=True, filters=wanted))
+        return [Listed(entry) for entry in entries]
+
+    async def start(self, name: str, body: dict[str, Any]) -> None:
+        """Create and start a container. What was created is removed again when it does not start.
+
+        Raises `EngineRefused`, `ImageUnknown`, `ImageUnusable`.
+        """
+
+        def create_and_start(client: APIClient) -> None:
+            container = client.create_container_from_config(body, name)["Id"]  # type: ignore[no-untyped-call]
+            try:
+                client.start(container)
+            except BaseException:
+                _remove_quietly(client, container)
+                raise
+
+        try:
+            await self._call(Lane.START, create_and_start)
+        except EngineError as error:
+            raise why_not_started(error, body) from error
+
+    async def remove(self, name: str) -> bool:
+        """Kill and remove a container; False when the engine is removing it already, or cannot now."""
+        try:
+            await self._call(Lane.CALL, lambda client: client.remove_container(name, force=True, v=True))
+        except EngineError as error:
+            return error.status == 404
+        return True
+
+    async def _call(self, lane: Lane, function: Callable[[APIClient], T]) -> T:
+        if self._waiting >= MAX_WAITING_CALLS:
+            raise EngineUnavailable(f"{self._waiting} calls wait for the container engine already")
+        timeout_s = self._timeouts_s[lane]
+
+        def run() -> T:
+            with translated(self.settings):
+                return function(self._client(lane, timeout_s))
+
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._lanes[lane], run)
+        except RuntimeError as error:
+            raise EngineUnavailable("the launcher is closed") from error
+        self._waiting += 1
+        try:
+            # The bound on a call is its socket's; this one is for waiting behind others for a thread.
+            async with asyncio.timeout(timeout_s * (_QUEUE_WAIT_FACTOR + 1)):
+                return await future
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            # Its turn was taken from it by `refuse_starts` or `close`; the caller itself was not cancelled.
+            if task is not None and not task.cancelling():
+                raise EngineUnavailable("the launcher is closed") from error
+            raise
+        except TimeoutError as error:
+            raise EngineUnavailable(
+                f"the container engine is too slow: no answer within {timeout_s:g} s"
+            ) from error
+        finally:
+            self._waiting -= 1
+
+    def _client(self, lane: Lane, timeout_s: float) -> APIClient:
+        # A client of requests' is not made for several threads at once, so each thread has its own.
+        kept: tuple[int, APIClient] | None = getattr(self._local, "client", None)
+        if kept is not None:
+            if kept[0] == self._generation:
+                return kept[1]
+            kept[1].close()
+            self._local.client = None
+        generation = self._generation
+        client = self.new_client(timeout_s)
+        self._local.client = (generation, client)
+        return client
+
+
+@contextmanager
+def translated(settings: DockerSettings) -> Iterator[None]:
+    """Turn what the Docker client raises into `EngineError` or `EngineUnavailable`, the cause kept."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        status = error.response.status_code if error.response is not None else 500
+        raise EngineError(str(error.explanation or error), status=status) from error
+    except _CONNECTION_ERRORS as error:
+        where = settings.docker_host or "DOCKER_HOST or the usual socket"
+        raise EngineUnavailable(
+            f"the container engine at {where} does not answer: {_shortest(error)}"
+        ) from error
+
+
+def why_not_started(error: EngineError, body: dict[str, Any]) -> Exception:
+    """What a caller is told when the engine refused to create or start a slot."""
+    reference = body["Labels"]["org.general-compute.image"]
+    said = str(error)
+    lowered = said.lower()
+    if error.status == 404 and "no such image" in lowered:
+        return ImageUnknown(f"no such image here any more: {reference}")
+    for sign, meaning in _IMAGE_FAULTS.items():
+        if sign in lowered:
+            return ImageUnusable(f"{reference} cannot be started: {meaning} ({said})")
+    return EngineRefused(f"the container engine refused to start a slot of {reference}: {said}")
+
+
+def _remove_quietly(client: APIClient, container: str) -> None:
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            client.remove_container(container, force=True, v=True)
+            return
+        except docker.errors.APIError as error:
+            # The engine removes it itself (AutoRemove): its answer is 409 until it has.
+            if error.response is None or error.response.status_code != 409 or time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        except _CONNECTION_ERRORS:
+            return
+
+
+def _shortest(error: BaseException) -> str:
+    """The innermost cause says it; the layers above only wrap it."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return str(error) or type(error).__name__
