@@ -56,9 +56,7 @@ class Reason(StrEnum):
 LEGAL_MOVES: Final[dict[State, frozenset[State]]] = {
     State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.FAILED}),
     # Back to the queue only when the platform, not the task, failed.
-    State.RUNNING: frozenset(
-        {State.QUEUED, State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.CANCELLED}
-    ),
+    State.RUNNING: frozenset({State.QUEUED, State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.CANCELLED}),
     State.SUCCEEDED: frozenset(),
     State.FAILED: frozenset(),
     State.TIMED_OUT: frozenset(),

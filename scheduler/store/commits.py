@@ -6,19 +6,21 @@ One connection writes, under one lock, from two places:
   loop and then committed right there, in one statement: some 30 µs without a sync, which is less than handing them to
   another thread and being woken by it.
 - All else, and those rows too whenever earlier writes are still under way or the disk has just been slow, goes to the
-  writer thread. It commits whatever is queued as soon as it is free; what comes meanwhile is the next commit. Only this
-  thread syncs, checkpoints and waits.
+  writer thread. It commits whatever is queued as soon as it is free; what comes meanwhile is the next commit.
+
+A third thread folds the log into the database from time to time. While it does, all writes go to the writer thread,
+since the disk is busy and a commit may have to sync the beginning of a new log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -86,6 +88,7 @@ class GroupCommit:
         self._synchronous = ""
         self._unsynced = False
         self._stopping = False
+        self._folding: asyncio.Future[None] | None = None
         self.commits = 0
         self.commits_on_loop = 0
         self.rows = 0
@@ -98,6 +101,7 @@ class GroupCommit:
         self._checkpointer = self._connect()
         self._checkpointer.execute("PRAGMA synchronous = FULL")
         self._switch("NORMAL")
+        self._folder = ThreadPoolExecutor(1, thread_name_prefix="store-checkpoint")
         thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         thread.start()
         # The first write after opening starts a log, which syncs its header: not on the loop.
@@ -110,6 +114,9 @@ class GroupCommit:
         if self._pending:
             self._hand_over([])
         self._stopping = True
+        if self._folding is not None:
+            await self._folding
+        self._folder.shutdown()
         self._queue.put([])
         await self._stopped
 
@@ -167,8 +174,8 @@ class GroupCommit:
             began = time.perf_counter()
             try:
                 self._save_rows(writes)
-            except sqlite3.Error:
-                pass  # the writer thread tries again, and tells the callers if that fails too
+            except Exception:  # the writer thread tries again, and tells the callers if that fails too
+                pass
             else:
                 self._pending = []
                 self.commits_on_loop += 1
@@ -181,8 +188,7 @@ class GroupCommit:
                 for write in writes:
                     if write.future is not None and not write.future.done():
                         write.future.set_result(None)
-                if self._frames > CHECKPOINT_FRAMES:
-                    self._queue.put([])
+                self._fold_if_due()
                 return
         self._hand_over([])
 
@@ -190,6 +196,7 @@ class GroupCommit:
         return (
             self._on_loop
             and self._handed == 0
+            and self._folding is None
             and len(writes) <= ROWS_PER_STATEMENT
             and not self._unsynced
             and time.monotonic() >= self._avoid_loop_until
@@ -204,6 +211,16 @@ class GroupCommit:
                 future.set_result(result)
             else:
                 future.set_exception(error)
+        self._fold_if_due()
+
+    def _fold_if_due(self) -> None:
+        if self._frames > CHECKPOINT_FRAMES and self._folding is None and not self._stopping:
+            self._frames = 0
+            self._folding = self._loop.run_in_executor(self._folder, self._checkpoint)
+            self._folding.add_done_callback(self._folded)
+
+    def _folded(self, _: asyncio.Future[None]) -> None:
+        self._folding = None
 
     # -- on either, holding the lock
 
@@ -217,8 +234,8 @@ class GroupCommit:
     def _count(self, writes: Sequence[Write]) -> None:
         self.commits += 1
         self.rows += len(writes)
-        # Some seven pages a commit, one more for every few rows, and the bodies of adds and ends.
-        self._frames += 7 + len(writes) // 4 + sum(8 for write in writes if write.apply is not None)
+        # Neighbours share pages of the table, but each account and image has its own place in the indexes.
+        self._frames += 4 + 3 * len(writes) + sum(8 for write in writes if write.apply is not None)
 
     # -- on the writer thread
 
@@ -231,13 +248,10 @@ class GroupCommit:
                 except Empty:
                     break
             if writes:
-                self._tell(self._settle, self._commit(writes))
+                self._tell(self._settle, self._outcomes(writes))
             elif self._stopping and self._queue.empty():
                 self._tell(self._finished, self._close())
                 return
-            if self._frames > CHECKPOINT_FRAMES:
-                self._frames = 0
-                self._checkpoint()
 
     def _finished(self, error: BaseException | None) -> None:
         if self._stopped.done():
@@ -261,6 +275,12 @@ class GroupCommit:
     def _tell(self, callback: Callable[[Any], None], argument: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
             self._loop.call_soon_threadsafe(callback, argument)
+
+    def _outcomes(self, writes: list[Write]) -> list[Outcome]:
+        try:
+            return self._commit(writes)
+        except Exception as error:  # whatever it was, nobody must wait for ever
+            return [(write.future, None, self._translate(error)) for write in writes]
 
     def _commit(self, writes: list[Write]) -> list[Outcome]:
         with self._lock:
@@ -358,17 +378,17 @@ class GroupCommit:
             raise StoreError(f"store {self._path}: a sync failed, and the log could not be made safe yet")
         self._unsynced = False
 
+    # -- on the checkpoint thread
+
     def _checkpoint(self) -> None:
+        """The long part beside the writer's commits; then, with the lock, what these added meanwhile."""
         try:
-            # The long part of a checkpoint, and the only one that does not need the others to wait.
-            log = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fdatasync(log)
-            finally:
-                os.close(log)
-        except OSError:
-            with self._lock:
-                self._unsynced = True
+            self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            if faults.is_sync_failure(error):
+                with self._lock:
+                    self._unsynced = True
+            return
         with self._lock:
             self._fold()
 
@@ -378,7 +398,8 @@ class GroupCommit:
             self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             _count_checkpoint(self._connection)
             self.checkpoints += 1
-        except sqlite3.Error:
+        except sqlite3.Error as error:
+            self._unsynced = self._unsynced or faults.is_sync_failure(error)
             self._roll_back()  # a full disk: the log goes on growing where it can; the next time may do
 
 

@@ -101,3 +101,29 @@ class Store(Protocol):
 
     async def blobs_in_use(self) -> set[str]:
         """All blobs that rows name: whatever else lies in the blob folder is an orphan."""
+
+
+class BodyWriter(Protocol):
+    """Gathers a body: in memory up to `INLINE_BYTES`, above that in a blob. Raises `DiskFull`."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def finish(self) -> Body:
+        """The whole body; a blob is synced to disk."""
+
+    async def abort(self) -> None:
+        """Throw it away; harmless after `finish`."""
+
+
+class Blobs(Protocol):
+    """Large bodies, as files that appear whole or not at all."""
+
+    def body(self) -> BodyWriter: ...
+
+    def open_read(self, name: str) -> int:
+        """A descriptor of a finished blob, owned by the caller. Raises `StoreError` when it is gone."""
+
+    async def delete(self, names: list[str]) -> None: ...

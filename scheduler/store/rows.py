@@ -19,9 +19,16 @@ _results_decoder: Final = msgspec.msgpack.Decoder(Results)
 
 
 def task_row(task: Task) -> Row:
-    """The task as it is now; later changes to the object do not reach the row."""
+    """The task as it is now; later changes to the object do not reach the row.
+
+    Raises `StoreError` for text that is no Unicode (arguments with lone surrogates, made of other bytes).
+    """
     spec = task.spec
     state = task.state
+    try:
+        facts = _encode(task)
+    except UnicodeEncodeError as error:
+        raise StoreError(f"task {task.id} has text that is not Unicode: {error.reason}") from error
     return (
         task.id,
         spec.account,
@@ -30,7 +37,7 @@ def task_row(task: Task) -> Row:
         spec.image,
         spec.name,
         task.expires_us if state in FINAL_STATES else None,
-        _encode(task),
+        facts,
     )
 
 

@@ -289,9 +289,11 @@ class SqliteStore:
     def _prepare(self) -> None:
         """Take the lock, create or migrate."""
         folder = self.path.parent
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock.take()
         is_new = not self.path.exists()
+        if is_new:  # for nobody else's eyes; SQLite gives its other files the same mode
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = self._connect(timeout_s=5.0)
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -1,0 +1,130 @@
+"""What an executor must do: run one program in one slot and hand its bytes over. Implemented in `sets.executor`."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+
+class How(IntEnum):
+    """How a program ended."""
+
+    EXITED = 0
+    SIGNALLED = 1
+    NOT_EXECUTED = 2
+
+
+class Work(msgspec.Struct, frozen=True):
+    """One program to run. `stdin` is the whole standard input, or None: it will be written to `Run.stdin`."""
+
+    argv: tuple[bytes, ...]
+    env: tuple[bytes, ...] = ()
+    stdin: bytes | None = b""
+    outputs: tuple[bytes, ...] = ()
+    stream: bool = False
+
+
+class Ending(msgspec.Struct):
+    """How a program ended, and what it cost. `code` is an exit status, a signal or an errno, as `how` says.
+
+    `stdout` and `stderr` hold all the output, unless `handed_over`: then `Run.output` has it. `files` gives, for
+    each output path of the work, an open descriptor (the receiver closes it) or a negative errno.
+    """
+
+    how: How
+    code: int
+    killed: bool
+    out_of_memory: bool
+    wall_us: int
+    cpu_us: int
+    max_rss_kib: int
+    handed_over: bool
+    stdout: bytes
+    stderr: bytes
+    files: list[int]
+
+
+class ByteReader(Protocol):
+    """A pipe's read end."""
+
+    async def read(self) -> bytes:
+        """Some bytes; empty at the end."""
+
+    def close(self) -> None: ...
+
+
+class ByteWriter(Protocol):
+    """A pipe's write end, with the pipe's own back-pressure."""
+
+    async def write(self, data: bytes) -> None:
+        """Raises `BrokenPipeError` when the program reads no more."""
+
+    async def send_file(self, fd: int, size_bytes: int) -> None:
+        """Feed `size_bytes` of an open file without copying; raises `BrokenPipeError` likewise."""
+
+    def close(self) -> None: ...
+
+
+class Output(msgspec.Struct):
+    """Output that outgrew one message: first the bytes read already, then the pipes."""
+
+    stdout_head: bytes
+    stderr_head: bytes
+    stdout: ByteReader
+    stderr: ByteReader
+
+
+class Run(Protocol):
+    """A program that runs in a slot."""
+
+    @property
+    def stdin(self) -> ByteWriter | None:
+        """Where to write the standard input; None when it was in the work."""
+
+    async def first(self) -> Ending | Output:
+        """What comes first: the output outgrowing a message, or the end. Raises `SlotLost`."""
+
+    async def ending(self) -> Ending:
+        """The end. Raises `SlotLost`."""
+
+    def kill(self) -> None:
+        """End the whole process tree now; `ending` follows. Once it has ended this does nothing."""
+
+
+class SlotAddress(msgspec.Struct, frozen=True):
+    """Where a slot's guest finds its executor, and what it must say."""
+
+    directory: Path
+    token: str
+
+
+class SlotEvents(Protocol):
+    """What an executor tells, from the event loop."""
+
+    def slot_ready(self, slot_id: str) -> None:
+        """The guest said hello."""
+
+    def slot_freed(self, slot_id: str) -> None:
+        """The task has ended and the slot is clean: it can take the next."""
+
+    def slot_lost(self, slot_id: str, reason: str) -> None:
+        """The slot is of no more use: its guest is gone, or it misbehaved."""
+
+
+class Executor(Protocol):
+    async def open(self, events: SlotEvents) -> None: ...
+
+    async def close(self) -> None:
+        """Tell every guest to exit, and remove what `prepare` made. Never raises."""
+
+    def prepare(self, slot_id: str) -> SlotAddress:
+        """Listen for a slot that is about to be started."""
+
+    def run(self, slot_id: str, work: Work) -> Run:
+        """Start a program in a ready slot. Raises `SlotLost`, also when the work does not fit a message."""
+
+    def discard(self, slot_id: str) -> None:
+        """Forget a slot, whatever it does; a program that runs in it is lost."""

@@ -1,0 +1,208 @@
+"""A task that holds a slot: from the start of its program to the record of what it used."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+from scheduler.errors import DiskFull, SlotLost
+from scheduler.execution import ByteReader, ByteWriter, Ending, How, Output, Run
+from scheduler.outcome import conclude
+from scheduler.store.contract import BodyWriter
+from scheduler.task import HEAD_BYTES, Reason, Task
+
+DRAIN_TIMEOUT_S: Final = 30.0
+"""How long stderr may still be read after the program's end; its writers are dead by then, so it is at its end."""
+
+
+class LiveTask:
+    """The running side of a task. `record` is called once, with the concluded task; it makes the usage durable.
+
+    Its output is read by one reader: `head` first, then `rest`, then `finish`. Who gives up calls `abandon`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        run: Run,
+        argv0: bytes,
+        record: Callable[[Task], Awaitable[None]],
+        out_of_memory: Callable[[], Awaitable[bool]],
+        *,
+        stderr_writer: BodyWriter | None = None,
+        stderr_max_bytes: int = 0,
+    ) -> None:
+        self.task = task
+        self.run = run
+        self._argv0 = argv0
+        self._record = record
+        # Whether the whole slot died because the kernel found its memory used up: that is the program's doing.
+        self._out_of_memory = out_of_memory
+        self._loop = asyncio.get_running_loop()
+        self._why_killed: Reason | None = None
+        self._output: Output | None = None
+        self._stderr: asyncio.Task[None] | None = None
+        self._concluding: asyncio.Task[Ending] | None = None
+        self._stderr_writer = stderr_writer
+        self._stderr_max_bytes = stderr_max_bytes
+        self._timer = self._loop.call_later(task.spec.timeout_s, self.kill, Reason.TIMEOUT)
+
+    @property
+    def stdin(self) -> ByteWriter | None:
+        return self.run.stdin
+
+    def kill(self, why: Reason) -> None:
+        """End the process tree now. The first reason counts."""
+        if self._why_killed is None:
+            self._why_killed = why
+        self.run.kill()
+
+    async def head(self, limit_bytes: int) -> tuple[bytes, bool]:
+        """The output's beginning: all of it and True, or more than `limit_bytes` and False. Raises `SlotLost`."""
+        try:
+            first = await self.run.first()
+        except SlotLost:
+            if not await self._out_of_memory():
+                self.close()
+                raise
+            return b"", True
+        if not isinstance(first, Output):
+            return first.stdout, True
+        self._hand_over(first)
+        chunks = [first.stdout_head] if first.stdout_head else []
+        size = len(first.stdout_head)
+        while size <= limit_bytes:
+            chunk = await first.stdout.read()
+            if not chunk:
+                break
+            chunks.append(chunk)
+            size += len(chunk)
+        data = b"".join(chunks)
+        self._count(data)
+        return data, size <= limit_bytes
+
+    async def rest(self) -> AsyncIterator[bytes]:
+        """What follows a `head` that was not all."""
+        assert self._output is not None
+        while chunk := await self._output.stdout.read():
+            self._count(chunk)
+            yield chunk
+
+    async def finish(self) -> Ending:
+        """Conclude the task once its output was read; its usage is recorded when this returns. Raises `SlotLost`."""
+        if self._concluding is None:
+            return await self._conclude()
+        counted = self.task.stdout_bytes
+        ending = await asyncio.shield(self._concluding)
+        if self.task.stdout_bytes != counted:
+            await self._record(self.task)
+        return ending
+
+    def abandon(self) -> asyncio.Task[Ending]:
+        """The reader is gone: kill, and conclude beside it."""
+        self.kill(Reason.CLIENT_GONE)
+        if self._output is not None:
+            self._output.stdout.close()
+        if self._concluding is None:
+            self._concluding = self._loop.create_task(self._conclude())
+        return self._concluding
+
+    def close(self) -> None:
+        """Release what is held; for a task whose slot was lost."""
+        self._timer.cancel()
+        if self._output is not None:
+            self._output.stdout.close()
+            self._output.stderr.close()
+
+    def _hand_over(self, output: Output) -> None:
+        self._output = output
+        self._stderr = self._loop.create_task(self._read_stderr(output.stderr_head, output.stderr))
+        # From here on the reader may be slow, or stop: the record does not wait for it.
+        self._concluding = self._loop.create_task(self._conclude())
+        self._concluding.add_done_callback(_fetch)
+
+    async def _conclude(self) -> Ending:
+        try:
+            ending = await self.run.ending()
+        except SlotLost:
+            self.close()
+            if not await self._out_of_memory():
+                raise
+            ending = _killed_for_memory(handed_over=self._output is not None)
+        self._timer.cancel()
+        if self._stderr is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stderr, DRAIN_TIMEOUT_S)
+        conclude(
+            self.task,
+            ending,
+            why_killed=self._why_killed,
+            argv0=self._argv0,
+            now_us=time.time_ns() // 1000,
+        )
+        try:
+            await self._record(self.task)
+        except BaseException:
+            close_files(ending)
+            raise
+        return ending
+
+    def _count(self, data: bytes) -> None:
+        task = self.task
+        if len(task.stdout_head) < HEAD_BYTES:
+            task.stdout_head += data[: HEAD_BYTES - len(task.stdout_head)]
+        task.stdout_bytes += len(data)
+
+    async def _read_stderr(self, head: bytes, reader: ByteReader) -> None:
+        task = self.task
+        chunk = head
+        try:
+            while True:
+                task.stderr_bytes += len(chunk)
+                if len(task.stderr_head) < HEAD_BYTES:
+                    task.stderr_head += chunk[: HEAD_BYTES - len(task.stderr_head)]
+                writer = self._stderr_writer
+                if writer is not None and writer.size_bytes < self._stderr_max_bytes:
+                    await writer.write(chunk[: self._stderr_max_bytes - writer.size_bytes])
+                chunk = await reader.read()
+                if not chunk:
+                    return
+        except DiskFull:
+            self.kill(Reason.OUTPUT_TOO_LARGE)
+        finally:
+            reader.close()
+
+
+def close_files(ending: Ending) -> None:
+    """Close the output files' descriptors of an ending whose files nobody takes."""
+    for fd in ending.files:
+        if fd >= 0:
+            os.close(fd)
+    ending.files = []
+
+
+def _killed_for_memory(*, handed_over: bool) -> Ending:
+    return Ending(
+        how=How.SIGNALLED,
+        code=signal.SIGKILL,
+        killed=False,
+        out_of_memory=True,
+        wall_us=0,
+        cpu_us=0,
+        max_rss_kib=0,
+        handed_over=handed_over,
+        stdout=b"",
+        stderr=b"",
+        files=[],
+    )
+
+
+def _fetch(task: asyncio.Task[Ending]) -> None:
+    # The failure is reported to whoever awaits it; without anybody it is no news.
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,376 @@
+"""Which task runs in which slot, and which slots there should be: events in, decisions out.
+
+A pool holds the slots that are alike. A task waits for whichever slot of its pool is free first (late binding). Running tasks
+share the set's cores and memory; idle slots cost neither, so their number alone is bounded, and the idlest gives way when
+another pool needs room. Accounts take turns: one account's flood delays another's task by one running task's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from scheduler.errors import BadRequest, QueueFull
+from scheduler.launchers.contract import PoolKey
+from scheduler.task import Isolation
+
+SCAN_LIMIT: Final = 64
+"""How many pools one decision looks at when the first ones do not fit into what is free."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What the set may use. Times are seconds."""
+
+    cpu_percent: int = 200
+    memory_mib: int = 8192
+    max_slots: int = 32
+    max_waiting: int = 100_000
+    max_waiting_account: int = 20_000
+    keep_idle_s: float = 300.0
+    start_backoff_s: float = 0.5
+    start_backoff_max_s: float = 30.0
+    hungry_patience_s: float = 1.0
+
+
+class Assign(msgspec.Struct, frozen=True):
+    """Run the task in the slot now."""
+
+    task_id: str
+    slot_id: str
+    cold: bool
+
+
+class StartSlot(msgspec.Struct, frozen=True):
+    slot_id: str
+    pool: PoolKey
+
+
+class StopSlot(msgspec.Struct, frozen=True):
+    slot_id: str
+
+
+class FailTask(msgspec.Struct, frozen=True):
+    """The task cannot run: its pool's slots cannot be started."""
+
+    task_id: str
+    error: Exception
+
+
+Decision = Assign | StartSlot | StopSlot | FailTask
+
+
+class _Pool:
+    __slots__ = ("failures", "idle", "key", "retry_at", "running", "starting", "waiting")
+
+    def __init__(self, key: PoolKey) -> None:
+        self.key = key
+        # Waiting tasks in order of arrival, with the time of arrival.
+        self.waiting: dict[str, float] = {}
+        # Idle slots, the most recently used last: the warmest is taken first, the coldest retires first.
+        self.idle: dict[str, float] = {}
+        self.starting: set[str] = set()
+        self.running: set[str] = set()
+        self.failures = 0
+        self.retry_at = 0.0
+
+    @property
+    def slots(self) -> int:
+        return len(self.idle) + len(self.starting) + len(self.running)
+
+
+class Dispatch:
+    """The dispatching policy of one set. Every method returns the decisions that its event calls for, in order."""
+
+    def __init__(self, limits: Limits, slot_ids: Iterator[str]) -> None:
+        self.limits = limits
+        self.free_cpu = limits.cpu_percent
+        self.free_memory = limits.memory_mib
+        self.waiting = 0
+        self._waiting_of: dict[str, int] = {}
+        self._slot_ids = slot_ids
+        self._pools: dict[PoolKey, _Pool] = {}
+        self._pool_of_slot: dict[str, _Pool] = {}
+        self._pool_of_task: dict[str, _Pool] = {}
+        # Accounts in turn, each with its pools that have both a waiting task and an idle slot.
+        self._runnable: dict[str, dict[PoolKey, _Pool]] = {}
+        # Pools with more waiting tasks than slots that are idle or starting, the longest-waiting first.
+        self._hungry: dict[PoolKey, _Pool] = {}
+        self._unused: set[str] = set()
+
+    # -- events
+
+    def check(self, key: PoolKey) -> None:
+        """Raise `BadRequest` for what could never run here, `QueueFull` when too many wait already."""
+        if key.resources.cpu_percent > self.limits.cpu_percent:
+            raise BadRequest(
+                f"cpu: this set has {self.limits.cpu_percent / 100:g} cores; ask for at most that",
+                field="cpu",
+            )
+        if key.resources.memory_mib > self.limits.memory_mib:
+            raise BadRequest(
+                f"memory_mib: this set runs tasks of {self.limits.memory_mib} MiB at most", field="memory_mib"
+            )
+        if self.waiting >= self.limits.max_waiting:
+            raise QueueFull(f"{self.waiting} tasks are waiting in this set; try again later")
+        if self._waiting_of.get(key.account, 0) >= self.limits.max_waiting_account:
+            raise QueueFull(
+                f"{self.limits.max_waiting_account} tasks of this account are waiting; try again later"
+            )
+
+    def task_arrived(self, task_id: str, key: PoolKey, now: float) -> list[Decision]:
+        """A task wants to run. Call `check` first."""
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = _Pool(key)
+        # The way of most tasks: somebody is idle, nobody is before us.
+        if pool.idle and not self._runnable and self._fits(pool):
+            return [self._assign(pool, task_id)]
+        pool.waiting[task_id] = now
+        self._pool_of_task[task_id] = pool
+        self.waiting += 1
+        self._waiting_of[key.account] = self._waiting_of.get(key.account, 0) + 1
+        self._file(pool)
+        return self._decide(now)
+
+    def task_left(self, task_id: str, now: float) -> list[Decision]:
+        """A waiting task gave up (cancelled, timed out, its client gone); unknown ids are fine."""
+        pool = self._pool_of_task.get(task_id)
+        if pool is None:
+            return []
+        self._unqueue(pool, task_id)
+        self._file(pool)
+        return self._decide(now)
+
+    def slot_ready(self, slot_id: str, now: float) -> list[Decision]:
+        """A slot that was starting has said hello."""
+        pool = self._pool_of_slot.get(slot_id)
+        if pool is None or slot_id not in pool.starting:
+            return []
+        pool.starting.discard(slot_id)
+        pool.failures = 0
+        pool.idle[slot_id] = now
+        self._unused.add(slot_id)
+        self._file(pool)
+        return self._decide(now)
+
+    def slot_freed(self, slot_id: str, now: float) -> list[Decision]:
+        """A task ended and its slot is clean."""
+        pool = self._pool_of_slot.get(slot_id)
+        if pool is None or slot_id not in pool.running:
+            return []
+        self._release(pool, slot_id)
+        if pool.key.isolation is Isolation.FRESH or self._must_give_way(pool, now):
+            decisions: list[Decision] = [StopSlot(slot_id)]
+            self._forget_slot(pool, slot_id)
+            self._file(pool)
+            return decisions + self._decide(now)
+        if not self.waiting:
+            pool.idle[slot_id] = now
+            return []
+        pool.idle[slot_id] = now
+        self._file(pool)
+        return self._decide(now)
+
+    def slot_gone(self, slot_id: str, now: float, fatal: Exception | None = None) -> list[Decision]:
+        """A slot could not start or died. With `fatal`, no slot of its pool can ever start: its waiting tasks fail."""
+        pool = self._pool_of_slot.get(slot_id)
+        if pool is None:
+            return []
+        if slot_id in pool.running:
+            self._release(pool, slot_id)
+        decisions: list[Decision] = []
+        if slot_id in pool.starting or slot_id in self._unused:
+            pool.failures += 1
+            backoff_s = self.limits.start_backoff_s * 2 ** min(pool.failures - 1, 10)
+            pool.retry_at = now + min(backoff_s, self.limits.start_backoff_max_s)
+        pool.idle.pop(slot_id, None)
+        pool.starting.discard(slot_id)
+        self._forget_slot(pool, slot_id)
+        if fatal is not None:
+            for task_id in list(pool.waiting):
+                self._unqueue(pool, task_id)
+                decisions.append(FailTask(task_id, fatal))
+            pool.failures, pool.retry_at = 0, 0.0
+        self._file(pool)
+        return decisions + self._decide(now)
+
+    def tick(self, now: float) -> list[Decision]:
+        """Time passed: retire slots that were idle too long, try again what had to back off."""
+        decisions: list[Decision] = []
+        for key, pool in list(self._pools.items()):
+            if not pool.waiting:
+                for slot_id, since in list(pool.idle.items()):
+                    if now - since < self.limits.keep_idle_s:
+                        break
+                    decisions.append(self._stop_idle(pool, slot_id))
+            self._file(pool)
+            if not pool.slots and not pool.waiting and now >= pool.retry_at:
+                del self._pools[key]
+        return decisions + self._decide(now)
+
+    # -- facts
+
+    def slots_by_state(self) -> dict[str, int]:
+        """How many slots are `idle`, `starting` and `running`."""
+        counts = {"idle": 0, "starting": 0, "running": 0}
+        for pool in self._pools.values():
+            counts["idle"] += len(pool.idle)
+            counts["starting"] += len(pool.starting)
+            counts["running"] += len(pool.running)
+        return counts
+
+    # -- decisions
+
+    def _decide(self, now: float) -> list[Decision]:
+        decisions: list[Decision] = []
+        while self._runnable and self.free_cpu > 0:
+            pool = self._next_runnable()
+            if pool is None:
+                break
+            task_id = next(iter(pool.waiting))
+            self._unqueue(pool, task_id)
+            decisions.append(self._assign(pool, task_id))
+            self._file(pool)
+        if self._hungry:
+            self._feed(decisions, now)
+        return decisions
+
+    def _next_runnable(self) -> _Pool | None:
+        """The next account's first pool that fits into what is free; that account goes to the end of the line."""
+        scanned = 0
+        for account, pools in self._runnable.items():
+            for pool in pools.values():
+                scanned += 1
+                if self._fits(pool):
+                    del self._runnable[account]
+                    self._runnable[account] = pools
+                    # The account's own pools take turns, too.
+                    del pools[pool.key]
+                    pools[pool.key] = pool
+                    return pool
+                if scanned >= SCAN_LIMIT:
+                    return None
+        return None
+
+    def _feed(self, decisions: list[Decision], now: float) -> None:
+        """Start slots for hungry pools, in the room there is or that idle slots of other pools can give."""
+        for pool in list(self._hungry.values())[:SCAN_LIMIT]:
+            if now < pool.retry_at:
+                continue
+            at_once = self._at_once(pool)
+            # After a failure one slot goes ahead of the others.
+            burst = 1 if pool.failures else at_once
+            want = len(pool.waiting) - len(pool.idle) - len(pool.starting)
+            for _ in range(min(want, at_once - pool.slots, burst - len(pool.starting))):
+                if len(self._pool_of_slot) >= self.limits.max_slots:
+                    victim = self._coldest_idle(pool)
+                    if victim is None:
+                        return
+                    decisions.append(self._stop_idle(*victim))
+                slot_id = next(self._slot_ids)
+                pool.starting.add(slot_id)
+                self._pool_of_slot[slot_id] = pool
+                decisions.append(StartSlot(slot_id, pool.key))
+            self._file(pool)
+
+    def _must_give_way(self, pool: _Pool, now: float) -> bool:
+        """Whether a slot of `pool` that just became free should go, because hungry pools find no room."""
+        if not self._hungry or len(self._pool_of_slot) < self.limits.max_slots:
+            return False
+        for hungry in self._hungry.values():
+            if hungry is pool or now < hungry.retry_at or hungry.slots >= self._at_once(hungry):
+                continue
+            since = next(iter(hungry.waiting.values()))
+            return pool.slots > hungry.slots + 1 or (
+                not hungry.slots and now - since > self.limits.hungry_patience_s
+            )
+        return False
+
+    def _coldest_idle(self, wanting: _Pool) -> tuple[_Pool, str] | None:
+        best: tuple[float, _Pool, str] | None = None
+        for pool in self._pools.values():
+            if pool is wanting or not pool.idle or len(pool.waiting) >= len(pool.idle):
+                continue
+            slot_id, since = next(iter(pool.idle.items()))
+            if best is None or since < best[0]:
+                best = (since, pool, slot_id)
+        return best and (best[1], best[2])
+
+    # -- bookkeeping
+
+    def _at_once(self, pool: _Pool) -> int:
+        """How many tasks of the pool could run at the same time in an empty set."""
+        wanted = pool.key.resources
+        return max(
+            1, min(self.limits.cpu_percent // wanted.cpu_percent, self.limits.memory_mib // wanted.memory_mib)
+        )
+
+    def _fits(self, pool: _Pool) -> bool:
+        wanted = pool.key.resources
+        return wanted.cpu_percent <= self.free_cpu and wanted.memory_mib <= self.free_memory
+
+    def _assign(self, pool: _Pool, task_id: str) -> Assign:
+        slot_id, _ = pool.idle.popitem()
+        pool.running.add(slot_id)
+        self.free_cpu -= pool.key.resources.cpu_percent
+        self.free_memory -= pool.key.resources.memory_mib
+        cold = slot_id in self._unused
+        if cold:
+            self._unused.discard(slot_id)
+        return Assign(task_id, slot_id, cold)
+
+    def _release(self, pool: _Pool, slot_id: str) -> None:
+        pool.running.discard(slot_id)
+        self.free_cpu += pool.key.resources.cpu_percent
+        self.free_memory += pool.key.resources.memory_mib
+
+    def _unqueue(self, pool: _Pool, task_id: str) -> None:
+        del pool.waiting[task_id]
+        del self._pool_of_task[task_id]
+        self.waiting -= 1
+        account = pool.key.account
+        left = self._waiting_of[account] - 1
+        if left:
+            self._waiting_of[account] = left
+        else:
+            del self._waiting_of[account]
+
+    def _stop_idle(self, pool: _Pool, slot_id: str) -> StopSlot:
+        del pool.idle[slot_id]
+        self._forget_slot(pool, slot_id)
+        self._file(pool)
+        return StopSlot(slot_id)
+
+    def _forget_slot(self, pool: _Pool, slot_id: str) -> None:
+        del self._pool_of_slot[slot_id]
+        self._unused.discard(slot_id)
+
+    def _file(self, pool: _Pool) -> None:
+        """Enter the pool into the indices that its present state belongs to, and take it out of the others."""
+        key = pool.key
+        pools = self._runnable.get(key.account)
+        if pool.waiting and pool.idle:
+            if pools is None:
+                pools = self._runnable[key.account] = {}
+            pools.setdefault(key, pool)
+        elif pools is not None and key in pools:
+            del pools[key]
+            if not pools:
+                del self._runnable[key.account]
+        if len(pool.waiting) > len(pool.idle) + len(pool.starting):
+            self._hungry.setdefault(key, pool)
+        else:
+            self._hungry.pop(key, None)
+
+
+def number_slots(prefix: str) -> Iterator[str]:
+    """Endless slot ids: `prefix` and a number."""
+    number = 0
+    while True:
+        number += 1
+        yield f"{prefix}{number}"
+
+
+__all__ = ["Assign", "Decision", "Dispatch", "FailTask", "Limits", "StartSlot", "StopSlot", "number_slots"]

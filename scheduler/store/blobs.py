@@ -1,0 +1,339 @@
+"""Large bodies as files: whole and synced before they have a name, in folders of a 256th each.
+
+A finished blob belongs to whoever names it in a row. One that no row names is an orphan, which
+`sweep` removes in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
+from pathlib import Path
+from typing import Final, TypeVar
+
+from scheduler.errors import DiskFull, StoreError
+from scheduler.store import faults
+from scheduler.store.contract import INLINE_BYTES, Body
+
+CHUNK_BYTES: Final = 256 * 1024
+"""Smaller writes are gathered to this before a thread writes them."""
+DEFAULT_MIN_FREE_MIB: Final = 512
+DEFAULT_BLOB_LIMIT_BYTES: Final = 16 * 1024**3
+
+_THREADS: Final = 4
+_NAME: Final = re.compile(r"[0-9a-f]{32}")
+_UNFINISHED: Final = "unfinished"
+
+T = TypeVar("T")
+
+
+class BlobTooLarge(StoreError):
+    """The body is over its size limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the body is over its limit of {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+class BlobMissing(StoreError):
+    """No such blob."""
+
+
+class BlobStore:
+    """Blobs below `directory`. Below `min_free_mib` of free disk new bytes are refused with `DiskFull`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        limit_bytes: int = DEFAULT_BLOB_LIMIT_BYTES,
+        min_free_mib: int = DEFAULT_MIN_FREE_MIB,
+    ) -> None:
+        self.directory = directory
+        self.limit_bytes = limit_bytes
+        self.min_free_bytes = min_free_mib * 1024 * 1024
+        self.being_written: set[str] = set()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
+
+    def close(self) -> None:
+        """End the threads; waits for the chunks that they are writing."""
+        self._threads.shutdown()
+
+    def writer(self, limit_bytes: int | None = None) -> BlobWriter:
+        """A new blob, of at most `limit_bytes` (by default the store's own limit)."""
+        return BlobWriter(self, self.limit_bytes if limit_bytes is None else limit_bytes)
+
+    def spool(self, limit_bytes: int | None = None) -> SpooledBody:
+        """A body that becomes a blob only if it is large."""
+        return SpooledBody(self, self.limit_bytes if limit_bytes is None else limit_bytes)
+
+    async def open_read(self, name: str) -> int:
+        """A descriptor for reading, which the caller closes. Raises `BlobMissing`."""
+        path = self.path(name)
+        opened = asyncio.get_running_loop().run_in_executor(
+            self._threads, os.open, path, os.O_RDONLY | os.O_CLOEXEC
+        )
+        try:
+            return await asyncio.shield(opened)
+        except FileNotFoundError:
+            raise BlobMissing(f"blob {name} is not there") from None
+        except OSError as error:
+            raise faults.from_os(error, path) from error
+        except asyncio.CancelledError:
+            opened.add_done_callback(_close_unwanted)
+            raise
+
+    async def delete(self, names: Iterable[str]) -> None:
+        """Delete blobs; those that are gone already are no error."""
+        paths = [self.path(name) for name in names]
+
+        def delete() -> None:
+            for path in paths:
+                path.unlink(missing_ok=True)
+
+        await self.in_thread(delete)
+
+    async def sweep(self, in_use: Collection[str], older_than_s: float) -> int:
+        """Delete finished blobs outside `in_use`, and what earlier processes left unfinished; returns how many.
+
+        Only what was last written longer than `older_than_s` ago.
+        `older_than_s` must be longer than a blob takes from its commit to its row, and `in_use` be asked for before.
+        """
+        before_s = time.time() - older_than_s
+        return await self.in_thread(lambda: self._sweep(in_use, before_s))
+
+    def path(self, name: str) -> Path:
+        """Where a finished blob lies. Raises `BlobMissing` for what cannot be a blob's name."""
+        if not _NAME.fullmatch(name):
+            raise BlobMissing(f"{name!r} is no blob's name")
+        return self.directory / name[:2] / name
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run file I/O in one of the store's threads, to its end even if the caller is cancelled.
+
+        Raises `StoreError`, `DiskFull`.
+        """
+        try:
+            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, work))
+        except OSError as error:
+            raise faults.from_os(error, self.directory) from error
+
+    def create_unfinished(self, name: str) -> FileIO:
+        """In a thread: the file that a blob is until it is whole."""
+        self.check_space()
+        path = self.unfinished_path(name)
+        try:
+            return _create(path)
+        except FileNotFoundError:
+            self._make_folder(path.parent)
+            return _create(path)
+
+    def finish(self, name: str) -> None:
+        """In a thread: give a whole, synced file its name."""
+        unfinished, path = self.unfinished_path(name), self.path(name)
+        try:
+            unfinished.rename(path)
+        except FileNotFoundError:
+            self._make_folder(path.parent)
+            unfinished.rename(path)
+        _sync_folder(path.parent)
+
+    def unfinished_path(self, name: str) -> Path:
+        return self.directory / _UNFINISHED / name
+
+    def check_space(self) -> None:
+        """Raises `DiskFull` below the floor."""
+        try:
+            free_bytes = faults.free_bytes(self.directory)
+        except FileNotFoundError:
+            return
+        if free_bytes < self.min_free_bytes:
+            raise DiskFull(f"less than {self.min_free_bytes >> 20} MiB are free at {self.directory}")
+
+    def _make_folder(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _sync_folder(folder.parent)
+        _sync_folder(folder.parent.parent)
+
+    def _sweep(self, in_use: Collection[str], before_s: float) -> int:
+        deleted = 0
+        if not self.directory.exists():
+            return deleted
+        for folder in sorted(self.directory.iterdir()):
+            if not folder.is_dir():
+                continue
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name in (self.being_written if folder.name == _UNFINISHED else in_use):
+                        continue
+                    try:
+                        if entry.stat(follow_symlinks=False).st_mtime < before_s:
+                            os.unlink(entry.path)
+                            deleted += 1
+                    except FileNotFoundError:
+                        continue  # deleted or finished meanwhile
+        return deleted
+
+
+class BlobWriter:
+    """One blob being written, by one caller at a time. It must end with `commit` or `abort`."""
+
+    def __init__(self, store: BlobStore, limit_bytes: int) -> None:
+        self.name = secrets.token_hex(16)
+        self.size_bytes = 0
+        self._store = store
+        self._limit_bytes = limit_bytes
+        self._gathered = bytearray()
+        self._file: FileIO | None = None
+        self._turn = threading.Lock()
+        """A cancelled caller leaves its chunk to the thread: what it does next waits for that."""
+        self._ended = False
+        self._whole = True
+        store.being_written.add(self.name)
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Raises `BlobTooLarge`, `DiskFull`, `StoreError`; then, and after being cancelled, only `abort` is left."""
+        self._check()
+        if self.size_bytes + len(data) > self._limit_bytes:
+            self._whole = False
+            raise BlobTooLarge(self._limit_bytes)
+        self.size_bytes += len(data)
+        self._gathered += data
+        if len(self._gathered) >= CHUNK_BYTES:
+            chunk, self._gathered = self._gathered, bytearray()
+            self._whole = False
+            await self._store.in_thread(lambda: self._write(chunk))
+            self._whole = True
+
+    async def commit(self) -> str:
+        """Sync file and folder; returns the blob's name. From now on it is there, also after loss of power."""
+        self._check()
+        chunk, self._gathered = self._gathered, bytearray()
+        self._whole = False
+        await self._store.in_thread(lambda: self._commit(chunk))
+        return self.name
+
+    async def abort(self) -> None:
+        """Delete what was written. After `commit` it does nothing: a blob that no row names is `sweep`'s."""
+        if not self._ended:
+            self._ended = True
+            self._gathered = bytearray()
+            await self._store.in_thread(self._abort)
+
+    def _check(self) -> None:
+        if self._ended:
+            raise StoreError(f"blob {self.name} has ended already")
+        if not self._whole:
+            raise StoreError(f"blob {self.name} is not whole: an earlier write failed or was cancelled")
+
+    # -- in a thread
+
+    def _write(self, chunk: bytearray) -> None:
+        with self._turn:
+            if self._ended:
+                return
+            if self._file is None:
+                self._file = self._store.create_unfinished(self.name)
+            else:
+                self._store.check_space()
+            with memoryview(chunk) as rest:
+                at = 0
+                while at < len(rest):
+                    at += self._file.write(rest[at:]) or 0
+
+    def _commit(self, chunk: bytearray) -> None:
+        self._write(chunk)
+        with self._turn:
+            if self._ended or self._file is None:
+                return
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._store.finish(self.name)
+            self._ended = True
+            self._store.being_written.discard(self.name)
+
+    def _abort(self) -> None:
+        with self._turn:
+            if self._file is not None:
+                self._file.close()
+                self._store.unfinished_path(self.name).unlink(missing_ok=True)
+            self._store.being_written.discard(self.name)
+
+
+class SpooledBody:
+    """A body that arrives in pieces: in memory up to `INLINE_BYTES`, above that a blob."""
+
+    def __init__(self, store: BlobStore, limit_bytes: int) -> None:
+        self._store = store
+        self._limit_bytes = limit_bytes
+        self._inline: bytearray | None = bytearray()
+        self._writer: BlobWriter | None = None
+        self._body: Body | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """How much was written."""
+        if self._writer is not None:
+            return self._writer.size_bytes
+        return len(self._inline or b"")
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Raises `BlobTooLarge`, `DiskFull`, `StoreError`; then only `abort` is left."""
+        if self._writer is not None:
+            await self._writer.write(data)
+            return
+        if self._inline is None:
+            raise StoreError("the body has ended already")
+        size_bytes = len(self._inline) + len(data)
+        if size_bytes > self._limit_bytes:
+            raise BlobTooLarge(self._limit_bytes)
+        if size_bytes <= INLINE_BYTES:
+            self._inline += data
+            return
+        inline, self._inline = self._inline, None
+        self._writer = self._store.writer(self._limit_bytes)
+        await self._writer.write(inline)
+        await self._writer.write(data)
+
+    async def finish(self) -> Body:
+        """The stored body; a blob is synced by now, an inline one must still get into its row."""
+        if self._body is None:
+            if self._writer is not None:
+                self._body = Body(self._writer.size_bytes, blob=await self._writer.commit())
+            elif self._inline is not None:
+                inline, self._inline = bytes(self._inline), None
+                self._body = Body(len(inline), inline)
+            else:
+                raise StoreError("the body was aborted")
+        return self._body
+
+    async def abort(self) -> None:
+        """Drop what was written. After `finish` it does nothing: see `BlobWriter.abort`."""
+        self._inline = None
+        if self._writer is not None:
+            await self._writer.abort()
+
+
+def _create(path: Path) -> FileIO:
+    return FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w")
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _close_unwanted(opened: asyncio.Future[int]) -> None:
+    """The caller was cancelled while its descriptor was being opened."""
+    if not opened.cancelled() and opened.exception() is None:
+        os.close(opened.result())

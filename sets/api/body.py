@@ -1,0 +1,67 @@
+"""A request's body as it comes, never held whole.
+
+Falcon's own stream takes a client that went away for the end of the body; for us half an input must never look like
+a whole one. And it waits for the first bytes before it calls a handler; ours may refuse before a body is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+Event = dict[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+SCOPE_KEY: Final = "general_compute.body"
+_EMPTY_FIRST: Final[Event] = {"type": "http.request", "body": b"", "more_body": True}
+
+
+class BodyCutOff(Exception):
+    """The request's body stalled or was cut off before its end."""
+
+
+class BodyTooLarge(Exception):
+    """The request's body is larger than allowed."""
+
+
+class RequestBody:
+    """The body of one request. Read it by `small` or by `chunks`, once."""
+
+    __slots__ = ("_given_first", "_receive", "size_bytes")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._given_first = False
+        self.size_bytes = 0
+
+    async def receive(self) -> Event:
+        """What Falcon gets: an empty first event at once, then what comes."""
+        if not self._given_first:
+            self._given_first = True
+            return _EMPTY_FIRST
+        return await self._receive()
+
+    async def small(self, size_bytes: int) -> bytes:
+        """The whole of a body whose Content-Length is `size_bytes`. Raises `BodyCutOff`."""
+        if not size_bytes:
+            return b""
+        data = b""
+        async for chunk in self.chunks(size_bytes):
+            data = data + chunk if data else chunk
+        if len(data) != size_bytes:
+            raise BodyCutOff
+        return data
+
+    async def chunks(self, max_bytes: int) -> AsyncIterator[bytes]:
+        """Piece by piece. Raises `BodyCutOff`, and `BodyTooLarge` above `max_bytes`."""
+        while True:
+            event = await self._receive()
+            if event["type"] != "http.request":
+                raise BodyCutOff
+            chunk: bytes = event.get("body", b"")
+            if chunk:
+                self.size_bytes += len(chunk)
+                if self.size_bytes > max_bytes:
+                    raise BodyTooLarge
+                yield chunk
+            if not event.get("more_body", False):
+                return

@@ -1,0 +1,104 @@
+"""Pipes to and from a program: non-blocking descriptors on the event loop, with the pipe's own back-pressure."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable
+from typing import Final
+
+PIPE_BYTES: Final = 1 << 20
+"""Size asked for pipes that carry large bodies; the kernel may refuse, and then the default stays."""
+READ_BYTES: Final = 1 << 18
+
+
+def enlarge(fd: int) -> None:
+    """Ask for a larger pipe; a refusal (the user's share of pipe memory is used up) costs speed only."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+
+class _Pipe:
+    """One end of a pipe, owned; at most one waiter at a time. `close` wakes it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._waiter: asyncio.Future[None] | None = None
+        os.set_blocking(fd, False)
+        enlarge(fd)
+
+    async def _until(self, add: Callable[..., None], remove: Callable[[int], object]) -> None:
+        fd = self._fd
+        waiter = self._waiter = self._loop.create_future()
+        add(fd, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            # After a close the number may be somebody else's already.
+            if self._fd == fd:
+                remove(fd)
+
+    def close(self) -> None:
+        """Close this end; closing twice is fine."""
+        if self._fd < 0:
+            return
+        if self._waiter is not None:
+            self._loop.remove_reader(self._fd)
+            self._loop.remove_writer(self._fd)
+            _wake(self._waiter)
+        os.close(self._fd)
+        self._fd = -1
+
+
+class PipeReader(_Pipe):
+    """The read end of a pipe."""
+
+    async def read(self) -> bytes:
+        """Up to 256 KiB; empty at the end, or after `close`."""
+        while True:
+            if self._fd < 0:
+                return b""
+            try:
+                return os.read(self._fd, READ_BYTES)
+            except BlockingIOError:
+                await self._until(self._loop.add_reader, self._loop.remove_reader)
+
+
+class PipeWriter(_Pipe):
+    """The write end of a pipe. `close` is the end of the program's input."""
+
+    async def write(self, data: bytes) -> None:
+        """All of `data`. Raises `BrokenPipeError` when nobody reads any more, or after `close`."""
+        view = memoryview(data)
+        while view:
+            if self._fd < 0:
+                raise BrokenPipeError
+            try:
+                view = view[os.write(self._fd, view) :]
+            except BlockingIOError:
+                await self._until(self._loop.add_writer, self._loop.remove_writer)
+
+    async def send_file(self, fd: int, size_bytes: int) -> None:
+        """Feed the first `size_bytes` of the open file `fd` without copying them through this process."""
+        offset = 0
+        while offset < size_bytes:
+            if self._fd < 0:
+                raise BrokenPipeError
+            count = min(size_bytes - offset, PIPE_BYTES)
+            try:
+                moved = os.splice(fd, self._fd, count, offset_src=offset, flags=os.SPLICE_F_NONBLOCK)
+            except BlockingIOError:
+                await self._until(self._loop.add_writer, self._loop.remove_writer)
+                continue
+            if not moved:
+                raise OSError(f"the input ends after {offset} of {size_bytes} bytes")
+            offset += moved
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
