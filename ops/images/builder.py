@@ -1,0 +1,210 @@
+"""Builds the sample images with the docker command, and leaves alone what is up to date.
+
+An image carries the digest of what went into it (its folder, the base image) as a label; with the same digest it is
+not built again. The base is ``debian:bookworm-slim`` where a registry answers, else made by mmdebstrap.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from ops.setup import processes
+from ops.setup.engine import ROOT
+from ops.setup.errors import ImageFailed
+
+FOLDER = ROOT / "ops/images"
+NAMES = ("imgproc", "ocr", "cat", "ncat")
+
+PULLED_BASE = "debian:bookworm-slim"
+MADE_BASE = "general-compute/base:bookworm"
+INPUTS_LABEL = "org.general-compute.inputs"
+
+# Whether a registry answers is known quickly; what follows is a download of 30 MB.
+REGISTRY_TIMEOUT_S = 15
+PULL_TIMEOUT_S = 300
+BUILD_TIMEOUT_S = 900
+
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
+def say(message: str) -> None:
+    """Progress, on stderr."""
+    print(f"images: {message}", file=sys.stderr, flush=True)
+
+
+class Builder:
+    """Builds on one engine. All calls raise ImageFailed with the end of the log of what went wrong."""
+
+    def __init__(self, host: str) -> None:
+        self._environment = {**os.environ, "DOCKER_HOST": host}
+        self._logs = ROOT / "var/log/images"
+
+    def build(self, names: Iterable[str]) -> None:
+        """Builds the images of these names, tagged ``NAME:1``, where they are missing or changed."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        # Two builders at once would make the base twice, and one would take the other's half-made log.
+        with (self._logs / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            base, base_id = self._base()
+            for name in names:
+                digest = inputs_digest(name, base_id)
+                if self._inspect(f"{name}:1", f'{{{{index .Config.Labels "{INPUTS_LABEL}"}}}}') == digest:
+                    say(f"{name}:1 is up to date")
+                else:
+                    self._build(name, base, digest)
+
+    def _base(self) -> tuple[str, str]:
+        """The base image's name and id; pulled or made where there is none yet."""
+        named = os.environ.get("GC_BASE_IMAGE")
+        for candidate in [named] if named else [PULLED_BASE, MADE_BASE]:
+            if image_id := self._inspect(candidate, "{{.Id}}"):
+                return candidate, image_id
+        if named:
+            raise ImageFailed(
+                f"GC_BASE_IMAGE={named}: this engine has no such image. Pull it, or unset the variable."
+            )
+        say(f"asking for {PULLED_BASE}, for up to {REGISTRY_TIMEOUT_S} s")
+        base = PULLED_BASE if self._pull(PULLED_BASE) else MADE_BASE
+        if base == MADE_BASE:
+            self._make_base()
+        return base, self._inspect(base, "{{.Id}}")
+
+    def _pull(self, image: str) -> bool:
+        """Pulls an image; False where no registry answers in time. Its first line of output is the answer."""
+        answered = threading.Event()
+
+        def watch(line: str) -> None:
+            answered.set()
+            if "Pull complete" in line:
+                say(f"  {line}")
+
+        start = time.monotonic()
+
+        def give_up() -> bool:
+            return time.monotonic() - start > (PULL_TIMEOUT_S if answered.is_set() else REGISTRY_TIMEOUT_S)
+
+        return self._run(["docker", "pull", image], "base", watch, give_up) == 0
+
+    def _make_base(self) -> None:
+        say("no registry answers: making a Debian 12 with mmdebstrap, a minute or so")
+        if os.geteuid() != 0:
+            raise ImageFailed(
+                "making a base image needs root. As root: make images. Or bring a Debian 12 image to the engine "
+                "yourself and name it: GC_BASE_IMAGE=NAME make images"
+            )
+        command = ["bash", "-c", f"set -o pipefail; ops/images/base/make.sh | docker import - {MADE_BASE}"]
+        self._checked(command, "base", lambda line: None)
+
+    def _build(self, name: str, base: str, digest: str) -> None:
+        command = ["docker", "build", "--network=host", f"--tag={name}:1", f"--file={name}/Dockerfile"]
+        command += [f"--build-arg=BASE={base}", f"--label={INPUTS_LABEL}={digest}"]
+        if "ARG APT_OPTIONS" in (FOLDER / name / "Dockerfile").read_text():
+            command.append(f"--build-arg=APT_OPTIONS={apt_options()}")
+        # Docker knows these by itself and keeps them out of the image.
+        command += [f"--build-arg={variable}" for variable in PROXY_VARIABLES if variable in os.environ]
+        start = time.monotonic()
+        say(f"building {name}:1")
+
+        def show(line: str) -> None:
+            # Of the builder's report, old style or new, what takes time.
+            if step := re.match(r"(?:Step (\d+/\d+) : |#\d+ \[.*?(\d+/\d+)\] )(RUN .*)", line):
+                say(f"  {step[1] or step[2]} {step[3][:90]}")
+
+        self._checked([*command, "."], name, show)
+        say(f"{name}:1 is built, in {time.monotonic() - start:.0f} s")
+
+    def _inspect(self, image: str, template: str) -> str:
+        """A field of a local image, "" where there is no such image."""
+        command = ["docker", "image", "inspect", f"--format={template}", image]
+        asked = subprocess.run(command, capture_output=True, text=True, env=self._environment, timeout=60)
+        return asked.stdout.strip() if asked.returncode == 0 else ""
+
+    def _checked(self, command: Sequence[str], log_name: str, show: Callable[[str], None]) -> None:
+        start = time.monotonic()
+        status = self._run(command, log_name, show, lambda: time.monotonic() - start > BUILD_TIMEOUT_S)
+        if status != 0:
+            log = self._logs / f"{log_name}.log"
+            raise ImageFailed(
+                f"{log_name} was not built: {command[0]} ended with {status}. The end of {log}:\n"
+                f"{processes.tail(log)}\n"
+                "Where packages come from a mirror of your own, name it: GC_DEBIAN_MIRROR=URL make images"
+            )
+
+    def _run(
+        self, command: Sequence[str], log_name: str, show: Callable[[str], None], give_up: Callable[[], bool]
+    ) -> int:
+        """Runs a command in ops/images' tree, its output to the log and line by line to `show`, till `give_up()`."""
+        environment = {**self._environment, "APT_OPTIONS": apt_options()}
+        cwd = FOLDER if command[:2] == ["docker", "build"] else ROOT
+        with (
+            (self._logs / f"{log_name}.log").open("w") as log,
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=environment,
+                cwd=cwd,
+            ) as child,
+        ):
+            watchdog = threading.Thread(target=self._watch, args=(child, give_up), daemon=True)
+            watchdog.start()
+            try:
+                assert child.stdout is not None
+                for line in child.stdout:
+                    log.write(line)
+                    log.flush()
+                    show(line.strip())
+            except BaseException:
+                child.terminate()
+                raise
+            return child.wait()
+
+    @staticmethod
+    def _watch(child: subprocess.Popen[str], give_up: Callable[[], bool]) -> None:
+        while child.poll() is None:
+            if give_up():
+                child.terminate()
+                return
+            time.sleep(processes.POLL_S)
+
+
+def inputs_digest(name: str, base_id: str) -> str:
+    """The digest of what an image is made of: the files of its folder, those that it shares, its base."""
+    files = sorted(file for file in (FOLDER / name).rglob("*") if file.is_file())
+    if "COPY picture.h" in (FOLDER / name / "Dockerfile").read_text():
+        files.append(FOLDER / "picture.h")
+    digest = hashlib.sha256(base_id.encode())
+    for file in files:
+        digest.update(f"\0{file.relative_to(FOLDER)}\0".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def apt_options() -> str:
+    """What this machine's apt is told about dates and tries, as options for the apt of a build on it.
+
+    A machine that works with frozen package lists says so in its apt configuration; in a fresh image that would be
+    missing, and the lists would be refused as expired.
+    """
+    wanted = ("Acquire::Check-Valid-Until", "Acquire::Check-Date")
+    options = ["-oAcquire::Retries=3"]
+    if shutil.which("apt-config"):
+        told = subprocess.run(["apt-config", "dump", *wanted], capture_output=True, text=True).stdout
+        options += [
+            f"-o{key}={value}"
+            for key, value in re.findall(r'^(\S+) "(\w+)";$', told, re.MULTILINE)
+            if key in wanted
+        ]
+    return " ".join(options)
