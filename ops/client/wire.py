@@ -231,25 +231,18 @@ class Connection:
         source_fd = None if self._pending or self._body is None else self._body.fd
         if source_fd is not None:
             poll.register(source_fd, select.POLLIN)
-        ready = dict(poll.poll(self._patience_ms(waiting_for_input=source_fd is not None)))
-        if not ready and not self._decrypted():
+        # Our own user may take as long as they like to type; the set has its own bound for that (408).
+        patience_ms = self._idle_timeout_s * 1000 if source_fd is None else None
+        ready = dict(poll.poll(patience_ms))
+        if not ready:
             raise self._broken(f"nothing moved for {self._idle_timeout_s:g} s")
         if source_fd is not None and source_fd in ready:
             self._push_body()
         happened = ready.get(self._sock.fileno(), 0)
         if self._pending and happened & ~select.POLLIN:
             self._send()
-        if happened & ~select.POLLOUT or self._decrypted():
+        if happened & ~select.POLLOUT:
             self._receive()
-
-    def _patience_ms(self, *, waiting_for_input: bool) -> float | None:
-        if self._decrypted():
-            return 0
-        # Our own user may take as long as they like to type; the set has its own bound for that (408).
-        return None if waiting_for_input else self._idle_timeout_s * 1000
-
-    def _decrypted(self) -> bool:
-        return self._tls is not None and self._tls.pending() > 0
 
     def _fill(self) -> None:
         """Queue input that is at hand, so that a small body travels with its head in one packet."""
@@ -295,6 +288,7 @@ class Connection:
 
     def _receive(self) -> None:
         try:
+            # More than a TLS record holds, so that none is left decrypted where poll cannot see it.
             data = self._sock.recv(CHUNK_BYTES)
         except OSError as error:
             if _try_later(error):

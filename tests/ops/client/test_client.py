@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from ops.client import AnswerBroken, Client, NotGeneralCompute, TaskFailed, Unreachable
+from ops.client.body import source_of
+from ops.client.wire import Address, Connection, Request
 from tests.ops.cli.fake_api import Call, FakeApi
 
 
@@ -105,6 +107,32 @@ def test_a_generators_pieces_are_sent_as_they_are_made(api: FakeApi) -> None:
     api.on("POST", "/v1/run/", note)
     with Client(api.url) as client:
         assert client.run("cat", body=pieces()).read() == b"one|two"
+
+
+def test_a_refused_body_is_asked_for_no_more(api: FakeApi) -> None:
+    head_seen = threading.Event()
+    asked = []
+
+    def refuse_slowly(call: Call) -> None:
+        next(call.pieces())
+        call.head(413, Content_Type="application/problem+json", Content_Length=2)
+        assert head_seen.wait(10)
+        call.send(b"{}")
+        call.closes = True
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(10):
+            asked.append(number)
+            yield b"piece"
+
+    api.on("POST", "/upload", refuse_slowly)
+    connection = Connection(Address.parse(api.url))
+    answer = connection.request(Request("POST", b"/upload", [], source_of(pieces()), 10))
+    asked.clear()
+    head_seen.set()
+    assert answer.read(100) == b"{}"
+    assert asked == []
+    connection.close()
 
 
 def test_a_cut_answer_raises_the_tasks_own_failure(api: FakeApi) -> None:
