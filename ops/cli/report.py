@@ -101,7 +101,8 @@ _COLUMNS = ("ID", "STATE", "IMAGE", "NAME", "CREATED", "RAN", "CPU", "EXIT")
 
 def _row(task: Task) -> tuple[str, ...]:
     ran, cpu = (task.get(key) for key in ("duration_us", "cpu_us"))
-    exit_code = task.get("signal") if task.get("exit_code") is None else task.get("exit_code")
+    by_signal, exit_code = task.get("signal"), task.get("exit_code")
+    end = f"signal {by_signal}" if by_signal is not None else str(exit_code if exit_code is not None else "")
     cells = (
         task.get("id", ""),
         task.get("state", ""),
@@ -110,7 +111,7 @@ def _row(task: Task) -> tuple[str, ...]:
         (task.get("created_at") or "")[:19].replace("T", " "),
         duration(ran) if isinstance(ran, int) else "",
         duration(cpu) if isinstance(cpu, int) else "",
-        "" if exit_code is None else str(exit_code),
+        end,
     )
     return tuple(plain(cell).replace("\n", " ").replace("\t", " ") for cell in cells)
 
@@ -167,7 +168,7 @@ def _sentence(failure: ClientError) -> str:
         case Unreachable():
             return f"{failure.url}: {failure}"
         case ApiProblem():
-            where = f" (router {failure.router})" if failure.router else ""
+            where = f" (said by router {failure.router})" if failure.router else ""
             return f"{failure}{where}"
         case _:
             return str(failure)

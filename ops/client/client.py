@@ -188,15 +188,10 @@ class Client:
         """
         tail = f"files/{quote(what.lstrip('/'))}" if what.startswith("/") else what
         path = f"{_path('tasks', task_id)}/{tail}"
-        received = 0
-        failures = 0
+        received = failures = 0
         while True:
-            ranges = [("Range", f"bytes={received}-")] if received else []
-            connection, answer = self._call("GET", path, headers=ranges)
             try:
-                if received and answer.status != 206:
-                    raise AnswerBroken("the download broke off and cannot be resumed", task_id=task_id)
-                for piece in answer:
+                for piece in self._download(path, received):
                     received += len(piece)
                     yield piece
                 return
@@ -204,8 +199,21 @@ class Client:
                 failures += 1
                 if failures > RESUMES_MAX or not received:
                     raise
-            finally:
-                self._release(connection, answer)
+            time.sleep(
+                0.1 * (failures - 1) ** 2
+            )  # At once after a first break; a router's restart takes longer.
+
+    def _download(self, path: str, offset: int) -> Iterator[bytes]:
+        ranges = [("Range", f"bytes={offset}-")] if offset else []
+        connection, answer = self._call("GET", path, headers=ranges)
+        try:
+            if offset and answer.status != 206:
+                raise NotGeneralCompute(
+                    f"{self.url} cannot resume the download that broke off at byte {offset}"
+                )
+            yield from answer
+        finally:
+            self._release(connection, answer)
 
     def cancel(self, task_id: str) -> Task:
         """Cancel a task; one that has ended stays as it is."""

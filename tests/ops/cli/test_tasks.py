@@ -119,6 +119,20 @@ def test_result_resumes_where_the_download_broke_off(api: FakeApi, gcompute: Pro
     assert [call.headers.get("range") for call in api.calls] == [None, "bytes=400-", "bytes=800-"]
 
 
+def test_a_download_that_cannot_be_resumed_is_an_error(api: FakeApi, gcompute: Program) -> None:
+    """A server that ignores Range would give the beginning once more, and nobody would notice."""
+
+    def ignores_range(call: Call) -> None:
+        call.head(Content_Length=8)
+        call.send(b"beginnin"[: 8 if "range" in call.headers else 4])
+        call.closes = True
+
+    api.on("GET", "/v1/tasks/a-1/stdout", ignores_range)
+    done = gcompute("result", "a-1")
+    assert (done.returncode, done.stdout) == (76, b"begi")
+    assert b"cannot resume" in done.stderr
+
+
 def test_a_result_that_stays_broken_leaves_no_file(api: FakeApi, gcompute: Program, tmp_path: Path) -> None:
     def half(call: Call) -> None:
         call.head(Content_Length=100)
