@@ -1,4 +1,7 @@
-"""Errors of the scheduler. Each class's docstring is its default message; `executed` says whether an algorithm may have run."""
+"""Errors of the scheduler. Each class's docstring is its default message.
+
+`executed` says whether an algorithm may have run.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
@@ -65,6 +66,12 @@ class _Entry:
         self.live: LiveTask | None = None
         self.slot_id = ""
         self.cancel: Reason | None = None
+
+    def wait_anew(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[LiveTask]:
+        """Where the caller of a sync task waits for its (next) start."""
+        self.live = None
+        self.started = loop.create_future()
+        return self.started
 
     def work(self, stdin: bytes | None) -> Work:
         spec = self.task.spec
@@ -252,6 +259,7 @@ class Manager:
         return await self._store.results(task_id)
 
     def open_blob(self, name: str) -> int:
+        """A descriptor of a result's blob, owned by the caller."""
         return self._blobs.open_read(name)
 
     async def cancel(self, account: str, task_id: str) -> Task:
@@ -375,8 +383,7 @@ class Manager:
 
     async def _slot_for(self, entry: _Entry, queue_timeout_s: float) -> LiveTask:
         loop = asyncio.get_running_loop()
-        entry.live = None
-        started = entry.started = loop.create_future()
+        started = entry.wait_anew(loop)
         self._enqueue(entry)
         if started.done():
             return self._started(entry, started)
@@ -468,8 +475,6 @@ class Manager:
         await self._end_async(entry, mine, results)
 
     async def _feed(self, live: LiveTask, stdin: Body) -> None:
-        import os
-
         assert live.stdin is not None
         assert stdin.blob is not None
         try:

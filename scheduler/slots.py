@@ -1,4 +1,4 @@
-"""Carries out what the policy decides about slots: starts them through the launcher, lets them go, learns how they died."""
+"""Carries out what the policy decides about slots: starts them, lets them go, learns how they died."""
 
 from __future__ import annotations
 

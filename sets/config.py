@@ -95,7 +95,7 @@ def parse(text: str, source: str) -> SetConfig:
     """As `load`, from text; `source` names it in errors."""
     try:
         # The loader derives from SafeLoader.
-        data = yaml.load(text, Loader=_StrictLoader)  # noqa: S506
+        data = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: {error}") from error
     try:
@@ -122,7 +122,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark

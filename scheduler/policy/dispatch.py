@@ -1,8 +1,9 @@
 """Which task runs in which slot, and which slots there should be: events in, decisions out.
 
-A pool holds the slots that are alike. A task waits for whichever slot of its pool is free first (late binding). Running tasks
-share the set's cores and memory; idle slots cost neither, so their number alone is bounded, and the idlest gives way when
-another pool needs room. Accounts take turns: one account's flood delays another's task by one running task's end.
+A pool holds the slots that are alike. A task waits for whichever slot of its pool is free first (late binding).
+Running tasks share the set's cores and memory; idle slots cost neither, so their number alone is bounded, and the
+idlest gives way when another pool needs room. Accounts take turns: one account's flood delays another's task by
+one running task's end.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from enum import IntEnum
 from typing import Protocol
 
@@ -72,8 +72,8 @@ class Store(Protocol):
     async def add(self, task: Task, stdin: Body, idempotency: Idempotency | None) -> Task:
         """Keep a new async task and its input, durable against loss of power.
 
-        Returns `task`, or the task that the same key and fingerprint made within 24 h. Raises `IdempotencyConflict` when the
-        key was used with another fingerprint.
+        Returns `task`, or the task that the same key and fingerprint made within 24 h. Raises
+        `IdempotencyConflict` when the key was used with another fingerprint.
         """
 
     async def update(self, task: Task, durability: Durability) -> None:
@@ -83,7 +83,7 @@ class Store(Protocol):
         """As `update`, with the next commit, waited for by nobody (a task that began to run)."""
 
     async def finish(self, task: Task, results: Results) -> None:
-        """Write an async task's end and its results in one commit, durable against loss of power; its input is dropped."""
+        """Write an async task's end and its results in one commit that survives loss of power; drop its input."""
 
     async def get(self, task_id: str) -> Task | None: ...
 
@@ -121,9 +121,14 @@ class BodyWriter(Protocol):
 class Blobs(Protocol):
     """Large bodies, as files that appear whole or not at all."""
 
-    def body(self) -> BodyWriter: ...
+    def body(self, limit_bytes: int | None = None) -> BodyWriter: ...
 
     def open_read(self, name: str) -> int:
         """A descriptor of a finished blob, owned by the caller. Raises `StoreError` when it is gone."""
 
-    async def delete(self, names: list[str]) -> None: ...
+    async def delete(self, names: Collection[str]) -> None: ...
+
+    async def sweep(self, in_use: Collection[str], older_than_s: float) -> int:
+        """Remove blobs that no row names and that are older than a writer could be; returns how many."""
+
+    def close(self) -> None: ...

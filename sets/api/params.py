@@ -88,7 +88,9 @@ def _number(low: float, high: float) -> Callable[[str, str], float]:
 def _cpu(name: str, value: str) -> float:
     cores = _number(0.01, 1024)(name, value)
     if round(cores * 100) != cores * 100:
-        raise BadRequest(f"{name}: {value!r} has more than two decimals; cores are given in hundredths", field=name)
+        raise BadRequest(
+            f"{name}: {value!r} has more than two decimals; cores are given in hundredths", field=name
+        )
     return cores
 
 
@@ -143,7 +145,9 @@ class Parameter(msgspec.Struct, frozen=True):
 
 STRING: Final = {"type": "string"}
 PARAMETERS: Final[dict[str, Parameter]] = {
-    "arg": Parameter(_text, STRING, "an argument after the image's entrypoint; none: the image's own CMD", 8192),
+    "arg": Parameter(
+        _text, STRING, "an argument after the image's entrypoint; none: the image's own CMD", 8192
+    ),
     "env": Parameter(_variable, STRING, "NAME=value, added to the environment", 1024),
     "name": Parameter(_label, {"type": "string", "maxLength": NAME_CHARS}, "the caller's own label"),
     "timeout_s": Parameter(
@@ -189,7 +193,9 @@ def decode_pairs(query: bytes) -> list[tuple[str, str]]:
         try:
             pairs.append((name, unquote_to_bytes(raw_value).decode()))
         except UnicodeDecodeError:
-            raise BadRequest(f"{name}: the value is not UTF-8; send binary data as the body", field=name) from None
+            raise BadRequest(
+                f"{name}: the value is not UTF-8; send binary data as the body", field=name
+            ) from None
     return pairs
 
 
@@ -204,7 +210,9 @@ def _parse(query: bytes) -> RunParams:
     for name, value in decode_pairs(query):
         parameter = PARAMETERS.get(name)
         if parameter is None:
-            raise BadRequest(f"{name[:80]}: there is no such parameter; there are {', '.join(PARAMETERS)}", field=name)
+            raise BadRequest(
+                f"{name[:80]}: there is no such parameter; there are {', '.join(PARAMETERS)}", field=name
+            )
         parsed = parameter.parse(name, value)
         if parameter.repeatable:
             listed = values.setdefault(name, [])
@@ -215,7 +223,10 @@ def _parse(query: bytes) -> RunParams:
             raise BadRequest(f"{name}: stands twice", field=name)
         else:
             values[name] = parsed
-    return RunParams(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    arguments: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return RunParams(**arguments)
 
 
 _parse_cached = lru_cache(maxsize=4096)(_parse)

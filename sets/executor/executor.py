@@ -63,7 +63,7 @@ class _Listener:
 
 
 class LocalExecutor:
-    """Runs programs in the slots of this machine (`scheduler.execution.Executor`). `folder` holds the slots' sockets."""
+    """Runs programs in this machine's slots (`scheduler.execution.Executor`). `folder` holds their sockets."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()

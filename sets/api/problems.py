@@ -1,0 +1,215 @@
+"""Every error answer: problem details of RFC 9457, of the scheduler's errors, Falcon's own, failed tasks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import falcon
+import falcon.asgi
+import msgspec
+import structlog
+
+from scheduler import errors
+from scheduler.task import Reason, State, Task
+from sets.api.body import BodyCutOff, BodyTooLarge
+
+log = structlog.get_logger()
+
+BASE: Final = "https://general-compute.invalid/problems/"
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class Problem(Exception):
+    """An answer that is an error. `name` ends the type's address; `extra` stands beside the usual members."""
+
+    def __init__(
+        self,
+        status: int,
+        name: str,
+        title: str,
+        detail: str,
+        *,
+        executed: bool = False,
+        retry_after_s: float | None = None,
+        headers: dict[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.headers = dict(headers or {})
+        if retry_after_s is not None:
+            self.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+        self.members = {
+            "type": BASE + name,
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "executed": executed,
+            **extra,
+        }
+
+    def body(self) -> bytes:
+        return msgspec.json.encode(self.members)
+
+
+# What each error of the scheduler is to a client: status, type and title.
+_KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
+    errors.BadRequest: (400, "bad-parameter", "A parameter is wrong"),
+    errors.ImageUnknown: (404, "image-unknown", "There is no such image"),
+    errors.ImageUnusable: (422, "image-unusable", "The image cannot be run"),
+    errors.TaskUnknown: (404, "task-unknown", "There is no such task"),
+    errors.IdempotencyConflict: (
+        422,
+        "idempotency-conflict",
+        "The Idempotency-Key was used for another request",
+    ),
+    errors.InputTooLarge: (413, "input-too-large", "The input is too large"),
+    errors.AccountLimit: (429, "account-limit", "The account's limit is reached"),
+    errors.QueueFull: (503, "set-full", "The set is full"),
+    errors.QueueTimeout: (503, "queue-timeout", "No slot became free in time"),
+    errors.Draining: (503, "set-draining", "The set takes no new tasks"),
+    errors.ImagePulling: (503, "image-pulling", "The image is being pulled"),
+    errors.EngineUnavailable: (503, "engine-unavailable", "The container engine does not answer"),
+    errors.EngineRefused: (503, "engine-refused", "The container engine refused a slot"),
+    errors.DiskFull: (503, "disk-full", "The set's disk is full"),
+    errors.SlotLost: (503, "slot-lost", "The platform lost the task's slot"),
+    errors.StoreError: (503, "store-unavailable", "The set's store does not answer"),
+}
+
+
+def problem_of(error: errors.SchedulerError) -> Problem:
+    """The problem that a scheduler's error is to a client."""
+    for known in type(error).__mro__:
+        if known in _KNOWN:
+            status, name, title = _KNOWN[known]
+            break
+    else:
+        status, name, title = 500, "internal", "The set failed"
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if status == 503 and retry_after_s is None:
+        retry_after_s = 1.0
+    extra: dict[str, Any] = {"field": error.field} if isinstance(error, errors.BadRequest) else {}
+    return Problem(
+        status, name, title, str(error), executed=error.executed, retry_after_s=retry_after_s, **extra
+    )
+
+
+def problem_of_task(task: Task, facts: dict[str, str]) -> Problem:
+    """What a sync task that did not succeed is answered with; `facts` are its headers."""
+    members: dict[str, Any] = {
+        "task": task.id,
+        "reason": task.reason,
+        "exit_code": task.exit_code,
+        "signal": task.signal,
+        "stderr_head": task.stderr_head.decode(errors="replace"),
+    }
+    detail = task.detail or ""
+    if task.state is State.TIMED_OUT:
+        return Problem(
+            504, "task-timed-out", "The task timed out", detail, executed=True, headers=facts, **members
+        )
+    if task.state is State.CANCELLED:
+        return Problem(
+            422, "task-cancelled", "The task was cancelled", detail, executed=True, headers=facts, **members
+        )
+    executed = task.reason is not Reason.NOT_EXECUTABLE
+    return Problem(422, "task-failed", "The task failed", detail, executed=executed, headers=facts, **members)
+
+
+_HTTP_NAMES: Final = {
+    400: "bad-request",
+    404: "not-found",
+    405: "method-not-allowed",
+    408: "body-stalled",
+    413: "input-too-large",
+    414: "uri-too-long",
+    415: "unsupported-media-type",
+    416: "range-not-satisfiable",
+    426: "upgrade-required",
+    431: "header-too-large",
+    501: "not-implemented",
+}
+
+
+def problem_of_http(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> Problem:
+    """A refusal that HTTP itself, not a task, is the reason of."""
+    return Problem(status, _HTTP_NAMES.get(status, "http-error"), title, detail, headers=headers)
+
+
+class ProblemHandlers:
+    """Falcon's error handlers."""
+
+    def __init__(self, set_name: str) -> None:
+        self._set_name = set_name
+
+    def add_to(self, app: falcon.asgi.App[Any, Any]) -> None:
+        app.add_error_handler(Exception, self.unexpected)
+        app.add_error_handler(falcon.HTTPError, self.http_error)
+        app.add_error_handler(BodyCutOff, self.cut_off)
+        app.add_error_handler(BodyTooLarge, self.too_large)
+        app.add_error_handler(errors.SchedulerError, self.scheduler_error)
+        app.add_error_handler(Problem, self.problem)
+
+    def _answer(self, resp: falcon.asgi.Response, problem: Problem) -> None:
+        resp.stream = None
+        resp.status = problem.status
+        resp.data = problem.body()
+        resp.content_type = MEDIA_TYPE
+        resp.set_header("X-Set", self._set_name)
+        for name, value in problem.headers.items():
+            resp.set_header(name, value)
+
+    async def problem(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Problem, params: dict[str, Any]
+    ) -> None:
+        self._answer(resp, error)
+
+    async def scheduler_error(
+        self,
+        req: falcon.asgi.Request,
+        resp: falcon.asgi.Response,
+        error: errors.SchedulerError,
+        params: dict[str, Any],
+    ) -> None:
+        problem = problem_of(error)
+        if problem.status >= 500:
+            log.warning("refused", error=str(error), kind=type(error).__name__, path=req.path[:200])
+        self._answer(resp, problem)
+
+    async def cut_off(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, error: BodyCutOff, params: dict[str, Any]
+    ) -> None:
+        detail = "the request's body stalled or was cut off before its end; nothing of it was kept"
+        self._answer(resp, Problem(408, "body-stalled", "The body did not arrive", detail, executed=True))
+
+    async def too_large(
+        self,
+        req: falcon.asgi.Request,
+        resp: falcon.asgi.Response,
+        error: BodyTooLarge,
+        params: dict[str, Any],
+    ) -> None:
+        self._answer(resp, problem_of(errors.InputTooLarge()))
+
+    async def http_error(
+        self,
+        req: falcon.asgi.Request,
+        resp: falcon.asgi.Response,
+        error: falcon.HTTPError,
+        params: dict[str, Any],
+    ) -> None:
+        status = error.status_code
+        detail = error.description or {
+            404: f"there is no {req.path[:200]} here; /openapi.json lists what there is",
+            405: f"{req.method} is not possible on {req.path[:200]}",
+        }.get(status, error.title or "")
+        headers = dict(error.headers) if error.headers else None
+        self._answer(resp, problem_of_http(status, error.title or str(error.status), detail, headers))
+
+    async def unexpected(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Exception, params: dict[str, Any]
+    ) -> None:
+        log.error("a request failed", path=req.path[:200], exc_info=error)
+        detail = "an error of the platform; its log has the details"
+        self._answer(resp, Problem(500, "internal", "The set failed", detail, executed=True))

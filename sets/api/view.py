@@ -1,0 +1,72 @@
+"""A task as clients see it: the JSON of native-api, and its facts as headers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from scheduler.task import Task
+
+
+def facts(task: Task, set_name: str) -> dict[str, str]:
+    """The headers of a sync answer whose task has ended."""
+    headers = {
+        "X-Task-Id": task.id,
+        "X-Set": set_name,
+        "X-Cpu-Us": str(task.cpu_us),
+        "X-Duration-Us": str(task.duration_us),
+        "X-Queue-Us": str(task.queue_us),
+        "X-Cold-Start": "1" if task.cold_start else "0",
+    }
+    if task.exit_code is not None:
+        headers["X-Exit-Code"] = str(task.exit_code)
+    return headers
+
+
+def task_json(task: Task, set_name: str) -> dict[str, Any]:
+    """The task as a JSON object."""
+    spec = task.spec
+    return {
+        "id": task.id,
+        "set": set_name,
+        "image": spec.image,
+        "image_digest": spec.image_digest,
+        "args": spec.args,
+        "env": [variable.partition("=")[0] for variable in spec.env],
+        "name": spec.name,
+        "kind": spec.kind,
+        "state": task.state,
+        "reason": task.reason,
+        "detail": task.detail,
+        "exit_code": task.exit_code,
+        "signal": task.signal,
+        "attempts": task.attempts,
+        "created_at": timestamp(task.created_us),
+        "started_at": timestamp(task.started_us),
+        "ended_at": timestamp(task.ended_us),
+        "timeout_s": spec.timeout_s,
+        "cpu": spec.resources.cpu_percent / 100,
+        "memory_mib": spec.resources.memory_mib,
+        "isolation": spec.isolation,
+        "priority": spec.priority,
+        "queue_us": task.queue_us,
+        "duration_us": task.duration_us,
+        "cpu_us": task.cpu_us,
+        "memory_peak_kib": task.memory_peak_kib,
+        "cold_start": task.cold_start,
+        "stdin_bytes": task.stdin_bytes,
+        "stdout_bytes": task.stdout_bytes,
+        "stderr_bytes": task.stderr_bytes,
+        "stdout_head": task.stdout_head.decode(errors="replace"),
+        "stderr_head": task.stderr_head.decode(errors="replace"),
+        "files": task.files,
+        "expires_at": timestamp(task.expires_us),
+    }
+
+
+def timestamp(us: int | None) -> str | None:
+    """Microseconds since the epoch as RFC 3339 in UTC, to the millisecond."""
+    if us is None:
+        return None
+    moment = datetime.fromtimestamp(us // 1_000_000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{us % 1_000_000 // 1000:03d}Z"

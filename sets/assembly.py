@@ -1,0 +1,76 @@
+"""Wires a set from its configuration: the only place that knows which parts are real."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from scheduler.launchers.docker import DockerLauncher
+from scheduler.launchers.docker_config import DockerSettings
+from scheduler.manager import Manager, ManagerSettings
+from scheduler.store.blobs import BlobStore
+from scheduler.store.sqlite import SqliteStore
+from sets.api import app
+from sets.api.accounts import Accounts
+from sets.api.health import SetMetrics
+from sets.config import SetConfig
+from sets.cpu import cpu_features
+from sets.executor.executor import LocalExecutor
+from sets.guest import GUEST_BINARY
+
+if TYPE_CHECKING:
+    from sets.api.app import Asgi
+
+log = structlog.get_logger()
+
+
+class Life:
+    """The start and the end of a set's parts (a Falcon middleware)."""
+
+    def __init__(self, manager: Manager, set_name: str) -> None:
+        self._manager = manager
+        self._set_name = set_name
+
+    async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+        await self._manager.open()
+        log.info("set started", set=self._set_name)
+
+    async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+        await self._manager.close()
+        log.info("set stopped", set=self._set_name)
+
+
+def assemble(config: SetConfig) -> Asgi:
+    """The whole set as an ASGI application; its parts open at start-up."""
+    folder = config.directory
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    metrics = SetMetrics()
+    store = SqliteStore(folder / "tasks.db", min_free_mib=config.min_free_disk_mib)
+    blobs = BlobStore(folder / "blobs", min_free_mib=config.min_free_disk_mib)
+    executor = LocalExecutor(folder / "slots")
+    launcher = DockerLauncher(
+        DockerSettings(
+            set_name=config.name,
+            guest_binary=GUEST_BINARY,
+            docker_host=config.docker_host,
+            pull_registries=("*",) if config.pull else (),
+        ),
+        # The manager needs the launcher first.
+        lambda slot_id, reason: manager.slot_lost(slot_id, reason),
+    )
+    mib = 1 << 20
+    settings = ManagerSettings(
+        set_name=config.name,
+        limits=config.limits(),
+        sync_keep_s=config.sync_keep_s,
+        async_keep_s=config.async_keep_s,
+        slot_start_timeout_s=config.slot_start_timeout_s,
+        stdout_max_bytes=config.max_stdout_mib * mib,
+        stderr_max_bytes=config.max_stderr_mib * mib,
+        file_max_bytes=config.max_file_mib * mib,
+    )
+    manager = Manager(settings, store, blobs, launcher, executor, metrics)
+    metrics.watch(manager)
+    life = Life(manager, config.name)
+    return app.build(manager, Accounts(config), blobs, metrics, config.name, cpu_features(), life)

@@ -1,0 +1,91 @@
+"""Runs a set: gunicorn with one asgi worker on uvloop."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+
+from sets.assembly import assemble
+from sets.config import ConfigError, SetConfig, load
+
+REQUEST_LINE_BYTES = 65_536
+HEADER_FIELD_BYTES = 16_384
+HEADER_FIELDS = 100
+BODY_STALL_S = 60
+"""How long a request's body may stand still before it is given up; also gunicorn's heart-beat limit."""
+KEEP_ALIVE_S = 75
+
+
+class SetServer(BaseApplication):  # type: ignore[misc]
+    """gunicorn, configured from the set's configuration alone."""
+
+    def __init__(self, config: SetConfig, bind: str) -> None:
+        self._config = config
+        self._bind = bind
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings: dict[str, Any] = {
+            "bind": self._bind,
+            "workers": 1,
+            "worker_class": "sets.worker.SetWorker",
+            "asgi_loop": "uvloop",
+            "asgi_lifespan": "on",
+            # A client that goes away ends its task at once.
+            "asgi_disconnect_grace_period": 0,
+            "graceful_timeout": self._config.drain_timeout_s,
+            "timeout": BODY_STALL_S,
+            "keepalive": KEEP_ALIVE_S,
+            "backlog": 2048,
+            "limit_request_line": REQUEST_LINE_BYTES,
+            "limit_request_fields": HEADER_FIELDS,
+            "limit_request_field_size": HEADER_FIELD_BYTES,
+            "control_socket_disable": True,
+            "proc_name": f"gc-set-{self._config.name}",
+            "loglevel": self._config.log_level,
+            "accesslog": None,
+            "forwarded_allow_ips": "",
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        # One loop thread and one writer thread share the interpreter: the default of 5 ms would let the writer wait
+        # that long for its turn.
+        sys.setswitchinterval(0.0005)
+        return assemble(self._config)
+
+
+def main(config_path: Path, *, bind: str | None = None) -> int:
+    """Run the set that `config_path` describes until it is told to stop; returns an exit status."""
+    try:
+        config = load(Path(config_path))
+    except ConfigError as error:
+        print(f"gcompute set: {error}", file=sys.stderr)
+        return 78
+    configure_logging(config.log_level)
+    try:
+        SetServer(config, bind or config.bind).run()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    return 0
+
+
+def configure_logging(level: str) -> None:
+    """Structured lines on stderr, one JSON object each."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
