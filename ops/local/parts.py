@@ -12,7 +12,6 @@ from ops.setup.engine import ROOT
 from ops.setup.errors import StackFailed
 
 HOST = "127.0.0.1"
-ROUTER_FILE = "ops/local/router.yaml"
 SET_NAMES = ("a", "b")
 
 
@@ -27,7 +26,7 @@ class Ports:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Ports:
-        """From GC_ROUTER_PORT, GC_ADMIN_PORT, GC_SET_A_PORT and GC_SET_B_PORT. Raises StackFailed naming what is wrong."""
+        """From GC_ROUTER_PORT, GC_ADMIN_PORT, GC_SET_A_PORT, GC_SET_B_PORT. Raises StackFailed naming what is wrong."""
         found: dict[str, int] = {}
         for field, default in (("router", 8080), ("admin", 8081), ("set_a", 8101), ("set_b", 8102)):
             variable = variable_of(field)
@@ -54,8 +53,12 @@ def variable_of(field: str) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """One process. `ports` pairs each port with the variable that changes it; `ready_url` answers 200 when it is ready."""
+    """One process of the stack in `root`.
 
+    `ports` pairs each port with the variable that changes it; `ready_url` answers 200 when the part is ready.
+    """
+
+    root: Path
     name: str
     command: tuple[str, ...]
     ports: tuple[tuple[int, str], ...]
@@ -63,11 +66,11 @@ class Part:
 
     @property
     def pid_file(self) -> Path:
-        return ROOT / f"var/run/{self.name}.pid"
+        return self.root / f"var/run/{self.name}.pid"
 
     @property
     def log(self) -> Path:
-        return ROOT / f"var/log/{self.name}.log"
+        return self.root / f"var/log/{self.name}.log"
 
     @property
     def mark(self) -> str:
@@ -86,17 +89,23 @@ class Part:
             return False
         return f"DOCKER_HOST={docker_host}".encode() in _environment(pid)
 
+    def all_pids(self) -> list[int]:
+        """Its own and those of the workers that it forked, which bear the same command line."""
+        return processes.marked(self.mark)
 
-def parts_of(ports: Ports) -> list[Part]:
+
+def parts_of(ports: Ports, root: Path = ROOT) -> list[Part]:
     """The sets, then the router, which looks for them."""
     gcompute = str(ROOT / ".venv/bin/gcompute")
+    # Whole paths, so that two checkouts on one machine tell their processes apart.
+    folder = root / "ops/local"
     sets = []
     for name, port in zip(SET_NAMES, (ports.set_a, ports.set_b), strict=True):
-        command = (gcompute, "set", f"ops/local/set-{name}.yaml", "--bind", f"{HOST}:{port}")
+        command = (gcompute, "set", f"{folder}/set-{name}.yaml", "--bind", f"{HOST}:{port}")
         variable = variable_of(f"set_{name}")
-        sets.append(Part(f"set-{name}", command, ((port, variable),), f"http://{HOST}:{port}/readyz"))
+        sets.append(Part(root, f"set-{name}", command, ((port, variable),), f"http://{HOST}:{port}/readyz"))
     command = (
-        *(gcompute, "router", ROUTER_FILE, "--name", "local"),
+        *(gcompute, "router", f"{folder}/router.yaml", "--name", "local"),
         *("--bind", f"{HOST}:{ports.router}", "--admin-bind", f"{HOST}:{ports.admin}"),
         *("--state-dir", "var/router"),
         # Operators edit the file itself, so addresses that differ from it are told beside it, not written into a copy.
@@ -104,7 +113,7 @@ def parts_of(ports: Ports) -> list[Part]:
         *(() if ports.set_b == Ports.set_b else ("--set-url", f"b=http://{HOST}:{ports.set_b}")),
     )
     listening = ((ports.router, variable_of("router")), (ports.admin, variable_of("admin")))
-    return [*sets, Part("router", command, listening, f"http://{HOST}:{ports.admin}/readyz")]
+    return [*sets, Part(root, "router", command, listening, f"http://{HOST}:{ports.admin}/readyz")]
 
 
 def _environment(pid: int) -> list[bytes]:

@@ -4,8 +4,8 @@
     python -m ops.local.stack down     stops all of it, slots and the private engine included
     python -m ops.local.stack status   tells what runs; exit code 0 when all does
 
-The parts run detached, with pid files in ``var/run/``, logs in ``var/log/`` and state in ``var/set-a/``, ``var/set-b/`` and
-``var/router/``. Ports: GC_ROUTER_PORT, GC_ADMIN_PORT, GC_SET_A_PORT, GC_SET_B_PORT. Engine: DOCKER_HOST.
+The parts run detached, with pid files in ``var/run/``, logs in ``var/log/`` and state in ``var/set-a/``, ``var/set-b/``
+and ``var/router/``. Ports: GC_ROUTER_PORT, GC_ADMIN_PORT, GC_SET_A_PORT, GC_SET_B_PORT. Engine: DOCKER_HOST.
 """
 
 from __future__ import annotations
@@ -43,65 +43,91 @@ def say(message: str) -> None:
     print(f"stack: {message}", file=sys.stderr, flush=True)
 
 
-def up(ports: Ports) -> None:
-    """Starts what is missing, dead or at another address; returns when all is ready. Raises StackFailed, NoEngine."""
-    with _locked():
-        host = engine.up()
-        parts = parts_of(ports)
-        wrong = [part for part in parts if not part.runs_as_wanted(host)]
-        for part in reversed(wrong):  # the router first, so that nothing is routed to a set that goes
-            if part.pid:
-                say(f"{part.name} runs with another address or engine: stopping it")
-            _stop(part)
-        (ROOT / "var/run").mkdir(parents=True, exist_ok=True)
-        # Where the slots are, for whoever stops them; DOCKER_HOST may be another one by then.
-        (ROOT / "var/run/engine").write_text(f"{host}\n")
-        for part in wrong:
-            _check_ports(part)
-            _start(part, host)
-        for part in parts:
-            _wait_until_ready(part)
-    say(f"ready: {ports.router_url} (traffic), http://{HOST}:{ports.admin} (admin)")
+class Stack:
+    """The local stack of one checkout, at these ports."""
 
+    def __init__(self, ports: Ports, root: Path = ROOT) -> None:
+        self.ports = ports
+        self.parts = parts_of(ports, root)
+        self._var = root / "var"
+        self._private = PrivateEngine(root)
 
-def down() -> None:
-    """Stops all; afterwards no process, container and mount of it is left. Nothing to stop is no error."""
-    with _locked():
-        parts = parts_of(Ports())  # found by pid file, whatever the ports
-        if any(processes.marked(part.mark) for part in parts):
-            say("stopping the router and the sets")
-        _stop(parts[-1])
-        stopping = [threading.Thread(target=_stop, args=(part,)) for part in parts[:-1]]
-        for thread in stopping:
-            thread.start()
-        for thread in stopping:
-            thread.join()
-        _remove_slots()
-        PrivateEngine().stop()
+    def up(self) -> None:
+        """Starts what is missing, dead or at another address, and returns when all is ready.
 
+        Raises StackFailed with the end of the log of what failed, NoEngine, EngineFailed.
+        """
+        with self._locked():
+            host = engine.up()
+            wrong = [part for part in self.parts if not part.runs_as_wanted(host)]
+            for part in reversed(wrong):  # the router first, so that nothing is routed to a set that goes
+                if part.pid:
+                    say(f"{part.name} runs with another address or engine: stopping it")
+                _stop(part)
+            self._engine_file.write_text(f"{host}\n")
+            for part in wrong:
+                _check_ports(part)
+                _start(part, host)
+            for part in self.parts:
+                _wait_until_ready(part)
+        say(f"ready: {self.ports.router_url} (traffic), http://{HOST}:{self.ports.admin} (admin)")
 
-def status(ports: Ports) -> bool:
-    """Prints a line for each part; says whether all are ready."""
-    try:
-        host = engine.find()
-    except NoEngine as error:
-        host = None
-        print(error)
-    print(f"{'engine':8} {host or 'none'}")
-    ready = host is not None
-    for part in parts_of(ports):
-        problem = _asked(part.ready_url)
-        state = "stopped" if not part.pid else problem or "ready"
-        print(
-            f"{part.name:8} {state}{f', pid {part.pid}' if part.pid else ''}, log {part.log.relative_to(ROOT)}"
-        )
-        ready = ready and state == "ready"
-    return ready
+    def down(self) -> None:
+        """Stops all; afterwards no process, container and mount of it is left. Nothing to stop is no error."""
+        with self._locked():
+            if any(part.all_pids() for part in self.parts):
+                say("stopping the router and the sets")
+            *sets, router = self.parts
+            _stop(router)
+            stopping = [threading.Thread(target=_stop, args=(part,)) for part in sets]
+            for thread in stopping:
+                thread.start()
+            for thread in stopping:
+                thread.join()
+            self._remove_slots()
+            self._private.stop()
 
+    def status(self) -> bool:
+        """Prints a line for each part; says whether all are ready."""
+        try:
+            host = engine.find()
+        except NoEngine as error:
+            host = None
+            print(error)
+        print(f"{'engine':8} {host or 'none'}")
+        for part in self.parts:
+            state = (_asked(part.ready_url) or f"ready, pid {part.pid}") if part.pid else "stopped"
+            print(f"{part.name:8} {state}, log {part.log}")
+        return host is not None and self.is_up()
 
-def is_up(ports: Ports) -> bool:
-    """Whether every part runs at these ports and is ready."""
-    return all(part.pid and not _asked(part.ready_url) for part in parts_of(ports))
+    def is_up(self) -> bool:
+        """Whether every part runs and is ready."""
+        return all(part.pid and not _asked(part.ready_url) for part in self.parts)
+
+    @property
+    def _engine_file(self) -> Path:
+        """Where the slots are, for whoever stops them: DOCKER_HOST may be another one by then."""
+        return self._var / "run/engine"
+
+    def _remove_slots(self) -> None:
+        """Containers that the sets could not remove themselves, because they were killed or their engine hung."""
+        with contextlib.suppress(FileNotFoundError):
+            host = self._engine_file.read_text().strip()
+            if shutil.which("docker") and not engine.ping(host):
+                for name in SET_NAMES:
+                    label = f"label=org.general-compute.set={name}"
+                    if slots := _docker(host, "ps", "-aq", "--filter", label).split():
+                        say(f"removing {len(slots)} slots of set {name}")
+                        _docker(host, "rm", "-fv", *slots)
+            self._engine_file.unlink()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Two calls at once would each start what both find missing."""
+        (self._var / "run").mkdir(parents=True, exist_ok=True)
+        with (self._var / "run/lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def _start(part: Part, host: str) -> None:
@@ -109,24 +135,22 @@ def _start(part: Part, host: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         if part.log.stat().st_size > LOG_LIMIT_BYTES:
             part.log.replace(part.log.with_suffix(".log.1"))
-    pid = processes.start_detached(part.command, part.log, environment_for(host), ROOT)
+    pid = processes.start_detached(part.command, part.log, environment_for(host), part.root)
     unfinished = part.pid_file.with_suffix(".new")
     unfinished.write_text(f"{pid}\n")
     unfinished.replace(part.pid_file)
 
 
 def _wait_until_ready(part: Part) -> None:
+    started = processes.read_pid(part.pid_file)
     problem = ""
 
     def settled() -> bool:
         nonlocal problem
-        problem = _asked(part.ready_url)
-        return not problem or not part.pid or processes.has_ended(part.pid)
+        problem = "it ended" if processes.has_ended(started) else _asked(part.ready_url)
+        return problem in ("", "it ended")
 
-    processes.wait_until(settled, READY_TIMEOUT_S)
-    if not part.pid:
-        problem = "it ended"
-    if problem:
+    if not processes.wait_until(settled, READY_TIMEOUT_S) or problem:
         raise StackFailed(
             f"{part.name} did not become ready: {problem}\nThe end of {part.log}:\n{processes.tail(part.log)}"
         )
@@ -135,8 +159,7 @@ def _wait_until_ready(part: Part) -> None:
 def _stop(part: Part) -> None:
     if pid := part.pid:
         processes.stop(pid, part.mark, STOP_GRACE_S)
-    # Workers of one that was killed; they bear the same command line.
-    for pid in processes.marked(part.mark):
+    for pid in part.all_pids():  # workers that a killed one left behind
         processes.stop(pid, part.mark, STOP_GRACE_S)
     part.pid_file.unlink(missing_ok=True)
 
@@ -171,20 +194,6 @@ def _asked(url: str) -> str:
         return f"{url}: {getattr(error, 'reason', error)}"
 
 
-def _remove_slots() -> None:
-    """Containers that the sets could not remove themselves, because they were killed or their engine hung."""
-    recorded = ROOT / "var/run/engine"
-    with contextlib.suppress(FileNotFoundError):
-        host = recorded.read_text().strip()
-        if shutil.which("docker") and not engine.ping(host):
-            for name in SET_NAMES:
-                label = f"label=org.general-compute.set={name}"
-                if slots := _docker(host, "ps", "-aq", "--filter", label).split():
-                    say(f"removing {len(slots)} slots of set {name}")
-                    _docker(host, "rm", "-fv", *slots)
-        recorded.unlink()
-
-
 def _docker(host: str, *arguments: str) -> str:
     command: Sequence[str] = ("docker", "--host", host, *arguments)
     try:
@@ -194,26 +203,16 @@ def _docker(host: str, *arguments: str) -> str:
         return ""
 
 
-@contextlib.contextmanager
-def _locked() -> Iterator[None]:
-    """Two calls at once would each start what both find missing."""
-    folder = Path(ROOT / "var")
-    folder.mkdir(exist_ok=True)
-    with (folder / "stack.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def main(arguments: list[str]) -> int:
     """The command line; see the module's docstring."""
     try:
         match arguments:
             case ["up"]:
-                up(Ports.of(os.environ))
+                Stack(Ports.of(os.environ)).up()
             case ["down"]:
-                down()
+                Stack(Ports()).down()  # found by pid file, whatever the ports
             case ["status"]:
-                return 0 if status(Ports.of(os.environ)) else 1
+                return 0 if Stack(Ports.of(os.environ)).status() else 1
             case _:
                 print(__doc__, file=sys.stderr)
                 return 64
