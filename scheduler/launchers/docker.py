@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any, Final
 
@@ -78,6 +79,7 @@ class DockerLauncher:
         self._listing: asyncio.Task[None] | None = None
         self._seccomp: str | None = None
         self._relist_now = asyncio.Event()
+        self._listening = asyncio.Event()
         self._opened = False
         self._closed = False
 
@@ -97,6 +99,10 @@ class DockerLauncher:
         self._opened = True
         self._events.open()
         self._listing = asyncio.create_task(self._keep_listing())
+        # Without events all still works, only slower; so this is not insisted on.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.call_timeout_s):
+                await self._listening.wait()
 
     async def close(self) -> None:
         """Stop every slot and leave nothing behind. Never raises; takes half a minute at most."""
@@ -221,6 +227,7 @@ class DockerLauncher:
 
     def stream_opened(self) -> None:
         self._images.heard = True
+        self._listening.set()
         self._relist_now.set()
 
     def stream_lost(self, reason: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,9 @@ _CONNECTION_ERRORS: Final = (
     OSError,
 )
 
+# Where the engine keeps a container's files is nobody's business but the operator's.
+_HOST_PATH: Final = re.compile(r"/[^\s\"':]*/(?:merged|rootfs)(?=[/\s\"':]|$)")
+
 # What the engine says at the start of a slot when it is the image that cannot be run; a test provokes each.
 _IMAGE_FAULTS: Final = {
     "unable to find user": "its USER does not exist in the image",
@@ -49,8 +53,8 @@ _IMAGE_FAULTS: Final = {
     "cannot mkdir": "its WORKDIR is not a directory",
     "chdir to cwd": "its USER cannot enter its WORKDIR",
     "working directory": "its WORKDIR is not valid",
-    "not a directory": "something in its way is not a directory",
-    "file exists": "something in its way is not a directory",
+    "not a directory": "its WORKDIR or a writable place leads through something that is not a directory",
+    "file exists": "its WORKDIR or a writable place leads through something that is not a directory",
     "too many levels of symbolic links": "symbolic links lead in a circle",
     "cannot be mounted because it is inside /proc": "a writable place leads into /proc",
     '/proc\\" cannot be mounted': "a writable place leads into /proc",
@@ -270,7 +274,7 @@ def translated(settings: DockerSettings) -> Iterator[None]:
 def why_not_started(error: EngineError, body: dict[str, Any]) -> Exception:
     """What a caller is told when the engine refused to create or start a slot."""
     reference = body["Labels"]["org.general-compute.image"]
-    said = str(error)
+    said = _HOST_PATH.sub("", str(error))
     lowered = said.lower()
     if error.status == 404 and "no such image" in lowered:
         return ImageUnknown(f"no such image here any more: {reference}")

@@ -1,0 +1,89 @@
+"""Fixtures of the launcher tests: a real engine, images of our own making, and a launcher per kind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from docker import APIClient
+from docker.utils import kwargs_from_env
+
+from scheduler.launchers.docker import DockerLauncher
+from scheduler.launchers.docker_config import DockerSettings
+from tests.scheduler.launchers.rig import ImageMaker, Rig
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def engine_host() -> str:
+    """The engine that `make test` found or started. Without one these tests fail: they never skip."""
+    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
+@pytest.fixture(scope="session")
+def client(engine_host: str) -> Iterator[APIClient]:
+    """A client of the tests' own, beside that of the launcher."""
+    options = kwargs_from_env(environment={**os.environ, "DOCKER_HOST": engine_host})
+    client = APIClient(**options, version="auto", timeout=60)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def probe_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in for the guest, static."""
+    binary = tmp_path_factory.mktemp("probe") / "probe"
+    subprocess.run(
+        ["cc", "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", binary, HERE / "probe.c"], check=True
+    )
+    return binary
+
+
+@pytest.fixture(scope="session")
+def images(client: APIClient) -> Iterator[ImageMaker]:
+    maker = ImageMaker(client)
+    yield maker
+    maker.clean()
+
+
+@pytest.fixture(scope="session")
+def plain_image(images: ImageMaker) -> str:
+    """An image with nothing but an entrypoint."""
+    return images.make('ENTRYPOINT ["/bin/algorithm", "-x"]', 'CMD ["one", "two"]')
+
+
+@pytest.fixture
+def set_name() -> str:
+    return f"test{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def docker_settings(set_name: str, engine_host: str, probe_binary: Path) -> DockerSettings:
+    return DockerSettings(
+        set_name=set_name,
+        guest_binary=probe_binary,
+        docker_host=engine_host,
+        tmp_mib=8,
+        shm_mib=4,
+        writable_mib=4,
+        inodes=100,
+        pids_limit=16,
+    )
+
+
+@pytest.fixture(params=["docker"])
+async def rig(request: pytest.FixtureRequest, docker_settings: DockerSettings) -> AsyncIterator[Rig]:
+    """A launcher, open. Tests that take this fixture hold for every kind of launcher."""
+    assert request.param == "docker"
+    gone: list[tuple[str, str]] = []
+    launcher = DockerLauncher(docker_settings, lambda slot_id, reason: gone.append((slot_id, reason)))
+    await launcher.open()
+    rig = Rig(launcher, gone)
+    yield rig
+    await launcher.close()
+    rig.close()

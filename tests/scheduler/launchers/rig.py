@@ -1,0 +1,198 @@
+"""What launcher tests need: images made from nothing, a slot that answers questions, a look at what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import shutil
+import socket
+import tarfile
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from docker import APIClient
+
+from scheduler.image import Image
+from scheduler.launchers.contract import Launcher, PoolKey, SlotOrder
+from scheduler.task import Isolation, Resources
+
+PASSWD = "root:x:0:0::/root:/none\nworker:x:1234:2345::/home/worker:/none\n"
+GROUP = "root:x:0:\nworkers:x:2345:\n"
+
+
+def tar_of(files: dict[str, bytes | None]) -> bytes:
+    """An archive; a name with None is a folder."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.mode = 0o755
+            if content is None:
+                entry.type = tarfile.DIRTYPE
+                archive.addfile(entry)
+            else:
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    return made.getvalue()
+
+
+ROOT_FILES: dict[str, bytes | None] = {
+    "etc": None,
+    "etc/passwd": PASSWD.encode(),
+    "etc/group": GROUP.encode(),
+    "data": None,
+    "data/from-image": b"of the image\n",
+}
+
+
+class ImageMaker:
+    """Makes images on an engine without any registry or base; removes them all at the end."""
+
+    def __init__(self, client: APIClient) -> None:
+        self.client = client
+        self._made: set[str] = set()
+
+    def make(self, *changes: str, files: dict[str, bytes | None] | None = None, tag: str = "") -> str:
+        """An image with `docker import --change`; returns its reference."""
+        reference = tag or f"gc-test-{uuid.uuid4().hex[:10]}:1"
+        repository, _, version = reference.rpartition(":")
+        self.client.import_image_from_data(
+            tar_of({**ROOT_FILES, **(files or {})}), repository=repository, tag=version, changes=list(changes)
+        )
+        self._made.add(reference)
+        return reference
+
+    def load(self, config: dict[str, Any], **fields: Any) -> str:
+        """An image whose configuration is written by hand, as `docker load` takes it."""
+        reference = f"gc-test-{uuid.uuid4().hex[:10]}:1"
+        layer = tar_of(ROOT_FILES)
+        written = {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
+            **fields,
+        }
+        manifest = [{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]
+        self.client.load_image(  # type: ignore[no-untyped-call]
+            tar_of(
+                {
+                    "config.json": json.dumps(written).encode(),
+                    "layer.tar": layer,
+                    "manifest.json": json.dumps(manifest).encode(),
+                }
+            )
+        )
+        self._made.add(reference)
+        return reference
+
+    def tag(self, reference: str, new: str) -> None:
+        repository, _, version = new.rpartition(":")
+        self.client.tag(reference, repository, version)
+        self._made.add(new)
+
+    def remove(self, reference: str) -> None:
+        self.client.remove_image(reference, force=True)
+        self._made.discard(reference)
+
+    def clean(self) -> None:
+        for reference in list(self._made):
+            self.remove(reference)
+
+
+class Probe:
+    """The far end of a slot's guest: the stand-in of `probe.c` answers what it is asked."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    async def ask(self, question: str) -> str:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(20):
+            await loop.sock_sendall(self._connection, question.encode())
+            return (await loop.sock_recv(self._connection, 65536)).decode()
+
+    async def end(self, how: str) -> None:
+        """Tell it to do what it will not answer."""
+        await asyncio.get_running_loop().sock_sendall(self._connection, how.encode())
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Rig:
+    """One launcher under test, the slots that it starts, and what it reported."""
+
+    def __init__(self, launcher: Launcher, gone: list[tuple[str, str]]) -> None:
+        self.launcher = launcher
+        self.gone = gone
+        self._sockets: list[socket.socket] = []
+        self._directories: list[Path] = []
+
+    def order(
+        self,
+        image: Image,
+        *,
+        resources: Resources | None = None,
+        slot_id: str = "",
+        directory: Path | None = None,
+    ) -> SlotOrder:
+        # A socket's path may have 107 bytes, which pytest's own folders can exceed.
+        directory = directory or Path(tempfile.mkdtemp(prefix="gcl"))
+        self._directories.append(directory)
+        directory.chmod(0o755)
+        pool = PoolKey("acme", image.digest, resources or Resources(memory_mib=64), Isolation.SHARED)
+        return SlotOrder(slot_id or f"t-{uuid.uuid4().hex[:12]}", pool, image, directory, "ab" * 32)
+
+    async def start(self, order: SlotOrder) -> Probe:
+        """Start a slot and wait for its guest."""
+        path = order.directory / "executor.sock"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._sockets.append(listener)
+        listener.setblocking(False)
+        listener.bind(str(path))
+        path.chmod(0o666)
+        listener.listen(4)
+        await self.launcher.start(order)
+        async with asyncio.timeout(20):
+            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+        self._sockets.append(connection)
+        return Probe(connection)
+
+    async def run(self, reference: str, **options: Any) -> tuple[SlotOrder, Probe]:
+        """Resolve, order, start."""
+        order = self.order(await self.launcher.resolve(reference), **options)
+        return order, await self.start(order)
+
+    def close(self) -> None:
+        for each in self._sockets:
+            each.close()
+        for directory in self._directories:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
+    """Wait for something that is bound to happen; fails by saying what did not."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not condition():  # noqa: ASYNC110 (it happens in another process)
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"waited {timeout_s:g} s in vain: {what}") from None
+
+
+def containers(client: APIClient, set_name: str) -> list[str]:
+    """The names of all containers of a set, ended ones too."""
+    listed: Iterable[dict[str, Any]] = client.containers(
+        all=True, filters={"label": f"org.general-compute.set={set_name}"}
+    )
+    return sorted(name for entry in listed for name in entry["Names"])
+
+
+def volumes(client: APIClient) -> set[str]:
+    return {volume["Name"] for volume in client.volumes()["Volumes"] or []}

@@ -1,0 +1,273 @@
+"""What every launcher must do, on a real engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from docker import APIClient
+
+from scheduler.errors import BadRequest, EngineUnavailable, ImageUnknown, ImageUnusable
+from scheduler.launchers.docker import DockerLauncher
+from scheduler.launchers.docker_config import DockerSettings
+from scheduler.task import Resources
+from tests.scheduler.launchers.rig import ImageMaker, Rig, containers, until, volumes
+
+pytestmark = pytest.mark.docker
+
+
+async def test_a_slot_runs_the_guest_in_the_image(rig: Rig, images: ImageMaker) -> None:
+    reference = images.make(
+        'ENTRYPOINT ["/bin/algorithm"]', "ENV COLOUR=blue", "USER worker", "WORKDIR /data", "VOLUME /var/x"
+    )
+    order, probe = await rig.run(reference)
+    argv = (await probe.ask("argv")).split("\n")
+    assert argv[1:-1] == ["/gc/run/executor.sock", "/tmp", "/dev/shm", "/var/x"]
+    env = (await probe.ask("env")).split("\n")
+    assert {"COLOUR=blue", f"GC_TOKEN={order.token}", "HOME=/tmp"} <= set(env)
+    assert await probe.ask("id") == "1 1234 2345"
+    assert await probe.ask("cwd") == "/data"
+    assert await probe.ask("read /data/from-image") == "of the image\n"
+
+
+async def test_an_image_that_sets_home_keeps_it(rig: Rig, images: ImageMaker) -> None:
+    _, probe = await rig.run(images.make('CMD ["/x"]', "ENV HOME=/data"))
+    env = (await probe.ask("env")).split("\n")
+    assert [entry for entry in env if entry.startswith("HOME=")] == ["HOME=/data"]
+
+
+async def test_what_resolve_says_of_an_image(rig: Rig, images: ImageMaker) -> None:
+    reference = images.make(
+        'ENTRYPOINT ["/bin/a", "-x"]',
+        'CMD ["one"]',
+        "ENV A=1",
+        "USER 7:8",
+        "WORKDIR /data",
+        "VOLUME /v",
+        "LABEL k=v",
+    )
+    image = await rig.launcher.resolve(reference)
+    assert image.reference == reference
+    assert image.digest == image.image_id
+    assert image.digest.startswith("sha256:")
+    assert (image.entrypoint, image.cmd) == (("/bin/a", "-x"), ("one",))
+    assert (image.env, image.user, image.workdir) == (("A=1",), "7:8", "/data")
+    assert (image.volumes, image.labels) == (("/v",), {"k": "v"})
+    assert await rig.launcher.resolve(image.image_id) == type(image)(
+        **{name: getattr(image, name) for name in image.__struct_fields__ if name != "reference"},
+        reference=image.image_id,
+    )
+
+
+async def test_an_image_with_nothing_to_run_is_resolved(rig: Rig, images: ImageMaker) -> None:
+    image = await rig.launcher.resolve(images.make())
+    assert image.argv(()) == ()
+    assert image.argv(("/bin/x",)) == ("/bin/x",)
+
+
+@pytest.mark.parametrize(
+    "reference", ["no-such-image:1", "no-such-host.invalid:5000/acme/ocr:1", "ocr@sha256:" + "0" * 64]
+)
+async def test_an_unknown_image_is_refused_by_name(rig: Rig, reference: str) -> None:
+    with pytest.raises(ImageUnknown, match=reference.split(":")[0]):
+        await rig.launcher.resolve(reference)
+
+
+async def test_the_beginning_of_an_image_id_names_nothing(rig: Rig, plain_image: str) -> None:
+    image = await rig.launcher.resolve(plain_image)
+    with pytest.raises(ImageUnknown):
+        await rig.launcher.resolve(image.image_id.removeprefix("sha256:")[:12])
+
+
+async def test_a_malformed_reference_names_the_field(rig: Rig) -> None:
+    with pytest.raises(BadRequest, match="lower case") as caught:
+        await rig.launcher.resolve("Imgproc:1")
+    assert caught.value.field == "image"
+
+
+async def test_a_tag_that_moves_is_seen(rig: Rig, images: ImageMaker, plain_image: str) -> None:
+    moving = images.make('CMD ["/old"]')
+    for entry in ("/new", "/newer"):
+        before = await rig.launcher.resolve(moving)
+        images.make(f'CMD ["{entry}"]', tag=moving)
+        # Sooner than anything remembered is looked up again: it is the event that counts.
+        async with asyncio.timeout(0.4):
+            while (after := await rig.launcher.resolve(moving)) == before:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        assert after.cmd == (entry,)
+    images.remove(moving)
+    await asyncio.sleep(0.2)
+    with pytest.raises(ImageUnknown):
+        await rig.launcher.resolve(moving)
+
+
+async def test_a_slot_that_is_stopped_leaves_nothing(
+    rig: Rig, plain_image: str, client: APIClient, set_name: str
+) -> None:
+    order, _ = await rig.run(plain_image)
+    assert containers(client, set_name) == [f"/gc-{set_name}-{order.slot_id}"]
+    await rig.launcher.stop(order.slot_id)
+    await until(lambda: not containers(client, set_name), "the container is removed")
+    await rig.launcher.stop(order.slot_id)
+    await rig.launcher.stop("never-heard-of")
+    assert rig.gone == []
+
+
+async def test_a_slot_that_ends_is_reported_once(
+    rig: Rig, plain_image: str, client: APIClient, set_name: str
+) -> None:
+    order, probe = await rig.run(plain_image)
+    await probe.end("exit 3")
+    await until(lambda: bool(rig.gone), "the end is reported")
+    await until(lambda: not containers(client, set_name), "its container is removed")
+    await rig.launcher.stop(order.slot_id)
+    assert rig.gone == [(order.slot_id, "its container ended with exit code 3")]
+    assert await rig.launcher.was_out_of_memory(order.slot_id) is False
+
+
+async def test_a_slot_that_is_removed_behind_our_back_is_reported(
+    rig: Rig, plain_image: str, client: APIClient, set_name: str
+) -> None:
+    order, _ = await rig.run(plain_image)
+    client.remove_container(f"gc-{set_name}-{order.slot_id}", force=True)
+    await until(lambda: bool(rig.gone), "the end is reported")
+    assert rig.gone == [(order.slot_id, "its container was killed (exit code 137)")]
+    assert await rig.launcher.was_out_of_memory(order.slot_id) is False
+
+
+async def test_an_init_that_the_kernel_killed_for_memory_is_told_apart(rig: Rig, plain_image: str) -> None:
+    order, probe = await rig.run(plain_image, resources=Resources(memory_mib=16))
+    await probe.end("grow 64")
+    await until(lambda: bool(rig.gone), "the end is reported")
+    assert await rig.launcher.was_out_of_memory(order.slot_id) is True
+
+
+async def test_leftovers_of_an_earlier_run_are_removed_at_open(
+    rig: Rig, docker_settings: DockerSettings, plain_image: str, client: APIClient, set_name: str
+) -> None:
+    for _ in range(3):
+        await rig.run(plain_image)
+    other = client.create_container(plain_image, "x", labels={"org.general-compute.set": set_name + "2"})[
+        "Id"
+    ]
+    try:
+        later = DockerLauncher(docker_settings, lambda slot_id, reason: None)
+        await later.open()
+        assert containers(client, set_name) == []
+        assert len(containers(client, set_name + "2")) == 1
+        await later.close()
+    finally:
+        client.remove_container(other, force=True)
+
+
+async def test_close_leaves_nothing(
+    docker_settings: DockerSettings, plain_image: str, client: APIClient, set_name: str
+) -> None:
+    launcher = DockerLauncher(docker_settings, lambda slot_id, reason: None)
+    with pytest.raises(EngineUnavailable):
+        await launcher.check()
+    await launcher.open()
+    await launcher.check()
+    rig = Rig(launcher, [])
+    for _ in range(2):
+        await rig.run(plain_image)
+    image = await launcher.resolve(plain_image)
+    under_way = [asyncio.create_task(launcher.start(rig.order(image))) for _ in range(6)]
+    await asyncio.sleep(0.05)
+    await launcher.close()
+    await launcher.close()
+    assert containers(client, set_name) == []
+    outcomes = await asyncio.gather(*under_way, return_exceptions=True)
+    assert {type(outcome).__name__ for outcome in outcomes} <= {"EngineRefused", "EngineUnavailable"}
+    with pytest.raises(EngineUnavailable):
+        await launcher.start(rig.order(image))
+    rig.close()
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(
+    rig: Rig, plain_image: str, client: APIClient, set_name: str
+) -> None:
+    image = await rig.launcher.resolve(plain_image)
+    for delay_s in (0.0, 0.004, 0.03, 0.06):
+        starting = asyncio.create_task(rig.launcher.start(rig.order(image)))
+        await asyncio.sleep(delay_s)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    _, probe = await rig.run(plain_image)
+    assert await probe.ask("host") == "slot"
+    await until(lambda: len(containers(client, set_name)) == 1, "the cancelled starts are removed")
+
+
+async def test_a_slot_stopped_while_it_starts_does_not_stay(
+    rig: Rig, plain_image: str, client: APIClient, set_name: str
+) -> None:
+    order = rig.order(await rig.launcher.resolve(plain_image))
+    starting = asyncio.create_task(rig.launcher.start(order))
+    await asyncio.sleep(0.01)
+    await rig.launcher.stop(order.slot_id)
+    with pytest.raises(Exception, match="stopped while it started"):
+        await starting
+    await until(lambda: not containers(client, set_name), "the container is removed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "files", "why"),
+    [
+        (["USER nobody-here"], {}, "its USER does not exist"),
+        (["USER worker:nogroup-here"], {}, "group of its USER does not exist"),
+        (["USER 4294967296"], {}, "USER"),
+        (["WORKDIR /etc/passwd/x"], {}, "its WORKDIR or a writable place"),
+        (["VOLUME /etc/passwd"], {}, "not a directory"),
+        (["VOLUME /a/b"], {"a": b"a file"}, "not a directory"),
+    ],
+)
+async def test_an_image_that_cannot_start_says_why_and_leaves_nothing(
+    rig: Rig,
+    images: ImageMaker,
+    client: APIClient,
+    set_name: str,
+    changes: list[str],
+    files: dict[str, bytes | None],
+    why: str,
+) -> None:
+    reference = images.make('CMD ["/x"]', *changes, files=files)
+    before = volumes(client)
+    with pytest.raises(ImageUnusable, match=why) as caught:
+        await rig.launcher.start(rig.order(await rig.launcher.resolve(reference)))
+    assert reference in str(caught.value)
+    assert "overlay" not in str(caught.value)
+    assert containers(client, set_name) == []
+    assert volumes(client) == before
+
+
+async def test_an_image_deleted_meanwhile_is_unknown(rig: Rig, images: ImageMaker) -> None:
+    reference = images.make('CMD ["/x"]')
+    image = await rig.launcher.resolve(reference)
+    images.remove(reference)
+    with pytest.raises(ImageUnknown, match=reference):
+        await rig.launcher.start(rig.order(image))
+
+
+@pytest.mark.parametrize(
+    "volume", ["/proc", "/proc/sys", "/gc", "/gc/run", "/dev", "/sys/fs", "/", "/etc", "/usr"]
+)
+async def test_a_volume_that_would_break_the_slot_is_refused(
+    rig: Rig, images: ImageMaker, volume: str
+) -> None:
+    reference = images.make('CMD ["/x"]', f"VOLUME {volume}")
+    with pytest.raises(ImageUnusable, match=f"VOLUME {volume}"):
+        await rig.launcher.resolve(reference)
+
+
+async def test_an_image_of_another_machine_is_refused(rig: Rig, images: ImageMaker) -> None:
+    reference = images.load({"Cmd": ["/x"]}, architecture="s390x")
+    with pytest.raises(ImageUnusable, match="built for s390x"):
+        await rig.launcher.resolve(reference)
+
+
+async def test_an_image_without_any_configuration_is_resolved(rig: Rig, images: ImageMaker) -> None:
+    image = await rig.launcher.resolve(images.load({}))
+    assert image.argv(()) == ()
+    _, probe = await rig.run(image.reference)
+    assert await probe.ask("id") == "1 0 0"

@@ -1,0 +1,145 @@
+"""A slot on Docker from the inside: what it can reach, where it can write, and how much."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+
+import pytest
+from docker import APIClient
+
+from scheduler.task import Resources
+from tests.scheduler.launchers.rig import ImageMaker, Rig, volumes
+
+pytestmark = pytest.mark.docker
+
+
+async def test_there_is_no_network_but_its_own_loopback(rig: Rig, plain_image: str) -> None:
+    _, probe = await rig.run(plain_image)
+    interfaces = re.findall(r"^\s*(\S+):", await probe.ask("read /proc/net/dev"), re.MULTILINE)
+    assert interfaces == ["lo"]
+    assert await probe.ask("connect 192.0.2.1") == "errno ENETUNREACH"
+    assert await probe.ask("loopback") == "ok"
+    assert "127.0.0.1\tlocalhost slot" in await probe.ask("read /etc/hosts")
+
+
+@pytest.mark.parametrize("kind", ["net", "ipc", "pid", "uts", "mnt", "cgroup"])
+async def test_slots_share_no_namespace_with_each_other_or_the_host(
+    rig: Rig, plain_image: str, kind: str
+) -> None:
+    path = f"/proc/self/ns/{kind}"
+    probes = [(await rig.run(plain_image))[1] for _ in range(2)]
+    seen = [await probe.ask(f"link {path}") for probe in probes]
+    assert all(link.startswith(kind + ":[") for link in seen)
+    assert len({*seen, os.readlink(path)}) == 3
+
+
+async def test_root_in_a_slot_has_no_capabilities_and_gains_none(rig: Rig, plain_image: str) -> None:
+    _, probe = await rig.run(plain_image)
+    status = dict(
+        line.split(":\t", 1)
+        for line in (await probe.ask("read /proc/self/status")).splitlines()
+        if ":\t" in line
+    )
+    assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+    assert await probe.ask("id") == "1 0 0"
+
+
+async def test_root_can_write_nowhere_but_its_places(rig: Rig, images: ImageMaker) -> None:
+    reference = images.make(
+        'CMD ["/x"]', "VOLUME /var/lib/x", "LABEL org.general-compute.writable=/scratch,/a/b/"
+    )
+    _, probe = await rig.run(reference)
+    for place in ("/tmp", "/dev/shm", "/var/lib/x", "/scratch", "/a/b"):
+        assert await probe.ask(f"mode {place}") == "1777"
+        assert await probe.ask(f"write {place}/new") == "ok"
+    for place in ("/", "/data", "/etc", "/dev", "/gc", "/gc/run", "/var/lib", "/a"):
+        assert await probe.ask(f"write {place}/new") == "errno EROFS", place
+    assert await probe.ask("unlink /dev/null") == "errno EROFS"
+    assert await probe.ask("unlink /gc/guest") in ("errno EROFS", "errno EBUSY")
+    assert await probe.ask("unlink /gc/run/executor.sock") == "errno EROFS"
+    assert await probe.ask("write /etc/hosts") == "errno EROFS"
+    assert await probe.ask("write /proc/sys/kernel/hostname") == "errno EROFS"
+    assert (await probe.ask("write /sys/fs/cgroup/new")).startswith("errno ")
+    mounts = (await probe.ask("read /proc/mounts")).splitlines()
+    writable = {line.split()[1] for line in mounts if "rw" in line.split()[3].split(",")}
+    assert writable - {"/proc", "/sys/fs/cgroup"} == {"/tmp", "/dev/shm", "/var/lib/x", "/scratch", "/a/b"}
+
+
+async def test_devices_work_though_dev_is_read_only(rig: Rig, plain_image: str) -> None:
+    _, probe = await rig.run(plain_image)
+    assert await probe.ask("write /dev/null") == "ok"
+    assert await probe.ask("read /dev/null") == ""
+    assert {"null", "zero", "full", "random", "urandom", "tty", "shm", "fd"} <= set(
+        (await probe.ask("list /dev")).split()
+    )
+
+
+async def test_every_place_is_bounded_in_bytes_and_files(rig: Rig, images: ImageMaker) -> None:
+    _, probe = await rig.run(images.make('CMD ["/x"]', "VOLUME /v"))
+    for place, mib in (("/tmp", 8), ("/dev/shm", 4), ("/v", 4)):
+        assert await probe.ask(f"fill {place}/f {mib - 1}") == "ok"
+        assert await probe.ask(f"fill {place}/f {mib + 1}") == "errno ENOSPC"
+        assert await probe.ask(f"inodes {place} 90") == "ok"
+        assert await probe.ask(f"inodes {place} 101") == "errno ENOSPC"
+
+
+async def test_a_volume_never_becomes_one_on_the_host(
+    rig: Rig, images: ImageMaker, client: APIClient
+) -> None:
+    before = volumes(client)
+    _, probe = await rig.run(images.make('CMD ["/x"]', "VOLUME /data /b// /tmp /tmp/deeper"))
+    assert volumes(client) == before
+    argv = (await probe.ask("argv")).split()
+    assert argv[2:] == ["/b", "/data", "/tmp", "/dev/shm", "/tmp/deeper"]
+    # Hidden by the empty place, as the documentation says.
+    assert await probe.ask("list /data") == ""
+    for place in argv[2:]:
+        assert await probe.ask(f"write {place}/new") == "ok"
+
+
+async def test_processes_queues_and_descriptors_are_bounded(rig: Rig, plain_image: str) -> None:
+    _, probe = await rig.run(plain_image)
+    assert await probe.ask(f"limit {resource.RLIMIT_NOFILE}") == "4096 4096"
+    assert await probe.ask(f"limit {resource.RLIMIT_CORE}") == "0 0"
+    assert await probe.ask("queue") == "errno EMFILE"
+    assert await probe.ask("children 40") == "15"
+
+
+async def test_memory_without_swap_and_cpu_are_as_ordered(
+    rig: Rig, plain_image: str, client: APIClient, set_name: str
+) -> None:
+    order, _ = await rig.run(plain_image, resources=Resources(cpu_percent=50, memory_mib=48))
+    config = client.inspect_container(f"gc-{set_name}-{order.slot_id}")["HostConfig"]
+    assert config["Memory"] == config["MemorySwap"] == 48 * 1024 * 1024
+    assert config["NanoCpus"] == 500_000_000
+
+
+async def test_labels_say_whose_slot_it_is(
+    rig: Rig, plain_image: str, client: APIClient, set_name: str
+) -> None:
+    order, _ = await rig.run(plain_image)
+    labels = client.inspect_container(f"gc-{set_name}-{order.slot_id}")["Config"]["Labels"]
+    ours = {k.rpartition(".")[2]: v for k, v in labels.items() if k.startswith("org.general-compute.")}
+    assert ours.pop("pool").startswith("acme/")
+    assert ours == {
+        "set": set_name,
+        "account": "acme",
+        "image": plain_image,
+        "digest": order.image.digest,
+        "slot": order.slot_id,
+    }
+
+
+async def test_an_image_with_a_healthcheck_has_none(
+    rig: Rig, images: ImageMaker, client: APIClient, set_name: str
+) -> None:
+    reference = images.load(
+        {"Cmd": ["/x"], "Healthcheck": {"Test": ["CMD", "/nothing"], "Interval": 10_000_000}}
+    )
+    order, probe = await rig.run(reference)
+    assert await probe.ask("id") == "1 0 0"
+    assert "Health" not in client.inspect_container(f"gc-{set_name}-{order.slot_id}")["State"]
