@@ -12,7 +12,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
@@ -47,7 +47,7 @@ class BlobMissing(StoreError):
 
 
 class BlobStore:
-    """Blobs below `directory`. Below `min_free_mib` of free disk new bytes are refused with `DiskFull`."""
+    """`scheduler.store.contract.Blobs` below `directory`; with less than `min_free_mib` of free disk it takes no more."""
 
     def __init__(
         self,
@@ -70,27 +70,21 @@ class BlobStore:
         """A new blob, of at most `limit_bytes` (by default the store's own limit)."""
         return BlobWriter(self, self.limit_bytes if limit_bytes is None else limit_bytes)
 
-    def spool(self, limit_bytes: int | None = None) -> SpooledBody:
+    def body(self, limit_bytes: int | None = None) -> SpooledBody:
         """A body that becomes a blob only if it is large."""
         return SpooledBody(self, self.limit_bytes if limit_bytes is None else limit_bytes)
 
-    async def open_read(self, name: str) -> int:
+    def open_read(self, name: str) -> int:
         """A descriptor for reading, which the caller closes. Raises `BlobMissing`."""
         path = self.path(name)
-        opened = asyncio.get_running_loop().run_in_executor(
-            self._threads, os.open, path, os.O_RDONLY | os.O_CLOEXEC
-        )
         try:
-            return await asyncio.shield(opened)
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise BlobMissing(f"blob {name} is not there") from None
         except OSError as error:
             raise faults.from_os(error, path) from error
-        except asyncio.CancelledError:
-            opened.add_done_callback(_close_unwanted)
-            raise
 
-    async def delete(self, names: Iterable[str]) -> None:
+    async def delete(self, names: Collection[str]) -> None:
         """Delete blobs; those that are gone already are no error."""
         paths = [self.path(name) for name in names]
 
@@ -293,6 +287,7 @@ class SpooledBody:
             raise StoreError("the body has ended already")
         size_bytes = len(self._inline) + len(data)
         if size_bytes > self._limit_bytes:
+            self._inline = None
             raise BlobTooLarge(self._limit_bytes)
         if size_bytes <= INLINE_BYTES:
             self._inline += data
@@ -311,7 +306,7 @@ class SpooledBody:
                 inline, self._inline = bytes(self._inline), None
                 self._body = Body(len(inline), inline)
             else:
-                raise StoreError("the body was aborted")
+                raise StoreError("the body was aborted, or is not whole")
         return self._body
 
     async def abort(self) -> None:
@@ -331,9 +326,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _close_unwanted(opened: asyncio.Future[int]) -> None:
-    """The caller was cancelled while its descriptor was being opened."""
-    if not opened.cancelled() and opened.exception() is None:
-        os.close(opened.result())

@@ -88,6 +88,7 @@ class GroupCommit:
         self._synchronous = ""
         self._unsynced = False
         self._stopping = False
+        self._queued_all = False
         self._folding: asyncio.Future[None] | None = None
         self.commits = 0
         self.commits_on_loop = 0
@@ -117,6 +118,7 @@ class GroupCommit:
         if self._folding is not None:
             await self._folding
         self._folder.shutdown()
+        self._queued_all = True
         self._queue.put([])
         await self._stopped
 
@@ -249,7 +251,7 @@ class GroupCommit:
                     break
             if writes:
                 self._tell(self._settle, self._outcomes(writes))
-            elif self._stopping and self._queue.empty():
+            if self._queued_all and self._queue.empty():
                 self._tell(self._finished, self._close())
                 return
 

@@ -32,6 +32,8 @@ from scheduler.task import State, Task
 IDEMPOTENCY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 DEFAULT_MIN_FREE_MIB: Final = 256
 PAGE_LIMIT: Final = 1_000
+FREED_BLOBS: Final = 10_000
+"""How many blobs one `expire` names at most; the rest is named by the next ones."""
 
 _READERS: Final = 2
 _READS_WAITING_MAX: Final = 1_000
@@ -116,6 +118,8 @@ class SqliteStore:
                 if known is not None and created_us - known[1] < IDEMPOTENCY_WINDOW_US:
                     if known[0] != idempotency.fingerprint:
                         raise IdempotencyConflict
+                    if stdin.blob is not None:
+                        connection.execute(sql["add_free_blob"], {"name": stdin.blob})
                     facts: bytes = known[2]
                     return facts
             if faults.free_bytes(self.path.parent) < self._min_free_bytes:
@@ -153,7 +157,7 @@ class SqliteStore:
             sql = queries()
             connection.execute(sql["save_tasks"], row)
             (number,) = connection.execute(sql["task_row"], {"id": row[0]}).fetchone()
-            connection.execute(sql["drop_blobs_of_task"], {"task": number})
+            connection.execute(sql["free_blobs_of_task"], {"task": number})
             connection.execute(sql["drop_input"], {"task": number})
             connection.execute(sql["set_results"], {"task": number, "body": body})
             for name in blobs:
@@ -169,11 +173,12 @@ class SqliteStore:
             expired = connection.execute(sql["expired"], {"now_us": now_us, "limit": limit}).fetchall()
             tasks = [{"task": number} for (number, _) in expired]
             kept = [{"task": number} for (number, kind) in expired if kind == "async"]
-            freed = [name for task in kept for (name,) in connection.execute(sql["blobs_of_task"], task)]
-            for query in ("drop_blobs_of_task", "drop_input", "drop_results"):
+            for query in ("free_blobs_of_task", "drop_input", "drop_results"):
                 connection.executemany(sql[query], kept)
             connection.executemany(sql["drop_task"], tasks)
-            return freed
+            free = connection.execute(sql["free_blobs"], {"limit": FREED_BLOBS}).fetchall()
+            connection.executemany(sql["drop_blob"], free)
+            return [name for (name,) in free]
 
         # Durable before the caller deletes the blobs: rows that came back would name missing ones.
         freed: list[str] = await self._writer().apply(expire, Durability.POWER)

@@ -45,13 +45,21 @@ DELETE FROM inputs WHERE task = :task;
 -- A blob that a task's row now names.
 INSERT OR REPLACE INTO blobs (name, task) VALUES (:name, :task);
 
--- name: blobs_of_task
--- The blobs that a task's rows name.
-SELECT name FROM blobs WHERE task = :task;
+-- name: free_blobs_of_task
+-- What a task named is nobody's now, until `free_blobs` hands it out for deletion.
+UPDATE blobs SET task = 0 WHERE task = :task;
 
--- name: drop_blobs_of_task
--- Forget the blobs of a task.
-DELETE FROM blobs WHERE task = :task;
+-- name: add_free_blob
+-- A blob that no row will name: the input of a request that made no task.
+INSERT OR IGNORE INTO blobs (name, task) VALUES (:name, 0);
+
+-- name: free_blobs
+-- Blobs that are nobody's.
+SELECT name FROM blobs WHERE task = 0 LIMIT :limit;
+
+-- name: drop_blob
+-- A blob that is being deleted.
+DELETE FROM blobs WHERE name = ?;
 
 -- name: get_task
 -- One task.
@@ -111,8 +119,8 @@ DELETE FROM results WHERE task = :task;
 DELETE FROM tasks WHERE row = :task;
 
 -- name: blobs_in_use
--- Names of blobs, in order, after a given one.
-SELECT name FROM blobs WHERE name > :after ORDER BY name LIMIT :limit;
+-- Names of blobs that tasks name, in order, after a given one.
+SELECT name FROM blobs WHERE name > :after AND task <> 0 ORDER BY name LIMIT :limit;
 
 -- name: count_checkpoint
 -- The write that starts the log anew, so that no later one on the event loop has to sync the log's new header.

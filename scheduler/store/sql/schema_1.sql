@@ -39,10 +39,10 @@ CREATE TABLE results (
     body BLOB NOT NULL
 );
 
--- Every blob that an input or a result names.
+-- Every blob that an input or a result names, and those that are nobody's since (task 0) until they are deleted.
 CREATE TABLE blobs (
     name TEXT PRIMARY KEY,
-    task INTEGER NOT NULL -- tasks.row
+    task INTEGER NOT NULL -- tasks.row, or 0
 ) WITHOUT ROWID;
 CREATE INDEX blobs_by_task ON blobs (task);
 
