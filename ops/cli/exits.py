@@ -6,7 +6,7 @@
 | 1 … 255 | the task's own exit code |
 | 128 + n | the task was ended by signal n (137: killed, also for want of memory) |
 | 124 | the task timed out |
-| 126 | the image's program could not be executed |
+| 126 | the image or its program cannot be executed |
 | 130 | interrupted (Ctrl-C), or the task was cancelled |
 | 141 | whoever read our output went away; the task was cancelled |
 | 64 | wrong usage, or a parameter that the API refused |
@@ -18,6 +18,7 @@
 | 75 | not now: the service is full, the account at its limit, the task not finished; try again |
 | 76 | the answer broke off, or was not General Compute's |
 | 77 | not allowed: token missing, wrong or without the right |
+| 78 | `gcompute set` and `gcompute router`: the configuration holds mistakes |
 """
 
 import signal
@@ -75,6 +76,8 @@ def of_error(error: ClientError) -> int:
             return _of_end(error.reason, error.exit_code, error.signal)
         case ApiProblem(name="task-cancelled"):
             return INTERRUPTED
+        case ApiProblem(name="image-unusable"):
+            return NOT_EXECUTABLE
         case ApiProblem(status=503, retry_after_s=int()):
             return TRY_AGAIN
         case ApiProblem():

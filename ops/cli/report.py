@@ -9,6 +9,12 @@ from ops.cli import exits
 from ops.client.errors import AnswerBroken, ApiProblem, ClientError, InputFailed, TaskFailed, Unreachable
 from ops.client.model import Task
 
+_HINTS_BY_NAME = {
+    "image-unknown": "check the image's name and tag; the set's engine must hold or be able to pull it",
+    "task-unknown": "`gcompute tasks` lists this account's tasks",
+    "router-task-unknown": "`gcompute tasks` lists this account's tasks",
+    "file-unknown": "`gcompute status ID` lists the files that were kept; ask for them with --output",
+}
 _HINTS = {
     401: "give a token with GC_TOKEN or --token; it looks like gc_ACCOUNT_SECRET",
     403: "this account may not do that; check GC_TOKEN, GC_ACCOUNT and whose task it is",
@@ -180,10 +186,8 @@ def _hint(failure: ClientError) -> str | None:
             return "start one with `make up`, or set --url or GC_URL"
         case Unreachable() | AnswerBroken():
             return "it is not known how far the call came; a submission with --idempotency-key can be repeated safely"
-        case ApiProblem(status=404) if "task" in failure.name:
-            return "`gcompute tasks` lists this account's tasks"
-        case ApiProblem(status=404):
-            return "check the image's name and tag; the set's engine must hold or be able to pull it"
+        case ApiProblem(name=name) if name in _HINTS_BY_NAME:
+            return _HINTS_BY_NAME[name]
         case ApiProblem(retry_after_s=int(seconds)):
             return f"try again in {seconds} s"
         case ApiProblem():

@@ -32,7 +32,7 @@ def start_set(
         _check_bind(bind, "--bind")
     from sets.server import main
 
-    return main(str(config), bind=bind) or 0
+    return main(config, bind=bind)
 
 
 def start_router(
@@ -70,16 +70,13 @@ def start_router(
         return exits.IO
     from router.server import main
 
-    return (
-        main(
-            str(config),
-            name=name,
-            bind=bind,
-            admin_bind=admin_bind,
-            state_dir=str(state_dir),
-            set_urls=set_urls,
-        )
-        or 0
+    return main(
+        str(config),
+        name=name,
+        bind=bind,
+        admin_bind=admin_bind,
+        state_dir=str(state_dir),
+        set_urls=set_urls,
     )
 
 

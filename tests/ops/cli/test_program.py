@@ -140,8 +140,8 @@ def test_set_and_router_start_with_what_was_given(
     }
     chosen = {"name": "r", "bind": "h:1", "admin_bind": "h:2", "state_dir": "s/d"}
     assert started == [
-        (("c.yaml",), {"bind": None}),
-        (("c.yaml",), {"bind": "[::1]:9"}),
+        ((Path("c.yaml"),), {"bind": None}),
+        ((Path("c.yaml"),), {"bind": "[::1]:9"}),
         (("c.yaml",), {**defaults, "set_urls": {}}),
         (("c.yaml",), {**chosen, "set_urls": {"a": "http://x:1", "b": "http://y"}}),
     ]

@@ -359,6 +359,7 @@ def test_interim_answers_are_passed_over(api: FakeApi, gcompute: Program) -> Non
         (400, "bad-parameter", {}, 64, b"the detail"),
         (401, "unauthorized", {}, 77, b"GC_TOKEN"),
         (403, "forbidden", {}, 77, b"GC_ACCOUNT"),
+        (422, "image-unusable", {}, 126, b"the detail"),
         (429, "account-limit", {"Retry-After": 7}, 75, b"try again in 7 s"),
         (503, "set-full", {"Retry-After": 2}, 75, b"try again in 2 s"),
         (503, "router-no-set", {"X-Router": "r1"}, 69, b"(said by router r1)"),

@@ -147,7 +147,11 @@ def test_a_result_that_stays_broken_leaves_no_file(api: FakeApi, gcompute: Progr
 
 @pytest.mark.parametrize(
     ("status", "name", "code", "hint"),
-    [(409, "task-not-finished", 75, b"gcompute wait"), (410, "result-gone", 66, b"gcompute submit")],
+    [
+        (404, "file-unknown", 66, b"gcompute status"),
+        (409, "task-not-finished", 75, b"gcompute wait"),
+        (410, "result-gone", 66, b"gcompute submit"),
+    ],
 )
 def test_a_result_that_cannot_be_had_says_what_to_do(
     api: FakeApi, gcompute: Program, status: int, name: str, code: int, hint: bytes
