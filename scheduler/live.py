@@ -138,13 +138,10 @@ class LiveTask:
         if self._stderr is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stderr, DRAIN_TIMEOUT_S)
-        conclude(
-            self.task,
-            ending,
-            why_killed=self._why_killed,
-            argv0=self._argv0,
-            now_us=time.time_ns() // 1000,
-        )
+        # Concluded already, where its caller went away while the record was written: that is done again.
+        if not self.task.ended:
+            now_us = time.time_ns() // 1000
+            conclude(self.task, ending, why_killed=self._why_killed, argv0=self._argv0, now_us=now_us)
         try:
             await self._record(self.task)
         except BaseException:
