@@ -12,7 +12,7 @@ from ops.client.model import Task
 _HINTS_BY_NAME = {
     "image-unknown": "check the image's name and tag; the set's engine must hold or be able to pull it",
     "task-unknown": "`gcompute tasks` lists this account's tasks",
-    "router-task-unknown": "`gcompute tasks` lists this account's tasks",
+    "router-unknown-task": "`gcompute tasks` lists this account's tasks",
     "file-unknown": "`gcompute status ID` lists the files that were kept; ask for them with --output",
 }
 _HINTS = {

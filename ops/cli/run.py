@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ops.cli import options, report
+from ops.cli import exits, options, report
 from ops.cli.session import Session, connected
 from ops.cli.waiting import follow
 from ops.client import Body, Client, ClientError, InputFailed, Output, Task, TaskFailed
@@ -82,10 +82,11 @@ def run(
                 for piece in answer:
                     _write_out(piece)
         except TaskFailed as failure:
+            report.error(failure, as_json=session.as_json)
             if verbose and failure.task_id and not session.as_json:
                 with suppress(ClientError):
                     report.say(report.facts(client.task(failure.task_id)), prefix="")
-            raise
+            return exits.of_error(failure)
         if verbose or session.as_json:
             _show_facts(client, answer, as_json=session.as_json)
         return answer.facts.exit_code if answer.facts else 0

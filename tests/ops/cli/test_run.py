@@ -496,6 +496,19 @@ def test_verbose_shows_the_tasks_facts_and_stderr(api: FakeApi, gcompute: Progra
     assert done.stderr.decode().splitlines() == ["warn!", line]
 
 
+def test_verbose_shows_the_facts_of_a_failed_task_below_what_it_said(api: FakeApi, gcompute: Program) -> None:
+    more = {"task": "a-1", "reason": "exit", "exit_code": 2, "stderr_head": "no picture\n"}
+    api.on("POST", "/v1/run/", lambda call: drain_and(call, 422, "task-failed", "exit code 2", **more))
+    api.task({"id": "a-1", "state": "failed", "reason": "exit", "exit_code": 2, "cpu_us": 7})
+    done = gcompute("run", "-v", "convert")
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines() == [
+        "no picture",
+        "gcompute: task a-1 failed: exit code 2",
+        "task a-1, failed: exit code 2, CPU 7 µs",
+    ]
+
+
 def test_facts_come_from_the_headers_where_the_row_cannot_be_had(api: FakeApi, gcompute: Program) -> None:
     api.on("POST", "/v1/run/", echo)
     done = gcompute("run", "--json", "cat", stdin=b"x")
