@@ -163,7 +163,7 @@ def create_body(
     image, pool = order.image, order.pool
     places = writable_places(image)
     env = [f"GC_TOKEN={order.token}"]
-    if not any(entry.partition("=")[0] == "HOME" for entry in image.env):
+    if not any(entry.startswith("HOME=/") for entry in image.env):
         env.append("HOME=/tmp")
     return {
         "Image": image.image_id,

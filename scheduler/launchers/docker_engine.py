@@ -44,23 +44,18 @@ _CONNECTION_ERRORS: Final = (
 _HOST_PATH: Final = re.compile(r"/[^\s\"':]*/(?:merged|rootfs)(?=[/\s\"':]|$)")
 
 # What the engine says at the start of a slot when it is the image that cannot be run; a test provokes each.
+_NO_DIRECTORY: Final = (
+    "a path that must be a directory (WORKDIR, a writable place, /gc) is something else in it"
+)
 _IMAGE_FAULTS: Final = {
     "unable to find user": "its USER does not exist in the image",
     "unable to find group": "the group of its USER does not exist in the image",
-    "no matching entries in passwd": "its USER does not exist in the image",
-    "no matching entries in group": "the group of its USER does not exist in the image",
     "uids and gids must be in range": "its USER is out of range",
-    "cannot mkdir": "its WORKDIR is not a directory",
-    "chdir to cwd": "its USER cannot enter its WORKDIR",
-    "working directory": "its WORKDIR is not valid",
-    "not a directory": "its WORKDIR or a writable place leads through something that is not a directory",
-    "file exists": "its WORKDIR or a writable place leads through something that is not a directory",
+    "not a directory": _NO_DIRECTORY,
     "too many levels of symbolic links": "symbolic links lead in a circle",
-    "cannot be mounted because it is inside /proc": "a writable place leads into /proc",
-    '/proc\\" cannot be mounted': "a writable place leads into /proc",
-    "mount destination": "a writable place is not valid",
-    "invalid volume specification": "a VOLUME is not valid",
-    "invalid mount": "a VOLUME is not valid",
+    "too many links": "symbolic links lead in a circle",
+    "change mount propagation": "a writable place is a symbolic link that leads nowhere good",
+    "open /proc/sys/": "a writable place is a symbolic link into /proc",
 }
 
 
@@ -274,7 +269,9 @@ def translated(settings: DockerSettings) -> Iterator[None]:
 def why_not_started(error: EngineError, body: dict[str, Any]) -> Exception:
     """What a caller is told when the engine refused to create or start a slot."""
     reference = body["Labels"]["org.general-compute.image"]
-    said = _HOST_PATH.sub("", str(error))
+    said = _HOST_PATH.sub("", str(error).partition(": Are you trying")[0])
+    for mount in body["HostConfig"]["Mounts"]:
+        said = said.replace(mount["Source"], "…")
     lowered = said.lower()
     if error.status == 404 and "no such image" in lowered:
         return ImageUnknown(f"no such image here any more: {reference}")

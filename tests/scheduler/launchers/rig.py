@@ -12,10 +12,12 @@ import tarfile
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from docker import APIClient
+from docker.errors import ImageNotFound
 
 from scheduler.image import Image
 from scheduler.launchers.contract import Launcher, PoolKey, SlotOrder
@@ -25,15 +27,22 @@ PASSWD = "root:x:0:0::/root:/none\nworker:x:1234:2345::/home/worker:/none\n"
 GROUP = "root:x:0:\nworkers:x:2345:\n"
 
 
-def tar_of(files: dict[str, bytes | None]) -> bytes:
-    """An archive; a name with None is a folder."""
+Files = dict[str, bytes | str | int | None]
+"""What an image holds: a file's bytes, the target of a symbolic link, or a folder by its mode (None: 755)."""
+
+
+def tar_of(files: Files) -> bytes:
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as archive:
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
             entry.mode = 0o755
-            if content is None:
+            if content is None or isinstance(content, int):
                 entry.type = tarfile.DIRTYPE
+                entry.mode = 0o755 if content is None else content
+                archive.addfile(entry)
+            elif isinstance(content, str):
+                entry.type, entry.linkname = tarfile.SYMTYPE, content
                 archive.addfile(entry)
             else:
                 entry.size = len(content)
@@ -41,7 +50,7 @@ def tar_of(files: dict[str, bytes | None]) -> bytes:
     return made.getvalue()
 
 
-ROOT_FILES: dict[str, bytes | None] = {
+ROOT_FILES: Files = {
     "etc": None,
     "etc/passwd": PASSWD.encode(),
     "etc/group": GROUP.encode(),
@@ -57,14 +66,14 @@ class ImageMaker:
         self.client = client
         self._made: set[str] = set()
 
-    def make(self, *changes: str, files: dict[str, bytes | None] | None = None, tag: str = "") -> str:
+    def make(self, *changes: str, files: Files | None = None, tag: str = "") -> str:
         """An image with `docker import --change`; returns its reference."""
         reference = tag or f"gc-test-{uuid.uuid4().hex[:10]}:1"
         repository, _, version = reference.rpartition(":")
-        self.client.import_image_from_data(
+        said = self.client.import_image_from_data(
             tar_of({**ROOT_FILES, **(files or {})}), repository=repository, tag=version, changes=list(changes)
         )
-        self._made.add(reference)
+        self._made |= {reference, json.loads(said)["status"]}
         return reference
 
     def load(self, config: dict[str, Any], **fields: Any) -> str:
@@ -101,8 +110,10 @@ class ImageMaker:
         self._made.discard(reference)
 
     def clean(self) -> None:
-        for reference in list(self._made):
-            self.remove(reference)
+        # Those first that have a tag: without any they are gone by then, but for images whose tag moved on.
+        for reference in sorted(self._made, key=lambda name: name.startswith("sha256:")):
+            with suppress(ImageNotFound):
+                self.remove(reference)
 
 
 class Probe:

@@ -11,7 +11,7 @@ from scheduler.errors import BadRequest, EngineUnavailable, ImageUnknown, ImageU
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
 from scheduler.task import Resources
-from tests.scheduler.launchers.rig import ImageMaker, Rig, containers, until, volumes
+from tests.scheduler.launchers.rig import Files, ImageMaker, Rig, containers, until, volumes
 
 pytestmark = pytest.mark.docker
 
@@ -31,9 +31,25 @@ async def test_a_slot_runs_the_guest_in_the_image(rig: Rig, images: ImageMaker) 
 
 
 async def test_an_image_that_sets_home_keeps_it(rig: Rig, images: ImageMaker) -> None:
-    _, probe = await rig.run(images.make('CMD ["/x"]', "ENV HOME=/data"))
-    env = (await probe.ask("env")).split("\n")
-    assert [entry for entry in env if entry.startswith("HOME=")] == ["HOME=/data"]
+    for set_to, home in (("/data", "/data"), ("", "/tmp")):
+        _, probe = await rig.run(images.make('CMD ["/x"]', f"ENV HOME={set_to}"))
+        env = (await probe.ask("env")).split("\n")
+        assert [entry for entry in env if entry.startswith("HOME=")] == [f"HOME={home}"]
+
+
+@pytest.mark.parametrize("target", ["/gc", "../../../../etc", "/tmp"])
+async def test_a_volume_by_a_symbolic_link_stays_inside_the_slot(
+    rig: Rig, images: ImageMaker, target: str
+) -> None:
+    """It may spoil its own slot so, not the host: the place is a tmpfs wherever it ends up."""
+    _, probe = await rig.run(images.make('CMD ["/x"]', "VOLUME /v", files={"v": target}))
+    assert await probe.ask("write /v/new") == "ok"
+    mounts = [line.split() for line in (await probe.ask("read /proc/mounts")).splitlines()]
+    writable = {mount[1]: mount[2] for mount in mounts if "rw" in mount[3].split(",")}
+    inside = "/" + target.lstrip("./")
+    assert writable.pop(inside) == "tmpfs"
+    assert set(writable) <= {"/proc", "/sys/fs/cgroup", "/tmp", "/dev/shm"}
+    assert await probe.ask("unlink /gc/guest") in ("errno EBUSY", "errno EROFS")
 
 
 async def test_what_resolve_says_of_an_image(rig: Rig, images: ImageMaker) -> None:
@@ -216,10 +232,19 @@ async def test_a_slot_stopped_while_it_starts_does_not_stay(
     [
         (["USER nobody-here"], {}, "its USER does not exist"),
         (["USER worker:nogroup-here"], {}, "group of its USER does not exist"),
-        (["USER 4294967296"], {}, "USER"),
-        (["WORKDIR /etc/passwd/x"], {}, "its WORKDIR or a writable place"),
-        (["VOLUME /etc/passwd"], {}, "not a directory"),
-        (["VOLUME /a/b"], {"a": b"a file"}, "not a directory"),
+        (["USER 4294967296"], {}, "its USER is out of range"),
+        (["WORKDIR /etc/passwd"], {}, "must be a directory"),
+        (["WORKDIR /etc/passwd/x"], {}, "must be a directory"),
+        (["WORKDIR /w"], {"w": "/v", "v": "/w"}, "in a circle"),
+        (["VOLUME /etc/passwd"], {}, "must be a directory"),
+        (["VOLUME /a/b"], {"a": b"a file"}, "must be a directory"),
+        (["VOLUME /w"], {"w": "/v", "v": "/w"}, "in a circle"),
+        (["VOLUME /v"], {"v": "/"}, "leads nowhere good"),
+        (["VOLUME /v"], {"v": "/proc"}, "into /proc"),
+        (["VOLUME /v"], {"v": "/proc/sys"}, "into /proc"),
+        ([], {"gc": b"a file"}, "must be a directory"),
+        ([], {"gc": None, "gc/guest": None}, "must be a directory"),
+        ([], {"tmp": b"a file"}, "must be a directory"),
     ],
 )
 async def test_an_image_that_cannot_start_says_why_and_leaves_nothing(
@@ -228,15 +253,19 @@ async def test_an_image_that_cannot_start_says_why_and_leaves_nothing(
     client: APIClient,
     set_name: str,
     changes: list[str],
-    files: dict[str, bytes | None],
+    files: Files,
     why: str,
 ) -> None:
     reference = images.make('CMD ["/x"]', *changes, files=files)
     before = volumes(client)
+    order = rig.order(await rig.launcher.resolve(reference))
     with pytest.raises(ImageUnusable, match=why) as caught:
-        await rig.launcher.start(rig.order(await rig.launcher.resolve(reference)))
-    assert reference in str(caught.value)
-    assert "overlay" not in str(caught.value)
+        await rig.launcher.start(order)
+    told = str(caught.value)
+    assert reference in told
+    # Nothing of how the host is laid out.
+    assert "merged" not in told
+    assert str(order.directory) not in told
     assert containers(client, set_name) == []
     assert volumes(client) == before
 

@@ -21,7 +21,7 @@ from scheduler.errors import ImagePulling, ImageUnknown, Unavailable
 from scheduler.image import Image
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
-from tests.scheduler.launchers.rig import ImageMaker, Rig, containers, until
+from tests.scheduler.launchers.rig import Files, ImageMaker, Rig, containers, until
 
 pytestmark = pytest.mark.docker
 
@@ -81,9 +81,7 @@ async def pulling(docker_settings: DockerSettings, registry: str) -> AsyncIterat
         yield rig
 
 
-def push(
-    images: ImageMaker, registry: str, *changes: str, files: dict[str, bytes | None] | None = None
-) -> str:
+def push(images: ImageMaker, registry: str, *changes: str, files: Files | None = None) -> str:
     """An image that only the registry holds; returns its reference."""
     reference = f"{registry}/acme/{os.urandom(5).hex()}:1"
     images.make(*changes, tag=reference, files=files)
