@@ -362,7 +362,9 @@ class TestExpiry:
 
 async def test_blobs_in_use_names_inputs_and_results(store: Store) -> None:
     names = {f"{number:032x}" for number in range(1_200)}
-    results = Results(Body(99_999, blob=BLOB), files={name: Body(99_999, blob=name) for name in sorted(names)})
+    results = Results(
+        Body(99_999, blob=BLOB), files={name: Body(99_999, blob=name) for name in sorted(names)}
+    )
     await store.finish(a_task(State.FAILED), results)
     await store.add(a_task(), Body(99_999, blob=OTHER_BLOB), None)
     assert await store.blobs_in_use() == names | {BLOB, OTHER_BLOB}

@@ -1,0 +1,259 @@
+"""What is SQLite's own: schema versions, syncs, query plans, bounds, and recovery from failed syncs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler.errors import StoreError, StoreTooNew, Unavailable
+from scheduler.store import commits
+from scheduler.store.contract import Body, Durability, TaskFilter
+from scheduler.store.sql import queries, schemas
+from scheduler.store.sqlite import SqliteStore
+from scheduler.task import State, Task
+from tests.scheduler.store.samples import a_sync_task, a_task
+
+ROOT = Path(__file__).parents[3]
+BODY = Body(3, b"abc")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tasks.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path, min_free_mib=0)
+    await store.open()
+    yield store
+    await store.close()
+
+
+class TestOpening:
+    async def test_refuses_a_newer_schema_and_leaves_it_alone(self, path: Path) -> None:
+        with sqlite3.connect(path) as newer:
+            newer.execute(f"PRAGMA user_version = {len(schemas()) + 1}")
+        newer.close()
+        before = path.read_bytes()
+        with pytest.raises(StoreTooNew, match=rf"schema {len(schemas()) + 1}.*up to {len(schemas())}"):
+            await SqliteStore(path).open()
+        assert path.read_bytes() == before
+
+    async def test_writes_its_version(self, store: SqliteStore, path: Path) -> None:
+        with sqlite3.connect(path) as reader:
+            assert reader.execute("PRAGMA user_version").fetchone() == (len(schemas()),)
+        reader.close()
+
+    async def test_a_migration_that_fails_changes_nothing(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = SqliteStore(path, min_free_mib=0)
+        await store.open()
+        task = a_task()
+        await store.add(task, BODY, None)
+        await store.close()
+        worse = [*schemas(), "CREATE TABLE more (x); CREATE TABLE tasks (x);"]
+        with monkeypatch.context() as patch:
+            patch.setattr("scheduler.store.sqlite.schemas", lambda: worse)
+            with pytest.raises(StoreError, match="already exists"):
+                await store.open()
+        better = [*schemas(), "CREATE TABLE more (x);"]
+        with monkeypatch.context() as patch:
+            patch.setattr("scheduler.store.sqlite.schemas", lambda: better)
+            await store.open()
+            assert await store.get(task.id) == task
+            await store.close()
+        with pytest.raises(StoreTooNew):
+            await store.open()
+
+    async def test_says_what_is_no_store(self, path: Path) -> None:
+        path.write_bytes(b"a photograph" * 1000)
+        with pytest.raises(StoreError, match="not a database"):
+            await SqliteStore(path).open()
+
+    async def test_two_stores_never_share_a_file(self, store: SqliteStore, path: Path) -> None:
+        with pytest.raises(StoreError, match="in use by process"):
+            await SqliteStore(path).open()
+        await store.update(a_task(), Durability.POWER)
+
+    async def test_files_are_for_nobody_else_s_eyes(self, store: SqliteStore, path: Path) -> None:
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+        assert modes == dict.fromkeys(("tasks.db", "tasks.db-wal", "tasks.db-shm", "tasks.db.lock"), 0o600)
+
+
+SYNCS = """
+import asyncio, os, sys
+from pathlib import Path
+from scheduler.store.contract import Body, Durability
+from scheduler.store.sqlite import SqliteStore
+from tests.scheduler.store.samples import a_sync_task, a_task
+
+async def main():
+    store = SqliteStore(Path(sys.argv[1]), min_free_mib=0)
+    await store.open()
+    os.write(1, b"mark\\n")
+    for _ in range(100):
+        await store.update(a_sync_task(), Durability.PROCESS)
+    os.write(1, b"mark without\\n")
+    for _ in range(20):
+        await store.add(a_task(), Body(3, b"abc"), None)
+    os.write(1, b"mark one each\\n")
+    for _ in range(100):
+        await store.update(a_sync_task(), Durability.PROCESS)
+    os.write(1, b"mark without\\n")
+    await asyncio.gather(*(store.add(a_task(), Body(3, b"abc"), None) for _ in range(50)))
+    os.write(1, b"mark shared\\n")
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_syncs_where_power_counts_and_only_there(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    strace = ["strace", "-f", "-e", "trace=fsync,fdatasync,write", "-o", str(trace)]
+    child = [sys.executable, "-c", SYNCS, str(tmp_path / "store" / "tasks.db")]
+    done = subprocess.run(
+        [*strace, *child], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+    )
+    if "PTRACE" in done.stderr or "ptrace" in done.stderr:
+        pytest.skip(f"strace may not trace here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    syncs: list[tuple[str, int]] = []
+    count = 0
+    for line in trace.read_text().splitlines():
+        if mark := re.search(r'"mark ?(.*?)\\n"', line):
+            syncs.append((mark[1], count))
+            count = 0
+        elif re.search(r"\bf(data)?sync\(", line):
+            count += 1
+    assert [label for label, _ in syncs] == ["", "without", "one each", "without", "shared"]
+    assert [count for _, count in syncs][1:4] == [0, 20, 0]
+    assert 1 <= syncs[4][1] <= 3
+
+
+class TestPlans:
+    VALUES = {  # noqa: RUF012
+        "account": "a", "state": "failed", "image": "i", "name": "n", "before": "z", "limit": 9, "id": "a-1",
+        "now_us": 1, "made_before_us": 1, "task": 1, "key": "k", "fingerprint": b"", "task_id": "a-1", "created_us": 1,
+        "body": b"", "after": "", "size_bytes": 0, "inline": None, "blob": None,
+    }  # fmt: skip
+
+    @pytest.mark.parametrize("name", sorted(set(queries()) - {"count_checkpoint"}))
+    async def test_no_query_reads_a_whole_table_or_sorts(
+        self, store: SqliteStore, path: Path, name: str
+    ) -> None:
+        """So a million ended tasks slow nothing."""
+        query = queries()[name]
+        values: Any = self.VALUES if ":" in query else [None] * query.count("?")
+        with sqlite3.connect(path) as reader:
+            plan = [row[3] for row in reader.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+        reader.close()
+        assert not [step for step in plan if re.match(r"SCAN (?!\w+ VIRTUAL)|USE TEMP B-TREE", step)], plan
+
+    async def test_of_unfinished_uses_the_small_index(self, store: SqliteStore, path: Path) -> None:
+        with sqlite3.connect(path) as reader:
+            plan = [
+                row[3] for row in reader.execute(f"EXPLAIN QUERY PLAN {queries()['unfinished']}", self.VALUES)
+            ]
+        reader.close()
+        assert plan == ["SEARCH tasks USING INDEX tasks_unfinished (id>?)"]
+
+
+class TestBounds:
+    async def test_too_many_waiting_adds_are_refused_and_ends_are_not(
+        self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(commits, "QUEUED_WRITES_MAX", 10)
+        adds = [store.add(a_task(), BODY, None) for _ in range(30)]
+        updates = [store.update(a_sync_task(), Durability.POWER) for _ in range(30)]
+        outcomes = await asyncio.gather(*adds, *updates, return_exceptions=True)
+        assert sum(isinstance(outcome, Task) for outcome in outcomes) >= 10
+        refused = [outcome for outcome in outcomes[:30] if not isinstance(outcome, Task)]
+        assert refused
+        assert all(isinstance(error, Unavailable) for error in refused)
+        assert outcomes[30:] == [None] * 30
+        await store.add(a_task(), BODY, None)
+
+    async def test_inline_bodies_are_small(self, store: SqliteStore) -> None:
+        with pytest.raises(ValueError, match="inline"):
+            await store.add(a_task(), Body(100_000, bytes(100_000)), None)
+
+    async def test_the_log_is_folded_in_and_starts_anew(
+        self, store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(commits, "CHECKPOINT_FRAMES", 50)
+        for _ in range(300):
+            await store.update(a_sync_task(stderr_head=bytes(4096)), Durability.PROCESS)
+            await asyncio.sleep(0.001)
+        log_bytes = path.with_name("tasks.db-wal").stat().st_size
+        assert log_bytes < 300 * 4096
+        assert path.stat().st_size > 150 * 4096
+
+
+class FlakyConnection(sqlite3.Connection):
+    """A connection on which some statements fail, as on a failing disk."""
+
+    fail: dict[str, str] = {}  # noqa: RUF012
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        for beginning, name in self.fail.items():
+            if sql.startswith(beginning):
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorname = name
+                raise error
+        return super().execute(sql, *arguments)
+
+
+class TestFailingDisk:
+    @pytest.fixture
+    def flaky(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+        monkeypatch.setattr(FlakyConnection, "fail", {})
+        connect = sqlite3.connect
+        monkeypatch.setattr(
+            "scheduler.store.sqlite.sqlite3.connect",
+            lambda *a, **k: connect(*a, factory=FlakyConnection, **k),
+        )
+        return FlakyConnection.fail
+
+    async def test_an_error_reaches_every_caller_and_passes(
+        self, flaky: dict[str, str], store: SqliteStore
+    ) -> None:
+        flaky["COMMIT"] = flaky["INSERT"] = "SQLITE_IOERR_WRITE"
+        writes = [store.add(a_task(), BODY, None) for _ in range(5)]
+        outcomes = await asyncio.gather(
+            *writes, store.update(a_sync_task(), Durability.PROCESS), return_exceptions=True
+        )
+        assert all(isinstance(outcome, StoreError) for outcome in outcomes)
+        flaky.clear()
+        task = a_task()
+        await store.add(task, BODY, None)
+        assert [task.id async for task in store.unfinished()] == [task.id]
+
+    async def test_after_a_failed_sync_nothing_is_acknowledged_until_all_is_synced_anew(
+        self, flaky: dict[str, str], store: SqliteStore
+    ) -> None:
+        flaky["COMMIT"] = "SQLITE_IOERR_FSYNC"
+        with pytest.raises(StoreError, match="SQLITE_IOERR_FSYNC"):
+            await store.add(a_task(), BODY, None)
+        flaky.clear()
+        flaky["PRAGMA wal_checkpoint"] = "SQLITE_IOERR_FSYNC"
+        for durability in Durability:
+            with pytest.raises(StoreError, match="SQLITE_IOERR_FSYNC"):
+                await store.update(a_sync_task(), durability)
+        flaky.clear()
+        for durability in Durability:
+            await store.update(a_sync_task(), durability)
+        assert len(await store.page(TaskFilter("acme", state=State.SUCCEEDED))) == 2
