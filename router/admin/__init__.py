@@ -1,0 +1,1 @@
+"""The operators' side of the router: Falcon, on its own address."""

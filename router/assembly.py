@@ -1,0 +1,79 @@
+"""Wires the router's parts together; nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .lists import merge
+from .plane import DataPlane
+from .probe import Prober
+from .watch import POLL_S, ConfigFile
+from .wire.limits import Limits
+
+_log = logging.getLogger("router")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a router is started with. `set_urls` replaces URLs of the YAML file by set name."""
+
+    config_path: Path
+    name: str = "router"
+    state_dir: Path | None = None
+    set_urls: Mapping[str, str] = field(default_factory=dict)
+    drain_s: float = 30.0
+    """How long requests in work may go on after a stop was asked for."""
+    limits: Limits = field(default_factory=Limits)
+
+    def config_file(self) -> ConfigFile:
+        copy = self.state_dir / f"{self.name}.last-good.yaml" if self.state_dir is not None else None
+        return ConfigFile(self.config_path, last_good_path=copy, set_urls=self.set_urls)
+
+
+class Router:
+    """A running router on one event loop."""
+
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        self.settings = settings
+        self.file = settings.config_file()
+        table = self.file.first().table
+        self.plane = DataPlane(loop, settings.name, table, limits=settings.limits, merge=merge)
+        self.prober = Prober(self.plane)
+        self._watcher: asyncio.Task[None] | None = None
+
+    def start(self, sock: socket.socket) -> None:
+        """Serve on a bound, listening socket."""
+        self.plane.listen(sock)
+        self.prober.follow()
+        self._watcher = self.plane.loop.create_task(self._watch(), name="watch")
+
+    def reload(self, *, force: bool = True) -> bool:
+        """Look at the file now; True when another table came into force."""
+        loaded = self.file.poll(force=force)
+        if loaded is None:
+            return False
+        self.plane.adopt(loaded.table)
+        self.prober.follow()
+        return True
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                self.reload(force=False)
+            except Exception:
+                _log.exception("looking at %s failed", self.file.path)
+
+    async def stop(self) -> None:
+        """Finish what is in work, within the bound, and close all."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        cut = await self.plane.drain(self.settings.drain_s)
+        if cut:
+            _log.warning("%d connections were cut at the end of the time to finish", cut)
+        await self.prober.stop()

@@ -1,0 +1,225 @@
+"""The data plane of one process: listens, holds the connections, the pools, the table in force, and the
+counts."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+
+from .choice import Chooser
+from .health import HealthBoard
+from .request import Destination, Purpose, account_of, purpose_of, queue_timeout_s
+from .stats import ProblemCounts, SetStats
+from .table import Facts, Table
+from .wire.downstream import ClientConnection, Work
+from .wire.exchange import Exchange
+from .wire.head import RequestHead
+from .wire.limits import Limits
+from .wire.pool import SetPool
+from .wire.problems import Problem
+from .wire.stream import Buffers
+
+ACCEPTS_AT_ONCE = 64
+MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work]
+
+_log = logging.getLogger("router")
+
+
+class DataPlane:
+    """Serves clients on the sockets given to `listen`, by the table given to `adopt`.
+
+    `merge` makes the work for the lists that are merged over sets. Everything happens on the event loop's
+    thread.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        table: Table,
+        *,
+        limits: Limits | None = None,
+        merge: MergeFactory,
+    ) -> None:
+        self.loop = loop
+        self.name = name
+        self.limits = limits or Limits()
+        self.buffers = Buffers()
+        self.board = HealthBoard(table.health)
+        self.pools: dict[str, SetPool] = {}
+        self.stats: dict[str, SetStats] = {}
+        self.problems = ProblemCounts()
+        self.table = table
+        self.chooser = Chooser(table, self.board, self.pools)
+        self.clients: set[ClientConnection] = set()
+        self.requests = 0
+        self.active = 0
+        self.active_retries = 0
+        self.retries_over_budget = 0
+        self.cancelled = 0
+        self.stalled_clients = 0
+        self.draining = False
+        self._merge = merge
+        self._addresses: dict[str, tuple[str, int]] = {}
+        self._listeners: list[socket.socket] = []
+        self._accepting = False
+        self._sweeper: asyncio.TimerHandle | None = None
+        self.adopt(table)
+
+    # The table.
+
+    def adopt(self, table: Table) -> None:
+        """Put another table in force: one swap; requests in work go on with what they have."""
+        for name, entry in table.sets.items():
+            address = (entry.host, entry.port)
+            if self._addresses.get(name) != address:
+                if name in self.pools:
+                    self.pools[name].close()
+                    self.board.forget(name)
+                self.pools[name] = SetPool(self.loop, name, address, self.buffers, self.limits)
+                self._addresses[name] = address
+            self.stats.setdefault(name, SetStats())
+        for name in set(self.pools) - set(table.sets):
+            self.pools.pop(name).close()
+            del self._addresses[name]
+        self.board.adopt(table.sets, table.health)
+        self.chooser = Chooser(table, self.board, self.pools)
+        self.table = table
+
+    # Requests.
+
+    def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem:
+        """What to do about a request whose head was read."""
+        purpose = purpose_of(head.method, head.path, head.query, head.get(b"prefer"))
+        if purpose.destination is Destination.MERGED:
+            return self._merge(self, client, head)
+        facts = Facts(
+            method=head.method.decode(),
+            path=head.path.decode("latin-1"),
+            account=account_of(head.get(b"authorization"), head.get(b"x-account")),
+            image=purpose.image,
+            client=client.address.decode(),
+            header=head.get,
+        )
+        idempotency_key = head.get(b"idempotency-key") if purpose.destination is Destination.RUN else None
+        choice = self.chooser.choose(purpose, facts, idempotency_key, self.loop.time())
+        if choice.entry is None:
+            assert choice.problem is not None
+            return choice.problem
+        return Exchange(self, client, head, purpose, choice)
+
+    def patience_s(self, purpose: Purpose, query: bytes) -> float:
+        """How long after its start a request that met back-pressure may still try another set: its own queue
+        time, else the caller would wait twice."""
+        return max(1.0, 0.9 * queue_timeout_s(query)) if purpose.image is not None else 1.0
+
+    # What exchanges report.
+
+    def set_succeeded(self, name: str) -> None:
+        self.board.succeeded(name)
+
+    def set_failed(self, name: str, detail: str, *, refused: bool = False) -> None:
+        if self.board.failed(name, self.loop.time(), refused=refused):
+            self.stats[name].ejections += 1
+            _log.warning("set %s ejected after failures in a row; the last: %s", name, detail)
+
+    def pools_inflight_down(self, pool: SetPool) -> None:
+        pool.inflight -= 1
+
+    def note_answer(self, name: str, status: int, duration_s: float) -> None:
+        self.stats[name].note_answer(status, duration_s)
+
+    def note_problem(self, problem: Problem, head: RequestHead | None) -> None:
+        self.problems.note(problem.name)
+        if problem.status >= 500:
+            request_id = head.request_id.decode("latin-1") if head is not None else "-"
+            _log.warning("%d %s: %s (request %s)", problem.status, problem.name, problem.detail, request_id)
+
+    def client_closed(self, client: ClientConnection) -> None:
+        self.clients.discard(client)
+        if not self._accepting and not self.draining and len(self.clients) < self.limits.connections:
+            self._resume_accepting()
+
+    # Listening.
+
+    def listen(self, sock: socket.socket) -> None:
+        """Accept clients on a bound, listening socket."""
+        sock.setblocking(False)
+        self._listeners.append(sock)
+        self._resume_accepting()
+        if self._sweeper is None:
+            self._sweeper = self.loop.call_later(self.limits.sweep_s, self._sweep)
+
+    def _resume_accepting(self) -> None:
+        self._accepting = True
+        for sock in self._listeners:
+            self.loop.add_reader(sock.fileno(), self._accept, sock)
+
+    def _pause_accepting(self) -> None:
+        self._accepting = False
+        for sock in self._listeners:
+            self.loop.remove_reader(sock.fileno())
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    _log.error("cannot accept: %s; pausing for a second", error)
+                    self._pause_accepting()
+                    self.loop.call_later(1.0, self._accept_again)
+                    return
+                raise
+            sock.setblocking(False)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer = address[0] if isinstance(address, tuple) else "unix"
+            self.clients.add(ClientConnection(self, sock, peer.encode()))
+            if len(self.clients) >= self.limits.connections:
+                self._pause_accepting()
+                return
+
+    def _accept_again(self) -> None:
+        if not self.draining and not self._accepting:
+            self._resume_accepting()
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for client in tuple(self.clients):
+            client.check_time(now)
+        for pool in self.pools.values():
+            pool.sweep(now)
+        self.board.settle(now)
+        self._sweeper = self.loop.call_later(self.limits.sweep_s, self._sweep)
+
+    # The end.
+
+    async def drain(self, bound_s: float) -> int:
+        """Stop accepting, let requests in work finish, at most `bound_s`; then close all. Returns how many
+        were cut."""
+        self.draining = True
+        self._pause_accepting()
+        for sock in self._listeners:
+            sock.close()
+        self._listeners.clear()
+        deadline = self.loop.time() + bound_s
+        for client in tuple(self.clients):
+            client.close_if_idle()
+        while self.clients and self.loop.time() < deadline:
+            await asyncio.sleep(0.02)
+            for client in tuple(self.clients):
+                client.close_if_idle()
+        cut = len(self.clients)
+        for client in tuple(self.clients):
+            client.shut()
+        for pool in self.pools.values():
+            pool.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        return cut

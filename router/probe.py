@@ -1,0 +1,73 @@
+"""Active health checks: asks every set's health path, each in a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from .plane import DataPlane
+from .wire.fetch import FetchError, fetch
+
+MAX_BODY_BYTES = 64 * 1024
+_log = logging.getLogger("router")
+
+
+class Prober:
+    """Keeps one checking task per set of the table in force. `follow` starts and stops them."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def follow(self) -> None:
+        """Check the sets of the table that the plane has now; call it after every change of the table."""
+        wanted = set(self._plane.table.sets)
+        for name in set(self._tasks) - wanted:
+            self._tasks.pop(name).cancel()
+        for name in wanted - set(self._tasks):
+            self._tasks[name] = self._plane.loop.create_task(self._watch(name), name=f"probe-{name}")
+
+    async def stop(self) -> None:
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, name: str) -> None:
+        while True:
+            await self._check(name)
+            await self._sleep(name)
+
+    async def _sleep(self, name: str) -> None:
+        """Wait for the next check; a set that refuses a connection meanwhile is asked sooner."""
+        slept = 0.0
+        while slept < self._plane.board.next_probe_s(name):
+            step = min(0.25, self._plane.board.next_probe_s(name) - slept)
+            await asyncio.sleep(step)
+            slept += step
+
+    async def _check(self, name: str) -> None:
+        plane = self._plane
+        entry = plane.table.sets.get(name)
+        if entry is None:
+            return
+        policy = plane.board.policy
+        host = entry.url.partition("//")[2].encode()
+        try:
+            answer = await fetch(
+                (entry.host, entry.port),
+                policy.path.encode(),
+                (b"Host: %b\r\nUser-Agent: general-compute-router\r\n" % host,),
+                timeout_s=policy.timeout_s,
+                max_bytes=MAX_BODY_BYTES,
+            )
+        except FetchError as error:
+            if plane.board.probe_failed(name, plane.loop.time(), refused=error.refused):
+                _log.warning("set %s is down: %s", name, error)
+            return
+        if 200 <= answer.head.status < 300:
+            if plane.board.probe_ok(name, plane.loop.time()):
+                _log.info("set %s is up", name)
+        elif plane.board.probe_failed(name, plane.loop.time()):
+            _log.warning("set %s is down: %s answered %d", name, policy.path, answer.head.status)

@@ -1,0 +1,93 @@
+"""What a request asks for, read from its method and path. Pure."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote
+
+from .retry import RequestKind
+
+DEFAULT_ACCOUNT = "default"
+_BEARER = re.compile(r"bearer +gc_([A-Za-z0-9-]+)_\S+", re.IGNORECASE)
+
+
+class Destination(enum.Enum):
+    """RUN: new work, by rules and weights. OWNER: a task's set. MERGED: all sets, merged. ANY: by rules and
+    weights."""
+
+    RUN = enum.auto()
+    OWNER = enum.auto()
+    MERGED = enum.auto()
+    ANY = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """Where a request goes and what its repetition would mean; `long_wait`: its answer may wait for a
+    task."""
+
+    destination: Destination
+    kind: RequestKind
+    task_id: str = ""
+    image: str | None = None
+    long_wait: bool = False
+
+
+_SAFE_ANY = Purpose(Destination.ANY, RequestKind.SAFE)
+_UNSAFE_ANY = Purpose(Destination.ANY, RequestKind.UNSAFE)
+_MERGED = Purpose(Destination.MERGED, RequestKind.SAFE)
+
+
+def purpose_of(method: bytes, path: bytes, query: bytes, prefer: bytes | None) -> Purpose:
+    """Read `/v1/run/{image}`, `/v1/tasks/{id}…`, `TaskId=` in the query, and the merged lists."""
+    if path.startswith(b"/v1/run/"):
+        image = unquote(path[8:].decode("latin-1"), errors="surrogateescape")
+        if method == b"POST":
+            asynchronous = prefer is not None and is_async(prefer)
+            kind = RequestKind.UNSAFE if asynchronous else RequestKind.SYNC_RUN
+            return Purpose(Destination.RUN, kind, image=image, long_wait=True)
+        return Purpose(Destination.RUN, _kind(method), image=image)
+    if path.startswith(b"/v1/tasks/"):
+        task_id, _, rest = path[10:].partition(b"/")
+        if task_id:
+            kind = RequestKind.SAFE if rest == b"cancel" else _kind(method)
+            text = unquote(task_id.decode("latin-1"), errors="surrogateescape")
+            return Purpose(Destination.OWNER, kind, task_id=text, long_wait=b"wait=" in query)
+    elif path in (b"/v1/tasks", b"/v1/usage") and method in (b"GET", b"HEAD"):
+        return _MERGED
+    if b"TaskId=" in query:
+        ids = parse_qs(query.decode("latin-1"), max_num_fields=1000).get("TaskId")
+        if ids:
+            return Purpose(Destination.OWNER, _kind(method), task_id=ids[0], long_wait=b"wait=" in query)
+    return _SAFE_ANY if _kind(method) is RequestKind.SAFE else _UNSAFE_ANY
+
+
+def _kind(method: bytes) -> RequestKind:
+    return RequestKind.SAFE if method in (b"GET", b"HEAD", b"OPTIONS") else RequestKind.UNSAFE
+
+
+def is_async(prefer: bytes) -> bool:
+    """Whether a Prefer header asks for `respond-async`."""
+    return any(part.split(b";")[0].strip().lower() == b"respond-async" for part in prefer.split(b","))
+
+
+def account_of(authorization: bytes | None, x_account: bytes | None) -> str:
+    """The account that a request speaks for, as readable from it; the set alone checks the secret."""
+    if authorization is not None:
+        match = _BEARER.fullmatch(authorization.decode("latin-1"))
+        if match is not None:
+            return match[1]
+    return x_account.decode("latin-1") if x_account else DEFAULT_ACCOUNT
+
+
+def queue_timeout_s(query: bytes, default: float = 10.0) -> float:
+    """The caller's `queue_timeout_s`; the default where it is missing or no number."""
+    match = re.search(rb"(?:^|&)queue_timeout_s=([0-9.]{1,12})(?:&|$)", query)
+    if match is None:
+        return default
+    try:
+        return float(match[1])
+    except ValueError:
+        return default

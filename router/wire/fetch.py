@@ -1,0 +1,83 @@
+"""One bounded GET from a set, for the router's own use: health checks and lists."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .framing import Body, ChunkedBody, FramingError, LengthBody, UntilCloseBody
+from .head import AnswerHead, BadAnswer, parse_answer
+
+READ_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
+
+
+class FetchError(Exception):
+    """The set gave no whole answer; `refused`: there was no connection."""
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    head: AnswerHead
+    body: bytes
+
+
+async def fetch(
+    address: tuple[str, int], target: bytes, lines: Sequence[bytes], *, timeout_s: float, max_bytes: int
+) -> Fetched:
+    """GET `target` with header `lines` (each with CR LF). Raises `FetchError`; bounded in time and size."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _fetch(address, target, lines, max_bytes)
+    except TimeoutError:
+        raise FetchError(f"no whole answer within {timeout_s:g} s") from None
+
+
+async def _fetch(address: tuple[str, int], target: bytes, lines: Sequence[bytes], max_bytes: int) -> Fetched:
+    try:
+        reader, writer = await asyncio.open_connection(*address, limit=READ_BYTES)
+    except OSError as error:
+        raise FetchError(str(error), refused=True) from None
+    try:
+        writer.write(b"GET %b HTTP/1.1\r\n%bConnection: close\r\n\r\n" % (target, b"".join(lines)))
+        data = bytearray()
+        while (stop := data.find(b"\r\n\r\n") + 4) == 3:
+            part = await reader.read(READ_BYTES)
+            if not part or len(data) > MAX_HEAD_BYTES:
+                raise FetchError("the answer ended within its head, or the head is too long")
+            data += part
+        head = parse_answer(bytes(data[:stop]))
+        if head.bodiless:
+            return Fetched(head, b"")
+        body: Body
+        if head.chunked:
+            body = ChunkedBody(framed=False)
+        elif head.content_length is not None:
+            body = LengthBody(head.content_length)
+        else:
+            body = UntilCloseBody()
+        content = bytearray()
+        part = bytes(data[stop:])
+        while True:
+            for piece in body.feed(part, memoryview(part), 0, len(part))[0]:
+                content += piece
+            if len(content) > max_bytes:
+                raise FetchError(f"the answer is larger than {max_bytes} bytes")
+            if body.done:
+                return Fetched(head, bytes(content))
+            part = await reader.read(READ_BYTES)
+            if not part:
+                if body.end_of_connection():
+                    return Fetched(head, bytes(content))
+                raise FetchError("the answer ended too early")
+    except OSError as error:
+        raise FetchError(str(error)) from None
+    except (BadAnswer, FramingError) as error:
+        raise FetchError(f"no valid answer: {error}") from None
+    finally:
+        writer.close()

@@ -1,0 +1,46 @@
+"""Bounds of the data plane: every buffer and every wait has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, times in seconds."""
+
+    request_line_bytes: int = 64 * 1024
+    head_bytes: int = 128 * 1024
+    pipeline_bytes: int = 160 * 1024
+    """Unread requests held behind the one in work; more than one head, as a head must fit."""
+    answer_head_bytes: int = 128 * 1024
+    informational_answers: int = 8
+    """1xx answers accepted before the real one."""
+    header_s: float = 15.0
+    """From a request's first byte to the end of its head."""
+    keep_alive_s: float = 75.0
+    body_idle_s: float = 120.0
+    """Without a byte of the body while the router waits for one."""
+    connect_s: float = 3.0
+    first_byte_s: float = 60.0
+    """From the request's last byte to the answer's first, where no task is waited for."""
+    task_first_byte_s: float = 960.0
+    """… of a run, or of a call with `wait`: 300 s of work, the queue and an image's pull."""
+    answer_idle_s: float = 960.0
+    """Without a byte of an answer that has begun; a streaming task may be silent for its whole time."""
+    write_stall_s: float = 300.0
+    """Without progress towards a peer that does not read."""
+    total_s: float = 6 * 3600.0
+    linger_s: float = 30.0
+    """After an answer that came before the body's end: how long the rest is read and dropped."""
+    linger_idle_s: float = 5.0
+    pool_idle_s: float = 30.0
+    """How long an idle connection to a set is kept."""
+    pool_idle_unsafe_s: float = 1.0
+    """… and may still carry a request that must not run twice."""
+    pool_size: int = 256
+    """Idle connections kept to one set."""
+    connections: int = 16_384
+    sweep_s: float = 0.5
+    """How often time-outs are looked at."""
+    backlog: int = 4096

@@ -1,0 +1,93 @@
+"""Connections to one set: idle ones kept for the next request, and the count of those in work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+
+from .limits import Limits
+from .stream import Buffers
+from .upstream import SetConnection
+
+
+class SetPool:
+    """All connections of this process to one set; `inflight` counts the requests that are there now."""
+
+    __slots__ = ("_address", "_buffers", "_family", "_idle", "_limits", "_loop", "closed", "inflight", "name")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        address: tuple[str, int],
+        buffers: Buffers,
+        limits: Limits,
+    ) -> None:
+        self._loop = loop
+        self.name = name
+        self._address = address
+        self._family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._buffers = buffers
+        self._limits = limits
+        self._idle: list[SetConnection] = []
+        self.inflight = 0
+        self.closed = False
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    def take(self, *, unsafe: bool) -> SetConnection | None:
+        """An idle connection, the one used last; for a request that must not run twice only one used just
+        now."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.closed:
+                continue
+            if unsafe and self._loop.time() - connection.at > self._limits.pool_idle_unsafe_s:
+                self._idle.append(connection)
+                return None
+            return connection
+        return None
+
+    def connect(
+        self, on_connected: Callable[[SetConnection], None], on_failed: Callable[[OSError], None]
+    ) -> SetConnection:
+        """Begin a new connection; one of the callbacks follows, never from inside this call."""
+        return SetConnection(
+            self._loop,
+            self,
+            self._family,
+            self._address,
+            self._buffers,
+            self._limits,
+            on_connected,
+            on_failed,
+        )
+
+    def give_back(self, connection: SetConnection) -> None:
+        """Keep a connection that is between two messages, or close it where there are enough."""
+        if self.closed or len(self._idle) >= self._limits.pool_size:
+            connection.close()
+            return
+        self._idle.append(connection)
+
+    def remove(self, connection: SetConnection) -> None:
+        """An idle connection was closed by the set."""
+        with contextlib.suppress(ValueError):
+            self._idle.remove(connection)
+
+    def sweep(self, now: float) -> None:
+        """Close what has been idle for too long."""
+        oldest = now - self._limits.pool_idle_s
+        while self._idle and self._idle[0].at < oldest:
+            self._idle.pop(0).close()
+
+    def close(self) -> None:
+        """Close the idle ones now; those in work close when they end."""
+        self.closed = True
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()

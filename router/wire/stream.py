@@ -1,0 +1,224 @@
+"""A non-blocking socket on the event loop, and the one buffer that all of them read into.
+
+Sockets are used directly, not through asyncio transports: bytes are received into one reused 256 KiB buffer
+and sent from it at once, so a body is copied by nobody but the kernel. What a slow peer does not take at once
+stays behind: the buffer is lent to that stream until it drains (a bounded number of them; beyond that, small
+reads that are copied), and whoever fed it stops reading. So each direction holds at most one unsent read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+BUFFER_BYTES = 256 * 1024
+SMALL_READ_BYTES = 16 * 1024
+COPY_BELOW_BYTES = 32 * 1024
+MAX_LOANS = 96
+MAX_PIECES = 512
+"""Pieces in one system call; the kernel takes 1,024."""
+
+Piece: TypeAlias = bytes | memoryview
+
+
+class Buffers:
+    """The shared receive buffer and its spares. `read_bytes` is how much one read may take now."""
+
+    __slots__ = ("_spare", "current", "loans", "read_bytes", "view")
+
+    def __init__(self) -> None:
+        self.current = bytearray(BUFFER_BYTES)
+        self.view = memoryview(self.current)
+        self.read_bytes = BUFFER_BYTES
+        self.loans = 0
+        self._spare: list[bytearray] = []
+
+    def lend(self) -> bytearray | None:
+        """Give the current buffer away and take another; None when too many are out."""
+        if self.loans >= MAX_LOANS:
+            return None
+        lent = self.current
+        self.current = self._spare.pop() if self._spare else bytearray(BUFFER_BYTES)
+        self.view = memoryview(self.current)
+        self.loans += 1
+        if self.loans >= MAX_LOANS:
+            self.read_bytes = SMALL_READ_BYTES
+        return lent
+
+    def give_back(self, lent: bytearray) -> None:
+        self.loans -= 1
+        self.read_bytes = BUFFER_BYTES
+        if len(self._spare) < 8:
+            self._spare.append(lent)
+
+
+class Stream:
+    """One connected (or connecting) socket. Callbacks: `on_readable`, `on_drained` after a `write` that
+    returned False, `on_broken` once when writing failed (reading may still give an early answer)."""
+
+    __slots__ = (
+        "_buffers",
+        "_lent",
+        "_loop",
+        "_on_readable",
+        "_out",
+        "_reading",
+        "_writing",
+        "broken",
+        "closed",
+        "fd",
+        "on_broken",
+        "on_drained",
+        "sock",
+        "stalled_since",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        buffers: Buffers,
+        on_readable: Callable[[], None],
+        on_drained: Callable[[], None],
+        on_broken: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._buffers = buffers
+        self._on_readable = on_readable
+        self.on_drained = on_drained
+        self.on_broken = on_broken
+        self.sock = sock
+        self.fd = sock.fileno()
+        self._out: list[Piece] = []
+        self._lent: bytearray | None = None
+        self._reading = False
+        self._writing = False
+        self.broken = False
+        self.closed = False
+        self.stalled_since = 0.0
+        """Loop time since when unsent bytes wait without progress; 0: none wait."""
+
+    @property
+    def drained(self) -> bool:
+        return not self._out
+
+    def resume_reading(self) -> None:
+        if not self._reading and not self.closed:
+            self._reading = True
+            self._loop.add_reader(self.fd, self._on_readable)
+
+    def pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self.fd)
+
+    def write(self, pieces: Sequence[Piece], *, shared: bool = False) -> bool:
+        """Send now what the kernel takes and keep the rest. `shared`: the pieces lie in the shared buffer.
+
+        Returns True when nothing is left (or the stream is broken: the bytes are dropped, `on_broken` tells).
+        """
+        if self.closed or self.broken:
+            return True
+        if self._out:
+            self._out.extend([bytes(piece) for piece in pieces] if shared else pieces)
+            return False
+        rest = pieces
+        try:
+            if len(pieces) == 1:
+                sent = self.sock.send(pieces[0])
+                if sent == len(pieces[0]):
+                    return True
+            else:
+                sent = self.sock.sendmsg(pieces if len(pieces) <= MAX_PIECES else pieces[:MAX_PIECES])
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._break()
+            return True
+        kept = _after(rest, sent)
+        if not kept:
+            return True
+        self._keep(kept, shared)
+        return False
+
+    def _keep(self, kept: list[Piece], shared: bool) -> None:
+        if shared:
+            size = sum(map(len, kept))
+            if size <= COPY_BELOW_BYTES or (lent := self._buffers.lend()) is None:
+                kept = [b"".join(kept)]
+            else:
+                self._lent = lent
+        self._out = kept
+        self.stalled_since = self._loop.time()
+        if not self._writing:
+            self._writing = True
+            self._loop.add_writer(self.fd, self._flush)
+
+    def _flush(self) -> None:
+        out = self._out
+        try:
+            if len(out) == 1:
+                sent = self.sock.send(out[0])
+            else:
+                sent = self.sock.sendmsg(out[:MAX_PIECES])
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._break()
+            return
+        self._out = _after(out, sent)
+        if self._out:
+            self.stalled_since = self._loop.time()
+            return
+        self._settle()
+        self.on_drained()
+
+    def _settle(self) -> None:
+        self._out = []
+        self.stalled_since = 0.0
+        if self._lent is not None:
+            self._buffers.give_back(self._lent)
+            self._lent = None
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self.fd)
+
+    def _break(self) -> None:
+        self.broken = True
+        self._settle()
+        # Told later, never from inside the caller's own write.
+        self._loop.call_soon(self._tell_broken)
+
+    def _tell_broken(self) -> None:
+        if not self.closed:
+            self.on_broken()
+
+    def shut_down_writing(self) -> None:
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self, *, abort: bool = False) -> None:
+        """Close at once. `abort`: with a reset, so that a peer cannot take what it got for the whole."""
+        if self.closed:
+            return
+        self.pause_reading()
+        self._settle()
+        self.closed = True
+        if abort:
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.sock.close()
+
+
+def _after(pieces: Sequence[Piece], sent: int) -> list[Piece]:
+    """What is left of `pieces` after the first `sent` bytes."""
+    for index, piece in enumerate(pieces):
+        size = len(piece)
+        if sent < size:
+            first = memoryview(piece)[sent:] if sent else piece
+            return [first, *pieces[index + 1 :]]
+        sent -= size
+    return []

@@ -1,0 +1,264 @@
+"""One connection to a set: connects, sends a request, reads the answer's head, hands on its body."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from router.retry import Failure
+
+from .head import AnswerHead, BadAnswer, parse_answer
+from .limits import Limits
+from .stream import Buffers, Piece, Stream
+
+if TYPE_CHECKING:
+    from .pool import SetPool
+
+
+class AnswerTaker(Protocol):
+    """Who gets an answer: an exchange."""
+
+    def on_informational(self, head: AnswerHead) -> None: ...
+    def on_answer(self, head: AnswerHead) -> None: ...
+    def on_answer_bytes(
+        self, buf: bytes | bytearray, view: memoryview, start: int, end: int, shared: bool
+    ) -> None: ...
+    def on_answer_end(self) -> None:
+        """The set closed the connection after the answer's head."""
+
+    def on_attempt_failed(self, failure: Failure, detail: str) -> None: ...
+    def on_upstream_drained(self) -> None: ...
+
+
+class SetConnection:
+    """A connection that is connecting, idle, or busy with one exchange (`taker`)."""
+
+    __slots__ = (
+        "_buffers",
+        "_connect_timer",
+        "_informational",
+        "_limits",
+        "_loop",
+        "_on_connected",
+        "_on_failed",
+        "_part",
+        "at",
+        "closed",
+        "has_answer",
+        "pool",
+        "reused",
+        "stream",
+        "taker",
+        "whole_sent",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pool: SetPool,
+        family: socket.AddressFamily,
+        address: tuple[str, int],
+        buffers: Buffers,
+        limits: Limits,
+        on_connected: Callable[[SetConnection], None],
+        on_failed: Callable[[OSError], None],
+    ) -> None:
+        self._loop = loop
+        self._buffers = buffers
+        self._limits = limits
+        self._on_connected = on_connected
+        self._on_failed = on_failed
+        self._connect_timer: asyncio.TimerHandle | None = None
+        self._part = bytearray()
+        self._informational = 0
+        self.pool = pool
+        self.taker: AnswerTaker | None = None
+        self.at = loop.time()
+        """Loop time of the last byte read, or of the start."""
+        self.closed = False
+        self.reused = False
+        self.has_answer = False
+        """The final answer's head was read."""
+        self.whole_sent = False
+        """The request's last byte was given to the kernel."""
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.stream = Stream(loop, sock, buffers, self._readable, self._drained, self._broken)
+        code = sock.connect_ex(address)
+        if code in (0, errno.EINPROGRESS):
+            loop.add_writer(self.stream.fd, self._connect_done)
+            self._connect_timer = loop.call_later(limits.connect_s, self._connect_failed, errno.ETIMEDOUT)
+        else:
+            loop.call_soon(self._connect_failed, code)
+
+    def _connect_done(self) -> None:
+        if self.closed:
+            return
+        self._loop.remove_writer(self.stream.fd)
+        code = self.stream.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._connect_failed(code)
+            return
+        if self._connect_timer is not None:
+            self._connect_timer.cancel()
+            self._connect_timer = None
+        self.stream.resume_reading()
+        self._on_connected(self)
+
+    def _connect_failed(self, code: int) -> None:
+        if self.closed:
+            return
+        self.close()
+        self._on_failed(OSError(code, os.strerror(code)))
+
+    def begin(self, taker: AnswerTaker) -> None:
+        """Start an exchange."""
+        self.taker = taker
+        self.has_answer = False
+        self.whole_sent = False
+        self._informational = 0
+        self.stream.resume_reading()
+
+    def write(self, pieces: Sequence[Piece], *, last: bool, shared: bool = False) -> bool:
+        """Send a part of the request; False: wait for `on_upstream_drained`."""
+        if self.stream.write(pieces, shared=shared):
+            if last and not self.stream.broken:
+                self._sent()
+            return True
+        self.whole_sent = False
+        return False
+
+    def _sent(self) -> None:
+        self.whole_sent = True
+        self.at = self._loop.time()
+
+    def _drained(self) -> None:
+        if self.taker is not None:
+            self.taker.on_upstream_drained()
+
+    def mark_sent(self) -> None:
+        """The last byte of the request has drained."""
+        self._sent()
+
+    def _broken(self) -> None:
+        # The set may have answered early (413) and closed: what it said is still to be read.
+        if self.taker is not None:
+            self.stream.resume_reading()
+            self.taker.on_upstream_drained()
+
+    def _readable(self) -> None:
+        buffers = self._buffers
+        taker = self.taker
+        if taker is None:
+            # Idle: either the set closed it, or it sends what nobody asked for.
+            self.pool.remove(self)
+            self.close()
+            return
+        try:
+            got = self.stream.sock.recv_into(buffers.view[: buffers.read_bytes])
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._ended(str(error), reset=True)
+            return
+        if got == 0:
+            self._ended("the set closed the connection", reset=False)
+            return
+        self.at = self._loop.time()
+        if self.has_answer:
+            taker.on_answer_bytes(buffers.current, buffers.view, 0, got, True)
+            return
+        if self._part:
+            self._part += buffers.view[:got]
+            data = bytes(self._part)
+            self._part.clear()
+            self._heads(data, memoryview(data), len(data), False)
+        else:
+            self._heads(buffers.current, buffers.view, got, True)
+
+    def _heads(self, buf: bytes | bytearray, view: memoryview, end: int, shared: bool) -> None:
+        """Read heads up to the final one, then hand on what follows it."""
+        pos = 0
+        while True:
+            taker = self.taker
+            if taker is None or self.closed:
+                return
+            stop = buf.find(b"\r\n\r\n", pos, end) + 4
+            if stop == 3:
+                if end - pos > self._limits.answer_head_bytes:
+                    self._bad("its head is too long")
+                elif pos < end:
+                    self._part += view[pos:end]
+                return
+            try:
+                head = parse_answer(bytes(view[pos:stop]))
+            except BadAnswer as error:
+                self._bad(str(error))
+                return
+            pos = stop
+            if head.status >= 200:
+                break
+            self._informational += 1
+            if head.status == 101 or self._informational > self._limits.informational_answers:
+                self._bad(
+                    "it switches protocols" if head.status == 101 else "it sends 1xx answers without end"
+                )
+                return
+            taker.on_informational(head)
+        self.has_answer = True
+        taker.on_answer(head)
+        if self.taker is taker:
+            taker.on_answer_bytes(buf, view, pos, end, shared)
+
+    def _bad(self, detail: str) -> None:
+        taker = self.taker
+        self.close()
+        if taker is not None:
+            taker.on_attempt_failed(Failure.BAD_ANSWER, detail)
+
+    def _ended(self, detail: str, *, reset: bool) -> None:
+        taker = self.taker
+        has_answer = self.has_answer
+        had_part = bool(self._part)
+        self.close()
+        if taker is None:
+            return
+        if has_answer:
+            if reset:
+                taker.on_attempt_failed(Failure.RESET, detail)
+            else:
+                taker.on_answer_end()
+        elif had_part:
+            taker.on_attempt_failed(Failure.BAD_ANSWER, "it ended within its head")
+        elif self.whole_sent:
+            taker.on_attempt_failed(Failure.STALE if self.reused else Failure.RESET, detail)
+        else:
+            taker.on_attempt_failed(Failure.SEND, detail)
+
+    def release(self, *, reusable: bool) -> None:
+        """The exchange is over: keep the connection for the next, or close it."""
+        self.taker = None
+        if self.closed:
+            return
+        if not reusable or self._part or not self.stream.drained or self.stream.broken:
+            self.close()
+            return
+        self.reused = True
+        self.at = self._loop.time()
+        self.stream.resume_reading()
+        self.pool.give_back(self)
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.taker = None
+        if self._connect_timer is not None:
+            self._connect_timer.cancel()
+            self._loop.remove_writer(self.stream.fd)
+        self.stream.close()

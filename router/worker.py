@@ -1,0 +1,91 @@
+"""The gunicorn worker class: the data plane on the traffic socket, Falcon on the admin socket, one uvloop.
+
+The admin application is served by gunicorn's own ASGI protocol on the same loop, so it reads the data plane's
+counts where they are: no thread, no lock, no shared memory. gunicorn's arbiter opens both sockets, so they
+outlive a worker that crashes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+from typing import Any
+
+import uvloop
+from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
+from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
+
+from .admin.app import create_app
+from .assembly import Router
+
+HEARTBEAT_S = 1.0
+WORKER_BOOT_ERROR = 3
+"""What gunicorn's arbiter takes as: stop, do not try again."""
+
+_log = logging.getLogger("router")
+
+
+class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
+    """One process of the router. `cfg.bind` names two addresses: traffic, then admin."""
+
+    def _setup_event_loop(self) -> None:
+        self.loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+
+    def init_process(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Nothing yet: the application needs the router, and that needs the running loop."""
+        self.asgi: Any = None
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        self.loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        _log.info("reload asked for")
+        try:
+            self.router.reload()
+        except Exception:
+            _log.exception("reload failed")
+
+    async def _serve(self) -> None:
+        self.router: Router
+        try:
+            self.router = Router(self.app.settings, self.loop)
+        except Exception as error:
+            _log.error("the router cannot start: %s", error)
+            raise SystemExit(WORKER_BOOT_ERROR) from None
+        self.asgi = create_app(self.router)
+        traffic, admin = self.sockets
+        server = await self.loop.create_server(self._admin_protocol, sock=admin.sock, start_serving=True)
+        self.router.start(traffic.sock.dup())
+        try:
+            while self.alive:
+                self.notify()
+                if self.ppid != os.getppid():
+                    _log.warning("the parent process is gone; stopping")
+                    break
+                await asyncio.sleep(HEARTBEAT_S if self.alive else 0)
+        finally:
+            traffic.close()
+            beat = self.loop.create_task(self._heartbeat())
+            await self.router.stop()
+            beat.cancel()
+            server.close()
+
+    async def _heartbeat(self) -> None:
+        """Keep the arbiter calm while requests finish."""
+        while True:
+            self.notify()
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def _admin_protocol(self) -> Any:
+        return ASGIProtocol(self)
