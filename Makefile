@@ -15,7 +15,7 @@ setup:  ## the Python environment, the C compiler, the guest (implicit in everyt
 	@bash ops/setup/environment.sh
 
 demo: setup  ## the main job: pictures and a scanned page through the routed API, with a summary
-	@$(engine) && $(python) -m ops.images && $(python) -m ops.demo
+	@$(python) -m ops.demo
 
 test: setup  ## every check: lint, types, and all tests on real containers
 	@$(MAKE) --no-print-directory lint

@@ -72,8 +72,11 @@ class Stack:
                 _wait_until_ready(part)
         say(f"ready: {self.ports.router_url} (traffic), http://{HOST}:{self.ports.admin} (admin)")
 
-    def down(self) -> None:
-        """Stops all; afterwards no process, container and mount of it is left. Nothing to stop is no error."""
+    def down(self, *, keep_engine: bool = False) -> None:
+        """Stops all; afterwards no process, container and mount of it is left. Nothing to stop is no error.
+
+        With `keep_engine`, a private engine goes on, without a slot of ours.
+        """
         with self._locked():
             if any(part.all_pids() for part in self.parts):
                 say("stopping the router and the sets")
@@ -85,7 +88,8 @@ class Stack:
             for thread in stopping:
                 thread.join()
             self._remove_slots()
-            self._private.stop()
+            if not keep_engine:
+                self._private.stop()
 
     def status(self) -> bool:
         """Prints a line for each part; says whether all are ready."""
@@ -99,6 +103,11 @@ class Stack:
             state = (_asked(part.ready_url) or f"ready, pid {part.pid}") if part.pid else "stopped"
             print(f"{part.name:8} {state}, log {part.log}")
         return host is not None and self.is_up()
+
+    @property
+    def runs(self) -> bool:
+        """Whether any part runs, at whatever address, ready or not."""
+        return any(part.pid for part in self.parts)
 
     def is_up(self) -> bool:
         """Whether every part runs and is ready."""

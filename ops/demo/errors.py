@@ -1,0 +1,7 @@
+"""Errors of the demo."""
+
+from ops.setup.errors import OpsError
+
+
+class DemoFailed(OpsError):
+    """A step of the demo did not give what it should."""

@@ -1,0 +1,73 @@
+"""Weights in the router's YAML file: read, changed in place as an operator would, and put back."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ops.demo.errors import DemoFailed
+
+# The default's weights in flow style; rules may have weights too, and stand before it.
+WEIGHTS = re.compile(r"^(default:.*?\bweights:\s*)\{([^}]*)\}", re.MULTILINE | re.DOTALL)
+PAIR = re.compile(r"([a-z0-9]+)\s*:\s*([0-9]+(?:\.[0-9]{1,2})?)")
+
+Weights = Mapping[str, float]
+
+
+class WeightsFile:
+    """A router's YAML file whose default weights are changed for a while.
+
+    `restore` puts back what was there, unless somebody else edited the file meanwhile: theirs is theirs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.before = path.read_text()
+        self._ours: str | None = None
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The default weights as configured, in percent. Raises DemoFailed where they don't stand in flow style."""
+        found = WEIGHTS.search(self.before)
+        if not found:
+            raise DemoFailed(f"{self.path}: no `weights: {{a: 95, b: 5}}` stands under `default:`")
+        return {name: float(percent) for name, percent in PAIR.findall(found[2])}
+
+    def change(self, weights: Weights) -> None:
+        """Saves the file with other default weights; everything else in it stays as it is."""
+        changed = WEIGHTS.sub(lambda found: f"{found[1]}{flow(weights)}", self.before, count=1)
+        self._save(changed)
+        self._ours = changed
+
+    def restore(self) -> bool:
+        """Puts the file back; False where it was left as somebody else saved it."""
+        if self._ours is None:
+            return True
+        if self.path.read_text() != self._ours:
+            return False
+        self._save(self.before)
+        self._ours = None
+        return True
+
+    def _save(self, text: str) -> None:
+        # A reader must never see half a file.
+        unfinished = self.path.with_suffix(f".{os.getpid()}.new")
+        unfinished.write_text(text)
+        unfinished.chmod(self.path.stat().st_mode)
+        unfinished.replace(self.path)
+
+
+def flow(weights: Weights) -> str:
+    """``{a: 95, b: 5}``."""
+    return "{" + ", ".join(f"{name}: {percent:g}" for name, percent in weights.items()) + "}"
+
+
+def other_weights(weights: Weights) -> dict[str, float]:
+    """What the demo changes to: even shares, or where they are even already, 80 % for the first."""
+    even = {name: 100 / len(weights) for name in weights}
+    if weights != even:
+        return even
+    first, *others = weights
+    return {first: 80.0, **{name: 20 / len(others) for name in others}}
