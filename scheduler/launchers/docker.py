@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Coroutine
 from contextlib import suppress
 from enum import StrEnum
 from typing import Any, Final
@@ -28,6 +29,8 @@ _OOM_EVENT_POLL_S: Final = 0.02
 _MAX_ENDED: Final = 1024
 _REMOVALS_AT_ONCE: Final = 4
 _CLEAN_UP_S: Final = 30.0
+_CLOSE_STARTS_S: Final = 10.0
+_CLOSE_CLEAN_UP_S: Final = 15.0
 _RELIST_PAUSE_S: Final = 0.25
 _CLEAN_UP_PAUSE_S: Final = 0.05
 
@@ -105,7 +108,10 @@ class DockerLauncher:
                 await self._listening.wait()
 
     async def close(self) -> None:
-        """Stop every slot and leave nothing behind. Never raises; takes half a minute at most."""
+        """Stop every slot and leave nothing behind. Never raises; takes half a minute at most.
+
+        What a dead or slow engine keeps until then is removed at the next `open`.
+        """
         if self._closed:
             return
         self._closed = True
@@ -114,16 +120,17 @@ class DockerLauncher:
         # A start under way removes what it made; only those that no thread has begun are given up.
         self._engine.refuse_starts()
         if self._starting:
-            await asyncio.wait(self._starting, timeout=self._settings.start_timeout_s)
+            await asyncio.wait(self._starting, timeout=_CLOSE_STARTS_S)
         self._slots.clear()
         if self._listing is not None:
             self._listing.cancel()
             await asyncio.gather(self._listing, return_exceptions=True)
         if self._opened:
             try:
-                left = await self._remove_all()
-            except SchedulerError as error:
-                log.warning("slots_left_behind", reason=str(error))
+                async with asyncio.timeout(_CLOSE_CLEAN_UP_S):
+                    left = await self._remove_all()
+            except (SchedulerError, TimeoutError) as error:
+                log.warning("slots_left_behind", reason=str(error) or "the engine is too slow")
             else:
                 if left:
                     log.warning("slots_left_behind", containers=left)
@@ -158,15 +165,30 @@ class DockerLauncher:
         slot = _Slot(container_name(self._settings.set_name, order.slot_id))
         self._slots[order.slot_id] = slot
         # A task of its own: a call to the engine cannot be taken back, so a cancelled start must still see its end.
-        starting = asyncio.create_task(self._start(order.slot_id, slot, body))
-        self._starting.add(starting)
-        starting.add_done_callback(self._starting.discard)
+        starting = self._go_on(self._start(order.slot_id, slot, body))
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
             slot.stopped = True
-            starting.add_done_callback(lambda done: done.cancelled() or done.exception())
+            if starting.done():
+                self._go_on(self._discard(order.slot_id, slot))
             raise
+        if slot.stopped:
+            await self._discard(order.slot_id, slot)
+            raise EngineRefused(f"slot {order.slot_id} was stopped while it started")
+        slot.phase = _Phase.RUNNING
+        slot.running_since = time.monotonic()
+        if slot.gone is not None:
+            # After the caller has seen its start return.
+            asyncio.get_running_loop().call_soon(self._gone, order.slot_id, slot.gone)
+
+    def _go_on(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do something to its end whatever becomes of the caller, who may already have gone when it fails."""
+        task = asyncio.create_task(work)
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
 
     async def _start(self, slot_id: str, slot: _Slot, body: dict[str, Any]) -> None:
         try:
@@ -179,14 +201,13 @@ class DockerLauncher:
                 self._relist_now.set()
             raise
         if slot.stopped:
-            self._slots.pop(slot_id, None)
-            await self._remove(slot.name)
+            # The caller may be gone, so this is the place to do it.
+            await self._discard(slot_id, slot)
             raise EngineRefused(f"slot {slot_id} was stopped while it started")
-        slot.phase = _Phase.RUNNING
-        slot.running_since = time.monotonic()
-        if slot.gone is not None:
-            # After the caller has seen its start return.
-            asyncio.get_running_loop().call_soon(self._gone, slot_id, slot.gone)
+
+    async def _discard(self, slot_id: str, slot: _Slot) -> None:
+        self._slots.pop(slot_id, None)
+        await self._remove(slot.name)
 
     async def stop(self, slot_id: str) -> None:
         """Destroy a slot; unknown ids are fine.
@@ -200,8 +221,7 @@ class DockerLauncher:
         slot.stopped = True
         if slot.phase is _Phase.STARTING:
             return
-        del self._slots[slot_id]
-        await self._remove(slot.name)
+        await self._discard(slot_id, slot)
 
     async def was_out_of_memory(self, slot_id: str) -> bool:
         """Whether the slot's own init was killed and the kernel killed for memory in the slot at that time."""

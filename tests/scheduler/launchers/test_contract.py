@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 from docker import APIClient
@@ -156,6 +157,35 @@ async def test_an_init_that_the_kernel_killed_for_memory_is_told_apart(rig: Rig,
     await probe.end("grow 64")
     await until(lambda: bool(rig.gone), "the end is reported")
     assert await rig.launcher.was_out_of_memory(order.slot_id) is True
+
+
+async def test_an_end_is_never_reported_before_its_start_returned(
+    docker_settings: DockerSettings, plain_image: str
+) -> None:
+    told: list[str] = []
+    launcher = DockerLauncher(docker_settings, lambda slot_id, reason: told.append(f"{slot_id} gone"))
+    await launcher.open()
+    rig = Rig(launcher, [])
+    image = await launcher.resolve(plain_image)
+    for n in range(5):
+        order = rig.order(image, slot_id=f"brief{n}")
+        # The probe ends at once when nobody answers it.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as refusing:
+            refusing.bind(str(order.directory / "executor.sock"))
+            refusing.listen(0)
+            refusing.setblocking(False)
+
+            async def refuse(listener: socket.socket = refusing) -> None:
+                (await asyncio.get_running_loop().sock_accept(listener))[0].close()
+
+            refusal = asyncio.create_task(refuse())
+            await launcher.start(order)
+            told.append(f"brief{n} started")
+            await refusal
+        await until(lambda number=n: len(told) == 2 * number + 2, "the end is reported")  # type: ignore[misc]
+    await launcher.close()
+    rig.close()
+    assert told == [f"brief{n} {what}" for n in range(5) for what in ("started", "gone")]
 
 
 async def test_leftovers_of_an_earlier_run_are_removed_at_open(
