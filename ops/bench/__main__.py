@@ -1,0 +1,92 @@
+"""`python -m ops.bench`: measure, print the table, exit with 1 when a figure falls short."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ops.bench import figures
+from ops.bench.stack import BenchFailed, Stack
+
+PARTS = {
+    "latency": (figures.latency, 300, "a sync task at a time"),
+    "throughput": (figures.throughput, 5, "100 MB through the whole path"),
+    "cold": (figures.cold_start, 10, "cold starts beside docker run"),
+    "concurrency": (figures.concurrency, 2, "16 clients"),
+    # Last: what it queues goes on running.
+    "submit": (figures.submit, 3, "async submits"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="what to measure; all by default")
+    parser.add_argument(
+        "--rounds", type=float, default=1.0, help="factor on the number of rounds (0.1: a quick look)"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    options = parser.parse_args()
+    found: list[figures.Figure] = []
+    try:
+        _check_engine()
+        with Stack() as stack:
+            for name in [part for part in PARTS if part in (options.parts or PARTS)]:
+                measure, rounds, words = PARTS[name]
+                print(f"{words} …", file=sys.stderr, flush=True)
+                for figure in measure(stack, max(1, round(rounds * options.rounds)), _say):
+                    found.append(figure)
+    except BenchFailed as error:
+        print(f"make bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print(table(found))
+    if options.json:
+        options.json.write_text(json.dumps([figure.__dict__ for figure in found], indent=1) + "\n")
+    return 0 if all(figure.good for figure in found) else 1
+
+
+def table(found: list[figures.Figure]) -> str:
+    """The figures as a Markdown table, with machine and date below."""
+    lines = ["| what | measured | target | |", "|---|---|---|---|"]
+    for figure in found:
+        mark = "ok" if figure.good else "**short**"
+        lines.append(f"| {figure.what} | {figure.text} | {figure.target} | {mark} |")
+    lines.append(f"\n{datetime.date.today()}, {_machine()}")
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def _machine() -> str:
+    model = "unknown CPU"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    kernel = platform.release().split("-")[0]
+    return f"{os.cpu_count()} cores ({model}), {memory_gib:.0f} GiB, Linux {kernel}, Python {platform.python_version()}"
+
+
+def _check_engine() -> None:
+    if shutil.which("docker") is None:
+        raise BenchFailed("the docker command is missing: `make bench` sets it up")
+    done = subprocess.run(["docker", "image", "inspect", "cat:1", "ncat:1"], capture_output=True, check=False)
+    if done.returncode:
+        raise BenchFailed(
+            f"the images cat:1 and ncat:1 are missing: run `make images` ({done.stderr.decode().strip()})"
+        )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,113 @@
+"""A set and a router of the bench's own, on free ports, with their state in a folder that is removed afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ops.setup.engine import ROOT
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 40.0
+SET_NAME = "bench"
+
+
+class BenchFailed(Exception):
+    """The bench could not measure."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Stack:
+    """Use as a context manager; `set_port` and `router_port` answer inside."""
+
+    def __init__(self) -> None:
+        self.set_port = free_port()
+        self.router_port = free_port()
+        self._admin_port = free_port()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        (ROOT / "var").mkdir(exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "var")
+        folder = Path(self._folder.name)
+        set_file, router_file = folder / "set.yaml", folder / "router.yaml"
+        set_file.write_text(f"name: {SET_NAME}\nstate_dir: {folder / 'set'}\ncores: 2\nmax_slots: 32\n")
+        router_file.write_text(
+            "version: 1\nsets:\n"
+            f'  {SET_NAME}: {{url: "http://127.0.0.1:{self.set_port}", state: ready}}\n'
+            f"default:\n  weights: {{{SET_NAME}: 100}}\n"
+        )
+        router_options: tuple[str, ...] = ("--name", "bench", "--admin-bind", f"127.0.0.1:{self._admin_port}")
+        router_options += ("--bind", f"127.0.0.1:{self.router_port}", "--state-dir", str(folder / "router"))
+        try:
+            self._start("set", str(set_file), "--bind", f"127.0.0.1:{self.set_port}")
+            self._await(self.set_port)
+            self._start("router", str(router_file), *router_options)
+            self._await(self._admin_port)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in reversed(self._processes.values()):
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        self._folder.cleanup()
+
+    def peak_memory_mib(self) -> dict[str, float]:
+        """The largest resident memory so far of each process, by part."""
+        peaks: dict[str, float] = {}
+        for name in self._processes:
+            for pid in self.pids(name):
+                for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                    if line.startswith("VmHWM:"):
+                        peaks[name] = max(peaks.get(name, 0.0), int(line.split()[1]) / 1024)
+        return peaks
+
+    def pids(self, name: str) -> list[int]:
+        """The part's own process, and its workers."""
+        pid = self._processes[name].pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *map(int, children)]
+
+    def _start(self, name: str, *arguments: str) -> None:
+        log = (Path(self._folder.name) / f"{name}.log").open("wb")
+        command = [sys.executable, "-m", "ops.cli.main", name, *arguments]
+        with log:
+            self._processes[name] = subprocess.Popen(
+                command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def _await(self, port: int) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
+                    return
+            except OSError as error:
+                name, process = list(self._processes.items())[-1]
+                if process.poll() is not None or time.monotonic() > deadline:
+                    text = (Path(self._folder.name) / f"{name}.log").read_text()[-2000:]
+                    raise BenchFailed(f"the {name} did not start: {error}\n{text}") from error
+                time.sleep(0.05)
