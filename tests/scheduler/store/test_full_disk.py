@@ -29,7 +29,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if done.returncode:
         pytest.skip(f"a small disk cannot be mounted here (it needs root): {done.stderr.strip()}")
     yield disk
-    subprocess.run(["umount", str(disk)], check=True, timeout=10)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True, timeout=10)
 
 
 def fill(disk: Path, leave_bytes: int) -> Path:

@@ -118,10 +118,8 @@ class StoreMachine(RuleBasedStateMachine):
             task.attempts += 1
             if how == "later":
                 self.store.update_later(task)
-                # Its commit is the next one, whatever that is for.
-                await self.store.update(
-                    self.facts[task.id] if task.id == "none" else task, Durability.PROCESS
-                )
+                # It comes with the next commit, whatever that is for.
+                self.free -= set(await self.store.expire(0, 0))
             else:
                 await self.store.update(task, Durability.POWER if how == "power" else Durability.PROCESS)
 

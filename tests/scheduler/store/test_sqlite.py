@@ -95,6 +95,7 @@ class TestOpening:
 SYNCS = """
 import asyncio, os, sys
 from pathlib import Path
+from scheduler.store import commits
 from scheduler.store.contract import Body, Durability
 from scheduler.store.sqlite import SqliteStore
 from tests.scheduler.store.samples import a_sync_task, a_task
@@ -114,6 +115,14 @@ async def main():
     os.write(1, b"mark without\\n")
     await asyncio.gather(*(store.add(a_task(), Body(3, b"abc"), None) for _ in range(50)))
     os.write(1, b"mark shared\\n")
+    commits.CHECKPOINT_FRAMES = 50
+    commits._SLOW_COMMIT_S = 60.0  # being traced must not drive the commits off the loop
+    commits_on_loop = store._commits.commits_on_loop
+    for _ in range(300):
+        await store.update(a_sync_task(), Durability.PROCESS)
+        await asyncio.sleep(0.001)
+    assert store._commits.commits_on_loop > commits_on_loop + 50
+    os.write(1, b"mark checkpoints\\n")
     await store.close()
 
 asyncio.run(main())
@@ -123,7 +132,7 @@ asyncio.run(main())
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_syncs_where_power_counts_and_only_there(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    strace = ["strace", "-f", "-e", "trace=fsync,fdatasync,write", "-o", str(trace)]
+    strace = ["strace", "-f", "--seccomp-bpf", "-e", "trace=fsync,fdatasync,write", "-o", str(trace)]
     child = [sys.executable, "-c", SYNCS, str(tmp_path / "store" / "tasks.db")]
     done = subprocess.run(
         [*strace, *child], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
@@ -133,13 +142,18 @@ def test_syncs_where_power_counts_and_only_there(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     syncs: list[tuple[str, int]] = []
     count = 0
+    loop_thread, syncing_threads = "", set()
     for line in trace.read_text().splitlines():
         if mark := re.search(r'"mark ?(.*?)\\n"', line):
             syncs.append((mark[1], count))
             count = 0
+            loop_thread = line.split()[0]
         elif re.search(r"\bf(data)?sync\(", line):
             count += 1
-    assert [label for label, _ in syncs] == ["", "without", "one each", "without", "shared"]
+            syncing_threads.add(line.split()[0])
+    assert [label for label, _ in syncs] == ["", "without", "one each", "without", "shared", "checkpoints"]
+    assert loop_thread not in syncing_threads
+    assert syncs[5][1] > 0
     assert [count for _, count in syncs][1:4] == [0, 20, 0]
     assert 1 <= syncs[4][1] <= 3
 
