@@ -1,11 +1,17 @@
 #!/usr/bin/env bash
 # Installs Debian packages, on Debian and Ubuntu as root; else says exactly what to do and fails.
 #
-#   ops/setup/packages.sh WHY PACKAGE...      e.g. packages.sh "a C compiler" gcc libc6-dev
+#   ops/setup/packages.sh [--if-possible] WHY PACKAGE...      e.g. packages.sh "a C compiler" gcc libc6-dev
 #
+# With --if-possible, not being root or on another system is no failure: what needs the packages will say so itself.
 # Packages that are installed already cost nothing. Services are kept from starting: what we start, we start ourselves.
 set -euo pipefail
 
+optional=
+if [ "$1" = --if-possible ]; then
+    optional=1
+    shift
+fi
 why=$1
 shift
 
@@ -16,6 +22,9 @@ for package in "$@"; do
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
+if [ -n "$optional" ] && ! { command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; }; then
+    exit 0
+fi
 if ! command -v apt-get >/dev/null; then
     echo "set-up needs $why. This is neither Debian nor Ubuntu: install the counterpart of" >&2
     echo "these Debian packages yourself, then run make again: ${missing[*]}" >&2

@@ -6,7 +6,6 @@ beside the pid, a mark: a string that the command line of the right process cont
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -137,6 +136,15 @@ def _parent(pid: int) -> int:
 
 
 def _reap(pid: int) -> None:
-    # Where we are still the parent (started and stopped by one run), take the zombie away too.
-    with contextlib.suppress(OSError):
-        os.waitpid(pid, os.WNOHANG)
+    """Where we are still the parent (started and stopped by one run), take the zombie away too.
+
+    A process loses its command line a moment before its parent can wait for it, so this may have to try again.
+    """
+
+    def gone() -> bool:
+        try:
+            return os.waitpid(pid, os.WNOHANG)[0] == pid
+        except ChildProcessError:
+            return True
+
+    wait_until(gone, 5)
