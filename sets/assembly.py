@@ -20,7 +20,7 @@ from sets.executor.executor import LocalExecutor
 from sets.guest import GUEST_BINARY
 
 if TYPE_CHECKING:
-    from sets.api.app import Asgi
+    from sets.api.app import SetApp
 
 log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ class Life:
         log.info("set stopped", set=self._set_name)
 
 
-def assemble(config: SetConfig) -> Asgi:
+def assemble(config: SetConfig) -> SetApp:
     """The whole set as an ASGI application; its parts open at start-up."""
     folder = config.directory
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import yaml
@@ -16,8 +17,9 @@ from scheduler.policy.dispatch import Limits
 SET_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9]{0,30})")
 ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
-Positive = Annotated[int, Meta(gt=0)]
-Seconds = Annotated[float, Meta(gt=0)]
+# The upper bounds keep every product of them within 64 bits, and out what can only be a slip.
+Positive = Annotated[int, Meta(gt=0, le=1 << 30)]
+Seconds = Annotated[float, Meta(gt=0, le=1e9)]
 
 
 class ConfigError(Exception):
@@ -40,7 +42,7 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bind: str = "127.0.0.1:8101"
     authentication: bool = False
     accounts: dict[str, AccountConfig] = {}
-    cores: Annotated[float, Meta(gt=0)] | None = None
+    cores: Annotated[float, Meta(ge=0.01, le=65_536)] | None = None
     """Cores that running tasks share; all of the machine's by default."""
     memory_mib: Positive | None = None
     """Memory that running tasks share; three quarters of the machine's by default."""
@@ -54,14 +56,17 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_free_disk_mib: Positive = 256
     keep_idle_s: Seconds = 300
     slot_start_timeout_s: Seconds = 60
-    drain_timeout_s: Annotated[int, Meta(gt=0)] = 30
+    body_stall_s: Annotated[int, Meta(gt=0, le=3600)] = 60
+    """How long a request's body may stand still before it is given up with 408."""
+    drain_timeout_s: Annotated[int, Meta(gt=0, le=86_400)] = 30
+    """How long a set that was told to stop goes on answering requests that are under way."""
     sync_keep_s: Positive = 900
     async_keep_s: Positive = 86_400
     docker_host: str | None = None
     """The engine; the environment's DOCKER_HOST or the usual socket by default."""
     pull: bool = False
     """Whether images that the engine does not hold are pulled from their registry."""
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
 
     @property
     def directory(self) -> Path:
@@ -101,7 +106,7 @@ def parse(text: str, source: str) -> SetConfig:
     try:
         config = msgspec.convert(data, SetConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}; `docs` of each field stand in sets/config.py") from error
+        raise ConfigError(f"{source}: {error}; sets/config.py describes each field") from error
     if not SET_NAME.fullmatch(config.name):
         raise ConfigError(f"{source}: name: {config.name!r} is not lower-case letters and digits, 31 at most")
     for account in config.accounts:
@@ -123,6 +128,10 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be plain text", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark

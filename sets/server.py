@@ -16,16 +16,17 @@ from sets.config import ConfigError, SetConfig, load
 REQUEST_LINE_BYTES = 65_536
 HEADER_FIELD_BYTES = 16_384
 HEADER_FIELDS = 100
-BODY_STALL_S = 60
-"""How long a request's body may stand still before it is given up; also gunicorn's heart-beat limit."""
+HEARTBEAT_TIMEOUT_S = 60
 KEEP_ALIVE_S = 75
+CLOSE_TIMEOUT_S = 45
+"""How long a set's parts may take to close after the drain, before gunicorn ends the process by force."""
 
 
 class SetServer(BaseApplication):  # type: ignore[misc]
     """gunicorn, configured from the set's configuration alone."""
 
     def __init__(self, config: SetConfig, bind: str) -> None:
-        self._config = config
+        self.config = config
         self._bind = bind
         super().__init__()
 
@@ -38,16 +39,16 @@ class SetServer(BaseApplication):  # type: ignore[misc]
             "asgi_lifespan": "on",
             # A client that goes away ends its task at once.
             "asgi_disconnect_grace_period": 0,
-            "graceful_timeout": self._config.drain_timeout_s,
-            "timeout": BODY_STALL_S,
+            "graceful_timeout": self.config.drain_timeout_s + CLOSE_TIMEOUT_S,
+            "timeout": HEARTBEAT_TIMEOUT_S,
             "keepalive": KEEP_ALIVE_S,
             "backlog": 2048,
             "limit_request_line": REQUEST_LINE_BYTES,
             "limit_request_fields": HEADER_FIELDS,
             "limit_request_field_size": HEADER_FIELD_BYTES,
             "control_socket_disable": True,
-            "proc_name": f"gc-set-{self._config.name}",
-            "loglevel": self._config.log_level,
+            "proc_name": f"gc-set-{self.config.name}",
+            "loglevel": self.config.log_level,
             "accesslog": None,
             "forwarded_allow_ips": "",
         }
@@ -58,7 +59,7 @@ class SetServer(BaseApplication):  # type: ignore[misc]
         # One loop thread and one writer thread share the interpreter: the default of 5 ms would let the writer wait
         # that long for its turn.
         sys.setswitchinterval(0.0005)
-        return assemble(self._config)
+        return assemble(self.config)
 
 
 def main(config_path: Path, *, bind: str | None = None) -> int:
@@ -69,6 +70,11 @@ def main(config_path: Path, *, bind: str | None = None) -> int:
         print(f"gcompute set: {error}", file=sys.stderr)
         return 78
     configure_logging(config.log_level)
+    try:
+        config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"gcompute set: state_dir: {config.directory}: {error.strerror}", file=sys.stderr)
+        return 78
     try:
         SetServer(config, bind or config.bind).run()
     except SystemExit as stop:

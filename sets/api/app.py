@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import falcon.asgi
+import structlog
 
 from scheduler.manager import Manager
 from scheduler.store.contract import Blobs
@@ -14,11 +15,42 @@ from sets.api.body import SCOPE_KEY, Event, Receive, RequestBody
 from sets.api.health import LiveResource, MetricsResource, ReadyResource, SetMetrics
 from sets.api.openapi import OpenApiResource
 from sets.api.problems import ProblemHandlers
-from sets.api.run import RunResource
+from sets.api.run import AnswerBrokenOff, RunResource
 from sets.api.tasks import ResultResource, TaskResource, TasksResource
 
+log = structlog.get_logger()
+
 Send = Callable[[Event], Awaitable[None]]
-Asgi = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+
+
+class SetApp:
+    """A set as an ASGI application. Every answer carries `X-Set`."""
+
+    def __init__(self, app: falcon.asgi.App[Any, Any], manager: Manager, set_name: str) -> None:
+        self._app = app
+        self._manager = manager
+        self._set_header = (b"x-set", set_name.encode())
+
+    def drain(self) -> None:
+        """Take no more tasks; what runs goes on."""
+        self._manager.draining = True
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_named(event: Event) -> None:
+            if event["type"] == "http.response.start":
+                event["headers"] = [*event["headers"], self._set_header]
+            await send(event)
+
+        body = scope[SCOPE_KEY] = RequestBody(receive)
+        try:
+            await self._app(scope, body.receive, send_named)
+        except AnswerBrokenOff as error:
+            # Returning in the middle of an answer makes the server close the connection without the last chunk.
+            log.info("answer broken off", reason=str(error))
 
 
 def build(
@@ -29,15 +61,15 @@ def build(
     set_name: str,
     cpu_features: frozenset[str],
     life: Any,
-) -> Asgi:
+) -> SetApp:
     """The set's ASGI application. `life` is a Falcon middleware with the start and the end."""
     app = falcon.asgi.App(middleware=[life])
     app.req_options.auto_parse_form_urlencoded = False
     app.req_options.keep_blank_qs_values = True
-    ProblemHandlers(set_name).add_to(app)
+    ProblemHandlers().add_to(app)
     run = RunResource(manager, accounts, blobs, set_name, cpu_features)
     task = TaskResource(manager, accounts, set_name)
-    result = ResultResource(manager, accounts, set_name)
+    result = ResultResource(manager, accounts)
     app.add_route("/v1/run/{image:path}", run)
     app.add_route("/v1/tasks", TasksResource(manager, accounts, set_name))
     app.add_route("/v1/tasks/{task_id}", task)
@@ -49,12 +81,4 @@ def build(
     app.add_route("/readyz", ReadyResource(manager, set_name))
     app.add_route("/metrics", MetricsResource(metrics))
     app.add_route("/openapi.json", OpenApiResource(set_name))
-
-    async def with_body(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
-        body = scope[SCOPE_KEY] = RequestBody(receive)
-        await app(scope, body.receive, send)
-
-    return with_body
+    return SetApp(app, manager, set_name)

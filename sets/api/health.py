@@ -83,7 +83,6 @@ class ReadyResource:
         await self._manager.check()
         resp.data = msgspec.json.encode({"status": "ready", "set": self._set_name, **self._manager.facts()})
         resp.content_type = "application/json"
-        resp.set_header("X-Set", self._set_name)
 
 
 class MetricsResource:

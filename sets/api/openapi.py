@@ -70,12 +70,10 @@ def document(set_name: str) -> dict[str, Any]:
 class OpenApiResource:
     def __init__(self, set_name: str) -> None:
         self._data = msgspec.json.format(msgspec.json.encode(document(set_name)), indent=1)
-        self._set_name = set_name
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         resp.data = self._data
         resp.content_type = falcon.MEDIA_JSON
-        resp.set_header("X-Set", self._set_name)
 
 
 def _run() -> dict[str, Any]:

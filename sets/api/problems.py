@@ -12,7 +12,7 @@ import structlog
 
 from scheduler import errors
 from scheduler.task import Reason, State, Task
-from sets.api.body import BodyCutOff, BodyTooLarge
+from sets.api.body import BodyCutOff
 
 log = structlog.get_logger()
 
@@ -78,8 +78,9 @@ _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
 }
 
 
-def problem_of(error: errors.SchedulerError) -> Problem:
-    """The problem that a scheduler's error is to a client."""
+def problem_of(error: errors.SchedulerError, *, executed: bool = False) -> Problem:
+    """The problem that a scheduler's error is to a client; `executed` where a program ran although the error's own
+    kind does not say so."""
     for known in type(error).__mro__:
         if known in _KNOWN:
             status, name, title = _KNOWN[known]
@@ -91,7 +92,13 @@ def problem_of(error: errors.SchedulerError) -> Problem:
         retry_after_s = 1.0
     extra: dict[str, Any] = {"field": error.field} if isinstance(error, errors.BadRequest) else {}
     return Problem(
-        status, name, title, str(error), executed=error.executed, retry_after_s=retry_after_s, **extra
+        status,
+        name,
+        title,
+        str(error),
+        executed=executed or error.executed,
+        retry_after_s=retry_after_s,
+        **extra,
     )
 
 
@@ -132,22 +139,31 @@ _HTTP_NAMES: Final = {
 }
 
 
-def problem_of_http(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> Problem:
+def problem_of_http(
+    status: int, title: str, detail: str, headers: dict[str, str] | None = None, *, executed: bool = False
+) -> Problem:
     """A refusal that HTTP itself, not a task, is the reason of."""
-    return Problem(status, _HTTP_NAMES.get(status, "http-error"), title, detail, headers=headers)
+    name = _HTTP_NAMES.get(status, "http-error")
+    return Problem(status, name, title, detail, headers=headers, executed=executed)
+
+
+def body_stalled(*, executed: bool) -> Problem:
+    detail = "the request's body stalled or was cut off before its end; nothing of it was kept"
+    return Problem(408, "body-stalled", "The body did not arrive", detail, executed=executed)
+
+
+def input_too_large(limit_bytes: int, *, executed: bool) -> Problem:
+    detail = f"the input is over the {limit_bytes} bytes that this account may send"
+    return problem_of(errors.InputTooLarge(detail), executed=executed)
 
 
 class ProblemHandlers:
     """Falcon's error handlers."""
 
-    def __init__(self, set_name: str) -> None:
-        self._set_name = set_name
-
     def add_to(self, app: falcon.asgi.App[Any, Any]) -> None:
         app.add_error_handler(Exception, self.unexpected)
         app.add_error_handler(falcon.HTTPError, self.http_error)
         app.add_error_handler(BodyCutOff, self.cut_off)
-        app.add_error_handler(BodyTooLarge, self.too_large)
         app.add_error_handler(errors.SchedulerError, self.scheduler_error)
         app.add_error_handler(Problem, self.problem)
 
@@ -156,7 +172,6 @@ class ProblemHandlers:
         resp.status = problem.status
         resp.data = problem.body()
         resp.content_type = MEDIA_TYPE
-        resp.set_header("X-Set", self._set_name)
         for name, value in problem.headers.items():
             resp.set_header(name, value)
 
@@ -180,17 +195,7 @@ class ProblemHandlers:
     async def cut_off(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, error: BodyCutOff, params: dict[str, Any]
     ) -> None:
-        detail = "the request's body stalled or was cut off before its end; nothing of it was kept"
-        self._answer(resp, Problem(408, "body-stalled", "The body did not arrive", detail, executed=True))
-
-    async def too_large(
-        self,
-        req: falcon.asgi.Request,
-        resp: falcon.asgi.Response,
-        error: BodyTooLarge,
-        params: dict[str, Any],
-    ) -> None:
-        self._answer(resp, problem_of(errors.InputTooLarge()))
+        self._answer(resp, body_stalled(executed=False))
 
     async def http_error(
         self,

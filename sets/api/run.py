@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final
 
 import falcon
 import falcon.asgi
 import msgspec
 
-from scheduler.errors import BadRequest, InputTooLarge, SchedulerError
+from scheduler.errors import BadRequest, SchedulerError
 from scheduler.image import LABEL_CONTENT_TYPE, LABEL_CPU_FEATURES, LABEL_ISOLATION, Image
 from scheduler.live import LiveTask
 from scheduler.manager import Manager
 from scheduler.store.contract import INLINE_BYTES, Blobs, Body, Idempotency
-from scheduler.task import Isolation, Kind, Resources, State, TaskSpec
+from scheduler.task import Isolation, Kind, Reason, Resources, State, Task, TaskSpec
 from sets.api.accounts import Accounts
 from sets.api.body import SCOPE_KEY, BodyCutOff, BodyTooLarge, RequestBody
 from sets.api.params import RunParams, parse_run
-from sets.api.problems import Problem, problem_of_task
+from sets.api.problems import Problem, body_stalled, input_too_large, problem_of, problem_of_task
 from sets.api.view import facts, task_json
 
 HEAD_BYTES: Final = 65_536
@@ -30,6 +31,7 @@ SMALL_INPUT_BYTES: Final = 61_440
 """Input up to this size, its length known, goes to the guest in one message."""
 IDEMPOTENCY_KEY_CHARS: Final = 255
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
+_CONTENT_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
 
 
 class RunResource:
@@ -46,30 +48,32 @@ class RunResource:
         self._blobs = blobs
         self._set_name = set_name
         self._cpu_features = cpu_features
+        self._submitting: set[asyncio.Task[Task]] = set()
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, image: str) -> None:
         account = self._accounts.of(req)
         params = parse_run(req.scope["query_string"])
         sync = not _wants_async(req.get_header("Prefer"))
         found = await self._manager.resolve(image)
-        spec = self._spec(
-            account, image, found, params, sync=sync, callback_url=req.get_header("X-Callback-Url")
-        )
+        if req.get_header("X-Callback-Url") is not None:
+            detail = "X-Callback-Url: this set delivers no callbacks; ask with GET /v1/tasks/{id}?wait=30"
+            raise BadRequest(detail, field="X-Callback-Url")
+        spec = self._spec(account, image, found, params, sync=sync)
         self._manager.check_room(spec)
         length = _content_length(req)
         limit = self._accounts.max_input_bytes(account)
         if length is not None and length > limit:
-            raise InputTooLarge(f"the input is {length} bytes; this account may send {limit}")
+            raise input_too_large(limit, executed=False)
         body: RequestBody = req.scope[SCOPE_KEY]
         try:
             if not sync:
-                await self._submit(req, resp, spec, found, body, limit)
+                await self._submit(req, resp, spec, found, body, limit, length)
             elif length is not None and length <= SMALL_INPUT_BYTES:
                 await self._run_small(resp, spec, found, params, await body.small(length))
             else:
                 await self._run_streaming(resp, spec, found, params, body, limit)
         except BodyTooLarge:
-            raise InputTooLarge(f"the input is over the {limit} bytes that this account may send") from None
+            raise input_too_large(limit, executed=False) from None
 
     def _spec(
         self,
@@ -79,17 +83,12 @@ class RunResource:
         params: RunParams,
         *,
         sync: bool,
-        callback_url: str | None,
     ) -> TaskSpec:
         if not image.entrypoint and not image.cmd and not params.arg:
             raise BadRequest("arg: the image has neither ENTRYPOINT nor CMD; say what to run", field="arg")
         if params.output and sync:
             raise BadRequest(
                 "output: files are kept for async tasks; send `Prefer: respond-async`", field="output"
-            )
-        if callback_url is not None and (sync or not callback_url.startswith(("http://", "https://"))):
-            raise BadRequest(
-                "X-Callback-Url: an http or https address, for async tasks", field="X-Callback-Url"
             )
         features = params.cpu_feature or tuple(image.labels.get(LABEL_CPU_FEATURES, "").split())
         missing = sorted(set(features) - self._cpu_features)
@@ -109,7 +108,6 @@ class RunResource:
             cpu_features=features,
             outputs=params.output,
             priority=params.priority,
-            callback_url=callback_url,
         )
 
     # -- sync
@@ -158,9 +156,9 @@ class RunResource:
         ended: bool,
         feeding: asyncio.Task[None] | None,
     ) -> None:
-        resp.content_type = image.labels.get(LABEL_CONTENT_TYPE, DEFAULT_CONTENT_TYPE)
+        resp.content_type = _content_type(image)
         if not ended:
-            resp.set_headers({"X-Task-Id": live.task.id, "X-Set": self._set_name})
+            resp.set_header("X-Task-Id", live.task.id)
             resp.stream = self._rest(live, head, feeding)
             return
         try:
@@ -168,10 +166,14 @@ class RunResource:
         except asyncio.CancelledError:
             self._manager.abandon(live)
             raise
+        except SchedulerError as error:
+            raise problem_of(error, executed=True) from error
         finally:
             if feeding is not None:
                 feeding.cancel()
-        headers = facts(task, self._set_name)
+        if feeding is not None and task.state is State.CANCELLED and _failed(feeding):
+            feeding.result()
+        headers = facts(task)
         if task.state is not State.SUCCEEDED:
             raise problem_of_task(task, headers)
         resp.set_headers(headers)
@@ -193,6 +195,8 @@ class RunResource:
             finished = True
             if task.state is not State.SUCCEEDED:
                 raise AnswerBrokenOff(f"task {task.id} {task.state}: {task.detail}")
+        except (Problem, SchedulerError) as error:
+            raise AnswerBrokenOff(f"task {live.task.id}: {error}") from error
         finally:
             if feeding is not None:
                 feeding.cancel()
@@ -209,33 +213,52 @@ class RunResource:
         image: Image,
         body: RequestBody,
         limit: int,
+        length: int | None,
     ) -> None:
         key = req.get_header("Idempotency-Key")
         if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_CHARS:
             raise BadRequest(
                 f"Idempotency-Key: from 1 to {IDEMPOTENCY_KEY_CHARS} characters", field="Idempotency-Key"
             )
-        stdin, digest = await self._keep_input(req, body, limit, hashed=key is not None)
+        stdin, digest = await self._keep_input(body, limit, length, hashed=key is not None)
         idempotency = None
         if key is not None:
             digest.update(msgspec.msgpack.encode(spec))
             idempotency = Idempotency(key, digest.digest())
-        try:
-            task = await self._manager.submit(spec, image, stdin, idempotency)
-        except (SchedulerError, asyncio.CancelledError):
-            if stdin.blob is not None:
-                await self._blobs.delete([stdin.blob])
-            raise
+        # A commit under way cannot be taken back: a client that goes away now has submitted its task nevertheless.
+        task = await self._to_its_end(self._hand_in(spec, image, stdin, idempotency))
         resp.status = 202
-        resp.set_headers({"Location": f"/v1/tasks/{task.id}", "X-Task-Id": task.id, "X-Set": self._set_name})
+        resp.set_headers({"Location": f"/v1/tasks/{task.id}", "X-Task-Id": task.id})
         resp.data = msgspec.json.encode(task_json(task, self._set_name))
         resp.content_type = falcon.MEDIA_JSON
 
+    async def _hand_in(
+        self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None
+    ) -> Task:
+        try:
+            return await self._manager.submit(spec, image, stdin, idempotency)
+        except SchedulerError:
+            if stdin.blob is not None:
+                await self._blobs.delete([stdin.blob])
+            raise
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, Task]) -> Task:
+        """Await `work`, which goes on when the awaiting request is cancelled."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._submitting.add(task)
+        task.add_done_callback(self._submitted)
+        return await asyncio.shield(task)
+
+    def _submitted(self, task: asyncio.Task[Task]) -> None:
+        self._submitting.discard(task)
+        if not task.cancelled():
+            # Fetched, so that a failure nobody waits for any more is not reported as forgotten.
+            task.exception()
+
     async def _keep_input(
-        self, req: falcon.asgi.Request, body: RequestBody, limit: int, *, hashed: bool
+        self, body: RequestBody, limit: int, length: int | None, *, hashed: bool
     ) -> tuple[Body, Any]:
         digest = hashlib.sha256()
-        length = _content_length(req)
         if length is not None and length <= INLINE_BYTES:
             data = await body.small(length)
             if hashed:
@@ -260,7 +283,10 @@ class AnswerBrokenOff(Exception):
 
 
 async def _feed(live: LiveTask, body: RequestBody, limit: int) -> None:
-    """Stream a request's body into the program. A body that ends too early ends the task, never the input."""
+    """Stream a request's body into the program. A body that ends too early ends the task, never the input.
+
+    Raises `Problem`; executed, since the program has seen what came before.
+    """
     stdin = live.stdin
     assert stdin is not None
     try:
@@ -270,7 +296,17 @@ async def _feed(live: LiveTask, body: RequestBody, limit: int) -> None:
     except BrokenPipeError:
         # The program reads no more, or has ended: what else comes is not wanted.
         return
+    except BodyCutOff:
+        live.kill(Reason.CLIENT_GONE)
+        raise body_stalled(executed=True) from None
+    except BodyTooLarge:
+        live.kill(Reason.CLIENT_GONE)
+        raise input_too_large(limit, executed=True) from None
     stdin.close()
+
+
+def _failed(work: asyncio.Task[None]) -> bool:
+    return work.done() and not work.cancelled() and work.exception() is not None
 
 
 async def _head_or_bad_body(
@@ -301,6 +337,12 @@ def _content_length(req: falcon.asgi.Request) -> int | None:
     if req.content_length is not None:
         return req.content_length
     return None if req.get_header("Transfer-Encoding") else 0
+
+
+def _content_type(image: Image) -> str:
+    """What the image's label says, where that is a media type."""
+    label = image.labels.get(LABEL_CONTENT_TYPE, "")
+    return label if _CONTENT_TYPE.fullmatch(label) else DEFAULT_CONTENT_TYPE
 
 
 def _label_isolation(image: Image) -> Isolation:

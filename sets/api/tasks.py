@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator
+from io import FileIO
 from typing import Any, Final
 
 import falcon
@@ -25,7 +26,7 @@ WAIT_MAX_S: Final = 60.0
 PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 1000
 READ_BYTES: Final = 1 << 18
-_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII | re.IGNORECASE)
 
 
 class TasksResource:
@@ -60,7 +61,7 @@ class TasksResource:
             "sets": [self._set_name],
             "partial": False,
         }
-        _send_json(resp, answer, self._set_name)
+        _send_json(resp, answer)
 
 
 class TaskResource:
@@ -74,26 +75,25 @@ class TaskResource:
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str) -> None:
         account = self._accounts.of(req)
         wait = _single(req, ("wait",)).get("wait", "0")
-        if not re.fullmatch(r"\d{1,4}(\.\d{1,3})?", wait) or float(wait) > WAIT_MAX_S:
+        if not re.fullmatch(r"\d{1,4}(\.\d{1,3})?", wait, re.ASCII) or float(wait) > WAIT_MAX_S:
             raise BadRequest(f"wait: a number of seconds, {WAIT_MAX_S:g} at most", field="wait")
         task = await self._manager.wait(account, task_id, float(wait))
-        _send_json(resp, task_json(task, self._set_name), self._set_name)
+        _send_json(resp, task_json(task, self._set_name))
 
     async def on_post_cancel(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str
     ) -> None:
         account = self._accounts.of(req)
         task = await self._manager.cancel(account, task_id)
-        _send_json(resp, task_json(task, self._set_name), self._set_name)
+        _send_json(resp, task_json(task, self._set_name))
 
 
 class ResultResource:
     """What a task left: its stdout, its stderr, its files; with `Range`."""
 
-    def __init__(self, manager: Manager, accounts: Accounts, set_name: str) -> None:
+    def __init__(self, manager: Manager, accounts: Accounts) -> None:
         self._manager = manager
         self._accounts = accounts
-        self._set_name = set_name
 
     async def on_get_stdout(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str) -> None:
         task = await self._ended(req, task_id)
@@ -134,12 +134,11 @@ class ResultResource:
     async def _send(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, body: Body | None) -> None:
         if body is None:
             raise _gone("its results are no longer kept")
-        first, last = _range(req.get_header("Range"), body.size_bytes)
+        asked = byte_range(req.get_header("Range"), body.size_bytes)
+        first, last = asked or (0, body.size_bytes - 1)
         resp.content_type = "application/octet-stream"
-        resp.set_header("X-Set", self._set_name)
         resp.set_header("Accept-Ranges", "bytes")
-        length = last - first + 1
-        if length != body.size_bytes:
+        if asked is not None:
             resp.status = 206
             resp.set_header("Content-Range", f"bytes {first}-{last}/{body.size_bytes}")
         if body.inline is not None:
@@ -147,36 +146,38 @@ class ResultResource:
             return
         assert body.blob is not None
         try:
-            fd = self._manager.open_blob(body.blob)
+            # An object closes itself even where nobody begins to read it.
+            blob = FileIO(self._manager.open_blob(body.blob))
         except StoreError as error:
             raise _gone("its results are no longer kept") from error
-        resp.content_length = length
-        resp.stream = _read(fd, first, length)
+        resp.content_length = last + 1 - first
+        resp.stream = _read(blob, first, last + 1 - first)
 
 
-async def _read(fd: int, first: int, length: int) -> AsyncIterator[bytes]:
-    try:
+async def _read(blob: FileIO, first: int, length: int) -> AsyncIterator[bytes]:
+    with blob:
         while length:
-            chunk = await asyncio.to_thread(os.pread, fd, min(READ_BYTES, length), first)
+            chunk = await asyncio.to_thread(os.pread, blob.fileno(), min(READ_BYTES, length), first)
             if not chunk:
                 raise StoreError("a stored body is shorter than its record")
             first += len(chunk)
             length -= len(chunk)
             yield chunk
-    finally:
-        os.close(fd)
 
 
-def _range(header: str | None, size_bytes: int) -> tuple[int, int]:
-    """First and last byte to send. What RFC 9110 lets a server ignore is ignored: then all."""
+def byte_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
+    """First and last byte asked for; None for all, also where RFC 9110 lets a server ignore the header.
+
+    Raises `Problem` 416.
+    """
     match = _RANGE.fullmatch(header.replace(" ", "")) if header else None
     if match is None or not (match[1] or match[2]):
-        return 0, size_bytes - 1
+        return None
     if match[1]:
         first = int(match[1])
         last = min(int(match[2]), size_bytes - 1) if match[2] else size_bytes - 1
         if match[2] and int(match[2]) < first:
-            return 0, size_bytes - 1
+            return None
     else:
         first, last = max(0, size_bytes - int(match[2])), size_bytes - 1
     if first > last or first >= size_bytes:
@@ -214,7 +215,6 @@ def _whole(query: dict[str, str], name: str, default: int, most: int) -> int:
     return int(text)
 
 
-def _send_json(resp: falcon.asgi.Response, answer: dict[str, Any], set_name: str) -> None:
+def _send_json(resp: falcon.asgi.Response, answer: dict[str, Any]) -> None:
     resp.data = msgspec.json.encode(answer)
     resp.content_type = falcon.MEDIA_JSON
-    resp.set_header("X-Set", set_name)

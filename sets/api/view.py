@@ -8,11 +8,10 @@ from typing import Any
 from scheduler.task import Task
 
 
-def facts(task: Task, set_name: str) -> dict[str, str]:
+def facts(task: Task) -> dict[str, str]:
     """The headers of a sync answer whose task has ended."""
     headers = {
         "X-Task-Id": task.id,
-        "X-Set": set_name,
         "X-Cpu-Us": str(task.cpu_us),
         "X-Duration-Us": str(task.duration_us),
         "X-Queue-Us": str(task.queue_us),

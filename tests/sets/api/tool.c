@@ -1,0 +1,134 @@
+/* tool: the algorithm of the API's tests. Each word says what to do next, so that a test reads as what its program does.
+ *
+ *   cat          copy standard input to standard output
+ *   sink         read all of standard input and print how many bytes it was
+ *   take N       read N bytes of standard input, or less at its end
+ *   print N      N bytes of output
+ *   say TEXT     TEXT and a line end on standard output
+ *   warn TEXT    TEXT on standard error
+ *   args ...     print the arguments that follow, each ended by a NUL, and stop
+ *   env NAME     print a variable
+ *   file P TEXT  write a file
+ *   sleep S      sleep; S may be a fraction
+ *   burn MS      use that much CPU time
+ *   eat MIB      touch that much memory
+ *   children N   leave N processes behind that hold all descriptors and sleep
+ *   mute         close standard output
+ *   exit N       end with that status
+ *   signal N     end by that signal
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static char buffer[1 << 17];
+
+static void put(int fd, const char *data, size_t size)
+{
+    while (size) {
+        ssize_t n = write(fd, data, size);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) exit(74);
+        data += n;
+        size -= n;
+    }
+}
+
+static void rest(double seconds)
+{
+    struct timespec t = {(time_t)seconds, (long)((seconds - (time_t)seconds) * 1e9)};
+    while (nanosleep(&t, &t)) {}
+}
+
+static long long drain(int copy, long long most)
+{
+    long long total = 0;
+    while (total < most) {
+        size_t want = most - total < (long long)sizeof buffer ? (size_t)(most - total) : sizeof buffer;
+        ssize_t n = read(0, buffer, want);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) exit(74);
+        if (!n) break;
+        if (copy) put(1, buffer, n);
+        total += n;
+    }
+    return total;
+}
+
+static void print(long long size)
+{
+    memset(buffer, 'x', sizeof buffer);
+    while (size > 0) {
+        size_t n = size < (long long)sizeof buffer ? (size_t)size : sizeof buffer;
+        put(1, buffer, n);
+        size -= n;
+    }
+}
+
+static void burn(long ms)
+{
+    while (clock() < ms * (CLOCKS_PER_SEC / 1000)) {}
+}
+
+static void eat(long mib)
+{
+    for (long i = 0; i < mib; i++) {
+        char *block = malloc(1 << 20);
+        if (!block) exit(12);
+        memset(block, 1, 1 << 20);
+    }
+}
+
+static void children(int count)
+{
+    for (int i = 0; i < count; i++)
+        if (!fork()) {
+            setsid();
+            for (;;) pause();
+        }
+}
+
+int main(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *word = argv[i];
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        if (!strcmp(word, "cat")) drain(1, 1LL << 60);
+        else if (!strcmp(word, "sink")) dprintf(1, "%lld", drain(0, 1LL << 60));
+        else if (!strcmp(word, "mute")) close(1);
+        else if (!strcmp(word, "args")) {
+            while (++i < argc) put(1, argv[i], strlen(argv[i]) + 1);
+        } else {
+            i++;
+            if (!strcmp(word, "take")) drain(0, atoll(value));
+            else if (!strcmp(word, "print")) print(atoll(value));
+            else if (!strcmp(word, "say")) dprintf(1, "%s\n", value);
+            else if (!strcmp(word, "warn")) put(2, value, strlen(value));
+            else if (!strcmp(word, "env")) dprintf(1, "%s", getenv(value) ? getenv(value) : "(unset)");
+            else if (!strcmp(word, "file")) {
+                int fd = open(value, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+                if (fd < 0) return 73;
+                const char *text = ++i < argc ? argv[i] : "";
+                put(fd, text, strlen(text));
+                close(fd);
+            } else if (!strcmp(word, "sleep")) rest(atof(value));
+            else if (!strcmp(word, "burn")) burn(atol(value));
+            else if (!strcmp(word, "eat")) eat(atol(value));
+            else if (!strcmp(word, "children")) children(atoi(value));
+            else if (!strcmp(word, "exit")) return atoi(value);
+            else if (!strcmp(word, "signal")) {
+                raise(atoi(value));
+            } else {
+                fprintf(stderr, "tool: %s?", word);
+                return 64;
+            }
+        }
+    }
+    return 0;
+}
