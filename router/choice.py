@@ -26,8 +26,7 @@ class Choice:
     def __init__(
         self,
         entry: SetEntry | None,
-        *,
-        home: str = "",
+        home: SetEntry | None = None,
         plan: Plan | None = None,
         owner: bool = False,
         problem: Problem | None = None,
@@ -57,12 +56,11 @@ class Chooser:
         plan = self.table.plan(facts, idempotency_key)
         home = plan.weights.home(plan.key)
         if home is not None and not self.board.troubled and self._ready(home):
-            return Choice(home, home=home.name, plan=plan)
-        home_name = home.name if home is not None else ""
+            return Choice(home, home, plan)
         entry = self._planned(plan, frozenset(), now)
         if entry is not None:
-            return Choice(entry, home=home_name, plan=plan)
-        return Choice(None, home=home_name, plan=plan, problem=self._nobody(plan))
+            return Choice(entry, home, plan)
+        return Choice(None, home, plan, problem=self._nobody(plan))
 
     def another(self, choice: Choice, tried: frozenset[str], now: float) -> SetEntry | None:
         """A set for a retry that was not tried yet; a task's owner is always asked again."""
@@ -91,7 +89,7 @@ class Chooser:
                 retry_after_s=30,
             )
             return Choice(None, owner=True, problem=problem)
-        return Choice(entry, home=entry.name, owner=True)
+        return Choice(entry, entry, owner=True)
 
     def _planned(self, plan: Plan, tried: frozenset[str], now: float) -> SetEntry | None:
         if plan.fallback is None:

@@ -22,8 +22,8 @@ from .plane import DataPlane
 from .table import SetEntry, SetState
 from .wire.downstream import ClientConnection
 from .wire.fetch import Fetched, FetchError, fetch
-from .wire.head import RequestHead
 from .wire.problems import Problem, own_answer
+from .wire.request_head import RequestHead
 from .wire.stream import Piece
 
 ASK_TIMEOUT_S = 5.0

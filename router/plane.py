@@ -11,15 +11,15 @@ from collections.abc import Callable
 
 from .choice import Chooser
 from .health import HealthBoard
-from .request import Destination, Purpose, account_of, purpose_of, queue_timeout_s
+from .request import Destination, HeadFacts, Purpose, purpose_of, queue_timeout_s
 from .stats import ProblemCounts, SetStats
-from .table import Facts, Table
+from .table import Table
 from .wire.downstream import ClientConnection, Work
 from .wire.exchange import Exchange
-from .wire.head import RequestHead
 from .wire.limits import Limits
 from .wire.pool import SetPool
 from .wire.problems import Problem
+from .wire.request_head import RequestHead
 from .wire.stream import Buffers
 
 ACCEPTS_AT_ONCE = 64
@@ -47,7 +47,7 @@ class DataPlane:
         self.loop = loop
         self.name = name
         self.limits = limits or Limits()
-        self.buffers = Buffers()
+        self.buffers = Buffers(loop)
         self.board = HealthBoard(table.health)
         self.pools: dict[str, SetPool] = {}
         self.stats: dict[str, SetStats] = {}
@@ -96,14 +96,7 @@ class DataPlane:
         purpose = purpose_of(head.method, head.path, head.query, head.get(b"prefer"))
         if purpose.destination is Destination.MERGED:
             return self._merge(self, client, head)
-        facts = Facts(
-            method=head.method.decode(),
-            path=head.path.decode("latin-1"),
-            account=account_of(head.get(b"authorization"), head.get(b"x-account")),
-            image=purpose.image,
-            client=client.address.decode(),
-            header=head.get,
-        )
+        facts = HeadFacts(head, client.address)
         idempotency_key = head.get(b"idempotency-key") if purpose.destination is Destination.RUN else None
         choice = self.chooser.choose(purpose, facts, idempotency_key, self.loop.time())
         if choice.entry is None:
@@ -114,7 +107,7 @@ class DataPlane:
     def patience_s(self, purpose: Purpose, query: bytes) -> float:
         """How long after its start a request that met back-pressure may still try another set: its own queue
         time, else the caller would wait twice."""
-        return max(1.0, 0.9 * queue_timeout_s(query)) if purpose.image is not None else 1.0
+        return max(1.0, 0.9 * queue_timeout_s(query)) if purpose.destination is Destination.RUN else 1.0
 
     # What exchanges report.
 

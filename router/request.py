@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
 
 from .retry import RequestKind
+from .wire.request_head import RequestHead
 
 DEFAULT_ACCOUNT = "default"
+RUN = b"/v1/run/"
 _BEARER = re.compile(r"bearer +gc_([A-Za-z0-9-]+)_\S+", re.IGNORECASE)
 
 
@@ -31,10 +33,11 @@ class Purpose:
     destination: Destination
     kind: RequestKind
     task_id: str = ""
-    image: str | None = None
     long_wait: bool = False
 
 
+_SYNC_RUN = Purpose(Destination.RUN, RequestKind.SYNC_RUN, long_wait=True)
+_ASYNC_RUN = Purpose(Destination.RUN, RequestKind.UNSAFE, long_wait=True)
 _SAFE_ANY = Purpose(Destination.ANY, RequestKind.SAFE)
 _UNSAFE_ANY = Purpose(Destination.ANY, RequestKind.UNSAFE)
 _MERGED = Purpose(Destination.MERGED, RequestKind.SAFE)
@@ -42,13 +45,8 @@ _MERGED = Purpose(Destination.MERGED, RequestKind.SAFE)
 
 def purpose_of(method: bytes, path: bytes, query: bytes, prefer: bytes | None) -> Purpose:
     """Read `/v1/run/{image}`, `/v1/tasks/{id}…`, `TaskId=` in the query, and the merged lists."""
-    if path.startswith(b"/v1/run/"):
-        image = unquote(path[8:].decode("latin-1"), errors="surrogateescape")
-        if method == b"POST":
-            asynchronous = prefer is not None and is_async(prefer)
-            kind = RequestKind.UNSAFE if asynchronous else RequestKind.SYNC_RUN
-            return Purpose(Destination.RUN, kind, image=image, long_wait=True)
-        return Purpose(Destination.RUN, _kind(method), image=image)
+    if method == b"POST" and path.startswith(RUN):
+        return _ASYNC_RUN if prefer is not None and is_async(prefer) else _SYNC_RUN
     if path.startswith(b"/v1/tasks/"):
         task_id, _, rest = path[10:].partition(b"/")
         if task_id:
@@ -80,6 +78,40 @@ def account_of(authorization: bytes | None, x_account: bytes | None) -> str:
         if match is not None:
             return match[1]
     return x_account.decode("latin-1") if x_account else DEFAULT_ACCOUNT
+
+
+class HeadFacts:
+    """What rules and keys may look at (`table.Facts`), read from a head only when asked for."""
+
+    __slots__ = ("_client", "_head", "header")
+
+    def __init__(self, head: RequestHead, client: bytes) -> None:
+        self._head = head
+        self._client = client
+        self.header = head.get
+
+    @property
+    def method(self) -> str:
+        return self._head.method.decode()
+
+    @property
+    def path(self) -> str:
+        return self._head.path.decode("latin-1")
+
+    @property
+    def account(self) -> str:
+        return account_of(self._head.get(b"authorization"), self._head.get(b"x-account"))
+
+    @property
+    def image(self) -> str | None:
+        path = self._head.path
+        if not path.startswith(RUN):
+            return None
+        return unquote(path[len(RUN) :].decode("latin-1"), errors="surrogateescape")
+
+    @property
+    def client(self) -> str:
+        return self._client.decode()
 
 
 def queue_timeout_s(query: bytes, default: float = 10.0) -> float:

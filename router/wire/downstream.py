@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from .framing import ChunkedBody, FramingError, LengthBody
-from .head import RequestHead, parse_request, refuse_part
 from .problems import Problem, Refusal, problem_answer
+from .request_head import RequestHead, parse_request, refuse_part
 from .stream import Piece, Stream
 
 if TYPE_CHECKING:
@@ -245,6 +245,10 @@ class ClientConnection:
     def write(self, pieces: Sequence[Piece], *, shared: bool = False) -> bool:
         """Send a part of the answer; False: wait for `on_client_drained`."""
         return self._stream.write(pieces, shared=shared)
+
+    def post(self, data: bytes) -> None:
+        """Send a short beginning of the answer, which finds nothing unsent before it."""
+        self._stream.post(data)
 
     def respond(self, problem: Problem) -> None:
         """Answer with a problem of the router's own."""

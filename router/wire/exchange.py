@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from router.request import Purpose
     from router.table import SetEntry
 
+    from .answer_head import AnswerHead
     from .downstream import ClientConnection
-    from .head import AnswerHead, RequestHead
+    from .request_head import RequestHead
     from .upstream import SetConnection
 
 HELD_ANSWER_BYTES = 16 * 1024
@@ -183,7 +184,7 @@ class Exchange:
         plane = self._plane
         name = self._entry.name
         bodiless = head.bodiless or self.head.method == b"HEAD"
-        if head.status in (502, 503, 504) and not head.has_task_id:
+        if head.status in (502, 503, 504) and head.get(b"x-task-id") is None:
             if (
                 head.status == 503
                 and head.problem
@@ -260,9 +261,9 @@ class Exchange:
             client.status = answer.status
             head_bytes = self._head_bytes(answer)
             if not pieces:
-                drained = client.write([head_bytes])
+                client.post(head_bytes)
             elif pos - start < JOIN_BELOW_BYTES:
-                drained = client.write([b"".join((head_bytes, *pieces))])
+                client.post(b"".join((head_bytes, *pieces)))
             else:
                 drained = client.write([head_bytes, *pieces], shared=shared)
         elif pieces:

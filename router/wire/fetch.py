@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .answer_head import AnswerHead, BadAnswer, parse_answer
 from .framing import Body, ChunkedBody, FramingError, LengthBody, UntilCloseBody
-from .head import AnswerHead, BadAnswer, parse_answer
 
 READ_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 64 * 1024

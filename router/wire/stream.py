@@ -25,16 +25,31 @@ Piece: TypeAlias = bytes | memoryview
 
 
 class Buffers:
-    """The shared receive buffer and its spares. `read_bytes` is how much one read may take now."""
+    """What the streams of a process share: the receive buffer, its spares, and the round of short messages.
+    `read_bytes` is how much one read may take now."""
 
-    __slots__ = ("_spare", "current", "loans", "read_bytes", "view")
+    __slots__ = ("_loop", "_posters", "_spare", "current", "loans", "read_bytes", "view")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._posters: list[Stream] = []
         self.current = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.current)
         self.read_bytes = BUFFER_BYTES
         self.loans = 0
         self._spare: list[bytearray] = []
+
+    def post(self, stream: Stream) -> None:
+        """Have a stream's short messages sent at the end of this round of the event loop."""
+        if not self._posters:
+            self._loop.call_soon(self._send_posted)
+        self._posters.append(stream)
+
+    def _send_posted(self) -> None:
+        posters = self._posters
+        self._posters = []
+        for stream in posters:
+            stream.send_posted()
 
     def lend(self) -> bytearray | None:
         """Give the current buffer away and take another; None when too many are out."""
@@ -65,6 +80,7 @@ class Stream:
         "_loop",
         "_on_readable",
         "_out",
+        "_posted",
         "_reading",
         "_writing",
         "broken",
@@ -93,6 +109,7 @@ class Stream:
         self.sock = sock
         self.fd = sock.fileno()
         self._out: list[Piece] = []
+        self._posted = False
         self._lent: bytearray | None = None
         self._reading = False
         self._writing = False
@@ -103,7 +120,7 @@ class Stream:
 
     @property
     def drained(self) -> bool:
-        return not self._out
+        return self._posted or not self._out
 
     def resume_reading(self) -> None:
         if not self._reading and not self.closed:
@@ -115,17 +132,43 @@ class Stream:
             self._reading = False
             self._loop.remove_reader(self.fd)
 
+    def post(self, data: bytes) -> None:
+        """Send a short message with those of other streams, once this round of the event loop has read all
+        that came.
+
+        Sent one by one between reads, each would wake its peer anew, which costs more than all else here. The
+        stream counts as drained meanwhile.
+        """
+        if self.closed or self.broken:
+            return
+        self._out.append(data)
+        if not self._writing and not self._posted:
+            self._posted = True
+            self._buffers.post(self)
+
+    def send_posted(self) -> None:
+        """Send what was posted."""
+        if self._posted:
+            self._posted = False
+            out = self._out
+            self._out = []
+            self._send(out, False)
+
     def write(self, pieces: Sequence[Piece], *, shared: bool = False) -> bool:
         """Send now what the kernel takes and keep the rest. `shared`: the pieces lie in the shared buffer.
 
         Returns True when nothing is left (or the stream is broken: the bytes are dropped, `on_broken` tells).
         """
+        if self._posted:
+            self.send_posted()
         if self.closed or self.broken:
             return True
         if self._out:
             self._out.extend([bytes(piece) for piece in pieces] if shared else pieces)
             return False
-        rest = pieces
+        return self._send(pieces, shared)
+
+    def _send(self, pieces: Sequence[Piece], shared: bool) -> bool:
         try:
             if len(pieces) == 1:
                 sent = self.sock.send(pieces[0])
@@ -138,7 +181,7 @@ class Stream:
         except OSError:
             self._break()
             return True
-        kept = _after(rest, sent)
+        kept = _after(pieces, sent)
         if not kept:
             return True
         self._keep(kept, shared)
@@ -178,6 +221,7 @@ class Stream:
 
     def _settle(self) -> None:
         self._out = []
+        self._posted = False
         self.stalled_since = 0.0
         if self._lent is not None:
             self._buffers.give_back(self._lent)
@@ -197,6 +241,7 @@ class Stream:
             self.on_broken()
 
     def shut_down_writing(self) -> None:
+        self.send_posted()
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
@@ -204,6 +249,7 @@ class Stream:
         """Close at once. `abort`: with a reset, so that a peer cannot take what it got for the whole."""
         if self.closed:
             return
+        self.send_posted()
         self.pause_reading()
         self._settle()
         self.closed = True

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from router.retry import Failure
 
-from .head import AnswerHead, BadAnswer, parse_answer
+from .answer_head import AnswerHead, BadAnswer, parse_answer
 from .limits import Limits
 from .stream import Buffers, Piece, Stream
 
 if TYPE_CHECKING:
     from .pool import SetPool
+
+POST_BELOW_BYTES = 64 * 1024
 
 
 class AnswerTaker(Protocol):
@@ -126,8 +128,14 @@ class SetConnection:
 
     def write(self, pieces: Sequence[Piece], *, last: bool, shared: bool = False) -> bool:
         """Send a part of the request; False: wait for `on_upstream_drained`."""
-        if self.stream.write(pieces, shared=shared):
-            if last and not self.stream.broken:
+        stream = self.stream
+        if not shared and len(pieces) == 1 and len(pieces[0]) <= POST_BELOW_BYTES and stream.drained:
+            stream.post(bytes(pieces[0]))
+            if last:
+                self._sent()
+            return True
+        if stream.write(pieces, shared=shared):
+            if last and not stream.broken:
                 self._sent()
             return True
         self.whole_sent = False

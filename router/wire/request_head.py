@@ -1,0 +1,320 @@
+"""A request's head: judged by llhttp (httptools), then checked for what llhttp lets through, then written
+anew.
+
+A head is given to the parser whole and alone: nothing reaches a set before all of it was accepted, and the
+body's framing is ours (framing.py). Pure: bytes in, a head or a refusal out.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+import httptools
+
+from .fields import DROP, PASS, Field, Interner, SilentParser
+from .limits import Limits
+from .problems import Refusal, bad_request, refuse
+
+METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+
+_HOST = re.compile(rb"[A-Za-z0-9.\-_~%!$&'()*+;=\[\]:]*")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}.{0,128}")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_ABSOLUTE = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?@]+)(.*)", re.DOTALL)
+
+# What a header is to us; all others pass unchanged.
+_HOST_KIND, _LENGTH_KIND, _CODING_KIND, _CONNECTION_KIND = range(2, 6)
+_TE_KIND, _UPGRADE_KIND, _EXPECT_KIND, _ID_KIND, _TRACE_KIND, _STATE_KIND = range(6, 12)
+
+_KINDS = {
+    b"host": _HOST_KIND,
+    b"content-length": _LENGTH_KIND,
+    b"transfer-encoding": _CODING_KIND,
+    b"connection": _CONNECTION_KIND,
+    b"keep-alive": DROP,
+    b"proxy-connection": DROP,
+    b"proxy-authenticate": DROP,
+    b"proxy-authorization": DROP,
+    b"http2-settings": DROP,
+    b"te": _TE_KIND,
+    b"trailer": DROP,
+    b"upgrade": _UPGRADE_KIND,
+    b"expect": _EXPECT_KIND,
+    b"x-request-id": _ID_KIND,
+    b"traceparent": _TRACE_KIND,
+    b"tracestate": _STATE_KIND,
+    b"x-forwarded-for": DROP,
+    b"x-forwarded-proto": DROP,
+    b"x-forwarded-host": DROP,
+    b"x-forwarded-port": DROP,
+    b"x-forwarded-prefix": DROP,
+    b"forwarded": DROP,
+    b"x-real-ip": DROP,
+    b"x-router": DROP,
+    b"x-set": DROP,
+}
+
+# Servers behind us may read `_` as `-`: such a copy of a header that means something must not slip by.
+_MEANINGFUL = (
+    b"x-account",
+    b"x-user-id",
+    b"idempotency-key",
+    b"x-callback-url",
+    b"x-task-id",
+    b"content-type",
+)
+_SHADOWED = frozenset(name.replace(b"-", b"_") for name in (*_KINDS, *_MEANINGFUL) if b"-" in name)
+
+# A Connection header may not take these away: routing, framing and the account hang on them.
+_NOT_NOMINABLE = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-account", b"x-user-id")
+)
+
+_FORWARD = (
+    b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: %b\r\ntraceparent: %b\r\n"
+    b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n\r\n"
+)
+
+
+def _check_name(low: bytes) -> None:
+    if b"_" in low and low in _SHADOWED:
+        raise bad_request(f"header {low.decode()!r}: write it with dashes, not underscores")
+
+
+_fields = Interner(_KINDS, _check_name)
+_silent = SilentParser()
+
+
+class RequestHead:
+    """One request's head, checked. `target` is path and query as sent; `minor` is 0 for HTTP/1.0."""
+
+    __slots__ = (
+        "chunked",
+        "content_length",
+        "expects_continue",
+        "fields",
+        "host",
+        "keep_alive",
+        "lines",
+        "method",
+        "minor",
+        "path",
+        "query",
+        "request_id",
+        "takes_trailers",
+        "target",
+        "traceparent",
+    )
+
+    def __init__(self, method: bytes, target: bytes, minor: int, fields: list[Field]) -> None:
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.fields = fields
+        self.host: bytes | None = None
+        self.content_length: int | None = None
+        self.chunked = False
+        self.keep_alive = minor == 1
+        self.expects_continue = False
+        self.takes_trailers = False
+        self.request_id = b""
+        self.traceparent = b""
+        self.lines: list[bytes] = [field[3] for field in fields if field[0] == PASS]
+        """The header lines to forward, without those that the router writes itself."""
+        self._check()
+        self.path, _, self.query = self.target.partition(b"?")
+
+    def get(self, name: bytes) -> bytes | None:
+        """The value of the first header of that lower-case name."""
+        for field in self.fields:
+            if field[1] == name:
+                return field[2]
+        return None
+
+    def _check(self) -> None:
+        """Read the headers that mean something to a proxy; raise `Refusal` for what must not pass."""
+        connection = upgrade = b""
+        minor = self.minor
+        for kind, low, value, _ in self.fields:
+            if kind <= DROP:
+                continue
+            if kind == _HOST_KIND:
+                if self.host is not None:
+                    raise bad_request("the Host header stands there twice; send it once")
+                if not _HOST.fullmatch(value):
+                    raise bad_request("the Host header is no host name")
+                self.host = value
+            elif kind == _LENGTH_KIND:
+                if self.content_length is not None or not _LENGTH.fullmatch(value):
+                    raise bad_request("Content-Length must be one number, once")
+                self.content_length = int(value)
+            elif kind == _CODING_KIND:
+                if self.chunked or value.lower() != b"chunked":
+                    raise bad_request("Transfer-Encoding must be exactly 'chunked', once")
+                self.chunked = True
+            elif kind == _CONNECTION_KIND:
+                connection += b"," + value.lower()
+            elif kind == _UPGRADE_KIND:
+                upgrade += value.lower()
+            else:
+                self._note(kind, low, value)
+        if self.chunked and (self.content_length is not None or minor == 0):
+            raise bad_request(
+                "HTTP/1.0 knows no Transfer-Encoding"
+                if minor == 0
+                else "Content-Length and Transfer-Encoding exclude each other"
+            )
+        if minor == 0:
+            self.expects_continue = False
+        elif self.host is None:
+            raise bad_request("the Host header is missing")
+        if self.target[:1] != b"/" or b"#" in self.target:
+            self._check_target()
+        if connection:
+            self._check_connection(connection, upgrade)
+        self._identify()
+
+    def _note(self, kind: int, low: bytes, value: bytes) -> None:
+        if kind == _TE_KIND:
+            self.takes_trailers = self.takes_trailers or b"trailers" in value.lower()
+        elif kind == _EXPECT_KIND:
+            if value.lower() != b"100-continue":
+                raise refuse(
+                    417, "expectation", "This expectation is unknown", "Expect knows only '100-continue'"
+                )
+            self.expects_continue = True
+        elif kind == _ID_KIND:
+            if not self.request_id and _REQUEST_ID.fullmatch(value):
+                self.request_id = value
+        elif kind == _TRACE_KIND and not self.traceparent and _TRACEPARENT.fullmatch(value):
+            self.traceparent = value
+
+    def _check_target(self) -> None:
+        target = self.target
+        if b"#" in target:
+            raise bad_request("the request's target holds a fragment; leave out what begins with '#'")
+        match = _ABSOLUTE.fullmatch(target)
+        if match is not None:
+            if not _HOST.fullmatch(match[1]):
+                raise bad_request("the request's target names no valid host")
+            self.host = match[1]
+            rest: bytes = match[2]
+            self.target = rest if rest[:1] == b"/" else b"/" + rest
+        elif not (target == b"*" and self.method == b"OPTIONS"):
+            raise bad_request("the request's target must begin with '/'")
+
+    def _check_connection(self, connection: bytes, upgrade: bytes) -> None:
+        tokens = {token.strip() for token in connection.split(b",")}
+        self.keep_alive = b"close" not in tokens and (self.minor == 1 or b"keep-alive" in tokens)
+        if b"upgrade" in tokens and b"websocket" in upgrade:
+            raise bad_request(
+                "WebSocket is not served here; call POST /v1/run/{image} and read the streamed answer"
+            )
+        named = tokens - {b"", b"close", b"keep-alive", b"te", b"upgrade"} - _NOT_NOMINABLE
+        if named:
+            self.lines = [field[3] for field in self.fields if field[0] == PASS and field[1] not in named]
+
+    def _identify(self) -> None:
+        """Make the request id and the trace's parent where the client sent none (or none that is valid)."""
+        trace = b""
+        if not self.traceparent:
+            trace = b"%032x" % random.getrandbits(128)
+            self.traceparent = b"00-%b-%016x-00" % (trace, random.getrandbits(64) | 1)
+        else:
+            trace = self.traceparent[3:35]
+            state = self.get(b"tracestate")
+            if state is not None:
+                self.lines.append(b"tracestate: %b\r\n" % state)
+        if not self.request_id:
+            self.request_id = trace
+
+    def forward(self, client: bytes, set_host: bytes) -> bytes:
+        """The head as a set gets it."""
+        if self.chunked:
+            framing = b"Transfer-Encoding: chunked\r\n"
+        elif self.content_length is not None:
+            framing = b"Content-Length: %d\r\n" % self.content_length
+        else:
+            framing = b""
+        return _FORWARD % (
+            self.method,
+            self.target,
+            self.host if self.host is not None else set_host,
+            b"".join(self.lines),
+            framing,
+            b"Expect: 100-continue\r\n" if self.expects_continue else b"",
+            self.request_id,
+            self.traceparent,
+            client,
+        )
+
+
+def parse_request(raw: bytes, limits: Limits) -> RequestHead:
+    """The head in `raw`, which is exactly one head with its empty line. Raises `Refusal`."""
+    lines = raw.split(b"\r\n")
+    first = lines[0]
+    if len(first) > limits.request_line_bytes:
+        raise line_too_long(limits)
+    if len(raw) > limits.head_bytes:
+        raise head_too_long(limits)
+    try:
+        httptools.HttpRequestParser(_silent).feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass  # CONNECT and WebSocket are refused below; any other upgrade is ignored, as RFC 9110 allows.
+    except httptools.HttpParserInvalidMethodError:
+        raise unknown_method() from None
+    except httptools.HttpParserError as error:
+        raise bad_request(f"{error}; see RFC 9112") from None
+    parts = first.split(b" ")
+    if len(parts) != 3:
+        raise bad_request("the request line must be METHOD TARGET HTTP/1.1, with single spaces")
+    method, target, version = parts
+    if method not in METHODS:
+        if method == b"CONNECT":
+            raise bad_request("CONNECT is refused: this is no forward proxy")
+        raise unknown_method()
+    if version == b"HTTP/1.1":
+        minor = 1
+    elif version == b"HTTP/1.0":
+        minor = 0
+    else:
+        raise bad_request(f"{version.decode('latin-1')} is not served here; use HTTP/1.1")
+    return RequestHead(method, target, minor, _fields.read(lines[1:-2]))
+
+
+def refuse_part(part: bytes, limits: Limits) -> Refusal | None:
+    """Whether a head that is not complete yet can be refused already."""
+    line_end = part.find(b"\r\n")
+    if (line_end if line_end >= 0 else len(part)) > limits.request_line_bytes:
+        return line_too_long(limits)
+    if len(part) > limits.head_bytes:
+        return head_too_long(limits)
+    if _BARE_LF.search(part):
+        return bad_request("lines must end with CR LF")
+    return None
+
+
+def line_too_long(limits: Limits) -> Refusal:
+    return refuse(
+        414,
+        "request-line-too-long",
+        "The request line is too long",
+        f"the request line may be {limits.request_line_bytes} bytes long; send large arguments in the body",
+    )
+
+
+def head_too_long(limits: Limits) -> Refusal:
+    return refuse(
+        431,
+        "headers-too-long",
+        "The headers are too long",
+        f"request line and headers may be {limits.head_bytes} bytes long together",
+    )
+
+
+def unknown_method() -> Refusal:
+    known = ", ".join(sorted(method.decode() for method in METHODS))
+    return refuse(501, "unknown-method", "This method is unknown", f"use one of {known}")
