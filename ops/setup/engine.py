@@ -156,6 +156,8 @@ def up() -> str:
         raise NoEngine(_advice())
     if shutil.which("dockerd") is None:
         _install("a container engine", "docker.io")
+    if _apparmor_is_on() and shutil.which("apparmor_parser") is None:
+        _install("AppArmor's parser, which the engine needs on this kernel", "apparmor")
     _install_client()
     private = PrivateEngine()
     private.start()
@@ -308,6 +310,13 @@ def _install(why: str, *packages: str) -> None:
     done = subprocess.run(["bash", str(ROOT / "ops/setup/packages.sh"), why, *packages], cwd=ROOT)
     if done.returncode != 0:
         raise NoEngine(_advice())
+
+
+def _apparmor_is_on() -> bool:
+    try:
+        return Path("/sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
+    except OSError:
+        return False
 
 
 def _install_client() -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from ops.setup.engine import ROOT
 
-
 INTERPRETER = 3  # PT_INTERP: the segment that names the dynamic loader
 
 
