@@ -27,8 +27,8 @@ lint: setup  ## ruff and mypy
 	@$(python) -m ruff format --check --quiet . || { echo "make lint: run .venv/bin/ruff format"; exit 1; }
 	@$(python) -m mypy
 
-up: setup  ## start a router and two sets in the background; starts only what is missing
-	@$(python) -m ops.local.stack up
+up: setup  ## start a router and two sets in the background, with the sample images; only what is missing
+	@$(engine) && $(python) -m ops.images && $(python) -m ops.local.stack up
 
 down:  ## stop them all, slots and the private engine included
 	@if [ -x $(python) ]; then $(python) -m ops.local.stack down; fi
