@@ -6,7 +6,7 @@ What comes from a guest is length-checked and never trusted: `ProtocolError` mea
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -16,7 +16,8 @@ from scheduler.execution import Work
 VERSION: Final = 1
 MESSAGE_BYTES: Final = 131_072
 STDIN_BYTES: Final = 61_440
-STRINGS_BYTES: Final = 69_632
+STRINGS_BYTES: Final = 69_608
+"""Arguments, environment and output paths with their NULs: what the largest message holds beside the largest input."""
 STRINGS_COUNT: Final = 8192
 OUTPUT_BYTES: Final = 61_440
 FILES_COUNT: Final = 64
@@ -33,6 +34,11 @@ _HELLO: Final = struct.Struct("<B3x64s")
 _OUTPUT: Final = struct.Struct("<II")
 _EXIT: Final = struct.Struct("<B3xiQQQQHHII")
 _CLEANED: Final = struct.Struct("<B3xiQ")
+
+_CODES: Final = ((0, 255), (1, 64), (1, 4095))
+"""What a code may be: exit status, signal number, errno."""
+_MOST: Final = (1 << 53) - 1
+"""Microseconds and KiB above this are no measurement; the store could not hold them either."""
 
 
 class ProtocolError(Exception):
@@ -77,20 +83,56 @@ Message = Hello | OutputMessage | ExitMessage | CleanedMessage
 
 
 def encode_task(number: int, work: Work) -> bytes:
-    """The TASK message. Raises `BadRequest` when arguments, environment or output names are too long or too many."""
-    argv, env, outputs, stdin = work.argv, work.env, work.outputs, work.stdin
-    if len(argv) + len(env) > STRINGS_COUNT:
-        raise BadRequest(f"arg, env: at most {STRINGS_COUNT} arguments and variables in all", field="arg")
+    """The TASK message.
+
+    Raises `BadRequest` for arguments, environment or output paths that no program could be given, and `ValueError`
+    for inline input above `STDIN_BYTES` (the caller's bug: that goes by pipe).
+    """
+    argv, env, outputs, body = work.argv, work.env, work.outputs, work.stdin or b""
     strings = b"\0".join((*argv, *env, *outputs, b""))
-    if len(strings) > STRINGS_BYTES:
-        raise BadRequest(
-            f"arg, env: the command line and added environment take {len(strings)} bytes; at most {STRINGS_BYTES}",
-            field="arg",
-        )
-    flags = (STDIN_FD if stdin is None else 0) | (STREAM if work.stream else 0)
-    body = stdin or b""
+    if len(body) > STDIN_BYTES:
+        raise ValueError(f"inline input of {len(body)} bytes; at most {STDIN_BYTES}")
+    # Each string has its own NUL and no other, else one would be read as several.
+    if strings.count(0) != len(argv) + len(env) + len(outputs) or len(strings) > STRINGS_BYTES:
+        _refuse_strings(work, len(strings))
+    if not 0 < len(argv) <= STRINGS_COUNT - len(env) or len(outputs) > FILES_COUNT:
+        _refuse_counts(work)
+    for variable in env:
+        if b"=" not in variable:
+            raise BadRequest(f"env: {_shown(variable)} is not NAME=value", field="env")
+    for path in outputs:
+        if not path.startswith(b"/"):
+            raise BadRequest(f"output: {_shown(path)} is not an absolute path", field="output")
+    flags = (STDIN_FD if work.stdin is None else 0) | (STREAM if work.stream else 0)
     head = _TASK.pack(TASK, flags, 0, number, len(argv), len(env), len(outputs), 0, len(strings), len(body))
     return head + strings + body
+
+
+def _refuse_strings(work: Work, size_bytes: int) -> NoReturn:
+    for field, values in (("arg", work.argv), ("env", work.env), ("output", work.outputs)):
+        for value in values:
+            if b"\0" in value:
+                raise BadRequest(f"{field}: {_shown(value)} holds a NUL byte", field=field)
+    raise BadRequest(
+        f"arg, env, output: the command line, added environment and output paths take {size_bytes} bytes; "
+        f"at most {STRINGS_BYTES}",
+        field="arg",
+    )
+
+
+def _refuse_counts(work: Work) -> NoReturn:
+    if len(work.outputs) > FILES_COUNT:
+        raise BadRequest(f"output: {len(work.outputs)} paths; at most {FILES_COUNT}", field="output")
+    if not work.argv:
+        raise BadRequest("arg: there is nothing to run", field="arg")
+    raise BadRequest(
+        f"arg, env: {len(work.argv) + len(work.env)} arguments and variables; at most {STRINGS_COUNT} in all",
+        field="arg",
+    )
+
+
+def _shown(value: bytes) -> str:
+    return repr(value[:80].decode(errors="replace"))
 
 
 def encode_kill(number: int) -> bytes:
@@ -102,7 +144,7 @@ def encode_retire() -> bytes:
 
 
 def decode(data: memoryview) -> Message:
-    """A message from a guest; its bytes are copied out of `data`. Raises `ProtocolError`."""
+    """A message from a guest; its bytes are copied out of `data`. Raises `ProtocolError`, and nothing else."""
     try:
         kind, flags, _, task = _HEAD.unpack_from(data, 0)
         if kind == EXIT:
@@ -112,13 +154,15 @@ def decode(data: memoryview) -> Message:
             stdout, stderr = _two_bodies(data, _HEAD.size + _OUTPUT.size, out_len, err_len)
             return OutputMessage(task, stdout, stderr)
         if kind == CLEANED:
-            ok, error, guest_cpu_us = _CLEANED.unpack_from(data, _HEAD.size)
+            ok, error, guest_cpu_us = _CLEANED.unpack(data[_HEAD.size :])
+            if guest_cpu_us > _MOST:
+                raise ProtocolError("a number out of range")
             return CleanedMessage(task, bool(ok), error, guest_cpu_us)
         if kind == HELLO:
-            version, token = _HELLO.unpack_from(data, _HEAD.size)
+            version, token = _HELLO.unpack(data[_HEAD.size :])
             return Hello(version, token)
     except struct.error as error:
-        raise ProtocolError("a message is too short") from error
+        raise ProtocolError("a message of the wrong length") from error
     raise ProtocolError(f"message type {kind}")
 
 
@@ -131,8 +175,13 @@ def _decode_exit(data: memoryview, flags: int, task: int) -> ExitMessage:
             raise ProtocolError("too many files")
         errnos = struct.unpack_from(f"<{filec}i", data, at)
         at += 4 * filec
-    if how > 2:
-        raise ProtocolError(f"a program that ended in way {how}")
+        # Passed on as a negative number; one that is negative already would pass for an open descriptor.
+        if min(errnos) < 0:
+            raise ProtocolError("a file's errno out of range")
+    if how > 2 or not _CODES[how][0] <= code <= _CODES[how][1]:
+        raise ProtocolError(f"a program that ended in way {how} with code {code}")
+    if wall_us > _MOST or reaped > _MOST or guest > _MOST or rss > _MOST:
+        raise ProtocolError("a number out of range")
     stdout, stderr = _two_bodies(data, at, out_len, err_len)
     return ExitMessage(
         task,
