@@ -92,8 +92,8 @@ class AnswerHead:
         value = self.get(b"content-type")
         return value is not None and value[:24].lower() == b"application/problem+json"
 
-    def relay(self, *, chunked: bool, length: int | None, close: bool, request_id: bytes) -> bytes:
-        """The head as the client gets it, with the framing given."""
+    def relay(self, *, chunked: bool, length: int | None, connection: bytes, request_id: bytes) -> bytes:
+        """The head as the client gets it, with the framing and the Connection line given."""
         if chunked:
             framing = b"Transfer-Encoding: chunked\r\n"
         elif length is not None:
@@ -106,7 +106,7 @@ class AnswerHead:
             b"".join(self.lines),
             framing,
             b"" if self.get(b"x-request-id") is not None else b"X-Request-Id: %b\r\n" % request_id,
-            b"Connection: close\r\n" if close else b"",
+            connection,
         )
 
 

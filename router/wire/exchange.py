@@ -226,11 +226,18 @@ class Exchange:
         length = None
         if not endless and head.status >= 200 and head.status != 204:
             length = head.content_length
-        close = not client.keep or self._plane.draining
+        if not client.keep or self._plane.draining:
+            connection = b"Connection: close\r\n"
+        elif self.head.minor == 0:
+            connection = b"Connection: keep-alive\r\n"
+        else:
+            connection = b""
         chunked = (endless and self.head.minor == 1) or (
             body is None and head.chunked and self.head.minor == 1
         )
-        return head.relay(chunked=chunked, length=length, close=close, request_id=self.head.request_id)
+        return head.relay(
+            chunked=chunked, length=length, connection=connection, request_id=self.head.request_id
+        )
 
     def on_answer_bytes(
         self, buf: bytes | bytearray, view: memoryview, start: int, end: int, shared: bool

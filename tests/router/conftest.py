@@ -1,0 +1,18 @@
+"""All router tests run on uvloop, as the router does."""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoopPolicy
+
+import pytest
+import uvloop
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Its successor, a hook, would change the loop of every other directory's tests as well.
+    config.addinivalue_line("filterwarnings", "ignore:Overriding the .event_loop_policy:DeprecationWarning")
+
+
+@pytest.fixture
+def event_loop_policy() -> AbstractEventLoopPolicy:
+    return uvloop.EventLoopPolicy()
