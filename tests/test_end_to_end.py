@@ -1,0 +1,205 @@
+"""The whole way, thin and real: client → router → sets → slots, with the processes that operators start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import ROOT, SetProcess, StartSet, free_port
+
+pytestmark = pytest.mark.docker
+IMAGE = "cat:1"
+
+
+class RouterProcess:
+    """A real router: `gcompute router` as a process."""
+
+    def __init__(self, folder: Path, sets: list[SetProcess], weights: str) -> None:
+        self.port = free_port()
+        self.admin_port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.config = folder / "router.yaml"
+        self.log = folder / "router.log"
+        self._folder = folder
+        self._sets = sets
+        self.write(weights)
+
+    def write(self, weights: str, version: int = 1) -> None:
+        lines = [f'  {one.name}: {{url: "{one.url}", state: ready}}' for one in self._sets]
+        text = "\n".join(
+            [f"version: {version}", "sets:", *lines, "default:", f"  weights: {{{weights}}}", ""]
+        )
+        # As editors do it: a new file takes the old one's place.
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(self.config)
+
+    def start(self) -> RouterProcess:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "ops.cli.main", "router", str(self.config), "--name", "e2e"),
+                    *("--bind", f"127.0.0.1:{self.port}", "--admin-bind", f"127.0.0.1:{self.admin_port}"),
+                    *("--state-dir", str(self._folder / "router")),
+                ],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _until(lambda: httpx.get(f"http://127.0.0.1:{self.admin_port}/readyz").status_code == 200, self.log)
+        return self
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(40)
+
+
+def _until(condition: Callable[[], object], log: Path, limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            if condition():
+                return
+        except httpx.HTTPError:
+            pass
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def sets(start_set: StartSet) -> list[SetProcess]:
+    return [start_set("e2ea"), start_set("e2eb")]
+
+
+@pytest.fixture
+def router(tmp_path: Path, sets: list[SetProcess]) -> Iterator[RouterProcess]:
+    router = RouterProcess(tmp_path, sets, "e2ea: 50, e2eb: 50").start()
+    yield router
+    router.stop()
+
+
+def _run(client: httpx.Client, body: bytes = b"hello", **headers: str) -> httpx.Response:
+    return client.post(f"/v1/run/{IMAGE}", content=body, headers=headers)
+
+
+def test_a_sync_task_through_the_router(router: RouterProcess) -> None:
+    with httpx.Client(base_url=router.url, timeout=60) as client:
+        answer = _run(client)
+        assert (answer.status_code, answer.content) == (200, b"hello"), answer.text
+        assert answer.headers["X-Set"] in ("e2ea", "e2eb")
+        assert answer.headers["X-Task-Id"].startswith(answer.headers["X-Set"] + "-")
+        task = client.get(f"/v1/tasks/{answer.headers['X-Task-Id']}").json()
+        assert (task["state"], task["kind"], task["stdin_bytes"]) == ("succeeded", "sync", 5)
+
+
+def test_an_async_task_is_found_at_its_owner_whatever_the_weights(router: RouterProcess) -> None:
+    with httpx.Client(base_url=router.url, timeout=60) as client:
+        ids = set()
+        for number in range(12):
+            answer = _run(client, b"%d" % number, Prefer="respond-async")
+            assert answer.status_code == 202, answer.text
+            ids.add((answer.json()["id"], b"%d" % number))
+        assert {task_id.partition("-")[0] for task_id, _ in ids} == {"e2ea", "e2eb"}
+        for task_id, body in ids:
+            assert client.get(f"/v1/tasks/{task_id}", params={"wait": 30}).json()["state"] == "succeeded"
+            assert client.get(f"/v1/tasks/{task_id}/stdout").content == body
+        listed = client.get("/v1/tasks", params={"limit": 1000}).json()
+        assert {"e2ea", "e2eb"} <= set(listed["sets"])
+        assert {task_id for task_id, _ in ids} <= {task["id"] for task in listed["tasks"]}
+
+
+def test_large_bodies_stream_through_with_every_byte(router: RouterProcess) -> None:
+    body = bytes(range(256)) * (48 * 4096)
+    command = [sys.executable, "-m", "ops.cli.main", "--url", router.url, "run", IMAGE]
+    done = subprocess.run(command, input=body, stdout=subprocess.PIPE, cwd=ROOT, check=True)
+    assert len(done.stdout) == len(body)
+    assert done.stdout == body
+
+
+def test_weights_decide_and_a_saved_edit_counts(router: RouterProcess, sets: list[SetProcess]) -> None:
+    with httpx.Client(base_url=router.url, timeout=60) as client:
+        router.write("e2ea: 100, e2eb: 0", version=2)
+        _until(lambda: {_run(client).headers["X-Set"] for _ in range(12)} == {"e2ea"}, router.log)
+        router.write("e2ea: 0, e2eb: 100", version=3)
+        _until(lambda: {_run(client).headers["X-Set"] for _ in range(12)} == {"e2eb"}, router.log)
+        router.config.write_text("version: 4\nsets: {e2ea: nonsense}\n")
+        # The last good table stays, loudly.
+        _until(lambda: "sets" in httpx.get(f"http://127.0.0.1:{router.admin_port}/status").text, router.log)
+        assert {_run(client).headers["X-Set"] for _ in range(12)} == {"e2eb"}
+        _until(
+            lambda: httpx.get(f"http://127.0.0.1:{router.admin_port}/status").json()["config_error"],
+            router.log,
+        )
+
+
+def test_no_request_is_lost_while_weights_change(router: RouterProcess) -> None:
+    statuses: Counter[int] = Counter()
+    stop = threading.Event()
+
+    def work() -> None:
+        with httpx.Client(base_url=router.url, timeout=60) as client:
+            while not stop.is_set():
+                statuses[_run(client).status_code] += 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for version in range(2, 8):
+        share = 10 * version
+        router.write(f"e2ea: {share}, e2eb: {100 - share}", version)
+        time.sleep(0.4)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200}, statuses
+    assert statuses[200] > 50
+
+
+def test_a_set_that_dies_is_avoided_and_comes_back(tmp_path: Path, start_set: StartSet) -> None:
+    good, frail = start_set("e2ec"), start_set("e2ed")
+    router = RouterProcess(tmp_path, [good, frail], "e2ec: 50, e2ed: 50").start()
+    try:
+        with httpx.Client(base_url=router.url, timeout=60) as client:
+            kept = [_run(client, b"kept", Prefer="respond-async").json()["id"] for _ in range(8)]
+            frail.kill()
+            # A connection that the dead set broke is retried on the other one.
+            answers = [_run(client) for _ in range(20)]
+            assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
+            assert {answer.headers["X-Set"] for answer in answers} == {"e2ec"}
+            orphan = next((task_id for task_id in kept if task_id.startswith("e2ed-")), None)
+            if orphan is not None:
+                lost = client.get(f"/v1/tasks/{orphan}")
+                assert lost.status_code in (502, 503), lost.text
+                assert lost.headers["X-Router"] == "e2e"
+                assert lost.headers["Content-Type"] == "application/problem+json"
+            frail.start()
+            _until(
+                lambda: {_run(client).headers["X-Set"] for _ in range(12)} == {"e2ec", "e2ed"}, router.log, 40
+            )
+            for task_id in kept:
+                # Acknowledged before the kill: done after it, by the restarted set where it was not yet.
+                task = client.get(f"/v1/tasks/{task_id}", params={"wait": 30}).json()
+                assert task["state"] == "succeeded", task
+                assert client.get(f"/v1/tasks/{task_id}/stdout").content == b"kept"
+    finally:
+        router.stop()
+
+
+def test_the_command_line_runs_an_image_with_its_exit_code(router: RouterProcess) -> None:
+    command = [sys.executable, "-m", "ops.cli.main", "--url", router.url, "run", IMAGE]
+    done = subprocess.run(command, input=b"in and out", capture_output=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout) == (0, b"in and out"), done.stderr
+    failed = subprocess.run(
+        [*command, "/no/such/file"], input=b"", capture_output=True, cwd=ROOT, check=False
+    )
+    assert failed.returncode == 1
+    assert b"/no/such/file" in failed.stderr
