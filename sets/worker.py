@@ -16,6 +16,11 @@ FIRST_HEAD_TIMEOUT_S: Final = 30.0
 LINGER_S: Final = 2.0
 """How long what a client still sends is read and dropped after an answer that did not wait for it."""
 DRAIN_POLL_S: Final = 0.05
+_WRONG: Final = {
+    414: "the request line is longer than 64 KiB: send large arguments as the body",
+    431: "the request's headers are too many or too large",
+    501: "only `Transfer-Encoding: chunked` is understood",
+}
 
 
 class SetProtocol(ASGIProtocol):  # type: ignore[misc]
@@ -49,6 +54,14 @@ class SetProtocol(ASGIProtocol):  # type: ignore[misc]
         if self._lingering is None:
             super().data_received(data)
 
+    def eof_received(self) -> None:
+        """The client sends no more. Where a body should still come it may yet read an answer; else it is gone."""
+        receiver = self._body_receiver
+        if receiver is not None and not receiver._complete and not self._closed:
+            self._send_error_response(
+                400, "the request's body ended before its Content-Length or its last chunk"
+            )
+
     def abort(self) -> None:
         """Close now, whatever it does."""
         if self.transport is not None:
@@ -69,7 +82,8 @@ class SetProtocol(ASGIProtocol):  # type: ignore[misc]
         super()._send_response_start(*args, **kwargs)
 
     def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
-        if self._answer_begun:
+        within = self._current_request is not None
+        if within and self._answer_begun:
             # Within an answer the connection's end says it; more bytes would only look like output.
             return
         try:
@@ -77,8 +91,8 @@ class SetProtocol(ASGIProtocol):  # type: ignore[misc]
         except ValueError:
             title = "Error"
         # A bad chunk may come when the program has read what was before it.
-        executed = self._current_request is not None
-        body = problem_of_http(status, title, message, executed=executed).body()
+        detail = f"{_WRONG.get(status, 'the request is not valid HTTP/1.1')} ({message})"
+        body = problem_of_http(status, title, detail, executed=within).body()
         extra = "".join(f"{name}: {value}\r\n" for name, value in extra_headers)
         head = (
             f"HTTP/1.1 {status} {title}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"

@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Iterable
 from http.client import HTTPResponse, IncompleteRead
+from io import BufferedReader
 from typing import Any
 
 TIMEOUT_S = 30.0
@@ -33,11 +34,19 @@ class Answer:
         found: dict[str, Any] = json.loads(self.body)
         assert self.headers["Content-Type"] == "application/problem+json"
         assert self.headers["X-Set"]
-        assert (self.status, found["type"]) == (status, f"https://general-compute.invalid/problems/{name}")
+        kind = f"https://general-compute.invalid/problems/{name}"
+        assert (self.status, found["type"]) == (status, kind), found
         assert found["status"] == status
         assert found["title"]
         assert found["detail"]
         return found
+
+
+class _Buffer(BufferedReader):
+    """Stays open when an answer closes it."""
+
+    def close(self) -> None:
+        pass
 
 
 class Wire:
@@ -45,12 +54,14 @@ class Wire:
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
+        # One buffer for all answers: what came with the first belongs to the second.
+        self._file = _Buffer(self.socket.makefile("rb", buffering=0))
 
     def __enter__(self) -> Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.socket.close()
+        self.close()
 
     def send(self, *pieces: str | bytes) -> None:
         for piece in pieces:
@@ -65,7 +76,7 @@ class Wire:
 
     def begun(self) -> HTTPResponse:
         """The answer's head; its body is still to be read."""
-        response = HTTPResponse(self.socket, method="POST")
+        response = HTTPResponse(self, method="POST")  # type: ignore[arg-type]
         response.begin()
         return response
 
@@ -73,15 +84,22 @@ class Wire:
         """All that comes until the other side closes."""
         pieces: list[bytes] = []
         try:
-            while piece := self.socket.recv(65_536):
+            while piece := self._file.read1():
                 pieces.append(piece)
         except ConnectionError:
             pass
         return b"".join(pieces)
 
+    def makefile(self, _mode: str) -> _Buffer:
+        return self._file
+
     def vanish(self) -> None:
         """Go away with a reset, as a client does that is killed."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+    def close(self) -> None:
+        self._file.raw.close()
         self.socket.close()
 
 
