@@ -1,14 +1,19 @@
 // The guest: PID 1 of every slot. Runs the image's own program once per task and hands its bytes to the executor.
-// PROTOCOL.md beside this file is the contract. The program is hostile: it runs beside us as the same user, and can
-// do nothing to us that the kernel lets only root or the tracer of a process do (we are not dumpable, and PID 1).
+// PROTOCOL.md beside this file is the contract. The program is hostile and runs beside us as the same user. It cannot trace
+// or read us (we are not dumpable), signals from within do nothing to PID 1, and a filter keeps our limits and priority ours.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/magic.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +25,7 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -33,14 +39,20 @@
 #define OUTPUT_BYTES 61440
 #define FILES_COUNT 64
 #define PLACES_COUNT 64
+#define TASK_FDS_MOST (FILES_COUNT + 16)
 #define TOKEN_BYTES 64
 #define CONNECT_LIMIT_S 60
 #define CONNECT_FIRST_MS 10
 #define CONNECT_MOST_MS 500
+#define SEND_LIMIT_S 60
 // A write of this size into a fresh pipe never blocks, however little pipe memory our user has left.
 #define PIPE_ALWAYS_HOLDS 4096
+// So long a program that has all its input runs unattended: what it writes meanwhile waits in the pipes.
+#define MOMENT_NS 1000000
+#define OOM_PREFERENCE 500
+#define LISTING_BYTES 32768
 
-enum { EXIT_RETIRED = 0, EXIT_USAGE = 2, EXIT_NO_EXECUTOR = 3, EXIT_MALFORMED = 4 };
+enum { EXIT_RETIRED = 0, EXIT_USAGE = 2, EXIT_NO_EXECUTOR = 3, EXIT_MALFORMED = 4, EXIT_UNCLEAN = 5 };
 enum { TASK = 1, KILL = 2, RETIRE = 3, HELLO = 16, OUTPUT = 17, EXITED = 18, CLEANED = 19 };
 enum { STDIN_FD = 1, STREAM = 2 };
 enum { HANDED_OVER = 1, KILLED = 2, CLEANING = 4 };
@@ -66,22 +78,28 @@ struct __attribute__((packed)) exit_message {
 };
 struct __attribute__((packed)) cleaned_message { struct head head; uint8_t ok, reserved[3]; int32_t error; uint64_t guest_cpu_us; };
 
-// One of the program's outputs: the pipe's read end until it ends or is handed over, and what was read so far.
-struct output { int fd; uint32_t len; unsigned char data[OUTPUT_BYTES]; };
+// One of the program's outputs: both ends of the pipe until they are handed over, and what was read so far. We hold the write
+// end as well, so that its end is nothing to wake up for: an output ends with the task.
+struct output { int fd, end; uint32_t len; unsigned char data[OUTPUT_BYTES]; };
 
-// A place that the program may write to, and how it looks when it is clean.
+// A folder that the program may write to, and what it is when it is clean. Folders on the way from one place to another, or
+// to the working directory, are places too: they stay.
 struct place {
-    const char *path;
-    int fd;
-    bool counts;   // the file system tells how many inodes are in use
-    bool ours;     // the program, being us, may change the folder itself
-    bool holds_cwd;
+    const char *path, *name;  // name: the path's last part
+    int fd, parent, keeps;    // parent: the place that holds this one, or -1; keeps: how many places this one holds
+    bool counts;              // its file system is a tmpfs of its own: the number of inodes in use tells whether it is clean
+    bool ours;                // the program, being us, may change the folder itself
     uint64_t inodes;
-    mode_t mode;
+    struct stat was;
     ssize_t xattrs;
 };
 
 static int executor = -1, children = -1, oom_score = -1;
+static char oom_own[16], oom_program[16];
+static sigset_t child_signal;
+// Every descriptor from here on belongs to the task.
+static int first_task_fd = INT_MAX;
+static uint32_t last_task;
 static char token[TOKEN_BYTES];
 static const char *socket_path;
 static char **base_env;
@@ -89,7 +107,8 @@ static size_t base_env_count;
 static struct place places[PLACES_COUNT];
 static int place_count;
 static char start_cwd[PATH_MAX];
-static mode_t start_cwd_mode;
+static dev_t root_device;
+static char listings[2][LISTING_BYTES] __attribute__((aligned(8)));
 
 static unsigned char message[MESSAGE_BYTES];
 static struct output out, err;
@@ -103,12 +122,18 @@ static struct {
     int in;
     const unsigned char *in_data;
     uint32_t in_left;
-    bool killed, handed_over, ended;
+    bool killed, handed_over;
+    bool ended, alone;  // the program has been reaped; so has everybody else
     int status;
     uint64_t reaped_cpu_us, max_rss_kib;
 } run;
 
 static void __attribute__((noreturn)) malformed(void) { _exit(EXIT_MALFORMED); }
+
+static void __attribute__((noreturn)) unusable(const char *what, const char *why) {
+    fprintf(stderr, "guest: %s: %s\n", what, why);
+    _exit(EXIT_USAGE);
+}
 
 static uint64_t now_us(void) {
     struct timespec t;
@@ -133,9 +158,15 @@ static void shut(int *fd) {
     *fd = -1;
 }
 
+// Close all from `first` on; `most` is how many there can be where the kernel does not help.
+static void close_from(int first, int most) {
+    if (syscall(SYS_close_range, first, ~0u, 0))
+        for (int fd = first; fd < first + most; fd++) close(fd);
+}
+
 // ---- talking to the executor
 
-// False when the executor is lost. The socket is blocking: a slow executor is waited for, a dead one is an error.
+// False when the executor is lost. The socket is blocking: a slow executor is waited for, up to a limit; a dead one is an error.
 static bool tell(struct iovec *parts, size_t count, const int *fds, size_t fd_count) {
     union { char space[CMSG_SPACE(FILES_COUNT * sizeof(int))]; struct cmsghdr align; } control;
     struct msghdr m = {.msg_iov = parts, .msg_iovlen = count};
@@ -176,8 +207,11 @@ static void connect_executor(void) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, socket_path, strlen(socket_path));
     shut(&executor);
+    last_task = 0;
     for (int wait_ms = CONNECT_FIRST_MS;; wait_ms = wait_ms * 2 < CONNECT_MOST_MS ? wait_ms * 2 : CONNECT_MOST_MS) {
         executor = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        struct timeval limit = {.tv_sec = SEND_LIMIT_S};
+        setsockopt(executor, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
         if (executor >= 0 && !connect(executor, (struct sockaddr *)&address, sizeof address)) {
             struct hello_message hello = {.head = {.type = HELLO}, .version = 1};
             memcpy(hello.token, token, TOKEN_BYTES);
@@ -210,7 +244,7 @@ static bool reap(int flags) {
         if (pid == 0) return false;
         if (pid < 0) {
             if (errno == EINTR) continue;
-            return true;
+            return run.alone = true;
         }
         reaped(&usage);
         if (pid == run.pid) {
@@ -238,6 +272,7 @@ static const char *value_of(char **env, const char *name) {
 static int execute(char **env) {
     static char full[PATH_MAX + 256];
     const char *path = value_of(env, "PATH");
+    if (!*argv[0]) return ENOENT;
     if (strchr(argv[0], '/')) {
         execve(argv[0], argv, env);
         return errno;
@@ -260,7 +295,7 @@ static int execute(char **env) {
 static int spawn(int in, int o, int e) {
     volatile int failed = 0;
     // The child inherits the score; ours goes back to what it was. So the kernel, short of memory, takes the program.
-    if (oom_score >= 0 && pwrite(oom_score, "500", 3, 0) < 0) shut(&oom_score);
+    if (oom_score >= 0 && pwrite(oom_score, oom_program, strlen(oom_program), 0) < 0) shut(&oom_score);
     pid_t pid = vfork();
     if (pid == 0) {
         sigset_t none;
@@ -274,105 +309,139 @@ static int spawn(int in, int o, int e) {
         _exit(127);
     }
     int forked = pid < 0 ? errno : 0;
-    if (oom_score >= 0 && pwrite(oom_score, "0", 1, 0) < 0) shut(&oom_score);
+    if (oom_score >= 0 && pwrite(oom_score, oom_own, strlen(oom_own), 0) < 0) shut(&oom_score);
     if (forked) return forked;
     run.pid = pid;
     return failed;
 }
 
-// ---- writable places
+// ---- writable places. Nobody else runs while we look at them.
 
 static bool entry_is_real(const char *name) {
     return name[0] != '.' || (name[1] && (name[1] != '.' || name[2]));
 }
 
-static DIR *reopen(int fd) {
-    int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = copy < 0 ? NULL : fdopendir(copy);
-    if (!dir && copy >= 0) close(copy);
-    return dir;
+// Walks over a listing that getdents64 has filled.
+#define EACH_ENTRY(e, listing, n)                                                                         \
+    (struct dirent64 *e = (struct dirent64 *)(listing); (char *)e < (listing) + (n); \
+     e = (struct dirent64 *)((char *)e + e->d_reclen)) if (entry_is_real(e->d_name))
+
+// Whether the entry of that name is a place itself, the one that it has been from the start.
+static bool is_kept(const struct place *p, const char *name) {
+    struct stat st;
+    if (!p->keeps) return false;
+    for (const struct place *q = places; q < places + place_count; q++)
+        if (q->parent == p - places && !strcmp(q->name, name))
+            return !fstatat(p->fd, name, &st, AT_SYMLINK_NOFOLLOW) && st.st_dev == q->was.st_dev && st.st_ino == q->was.st_ino;
+    return false;
 }
 
-static bool is_empty(int fd) {
-    DIR *dir = reopen(fd);
-    if (!dir) return false;
-    struct dirent *entry;
-    while ((entry = readdir(dir)) && !entry_is_real(entry->d_name)) {}
-    closedir(dir);
-    return !entry;
+// Whether a place holds what it keeps, and nothing else.
+static bool is_empty(const struct place *p) {
+    ssize_t n;
+    int kept = 0;
+    if (lseek(p->fd, 0, SEEK_SET)) return false;
+    while ((n = getdents64(p->fd, listings[0], LISTING_BYTES)) > 0)
+        for EACH_ENTRY(e, listings[0], n) {
+            if (!is_kept(p, e->d_name)) return false;
+            kept++;
+        }
+    return !n && kept == p->keeps;
 }
+
+static bool same_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
 
 static bool is_clean(const struct place *p) {
     struct statfs fs;
     struct stat st;
-    if (p->holds_cwd) return false;
-    if (p->ours && (fstat(p->fd, &st) || st.st_mode != p->mode || flistxattr(p->fd, NULL, 0) != p->xattrs)) return false;
-    if (!p->counts) return is_empty(p->fd);
+    // Its owner could leave a word to the next task in any of these.
+    if (p->ours && (fstat(p->fd, &st) || st.st_mode != p->was.st_mode || st.st_gid != p->was.st_gid ||
+                    !same_time(st.st_mtim, p->was.st_mtim) || !same_time(st.st_atim, p->was.st_atim) ||
+                    flistxattr(p->fd, NULL, 0) != p->xattrs))
+        return false;
+    if (!p->counts) return is_empty(p);
     return !fstatfs(p->fd, &fs) && fs.f_files - fs.f_ffree == p->inodes;
 }
 
-// Remove one entry of `parent`; what a folder holds of folders moves up to `root` first, so that depth never matters.
-static bool remove_entry(int root, int parent, const char *name) {
+// Move a folder up to the place itself.
+static bool lift(int root, int parent, const char *name) {
     static unsigned serial;
-    if (!unlinkat(parent, name, 0) || errno == ENOENT) return true;
-    if (errno != EISDIR && errno != EPERM && errno != EACCES) return false;
-    if (!unlinkat(parent, name, AT_REMOVEDIR)) return true;
+    char moved[32];
     fchmodat(parent, name, 0700, 0);
-    if (parent != root) {
-        char moved[32];
-        do snprintf(moved, sizeof moved, ".gc-%u", ++serial);
-        while (syscall(SYS_renameat2, parent, name, root, moved, 1 /* RENAME_NOREPLACE */) && errno == EEXIST);
-        return !faccessat(root, moved, F_OK, AT_SYMLINK_NOFOLLOW);
+    for (;;) {
+        snprintf(moved, sizeof moved, ".gc-%u", ++serial);
+        if (!renameat2(parent, name, root, moved, RENAME_NOREPLACE)) return true;
+        if (errno != EEXIST) return false;
     }
-    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+// Remove an entry of a place. The folders within a folder are lifted, so that depth never matters and each is looked at in its
+// turn. False, with errno, when nothing could be done.
+static bool remove_entry(int root, const char *name) {
+    if (!unlinkat(root, name, 0)) return true;
+    if (errno != EISDIR) return false;
+    if (!unlinkat(root, name, AT_REMOVEDIR)) return true;
+    fchmodat(root, name, 0700, 0);
+    int fd = openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), error = 0;
     if (fd < 0) return false;
-    DIR *dir = fdopendir(fd);
-    if (!dir) {
-        close(fd);
-        return false;
-    }
     bool progress = false;
-    for (struct dirent *entry; (entry = readdir(dir));)
-        if (entry_is_real(entry->d_name)) progress |= remove_entry(root, dirfd(dir), entry->d_name);
-    closedir(dir);
-    return !unlinkat(parent, name, AT_REMOVEDIR) || progress;
+    ssize_t n;
+    while ((n = getdents64(fd, listings[1], LISTING_BYTES)) > 0)
+        for EACH_ENTRY(e, listings[1], n) {
+            if (!unlinkat(fd, e->d_name, 0) ||
+                (errno == EISDIR && (!unlinkat(fd, e->d_name, AT_REMOVEDIR) || lift(root, fd, e->d_name))))
+                progress = true;
+            else error = errno;
+        }
+    close(fd);
+    if (!unlinkat(root, name, AT_REMOVEDIR) || progress) return true;
+    errno = error ? error : errno;
+    return false;
+}
+
+// Give a place that the program has taken away its folder again.
+static bool make_again(struct place *p) {
+    int parent = places[p->parent].fd;
+    if (mkdirat(parent, p->name, 0700)) return false;
+    int fd = openat(parent, p->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC);
+    if (fd < 0) return false;
+    bool made = !fchmod(fd, p->was.st_mode & 07777) && dup3(fd, p->fd, O_CLOEXEC) >= 0 && !fstat(p->fd, &p->was);
+    close(fd);
+    p->ours = true;
+    p->xattrs = flistxattr(p->fd, NULL, 0);
+    return made;
 }
 
 // 0, or the errno of what could not be removed.
 static int clean(struct place *p) {
-    struct stat st;
-    if (p->ours && !fstat(p->fd, &st)) {
-        if (st.st_mode != p->mode) fchmod(p->fd, p->mode & 07777);
-        if (flistxattr(p->fd, NULL, 0) != p->xattrs) {
-            static char names[65536];
-            ssize_t n = flistxattr(p->fd, names, sizeof names);
-            for (char *name = names; n > 0 && name < names + n; name += strlen(name) + 1) fremovexattr(p->fd, name);
-        }
-    }
-    while (!is_empty(p->fd)) {
-        DIR *dir = reopen(p->fd);
-        if (!dir) return errno;
+    if (p->ours) fchmod(p->fd, p->was.st_mode & 07777);
+    for (bool left = true; left;) {
         bool progress = false;
-        for (struct dirent *entry; (entry = readdir(dir));)
-            if (entry_is_real(entry->d_name)) progress |= remove_entry(dirfd(dir), dirfd(dir), entry->d_name);
-        int error = errno;
-        closedir(dir);
-        if (!progress) return error ? error : EIO;
+        int error = EIO;
+        ssize_t n;
+        left = false;
+        if (lseek(p->fd, 0, SEEK_SET)) return errno;
+        while ((n = getdents64(p->fd, listings[0], LISTING_BYTES)) > 0)
+            for EACH_ENTRY(e, listings[0], n) {
+                if (is_kept(p, e->d_name)) continue;
+                left = true;
+                if (remove_entry(p->fd, e->d_name)) progress = true;
+                else error = errno;
+            }
+        if (n < 0) return errno;
+        if (left && !progress) return error;
     }
-    if (p->holds_cwd) {
-        // The image's WORKDIR lies in here: make it anew.
-        for (char *at = start_cwd + strlen(p->path) + 1; *at; at++) {
-            char *slash = strchrnul(at, '/'), kept = *slash;
-            *slash = 0;
-            mkdir(start_cwd, start_cwd_mode & 07777);
-            chmod(start_cwd, start_cwd_mode & 07777);
-            *slash = kept;
-            at = slash;
-            if (!kept) break;
-        }
-        if (chdir(start_cwd)) return errno;
+    for (struct place *q = places; q < places + place_count; q++)
+        if (q->parent == p - places && !is_kept(p, q->name) && !make_again(q)) return errno;
+    if (p->ours) {
+        const struct timespec times[2] = {p->was.st_atim, p->was.st_mtim};
+        ssize_t n = flistxattr(p->fd, listings[1], LISTING_BYTES);
+        if (n != p->xattrs)
+            for (char *name = listings[1]; n > 0 && name < listings[1] + n; name += strlen(name) + 1) fremovexattr(p->fd, name);
+        if (fchown(p->fd, (uid_t)-1, p->was.st_gid) || fchmod(p->fd, p->was.st_mode & 07777) || futimens(p->fd, times)) return errno;
     }
-    return 0;
+    // What the executor still holds open counts as an inode, yet is nowhere to be found.
+    return is_empty(p) ? 0 : EIO;
 }
 
 static bool all_clean(void) {
@@ -381,6 +450,7 @@ static bool all_clean(void) {
     return true;
 }
 
+// Places stand behind the place that holds them.
 static int clean_all(void) {
     int error = 0;
     for (int i = 0; i < place_count; i++)
@@ -388,29 +458,92 @@ static int clean_all(void) {
             int e = clean(&places[i]);
             if (e) error = e;
         }
-    return error;
+    // The working directory may be one of those that were made again.
+    return error || !chdir(start_cwd) ? error : errno;
 }
 
-static void add_place(const char *path) {
-    struct statfs fs;
-    struct stat st;
-    size_t n = strlen(path);
-    if (place_count == PLACES_COUNT || path[0] != '/') _exit(EXIT_USAGE);
-    struct place p = {.path = path, .fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-    if (p.fd < 0 || fstat(p.fd, &st) || fstatfs(p.fd, &fs)) {
-        shut(&p.fd);
-        return;
+// The innermost place that `path` lies in, or -1.
+static int holder_of(const char *path) {
+    int found = -1;
+    for (int i = 0; i < place_count; i++) {
+        size_t n = strlen(places[i].path);
+        if (!strncmp(places[i].path, path, n) && path[n] == '/' && (found < 0 || n > strlen(places[found].path))) found = i;
     }
-    p.mode = st.st_mode;
-    p.ours = st.st_uid == geteuid();
+    return found;
+}
+
+// A folder that does not exist cannot be written to.
+static void add_place(const char *path) {
+    struct stat above;
+    for (int i = 0; i < place_count; i++)
+        if (!strcmp(places[i].path, path)) return;
+    if (place_count == PLACES_COUNT) unusable(path, "too many places");
+    struct place p = {.path = path, .name = strrchr(path, '/') + 1, .parent = holder_of(path)};
+    p.fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (p.fd < 0 && errno == ENOENT) return;
+    if (p.fd < 0 || fstat(p.fd, &p.was) || fstatat(p.fd, "..", &above, 0)) unusable(path, strerror(errno));
+    p.ours = p.was.st_uid == geteuid();
+    // Our own look at it must not change it.
+    if (p.ours) fcntl(p.fd, F_SETFL, O_NOATIME);
     p.xattrs = flistxattr(p.fd, NULL, 0);
-    p.counts = fs.f_files > 0;
-    p.inodes = fs.f_files - fs.f_ffree;
-    p.holds_cwd = !strncmp(start_cwd, path, n) && start_cwd[n] == '/';
+    p.counts = above.st_dev != p.was.st_dev;
+    if (p.parent >= 0) {
+        places[p.parent].keeps++;
+        places[p.parent].counts = false;
+    }
     places[place_count++] = p;
 }
 
+// Add a place and every folder between it and the place that holds it.
+static void add_way(const char *path) {
+    int holder = holder_of(path);
+    if (holder >= 0)
+        for (const char *slash = path + strlen(places[holder].path) + 1; (slash = strchr(slash, '/')); slash++) {
+            char *between = strndup(path, (size_t)(slash - path));
+            if (!between) unusable(path, "out of memory");
+            add_place(between);
+        }
+    add_place(path);
+}
+
+static int by_length(const void *a, const void *b) {
+    size_t n = strlen(*(char *const *)a), m = strlen(*(char *const *)b);
+    return n < m ? -1 : n > m;
+}
+
+static void take_places(char **paths, int count) {
+    struct stat st;
+    for (int i = 0; i < count; i++) {
+        for (size_t n = strlen(paths[i]); n && paths[i][n - 1] == '/'; n--) paths[i][n - 1] = 0;
+        if (paths[i][0] != '/' || strstr(paths[i], "//")) unusable(paths[i], "a place is an absolute path");
+    }
+    qsort(paths, (size_t)count, sizeof *paths, by_length);
+    for (int i = 0; i < count; i++) add_way(paths[i]);
+    if (!getcwd(start_cwd, sizeof start_cwd)) strcpy(start_cwd, "/");
+    if (holder_of(start_cwd) >= 0) add_way(start_cwd);
+    if (stat("/", &st)) unusable("/", strerror(errno));
+    root_device = st.st_dev;
+    for (int i = 0; i < place_count; i++) {
+        struct place *p = &places[i];
+        struct statfs fs;
+        int error = is_empty(p) ? 0 : clean(p);
+        if (error || fstatfs(p->fd, &fs)) unusable(p->path, strerror(error ? error : errno));
+        p->counts = p->counts && fs.f_type == TMPFS_MAGIC && fs.f_files;
+        p->inodes = fs.f_files - fs.f_ffree;
+        fstat(p->fd, &p->was);
+    }
+}
+
 // ---- a task
+
+// Whether files there are the program's or the image's. What lies in /proc we could read and the program could not.
+static bool is_storage(int folder) {
+    struct stat st;
+    if (fstat(folder, &st)) return false;
+    bool found = st.st_dev == root_device;
+    for (int i = 0; i < place_count && !found; i++) found = st.st_dev == places[i].was.st_dev;
+    return found;
+}
 
 // Open an output file: no link anywhere on its path, and nothing but a regular file. A negative errno otherwise. Nobody runs
 // meanwhile, so a look before the open is as good as one after.
@@ -433,7 +566,7 @@ static int open_file(char *path) {
     int fd = -1;
     if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW)) error = errno;
     else if (S_ISLNK(st.st_mode)) error = ELOOP;
-    else if (!S_ISREG(st.st_mode)) error = EINVAL;
+    else if (!S_ISREG(st.st_mode) || !is_storage(at)) error = EINVAL;
     else if ((fd = openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)) < 0) error = errno;
     close(at);
     return fd < 0 ? -error : fd;
@@ -444,31 +577,22 @@ static bool hand_over(void) {
     struct output_message m = {
         .head = {.type = OUTPUT, .task = run.number}, .stdout_len = out.len, .stderr_len = err.len};
     struct iovec parts[] = {{&m, sizeof m}, {out.data, out.len}, {err.data, err.len}};
-    int ended[2] = {-1, -1}, fds[2] = {out.fd, err.fd};
-    // An output that has ended already is handed over as a pipe at its end.
-    for (int i = 0; i < 2; i++)
-        if (fds[i] < 0) {
-            if (pipe2(ended, O_CLOEXEC)) return false;
-            close(ended[1]);
-            fds[i] = ended[0];
-        }
+    int fds[2] = {out.fd, err.fd};
     bool told = tell(parts, 3, fds, 2);
-    shut(&ended[0]);
     shut(&out.fd);
+    shut(&out.end);
     shut(&err.fd);
+    shut(&err.end);
     out.len = err.len = 0;
     run.handed_over = true;
     return told;
 }
 
-// Read once. False when the executor is lost.
+// There is something to read. False when the executor is lost.
 static bool read_output(struct output *o) {
+    if (o->len == OUTPUT_BYTES) return hand_over();
     ssize_t n = read(o->fd, o->data + o->len, OUTPUT_BYTES - o->len);
-    if (n > 0) {
-        o->len += (uint32_t)n;
-        return o->len < OUTPUT_BYTES || hand_over();
-    }
-    if (n == 0 || (errno != EAGAIN && errno != EINTR)) shut(&o->fd);
+    if (n > 0) o->len += (uint32_t)n;
     return true;
 }
 
@@ -493,7 +617,7 @@ static int obey(void) {
     ssize_t n = hear(&head, sizeof head, MSG_DONTWAIT, &fd);
     if (n == 0) return LOST;
     if (n < 0) return NOTHING;
-    if (n != sizeof head || fd >= 0) malformed();
+    if (n != sizeof head || fd >= 0 || head.flags || head.reserved) malformed();
     if (head.type == RETIRE) _exit(EXIT_RETIRED);
     if (head.type != KILL) malformed();
     if (head.task == run.number) {
@@ -503,8 +627,16 @@ static int obey(void) {
     return NOTHING;
 }
 
+// Most programs end in a moment, and what they write fits the pipes: until then nothing but an end wakes us.
+static void wait_a_moment(void) {
+    static const struct timespec moment = {.tv_nsec = MOMENT_NS};
+    if (sigtimedwait(&child_signal, NULL, &moment) > 0) reap(WNOHANG);
+}
+
 // Until the program has ended. False when the executor is lost.
 static bool attend(void) {
+    // The program can open its own pipes and read what we are about to.
+    if (!run.ended && !run.handed_over && (fcntl(out.fd, F_SETFL, O_NONBLOCK) || fcntl(err.fd, F_SETFL, O_NONBLOCK))) return false;
     while (!run.ended) {
         struct pollfd p[5] = {{executor, POLLIN, 0}, {children, POLLIN, 0}, {run.in, POLLOUT, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}};
         if (poll(p, 5, -1) < 0) continue;
@@ -513,20 +645,20 @@ static bool attend(void) {
         if (p[2].revents) feed();
         if (p[0].revents && obey() == LOST) return false;
         if (p[1].revents) {
-            struct signalfd_siginfo info[8];
-            if (read(children, info, sizeof info) < 0 && errno != EAGAIN) return false;
-            if (reap(WNOHANG)) return true;
+            struct signalfd_siginfo info;
+            if (read(children, &info, sizeof info) < 0 && errno != EAGAIN) return false;
+            reap(WNOHANG);
         }
     }
     return true;
 }
 
-// What the pipes still hold, now that nobody can write any more.
-static bool drain(struct output *o) {
-    while (o->fd >= 0) {
-        uint32_t before = o->len;
-        if (!read_output(o)) return false;
-        if (o->fd >= 0 && o->len == before) shut(&o->fd);
+// What the pipes still hold, now that nobody is left who could write, or take away what poll has seen.
+static bool drain(void) {
+    while (!run.handed_over && out.fd >= 0) {
+        struct pollfd p[2] = {{out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}};
+        if (poll(p, 2, 0) <= 0) break;
+        if ((p[0].revents && !read_output(&out)) || (p[1].revents && err.fd >= 0 && !read_output(&err))) return false;
     }
     return true;
 }
@@ -541,7 +673,7 @@ static void parse_strings(const struct task_message *m, char *at, char *end) {
         if (!next) malformed();
         if (i < m->argc) argv[i] = at;
         else if (i < (uint32_t)m->argc + m->envc) {
-            if (!strchr(at, '=')) malformed();
+            if (*at == '=' || !strchr(at, '=')) malformed();
             merged[extra++] = at;
         } else {
             if (at[0] != '/') malformed();
@@ -565,29 +697,24 @@ static void parse_strings(const struct task_message *m, char *at, char *end) {
     envp = merged;
 }
 
-// Make the pipes and start the program. Returns 0 or an errno; the outputs' read ends and stdin's write end are ours.
+// Make the pipes and start the program. Returns 0 or an errno; all descriptors are the task's.
 static int start(const struct task_message *m, int stdin_fd, const unsigned char *data) {
-    int in[2] = {-1, -1}, o[2] = {-1, -1}, e[2] = {-1, -1}, failed = 0;
-    if (stdin_fd >= 0) in[0] = stdin_fd;
-    else if (pipe2(in, O_CLOEXEC)) failed = errno;
-    if (!failed && (pipe2(o, O_CLOEXEC) || pipe2(e, O_CLOEXEC))) failed = errno;
-    if (!failed) {
-        fcntl(o[0], F_SETFL, O_NONBLOCK);
-        fcntl(e[0], F_SETFL, O_NONBLOCK);
+    int in[2] = {stdin_fd, -1}, o[2] = {-1, -1}, e[2] = {-1, -1};
+    if ((stdin_fd < 0 && pipe2(in, O_CLOEXEC)) || pipe2(o, O_CLOEXEC) || pipe2(e, O_CLOEXEC)) return errno;
+    out.fd = o[0];
+    out.end = o[1];
+    err.fd = e[0];
+    err.end = e[1];
+    if (stdin_fd < 0) {
         run.in = in[1];
         run.in_data = data;
         run.in_left = m->stdin_len;
-        if (run.in >= 0) {
-            if (run.in_left > PIPE_ALWAYS_HOLDS) fcntl(run.in, F_SETFL, O_NONBLOCK);
-            feed();
-        }
-        failed = spawn(in[0], o[1], e[1]);
+        if (run.in_left > PIPE_ALWAYS_HOLDS) fcntl(run.in, F_SETFL, O_NONBLOCK);
+        feed();
     }
-    shut(&in[0]);
-    shut(&o[1]);
-    shut(&e[1]);
-    out.fd = o[0];
-    err.fd = e[0];
+    int failed = spawn(in[0], o[1], e[1]);
+    // Whoever feeds the program must learn when it stops reading.
+    if (stdin_fd >= 0) close(stdin_fd);
     return failed;
 }
 
@@ -618,42 +745,45 @@ static bool report(const struct task_message *m, int failed, uint64_t wall_us) {
     struct iovec parts[] = {
         {&x, sizeof x}, {errnos, m->filec * sizeof errnos[0]}, {out.data, out.len}, {err.data, err.len}};
     bool told = tell(parts, 4, fds, fd_count);
-    for (size_t i = 0; i < fd_count; i++) close(fds[i]);
+    close_from(first_task_fd, TASK_FDS_MOST);
     if (!dirty || !told) return told;
     int error = clean_all();
     struct cleaned_message c = {
         .head = {.type = CLEANED, .task = run.number}, .ok = !error, .error = error, .guest_cpu_us = own_cpu_us()};
     struct iovec part = {&c, sizeof c};
-    return tell(&part, 1, NULL, 0);
+    told = tell(&part, 1, NULL, 0);
+    if (error) _exit(EXIT_UNCLEAN);
+    return told;
 }
 
 static bool carry_out(struct task_message *m, size_t size, int stdin_fd) {
-    if (size < sizeof *m || !m->argc || m->argc + m->envc > STRINGS_COUNT || m->filec > FILES_COUNT ||
-        m->strings_len > STRINGS_BYTES || m->stdin_len > STDIN_BYTES || size != sizeof *m + m->strings_len + m->stdin_len ||
+    if (size < sizeof *m || m->head.reserved || m->reserved || m->head.flags & ~(STDIN_FD | STREAM) || m->head.task != last_task + 1 ||
+        !m->argc || m->argc + m->envc > STRINGS_COUNT || m->filec > FILES_COUNT || m->strings_len > STRINGS_BYTES ||
+        m->stdin_len > STDIN_BYTES || size != sizeof *m + m->strings_len + m->stdin_len ||
         (stdin_fd >= 0) != !!(m->head.flags & STDIN_FD) || (stdin_fd >= 0 && m->stdin_len))
         malformed();
     char *strings = (char *)(m + 1);
     parse_strings(m, strings, strings + m->strings_len);
     memset(&run, 0, sizeof run);
-    run.number = m->head.task;
-    run.in = -1;
+    run.number = last_task = m->head.task;
+    run.in = out.fd = out.end = err.fd = err.end = -1;
     out.len = err.len = 0;
     uint64_t began = now_us();
     int failed = start(m, stdin_fd, (unsigned char *)strings + m->strings_len);
     bool there = true;
     if (!failed) {
         if (m->head.flags & STREAM) there = hand_over();
+        else if (stdin_fd < 0 && !run.in_left) wait_a_moment();
         there = there && attend();
     }
     uint64_t wall_us = now_us() - began;
-    shut(&run.in);
     // A lost executor and a program that ended leave nobody behind.
-    if (!reap(WNOHANG)) kill_all();
-    there = there && drain(&out) && drain(&err) && report(m, failed, wall_us);
-    shut(&out.fd);
-    shut(&err.fd);
-    if (!there) clean_all();
-    return there;
+    if (!run.alone && !reap(WNOHANG)) kill_all();
+    there = there && drain() && report(m, failed, wall_us);
+    if (there) return true;
+    close_from(first_task_fd, TASK_FDS_MOST);
+    if (clean_all()) _exit(EXIT_UNCLEAN);
+    return false;
 }
 
 static void __attribute__((noreturn)) serve(void) {
@@ -666,9 +796,10 @@ static void __attribute__((noreturn)) serve(void) {
             continue;
         }
         if (n < (ssize_t)sizeof *head) malformed();
-        if (head->type == RETIRE && n == sizeof *head && fd < 0) _exit(EXIT_RETIRED);
+        if (head->type != TASK && (n != sizeof *head || fd >= 0 || head->flags || head->reserved)) malformed();
+        if (head->type == RETIRE) _exit(EXIT_RETIRED);
         // A KILL on its way while its task ended is late, not wrong.
-        if (head->type == KILL && n == sizeof *head && fd < 0) continue;
+        if (head->type == KILL) continue;
         if (head->type != TASK) malformed();
         if (!carry_out((struct task_message *)message, (size_t)n, fd)) connect_executor();
     }
@@ -689,9 +820,64 @@ static void take_environment(void) {
     }
 }
 
+// ---- the start
+
+// Refuse a call that names process 1, be it in its first argument or, for calls that take (which, who), in its second; of those,
+// also the wider kinds of `which`, up to all processes of the user.
+static struct sock_filter *refuse(struct sock_filter *at, unsigned call, bool takes_which) {
+    const unsigned x32_bit = 0x40000000, user = 2;
+    const struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, ~x32_bit),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 6),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, takes_which ? user : UINT32_MAX, 2, 0),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, takes_which ? offsetof(struct seccomp_data, args[1]) : offsetof(struct seccomp_data, args[0])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 1, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    memcpy(at, code, sizeof code);
+    return at + sizeof code / sizeof *code;
+}
+
+// The program is our user, so the kernel would let it lower our limits and our priority, and every later task inherits both. This
+// filter, which it inherits, forbids that. Other calls cost nothing more: the kernel remembers that they always pass.
+static void guard(void) {
+    enum { CALLS = 7, TAKE_WHICH = 5, CODE_EACH = 9 };  // the calls from TAKE_WHICH on take (which, who)
+    static const struct { unsigned arch, calls[CALLS]; } tables[] = {
+#if defined(__x86_64__)
+        {AUDIT_ARCH_X86_64, {302, 142, 144, 203, 314, 141, 251}},
+        {AUDIT_ARCH_I386, {340, 154, 156, 241, 351, 97, 289}},
+#elif defined(__aarch64__)
+        {AUDIT_ARCH_AARCH64, {261, 118, 119, 122, 274, 140, 30}},
+        {AUDIT_ARCH_ARM, {369, 154, 156, 241, 380, 97, 314}},
+#endif
+        // in this order: prlimit64, sched_setparam, sched_setscheduler, sched_setaffinity, sched_setattr, setpriority, ioprio_set
+    };
+    static struct sock_filter code[256];
+    struct sock_filter *at = code;
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        *at++ = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
+        *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, tables[i].arch, 0, CALLS * CODE_EACH);
+        for (int j = 0; j < CALLS; j++) at = refuse(at, tables[i].calls[j], j >= TAKE_WHICH);
+    }
+    *at++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_fprog program = {(unsigned short)(at - code), code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) unusable("seccomp", strerror(errno));
+}
+
+// Between the guest and the program, whom the kernel should kill for memory: read what the launcher chose for us.
+static void take_oom_score(void) {
+    char text[16] = "";
+    oom_score = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+    if (oom_score < 0) return;
+    int own = pread(oom_score, text, sizeof text - 1, 0) > 0 ? atoi(text) : 0;
+    snprintf(oom_own, sizeof oom_own, "%d", own);
+    snprintf(oom_program, sizeof oom_program, "%d", own > 1000 - OOM_PREFERENCE ? 1000 : own + OOM_PREFERENCE);
+}
+
 int main(int argc, char **args) {
-    struct stat st;
-    sigset_t all, child;
     if (getpid() != 1) {
         fprintf(stderr, "guest: runs as PID 1 of a slot only: it kills every process that it can reach\n");
         return EXIT_USAGE;
@@ -701,22 +887,27 @@ int main(int argc, char **args) {
         return EXIT_USAGE;
     }
     socket_path = args[1];
-    syscall(SYS_close_range, 3, ~0u, 0);
-    oom_score = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+    // Descriptors 0, 1 and 2 are taken, so that no pipe's end is one of them; nothing else is inherited.
+    while (open("/dev/null", O_RDWR) >= 0 && fcntl(2, F_GETFD) < 0) {}
+    close_from(3, 65536);
+    take_oom_score();
     prctl(PR_SET_DUMPABLE, 0);
     take_environment();
-    // All signals are blocked: SIGPIPE does nothing, SIGCHLD comes by descriptor. The program starts with none blocked.
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, NULL);
-    sigemptyset(&child);
-    sigaddset(&child, SIGCHLD);
-    children = signalfd(-1, &child, SFD_NONBLOCK | SFD_CLOEXEC);
-    if (children < 0) return EXIT_USAGE;
-    out.fd = err.fd = -1;
+    // From within, a signal with its default disposition does nothing to PID 1; blocked it would pile up. SIGCHLD we fetch.
+    for (int i = 1; i <= 64; i++) {
+        static const unsigned long by_default[4];
+        syscall(SYS_rt_sigaction, i, by_default, NULL, 8);
+    }
+    sigemptyset(&child_signal);
+    sigaddset(&child_signal, SIGCHLD);
+    sigprocmask(SIG_SETMASK, &child_signal, NULL);
+    children = signalfd(-1, &child_signal, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (children < 0) unusable("signalfd", strerror(errno));
     umask(022);
-    if (!getcwd(start_cwd, sizeof start_cwd)) strcpy(start_cwd, "/");
-    if (!stat(start_cwd, &st)) start_cwd_mode = st.st_mode;
-    for (int i = 2; i < argc; i++) add_place(args[i]);
+    take_places(args + 2, argc - 2);
+    guard();
     connect_executor();
+    // The connection is the last descriptor that is ours; a later one gets its number again.
+    first_task_fd = executor + 1;
     serve();
 }

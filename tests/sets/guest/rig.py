@@ -7,6 +7,7 @@ import os
 import select
 import shlex
 import shutil
+import signal
 import socket
 import stat
 import struct
@@ -267,7 +268,7 @@ class Guest:
             *map(str, self.places),
         ]
         script += [outer or ":", f"cd {places_folder / cwd if cwd else '/'}", f"exec {shlex.join(command)}"]
-        namespaces = ("--pid", "--fork", "--mount-proc", "--mount", "--ipc", "--kill-child")
+        namespaces = ("--pid", "--fork", "--mount-proc", "--mount", "--ipc", "--kill-child=SIGKILL")
         self.process = subprocess.Popen(
             ["unshare", *namespaces, "sh", "-c", "\n".join(script)],
             stdin=subprocess.DEVNULL,
@@ -291,10 +292,17 @@ class Guest:
         assert self.process.stdout is not None
         return self.process.stdout.read().decode()
 
-    def close(self) -> None:
+    def kill(self) -> None:
+        """End it, and so its whole namespace."""
         if self.process.poll() is None:
-            self.process.kill()
+            # The guest first: what `--kill-child` asks of the kernel is forgotten when a process changes its user.
+            unshare = self.process.pid
+            for child in Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
             self.process.wait(WAIT_S)
+
+    def close(self) -> None:
+        self.kill()
         said = self.said()
         if self.process.stdout is not None:
             self.process.stdout.close()
