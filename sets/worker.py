@@ -56,8 +56,7 @@ class SetProtocol(ASGIProtocol):  # type: ignore[misc]
 
     def eof_received(self) -> None:
         """The client sends no more. Where a body should still come it may yet read an answer; else it is gone."""
-        receiver = self._body_receiver
-        if receiver is not None and not receiver._complete and not self._closed:
+        if self._body_on_its_way() and not self._closed:
             self._send_error_response(
                 400, "the request's body ended before its Content-Length or its last chunk"
             )
@@ -76,6 +75,14 @@ class SetProtocol(ASGIProtocol):  # type: ignore[misc]
         self._forget_first_head()
         self._answer_begun = False
         return bool(super()._on_headers_complete())
+
+    def _body_on_its_way(self) -> bool:
+        receiver = self._body_receiver
+        return receiver is not None and not receiver._complete
+
+    def _will_close(self, request: Any, response_requires_close: bool) -> bool:
+        # Whoever is answered before its body has arrived must not send another request behind it.
+        return self._body_on_its_way() or bool(super()._will_close(request, response_requires_close))
 
     def _send_response_start(self, *args: Any, **kwargs: Any) -> None:
         self._answer_begun = True
@@ -104,9 +111,7 @@ class SetProtocol(ASGIProtocol):  # type: ignore[misc]
         """Close. While a body is still on its way, a plain close would reset the connection and take the answer
         along before the client has read it: so only our side ends, and what still comes is dropped for a moment."""
         transport = self.transport
-        receiver = self._body_receiver
-        on_its_way = receiver is not None and not receiver._complete
-        if self._closed or not on_its_way or not self._answer_begun or not transport.can_write_eof():
+        if self._closed or not self._answer_begun or not self._body_on_its_way():
             super()._close_transport()
             return
         self._closed = True

@@ -349,6 +349,17 @@ def test_a_refusal_is_read_also_by_who_sends_on(api: Api) -> None:
             wire.answer().problem(404, "image-unknown")
 
 
+def test_an_early_answer_says_that_the_connection_ends(api: Api) -> None:
+    for _ in range(5):
+        # A client that keeps connections would send its next request where nobody listens any more.
+        answer = api.run("take", "1", "say", "enough", body=b"z" * 1_000_000)
+        assert answer.content == b"enough\n"
+    with api.wire() as wire:
+        wire.post(api.target("take", "1", "say", "enough"), "Content-Length: 100000")
+        wire.send("z")
+        assert wire.answer().headers["Connection"] == "close"
+
+
 # -- what the HTTP server itself refuses
 
 

@@ -1,0 +1,160 @@
+"""Bodies of any size in bounded memory, and programs that do not take or end what they are given."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sets.api.conftest import Api, StartApi, high_water_mib, mark, running, until
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
+
+MIB = 1 << 20
+GIB = 1 << 30
+MEMORY_MIB = 150
+HUGE_BYTES = int(os.environ.get("GC_TEST_HUGE_GIB", "2")) * GIB
+"""`GC_TEST_HUGE_GIB=5` is what the issue asks for; two show the same in less time."""
+
+
+@pytest.fixture
+def fresh(start_api: StartApi) -> Iterator[Api]:
+    """A set whose memory nobody used before."""
+    api = start_api()
+    yield api
+    assert high_water_mib(api.process.worker_pid()) < MEMORY_MIB
+
+
+def pieces(size_bytes: int) -> Iterator[bytes]:
+    piece = bytes(MIB)
+    for _ in range(size_bytes // MIB):
+        yield piece
+
+
+def test_a_huge_body_is_streamed(fresh: Api) -> None:
+    with fresh.wire() as wire:
+        wire.post(fresh.target("sink"), f"Content-Length: {HUGE_BYTES}")
+        wire.send(*pieces(HUGE_BYTES))
+        answer = wire.answer()
+    assert answer.body == str(HUGE_BYTES).encode()
+    assert fresh.task(answer.headers["X-Task-Id"])["stdin_bytes"] == HUGE_BYTES
+
+
+def test_a_huge_answer_is_streamed(fresh: Api) -> None:
+    with fresh.wire() as wire:
+        wire.post(fresh.target("print", str(GIB)), "Content-Length: 0")
+        answer = wire.begun()
+        size = 0
+        while got := answer.read(MIB):
+            size += len(got)
+    assert size == GIB
+    task = fresh.task(answer.headers["X-Task-Id"])
+    assert (task["state"], task["stdout_bytes"]) == ("succeeded", GIB)
+
+
+def test_both_ways_at_once(fresh: Api) -> None:
+    """More than all buffers on the way hold, so that neither side can wait for the other to end."""
+    size = 256 * MIB
+    body = os.urandom(MIB)
+    sent, received = hashlib.sha256(), hashlib.sha256()
+    with fresh.wire() as wire:
+        wire.post(fresh.target("cat"), f"Content-Length: {size}")
+
+        def send() -> None:
+            for _ in range(size // MIB):
+                sent.update(body)
+                wire.send(body)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        answer = wire.begun()
+        while got := answer.read(MIB):
+            received.update(got)
+        sender.join()
+    assert received.digest() == sent.digest()
+
+
+def test_a_huge_asynchronous_task(fresh: Api) -> None:
+    size = 200 * MIB
+    task = fresh.submit("cat", body=pieces(size))
+    assert task["stdin_bytes"] == size
+    ended = fresh.task(task["id"], wait=60)
+    assert (ended["state"], ended["stdout_bytes"]) == ("succeeded", size)
+    with fresh.http.stream("GET", f"/v1/tasks/{task['id']}/stdout") as answer:
+        assert sum(len(got) for got in answer.iter_raw()) == size
+
+
+def test_output_for_a_reader_that_stops(fresh: Api) -> None:
+    word = mark()
+    with fresh.wire() as wire:
+        wire.post(fresh.target("print", str(GIB), "say", word, timeout_s=1.5), "Content-Length: 0")
+        answer = wire.begun()
+        until(lambda: running(word) == [], "the time-out frees the slot although nobody reads")
+        assert fresh.run("say", "next").content == b"next\n"
+        # What the pipe and the connection still hold may be read; then it breaks off.
+        assert len(wire.received()) < 16 * MIB
+    assert fresh.task(answer.headers["X-Task-Id"])["state"] == "timed_out"
+
+
+def test_a_program_that_ends_without_reading_a_large_body(fresh: Api) -> None:
+    with fresh.wire() as wire:
+        wire.post(fresh.target("take", "10", "say", "enough"), f"Content-Length: {100 * MIB}")
+        failure: list[OSError] = []
+
+        def send() -> None:
+            try:
+                wire.send(*pieces(100 * MIB))
+            except OSError as error:
+                failure.append(error)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        # The answer comes although the body is still being sent.
+        answer = wire.answer()
+        sender.join()
+    assert (answer.status, answer.body) == (200, b"enough\n")
+
+
+def test_many_at_once(fresh: Api) -> None:
+    """More connections than slots: each waits its turn, and no body is gathered meanwhile."""
+    names = [mark() for _ in range(16)]
+    failures: list[BaseException] = []
+
+    def one(name: str) -> None:
+        try:
+            with fresh.wire() as wire:
+                wire.post(fresh.target("sink", name=name, queue_timeout_s=60), f"Content-Length: {20 * MIB}")
+                wire.send(*pieces(20 * MIB))
+                assert wire.answer().body == str(20 * MIB).encode()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_descriptors_are_given_back(fresh: Api) -> None:
+    fds = Path(f"/proc/{fresh.process.worker_pid()}/fd")
+    fresh.run("sink", body=b"x" * MIB)
+    task = fresh.submit("cat", body=b"x" * MIB)
+    fresh.task(task["id"], wait=20)
+    fresh.http.get(f"/v1/tasks/{task['id']}/stdout")
+    before = len(list(fds.iterdir()))
+    for _ in range(10):
+        assert fresh.run("cat", body=b"x" * MIB).status_code == 200
+        assert fresh.run("take", "1", "exit", "1", body=b"x" * MIB).status_code == 422
+        with fresh.wire() as wire:
+            wire.post(fresh.target("print", "10000000"), "Content-Length: 0")
+            wire.begun()
+        with fresh.wire() as wire:
+            wire.send(f"GET /v1/tasks/{task['id']}/stdout HTTP/1.1\r\nHost: x\r\n\r\n")
+            wire.vanish()
+    until(lambda: len(list(fds.iterdir())) <= before + 1, "the descriptors are closed")
