@@ -233,7 +233,8 @@ async def running(
     limits: Limits | None = None,
 ) -> AsyncIterator[Rig]:
     """A rig with one fake set per entry of `plays`."""
-    async with AsyncExitStack() as stack:
+    # pytest-timeout cannot interrupt uvloop.
+    async with asyncio.timeout(20), AsyncExitStack() as stack:
         sets: dict[str, FakeSet] = {}
         for name, make in plays.items():
             fake = FakeSet(name, play=_nothing)

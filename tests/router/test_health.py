@@ -1,0 +1,137 @@
+"""Health as conversations: results and times go in, who may be chosen comes out."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.health import EJECT_AFTER_FAILURES, HealthBoard, HealthPolicy
+
+SETS = ("a", "b")
+
+
+def board(fall: int = 3, rise: int = 2) -> HealthBoard:
+    made = HealthBoard(HealthPolicy(fall=fall, rise=rise))
+    made.adopt(SETS, made.policy)
+    return made
+
+
+def fail(made: HealthBoard, name: str, now: float, times: int = EJECT_AFTER_FAILURES) -> None:
+    for _ in range(times):
+        made.failed(name, now)
+
+
+def test_checks_take_a_set_down_after_fall_and_up_after_rise() -> None:
+    made = board()
+    assert [made.probe_failed("a", t) for t in (0, 2, 4)] == [False, False, True]
+    assert made.usable(SETS, 5) == {"b"}
+    assert [made.probe_ok("a", t) for t in (6, 8)] == [False, True]
+    assert made.usable(SETS, 9) == {"a", "b"}
+
+
+def test_one_good_check_between_bad_ones_starts_the_count_anew() -> None:
+    made = board()
+    for _ in range(5):
+        made.probe_failed("a", 0)
+        made.probe_failed("a", 0)
+        made.probe_ok("a", 0)
+    assert made.usable(SETS, 0) == {"a", "b"}
+
+
+def test_a_refused_connection_is_enough_until_something_succeeds() -> None:
+    made = board()
+    made.failed("a", 0, refused=True)
+    assert made.usable(SETS, 0) == {"b"}
+    assert made.next_probe_s("a") < made.next_probe_s("b")
+    made.probe_ok("a", 1)
+    assert made.usable(SETS, 1) == {"a", "b"}
+
+
+def test_ejections_last_longer_each_time_up_to_five_minutes() -> None:
+    made = board()
+    now = 0.0
+    lengths = []
+    for _ in range(13):
+        fail(made, "a", now)
+        assert made.usable(SETS, now) == {"b"}
+        lengths.append(made.of("a").ejected_until - now)
+        now = made.of("a").ejected_until
+        assert made.usable(SETS, now) == {"a", "b"}
+    assert lengths == [min(300.0, 30.0 * n) for n in range(1, 14)]
+
+
+def test_a_success_between_failures_prevents_an_ejection() -> None:
+    made = board()
+    for _ in range(10):
+        fail(made, "a", 0, EJECT_AFTER_FAILURES - 1)
+        made.succeeded("a")
+    assert made.usable(SETS, 0) == {"a", "b"}
+
+
+def test_panic_when_all_were_ejected_by_passive_checks_alone() -> None:
+    made = board()
+    fail(made, "a", 0)
+    fail(made, "b", 0)
+    assert made.usable(SETS, 1) == {"a", "b"}
+
+
+def test_a_dead_set_is_not_chosen_in_panic_while_another_is_alive() -> None:
+    made = board()
+    made.failed("a", 0, refused=True)
+    fail(made, "b", 0)
+    assert made.usable(SETS, 1) == {"b"}
+
+
+def test_with_all_dead_there_is_only_the_last_resort() -> None:
+    made = board()
+    for name in SETS:
+        made.failed(name, 0, refused=True)
+    assert made.usable(SETS, 1) == {"a", "b"}
+    assert made.usable(SETS, 1, last_resort=False) == frozenset()
+
+
+def test_a_new_table_keeps_what_is_known() -> None:
+    made = board()
+    made.failed("a", 0, refused=True)
+    made.adopt(("a", "c"), HealthPolicy())
+    assert made.usable(("a", "c"), 0) == {"c"}
+    made.forget("a")
+    assert made.usable(("a", "c"), 0) == {"a", "c"}
+
+
+EVENTS = st.tuples(
+    st.sampled_from(SETS),
+    st.sampled_from(("ok", "bad", "refused", "success", "failure", "lost", "wait")),
+    st.floats(0, 100),
+)
+
+
+@given(st.lists(EVENTS, max_size=80))
+def test_there_is_always_somebody_and_trouble_is_never_overlooked(
+    events: list[tuple[str, str, float]],
+) -> None:
+    made = board()
+    now = 0.0
+    for name, what, later in events:
+        now += later
+        match what:
+            case "ok":
+                made.probe_ok(name, now)
+            case "bad":
+                made.probe_failed(name, now)
+            case "refused":
+                made.probe_failed(name, now, refused=True)
+            case "success":
+                made.succeeded(name)
+            case "failure":
+                made.failed(name, now)
+            case "lost":
+                made.failed(name, now, refused=True)
+            case _:
+                made.settle(now)
+        usable = made.usable(SETS, now)
+        assert usable
+        # The fast way asks nobody when there is no trouble: then everybody must be usable.
+        assert made.troubled or usable == set(SETS)
+        healthy = {name for name in SETS if made.of(name).alive() and not made.of(name).ejected(now)}
+        assert not healthy or usable == healthy

@@ -1,0 +1,678 @@
+"""One request on its way: streaming, early answers, failures at every point, retries, time-outs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from router.table import SetState, Table, Weights
+from router.wire.limits import Limits
+from tests.router.rig import (
+    OK,
+    Conversation,
+    FakeSet,
+    Play,
+    answering,
+    eventually,
+    free_port,
+    running,
+    table_for,
+)
+
+GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
+SYNC = b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi"
+ASYNC = b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nPrefer: respond-async\r\nContent-Length: 2\r\n\r\nhi"
+FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nX-Set: a\r\n"
+    b'Content-Length: 19\r\n\r\n{"executed": false}'
+)
+
+
+def scripted(*steps: Callable[[Conversation], object]) -> Callable[[FakeSet], Play]:
+    """A set whose n-th connection is played by the n-th step; the last one plays all further ones."""
+
+    def make(fake: FakeSet) -> Play:
+        async def play(conversation: Conversation) -> None:
+            step = steps[min(conversation.number, len(steps)) - 1]
+            await step(conversation)  # type: ignore[misc]
+
+        return play
+
+    return make
+
+
+async def answers_ok(conversation: Conversation) -> None:
+    while True:
+        await conversation.request()
+        await conversation.send(OK)
+
+
+async def resets_after_request(conversation: Conversation) -> None:
+    await conversation.request()
+    conversation.reset()
+
+
+async def closes_at_second_request(conversation: Conversation) -> None:
+    await conversation.request()
+    await conversation.send(OK)
+    await conversation.request()
+
+
+# Both directions.
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_large_bodies_arrive_whole_both_ways(chunked: bool) -> None:
+    body = hashlib.shake_256(b"seed").digest(3_000_000)
+
+    def echo(fake: FakeSet) -> Play:
+        async def play(conversation: Conversation) -> None:
+            head, got = await conversation.request()
+            fake.requests.append((head, got))
+            if chunked:
+                await conversation.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + got)
+            else:
+                await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(got) + got)
+
+        return play
+
+    async with running({"a": echo}) as rig:
+        client = await rig.client()
+        if chunked:
+            parts = [body[i : i + 70_001] for i in range(0, len(body), 70_001)]
+            sent = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+            framing = b"Transfer-Encoding: chunked"
+        else:
+            sent = body
+            framing = b"Content-Length: %d" % len(body)
+        _, answer = await asyncio.gather(
+            client.send(b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % framing + sent),
+            client.answer(),
+        )
+        assert answer.body == body
+        assert rig.sets["a"].requests[0][1] == sent
+        assert rig.plane.buffers.loans == 0
+
+
+async def test_the_answer_flows_while_the_request_still_does() -> None:
+    async def duplex(conversation: Conversation) -> None:
+        await conversation.head()
+        await conversation.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            line = await conversation.reader.readuntil(b"\r\n")
+            data = await conversation.reader.readexactly(int(line, 16) + 2)
+            await conversation.send(line + data)
+            if line == b"0\r\n":
+                return
+
+    async with running({"a": scripted(duplex)}) as rig:
+        client = await rig.client()
+        await client.send(b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert b"200 OK" in await client.reader.readuntil(b"\r\n\r\n")
+        for word in (b"one", b"three"):
+            chunk = b"%x\r\n%b\r\n" % (len(word), word)
+            await client.send(chunk)
+            assert await client.reader.readexactly(len(chunk)) == chunk
+        await client.send(b"0\r\n\r\n")
+        assert await client.reader.readexactly(5) == b"0\r\n\r\n"
+
+
+async def test_an_early_answer_reaches_a_client_that_still_sends() -> None:
+    async def too_large(conversation: Conversation) -> None:
+        await conversation.head()
+        await conversation.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")
+
+    async with running({"a": scripted(too_large)}) as rig:
+        client = await rig.client()
+        await client.send(b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nContent-Length: 50000000\r\n\r\n")
+        sending = asyncio.create_task(client.send(b"x" * 20_000_000))
+        answer = await client.answer()
+        assert (answer.status, answer.body) == (413, b"big")
+        assert answer.headers["connection"] == "close"
+        # What the client still sends is taken and dropped, so that the answer survives.
+        await sending
+
+
+async def test_continue_is_relayed_and_not_invented() -> None:
+    permit = asyncio.Event()
+
+    async def patient(conversation: Conversation) -> None:
+        head = await conversation.head()
+        await permit.wait()
+        await conversation.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await conversation.body(head)
+        await conversation.send(OK)
+
+    async with running({"a": scripted(patient)}) as rig:
+        client = await rig.client()
+        await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.reader.readexactly(1), 0.1)
+        permit.set()
+        assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send(b"hi")
+        assert (await client.answer()).body == b"ok"
+
+
+async def test_a_client_that_goes_away_closes_the_connection_to_the_set() -> None:
+    gone = asyncio.Event()
+
+    async def waits(conversation: Conversation) -> None:
+        await conversation.request()
+        assert await conversation.reader.read() == b""
+        gone.set()
+
+    async with running({"a": scripted(waits)}) as rig:
+        client = await rig.client()
+        await client.send(SYNC)
+        await eventually(lambda: rig.plane.active == 1)
+        client.close()
+        await asyncio.wait_for(gone.wait(), 5)
+        await eventually(lambda: rig.plane.active == 0)
+        assert rig.plane.cancelled == 1
+        assert rig.plane.pools["a"].inflight == 0
+
+
+async def test_a_slow_reader_holds_the_set_back() -> None:
+    sent = 0
+
+    async def endless(conversation: Conversation) -> None:
+        nonlocal sent
+        await conversation.request()
+        await conversation.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await conversation.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+            sent += 65536
+
+    async with running({"a": scripted(endless)}) as rig:
+        client = await rig.client()
+        await client.send(GET)
+        await client.reader.readuntil(b"\r\n\r\n")
+        before = -1
+        while before != sent:  # Until the pipe is full.
+            before = sent
+            await asyncio.sleep(0.2)
+        assert rig.plane.buffers.loans <= 1
+        client.close()
+        await eventually(lambda: rig.plane.active == 0)
+        assert rig.plane.buffers.loans == 0
+
+
+async def test_a_slow_set_holds_the_client_back() -> None:
+    async def deaf(conversation: Conversation) -> None:
+        await conversation.head()
+        await asyncio.sleep(60)
+
+    async with running({"a": scripted(deaf)}) as rig:
+        client = await rig.client()
+        await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\n")
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.send(b"x" * 100_000_000), 1.0)
+        assert rig.plane.buffers.loans <= 1
+
+
+async def test_many_pipelined_requests_are_answered_in_order() -> None:
+    async def echo_path(conversation: Conversation) -> None:
+        while True:
+            head, _ = await conversation.request()
+            path = head.split(b" ")[1]
+            await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
+
+    async with running({"a": scripted(echo_path)}) as rig:
+        client = await rig.client()
+        count = 6000  # More than the queue of unread requests may hold.
+        requests = b"".join(b"GET /%d HTTP/1.1\r\nHost: %b\r\n\r\n" % (i, b"h" * 40) for i in range(count))
+        sending = asyncio.create_task(client.send(requests))
+        for i in range(count):
+            assert (await client.answer()).body == b"/%d" % i
+        await sending
+
+
+async def test_problems_of_the_router_itself_are_pipelined_too() -> None:
+    async with running({"a": answering()}) as rig:
+        client = await rig.client()
+        await client.send(b"GET /v1/tasks/zz-1 HTTP/1.1\r\nHost: h\r\n\r\n" * 500 + GET)
+        for _ in range(500):
+            assert (await client.answer()).status == 404
+        assert (await client.answer()).status == 200
+
+
+# Connections to sets.
+
+
+async def test_connections_to_a_set_are_kept() -> None:
+    async with running({"a": answering()}) as rig:
+        client = await rig.client()
+        for _ in range(5):
+            assert (await client.ask(GET)).status == 200
+        assert (await rig.ask(SYNC)).status == 200
+        assert rig.sets["a"].connections == 1
+
+
+async def test_bytes_after_an_answer_end_the_connection() -> None:
+    async def babbles(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.send(OK)
+        await asyncio.sleep(0.05)
+        await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+        await conversation.reader.read()
+
+    async with running({"a": scripted(babbles, answers_ok)}) as rig:
+        assert (await rig.ask(GET)).body == b"ok"
+        await eventually(lambda: rig.plane.pools["a"].idle == 0)
+        assert (await rig.ask(GET)).body == b"ok"
+
+
+@pytest.mark.parametrize("request_bytes", [GET, SYNC])
+async def test_a_kept_connection_that_ends_at_the_next_request_is_replaced(request_bytes: bytes) -> None:
+    async with running(
+        {"a": scripted(closes_at_second_request, answers_ok)}, more="retry: {attempts: 1}"
+    ) as rig:
+        assert (await rig.ask(request_bytes)).status == 200
+        assert (await rig.ask(request_bytes)).status == 200
+        assert rig.sets["a"].connections == 2
+        assert rig.plane.board.of("a").failures == 0
+
+
+async def test_an_async_run_on_a_kept_connection_that_ends_is_not_sent_twice() -> None:
+    async with running({"a": scripted(closes_at_second_request, answers_ok)}) as rig:
+        assert (await rig.ask(ASYNC)).status == 200
+        answer = await rig.ask(ASYNC)
+        assert answer.status == 502
+        assert answer.problem["executed"] is True
+        assert rig.sets["a"].connections == 1
+
+
+async def test_an_async_run_takes_no_connection_that_was_idle_for_long() -> None:
+    limits = Limits(pool_idle_unsafe_s=0.0)
+    async with running({"a": answering()}, limits=limits) as rig:
+        for _ in range(3):
+            await rig.ask(ASYNC)
+            await asyncio.sleep(0.01)
+        assert rig.sets["a"].connections == 3
+
+
+# Failures and retries.
+
+
+@pytest.mark.parametrize("request_bytes", [GET, SYNC])
+async def test_a_reset_before_the_answer_is_tried_on_another_set(request_bytes: bytes) -> None:
+    plays = {"a": scripted(resets_after_request), "b": answering()}
+    async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
+        answers = [await rig.ask(request_bytes) for _ in range(4)]
+        assert [answer.status for answer in answers] == [200] * 4
+        assert rig.plane.stats["b"].retries >= 3
+        assert rig.plane.active_retries == 0
+
+
+async def test_an_async_run_whose_answer_was_lost_is_not_repeated() -> None:
+    plays = {"a": scripted(resets_after_request), "b": answering()}
+    async with running(
+        plays, weights={"a": 99.99, "b": 0.01}, more="rules: [{name: r, when: {method: POST}, to: a}]"
+    ) as rig:
+        answer = await rig.ask(ASYNC)
+        assert answer.status == 502
+        assert answer.problem["type"].endswith("router-set-lost")
+        assert answer.problem["executed"] is True
+        assert rig.sets["b"].requests == []
+
+
+async def test_retry_sync_false_forbids_a_second_run() -> None:
+    plays = {"a": scripted(resets_after_request)}
+    async with running(plays, more="retry: {retry_sync: false}") as rig:
+        assert (await rig.ask(SYNC)).status == 502
+        assert rig.sets["a"].connections == 1
+
+
+@pytest.mark.parametrize("request_bytes", [GET, SYNC, ASYNC])
+async def test_a_set_that_refuses_connections_is_avoided(request_bytes: bytes) -> None:
+    async with running({"a": answering()}) as rig:
+        ports = {"dead": free_port(), "a": rig.sets["a"].port}
+        rig.plane.adopt(table_for(ports, {"dead": 99, "a": 1}))
+        for _ in range(30):
+            assert (await rig.ask(request_bytes)).status == 200
+        # Refused once, never chosen again while another is alive.
+        assert rig.plane.stats["dead"].failures == {"connect": 1}
+
+
+async def test_without_any_set_alive_nothing_ran() -> None:
+    async with running({"a": answering()}) as rig:
+        rig.plane.adopt(table_for({"dead": free_port()}))
+        answer = await rig.ask(ASYNC)
+        assert answer.status == 503
+        assert answer.problem["type"].endswith("router-set-unavailable")
+        assert answer.problem["executed"] is False
+        assert "retry-after" in answer.headers
+
+
+async def test_a_large_body_waits_for_a_living_set() -> None:
+    """Nothing is read beyond what came with the head until a connection stands, so any body survives a dead set."""
+    async with running({"a": answering()}) as rig:
+        rig.plane.adopt(table_for({"dead": free_port(), "a": rig.sets["a"].port}, {"dead": 99.99, "a": 0.01}))
+        client = await rig.client()
+        await client.send(b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n")
+        await client.send(b"x" * 1_000_000)
+        assert (await client.answer()).status == 200
+        assert len(rig.sets["a"].requests[0][1]) == 1_000_000
+
+
+async def test_a_body_that_is_too_large_to_replay_is_not_retried() -> None:
+    async with running(
+        {"a": scripted(resets_after_request), "b": answering()}, weights={"a": 99.99, "b": 0.01}
+    ) as rig:
+        client = await rig.client()
+        await client.send(
+            b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000
+        )
+        assert (await client.answer()).status == 502
+
+
+async def test_back_pressure_goes_elsewhere_and_ejects_nobody() -> None:
+    plays = {"a": answering(FULL), "b": answering()}
+    async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
+        for _ in range(20):
+            assert (await rig.ask(ASYNC)).status == 200
+        assert rig.plane.stats["a"].back_pressure >= 15
+        assert rig.plane.stats["a"].ejections == 0
+        assert rig.plane.board.of("a").alive()
+
+
+async def test_back_pressure_of_every_set_reaches_the_client_as_it_is() -> None:
+    async with running({"a": answering(FULL)}) as rig:
+        answer = await rig.ask(SYNC)
+        assert (answer.status, answer.body) == (503, b'{"executed": false}')
+        assert answer.headers["x-set"] == "a"
+        assert "x-router" not in answer.headers
+        assert len(rig.sets["a"].requests) == 1
+
+
+async def test_a_client_that_waited_its_queue_time_is_not_made_to_wait_again() -> None:
+    async def slow_full(conversation: Conversation) -> None:
+        await conversation.request()
+        await asyncio.sleep(1.1)
+        await conversation.send(FULL)
+
+    plays = {"a": scripted(slow_full), "b": answering()}
+    async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
+        answer = await rig.ask(SYNC.replace(b"/cat", b"/cat?queue_timeout_s=1"))
+        assert answer.status == 503
+        assert rig.sets["b"].requests == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "ejections"), [(b"", 1), (b"X-Task-Id: a-1\r\n", 0)], ids=["without a task", "with a task"]
+)
+async def test_failures_in_a_row_eject_unless_a_task_answered(lines: bytes, ejections: int) -> None:
+    bad = b"HTTP/1.1 504 Gateway Timeout\r\n%bContent-Length: 0\r\n\r\n" % lines
+    async with running({"a": answering(bad), "b": answering()}) as rig:
+        for _ in range(5):
+            assert (await rig.ask(GET)).status == 504
+        assert rig.plane.stats["a"].ejections == ejections
+        ready = rig.plane.board.usable(["a", "b"], rig.plane.loop.time())
+        assert ("a" in ready) is (ejections == 0)
+
+
+async def test_retries_stay_within_their_budget() -> None:
+    async with running(
+        {"a": scripted(resets_after_request), "b": answering()}, more="retry: {budget: 0%}"
+    ) as rig:
+        rig.plane.active_retries = 3
+        assert (await rig.ask(GET)).status == 502
+        assert rig.plane.retries_over_budget == 1
+
+
+async def test_the_problem_names_request_and_router() -> None:
+    async with running({"a": scripted(resets_after_request)}) as rig:
+        answer = await rig.ask(ASYNC.replace(b"Host: h\r\n", b"Host: h\r\nX-Request-Id: my-id\r\n"))
+        assert answer.headers["x-request-id"] == "my-id"
+        assert answer.headers["x-router"] == "r1"
+        assert answer.problem["request_id"] == "my-id"
+
+
+# Ids, owners, states.
+
+
+async def test_request_id_and_trace_are_made_or_passed() -> None:
+    async with running({"a": answering()}) as rig:
+        made = await rig.ask(GET)
+        head = rig.sets["a"].requests[-1][0]
+        assert re.search(rb"\r\nX-Request-Id: ([0-9a-f]{32})\r\n", head)
+        assert re.search(rb"\r\ntraceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-00\r\n", head)
+        assert made.headers["x-request-id"].encode() in head
+        trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        lines = b"X-Request-Id: mine\r\ntraceparent: %b\r\ntracestate: k=v\r\n\r\n" % trace
+        passed = await rig.ask(GET.replace(b"\r\n\r\n", b"\r\n" + lines))
+        head = rig.sets["a"].requests[-1][0]
+        assert b"\r\ntraceparent: %b\r\n" % trace in head
+        assert b"\r\ntracestate: k=v\r\n" in head
+        assert passed.headers["x-request-id"] == "mine"
+        assert b"\r\nX-Forwarded-For: 127.0.0.1\r\n" in head
+
+
+def with_state(table: Table, name: str, state: SetState) -> Table:
+    return replace(table, sets={**table.sets, name: replace(table.sets[name], state=state)})
+
+
+async def test_a_task_is_asked_of_its_owner_also_while_it_drains() -> None:
+    async with running({"a": answering(), "b": answering()}) as rig:
+        request = b"GET /v1/tasks/b-01jd3/stdout HTTP/1.1\r\nHost: h\r\n\r\n"
+        assert (await rig.ask(request)).status == 200
+        rig.plane.adopt(with_state(rig.plane.table, "b", SetState.DRAIN))
+        assert (await rig.ask(request)).status == 200
+        assert len(rig.sets["b"].requests) == 2
+        rig.plane.adopt(with_state(rig.plane.table, "b", SetState.MAINT))
+        answer = await rig.ask(request)
+        assert answer.status == 503
+        assert answer.problem["type"].endswith("router-set-in-maintenance")
+
+
+async def test_an_owner_that_is_gone_is_a_503_and_an_unknown_one_a_404() -> None:
+    async with running({"a": answering()}) as rig:
+        rig.plane.adopt(table_for({"a": rig.sets["a"].port, "dead": free_port()}))
+        gone = await rig.ask(b"GET /v1/tasks/dead-1 HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (gone.status, gone.problem["executed"]) == (503, False)
+        unknown = await rig.ask(b"GET /v1/tasks/nobody-1 HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert unknown.status == 404
+        assert unknown.problem["type"].endswith("router-unknown-task")
+
+
+async def test_a_full_set_passes_new_work_on_and_all_full_is_a_503() -> None:
+    release = asyncio.Event()
+
+    async def slow(conversation: Conversation) -> None:
+        while True:
+            await conversation.request()
+            await release.wait()
+            await conversation.send(OK)
+
+    plays = {"a": scripted(slow), "b": scripted(slow)}
+    async with running(plays, weights={"a": 50, "b": 50}) as rig:
+        table = rig.plane.table
+        sets = {name: replace(entry, max_inflight=1) for name, entry in table.sets.items()}
+        rig.plane.adopt(replace(table, sets=sets, default=Weights(sets, table.default.shares)))
+        clients = [await rig.client() for _ in range(2)]
+        for client in clients:
+            await client.send(SYNC)
+        await eventually(lambda: all(rig.plane.pools[name].inflight == 1 for name in "ab"))
+        answer = await rig.ask(SYNC)
+        assert answer.status == 503
+        assert answer.problem["type"].endswith("router-sets-full")
+        assert answer.problem["executed"] is False
+        release.set()
+        assert [(await client.answer()).status for client in clients] == [200, 200]
+
+
+# Time-outs.
+
+
+async def test_a_slow_head_is_a_408() -> None:
+    async with running({"a": answering()}, limits=Limits(header_s=0.1)) as rig:
+        client = await rig.client()
+        await client.send(b"GET / HT")
+        answer = await client.answer()
+        assert answer.problem["type"].endswith("router-headers-stalled")
+        assert await client.rest() == b""
+
+
+async def test_an_idle_connection_is_closed_without_a_word() -> None:
+    async with running({"a": answering()}, limits=Limits(keep_alive_s=0.1)) as rig:
+        client = await rig.client()
+        assert (await client.ask(GET)).status == 200
+        assert await client.rest() == b""
+
+
+async def test_a_stalled_body_is_a_408_and_the_set_is_told() -> None:
+    ended = asyncio.Event()
+
+    async def reads(conversation: Conversation) -> None:
+        await conversation.head()
+        await conversation.reader.read()
+        ended.set()
+
+    async with running({"a": scripted(reads)}, limits=Limits(body_idle_s=0.1)) as rig:
+        client = await rig.client()
+        await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc")
+        answer = await client.answer()
+        assert answer.problem["type"].endswith("router-body-stalled")
+        await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_a_body_that_ends_too_early_cancels_the_request() -> None:
+    bodies = []
+
+    async def reads(conversation: Conversation) -> None:
+        await conversation.head()
+        bodies.append(await conversation.reader.read())
+
+    async with running({"a": scripted(reads)}) as rig:
+        client = await rig.client()
+        await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc")
+        client.writer.write_eof()
+        await eventually(lambda: bodies == [b"abc"])
+
+
+async def test_a_bad_chunk_in_a_running_upload_is_a_400_and_ends_the_request_at_the_set() -> None:
+    bodies = []
+
+    async def reads(conversation: Conversation) -> None:
+        await conversation.head()
+        bodies.append(await conversation.reader.read())
+
+    async with running({"a": scripted(reads)}) as rig:
+        client = await rig.client()
+        await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await eventually(lambda: rig.sets["a"].connections == 1)
+        await asyncio.sleep(0.05)
+        await client.send(b"zz\r\n")
+        answer = await client.answer()
+        assert answer.problem["type"].endswith("router-bad-body")
+        await eventually(lambda: bodies == [b"3\r\nabc\r\n"])
+
+
+async def test_a_set_that_does_not_answer_is_a_504() -> None:
+    async def silent(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.reader.read()
+
+    async with running(
+        {"a": scripted(silent)}, limits=Limits(first_byte_s=0.1, task_first_byte_s=0.2)
+    ) as rig:
+        read, run = await asyncio.gather(rig.ask(GET), rig.ask(SYNC))
+        assert read.problem["type"].endswith("router-answer-timeout")
+        assert read.problem["executed"] is False
+        assert run.status == 504
+        assert run.problem["executed"] is True
+
+
+async def test_an_answer_that_stalls_is_cut() -> None:
+    async def stalls(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+        await conversation.reader.read()
+
+    async with running({"a": scripted(stalls)}, limits=Limits(answer_idle_s=0.1)) as rig:
+        client = await rig.client()
+        await client.send(GET)
+        assert (await client.rest()).endswith(b"\r\n\r\nabc")
+
+
+async def test_a_client_that_reads_nothing_is_dropped() -> None:
+    async def endless(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        while True:
+            await conversation.send(b"x" * 65536)
+
+    async with running({"a": scripted(endless)}, limits=Limits(write_stall_s=0.2)) as rig:
+        client = await rig.client()
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await client.send(GET)
+        await eventually(lambda: rig.plane.stalled_clients == 1)
+        assert rig.plane.active == 0
+
+
+# Changes under load, and the end.
+
+
+async def test_no_request_is_lost_through_reloads() -> None:
+    async with running({"a": answering(), "b": answering()}) as rig:
+        ports = {name: fake.port for name, fake in rig.sets.items()}
+        stop = False
+        statuses: list[int] = []
+
+        async def ask_on() -> None:
+            client = await rig.client()
+            while not stop:
+                statuses.append((await client.ask(SYNC)).status)
+
+        asking = [asyncio.create_task(ask_on()) for _ in range(8)]
+        for round_ in range(60):
+            share = round_ % 11 * 10
+            names = {"a": ports["a"], "b": ports["b"]} if round_ % 7 else {"b": ports["b"]}
+            weights = {"a": 100 - share, "b": share} if "a" in names else {"b": 100}
+            rig.plane.adopt(table_for(names, weights))
+            await asyncio.sleep(0.005)
+        stop = True
+        await asyncio.gather(*asking)
+        assert len(statuses) > 60
+        assert set(statuses) == {200}
+
+
+async def test_a_stop_lets_requests_finish_and_takes_no_new_ones() -> None:
+    release = asyncio.Event()
+
+    async def slow(conversation: Conversation) -> None:
+        await conversation.request()
+        await release.wait()
+        await conversation.send(OK)
+
+    async with running({"a": scripted(slow)}) as rig:
+        busy, idle = await rig.client(), await rig.client()
+        await busy.send(SYNC)
+        await eventually(lambda: rig.plane.active == 1)
+        stopping = asyncio.create_task(rig.plane.drain(5.0))
+        assert await idle.rest() == b""
+        with pytest.raises(ConnectionError):
+            await rig.client()
+        release.set()
+        answer = await busy.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await stopping == 0
+
+
+async def test_a_stop_is_bounded() -> None:
+    async def never(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.reader.read()
+
+    async with running({"a": scripted(never)}) as rig:
+        client = await rig.client()
+        await client.send(SYNC)
+        await eventually(lambda: rig.plane.active == 1)
+        assert await rig.plane.drain(0.1) == 1
+        assert await client.rest() == b""
