@@ -2,56 +2,109 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 PROC: Final = Path("/proc")
+UNIFIED: Final = ""
+"""What version 2's one tree is called here, and in /proc/PID/cgroup, in the place of a controller's name."""
+READ: Final = os.O_RDONLY | os.O_CLOEXEC
+CONTROLLERS: Final = frozenset({"cpuacct", "memory"})
 
 
 class CgroupError(Exception):
     """The slot's cgroup cannot be read."""
 
 
-def _mounts() -> dict[str, str]:
-    """Where the controllers `cpuacct` and `memory` (version 1) and the unified tree (`""`, version 2) are mounted."""
-    found: dict[str, str] = {}
-    for line in (PROC / "self/mounts").read_text().splitlines():
-        _, target, kind, options, *_ = line.split(" ")
+class _Mount(NamedTuple):
+    controllers: frozenset[str]
+    root: str
+    target: str
+
+
+def _mounts(proc: Path) -> list[_Mount]:
+    """The cgroup trees that can be reached from here. `root`: which part of the tree is mounted at `target`."""
+    found = []
+    for line in (proc / "self/mountinfo").read_text().splitlines():
+        mount, _, file_system = line.partition(" - ")
+        _, _, _, root, target, *_ = mount.split(" ")
+        kind, _, options = file_system.split(" ")
         if kind == "cgroup":
-            for controller in {"cpuacct", "memory"} & set(options.split(",")):
-                found.setdefault(controller, target)
+            found.append(
+                _Mount(CONTROLLERS.intersection(options.split(",")), _unescape(root), _unescape(target))
+            )
         elif kind == "cgroup2":
-            found.setdefault("", target)
+            found.append(_Mount(frozenset({UNIFIED}), _unescape(root), _unescape(target)))
     return found
+
+
+def _unescape(path: str) -> str:
+    """mountinfo writes blanks as \\040."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
+
+
+def _paths(proc: Path, pid: int) -> dict[str, str]:
+    """Where process `pid` stands in each tree, by controller."""
+    found = {}
+    for line in (proc / str(pid) / "cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            found[controller] = path
+    return found
+
+
+def _folder(mounts: list[_Mount], paths: dict[str, str], controller: str) -> str | None:
+    """The folder of a process's cgroup, or None where that controller is not to be had in this way."""
+    path = paths.get(controller)
+    if path is None:
+        return None
+    for mount in mounts:
+        # In a container only a part of the tree is mounted, and /.. leads out of one's own cgroup namespace.
+        root = mount.root.rstrip("/")
+        if controller in mount.controllers and (path == root or path.startswith(root + "/")):
+            inside = path[len(root) :]
+            if "/.." not in inside:
+                return mount.target.rstrip("/") + inside.rstrip("/")
+    return None
 
 
 class SlotCgroup:
     """Reads the accounts of the cgroup that holds process `pid` (as this process sees it).
 
-    One descriptor stays open for the CPU account, because it is read for every task.
+    The accounts stay open, because they are read for every task. `proc` is where the proc file system is.
     """
 
-    def __init__(self, pid: int) -> None:
-        paths: dict[str, str] = {}
+    def __init__(self, pid: int, proc: Path = PROC) -> None:
+        self._cpu_fd = self._memory_fd = -1
+        self._oom_kills = 0
         try:
-            for line in (PROC / str(pid) / "cgroup").read_text().splitlines():
-                _, controllers, path = line.split(":", 2)
-                for controller in controllers.split(","):
-                    paths[controller] = path
-            mounts = _mounts()
-            self._v2 = "cpuacct" not in paths or "cpuacct" not in mounts
-            if self._v2:
-                folder = mounts[""] + paths[""]
-                self._cpu_fd = os.open(folder + "/cpu.stat", os.O_RDONLY | os.O_CLOEXEC)
-                self._events = folder + "/memory.events"
-            else:
-                self._cpu_fd = os.open(
-                    mounts["cpuacct"] + paths["cpuacct"] + "/cpuacct.usage", os.O_RDONLY | os.O_CLOEXEC
-                )
-                self._events = mounts.get("memory", "") + paths.get("memory", "") + "/memory.oom_control"
-        except (OSError, KeyError, ValueError) as error:
+            self._open(_mounts(proc), _paths(proc, pid))
+        except (OSError, ValueError, CgroupError) as error:
+            self.close()
             raise CgroupError(f"the cgroup of process {pid} cannot be read: {error}") from error
+
+    def _open(self, mounts: list[_Mount], paths: dict[str, str]) -> None:
+        # Hosts that have both versions bring a controller under either.
+        unified = _folder(mounts, paths, UNIFIED)
+        cpu = _folder(mounts, paths, "cpuacct")
+        memory = _folder(mounts, paths, "memory")
+        self._v2 = cpu is None
+        if cpu is not None:
+            self._cpu_fd = os.open(cpu + "/cpuacct.usage", READ)
+        elif unified is not None:
+            self._cpu_fd = os.open(unified + "/cpu.stat", READ)
+        else:
+            raise CgroupError("it is not mounted here; run the set in the host's cgroup namespace")
+        # A host without the memory controller never kills for a slot's limit.
+        with contextlib.suppress(FileNotFoundError):
+            if memory is not None:
+                self._memory_fd = os.open(memory + "/memory.oom_control", READ)
+            elif unified is not None:
+                self._memory_fd = os.open(unified + "/memory.events", READ)
+        self.cpu_us()
         self._oom_kills = self._read_oom_kills()
 
     def cpu_us(self) -> int:
@@ -69,16 +122,41 @@ class SlotCgroup:
         return self._oom_kills > before
 
     def _read_oom_kills(self) -> int:
+        if self._memory_fd < 0:
+            return 0
         try:
-            for line in Path(self._events).read_text().splitlines():
-                name, _, value = line.partition(" ")
-                if name == "oom_kill":
-                    return int(value)
-        except OSError:
-            pass
-        return 0
+            text = os.pread(self._memory_fd, 512, 0)
+            at = text.index(b"oom_kill ") + 9
+            return int(text[at : text.index(b"\n", at)])
+        except (OSError, ValueError):
+            return self._oom_kills
 
     def close(self) -> None:
-        if self._cpu_fd >= 0:
-            os.close(self._cpu_fd)
-            self._cpu_fd = -1
+        """Close the accounts; closing twice is fine."""
+        for fd in (self._cpu_fd, self._memory_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._cpu_fd = self._memory_fd = -1
+
+
+class CpuAccount:
+    """Divides what a slot's cgroup used, in microseconds, between the programs that it ran and its guest.
+
+    No microsecond is billed twice or dropped: where the kernel writes down the guest's share a moment later than the
+    guest reports it, the difference is carried over to the slot's next task.
+    """
+
+    def __init__(self, used_us: int) -> None:
+        self._used_us = used_us
+        self._carried_us = 0
+
+    def bill(self, used_us: int, guest_cpu_us: int) -> int:
+        """A program has ended: its share of what the slot used since the last call, by the cgroup's count."""
+        unbilled_us = self._carried_us + used_us - self._used_us - guest_cpu_us
+        self._used_us = used_us
+        self._carried_us = min(0, unbilled_us)
+        return max(0, unbilled_us)
+
+    def guest_used(self, guest_cpu_us: int) -> None:
+        """The guest used this between tasks: it is nobody's."""
+        self._carried_us -= guest_cpu_us

@@ -21,20 +21,27 @@ def enlarge(fd: int) -> None:
 
 
 class _Pipe:
-    """One end of a pipe, owned; at most one waiter at a time. `close` wakes it."""
+    """One end of a pipe, owned from here on, also when what follows fails. `close` wakes whoever waits.
+
+    One coroutine uses an end at a time. An end that is dropped is closed: its user may have gone away before it
+    ever saw it.
+    """
+
+    _fd = -1
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
         self._loop = loop
         self._fd = fd
         self._waiter: asyncio.Future[None] | None = None
         os.set_blocking(fd, False)
-        enlarge(fd)
 
-    async def _until(self, add: Callable[..., None], remove: Callable[[int], object]) -> None:
+    async def _until(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
+        if self._waiter is not None:
+            raise RuntimeError("two coroutines wait for one end of a pipe")
         fd = self._fd
         waiter = self._waiter = self._loop.create_future()
-        add(fd, _wake, waiter)
         try:
+            add(fd, _wake, waiter)
             await waiter
         finally:
             self._waiter = None
@@ -50,12 +57,21 @@ class _Pipe:
             self._loop.remove_reader(self._fd)
             self._loop.remove_writer(self._fd)
             _wake(self._waiter)
-        os.close(self._fd)
-        self._fd = -1
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+    def __del__(self) -> None:
+        # Nobody waits: who waits holds this object.
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 class PipeReader(_Pipe):
     """The read end of a pipe."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+        super().__init__(loop, fd)
+        self._complete = False
 
     async def read(self) -> bytes:
         """Up to 256 KiB; empty at the end, or after `close`."""
@@ -65,7 +81,18 @@ class PipeReader(_Pipe):
             try:
                 return os.read(self._fd, READ_BYTES)
             except BlockingIOError:
+                if self._complete:
+                    return b""
                 await self._until(self._loop.add_reader, self._loop.remove_reader)
+
+    def complete(self) -> None:
+        """All writers are dead: what the pipe holds now is all that will ever come.
+
+        The pipe itself may not say so: a program can leave a write end in flight, in a message that nobody receives.
+        """
+        self._complete = True
+        if self._waiter is not None:
+            _wake(self._waiter)
 
 
 class PipeWriter(_Pipe):
@@ -83,7 +110,10 @@ class PipeWriter(_Pipe):
                 await self._until(self._loop.add_writer, self._loop.remove_writer)
 
     async def send_file(self, fd: int, size_bytes: int) -> None:
-        """Feed the first `size_bytes` of the open file `fd` without copying them through this process."""
+        """Feed the first `size_bytes` of the open file `fd` without copying them through this process.
+
+        Raises `BrokenPipeError` as `write` does, and `OSError` when the file is shorter.
+        """
         offset = 0
         while offset < size_bytes:
             if self._fd < 0:

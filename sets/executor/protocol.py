@@ -31,6 +31,7 @@ HANDED_OVER, KILLED, CLEANING = 1, 2, 4
 _HEAD: Final = struct.Struct("<BBHI")
 _TASK: Final = struct.Struct("<BBHIHHHHII")
 _HELLO: Final = struct.Struct("<B3x64s")
+HELLO_BYTES: Final = _HEAD.size + _HELLO.size
 _OUTPUT: Final = struct.Struct("<II")
 _EXIT: Final = struct.Struct("<B3xiQQQQHHII")
 _CLEANED: Final = struct.Struct("<B3xiQ")

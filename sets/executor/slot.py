@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import stat
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
@@ -13,11 +14,12 @@ from typing import Final
 import structlog
 
 from scheduler.errors import IllegalMove, SlotLost
-from scheduler.execution import Ending, How, Output, Work
+from scheduler.execution import Ending, How, Work
 from sets.executor import protocol
-from sets.executor.cgroup import CgroupError, SlotCgroup
-from sets.executor.pipes import PipeReader, PipeWriter
+from sets.executor.cgroup import CgroupError, CpuAccount, SlotCgroup
+from sets.executor.pipes import PipeReader, PipeWriter, enlarge
 from sets.executor.protocol import CleanedMessage, ExitMessage, OutputMessage, ProtocolError
+from sets.executor.run import SlotRun
 
 log = structlog.get_logger()
 
@@ -25,6 +27,9 @@ KILL_GRACE_S: Final = 5.0
 """A guest that has not reported the end this long after KILL is destroyed with its slot."""
 CLEAN_GRACE_S: Final = 60.0
 """A guest may take this long to empty the writable places."""
+SEND_BYTES: Final = 2 * protocol.MESSAGE_BYTES
+"""Room for what is on its way to a guest: a task, and a KILL that its end overtook."""
+_FDS_SPACE: Final = socket.CMSG_SPACE(4 * protocol.FILES_COUNT)
 
 
 class SlotState(StrEnum):
@@ -42,67 +47,6 @@ SLOT_MOVES: Final[dict[SlotState, frozenset[SlotState]]] = {
     SlotState.CLEANING: frozenset({SlotState.IDLE, SlotState.LOST}),
     SlotState.LOST: frozenset(),
 }
-
-
-class SlotRun:
-    """A program that runs in a slot (`scheduler.execution.Run`).
-
-    Whoever waits may be cancelled (a client that goes away) without harm to the others: what came is kept.
-    """
-
-    __slots__ = ("_end", "_ended", "_first", "_slot", "handed_over", "number", "stdin")
-
-    def __init__(self, slot: Slot, number: int, stdin: PipeWriter | None) -> None:
-        self._slot = slot
-        self.number = number
-        self.stdin = stdin
-        self.handed_over = False
-        self._end: Ending | SlotLost | None = None
-        self._first: asyncio.Future[Ending | Output] = slot.loop.create_future()
-        self._ended: asyncio.Future[None] | None = None
-
-    async def first(self) -> Ending | Output:
-        return await self._first
-
-    async def ending(self) -> Ending:
-        while self._end is None:
-            if self._ended is None or self._ended.done():
-                self._ended = self._slot.loop.create_future()
-            await self._ended
-        if isinstance(self._end, SlotLost):
-            raise self._end
-        return self._end
-
-    def kill(self) -> None:
-        self._slot.kill(self)
-
-    # -- called by the slot
-
-    def output_came(self, output: Output) -> None:
-        self.handed_over = True
-        if self._first.done():
-            output.stdout.close()
-            output.stderr.close()
-        else:
-            self._first.set_result(output)
-
-    def end_came(self, ending: Ending) -> None:
-        self._end = ending
-        if not self._first.done():
-            self._first.set_result(ending)
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
-
-    def lost(self, reason: str) -> None:
-        self._end = SlotLost(f"the slot was lost while the task ran: {reason}")
-        if not self._first.done():
-            self._first.set_exception(self._end)
-            # Whoever gave the run up meanwhile will not fetch it.
-            self._first.exception()
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
-        if self.stdin is not None:
-            self.stdin.close()
 
 
 class Slot:
@@ -127,7 +71,7 @@ class Slot:
         self._lost = lost
         self._socket: socket.socket | None = None
         self._cgroup: SlotCgroup | None = None
-        self._cpu_us = 0
+        self._account = CpuAccount(0)
         self._run: SlotRun | None = None
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -138,9 +82,11 @@ class Slot:
         self.state = state
 
     def connected(self, connection: socket.socket, pid: int) -> None:
-        """The guest, process `pid`, has proved itself."""
+        """The guest, process `pid`, has proved itself. Raises `CgroupError`, `OSError`; `connection` is then still the
+        caller's."""
+        _make_room(connection)
         self._cgroup = SlotCgroup(pid)
-        self._cpu_us = self._cgroup.cpu_us()
+        self._account = CpuAccount(self._cgroup.cpu_us())
         self._socket = connection
         self._move(SlotState.IDLE)
         self.loop.add_reader(connection.fileno(), self._readable)
@@ -156,27 +102,31 @@ class Slot:
         try:
             if work.stdin is None:
                 read_fd, write_fd = os.pipe()
-                stdin = PipeWriter(self.loop, write_fd)
                 try:
+                    stdin = PipeWriter(self.loop, write_fd)
+                    enlarge(write_fd)
                     socket.send_fds(connection, [message], [read_fd])
                 finally:
                     os.close(read_fd)
             else:
                 connection.send(message)
         except OSError as error:
+            # A full socket, too: a guest that waits for a task has read everything before it.
             if stdin is not None:
                 stdin.close()
-            self.fail(f"its guest does not take a task: {error}")
-            raise SlotLost(f"the slot's guest does not take a task: {error}") from error
+            reason = f"its guest could not be given a task: {error}"
+            self.fail(reason)
+            raise SlotLost(f"slot {self.id} is lost: {reason}") from error
         self._number = number
         self._move(SlotState.RUNNING)
-        run = self._run = SlotRun(self, number, stdin)
+        run = self._run = SlotRun(self, number, stdin, len(work.outputs))
         return run
 
     def kill(self, run: SlotRun) -> None:
         """End the run's process tree, if it still runs."""
-        if self._run is not run or self.state is not SlotState.RUNNING or self._socket is None:
+        if self._run is not run or self._socket is None or run.kill_sent:
             return
+        run.kill_sent = True
         try:
             self._socket.send(protocol.encode_kill(run.number))
         except OSError as error:
@@ -216,13 +166,15 @@ class Slot:
     # -- from the guest
 
     def _readable(self) -> None:
+        """Take one message."""
         connection = self._socket
         if connection is None:
             return
         fds: list[int] = []
+        free = False
         try:
             size, ancillary, flags, _ = connection.recvmsg_into(
-                [self._buffer], socket.CMSG_SPACE(4 * protocol.FILES_COUNT), socket.MSG_CMSG_CLOEXEC
+                [self._buffer], _FDS_SPACE, socket.MSG_CMSG_CLOEXEC
             )
             for level, kind, data in ancillary:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -232,56 +184,65 @@ class Slot:
                 return
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise ProtocolError("a message that is too long")
-            self._message(protocol.decode(self._buffer[:size]), fds)
+            free = self._message(protocol.decode(self._buffer[:size]), fds)
         except BlockingIOError:
             return
         except OSError as error:
             self.fail(f"its guest's connection broke: {error}")
-        except (ProtocolError, CgroupError, IllegalMove) as error:
+        except (ProtocolError, CgroupError) as error:
             log.warning("slot misbehaved", slot=self.id, error=str(error))
             self.fail(f"it misbehaved: {error}")
         finally:
             for fd in fds:
                 os.close(fd)
+        if free:
+            self._freed(self.id)
 
-    def _message(self, message: protocol.Message, fds: list[int]) -> None:
-        """Act on one message; descriptors that it takes over leave `fds`."""
+    def _message(self, message: protocol.Message, fds: list[int]) -> bool:
+        """Act on one message; descriptors that it takes over leave `fds`. True: the slot is free from here on."""
         if isinstance(message, ExitMessage):
-            self._exited(message, fds)
-        elif isinstance(message, OutputMessage):
-            run = self._current(message.task)
-            if run.handed_over or len(fds) != 2:
-                raise ProtocolError("an OUTPUT out of order")
-            stdout, stderr = PipeReader(self.loop, fds[0]), PipeReader(self.loop, fds[1])
-            fds.clear()
-            run.output_came(Output(message.stdout, message.stderr, stdout, stderr))
-        elif isinstance(message, CleanedMessage):
-            if self.state is not SlotState.CLEANING or message.task != self._number:
-                raise ProtocolError("a CLEANED out of order")
-            if not message.ok:
-                raise ProtocolError(f"it could not be cleaned: {os.strerror(message.error)}")
-            self._free()
-        else:
-            raise ProtocolError("a second HELLO")
+            return self._exited(message, fds)
+        if isinstance(message, OutputMessage):
+            self._output(message, fds)
+            return False
+        if isinstance(message, CleanedMessage):
+            return self._cleaned(message, fds)
+        raise ProtocolError("a second HELLO")
 
-    def _exited(self, message: ExitMessage, fds: list[int]) -> None:
+    def _output(self, message: OutputMessage, fds: list[int]) -> None:
         run = self._current(message.task)
-        if message.handed_over != run.handed_over or len(fds) != message.file_errnos.count(0):
-            raise ProtocolError("an EXIT that contradicts itself")
-        assert self._cgroup is not None
-        before, self._cpu_us = self._cpu_us, self._cgroup.cpu_us()
-        opened = iter(fds)
-        files = [-errno if errno else next(opened) for errno in message.file_errnos]
+        if run.handed_over or len(fds) != 2 or not all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in fds):
+            raise ProtocolError("an OUTPUT out of order, or without two pipes")
+        stdout, stderr = fds
         fds.clear()
-        killed_by_kernel = message.how == How.SIGNALLED and message.code == 9 and not message.killed
+        # Pipe memory is limited per user, and little goes to stderr.
+        enlarge(stdout)
+        run.output_came(
+            message.stdout, message.stderr, PipeReader(self.loop, stdout), PipeReader(self.loop, stderr)
+        )
+
+    def _exited(self, message: ExitMessage, fds: list[int]) -> bool:
+        run = self._current(message.task)
+        errnos = message.file_errnos
+        if message.handed_over != run.handed_over or len(errnos) != run.file_count:
+            raise ProtocolError("an EXIT that contradicts what was before it")
+        if len(fds) != errnos.count(0) or not all(stat.S_ISREG(os.fstat(fd).st_mode) for fd in fds):
+            raise ProtocolError("an EXIT with other descriptors than it says")
+        assert self._cgroup is not None
+        cpu_us = self._account.bill(self._cgroup.cpu_us(), message.guest_cpu_us)
+        # Asked each time: a kill that a successful program survived is not the next one's.
+        out_of_memory = self._cgroup.out_of_memory_since()
+        opened = iter(fds)
+        files = [-errno if errno else next(opened) for errno in errnos]
+        fds.clear()
         ending = Ending(
             how=How(message.how),
             code=message.code,
             killed=message.killed,
-            # A program may survive the killing of one of its children and fail by itself: that counts, too.
-            out_of_memory=(killed_by_kernel or bool(message.code)) and self._cgroup.out_of_memory_since(),
+            # Whoever failed after one of its processes was killed for memory failed for that.
+            out_of_memory=out_of_memory and message.code != 0,
             wall_us=message.wall_us,
-            cpu_us=max(0, self._cpu_us - before - message.guest_cpu_us),
+            cpu_us=cpu_us,
             max_rss_kib=message.max_rss_kib,
             handed_over=message.handed_over,
             stdout=message.stdout,
@@ -290,24 +251,28 @@ class Slot:
         )
         self._run = None
         self._unwatch()
-        if run.stdin is not None:
-            run.stdin.close()
         run.end_came(ending)
         if message.cleaning:
             self._move(SlotState.CLEANING)
             self._watch(CLEAN_GRACE_S, "its guest did not clean up in time")
-        else:
-            self._free()
+            return False
+        self._move(SlotState.IDLE)
+        return True
+
+    def _cleaned(self, message: CleanedMessage, fds: list[int]) -> bool:
+        if self.state is not SlotState.CLEANING or message.task != self._number or fds:
+            raise ProtocolError("a CLEANED out of order")
+        if not message.ok:
+            raise ProtocolError(f"it could not be cleaned: {os.strerror(message.error)}")
+        self._account.guest_used(message.guest_cpu_us)
+        self._unwatch()
+        self._move(SlotState.IDLE)
+        return True
 
     def _current(self, number: int) -> SlotRun:
         if self._run is None or number != self._run.number:
             raise ProtocolError(f"a message about task {number}, which does not run")
         return self._run
-
-    def _free(self) -> None:
-        self._unwatch()
-        self._move(SlotState.IDLE)
-        self._freed(self.id)
 
     # -- time limits on the guest itself
 
@@ -319,3 +284,10 @@ class Slot:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _make_room(connection: socket.socket) -> None:
+    """Where the host's default is small, a long command line would not fit the socket."""
+    if connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < SEND_BYTES:
+        # The kernel doubles what it is asked for, to have room for its own book-keeping.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES // 2)

@@ -1,0 +1,118 @@
+"""A program that runs in a slot, as whoever asked for it sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from scheduler.errors import SlotLost
+from scheduler.execution import Ending, Output
+from sets.executor.pipes import PipeReader, PipeWriter
+
+if TYPE_CHECKING:
+    from sets.executor.slot import Slot
+
+
+class SlotRun:
+    """A program that runs in a slot (`scheduler.execution.Run`).
+
+    Whoever waits may be cancelled (a client that goes away) without harm to the others, and may ask again: what
+    came is kept. What nobody fetched is closed when the run is dropped.
+    """
+
+    __slots__ = (
+        "_end",
+        "_fetched",
+        "_lost",
+        "_output",
+        "_pipes",
+        "_slot",
+        "_waiters",
+        "file_count",
+        "kill_sent",
+        "number",
+        "stdin",
+    )
+
+    def __init__(self, slot: Slot, number: int, stdin: PipeWriter | None, file_count: int) -> None:
+        self._slot = slot
+        self.number = number
+        self.stdin = stdin
+        self.file_count = file_count
+        self.kill_sent = False
+        self._output: Output | None = None
+        self._pipes: tuple[PipeReader, ...] = ()
+        self._end: Ending | None = None
+        self._fetched = False
+        self._lost: str | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def handed_over(self) -> bool:
+        return self._output is not None
+
+    async def first(self) -> Ending | Output:
+        while self._output is None:
+            if self._end is not None or self._lost is not None:
+                return self._ending()
+            await self._news()
+        return self._output
+
+    async def ending(self) -> Ending:
+        while self._end is None and self._lost is None:
+            await self._news()
+        return self._ending()
+
+    def kill(self) -> None:
+        self._slot.kill(self)
+
+    def _ending(self) -> Ending:
+        if self._end is None:
+            raise SlotLost(f"the slot was lost while the task ran: {self._lost}")
+        self._fetched = True
+        return self._end
+
+    async def _news(self) -> None:
+        # A future each: a cancelled waiter takes its future along.
+        waiter = self._slot.loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)
+
+    # -- called by the slot
+
+    def output_came(
+        self, stdout_head: bytes, stderr_head: bytes, stdout: PipeReader, stderr: PipeReader
+    ) -> None:
+        self._pipes = (stdout, stderr)
+        self._output = Output(stdout_head, stderr_head, stdout, stderr)
+        self._tell()
+
+    def end_came(self, ending: Ending) -> None:
+        self._end = ending
+        self._close()
+
+    def lost(self, reason: str) -> None:
+        self._lost = reason
+        self._close()
+
+    def _close(self) -> None:
+        if self.stdin is not None:
+            self.stdin.close()
+        for pipe in self._pipes:
+            pipe.complete()
+        self._tell()
+
+    def _tell(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def __del__(self) -> None:
+        if self._end is not None and not self._fetched:
+            for fd in self._end.files:
+                if fd >= 0:
+                    os.close(fd)

@@ -1,0 +1,50 @@
+"""What the executor's tests share: both event loops, and a look at this process's descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+import uvloop
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Everything holds on both: sets run on uvloop, other programs may not."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+def open_fds() -> dict[int, str]:
+    """This process's descriptors and what they are."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+    return found
+
+
+FdCheck = Callable[[], None]
+
+
+@pytest.fixture
+def no_fd_leaks() -> Iterator[FdCheck]:
+    """The test leaves no more descriptors than it found. To be asked for after whatever opens some."""
+    # uvloop opens a pair for signals when it first runs in a process.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.sleep(0))
+    gc.collect()
+    before = open_fds()
+
+    def check() -> None:
+        gc.collect()
+        more = {fd: what for fd, what in open_fds().items() if before.get(fd) != what}
+        assert len(open_fds()) <= len(before), more
+
+    yield check
+    check()
