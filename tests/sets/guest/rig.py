@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import select
 import shlex
@@ -140,6 +141,12 @@ class Connection:
             result.cleaned = wire.read_cleaned(message)
         return result
 
+    def finish_exit(self) -> wire.Exit:
+        """The EXIT that must come now."""
+        message, fds = self.receive()
+        assert not fds
+        return wire.read_exit(message)
+
     def run(
         self,
         *argv: bytes,
@@ -247,15 +254,20 @@ class Guest:
         tmpfs: str = "mode=1777,size=256m,nr_inodes=200k",
         before: str = "",
         outer: str = "",
-        wrap: Sequence[str] = (),
+        arguments: Sequence[str] = (),
     ) -> None:
         """`folders` are made within the places before the start; `outer` and `before` are shell that
-        runs first: with the test's own rights, and with the guest's."""
+        runs first: with the test's own rights, and with the guest's; PLACE and
+        PLACES in them stand for the first place and for all."""
         self.listener = Listener()
         self.places = [self.listener.folder / "places" / place for place in places]
         self.user = user
         places_folder = self.listener.folder / "places"
         places_folder.mkdir()
+        outer, before = (
+            shell.replace("PLACES", " ".join(map(str, self.places))).replace("PLACE", str(self.places[0]))
+            for shell in (outer, before)
+        )
         script = ["set -e"]
         for place in self.places:
             script.append(f"mkdir -p {place}; mount -t tmpfs -o {tmpfs} guest-test {place}")
@@ -264,8 +276,9 @@ class Guest:
             *("setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups"),
             *("--bounding-set=-all", "--inh-caps=-all"),
             *("env", "-i", f"GC_TOKEN={TOKEN}", *env),
-            *("sh", "-c", f'{before or ":"}; exec "$@"', "sh", *wrap, str(binary), str(self.listener.path)),
+            *("sh", "-c", f'{before or ":"}; exec "$@"', "sh", str(binary), str(self.listener.path)),
             *map(str, self.places),
+            *arguments,
         ]
         script += [outer or ":", f"cd {places_folder / cwd if cwd else '/'}", f"exec {shlex.join(command)}"]
         namespaces = ("--pid", "--fork", "--mount-proc", "--mount", "--ipc", "--kill-child=SIGKILL")
@@ -298,7 +311,8 @@ class Guest:
             # The guest first: what `--kill-child` asks of the kernel is forgotten when a process changes its user.
             unshare = self.process.pid
             for child in Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split():
-                os.kill(int(child), signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
             self.process.wait(WAIT_S)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.sets.guest import wire
 from tests.sets.guest.conftest import StartGuest
-from tests.sets.guest.rig import WORKER, Connection, Guest, User
+from tests.sets.guest.rig import ROOT, WORKER, Connection, Guest, User
 
 Started = tuple[Guest, Connection]
 
@@ -105,19 +105,29 @@ def test_what_cannot_be_executed(start: StartGuest, actor: bytes, user: User) ->
 
 def test_search_of_path(start: StartGuest, actor: bytes, actor_path: Path) -> None:
     folder = str(actor_path.parent)
-    guest, connection = start(WORKER, env=[f"PATH=/nowhere:/etc/passwd:/root:{folder}:/bin"])
+    _, connection = start(WORKER, env=[f"PATH=/nowhere:/etc/passwd:/root:{folder}:/bin"])
     assert connection.run(b"actor", b"exit", b"4").end == (wire.EXITED, 4)
     assert connection.run(b"true").end == (wire.EXITED, 0)
     # /root may not be searched by this user: that is told only if nothing is found elsewhere.
     assert connection.run(b"no-such-program").end == (wire.NOT_EXECUTED, errno.EACCES)
     assert connection.run(b"actor", env=[b"PATH=/bin"]).end == (wire.NOT_EXECUTED, errno.ENOENT)
     assert connection.run(b"actor", b"exit", b"6", env=[b"PATH=/bin:" + bytes(actor_path.parent)]).end[1] == 6
-    # An empty part is the working directory.
+
+
+def test_an_empty_part_of_path_is_the_working_directory(
+    start: StartGuest, actor_path: Path, user: User
+) -> None:
+    guest, connection = start(user, cwd="tmp")
     program = guest.inside(connection) / "here"
-    program.write_bytes(actor_path.read_bytes())
-    program.chmod(0o755)
-    result = connection.run(b"here", env=[b"PATH="])
-    assert result.end == (wire.NOT_EXECUTED, errno.ENOENT)
+
+    def attempt(path: bytes) -> tuple[int, int]:
+        program.write_bytes(actor_path.read_bytes())
+        os.chown(program, user.uid, user.gid)
+        program.chmod(0o755)
+        return connection.run(b"here", b"exit", b"8", env=[path]).end
+
+    assert attempt(b"PATH=") == attempt(b"PATH=/bin:") == attempt(b"PATH=/x::/bin") == (wire.EXITED, 8)
+    assert attempt(b"PATH=/bin") == (wire.NOT_EXECUTED, errno.ENOENT)
 
 
 def test_an_empty_name_is_no_program(guest: Started) -> None:
@@ -125,12 +135,13 @@ def test_an_empty_name_is_no_program(guest: Started) -> None:
 
 
 def test_a_script_that_is_no_program_ends_the_search(start: StartGuest) -> None:
-    guest, connection = start(WORKER)
+    guest, connection = start(ROOT)
     script = guest.inside(connection) / "true"
     script.write_bytes(b"not a program\n")
     script.chmod(0o755)
     result = connection.run(b"true", env=[b"PATH=" + guest.place() + b":/bin"])
     assert result.end == (wire.NOT_EXECUTED, errno.ENOEXEC)
+    assert result.cleaned == (True, 0)
 
 
 def test_environment_is_added_and_replaced(start: StartGuest, actor: bytes) -> None:

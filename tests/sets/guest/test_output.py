@@ -1,0 +1,205 @@
+"""What a program writes: in one message, handed over, streamed, and never a byte lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+
+import pytest
+
+from tests.sets.guest import wire
+from tests.sets.guest.conftest import StartGuest
+from tests.sets.guest.rig import ROOT, Connection, Guest, User, pattern, stderr_pattern, wait_readable
+
+Started = tuple[Guest, Connection]
+MOST = wire.BODY_BYTES
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr"),
+    [(0, 0), (1, 0), (0, 1), (MOST, 0), (0, MOST), (MOST, MOST), (4096, 4097)],
+)
+def test_output_that_fits_comes_in_one_message(
+    guest: Started, actor: bytes, stdout: int, stderr: int
+) -> None:
+    _, connection = guest
+    for seed in range(3):
+        result = connection.run(actor, b"write", b"%d" % seed, b"%d" % stdout, b"%d" % stderr)
+        assert result.handed_over is False
+        assert result.end == (wire.EXITED, 0)
+        assert result.stdout == pattern(stdout)
+        assert result.stderr == stderr_pattern(stderr)
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr"),
+    [
+        (MOST + 1, 0),
+        (0, MOST + 1),
+        (MOST, MOST + 1),
+        (65_536, 65_536),
+        (10_000_000, 0),
+        (0, 10_000_000),
+        (10_000_000, 10_000_000),
+    ],
+)
+def test_output_that_outgrows_a_message_is_handed_over(
+    start: StartGuest, actor: bytes, user: User, stdout: int, stderr: int
+) -> None:
+    _, connection = start(user)
+    result = connection.run(actor, b"write", b"1", b"%d" % stdout, b"%d" % stderr)
+    assert result.handed_over is True
+    assert result.end == (wire.EXITED, 0)
+    assert result.stdout == pattern(stdout)
+    assert result.stderr == stderr_pattern(stderr)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_byte_is_lost_whatever_the_sizes(guest: Started, actor: bytes, seed: int) -> None:
+    _, connection = guest
+    chance = random.Random(seed)
+    for _ in range(5):
+        stdout, stderr = (
+            chance.choice(
+                [0, chance.randrange(100), chance.randrange(MOST - 9, MOST + 9), chance.randrange(300_000)]
+            )
+            for _ in range(2)
+        )
+        stdin = chance.randbytes(chance.choice([0, 10, 61_440]))
+        result = connection.run(
+            *(actor, b"write", b"%d" % chance.randrange(1000), b"%d" % stdout, b"%d" % stderr),
+            stdin=stdin,
+            stream=chance.random() < 0.2,
+        )
+        assert result.end == (wire.EXITED, 0)
+        assert result.stdout == pattern(stdout)
+        assert result.stderr == stderr_pattern(stderr)
+
+
+def test_output_that_came_slowly(guest: Started) -> None:
+    """Bytes written long before the end, in small pieces."""
+    _, connection = guest
+    script = b"for i in 1 2 3 4 5; do printf x; sleep 0.02; printf y >&2; done; exit 3"
+    result = connection.run(b"/bin/sh", b"-c", script)
+    assert (result.end, result.stdout, result.stderr) == ((wire.EXITED, 3), b"xxxxx", b"yyyyy")
+
+
+def test_streaming_hands_over_before_the_end(guest: Started, actor: bytes) -> None:
+    _, connection = guest
+    connection.begin([actor, b"pause"], stream=True)
+    stdout, stderr, out_fd, err_fd = connection.output()
+    assert (stdout, stderr) == (b"", b"")
+    wait_readable(out_fd)
+    assert os.read(out_fd, 100) == b"ready"
+    connection.send(wire.head(wire.KILL, connection.number))
+    ended = connection.finish_exit()
+    assert ended.flags == wire.HANDED_OVER | wire.KILLED
+    assert os.read(out_fd, 1) == b""
+    assert os.read(err_fd, 1) == b""
+    os.close(out_fd)
+    os.close(err_fd)
+
+
+def test_a_reader_who_goes_away_ends_the_program(guest: Started, actor: bytes) -> None:
+    _, connection = guest
+    connection.begin([actor, b"pour"])
+    _, _, out_fd, err_fd = connection.output()
+    os.close(out_fd)
+    os.close(err_fd)
+    ended = connection.finish_exit()
+    assert (ended.how, ended.code) == (wire.SIGNALLED, 13)
+
+
+def test_a_program_that_closes_its_output_and_works_on(guest: Started, actor: bytes) -> None:
+    _, connection = guest
+    result = connection.run(actor, b"half", b"50")
+    assert (result.end, result.stdout, result.stderr) == ((wire.EXITED, 0), b"before", b"after")
+    assert result.exit.wall_us >= 50_000
+
+
+def test_a_program_that_reads_its_own_output(guest: Started, actor: bytes) -> None:
+    """It loses what it takes; it cannot make the guest wait."""
+    _, connection = guest
+    for _ in range(3):
+        assert connection.run(actor, b"steal").end == (wire.EXITED, 0)
+    assert connection.run(actor, b"cat", stdin=b"x").stdout == b"x"
+
+
+def test_outputs_are_pipes_that_nobody_used_before(guest: Started) -> None:
+    _, connection = guest
+    script = b"stat -Lc %f /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2; chmod 777 /proc/self/fd/1"
+    for _ in range(2):
+        modes = connection.run(b"/bin/sh", b"-c", script).stdout.split()
+        assert modes == [b"%x" % (stat.S_IFIFO | 0o600)] * 3
+
+
+def test_output_files(start: StartGuest, actor: bytes, user: User) -> None:
+    guest, connection = start(user)
+    place = guest.place()
+    unreadable = 13  # EACCES, even for root: a slot has no capabilities
+    wanted: list[tuple[bytes, bytes | int]] = [
+        (b"/regular", b"content"),
+        (b"/link", 40),
+        (b"/fifo", 22),
+        (b"/folder", 22),
+        (b"/missing", 2),
+        (b"/linked/inner", 40),
+        (b"/folder/inner", b""),
+        (b"/folder/../regular", b"content"),
+        (b"/regular/x", 20),
+        (b"/secret", unreadable),
+        (b"/folder/", 2),
+    ]
+    result = connection.run(actor, b"outputs", place, files=[place + name for name, _ in wanted])
+    assert result.end == (wire.EXITED, 0)
+    assert dict(zip([name for name, _ in wanted], result.files, strict=True)) == dict(wanted)
+    assert result.cleaned == (True, 0)
+
+
+def test_output_files_are_no_way_into_the_guest(start: StartGuest, user: User) -> None:
+    _, connection = start(user, env=["NOMAD_TOKEN=secret"])
+    kernels = [
+        b"/proc/1/environ",
+        b"/proc/1/mem",
+        b"/proc/1/maps",
+        b"/sys/kernel/notes",
+        b"/proc/version",
+    ]
+    links = [b"/proc/self/fd/3", b"/proc/self/cwd", b"/proc/self/root/etc/passwd", b"/proc/1/exe"]
+    result = connection.run(
+        b"/bin/true", files=[*kernels, *links, b"/etc/passwd", b"/", b"/dev/null", b"//etc/passwd"]
+    )
+    assert result.files[: len(kernels)] == [22] * len(kernels)
+    assert all(errno in (2, 22, 40) for errno in result.files[len(kernels) : len(kernels) + len(links)])
+    assert isinstance(result.files[-4], bytes)
+    assert result.files[-3:] == [2, 22, 2]
+
+
+def test_output_files_of_what_was_not_executed_or_was_killed(start: StartGuest, actor: bytes) -> None:
+    guest, connection = start(ROOT)
+    assert connection.run(b"/nowhere", files=[guest.place() + b"/x"]).files == [2]
+    script = b"echo made > %s/x; exec %s pause" % (guest.place(), actor)
+    connection.begin([b"/bin/sh", b"-c", script], files=[guest.place() + b"/x"], stream=True)
+    _, _, out_fd, err_fd = connection.output()
+    wait_readable(out_fd)
+    connection.send(wire.head(wire.KILL, connection.number))
+    message, fds = connection.receive()
+    assert wire.read_exit(message).files == (0,)
+    assert os.read(fds[0], 100) == b"made\n"
+    assert os.fstat(fds[0]).st_mode & 0o170000 == stat.S_IFREG
+    message, _ = connection.receive()
+    assert wire.read_cleaned(message) == (True, 0)
+    # The file is gone from the slot, even while somebody still reads it.
+    assert list(guest.inside(connection).iterdir()) == []
+    assert connection.run(b"/bin/true").end == (wire.EXITED, 0)
+    for fd in (out_fd, err_fd, *fds):
+        os.close(fd)
+
+
+def test_the_most_output_files(start: StartGuest) -> None:
+    guest, connection = start(ROOT)
+    names = [guest.place() + b"/%d" % i for i in range(64)]
+    script = b'for i in "$@"; do echo "$i" > "$i"; done'
+    result = connection.run(b"/bin/sh", b"-c", script, b"sh", *names, files=names)
+    assert result.files == [name + b"\n" for name in names]
