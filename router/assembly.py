@@ -45,6 +45,7 @@ class Router:
         self.plane = DataPlane(loop, settings.name, table, limits=settings.limits, merge=merge)
         self.prober = Prober(self.plane)
         self._watcher: asyncio.Task[None] | None = None
+        self._reloading = asyncio.Lock()
 
     def start(self, sock: socket.socket) -> None:
         """Serve on a bound, listening socket."""
@@ -52,20 +53,22 @@ class Router:
         self.prober.follow()
         self._watcher = self.plane.loop.create_task(self._watch(), name="watch")
 
-    def reload(self, *, force: bool = True) -> bool:
-        """Look at the file now; True when another table came into force."""
-        loaded = self.file.poll(force=force)
-        if loaded is None:
-            return False
-        self.plane.adopt(loaded.table)
-        self.prober.follow()
-        return True
+    async def reload(self, *, force: bool = True) -> bool:
+        """Look at the file now; True when another table came into force. `force`: read it even if it looks the same."""
+        async with self._reloading:
+            # Reading a large file takes a while: beside the event loop.
+            loaded = await asyncio.to_thread(self.file.poll, force=force)
+            if loaded is None:
+                return False
+            self.plane.adopt(loaded.table)
+            self.prober.follow()
+            return True
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
             try:
-                self.reload(force=False)
+                await self.reload(force=False)
             except Exception:
                 _log.exception("looking at %s failed", self.file.path)
 

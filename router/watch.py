@@ -42,6 +42,7 @@ class ConfigFile:
     def first(self) -> Loaded:
         """Load at start. With mistakes in the file the last good copy serves; without one `ConfigError` is
         raised."""
+        self._stamp = self._look()
         try:
             text = self._read()
             self._seen = text

@@ -51,10 +51,7 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _reload(self) -> None:
         _log.info("reload asked for")
-        try:
-            self.router.reload()
-        except Exception:
-            _log.exception("reload failed")
+        self._reload_task = self.loop.create_task(self.router.reload())
 
     async def _serve(self) -> None:
         self.router: Router

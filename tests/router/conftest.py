@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoopPolicy
-
 import pytest
 import uvloop
 
@@ -14,5 +12,5 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def event_loop_policy() -> AbstractEventLoopPolicy:
+def event_loop_policy() -> uvloop.EventLoopPolicy:
     return uvloop.EventLoopPolicy()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -212,7 +212,7 @@ default:
 """
 
 
-def table_for(ports: dict[str, int], weights: dict[str, float] | None = None, more: str = "") -> Table:
+def table_for(ports: dict[str, int], weights: Mapping[str, float] | None = None, more: str = "") -> Table:
     """A table whose sets listen on 127.0.0.1; all keys go to the first set unless weights are given."""
     names = list(ports)
     weights = weights or {name: 100 if name == names[0] else 0 for name in names}
@@ -228,7 +228,7 @@ def table_for(ports: dict[str, int], weights: dict[str, float] | None = None, mo
 async def running(
     plays: dict[str, Callable[[FakeSet], Play]],
     *,
-    weights: dict[str, float] | None = None,
+    weights: Mapping[str, float] | None = None,
     more: str = "",
     limits: Limits | None = None,
 ) -> AsyncIterator[Rig]:

@@ -119,7 +119,8 @@ def test_a_ramp_between_two_sets_moves_only_the_difference(before: int, after: i
 @settings(max_examples=30, deadline=None)
 @given(weightings(2, 6), st.data())
 def test_growth_of_one_set_moves_keys_only_to_it(shares: dict[str, int], data: st.DataObject) -> None:
-    """The others keep their proportions: as weights are relative, nobody has a reason to move between them."""
+    """The others keep their proportions: as weights are relative, nobody has a reason to move between
+    them."""
     name = data.draw(st.sampled_from(sorted(shares)))
     grown = {**shares, name: shares[name] + data.draw(st.integers(1, WEIGHT_TOTAL))}
     names = entries(*shares)

@@ -1,0 +1,239 @@
+"""The operators' file: what is taken, and for each mistake the place and the advice."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.config import ConfigError, load, parse_url
+from router.table import IfDown, KeySource, MatchKind, SetState
+
+FULL = b"""
+version: 42
+change: {by: ops, why: "ramp b to 5 %"}
+sets:
+  a: {url: "http://127.0.0.1:8101", state: ready}
+  b: {url: "http://[::1]:8102", state: drain, max_inflight: 500}
+rules:
+  - {name: qa, when: {header: {x-canary: b}}, to: b, if_down: fail}
+  - {name: early, when: {account: {in: [acme]}, image: {prefix: "ocr/"}}, weights: {a: 50, b: 50}}
+  - {name: odd, when: {path: {regex: "/v1/.*"}, method: POST}, to: a}
+default:
+  key: ["header:X-User-Id", account]
+  weights: {a: 94.75, b: 5.25}
+health: {path: /readyz, interval: 500ms, fall: 4, rise: 1, timeout: 1s}
+retry: {attempts: 3, budget: 12.5%, replay_body_max: 128KiB, retry_sync: false}
+rollout:
+  set: b
+  steps: [{weight: 1, hold: 10m}, {weight: 10, hold: 30m}, {pause: true}, {weight: 50, hold: 1h}]
+  abort_when: {min_requests: 100, error_rate_over_baseline: 2%, p95_over_baseline: 25%}
+  on_no_data: pause
+"""
+
+
+def test_every_key_is_read() -> None:
+    loaded = load(FULL)
+    table = loaded.table
+    assert (table.version, table.changed_by, table.changed_why) == (42, "ops", "ramp b to 5 %")
+    b = table.sets["b"]
+    assert (b.host, b.port, b.state, b.max_inflight, b.url) == (
+        "::1",
+        8102,
+        SetState.DRAIN,
+        500,
+        "http://[::1]:8102",
+    )
+    assert table.default.shares == {"a": 9475, "b": 525}
+    assert [part.source for part in table.key_parts] == [KeySource.HEADER, KeySource.ACCOUNT]
+    assert table.key_parts[0].header == b"x-user-id"
+    qa, early, odd = table.rules
+    assert (qa.if_down, qa.weights.shares) == (IfDown.FAIL, {"b": 10_000})
+    assert early.account is not None
+    assert (early.account.kind, set(early.account.texts)) == (MatchKind.IN, {"acme"})
+    assert odd.path is not None
+    assert odd.path("/v1/x")
+    assert not odd.path("/v2/x")
+    health, retry = table.health, table.retry
+    assert (health.interval_s, health.fall, health.rise, health.timeout_s) == (0.5, 4, 1, 1.0)
+    assert (retry.attempts, retry.budget, retry.replay_body_max_bytes, retry.retry_sync) == (
+        3,
+        0.125,
+        131072,
+        False,
+    )
+    assert any("rollout" in warning for warning in loaded.warnings)
+
+
+SETS = 'sets: {a: {url: "http://h:1"}, b: {url: "http://h:2"}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "says"),
+    [
+        ("", 1, 1, "empty"),
+        ("- a", 1, 1, "must be a mapping"),
+        ("version: 1\nsets: }", 2, 7, "not valid YAML"),
+        ("version: 1\nsetz: {}\n", 2, 1, "did you mean 'sets'?"),
+        (f"version: 1\n{SETS}", 1, 1, "lacks 'default'"),
+        (f"version: 1\nversion: 2\n{SETS}\ndefault: {{weights: {{a: 100}}}}", 2, 1, "stands twice"),
+        (f"version: one\n{SETS}\ndefault: {{weights: {{a: 100}}}}", 1, 10, "whole number"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 99.99}}", 4, 12, "add 0.01"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 95, b: 5.01}}", 4, 12, "take away 0.01"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 99.995, b: 0.005}}", 4, 16, "two decimals"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: -5, b: 105}}", 4, 16, "from 0 to 100"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 95%, b: 5}}", 4, 16, "write 5"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 95, a: 5}}", 4, 20, "stands twice"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 95, c: 5}}", 4, 20, "lacks"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: [a, b]", 4, 12, "must be a mapping"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 100}}\n  key: [cookie]", 5, 9, "header:NAME"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 100}}\n  key: account", 5, 8, "must be a list"),
+        ("version: 1\nsets:\n  a: {url: 8101}\ndefault: {weights: {a: 100}}", 3, 12, "http://"),
+        (
+            'version: 1\nsets:\n  a: {url: "https://h:1"}\ndefault: {weights: {a: 100}}',
+            3,
+            12,
+            "must begin with http://",
+        ),
+        ('version: 1\nsets:\n  a: {url: "http://h:99999"}\ndefault: {weights: {a: 100}}', 3, 12, "no URL"),
+        (
+            'version: 1\nsets:\n  a: {url: "http://h:1/x"}\ndefault: {weights: {a: 100}}',
+            3,
+            12,
+            "end after the port",
+        ),
+        ("version: 1\nsets:\n  a: {state: ready}\ndefault: {weights: {a: 100}}", 3, 6, "lacks 'url'"),
+        (
+            'version: 1\nsets:\n  A_b: {url: "http://h:1"}\ndefault: {weights: {A_b: 100}}',
+            3,
+            3,
+            "small letters",
+        ),
+        (
+            'version: 1\nsets:\n  a: {url: "http://h:1", state: drained}\ndefault: {weights: {a: 100}}',
+            3,
+            33,
+            "ready, drain, maint",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nhealth: {{interval: 2}}",
+            4,
+            20,
+            "with its unit",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nhealth: {{fall: 0}}",
+            4,
+            16,
+            "from 1 to 100",
+        ),
+        (f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nretry: {{budget: 20}}", 4, 17, "20%"),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nretry: {{replay_body_max: 64kb}}",
+            4,
+            26,
+            "KiB",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nretry: {{retry_sync: 1}}",
+            4,
+            21,
+            "true or false",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n  - {{name: x, to: a}}",
+            5,
+            5,
+            "lacks 'when'",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n  - {{name: x, when: {{path: /}}}}",
+            5,
+            5,
+            "either `to: SET`",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: {regex: '('}}, to: a}",
+            5,
+            36,
+            "no regular expression",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n  - {{name: x, when: {{}}, to: a}}",
+            5,
+            21,
+            "match everything",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrollout: {{set: c, steps: []}}",
+            4,
+            16,
+            "not in `sets`",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrollout: {{set: b, steps: [{{hold: 1m}}]}}",
+            4,
+            27,
+            "needs a weight or a pause",
+        ),
+    ],
+)
+def test_each_mistake_is_placed_and_explained(text: str, line: int, column: int, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(text.encode())
+    mistakes = caught.value.mistakes
+    assert [(m.line, m.column) for m in mistakes if says in m.message][:1] == [(line, column)], caught.value
+    assert f"line {line}, column {column}: " in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(b"version: x\nsets: {a: {url: ftp://h}}\ndefault: {weights: {a: 1, b: 2}, kee: 3}\nfoo: 1")
+    assert {mistake.line for mistake in caught.value.mistakes} == {1, 2, 3, 4}
+
+
+def test_a_set_url_of_the_command_line_replaces_the_files() -> None:
+    loaded = load(FULL, set_urls={"a": "http://10.0.0.1:9000"})
+    assert (loaded.table.sets["a"].host, loaded.table.sets["a"].port) == ("10.0.0.1", 9000)
+    with pytest.raises(ConfigError, match="names set 'z'"):
+        load(FULL, set_urls={"z": "http://10.0.0.1:9000"})
+    with pytest.raises(ConfigError, match="--set-url of set 'a'"):
+        load(FULL, set_urls={"a": "nonsense"})
+
+
+def test_aliases_cannot_blow_the_file_up() -> None:
+    lines = ["version: 1", "x0: &x0 {a: 1}"]
+    lines += [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 10)}]" for i in range(1, 9)]
+    with pytest.raises(ConfigError):
+        load("\n".join(lines).encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"\xff\xfe", b"\0", b"a: " + b"[" * 5000, b"version: 1\n" * 200_000, b"!!python/object:os.system {}"],
+)
+def test_garbage_is_a_mistake_and_no_crash(text: bytes) -> None:
+    with pytest.raises(ConfigError):
+        load(text)
+
+
+@given(st.text(alphabet="versionsetdfaulwgh:{}[],-\n 0123456789.%\"'&*ab", max_size=200))
+def test_whatever_is_written_ends_in_a_table_or_in_mistakes(text: str) -> None:
+    try:
+        load(text.encode())
+    except ConfigError as error:
+        mistakes = error.mistakes
+    else:
+        return
+    assert mistakes
+
+
+@given(st.text(max_size=60))
+def test_no_url_crashes(url: str) -> None:
+    try:
+        host, port = parse_url(url)
+    except ValueError:
+        return
+    assert host
+    assert 0 <= port < 65536
