@@ -12,14 +12,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ops.bench import figures
+from ops.bench import figures, slotfigures
 from ops.bench.stack import BenchFailed, Stack
 
 PARTS = {
     "latency": (figures.latency, 300, "a sync task at a time"),
     "throughput": (figures.throughput, 5, "100 MB through the whole path"),
     "cold": (figures.cold_start, 10, "cold starts beside docker run"),
-    "concurrency": (figures.concurrency, 2, "16 clients"),
+    "peer": (slotfigures.peer, 3, "16 clients, beside a peer"),
+    "bodies": (slotfigures.bodies, 3, "10 MB bodies, beside a peer"),
+    "soak": (slotfigures.soak, 1, "100,000 tasks through one slot (a minute)"),
     # Last: what it queues goes on running.
     "submit": (figures.submit, 3, "async submits"),
 }

@@ -170,16 +170,6 @@ def submit(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
     yield Figure(what, rate, f"{rate:.0f}/s", "≥ 1000/s", rate >= 1000)
 
 
-def concurrency(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
-    """Tasks a second of 16 clients, at the set and routed: for the record, compared with nothing yet."""
-    for where, port in (("at the set", stack.set_port), ("routed", stack.router_port)):
-        results = [run_load(port, "/v1/run/ncat:1", 16, 3.0) for _ in range(max(1, rounds))]
-        rate = statistics.median([result["per_s"] for result in results])
-        p99 = statistics.median([result["p99_ms"] for result in results])
-        say(f"{where}: {rate:.0f} tasks/s, p99 {p99:.1f} ms")
-        yield Figure(f"sync `ncat`, 1 KB, 16 clients, {where}", rate, f"{rate:.0f}/s", "(recorded)", True)
-
-
 def run_load(port: int, path: str, clients: int, seconds: float, *headers: str) -> dict[str, float]:
     """Run `ops.bench.load` as a process. Raises `BenchFailed` when an answer was not a success."""
     command = [sys.executable, "-m", "ops.bench.load", str(port), path, str(clients), str(seconds), *headers]

@@ -1,0 +1,176 @@
+"""The slot's figures: beside a peer that spawns on the bare host, its CPU, its bodies, and what 100,000 tasks leave."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+from ops.bench.client import stream_through
+from ops.bench.figures import Figure, Say, run_load
+from ops.bench.peers import FLOOR_OVER_WATCHDOG, SpawnFloor, Watchdog, program_of, watchdog_binary
+from ops.bench.stack import SET_NAME, BenchFailed, Stack
+from sets.executor.cgroup import SlotCgroup
+
+CLIENTS = 16
+BODY_BYTES = 10_000_000
+BODY_CLIENTS = 4
+SOAK_TASKS = 100_000
+
+
+def peer(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
+    """Tasks a second of 16 clients at the set and routed, of-watchdog (or the spawn floor) in turns; CPU per task."""
+    binary = watchdog_binary()
+    ours: list[float] = []
+    routed: list[float] = []
+    theirs: list[float] = []
+    cpu: list[float] = []
+    run_load(stack.set_port, "/v1/run/ncat:1", CLIENTS, 1.0)
+    with tempfile.TemporaryDirectory() as folder:
+        program = program_of("ncat:1", "/ncat", Path(folder))
+        floor = None if binary else SpawnFloor(Path(folder))
+        with Watchdog(binary, program) if binary else nullcontext() as watchdog:
+            for _ in range(rounds):
+                if watchdog is not None:
+                    theirs.append(run_load(watchdog.port, "/", CLIENTS, 3.0)["per_s"])
+                elif floor is not None:
+                    theirs.append(floor.per_s(program, 3.0) / FLOOR_OVER_WATCHDOG)
+                before = _cpu_us(stack)
+                result = run_load(stack.set_port, "/v1/run/ncat:1", CLIENTS, 3.0)
+                cpu.append((_cpu_us(stack) - before) / result["requests"])
+                ours.append(result["per_s"])
+                routed.append(run_load(stack.router_port, "/v1/run/ncat:1", CLIENTS, 3.0)["per_s"])
+    beside = "of-watchdog" if binary else f"spawn floor / {FLOOR_OVER_WATCHDOG}"
+    medians = [statistics.median(values) for values in (ours, routed, theirs)]
+    say("tasks/s: set {:.0f}, routed {:.0f}, ".format(*medians[:2]) + f"{beside} {medians[2]:.0f}")
+    for what, value, target in (
+        (f"sync `ncat`, 1 KB, {CLIENTS} clients, at the set, of {beside}", medians[0] / medians[2], 1.8),
+        ("… routed", medians[1] / medians[2], 1.4),
+    ):
+        yield Figure(what, value, f"{value:.2f} ×", f"≥ {target} ×", value >= target)
+    each = statistics.median(cpu)
+    yield Figure("CPU per `ncat` task: set, guest and child", each, f"{each:.0f} µs", "≤ 280 µs", each <= 280)
+
+
+def bodies(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
+    """10 MB through `cat`, four clients at once: at the set and of-watchdog, in turns."""
+    binary = watchdog_binary()
+    if binary is None:
+        say("10 MB bodies: skipped, of-watchdog is neither named by OF_WATCHDOG nor on PATH")
+        return
+    ours: list[float] = []
+    theirs: list[float] = []
+    with Watchdog(binary, Path("/bin/cat")) as watchdog:
+        for _ in range(rounds):
+            theirs.append(_many_bodies(watchdog.port, "/"))
+            ours.append(_many_bodies(stack.set_port, "/v1/run/cat:1"))
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    say(f"MB/s: set {statistics.median(ours):.0f}, of-watchdog {statistics.median(theirs):.0f}")
+    yield Figure(
+        "10 MB through `cat` at the set, of of-watchdog", ratio, f"{ratio:.2f} ×", "≥ 0.9 ×", ratio >= 0.9
+    )
+
+
+def soak(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
+    """100,000 tasks through one slot: what of its guest and its cgroup has grown."""
+    account = "X-Account: soak"
+    path = "/v1/run/ncat:1?cpu=2"
+    run_load(stack.set_port, path, 1, 2.0, account)
+    slot = [one for one in _slots() if one["Labels"].get("org.general-compute.account") == "soak"]
+    if len(slot) != 1:
+        raise BenchFailed(f"{len(slot)} slots where one was expected")
+    before, done = _guest_facts(slot[0]["Pid"]), 0
+    wanted = SOAK_TASKS if rounds else SOAK_TASKS // 10
+    while done < wanted:
+        done += int(run_load(stack.set_port, path, 4, 10.0, account)["requests"])
+    after = _guest_facts(slot[0]["Pid"])
+    growth = {name: after[name] - before[name] for name in before}
+    say(
+        f"{done} tasks through one slot; growth: "
+        + ", ".join(f"{name} {value:+d}" for name, value in growth.items())
+    )
+    # A page or two come and go with whatever the kernel caches just now.
+    grown = [name for name, value in growth.items() if value > (64 if name.endswith("_kib") else 0)]
+    text = "none" if not grown else ", ".join(f"{name} {growth[name]:+d}" for name in grown)
+    yield Figure(f"{done} tasks through one slot: growth", float(len(grown)), text, "none", not grown)
+
+
+def _many_bodies(port: int, path: str) -> float:
+    """MB/s of four clients that each send and receive four bodies."""
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(4):
+                stream_through(port, path, BODY_BYTES)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(BODY_CLIENTS)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise BenchFailed(f"a body did not come back: {failed[0]}")
+    return 4 * BODY_CLIENTS * BODY_BYTES / 1e6 / (time.perf_counter() - began)
+
+
+def _slots() -> list[dict[str, dict[str, str]]]:
+    """Labels and init's pid of the bench's slots."""
+    label = f"label=org.general-compute.set={SET_NAME}"
+    listed = subprocess.run(
+        ["docker", "ps", "-q", "--filter", label], capture_output=True, check=True, text=True
+    )
+    ids = listed.stdout.split()
+    if not ids:
+        return []
+    form = '{"Pid": {{.State.Pid}}, "Labels": {{json .Config.Labels}}}'
+    inspected = subprocess.run(
+        ["docker", "inspect", "--format", form, *ids], capture_output=True, check=True, text=True
+    )
+    return [json.loads(line) for line in inspected.stdout.splitlines()]
+
+
+def _cpu_us(stack: Stack) -> int:
+    """CPU time so far of the set's processes and of its slots, the router left out."""
+    total = 0
+    for pid in stack.pids("set"):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) * 10_000
+    for slot in _slots():
+        cgroup = SlotCgroup(int(str(slot["Pid"])))
+        total += cgroup.cpu_us()
+        cgroup.close()
+    return total
+
+
+def _guest_facts(pid: object) -> dict[str, int]:
+    process = Path(f"/proc/{pid}")
+    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    facts = {"rss_kib": int(status["VmRSS"].split()[0]), "descriptors": len(list((process / "fd").iterdir()))}
+    for place in ("tmp", "dev/shm"):
+        usage = (process / "root" / place).stat()
+        facts[f"{place} entries"] = len(list((process / "root" / place).iterdir())) + usage.st_nlink - 2
+    facts["cgroup_kib"] = _cgroup_charge_kib(process)
+    return facts
+
+
+def _cgroup_charge_kib(process: Path) -> int:
+    for line in (process / "cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for folder, name in (
+            (f"/sys/fs/cgroup/memory{path}", "memory.usage_in_bytes"),
+            (f"/sys/fs/cgroup{path}", "memory.current"),
+        ):
+            file = Path(folder) / name
+            if (controllers == "memory" or not controllers) and file.exists():
+                return int(file.read_text()) // 1024
+    raise BenchFailed("the slot's memory cgroup was not found")
