@@ -91,6 +91,16 @@ class SlotLost(SchedulerError):
     executed = True
 
 
+class NotRecorded(Unavailable):
+    """The task ran, but what it used could not be recorded, so it is not billed and its result is withheld."""
+
+    executed = True
+
+
+class TaskCancelled(SchedulerError):
+    """The task was cancelled before it ran."""
+
+
 class TaskUnknown(SchedulerError):
     """No such task of this account."""
 

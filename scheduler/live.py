@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from scheduler.errors import DiskFull, SlotLost
+from scheduler.errors import SchedulerError, SlotLost
 from scheduler.execution import ByteReader, ByteWriter, Ending, How, Output, Run
 from scheduler.outcome import conclude
 from scheduler.store.contract import BodyWriter
@@ -21,9 +21,11 @@ DRAIN_TIMEOUT_S: Final = 30.0
 
 
 class LiveTask:
-    """The running side of a task. `record` is called once, with the concluded task; it makes the usage durable.
+    """The running side of a task. `record` is called with the concluded task, and makes its usage durable.
 
     Its output is read by one reader: `head` first, then `rest`, then `finish`. Who gives up calls `abandon`.
+    Without `stderr_writer` the task is concluded as soon as its program has ended, since its reader may be slow or
+    stop; then the record may be written a second time, with all that was read. With it, `finish` concludes.
     """
 
     def __init__(
@@ -39,15 +41,20 @@ class LiveTask:
     ) -> None:
         self.task = task
         self.run = run
+        # Why stderr could not be kept.
+        self.stderr_error: SchedulerError | None = None
         self._argv0 = argv0
         self._record = record
         # Whether the whole slot died because the kernel found its memory used up: that is the program's doing.
         self._out_of_memory = out_of_memory
         self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
         self._why_killed: Reason | None = None
         self._output: Output | None = None
         self._stderr: asyncio.Task[None] | None = None
         self._concluding: asyncio.Task[Ending] | None = None
+        self._ended: Ending | None = None
+        self._recorded_bytes = -1
         self._stderr_writer = stderr_writer
         self._stderr_max_bytes = stderr_max_bytes
         self._timer = self._loop.call_later(task.spec.timeout_s, self.kill, Reason.TIMEOUT)
@@ -56,8 +63,13 @@ class LiveTask:
     def stdin(self) -> ByteWriter | None:
         return self.run.stdin
 
+    @property
+    def handed_over(self) -> bool:
+        """Whether the output outgrew one message."""
+        return self._output is not None
+
     def kill(self, why: Reason) -> None:
-        """End the process tree now. The first reason counts."""
+        """End the process tree now. The first reason counts; with `PLATFORM` the attempt is lost, as its slot."""
         if self._why_killed is None:
             self._why_killed = why
         self.run.kill()
@@ -67,7 +79,7 @@ class LiveTask:
         try:
             first = await self.run.first()
         except SlotLost:
-            if not await self._out_of_memory():
+            if not await self._is_its_own_doing():
                 self.close()
                 raise
             return b"", True
@@ -79,6 +91,7 @@ class LiveTask:
         while size <= limit_bytes:
             chunk = await first.stdout.read()
             if not chunk:
+                first.stdout.close()
                 break
             chunks.append(chunk)
             size += len(chunk)
@@ -92,25 +105,29 @@ class LiveTask:
         while chunk := await self._output.stdout.read():
             self._count(chunk)
             yield chunk
+        self._output.stdout.close()
 
     async def finish(self) -> Ending:
-        """Conclude the task once its output was read; its usage is recorded when this returns. Raises `SlotLost`."""
-        if self._concluding is None:
-            return await self._conclude()
-        counted = self.task.stdout_bytes
-        ending = await asyncio.shield(self._concluding)
-        if self.task.stdout_bytes != counted:
-            await self._record(self.task)
-        return ending
+        """Conclude the task once its output was read; its usage is recorded when this returns. Raises `SlotLost`.
+
+        It may be called again: after it was cancelled, and after it returned.
+        """
+        if self._ended is None:
+            if self._concluding is None:
+                return await self._conclude()
+            await asyncio.shield(self._concluding)
+            assert self._ended is not None
+        if self._recorded_bytes != self.task.stdout_bytes:
+            # The program had ended before its reader had all: now the number is known.
+            await self._write_record()
+        return self._ended
 
     def abandon(self) -> asyncio.Task[Ending]:
-        """The reader is gone: kill, and conclude beside it."""
+        """The reader is gone: kill, and conclude beside it. Output files are closed."""
         self.kill(Reason.CLIENT_GONE)
         if self._output is not None:
             self._output.stdout.close()
-        if self._concluding is None:
-            self._concluding = self._loop.create_task(self._conclude())
-        return self._concluding
+        return self._loop.create_task(self._given_up())
 
     def close(self) -> None:
         """Release what is held; for a task whose slot was lost."""
@@ -122,32 +139,71 @@ class LiveTask:
     def _hand_over(self, output: Output) -> None:
         self._output = output
         self._stderr = self._loop.create_task(self._read_stderr(output.stderr_head, output.stderr))
-        # From here on the reader may be slow, or stop: the record does not wait for it.
-        self._concluding = self._loop.create_task(self._conclude())
-        self._concluding.add_done_callback(_fetch)
+        if self._stderr_writer is None:
+            # From here on the reader may be slow, or stop: the record does not wait for it.
+            self._concluding = self._loop.create_task(self._conclude())
+            self._concluding.add_done_callback(_fetch)
+
+    async def _given_up(self) -> Ending:
+        if self._ended is None and self._concluding is None:
+            self._concluding = self._loop.create_task(self._conclude())
+            self._concluding.add_done_callback(_fetch)
+        ending = self._ended if self._concluding is None else await asyncio.shield(self._concluding)
+        assert ending is not None
+        close_files(ending)
+        return ending
 
     async def _conclude(self) -> Ending:
         try:
             ending = await self.run.ending()
         except SlotLost:
             self.close()
-            if not await self._out_of_memory():
+            if not await self._is_its_own_doing():
                 raise
-            ending = _killed_for_memory(handed_over=self._output is not None)
-        self._timer.cancel()
-        if self._stderr is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stderr, DRAIN_TIMEOUT_S)
-        # Concluded already, where its caller went away while the record was written: that is done again.
-        if not self.task.ended:
-            now_us = time.time_ns() // 1000
-            conclude(self.task, ending, why_killed=self._why_killed, argv0=self._argv0, now_us=now_us)
+            ending = self._killed_with_its_slot()
         try:
-            await self._record(self.task)
+            self._timer.cancel()
+            if self._why_killed is Reason.PLATFORM and ending.killed:
+                raise SlotLost("the platform had to end the attempt")
+            if self._stderr is not None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stderr, DRAIN_TIMEOUT_S)
+            # Concluded already, where its caller went away while the record was written: that is done again.
+            if not self.task.ended:
+                now_us = time.time_ns() // 1000
+                conclude(self.task, ending, why_killed=self._why_killed, argv0=self._argv0, now_us=now_us)
+            await self._write_record()
         except BaseException:
             close_files(ending)
             raise
+        self._ended = ending
         return ending
+
+    async def _write_record(self) -> None:
+        stdout_bytes = self.task.stdout_bytes
+        await self._record(self.task)
+        self._recorded_bytes = stdout_bytes
+
+    async def _is_its_own_doing(self) -> bool:
+        """Whether a slot was lost by what the task did, or what its owner wanted: then that is the task's end."""
+        if self._why_killed is not None and self._why_killed is not Reason.PLATFORM:
+            return True
+        return await self._out_of_memory()
+
+    def _killed_with_its_slot(self) -> Ending:
+        return Ending(
+            how=How.SIGNALLED,
+            code=signal.SIGKILL,
+            killed=self._why_killed is not None,
+            out_of_memory=self._why_killed is None,
+            wall_us=round((self._loop.time() - self._began) * 1e6),
+            cpu_us=0,
+            max_rss_kib=0,
+            handed_over=self.handed_over,
+            stdout=b"",
+            stderr=b"",
+            files=[],
+        )
 
     def _count(self, data: bytes) -> None:
         task = self.task
@@ -163,16 +219,25 @@ class LiveTask:
                 task.stderr_bytes += len(chunk)
                 if len(task.stderr_head) < HEAD_BYTES:
                     task.stderr_head += chunk[: HEAD_BYTES - len(task.stderr_head)]
-                writer = self._stderr_writer
-                if writer is not None and writer.size_bytes < self._stderr_max_bytes:
-                    await writer.write(chunk[: self._stderr_max_bytes - writer.size_bytes])
+                if self.stderr_error is None:
+                    await self._keep_stderr(chunk)
                 chunk = await reader.read()
                 if not chunk:
                     return
-        except DiskFull:
-            self.kill(Reason.OUTPUT_TOO_LARGE)
         finally:
             reader.close()
+
+    async def _keep_stderr(self, chunk: bytes) -> None:
+        # What is over the limit is counted and dropped; a program's log is no reason to fail it.
+        writer = self._stderr_writer
+        if writer is None or writer.size_bytes >= self._stderr_max_bytes:
+            return
+        try:
+            await writer.write(chunk[: self._stderr_max_bytes - writer.size_bytes])
+        except SchedulerError as error:
+            # What still comes is read and dropped, so that the program can end.
+            self.stderr_error = error
+            self.kill(Reason.PLATFORM)
 
 
 def close_files(ending: Ending) -> None:
@@ -181,22 +246,6 @@ def close_files(ending: Ending) -> None:
         if fd >= 0:
             os.close(fd)
     ending.files = []
-
-
-def _killed_for_memory(*, handed_over: bool) -> Ending:
-    return Ending(
-        how=How.SIGNALLED,
-        code=signal.SIGKILL,
-        killed=False,
-        out_of_memory=True,
-        wall_us=0,
-        cpu_us=0,
-        max_rss_kib=0,
-        handed_over=handed_over,
-        stdout=b"",
-        stderr=b"",
-        files=[],
-    )
 
 
 def _fetch(task: asyncio.Task[Ending]) -> None:

@@ -22,8 +22,9 @@ def conclude(task: Task, ending: Ending, *, why_killed: Reason | None, argv0: by
         task.exit_code = ending.code
     elif ending.how is How.SIGNALLED:
         task.signal = ending.code
-    # A program that ended by itself while the KILL was on its way has ended by itself.
-    if why_killed is not None and ending.killed:
+    # A program that ended by itself while the KILL was on its way has ended by itself, but for one whose output is
+    # not kept whole: nobody must take a part for all.
+    if why_killed is not None and (ending.killed or why_killed is Reason.OUTPUT_TOO_LARGE):
         _killed(task, why_killed)
     elif ending.how is How.NOT_EXECUTED:
         name = argv0.decode(errors="replace")
@@ -50,9 +51,12 @@ def _killed(task: Task, why: Reason) -> None:
     elif why in (Reason.CANCELLED, Reason.CLIENT_GONE):
         task.move(State.CANCELLED)
         task.detail = "cancelled" if why is Reason.CANCELLED else "the client went away"
+    elif why is Reason.OUTPUT_TOO_LARGE:
+        task.move(State.FAILED)
+        task.detail = "the output is larger than this set keeps; only its beginning was kept"
     else:
         task.move(State.FAILED)
-        task.detail = "the output is larger than this set keeps"
+        task.detail = "the platform had to end the task"
     task.reason = why
 
 

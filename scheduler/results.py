@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from scheduler.errors import DiskFull
+from scheduler.errors import SchedulerError
 from scheduler.execution import Ending
 from scheduler.live import LiveTask, close_files
 from scheduler.store.contract import EMPTY, INLINE_BYTES, Blobs, Body, BodyWriter, Results
 from scheduler.task import Reason
 
-COPY_BYTES = 1 << 20
+COPY_BYTES: Final = 1 << 20
+DETAIL_CHARS: Final = 2000
 
 
 class KeepLimits(Protocol):
@@ -35,23 +36,33 @@ class Collector:
         self._stdout = blobs.body()
         self._stderr = blobs.body()
         self._writers: list[BodyWriter] = [self._stdout, self._stderr]
+        self._too_large = False
 
     def keep(self) -> dict[str, Any]:
         """What the live task needs to keep stderr."""
         return {"stderr_writer": self._stderr, "stderr_max_bytes": self._limits.stderr_max_bytes}
 
     async def collect(self, live: LiveTask) -> Results:
-        """Read all output, wait for the end, keep the files. Raises `SlotLost`, `DiskFull`."""
+        """Read all output, wait for the end, keep the files; those that cannot be kept are in the task's detail.
+
+        Raises `SlotLost`, `DiskFull`, `StoreError`: the attempt is lost then. More output than is kept fails the
+        task, whose beginning is kept.
+        """
         data, ended = await live.head(INLINE_BYTES)
-        if not ended:
+        if live.handed_over:
             await self._keep_stdout(live, data)
-            async for chunk in live.rest():
-                await self._keep_stdout(live, chunk)
-        ending = await live.finish()
+            if not ended:
+                async for chunk in live.rest():
+                    await self._keep_stdout(live, chunk)
         try:
-            if ended:
-                await self._stdout.write(data)
+            ending = await live.finish()
+        except SchedulerError as error:
+            raise live.stderr_error or error from None
+        try:
+            if live.stderr_error is not None:
+                raise live.stderr_error
             if not ending.handed_over:
+                await self._stdout.write(ending.stdout)
                 await self._stderr.write(ending.stderr[: self._limits.stderr_max_bytes])
             files = await self._files(live, ending)
         finally:
@@ -59,34 +70,60 @@ class Collector:
         return Results(await self._stdout.finish(), await self._stderr.finish(), files)
 
     async def abort(self) -> None:
+        """Throw away what was written. Never raises: what stays is swept up later."""
         for writer in self._writers:
-            await writer.abort()
+            try:
+                await writer.abort()
+            except (SchedulerError, OSError):
+                continue
 
     async def _keep_stdout(self, live: LiveTask, data: bytes) -> None:
         # Over the limit the task is killed; what still comes is read and dropped, so that it can end.
-        if self._stdout.size_bytes + len(data) > self._limits.stdout_max_bytes:
-            live.kill(Reason.OUTPUT_TOO_LARGE)
+        if self._too_large:
             return
-        try:
-            await self._stdout.write(data)
-        except DiskFull:
+        room = self._limits.stdout_max_bytes - self._stdout.size_bytes
+        if len(data) > room:
+            self._too_large = True
             live.kill(Reason.OUTPUT_TOO_LARGE)
-            raise
+        if room > 0 and data:
+            await self._stdout.write(data[:room])
 
     async def _files(self, live: LiveTask, ending: Ending) -> dict[str, Body]:
         files: dict[str, Body] = {}
+        missing: list[str] = []
         for path, fd in zip(live.task.spec.outputs, ending.files, strict=False):
-            if fd >= 0 and os.fstat(fd).st_size <= self._limits.file_max_bytes:
-                body = files[path] = await self._copy(fd)
+            if fd < 0:
+                missing.append(f"{path}: {os.strerror(-fd)}")
+            elif (size_bytes := os.fstat(fd).st_size) > self._limits.file_max_bytes:
+                missing.append(
+                    f"{path}: its {size_bytes} bytes are more than the {self._limits.file_max_bytes} that are kept"
+                )
+            else:
+                body = files[path] = await self._copy(fd, size_bytes)
                 live.task.files[path] = body.size_bytes
+        if missing:
+            said = f"{live.task.detail}; " if live.task.detail else ""
+            live.task.detail = (said + "output not kept: " + "; ".join(missing))[:DETAIL_CHARS]
         return files
 
-    async def _copy(self, fd: int) -> Body:
-        size = os.fstat(fd).st_size
-        if not size:
+    async def _copy(self, fd: int, size_bytes: int) -> Body:
+        if not size_bytes:
             return EMPTY
         writer = self._blobs.body()
         self._writers.append(writer)
-        while chunk := await asyncio.to_thread(os.read, fd, COPY_BYTES):
+        while writer.size_bytes < size_bytes:
+            chunk = await _read(fd, min(COPY_BYTES, size_bytes - writer.size_bytes))
+            if not chunk:
+                break
             await writer.write(chunk)
         return await writer.finish()
+
+
+async def _read(fd: int, count: int) -> bytes:
+    """Read in a thread; it is waited for in any case, since the descriptor's number may be another's afterwards."""
+    reading = asyncio.ensure_future(asyncio.to_thread(os.read, fd, count))
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        await asyncio.wait({reading})
+        raise

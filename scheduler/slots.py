@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
+from typing import Final
 
 import structlog
 
-from scheduler.errors import ImageUnknown, ImageUnusable, SchedulerError, SlotLost
+from scheduler.background import Background
+from scheduler.errors import ImageUnknown, ImageUnusable, SchedulerError
 from scheduler.execution import Executor
 from scheduler.image import Image
 from scheduler.launchers.contract import Launcher, PoolKey, SlotOrder
@@ -19,32 +20,46 @@ log = structlog.get_logger()
 Gone = Callable[[str, Exception | None], None]
 """Called with a slot id, and the error when no slot of its pool can ever start."""
 
+POST_MORTEM_KEPT_S: Final = 60.0
+TROUBLE_KEPT_S: Final = 60.0
+TROUBLES_KEPT: Final = 256
+
 
 class SlotKeeper:
-    """The slots of one set. `gone` hears of every slot that ends without `stop`."""
+    """The slots of one set. `gone` hears of every slot that ends without `stop`, `started` of start times in s."""
 
-    def __init__(self, launcher: Launcher, executor: Executor, gone: Gone, start_timeout_s: float) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        executor: Executor,
+        gone: Gone,
+        *,
+        start_timeout_s: float,
+        started: Callable[[float], None],
+    ) -> None:
         self._launcher = launcher
         self._executor = executor
         self._gone = gone
         self._start_timeout_s = start_timeout_s
-        self._starting: dict[str, asyncio.Event] = {}
+        self._started = started
         self._known: set[str] = set()
+        # Slots that start: set when the guest says hello, or when there is no more use in waiting for it.
+        self._starting: dict[str, asyncio.Event] = {}
         self._post_mortems: dict[str, asyncio.Task[bool]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self.start_seconds: Callable[[float], None] = lambda _seconds: None
+        self._troubles: dict[PoolKey, tuple[float, str]] = {}
+        self._background = Background()
 
     def start(self, slot_id: str, pool: PoolKey, image: Image) -> None:
         """Start a slot; its guest's hello, or `gone`, will tell how it went."""
         self._known.add(slot_id)
-        self._spawn(self._start(slot_id, pool, image))
+        self._starting[slot_id] = asyncio.Event()
+        self._background.spawn(self._start(slot_id, pool, image))
 
     def stop(self, slot_id: str) -> None:
         """Let a slot go: its guest exits, its container is removed."""
         if slot_id in self._known:
-            self._known.discard(slot_id)
-            self._executor.discard(slot_id)
-            self._spawn(self._remove(slot_id))
+            self._forget(slot_id)
+            self._background.spawn(self._remove(slot_id))
 
     def ready(self, slot_id: str) -> None:
         """The guest said hello."""
@@ -53,47 +68,76 @@ class SlotKeeper:
             event.set()
 
     def lost(self, slot_id: str, reason: str, fatal: Exception | None = None) -> None:
-        """A slot is of no more use: find out why, remove it, tell."""
+        """A slot is of no more use: find out why, remove it, tell. Slots that are not known are nobody's."""
         if slot_id not in self._known:
             return
-        self._known.discard(slot_id)
         log.warning("slot lost", slot=slot_id, reason=reason)
-        self._executor.discard(slot_id)
-        self._post_mortems[slot_id] = self._spawn(self._examine(slot_id))
+        # Before anybody who ran in it wakes and asks.
+        self._post_mortems[slot_id] = self._background.spawn(self._examine(slot_id), awaited=True)
+        self._forget(slot_id)
         self._gone(slot_id, fatal)
 
     async def out_of_memory(self, slot_id: str) -> bool:
         """Whether a lost slot died because its memory was used up."""
-        task = self._post_mortems.get(slot_id)
-        return task is not None and await asyncio.shield(task)
+        examination = self._post_mortems.get(slot_id)
+        if examination is None:
+            return False
+        try:
+            return await asyncio.shield(examination)
+        except asyncio.CancelledError:
+            if examination.cancelled():
+                return False
+            raise
+
+    def trouble(self, pool: PoolKey) -> str | None:
+        """Why the pool's last slot could not start; None when that is long ago or was mended."""
+        since, reason = self._troubles.get(pool, (0.0, ""))
+        return reason if reason and time.monotonic() - since < TROUBLE_KEPT_S else None
 
     async def close(self) -> None:
-        """Let all slots go and wait until they are."""
+        """Let all slots go; what the launcher still has to do for them is its own `close`'s."""
         for slot_id in list(self._known):
-            self._known.discard(slot_id)
-            self._executor.discard(slot_id)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._forget(slot_id)
+        await self._background.stop(0)
+
+    def _forget(self, slot_id: str) -> None:
+        self._known.discard(slot_id)
+        self._executor.discard(slot_id)
+        self.ready(slot_id)
 
     async def _start(self, slot_id: str, pool: PoolKey, image: Image) -> None:
-        event = self._starting[slot_id] = asyncio.Event()
         began = time.monotonic()
         try:
+            if slot_id not in self._known:
+                return
             address = self._executor.prepare(slot_id)
             order = SlotOrder(slot_id, pool, image, address.directory, address.token)
             async with asyncio.timeout(self._start_timeout_s):
                 await self._launcher.start(order)
-                await event.wait()
-            self.start_seconds(time.monotonic() - began)
+                await self._starting[slot_id].wait()
         except (ImageUnusable, ImageUnknown) as error:
-            self.lost(slot_id, str(error), error)
+            self._start_failed(slot_id, pool, str(error), error)
         except TimeoutError:
-            self.lost(slot_id, f"it did not start within {self._start_timeout_s:g} s")
-        except (SchedulerError, OSError, SlotLost) as error:
-            self.lost(slot_id, str(error))
+            self._start_failed(slot_id, pool, f"it did not start within {self._start_timeout_s:g} s")
+        except (SchedulerError, OSError) as error:
+            self._start_failed(slot_id, pool, str(error))
+        except Exception as error:
+            log.error("a slot's start failed in an unforeseen way", slot=slot_id, exc_info=error)
+            self._start_failed(slot_id, pool, f"{type(error).__name__}: {error}")
+        else:
+            if slot_id in self._known:
+                self._troubles.pop(pool, None)
+                self._started(time.monotonic() - began)
         finally:
             del self._starting[slot_id]
+
+    def _start_failed(self, slot_id: str, pool: PoolKey, reason: str, fatal: Exception | None = None) -> None:
+        if slot_id not in self._known:
+            return
+        if len(self._troubles) >= TROUBLES_KEPT:
+            self._troubles.clear()
+        self._troubles[pool] = (time.monotonic(), reason)
+        self.lost(slot_id, reason, fatal)
 
     async def _remove(self, slot_id: str) -> None:
         try:
@@ -108,13 +152,7 @@ class SlotKeeper:
             found = await self._launcher.was_out_of_memory(slot_id)
         except SchedulerError as error:
             log.warning("a lost slot could not be examined", slot=slot_id, error=str(error))
-        await self._remove(slot_id)
-        # Tasks that ask do so at once; what is known is kept for a minute.
-        asyncio.get_running_loop().call_later(60, self._post_mortems.pop, slot_id, None)
+        # Tasks that ask do so at once; what is known is kept for a while.
+        asyncio.get_running_loop().call_later(POST_MORTEM_KEPT_S, self._post_mortems.pop, slot_id, None)
+        self._background.spawn(self._remove(slot_id))
         return found
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task

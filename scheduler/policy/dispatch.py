@@ -3,18 +3,21 @@
 A pool holds the slots that are alike. A task waits for whichever slot of its pool is free first (late binding).
 Running tasks share the set's cores and memory; idle slots cost neither, so their number alone is bounded, and the
 idlest gives way when another pool needs room. Accounts take turns: one account's flood delays another's task by
-one running task's end.
+one running task's end. A task that had its turn and was too large for what was free may be overtaken for a short
+while only; then room is kept for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 import msgspec
 
-from scheduler.errors import BadRequest, QueueFull
+from scheduler.errors import AccountLimit, BadRequest, QueueFull
 from scheduler.launchers.contract import PoolKey
+from scheduler.policy.pool import Pool
 from scheduler.task import Isolation
 
 SCAN_LIMIT: Final = 64
@@ -22,7 +25,11 @@ SCAN_LIMIT: Final = 64
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What the set may use. Times are seconds."""
+    """What the set may use. Times are seconds.
+
+    `patience_s`: how long a task that is too large for the free room may be overtaken, and how long a pool without
+    any slot waits until one of a busy pool gives way.
+    """
 
     cpu_percent: int = 200
     memory_mib: int = 8192
@@ -32,7 +39,7 @@ class Limits(msgspec.Struct, frozen=True):
     keep_idle_s: float = 300.0
     start_backoff_s: float = 0.5
     start_backoff_max_s: float = 30.0
-    hungry_patience_s: float = 1.0
+    patience_s: float = 1.0
 
 
 class Assign(msgspec.Struct, frozen=True):
@@ -62,25 +69,6 @@ class FailTask(msgspec.Struct, frozen=True):
 Decision = Assign | StartSlot | StopSlot | FailTask
 
 
-class _Pool:
-    __slots__ = ("failures", "idle", "key", "retry_at", "running", "starting", "waiting")
-
-    def __init__(self, key: PoolKey) -> None:
-        self.key = key
-        # Waiting tasks in order of arrival, with the time of arrival.
-        self.waiting: dict[str, float] = {}
-        # Idle slots, the most recently used last: the warmest is taken first, the coldest retires first.
-        self.idle: dict[str, float] = {}
-        self.starting: set[str] = set()
-        self.running: set[str] = set()
-        self.failures = 0
-        self.retry_at = 0.0
-
-    @property
-    def slots(self) -> int:
-        return len(self.idle) + len(self.starting) + len(self.running)
-
-
 class Dispatch:
     """The dispatching policy of one set. Every method returns the decisions that its event calls for, in order."""
 
@@ -91,19 +79,22 @@ class Dispatch:
         self.waiting = 0
         self._waiting_of: dict[str, int] = {}
         self._slot_ids = slot_ids
-        self._pools: dict[PoolKey, _Pool] = {}
-        self._pool_of_slot: dict[str, _Pool] = {}
-        self._pool_of_task: dict[str, _Pool] = {}
+        self._pools: dict[PoolKey, Pool] = {}
+        self._pool_of_slot: dict[str, Pool] = {}
+        self._pool_of_task: dict[str, Pool] = {}
         # Accounts in turn, each with its pools that have both a waiting task and an idle slot.
-        self._runnable: dict[str, dict[PoolKey, _Pool]] = {}
-        # Pools with more waiting tasks than slots that are idle or starting, the longest-waiting first.
-        self._hungry: dict[PoolKey, _Pool] = {}
+        self._runnable: dict[str, dict[Pool, None]] = {}
+        # Pools that want more slots and may have them now, the longest-waiting first; and those that back off.
+        self._hungry: dict[Pool, None] = {}
+        self._resting: dict[Pool, None] = {}
+        # Pools that may have an idle slot to spare: looked at again when one is needed.
+        self._spare: dict[Pool, None] = {}
         self._unused: set[str] = set()
 
     # -- events
 
     def check(self, key: PoolKey) -> None:
-        """Raise `BadRequest` for what could never run here, `QueueFull` when too many wait already."""
+        """Raise `BadRequest` for what could never run here, `QueueFull` or `AccountLimit` when too many wait."""
         if key.resources.cpu_percent > self.limits.cpu_percent:
             raise BadRequest(
                 f"cpu: this set has {self.limits.cpu_percent / 100:g} cores; ask for at most that",
@@ -116,7 +107,7 @@ class Dispatch:
         if self.waiting >= self.limits.max_waiting:
             raise QueueFull(f"{self.waiting} tasks are waiting in this set; try again later")
         if self._waiting_of.get(key.account, 0) >= self.limits.max_waiting_account:
-            raise QueueFull(
+            raise AccountLimit(
                 f"{self.limits.max_waiting_account} tasks of this account are waiting; try again later"
             )
 
@@ -124,7 +115,7 @@ class Dispatch:
         """A task wants to run. Call `check` first."""
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = _Pool(key)
+            pool = self._pools[key] = Pool(key, self._at_once(key))
         # The way of most tasks: somebody is idle, nobody is before us.
         if pool.idle and not self._runnable and self._fits(pool):
             return [self._assign(pool, task_id)]
@@ -132,7 +123,7 @@ class Dispatch:
         self._pool_of_task[task_id] = pool
         self.waiting += 1
         self._waiting_of[key.account] = self._waiting_of.get(key.account, 0) + 1
-        self._file(pool)
+        self._file(pool, now)
         return self._decide(now)
 
     def task_left(self, task_id: str, now: float) -> list[Decision]:
@@ -141,7 +132,7 @@ class Dispatch:
         if pool is None:
             return []
         self._unqueue(pool, task_id)
-        self._file(pool)
+        self._file(pool, now)
         return self._decide(now)
 
     def slot_ready(self, slot_id: str, now: float) -> list[Decision]:
@@ -151,9 +142,10 @@ class Dispatch:
             return []
         pool.starting.discard(slot_id)
         pool.failures = 0
-        pool.idle[slot_id] = now
+        pool.retry_at = 0.0
         self._unused.add(slot_id)
-        self._file(pool)
+        self._rest_idle(pool, slot_id, now)
+        self._file(pool, now)
         return self._decide(now)
 
     def slot_freed(self, slot_id: str, now: float) -> list[Decision]:
@@ -165,17 +157,19 @@ class Dispatch:
         if pool.key.isolation is Isolation.FRESH or self._must_give_way(pool, now):
             decisions: list[Decision] = [StopSlot(slot_id)]
             self._forget_slot(pool, slot_id)
-            self._file(pool)
+            self._file(pool, now)
             return decisions + self._decide(now)
+        self._rest_idle(pool, slot_id, now)
         if not self.waiting:
-            pool.idle[slot_id] = now
             return []
-        pool.idle[slot_id] = now
-        self._file(pool)
+        self._file(pool, now)
         return self._decide(now)
 
     def slot_gone(self, slot_id: str, now: float, fatal: Exception | None = None) -> list[Decision]:
-        """A slot could not start or died. With `fatal`, no slot of its pool can ever start: its waiting tasks fail."""
+        """A slot could not start or died.
+
+        With `fatal`, no other slot of its pool can start: where it has none left, its waiting tasks fail.
+        """
         pool = self._pool_of_slot.get(slot_id)
         if pool is None:
             return []
@@ -189,26 +183,28 @@ class Dispatch:
         pool.idle.pop(slot_id, None)
         pool.starting.discard(slot_id)
         self._forget_slot(pool, slot_id)
-        if fatal is not None:
+        if fatal is not None and not pool.slots:
             for task_id in list(pool.waiting):
                 self._unqueue(pool, task_id)
                 decisions.append(FailTask(task_id, fatal))
             pool.failures, pool.retry_at = 0, 0.0
-        self._file(pool)
+        self._file(pool, now)
         return decisions + self._decide(now)
 
     def tick(self, now: float) -> list[Decision]:
         """Time passed: retire slots that were idle too long, try again what had to back off."""
         decisions: list[Decision] = []
+        for pool in list(self._resting):
+            self._file(pool, now)
         for key, pool in list(self._pools.items()):
             if not pool.waiting:
                 for slot_id, since in list(pool.idle.items()):
                     if now - since < self.limits.keep_idle_s:
                         break
-                    decisions.append(self._stop_idle(pool, slot_id))
-            self._file(pool)
-            if not pool.slots and not pool.waiting and now >= pool.retry_at:
-                del self._pools[key]
+                    decisions.append(self._stop_idle(pool, slot_id, now))
+                if not pool.slots and now >= pool.retry_at:
+                    del self._pools[key]
+                    self._spare.pop(pool, None)
         return decisions + self._decide(now)
 
     # -- facts
@@ -222,112 +218,129 @@ class Dispatch:
             counts["running"] += len(pool.running)
         return counts
 
+    def knows(self, key: PoolKey) -> bool:
+        """Whether the pool has slots or waiting tasks, or had them a moment ago."""
+        return key in self._pools
+
+    @property
+    def pools(self) -> int:
+        """How many pools are known."""
+        return len(self._pools)
+
     # -- decisions
 
     def _decide(self, now: float) -> list[Decision]:
         decisions: list[Decision] = []
         while self._runnable and self.free_cpu > 0:
-            pool = self._next_runnable()
+            pool = self._next_runnable(now)
             if pool is None:
                 break
             task_id = next(iter(pool.waiting))
             self._unqueue(pool, task_id)
             decisions.append(self._assign(pool, task_id))
-            self._file(pool)
+            self._file(pool, now)
         if self._hungry:
             self._feed(decisions, now)
         return decisions
 
-    def _next_runnable(self) -> _Pool | None:
+    def _next_runnable(self, now: float) -> Pool | None:
         """The next account's first pool that fits into what is free; that account goes to the end of the line."""
         scanned = 0
         for account, pools in self._runnable.items():
-            for pool in pools.values():
+            for pool in pools:
                 scanned += 1
                 if self._fits(pool):
+                    pool.held_back_at = None
                     del self._runnable[account]
                     self._runnable[account] = pools
                     # The account's own pools take turns, too.
-                    del pools[pool.key]
-                    pools[pool.key] = pool
+                    del pools[pool]
+                    pools[pool] = None
                     return pool
+                if pool.held_back_at is None:
+                    pool.held_back_at = now
+                elif now - pool.held_back_at >= self.limits.patience_s:
+                    # Smaller tasks have run past it for long enough: what becomes free is kept for it.
+                    return None
                 if scanned >= SCAN_LIMIT:
                     return None
         return None
 
     def _feed(self, decisions: list[Decision], now: float) -> None:
         """Start slots for hungry pools, in the room there is or that idle slots of other pools can give."""
-        for pool in list(self._hungry.values())[:SCAN_LIMIT]:
-            if now < pool.retry_at:
-                continue
-            at_once = self._at_once(pool)
+        for pool in list(islice(self._hungry, SCAN_LIMIT)):
             # After a failure one slot goes ahead of the others.
-            burst = 1 if pool.failures else at_once
+            most = 1 - len(pool.starting) if pool.failures else pool.at_once - pool.slots
             want = len(pool.waiting) - len(pool.idle) - len(pool.starting)
-            for _ in range(min(want, at_once - pool.slots, burst - len(pool.starting))):
+            for _ in range(min(want, most)):
                 if len(self._pool_of_slot) >= self.limits.max_slots:
                     victim = self._coldest_idle(pool)
                     if victim is None:
+                        self._file(pool, now)
                         return
-                    decisions.append(self._stop_idle(*victim))
+                    decisions.append(self._stop_idle(*victim, now))
                 slot_id = next(self._slot_ids)
                 pool.starting.add(slot_id)
                 self._pool_of_slot[slot_id] = pool
                 decisions.append(StartSlot(slot_id, pool.key))
-            self._file(pool)
+            self._file(pool, now)
 
-    def _must_give_way(self, pool: _Pool, now: float) -> bool:
+    def _must_give_way(self, pool: Pool, now: float) -> bool:
         """Whether a slot of `pool` that just became free should go, because hungry pools find no room."""
         if not self._hungry or len(self._pool_of_slot) < self.limits.max_slots:
             return False
-        for hungry in self._hungry.values():
-            if hungry is pool or now < hungry.retry_at or hungry.slots >= self._at_once(hungry):
+        for hungry in self._hungry:
+            if hungry is pool:
                 continue
             since = next(iter(hungry.waiting.values()))
             return pool.slots > hungry.slots + 1 or (
-                not hungry.slots and now - since > self.limits.hungry_patience_s
+                not hungry.slots and now - since > self.limits.patience_s
             )
         return False
 
-    def _coldest_idle(self, wanting: _Pool) -> tuple[_Pool, str] | None:
-        best: tuple[float, _Pool, str] | None = None
-        for pool in self._pools.values():
-            if pool is wanting or not pool.idle or len(pool.waiting) >= len(pool.idle):
-                continue
-            slot_id, since = next(iter(pool.idle.items()))
-            if best is None or since < best[0]:
-                best = (since, pool, slot_id)
+    def _coldest_idle(self, wanting: Pool) -> tuple[Pool, str] | None:
+        best: tuple[float, Pool, str] | None = None
+        for pool in list(self._spare):
+            if len(pool.waiting) >= len(pool.idle):
+                del self._spare[pool]
+            elif pool is not wanting:
+                slot_id, since = next(iter(pool.idle.items()))
+                if best is None or since < best[0]:
+                    best = (since, pool, slot_id)
         return best and (best[1], best[2])
 
     # -- bookkeeping
 
-    def _at_once(self, pool: _Pool) -> int:
+    def _at_once(self, key: PoolKey) -> int:
         """How many tasks of the pool could run at the same time in an empty set."""
-        wanted = pool.key.resources
+        wanted = key.resources
         return max(
             1, min(self.limits.cpu_percent // wanted.cpu_percent, self.limits.memory_mib // wanted.memory_mib)
         )
 
-    def _fits(self, pool: _Pool) -> bool:
-        wanted = pool.key.resources
-        return wanted.cpu_percent <= self.free_cpu and wanted.memory_mib <= self.free_memory
+    def _fits(self, pool: Pool) -> bool:
+        return pool.cpu_percent <= self.free_cpu and pool.memory_mib <= self.free_memory
 
-    def _assign(self, pool: _Pool, task_id: str) -> Assign:
+    def _assign(self, pool: Pool, task_id: str) -> Assign:
         slot_id, _ = pool.idle.popitem()
         pool.running.add(slot_id)
-        self.free_cpu -= pool.key.resources.cpu_percent
-        self.free_memory -= pool.key.resources.memory_mib
+        self.free_cpu -= pool.cpu_percent
+        self.free_memory -= pool.memory_mib
         cold = slot_id in self._unused
         if cold:
             self._unused.discard(slot_id)
         return Assign(task_id, slot_id, cold)
 
-    def _release(self, pool: _Pool, slot_id: str) -> None:
+    def _release(self, pool: Pool, slot_id: str) -> None:
         pool.running.discard(slot_id)
-        self.free_cpu += pool.key.resources.cpu_percent
-        self.free_memory += pool.key.resources.memory_mib
+        self.free_cpu += pool.cpu_percent
+        self.free_memory += pool.memory_mib
 
-    def _unqueue(self, pool: _Pool, task_id: str) -> None:
+    def _rest_idle(self, pool: Pool, slot_id: str, now: float) -> None:
+        pool.idle[slot_id] = now
+        self._spare[pool] = None
+
+    def _unqueue(self, pool: Pool, task_id: str) -> None:
         del pool.waiting[task_id]
         del self._pool_of_task[task_id]
         self.waiting -= 1
@@ -338,32 +351,42 @@ class Dispatch:
         else:
             del self._waiting_of[account]
 
-    def _stop_idle(self, pool: _Pool, slot_id: str) -> StopSlot:
+    def _stop_idle(self, pool: Pool, slot_id: str, now: float) -> StopSlot:
         del pool.idle[slot_id]
         self._forget_slot(pool, slot_id)
-        self._file(pool)
+        self._file(pool, now)
         return StopSlot(slot_id)
 
-    def _forget_slot(self, pool: _Pool, slot_id: str) -> None:
+    def _forget_slot(self, pool: Pool, slot_id: str) -> None:
         del self._pool_of_slot[slot_id]
         self._unused.discard(slot_id)
 
-    def _file(self, pool: _Pool) -> None:
+    def _file(self, pool: Pool, now: float) -> None:
         """Enter the pool into the indices that its present state belongs to, and take it out of the others."""
-        key = pool.key
-        pools = self._runnable.get(key.account)
+        account = pool.key.account
+        pools = self._runnable.get(account)
         if pool.waiting and pool.idle:
             if pools is None:
-                pools = self._runnable[key.account] = {}
-            pools.setdefault(key, pool)
-        elif pools is not None and key in pools:
-            del pools[key]
-            if not pools:
-                del self._runnable[key.account]
-        if len(pool.waiting) > len(pool.idle) + len(pool.starting):
-            self._hungry.setdefault(key, pool)
+                pools = self._runnable[account] = {}
+            pools.setdefault(pool)
         else:
-            self._hungry.pop(key, None)
+            pool.held_back_at = None
+            if pools is not None and pool in pools:
+                del pools[pool]
+                if not pools:
+                    del self._runnable[account]
+        if len(pool.idle) > len(pool.waiting):
+            self._spare[pool] = None
+        wants = len(pool.waiting) > len(pool.idle) + len(pool.starting) and pool.slots < pool.at_once
+        rests = wants and now < pool.retry_at
+        if wants and not rests and not (pool.failures and pool.starting):
+            self._hungry.setdefault(pool)
+        else:
+            self._hungry.pop(pool, None)
+        if rests:
+            self._resting[pool] = None
+        else:
+            self._resting.pop(pool, None)
 
 
 def number_slots(prefix: str) -> Iterator[str]:

@@ -1,0 +1,314 @@
+"""Async tasks: from the input on disk to the results on disk, over as many attempts as the platform needs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+
+from scheduler.background import Background
+from scheduler.errors import (
+    BadRequest,
+    DiskFull,
+    Draining,
+    ImageUnknown,
+    ImageUnusable,
+    SchedulerError,
+    StoreError,
+)
+from scheduler.floor import Floor
+from scheduler.image import Image
+from scheduler.live import LiveTask
+from scheduler.results import Collector, KeepLimits
+from scheduler.roster import Entry, Roster, pool_of
+from scheduler.store.contract import Blobs, Body, Durability, Idempotency, Results, Store
+from scheduler.sync_side import Ended
+from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
+
+log = structlog.get_logger()
+
+BACKOFF_MAX_S: Final = 30.0
+STORE_AGAIN_S: Final = 0.1
+STORE_AGAIN_MAX_S: Final = 10.0
+
+
+class AsyncLimits(KeepLimits, Protocol):
+    """What the async side is bounded by. Times are seconds."""
+
+    @property
+    def async_keep_s(self) -> int: ...
+    @property
+    def max_attempts(self) -> int: ...
+    @property
+    def retry_backoff_s(self) -> float: ...
+    @property
+    def full_disk_backoff_s(self) -> float: ...
+
+
+class AsyncSide:
+    """The async tasks of one set (`scheduler.roster.Side`).
+
+    What others see of a task stays `running` until its results are on disk. An attempt that the platform lost is
+    made again after a pause, `max_attempts` in all; it is not billed.
+    """
+
+    def __init__(
+        self,
+        limits: AsyncLimits,
+        store: Store,
+        blobs: Blobs,
+        floor: Floor,
+        roster: Roster,
+        ids: TaskIds,
+        ended: Ended,
+    ) -> None:
+        self._limits = limits
+        self._store = store
+        self._blobs = blobs
+        self._floor = floor
+        self._roster = roster
+        self._ids = ids
+        self._ended = ended
+        # Writes of new tasks are never broken off; all else is, at the end of the set's patience.
+        self._accepting = Background()
+        self._background = Background()
+        self._stopping = False
+        # While an earlier run's tasks are still being read from the store: which ones are of this run.
+        self.accepted: set[str] | None = None
+        # Blobs that no row names until their task's outcome is stored.
+        self.unstored: set[str] = set()
+
+    async def submit(
+        self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None
+    ) -> Task:
+        """See `Manager.submit`."""
+        if self._stopping:
+            raise Draining
+        self._floor.check(pool_of(spec))
+        # A commit under way cannot be taken back: a caller that goes away now has submitted its task nevertheless.
+        return await asyncio.shield(
+            self._accepting.spawn(self._add(spec, image, stdin, idempotency), awaited=True)
+        )
+
+    def adopt(self, task: Task, image: Image) -> None:
+        """Go on with a task that an earlier run left queued or running; an attempt that ran counts as lost."""
+        entry = self._enter(task, image)
+        if task.state is State.RUNNING:
+            self._background.spawn(self._lost(entry, SchedulerError("the set was restarted")))
+        else:
+            self._floor.enter(entry)
+
+    async def give_up(self, task: Task, state: State, reason: Reason, detail: str) -> None:
+        """End a task of an earlier run without running it."""
+        entry = self._enter(task, Image(task.spec.image, task.spec.image_digest, task.spec.image_digest))
+        await self._give_up(entry, state, reason, detail)
+
+    def stop(self) -> None:
+        """Attempts that are lost from now on go back to the queue, for the next start of the set."""
+        self._stopping = True
+        for entry in self._roster.entries.values():
+            if entry.timer is not None:
+                entry.timer.cancel()
+
+    async def close(self, grace_s: float) -> None:
+        """Wait for outcomes to be stored; what is not stored by then runs again after the next start."""
+        await self._accepting.stop(grace_s)
+        await self._background.stop(grace_s)
+
+    # -- Side
+
+    def assigned(self, entry: Entry) -> None:
+        try:
+            self._store.update_later(entry.task)
+        except SchedulerError as error:
+            log.warning("a task's start is not stored", task=entry.task.id, error=str(error))
+        self._background.spawn(self._attempt(entry))
+
+    def cannot_run(self, entry: Entry, error: Exception) -> None:
+        theirs = isinstance(error, (BadRequest, ImageUnknown, ImageUnusable))
+        reason = Reason.NOT_EXECUTABLE if theirs else Reason.PLATFORM
+        self._background.spawn(self._give_up(entry, State.FAILED, reason, str(error)))
+
+    def cancel(self, entry: Entry) -> None:
+        if entry.live is not None:
+            entry.live.kill(Reason.CANCELLED)
+        elif entry.task.state is State.QUEUED and not entry.ending:
+            self._floor.leave(entry)
+            self._background.spawn(
+                self._give_up(entry, State.CANCELLED, Reason.CANCELLED, "cancelled before it ran")
+            )
+
+    # -- acceptance
+
+    async def _add(self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None) -> Task:
+        task = Task(self._ids.new(), spec, time.time_ns() // 1000, stdin_bytes=stdin.size_bytes)
+        if self.accepted is not None:
+            # Before it can be read from the store.
+            self.accepted.add(task.id)
+        kept = await self._store.add(task, stdin, idempotency)
+        if kept.id != task.id:
+            known = self._roster.entries.get(kept.id)
+            return kept if known is None else known.task
+        if not self._stopping:
+            self._floor.enter(self._enter(task, image))
+        return task
+
+    def _enter(self, task: Task, image: Image) -> Entry:
+        entry = Entry(task, image, pool_of(task.spec), self)
+        self._roster.entries[task.id] = entry
+        return entry
+
+    # -- attempts
+
+    async def _attempt(self, entry: Entry) -> None:
+        """From the stored input to the stored results."""
+        collector = Collector(self._blobs, self._limits)
+        live: LiveTask | None = None
+        try:
+            live = await self._begin(entry, collector)
+            results = await collector.collect(live)
+        except SchedulerError as error:
+            if live is not None:
+                live.abandon().add_done_callback(_fetch)
+            await collector.abort()
+            await self._lost(entry, error)
+            return
+        except BaseException:
+            if live is not None:
+                live.close()
+            raise
+        await self._end(entry, live.task, results)
+
+    async def _begin(self, entry: Entry, collector: Collector) -> LiveTask:
+        slot_id = entry.slot_id
+        try:
+            stdin = await self._store.stdin(entry.task.id)
+            if stdin is None:
+                raise StoreError("its stored input is gone")
+            if entry.cancel is not None:
+                raise SchedulerError("it was cancelled")
+            work = entry.work(stdin.inline)
+        except BaseException:
+            self._floor.give_back(slot_id)
+            raise
+        run = self._floor.go(slot_id, work)
+        mine = msgspec.structs.replace(entry.task, files={})
+        live = entry.live = LiveTask(
+            mine, run, work.argv[0], _nothing, lambda: self._floor.out_of_memory(slot_id), **collector.keep()
+        )
+        if stdin.blob is not None:
+            self._background.spawn(self._feed(live, stdin.blob, stdin.size_bytes))
+        return live
+
+    async def _feed(self, live: LiveTask, blob: str, size_bytes: int) -> None:
+        stdin = live.stdin
+        assert stdin is not None
+        try:
+            fd = self._blobs.open_read(blob)
+            try:
+                await stdin.send_file(fd, size_bytes)
+            finally:
+                os.close(fd)
+        except BrokenPipeError:
+            # The program reads no more, or has ended.
+            pass
+        except (OSError, SchedulerError) as error:
+            log.error("an input could not be read", task=live.task.id, error=str(error))
+            # Before the pipe is closed: a program must never take half an input for a whole one.
+            live.kill(Reason.PLATFORM)
+            return
+        stdin.close()
+
+    async def _lost(self, entry: Entry, error: SchedulerError) -> None:
+        """The attempt came to nothing, and not by the task's doing."""
+        task = entry.task
+        entry.live = None
+        log.warning("attempt lost", task=task.id, attempt=task.attempts, reason=str(error))
+        if entry.cancel is not None:
+            await self._give_up(entry, State.CANCELLED, entry.cancel, "cancelled")
+        elif isinstance(error, BadRequest):
+            await self._give_up(entry, State.FAILED, Reason.NOT_EXECUTABLE, str(error))
+        elif self._stopping:
+            # It was going well: the attempt does not count.
+            task.attempts -= 1
+            await self._queue_again(task, Durability.POWER)
+        elif task.attempts >= self._limits.max_attempts:
+            detail = f"the platform lost {task.attempts} attempts; the last one: {error}"
+            await self._give_up(entry, State.FAILED, Reason.PLATFORM, detail)
+        else:
+            first_s = (
+                self._limits.full_disk_backoff_s
+                if isinstance(error, DiskFull)
+                else self._limits.retry_backoff_s
+            )
+            delay_s = min(first_s * 2 ** (task.attempts - 1), BACKOFF_MAX_S)
+            await self._queue_again(task, Durability.PROCESS)
+            await self._pause(entry, delay_s)
+
+    async def _pause(self, entry: Entry, delay_s: float) -> None:
+        if entry.cancel is not None:
+            await self._give_up(entry, State.CANCELLED, entry.cancel, "cancelled")
+        elif not self._stopping:
+            entry.timer = asyncio.get_running_loop().call_later(delay_s, self._again, entry)
+
+    async def _queue_again(self, task: Task, durability: Durability) -> None:
+        task.move(State.QUEUED)
+        task.started_us = None
+        try:
+            await self._store.update(task, durability)
+        except SchedulerError as error:
+            # The row says `running`: after a restart that is a lost attempt, so the task is not forgotten.
+            log.warning("a task's return to the queue is not stored", task=task.id, error=str(error))
+
+    def _again(self, entry: Entry) -> None:
+        entry.timer = None
+        self._floor.enter(entry)
+
+    # -- ends
+
+    async def _give_up(self, entry: Entry, state: State, reason: Reason, detail: str) -> None:
+        """End a task that does not run."""
+        if entry.ending:
+            return
+        entry.ending = True
+        if entry.timer is not None:
+            entry.timer.cancel()
+        task = msgspec.structs.replace(entry.task)
+        task.move(state)
+        task.reason, task.detail = reason, detail
+        task.ended_us = time.time_ns() // 1000
+        await self._end(entry, task, Results())
+
+    async def _end(self, entry: Entry, task: Task, results: Results) -> None:
+        """Store the outcome. It is tried again for as long as the set runs: an outcome must not be lost."""
+        entry.ending = True
+        task.expires_us = (task.ended_us or 0) + self._limits.async_keep_s * 1_000_000
+        delay_s = STORE_AGAIN_S
+        bodies = (results.stdout, results.stderr, *results.files.values())
+        blobs = [body.blob for body in bodies if body.blob is not None]
+        self.unstored.update(blobs)
+        while True:
+            try:
+                await self._store.finish(task, results)
+                break
+            except Exception as error:
+                log.error("an outcome could not be stored; trying again", task=task.id, error=str(error))
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, STORE_AGAIN_MAX_S)
+        self.unstored.difference_update(blobs)
+        entry.task = task
+        self._roster.remove(task.id)
+        self._ended(task)
+
+
+async def _nothing(task: Task) -> None:
+    """An async task's outcome is recorded together with its results."""
+
+
+def _fetch(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,59 @@
+"""Work that goes on beside its callers: held until it ends, its failures logged, its end waited for at close."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+class Background:
+    """A group of asyncio tasks."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, T], *, awaited: bool = False) -> asyncio.Task[T]:
+        """Start it; its failure is logged, unless somebody awaits it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._fetch if awaited else self._done)
+        return task
+
+    def every(self, delay_s: float, work: Callable[[], None]) -> asyncio.Task[None]:
+        """Call `work` again and again until `stop`; its failures are logged and end nothing."""
+        return self.spawn(self._every(delay_s, work))
+
+    async def stop(self, grace_s: float) -> None:
+        """Wait for what goes on to end by itself, then cancel it."""
+        if self._tasks and grace_s > 0:
+            await asyncio.wait(list(self._tasks), timeout=grace_s)
+        while self._tasks:
+            left = list(self._tasks)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    async def _every(self, delay_s: float, work: Callable[[], None]) -> None:
+        while True:
+            try:
+                work()
+            except Exception as error:
+                log.error("background work failed; it goes on", exc_info=error)
+            await asyncio.sleep(delay_s)
+
+    def _fetch(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background work failed", exc_info=error)

@@ -1,0 +1,140 @@
+"""After a start: go on with the async tasks that an earlier run left, while new ones already come."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from scheduler.async_side import AsyncSide
+from scheduler.errors import BadRequest, ImageUnknown, ImageUnusable, SchedulerError
+from scheduler.image import Image
+from scheduler.launchers.contract import Launcher
+from scheduler.launchers.reference import parse_reference
+from scheduler.store.contract import Store
+from scheduler.task import Reason, State, Task, TaskSpec
+
+log = structlog.get_logger()
+
+TURN: Final = 32
+"""How many tasks are taken up before other work of the event loop has its turn, and how many ends stored at once."""
+IMAGE_AGAIN_S: Final = 1.0
+IMAGE_AGAIN_MAX_S: Final = 15.0
+CANCELS_MAX: Final = 100_000
+
+
+class Recovery:
+    """One pass over the unfinished tasks, oldest first; each may start as soon as it was read.
+
+    A task whose image is not to be had just now (the engine does not answer, a pull goes on) is put aside, and
+    tried again until it is; one whose image is gone fails.
+    """
+
+    def __init__(self, store: Store, launcher: Launcher, side: AsyncSide) -> None:
+        self._store = store
+        self._launcher = launcher
+        self._side = side
+        self._images: dict[tuple[str, str], Image | SchedulerError] = {}
+        self._put_aside: list[Task] = []
+        self._given_up: list[tuple[Task, State, Reason, str]] = []
+        self._cancelled: set[str] = set()
+        self.ended = False
+
+    def begin(self) -> None:
+        """From now on `cancel` and `AsyncSide.submit` know that the store holds tasks which are not on the roster."""
+        self._side.accepted = set()
+
+    def cancel(self, task_id: str) -> None:
+        """End a task that was not taken up yet as soon as it is."""
+        if not self.ended and len(self._cancelled) < CANCELS_MAX:
+            self._cancelled.add(task_id)
+
+    async def run(self) -> None:
+        """Take up all unfinished tasks; a store that does not answer is asked again from the beginning."""
+        delay_s = IMAGE_AGAIN_S
+        taken: set[str] = set()
+        while True:
+            try:
+                await self._read(taken)
+                break
+            except SchedulerError as error:
+                log.error("unfinished tasks cannot be read; trying again", error=str(error))
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, IMAGE_AGAIN_MAX_S)
+        self._side.accepted = None
+        if taken:
+            log.info("went on with an earlier run's tasks", tasks=len(taken), put_aside=len(self._put_aside))
+        taken.clear()
+        delay_s = IMAGE_AGAIN_S
+        while self._put_aside or self._given_up:
+            await self._store_ends()
+            if self._put_aside:
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, IMAGE_AGAIN_MAX_S)
+                tasks, self._put_aside = self._put_aside, []
+                self._images.clear()
+                for number, task in enumerate(tasks, 1):
+                    await self._take_up(task)
+                    if number % TURN == 0:
+                        await asyncio.sleep(0)
+        self._images.clear()
+        self._cancelled.clear()
+        self.ended = True
+
+    async def _read(self, taken: set[str]) -> None:
+        async for task in self._store.unfinished():
+            if task.id in taken or (self._side.accepted is not None and task.id in self._side.accepted):
+                continue
+            taken.add(task.id)
+            await self._take_up(task)
+            if len(taken) % TURN == 0:
+                await asyncio.sleep(0)
+
+    async def _take_up(self, task: Task) -> None:
+        if task.id in self._cancelled:
+            self._cancelled.discard(task.id)
+            self._given_up.append((task, State.CANCELLED, Reason.CANCELLED, "cancelled before it ran"))
+            return
+        image = await self._image(task.spec)
+        if isinstance(image, Image):
+            self._side.adopt(task, image)
+        elif isinstance(image, (ImageUnknown, ImageUnusable, BadRequest)):
+            detail = f"after a restart of the set: {image}"
+            self._given_up.append((task, State.FAILED, Reason.PLATFORM, detail))
+        else:
+            self._put_aside.append(task)
+
+    async def _image(self, spec: TaskSpec) -> Image | SchedulerError:
+        """The accepted image, also when its tag has moved on meanwhile."""
+        key = (spec.image, spec.image_digest)
+        known = self._images.get(key)
+        if known is None:
+            known = self._images[key] = await self._resolve(spec)
+            if not isinstance(known, Image):
+                log.warning("a kept task's image is not to be had", image=spec.image, error=str(known))
+        return known
+
+    async def _resolve(self, spec: TaskSpec) -> Image | SchedulerError:
+        # An image that was only built locally is known by its id, one of a registry by repository and digest.
+        references = [spec.image_digest]
+        try:
+            repository = parse_reference(spec.image).repository
+            if repository:
+                references.append(f"{repository}@{spec.image_digest}")
+        except BadRequest:
+            pass
+        error: SchedulerError = ImageUnknown()
+        for reference in references:
+            try:
+                return await self._launcher.resolve(reference)
+            except (ImageUnknown, BadRequest) as unknown:
+                error = ImageUnknown(f"image {spec.image} ({spec.image_digest}) is gone: {unknown}")
+            except SchedulerError as other:
+                return other
+        return error
+
+    async def _store_ends(self) -> None:
+        while self._given_up:
+            batch, self._given_up = self._given_up[:TURN], self._given_up[TURN:]
+            await asyncio.gather(*(self._side.give_up(*end) for end in batch))

@@ -1,0 +1,269 @@
+"""Sync tasks: a caller waits for a slot, then reads the output; its going away ends the task."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final, Protocol
+
+import structlog
+
+from scheduler.background import Background
+from scheduler.errors import Draining, NotRecorded, QueueTimeout, SchedulerError, SlotLost, TaskCancelled
+from scheduler.floor import Floor
+from scheduler.image import Image
+from scheduler.live import LiveTask
+from scheduler.roster import Entry, Roster, pool_of
+from scheduler.store.contract import Store
+from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
+from scheduler.usage import UsageRecords
+
+log = structlog.get_logger()
+
+STOPPED: Final = "the set was stopped"
+
+
+class Ended(Protocol):
+    """Called with every task whose outcome is known and recorded."""
+
+    def __call__(self, task: Task) -> None: ...
+
+
+class SyncSide:
+    """The sync tasks of one set (`scheduler.roster.Side`). A task that the platform lost is not billed."""
+
+    def __init__(
+        self,
+        store: Store,
+        floor: Floor,
+        roster: Roster,
+        ids: TaskIds,
+        ended: Ended,
+        *,
+        keep_s: int,
+        max_attempts: int,
+    ) -> None:
+        self._floor = floor
+        self._roster = roster
+        self._ids = ids
+        self._ended = ended
+        self._max_attempts = max_attempts
+        self._usage = UsageRecords(store, keep_s)
+        self._background = Background()
+        self._stopping = False
+
+    def check(self) -> None:
+        """Raise when no task could be run and recorded now: `DiskFull`, `StoreError`."""
+        self._usage.check()
+
+    async def start(
+        self, spec: TaskSpec, image: Image, stdin: bytes | None, *, queue_timeout_s: float, stream: bool
+    ) -> LiveTask:
+        """See `Manager.start`."""
+        return await self._slot_for(self._entry(spec, image, stdin, stream), queue_timeout_s)
+
+    async def run(
+        self,
+        spec: TaskSpec,
+        image: Image,
+        stdin: bytes,
+        *,
+        queue_timeout_s: float,
+        head_bytes: int,
+        stream: bool,
+    ) -> tuple[LiveTask, bytes, bool]:
+        """See `Manager.run`."""
+        entry = self._entry(spec, image, stdin, stream)
+        while True:
+            live = await self._slot_for(entry, queue_timeout_s)
+            try:
+                head, ended = await live.head(head_bytes)
+                if ended and live.handed_over:
+                    # A slot that was lost looks like the end of its output: the caller has seen nothing yet.
+                    await live.finish()
+                return live, head, ended
+            except SlotLost as error:
+                if not self._may_try_again(entry):
+                    await self._lost(entry.task, error)
+                    raise
+                entry.task.move(State.QUEUED)
+                entry.task.stdout_bytes, entry.task.stdout_head = 0, b""
+                entry.task.stderr_bytes, entry.task.stderr_head = 0, b""
+            except NotRecorded:
+                raise
+            except BaseException:
+                self.abandon(live)
+                raise
+
+    async def finish(self, live: LiveTask) -> Task:
+        """See `Manager.finish`."""
+        try:
+            await live.finish()
+        except SlotLost as error:
+            await self._lost(live.task, error)
+            raise
+        return live.task
+
+    def abandon(self, live: LiveTask) -> None:
+        """See `Manager.abandon`."""
+        self._background.spawn(self._abandoned(live))
+
+    def stop(self) -> None:
+        """Those who wait are told that the set is draining; what runs goes on until its slot goes."""
+        self._stopping = True
+        for entry in list(self._roster.entries.values()):
+            if entry.started is not None and not entry.started.done():
+                self._floor.leave(entry)
+                entry.started.set_exception(Draining(STOPPED))
+
+    async def close(self, grace_s: float) -> None:
+        """Wait for the records of what was ended."""
+        # Callers that were in the middle of something record its end themselves.
+        mine = [task_id for task_id, entry in self._roster.entries.items() if entry.side is self]
+        if mine:
+            await asyncio.wait([self._roster.left(task_id) for task_id in mine], timeout=grace_s)
+        await self._background.stop(grace_s)
+
+    # -- Side
+
+    def assigned(self, entry: Entry) -> None:
+        try:
+            work = entry.work(entry.stdin)
+            run = self._floor.go(entry.slot_id, work)
+        except SlotLost as error:
+            # Its program was never started: even a streaming caller may go on waiting.
+            if self._may_try_again(entry):
+                entry.task.move(State.QUEUED)
+                self._floor.enter(entry)
+            else:
+                lost = SlotLost(f"no slot could take the task: {error}")
+                lost.executed = False
+                self.cannot_run(entry, lost)
+            return
+        except SchedulerError as error:
+            self.cannot_run(entry, error)
+            return
+        slot_id = entry.slot_id
+        live = entry.live = LiveTask(
+            entry.task, run, work.argv[0], self._record, lambda: self._floor.out_of_memory(slot_id)
+        )
+        started = entry.started
+        if started is None or started.done():
+            # Its caller went away between the decision and now.
+            self.abandon(live)
+        else:
+            started.set_result(live)
+
+    def cannot_run(self, entry: Entry, error: Exception) -> None:
+        if entry.started is not None and not entry.started.done():
+            entry.started.set_exception(error)
+
+    def cancel(self, entry: Entry) -> None:
+        if entry.live is not None:
+            entry.live.kill(Reason.CANCELLED)
+        elif entry.task.state is State.QUEUED and not entry.ending:
+            entry.ending = True
+            self._floor.leave(entry)
+            self.cannot_run(entry, TaskCancelled())
+            self._background.spawn(
+                self._end(entry.task, State.CANCELLED, Reason.CANCELLED, "cancelled before it ran")
+            )
+
+    # -- waiting for a slot
+
+    def _entry(self, spec: TaskSpec, image: Image, stdin: bytes | None, stream: bool) -> Entry:
+        if self._stopping:
+            raise Draining
+        self._usage.check()
+        pool = pool_of(spec)
+        self._floor.check(pool)
+        task = Task(self._ids.new(), spec, time.time_ns() // 1000)
+        if stdin is not None:
+            task.stdin_bytes = len(stdin)
+        entry = Entry(task, image, pool, self)
+        entry.stdin = stdin
+        entry.stream = stream
+        self._roster.entries[task.id] = entry
+        return entry
+
+    async def _slot_for(self, entry: Entry, queue_timeout_s: float) -> LiveTask:
+        loop = asyncio.get_running_loop()
+        entry.live = None
+        started: asyncio.Future[LiveTask] = loop.create_future()
+        entry.started = started
+        try:
+            self._floor.enter(entry)
+            if not started.done():
+                timer = loop.call_later(queue_timeout_s, self._queue_timeout, entry, queue_timeout_s)
+                try:
+                    await started
+                finally:
+                    timer.cancel()
+            return started.result()
+        except asyncio.CancelledError:
+            self._caller_left(entry, started)
+            raise
+        except SlotLost as error:
+            await self._lost(entry.task, error)
+            raise
+        except Exception:
+            if not entry.ending:
+                self._roster.remove(entry.task.id)
+            raise
+
+    def _caller_left(self, entry: Entry, started: asyncio.Future[LiveTask]) -> None:
+        self._floor.leave(entry)
+        if entry.live is not None:
+            self.abandon(entry.live)
+            return
+        self._roster.remove(entry.task.id)
+        if started.done() and not started.cancelled():
+            # Came in the same moment; there is nobody to tell.
+            started.exception()
+
+    def _queue_timeout(self, entry: Entry, queue_timeout_s: float) -> None:
+        if entry.started is None or entry.started.done():
+            return
+        self._floor.leave(entry)
+        message = f"no slot became free within queue_timeout_s ({queue_timeout_s:g} s)"
+        trouble = self._floor.trouble(entry.pool)
+        if trouble is not None:
+            message += f"; the last slot of its kind could not start: {trouble}"
+        entry.started.set_exception(QueueTimeout(message))
+
+    def _may_try_again(self, entry: Entry) -> bool:
+        return not self._stopping and entry.cancel is None and entry.task.attempts < self._max_attempts
+
+    # -- ends
+
+    async def _record(self, task: Task) -> None:
+        try:
+            await self._usage.write(task)
+        except NotRecorded:
+            self._roster.remove(task.id)
+            raise
+        if self._roster.remove(task.id):
+            self._ended(task)
+
+    async def _abandoned(self, live: LiveTask) -> None:
+        try:
+            await live.abandon()
+        except SlotLost as error:
+            await self._lost(live.task, error)
+        except NotRecorded:
+            # Logged with all its facts by then; there is no caller to tell.
+            pass
+
+    async def _lost(self, task: Task, error: SlotLost) -> None:
+        """The platform lost it for good: its row says so, and no usage is recorded."""
+        if task.id in self._roster.entries and not task.ended:
+            await self._end(task, State.FAILED, Reason.PLATFORM, str(error))
+
+    async def _end(self, task: Task, state: State, reason: Reason, detail: str) -> None:
+        task.move(state)
+        task.reason, task.detail = reason, detail
+        task.ended_us = time.time_ns() // 1000
+        try:
+            await self._record(task)
+        except NotRecorded as error:
+            log.warning("the end of a task that used nothing is not recorded", task=task.id, error=str(error))

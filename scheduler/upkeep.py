@@ -1,0 +1,68 @@
+"""Removes what is kept no longer: ended tasks past their time, and blobs that no row names."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from typing import Final
+
+import structlog
+
+from scheduler.errors import SchedulerError
+from scheduler.store.contract import Blobs, Store
+
+log = structlog.get_logger()
+
+EXPIRE_ROWS: Final = 1_000
+SWEEP_EVERY_S: Final = 86_400.0
+SWEEP_AGE_S: Final = 3_600.0
+_CLOCK_STEP_S: Final = 2.0
+
+
+class Upkeep:
+    """The store's and the blobs' cleaner."""
+
+    def __init__(
+        self, store: Store, blobs: Blobs, expire_every_s: float, unstored: Callable[[], Collection[str]]
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        # Blobs of outcomes that could not be stored yet.
+        self._unstored = unstored
+        self._expire_every_s = expire_every_s
+        self._ended = 0
+        self._began_s = time.time()
+
+    def task_ended(self) -> None:
+        """One more row that will have to go."""
+        self._ended += 1
+
+    async def expire(self) -> None:
+        """Again and again: as many rows as tasks ended lately, and some more, so that a backlog shrinks too."""
+        while True:
+            rounds, self._ended = 2 + 2 * self._ended // EXPIRE_ROWS, 0
+            try:
+                for _ in range(rounds):
+                    freed = await self._store.expire(time.time_ns() // 1000, EXPIRE_ROWS)
+                    await self._blobs.delete(freed)
+            except (SchedulerError, OSError) as error:
+                log.error("expired tasks could not be removed", error=str(error))
+            await asyncio.sleep(self._expire_every_s)
+
+    async def sweep(self) -> None:
+        """At start what an earlier run orphaned, then daily what this one did."""
+        # At first: what is younger than this run may be about to get its row.
+        older_than_s: float | None = None
+        while True:
+            try:
+                kept = set(self._unstored())
+                kept |= await self._store.blobs_in_use()
+                age_s = older_than_s or time.time() - self._began_s + _CLOCK_STEP_S
+                swept = await self._blobs.sweep(kept, age_s)
+                if swept:
+                    log.info("orphaned blobs removed", blobs=swept)
+            except (SchedulerError, OSError) as error:
+                log.error("orphaned blobs could not be removed", error=str(error))
+            older_than_s = SWEEP_AGE_S
+            await asyncio.sleep(SWEEP_EVERY_S)

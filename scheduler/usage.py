@@ -1,0 +1,76 @@
+"""Records what sync tasks used, before their callers have the last byte."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+
+from scheduler.errors import DiskFull, NotRecorded, SchedulerError, StoreError
+from scheduler.store.contract import Durability, Store
+from scheduler.task import Task
+
+log = structlog.get_logger()
+
+PATIENCE_S: Final = 5.0
+"""How long an answer waits for a store that refuses its record."""
+REFUSE_S: Final = 1.0
+"""How long new tasks are refused after a record was: they could not be answered either."""
+
+
+class UsageRecords:
+    """Sync tasks' rows. A task whose row cannot be written is not billed, and its result is withheld."""
+
+    def __init__(self, store: Store, keep_s: int) -> None:
+        self._store = store
+        self._keep_us = keep_s * 1_000_000
+        self._refused: SchedulerError | None = None
+        self._refuse_until = 0.0
+
+    def check(self) -> None:
+        """Raise `DiskFull` or `StoreError` while records are being refused."""
+        refused = self._refused
+        if refused is not None and time.monotonic() < self._refuse_until:
+            kind = DiskFull if isinstance(refused, DiskFull) else StoreError
+            raise kind(str(refused))
+
+    async def write(self, task: Task) -> None:
+        """The row of a concluded task; it survives a killed process when this returns. Raises `NotRecorded`."""
+        task.expires_us = (task.ended_us or 0) + self._keep_us
+        try:
+            await self._store.update(task, Durability.PROCESS)
+        except SchedulerError as error:
+            await self._insist(task, error)
+        if self._refused is not None:
+            self._refused = None
+
+    async def _insist(self, task: Task, error: SchedulerError) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        delay_s = 0.05
+        while True:
+            self._refused, self._refuse_until = error, time.monotonic() + REFUSE_S
+            if time.monotonic() + delay_s > deadline:
+                # For the operator's books: the only trace that is left of it.
+                log.error("usage not recorded, result withheld", error=str(error), **_usage(task))
+                raise NotRecorded(f"the task ran, but its usage could not be recorded: {error}") from error
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, 1.0)
+            try:
+                await self._store.update(task, Durability.PROCESS)
+                return
+            except SchedulerError as again:
+                error = again
+
+
+def _usage(task: Task) -> dict[str, object]:
+    return {
+        "task": task.id,
+        "account": task.spec.account,
+        "image": task.spec.image,
+        "state": str(task.state),
+        "ended_us": task.ended_us,
+        "cpu_us": task.cpu_us,
+        "duration_us": task.duration_us,
+    }

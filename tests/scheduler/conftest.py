@@ -1,0 +1,202 @@
+"""A task manager with a real store and real blobs, over slots in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler.errors import SchedulerError
+from scheduler.live import LiveTask
+from scheduler.manager import Manager, ManagerSettings
+from scheduler.policy.dispatch import Limits
+from scheduler.store.blobs import BlobStore
+from scheduler.store.contract import Body, Durability, Idempotency, Results
+from scheduler.store.sqlite import SqliteStore
+from scheduler.task import Kind, State, Task, TaskSpec
+from tests.scheduler.fakes import CAT, FakeExecutor, FakeLauncher, FakeRun
+
+PATIENCE_S = 10.0
+
+
+class TroubledStore(SqliteStore):
+    """The real store, which refuses outcomes while `trouble` is set."""
+
+    trouble: SchedulerError | None = None
+    refusals = 0
+
+    async def update(self, task: Task, durability: Durability) -> None:
+        self._maybe()
+        await super().update(task, durability)
+
+    async def finish(self, task: Task, results: Results) -> None:
+        self._maybe()
+        await super().finish(task, results)
+
+    def _maybe(self) -> None:
+        if self.trouble is not None:
+            self.refusals += 1
+            raise self.trouble
+
+
+class Ended:
+    """Hears of every task that ended (`scheduler.manager.Observer`)."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+
+    def task_ended(self, task: Task) -> None:
+        self.tasks.append(task)
+
+    def slot_started(self, seconds: float) -> None:
+        assert seconds >= 0
+
+
+class World:
+    """One set's task manager in one folder. `restart` opens it anew, as a new process would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings: dict[str, Any] = {
+            "retry_backoff_s": 0.01,
+            "full_disk_backoff_s": 0.01,
+            "tick_s": 0.01,
+            "limits": Limits(start_backoff_s=0.01, patience_s=0.05),
+        }
+        self.images = [CAT]
+        self.away: SchedulerError | None = None
+        self.open_managers: list[Manager] = []
+        self.make()
+
+    def make(self, **settings: Any) -> None:
+        self.settings |= settings
+        self.store = TroubledStore(self.folder / "tasks.db", min_free_mib=0)
+        self.blobs = BlobStore(self.folder / "blobs", min_free_mib=0)
+        self.executor = FakeExecutor()
+        self.launcher = FakeLauncher(self.executor)
+        self.ended = Ended()
+        self.manager = Manager(
+            ManagerSettings("t", **self.settings),
+            self.store,
+            self.blobs,
+            self.launcher,
+            self.executor,
+            self.ended,
+        )
+
+    async def open(self) -> World:
+        await self.manager.open()
+        self.open_managers.append(self.manager)
+        return self
+
+    async def close(self) -> None:
+        if self.manager in self.open_managers:
+            self.open_managers.remove(self.manager)
+            await asyncio.wait_for(self.manager.close(), PATIENCE_S)
+
+    async def restart(self, **settings: Any) -> None:
+        await self.close()
+        self.make(**settings)
+        await self.open()
+
+    # -- what a client does
+
+    def spec(self, kind: Kind = Kind.SYNC, **facts: Any) -> TaskSpec:
+        return TaskSpec(
+            **({"account": "acme", "image": "cat:1", "image_digest": CAT.digest, "kind": kind} | facts)
+        )
+
+    async def run(
+        self, stdin: bytes = b"hello", *, queue_timeout_s: float = 5, **facts: Any
+    ) -> tuple[Task, bytes]:
+        """A sync task as the API runs it, to its end."""
+        live, head, ended = await self.manager.run(
+            self.spec(**facts), CAT, stdin, queue_timeout_s=queue_timeout_s, head_bytes=65536
+        )
+        chunks = [head]
+        if not ended:
+            chunks += [chunk async for chunk in live.rest()]
+        return await self.manager.finish(live), b"".join(chunks)
+
+    def begin(self, stdin: bytes = b"hello", **facts: Any) -> asyncio.Task[tuple[Task, bytes]]:
+        """As `run`, beside."""
+        return asyncio.create_task(self.run(stdin, **facts))
+
+    async def start(self, **facts: Any) -> LiveTask:
+        """A sync task whose input is streamed."""
+        return await self.manager.start(self.spec(**facts), CAT, None, queue_timeout_s=5)
+
+    async def submit(
+        self, stdin: bytes | Body = b"hello", idempotency: Idempotency | None = None, **facts: Any
+    ) -> Task:
+        body = Body(len(stdin), stdin) if isinstance(stdin, bytes) else stdin
+        return await self.manager.submit(self.spec(Kind.ASYNC, **facts), CAT, body, idempotency)
+
+    async def wait(self, task: Task) -> Task:
+        ended = await self.manager.wait("acme", task.id, PATIENCE_S)
+        assert ended.ended, ended
+        return ended
+
+    async def stdout(self, task: Task) -> bytes:
+        results = await self.manager.results(task.id)
+        assert results is not None
+        body = results.stdout
+        if body.inline is not None:
+            return body.inline
+        assert body.blob is not None
+        return self.blobs.path(body.blob).read_bytes()
+
+    # -- what a test waits for
+
+    async def started(self, count: int = 1) -> FakeRun:
+        """The last of `count` programs that were ever started."""
+        await until(lambda: len(self.executor.runs) >= count)
+        return self.executor.runs[count - 1]
+
+    def facts(self) -> dict[str, int]:
+        return self.manager.facts()
+
+    def assert_nothing_left(self) -> None:
+        facts = self.facts()
+        assert facts["tasks_known"] == facts["tasks_waiting"] == facts["slots_running"] == 0, facts
+
+
+async def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
+    """Let everything else go on until `condition` holds."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 (whatever it is that must happen first)
+            await asyncio.sleep(0.001)
+
+
+async def until_state(world: World, task: Task, state: State) -> Task:
+    async with asyncio.timeout(PATIENCE_S):
+        while (now := await world.manager.get("acme", task.id)).state is not state:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    return now
+
+
+NewWorld = Callable[..., Awaitable[World]]
+
+
+@pytest.fixture
+async def new_world(tmp_path: Path) -> AsyncIterator[NewWorld]:
+    """`await new_world(setting=value)` gives an open world; it is closed at the end."""
+    worlds: list[World] = []
+
+    async def new(**settings: Any) -> World:
+        world = World(tmp_path)
+        worlds.append(world)
+        world.make(**settings)
+        return await world.open()
+
+    yield new
+    for world in worlds:
+        await world.close()
+
+
+@pytest.fixture
+async def world(new_world: NewWorld) -> World:
+    return await new_world()
