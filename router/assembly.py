@@ -72,11 +72,11 @@ class Router:
             except Exception:
                 _log.exception("looking at %s failed", self.file.path)
 
-    async def stop(self) -> None:
-        """Finish what is in work, within the bound, and close all."""
+    async def stop(self, *, at_once: bool = False) -> None:
+        """Finish what is in work, within the bound (or not: `at_once`), and close all."""
         if self._watcher is not None:
             self._watcher.cancel()
-        cut = await self.plane.drain(self.settings.drain_s)
+        cut = await self.plane.drain(0.0 if at_once else self.settings.drain_s)
         if cut:
             _log.warning("%d connections were cut at the end of the time to finish", cut)
         await self.prober.stop()

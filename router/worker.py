@@ -8,6 +8,7 @@ outlive a worker that crashes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -34,6 +35,7 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
     def _setup_event_loop(self) -> None:
         self.loop = uvloop.new_event_loop()
         asyncio.set_event_loop(self.loop)
+        self._ending = asyncio.Event()
 
     def init_process(self) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -53,6 +55,16 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
         _log.info("reload asked for")
         self._reload_task = self.loop.create_task(self.router.reload())
 
+    def handle_exit_signal(self) -> None:
+        """SIGTERM: finish what is in work."""
+        super().handle_exit_signal()
+        self._ending.set()
+
+    def handle_quit_signal(self) -> None:
+        """SIGINT, SIGQUIT: end at once."""
+        super().handle_quit_signal()
+        self._ending.set()
+
     async def _serve(self) -> None:
         self.router: Router
         try:
@@ -70,11 +82,12 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
                 if self.ppid != os.getppid():
                     _log.warning("the parent process is gone; stopping")
                     break
-                await asyncio.sleep(HEARTBEAT_S if self.alive else 0)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), HEARTBEAT_S)
         finally:
             traffic.close()
             beat = self.loop.create_task(self._heartbeat())
-            await self.router.stop()
+            await self.router.stop(at_once=self._quick_shutdown)
             beat.cancel()
             server.close()
 
