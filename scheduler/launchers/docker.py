@@ -19,6 +19,7 @@ from scheduler.launchers.docker_config import DockerSettings, container_name, cr
 from scheduler.launchers.docker_engine import Engine
 from scheduler.launchers.docker_events import EventStream, SlotEvent
 from scheduler.launchers.docker_images import Images
+from scheduler.launchers.seccomp import profile_json
 
 log = structlog.get_logger(__name__)
 
@@ -93,8 +94,8 @@ class DockerLauncher:
         """
         if self._opened:
             return
-        if self._settings.seccomp_profile is not None:
-            self._seccomp = self._settings.seccomp_profile.read_text(encoding="utf-8")
+        named = self._settings.seccomp_profile
+        self._seccomp = profile_json() if named is None else named.read_text(encoding="utf-8")
         await self._engine.learn()
         left = await self._remove_all()
         if left:

@@ -55,7 +55,7 @@ class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     `tmp_mib` bounds /tmp, `shm_mib` /dev/shm, `writable_mib` each VOLUME and each place of the label
     `org.general-compute.writable`; `inodes` bounds the files in each. What is stored there counts towards
-    the slot's memory too. `seccomp_profile` is a JSON file; without it the engine's own profile holds.
+    the slot's memory too. `seccomp_profile` is a JSON file that takes the place of our own profile (seccomp.py).
     `guest_binary` and `hosts_file` are paths on the engine's machine. `pull_registries` names the registries
     that images may be pulled from ("*": any that a reference names); empty, only images that the engine
     holds are run. `ulimits` is laid over limits of ours (soft and hard alike, names as Docker has them).
