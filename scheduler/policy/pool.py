@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from scheduler.launchers.contract import PoolKey
 
 
@@ -28,7 +30,8 @@ class Pool:
         self.cpu_percent = key.resources.cpu_percent
         self.memory_mib = key.resources.memory_mib
         # Waiting tasks in order of arrival, with the time of arrival.
-        self.waiting: dict[str, float] = {}
+        # (Ordered, because a dict's first entry takes long to find once many before it were deleted.)
+        self.waiting: OrderedDict[str, float] = OrderedDict()
         # Idle slots, the most recently used last: the warmest is taken first, the coldest retires first.
         self.idle: dict[str, float] = {}
         self.starting: set[str] = set()
