@@ -7,7 +7,7 @@ from typing import Protocol
 
 from .health import HealthBoard
 from .request import Destination, Purpose
-from .table import Facts, Plan, SetEntry, SetState, Table, Weights
+from .table import Facts, IfDown, Rule, SetEntry, SetState, Table, Weights
 from .wire.problems import Problem
 
 
@@ -18,56 +18,69 @@ class Load(Protocol):
 
 
 class Choice:
-    """The outcome for one request: a set (`entry`) or a `problem`. `home` is where it belongs by weights
-    alone."""
+    """The outcome for one request: a set (`entry`) or a `problem`. `home` is where it belongs by weights alone.
 
-    __slots__ = ("entry", "home", "owner", "plan", "problem")
+    `key`, `weights` and `rule` are what the table said; None weights: the task's owner, and nobody else.
+    """
+
+    __slots__ = ("entry", "home", "key", "problem", "rule", "weights")
 
     def __init__(
         self,
         entry: SetEntry | None,
-        home: SetEntry | None = None,
-        plan: Plan | None = None,
-        owner: bool = False,
+        home: SetEntry | None,
+        key: int = 0,
+        weights: Weights | None = None,
+        rule: Rule | None = None,
         problem: Problem | None = None,
     ) -> None:
         self.entry = entry
         self.home = home
-        self.plan = plan
-        self.owner = owner
+        self.key = key
+        self.weights = weights
+        self.rule = rule
         self.problem = problem
 
 
 class Chooser:
-    """Holds the table, the health board and the load of every set; asked once per request and once per
-    retry."""
+    """Holds the table, the health board and the load of every set; asked once per request and once per retry."""
 
-    __slots__ = ("board", "loads", "table")
+    __slots__ = ("_default", "_rules", "board", "loads", "table")
 
     def __init__(self, table: Table, board: HealthBoard, loads: Mapping[str, Load]) -> None:
         self.table = table
         self.board = board
         self.loads = loads
+        self._rules = bool(table.rules)
+        self._default = table.default
 
     def choose(self, purpose: Purpose, facts: Facts, idempotency_key: bytes | None, now: float) -> Choice:
         """The set for a new request."""
         if purpose.destination is Destination.OWNER:
             return self._owner(purpose.task_id)
-        plan = self.table.plan(facts, idempotency_key)
-        home = plan.weights.home(plan.key)
-        if home is not None and not self.board.troubled and self._ready(home):
-            return Choice(home, home, plan)
-        entry = self._planned(plan, frozenset(), now)
+        weights = self._default
+        rule = None
+        if self._rules and (rule := self.table.rule_for(facts)) is not None:
+            weights = rule.weights
+        key = self.table.sticky_key(facts, idempotency_key)
+        home = weights.home(key)
+        if (
+            home is not None
+            and not self.board.troubled
+            and home.state is SetState.READY
+            and (home.max_inflight is None or self.loads[home.name].inflight < home.max_inflight)
+        ):
+            return Choice(home, home, key, weights, rule)
+        entry = self._planned(weights, rule, key, frozenset(), now)
         if entry is not None:
-            return Choice(entry, home, plan)
-        return Choice(None, home, plan, problem=self._nobody(plan))
+            return Choice(entry, home, key, weights, rule)
+        return Choice(None, home, problem=self._nobody(weights, rule))
 
     def another(self, choice: Choice, tried: frozenset[str], now: float) -> SetEntry | None:
         """A set for a retry that was not tried yet; a task's owner is always asked again."""
-        if choice.owner:
+        if choice.weights is None:
             return choice.entry
-        plan = choice.plan
-        return self._planned(plan, tried, now) if plan is not None else None
+        return self._planned(choice.weights, choice.rule, choice.key, tried, now)
 
     def _owner(self, task_id: str) -> Choice:
         entry = self.table.owner(task_id)
@@ -79,7 +92,7 @@ class Chooser:
                 "No such task",
                 f"a task's id begins with its set's name and a dash, and no set here is named so (sets: {known})",
             )
-            return Choice(None, owner=True, problem=problem)
+            return Choice(None, None, problem=problem)
         if entry.state is SetState.MAINT:
             problem = Problem(
                 503,
@@ -88,14 +101,16 @@ class Chooser:
                 f"set {entry.name!r} owns this task and answers nothing for now; try again later",
                 retry_after_s=30,
             )
-            return Choice(None, owner=True, problem=problem)
-        return Choice(entry, entry, owner=True)
+            return Choice(None, None, problem=problem)
+        return Choice(entry, entry)
 
-    def _planned(self, plan: Plan, tried: frozenset[str], now: float) -> SetEntry | None:
-        if plan.fallback is None:
-            return self._among(plan.weights, plan.key, tried, now)
-        entry = self._among(plan.weights, plan.key, tried, now, last_resort=False)
-        return entry or self._among(plan.fallback, plan.key, tried, now)
+    def _planned(
+        self, weights: Weights, rule: Rule | None, key: int, tried: frozenset[str], now: float
+    ) -> SetEntry | None:
+        if rule is None or rule.if_down is IfDown.FAIL:
+            return self._among(weights, key, tried, now)
+        entry = self._among(weights, key, tried, now, last_resort=False)
+        return entry or self._among(self._default, key, tried, now)
 
     def _among(
         self, weights: Weights, key: int, tried: frozenset[str], now: float, *, last_resort: bool = True
@@ -109,9 +124,9 @@ class Chooser:
             return False
         return entry.max_inflight is None or self.loads[entry.name].inflight < entry.max_inflight
 
-    def _nobody(self, plan: Plan) -> Problem:
-        ready = [entry.name for entry in plan.weights.entries if entry.state is SetState.READY]
-        where = f"rule {plan.rule!r}" if plan.rule else "the default weights"
+    def _nobody(self, weights: Weights, rule: Rule | None) -> Problem:
+        ready = [entry.name for entry in weights.entries if entry.state is SetState.READY]
+        where = f"rule {rule.name!r}" if rule is not None else "the default weights"
         if not ready:
             return Problem(
                 503,

@@ -78,6 +78,8 @@ class HealthBoard:
     def __init__(self, policy: HealthPolicy) -> None:
         self.policy = policy
         self._sets: dict[str, SetHealth] = {}
+        self.uneasy = False
+        """False: no set has failed since its last success, so that successes need not be told."""
         self.troubled = False
         """False: every set is alive and none is ejected, so that nothing need be asked."""
 
@@ -134,6 +136,7 @@ class HealthBoard:
             if state.refused:
                 state.refused = False
                 self._note()
+            self.uneasy = any(other.failures or other.refused for other in self._sets.values())
 
     def failed(self, name: str, now: float, *, refused: bool = False) -> bool:
         """A request failed: no connection (`refused`), a reset before the answer, or a 502/503/504 without
@@ -142,6 +145,7 @@ class HealthBoard:
         if state is None:
             return False
         state.failures += 1
+        self.uneasy = True
         if refused:
             state.refused = True
         ejected = False
@@ -179,3 +183,4 @@ class HealthBoard:
 
     def _note(self) -> None:
         self.troubled = any(not s.alive() or s.ejected_until > 0.0 for s in self._sets.values())
+        self.uneasy = self.uneasy or any(s.refused for s in self._sets.values())

@@ -154,7 +154,7 @@ class Merge:
             fields.append(("limit", str(limit)))
         target = head.path + (b"?" + urlencode(fields, encoding="latin-1").encode() if fields else b"")
         lines = [line for line in head.lines if not line.lower().startswith(_NOT_PASSED_ON)]
-        host = head.host if head.host is not None else entry.url.partition("//")[2].encode()
+        host = head.host if head.host is not None else entry.authority.encode()
         lines.append(
             b"Host: %b\r\nX-Request-Id: %b\r\ntraceparent: %b\r\n" % (host, head.request_id, head.traceparent)
         )

@@ -98,11 +98,11 @@ class DataPlane:
             return self._merge(self, client, head)
         facts = HeadFacts(head, client.address)
         idempotency_key = head.get(b"idempotency-key") if purpose.destination is Destination.RUN else None
-        choice = self.chooser.choose(purpose, facts, idempotency_key, self.loop.time())
+        choice = self.chooser.choose(purpose, facts, idempotency_key, client.at)
         if choice.entry is None:
             assert choice.problem is not None
             return choice.problem
-        return Exchange(self, client, head, purpose, choice)
+        return Exchange(self, client, head, purpose, choice, choice.entry)
 
     def patience_s(self, purpose: Purpose, query: bytes) -> float:
         """How long after its start a request that met back-pressure may still try another set: its own queue
@@ -118,12 +118,6 @@ class DataPlane:
         if self.board.failed(name, self.loop.time(), refused=refused):
             self.stats[name].ejections += 1
             _log.warning("set %s ejected after failures in a row; the last: %s", name, detail)
-
-    def pools_inflight_down(self, pool: SetPool) -> None:
-        pool.inflight -= 1
-
-    def note_answer(self, name: str, status: int, duration_s: float) -> None:
-        self.stats[name].note_answer(status, duration_s)
 
     def note_problem(self, problem: Problem, head: RequestHead | None) -> None:
         self.problems.note(problem.name)

@@ -53,7 +53,7 @@ class Prober:
         if entry is None:
             return
         policy = plane.board.policy
-        host = entry.url.partition("//")[2].encode()
+        host = entry.authority.encode()
         try:
             answer = await fetch(
                 (entry.host, entry.port),

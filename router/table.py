@@ -65,9 +65,12 @@ class SetEntry:
     max_inflight: int | None = None
 
     @property
+    def authority(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"http://{self.authority}"
 
 
 class Weights:
@@ -214,19 +217,6 @@ class Rule:
         return True
 
 
-class Plan:
-    """What the table says about one request: its key, and the weights that apply."""
-
-    __slots__ = ("fallback", "key", "rule", "weights")
-
-    def __init__(self, key: int, weights: Weights, rule: str | None, fallback: Weights | None) -> None:
-        self.key = key
-        self.weights = weights
-        self.rule = rule
-        self.fallback = fallback
-        """Weights to use when none of `weights`' sets can take the request; None: answer 503."""
-
-
 @dataclass(frozen=True, slots=True)
 class Table:
     """One version of the operators' file, ready to route with."""
@@ -243,14 +233,12 @@ class Table:
     digest: str = ""
     """SHA-256 of the file's bytes, hexadecimal."""
 
-    def plan(self, facts: Facts, idempotency_key: bytes | None = None) -> Plan:
-        """The weights and the key for new work; `idempotency_key` wins over the configured key."""
-        key = self.sticky_key(facts, idempotency_key)
+    def rule_for(self, facts: Facts) -> Rule | None:
+        """The first rule that matches."""
         for rule in self.rules:
             if rule.matches(facts):
-                fallback = self.default if rule.if_down is IfDown.DEFAULT else None
-                return Plan(key, rule.weights, rule.name, fallback)
-        return Plan(key, self.default, None, None)
+                return rule
+        return None
 
     def sticky_key(self, facts: Facts, idempotency_key: bytes | None = None) -> int:
         """The first key part that the request has; a random key where it has none."""

@@ -24,8 +24,10 @@ _KINDS = {
     b"trailer": DROP,
     b"upgrade": DROP,
     b"x-router": DROP,
+    b"x-request-id": DROP,
 }
 
+_VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _fields = Interner(_KINDS)
 _silent = SilentParser()
 
@@ -37,16 +39,15 @@ class BadAnswer(Exception):
 class AnswerHead:
     """One answer's head. `keep_alive`: the set's connection may be used again, as far as the head says."""
 
-    __slots__ = ("chunked", "content_length", "fields", "keep_alive", "lines", "reason", "status")
+    content_length: int | None = None
+    chunked = False
 
     def __init__(self, status: int, reason: bytes, minor: int, fields: list[Field]) -> None:
         self.status = status
         self.reason = reason
         self.fields = fields
-        self.content_length: int | None = None
-        self.chunked = False
         self.keep_alive = minor == 1
-        self.lines = [field[3] for field in fields if field[0] == PASS]
+        self.lines = [field[3] for field in fields if not field[0]]
         """The header lines to relay, without framing."""
         for kind, _, value, _ in fields:
             if kind <= DROP:
@@ -59,7 +60,7 @@ class AnswerHead:
                 if self.chunked or value.lower() != b"chunked":
                     raise BadAnswer("Transfer-Encoding must be exactly 'chunked', once")
                 self.chunked = True
-            else:
+            elif value != b"keep-alive" or minor == 0:
                 self._check_connection(value, minor)
         if self.chunked and (self.content_length is not None or minor == 0):
             raise BadAnswer("Content-Length and Transfer-Encoding exclude each other")
@@ -100,12 +101,12 @@ class AnswerHead:
             framing = b"Content-Length: %d\r\n" % length
         else:
             framing = b""
-        return b"HTTP/1.1 %d %b\r\n%b%b%b%b\r\n" % (
+        return b"HTTP/1.1 %d %b\r\n%b%bX-Request-Id: %b\r\n%b\r\n" % (
             self.status,
             self.reason,
             b"".join(self.lines),
             framing,
-            b"" if self.get(b"x-request-id") is not None else b"X-Request-Id: %b\r\n" % request_id,
+            request_id,
             connection,
         )
 
@@ -122,6 +123,6 @@ def parse_answer(raw: bytes) -> AnswerHead:
     first = lines[0]
     version = first[:9]
     status = first[9:12]
-    if version not in (b"HTTP/1.1 ", b"HTTP/1.0 ") or not status.isdigit() or not b"100" <= status <= b"599":
+    if version not in _VERSIONS or not status.isdigit() or not b"100" <= status <= b"599":
         raise BadAnswer(f"its status line is {first[:60]!r}")
     return AnswerHead(int(status), first[13:], 1 if version == b"HTTP/1.1 " else 0, _fields.read(lines[1:-2]))

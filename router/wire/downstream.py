@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 READ_BYTES = 64 * 1024
 
 
+_NO_PIECES: list[Piece] = []
+
+
 class Work(Protocol):
     """What is being done about a request: an exchange with a set, or a list merged over sets."""
 
@@ -125,14 +128,14 @@ class ClientConnection:
         if self._state is not State.HEAD or self._stream.closed:
             return
         data = self._unread
-        if data[:1] in b"\r\n":
+        if data[0] in b"\r\n":
             data = data.lstrip(b"\r\n")
             self._searched = 0
-        stop = data.find(b"\r\n\r\n", max(0, self._searched - 3)) + 4
+        stop = data.find(b"\r\n\r\n", self._searched) + 4
         plane = self._plane
         if stop == 3:
             self._unread = data
-            self._searched = len(data)
+            self._searched = max(0, len(data) - 3)
             if data:
                 self._head_since = self._head_since or plane.loop.time()
                 refusal = refuse_part(data, plane.limits)
@@ -141,11 +144,14 @@ class ClientConnection:
             return
         self._searched = 0
         self._head_since = 0.0
-        rest = data[stop:]
-        self._unread = b""
+        rest = b""
+        if stop < len(data):
+            rest = data[stop:]
+            data = data[:stop]
+        self._unread = rest
         try:
-            head = parse_request(data[:stop] if rest else data, plane.limits)
-            pieces = self._begin_body(head, rest)
+            head = parse_request(data, plane.limits)
+            pieces = self._begin_body(head, rest) if head.has_body else _NO_PIECES
         except Refusal as refusal:
             self._refuse(refusal.problem)
             return
@@ -166,14 +172,7 @@ class ClientConnection:
 
     def _begin_body(self, head: RequestHead, rest: bytes) -> list[Piece]:
         """Set up the body's framing; returns its first pieces and keeps what follows it."""
-        self._body = None
-        if head.chunked:
-            body: LengthBody | ChunkedBody = ChunkedBody()
-        elif head.content_length:
-            body = LengthBody(head.content_length)
-        else:
-            self._unread = rest
-            return []
+        body = ChunkedBody() if head.chunked else LengthBody(head.content_length or 0)
         if not rest:
             self._body = body
             return []
@@ -191,7 +190,7 @@ class ClientConnection:
             return
         limit = 16 * 1024 if body.slow else buffers.read_bytes
         try:
-            got = self._stream.sock.recv_into(buffers.view[:limit])
+            got = self._stream.sock.recv_into(buffers.view, limit)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from router.retry import NOTHING_RAN, Failure, backoff_s, may_repeat, within_budget
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .request_head import RequestHead
     from .upstream import SetConnection
 
+_FAILURES = frozenset((502, 503, 504))
 HELD_ANSWER_BYTES = 16 * 1024
 """A 503 problem up to this size is read whole, to see whether it says `executed: false`."""
 JOIN_BELOW_BYTES = 64 * 1024
@@ -40,66 +42,51 @@ _rng = random.Random()
 class Exchange:
     """Created for every request that goes to a set; ends with `ClientConnection.exchange_done`."""
 
-    __slots__ = (
-        "_answer",
-        "_attempts",
-        "_body",
-        "_choice",
-        "_client",
-        "_connection",
-        "_continued",
-        "_entry",
-        "_held",
-        "_plane",
-        "_purpose",
-        "_rechunk",
-        "_replay",
-        "_replay_bytes",
-        "_retrying",
-        "_stale_used",
-        "_timer",
-        "_tried",
-        "ended",
-        "head",
-        "started_at",
-    )
+    # Defaults in the class, not slots: most exchanges leave most of them as they are.
+    _connection: SetConnection | None = None
+    _answer: AnswerHead | None = None
+    """The answer's head once it is being relayed."""
+    _body: Body | None = None
+    _held: tuple[AnswerHead, bytearray] | None = None
+    _rechunk = False
+    _replay: Sequence[Piece] | None = ()
+    """What was sent of the body, as long as it is short enough to send it again; else None."""
+    _replay_bytes = 0
+    _attempts = 0
+    _tried: frozenset[str] = frozenset()
+    _stale_used = False
+    _retrying = False
+    _continued = False
+    _timer: asyncio.TimerHandle | None = None
+    ended = False
 
     def __init__(
-        self, plane: DataPlane, client: ClientConnection, head: RequestHead, purpose: Purpose, choice: Choice
+        self,
+        plane: DataPlane,
+        client: ClientConnection,
+        head: RequestHead,
+        purpose: Purpose,
+        choice: Choice,
+        entry: SetEntry,
     ) -> None:
         self._plane = plane
         self._client = client
         self._purpose = purpose
         self._choice = choice
-        assert choice.entry is not None
-        self._entry: SetEntry = choice.entry
-        self._connection: SetConnection | None = None
-        self._answer: AnswerHead | None = None
-        """The answer's head once it is being relayed."""
-        self._body: Body | None = None
-        self._held: tuple[AnswerHead, bytearray] | None = None
-        self._rechunk = False
-        self._replay: list[Piece] | None = []
-        self._replay_bytes = 0
-        self._attempts = 0
-        self._tried: set[str] = set()
-        self._stale_used = False
-        self._retrying = False
-        self._continued = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._entry = entry
         self.head = head
-        self.started_at = plane.loop.time()
-        self.ended = False
+        self.started_at = client.at
 
     # The request's way up.
 
     def start(self, pieces: list[Piece]) -> None:
         """Send the head and what came of the body with it."""
-        self._remember(pieces)
-        if self._replay is None:
-            # More than may be replayed came at once with the head: it must still be sent once.
-            self._replay = pieces
-            self._replay_bytes = -1
+        if pieces:
+            self._remember(pieces)
+            if self._replay is None:
+                # More than may be replayed came at once with the head: it must still be sent once.
+                self._replay = pieces
+                self._replay_bytes = -1
         self._attempt()
 
     def _remember(self, pieces: list[Piece]) -> None:
@@ -109,19 +96,13 @@ class Exchange:
         if self._replay_bytes > self._plane.table.retry.replay_body_max_bytes:
             self._replay = None
         else:
-            self._replay.extend([bytes(piece) for piece in pieces])
+            self._replay = [*self._replay, *(bytes(piece) for piece in pieces)]
 
     def _attempt(self, *, fresh: bool = False) -> None:
         self._attempts += 1
-        name = self._entry.name
-        self._tried.add(name)
-        pool = self._plane.pools[name]
+        pool = self._plane.pools[self._entry.name]
         pool.inflight += 1
-        connection = (
-            None
-            if fresh
-            else pool.take(unsafe=not may_repeat(self._purpose.kind, Failure.STALE, self._plane.table.retry))
-        )
+        connection = None if fresh else pool.take(self._purpose.kind)
         if connection is None:
             self._client.hold_body()
             self._connection = pool.connect(self._connected, self._connect_failed)
@@ -132,16 +113,22 @@ class Exchange:
     def _connected(self, connection: SetConnection) -> None:
         connection.begin(self)
         client = self._client
-        host = b"" if self.head.host is not None else self._entry.url.partition("//")[2].encode()
-        head = self.head.forward(client.address, host)
-        replay = self._replay or []
-        pieces: list[Piece] = [head, *replay] if replay else [head]
-        if self._replay_bytes < 0:
+        head = self.head
+        host = b"" if head.host is not None else self._entry.authority.encode()
+        data = head.forward(client.address, host)
+        last = client.body_done
+        if not self._replay:
+            connection.post(data, last=last)
+            taken = True
+        elif self._replay_bytes < 0:
+            pieces = [data, *self._replay]
             self._replay = None
             self._replay_bytes = 0
-        elif len(pieces) > 1:
-            pieces = [b"".join(pieces)]
-        if connection.write(pieces, last=client.body_done):
+            taken = connection.write(pieces, last=last)
+        else:
+            connection.post(b"".join((data, *self._replay)), last=last)
+            taken = True
+        if taken and not last:
             client.want_body()
 
     def _connect_failed(self, error: OSError) -> None:
@@ -183,8 +170,9 @@ class Exchange:
     def on_answer(self, head: AnswerHead) -> None:
         plane = self._plane
         name = self._entry.name
-        bodiless = head.bodiless or self.head.method == b"HEAD"
-        if head.status in (502, 503, 504) and head.get(b"x-task-id") is None:
+        status = head.status
+        bodiless = status == 204 or status == 304 or self.head.method == b"HEAD"
+        if status in _FAILURES and head.get(b"x-task-id") is None:
             if (
                 head.status == 503
                 and head.problem
@@ -197,44 +185,40 @@ class Exchange:
                 self._body = LengthBody(head.content_length)
                 return
             plane.set_failed(name, f"answered {head.status} without a task's id")
-        else:
-            plane.set_succeeded(name)
-        self._relay_head(head, bodiless)
-
-    def _relay_head(self, head: AnswerHead, bodiless: bool) -> None:
+        elif plane.board.uneasy:
+            plane.board.succeeded(name)
         self._answer = head
-        self._rechunk = False
-        modern = self.head.minor == 1
         if bodiless:
             self._body = None
-        elif head.chunked:
-            self._body = ChunkedBody(framed=modern, keep_trailers=self.head.takes_trailers)
         elif head.content_length is not None:
             self._body = LengthBody(head.content_length)
+        elif head.chunked:
+            self._body = ChunkedBody(framed=self.head.minor == 1, keep_trailers=self.head.takes_trailers)
         else:
             self._body = UntilCloseBody()
-            self._rechunk = modern
+            self._rechunk = self.head.minor == 1
 
     def _head_bytes(self, head: AnswerHead) -> bytes:
         client = self._client
         body = self._body
-        endless = isinstance(body, (ChunkedBody, UntilCloseBody))
-        if self.head.minor == 0 and endless:
-            client.keep = False
+        modern = self.head.minor == 1
+        chunked = False
+        if body is None:
+            # As it would be with a body, where there is none by the method's or the status's nature.
+            chunked = head.chunked and modern and head.status != 204
+        elif head.content_length is None:
+            chunked = modern
+            if not modern:
+                client.keep = False
         if not client.body_done and head.status >= 400:
             client.keep = False
-        length = None
-        if not endless and head.status >= 200 and head.status != 204:
-            length = head.content_length
         if not client.keep or self._plane.draining:
             connection = b"Connection: close\r\n"
-        elif self.head.minor == 0:
-            connection = b"Connection: keep-alive\r\n"
-        else:
+        elif modern:
             connection = b""
-        chunked = (endless and self.head.minor == 1) or (
-            body is None and head.chunked and self.head.minor == 1
-        )
+        else:
+            connection = b"Connection: keep-alive\r\n"
+        length = head.content_length if head.status != 204 else None
         return head.relay(
             chunked=chunked, length=length, connection=connection, request_id=self.head.request_id
         )
@@ -358,7 +342,12 @@ class Exchange:
             or not may_repeat(self._purpose.kind, failure, policy)
         ):
             return False
-        if reused and not self._stale_used and failure in (Failure.STALE, Failure.SEND):
+        if (
+            reused
+            and not self._stale_used
+            and self._entry.name in plane.pools
+            and failure in (Failure.STALE, Failure.SEND)
+        ):
             # The connection was old, the set is not at fault: the same set, a new connection, at once.
             self._stale_used = True
             self._attempts -= 1
@@ -374,7 +363,8 @@ class Exchange:
         if not within_budget(policy, active_requests=plane.active, active_retries=plane.active_retries):
             plane.retries_over_budget += 1
             return False
-        entry = plane.chooser.another(self._choice, frozenset(self._tried), now)
+        self._tried |= {self._entry.name}
+        entry = plane.chooser.another(self._choice, self._tried, now)
         if entry is None:
             if failure is not Failure.CONNECT:
                 return False
@@ -474,26 +464,25 @@ class Exchange:
 
     def _release(self, *, clean: bool) -> None:
         connection = self._connection
-        self._connection = None
         if connection is not None:
-            self._plane.pools_inflight_down(connection.pool)
-            answer = self._held[0] if self._held is not None else self._answer
-            keep = answer is not None and answer.keep_alive and connection.whole_sent
-            connection.release(reusable=clean and keep)
+            self._connection = None
+            connection.pool.inflight -= 1
+            answer = self._answer if self._held is None else self._held[0]
+            connection.release(reusable=clean and answer is not None and answer.keep_alive)
 
     def _drop_connection(self) -> None:
         connection = self._connection
         self._connection = None
         if connection is not None:
-            self._plane.pools_inflight_down(connection.pool)
+            connection.pool.inflight -= 1
             connection.close()
 
     def _done(self) -> None:
+        plane = self._plane
+        client = self._client
         self._end()
-        self._plane.note_answer(
-            self._entry.name, self._client.status, self._plane.loop.time() - self.started_at
-        )
-        self._client.exchange_done()
+        plane.stats[self._entry.name].note_answer(client.status, plane.loop.time() - self.started_at)
+        client.exchange_done()
 
     def _end(self) -> None:
         self.ended = True

@@ -7,6 +7,8 @@ import contextlib
 import socket
 from collections.abc import Callable
 
+from router.retry import RequestKind
+
 from .limits import Limits
 from .stream import Buffers
 from .upstream import SetConnection
@@ -39,18 +41,15 @@ class SetPool:
     def idle(self) -> int:
         return len(self._idle)
 
-    def take(self, *, unsafe: bool) -> SetConnection | None:
+    def take(self, kind: RequestKind) -> SetConnection | None:
         """An idle connection, the one used last; for a request that must not run twice only one used just
         now."""
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.closed:
-                continue
-            if unsafe and self._loop.time() - connection.at > self._limits.pool_idle_unsafe_s:
-                self._idle.append(connection)
-                return None
-            return connection
-        return None
+        idle = self._idle
+        if not idle:
+            return None
+        if kind is RequestKind.UNSAFE and self._loop.time() - idle[-1].at > self._limits.pool_idle_unsafe_s:
+            return None
+        return idle.pop()
 
     def connect(
         self, on_connected: Callable[[SetConnection], None], on_failed: Callable[[OSError], None]

@@ -91,41 +91,49 @@ _silent = SilentParser()
 class RequestHead:
     """One request's head, checked. `target` is path and query as sent; `minor` is 0 for HTTP/1.0."""
 
-    __slots__ = (
-        "chunked",
-        "content_length",
-        "expects_continue",
-        "fields",
-        "host",
-        "keep_alive",
-        "lines",
-        "method",
-        "minor",
-        "path",
-        "query",
-        "request_id",
-        "takes_trailers",
-        "target",
-        "traceparent",
-    )
+    # Defaults in the class, not slots: most heads leave most of them as they are.
+    host: bytes | None = None
+    content_length: int | None = None
+    chunked = False
+    keep_alive = True
+    expects_continue = False
+    takes_trailers = False
+    request_id = b""
+    traceparent = b""
+    _connection = b""
+    _upgrade = b""
 
     def __init__(self, method: bytes, target: bytes, minor: int, fields: list[Field]) -> None:
         self.method = method
         self.target = target
         self.minor = minor
         self.fields = fields
-        self.host: bytes | None = None
-        self.content_length: int | None = None
-        self.chunked = False
-        self.keep_alive = minor == 1
-        self.expects_continue = False
-        self.takes_trailers = False
-        self.request_id = b""
-        self.traceparent = b""
-        self.lines: list[bytes] = [field[3] for field in fields if field[0] == PASS]
+        self.lines: list[bytes] = [field[3] for field in fields if not field[0]]
         """The header lines to forward, without those that the router writes itself."""
-        self._check()
+        for field in fields:
+            if field[0] > DROP:
+                self._note(field[0], field[2])
+        if minor == 0:
+            self._check_old()
+        elif self.host is None:
+            raise bad_request("the Host header is missing")
+        if self.chunked and self.content_length is not None:
+            raise bad_request("Content-Length and Transfer-Encoding exclude each other")
+        if target[:1] != b"/" or b"#" in target:
+            self._check_target()
+        if self._connection:
+            self._check_connection()
         self.path, _, self.query = self.target.partition(b"?")
+        if self.request_id or self.traceparent:
+            self._identify()
+        else:
+            ids = b"%048x" % (random.getrandbits(192) | 1)
+            self.request_id = trace = ids[:32]
+            self.traceparent = b"00-%b-%b-00" % (trace, ids[32:])
+
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or bool(self.content_length)
 
     def get(self, name: bytes) -> bytes | None:
         """The value of the first header of that lower-case name."""
@@ -134,51 +142,27 @@ class RequestHead:
                 return field[2]
         return None
 
-    def _check(self) -> None:
-        """Read the headers that mean something to a proxy; raise `Refusal` for what must not pass."""
-        connection = upgrade = b""
-        minor = self.minor
-        for kind, low, value, _ in self.fields:
-            if kind <= DROP:
-                continue
-            if kind == _HOST_KIND:
-                if self.host is not None:
-                    raise bad_request("the Host header stands there twice; send it once")
-                if not _HOST.fullmatch(value):
-                    raise bad_request("the Host header is no host name")
-                self.host = value
-            elif kind == _LENGTH_KIND:
-                if self.content_length is not None or not _LENGTH.fullmatch(value):
-                    raise bad_request("Content-Length must be one number, once")
-                self.content_length = int(value)
-            elif kind == _CODING_KIND:
-                if self.chunked or value.lower() != b"chunked":
-                    raise bad_request("Transfer-Encoding must be exactly 'chunked', once")
-                self.chunked = True
-            elif kind == _CONNECTION_KIND:
-                connection += b"," + value.lower()
-            elif kind == _UPGRADE_KIND:
-                upgrade += value.lower()
-            else:
-                self._note(kind, low, value)
-        if self.chunked and (self.content_length is not None or minor == 0):
-            raise bad_request(
-                "HTTP/1.0 knows no Transfer-Encoding"
-                if minor == 0
-                else "Content-Length and Transfer-Encoding exclude each other"
-            )
-        if minor == 0:
-            self.expects_continue = False
-        elif self.host is None:
-            raise bad_request("the Host header is missing")
-        if self.target[:1] != b"/" or b"#" in self.target:
-            self._check_target()
-        if connection:
-            self._check_connection(connection, upgrade)
-        self._identify()
-
-    def _note(self, kind: int, low: bytes, value: bytes) -> None:
-        if kind == _TE_KIND:
+    def _note(self, kind: int, value: bytes) -> None:
+        """Read a header that means something to a proxy; raise `Refusal` for what must not pass."""
+        if kind == _HOST_KIND:
+            if self.host is not None:
+                raise bad_request("the Host header stands there twice; send it once")
+            if not _HOST.fullmatch(value):
+                raise bad_request("the Host header is no host name")
+            self.host = value
+        elif kind == _LENGTH_KIND:
+            if self.content_length is not None or not _LENGTH.fullmatch(value):
+                raise bad_request("Content-Length must be one number, once")
+            self.content_length = int(value)
+        elif kind == _CODING_KIND:
+            if self.chunked or value.lower() != b"chunked":
+                raise bad_request("Transfer-Encoding must be exactly 'chunked', once")
+            self.chunked = True
+        elif kind == _CONNECTION_KIND:
+            self._connection += b"," + value.lower()
+        elif kind == _UPGRADE_KIND:
+            self._upgrade += value.lower()
+        elif kind == _TE_KIND:
             self.takes_trailers = self.takes_trailers or b"trailers" in value.lower()
         elif kind == _EXPECT_KIND:
             if value.lower() != b"100-continue":
@@ -191,6 +175,13 @@ class RequestHead:
                 self.request_id = value
         elif kind == _TRACE_KIND and not self.traceparent and _TRACEPARENT.fullmatch(value):
             self.traceparent = value
+
+    def _check_old(self) -> None:
+        """What HTTP/1.0 does not have."""
+        if self.chunked:
+            raise bad_request("HTTP/1.0 knows no Transfer-Encoding")
+        self.expects_continue = False
+        self.keep_alive = False
 
     def _check_target(self) -> None:
         target = self.target
@@ -206,10 +197,13 @@ class RequestHead:
         elif not (target == b"*" and self.method == b"OPTIONS"):
             raise bad_request("the request's target must begin with '/'")
 
-    def _check_connection(self, connection: bytes, upgrade: bytes) -> None:
-        tokens = {token.strip() for token in connection.split(b",")}
+    def _check_connection(self) -> None:
+        if self._connection == b",keep-alive":
+            self.keep_alive = True
+            return
+        tokens = {token.strip() for token in self._connection.split(b",")}
         self.keep_alive = b"close" not in tokens and (self.minor == 1 or b"keep-alive" in tokens)
-        if b"upgrade" in tokens and b"websocket" in upgrade:
+        if b"upgrade" in tokens and b"websocket" in self._upgrade:
             raise bad_request(
                 "WebSocket is not served here; call POST /v1/run/{image} and read the streamed answer"
             )
@@ -219,15 +213,14 @@ class RequestHead:
 
     def _identify(self) -> None:
         """Make the request id and the trace's parent where the client sent none (or none that is valid)."""
-        trace = b""
-        if not self.traceparent:
-            trace = b"%032x" % random.getrandbits(128)
-            self.traceparent = b"00-%b-%016x-00" % (trace, random.getrandbits(64) | 1)
-        else:
+        if self.traceparent:
             trace = self.traceparent[3:35]
             state = self.get(b"tracestate")
             if state is not None:
                 self.lines.append(b"tracestate: %b\r\n" % state)
+        else:
+            trace = b"%032x" % (random.getrandbits(128) | 1)
+            self.traceparent = b"00-%b-%016x-00" % (trace, random.getrandbits(64) | 1)
         if not self.request_id:
             self.request_id = trace
 

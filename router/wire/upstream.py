@@ -18,8 +18,6 @@ from .stream import Buffers, Piece, Stream
 if TYPE_CHECKING:
     from .pool import SetPool
 
-POST_BELOW_BYTES = 64 * 1024
-
 
 class AnswerTaker(Protocol):
     """Who gets an answer: an exchange."""
@@ -124,18 +122,18 @@ class SetConnection:
         self.has_answer = False
         self.whole_sent = False
         self._informational = 0
-        self.stream.resume_reading()
+        self.at = self._loop.time()
+
+    def post(self, data: bytes, *, last: bool) -> None:
+        """Begin a request: its head, and perhaps the beginning of its body. `last`: that is all of it."""
+        self.stream.post(data)
+        if last:
+            self.whole_sent = True
 
     def write(self, pieces: Sequence[Piece], *, last: bool, shared: bool = False) -> bool:
         """Send a part of the request; False: wait for `on_upstream_drained`."""
-        stream = self.stream
-        if not shared and len(pieces) == 1 and len(pieces[0]) <= POST_BELOW_BYTES and stream.drained:
-            stream.post(bytes(pieces[0]))
-            if last:
-                self._sent()
-            return True
-        if stream.write(pieces, shared=shared):
-            if last and not stream.broken:
+        if self.stream.write(pieces, shared=shared):
+            if last and not self.stream.broken:
                 self._sent()
             return True
         self.whole_sent = False
@@ -168,7 +166,7 @@ class SetConnection:
             self.close()
             return
         try:
-            got = self.stream.sock.recv_into(buffers.view[: buffers.read_bytes])
+            got = self.stream.sock.recv_into(buffers.view, buffers.read_bytes)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -253,12 +251,12 @@ class SetConnection:
         self.taker = None
         if self.closed:
             return
-        if not reusable or self._part or not self.stream.drained or self.stream.broken:
+        stream = self.stream
+        if not reusable or not self.whole_sent or self._part or not stream.drained or stream.broken:
             self.close()
             return
         self.reused = True
-        self.at = self._loop.time()
-        self.stream.resume_reading()
+        stream.resume_reading()
         self.pool.give_back(self)
 
     def close(self) -> None:

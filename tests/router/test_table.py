@@ -201,11 +201,13 @@ def test_the_first_rule_that_matches_wins() -> None:
         image=Match(MatchKind.PREFIX, "ocr/"),
     )
     routing = table(weights, rules=(qa, early))
-    assert routing.plan(Asked(headers={b"x-canary": b"b"})).rule == "qa"
-    assert routing.plan(Asked(headers={b"x-canary": b"c"})).rule is None
-    assert routing.plan(Asked(account="acme", image="ocr/x")).rule == "early"
-    assert routing.plan(Asked(account="acme", image="cat")).rule is None
-    assert routing.plan(Asked(account="acme", image=None)).rule is None
+    assert routing.rule_for(Asked(headers={b"x-canary": b"b"})) is qa
+    assert routing.rule_for(Asked(headers={b"x-canary": b"c"})) is None
+    assert routing.rule_for(Asked(account="acme", image="ocr/x")) is early
+    assert routing.rule_for(Asked(account="acme", image="cat")) is None
+    assert routing.rule_for(Asked(account="acme", image=None)) is None
+    chosen = chooser(table(weights, rules=(qa,))).choose(RUN, Asked(headers={b"x-canary": b"b"}), None, 0.0)
+    assert (chosen.rule, chosen.home and chosen.home.name) == (qa, "b")
 
 
 # Choosing among what is there.
