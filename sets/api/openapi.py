@@ -84,7 +84,6 @@ def _run() -> dict[str, Any]:
     parameters += [
         _header("Prefer", "respond-async: answer 202 at once; without it the call is synchronous"),
         _header("Idempotency-Key", "async: the same key and request within 24 h answer the same task"),
-        _header("X-Callback-Url", "async: where the task's JSON is posted when it ends"),
     ]
     operation = _operation(
         "Run a task; the body is its standard input",

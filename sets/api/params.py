@@ -21,6 +21,8 @@ NAME_CHARS: Final = 128
 OUTPUTS: Final = 64
 QUEUE_TIMEOUT_MAX_S: Final = 300.0
 
+DECIMAL: Final = re.compile(r"\d{1,9}(\.\d{1,20})?", re.ASCII)
+"""How numbers are written; as many decimals as a program prints of a float."""
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=", re.ASCII)
 _FEATURE: Final = re.compile(r"[a-z0-9_.]{1,32}", re.ASCII)
 
@@ -74,10 +76,7 @@ def _label(name: str, value: str) -> str:
 
 def _number(low: float, high: float) -> Callable[[str, str], float]:
     def parse(name: str, value: str) -> float:
-        try:
-            number = float(value) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII) else -1.0
-        except ValueError:
-            number = -1.0
+        number = float(value) if DECIMAL.fullmatch(value) else -1.0
         if not low <= number <= high:
             raise BadRequest(f"{name}: {value[:40]!r} is not a number from {low:g} to {high:g}", field=name)
         return number
@@ -87,7 +86,8 @@ def _number(low: float, high: float) -> Callable[[str, str], float]:
 
 def _cpu(name: str, value: str) -> float:
     cores = _number(0.01, 1024)(name, value)
-    if round(cores * 100) != cores * 100:
+    # 1.1 * 100 is not 110 in binary.
+    if abs(round(cores * 100) - cores * 100) > 1e-6:
         raise BadRequest(
             f"{name}: {value!r} has more than two decimals; cores are given in hundredths", field=name
         )
@@ -148,11 +148,16 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     "arg": Parameter(
         _text, STRING, "an argument after the image's entrypoint; none: the image's own CMD", 8192
     ),
-    "env": Parameter(_variable, STRING, "NAME=value, added to the environment", 1024),
+    "env": Parameter(
+        _variable,
+        {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*="},
+        "NAME=value, added to the environment",
+        1024,
+    ),
     "name": Parameter(_label, {"type": "string", "maxLength": NAME_CHARS}, "the caller's own label"),
     "timeout_s": Parameter(
         _number(0.001, 999_999_999),
-        {"type": "number", "exclusiveMinimum": 0, "maximum": ASYNC_TIMEOUT_MAX_S},
+        {"type": "number", "minimum": 0.001, "maximum": ASYNC_TIMEOUT_MAX_S},
         "run-time limit; 60 (at most 300) for sync, 3600 (at most 86400) for async tasks",
     ),
     "queue_timeout_s": Parameter(
@@ -172,8 +177,18 @@ PARAMETERS: Final[dict[str, Parameter]] = {
         {"type": "string", "enum": ["shared", "fresh"]},
         "shared or fresh; the image's label by default, else shared",
     ),
-    "cpu_feature": Parameter(_feature, STRING, "a CPU flag that is needed, such as avx2", 64),
-    "output": Parameter(_path, STRING, "absolute path of a file to keep beside stdout", OUTPUTS),
+    "cpu_feature": Parameter(
+        _feature,
+        {"type": "string", "pattern": "^[a-z0-9_.]{1,32}$"},
+        "a CPU flag that is needed, such as avx2",
+        64,
+    ),
+    "output": Parameter(
+        _path,
+        {"type": "string", "pattern": "^/", "maxLength": 4095},
+        "async: absolute path of a file to keep beside stdout",
+        OUTPUTS,
+    ),
     "priority": Parameter(
         _priority,
         {"type": "string", "enum": ["normal", "spare"], "default": "normal"},

@@ -18,7 +18,7 @@ from scheduler.manager import Manager
 from scheduler.store.contract import Body, TaskFilter
 from scheduler.task import HEAD_BYTES, Kind, State, Task
 from sets.api.accounts import Accounts
-from sets.api.params import decode_pairs
+from sets.api.params import DECIMAL, decode_pairs
 from sets.api.problems import Problem
 from sets.api.view import task_json
 
@@ -75,7 +75,7 @@ class TaskResource:
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str) -> None:
         account = self._accounts.of(req)
         wait = _single(req, ("wait",)).get("wait", "0")
-        if not re.fullmatch(r"\d{1,4}(\.\d{1,3})?", wait, re.ASCII) or float(wait) > WAIT_MAX_S:
+        if not DECIMAL.fullmatch(wait) or float(wait) > WAIT_MAX_S:
             raise BadRequest(f"wait: a number of seconds, {WAIT_MAX_S:g} at most", field="wait")
         task = await self._manager.wait(account, task_id, float(wait))
         _send_json(resp, task_json(task, self._set_name))

@@ -136,7 +136,7 @@ def test_wait_returns_at_the_end(api: Api) -> None:
     assert api.task(task["id"], wait=30)["state"] == "succeeded"
 
 
-@pytest.mark.parametrize("wait", ["-1", "61", "x", "", "1e1", "nan", "٣"])
+@pytest.mark.parametrize("wait", ["-1", "61", "60.0001", "x", "", "1e1", "nan", "٣"])
 def test_a_bad_wait(api: Api, wait: str) -> None:
     found = problem(api.http.get("/v1/tasks/x", params={"wait": wait}), 400, "bad-parameter")
     assert found["field"] == "wait"

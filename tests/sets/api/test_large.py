@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
 MIB = 1 << 20
 GIB = 1 << 30
 MEMORY_MIB = 150
-HUGE_BYTES = int(os.environ.get("GC_TEST_HUGE_GIB", "2")) * GIB
-"""`GC_TEST_HUGE_GIB=5` is what the issue asks for; two show the same in less time."""
+HUGE_BYTES = 5 * GIB
 
 
 @pytest.fixture
@@ -141,20 +141,35 @@ def test_many_at_once(fresh: Api) -> None:
     assert failures == []
 
 
+def held(pid: int) -> dict[str, int]:
+    """How many pipes, stored bodies and sockets a process holds open."""
+    links = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            links.append(str(path.readlink()))
+    kinds = {"pipes": "pipe:", "bodies": "/blobs/", "sockets": "socket:"}
+    return {kind: sum(sign in link for link in links) for kind, sign in kinds.items()}
+
+
 def test_descriptors_are_given_back(fresh: Api) -> None:
-    fds = Path(f"/proc/{fresh.process.worker_pid()}/fd")
-    fresh.run("sink", body=b"x" * MIB)
     task = fresh.submit("cat", body=b"x" * MIB)
     fresh.task(task["id"], wait=20)
-    fresh.http.get(f"/v1/tasks/{task['id']}/stdout")
-    before = len(list(fds.iterdir()))
+    before = held(fresh.process.worker_pid())
     for _ in range(10):
         assert fresh.run("cat", body=b"x" * MIB).status_code == 200
         assert fresh.run("take", "1", "exit", "1", body=b"x" * MIB).status_code == 422
         with fresh.wire() as wire:
             wire.post(fresh.target("print", "10000000"), "Content-Length: 0")
             wire.begun()
+        assert fresh.http.get(f"/v1/tasks/{task['id']}/stdout").status_code == 200
         with fresh.wire() as wire:
             wire.send(f"GET /v1/tasks/{task['id']}/stdout HTTP/1.1\r\nHost: x\r\n\r\n")
             wire.vanish()
-    until(lambda: len(list(fds.iterdir())) <= before + 1, "the descriptors are closed")
+
+    def given_back() -> bool:
+        now = held(fresh.process.worker_pid())
+        # A slot more has sockets of its own, and so have the threads that start it.
+        few = now["sockets"] < before["sockets"] + 10
+        return few and (now["pipes"], now["bodies"]) == (before["pipes"], before["bodies"])
+
+    until(given_back, "the descriptors are closed")

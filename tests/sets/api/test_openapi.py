@@ -1,0 +1,108 @@
+"""/openapi.json: a valid document, and the set does what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator, FormatChecker
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from sets.api.openapi import document
+from tests.sets.api.conftest import Api
+
+DOCUMENT = document("a")
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    """With the document's components beside it, where its references lead."""
+    return {**schema, "components": DOCUMENT["components"]}
+
+
+def check(name: str, value: Any) -> None:
+    schema = resolved({"$ref": f"#/components/schemas/{name}", "additionalProperties": True})
+    Draft202012Validator(schema, format_checker=FormatChecker()).validate(value)
+    # And nothing that the document does not tell.
+    if name == "Task":
+        assert set(value) == set(DOCUMENT["components"]["schemas"]["Task"]["properties"])
+
+
+def test_the_document_is_valid() -> None:
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+@pytest.mark.docker
+def test_it_is_served(api: Api) -> None:
+    answer = api.http.get("/openapi.json")
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.json() == document(api.process.name)
+
+
+@pytest.mark.docker
+def test_tasks_are_as_it_says(api: Api) -> None:
+    running = api.submit("sleep", "60")
+    check("Task", running)
+    check("Task", api.http.post(f"/v1/tasks/{running['id']}/cancel").json())
+    for words in (("say", "x"), ("exit", "1"), ("signal", "9"), ("eat", "1000")):
+        check("Task", api.task(api.submit(*words)["id"], wait=20))
+    page = api.http.get("/v1/tasks").json()
+    listed = DOCUMENT["paths"]["/v1/tasks"]["get"]["responses"]["200"]["content"]["application/json"][
+        "schema"
+    ]
+    Draft202012Validator(resolved(listed)).validate(page)
+    assert set(page) == set(listed["properties"])
+
+
+@pytest.mark.docker
+def test_problems_are_as_it_says(api: Api) -> None:
+    for answer in (
+        api.run("exit", "1"),
+        api.run("sleep", "60", timeout_s=0.1),
+        api.run("x", cpu=0),
+        api.run("x", image="no-such:1"),
+        api.http.get("/v1/tasks/none"),
+        api.http.get("/nowhere"),
+        api.http.put("/livez"),
+    ):
+        assert answer.status_code >= 400
+        check("Problem", answer.json())
+
+
+@pytest.mark.docker
+def test_every_path_of_it_is_there(api: Api) -> None:
+    for path, methods in DOCUMENT["paths"].items():
+        at = path.replace("{image}", "no-such:1").replace("{id}", "none").replace("{path}", "x")
+        for method, operation in methods.items():
+            answer = api.http.request(method, at)
+            assert str(answer.status_code) in operation["responses"], (method, path, answer.text)
+            assert not answer.text or "not-found" not in answer.text
+
+
+@pytest.mark.docker
+def test_whatever_schemathesis_thinks_of(api: Api, tmp_path: Path) -> None:
+    """Requests made from the document alone, good and bad ones: no answer that it does not tell, so no 500 either."""
+    checks = "status_code_conformance,content_type_conformance,response_schema_conformance"
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("schemathesis"),
+            *("run", f"{api.process.url}/openapi.json", "--checks", checks, "--seed", "7"),
+            *(
+                "--max-examples",
+                "40",
+                "--phases",
+                "coverage,fuzzing",
+                "--request-timeout",
+                "20",
+                "--no-color",
+            ),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]

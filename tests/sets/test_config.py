@@ -1,0 +1,116 @@
+"""A set's configuration: strict, and clear about what is wrong where."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from ops.setup.engine import ROOT
+from sets.config import ConfigError, load, parse
+from sets.cpu import cpu_features
+from sets.server import main
+
+GOOD = "name: a\nstate_dir: var/a\n"
+
+
+def test_defaults() -> None:
+    config = parse(GOOD, "a.yaml")
+    assert (config.name, config.bind, config.authentication) == ("a", "127.0.0.1:8101", False)
+    limits = config.limits()
+    assert limits.cpu_percent == (os.cpu_count() or 1) * 100
+    assert limits.memory_mib > 0
+
+
+def test_settings() -> None:
+    config = parse(GOOD + "cores: 1.5\nmemory_mib: 512\nmax_slots: 3\nkeep_idle_s: 7\n", "a.yaml")
+    limits = config.limits()
+    assert (limits.cpu_percent, limits.memory_mib, limits.max_slots, limits.keep_idle_s) == (150, 512, 3, 7)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "ops/local").glob("set-*.yaml")), ids=lambda path: path.name)
+def test_the_local_stacks_own(path: Path) -> None:
+    assert load(path).name in ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "object"),
+        ("- name", "object"),
+        ("just text", "object"),
+        ("name: a\n", "state_dir"),
+        ("state_dir: x\n", "name"),
+        (GOOD + "colour: red\n", "colour"),
+        (GOOD + "Cores: 2\n", "Cores"),
+        (GOOD + "name: b\n", "'name' stands twice"),
+        (GOOD + "? [a, b]\n: 1\n", "key"),
+        (GOOD + "? {a: b}\n: 1\n", "key"),
+        (GOOD + "cores: 0\n", "cores"),
+        (GOOD + "cores: 0.001\n", "cores"),
+        (GOOD + "cores: -1\n", "cores"),
+        (GOOD + "cores: .inf\n", "cores"),
+        (GOOD + "cores: .nan\n", "cores"),
+        (GOOD + "cores: two\n", "cores"),
+        (GOOD + "memory_mib: 1.5\n", "memory_mib"),
+        (GOOD + "memory_mib: 99999999999999999999\n", "memory_mib"),
+        (GOOD + "max_slots: 0\n", "max_slots"),
+        (GOOD + "keep_idle_s: .inf\n", "keep_idle_s"),
+        (GOOD + "body_stall_s: 0\n", "body_stall_s"),
+        (GOOD + "log_level: loud\n", "log_level"),
+        (GOOD + "authentication: maybe\n", "authentication"),
+        (GOOD + "authentication: true\n", "accounts"),
+        (GOOD + "accounts: {Alice: {token_hashes: []}}\n", "Alice"),
+        (GOOD + "accounts: {alice: {token_hashes: [secret]}}\n", "token_hashes"),
+        (GOOD + "accounts: {alice: {}}\n", "token_hashes"),
+        (GOOD + "accounts: {alice: {token_hashes: [], colour: red}}\n", "colour"),
+        (GOOD + "accounts: {alice: {token_hashes: []}, alice: {token_hashes: []}}\n", "'alice' stands twice"),
+        ("name: A\nstate_dir: x\n", "name"),
+        ("name: a-b\nstate_dir: x\n", "name"),
+        ("name: ''\nstate_dir: x\n", "name"),
+        ("name: " + "a" * 32 + "\nstate_dir: x\n", "name"),
+        ("name: 1\nstate_dir: x\n", "name"),
+        ("name: a\nstate_dir: [x]\n", "state_dir"),
+        (GOOD + "\tcores: 1\n", "line 3"),
+        (GOOD + "cores: [1\n", "line"),
+        (GOOD + "cores: !!python/object/apply:os.getcwd []\n", "line 3"),
+        (GOOD + "cores: \x01\n", "a.yaml"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        parse(text, "a.yaml")
+    assert str(caught.value).startswith("a.yaml: ")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    for path in (tmp_path / "none.yaml", tmp_path, binary):
+        with pytest.raises(ConfigError, match=re.escape(str(path))):
+            load(path)
+
+
+def test_the_program_says_what_is_wrong_and_exits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "set.yaml"
+    path.write_text(GOOD + "colour: red\n")
+    assert main(path) == 78
+    assert "colour" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    path.write_text(f"name: a\nstate_dir: {tmp_path}/file/state\n")
+    assert main(path) == 78
+    assert "state_dir" in capsys.readouterr().err
+
+
+def test_cpu_features_are_those_of_every_cpu(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor: 0\nflags\t\t: fpu avx2 sse\nprocessor: 1\nflags\t\t: fpu sse\n")
+    assert cpu_features(cpuinfo) == {"fpu", "sse"}
+    cpuinfo.write_text("processor: 0\nFeatures\t: asimd\n")
+    assert cpu_features(cpuinfo) == {"asimd"}
+    cpuinfo.write_text("nothing\n")
+    assert cpu_features(cpuinfo) == frozenset()
+    assert cpu_features(tmp_path / "none") == frozenset()
+    assert cpu_features()
