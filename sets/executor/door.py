@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hmac
 import os
-import shutil
 import socket
 import struct
 from collections.abc import Callable
@@ -96,7 +95,10 @@ class Door:
     def remove(self) -> None:
         """`close`, and remove the folder."""
         self.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        # Nobody else writes there, and this needs no descriptor, which may be what there is none of.
+        with contextlib.suppress(OSError):
+            (self.directory / SOCKET_NAME).unlink(missing_ok=True)
+            self.directory.rmdir()
 
     # -- greetings
 

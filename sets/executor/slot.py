@@ -187,6 +187,8 @@ class Slot:
             free = self._message(protocol.decode(self._buffer[:size]), fds)
         except BlockingIOError:
             return
+        except ConnectionResetError:
+            self.fail("its guest is gone")
         except OSError as error:
             self.fail(f"its guest's connection broke: {error}")
         except (ProtocolError, CgroupError) as error:

@@ -1,0 +1,94 @@
+"""A guest that does as the test says, on the other end of a slot's connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+
+from scheduler.execution import Work
+from sets.executor.protocol import MESSAGE_BYTES
+from sets.executor.run import SlotRun
+from sets.executor.slot import Slot
+from tests.sets.executor import wire
+
+WAIT_S = 20.0
+CAT = Work(argv=(b"/bin/cat",), stdin=b"in")
+
+
+class ScriptedGuest:
+    """Its end of a SEQPACKET connection; blocking, but nothing that a test does here can block for long."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.socket.settimeout(WAIT_S)
+
+    def read(self) -> tuple[bytes, list[int]]:
+        message, fds, _, _ = socket.recv_fds(self.socket, MESSAGE_BYTES, 64)
+        return message, list(fds)
+
+    def task(self) -> wire.ReadTask:
+        message, fds = self.read()
+        assert not fds
+        return wire.read_task(message)
+
+    def says(self, message: bytes, fds: Sequence[int] = ()) -> None:
+        """Send; the descriptors are the executor's from here on."""
+        socket.send_fds(self.socket, [message], list(fds))
+        for fd in fds:
+            os.close(fd)
+
+    def hands_over(self, task: int, stdout: bytes = b"", stderr: bytes = b"") -> tuple[int, int]:
+        """OUTPUT with two pipes; the write ends, as the program would hold them."""
+        (out_read, out_write), (err_read, err_write) = os.pipe(), os.pipe()
+        self.says(wire.output(task, stdout, stderr), [out_read, err_read])
+        return out_write, err_write
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Rig:
+    """A slot whose guest is scripted, and what it told its owner."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.freed = 0
+        self.lost: list[str] = []
+        self.slot = Slot("s", self.loop, memoryview(bytearray(MESSAGE_BYTES)), self._freed, self._lost)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self.guest = ScriptedGuest(theirs)
+        self._connection = ours
+
+    def connect(self) -> Rig:
+        self.slot.connected(self._connection, os.getpid())
+        return self
+
+    def run(self, work: Work = CAT) -> SlotRun:
+        """Start; the scripted guest has read its TASK when this returns."""
+        run = self.slot.run(work)
+        _, fds = self.guest.read()
+        for fd in fds:
+            os.close(fd)
+        return run
+
+    async def settle(self) -> None:
+        """Let the loop look at its descriptors and run what is ready."""
+        # What a test has sent is there: every turn of the loop sees it.
+        for _ in range(6):
+            await asyncio.sleep(0)
+
+    def close(self) -> None:
+        self.slot.retire()
+        self._connection.close()
+        self.guest.close()
+
+    def _freed(self, slot_id: str) -> None:
+        assert slot_id == "s"
+        self.freed += 1
+
+    def _lost(self, slot_id: str, reason: str) -> None:
+        assert slot_id == "s"
+        self.lost.append(reason)
