@@ -47,8 +47,6 @@
 #define SEND_LIMIT_S 60
 // A write of this size into a fresh pipe never blocks, however little pipe memory our user has left.
 #define PIPE_ALWAYS_HOLDS 4096
-// So long a program that has all its input runs unattended: what it writes meanwhile waits in the pipes.
-#define MOMENT_NS 1000000
 #define OOM_PREFERENCE 500
 #define LISTING_BYTES 32768
 
@@ -96,7 +94,6 @@ struct place {
 
 static int executor = -1, children = -1, oom_score = -1;
 static char oom_own[16], oom_program[16];
-static sigset_t child_signal;
 // Every descriptor from here on belongs to the task.
 static int first_task_fd = INT_MAX;
 static uint32_t last_task;
@@ -630,16 +627,10 @@ static int obey(void) {
     return NOTHING;
 }
 
-// Most programs end in a moment, and what they write fits the pipes: until then nothing but an end wakes us.
-static void wait_a_moment(void) {
-    static const struct timespec moment = {.tv_nsec = MOMENT_NS};
-    if (sigtimedwait(&child_signal, NULL, &moment) > 0) reap(WNOHANG);
-}
-
 // Until the program has ended. False when the executor is lost.
 static bool attend(void) {
-    // The program can open its own pipes and read what we are about to.
-    if (!run.ended && !run.handed_over && (fcntl(out.fd, F_SETFL, O_NONBLOCK) || fcntl(err.fd, F_SETFL, O_NONBLOCK))) return false;
+    // Not to block, for the program can open its own pipes and read what we are about to.
+    if (!run.handed_over && (fcntl(out.fd, F_SETFL, O_NONBLOCK) || fcntl(err.fd, F_SETFL, O_NONBLOCK))) return false;
     while (!run.ended) {
         struct pollfd p[5] = {{executor, POLLIN, 0}, {children, POLLIN, 0}, {run.in, POLLOUT, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}};
         if (poll(p, 5, -1) < 0) continue;
@@ -776,7 +767,6 @@ static bool carry_out(struct task_message *m, size_t size, int stdin_fd) {
     bool there = true;
     if (!failed) {
         if (m->head.flags & STREAM) there = hand_over();
-        else if (stdin_fd < 0 && !run.in_left) wait_a_moment();
         there = there && attend();
     }
     uint64_t wall_us = now_us() - began;
@@ -901,6 +891,7 @@ int main(int argc, char **args) {
         static const unsigned long by_default[4];
         syscall(SYS_rt_sigaction, i, by_default, NULL, 8);
     }
+    sigset_t child_signal;
     sigemptyset(&child_signal);
     sigaddset(&child_signal, SIGCHLD);
     sigprocmask(SIG_SETMASK, &child_signal, NULL);

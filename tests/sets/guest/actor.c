@@ -307,6 +307,25 @@ static void steal(void) {
     }
 }
 
+// Take memory until the kernel objects.
+static void eat(void) {
+    for (;;) {
+        char *page = malloc(1 << 20);
+        must(page != NULL, "malloc");
+        memset(page, 1, 1 << 20);
+    }
+}
+
+// fill FILE CHILDREN: memory that lies in a file, while the processes themselves are small.
+static void fill(void) {
+    static char block[1 << 16];
+    for (long i = number(2); i > 0; i--)
+        if (!fork()) break;
+    int fd = open(text(1), O_WRONLY | O_CREAT | O_APPEND, 0600);
+    must(fd >= 0, text(1));
+    for (;;) write_all(fd, block, sizeof block);
+}
+
 static int score_of(const char *file) {
     char score[32] = "";
     int fd = open(file, O_RDONLY);
@@ -356,6 +375,8 @@ int main(int argc, char **argv, char **env) {
     else if (!strcmp(what, "tamper")) tamper();
     else if (!strcmp(what, "inherited")) inherited();
     else if (!strcmp(what, "steal")) steal();
+    else if (!strcmp(what, "eat")) eat();
+    else if (!strcmp(what, "fill")) fill();
     else if (!strcmp(what, "rmdir")) must(!rmdir(text(1)) && !mkdir(text(2), 0700), "rmdir");
     else return 98;
     return fflush(stdout) ? 97 : 0;

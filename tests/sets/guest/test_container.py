@@ -1,0 +1,206 @@
+"""The guest in real slots: containers as the Docker launcher makes them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from docker import APIClient
+from docker.errors import DockerException
+from docker.utils import kwargs_from_env
+
+from scheduler.image import LABEL_WRITABLE
+from scheduler.launchers.contract import PoolKey, SlotOrder
+from scheduler.launchers.docker import DockerLauncher
+from scheduler.launchers.docker_config import DockerSettings
+from scheduler.task import Isolation, Resources
+from tests.scheduler.launchers.rig import ImageMaker
+from tests.sets.guest import wire
+from tests.sets.guest.rig import TOKEN, Connection, Listener, User, processes_of
+
+pytestmark = pytest.mark.docker
+
+ACTOR = b"/bin/actor"
+PLACES = (b"/tmp", b"/dev/shm", b"/var/room", b"/var/room/deep/cache")
+PIDS = 40
+
+
+def workdir_of(user: User) -> str:
+    # Within a place where that is of use: the engine makes the way to it, and runc then gives the tmpfs above that
+    # way's mode (0755, root) whatever the launcher asked for, so that another user could not write there at all.
+    return "/var/room/work" if user.uid == 0 else "/"
+
+
+Slot = tuple[Listener, Connection]
+StartSlot = Callable[[User], Awaitable[Slot]]
+
+
+@pytest.fixture(scope="module")
+def engine() -> str:
+    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
+@pytest.fixture(scope="module")
+def images(engine: str) -> Iterator[ImageMaker]:
+    try:
+        environment = {**os.environ, "DOCKER_HOST": engine}
+        client = APIClient(**kwargs_from_env(environment=environment), version="auto", timeout=60)
+    except DockerException as error:
+        pytest.skip(f"no container engine: {error}")
+    maker = ImageMaker(client)
+    yield maker
+    maker.clean()
+    client.close()
+
+
+@pytest.fixture
+async def start_slot(
+    engine: str, images: ImageMaker, actor_path: Path, guest_binary: Path
+) -> AsyncIterator[StartSlot]:
+    """`await start_slot(USER)` gives a slot of an image with places within places."""
+    if "GUEST_BINARY" in os.environ:
+        pytest.skip("GUEST_BINARY may need libraries that an image does not have")
+    settings = DockerSettings(
+        set_name=f"test{uuid.uuid4().hex[:8]}",
+        guest_binary=guest_binary,
+        docker_host=engine,
+        tmp_mib=256,
+        inodes=30_000,
+        pids_limit=PIDS,
+    )
+    launcher = DockerLauncher(settings, lambda slot_id, reason: None)
+    await launcher.open()
+    started: list[Slot] = []
+
+    async def start(user: User) -> Slot:
+        reference = images.make(
+            'ENTRYPOINT ["/bin/actor"]',
+            f"USER {user.uid}:{user.gid}",
+            f"WORKDIR {workdir_of(user)}",
+            "ENV OF=image",
+            "VOLUME /var/room",
+            f"LABEL {LABEL_WRITABLE}=/var/room/deep/cache",
+            files={"bin": None, "bin/actor": actor_path.read_bytes()},
+        )
+        image = await launcher.resolve(reference)
+        listener = Listener()
+        pool = PoolKey("acme", image.digest, Resources(memory_mib=64), Isolation.SHARED)
+        slot_id = f"t-{uuid.uuid4().hex[:12]}"
+        await launcher.start(SlotOrder(slot_id, pool, image, listener.folder, TOKEN))
+        slot = listener, listener.greet()
+        started.append(slot)
+        return slot
+
+    yield start
+    for listener, connection in started:
+        connection.close()
+        listener.close()
+    await launcher.close()
+
+
+async def test_a_program_in_a_slot(start_slot: StartSlot, user: User) -> None:
+    _, connection = await start_slot(user)
+    assert connection.uid == user.uid
+    body = os.urandom(61_440)
+    assert connection.run(ACTOR, b"cat", stdin=body).stdout == body
+    facts = connection.run(b"actor", b"facts").stdout.decode()
+    assert facts.startswith(f"sid 1 of 1; parent 1; uid {user.uid}; cwd {workdir_of(user)}; oom ")
+    program, own = facts.partition("oom ")[2].partition(";")[0].split()
+    assert int(program) > int(own)
+    assert connection.run(ACTOR, b"fds").stdout == b"0 1 2 "
+    assert connection.run(ACTOR, b"signals").stdout == b"blocked 0;; pending"
+    environment = connection.run(ACTOR, b"env").stdout.split(b"\0")
+    assert b"OF=image" in environment
+    assert not [entry for entry in environment if entry.startswith(b"GC_")]
+    result = connection.run(ACTOR, b"write", b"3", b"1000000", b"70000")
+    assert (len(result.stdout), len(result.stderr), result.handed_over) == (1_000_000, 70_000, True)
+    assert connection.run(b"/bin/nothing").end == (wire.NOT_EXECUTED, 2)
+
+
+async def test_leftovers_in_a_slot(start_slot: StartSlot, user: User) -> None:
+    _, connection = await start_slot(user)
+    assert connection.run(ACTOR, b"exit", b"0").cleaned is None
+    for place in PLACES:
+        looked = connection.run(ACTOR, b"look", place).stdout
+        for mess in ((b"deep", b"3000"), (b"many", b"10000"), (b"closed",), (b"names",)):
+            result = connection.run(ACTOR, mess[0], place, *mess[1:])
+            assert (result.end, result.stderr, result.cleaned) == ((wire.EXITED, 0), b"", (True, 0))
+        found = connection.run(ACTOR, b"look", place)
+        assert found.cleaned is None
+        # All but the time of the last change, which is the platform's own where it owns the place.
+        assert [part for i, part in enumerate(found.stdout.split()) if i != 3] == [
+            part for i, part in enumerate(looked.split()) if i != 3
+        ]
+    assert b"cwd %s;" % workdir_of(user).encode() in connection.run(ACTOR, b"facts").stdout
+
+
+async def test_output_files_of_a_slot(start_slot: StartSlot, user: User) -> None:
+    _, connection = await start_slot(user)
+    names = [
+        b"/tmp/regular",
+        b"/tmp/link",
+        b"/tmp/linked/inner",
+        b"/proc/1/environ",
+        b"/gc/run/executor.sock",
+        b"/etc/passwd",
+    ]
+    files = connection.run(ACTOR, b"outputs", b"/tmp", files=names).files
+    assert files[:5] == [b"content", 40, 40, 22, 22]
+    assert isinstance(files[5], bytes)
+
+
+async def test_the_process_limit_of_a_slot(start_slot: StartSlot, user: User) -> None:
+    _, connection = await start_slot(user)
+    for _ in range(3):
+        result = connection.run(ACTOR, b"crowd", b"1000")
+        assert result.end == (wire.EXITED, 0)
+        assert PIDS - 5 < int(result.stdout) < PIDS
+        assert processes_of(connection.pid) == [connection.pid]
+    assert connection.run(ACTOR, b"churn", b"500").stdout == b"done"
+
+
+async def test_nothing_can_be_left_on_process_1_of_a_slot(start_slot: StartSlot, user: User) -> None:
+    _, connection = await start_slot(user)
+    before = connection.run(ACTOR, b"inherited").stdout
+    assert connection.run(ACTOR, b"tamper").stdout == b"0" * 10
+    assert connection.run(ACTOR, b"inherited").stdout == before
+
+
+@pytest.mark.parametrize("command", [(b"eat",), (b"fill", b"/tmp/big", b"0")], ids=["eat", "fill"])
+async def test_the_guest_outlives_a_lack_of_memory(
+    start_slot: StartSlot, user: User, command: tuple[bytes, ...]
+) -> None:
+    _, connection = await start_slot(user)
+    for _ in range(3):
+        result = connection.run(ACTOR, *command)
+        assert result.end == (wire.SIGNALLED, 9)
+        assert not result.exit.flags & wire.KILLED
+        assert result.cleaned in (None, (True, 0))
+        assert connection.run(ACTOR, b"cat", stdin=b"still here").stdout == b"still here"
+
+
+async def test_a_crowd_that_waits_for_memory_is_killed(start_slot: StartSlot, user: User) -> None:
+    """The memory lies in a file, so the kernel may kill one small process after the other and gain nothing by it."""
+    _, connection = await start_slot(user)
+    connection.begin([ACTOR, b"fill", b"/tmp/big", b"20"])
+    await asyncio.sleep(1)
+    connection.send(wire.head(wire.KILL, connection.number))
+    result = connection.finish()
+    assert result.end == (wire.SIGNALLED, 9)
+    assert result.cleaned == (True, 0)
+    assert connection.run(ACTOR, b"cat", stdin=b"still here").stdout == b"still here"
+
+
+async def test_a_slot_that_loses_its_executor(start_slot: StartSlot, user: User) -> None:
+    listener, connection = await start_slot(user)
+    connection.begin([ACTOR, b"daemon", b"/tmp/log"], stream=True)
+    connection.close()
+    again = listener.greet()
+    assert again.pid == connection.pid
+    assert processes_of(again.pid) == [again.pid]
+    assert again.run(ACTOR, b"look", b"/tmp").stdout.split()[4:] == []
+    again.close()
