@@ -10,6 +10,10 @@ from .request import Destination, Purpose
 from .table import Facts, IfDown, Rule, SetEntry, SetState, Table, Weights
 from .wire.problems import Problem
 
+# Looking a member up in its class costs more than comparing it.
+_OWNER = Destination.OWNER
+_READY = SetState.READY
+
 
 class Load(Protocol):
     """How many requests a set has in flight from here."""
@@ -56,7 +60,7 @@ class Chooser:
 
     def choose(self, purpose: Purpose, facts: Facts, idempotency_key: bytes | None, now: float) -> Choice:
         """The set for a new request."""
-        if purpose.destination is Destination.OWNER:
+        if purpose.destination is _OWNER:
             return self._owner(purpose.task_id)
         weights = self._default
         rule = None
@@ -67,7 +71,7 @@ class Chooser:
         if (
             home is not None
             and not self.board.troubled
-            and home.state is SetState.READY
+            and home.state is _READY
             and (home.max_inflight is None or self.loads[home.name].inflight < home.max_inflight)
         ):
             return Choice(home, home, key, weights, rule)
@@ -120,7 +124,7 @@ class Chooser:
         return weights.among(key, lambda entry: entry.name in usable and self._ready(entry))
 
     def _ready(self, entry: SetEntry) -> bool:
-        if entry.state is not SetState.READY:
+        if entry.state is not _READY:
             return False
         return entry.max_inflight is None or self.loads[entry.name].inflight < entry.max_inflight
 

@@ -23,6 +23,8 @@ from .wire.request_head import RequestHead
 from .wire.stream import Buffers
 
 ACCEPTS_AT_ONCE = 64
+_RUN = Destination.RUN
+_MERGED = Destination.MERGED
 MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work]
 
 _log = logging.getLogger("router")
@@ -93,11 +95,13 @@ class DataPlane:
 
     def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem:
         """What to do about a request whose head was read."""
-        purpose = purpose_of(head.method, head.path, head.query, head.get(b"prefer"))
-        if purpose.destination is Destination.MERGED:
+        purpose = head.purpose
+        if not isinstance(purpose, Purpose):
+            purpose = head.purpose = purpose_of(head.method, head.path, head.query, head.get(b"prefer"))
+        if purpose.destination is _MERGED:
             return self._merge(self, client, head)
         facts = HeadFacts(head, client.address)
-        idempotency_key = head.get(b"idempotency-key") if purpose.destination is Destination.RUN else None
+        idempotency_key = head.get(b"idempotency-key") if purpose.destination is _RUN else None
         choice = self.chooser.choose(purpose, facts, idempotency_key, client.at)
         if choice.entry is None:
             assert choice.problem is not None
@@ -107,7 +111,7 @@ class DataPlane:
     def patience_s(self, purpose: Purpose, query: bytes) -> float:
         """How long after its start a request that met back-pressure may still try another set: its own queue
         time, else the caller would wait twice."""
-        return max(1.0, 0.9 * queue_timeout_s(query)) if purpose.destination is Destination.RUN else 1.0
+        return max(1.0, 0.9 * queue_timeout_s(query)) if purpose.destination is _RUN else 1.0
 
     # What exchanges report.
 

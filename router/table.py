@@ -126,6 +126,9 @@ class KeySource(enum.StrEnum):
     CLIENT = "client"
 
 
+_HEADER_SOURCE = KeySource.HEADER
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPart:
     """One source of the sticky key; `header` is the lower-case name for HEADER, else empty."""
@@ -247,7 +250,7 @@ class Table:
                 b"idem\0" + facts.account.encode("utf-8", "surrogateescape") + b"\0" + idempotency_key
             )
         for part in self.key_parts:
-            if part.source is KeySource.HEADER:
+            if part.source is _HEADER_SOURCE:
                 value = facts.header(part.header)
                 if value:
                     return key_hash(value)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from router.plane import DataPlane
 
 READ_BYTES = 64 * 1024
+REMEMBERED_HEAD_BYTES = 1024
+"""A head up to this size is kept, as clients tend to repeat themselves: the same bytes need not be read
+again."""
 
 
 _NO_PIECES: list[Piece] = []
@@ -49,6 +52,10 @@ class State(enum.Enum):
     LINGER = enum.auto()
 
 
+# Looking a member up in its class costs more than all else that is done with it.
+_HEAD, _BODY, _ANSWER, _FLUSH, _CLOSING, _LINGER = State
+
+
 class ClientConnection:
     """`keep`: the connection may carry another request. `answering`: bytes of the current answer went out.
     `status`: the status of that answer."""
@@ -57,6 +64,8 @@ class ClientConnection:
         "_body",
         "_head",
         "_head_since",
+        "_last_head",
+        "_last_raw",
         "_linger_after",
         "_linger_since",
         "_paused",
@@ -77,13 +86,15 @@ class ClientConnection:
     def __init__(self, plane: DataPlane, sock: socket.socket, address: bytes) -> None:
         self._plane = plane
         self._stream = Stream(plane.loop, sock, plane.buffers, self._readable, self._drained, self._gone)
-        self._state = State.HEAD
+        self._state = _HEAD
         self._unread = b""
         self._searched = 0
         self._scheduled = False
         self._paused = False
         self._head: RequestHead | None = None
         self._head_since = 0.0
+        self._last_raw = b""
+        self._last_head: RequestHead | None = None
         self._body: LengthBody | ChunkedBody | None = None
         self._work: Work | None = None
         self._linger_since = 0.0
@@ -99,7 +110,7 @@ class ClientConnection:
 
     def _readable(self) -> None:
         state = self._state
-        if state is State.BODY:
+        if state is _BODY:
             self._read_body()
             return
         try:
@@ -112,10 +123,10 @@ class ClientConnection:
             self._gone()
             return
         self.at = self._plane.loop.time()
-        if state is State.LINGER or state is State.CLOSING:
+        if state is _LINGER or state is _CLOSING:
             return
         self._unread = self._unread + data if self._unread else data
-        if state is State.HEAD:
+        if state is _HEAD:
             if not self._scheduled:
                 self._next()
         elif len(self._unread) > self._plane.limits.pipeline_bytes:
@@ -125,7 +136,7 @@ class ClientConnection:
     def _next(self) -> None:
         """Begin the next request, if its head is complete."""
         self._scheduled = False
-        if self._state is not State.HEAD or self._stream.closed:
+        if self._state is not _HEAD or self._stream.closed:
             return
         data = self._unread
         if data[0] in b"\r\n":
@@ -150,7 +161,13 @@ class ClientConnection:
             data = data[:stop]
         self._unread = rest
         try:
-            head = parse_request(data, plane.limits)
+            if data == self._last_raw and self._last_head is not None:
+                head = self._last_head.again()
+            else:
+                head = parse_request(data, plane.limits)
+                if len(data) <= REMEMBERED_HEAD_BYTES:
+                    self._last_raw = data
+                    self._last_head = head
             pieces = self._begin_body(head, rest) if head.has_body else _NO_PIECES
         except Refusal as refusal:
             self._refuse(refusal.problem)
@@ -160,7 +177,7 @@ class ClientConnection:
             return
         self._head = head
         self.keep = head.keep_alive
-        self._state = State.ANSWER if self._body is None else State.BODY
+        self._state = _ANSWER if self._body is None else _BODY
         plane.requests += 1
         work = plane.dispatch(self, head)
         if isinstance(work, Problem):
@@ -212,9 +229,9 @@ class ClientConnection:
         if body.done:
             self._body = None
             self._unread = bytes(view[pos:got])
-            self._state = State.ANSWER
+            self._state = _ANSWER
         taken = work.send_body(pieces, last=body.done, shared=True)
-        if not taken and self._state is State.BODY:
+        if not taken and self._state is _BODY:
             self.hold_body()
 
     # What an exchange asks for.
@@ -230,14 +247,14 @@ class ClientConnection:
 
     def want_body(self) -> None:
         """Read on in the body."""
-        if self._paused and self._state is State.BODY:
+        if self._paused and self._state is _BODY:
             self._paused = False
             self.at = self._plane.loop.time()
             self._stream.resume_reading()
 
     def hold_body(self) -> None:
         """Read no more of the body for now."""
-        if not self._paused and self._state is State.BODY:
+        if not self._paused and self._state is _BODY:
             self._paused = True
             self._stream.pause_reading()
 
@@ -293,7 +310,7 @@ class ClientConnection:
         if self._stream.broken:
             self.close()
             return
-        self._state = State.FLUSH
+        self._state = _FLUSH
         if self._stream.drained:
             self._flushed()
 
@@ -306,13 +323,13 @@ class ClientConnection:
             # HTTP/1.0 may know the end by the close alone: only a reset tells.
             self.close(abort=self._head is not None and self._head.minor == 0)
         else:
-            self._state = State.CLOSING
+            self._state = _CLOSING
 
     def _drained(self) -> None:
         state = self._state
-        if state is State.FLUSH:
+        if state is _FLUSH:
             self._flushed()
-        elif state is State.CLOSING:
+        elif state is _CLOSING:
             self.close()
         elif self._work is not None:
             self._work.on_client_drained()
@@ -320,7 +337,7 @@ class ClientConnection:
     def _flushed(self) -> None:
         """The answer is out: the next request, or the end."""
         if not self.body_done or self._linger_after:
-            self._state = State.LINGER
+            self._state = _LINGER
             self._linger_since = self.at = self._plane.loop.time()
             self._stream.shut_down_writing()
             self._stream.resume_reading()
@@ -328,7 +345,7 @@ class ClientConnection:
         if not self.keep or self._plane.draining:
             self.close()
             return
-        self._state = State.HEAD
+        self._state = _HEAD
         self._head = None
         self.answering = False
         if self._paused:
@@ -353,7 +370,7 @@ class ClientConnection:
 
     def close_if_idle(self) -> None:
         """For a shutdown: close unless a request is in work or half read."""
-        if self._state is State.HEAD and not self._unread:
+        if self._state is _HEAD and not self._unread:
             self.close()
 
     def shut(self) -> None:
@@ -364,14 +381,14 @@ class ClientConnection:
         """Called every sweep: end what takes too long."""
         limits = self._plane.limits
         state = self._state
-        if state is State.HEAD:
+        if state is _HEAD:
             if self._head_since:
                 if now - self._head_since > limits.header_s:
                     self._refuse(_slow_head(limits.header_s))
             elif now - self.at > limits.keep_alive_s and not self._unread:
                 self.close()
             return
-        if state is State.LINGER:
+        if state is _LINGER:
             if now - self._linger_since > limits.linger_s or now - self.at > limits.linger_idle_s:
                 self.close()
             return
@@ -383,7 +400,7 @@ class ClientConnection:
         work = self._work
         if work is None or work.timed_out(now):
             return
-        if state is State.BODY and not self._paused and now - self.at > limits.body_idle_s:
+        if state is _BODY and not self._paused and now - self.at > limits.body_idle_s:
             work.cancel()
             if self.answering:
                 self.truncate()

@@ -13,6 +13,8 @@ from .limits import Limits
 from .stream import Buffers
 from .upstream import SetConnection
 
+_UNSAFE = RequestKind.UNSAFE
+
 
 class SetPool:
     """All connections of this process to one set; `inflight` counts the requests that are there now."""
@@ -47,7 +49,7 @@ class SetPool:
         idle = self._idle
         if not idle:
             return None
-        if kind is RequestKind.UNSAFE and self._loop.time() - idle[-1].at > self._limits.pool_idle_unsafe_s:
+        if kind is _UNSAFE and self._loop.time() - idle[-1].at > self._limits.pool_idle_unsafe_s:
             return None
         return idle.pop()
 

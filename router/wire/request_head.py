@@ -100,8 +100,11 @@ class RequestHead:
     takes_trailers = False
     request_id = b""
     traceparent = b""
+    purpose: object = None
+    """For the router's own use: what the request is about, once that was read from the head."""
     _connection = b""
     _upgrade = b""
+    _nameless = False
 
     def __init__(self, method: bytes, target: bytes, minor: int, fields: list[Field]) -> None:
         self.method = method
@@ -124,12 +127,11 @@ class RequestHead:
         if self._connection:
             self._check_connection()
         self.path, _, self.query = self.target.partition(b"?")
-        if self.request_id or self.traceparent:
-            self._identify()
+        self._nameless = not self.request_id and not self.traceparent
+        if self._nameless:
+            self._name()
         else:
-            ids = b"%048x" % (random.getrandbits(192) | 1)
-            self.request_id = trace = ids[:32]
-            self.traceparent = b"00-%b-%b-00" % (trace, ids[32:])
+            self._identify()
 
     @property
     def has_body(self) -> bool:
@@ -141,6 +143,21 @@ class RequestHead:
             if field[1] == name:
                 return field[2]
         return None
+
+    def again(self) -> RequestHead:
+        """This head for a request whose head is the same, byte for byte: under a new name where it brought
+        none."""
+        if not self._nameless:
+            return self
+        head = RequestHead.__new__(RequestHead)
+        head.__dict__.update(self.__dict__)
+        head._name()
+        return head
+
+    def _name(self) -> None:
+        ids = b"%048x" % (random.getrandbits(192) | 1)
+        self.request_id = trace = ids[:32]
+        self.traceparent = b"00-%b-%b-00" % (trace, ids[32:])
 
     def _note(self, kind: int, value: bytes) -> None:
         """Read a header that means something to a proxy; raise `Refusal` for what must not pass."""
@@ -226,12 +243,11 @@ class RequestHead:
 
     def forward(self, client: bytes, set_host: bytes) -> bytes:
         """The head as a set gets it."""
-        if self.chunked:
-            framing = b"Transfer-Encoding: chunked\r\n"
-        elif self.content_length is not None:
+        framing = b""
+        if self.content_length is not None:
             framing = b"Content-Length: %d\r\n" % self.content_length
-        else:
-            framing = b""
+        elif self.chunked:
+            framing = b"Transfer-Encoding: chunked\r\n"
         return _FORWARD % (
             self.method,
             self.target,
