@@ -22,6 +22,7 @@ TURN: Final = 32
 IMAGE_AGAIN_S: Final = 1.0
 IMAGE_AGAIN_MAX_S: Final = 15.0
 CANCELS_MAX: Final = 100_000
+SPECS_SHARED: Final = 10_000
 
 
 class Recovery:
@@ -39,6 +40,8 @@ class Recovery:
         self._put_aside: list[Task] = []
         self._given_up: list[tuple[Task, State, Reason, str]] = []
         self._cancelled: set[str] = set()
+        # Tasks are often alike: they share what was asked for, as a backlog may be large.
+        self._specs: dict[TaskSpec, TaskSpec] = {}
         self.ended = False
 
     def begin(self) -> None:
@@ -66,6 +69,7 @@ class Recovery:
         if taken:
             log.info("went on with an earlier run's tasks", tasks=len(taken), put_aside=len(self._put_aside))
         taken.clear()
+        self._specs.clear()
         delay_s = IMAGE_AGAIN_S
         while self._put_aside or self._given_up:
             await self._store_ends()
@@ -87,6 +91,9 @@ class Recovery:
             if task.id in taken or (self._side.accepted is not None and task.id in self._side.accepted):
                 continue
             taken.add(task.id)
+            task.spec = self._specs.setdefault(task.spec, task.spec)
+            if len(self._specs) > SPECS_SHARED:
+                self._specs.clear()
             await self._take_up(task)
             if len(taken) % TURN == 0:
                 await asyncio.sleep(0)
