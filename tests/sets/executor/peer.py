@@ -36,8 +36,9 @@ def main() -> None:
 
 def _connect() -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.settimeout(20)
+    # Blocking, as the guest does it: a full backlog is waited for.
     connection.connect("executor.sock")
+    connection.settimeout(20)
     return connection
 
 

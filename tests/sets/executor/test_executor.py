@@ -79,6 +79,7 @@ class Peer:
     async def greet(self, token: str, version: int = 1) -> str:
         """Connect and say hello; the connection's number."""
         connection = await self.ask("connect")
+        assert connection.isdecimal(), connection
         await self.ask("send", connection, wire.hello(token.encode(), version).hex())
         return connection
 

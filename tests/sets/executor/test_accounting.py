@@ -1,0 +1,160 @@
+"""What is billed against what the kernel counted: real containers, the real guest, programs that hide their work."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from docker import APIClient
+
+from scheduler.execution import Ending, How, Work
+from scheduler.launchers.contract import PoolKey, SlotOrder
+from scheduler.launchers.docker import DockerLauncher
+from scheduler.launchers.docker_config import DockerSettings
+from scheduler.task import Isolation, Resources
+from sets.executor.cgroup import SlotCgroup
+from sets.executor.executor import LocalExecutor
+from sets.guest import GUEST_BINARY
+from tests.scheduler.launchers.rig import ImageMaker, until
+
+pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_factories=["uvloop"])]
+
+BURNER = Path(__file__).with_name("burner.c")
+BURN_MS = 300
+
+
+@pytest.fixture(scope="module")
+def client(docker_host: str) -> Iterator[APIClient]:
+    client = APIClient(base_url=docker_host, version="auto", timeout=60)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def image(client: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    binary = tmp_path_factory.mktemp("burner") / "burner"
+    flags = ["-static", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["cc", *flags, "-o", binary, BURNER], check=True)
+    maker = ImageMaker(client)
+    yield maker.make('ENTRYPOINT ["/burner"]', files={"burner": binary.read_bytes()})
+    maker.clean()
+
+
+class RealSlot:
+    """One slot in a container, its guest's process, and the kernel's account of both."""
+
+    def __init__(self, executor: LocalExecutor, slot_id: str, pid: int) -> None:
+        self._executor = executor
+        self._slot_id = slot_id
+        self._pid = pid
+        self._cgroup = SlotCgroup(pid)
+        self.free = asyncio.Event()
+
+    async def run(self, *argv: str) -> tuple[Ending, int]:
+        """A program's end, and by the kernel's count what it used, microseconds: all but the guest's."""
+        before_us = self._programs_us()
+        self.free.clear()
+        run = self._executor.run(self._slot_id, Work(argv=tuple(arg.encode() for arg in argv)))
+        async with asyncio.timeout(30):
+            ending = await run.ending()
+            await self.free.wait()
+        # The guest has gone to sleep by then, and the kernel has written down what it used.
+        await asyncio.sleep(0.05)
+        return ending, self._programs_us() - before_us
+
+    def close(self) -> None:
+        self._cgroup.close()
+
+    def _programs_us(self) -> int:
+        guest_ns = int(Path(f"/proc/{self._pid}/schedstat").read_text().split()[0])
+        return self._cgroup.cpu_us() - guest_ns // 1000
+
+
+class Owner:
+    def __init__(self) -> None:
+        self.ready = False
+        self.slot: RealSlot | None = None
+        self.lost: list[str] = []
+
+    def slot_ready(self, slot_id: str) -> None:
+        self.ready = True
+
+    def slot_freed(self, slot_id: str) -> None:
+        assert self.slot is not None
+        self.slot.free.set()
+
+    def slot_lost(self, slot_id: str, reason: str) -> None:
+        self.lost.append(reason)
+
+
+@pytest.fixture
+async def slot(docker_host: str, client: APIClient, image: str, tmp_path: Path) -> AsyncIterator[RealSlot]:
+    set_name, slot_id = f"acct{uuid.uuid4().hex[:8]}", "s1"
+    owner = Owner()
+    executor = LocalExecutor(tmp_path / "slots")
+    # Without it the container's user could not pass through pytest's folders.
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o755)
+    launcher = DockerLauncher(
+        DockerSettings(set_name=set_name, guest_binary=GUEST_BINARY, docker_host=docker_host),
+        owner.slot_lost,
+    )
+    await executor.open(owner)
+    await launcher.open()
+    try:
+        found = await launcher.resolve(image)
+        address = executor.prepare(slot_id)
+        pool = PoolKey("acme", found.digest, Resources(200, 128), Isolation.SHARED)
+        await launcher.start(SlotOrder(slot_id, pool, found, address.directory, address.token))
+        await until(lambda: owner.ready, "the guest's hello")
+        inspected = await asyncio.to_thread(client.inspect_container, f"gc-{set_name}-{slot_id}")
+        owner.slot = RealSlot(executor, slot_id, inspected["State"]["Pid"])
+        yield owner.slot
+        owner.slot.close()
+        assert owner.lost == []
+        executor.discard(slot_id)
+        await launcher.stop(slot_id)
+    finally:
+        await executor.close()
+        await launcher.close()
+
+
+def assert_billed(ending: Ending, kernel_us: int) -> None:
+    """Accounting, not timing: however long it took, both counted the same work."""
+    assert abs(ending.cpu_us - kernel_us) <= kernel_us // 100 + 1000, (ending.cpu_us, kernel_us)
+
+
+@pytest.mark.parametrize("mode", ["single", "threads", "processes", "ignored", "orphans"])
+async def test_the_bill_is_what_the_kernel_counted(slot: RealSlot, mode: str) -> None:
+    ending, kernel_us = await slot.run("/burner", mode, str(BURN_MS))
+    assert (ending.how, ending.code, ending.stdout) == (How.EXITED, 0, b"burnt\n")
+    assert ending.cpu_us >= BURN_MS * 1000, "all of it was burnt, and is billed"
+    assert_billed(ending, kernel_us)
+
+
+async def test_what_is_left_burning_is_billed_until_it_is_killed(slot: RealSlot) -> None:
+    ending, kernel_us = await slot.run("/burner", "left", "200")
+    assert (ending.how, ending.code) == (How.EXITED, 0)
+    assert ending.cpu_us > 0
+    assert_billed(ending, kernel_us)
+
+
+async def test_many_small_tasks_add_up(slot: RealSlot) -> None:
+    """No error that is made once per task: the guest's share and the kernel's lag are carried over."""
+    billed_us = counted_us = 0
+    for _ in range(50):
+        ending, kernel_us = await slot.run("/burner", "single", "1")
+        billed_us += ending.cpu_us
+        counted_us += kernel_us
+    assert abs(billed_us - counted_us) <= counted_us // 100 + 1000, (billed_us, counted_us)
+
+
+async def test_a_bill_holds_nothing_of_the_task_before(slot: RealSlot) -> None:
+    await slot.run("/burner", "processes", str(BURN_MS))
+    ending, kernel_us = await slot.run("/burner", "single", "1")
+    assert_billed(ending, kernel_us)
+    assert ending.cpu_us < BURN_MS * 1000 // 2

@@ -1,0 +1,234 @@
+"""A slot's accounts: where the kernel keeps them on every kind of host, and how they are divided."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sets.executor.cgroup import CgroupError, CpuAccount, SlotCgroup
+from tests.sets.executor.conftest import FdCheck
+
+PID = 4242
+V1_OOM = "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n"
+V2_OOM = "low 0\nhigh 0\nmax 7\noom 3\noom_kill {}\noom_group_kill 9\n"
+V2_CPU = "usage_usec {}\nuser_usec 1\nsystem_usec 2\nnr_periods 3\n"
+
+
+class FakeHost:
+    """A /proc and the cgroup trees that it tells of, as files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.proc = folder / "proc"
+        self.trees = folder / "cgroup"
+        self._mounts: list[str] = []
+        (self.proc / "self").mkdir(parents=True)
+        (self.proc / str(PID)).mkdir()
+        self.stands("")
+        self._write()
+
+    def mount(self, kind: str, name: str, options: str = "rw", root: str = "/") -> Path:
+        target = self.trees / name
+        target.mkdir(parents=True, exist_ok=True)
+        shown = str(target).replace(" ", "\\040")
+        self._mounts.append(f"30 25 0:26 {root} {shown} rw,nosuid shared:9 - {kind} {kind} {options}")
+        self._write()
+        return target
+
+    def stands(self, cgroups: str) -> None:
+        (self.proc / str(PID) / "cgroup").write_text(cgroups)
+
+    def put(self, path: str, text: str) -> None:
+        file = self.trees / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def read(self) -> SlotCgroup:
+        return SlotCgroup(PID, self.proc)
+
+    def _write(self) -> None:
+        lines = ["22 1 254:0 / / rw,relatime - ext4 /dev/vda rw", "23 22 0:5 / /proc rw - proc proc rw"]
+        (self.proc / "self/mountinfo").write_text("\n".join([*lines, *self._mounts]) + "\n")
+
+
+@pytest.fixture
+def host(tmp_path: Path, no_fd_leaks: FdCheck) -> FakeHost:
+    return FakeHost(tmp_path / "a host")
+
+
+def check(host: FakeHost, cpu: tuple[str, str], memory: tuple[str, str]) -> None:
+    """The slot's accounts are these files; the text that `{}` stands in tells their format."""
+    nanoseconds = cpu[1] == "{}\n"
+    host.put(cpu[0], cpu[1].format(5_000_999 if nanoseconds else 5_000))
+    host.put(memory[0], memory[1].format(2))
+    cgroup = host.read()
+    assert cgroup.cpu_us() == 5_000
+    host.put(cpu[0], cpu[1].format(7_500_000 if nanoseconds else 7_500))
+    assert cgroup.cpu_us() == 7_500
+    assert not cgroup.out_of_memory_since(), "what was before the slot"
+    host.put(memory[0], memory[1].format(3))
+    assert cgroup.out_of_memory_since()
+    assert not cgroup.out_of_memory_since()
+    cgroup.close()
+    cgroup.close()
+
+
+def test_version_2_with_systemd(host: FakeHost) -> None:
+    host.mount("cgroup2", "unified", "rw,nsdelegate,memory_recursiveprot")
+    host.stands("0::/system.slice/docker-ab12.scope\n")
+    slot = "unified/system.slice/docker-ab12.scope"
+    check(host, (f"{slot}/cpu.stat", V2_CPU), (f"{slot}/memory.events", V2_OOM))
+
+
+def test_version_2_with_cgroupfs(host: FakeHost) -> None:
+    host.mount("cgroup2", "unified")
+    host.stands("0::/docker/ab12\n")
+    check(host, ("unified/docker/ab12/cpu.stat", V2_CPU), ("unified/docker/ab12/memory.events", V2_OOM))
+
+
+def test_version_1_with_controllers_together_and_apart(host: FakeHost) -> None:
+    host.mount("cgroup", "cpu,cpuacct", "rw,cpu,cpuacct")
+    host.mount("cgroup", "memory", "rw,memory")
+    host.mount("cgroup", "systemd", "rw,xattr,name=systemd")
+    host.stands("5:memory:/docker/ab\n4:cpu,cpuacct:/docker/ab\n1:name=systemd:/docker/ab\n")
+    check(
+        host,
+        ("cpu,cpuacct/docker/ab/cpuacct.usage", "{}\n"),
+        ("memory/docker/ab/memory.oom_control", V1_OOM),
+    )
+
+
+def test_a_hybrid_host_whose_controllers_are_version_1(host: FakeHost) -> None:
+    host.mount("cgroup", "cpuacct", "rw,cpuacct")
+    host.mount("cgroup", "memory", "rw,memory")
+    host.mount("cgroup2", "unified")
+    host.stands("4:memory:/docker/ab\n2:cpuacct:/docker/ab\n0::/docker/ab\n")
+    host.put("unified/docker/ab/cpu.stat", V2_CPU.format(1))
+    check(host, ("cpuacct/docker/ab/cpuacct.usage", "{}\n"), ("memory/docker/ab/memory.oom_control", V1_OOM))
+
+
+def test_a_hybrid_host_whose_controllers_are_version_2(host: FakeHost) -> None:
+    host.mount("cgroup", "systemd", "rw,name=systemd")
+    host.mount("cgroup2", "unified")
+    host.stands("1:name=systemd:/x\n0::/docker/ab\n")
+    check(host, ("unified/docker/ab/cpu.stat", V2_CPU), ("unified/docker/ab/memory.events", V2_OOM))
+
+
+@pytest.mark.parametrize("root", ["/docker/outer", "/docker/outer/"])
+def test_a_set_in_a_container_that_sees_a_part_of_the_tree(host: FakeHost, root: str) -> None:
+    host.mount("cgroup", "cpuacct", "rw,cpuacct", root=root)
+    host.mount("cgroup", "memory", "rw,memory", root=root)
+    host.stands("4:memory:/docker/outer/docker/ab\n2:cpuacct:/docker/outer/docker/ab\n")
+    check(host, ("cpuacct/docker/ab/cpuacct.usage", "{}\n"), ("memory/docker/ab/memory.oom_control", V1_OOM))
+
+
+@pytest.mark.parametrize("path", ["/../../docker/ab", "/..", "/docker/other/ab", "/docker/outermost"])
+def test_a_cgroup_outside_of_what_is_mounted(host: FakeHost, path: str) -> None:
+    root = "/" if path.startswith("/..") else "/docker/outer"
+    host.mount("cgroup2", "unified", root=root)
+    host.stands(f"0::{path}\n")
+    with pytest.raises(CgroupError, match="run the set in the host's cgroup namespace"):
+        host.read()
+
+
+def test_a_host_without_the_memory_controller(host: FakeHost) -> None:
+    host.mount("cgroup2", "unified")
+    host.stands("0::/a\n")
+    host.put("unified/a/cpu.stat", V2_CPU.format(5))
+    cgroup = host.read()
+    assert cgroup.cpu_us() == 5
+    assert not cgroup.out_of_memory_since()
+    cgroup.close()
+
+
+@pytest.mark.parametrize("cgroups", ["", "0::/gone\n", "nonsense\n", "4:memory:/a\n"])
+def test_what_cannot_be_read(host: FakeHost, cgroups: str) -> None:
+    host.mount("cgroup2", "unified")
+    host.stands(cgroups)
+    with pytest.raises(CgroupError, match="the cgroup of process 4242 cannot be read"):
+        host.read()
+
+
+@pytest.mark.parametrize("text", ["", "usage_usec", "usage_usec x\n", "user_usec 5\n"])
+def test_an_account_of_another_form(host: FakeHost, text: str) -> None:
+    host.mount("cgroup2", "unified")
+    host.stands("0::/a\n")
+    host.put("unified/a/cpu.stat", text)
+    with pytest.raises(CgroupError, match="cannot be read"):
+        host.read()
+
+
+def test_a_process_that_is_gone(host: FakeHost) -> None:
+    with pytest.raises(CgroupError, match="process 7 cannot be read"):
+        SlotCgroup(7, host.proc)
+
+
+def test_a_slot_that_is_closed_has_no_account(host: FakeHost) -> None:
+    host.mount("cgroup2", "unified")
+    host.stands("0::/a\n")
+    host.put("unified/a/cpu.stat", V2_CPU.format(5))
+    cgroup = host.read()
+    cgroup.close()
+    with pytest.raises(CgroupError):
+        cgroup.cpu_us()
+
+
+def test_this_very_process(no_fd_leaks: FdCheck) -> None:
+    """On the real kernel, whichever version it has: the account counts what is burnt here."""
+    cgroup = SlotCgroup(os.getpid())
+    before, own = cgroup.cpu_us(), time.process_time()
+    while time.process_time() < own + 0.05:
+        pass
+    # The kernel may not yet have written down the running slice, a tick or two.
+    assert cgroup.cpu_us() - before >= 30_000
+    assert not cgroup.out_of_memory_since()
+    cgroup.close()
+
+
+# -- whose time it is
+
+
+def test_the_guests_share_is_taken_off() -> None:
+    account = CpuAccount(1_000)
+    assert account.bill(3_000, 150) == 1_850
+    assert account.bill(3_000, 0) == 0
+
+
+def test_what_the_guest_reports_before_the_kernel_does_is_carried_over() -> None:
+    account = CpuAccount(0)
+    assert account.bill(used_us=100, guest_cpu_us=130) == 0
+    assert account.bill(used_us=300, guest_cpu_us=20) == 150
+
+
+def test_the_guests_time_between_tasks_is_nobodys() -> None:
+    account = CpuAccount(0)
+    assert account.bill(1_000, 0) == 1_000
+    account.guest_used(70_000)
+    assert account.bill(72_500, 0) == 1_500
+
+
+@given(
+    st.lists(
+        st.tuples(*[st.integers(0, 10**6)] * 3, st.integers(-500, 500)),
+        max_size=30,
+    )
+)
+def test_nothing_is_billed_twice_or_dropped(tasks: list[tuple[int, int, int, int]]) -> None:
+    """Whatever the kernel's lag: in the end the bills are what the programs used."""
+    account = CpuAccount(0)
+    used_us = billed_us = programs_us = written_us = 0
+    for program_us, guest_us, cleaning_us, lag_us in tasks:
+        programs_us += program_us
+        used_us += program_us + guest_us
+        written_us = max(written_us, used_us + min(0, lag_us))
+        billed_us += account.bill(written_us, guest_us)
+        used_us += cleaning_us
+        account.guest_used(cleaning_us)
+    billed_us += account.bill(used_us, 0)
+    assert billed_us >= programs_us - 1
+    # Only a lag that nobody used the slot long enough to catch up with is left, and never to the program's cost.
+    assert account.bill(used_us + 10**9, 0) + billed_us == programs_us + 10**9
