@@ -37,9 +37,13 @@ class Chaos:
             # It hangs; and where it does not even die of its kill, its slot goes in the end.
             loop.call_later(0.2, run.lose, "its guest did not end a killed task in time")
         elif fate < 0.3:
-            loop.call_later(after_s, lambda: (run.exit(0, clean=False), run.lose("it could not be cleaned")))
+            loop.call_later(after_s, self.end_unclean, run)
         else:
             loop.call_later(after_s, run.exit, dice.choice([0, 0, 1]), b"y" * dice.choice([0, 100_000]))
+
+    def end_unclean(self, run: FakeRun) -> None:
+        run.exit(0, clean=False)
+        run.lose("it could not be cleaned")
 
     async def call(self) -> None:
         """A sync client: patient, impatient, or gone."""
@@ -88,9 +92,8 @@ class Chaos:
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_every_task_has_one_outcome(new_world: NewWorld, seed: int) -> None:
-    world = await new_world(
-        max_attempts=20, limits=Limits(start_backoff_s=0.001, start_backoff_max_s=0.01, patience_s=0.02)
-    )
+    limits = Limits(start_backoff_s=0.001, start_backoff_max_s=0.01, patience_s=0.02)
+    world = await new_world(max_attempts=20, limits=limits)
     chaos = Chaos(world, seed)
     world.executor.program = chaos.program
     trouble = asyncio.create_task(chaos.trouble())
