@@ -213,7 +213,7 @@ class Slot:
 
     def _output(self, message: OutputMessage, fds: list[int]) -> None:
         run = self._current(message.task)
-        if run.handed_over or len(fds) != 2 or not all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in fds):
+        if run.handed_over or len(fds) != 2 or not all(map(_is_pipe, fds)):
             raise ProtocolError("an OUTPUT out of order, or without two pipes")
         stdout, stderr = fds
         fds.clear()
@@ -228,15 +228,17 @@ class Slot:
         errnos = message.file_errnos
         if message.handed_over != run.handed_over or len(errnos) != run.file_count:
             raise ProtocolError("an EXIT that contradicts what was before it")
-        if len(fds) != errnos.count(0) or not all(stat.S_ISREG(os.fstat(fd).st_mode) for fd in fds):
+        if len(fds) != errnos.count(0) or (fds and not all(map(_is_regular, fds))):
             raise ProtocolError("an EXIT with other descriptors than it says")
         assert self._cgroup is not None
         cpu_us = self._account.bill(self._cgroup.cpu_us(), message.guest_cpu_us)
         # Asked each time: a kill that a successful program survived is not the next one's.
         out_of_memory = self._cgroup.out_of_memory_since()
-        opened = iter(fds)
-        files = [-errno if errno else next(opened) for errno in errnos]
-        fds.clear()
+        files: list[int] = []
+        if errnos:
+            opened = iter(fds)
+            files = [-errno if errno else next(opened) for errno in errnos]
+            fds.clear()
         ending = Ending(
             how=How(message.how),
             code=message.code,
@@ -286,6 +288,14 @@ class Slot:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _is_pipe(fd: int) -> bool:
+    return stat.S_ISFIFO(os.fstat(fd).st_mode)
+
+
+def _is_regular(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode)
 
 
 def _make_room(connection: socket.socket) -> None:

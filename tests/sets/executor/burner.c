@@ -1,9 +1,11 @@
-// Burns CPU time in the ways that make accounting by wait4 go wrong: burner MODE MILLISECONDS
+// Burns CPU time in the ways that make accounting by wait4 go wrong: burner MODE MILLISECONDS.
+// Or leaves its stdout in flight: burner flight 0
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -71,6 +73,23 @@ int main(int argc, char **argv) {
             }
         struct timespec t = {all_ms / 1000, all_ms % 1000 * 1000000};
         nanosleep(&t, NULL);
+    } else if (!strcmp(argv[1], "flight")) {
+        // A socket that holds itself, and our stdout: only the kernel's collector of such rings can close it.
+        char block[65536] = {0};
+        for (int i = 0; i < 4; i++)
+            if (write(1, block, sizeof block) != sizeof block) return 3;
+        int ring[2];
+        union { char space[CMSG_SPACE(3 * sizeof(int))]; struct cmsghdr align; } control = {0};
+        struct iovec part = {block, 1};
+        struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+        if (socketpair(AF_UNIX, SOCK_STREAM, 0, ring)) return 4;
+        int fds[3] = {ring[0], ring[1], 1};
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof fds);
+        memcpy(CMSG_DATA(c), fds, sizeof fds);
+        if (sendmsg(ring[0], &m, 0) != 1) return 5;
     } else
         return 2;
     return write(1, "burnt\n", 6) != 6;

@@ -1,4 +1,4 @@
-"""What is billed against what the kernel counted: real containers, the real guest, programs that hide their work."""
+"""Real containers: what is billed against what the kernel counted, the real guest, programs that hide their work."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from docker import APIClient
 
-from scheduler.execution import Ending, How, Work
+from scheduler.execution import Ending, How, Output, Work
 from scheduler.launchers.contract import PoolKey, SlotOrder
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
 from scheduler.task import Isolation, Resources
 from sets.executor.cgroup import SlotCgroup
 from sets.executor.executor import LocalExecutor
+from sets.executor.run import SlotRun
 from sets.guest import GUEST_BINARY
 from tests.scheduler.launchers.rig import ImageMaker, until
 
@@ -57,14 +58,17 @@ class RealSlot:
     async def run(self, *argv: str) -> tuple[Ending, int]:
         """A program's end, and by the kernel's count what it used, microseconds: all but the guest's."""
         before_us = self._programs_us()
-        self.free.clear()
-        run = self._executor.run(self._slot_id, Work(argv=tuple(arg.encode() for arg in argv)))
+        run = self.start(*argv)
         async with asyncio.timeout(30):
             ending = await run.ending()
             await self.free.wait()
         # The guest has gone to sleep by then, and the kernel has written down what it used.
         await asyncio.sleep(0.05)
         return ending, self._programs_us() - before_us
+
+    def start(self, *argv: str) -> SlotRun:
+        self.free.clear()
+        return self._executor.run(self._slot_id, Work(argv=tuple(arg.encode() for arg in argv)))
 
     def close(self) -> None:
         self._cgroup.close()
@@ -141,6 +145,21 @@ async def test_what_is_left_burning_is_billed_until_it_is_killed(slot: RealSlot)
     assert (ending.how, ending.code) == (How.EXITED, 0)
     assert ending.cpu_us > 0
     assert_billed(ending, kernel_us)
+
+
+async def test_a_stdout_left_in_flight_does_not_delay_the_end(slot: RealSlot) -> None:
+    run = slot.start("/burner", "flight", "0")
+    async with asyncio.timeout(30):
+        first = await run.first()
+        assert isinstance(first, Output)
+        size = len(first.stdout_head)
+        while chunk := await first.stdout.read():
+            size += len(chunk)
+        ending = await run.ending()
+    assert (ending.how, ending.code, size) == (How.EXITED, 0, 4 * 65_536 + len(b"burnt\n"))
+    first.stdout.close()
+    first.stderr.close()
+    await slot.free.wait()
 
 
 async def test_many_small_tasks_add_up(slot: RealSlot) -> None:
