@@ -167,13 +167,13 @@ class StartApi:
         self._started.append(api)
         return api
 
-    def end(self, *, own_engine: bool = False) -> None:
+    def end(self) -> None:
         for api in self._started:
             api.close()
             api.process.stop()
         for api in self._started:
             label = f"org.general-compute.set={api.process.name}"
-            left = [] if own_engine else self._engine.containers.list(all=True, filters={"label": label})
+            left = self._engine.containers.list(all=True, filters={"label": label})
             assert not left, f"set {api.process.name} left {left}"
 
 
@@ -191,4 +191,14 @@ def start_api(
 ) -> Iterator[StartApi]:
     start = StartApi(engine, tool, tmp_path_factory)
     yield start
+    start.end()
+
+
+@pytest.fixture(scope="module")
+def own_api(
+    engine: docker.DockerClient, tool: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Api]:
+    """One set for the tests of a module, untouched by others."""
+    start = StartApi(engine, tool, tmp_path_factory)
+    yield start()
     start.end()

@@ -89,6 +89,7 @@ def test_an_orderly_end_answers_what_runs_and_refuses_the_rest(start_api: StartA
     caller.start()
     until(lambda: len(running(word)) == 1, "it runs")
     kept = api.submit("sleep", "60")
+    until(lambda: api.task(kept["id"])["state"] == "running", "the asynchronous one runs as well")
     stopping = threading.Thread(target=api.process.stop)
     stopping.start()
     found = until(
@@ -109,8 +110,9 @@ def test_an_orderly_end_answers_what_runs_and_refuses_the_rest(start_api: StartA
     idle.close()
     # The asynchronous task goes on with the next start.
     api.process.start()
-    again = until(lambda: (task := api.task(kept["id"]))["state"] == "running" and task, "it runs again")
-    assert again["attempts"] == 2
+    until(
+        lambda: (api.task(kept["id"])["state"], api.task(kept["id"])["attempts"]) == ("running", 2), "again"
+    )
     api.http.post(f"/v1/tasks/{kept['id']}/cancel")
 
 

@@ -91,7 +91,7 @@ def test_whatever_schemathesis_thinks_of(api: Api, tmp_path: Path) -> None:
             *("run", f"{api.process.url}/openapi.json", "--checks", checks, "--seed", "7"),
             *(
                 "--max-examples",
-                "40",
+                "20",
                 "--phases",
                 "coverage,fuzzing",
                 "--request-timeout",
