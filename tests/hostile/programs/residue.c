@@ -1,0 +1,112 @@
+// What the next task looks for: anything that a task before it may have left.
+#include "hostile.h"
+#include <dirent.h>
+#include <sys/file.h>
+#include <sys/xattr.h>
+#include <sys/inotify.h>
+
+static void must_be_empty(const char *path) {
+    DIR *dir = opendir(path);
+    if (!dir) {
+        if (errno == ENOENT) return;
+        breach("%s cannot be opened: %s", path, strerror(errno));
+    }
+    for (struct dirent *e; (e = readdir(dir));)
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) breach("%s holds %s", path, e->d_name);
+    closedir(dir);
+}
+
+CASE(residue, "looks for whatever an earlier task left", "contained", "nothing of one task is seen by the next") {
+    char text[256];
+    must_be_empty("/tmp");
+    must_be_empty("/dev/shm");
+    must_be_empty("/dev/mqueue");
+    DIR *proc = opendir("/proc");
+    for (struct dirent *e; proc && (e = readdir(proc));) {
+        long pid = strtol(e->d_name, NULL, 10);
+        if (pid > 1 && pid != getpid()) breach("process %ld lives", pid);
+    }
+    const char *places[] = {"/tmp", "/dev/shm"};
+    for (size_t i = 0; i < 2; i++) {
+        struct stat st;
+        if (stat(places[i], &st) || (st.st_mode & 07777) != 01777) breach("%s has mode %o", places[i], st.st_mode & 07777);
+        if (getxattr(places[i], "user.message", text, sizeof text) >= 0) breach("%s bears an attribute", places[i]);
+        snprintf(text, sizeof text, "%s/probe", places[i]);
+        int fd = open(text, O_CREAT | O_EXCL | O_RDWR, 0666);
+        if (fd < 0) breach("%s cannot be written: %s", places[i], strerror(errno));
+        static char block[1 << 20];
+        if (write(fd, block, sizeof block) != sizeof block) breach("%s has no room", places[i]);
+        if (flock(fd, LOCK_EX | LOCK_NB)) breach("a lock is held");
+    }
+    if (syscall(SYS_keyctl, 11 /* read */, -3, text, sizeof text) > 0) breach("the session keyring holds keys");
+    const char *tables[] = {"/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg", "/proc/net/unix"};
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        FILE *table = fopen(tables[i], "re");
+        int lines = 0;
+        while (table && fgets(text, sizeof text, table)) {
+            if (lines++ && i < 3) breach("%s: %s", tables[i], text);
+            if (i == 3 && strchr(text, '@')) breach("an abstract socket: %s", text);
+        }
+        if (table) fclose(table);
+    }
+    int watcher = inotify_init1(IN_CLOEXEC);
+    // Slots have no inotify at all (seccomp): what is not there cannot be used up.
+    if ((watcher >= 0 || errno != ENOSYS) && inotify_add_watch(watcher, "/tmp", IN_CREATE) < 0)
+        breach("no inotify watch is left: %s", strerror(errno));
+    int p[2];
+    if (pipe(p) || write(p[1], "x", 1) != 1) breach("no pipe is left: %s", strerror(errno));
+    pid_t pid = fork();
+    if (pid == 0) _exit(0);
+    if (pid < 0 || waitpid(pid, NULL, 0) != pid) breach("no process is left: %s", strerror(errno));
+    sigset_t pending;
+    sigpending(&pending);
+    for (int s = 1; s < 65; s++)
+        if (sigismember(&pending, s) > 0) breach("signal %d is pending", s);
+}
+
+// Needs what others may have used up, and says which; it runs while a program of another account holds all it can.
+CASE(neighbour, "needs a little of everything while another slot holds all it can get", "contained", "limits per user of the host reach across slots") {
+    static char block[60000];
+    int p[2];
+    for (int i = 0; i < 8; i++) {
+        if (pipe(p)) breach("pipe: %s", strerror(errno));
+        if (write(p[1], block, 4096) != 4096) breach("a pipe holds less than a page");
+    }
+    union sigval value = {0};
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    if (sigqueue(getpid(), SIGRTMIN, value)) breach("sigqueue: %s", strerror(errno));
+    int watcher = inotify_init1(IN_CLOEXEC);
+    if ((watcher >= 0 || errno != ENOSYS) && inotify_add_watch(watcher, "/tmp", IN_CREATE) < 0)
+        breach("inotify: %s", strerror(errno));
+    for (int i = 0; i < 8; i++) {
+        pid_t pid = fork();
+        if (pid == 0) _exit(0);
+        if (pid < 0) breach("fork: %s", strerror(errno));
+        waitpid(pid, NULL, 0);
+    }
+    int fd = open("/tmp/mine", O_CREAT | O_RDWR, 0666);
+    if (fd < 0 || write(fd, block, sizeof block) != sizeof block) breach("/tmp: %s", strerror(errno));
+    struct flock lock = {.l_type = F_WRLCK, .l_len = 1};
+    if (fcntl(fd, F_SETLK, &lock)) breach("a lock: %s", strerror(errno));
+}
+
+// Holds whatever it can get of one thing, says so, and stays until it is ended.
+CASE(holder, "takes all it can of everything that the kernel counts per user, and stays", "timed_out", "see neighbour") {
+    static char block[65536];
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    union sigval value = {0};
+    while (!sigqueue(getpid(), SIGRTMIN, value)) {}
+    while (inotify_init1(0) >= 0) {}
+    for (int i = 0; i < 60 && fork() > 0; i++) {}
+    for (int p[2]; !pipe(p);) {
+        fcntl(p[1], F_SETPIPE_SZ, 1 << 20);
+        fcntl(p[1], F_SETFL, O_NONBLOCK);
+        while (write(p[1], block, sizeof block) > 0) {}
+    }
+    if (write(1, "holding\n", 8) != 8) _exit(1);
+    for (;;) pause();
+}

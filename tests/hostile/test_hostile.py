@@ -1,0 +1,103 @@
+"""Every hostile program, in shared and fresh slots, as root and as a USER: nothing that it tries may work."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import SetProcess
+from tests.hostile.conftest import ROOT_IMAGE, USER_IMAGE, build_program, cases
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
+
+APART = {"residue", "neighbour", "holder"}
+"""Cases that have tests of their own below."""
+TIMEOUT_S = "1.5"
+INPUT = b"input that may stay unread\n" * 4000
+MEMORY_MIB = "96"
+
+
+@functools.cache
+def listed() -> list[dict[str, str]]:
+    with tempfile.TemporaryDirectory() as folder:
+        return [case for case in cases(build_program(Path(folder))) if case["name"] not in APART]
+
+
+def run(client: httpx.Client, image: str, case: str, isolation: str) -> tuple[str, str]:
+    """Try a case; the state of its task, and the problem that it was answered with."""
+    query = {"arg": case, "timeout_s": TIMEOUT_S, "isolation": isolation, "memory_mib": MEMORY_MIB}
+    query["queue_timeout_s"] = "60"
+    task_id, said, succeeded = "", b"", False
+    try:
+        with client.stream("POST", f"/v1/run/{image}", params=query, content=INPUT) as answer:
+            task_id = answer.headers.get("X-Task-Id", "")
+            succeeded = answer.status_code == 200
+            for chunk in answer.iter_bytes():
+                said = (said + chunk)[-2000:]
+    except httpx.RemoteProtocolError:
+        # Broken off, as an answer must be whose task did not succeed.
+        pass
+    if not task_id:
+        task_id = json.loads(said)["task"]
+    state: str = client.get(f"/v1/tasks/{task_id}", params={"wait": 10}).json()["state"]
+    return state, "" if succeeded else said.decode(errors="replace")
+
+
+def residue(client: httpx.Client, image: str, isolation: str) -> None:
+    query = {"arg": "residue", "isolation": isolation, "memory_mib": MEMORY_MIB, "queue_timeout_s": "60"}
+    answer = client.post(f"/v1/run/{image}", params=query)
+    assert answer.status_code == 200, answer.text
+
+
+def test_there_are_as_many_cases_as_promised() -> None:
+    assert len(listed()) >= 60
+    for case in listed():
+        assert case["tries"], case
+        assert case["why"], case
+        assert case["must"] in ("contained", "timed_out", "memory", "any"), case
+
+
+@pytest.mark.parametrize("image", [ROOT_IMAGE, USER_IMAGE], ids=["root", "user"])
+@pytest.mark.parametrize("case", listed(), ids=lambda case: case["name"])
+def test_shared(hostile_set: SetProcess, image: str, case: dict[str, str]) -> None:
+    _try(hostile_set, image, case, "shared")
+
+
+@pytest.mark.parametrize("case", listed(), ids=lambda case: case["name"])
+def test_fresh(hostile_set: SetProcess, case: dict[str, str]) -> None:
+    _try(hostile_set, USER_IMAGE, case, "fresh")
+
+
+def _try(hostile_set: SetProcess, image: str, case: dict[str, str], isolation: str) -> None:
+    with hostile_set.client() as client:
+        state, said = run(client, image, case["name"], isolation)
+        if case["must"] == "contained":
+            assert state == "succeeded", f"{case['name']} tries: {case['tries']}; {state} {said}"
+        elif case["must"] == "timed_out":
+            assert state == "timed_out", f"{case['name']} must be ended: {state} {said}"
+        elif case["must"] == "memory":
+            assert state == "failed", f"{case['name']}: {state} {said}"
+            assert "out_of_memory" in said, said
+        assert "BREACH" not in said, said
+        assert "BROKEN TEST" not in said, said
+        residue(client, image, isolation)
+        assert client.get("/readyz").status_code == 200
+
+
+def test_what_one_slot_uses_up_another_still_has(hostile_set: SetProcess) -> None:
+    # The kernel counts pipes, watches and pending signals for each user of the host, over all slots.
+    query = {"arg": "holder", "timeout_s": "60", "stream": "1"}
+    with (
+        hostile_set.client(**{"X-Account": "greedy"}) as greedy,
+        hostile_set.client(**{"X-Account": "modest"}) as modest,
+        greedy.stream("POST", f"/v1/run/{USER_IMAGE}", params=query) as held,
+    ):
+        assert held.status_code == 200
+        assert next(held.iter_bytes()).startswith(b"holding")
+        answer = modest.post(f"/v1/run/{USER_IMAGE}", params={"arg": "neighbour"})
+        assert answer.status_code == 200, answer.text
