@@ -119,7 +119,8 @@ class Chooser:
     def _among(
         self, weights: Weights, key: int, tried: frozenset[str], now: float, *, last_resort: bool = True
     ) -> SetEntry | None:
-        candidates = [entry.name for entry in weights.entries if entry.state is SetState.READY]
+        sets = self.table.sets  # A retry may ask with the weights of an older table.
+        candidates = [entry.name for entry in weights.entries if entry.name in sets and entry.state is _READY]
         usable = self.board.usable(candidates, now, last_resort=last_resort) - tried
         return weights.among(key, lambda entry: entry.name in usable and self._ready(entry))
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from router.plane import DataPlane
 
 READ_BYTES = 64 * 1024
+SKIPPED_BODY_BYTES = 1024 * 1024
+"""The rest of a body that is read and dropped after an early answer, so that the connection lives on."""
 REMEMBERED_HEAD_BYTES = 1024
 """A head up to this size is kept, as clients tend to repeat themselves: the same bytes need not be read
 again."""
@@ -39,21 +41,22 @@ class Work(Protocol):
 
 
 class State(enum.Enum):
-    """HEAD: between requests, or within a head. BODY: a request's body is arriving. ANSWER: it is all there,
-    the answer is awaited or relayed. FLUSH: the answer is complete, not yet sent. CLOSING: flush, then close.
-    LINGER: the answer came before the body's end; the rest is read and dropped for a while, else a reset
-    would destroy the answer."""
+    """HEAD: between requests, or within a head. BODY: a request's body is arriving. ANSWER: it is all there, the
+    answer is awaited or relayed. FLUSH: the answer is complete, not yet sent. SKIP: it is sent, before the
+    body's end; the rest, as it is short, is read and dropped. CLOSING: flush, then close. LINGER: as SKIP, of a
+    long or broken rest, for a while, and then close; a close at once could destroy the answer by a reset."""
 
     HEAD = enum.auto()
     BODY = enum.auto()
     ANSWER = enum.auto()
     FLUSH = enum.auto()
+    SKIP = enum.auto()
     CLOSING = enum.auto()
     LINGER = enum.auto()
 
 
 # Looking a member up in its class costs more than all else that is done with it.
-_HEAD, _BODY, _ANSWER, _FLUSH, _CLOSING, _LINGER = State
+_HEAD, _BODY, _ANSWER, _FLUSH, _SKIP, _CLOSING, _LINGER = State
 
 
 class ClientConnection:
@@ -125,6 +128,9 @@ class ClientConnection:
         self.at = self._plane.loop.time()
         if state is _LINGER or state is _CLOSING:
             return
+        if self._body is not None:
+            self._skip_body(data)
+            return
         self._unread = self._unread + data if self._unread else data
         if state is _HEAD:
             if not self._scheduled:
@@ -132,6 +138,22 @@ class ClientConnection:
         elif len(self._unread) > self._plane.limits.pipeline_bytes:
             self._paused = True
             self._stream.pause_reading()
+
+    def _skip_body(self, data: bytes) -> None:
+        """Drop what still comes of a body that nobody waits for."""
+        body = self._body
+        assert body is not None
+        try:
+            _, pos = body.feed(data, memoryview(data), 0, len(data))
+        except FramingError:
+            self._linger_after = True
+            self._body = None
+            return
+        if body.done:
+            self._body = None
+            self._unread = data[pos:]
+            if self._state is _SKIP:
+                self._flushed()
 
     def _next(self) -> None:
         """Begin the next request, if its head is complete."""
@@ -311,7 +333,14 @@ class ClientConnection:
             self.close()
             return
         self._state = _FLUSH
-        if self._stream.drained:
+        stream = self._stream
+        if not self.keep or self._body is not None or self._plane.draining:
+            # The end of the connection, perhaps: nothing may lie unsent.
+            stream.send_posted()
+        if self._paused and self._body is not None:
+            self._paused = False
+            stream.resume_reading()
+        if stream.drained:
             self._flushed()
 
     def truncate(self) -> None:
@@ -319,6 +348,7 @@ class ClientConnection:
         if self._stream.closed:
             return
         self.keep = False
+        self._stream.send_posted()
         if self._stream.drained or (self._head is not None and self._head.minor == 0):
             # HTTP/1.0 may know the end by the close alone: only a reset tells.
             self.close(abort=self._head is not None and self._head.minor == 0)
@@ -336,14 +366,18 @@ class ClientConnection:
 
     def _flushed(self) -> None:
         """The answer is out: the next request, or the end."""
-        if not self.body_done or self._linger_after:
-            self._state = _LINGER
-            self._linger_since = self.at = self._plane.loop.time()
-            self._stream.shut_down_writing()
-            self._stream.resume_reading()
+        body = self._body
+        if body is not None and self._may_skip(body):
+            self._state = _SKIP
+            return
+        if body is not None or self._linger_after:
+            self._linger()
             return
         if not self.keep or self._plane.draining:
-            self.close()
+            if self._unread or self._paused:
+                self._linger()
+            else:
+                self.close()
             return
         self._state = _HEAD
         self._head = None
@@ -354,7 +388,19 @@ class ClientConnection:
         if self._unread:
             # Not at once: a long queue of requests would go as deep as it is long.
             self._scheduled = True
+            self.at = self._plane.loop.time()
             self._plane.loop.call_soon(self._next)
+
+    def _may_skip(self, body: LengthBody | ChunkedBody) -> bool:
+        if not self.keep or self._linger_after or self._plane.draining:
+            return False
+        return isinstance(body, LengthBody) and body.left <= SKIPPED_BODY_BYTES
+
+    def _linger(self) -> None:
+        self._state = _LINGER
+        self._linger_since = self.at = self._plane.loop.time()
+        self._stream.shut_down_writing()
+        self._stream.resume_reading()
 
     def _gone(self) -> None:
         """The client closed its side, or the connection broke: nobody waits for the answer."""
@@ -370,7 +416,7 @@ class ClientConnection:
 
     def close_if_idle(self) -> None:
         """For a shutdown: close unless a request is in work or half read."""
-        if self._state is _HEAD and not self._unread:
+        if self._state is _SKIP or (self._state is _HEAD and not self._unread):
             self.close()
 
     def shut(self) -> None:
@@ -386,6 +432,10 @@ class ClientConnection:
                 if now - self._head_since > limits.header_s:
                     self._refuse(_slow_head(limits.header_s))
             elif now - self.at > limits.keep_alive_s and not self._unread:
+                self.close()
+            return
+        if state is _SKIP:
+            if now - self.at > limits.body_idle_s:
                 self.close()
             return
         if state is _LINGER:

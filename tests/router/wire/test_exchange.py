@@ -138,6 +138,39 @@ async def test_an_early_answer_reaches_a_client_that_still_sends() -> None:
         await sending
 
 
+async def test_a_short_rest_of_a_body_is_dropped_and_the_connection_lives_on() -> None:
+    async def ignores_body(conversation: Conversation) -> None:
+        await conversation.head()
+        await conversation.send(OK)
+
+    async with running({"a": scripted(ignores_body)}) as rig:
+        client = await rig.client()
+        await client.send(b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhe")
+        assert (await client.answer()).body == b"ok"
+        await client.send(b"llo" + GET)
+        assert (await client.answer()).body == b"ok"
+        assert rig.sets["a"].connections == 2
+
+
+async def test_a_retry_after_a_reload_knows_only_the_new_sets() -> None:
+    held = asyncio.Event()
+
+    async def waits_then_resets(conversation: Conversation) -> None:
+        await conversation.request()
+        held.set()
+        await asyncio.sleep(0.1)
+        conversation.reset()
+
+    plays = {"a": scripted(waits_then_resets), "b": answering(), "c": answering()}
+    async with running(plays, weights={"a": 99.98, "b": 0.01, "c": 0.01}) as rig:
+        asking = asyncio.create_task(rig.ask(SYNC))
+        await held.wait()
+        rig.plane.board.failed("b", rig.plane.loop.time())  # Trouble, so that health is asked.
+        rig.plane.adopt(table_for({"c": rig.sets["c"].port}))
+        assert (await asking).status == 200
+        assert len(rig.sets["c"].requests) == 1
+
+
 async def test_continue_is_relayed_and_not_invented() -> None:
     permit = asyncio.Event()
 
