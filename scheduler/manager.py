@@ -206,7 +206,8 @@ class Manager:
     def finish(self, live: LiveTask) -> Coroutine[Any, Any, Task]:
         """Conclude a sync task whose output was read; its usage is recorded when this returns.
 
-        Raises `SlotLost`, and `NotRecorded` when no record could be written within seconds.
+        A caller that is cancelled meanwhile has abandoned the task. Raises `SlotLost`, and `NotRecorded` when no
+        record could be written within seconds.
         """
         return self._sync.finish(live)
 

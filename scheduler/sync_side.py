@@ -102,6 +102,10 @@ class SyncSide:
         except SlotLost as error:
             await self._lost(live.task, error)
             raise
+        except asyncio.CancelledError:
+            # The record, which may have been under way, is not the caller's to break off.
+            self.abandon(live)
+            raise
         return live.task
 
     def abandon(self, live: LiveTask) -> None:

@@ -117,8 +117,12 @@ class World:
             self.spec(**facts), CAT, stdin, queue_timeout_s=queue_timeout_s, head_bytes=65536
         )
         chunks = [head]
-        if not ended:
-            chunks += [chunk async for chunk in live.rest()]
+        try:
+            if not ended:
+                chunks += [chunk async for chunk in live.rest()]
+        except asyncio.CancelledError:
+            self.manager.abandon(live)
+            raise
         return await self.manager.finish(live), b"".join(chunks)
 
     def begin(self, stdin: bytes = b"hello", **facts: Any) -> asyncio.Task[tuple[Task, bytes]]:

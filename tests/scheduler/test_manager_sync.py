@@ -229,9 +229,8 @@ async def test_a_client_that_leaves_while_its_record_is_written_is_recorded_once
     finishing.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await finishing
-    world.manager.abandon(live)
     await until(lambda: world.ended.tasks)
-    # And once more, after its end.
+    # Callers may also say so themselves, after its end, too.
     world.manager.abandon(live)
     await asyncio.sleep(0.02)
     assert [task.state for task in world.ended.tasks] == [State.SUCCEEDED]
