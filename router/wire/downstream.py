@@ -117,7 +117,8 @@ class ClientConnection:
             self._read_body()
             return
         try:
-            data = self._stream.sock.recv(READ_BYTES)
+            view = self._plane.buffers.view
+            data = bytes(view[: self._stream.sock.recv_into(view, READ_BYTES)])
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -211,6 +212,10 @@ class ClientConnection:
 
     def _begin_body(self, head: RequestHead, rest: bytes) -> list[Piece]:
         """Set up the body's framing; returns its first pieces and keeps what follows it."""
+        if len(rest) == head.content_length:
+            # The usual small request: all of it came at once.
+            self._unread = b""
+            return [rest]
         body = ChunkedBody() if head.chunked else LengthBody(head.content_length or 0)
         if not rest:
             self._body = body

@@ -92,7 +92,7 @@ class Exchange:
     def _remember(self, pieces: list[Piece]) -> None:
         if self._replay is None or not pieces:
             return
-        self._replay_bytes += sum(map(len, pieces))
+        self._replay_bytes += len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         if self._replay_bytes > self._plane.table.retry.replay_body_max_bytes:
             self._replay = None
         else:
