@@ -1,24 +1,16 @@
 """The operators' YAML file → a routing table. Strict: every mistake is told with its line, its column and
-what to write.
-
-The file is read as YAML nodes, not as values, so that places are known, duplicate keys are seen, and `95.50`
-is still a text whose decimals can be counted.
-"""
+what to write."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 import yaml
 
-from .errors import RouterError
 from .health import HealthPolicy
 from .retry import RetryPolicy
 from .table import (
@@ -34,46 +26,21 @@ from .table import (
     Table,
     Weights,
 )
+from .yaml_nodes import ConfigError, Field, Mistake, Node, NodeReader, nearest
+
+__all__ = ["MAX_FILE_BYTES", "ConfigError", "Loaded", "Mistake", "load", "parse_url"]
 
 MAX_FILE_BYTES = 1024 * 1024
-MAX_NODES = 200_000
 
 _SET_NAME = re.compile(r"[a-z0-9]{1,31}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-_SIZE = re.compile(r"([0-9]+)(B|KiB|MiB)?")
-_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = {"B": 1, "KiB": 1024, "MiB": 1024 * 1024}
 
-Node = yaml.nodes.Node
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: ten times as fast
 Default = tuple[tuple[KeyPart, ...], Weights]
 _NO_SETS: dict[str, SetEntry] = {}
 _NO_DEFAULT: Default = ((), Weights({}, {}))
 _NO_RULES: tuple[Rule, ...] = ()
 _USUAL_KEY: tuple[KeyPart, ...] = (KeyPart(KeySource.HEADER, b"x-user-id"),)
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Mistake:
-    """One thing that is wrong. `line` and `column` count from 1."""
-
-    line: int
-    column: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}, column {self.column}: {self.message}"
-
-
-class ConfigError(RouterError):
-    """The router's configuration file holds mistakes."""
-
-    def __init__(self, mistakes: Iterable[Mistake]) -> None:
-        self.mistakes = tuple(sorted(mistakes))
-        super().__init__("; ".join(map(str, self.mistakes)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +54,7 @@ class Loaded:
 def load(text: bytes, *, set_urls: Mapping[str, str] | None = None) -> Loaded:
     """Read the file's bytes. `set_urls` replaces the URL of sets by name. Raises `ConfigError` with every
     mistake found."""
-    return _Reader(set_urls or {}).read(text)
+    return _Reader(set_urls=set_urls or {}).read(text)
 
 
 def parse_url(url: str) -> tuple[str, int]:
@@ -108,137 +75,9 @@ def parse_url(url: str) -> tuple[str, int]:
 
 
 @dataclass(slots=True)
-class _Field:
-    key: Node
-    value: Node
-
-
-@dataclass(slots=True)
-class _Reader:
-    set_urls: Mapping[str, str]
-    mistakes: list[Mistake] = field(default_factory=list)
+class _Reader(NodeReader):
+    set_urls: Mapping[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    _nodes: int = 0
-
-    # Mistakes.
-
-    def wrong(self, node: Node | None, message: str) -> None:
-        mark = node.start_mark if node is not None else None
-        self.mistakes.append(
-            Mistake(
-                mark.line + 1 if mark is not None else 1, mark.column + 1 if mark is not None else 1, message
-            )
-        )
-
-    # Shapes.
-
-    def mapping(
-        self, node: Node, what: str, known: Iterable[str] | None, required: Iterable[str] = ()
-    ) -> dict[str, _Field]:
-        """The fields of a mapping by key; unknown, duplicate and missing keys are mistakes. `known` None: any
-        key."""
-        if not isinstance(node, yaml.MappingNode):
-            self.wrong(node, f"{what} must be a mapping, `key: value`")
-            return {}
-        fields: dict[str, _Field] = {}
-        names = None if known is None else tuple(known)
-        for key, value in node.value:
-            self._nodes += 1
-            if self._nodes > MAX_NODES:
-                raise ConfigError([Mistake(1, 1, "the file holds too much; is an alias used over and over?")])
-            if not isinstance(key, yaml.ScalarNode):
-                self.wrong(key, f"a key of {what} must be a plain word")
-                continue
-            name = key.value
-            if name in fields:
-                first = fields[name].key.start_mark.line + 1
-                self.wrong(key, f"{name!r} stands twice in {what} (first on line {first}); keep one")
-                continue
-            if names is not None and name not in names:
-                self.wrong(key, f"unknown key {name!r} in {what}; {_nearest(name, names)}")
-                continue
-            fields[name] = _Field(key, value)
-        for name in required:
-            if name not in fields:
-                self.wrong(node, f"{what} lacks {name!r}; add `{name}: …`")
-        return fields
-
-    def items(self, node: Node, what: str, example: str) -> list[Node]:
-        if not isinstance(node, yaml.SequenceNode):
-            self.wrong(node, f"{what} must be a list; write {example}")
-            return []
-        return list(node.value)
-
-    def text(self, node: Node, what: str, example: str = "") -> str | None:
-        if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
-            self.wrong(node, f"{what} must be a text{'; write ' + example if example else ''}")
-            return None
-        return str(node.value)
-
-    def whole(self, node: Node, what: str, low: int, high: int, example: str) -> int | None:
-        if isinstance(node, yaml.ScalarNode) and not node.style and re.fullmatch(r"[0-9]{1,12}", node.value):
-            value = int(node.value)
-            if low <= value <= high:
-                return value
-        self.wrong(node, f"{what} must be a whole number from {low} to {high}; write {example}")
-        return None
-
-    def truth(self, node: Node, what: str) -> bool | None:
-        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:bool":
-            return str(node.value).lower() in ("true", "yes", "on")
-        self.wrong(node, f"{what} must be true or false")
-        return None
-
-    def duration_s(self, node: Node, what: str, low_s: float, high_s: float, example: str) -> float | None:
-        match = _DURATION.fullmatch(node.value) if isinstance(node, yaml.ScalarNode) else None
-        if match is not None:
-            value = float(match[1]) * _SECONDS[match[2]]
-            if low_s <= value <= high_s:
-                return value
-            self.wrong(node, f"{what} must lie between {low_s:g} s and {high_s:g} s; write {example}")
-            return None
-        self.wrong(node, f"{what} must be a time with its unit (ms, s, m, h); write {example}")
-        return None
-
-    def percent(self, node: Node, what: str, example: str) -> float | None:
-        match = _PERCENT.fullmatch(node.value) if isinstance(node, yaml.ScalarNode) else None
-        if match is not None and float(match[1]) <= 100.0:
-            return float(match[1]) / 100.0
-        self.wrong(node, f"{what} must be a percentage from 0% to 100%; write {example}")
-        return None
-
-    def size_bytes(self, node: Node, what: str, high: int, example: str) -> int | None:
-        match = _SIZE.fullmatch(node.value) if isinstance(node, yaml.ScalarNode) else None
-        if match is not None:
-            value = int(match[1]) * _BYTES[match[2] or "B"]
-            if value <= high:
-                return value
-            self.wrong(node, f"{what} may be {high // 1024} KiB at most; write {example}")
-            return None
-        self.wrong(node, f"{what} must be a size in B, KiB or MiB; write {example}")
-        return None
-
-    def one_of(self, node: Node, what: str, values: Iterable[str]) -> str | None:
-        values = tuple(values)
-        if isinstance(node, yaml.ScalarNode) and node.value in values:
-            return str(node.value)
-        self.wrong(node, f"{what} must be one of {', '.join(values)}")
-        return None
-
-    def hundredths(self, node: Node, what: str) -> int | None:
-        """A weight in percent, as hundredths of a percent."""
-        message = f"{what} must be a number from 0 to 100 with two decimals at most; write 5 or 0.25"
-        if not isinstance(node, yaml.ScalarNode) or not re.fullmatch(r"[0-9]{1,3}(\.[0-9]+)?", node.value):
-            self.wrong(node, message)
-            return None
-        try:
-            value = Decimal(node.value) * 100
-        except InvalidOperation:
-            value = Decimal(-1)
-        if value != value.to_integral_value() or not 0 <= value <= WEIGHT_TOTAL:
-            self.wrong(node, message)
-            return None
-        return int(value)
 
     # The file.
 
@@ -271,21 +110,21 @@ class _Reader:
     def _file(self, root: Node, digest: str) -> Table | None:
         known = ("version", "change", "sets", "rules", "default", "health", "retry", "rollout")
         fields = self.mapping(root, "the file", known, required=("version", "sets", "default"))
-        version = self._optional(
+        version = self.optional(
             fields, "version", lambda n: self.whole(n, "version", 0, 10**12 - 1, "version: 42"), 0
         )
-        by, why = self._optional(fields, "change", self._change, ("", ""))
-        sets = self._optional(fields, "sets", self._sets, _NO_SETS)
+        by, why = self.optional(fields, "change", self._change, ("", ""))
+        sets = self.optional(fields, "sets", self._sets, _NO_SETS)
         for name in set(self.set_urls) - set(sets):
             if "sets" in fields:
                 self.wrong(
                     fields["sets"].key,
                     f"--set-url names set {name!r}, which is not among the sets; add it here",
                 )
-        key_parts, default = self._optional(fields, "default", lambda n: self._default(n, sets), _NO_DEFAULT)
-        rules = self._optional(fields, "rules", lambda n: self._rules(n, sets), _NO_RULES)
-        health = self._optional(fields, "health", self._health, HealthPolicy())
-        retry = self._optional(fields, "retry", self._retry, RetryPolicy())
+        key_parts, default = self.optional(fields, "default", lambda n: self._default(n, sets), _NO_DEFAULT)
+        rules = self.optional(fields, "rules", lambda n: self._rules(n, sets), _NO_RULES)
+        health = self.optional(fields, "health", self._health, HealthPolicy())
+        retry = self.optional(fields, "retry", self._retry, RetryPolicy())
         if "rollout" in fields:
             self._rollout(fields["rollout"].value, sets)
             self.warnings.append(
@@ -306,17 +145,10 @@ class _Reader:
             digest=digest,
         )
 
-    @staticmethod
-    def _optional(fields: dict[str, _Field], name: str, read: Callable[[Node], T | None], default: T) -> T:
-        if name not in fields:
-            return default
-        value = read(fields[name].value)
-        return default if value is None else value
-
     def _change(self, node: Node) -> tuple[str, str]:
         fields = self.mapping(node, "`change`", ("by", "why"))
-        by = self._optional(fields, "by", lambda n: self.text(n, "`by`", "by: ops"), "")
-        why = self._optional(fields, "why", lambda n: self.text(n, "`why`", 'why: "ramp b to 5 %"'), "")
+        by = self.optional(fields, "by", lambda n: self.text(n, "`by`", "by: ops"), "")
+        why = self.optional(fields, "why", lambda n: self.text(n, "`why`", 'why: "ramp b to 5 %"'), "")
         return by, why
 
     def _sets(self, node: Node) -> dict[str, SetEntry]:
@@ -353,7 +185,7 @@ class _Reader:
                 address = parse_url(self.set_urls[name])
             except ValueError as error:
                 self.wrong(fields["url"].value, f"--set-url of {what}: {error}")
-        state = self._optional(
+        state = self.optional(
             fields, "state", lambda n: self.one_of(n, f"the state of {what}", SetState), "ready"
         )
         inflight = None
@@ -371,9 +203,7 @@ class _Reader:
         good = isinstance(node, yaml.MappingNode)
         for name, entry in fields.items():
             if name not in sets:
-                self.wrong(
-                    entry.key, f"{what} names set {name!r}, which `sets` lacks; {_nearest(name, sets)}"
-                )
+                self.wrong(entry.key, f"{what} names set {name!r}, which `sets` lacks; {nearest(name, sets)}")
                 good = False
                 continue
             share = self.hundredths(entry.value, f"the weight of {name!r}")
@@ -395,7 +225,7 @@ class _Reader:
         self, node: Node, sets: Mapping[str, SetEntry]
     ) -> tuple[tuple[KeyPart, ...], Weights] | None:
         fields = self.mapping(node, "`default`", ("key", "weights"), required=("weights",))
-        parts = self._optional(fields, "key", self._key, _USUAL_KEY)
+        parts = self.optional(fields, "key", self._key, _USUAL_KEY)
         if "weights" not in fields:
             return None
         weights = self._weights(fields["weights"].value, "the weights of `default`", sets)
@@ -425,7 +255,7 @@ class _Reader:
             fields = self.mapping(
                 item, "a rule", ("name", "when", "to", "weights", "if_down"), required=("name", "when")
             )
-            name = self._optional(fields, "name", lambda n: self.text(n, "a rule's name", "name: qa"), "")
+            name = self.optional(fields, "name", lambda n: self.text(n, "a rule's name", "name: qa"), "")
             if name and name in names:
                 self.wrong(
                     fields["name"].value,
@@ -434,8 +264,8 @@ class _Reader:
             elif name:
                 names[name] = fields["name"].key.start_mark.line + 1
             weights = self._rule_target(item, fields, f"rule {name!r}", sets)
-            down = self._optional(fields, "if_down", lambda n: self.one_of(n, "if_down", IfDown), "default")
-            tests = self._optional(fields, "when", self._when, _When())
+            down = self.optional(fields, "if_down", lambda n: self.one_of(n, "if_down", IfDown), "default")
+            tests = self.optional(fields, "when", self._when, _When())
             if weights is not None:
                 rules.append(
                     Rule(
@@ -452,7 +282,7 @@ class _Reader:
         return tuple(rules)
 
     def _rule_target(
-        self, item: Node, fields: dict[str, _Field], what: str, sets: Mapping[str, SetEntry]
+        self, item: Node, fields: dict[str, Field], what: str, sets: Mapping[str, SetEntry]
     ) -> Weights | None:
         if ("to" in fields) == ("weights" in fields):
             self.wrong(item, f"{what} needs either `to: SET` or `weights: {{…}}`")
@@ -464,7 +294,7 @@ class _Reader:
             return None
         if to not in sets:
             self.wrong(
-                fields["to"].value, f"{what} goes to set {to!r}, which `sets` lacks; {_nearest(to, sets)}"
+                fields["to"].value, f"{what} goes to set {to!r}, which `sets` lacks; {nearest(to, sets)}"
             )
             return None
         return Weights(sets, {to: WEIGHT_TOTAL})
@@ -518,41 +348,41 @@ class _Reader:
     def _health(self, node: Node) -> HealthPolicy:
         usual = HealthPolicy()
         fields = self.mapping(node, "`health`", ("path", "interval", "timeout", "fall", "rise"))
-        path = self._optional(fields, "path", lambda n: self.text(n, "path", "path: /readyz"), usual.path)
+        path = self.optional(fields, "path", lambda n: self.text(n, "path", "path: /readyz"), usual.path)
         if not re.fullmatch(r"/[\x21\x22\x24-\x7e]*", path):
             self.wrong(fields["path"].value, "path must begin with '/'; write path: /readyz")
-        interval = self._optional(
+        interval = self.optional(
             fields,
             "interval",
             lambda n: self.duration_s(n, "interval", 0.05, 3600, "interval: 2s"),
             usual.interval_s,
         )
-        timeout = self._optional(
+        timeout = self.optional(
             fields,
             "timeout",
             lambda n: self.duration_s(n, "timeout", 0.05, 60, "timeout: 2s"),
             usual.timeout_s,
         )
-        fall = self._optional(fields, "fall", lambda n: self.whole(n, "fall", 1, 100, "fall: 3"), usual.fall)
-        rise = self._optional(fields, "rise", lambda n: self.whole(n, "rise", 1, 100, "rise: 2"), usual.rise)
+        fall = self.optional(fields, "fall", lambda n: self.whole(n, "fall", 1, 100, "fall: 3"), usual.fall)
+        rise = self.optional(fields, "rise", lambda n: self.whole(n, "rise", 1, 100, "rise: 2"), usual.rise)
         return HealthPolicy(path, interval, fall, rise, timeout)
 
     def _retry(self, node: Node) -> RetryPolicy:
         usual = RetryPolicy()
         fields = self.mapping(node, "`retry`", ("attempts", "budget", "replay_body_max", "retry_sync"))
-        attempts = self._optional(
+        attempts = self.optional(
             fields, "attempts", lambda n: self.whole(n, "attempts", 1, 10, "attempts: 2"), usual.attempts
         )
-        budget = self._optional(
+        budget = self.optional(
             fields, "budget", lambda n: self.percent(n, "budget", "budget: 20%"), usual.budget
         )
-        replay = self._optional(
+        replay = self.optional(
             fields,
             "replay_body_max",
             lambda n: self.size_bytes(n, "replay_body_max", 1024 * 1024, "replay_body_max: 64KiB"),
             usual.replay_body_max_bytes,
         )
-        sync = self._optional(fields, "retry_sync", lambda n: self.truth(n, "retry_sync"), usual.retry_sync)
+        sync = self.optional(fields, "retry_sync", lambda n: self.truth(n, "retry_sync"), usual.retry_sync)
         return RetryPolicy(attempts, budget, replay, sync)
 
     def _rollout(self, node: Node, sets: Mapping[str, SetEntry]) -> None:
@@ -568,7 +398,7 @@ class _Reader:
             if name is not None and name not in sets:
                 self.wrong(
                     fields["set"].value,
-                    f"the rollout's set {name!r} is not in `sets`; {_nearest(name, sets)}",
+                    f"the rollout's set {name!r} is not in `sets`; {nearest(name, sets)}",
                 )
         if "steps" in fields:
             example = "[{weight: 1, hold: 10m}, {pause: true}]"
@@ -607,12 +437,3 @@ class _When:
     image: Match | None = None
     path: Match | None = None
     method: Match | None = None
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """Advice on a name that is unknown."""
-    names = sorted(map(str, known))
-    close = difflib.get_close_matches(name, names, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(names)}" if names else "none is known"
