@@ -18,13 +18,18 @@ class How(IntEnum):
 
 
 class Work(msgspec.Struct, frozen=True):
-    """One program to run. `stdin` is the whole standard input, or None: it will be written to `Run.stdin`."""
+    """One program to run. `stdin` is the whole standard input, or None: it will be written to `Run.stdin`.
+
+    `prestart`: take the process that waits in the slot, where it was started alike, and start the next one
+    after this has ended.
+    """
 
     argv: tuple[bytes, ...]
     env: tuple[bytes, ...] = ()
     stdin: bytes | None = b""
     outputs: tuple[bytes, ...] = ()
     stream: bool = False
+    prestart: bool = False
 
 
 class Ending(msgspec.Struct):
@@ -45,6 +50,7 @@ class Ending(msgspec.Struct):
     stdout: bytes
     stderr: bytes
     files: list[int]
+    prestarted: bool = False
 
 
 class ByteReader(Protocol):
@@ -112,6 +118,9 @@ class SlotEvents(Protocol):
 
     def slot_lost(self, slot_id: str, reason: str) -> None:
         """The slot is of no more use: its guest is gone, or it misbehaved."""
+
+    def prestart_unfit(self, slot_id: str, reason: str) -> None:
+        """A program that was started ahead of its task did what it must not: its image is not fit for that."""
 
 
 class Executor(Protocol):

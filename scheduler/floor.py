@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from scheduler.errors import SchedulerError, SlotLost
@@ -20,6 +21,7 @@ from scheduler.task import State
 log = structlog.get_logger()
 
 _POOLS_FORGOTTEN_AT = 64
+_UNFIT_MOST = 10_000
 
 
 class Floor:
@@ -47,6 +49,8 @@ class Floor:
             launcher, executor, self._slot_gone, start_timeout_s=slot_start_timeout_s, started=slot_started
         )
         self._images: dict[PoolKey, Image] = {}
+        # Digests of images whose programs did not wait for their input as they must, the oldest first.
+        self._unfit: dict[str, str] = {}
         self._decided: deque[Decision] = deque()
         self._applying = False
         self._closed = False
@@ -76,6 +80,8 @@ class Floor:
 
         When it raises, the slot is the task's no more.
         """
+        if work.prestart and self._digest_of(slot_id) in self._unfit:
+            work = msgspec.structs.replace(work, prestart=False)
         try:
             return self._executor.run(slot_id, work)
         except SlotLost as error:
@@ -118,6 +124,20 @@ class Floor:
     def slot_lost(self, slot_id: str, reason: str) -> None:
         self._keeper.lost(slot_id, reason)
 
+    def prestart_unfit(self, slot_id: str, reason: str) -> None:
+        """The image of this slot is prestarted no more."""
+        digest = self._digest_of(slot_id)
+        if digest is None or digest in self._unfit:
+            return
+        log.warning("image is prestarted no more", image=digest, reason=reason)
+        if len(self._unfit) >= _UNFIT_MOST:
+            del self._unfit[next(iter(self._unfit))]
+        self._unfit[digest] = reason
+
+    def _digest_of(self, slot_id: str) -> str | None:
+        pool = self._dispatch.pool_of(slot_id)
+        return None if pool is None else pool.image_digest
+
     def _slot_gone(self, slot_id: str, fatal: Exception | None) -> None:
         self._apply(self._dispatch.slot_gone(slot_id, time.monotonic(), fatal))
 
@@ -126,7 +146,7 @@ class Floor:
     def facts(self) -> dict[str, int]:
         """Gauges: waiting tasks, slots by state."""
         slots = {f"slots_{state}": count for state, count in self._dispatch.slots_by_state().items()}
-        return {"tasks_waiting": self._dispatch.waiting, **slots}
+        return {"tasks_waiting": self._dispatch.waiting, "prestart_unfit_images": len(self._unfit), **slots}
 
     # -- decisions
 

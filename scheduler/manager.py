@@ -113,6 +113,7 @@ class Manager:
         self.slot_ready = self._floor.slot_ready
         self.slot_freed = self._floor.slot_freed
         self.slot_lost = self._floor.slot_lost
+        self.prestart_unfit = self._floor.prestart_unfit
 
     # -- life
 

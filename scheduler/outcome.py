@@ -15,6 +15,7 @@ def conclude(task: Task, ending: Ending, *, why_killed: Reason | None, argv0: by
     task.duration_us = ending.wall_us
     task.cpu_us = ending.cpu_us
     task.memory_peak_kib = ending.max_rss_kib
+    task.prestarted = ending.prestarted
     if not ending.handed_over:
         task.stdout_bytes, task.stdout_head = len(ending.stdout), ending.stdout[:HEAD_BYTES]
         task.stderr_bytes, task.stderr_head = len(ending.stderr), ending.stderr[:HEAD_BYTES]

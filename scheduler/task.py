@@ -90,6 +90,7 @@ class TaskSpec(msgspec.Struct, frozen=True):
     outputs: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL
     callback_url: str | None = None
+    prestart: bool = False
 
 
 class Task(msgspec.Struct):
@@ -111,6 +112,7 @@ class Task(msgspec.Struct):
     cpu_us: int = 0
     memory_peak_kib: int = 0
     cold_start: bool = False
+    prestarted: bool = False
     stdin_bytes: int = 0
     stdout_bytes: int = 0
     stderr_bytes: int = 0

@@ -218,6 +218,11 @@ class Dispatch:
             counts["running"] += len(pool.running)
         return counts
 
+    def pool_of(self, slot_id: str) -> PoolKey | None:
+        """The pool of a slot that is there."""
+        pool = self._pool_of_slot.get(slot_id)
+        return None if pool is None else pool.key
+
     def knows(self, key: PoolKey) -> bool:
         """Whether the pool has slots or waiting tasks, or had them a moment ago."""
         return key in self._pools

@@ -47,7 +47,7 @@ class BlobMissing(StoreError):
 
 
 class BlobStore:
-    """`scheduler.store.contract.Blobs` below `directory`; with less than `min_free_mib` of free disk it takes no more."""
+    """`contract.Blobs` below `directory`; with less than `min_free_mib` of free disk it takes no more."""
 
     def __init__(
         self,

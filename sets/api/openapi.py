@@ -164,6 +164,7 @@ def _task_schema() -> dict[str, Any]:
         "state": {"type": "string", "enum": list(State)},
         "reason": {"enum": [*Reason, None]},
         "cold_start": flag,
+        "prestarted": flag,
         "timeout_s": {"type": "number"},
         "cpu": {"type": "number"},
         "memory_mib": number,

@@ -42,6 +42,7 @@ class RunParams(msgspec.Struct, frozen=True):
     cpu_feature: tuple[str, ...] = ()
     output: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL
+    prestart: bool | None = None
 
     def timeout(self, *, sync: bool) -> float:
         """The run-time limit in seconds. Raises `BadRequest` above the kind's limit."""
@@ -188,6 +189,11 @@ PARAMETERS: Final[dict[str, Parameter]] = {
         {"type": "string", "pattern": "^/", "maxLength": 4095},
         "async: absolute path of a file to keep beside stdout",
         OUTPUTS,
+    ),
+    "prestart": Parameter(
+        _flag,
+        {"type": "string", "enum": ["0", "1"]},
+        "1: keep a process started for the next task with the same arguments; the image's label by default",
     ),
     "priority": Parameter(
         _priority,

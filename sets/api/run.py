@@ -14,7 +14,13 @@ import falcon.asgi
 import msgspec
 
 from scheduler.errors import BadRequest, SchedulerError
-from scheduler.image import LABEL_CONTENT_TYPE, LABEL_CPU_FEATURES, LABEL_ISOLATION, Image
+from scheduler.image import (
+    LABEL_CONTENT_TYPE,
+    LABEL_CPU_FEATURES,
+    LABEL_ISOLATION,
+    LABEL_PRESTART,
+    Image,
+)
 from scheduler.live import LiveTask
 from scheduler.manager import Manager
 from scheduler.store.contract import INLINE_BYTES, Blobs, Body, Idempotency
@@ -108,6 +114,7 @@ class RunResource:
             cpu_features=features,
             outputs=params.output,
             priority=params.priority,
+            prestart=image.labels.get(LABEL_PRESTART) == "1" if params.prestart is None else params.prestart,
         )
 
     # -- sync

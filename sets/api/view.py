@@ -53,6 +53,7 @@ def task_json(task: Task, set_name: str) -> dict[str, Any]:
         "cpu_us": task.cpu_us,
         "memory_peak_kib": task.memory_peak_kib,
         "cold_start": task.cold_start,
+        "prestarted": task.prestarted,
         "stdin_bytes": task.stdin_bytes,
         "stdout_bytes": task.stdout_bytes,
         "stderr_bytes": task.stderr_bytes,

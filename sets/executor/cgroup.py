@@ -157,6 +157,10 @@ class CpuAccount:
         self._carried_us = min(0, unbilled_us)
         return max(0, unbilled_us)
 
+    def unbilled(self, used_us: int) -> int:
+        """What was used since the last bill, the guest's own not taken off."""
+        return used_us - self._used_us
+
     def guest_used(self, guest_cpu_us: int) -> None:
         """The guest used this between tasks: it is nobody's."""
         self._carried_us -= guest_cpu_us

@@ -62,7 +62,12 @@ class LocalExecutor:
         )
         self._doors[slot_id] = door
         self._slots[slot_id] = Slot(
-            slot_id, self._loop, self._buffer, self._events.slot_freed, self._slot_lost
+            slot_id,
+            self._loop,
+            self._buffer,
+            self._events.slot_freed,
+            self._slot_lost,
+            self._events.prestart_unfit,
         )
         return SlotAddress(door.directory, token)
 

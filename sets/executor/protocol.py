@@ -23,10 +23,10 @@ OUTPUT_BYTES: Final = 61_440
 FILES_COUNT: Final = 64
 
 TASK, KILL, RETIRE = 1, 2, 3
-HELLO, OUTPUT, EXIT, CLEANED = 16, 17, 18, 19
+HELLO, OUTPUT, EXIT, CLEANED, STDIN, UNFIT = 16, 17, 18, 19, 20, 21
 
-STDIN_FD, STREAM = 1, 2
-HANDED_OVER, KILLED, CLEANING = 1, 2, 4
+STDIN_FD, STREAM, PRESTART, STDIN_ASKED = 1, 2, 4, 8
+HANDED_OVER, KILLED, CLEANING, PRESTARTED = 1, 2, 4, 8
 
 _HEAD: Final = struct.Struct("<BBHI")
 _TASK: Final = struct.Struct("<BBHIHHHHII")
@@ -71,6 +71,7 @@ class ExitMessage(msgspec.Struct):
     file_errnos: tuple[int, ...]
     stdout: bytes
     stderr: bytes
+    prestarted: bool = False
 
 
 class CleanedMessage(msgspec.Struct):
@@ -80,7 +81,15 @@ class CleanedMessage(msgspec.Struct):
     guest_cpu_us: int
 
 
-Message = Hello | OutputMessage | ExitMessage | CleanedMessage
+class StdinMessage(msgspec.Struct):
+    task: int
+
+
+class UnfitMessage(msgspec.Struct):
+    task: int
+
+
+Message = Hello | OutputMessage | ExitMessage | CleanedMessage | StdinMessage | UnfitMessage
 
 
 def encode_task(number: int, work: Work) -> bytes:
@@ -104,7 +113,11 @@ def encode_task(number: int, work: Work) -> bytes:
     for path in outputs:
         if not path.startswith(b"/"):
             raise BadRequest(f"output: {_shown(path)} is not an absolute path", field="output")
-    flags = (STDIN_FD if work.stdin is None else 0) | (STREAM if work.stream else 0)
+    flags = STREAM if work.stream else 0
+    if work.prestart:
+        flags |= PRESTART
+    if work.stdin is None:
+        flags |= STDIN_ASKED if work.prestart else STDIN_FD
     head = _TASK.pack(TASK, flags, 0, number, len(argv), len(env), len(outputs), 0, len(strings), len(body))
     return head + strings + body
 
@@ -159,6 +172,10 @@ def decode(data: memoryview) -> Message:
             if guest_cpu_us > _MOST:
                 raise ProtocolError("a number out of range")
             return CleanedMessage(task, bool(ok), error, guest_cpu_us)
+        if kind in (STDIN, UNFIT):
+            if len(data) != _HEAD.size:
+                raise ProtocolError("a message of the wrong length")
+            return StdinMessage(task) if kind == STDIN else UnfitMessage(task)
         if kind == HELLO:
             version, token = _HELLO.unpack(data[_HEAD.size :])
             return Hello(version, token)
@@ -198,6 +215,7 @@ def _decode_exit(data: memoryview, flags: int, task: int) -> ExitMessage:
         errnos,
         stdout,
         stderr,
+        bool(flags & PRESTARTED),
     )
 
 

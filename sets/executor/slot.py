@@ -17,8 +17,15 @@ from scheduler.errors import IllegalMove, SlotLost
 from scheduler.execution import Ending, How, Work
 from sets.executor import protocol
 from sets.executor.cgroup import CgroupError, CpuAccount, SlotCgroup
-from sets.executor.pipes import PipeReader, PipeWriter, enlarge
-from sets.executor.protocol import CleanedMessage, ExitMessage, OutputMessage, ProtocolError
+from sets.executor.pipes import PipeReader, PipeWriter, PromisedWriter, enlarge
+from sets.executor.protocol import (
+    CleanedMessage,
+    ExitMessage,
+    OutputMessage,
+    ProtocolError,
+    StdinMessage,
+    UnfitMessage,
+)
 from sets.executor.run import SlotRun
 
 log = structlog.get_logger()
@@ -27,6 +34,9 @@ KILL_GRACE_S: Final = 5.0
 """A guest that has not reported the end this long after KILL is destroyed with its slot."""
 CLEAN_GRACE_S: Final = 60.0
 """A guest may take this long to empty the writable places."""
+BUDGET_CHECK_S: Final = 5.0
+PRESTART_BUDGET_US: Final = 20_000_000
+"""CPU time that a program may use before its input comes, looked at every `BUDGET_CHECK_S`."""
 SEND_BYTES: Final = 2 * protocol.MESSAGE_BYTES
 """Room for what is on its way to a guest: a task, and a KILL that its end overtook."""
 _FDS_SPACE: Final = socket.CMSG_SPACE(4 * protocol.FILES_COUNT)
@@ -52,7 +62,8 @@ SLOT_MOVES: Final[dict[SlotState, frozenset[SlotState]]] = {
 class Slot:
     """The executor's end of one guest's connection.
 
-    `freed` is called when a task has ended and the slot is clean, `lost` when the slot is of no more use.
+    `freed` is called when a task has ended and the slot is clean, `lost` when the slot is of no more use, `unfit` when
+    a program that waited for its task did what it must not.
     """
 
     def __init__(
@@ -62,6 +73,7 @@ class Slot:
         buffer: memoryview,
         freed: Callable[[str], None],
         lost: Callable[[str, str], None],
+        unfit: Callable[[str, str], None] = lambda _slot_id, _reason: None,
     ) -> None:
         self.id = slot_id
         self.loop = loop
@@ -69,6 +81,9 @@ class Slot:
         self._buffer = buffer
         self._freed = freed
         self._lost = lost
+        self._unfit = unfit
+        self._prestart = False
+        self._budget: asyncio.TimerHandle | None = None
         self._socket: socket.socket | None = None
         self._cgroup: SlotCgroup | None = None
         self._account = CpuAccount(0)
@@ -100,7 +115,10 @@ class Slot:
         message = protocol.encode_task(number, work)
         stdin: PipeWriter | None = None
         try:
-            if work.stdin is None:
+            if work.stdin is None and work.prestart:
+                stdin = PromisedWriter(self.loop)
+                connection.send(message)
+            elif work.stdin is None:
                 read_fd, write_fd = os.pipe()
                 try:
                     stdin = PipeWriter(self.loop, write_fd)
@@ -119,6 +137,8 @@ class Slot:
             raise SlotLost(f"slot {self.id} is lost: {reason}") from error
         self._number = number
         self._move(SlotState.RUNNING)
+        self._forget_budget()
+        self._prestart = work.prestart
         run = self._run = SlotRun(self, number, stdin, len(work.outputs))
         return run
 
@@ -153,6 +173,7 @@ class Slot:
             return
         self._move(SlotState.LOST)
         self._unwatch()
+        self._forget_budget()
         if self._socket is not None:
             self.loop.remove_reader(self._socket.fileno())
             self._socket.close()
@@ -209,6 +230,12 @@ class Slot:
             return False
         if isinstance(message, CleanedMessage):
             return self._cleaned(message, fds)
+        if isinstance(message, StdinMessage):
+            self._stdin(message, fds)
+            return False
+        if isinstance(message, UnfitMessage) and not fds:
+            self._unfit(self.id, "it wrote or ended before its input came")
+            return False
         raise ProtocolError("a second HELLO")
 
     def _output(self, message: OutputMessage, fds: list[int]) -> None:
@@ -222,6 +249,17 @@ class Slot:
         run.output_came(
             message.stdout, message.stderr, PipeReader(self.loop, stdout), PipeReader(self.loop, stderr)
         )
+
+    def _stdin(self, message: StdinMessage, fds: list[int]) -> None:
+        writer = self._current(message.task).stdin
+        if (
+            not isinstance(writer, PromisedWriter)
+            or writer.delivered
+            or len(fds) != 1
+            or not _is_pipe(fds[0])
+        ):
+            raise ProtocolError("a STDIN out of order, or without a pipe")
+        writer.deliver(fds.pop())
 
     def _exited(self, message: ExitMessage, fds: list[int]) -> bool:
         run = self._current(message.task)
@@ -252,9 +290,12 @@ class Slot:
             stdout=message.stdout,
             stderr=message.stderr,
             files=files,
+            prestarted=message.prestarted,
         )
         self._run = None
         self._unwatch()
+        if self._prestart:
+            self._budget = self.loop.call_later(BUDGET_CHECK_S, self._check_budget)
         run.end_came(ending)
         if message.cleaning:
             self._move(SlotState.CLEANING)
@@ -277,6 +318,29 @@ class Slot:
         if self._run is None or number != self._run.number:
             raise ProtocolError(f"a message about task {number}, which does not run")
         return self._run
+
+    # -- the program that waits for the next task
+
+    def _check_budget(self) -> None:
+        """What waits may load, not compute: above its budget it goes, and its slot with it."""
+        self._budget = None
+        if self.state is not SlotState.IDLE or self._cgroup is None:
+            return
+        try:
+            used_us = self._account.unbilled(self._cgroup.cpu_us())
+        except CgroupError as error:
+            self.fail(str(error))
+            return
+        if used_us > PRESTART_BUDGET_US:
+            self._unfit(self.id, f"it used {used_us / 1e6:.1f} s of CPU time before its input came")
+            self.fail("its waiting program used more CPU time than its budget")
+            return
+        self._budget = self.loop.call_later(BUDGET_CHECK_S, self._check_budget)
+
+    def _forget_budget(self) -> None:
+        if self._budget is not None:
+            self._budget.cancel()
+            self._budget = None
 
     # -- time limits on the guest itself
 

@@ -33,7 +33,7 @@
 #include <unistd.h>
 
 #define MESSAGE_BYTES 131072
-#define STRINGS_BYTES 69632
+#define STRINGS_BYTES 69608
 #define STRINGS_COUNT 8192
 #define STDIN_BYTES 61440
 #define OUTPUT_BYTES 61440
@@ -51,9 +51,9 @@
 #define LISTING_BYTES 32768
 
 enum { EXIT_RETIRED = 0, EXIT_USAGE = 2, EXIT_NO_EXECUTOR = 3, EXIT_MALFORMED = 4, EXIT_UNCLEAN = 5 };
-enum { TASK = 1, KILL = 2, RETIRE = 3, HELLO = 16, OUTPUT = 17, EXITED = 18, CLEANED = 19 };
-enum { STDIN_FD = 1, STREAM = 2 };
-enum { HANDED_OVER = 1, KILLED = 2, CLEANING = 4 };
+enum { TASK = 1, KILL = 2, RETIRE = 3, HELLO = 16, OUTPUT = 17, EXITED = 18, CLEANED = 19, STDIN = 20, UNFIT = 21 };
+enum { STDIN_FD = 1, STREAM = 2, PRESTART = 4, STDIN_ASKED = 8 };
+enum { HANDED_OVER = 1, KILLED = 2, CLEANING = 4, PRESTARTED = 8 };
 enum { HOW_EXITED = 0, HOW_SIGNALLED = 1, HOW_NOT_EXECUTED = 2 };
 // What a look at the executor's socket found.
 enum { NOTHING, LOST };
@@ -112,7 +112,7 @@ static struct output out, err;
 static char *argv[STRINGS_COUNT + 1], **envp, *files[FILES_COUNT];
 static uint64_t reported_cpu_us;
 
-// The running task.
+// The running task, or the program that waits for one.
 static struct {
     uint32_t number;
     pid_t pid;
@@ -124,6 +124,14 @@ static struct {
     int status;
     uint64_t reaped_cpu_us, max_rss_kib;
 } run;
+
+// A program that was started ahead of its task, and the strings that it was started with.
+static struct {
+    bool there;
+    uint16_t argc, envc, filec;
+    uint32_t strings_len;
+    char strings[STRINGS_BYTES];
+} waiting;
 
 static void __attribute__((noreturn)) malformed(void) { _exit(EXIT_MALFORMED); }
 
@@ -209,6 +217,9 @@ static void connect_executor(void) {
         executor = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
         struct timeval limit = {.tv_sec = SEND_LIMIT_S};
         setsockopt(executor, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+        // Where the host's default is small, the kernel gives what it allows: a full EXIT must fit.
+        int room = 2 * MESSAGE_BYTES;
+        setsockopt(executor, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
         if (executor >= 0 && !connect(executor, (struct sockaddr *)&address, sizeof address)) {
             struct hello_message hello = {.head = {.type = HELLO}, .version = 1};
             memcpy(hello.token, token, TOKEN_BYTES);
@@ -691,8 +702,23 @@ static void parse_strings(const struct task_message *m, char *at, char *end) {
     envp = merged;
 }
 
-// Make the pipes and start the program. Returns 0 or an errno; all descriptors are the task's.
-static int start(const struct task_message *m, int stdin_fd, const unsigned char *data) {
+static void reset_run(uint32_t number) {
+    memset(&run, 0, sizeof run);
+    run.number = number;
+    run.in = out.fd = out.end = err.fd = err.end = -1;
+    out.len = err.len = 0;
+}
+
+// Begin to feed what the task brought.
+static void feed_inline(const unsigned char *data, uint32_t len) {
+    run.in_data = data;
+    run.in_left = len;
+    if (len > PIPE_ALWAYS_HOLDS) fcntl(run.in, F_SETFL, O_NONBLOCK);
+    feed();
+}
+
+// Make the pipes and start the program. Returns 0 or an errno; all descriptors are the task's. Without `data` stdin stays open.
+static int start(int stdin_fd, const unsigned char *data, uint32_t len) {
     int in[2] = {stdin_fd, -1}, o[2] = {-1, -1}, e[2] = {-1, -1};
     if ((stdin_fd < 0 && pipe2(in, O_CLOEXEC)) || pipe2(o, O_CLOEXEC) || pipe2(e, O_CLOEXEC)) return errno;
     out.fd = o[0];
@@ -701,19 +727,82 @@ static int start(const struct task_message *m, int stdin_fd, const unsigned char
     err.end = e[1];
     if (stdin_fd < 0) {
         run.in = in[1];
-        run.in_data = data;
-        run.in_left = m->stdin_len;
-        if (run.in_left > PIPE_ALWAYS_HOLDS) fcntl(run.in, F_SETFL, O_NONBLOCK);
-        feed();
+        if (data) feed_inline(data, len);
     }
     int failed = spawn(in[0], o[1], e[1]);
     // Whoever feeds the program must learn when it stops reading.
-    if (stdin_fd >= 0) close(stdin_fd);
+    if (stdin_fd >= 0 || !data) close(in[0]);
     return failed;
 }
 
+// Give the write end of the program's stdin to the executor.
+static bool hand_stdin_over(void) {
+    struct head m = {.type = STDIN, .task = run.number};
+    struct iovec part = {&m, sizeof m};
+    bool told = tell(&part, 1, &run.in, 1);
+    shut(&run.in);
+    return told;
+}
+
+// ---- a program that waits for its task
+
+// End it, with all that it left. A descriptor that came with a message is not its.
+static void dismiss(void) {
+    waiting.there = false;
+    if (!run.alone && !reap(WNOHANG)) kill_all();
+    int *ends[] = {&run.in, &out.fd, &out.end, &err.fd, &err.end};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) shut(ends[i]);
+    if (clean_all()) _exit(EXIT_UNCLEAN);
+}
+
+// Whether it does what it must: neither write nor end before its input comes.
+static bool is_fit(int timeout_ms, bool *message_there) {
+    struct pollfd p[4] = {{children, POLLIN, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}, {executor, POLLIN, 0}};
+    if (poll(p, message_there ? 4 : 3, timeout_ms) < 0) return true;
+    if (p[0].revents) {
+        struct signalfd_siginfo info;
+        if (read(children, &info, sizeof info) > 0) reap(WNOHANG);
+    }
+    if (message_there) *message_there = p[3].revents;
+    return !run.ended && !p[1].revents && !p[2].revents;
+}
+
+// Start the program once more, with the arguments of the task that has ended, unless the next task is there already.
+static void prestart(const struct task_message *m) {
+    struct pollfd p = {executor, POLLIN, 0};
+    if (poll(&p, 1, 0) > 0) return;
+    waiting.argc = m->argc;
+    waiting.envc = m->envc;
+    waiting.filec = m->filec;
+    waiting.strings_len = m->strings_len;
+    memcpy(waiting.strings, m + 1, m->strings_len);
+    parse_strings(m, waiting.strings, waiting.strings + m->strings_len);
+    reset_run(0);
+    waiting.there = true;
+    // The next task tells what is wrong, if anything is.
+    if (start(-1, NULL, 0)) dismiss();
+}
+
+static bool matches(const struct task_message *m) {
+    return m->argc == waiting.argc && m->envc == waiting.envc && m->filec == waiting.filec &&
+           m->strings_len == waiting.strings_len && !memcmp(m + 1, waiting.strings, m->strings_len);
+}
+
+static void report_unfit(void) {
+    struct head m = {.type = UNFIT, .task = last_task};
+    struct iovec part = {&m, sizeof m};
+    dismiss();
+    tell(&part, 1, NULL, 0);
+}
+
+// Wait for the next message beside the waiting program.
+static void wait_beside(void) {
+    for (bool there = false; !there && waiting.there;)
+        if (!is_fit(-1, &there)) report_unfit();
+}
+
 // Report the end. False when the executor is lost.
-static bool report(const struct task_message *m, int failed, uint64_t wall_us) {
+static bool report(const struct task_message *m, int failed, uint64_t wall_us, bool prestarted) {
     int32_t errnos[FILES_COUNT];
     int fds[FILES_COUNT];
     size_t fd_count = 0;
@@ -725,7 +814,7 @@ static bool report(const struct task_message *m, int failed, uint64_t wall_us) {
     bool dirty = !all_clean();
     struct exit_message x = {
         .head = {.type = EXITED, .task = run.number,
-                 .flags = (uint8_t)((run.handed_over ? HANDED_OVER : 0) | (run.killed ? KILLED : 0) | (dirty ? CLEANING : 0))},
+                 .flags = (uint8_t)((run.handed_over ? HANDED_OVER : 0) | (run.killed ? KILLED : 0) | (dirty ? CLEANING : 0) | (prestarted ? PRESTARTED : 0))},
         .how = failed ? HOW_NOT_EXECUTED : WIFSIGNALED(run.status) ? HOW_SIGNALLED : HOW_EXITED,
         .code = failed ? failed : WIFSIGNALED(run.status) ? WTERMSIG(run.status) : WEXITSTATUS(run.status),
         .wall_us = wall_us,
@@ -751,28 +840,40 @@ static bool report(const struct task_message *m, int failed, uint64_t wall_us) {
 }
 
 static bool carry_out(struct task_message *m, size_t size, int stdin_fd) {
-    if (size < sizeof *m || m->head.reserved || m->reserved || m->head.flags & ~(STDIN_FD | STREAM) || m->head.task != last_task + 1 ||
+    if (size < sizeof *m || m->head.reserved || m->reserved || m->head.flags & ~(STDIN_FD | STREAM | PRESTART | STDIN_ASKED) || m->head.task != last_task + 1 ||
         !m->argc || m->argc + m->envc > STRINGS_COUNT || m->filec > FILES_COUNT || m->strings_len > STRINGS_BYTES ||
         m->stdin_len > STDIN_BYTES || size != sizeof *m + m->strings_len + m->stdin_len ||
-        (stdin_fd >= 0) != !!(m->head.flags & STDIN_FD) || (stdin_fd >= 0 && m->stdin_len))
+        (stdin_fd >= 0) != !!(m->head.flags & STDIN_FD) || (m->head.flags & (STDIN_FD | STDIN_ASKED) && m->stdin_len) ||
+        (m->head.flags & STDIN_FD && m->head.flags & STDIN_ASKED))
         malformed();
     char *strings = (char *)(m + 1);
+    const unsigned char *data = m->head.flags & STDIN_ASKED ? NULL : (unsigned char *)strings + m->strings_len;
+    if (waiting.there && !is_fit(0, NULL)) report_unfit();
+    bool prestarted = waiting.there && stdin_fd < 0 && matches(m);
+    if (waiting.there && !prestarted) dismiss();
+    waiting.there = false;
     parse_strings(m, strings, strings + m->strings_len);
-    memset(&run, 0, sizeof run);
-    run.number = last_task = m->head.task;
-    run.in = out.fd = out.end = err.fd = err.end = -1;
-    out.len = err.len = 0;
     uint64_t began = now_us();
-    int failed = start(m, stdin_fd, (unsigned char *)strings + m->strings_len);
+    int failed = 0;
+    if (prestarted) {
+        run.number = m->head.task;
+        if (data) feed_inline(data, m->stdin_len);
+    } else {
+        reset_run(m->head.task);
+        failed = start(stdin_fd, data, m->stdin_len);
+    }
+    last_task = m->head.task;
     bool there = true;
     if (!failed) {
-        if (m->head.flags & STREAM) there = hand_over();
+        if (!data) there = hand_stdin_over();
+        if (m->head.flags & STREAM) there = there && hand_over();
         there = there && attend();
     }
     uint64_t wall_us = now_us() - began;
     // A lost executor and a program that ended leave nobody behind.
     if (!run.alone && !reap(WNOHANG)) kill_all();
-    there = there && drain() && report(m, failed, wall_us);
+    there = there && drain() && report(m, failed, wall_us, prestarted);
+    if (there && m->head.flags & PRESTART && !failed) prestart(m);
     if (there) return true;
     close_from(first_task_fd, TASK_FDS_MOST);
     if (clean_all()) _exit(EXIT_UNCLEAN);
@@ -782,9 +883,12 @@ static bool carry_out(struct task_message *m, size_t size, int stdin_fd) {
 static void __attribute__((noreturn)) serve(void) {
     for (;;) {
         int fd;
+        wait_beside();
         ssize_t n = hear(message, sizeof message, 0, &fd);
         struct head *head = (struct head *)message;
         if (n == 0) {
+            if (waiting.there) dismiss();
+            poll(NULL, 0, CONNECT_FIRST_MS);
             connect_executor();
             continue;
         }

@@ -91,6 +91,9 @@ class Owner:
         assert self.slot is not None
         self.slot.free.set()
 
+    def prestart_unfit(self, slot_id: str, reason: str) -> None:
+        raise AssertionError(f"{slot_id}: {reason}")
+
     def slot_lost(self, slot_id: str, reason: str) -> None:
         self.lost.append(reason)
 

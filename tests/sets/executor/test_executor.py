@@ -45,6 +45,9 @@ class Owner:
     def slot_freed(self, slot_id: str) -> None:
         self.freed.append(slot_id)
 
+    def prestart_unfit(self, slot_id: str, reason: str) -> None:
+        raise AssertionError(f"{slot_id}: {reason}")
+
     def slot_lost(self, slot_id: str, reason: str) -> None:
         self.lost.append((slot_id, reason))
 

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from scheduler.errors import BadRequest
 from scheduler.execution import Work
 from sets.executor import protocol
-from sets.executor.protocol import CleanedMessage, ExitMessage, Hello, OutputMessage, ProtocolError
+from sets.executor.protocol import (
+    CleanedMessage,
+    ExitMessage,
+    Hello,
+    OutputMessage,
+    ProtocolError,
+    StdinMessage,
+    UnfitMessage,
+)
 from tests.sets.executor import wire
 
 STRING = st.binary(max_size=40).filter(lambda value: b"\0" not in value)
@@ -112,6 +120,17 @@ def test_as_many_arguments_variables_and_outputs_as_allowed() -> None:
 def test_inline_input_that_is_too_long_is_a_bug_of_ours() -> None:
     with pytest.raises(ValueError, match="61441 bytes; at most 61440"):
         protocol.encode_task(1, Work(argv=(b"a",), stdin=bytes(61_441)))
+
+
+def test_prestart_asks_for_the_pipe_instead_of_sending_one() -> None:
+    work = Work(argv=(b"a",), stdin=None, prestart=True)
+    assert protocol.encode_task(1, work)[1] == protocol.PRESTART | protocol.STDIN_ASKED
+    assert protocol.encode_task(1, Work(argv=(b"a",), prestart=True))[1] == protocol.PRESTART
+    assert protocol.decode(memoryview(wire.head(protocol.STDIN, 4))) == StdinMessage(4)
+    assert protocol.decode(memoryview(wire.head(protocol.UNFIT, 4))) == UnfitMessage(4)
+    ended = protocol.decode(memoryview(wire.ended(1, flags=protocol.PRESTARTED)))
+    assert isinstance(ended, ExitMessage)
+    assert ended.prestarted
 
 
 def test_the_short_messages() -> None:
@@ -261,7 +280,9 @@ def _understood_or_refused(data: bytes) -> None:
         b"",
         wire.head(0),
         wire.head(wire.TASK),
-        wire.head(20),
+        wire.head(22),
+        wire.head(protocol.STDIN) + b"x",
+        wire.head(protocol.UNFIT) + b"x",
         wire.head(255),
         wire.ended(1, how=3),
         wire.ended(1, how=0, code=256),

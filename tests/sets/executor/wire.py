@@ -74,7 +74,7 @@ def read_task(message: bytes) -> ReadTask:
     assert argc >= 1
     assert argc + envc <= 8192
     assert filec <= 64
-    assert strings_len <= 69_632
+    assert strings_len <= 69_608
     assert stdin_len <= (0 if flags & STDIN_FD else 61_440)
     assert len(message) == 24 + strings_len + stdin_len
     block = message[24 : 24 + strings_len]

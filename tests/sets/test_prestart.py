@@ -1,0 +1,106 @@
+"""Prestart through a whole set: a process that has loaded its libraries waits for the next input."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import docker
+import httpx
+import pytest
+
+from tests.conftest import SetProcess, StartSet
+
+pytestmark = pytest.mark.docker
+IMAGE = "gc-test/prestart:1"
+
+
+@pytest.fixture(scope="module")
+def image(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`cat:1` with the label, and the shell as entrypoint."""
+    folder = tmp_path_factory.mktemp("prestart")
+    (folder / "Dockerfile").write_text(
+        'FROM cat:1\nLABEL org.general-compute.prestart=1\nENTRYPOINT ["/bin/sh", "-c"]\n'
+    )
+    engine.images.build(path=str(folder), tag=IMAGE, rm=True)
+    yield IMAGE
+    engine.images.remove(IMAGE, force=True)
+
+
+@pytest.fixture(scope="module")
+def own_set(start_set: StartSet) -> SetProcess:
+    return start_set("tprestart")
+
+
+def run(client: httpx.Client, image: str, script: str, body: bytes = b"in", **query: str) -> httpx.Response:
+    return client.post(f"/v1/run/{image}", params={"arg": script, **query}, content=body)
+
+
+def prestarted(client: httpx.Client, answer: httpx.Response) -> bool:
+    assert answer.status_code == 200, answer.text
+    found: bool = client.get(f"/v1/tasks/{answer.headers['X-Task-Id']}").json()["prestarted"]
+    return found
+
+
+def again_until_prestarted(client: httpx.Client, image: str, script: str, body: bytes) -> httpx.Response:
+    for _ in range(100):
+        time.sleep(0.05)
+        answer = run(client, image, script, body)
+        if prestarted(client, answer):
+            return answer
+    raise AssertionError("no process was ever started ahead")
+
+
+def test_the_second_task_finds_its_process_started(own_set: SetProcess, image: str) -> None:
+    with own_set.client() as client:
+        assert not prestarted(client, run(client, image, "cat; echo $$"))
+        answer = again_until_prestarted(client, image, "cat; echo $$", b"small")
+        assert answer.content.startswith(b"small")
+        large = bytes(range(256)) * 2000
+        assert again_until_prestarted(client, image, "cat", large).content == large
+        # Without a length known beforehand, too.
+        streamed = client.post(f"/v1/run/{image}", params={"arg": "cat"}, content=iter([b"a" * 70_000, b"b"]))
+        assert streamed.content == b"a" * 70_000 + b"b"
+
+
+def test_every_task_has_a_process_of_its_own(own_set: SetProcess, image: str) -> None:
+    script = "cat > /dev/null; ls /tmp; echo x > /tmp/mark; echo done"
+    with own_set.client() as client:
+        assert run(client, image, script).content == b"done\n"
+        for _ in range(3):
+            assert again_until_prestarted(client, image, script, b"x").content == b"done\n"
+
+
+def test_the_parameter_overrules_the_label(own_set: SetProcess, image: str) -> None:
+    with own_set.client() as client:
+        for _ in range(4):
+            time.sleep(0.05)
+            assert not prestarted(client, run(client, image, "cat; true", prestart="0"))
+
+
+def test_an_image_that_does_not_wait_is_prestarted_no_more(start_set: StartSet, image: str) -> None:
+    own = start_set("tunfit")
+    with own.client() as client:
+        assert run(client, image, "echo early; cat").content == b"early\nin"
+        for _ in range(100):
+            if client.get("/readyz").json()["prestart_unfit_images"] == 1:
+                break
+            time.sleep(0.05)
+        assert b"gc_prestart_unfit_images 1.0" in client.get("/metrics").content
+        for _ in range(4):
+            time.sleep(0.05)
+            assert not prestarted(client, run(client, image, "cat"))
+    assert b"prestarted no more" in own.log.read_bytes()
+
+
+def test_a_prestarted_task_that_is_cancelled_or_fails_does_no_harm(own_set: SetProcess, image: str) -> None:
+    with own_set.client() as client:
+        script = "cat; exit 3"
+        for _ in range(3):
+            time.sleep(0.1)
+            assert run(client, image, script).json()["exit_code"] == 3
+        slow = "cat; sleep 100"
+        for _ in range(2):
+            time.sleep(0.1)
+            assert run(client, image, slow, timeout_s="0.3").status_code == 504
+        assert again_until_prestarted(client, image, "cat", b"fine").content == b"fine"
