@@ -9,7 +9,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from .choice import Chooser
+from .choice import Choice, Chooser
 from .health import HealthBoard
 from .request import Destination, HeadFacts, Purpose, purpose_of, queue_timeout_s
 from .stats import ProblemCounts, SetStats
@@ -100,13 +100,17 @@ class DataPlane:
             purpose = head.purpose = purpose_of(head.method, head.path, head.query, head.get(b"prefer"))
         if purpose.destination is _MERGED:
             return self._merge(self, client, head)
-        facts = HeadFacts(head, client.address)
-        idempotency_key = head.get(b"idempotency-key") if purpose.destination is _RUN else None
-        choice = self.chooser.choose(purpose, facts, idempotency_key, client.at)
+        choice = self.choose(client, head, purpose)
         if choice.entry is None:
             assert choice.problem is not None
             return choice.problem
         return Exchange(self, client, head, purpose, choice, choice.entry)
+
+    def choose(self, client: ClientConnection, head: RequestHead, purpose: Purpose) -> Choice:
+        """The set for a request by the table in force."""
+        facts = HeadFacts(head, client.address)
+        idempotency_key = head.get(b"idempotency-key") if purpose.destination is _RUN else None
+        return self.chooser.choose(purpose, facts, idempotency_key, self.loop.time())
 
     def patience_s(self, purpose: Purpose, query: bytes) -> float:
         """How long after its start a request that met back-pressure may still try another set: its own queue

@@ -55,6 +55,8 @@ class Exchange:
     _attempts = 0
     _tried: frozenset[str] = frozenset()
     _stale_used = False
+    _may_have_run = False
+    """An attempt failed after which an algorithm may have run."""
     _retrying = False
     _continued = False
     _timer: asyncio.TimerHandle | None = None
@@ -74,6 +76,7 @@ class Exchange:
         self._purpose = purpose
         self._choice = choice
         self._entry = entry
+        self._table = plane.table
         self.head = head
         self.started_at = client.at
 
@@ -301,6 +304,14 @@ class Exchange:
             if self._repeat(Failure.BACK_PRESSURE):
                 self._held = None
                 return
+            if self._may_have_run:
+                # Its `executed: false` speaks of this attempt alone.
+                self._held = None
+                self._client.respond(
+                    self._problem(Failure.RESET, "it is full, and an earlier attempt was lost")
+                )
+                self._end()
+                return
         else:
             self._plane.set_failed(name, "answered 503 without a task's id")
         self._held = None
@@ -326,6 +337,8 @@ class Exchange:
         self._body = None
         self._answer = None
         self._plane.stats[name].note_failure(failure)
+        if failure not in NOTHING_RAN:
+            self._may_have_run = True
         if failure in (Failure.CONNECT, Failure.RESET) or (failure is Failure.SEND and not reused):
             self._plane.set_failed(name, detail, refused=failure is Failure.CONNECT)
         if not self._repeat(failure, reused=reused):
@@ -365,6 +378,8 @@ class Exchange:
             return False
         self._tried |= {self._entry.name}
         entry = plane.chooser.another(self._choice, self._tried, now)
+        if entry is None and self._table is not plane.table:
+            entry = self._chosen_anew()
         if entry is None:
             if failure is not Failure.CONNECT:
                 return False
@@ -383,15 +398,25 @@ class Exchange:
 
     def _retry(self) -> None:
         self._timer = None
-        if self._entry.name in self._plane.pools:
-            self._attempt()
-        else:
-            self._client.respond(self._problem(Failure.CONNECT, "the set left the configuration"))
-            self._end()
+        if self._entry.name not in self._plane.pools:
+            # The set left the configuration meanwhile: by the new table, then.
+            entry = self._chosen_anew()
+            if entry is None:
+                self._client.respond(self._problem(Failure.CONNECT, "it left the configuration"))
+                self._end()
+                return
+            self._entry = entry
+        self._attempt()
+
+    def _chosen_anew(self) -> SetEntry | None:
+        """A set by the table that is in force now, unless it was tried."""
+        self._choice = self._plane.choose(self._client, self.head, self._purpose)
+        entry = self._choice.entry
+        return None if entry is None or entry.name in self._tried else entry
 
     def _problem(self, failure: Failure, detail: str) -> Problem:
         name = self._entry.name
-        executed = failure not in NOTHING_RAN and not self._harmless()
+        executed = self._may_have_run and not self._harmless()
         if failure is Failure.TIMEOUT:
             return Problem(
                 504,
@@ -400,7 +425,7 @@ class Exchange:
                 f"set {name!r}: {detail}",
                 executed=executed,
             )
-        if failure in NOTHING_RAN:
+        if not self._may_have_run:
             return Problem(
                 503,
                 "set-unavailable",

@@ -24,9 +24,10 @@ from tests.router.rig import (
     table_for,
 )
 
-GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
-SYNC = b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi"
-ASYNC = b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nPrefer: respond-async\r\nContent-Length: 2\r\n\r\nhi"
+# One user, so that a set with nearly all the weight is home to every request, always.
+GET = b"GET /x HTTP/1.1\r\nHost: h\r\nX-User-Id: u1\r\n\r\n"
+SYNC = b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nX-User-Id: u1\r\nContent-Length: 2\r\n\r\nhi"
+ASYNC = b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nX-User-Id: u1\r\nPrefer: respond-async\r\nContent-Length: 2\r\n\r\nhi"
 FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nX-Set: a\r\n"
     b'Content-Length: 19\r\n\r\n{"executed": false}'
@@ -152,23 +153,43 @@ async def test_a_short_rest_of_a_body_is_dropped_and_the_connection_lives_on() -
         assert rig.sets["a"].connections == 2
 
 
-async def test_a_retry_after_a_reload_knows_only_the_new_sets() -> None:
-    held = asyncio.Event()
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_retry_after_a_reload_knows_only_the_new_sets(away: bool) -> None:
+    held, reset = asyncio.Event(), asyncio.Event()
 
     async def waits_then_resets(conversation: Conversation) -> None:
         await conversation.request()
         held.set()
-        await asyncio.sleep(0.1)
+        await reset.wait()
         conversation.reset()
 
     plays = {"a": scripted(waits_then_resets), "b": answering(), "c": answering()}
-    async with running(plays, weights={"a": 99.98, "b": 0.01, "c": 0.01}) as rig:
+    rules = "rules: [{name: r, when: {method: POST}, to: a, if_down: fail}]"
+    async with running(plays, more=rules) as rig:
         asking = asyncio.create_task(rig.ask(SYNC))
         await held.wait()
+        if away:  # The reload comes while the retry waits for its time.
+            rig.plane.adopt(table_for({name: rig.sets[name].port for name in "ab"}, {"a": 0, "b": 100}))
+            reset.set()
+            await eventually(lambda: rig.plane.stats["b"].retries == 1)
         rig.plane.board.failed("b", rig.plane.loop.time())  # Trouble, so that health is asked.
         rig.plane.adopt(table_for({"c": rig.sets["c"].port}))
+        reset.set()
         assert (await asking).status == 200
-        assert len(rig.sets["c"].requests) == 1
+        assert len(rig.sets["c"].requests) + len(rig.sets["b"].requests) == 1
+
+
+async def test_a_problem_after_two_attempts_speaks_of_both() -> None:
+    """The first may have run; the second surely did not."""
+    plays = {"a": scripted(resets_after_request), "b": answering(FULL)}
+    async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
+        answer = await rig.ask(SYNC)
+        assert answer.status == 502
+        assert answer.problem["executed"] is True
+        rig.plane.adopt(table_for({"a": rig.sets["a"].port, "dead": free_port()}, {"a": 99.99, "dead": 0.01}))
+        answer = await rig.ask(SYNC)
+        assert answer.status == 502
+        assert answer.problem["executed"] is True
 
 
 async def test_continue_is_relayed_and_not_invented() -> None:
@@ -388,7 +409,9 @@ async def test_a_large_body_waits_for_a_living_set() -> None:
     async with running({"a": answering()}) as rig:
         rig.plane.adopt(table_for({"dead": free_port(), "a": rig.sets["a"].port}, {"dead": 99.99, "a": 0.01}))
         client = await rig.client()
-        await client.send(b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n")
+        await client.send(
+            b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nX-User-Id: u1\r\nContent-Length: 1000000\r\n\r\n"
+        )
         await client.send(b"x" * 1_000_000)
         assert (await client.answer()).status == 200
         assert len(rig.sets["a"].requests[0][1]) == 1_000_000
@@ -400,7 +423,8 @@ async def test_a_body_that_is_too_large_to_replay_is_not_retried() -> None:
     ) as rig:
         client = await rig.client()
         await client.send(
-            b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000
+            b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nX-User-Id: u1\r\nContent-Length: 200000\r\n\r\n"
+            + b"x" * 200_000
         )
         assert (await client.answer()).status == 502
 
