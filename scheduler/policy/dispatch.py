@@ -28,7 +28,7 @@ class Limits(msgspec.Struct, frozen=True):
     """What the set may use. Times are seconds.
 
     `patience_s`: how long a task that is too large for the free room may be overtaken, and how long a pool without
-    any slot waits until one of a busy pool gives way.
+    any slot waits until one of a busy pool gives way. `fresh_ahead`: the most slots that a fresh pool has ready.
     """
 
     cpu_percent: int = 200
@@ -40,6 +40,7 @@ class Limits(msgspec.Struct, frozen=True):
     start_backoff_s: float = 0.5
     start_backoff_max_s: float = 30.0
     patience_s: float = 1.0
+    fresh_ahead: int = 8
 
 
 class Assign(msgspec.Struct, frozen=True):
@@ -116,9 +117,11 @@ class Dispatch:
         pool = self._pools.get(key)
         if pool is None:
             pool = self._pools[key] = Pool(key, self._at_once(key))
+        if pool.ahead is not None:
+            pool.ahead.arrived(now)
         # The way of most tasks: somebody is idle, nobody is before us.
-        if pool.idle and not self._runnable and self._fits(pool):
-            return [self._assign(pool, task_id)]
+        elif pool.idle and not self._runnable and self._fits(pool):
+            return [self._assign(pool, task_id, now)]
         pool.waiting[task_id] = now
         self._pool_of_task[task_id] = pool
         self.waiting += 1
@@ -143,6 +146,8 @@ class Dispatch:
         pool.starting.discard(slot_id)
         pool.failures = 0
         pool.retry_at = 0.0
+        if pool.ahead is not None:
+            pool.ahead.started(slot_id, now)
         self._unused.add(slot_id)
         self._rest_idle(pool, slot_id, now)
         self._file(pool, now)
@@ -202,7 +207,8 @@ class Dispatch:
                     if now - since < self.limits.keep_idle_s:
                         break
                     decisions.append(self._stop_idle(pool, slot_id, now))
-                if not pool.slots and now >= pool.retry_at:
+                self._file(pool, now)
+                if not pool.slots and now >= pool.retry_at and pool not in self._hungry:
                     del self._pools[key]
                     self._spare.pop(pool, None)
         return decisions + self._decide(now)
@@ -240,9 +246,9 @@ class Dispatch:
             pool = self._next_runnable(now)
             if pool is None:
                 break
-            task_id = next(iter(pool.waiting))
+            task_id, arrived_at = next(iter(pool.waiting.items()))
             self._unqueue(pool, task_id)
-            decisions.append(self._assign(pool, task_id))
+            decisions.append(self._assign(pool, task_id, arrived_at))
             self._file(pool, now)
         if self._hungry:
             self._feed(decisions, now)
@@ -275,10 +281,13 @@ class Dispatch:
         """Start slots for hungry pools, in the room there is or that idle slots of other pools can give."""
         for pool in list(islice(self._hungry, SCAN_LIMIT)):
             # After a failure one slot goes ahead of the others.
-            most = 1 - len(pool.starting) if pool.failures else pool.at_once - pool.slots
-            want = len(pool.waiting) - len(pool.idle) - len(pool.starting)
-            for _ in range(min(want, most)):
+            most = 1 - len(pool.starting) if pool.failures else self._most(pool) - pool.slots
+            want = len(pool.waiting) + self._ahead(pool, now) - len(pool.idle) - len(pool.starting)
+            for number in range(min(want, most)):
                 if len(self._pool_of_slot) >= self.limits.max_slots:
+                    # For tasks that may come nobody else's slot goes.
+                    if number >= len(pool.waiting) - len(pool.idle) - len(pool.starting):
+                        break
                     victim = self._coldest_idle(pool)
                     if victim is None:
                         self._file(pool, now)
@@ -286,6 +295,8 @@ class Dispatch:
                     decisions.append(self._stop_idle(*victim, now))
                 slot_id = next(self._slot_ids)
                 pool.starting.add(slot_id)
+                if pool.ahead is not None:
+                    pool.ahead.starting(slot_id, now)
                 self._pool_of_slot[slot_id] = pool
                 decisions.append(StartSlot(slot_id, pool.key))
             self._file(pool, now)
@@ -295,7 +306,7 @@ class Dispatch:
         if not self._hungry or len(self._pool_of_slot) < self.limits.max_slots:
             return False
         for hungry in self._hungry:
-            if hungry is pool:
+            if hungry is pool or not hungry.waiting:
                 continue
             since = next(iter(hungry.waiting.values()))
             return pool.slots > hungry.slots + 1 or (
@@ -326,14 +337,24 @@ class Dispatch:
     def _fits(self, pool: Pool) -> bool:
         return pool.cpu_percent <= self.free_cpu and pool.memory_mib <= self.free_memory
 
-    def _assign(self, pool: Pool, task_id: str) -> Assign:
-        slot_id, _ = pool.idle.popitem()
+    def _most(self, pool: Pool) -> int:
+        """How many slots the pool may have."""
+        return pool.at_once if pool.ahead is None else pool.at_once + self.limits.fresh_ahead
+
+    def _ahead(self, pool: Pool, now: float) -> int:
+        """How many slots the pool should have ready for tasks that may come."""
+        if pool.ahead is None:
+            return 0
+        return pool.ahead.wanted(now, self.limits.keep_idle_s, self.limits.fresh_ahead)
+
+    def _assign(self, pool: Pool, task_id: str, arrived_at: float) -> Assign:
+        slot_id, idle_since = pool.idle.popitem()
         pool.running.add(slot_id)
         self.free_cpu -= pool.cpu_percent
         self.free_memory -= pool.memory_mib
-        cold = slot_id in self._unused
-        if cold:
-            self._unused.discard(slot_id)
+        # Cold is a task that waited for its slot's start, not one that found a new slot ready.
+        cold = slot_id in self._unused and idle_since >= arrived_at
+        self._unused.discard(slot_id)
         return Assign(task_id, slot_id, cold)
 
     def _release(self, pool: Pool, slot_id: str) -> None:
@@ -365,6 +386,8 @@ class Dispatch:
     def _forget_slot(self, pool: Pool, slot_id: str) -> None:
         del self._pool_of_slot[slot_id]
         self._unused.discard(slot_id)
+        if pool.ahead is not None:
+            pool.ahead.gone(slot_id)
 
     def _file(self, pool: Pool, now: float) -> None:
         """Enter the pool into the indices that its present state belongs to, and take it out of the others."""
@@ -382,7 +405,8 @@ class Dispatch:
                     del self._runnable[account]
         if len(pool.idle) > len(pool.waiting):
             self._spare[pool] = None
-        wants = len(pool.waiting) > len(pool.idle) + len(pool.starting) and pool.slots < pool.at_once
+        wanted = len(pool.waiting) + self._ahead(pool, now)
+        wants = wanted > len(pool.idle) + len(pool.starting) and pool.slots < self._most(pool)
         rests = wants and now < pool.retry_at
         if wants and not rests and not (pool.failures and pool.starting):
             self._hungry.setdefault(pool)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from scheduler.launchers.contract import PoolKey
+from scheduler.policy.ahead import Ahead
+from scheduler.task import Isolation
 
 
 class Pool:
     """`at_once`: how many of its tasks could run at the same time in an empty set. Times are the policy's clock."""
 
     __slots__ = (
+        "ahead",
         "at_once",
         "cpu_percent",
         "failures",
@@ -27,6 +30,8 @@ class Pool:
     def __init__(self, key: PoolKey, at_once: int) -> None:
         self.key = key
         self.at_once = at_once
+        # A fresh slot has one task only, so the next must be on its way before its task is.
+        self.ahead = Ahead() if key.isolation is Isolation.FRESH else None
         self.cpu_percent = key.resources.cpu_percent
         self.memory_mib = key.resources.memory_mib
         # Waiting tasks in order of arrival, with the time of arrival.

@@ -36,6 +36,8 @@ class House:
         self.starting: deque[str] = deque()
         self.idle: set[str] = set()
         self.used: set[str] = set()
+        self.ready_at: dict[str, float] = {}
+        self.arrived_at: dict[str, float] = {}
         self.failed: list[str] = []
         self.order: list[str] = []
 
@@ -45,6 +47,7 @@ class House:
         self.tasks += 1
         task_id = task_id or f"t{self.tasks}"
         self.waiting[task_id] = self.pool_of_task[task_id] = key
+        self.arrived_at[task_id] = self.now
         return self._do(self.policy.task_arrived(task_id, key, self.now))
 
     def leave(self, task_id: str) -> list[str]:
@@ -55,6 +58,7 @@ class House:
         slot_id = slot_id or self.starting[0]
         self.starting.remove(slot_id)
         self.idle.add(slot_id)
+        self.ready_at[slot_id] = self.now
         return self._do(self.policy.slot_ready(slot_id, self.now))
 
     def end(self, task_id: str) -> list[str]:
@@ -87,7 +91,9 @@ class House:
             assert self.slots[decision.slot_id] == key, "a slot of another pool"
             self.idle.remove(decision.slot_id)
             self.running[decision.task_id] = decision.slot_id
-            assert decision.cold == (decision.slot_id not in self.used)
+            new = decision.slot_id not in self.used
+            waited = self.ready_at[decision.slot_id] >= self.arrived_at[decision.task_id]
+            assert decision.cold == (new and waited)
             if key.isolation is Isolation.FRESH:
                 assert decision.slot_id not in self.used, "a fresh slot used twice"
             self.used.add(decision.slot_id)

@@ -56,7 +56,7 @@ def test_the_warmest_slot_is_used_and_the_coldest_retires() -> None:
 
 
 def test_a_fresh_slot_serves_one_task() -> None:
-    house = House(Limits(cpu_percent=100))
+    house = House(Limits(cpu_percent=100, fresh_ahead=0))
     fresh = pool(isolation=Isolation.FRESH)
     house.arrive(fresh)
     house.arrive(fresh)
@@ -64,6 +64,38 @@ def test_a_fresh_slot_serves_one_task() -> None:
     assert house.end("t1") == ["stop s1", "start s2 for acme/cat"]
     assert house.hello() == ["t2 in s2"]
     assert house.end("t2") == ["stop s2"]
+
+
+def test_a_fresh_pool_has_the_next_slot_ready() -> None:
+    house = House(Limits(cpu_percent=100, keep_idle_s=60))
+    fresh = pool(isolation=Isolation.FRESH)
+    # One for the task, one for the next.
+    assert house.arrive(fresh) == ["start s1 for acme/cat", "start s2 for acme/cat"]
+    assert house.hello() == ["t1 in s1"]
+    assert house.hello() == []
+    assert house.end("t1") == ["stop s1"]
+    house.now += 10
+    # Ready before its task, so not a cold start; and its successor is on its way.
+    assert house.arrive(fresh) == ["t2 in s2", "start s3 for acme/cat"]
+    house.hello()
+    assert house.end("t2") == ["stop s2"]
+    assert house.tick(59) == []
+    assert house.tick(2) == ["stop s3"]
+
+
+def test_a_busier_fresh_pool_has_more_slots_ready_and_takes_no_slot_of_others() -> None:
+    house = House(Limits(cpu_percent=100, max_slots=6, fresh_ahead=4))
+    other, fresh = pool("idle"), pool(isolation=Isolation.FRESH)
+    house.arrive(other)
+    house.hello()
+    house.end("t1")
+    for _ in range(8):
+        house.now += 0.1
+        house.arrive(fresh)
+    while house.starting:
+        house.hello()
+    assert list(house.slots.values()).count(fresh) == 5
+    assert list(house.slots.values()).count(other) == 1
 
 
 def test_who_leaves_the_queue_is_not_served() -> None:

@@ -1,0 +1,55 @@
+"""How many slots a fresh pool has ready before its tasks come: as many as arrive while one starts."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+SMOOTHING: Final = 0.2
+"""Weight of the newest observation in the averages."""
+SAFETY: Final = 2.0
+"""Arrivals come in bunches: this many times the average is kept ready."""
+FIRST_START_S: Final = 0.3
+"""What a start is taken to last until one was seen."""
+
+
+class Ahead:
+    """Learns a pool's rate of arrivals and how long its slots take to start. Times are seconds of the policy's clock."""
+
+    __slots__ = ("_gap_s", "_last_at", "_start_s", "_starts")
+
+    def __init__(self) -> None:
+        self._last_at: float | None = None
+        self._gap_s: float | None = None
+        self._start_s = FIRST_START_S
+        self._starts: dict[str, float] = {}
+
+    def arrived(self, now: float) -> None:
+        """A task of the pool arrived."""
+        if self._last_at is not None:
+            gap_s = max(now - self._last_at, 1e-4)
+            before = self._gap_s
+            self._gap_s = gap_s if before is None else before + SMOOTHING * (gap_s - before)
+        self._last_at = now
+
+    def starting(self, slot_id: str, now: float) -> None:
+        self._starts[slot_id] = now
+
+    def started(self, slot_id: str, now: float) -> None:
+        """A slot said hello."""
+        began = self._starts.pop(slot_id, None)
+        if began is not None:
+            self._start_s += SMOOTHING * (now - began - self._start_s)
+
+    def gone(self, slot_id: str) -> None:
+        self._starts.pop(slot_id, None)
+
+    def wanted(self, now: float, keep_s: float, most: int) -> int:
+        """Slots to have ready: none before the first task and `keep_s` after the last, else from 1 to `most`."""
+        if not most or self._last_at is None or now - self._last_at > keep_s:
+            return 0
+        if self._gap_s is None:
+            return 1
+        # Silence since the last arrival says that the rate has fallen.
+        gap_s = max(self._gap_s, now - self._last_at)
+        return max(1, min(most, math.ceil(SAFETY * self._start_s / gap_s)))
