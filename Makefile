@@ -6,10 +6,10 @@ python := .venv/bin/python
 engine := DOCKER_HOST=$$($(python) -m ops.setup.engine up) && export DOCKER_HOST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint up down status bench images lock
+.PHONY: help setup demo test test-vm lint up down status bench images lock
 
 help:  ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
 
 setup:  ## the Python environment, the C compiler, the guest (implicit in everything below)
 	@bash ops/setup/environment.sh
@@ -21,6 +21,9 @@ test: setup  ## every check: lint, types, and all tests on real containers
 	@$(MAKE) --no-print-directory lint
 	@bash ops/setup/packages.sh --if-possible "tools of the tests" curl docker-registry strace
 	@$(engine) && $(python) -m ops.images && $(python) -m pytest $(ARGS)
+
+test-vm: setup  ## slots on cgroup version 2 and another kernel, in a virtual machine; as root, a quarter of an hour
+	@bash tests/vm/run.sh "bash tests/vm/inside.sh $(ARGS)"
 
 lint: setup  ## ruff and mypy
 	@$(python) -m ruff check .

@@ -66,7 +66,12 @@ def programs_image(docker_host: str, sample_images: None, tmp_path_factory: pyte
             if not compile_go(context):
                 arguments.append("GO_PACKAGE=golang-go")
             built = docker(
-                *("build", "--network=host", f"--tag={IMAGE}", f"--label={INPUTS_LABEL}={digest.hexdigest()}"),
+                *(
+                    "build",
+                    "--network=host",
+                    f"--tag={IMAGE}",
+                    f"--label={INPUTS_LABEL}={digest.hexdigest()}",
+                ),
                 *(f"--build-arg={each}" for each in arguments),
                 str(context),
                 timeout_s=BUILD_TIMEOUT_S,
@@ -104,7 +109,7 @@ def test_programs_in_all_languages(
     client: httpx.Client, programs_image: str, command: list[str], things: str
 ) -> None:
     """Each prints the names of the things that it has done, so a failure shows what it failed at."""
-    parameters = [*(("arg", word) for word in command), ("timeout_s", "100"), ("memory_mib", "768")]
+    parameters = {"arg": command, "timeout_s": "100", "memory_mib": "768"}
     answer = client.post(f"/v1/run/{programs_image}", params=parameters)
     assert answer.status_code == 200, json.dumps(answer.json(), indent=1)
     assert answer.text.split() == things.split()
