@@ -14,7 +14,7 @@ FIRST_START_S: Final = 0.3
 
 
 class Ahead:
-    """Learns a pool's rate of arrivals and how long its slots take to start. Times are seconds of the policy's clock."""
+    """Learns how often a pool's tasks arrive and how long its slots take to start. Times are seconds."""
 
     __slots__ = ("_gap_s", "_last_at", "_start_s", "_starts")
 

@@ -59,11 +59,7 @@ enum { HOW_EXITED = 0, HOW_SIGNALLED = 1, HOW_NOT_EXECUTED = 2 };
 enum { NOTHING, LOST };
 
 struct __attribute__((packed)) head { uint8_t type, flags; uint16_t reserved; uint32_t task; };
-struct __attribute__((packed)) task_message {
-    struct head head;
-    uint16_t argc, envc, filec, reserved;
-    uint32_t strings_len, stdin_len;
-};
+struct __attribute__((packed)) task_message { struct head head; uint16_t argc, envc, filec, reserved; uint32_t strings_len, stdin_len; };
 struct __attribute__((packed)) hello_message { struct head head; uint8_t version, reserved[3]; char token[TOKEN_BYTES]; };
 struct __attribute__((packed)) output_message { struct head head; uint32_t stdout_len, stderr_len; };
 struct __attribute__((packed)) exit_message {
@@ -71,8 +67,7 @@ struct __attribute__((packed)) exit_message {
     uint8_t how, reserved[3];
     int32_t code;
     uint64_t wall_us, reaped_cpu_us, guest_cpu_us, max_rss_kib;
-    uint16_t filec, reserved2;
-    uint32_t stdout_len, stderr_len;
+    uint16_t filec, reserved2; uint32_t stdout_len, stderr_len;
 };
 struct __attribute__((packed)) cleaned_message { struct head head; uint8_t ok, reserved[3]; int32_t error; uint64_t guest_cpu_us; };
 
@@ -128,8 +123,7 @@ static struct {
 // A program that was started ahead of its task, and the strings that it was started with.
 static struct {
     bool there;
-    uint16_t argc, envc, filec;
-    uint32_t strings_len;
+    struct task_message like;
     char strings[STRINGS_BYTES];
 } waiting;
 
@@ -268,7 +262,6 @@ static void kill_all(void) {
 }
 
 static bool has_prefix(const char *s, const char *prefix) { return !strncmp(s, prefix, strlen(prefix)); }
-
 static const char *value_of(char **env, const char *name) {
     size_t n = strlen(name);
     for (; *env; env++)
@@ -771,10 +764,7 @@ static bool is_fit(int timeout_ms, bool *message_there) {
 static void prestart(const struct task_message *m) {
     struct pollfd p = {executor, POLLIN, 0};
     if (poll(&p, 1, 0) > 0) return;
-    waiting.argc = m->argc;
-    waiting.envc = m->envc;
-    waiting.filec = m->filec;
-    waiting.strings_len = m->strings_len;
+    waiting.like = *m;
     memcpy(waiting.strings, m + 1, m->strings_len);
     parse_strings(m, waiting.strings, waiting.strings + m->strings_len);
     reset_run(0);
@@ -784,8 +774,9 @@ static void prestart(const struct task_message *m) {
 }
 
 static bool matches(const struct task_message *m) {
-    return m->argc == waiting.argc && m->envc == waiting.envc && m->filec == waiting.filec &&
-           m->strings_len == waiting.strings_len && !memcmp(m + 1, waiting.strings, m->strings_len);
+    const struct task_message *w = &waiting.like;
+    return m->argc == w->argc && m->envc == w->envc && m->filec == w->filec && m->strings_len == w->strings_len &&
+           !memcmp(m + 1, waiting.strings, m->strings_len);
 }
 
 static void report_unfit(void) {
