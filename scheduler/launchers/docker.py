@@ -19,6 +19,7 @@ from scheduler.launchers.docker_config import DockerSettings, container_name, cr
 from scheduler.launchers.docker_engine import Engine
 from scheduler.launchers.docker_events import EventStream, SlotEvent
 from scheduler.launchers.docker_images import Images
+from scheduler.launchers.docker_owners import Owners
 from scheduler.launchers.seccomp import profile_json
 
 log = structlog.get_logger(__name__)
@@ -76,6 +77,7 @@ class DockerLauncher:
         self._on_gone = on_gone
         self._engine = Engine(settings)
         self._images = Images(self._engine)
+        self._owners = Owners(self._engine)
         self._events = EventStream(self._engine, self)
         self._slots: dict[str, _Slot] = {}
         self._ended: OrderedDict[str, _Ended] = OrderedDict()
@@ -137,6 +139,7 @@ class DockerLauncher:
                     log.warning("slots_left_behind", containers=left)
         self._events.close()
         await self._images.close()
+        await self._owners.close()
         self._engine.close()
 
     async def check(self) -> None:
@@ -162,11 +165,10 @@ class DockerLauncher:
             raise EngineUnavailable("not connected to the container engine")
         if order.slot_id in self._slots:
             raise EngineRefused(f"slot {order.slot_id} was started already")
-        body = create_body(order, self._settings, self._engine.facts, self._seccomp)
         slot = _Slot(container_name(self._settings.set_name, order.slot_id))
         self._slots[order.slot_id] = slot
         # A task of its own: a call to the engine cannot be taken back, so a cancelled start must still see its end.
-        starting = self._go_on(self._start(order.slot_id, slot, body))
+        starting = self._go_on(self._start(order, slot))
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
@@ -191,8 +193,11 @@ class DockerLauncher:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
-    async def _start(self, slot_id: str, slot: _Slot, body: dict[str, Any]) -> None:
+    async def _start(self, order: SlotOrder, slot: _Slot) -> None:
+        slot_id = order.slot_id
         try:
+            owner = await self._owners.owner(order.image)
+            body = create_body(order, self._settings, self._engine.facts, self._seccomp, owner)
             await self._engine.start(slot.name, body)
         except BaseException as error:
             self._slots.pop(slot_id, None)
@@ -305,7 +310,7 @@ class DockerLauncher:
             if running_then and slot_id not in alive:
                 self._gone(slot_id, "its container is gone")
         for container in listed:
-            if container.slot_id not in self._slots:
+            if container.slot_id not in self._slots and container.slot_id not in self._owners.looking:
                 await self._remove(container.name)
 
     async def _remove(self, name: str) -> None:

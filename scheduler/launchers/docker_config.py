@@ -12,6 +12,7 @@ from scheduler.errors import ImageUnusable
 from scheduler.image import LABEL_WRITABLE, Image
 from scheduler.launchers.contract import PoolKey, SlotOrder
 from scheduler.launchers.reference import Reference
+from scheduler.launchers.user import Owner
 
 LABEL_SET: Final = "org.general-compute.set"
 LABEL_ACCOUNT: Final = "org.general-compute.account"
@@ -152,11 +153,21 @@ def _check_place(place: str, source: str) -> None:
         )
 
 
+def has_places_of_its_own(image: Image) -> bool:
+    """Whether the image writes elsewhere than in /tmp and /dev/shm. Raises `ImageUnusable`."""
+    return len(writable_places(image)) > len(_ALWAYS_WRITABLE)
+
+
 def create_body(
-    order: SlotOrder, settings: DockerSettings, facts: EngineFacts, seccomp: str | None = None
+    order: SlotOrder,
+    settings: DockerSettings,
+    facts: EngineFacts,
+    seccomp: str | None = None,
+    owner: Owner | None = None,
 ) -> dict[str, Any]:
     """The body of the engine's `POST /containers/create` for a slot. `seccomp` is a profile's JSON.
 
+    `owner` is the image's USER in numbers, to whom its VOLUMEs and labelled places are given; None for root.
     The image's own ENTRYPOINT and CMD never appear: the executor sends them with each task. USER, WORKDIR and
     ENV are left out, so that the engine takes the image's. Raises `ImageUnusable`.
     """
@@ -189,7 +200,35 @@ def create_body(
             LABEL_POOL: pool_name(pool),
             LABEL_SLOT: order.slot_id,
         },
-        "HostConfig": _host_config(order, settings, facts, places, seccomp),
+        "HostConfig": _host_config(order, settings, facts, places, seccomp, owner or Owner()),
+    }
+
+
+def look_body(image: Image, settings: DockerSettings, look_id: str) -> dict[str, Any]:
+    """The body of a create call for a container that is never started: the image's files are read from it.
+
+    It bears the set's label, so that nothing is left behind. Raises `ImageUnusable`.
+    """
+    return {
+        "Image": image.image_id,
+        "Entrypoint": [GUEST],
+        "Cmd": [],
+        # The engine makes the image's own already at this call, and fails where it cannot.
+        "WorkingDir": "/",
+        "NetworkDisabled": True,
+        "Labels": {
+            LABEL_SET: settings.set_name,
+            LABEL_IMAGE: image.reference,
+            LABEL_SLOT: look_id,
+        },
+        "HostConfig": {
+            "NetworkMode": "none",
+            "ReadonlyRootfs": True,
+            "LogConfig": {"Type": "none", "Config": {}},
+            # Otherwise the engine makes a volume on the host of each VOLUME, and copies what the image holds there.
+            "Tmpfs": dict.fromkeys(writable_places(image), ""),
+            "Mounts": [],
+        },
     }
 
 
@@ -199,6 +238,7 @@ def _host_config(
     facts: EngineFacts,
     places: tuple[str, ...],
     seccomp: str | None,
+    owner: Owner,
 ) -> dict[str, Any]:
     resources = order.pool.resources
     memory = resources.memory_mib * 1024 * 1024
@@ -230,7 +270,7 @@ def _host_config(
             # The engine writes none without a network; the name `localhost` must still be known.
             _read_only(settings.hosts_file, "/etc/hosts"),
         ],
-        "Tmpfs": {place: _tmpfs(place, settings) for place in places},
+        "Tmpfs": {place: _tmpfs(place, settings, owner) for place in places},
     }
     # The engine's own /dev can be written to by root and is cleaned by nobody. `dev`: its devices must work.
     config["Tmpfs"]["/dev"] = "ro,dev,nosuid,noexec,mode=755,size=64k,nr_inodes=64"
@@ -243,9 +283,12 @@ def _read_only(source: Path, target: str) -> dict[str, Any]:
     return {"Type": "bind", "Source": str(source.absolute()), "Target": target, "ReadOnly": True}
 
 
-def _tmpfs(place: str, settings: DockerSettings) -> str:
+def _tmpfs(place: str, settings: DockerSettings, owner: Owner) -> str:
     size_mib = {"/tmp": settings.tmp_mib, "/dev/shm": settings.shm_mib}.get(place, settings.writable_mib)
-    return f"rw,exec,nosuid,nodev,mode=1777,size={size_mib}m,nr_inodes={settings.inodes}"
+    # Where the image has a directory already (the engine makes one for a WORKDIR), runc gives the tmpfs that one's mode
+    # in place of ours, and 755 would keep all but its owner from writing. So its owner is who writes.
+    belongs_to = "" if place in _ALWAYS_WRITABLE or owner == Owner() else f"uid={owner.uid},gid={owner.gid},"
+    return f"rw,exec,nosuid,nodev,mode=1777,{belongs_to}size={size_mib}m,nr_inodes={settings.inodes}"
 
 
 def image_from(reference: Reference, inspected: dict[str, Any], facts: EngineFacts) -> Image:

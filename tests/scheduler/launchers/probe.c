@@ -158,6 +158,10 @@ int main(int argc, char **argv) {
             if (stat(path, &found)) failed();
             else snprintf(answer, sizeof answer, "%o", found.st_mode & 07777);
         }
+        else if (!strcmp(word, "owner")) {
+            if (stat(path, &found)) failed();
+            else snprintf(answer, sizeof answer, "%d:%d", found.st_uid, found.st_gid);
+        }
         else if (!strcmp(word, "link")) {
             ssize_t length = readlink(path, answer, sizeof answer - 1);
             if (length < 0) failed();

@@ -17,10 +17,13 @@ from scheduler.launchers.docker_config import (
     DockerSettings,
     EngineFacts,
     create_body,
+    has_places_of_its_own,
     image_from,
+    look_body,
     writable_places,
 )
 from scheduler.launchers.reference import parse_reference
+from scheduler.launchers.user import Owner
 from scheduler.task import Isolation, Resources
 
 ID = "sha256:" + "1" * 64
@@ -58,6 +61,42 @@ def test_sizes_of_places() -> None:
         "/dev/shm": "3m,nr_inodes=65536",
         "/v": "7m,nr_inodes=65536",
     }
+
+
+@pytest.mark.parametrize("owner", [Owner(7, 8), Owner(7, 0), Owner(0, 8)])
+def test_places_of_the_image_are_given_to_its_user(owner: Owner) -> None:
+    of = image(volumes=("/v", "/tmp", "/tmp/x"), labels={LABEL_WRITABLE: "/l,/dev/shm"})
+    tmpfs = body(of, owner=owner)["HostConfig"]["Tmpfs"]
+    belongs_to = f",uid={owner.uid},gid={owner.gid},"
+    assert {place for place, options in tmpfs.items() if belongs_to in options} == {"/v", "/tmp/x", "/l"}
+    assert {place for place, options in tmpfs.items() if "id=" not in options.replace("nosuid", "")} == {
+        "/tmp",
+        "/dev/shm",
+        "/dev",
+    }
+
+
+def test_places_are_roots_where_nobody_else_is_named() -> None:
+    of = image(volumes=("/v",))
+    assert body(of, owner=Owner()) == body(of, owner=None) == body(of)
+    assert "uid=" not in str(body(of))
+
+
+def test_which_images_have_places_of_their_own() -> None:
+    assert not has_places_of_its_own(image())
+    assert not has_places_of_its_own(image(volumes=("/tmp/",), labels={LABEL_WRITABLE: "/dev/shm"}))
+    assert has_places_of_its_own(image(volumes=("/tmp/x",)))
+    assert has_places_of_its_own(image(labels={LABEL_WRITABLE: "/x"}))
+    with pytest.raises(ImageUnusable, match="VOLUME /etc"):
+        has_places_of_its_own(image(volumes=("/etc",)))
+
+
+def test_a_look_into_an_image_makes_no_volume_and_bears_the_labels_of_its_set() -> None:
+    made = look_body(image(volumes=("/v/",), workdir="/etc/passwd"), SETTINGS, "look-1")
+    assert set(made["HostConfig"]["Tmpfs"]) == {"/v", "/tmp", "/dev/shm"}
+    assert made["WorkingDir"] == "/"
+    assert made["Labels"]["org.general-compute.set"] == "a"
+    assert made["Labels"]["org.general-compute.slot"] == "look-1"
 
 
 def test_swappiness_is_only_for_the_cgroups_that_know_it() -> None:
