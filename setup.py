@@ -78,6 +78,14 @@ class Build(build):
     sub_commands = [("build_guest", None), *build.sub_commands]  # noqa: RUF012
 
 
+def packages() -> list[str]:
+    """Our packages. Only their own folders are walked: `var/` may hold whole file systems, with links in circles."""
+    found: list[str] = []
+    for name in PACKAGES:
+        found += [name, *(f"{name}.{inner}" for inner in find_namespace_packages(str(ROOT / name)))]
+    return [name for name in found if "__pycache__" not in name]
+
+
 def runtime_requirements() -> list[str]:
     """The names in requirements/runtime.in; exact versions are the lock's matter, not the metadata's."""
     lines = (ROOT / "requirements/runtime.in").read_text().splitlines()
@@ -93,10 +101,7 @@ setup(
     description="Serverless compute: run any image that reads standard input and writes standard output, over HTTP",
     python_requires=">=3.11",
     install_requires=runtime_requirements(),
-    packages=find_namespace_packages(
-        include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")],
-        exclude=["*.__pycache__", "*.__pycache__.*"],
-    ),
+    packages=packages(),
     # SQL, C, YAML, Dockerfiles and pages lie beside the code that uses them.
     package_data={"": ["*"]},
     exclude_package_data={"": ["*.pyc"]},

@@ -55,8 +55,7 @@ enum { TASK = 1, KILL = 2, RETIRE = 3, HELLO = 16, OUTPUT = 17, EXITED = 18, CLE
 enum { STDIN_FD = 1, STREAM = 2, PRESTART = 4, STDIN_ASKED = 8 };
 enum { HANDED_OVER = 1, KILLED = 2, CLEANING = 4, PRESTARTED = 8 };
 enum { HOW_EXITED = 0, HOW_SIGNALLED = 1, HOW_NOT_EXECUTED = 2 };
-// What a look at the executor's socket found.
-enum { NOTHING, LOST };
+enum { NOTHING, LOST };  // what a look at the executor's socket found
 
 struct __attribute__((packed)) head { uint8_t type, flags; uint16_t reserved; uint32_t task; };
 struct __attribute__((packed)) task_message { struct head head; uint16_t argc, envc, filec, reserved; uint32_t strings_len, stdin_len; };
@@ -67,7 +66,8 @@ struct __attribute__((packed)) exit_message {
     uint8_t how, reserved[3];
     int32_t code;
     uint64_t wall_us, reaped_cpu_us, guest_cpu_us, max_rss_kib;
-    uint16_t filec, reserved2; uint32_t stdout_len, stderr_len;
+    uint16_t filec, reserved2;
+    uint32_t stdout_len, stderr_len;
 };
 struct __attribute__((packed)) cleaned_message { struct head head; uint8_t ok, reserved[3]; int32_t error; uint64_t guest_cpu_us; };
 
@@ -603,11 +603,9 @@ static bool read_output(struct output *o) {
 static void feed(void) {
     while (run.in_left) {
         ssize_t n = write(run.in, run.in_data, run.in_left);
-        if (n < 0) {
-            if (errno == EAGAIN) return;
-            if (errno == EINTR) continue;
-            break;
-        }
+        if (n < 0 && errno == EAGAIN) return;
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) break;
         run.in_data += n;
         run.in_left -= (uint32_t)n;
     }
@@ -741,10 +739,10 @@ static bool hand_stdin_over(void) {
 
 // End it, with all that it left. A descriptor that came with a message is not its.
 static void dismiss(void) {
-    waiting.there = false;
-    if (!run.alone && !reap(WNOHANG)) kill_all();
     int *ends[] = {&run.in, &out.fd, &out.end, &err.fd, &err.end};
+    if (!run.alone && !reap(WNOHANG)) kill_all();
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) shut(ends[i]);
+    waiting.there = false;
     if (clean_all()) _exit(EXIT_UNCLEAN);
 }
 
@@ -781,9 +779,8 @@ static bool matches(const struct task_message *m) {
 
 static void report_unfit(void) {
     struct head m = {.type = UNFIT, .task = last_task};
-    struct iovec part = {&m, sizeof m};
     dismiss();
-    tell(&part, 1, NULL, 0);
+    tell(&(struct iovec){&m, sizeof m}, 1, NULL, 0);
 }
 
 // Wait for the next message beside the waiting program.
