@@ -29,18 +29,22 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 bash ops/setup/packages.sh "a virtual machine" mmdebstrap debian-archive-keyring qemu-system-x86 e2fsprogs
 
-key=$(cat tests/vm/image.sh tests/vm/start.sh tests/vm/tests.service requirements/runtime.txt requirements/dev.txt | sha256sum | cut -d' ' -f1)
+inputs=(tests/vm/image.sh tests/vm/start.sh tests/vm/tests.service requirements/runtime.txt requirements/dev.txt)
+key=$(cat "${inputs[@]}" | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$work/key" 2>/dev/null)" = "$key" ]; then
     echo "$work"
     exit
 fi
 
 mkdir -p "$work"
-rm -rf "$work/key" "$work/root" "$work/wheels"
+rm -f "$work/key"
+# The new root is made where nobody looks into it while it is being made.
+made=$(mktemp --directory --tmpdir=/var/tmp gc-vm.XXXXXX)
+trap 'rm -rf --one-file-system "$made"' EXIT
 
 # Fetched here, as the machine inside has no network. For the machine's own Python.
 say "fetching the Python packages"
-.venv/bin/python -m pip download --quiet --disable-pip-version-check --no-input --dest "$work/wheels" \
+.venv/bin/python -m pip download --quiet --disable-pip-version-check --no-input --dest "$made/wheels" \
     --only-binary=:all: --python-version=$python_version --implementation=cp --require-hashes \
     -r requirements/runtime.txt -r requirements/dev.txt >&2
 
@@ -50,11 +54,12 @@ while read -r option; do options+=(--aptopt="$option"); done \
     < <(apt-config dump Acquire::Check-Valid-Until Acquire::Check-Date | grep '"' || true)
 
 say "making a Debian $suite with its kernel and engine, a minute or two"
-# Unpacking hooks run outside, with the new root's path as first argument; chroot runs its programs at full speed.
-mmdebstrap --variant=minbase --quiet "${options[@]}" --include="$packages" \
+# Hooks run outside, with the new root's path as first argument; chroot runs its programs at full speed. What mmdebstrap
+# mounts in the new root stays in a namespace of its own: were it left behind, the disk would be filled with it.
+unshare --mount mmdebstrap --variant=minbase --quiet "${options[@]}" --include="$packages" \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --customize-hook="mkdir -p \"\$1\"/opt/wheels && cp $PWD/$work/wheels/* $PWD/requirements/*.txt \"\$1\"/opt/wheels" \
+    --customize-hook="mkdir -p \"\$1\"/opt/wheels && cp $made/wheels/* $PWD/requirements/*.txt \"\$1\"/opt/wheels" \
     --customize-hook='chroot "$1" python3 -m venv /opt/venv' \
     --customize-hook='chroot "$1" sh -c "cd /opt/wheels && /opt/venv/bin/python -m pip install --quiet --no-index \
         --find-links=. --require-hashes -r runtime.txt -r dev.txt"' \
@@ -64,17 +69,16 @@ mmdebstrap --variant=minbase --quiet "${options[@]}" --include="$packages" \
     --customize-hook='chroot "$1" systemctl disable --quiet docker.service docker.socket containerd.service' \
     --customize-hook='chroot "$1" systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer' \
     --customize-hook='echo "/dev/vda / ext4 defaults 0 1" > "$1"/etc/fstab; echo vm > "$1"/etc/hostname' \
-    "$suite" "$work/root" ${GC_DEBIAN_MIRROR:+"$GC_DEBIAN_MIRROR"} 2> "$work/image.log" || {
+    "$suite" "$made/root" ${GC_DEBIAN_MIRROR:+"$GC_DEBIAN_MIRROR"} 2> "$work/image.log" || {
         say "the end of $work/image.log:"
         tail -n 20 "$work/image.log" >&2
         exit 1
     }
 
-cp "$(ls "$work"/root/boot/vmlinuz-* | tail -n 1)" "$work/vmlinuz"
-cp "$(ls "$work"/root/boot/initrd.img-* | tail -n 1)" "$work/initrd"
+cp "$(ls "$made"/root/boot/vmlinuz-* | tail -n 1)" "$work/vmlinuz"
+cp "$(ls "$made"/root/boot/initrd.img-* | tail -n 1)" "$work/initrd"
 rm -f "$work/root.img"
 truncate -s 8G "$work/root.img"
-mke2fs -q -t ext4 -d "$work/root" "$work/root.img"
-rm -rf "$work/root" "$work/wheels"
+mke2fs -q -t ext4 -d "$made/root" "$work/root.img"
 echo "$key" > "$work/key"
 echo "$work"
