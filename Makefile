@@ -42,7 +42,7 @@ status: setup  ## what of the local stack runs
 bench: setup  ## the figures of README.md, measured on this machine
 	@$(engine) && $(python) -m ops.images && $(python) -m ops.bench $(ARGS)
 
-images: setup  ## the sample images: imgproc:1, ocr:1, cat:1, ncat:1
+images: setup  ## the sample images: imgproc:1, ocr:1, cat:1, ncat:1, model:1
 	@$(engine) && $(python) -m ops.images
 
 lock:  ## write requirements/*.txt anew from requirements/*.in

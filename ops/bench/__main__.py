@@ -21,6 +21,8 @@ PARTS = {
     "cold": (figures.cold_start, 10, "cold starts beside docker run"),
     "peer": (slotfigures.peer, 3, "16 clients, beside a peer"),
     "bodies": (slotfigures.bodies, 3, "10 MB bodies, beside a peer"),
+    "prestart": (slotfigures.prestart, 12, "a model that is loaded ahead"),
+    "fresh": (slotfigures.fresh, 10, "fresh slots that are ready ahead"),
     "soak": (slotfigures.soak, 1, "100,000 tasks through one slot (a minute)"),
     # Last: what it queues goes on running.
     "submit": (figures.submit, 3, "async submits"),
@@ -83,10 +85,12 @@ def _machine() -> str:
 def _check_engine() -> None:
     if shutil.which("docker") is None:
         raise BenchFailed("the docker command is missing: `make bench` sets it up")
-    done = subprocess.run(["docker", "image", "inspect", "cat:1", "ncat:1"], capture_output=True, check=False)
+    done = subprocess.run(
+        ["docker", "image", "inspect", "cat:1", "ncat:1", "model:1"], capture_output=True, check=False
+    )
     if done.returncode:
         raise BenchFailed(
-            f"the images cat:1 and ncat:1 are missing: run `make images` ({done.stderr.decode().strip()})"
+            f"the images cat:1, ncat:1 and model:1 are missing: run `make images` ({done.stderr.decode().strip()})"
         )
 
 

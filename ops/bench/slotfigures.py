@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-from ops.bench.client import stream_through
+from ops.bench.client import KeepAlive, request_bytes, stream_through
 from ops.bench.figures import Figure, Say, run_load
 from ops.bench.peers import FLOOR_OVER_WATCHDOG, SpawnFloor, Watchdog, program_of, watchdog_binary
 from ops.bench.stack import SET_NAME, BenchFailed, Stack
@@ -99,6 +99,58 @@ def soak(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
     grown = [name for name, value in growth.items() if value > (64 if name.endswith("_kib") else 0)]
     text = "none" if not grown else ", ".join(f"{name} {growth[name]:+d}" for name in grown)
     yield Figure(f"{done} tasks through one slot: growth", float(len(grown)), text, "none", not grown)
+
+
+def prestart(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
+    """A model behind numpy, its process started ahead of the task and not, in turns."""
+    body = b" ".join(b"%.2f" % (number / 100) for number in range(512))
+    connection = KeepAlive(stack.set_port)
+    times: dict[str, list[float]] = {"0": [], "1": []}
+    for _ in range(rounds + 2):
+        for wanted, taken in times.items():
+            # Slots of its own, and time to load: how soon the next task comes is not what is measured.
+            time.sleep(0.4)
+            request = request_bytes(
+                f"/v1/run/model:1?prestart={wanted}", body, f"X-Account: prestart-{wanted}"
+            )
+            taken.append(_ask_ms(connection, request))
+    connection.close()
+    with_it, without = (statistics.median(times[wanted][2:]) for wanted in ("1", "0"))
+    say(f"p50 ms: prestarted {with_it:.1f}, not {without:.1f}")
+    ratio = with_it / without
+    yield Figure(
+        "numpy and a model, prestarted over not: p50", ratio, f"{ratio:.3f} ×", "≤ 0.1 ×", ratio <= 0.1
+    )
+
+
+def fresh(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
+    """A new container a task, ready before its task, over `docker run`, in turns."""
+    request = request_bytes("/v1/run/cat:1?isolation=fresh", b"x" * 1024, "X-Account: fresh")
+    connection = KeepAlive(stack.set_port)
+    ours: list[float] = []
+    docker: list[float] = []
+    for _ in range(rounds + 2):
+        time.sleep(0.4)
+        ours.append(_ask_ms(connection, request))
+        began = time.perf_counter()
+        command = ["docker", "run", "-i", "--rm", "--network", "none", "cat:1"]
+        subprocess.run(command, input=b"x" * 1024, stdout=subprocess.PIPE, check=True)
+        docker.append((time.perf_counter() - began) * 1e3)
+    connection.close()
+    mine, theirs = statistics.median(ours[2:]), statistics.median(docker[2:])
+    say(f"p50 ms: fresh slot {mine:.1f}, docker run {theirs:.0f}")
+    ratio = mine / theirs
+    yield Figure(
+        "`isolation=fresh`, over `docker run`: p50", ratio, f"{ratio:.3f} ×", "≤ 0.15 ×", ratio <= 0.15
+    )
+
+
+def _ask_ms(connection: KeepAlive, request: bytes) -> float:
+    began = time.perf_counter()
+    status, body = connection.ask(request)
+    if status != 200:
+        raise BenchFailed(f"answered {status} {body[:300]!r}")
+    return (time.perf_counter() - began) * 1e3
 
 
 def _many_bodies(port: int, path: str) -> float:

@@ -22,7 +22,7 @@ from ops.setup.engine import ROOT
 from ops.setup.errors import ImageFailed
 
 FOLDER = ROOT / "ops/images"
-NAMES = ("imgproc", "ocr", "cat", "ncat")
+NAMES = ("imgproc", "ocr", "cat", "ncat", "model")
 
 PULLED_BASE = "debian:bookworm-slim"
 MADE_BASE = "general-compute/base:bookworm"

@@ -63,6 +63,21 @@ def test_the_second_task_finds_its_process_started(own_set: SetProcess, image: s
         assert streamed.content == b"a" * 70_000 + b"b"
 
 
+def test_a_model_is_loaded_before_its_input_comes(own_set: SetProcess) -> None:
+    body = b" ".join(b"%.2f" % (number / 100) for number in range(512))
+    with own_set.client() as client:
+        first = client.post("/v1/run/model:1", content=body)
+        assert first.status_code == 200, first.text
+        assert first.text.count("class ") == 3
+        for _ in range(200):
+            time.sleep(0.1)
+            again = client.post("/v1/run/model:1", content=body)
+            if prestarted(client, again):
+                break
+        assert prestarted(client, again)
+        assert again.text == first.text
+
+
 def test_every_task_has_a_process_of_its_own(own_set: SetProcess, image: str) -> None:
     script = "cat > /dev/null; ls /tmp; echo x > /tmp/mark; echo done"
     with own_set.client() as client:
