@@ -3,6 +3,7 @@
 //   contained   the program ends by itself with 0: nothing it tried worked
 //   timed_out   it would never end: the platform ends it, and everything it started
 //   memory      it is ended for its memory, and nobody else is
+//   ended       either of the two
 //   any         however it ends, the platform and the next task are unharmed
 // After every case the test runs `residue` in the same slot (or in the one that replaced it): it must find nothing.
 #define _GNU_SOURCE

@@ -72,11 +72,10 @@ CASE(neighbour, "needs a little of everything while another slot holds all it ca
         if (pipe(p)) breach("pipe: %s", strerror(errno));
         if (write(p[1], block, 4096) != 4096) breach("a pipe holds less than a page");
     }
-    union sigval value = {0};
-    sigset_t all;
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, NULL);
-    if (sigqueue(getpid(), SIGRTMIN, value)) breach("sigqueue: %s", strerror(errno));
+    // Queued signals are counted per user of the host with one limit for all: SECURITY.md says what that leaves. The others,
+    // which are not queued, must arrive.
+    signal(SIGUSR1, SIG_IGN);
+    if (kill(getpid(), SIGUSR1)) breach("kill: %s", strerror(errno));
     int watcher = inotify_init1(IN_CLOEXEC);
     if ((watcher >= 0 || errno != ENOSYS) && inotify_add_watch(watcher, "/tmp", IN_CREATE) < 0)
         breach("inotify: %s", strerror(errno));
