@@ -5,7 +5,7 @@ from typing import Annotated, cast
 
 import typer
 
-from ops.cli import exits, run, serve, tasks
+from ops.cli import exits, run, serve, tasks, token
 from ops.cli.session import AccountOption, JsonOption, Session, TokenOption, UrlOption
 
 PROGRAM = "gcompute"
@@ -30,6 +30,7 @@ app.command("cancel")(tasks.cancel)
 app.command("tasks")(tasks.tasks)
 app.command("set", rich_help_panel="Start a part of the service")(serve.start_set)
 app.command("router", rich_help_panel="Start a part of the service")(serve.start_router)
+app.command("token", rich_help_panel="Start a part of the service")(token.token)
 
 
 # What BadParameter and every other complaint about the command line derive from; typer does not export it.
@@ -52,7 +53,7 @@ def _print_version(asked: bool) -> None:
 def program(
     ctx: typer.Context,
     url: UrlOption = None,
-    token: TokenOption = None,
+    bearer: TokenOption = None,
     account: AccountOption = None,
     as_json: JsonOption = False,
     version: Annotated[
@@ -70,7 +71,7 @@ def program(
 
         gcompute tasks --state running
     """
-    ctx.obj = Session(url, token, account, as_json)
+    ctx.obj = Session(url, bearer, account, as_json)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import pytest
 from ops.cli import exits, main
 from tests.ops.cli.conftest import Program
 
-COMMANDS = ["run", "submit", "status", "result", "wait", "cancel", "tasks", "set", "router"]
+COMMANDS = ["run", "submit", "status", "result", "wait", "cancel", "tasks", "set", "router", "token"]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
