@@ -5,7 +5,8 @@ from typing import Annotated, cast
 
 import typer
 
-from ops.cli import exits, run, serve, tasks, token
+from ops.cli import exits, run, serve, tasks
+from ops.cli import token as tokens
 from ops.cli.session import AccountOption, JsonOption, Session, TokenOption, UrlOption
 
 PROGRAM = "gcompute"
@@ -30,7 +31,7 @@ app.command("cancel")(tasks.cancel)
 app.command("tasks")(tasks.tasks)
 app.command("set", rich_help_panel="Start a part of the service")(serve.start_set)
 app.command("router", rich_help_panel="Start a part of the service")(serve.start_router)
-app.command("token", rich_help_panel="Start a part of the service")(token.token)
+app.command("token", rich_help_panel="Start a part of the service")(tokens.token)
 
 
 # What BadParameter and every other complaint about the command line derive from; typer does not export it.
@@ -53,7 +54,7 @@ def _print_version(asked: bool) -> None:
 def program(
     ctx: typer.Context,
     url: UrlOption = None,
-    bearer: TokenOption = None,
+    token: TokenOption = None,
     account: AccountOption = None,
     as_json: JsonOption = False,
     version: Annotated[
@@ -71,7 +72,7 @@ def program(
 
         gcompute tasks --state running
     """
-    ctx.obj = Session(url, bearer, account, as_json)
+    ctx.obj = Session(url, token, account, as_json)
 
 
 def main() -> None:

@@ -173,3 +173,10 @@ def test_a_wrong_option_is_named_and_nothing_starts(
     assert invoke(monkeypatch, *arguments) == exits.USAGE
     assert named in capsys.readouterr().err
     assert started == []
+
+
+@pytest.mark.parametrize("option", ["--url", "--token", "--account"])
+def test_options_of_the_service_may_stand_before_the_command(gcompute: Program, option: str) -> None:
+    done = gcompute(option, "http://127.0.0.1:1", "status", "a-1", env={"GC_URL": "http://127.0.0.1:1"})
+    assert done.returncode in (exits.UNAVAILABLE, exits.USAGE)
+    assert b"No such option" not in done.stderr
