@@ -41,8 +41,8 @@ class RunParams(msgspec.Struct, frozen=True):
     isolation: Isolation | None = None
     cpu_feature: tuple[str, ...] = ()
     output: tuple[str, ...] = ()
-    priority: Priority = Priority.NORMAL
     prestart: bool | None = None
+    priority: Priority = Priority.NORMAL
 
     def timeout(self, *, sync: bool) -> float:
         """The run-time limit in seconds. Raises `BadRequest` above the kind's limit."""
