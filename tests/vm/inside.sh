@@ -41,7 +41,7 @@ check() {
 
 # Of the set's own tests, those that show it whole: facts and CPU time, memory, time-outs, children, asynchronous tasks.
 whole_set='facts_in_its_head or warm_slot or needs_more_memory or runs_too_long or leaves_children'
-whole_set+=' or what_the_program_sees or isolation or from_the_202 or wait_returns or cancel_while'
+whole_set+=' or what_the_program_sees or from_the_202 or wait_returns or cancel_while'
 
 python setup.py --quiet build_guest
 if [ $# -gt 0 ]; then
@@ -50,7 +50,7 @@ else
     # Ten thousand tasks would take ten minutes, and show nothing that has to do with the kernel or its cgroups.
     check systemd tests/sets/guest --deselect \
         tests/sets/guest/test_cleanliness.py::test_ten_thousand_tasks_leave_no_trace_in_the_guest
-    check systemd tests/sets/executor/test_{accounting,cgroup,executor,slot}.py
+    check systemd tests/sets/executor/test_{accounting,cgroup,executor}.py
     check systemd tests/scheduler/launchers/test_{contract,docker_slot,seccomp}.py
     check systemd tests/sets/api/test_{sync,async}.py -k "$whole_set"
     check cgroupfs tests/sets/executor/test_{accounting,cgroup}.py tests/scheduler/launchers/test_docker_slot.py
