@@ -65,8 +65,8 @@ def own_settings(docker_settings: DockerSettings, own: Own) -> DockerSettings:
         docker_settings,
         docker_host=own.engine.layout.host,
         ping_timeout_s=1.0,
-        call_timeout_s=2.0,
-        start_timeout_s=3.0,
+        call_timeout_s=4.0,
+        start_timeout_s=8.0,
         relist_s=2.0,
     )
 
