@@ -94,6 +94,14 @@ async def answering(rig: Rig) -> None:
                 await asyncio.sleep(0.05)
 
 
+async def resolving(rig: Rig, image: str) -> None:
+    """Resolve until that fails."""
+    async with asyncio.timeout(40):
+        while True:
+            await rig.launcher.resolve(image)
+            await asyncio.sleep(0.05)
+
+
 async def test_no_engine_at_all(docker_settings: DockerSettings, tmp_path: Path) -> None:
     settings = msgspec.structs.replace(docker_settings, docker_host=f"unix://{tmp_path}/none.sock")
     launcher = DockerLauncher(settings, lambda slot_id, reason: None)
@@ -118,13 +126,12 @@ async def test_an_engine_that_goes_and_comes_back(own: Own, own_rig: Rig, how: s
     order, _ = await own_rig.run(own.image)
     image = order.image
     await asyncio.to_thread(own.stop_daemon, how)
-    for call in (
-        own_rig.launcher.check(),
-        own_rig.launcher.resolve(own.image),
-        own_rig.launcher.start(own_rig.order(image)),
-    ):
+    for call in (own_rig.launcher.check(), own_rig.launcher.start(own_rig.order(image))):
         with pytest.raises(EngineUnavailable, match="does not answer"):
             await call
+    # What was known may be told for a moment more, until the broken stream of events is noticed.
+    with pytest.raises(EngineUnavailable, match="does not answer"):
+        await resolving(own_rig, own.image)
     await own_rig.launcher.stop("unknown")
     await asyncio.to_thread(own.engine.start)
     await answering(own_rig)
