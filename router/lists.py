@@ -22,7 +22,7 @@ from .plane import DataPlane
 from .table import SetEntry, SetState
 from .wire.downstream import ClientConnection
 from .wire.fetch import Fetched, FetchError, fetch
-from .wire.problems import Problem, own_answer
+from .wire.problems import PROBLEM_TYPE, Lines, Problem
 from .wire.request_head import RequestHead
 from .wire.stream import Piece
 
@@ -88,22 +88,9 @@ class Merge:
         if isinstance(outcome, Problem):
             client.respond(outcome)
             return
-        status, body, content_type, extra = outcome
-        client.respond_bytes(
-            status,
-            lambda close, head_only, request_id: own_answer(
-                self._plane.name,
-                status,
-                body,
-                content_type=content_type,
-                close=close,
-                head_only=head_only,
-                request_id=request_id,
-                extra=extra,
-            ),
-        )
+        client.answer(*outcome)
 
-    async def _ask_all(self) -> Problem | tuple[int, bytes, str, tuple[tuple[str, str], ...]]:
+    async def _ask_all(self) -> Problem | tuple[int, str, bytes, Lines]:
         table = self._plane.table
         asked = [entry for entry in table.sets.values() if entry.state is not SetState.MAINT]
         query = parse_qsl(self._head.query.decode("latin-1"), keep_blank_values=True, max_num_fields=100)
@@ -119,7 +106,7 @@ class Merge:
                 good.append((entry.name, answer.body))
             elif 400 <= status < 500:
                 # The request itself is wrong, or its account may not: every set would say so.
-                return status, answer.body, "application/problem+json", (("X-Set", entry.name),)
+                return status, PROBLEM_TYPE, answer.body, (("X-Set", entry.name),)
         if not good:
             return Problem(
                 503,
@@ -138,7 +125,7 @@ class Merge:
                 merged = merge_usage(bodies, names, partial)
         except (msgspec.DecodeError, ValueError) as error:
             return Problem(502, "list-unreadable", "A set's list could not be read", str(error))
-        return 200, merged, "application/json", ()
+        return 200, "application/json", merged, ()
 
     async def _ask(
         self, entry: SetEntry, query: list[tuple[str, str]], limit: int, gate: asyncio.Semaphore

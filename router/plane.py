@@ -1,5 +1,4 @@
-"""The data plane of one process: listens, holds the connections, the pools, the table in force, and the
-counts."""
+"""The data plane of one process: listens, accepts clients, and gives each of their requests its work."""
 
 from __future__ import annotations
 
@@ -9,32 +8,27 @@ import logging
 import socket
 from collections.abc import Callable
 
-from .choice import Choice, Chooser
-from .health import HealthBoard
-from .request import Destination, HeadFacts, Purpose, purpose_of, queue_timeout_s
-from .stats import ProblemCounts, SetStats
+from .request import Destination, Purpose, purpose_of
 from .table import Table
-from .wire.downstream import ClientConnection, Work
+from .traffic import Traffic
+from .wire.downstream import ClientConnection
 from .wire.exchange import Exchange
 from .wire.limits import Limits
-from .wire.pool import SetPool
 from .wire.problems import Problem
 from .wire.request_head import RequestHead
-from .wire.stream import Buffers
+from .wire.work import Work
 
 ACCEPTS_AT_ONCE = 64
-_RUN = Destination.RUN
 _MERGED = Destination.MERGED
 MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work]
 
 _log = logging.getLogger("router")
 
 
-class DataPlane:
+class DataPlane(Traffic):
     """Serves clients on the sockets given to `listen`, by the table given to `adopt`.
 
-    `merge` makes the work for the lists that are merged over sets. Everything happens on the event loop's
-    thread.
+    `merge` makes the work for the lists that are merged over sets.
     """
 
     def __init__(
@@ -46,50 +40,12 @@ class DataPlane:
         limits: Limits | None = None,
         merge: MergeFactory,
     ) -> None:
-        self.loop = loop
-        self.name = name
-        self.limits = limits or Limits()
-        self.buffers = Buffers(loop)
-        self.board = HealthBoard(table.health)
-        self.pools: dict[str, SetPool] = {}
-        self.stats: dict[str, SetStats] = {}
-        self.problems = ProblemCounts()
-        self.table = table
-        self.chooser = Chooser(table, self.board, self.pools)
+        super().__init__(loop, name, table, limits=limits)
         self.clients: set[ClientConnection] = set()
-        self.requests = 0
-        self.active = 0
-        self.active_retries = 0
-        self.retries_over_budget = 0
-        self.cancelled = 0
-        self.stalled_clients = 0
-        self.draining = False
         self._merge = merge
-        self._addresses: dict[str, tuple[str, int]] = {}
         self._listeners: list[socket.socket] = []
         self._accepting = False
         self._sweeper: asyncio.TimerHandle | None = None
-        self.adopt(table)
-
-    # The table.
-
-    def adopt(self, table: Table) -> None:
-        """Put another table in force: one swap; requests in work go on with what they have."""
-        for name, entry in table.sets.items():
-            address = (entry.host, entry.port)
-            if self._addresses.get(name) != address:
-                if name in self.pools:
-                    self.pools[name].close()
-                    self.board.forget(name)
-                self.pools[name] = SetPool(self.loop, name, address, self.buffers, self.limits)
-                self._addresses[name] = address
-            self.stats.setdefault(name, SetStats())
-        for name in set(self.pools) - set(table.sets):
-            self.pools.pop(name).close()
-            del self._addresses[name]
-        self.board.adopt(table.sets, table.health)
-        self.chooser = Chooser(table, self.board, self.pools)
-        self.table = table
 
     # Requests.
 
@@ -100,32 +56,11 @@ class DataPlane:
             purpose = head.purpose = purpose_of(head.method, head.path, head.query, head.get(b"prefer"))
         if purpose.destination is _MERGED:
             return self._merge(self, client, head)
-        choice = self.choose(client, head, purpose)
+        choice = self.choose(head, client.address, purpose)
         if choice.entry is None:
             assert choice.problem is not None
             return choice.problem
         return Exchange(self, client, head, purpose, choice, choice.entry)
-
-    def choose(self, client: ClientConnection, head: RequestHead, purpose: Purpose) -> Choice:
-        """The set for a request by the table in force."""
-        facts = HeadFacts(head, client.address)
-        idempotency_key = head.get(b"idempotency-key") if purpose.destination is _RUN else None
-        return self.chooser.choose(purpose, facts, idempotency_key, self.loop.time())
-
-    def patience_s(self, purpose: Purpose, query: bytes) -> float:
-        """How long after its start a request that met back-pressure may still try another set: its own queue
-        time, else the caller would wait twice."""
-        return max(1.0, 0.9 * queue_timeout_s(query)) if purpose.destination is _RUN else 1.0
-
-    # What exchanges report.
-
-    def set_succeeded(self, name: str) -> None:
-        self.board.succeeded(name)
-
-    def set_failed(self, name: str, detail: str, *, refused: bool = False) -> None:
-        if self.board.failed(name, self.loop.time(), refused=refused):
-            self.stats[name].ejections += 1
-            _log.warning("set %s ejected after failures in a row; the last: %s", name, detail)
 
     def note_problem(self, problem: Problem, head: RequestHead | None) -> None:
         self.problems.note(problem.name)

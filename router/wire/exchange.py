@@ -1,42 +1,35 @@
-"""One request on its way: which set, how often, and its answer back to the client.
+"""One request on its way to a set, and the set's answer on its way back.
 
     client ── ClientConnection ── Exchange ── SetConnection ── set
 
-The exchange knows what was sent and what came; whether to try again is decided by retry.py, where by
-choice.py.
+The exchange knows what was sent and what came; what a failed attempt leads to is decided in recovery.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import random
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from router.retry import NOTHING_RAN, Failure, backoff_s, may_repeat, within_budget
+from router.choice import Choice
+from router.request import Purpose
+from router.retry import Failure
+from router.table import SetEntry
+from router.traffic import Traffic
 
-from .framing import Body, ChunkedBody, FramingError, LengthBody, UntilCloseBody
-from .problems import Problem
+from .answer_framing import body_of, ends_by_close, relayed_head
+from .answer_head import AnswerHead
+from .downstream import ClientConnection
+from .framing import Body, FramingError, LengthBody, UntilCloseBody
+from .problems import says_not_executed
+from .recovery import Recovery
+from .replay import Replay
+from .request_head import RequestHead
 from .stream import Piece
-
-if TYPE_CHECKING:
-    from router.choice import Choice
-    from router.plane import DataPlane
-    from router.request import Purpose
-    from router.table import SetEntry
-
-    from .answer_head import AnswerHead
-    from .downstream import ClientConnection
-    from .request_head import RequestHead
-    from .upstream import SetConnection
+from .upstream import SetConnection
 
 _FAILURES = frozenset((502, 503, 504))
 HELD_ANSWER_BYTES = 16 * 1024
 """A 503 problem up to this size is read whole, to see whether it says `executed: false`."""
 JOIN_BELOW_BYTES = 64 * 1024
-
-_rng = random.Random()
 
 
 class Exchange:
@@ -49,34 +42,30 @@ class Exchange:
     _body: Body | None = None
     _held: tuple[AnswerHead, bytearray] | None = None
     _rechunk = False
-    _replay: Sequence[Piece] | None = ()
-    """What was sent of the body, as long as it is short enough to send it again; else None."""
-    _replay_bytes = 0
-    _attempts = 0
-    _tried: frozenset[str] = frozenset()
-    _stale_used = False
-    _may_have_run = False
-    """An attempt failed after which an algorithm may have run."""
-    _retrying = False
+    _replay: Replay | None = None
+    """None: nothing of a body was sent."""
+    _unsent: list[Piece] | None = None
+    """What came of the body with the head, where it is too long for a replay: it must still be sent once."""
+    _recovery: Recovery | None = None
     _continued = False
     _timer: asyncio.TimerHandle | None = None
     ended = False
 
     def __init__(
         self,
-        plane: DataPlane,
+        traffic: Traffic,
         client: ClientConnection,
         head: RequestHead,
         purpose: Purpose,
         choice: Choice,
         entry: SetEntry,
     ) -> None:
-        self._plane = plane
+        self._traffic = traffic
         self._client = client
         self._purpose = purpose
         self._choice = choice
         self._entry = entry
-        self._table = plane.table
+        self._table = traffic.table
         self.head = head
         self.started_at = client.at
 
@@ -86,24 +75,17 @@ class Exchange:
         """Send the head and what came of the body with it."""
         if pieces:
             self._remember(pieces)
-            if self._replay is None:
-                # More than may be replayed came at once with the head: it must still be sent once.
-                self._replay = pieces
-                self._replay_bytes = -1
+            if self._replay is not None and not self._replay.whole:
+                self._unsent = pieces
         self._attempt()
 
     def _remember(self, pieces: list[Piece]) -> None:
-        if self._replay is None or not pieces:
-            return
-        self._replay_bytes += len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
-        if self._replay_bytes > self._plane.table.retry.replay_body_max_bytes:
-            self._replay = None
-        else:
-            self._replay = [*self._replay, *(bytes(piece) for piece in pieces)]
+        if self._replay is None:
+            self._replay = Replay(self._table.retry.replay_body_max_bytes)
+        self._replay.add(pieces)
 
     def _attempt(self, *, fresh: bool = False) -> None:
-        self._attempts += 1
-        pool = self._plane.pools[self._entry.name]
+        pool = self._traffic.pools[self._entry.name]
         pool.inflight += 1
         connection = None if fresh else pool.take(self._purpose.kind)
         if connection is None:
@@ -120,17 +102,15 @@ class Exchange:
         host = b"" if head.host is not None else self._entry.authority.encode()
         data = head.forward(client.address, host)
         last = client.body_done
-        if not self._replay:
+        taken = True
+        if self._replay is None:
             connection.post(data, last=last)
-            taken = True
-        elif self._replay_bytes < 0:
-            pieces = [data, *self._replay]
-            self._replay = None
-            self._replay_bytes = 0
+        elif self._unsent is not None:
+            pieces = [data, *self._unsent]
+            self._unsent = None
             taken = connection.write(pieces, last=last)
         else:
-            connection.post(b"".join((data, *self._replay)), last=last)
-            taken = True
+            connection.post(b"".join((data, *self._replay.pieces)), last=last)
         if taken and not last:
             client.want_body()
 
@@ -140,7 +120,8 @@ class Exchange:
     def send_body(self, pieces: list[Piece], *, last: bool, shared: bool) -> bool:
         """Pass on a part of the body; False: wait for `ClientConnection.want_body`."""
         connection = self._connection
-        self._remember(pieces)
+        if pieces:
+            self._remember(pieces)
         if connection is None or connection.closed or connection.stream.broken:
             return True
         if not pieces:
@@ -153,78 +134,55 @@ class Exchange:
         connection = self._connection
         if connection is None:
             return
-        if self._client.body_done:
-            if not connection.stream.broken:
-                connection.mark_sent()
-        else:
+        if not self._client.body_done:
             self._client.want_body()
+        elif not connection.stream.broken:
+            connection.mark_sent()
 
     # The answer's way down.
 
     def on_informational(self, head: AnswerHead) -> None:
-        if self.head.minor == 0 or self._continued or self._answer is not None:
+        if self.head.minor == 0:
             return
         if head.status == 100:
-            if not self.head.expects_continue:
+            if self._continued or not self.head.expects_continue:
                 return
             self._continued = True
         self._client.write([b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"".join(head.lines))])
 
     def on_answer(self, head: AnswerHead) -> None:
-        plane = self._plane
-        name = self._entry.name
-        status = head.status
-        bodiless = status == 204 or status == 304 or self.head.method == b"HEAD"
-        if status in _FAILURES and head.get(b"x-task-id") is None:
+        traffic = self._traffic
+        body = body_of(head, self.head)
+        if head.status in _FAILURES and head.get(b"x-task-id") is None:
             if (
                 head.status == 503
                 and head.problem
-                and not bodiless
-                and not head.chunked
-                and head.content_length is not None
-                and head.content_length <= HELD_ANSWER_BYTES
+                and isinstance(body, LengthBody)
+                and body.left <= HELD_ANSWER_BYTES
             ):
                 self._held = (head, bytearray())
-                self._body = LengthBody(head.content_length)
+                self._body = body
                 return
-            plane.set_failed(name, f"answered {head.status} without a task's id")
-        elif plane.board.uneasy:
-            plane.board.succeeded(name)
+            traffic.set_failed(self._entry.name, f"answered {head.status} without a task's id")
+        elif traffic.board.uneasy:
+            traffic.set_succeeded(self._entry.name)
         self._answer = head
-        if bodiless:
-            self._body = None
-        elif head.content_length is not None:
-            self._body = LengthBody(head.content_length)
-        elif head.chunked:
-            self._body = ChunkedBody(framed=self.head.minor == 1, keep_trailers=self.head.takes_trailers)
-        else:
-            self._body = UntilCloseBody()
-            self._rechunk = self.head.minor == 1
+        self._body = body
+        self._rechunk = self.head.minor == 1 and isinstance(body, UntilCloseBody)
 
-    def _head_bytes(self, head: AnswerHead) -> bytes:
+    def _begin_answer(self, answer: AnswerHead) -> bytes:
+        """Note that the answer goes out from here on; returns its head."""
         client = self._client
         body = self._body
-        modern = self.head.minor == 1
-        chunked = False
-        if body is None:
-            # As it would be with a body, where there is none by the method's or the status's nature.
-            chunked = head.chunked and modern and head.status != 204
-        elif head.content_length is None:
-            chunked = modern
-            if not modern:
-                client.keep = False
-        if not client.body_done and head.status >= 400:
+        client.answering = True
+        client.status = answer.status
+        if (
+            self._traffic.draining
+            or (answer.status >= 400 and not client.body_done)
+            or ends_by_close(self.head, body)
+        ):
             client.keep = False
-        if not client.keep or self._plane.draining:
-            connection = b"Connection: close\r\n"
-        elif modern:
-            connection = b""
-        else:
-            connection = b"Connection: keep-alive\r\n"
-        length = head.content_length if head.status != 204 else None
-        return head.relay(
-            chunked=chunked, length=length, connection=connection, request_id=self.head.request_id
-        )
+        return relayed_head(answer, self.head, body, keep=client.keep)
 
     def on_answer_bytes(
         self, buf: bytes | bytearray, view: memoryview, start: int, end: int, shared: bool
@@ -251,9 +209,7 @@ class Exchange:
         client = self._client
         drained = True
         if answer is not None and not client.answering:
-            client.answering = True
-            client.status = answer.status
-            head_bytes = self._head_bytes(answer)
+            head_bytes = self._begin_answer(answer)
             if not pieces:
                 client.post(head_bytes)
             elif pos - start < JOIN_BELOW_BYTES:
@@ -265,7 +221,8 @@ class Exchange:
         if self.ended:
             return
         if done:
-            self._finish(clean=pos == end)
+            self._release(clean=pos == end)
+            self._done()
         elif not drained:
             connection.stream.pause_reading()
 
@@ -285,7 +242,7 @@ class Exchange:
                 self._client.write([b"0\r\n\r\n"])
             self._done()
         else:
-            self._truncate("the set ended its answer too early")
+            self._truncate()
 
     def _hold(self, pieces: list[Piece], left_over: bool) -> None:
         """Collect a short 503 problem; then decide."""
@@ -297,29 +254,21 @@ class Exchange:
         if not self._body.done:
             return
         self._release(clean=not left_over)
+        self._held = None
+        traffic = self._traffic
         name = self._entry.name
         if says_not_executed(held):
-            self._plane.set_succeeded(name)
-            self._plane.stats[name].back_pressure += 1
+            traffic.set_succeeded(name)
+            traffic.stats[name].back_pressure += 1
             if self._repeat(Failure.BACK_PRESSURE):
-                self._held = None
                 return
-            if self._may_have_run:
+            if self._recovery is not None and self._recovery.may_have_run:
                 # Its `executed: false` speaks of this attempt alone.
-                self._held = None
-                self._client.respond(
-                    self._problem(Failure.RESET, "it is full, and an earlier attempt was lost")
-                )
-                self._end()
+                self._give_up(Failure.RESET, "it is full, and an earlier attempt was lost")
                 return
         else:
-            self._plane.set_failed(name, "answered 503 without a task's id")
-        self._held = None
-        self._answer = head
-        client = self._client
-        client.answering = True
-        client.status = head.status
-        client.write([self._head_bytes(head) + bytes(held)])
+            traffic.set_failed(name, "answered 503 without a task's id")
+        self._client.write([self._begin_answer(head) + bytes(held)])
         self._done()
 
     # Ends.
@@ -328,126 +277,62 @@ class Exchange:
         """The attempt ended without a whole answer."""
         connection = self._connection
         reused = connection is not None and connection.reused
-        name = self._entry.name
         self._drop_connection()
         if self._client.answering:
-            self._truncate(detail)
+            self._truncate()
             return
         self._held = None
         self._body = None
         self._answer = None
-        self._plane.stats[name].note_failure(failure)
-        if failure not in NOTHING_RAN:
-            self._may_have_run = True
-        if failure in (Failure.CONNECT, Failure.RESET) or (failure is Failure.SEND and not reused):
-            self._plane.set_failed(name, detail, refused=failure is Failure.CONNECT)
+        self._traffic.attempt_failed(self._entry.name, failure, detail, reused=reused)
         if not self._repeat(failure, reused=reused):
-            self._client.respond(self._problem(failure, detail))
-            self._end()
+            self._give_up(failure, detail)
 
     def _repeat(self, failure: Failure, *, reused: bool = False) -> bool:
         """Try once more where that is allowed and useful; False: it is not."""
-        plane = self._plane
-        policy = plane.table.retry
-        if (
-            self._replay is None
-            or self._replay_bytes < 0
-            or not may_repeat(self._purpose.kind, failure, policy)
-        ):
+        recovery = self._recovery
+        if recovery is None:
+            recovery = self._recovery = Recovery(
+                self._traffic,
+                self._table,
+                self.head,
+                self._purpose,
+                self._choice,
+                self._client.address,
+                self.started_at,
+            )
+        recovery.note(failure)
+        if self._replay is not None and not self._replay.whole and self._unsent is None:
             return False
-        if (
-            reused
-            and not self._stale_used
-            and self._entry.name in plane.pools
-            and failure in (Failure.STALE, Failure.SEND)
-        ):
-            # The connection was old, the set is not at fault: the same set, a new connection, at once.
-            self._stale_used = True
-            self._attempts -= 1
+        attempt = recovery.next_attempt(self._entry, failure, reused=reused)
+        if attempt is None:
+            return False
+        self._entry = attempt.entry
+        if attempt.fresh:
             self._attempt(fresh=True)
-            return True
-        if self._attempts >= policy.attempts:
-            return False
-        now = plane.loop.time()
-        if failure is Failure.BACK_PRESSURE and now - self.started_at > plane.patience_s(
-            self._purpose, self.head.query
-        ):
-            return False
-        if not within_budget(policy, active_requests=plane.active, active_retries=plane.active_retries):
-            plane.retries_over_budget += 1
-            return False
-        self._tried |= {self._entry.name}
-        entry = plane.chooser.another(self._choice, self._tried, now)
-        if entry is None and self._table is not plane.table:
-            entry = self._chosen_anew()
-        if entry is None:
-            if failure is not Failure.CONNECT:
-                return False
-            entry = self._entry
-        elif entry.name == self._entry.name and failure is Failure.BACK_PRESSURE:
-            return False
-        if entry.name not in plane.pools:
-            return False
-        self._entry = entry
-        self._retrying = True
-        plane.active_retries += 1
-        plane.stats[entry.name].retries += 1
-        self._client.hold_body()
-        self._timer = plane.loop.call_later(backoff_s(self._attempts, _rng), self._retry)
+        else:
+            self._client.hold_body()
+            self._timer = self._traffic.loop.call_later(attempt.delay_s, self._retry, recovery)
         return True
 
-    def _retry(self) -> None:
+    def _retry(self, recovery: Recovery) -> None:
         self._timer = None
-        if self._entry.name not in self._plane.pools:
+        if self._entry.name not in self._traffic.pools:
             # The set left the configuration meanwhile: by the new table, then.
-            entry = self._chosen_anew()
+            entry = recovery.chosen_anew()
             if entry is None:
-                self._client.respond(self._problem(Failure.CONNECT, "it left the configuration"))
-                self._end()
+                self._give_up(Failure.CONNECT, "it left the configuration")
                 return
             self._entry = entry
         self._attempt()
 
-    def _chosen_anew(self) -> SetEntry | None:
-        """A set by the table that is in force now, unless it was tried."""
-        self._choice = self._plane.choose(self._client, self.head, self._purpose)
-        entry = self._choice.entry
-        return None if entry is None or entry.name in self._tried else entry
+    def _give_up(self, failure: Failure, detail: str) -> None:
+        assert self._recovery is not None
+        self._client.respond(self._recovery.problem(self._entry, failure, detail))
+        self._end()
 
-    def _problem(self, failure: Failure, detail: str) -> Problem:
-        name = self._entry.name
-        executed = self._may_have_run and not self._harmless()
-        if failure is Failure.TIMEOUT:
-            return Problem(
-                504,
-                "answer-timeout",
-                "The set did not answer in time",
-                f"set {name!r}: {detail}",
-                executed=executed,
-            )
-        if not self._may_have_run:
-            return Problem(
-                503,
-                "set-unavailable",
-                "The set cannot be reached",
-                f"set {name!r}: {detail}; nothing ran, send the request again",
-                retry_after_s=1,
-            )
-        advice = "send the request again" if not executed else "it may have run: look before sending it again"
-        return Problem(
-            502,
-            "set-lost",
-            "The set's answer was lost",
-            f"set {name!r}: {detail}; {advice}",
-            executed=executed,
-        )
-
-    def _harmless(self) -> bool:
-        """Reading runs no algorithm."""
-        return self.head.method in (b"GET", b"HEAD", b"OPTIONS")
-
-    def _truncate(self, detail: str) -> None:
-        self._plane.stats[self._entry.name].truncated += 1
+    def _truncate(self) -> None:
+        self._traffic.stats[self._entry.name].truncated += 1
         self._client.truncate()
         self._end()
 
@@ -455,13 +340,13 @@ class Exchange:
         """The client is gone, or its request is broken: let the set know at once by closing its
         connection."""
         if not self.ended:
-            self._plane.cancelled += 1
+            self._traffic.cancelled += 1
             self._drop_connection()
             self._end()
 
     def timed_out(self, now: float) -> bool:
         """Called every sweep; True when a time-out ended the exchange."""
-        limits = self._plane.limits
+        limits = self._traffic.limits
         connection = self._connection
         if now - self.started_at > limits.total_s:
             self.on_attempt_failed(Failure.TIMEOUT, "the request took longer than allowed in all")
@@ -483,10 +368,6 @@ class Exchange:
             return True
         return False
 
-    def _finish(self, *, clean: bool) -> None:
-        self._release(clean=clean)
-        self._done()
-
     def _release(self, *, clean: bool) -> None:
         connection = self._connection
         if connection is not None:
@@ -503,27 +384,17 @@ class Exchange:
             connection.close()
 
     def _done(self) -> None:
-        plane = self._plane
+        traffic = self._traffic
         client = self._client
         self._end()
-        plane.stats[self._entry.name].note_answer(client.status, plane.loop.time() - self.started_at)
+        traffic.stats[self._entry.name].note_answer(client.status, traffic.loop.time() - self.started_at)
         client.exchange_done()
 
     def _end(self) -> None:
         self.ended = True
-        if self._retrying:
-            self._retrying = False
-            self._plane.active_retries -= 1
+        if self._recovery is not None:
+            self._recovery.end()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._client.exchange_ended()
-
-
-def says_not_executed(body: bytes | bytearray) -> bool:
-    """Whether a problem's JSON says `executed: false`."""
-    try:
-        problem = json.loads(body)
-    except ValueError:
-        return False
-    return isinstance(problem, dict) and problem.get("executed") is False

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .answer_head import AnswerHead, BadAnswer, parse_answer
+from .answer_head import AnswerHead, parse_answer
 from .framing import Body, ChunkedBody, FramingError, LengthBody, UntilCloseBody
+from .head import BadHead
 
 READ_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 64 * 1024
@@ -77,7 +78,7 @@ async def _fetch(address: tuple[str, int], target: bytes, lines: Sequence[bytes]
                 raise FetchError("the answer ended too early")
     except OSError as error:
         raise FetchError(str(error)) from None
-    except (BadAnswer, FramingError) as error:
+    except (BadHead, FramingError) as error:
         raise FetchError(f"no valid answer: {error}") from None
     finally:
         writer.close()

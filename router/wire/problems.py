@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+PROBLEM_TYPE = "application/problem+json"
 TYPE_BASE = "https://general-compute.invalid/problems/"
+
+Lines = tuple[tuple[str, str], ...]
+"""Header names and values."""
 
 _REASONS = {
     200: "OK",
@@ -50,6 +54,14 @@ class Problem:
             fields["request_id"] = request_id
         return json.dumps(fields).encode()
 
+    @property
+    def lines(self) -> Lines:
+        """Headers of the answer that this problem is."""
+        lines: Lines = (("Cache-Control", "no-store"),)
+        if self.retry_after_s is not None:
+            lines += (("Retry-After", str(self.retry_after_s)),)
+        return lines
+
 
 def reason(status: int) -> str:
     """The reason phrase of a status that the router sends itself."""
@@ -64,42 +76,29 @@ def own_answer(
     content_type: str,
     close: bool,
     head_only: bool = False,
-    request_id: str | None = None,
-    extra: tuple[tuple[str, str], ...] = (),
+    lines: Lines = (),
 ) -> bytes:
     """The bytes of a whole answer that the router made itself; `X-Router` names it."""
-    lines = [
+    head = [
         f"HTTP/1.1 {status} {reason(status)}",
         f"Content-Type: {content_type}",
         f"Content-Length: {len(body)}",
         f"X-Router: {router_name}",
     ]
-    if request_id:
-        lines.append(f"X-Request-Id: {request_id}")
-    lines.extend(f"{name}: {value}" for name, value in extra)
+    head.extend(f"{name}: {value}" for name, value in lines)
     if close:
-        lines.append("Connection: close")
-    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-    return head if head_only else head + body
+        head.append("Connection: close")
+    raw = ("\r\n".join(head) + "\r\n\r\n").encode("latin-1")
+    return raw if head_only else raw + body
 
 
-def problem_answer(
-    router_name: str, problem: Problem, *, close: bool, head_only: bool = False, request_id: str | None = None
-) -> bytes:
-    """The bytes of a problem's answer."""
-    extra: tuple[tuple[str, str], ...] = (("Cache-Control", "no-store"),)
-    if problem.retry_after_s is not None:
-        extra += (("Retry-After", str(problem.retry_after_s)),)
-    return own_answer(
-        router_name,
-        problem.status,
-        problem.body(request_id),
-        content_type="application/problem+json",
-        close=close,
-        head_only=head_only,
-        request_id=request_id,
-        extra=extra,
-    )
+def says_not_executed(body: bytes | bytearray) -> bool:
+    """Whether a problem's JSON says `executed: false`."""
+    try:
+        problem = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(problem, dict) and problem.get("executed") is False
 
 
 class Refusal(Exception):
@@ -117,3 +116,32 @@ def refuse(status: int, name: str, title: str, detail: str) -> Refusal:
 
 def bad_request(detail: str) -> Refusal:
     return refuse(400, "bad-request", "The request is not valid HTTP/1.1", detail)
+
+
+def bad_body(detail: str) -> Problem:
+    return Problem(
+        400,
+        "bad-body",
+        "The request's body is not valid HTTP/1.1",
+        f"{detail}; see RFC 9112, section 7.1",
+        executed=True,
+    )
+
+
+def slow_head(limit_s: float) -> Problem:
+    return Problem(
+        408,
+        "headers-stalled",
+        "The request's head did not arrive in time",
+        f"send it whole within {limit_s:g} s",
+    )
+
+
+def slow_body(limit_s: float) -> Problem:
+    return Problem(
+        408,
+        "body-stalled",
+        "The request's body stalled",
+        f"no byte of it came for {limit_s:g} s; send it faster, or its length right",
+        executed=True,
+    )

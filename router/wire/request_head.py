@@ -12,35 +12,28 @@ import re
 
 import httptools
 
-from .fields import DROP, PASS, Field, Interner, SilentParser
+from .fields import DROP, Field, Interner, SilentParser
+from .head import FIRST_FREE, KINDS, BadHead, Head
 from .limits import Limits
 from .problems import Refusal, bad_request, refuse
 
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
 _HOST = re.compile(rb"[A-Za-z0-9.\-_~%!$&'()*+;=\[\]:]*")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}.{0,128}")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _ABSOLUTE = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?@]+)(.*)", re.DOTALL)
 
-# What a header is to us; all others pass unchanged.
-_HOST_KIND, _LENGTH_KIND, _CODING_KIND, _CONNECTION_KIND = range(2, 6)
-_TE_KIND, _UPGRADE_KIND, _EXPECT_KIND, _ID_KIND, _TRACE_KIND, _STATE_KIND = range(6, 12)
+# What a header is to us, beside what every head knows; all others pass unchanged.
+_HOST_KIND, _TE_KIND, _UPGRADE_KIND, _EXPECT_KIND, _ID_KIND, _TRACE_KIND, _STATE_KIND = range(
+    FIRST_FREE, FIRST_FREE + 7
+)
 
-_KINDS = {
+_KINDS = KINDS | {
     b"host": _HOST_KIND,
-    b"content-length": _LENGTH_KIND,
-    b"transfer-encoding": _CODING_KIND,
-    b"connection": _CONNECTION_KIND,
-    b"keep-alive": DROP,
-    b"proxy-connection": DROP,
-    b"proxy-authenticate": DROP,
-    b"proxy-authorization": DROP,
     b"http2-settings": DROP,
     b"te": _TE_KIND,
-    b"trailer": DROP,
     b"upgrade": _UPGRADE_KIND,
     b"expect": _EXPECT_KIND,
     b"x-request-id": _ID_KIND,
@@ -53,7 +46,6 @@ _KINDS = {
     b"x-forwarded-prefix": DROP,
     b"forwarded": DROP,
     b"x-real-ip": DROP,
-    b"x-router": DROP,
     b"x-set": DROP,
 }
 
@@ -67,11 +59,6 @@ _MEANINGFUL = (
     b"content-type",
 )
 _SHADOWED = frozenset(name.replace(b"-", b"_") for name in (*_KINDS, *_MEANINGFUL) if b"-" in name)
-
-# A Connection header may not take these away: routing, framing and the account hang on them.
-_NOT_NOMINABLE = frozenset(
-    (b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-account", b"x-user-id")
-)
 
 _FORWARD = (
     b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: %b\r\ntraceparent: %b\r\n"
@@ -88,44 +75,33 @@ _fields = Interner(_KINDS, _check_name)
 _silent = SilentParser()
 
 
-class RequestHead:
-    """One request's head, checked. `target` is path and query as sent; `minor` is 0 for HTTP/1.0."""
+class RequestHead(Head):
+    """One request's head, checked. `target` is path and query as sent."""
 
-    # Defaults in the class, not slots: most heads leave most of them as they are.
+    # Routing, framing and the account hang on these.
+    not_nominable = frozenset(
+        (b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-account", b"x-user-id")
+    )
     host: bytes | None = None
-    content_length: int | None = None
-    chunked = False
-    keep_alive = True
     expects_continue = False
     takes_trailers = False
     request_id = b""
     traceparent = b""
     purpose: object = None
     """For the router's own use: what the request is about, once that was read from the head."""
-    _connection = b""
     _upgrade = b""
     _nameless = False
 
     def __init__(self, method: bytes, target: bytes, minor: int, fields: list[Field]) -> None:
         self.method = method
         self.target = target
-        self.minor = minor
-        self.fields = fields
-        self.lines: list[bytes] = [field[3] for field in fields if not field[0]]
-        """The header lines to forward, without those that the router writes itself."""
-        for field in fields:
-            if field[0] > DROP:
-                self._note(field[0], field[2])
+        super().__init__(minor, fields)
         if minor == 0:
-            self._check_old()
+            self.expects_continue = False  # HTTP/1.0 does not have it.
         elif self.host is None:
-            raise bad_request("the Host header is missing")
-        if self.chunked and self.content_length is not None:
-            raise bad_request("Content-Length and Transfer-Encoding exclude each other")
+            raise BadHead("the Host header is missing")
         if target[:1] != b"/" or b"#" in target:
             self._check_target()
-        if self._connection:
-            self._check_connection()
         self.path, _, self.query = self.target.partition(b"?")
         self._nameless = not self.request_id and not self.traceparent
         if self._nameless:
@@ -136,13 +112,6 @@ class RequestHead:
     @property
     def has_body(self) -> bool:
         return self.chunked or bool(self.content_length)
-
-    def get(self, name: bytes) -> bytes | None:
-        """The value of the first header of that lower-case name."""
-        for field in self.fields:
-            if field[1] == name:
-                return field[2]
-        return None
 
     def again(self) -> RequestHead:
         """This head for a request whose head is the same, byte for byte: under a new name where it brought
@@ -160,23 +129,12 @@ class RequestHead:
         self.traceparent = b"00-%b-%b-00" % (trace, ids[32:])
 
     def _note(self, kind: int, value: bytes) -> None:
-        """Read a header that means something to a proxy; raise `Refusal` for what must not pass."""
         if kind == _HOST_KIND:
             if self.host is not None:
-                raise bad_request("the Host header stands there twice; send it once")
+                raise BadHead("the Host header stands there twice; send it once")
             if not _HOST.fullmatch(value):
-                raise bad_request("the Host header is no host name")
+                raise BadHead("the Host header is no host name")
             self.host = value
-        elif kind == _LENGTH_KIND:
-            if self.content_length is not None or not _LENGTH.fullmatch(value):
-                raise bad_request("Content-Length must be one number, once")
-            self.content_length = int(value)
-        elif kind == _CODING_KIND:
-            if self.chunked or value.lower() != b"chunked":
-                raise bad_request("Transfer-Encoding must be exactly 'chunked', once")
-            self.chunked = True
-        elif kind == _CONNECTION_KIND:
-            self._connection += b"," + value.lower()
         elif kind == _UPGRADE_KIND:
             self._upgrade += value.lower()
         elif kind == _TE_KIND:
@@ -190,43 +148,32 @@ class RequestHead:
         elif kind == _ID_KIND:
             if not self.request_id and _REQUEST_ID.fullmatch(value):
                 self.request_id = value
-        elif kind == _TRACE_KIND and not self.traceparent and _TRACEPARENT.fullmatch(value):
-            self.traceparent = value
-
-    def _check_old(self) -> None:
-        """What HTTP/1.0 does not have."""
-        if self.chunked:
-            raise bad_request("HTTP/1.0 knows no Transfer-Encoding")
-        self.expects_continue = False
-        self.keep_alive = False
+        elif kind == _TRACE_KIND:
+            if not self.traceparent and _TRACEPARENT.fullmatch(value):
+                self.traceparent = value
+        else:
+            super()._note(kind, value)
 
     def _check_target(self) -> None:
         target = self.target
         if b"#" in target:
-            raise bad_request("the request's target holds a fragment; leave out what begins with '#'")
+            raise BadHead("the request's target holds a fragment; leave out what begins with '#'")
         match = _ABSOLUTE.fullmatch(target)
         if match is not None:
             if not _HOST.fullmatch(match[1]):
-                raise bad_request("the request's target names no valid host")
+                raise BadHead("the request's target names no valid host")
             self.host = match[1]
             rest: bytes = match[2]
             self.target = rest if rest[:1] == b"/" else b"/" + rest
         elif not (target == b"*" and self.method == b"OPTIONS"):
-            raise bad_request("the request's target must begin with '/'")
+            raise BadHead("the request's target must begin with '/'")
 
-    def _check_connection(self) -> None:
-        if self._connection == b",keep-alive":
-            self.keep_alive = True
-            return
-        tokens = {token.strip() for token in self._connection.split(b",")}
-        self.keep_alive = b"close" not in tokens and (self.minor == 1 or b"keep-alive" in tokens)
-        if b"upgrade" in tokens and b"websocket" in self._upgrade:
-            raise bad_request(
+    def _obey(self, connection: set[bytes]) -> None:
+        if b"upgrade" in connection and b"websocket" in self._upgrade:
+            raise BadHead(
                 "WebSocket is not served here; call POST /v1/run/{image} and read the streamed answer"
             )
-        named = tokens - {b"", b"close", b"keep-alive", b"te", b"upgrade"} - _NOT_NOMINABLE
-        if named:
-            self.lines = [field[3] for field in self.fields if field[0] == PASS and field[1] not in named]
+        super()._obey(connection)
 
     def _identify(self) -> None:
         """Make the request id and the trace's parent where the client sent none (or none that is valid)."""
@@ -291,7 +238,10 @@ def parse_request(raw: bytes, limits: Limits) -> RequestHead:
         minor = 0
     else:
         raise bad_request(f"{version.decode('latin-1')} is not served here; use HTTP/1.1")
-    return RequestHead(method, target, minor, _fields.read(lines[1:-2]))
+    try:
+        return RequestHead(method, target, minor, _fields.read(lines[1:-2]))
+    except BadHead as error:
+        raise bad_request(str(error)) from None
 
 
 def refuse_part(part: bytes, limits: Limits) -> Refusal | None:

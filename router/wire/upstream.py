@@ -7,16 +7,23 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from router.retry import Failure
 
-from .answer_head import AnswerHead, BadAnswer, parse_answer
+from .answer_head import AnswerHead, parse_answer
+from .head import BadHead
 from .limits import Limits
 from .stream import Buffers, Piece, Stream
 
-if TYPE_CHECKING:
-    from .pool import SetPool
+
+class Pool(Protocol):
+    """Where a connection is kept between two exchanges; `inflight` counts the requests at the set."""
+
+    inflight: int
+
+    def give_back(self, connection: SetConnection) -> None: ...
+    def remove(self, connection: SetConnection) -> None: ...
 
 
 class AnswerTaker(Protocol):
@@ -59,7 +66,7 @@ class SetConnection:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        pool: SetPool,
+        pool: Pool,
         family: socket.AddressFamily,
         address: tuple[str, int],
         buffers: Buffers,
@@ -203,7 +210,7 @@ class SetConnection:
                 return
             try:
                 head = parse_answer(bytes(view[pos:stop]))
-            except BadAnswer as error:
+            except BadHead as error:
                 self._bad(str(error))
                 return
             pos = stop

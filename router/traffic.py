@@ -1,0 +1,95 @@
+"""What all requests of a process share: the table in force, the sets' pools and health, and the counts.
+
+It decides where a request goes and is told what came of it; it serves nobody itself (plane.py does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from .choice import Choice, Chooser
+from .health import HealthBoard
+from .request import Destination, HeadFacts, Purpose, queue_timeout_s
+from .retry import Failure
+from .stats import ProblemCounts, SetStats
+from .table import Table
+from .wire.limits import Limits
+from .wire.pool import SetPool
+from .wire.request_head import RequestHead
+from .wire.stream import Buffers
+
+_RUN = Destination.RUN
+
+_log = logging.getLogger("router")
+
+
+class Traffic:
+    """Routes by the table given to `adopt`; `active` counts requests in work, `active_retries` those of them
+    that are retries. Everything happens on the event loop's thread."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, name: str, table: Table, *, limits: Limits | None = None
+    ) -> None:
+        self.loop = loop
+        self.name = name
+        self.limits = limits or Limits()
+        self.buffers = Buffers(loop)
+        self.board = HealthBoard(table.health)
+        self.pools: dict[str, SetPool] = {}
+        self.stats: dict[str, SetStats] = {}
+        self.problems = ProblemCounts()
+        self.table = table
+        self.chooser = Chooser(table, self.board, self.pools)
+        self.requests = 0
+        self.active = 0
+        self.active_retries = 0
+        self.retries_over_budget = 0
+        self.cancelled = 0
+        self.stalled_clients = 0
+        self.draining = False
+        self._addresses: dict[str, tuple[str, int]] = {}
+        self.adopt(table)
+
+    def adopt(self, table: Table) -> None:
+        """Put another table in force: one swap; requests in work go on with what they have."""
+        for name, entry in table.sets.items():
+            address = (entry.host, entry.port)
+            if self._addresses.get(name) != address:
+                if name in self.pools:
+                    self.pools[name].close()
+                    self.board.forget(name)
+                self.pools[name] = SetPool(self.loop, name, address, self.buffers, self.limits)
+                self._addresses[name] = address
+            self.stats.setdefault(name, SetStats())
+        for name in set(self.pools) - set(table.sets):
+            self.pools.pop(name).close()
+            del self._addresses[name]
+        self.board.adopt(table.sets, table.health)
+        self.chooser = Chooser(table, self.board, self.pools)
+        self.table = table
+
+    def choose(self, head: RequestHead, client: bytes, purpose: Purpose) -> Choice:
+        """The set for a request by the table in force; `client` is its address."""
+        facts = HeadFacts(head, client)
+        idempotency_key = head.get(b"idempotency-key") if purpose.destination is _RUN else None
+        return self.chooser.choose(purpose, facts, idempotency_key, self.loop.time())
+
+    def patience_s(self, purpose: Purpose, query: bytes) -> float:
+        """How long after its start a request that met back-pressure may still try another set: its own queue
+        time, else the caller would wait twice."""
+        return max(1.0, 0.9 * queue_timeout_s(query)) if purpose.destination is _RUN else 1.0
+
+    def set_succeeded(self, name: str) -> None:
+        self.board.succeeded(name)
+
+    def set_failed(self, name: str, detail: str, *, refused: bool = False) -> None:
+        if self.board.failed(name, self.loop.time(), refused=refused):
+            self.stats[name].ejections += 1
+            _log.warning("set %s ejected after failures in a row; the last: %s", name, detail)
+
+    def attempt_failed(self, name: str, failure: Failure, detail: str, *, reused: bool) -> None:
+        """An attempt at a set ended without an answer, on a connection that was `reused` or new."""
+        self.stats[name].note_failure(failure)
+        if failure in (Failure.CONNECT, Failure.RESET) or (failure is Failure.SEND and not reused):
+            self.set_failed(name, detail, refused=failure is Failure.CONNECT)

@@ -1,0 +1,94 @@
+"""A client's bytes, taken apart into requests: heads and bodies, one after the other, however they come in. Pure.
+
+What a client sends ahead of its turn waits in `unread`.
+"""
+
+from __future__ import annotations
+
+from .framing import ChunkedBody, LengthBody
+from .limits import Limits
+from .request_head import RequestHead, parse_request, refuse_part
+from .stream import Piece
+
+REMEMBERED_HEAD_BYTES = 1024
+"""A head up to this size is kept, as clients tend to repeat themselves: the same bytes need not be read
+again."""
+
+
+class RequestReader:
+    """The requests of one connection. `body`: what is still to come of the last request's body."""
+
+    __slots__ = ("_last_head", "_last_raw", "_limits", "_searched", "body", "unread")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._searched = 0
+        self._last_raw = b""
+        self._last_head: RequestHead | None = None
+        self.unread = b""
+        self.body: LengthBody | ChunkedBody | None = None
+
+    def take(self, data: bytes) -> None:
+        """Add what came."""
+        self.unread = self.unread + data if self.unread else data
+
+    def drop(self) -> None:
+        """Forget what is unread: it cannot be understood."""
+        self.unread = b""
+        self._searched = 0
+
+    def head(self) -> RequestHead | None:
+        """The next request's head; None: not all of it came. Raises `Refusal`."""
+        data = self.unread
+        if data[:1] in (b"\r", b"\n"):
+            data = data.lstrip(b"\r\n")
+            self._searched = 0
+        stop = data.find(b"\r\n\r\n", self._searched) + 4
+        if stop == 3:
+            self.unread = data
+            self._searched = max(0, len(data) - 3)
+            refusal = refuse_part(data, self._limits)
+            if refusal is not None:
+                raise refusal
+            return None
+        self._searched = 0
+        rest = b""
+        if stop < len(data):
+            rest = data[stop:]
+            data = data[:stop]
+        self.unread = rest
+        if data == self._last_raw and self._last_head is not None:
+            return self._last_head.again()
+        head = parse_request(data, self._limits)
+        if len(data) <= REMEMBERED_HEAD_BYTES:
+            self._last_raw = data
+            self._last_head = head
+        return head
+
+    def begin_body(self, head: RequestHead) -> list[Piece]:
+        """Set up a body's framing; returns its first pieces and keeps what follows it. Raises
+        `FramingError`."""
+        rest = self.unread
+        if len(rest) == head.content_length:
+            # The usual small request: all of it came at once.
+            self.unread = b""
+            return [rest]
+        body = ChunkedBody() if head.chunked else LengthBody(head.content_length or 0)
+        if not rest:
+            self.body = body
+            return []
+        pieces, pos = body.feed(rest, memoryview(rest), 0, len(rest))
+        self.unread = rest[pos:]
+        if not body.done:
+            self.body = body
+        return pieces
+
+    def read_body(self, buf: bytes | bytearray, view: memoryview, end: int) -> list[Piece]:
+        """Pieces of the body in `buf[:end]`; `body` is None once it is complete. Raises `FramingError`."""
+        body = self.body
+        assert body is not None
+        pieces, pos = body.feed(buf, view, 0, end)
+        if body.done:
+            self.body = None
+            self.unread = bytes(view[pos:end])
+        return pieces

@@ -1,0 +1,17 @@
+"""What is done about a request, as its client's connection sees it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .stream import Piece
+
+
+class Work(Protocol):
+    """What is being done about a request: an exchange with a set, or a list merged over sets."""
+
+    def start(self, pieces: list[Piece]) -> None: ...
+    def send_body(self, pieces: list[Piece], *, last: bool, shared: bool) -> bool: ...
+    def on_client_drained(self) -> None: ...
+    def cancel(self) -> None: ...
+    def timed_out(self, now: float) -> bool: ...
