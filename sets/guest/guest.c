@@ -195,7 +195,7 @@ static ssize_t hear(void *buffer, size_t size, int flags, int *fd) {
     *fd = -1;
     struct cmsghdr *c = CMSG_FIRSTHDR(&m);
     if (c) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int))) malformed();
+        if (!n || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int))) malformed();
         memcpy(fd, CMSG_DATA(c), sizeof(int));
     }
     return n;
@@ -553,7 +553,7 @@ static bool is_storage(int folder) {
 // meanwhile, so a look before the open is as good as one after.
 static int open_file(char *path) {
     struct stat st;
-    int at = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), error = 0;
+    int at = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), error = errno;
     for (char *name = path + 1, *slash; at >= 0 && (slash = strchr(name, '/')); name = slash + 1) {
         *slash = 0;
         int next = openat(at, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -700,11 +700,11 @@ static void reset_run(uint32_t number) {
     out.len = err.len = 0;
 }
 
-// Begin to feed what the task brought.
+// Begin to feed what the task brought. A program that waited for it may have filled the pipe itself.
 static void feed_inline(const unsigned char *data, uint32_t len) {
     run.in_data = data;
     run.in_left = len;
-    if (len > PIPE_ALWAYS_HOLDS) fcntl(run.in, F_SETFL, O_NONBLOCK);
+    if (run.pid || len > PIPE_ALWAYS_HOLDS) fcntl(run.in, F_SETFL, O_NONBLOCK);
     feed();
 }
 
