@@ -166,7 +166,7 @@ class AsyncSide:
 
     async def _attempt(self, entry: Entry) -> None:
         """From the stored input to the stored results."""
-        collector = Collector(self._blobs, self._limits)
+        collector = Collector(self._blobs, self._limits, entry.task.spec.outputs)
         live: LiveTask | None = None
         try:
             live = await self._begin(entry, collector)

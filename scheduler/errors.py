@@ -97,6 +97,12 @@ class NotRecorded(Unavailable):
     executed = True
 
 
+class FilesNotKept(Unavailable):
+    """The task ran, but its output files could not be kept, so it is not billed and its result is withheld."""
+
+    executed = True
+
+
 class TaskCancelled(SchedulerError):
     """The task was cancelled before it ran."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 from typing import Protocol
@@ -36,7 +38,8 @@ class Ending(msgspec.Struct):
     """How a program ended, and what it cost. `code` is an exit status, a signal or an errno, as `how` says.
 
     `stdout` and `stderr` hold all the output, unless `handed_over`: then `Run.output` has it. `files` gives, for
-    each output path of the work, an open descriptor (the receiver closes it) or a negative errno.
+    each output path of the work, an open descriptor or a negative errno. The receiver calls `close_files`; until
+    then the slot takes no other task, since what is open still fills its places and its memory.
     """
 
     how: How
@@ -51,6 +54,18 @@ class Ending(msgspec.Struct):
     stderr: bytes
     files: list[int]
     prestarted: bool = False
+    files_closed: Callable[[], None] | None = None
+    """Told once, by `close_files`."""
+
+    def close_files(self) -> None:
+        """Close the output files' descriptors; closing twice is fine."""
+        files, self.files = self.files, []
+        for fd in files:
+            if fd >= 0:
+                os.close(fd)
+        tell, self.files_closed = self.files_closed, None
+        if tell is not None:
+            tell()
 
 
 class ByteReader(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +12,7 @@ from typing import Final
 from scheduler.errors import SchedulerError, SlotLost
 from scheduler.execution import ByteReader, ByteWriter, Ending, How, Output, Run
 from scheduler.outcome import conclude
+from scheduler.outputs import OutputFiles
 from scheduler.store.contract import BodyWriter
 from scheduler.task import HEAD_BYTES, Reason, Task
 
@@ -26,6 +26,7 @@ class LiveTask:
     Its output is read by one reader: `head` first, then `rest`, then `finish`. Who gives up calls `abandon`.
     Without `stderr_writer` the task is concluded as soon as its program has ended, since its reader may be slow or
     stop; then the record may be written a second time, with all that was read. With it, `finish` concludes.
+    `files`, where output files were asked for, are kept before the record is written.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class LiveTask:
         record: Callable[[Task], Awaitable[None]],
         out_of_memory: Callable[[], Awaitable[bool]],
         *,
+        files: OutputFiles | None = None,
         stderr_writer: BodyWriter | None = None,
         stderr_max_bytes: int = 0,
     ) -> None:
@@ -55,6 +57,7 @@ class LiveTask:
         self._concluding: asyncio.Task[Ending] | None = None
         self._ended: Ending | None = None
         self._recorded_bytes = -1
+        self._files = files
         self._stderr_writer = stderr_writer
         self._stderr_max_bytes = stderr_max_bytes
         self._timer = self._loop.call_later(task.spec.timeout_s, self.kill, Reason.TIMEOUT)
@@ -108,13 +111,18 @@ class LiveTask:
         self._output.stdout.close()
 
     async def finish(self) -> Ending:
-        """Conclude the task once its output was read; its usage is recorded when this returns. Raises `SlotLost`.
+        """Conclude the task once its output was read; its usage is recorded when this returns. Raises `SlotLost`, and
+        `DiskFull` or `StoreError` when its files cannot be kept.
 
         It may be called again: after it was cancelled, and after it returned.
         """
         if self._ended is None:
             if self._concluding is None:
-                return await self._conclude()
+                if self._files is None or self._stderr_writer is not None:
+                    return await self._conclude()
+                # A caller who leaves now must not break files off whose task has succeeded.
+                self._conclude_beside()
+            assert self._concluding is not None
             await asyncio.shield(self._concluding)
             assert self._ended is not None
         if self._recorded_bytes != self.task.stdout_bytes:
@@ -123,7 +131,8 @@ class LiveTask:
         return self._ended
 
     def abandon(self) -> asyncio.Task[Ending]:
-        """The reader is gone: kill, and conclude beside it. Output files are closed."""
+        """The reader is gone: kill, and conclude beside it. Its files are wanted no more, but for those being kept."""
+        self._files = None
         self.kill(Reason.CLIENT_GONE)
         if self._output is not None:
             self._output.stdout.close()
@@ -141,17 +150,19 @@ class LiveTask:
         self._stderr = self._loop.create_task(self._read_stderr(output.stderr_head, output.stderr))
         if self._stderr_writer is None:
             # From here on the reader may be slow, or stop: the record does not wait for it.
-            self._concluding = self._loop.create_task(self._conclude())
-            self._concluding.add_done_callback(_fetch)
+            self._conclude_beside()
 
     async def _given_up(self) -> Ending:
         if self._ended is None and self._concluding is None:
-            self._concluding = self._loop.create_task(self._conclude())
-            self._concluding.add_done_callback(_fetch)
+            self._conclude_beside()
         ending = self._ended if self._concluding is None else await asyncio.shield(self._concluding)
         assert ending is not None
-        close_files(ending)
+        ending.close_files()
         return ending
+
+    def _conclude_beside(self) -> None:
+        self._concluding = self._loop.create_task(self._conclude())
+        self._concluding.add_done_callback(_fetch)
 
     async def _conclude(self) -> Ending:
         try:
@@ -165,6 +176,9 @@ class LiveTask:
             self._timer.cancel()
             if self._why_killed is Reason.PLATFORM and ending.killed:
                 raise SlotLost("the platform had to end the attempt")
+            files = self._files
+            if files is not None:
+                await files.keep(ending)
             if self._stderr is not None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stderr, DRAIN_TIMEOUT_S)
@@ -172,9 +186,11 @@ class LiveTask:
             if not self.task.ended:
                 now_us = time.time_ns() // 1000
                 conclude(self.task, ending, why_killed=self._why_killed, argv0=self._argv0, now_us=now_us)
+                if files is not None:
+                    files.tell(self.task)
             await self._write_record()
         except BaseException:
-            close_files(ending)
+            ending.close_files()
             raise
         self._ended = ending
         return ending
@@ -238,14 +254,6 @@ class LiveTask:
             # What still comes is read and dropped, so that the program can end.
             self.stderr_error = error
             self.kill(Reason.PLATFORM)
-
-
-def close_files(ending: Ending) -> None:
-    """Close the output files' descriptors of an ending whose files nobody takes."""
-    for fd in ending.files:
-        if fd >= 0:
-            os.close(fd)
-    ending.files = []
 
 
 def _fetch(task: asyncio.Task[Ending]) -> None:

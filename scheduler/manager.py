@@ -39,6 +39,7 @@ ENGINE_AGAIN_MAX_S: Final = 5.0
 class ManagerSettings(msgspec.Struct, frozen=True):
     """Times are seconds. `sync_keep_s`, `async_keep_s`: how long an ended task can be asked for.
 
+    `file_max_bytes` bounds an output file that is kept, `files_max_bytes` all of a task's together, holes included.
     `max_attempts` bounds how often a task is started, where the platform lost it; async attempts pause
     `retry_backoff_s` (`full_disk_backoff_s` where the disk was full) in between, twice as long each time.
     """
@@ -54,6 +55,7 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     stdout_max_bytes: int = 4 << 30
     stderr_max_bytes: int = 64 << 20
     file_max_bytes: int = 1 << 30
+    files_max_bytes: int = 2 << 30
     tick_s: float = 0.25
     expire_every_s: float = 5.0
 
@@ -96,7 +98,9 @@ class Manager:
             slot_started=observer.slot_started,
         )
         self._sync = SyncSide(
+            settings,
             store,
+            blobs,
             self._floor,
             self._roster,
             self.ids,
@@ -207,8 +211,8 @@ class Manager:
     def finish(self, live: LiveTask) -> Coroutine[Any, Any, Task]:
         """Conclude a sync task whose output was read; its usage is recorded when this returns.
 
-        A caller that is cancelled meanwhile has abandoned the task. Raises `SlotLost`, and `NotRecorded` when no
-        record could be written within seconds.
+        So are its output files. A caller that is cancelled meanwhile has abandoned the task. Raises `SlotLost`,
+        `FilesNotKept`, and `NotRecorded` when no record could be written within seconds.
         """
         return self._sync.finish(live)
 
@@ -243,7 +247,7 @@ class Manager:
         return [entries[task.id].task if task.id in entries else task for task in tasks]
 
     async def results(self, task_id: str) -> Results | None:
-        """What an ended async task left; None when it is kept no longer, or never was."""
+        """What an ended task left (a sync one: its files); None when it is kept no longer, or never was."""
         return await self._store.results(task_id)
 
     def open_blob(self, name: str) -> int:

@@ -12,7 +12,7 @@ from scheduler.image import Image
 from scheduler.launchers.contract import PoolKey
 from scheduler.live import LiveTask
 from scheduler.store.contract import Store
-from scheduler.task import Isolation, Kind, Reason, Task, TaskSpec
+from scheduler.task import Isolation, Reason, Task, TaskSpec
 
 
 class Side(Protocol):
@@ -70,7 +70,7 @@ class Entry:
             argv=tuple([arg.encode() for arg in self.image.argv(spec.args)]),
             env=tuple([variable.encode() for variable in spec.env]),
             stdin=stdin,
-            outputs=tuple([path.encode() for path in spec.outputs]) if spec.kind is Kind.ASYNC else (),
+            outputs=tuple([path.encode() for path in spec.outputs]) if spec.outputs else (),
             stream=self.stream,
             # A fresh slot has one task only.
             prestart=spec.prestart and spec.isolation is Isolation.SHARED,

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
 
 from scheduler.background import Background
-from scheduler.errors import Draining, NotRecorded, QueueTimeout, SchedulerError, SlotLost, TaskCancelled
+from scheduler.errors import (
+    DiskFull,
+    Draining,
+    FilesNotKept,
+    NotRecorded,
+    QueueTimeout,
+    SchedulerError,
+    SlotLost,
+    StoreError,
+    TaskCancelled,
+)
 from scheduler.floor import Floor
 from scheduler.image import Image
 from scheduler.live import LiveTask
+from scheduler.outputs import FileLimits, OutputFiles
 from scheduler.roster import Entry, Roster, pool_of
-from scheduler.store.contract import Store
+from scheduler.store.contract import Blobs, Store
 from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
 from scheduler.usage import UsageRecords
 
@@ -34,7 +47,9 @@ class SyncSide:
 
     def __init__(
         self,
+        limits: FileLimits,
         store: Store,
+        blobs: Blobs,
         floor: Floor,
         roster: Roster,
         ids: TaskIds,
@@ -43,6 +58,8 @@ class SyncSide:
         keep_s: int,
         max_attempts: int,
     ) -> None:
+        self._limits = limits
+        self._blobs = blobs
         self._floor = floor
         self._roster = roster
         self._ids = ids
@@ -82,6 +99,8 @@ class SyncSide:
                     # A slot that was lost looks like the end of its output: the caller has seen nothing yet.
                     await live.finish()
                 return live, head, ended
+            except (DiskFull, StoreError) as error:
+                raise await self._files_lost(live, error) from error
             except SlotLost as error:
                 if not self._may_try_again(entry):
                     await self._lost(entry.task, error)
@@ -102,6 +121,8 @@ class SyncSide:
         except SlotLost as error:
             await self._lost(live.task, error)
             raise
+        except (DiskFull, StoreError) as error:
+            raise await self._files_lost(live, error) from error
         except asyncio.CancelledError:
             # The record, which may have been under way, is not the caller's to break off.
             self.abandon(live)
@@ -148,8 +169,13 @@ class SyncSide:
             self.cannot_run(entry, error)
             return
         slot_id = entry.slot_id
+        record: Callable[[Task], Awaitable[None]] = self._record
+        files = None
+        if entry.task.spec.outputs:
+            files = OutputFiles(self._blobs, self._limits, entry.task.spec.outputs)
+            record = partial(self._record, files=files)
         live = entry.live = LiveTask(
-            entry.task, run, work.argv[0], self._record, lambda: self._floor.out_of_memory(slot_id)
+            entry.task, run, work.argv[0], record, lambda: self._floor.out_of_memory(slot_id), files=files
         )
         started = entry.started
         if started is None or started.done():
@@ -179,6 +205,9 @@ class SyncSide:
         if self._stopping:
             raise Draining
         self._usage.check()
+        if spec.outputs:
+            # Rather now than when it has run.
+            self._blobs.check_space()
         pool = pool_of(spec)
         self._floor.check(pool)
         task = Task(self._ids.new(), spec, time.time_ns() // 1000)
@@ -240,11 +269,13 @@ class SyncSide:
 
     # -- ends
 
-    async def _record(self, task: Task) -> None:
+    async def _record(self, task: Task, files: OutputFiles | None = None) -> None:
         try:
-            await self._usage.write(task)
+            await self._usage.write(task, None if files is None else files.results())
         except NotRecorded:
-            self._roster.remove(task.id)
+            # A row that is there already, written before its reader had all, goes on naming its files.
+            if self._roster.remove(task.id) and files is not None:
+                await files.forget()
             raise
         if self._roster.remove(task.id):
             self._ended(task)
@@ -254,11 +285,21 @@ class SyncSide:
             await live.abandon()
         except SlotLost as error:
             await self._lost(live.task, error)
+        except (DiskFull, StoreError) as error:
+            await self._files_lost(live, error)
         except NotRecorded:
             # Logged with all its facts by then; there is no caller to tell.
             pass
 
-    async def _lost(self, task: Task, error: SlotLost) -> None:
+    async def _files_lost(self, live: LiveTask, error: SchedulerError) -> FilesNotKept:
+        """Its output files could not be kept: that is not the task's doing. Returns what its caller is told."""
+        lost = FilesNotKept(
+            f"the task ran, but its output files could not be kept; it is not billed: {error}"
+        )
+        await self._lost(live.task, lost)
+        return lost
+
+    async def _lost(self, task: Task, error: SchedulerError) -> None:
         """The platform lost it for good: its row says so, and no usage is recorded."""
         if task.id in self._roster.entries and not task.ended:
             await self._end(task, State.FAILED, Reason.PLATFORM, str(error))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import structlog
 
 from scheduler.errors import DiskFull, NotRecorded, SchedulerError, StoreError
-from scheduler.store.contract import Durability, Store
+from scheduler.store.contract import Durability, Results, Store
 from scheduler.task import Task
 
 log = structlog.get_logger()
@@ -36,17 +37,25 @@ class UsageRecords:
             kind = DiskFull if isinstance(refused, DiskFull) else StoreError
             raise kind(str(refused))
 
-    async def write(self, task: Task) -> None:
-        """The row of a concluded task; it survives a killed process when this returns. Raises `NotRecorded`."""
+    async def write(self, task: Task, results: Results | None = None) -> None:
+        """The row of a concluded task, with what it left; it survives a killed process when this returns.
+
+        Raises `NotRecorded`.
+        """
         task.expires_us = (task.ended_us or 0) + self._keep_us
         try:
-            await self._store.update(task, Durability.PROCESS)
+            await self._save(task, results)
         except SchedulerError as error:
-            await self._insist(task, error)
+            await self._insist(task, results, error)
         if self._refused is not None:
             self._refused = None
 
-    async def _insist(self, task: Task, error: SchedulerError) -> None:
+    def _save(self, task: Task, results: Results | None) -> Coroutine[Any, Any, None]:
+        if results is None:
+            return self._store.update(task, Durability.PROCESS)
+        return self._store.finish(task, results, Durability.PROCESS)
+
+    async def _insist(self, task: Task, results: Results | None, error: SchedulerError) -> None:
         deadline = time.monotonic() + PATIENCE_S
         delay_s = 0.05
         while True:
@@ -58,7 +67,7 @@ class UsageRecords:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, 1.0)
             try:
-                await self._store.update(task, Durability.PROCESS)
+                await self._save(task, results)
                 return
             except SchedulerError as again:
                 error = again

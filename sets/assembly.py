@@ -69,6 +69,7 @@ def assemble(config: SetConfig) -> SetApp:
         stdout_max_bytes=config.max_stdout_mib * mib,
         stderr_max_bytes=config.max_stderr_mib * mib,
         file_max_bytes=config.max_file_mib * mib,
+        files_max_bytes=config.max_files_mib * mib,
     )
     manager = Manager(settings, store, blobs, launcher, executor, metrics)
     metrics.watch(manager)

@@ -53,6 +53,9 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_stdout_mib: Positive = 4096
     max_stderr_mib: Positive = 64
     max_file_mib: Positive = 1024
+    """The largest output file that is kept, holes included."""
+    max_files_mib: Positive = 2048
+    """How much of all output files of one task is kept, holes included."""
     min_free_disk_mib: Positive = 256
     keep_idle_s: Seconds = 300
     slot_start_timeout_s: Seconds = 60

@@ -12,18 +12,21 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Final, TypeVar
 
 from scheduler.errors import DiskFull, StoreError
-from scheduler.store import faults
+from scheduler.store import faults, holes
 from scheduler.store.contract import INLINE_BYTES, Body
 
 CHUNK_BYTES: Final = 256 * 1024
 """Smaller writes are gathered to this before a thread writes them."""
+COPY_BYTES: Final = 8 * 1024 * 1024
+"""How much of a file a thread copies before it looks for others' work, and for room."""
 DEFAULT_MIN_FREE_MIB: Final = 512
 DEFAULT_BLOB_LIMIT_BYTES: Final = 16 * 1024**3
 
@@ -206,6 +209,21 @@ class BlobWriter:
             await self._store.in_thread(lambda: self._write(chunk))
             self._whole = True
 
+    async def write_file(self, fd: int, size_bytes: int) -> None:
+        """See `BodyWriter.write_file`; raises as `write`."""
+        self._check()
+        if self.size_bytes + size_bytes > self._limit_bytes:
+            self._whole = False
+            raise BlobTooLarge(self._limit_bytes)
+        self.size_bytes += size_bytes
+        chunk, self._gathered = self._gathered, bytearray()
+        self._whole = False
+        await self._store.in_thread(lambda: self._write(chunk))
+        at = 0
+        while at < size_bytes:
+            at = await _to_its_end(self._store.in_thread(partial(self._copy, fd, at, size_bytes)))
+        self._whole = True
+
     async def commit(self) -> str:
         """Sync file and folder; returns the blob's name. From now on it is there, also after loss of power."""
         self._check()
@@ -233,14 +251,22 @@ class BlobWriter:
         with self._turn:
             if self._ended:
                 return
-            if self._file is None:
-                self._file = self._store.create_unfinished(self.name)
-            else:
-                self._store.check_space()
+            file = self._with_space()
             with memoryview(chunk) as rest:
                 at = 0
                 while at < len(rest):
-                    at += self._file.write(rest[at:]) or 0
+                    at += file.write(rest[at:]) or 0
+
+    def _copy(self, fd: int, at: int, end: int) -> int:
+        with self._turn:
+            return end if self._ended else holes.copy(fd, at, end, self._with_space(), COPY_BYTES)
+
+    def _with_space(self) -> FileIO:
+        if self._file is None:
+            self._file = self._store.create_unfinished(self.name)
+        else:
+            self._store.check_space()
+        return self._file
 
     def _commit(self, chunk: bytearray) -> None:
         self._write(chunk)
@@ -292,10 +318,17 @@ class SpooledBody:
         if size_bytes <= INLINE_BYTES:
             self._inline += data
             return
-        inline, self._inline = self._inline, None
-        self._writer = self._store.writer(self._limit_bytes)
-        await self._writer.write(inline)
-        await self._writer.write(data)
+        await (await self._begin_blob()).write(data)
+
+    async def write_file(self, fd: int, size_bytes: int) -> None:
+        """See `BodyWriter.write_file`; raises as `write`."""
+        if not size_bytes:
+            return
+        if self._writer is None and self.size_bytes + size_bytes <= INLINE_BYTES:
+            await self.write(await _to_its_end(self._store.in_thread(lambda: holes.read(fd, size_bytes))))
+            return
+        writer = self._writer or await self._begin_blob()
+        await writer.write_file(fd, size_bytes)
 
     async def finish(self) -> Body:
         """The stored body; a blob is synced by now, an inline one must still get into its row."""
@@ -314,6 +347,30 @@ class SpooledBody:
         self._inline = None
         if self._writer is not None:
             await self._writer.abort()
+
+    async def _begin_blob(self) -> BlobWriter:
+        if self._inline is None:
+            raise StoreError("the body has ended already")
+        inline, self._inline = self._inline, None
+        self._writer = self._store.writer(self._limit_bytes)
+        await self._writer.write(inline)
+        return self._writer
+
+
+async def _to_its_end(work: Awaitable[T]) -> T:
+    """Await file I/O whose descriptor must stay open until it is done, also where the caller is cancelled."""
+    done = asyncio.ensure_future(work)
+    cancelled = False
+    while not done.done():
+        try:
+            await asyncio.wait({done})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        # Fetched: nobody hears of it any more.
+        done.exception()
+        raise asyncio.CancelledError
+    return done.result()
 
 
 def _create(path: Path) -> FileIO:

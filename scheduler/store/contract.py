@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from scheduler.errors import StoreError
 from scheduler.task import State, Task
 
 INLINE_BYTES = 32 * 1024
@@ -35,7 +36,7 @@ EMPTY = Body(0, b"")
 
 
 class Results(msgspec.Struct, frozen=True):
-    """What an async task left: its outputs, and its files by path."""
+    """What a task left: its outputs (an async one's), and its files by path."""
 
     stdout: Body = EMPTY
     stderr: Body = EMPTY
@@ -82,8 +83,8 @@ class Store(Protocol):
     def update_later(self, task: Task) -> None:
         """As `update`, with the next commit, waited for by nobody (a task that began to run)."""
 
-    async def finish(self, task: Task, results: Results) -> None:
-        """Write an async task's end and its results in one commit that survives loss of power; drop its input."""
+    async def finish(self, task: Task, results: Results, durability: Durability = Durability.POWER) -> None:
+        """Write a task's end and its results in one commit; drop its input. Results may be written again."""
 
     async def get(self, task_id: str) -> Task | None: ...
 
@@ -103,6 +104,10 @@ class Store(Protocol):
         """All blobs that rows name: whatever else lies in the blob folder is an orphan."""
 
 
+class SourceUnreadable(StoreError):
+    """The file that was to be kept cannot be read, or is not what it was."""
+
+
 class BodyWriter(Protocol):
     """Gathers a body: in memory up to `INLINE_BYTES`, above that in a blob. Raises `DiskFull`."""
 
@@ -110,6 +115,12 @@ class BodyWriter(Protocol):
     def size_bytes(self) -> int: ...
 
     async def write(self, data: bytes) -> None: ...
+
+    async def write_file(self, fd: int, size_bytes: int) -> None:
+        """The first `size_bytes` of an open regular file, whose holes stay holes.
+
+        The caller may close `fd` when this has ended, however it did. Raises `SourceUnreadable`, too.
+        """
 
     async def finish(self) -> Body:
         """The whole body; a blob is synced to disk."""
@@ -120,6 +131,9 @@ class BodyWriter(Protocol):
 
 class Blobs(Protocol):
     """Large bodies, as files that appear whole or not at all."""
+
+    def check_space(self) -> None:
+        """Raise `DiskFull` when there is too little room for any blob."""
 
     def body(self, limit_bytes: int | None = None) -> BodyWriter: ...
 

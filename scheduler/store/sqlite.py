@@ -148,7 +148,7 @@ class SqliteStore:
     def update_later(self, task: Task) -> None:
         self._writer().save_later(task_row(task))
 
-    async def finish(self, task: Task, results: Results) -> None:
+    async def finish(self, task: Task, results: Results, durability: Durability = Durability.POWER) -> None:
         row = task_row(task)
         body = results_body(results)
         blobs = blobs_of(results)
@@ -163,7 +163,7 @@ class SqliteStore:
             for name in blobs:
                 connection.execute(sql["add_blob"], {"name": name, "task": number})
 
-        await self._writer().apply(finish, Durability.POWER)
+        await self._writer().apply(finish, durability)
 
     async def expire(self, now_us: int, limit: int) -> list[str]:
         def expire(connection: sqlite3.Connection) -> list[str]:
@@ -172,7 +172,7 @@ class SqliteStore:
             connection.execute(sql["expire_keys"], old_keys)
             expired = connection.execute(sql["expired"], {"now_us": now_us, "limit": limit}).fetchall()
             tasks = [{"task": number} for (number, _) in expired]
-            kept = [{"task": number} for (number, kind) in expired if kind == "async"]
+            kept = [{"task": number} for (number, has_bodies) in expired if has_bodies]
             for query in ("free_blobs_of_task", "drop_input", "drop_results"):
                 connection.executemany(sql[query], kept)
             connection.executemany(sql["drop_task"], tasks)

@@ -19,6 +19,7 @@ SYNC_TIMEOUT_S: Final = 60.0
 ASYNC_TIMEOUT_S: Final = 3600.0
 NAME_CHARS: Final = 128
 OUTPUTS: Final = 64
+PATH_BYTES: Final = 4095
 QUEUE_TIMEOUT_MAX_S: Final = 300.0
 
 DECIMAL: Final = re.compile(r"\d{1,9}(\.\d{1,20})?", re.ASCII)
@@ -129,8 +130,12 @@ def _feature(name: str, value: str) -> str:
 
 def _path(name: str, value: str) -> str:
     parts = value.split("/")
-    if not value.startswith("/") or len(value) < 2 or len(value) > 4095 or {"", ".", ".."} & set(parts[1:]):
-        raise BadRequest(f"{name}: {value[:80]!r} is not the plain absolute path of a file", field=name)
+    plain = value.startswith("/") and len(value) >= 2 and not {"", ".", ".."} & set(parts[1:])
+    if not plain or len(value.encode()) > PATH_BYTES:
+        raise BadRequest(
+            f"{name}: {value[:80]!r} is not the plain absolute path of a file, {PATH_BYTES} bytes at most",
+            field=name,
+        )
     return _text(name, value)
 
 
@@ -186,8 +191,8 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     ),
     "output": Parameter(
         _path,
-        {"type": "string", "pattern": "^/", "maxLength": 4095},
-        "async: absolute path of a file to keep beside stdout",
+        {"type": "string", "pattern": "^/", "maxLength": PATH_BYTES},
+        "absolute path of a file to keep beside stdout, a regular file: /v1/tasks/{id}/files/{path} has it afterwards",
         OUTPUTS,
     ),
     "prestart": Parameter(

@@ -74,6 +74,7 @@ _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
     errors.EngineRefused: (503, "engine-refused", "The container engine refused a slot"),
     errors.DiskFull: (503, "disk-full", "The set's disk is full"),
     errors.NotRecorded: (503, "not-recorded", "The task's usage could not be recorded"),
+    errors.FilesNotKept: (503, "files-not-kept", "The task's output files could not be kept"),
     errors.TaskCancelled: (422, "task-cancelled", "The task was cancelled"),
     errors.SlotLost: (503, "slot-lost", "The platform lost the task's slot"),
     errors.StoreError: (503, "store-unavailable", "The set's store does not answer"),

@@ -92,10 +92,6 @@ class RunResource:
     ) -> TaskSpec:
         if not image.entrypoint and not image.cmd and not params.arg:
             raise BadRequest("arg: the image has neither ENTRYPOINT nor CMD; say what to run", field="arg")
-        if params.output and sync:
-            raise BadRequest(
-                "output: files are kept for async tasks; send `Prefer: respond-async`", field="output"
-            )
         features = params.cpu_feature or tuple(image.labels.get(LABEL_CPU_FEATURES, "").split())
         missing = sorted(set(features) - self._cpu_features)
         if missing:

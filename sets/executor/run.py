@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
 from scheduler.errors import SlotLost
@@ -113,6 +112,4 @@ class SlotRun:
 
     def __del__(self) -> None:
         if self._end is not None and not self._fetched:
-            for fd in self._end.files:
-                if fd >= 0:
-                    os.close(fd)
+            self._end.close_files()

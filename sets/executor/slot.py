@@ -9,6 +9,7 @@ import socket
 import stat
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 import structlog
@@ -34,6 +35,8 @@ KILL_GRACE_S: Final = 5.0
 """A guest that has not reported the end this long after KILL is destroyed with its slot."""
 CLEAN_GRACE_S: Final = 60.0
 """A guest may take this long to empty the writable places."""
+FILES_GRACE_S: Final = 900.0
+"""So long may output files be read: they fill the slot's memory and places, so it takes no other task meanwhile."""
 BUDGET_CHECK_S: Final = 5.0
 PRESTART_BUDGET_US: Final = 20_000_000
 """CPU time that a program may use before its input comes, looked at every `BUDGET_CHECK_S`."""
@@ -90,6 +93,9 @@ class Slot:
         self._run: SlotRun | None = None
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
+        # A task's files that are still open, and a CLEANED that is still to come, keep the slot from its next task.
+        self._files_open = False
+        self._dirty = False
 
     def _move(self, state: SlotState) -> None:
         if state not in SLOT_MOVES[self.state]:
@@ -276,6 +282,7 @@ class Slot:
         if errnos:
             opened = iter(fds)
             files = [-errno if errno else next(opened) for errno in errnos]
+            self._files_open = bool(fds)
             fds.clear()
         ending = Ending(
             how=How(message.how),
@@ -291,28 +298,52 @@ class Slot:
             stderr=message.stderr,
             files=files,
             prestarted=message.prestarted,
+            # Whoever closes them may be the garbage collector, in any thread.
+            files_closed=partial(self._call_soon, self._files_closed) if self._files_open else None,
         )
         self._run = None
         self._unwatch()
         if self._prestart:
             self._budget = self.loop.call_later(BUDGET_CHECK_S, self._check_budget)
         run.end_came(ending)
-        if message.cleaning:
+        self._dirty = message.cleaning
+        if self._dirty:
             self._move(SlotState.CLEANING)
             self._watch(CLEAN_GRACE_S, "its guest did not clean up in time")
             return False
-        self._move(SlotState.IDLE)
-        return True
+        if self._files_open:
+            self._move(SlotState.CLEANING)
+        return self._is_free()
 
     def _cleaned(self, message: CleanedMessage, fds: list[int]) -> bool:
-        if self.state is not SlotState.CLEANING or message.task != self._number or fds:
+        if not self._dirty or message.task != self._number or fds:
             raise ProtocolError("a CLEANED out of order")
         if not message.ok:
             raise ProtocolError(f"it could not be cleaned: {os.strerror(message.error)}")
         self._account.guest_used(message.guest_cpu_us)
         self._unwatch()
+        self._dirty = False
+        return self._is_free()
+
+    def _is_free(self) -> bool:
+        """Whether the slot can take its next task: then it is idle."""
+        if self._files_open:
+            self._watch(FILES_GRACE_S, "its output files were not closed in time")
+            return False
         self._move(SlotState.IDLE)
         return True
+
+    def _files_closed(self) -> None:
+        self._files_open = False
+        if self.state is SlotState.CLEANING and not self._dirty:
+            self._unwatch()
+            self._move(SlotState.IDLE)
+            self._freed(self.id)
+
+    def _call_soon(self, what: Callable[[], None]) -> None:
+        # A loop that has ended has no slots either.
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(what)
 
     def _current(self, number: int) -> SlotRun:
         if self._run is None or number != self._run.number:
@@ -324,6 +355,9 @@ class Slot:
     def _check_budget(self) -> None:
         """What waits may load, not compute: above its budget it goes, and its slot with it."""
         self._budget = None
+        if self.state is SlotState.CLEANING:
+            self._budget = self.loop.call_later(BUDGET_CHECK_S, self._check_budget)
+            return
         if self.state is not SlotState.IDLE or self._cgroup is None:
             return
         try:

@@ -32,9 +32,9 @@ class TroubledStore(SqliteStore):
         self._maybe()
         await super().update(task, durability)
 
-    async def finish(self, task: Task, results: Results) -> None:
+    async def finish(self, task: Task, results: Results, durability: Durability = Durability.POWER) -> None:
         self._maybe()
-        await super().finish(task, results)
+        await super().finish(task, results, durability)
 
     def _maybe(self) -> None:
         if self.trouble is not None:

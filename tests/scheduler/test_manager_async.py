@@ -381,8 +381,8 @@ async def test_files_are_kept_and_what_is_not_kept_is_said(new_world: NewWorld, 
     assert world.executor.runs[0].work.outputs == tuple(path.encode() for path in paths)
     assert ended.files == {"/tmp/small": 3, "/tmp/large": 100_000, "/tmp/empty": 0}
     assert ended.detail == (
-        "output not kept: /tmp/huge: its 300000 bytes are more than the 200000 that are kept; "
-        "/tmp/missing: No such file or directory; /tmp/link: Too many levels of symbolic links"
+        "output not kept: /tmp/huge: its 300000 bytes are more than the 200000 that are kept of a file; "
+        "/tmp/missing: there is no such file; /tmp/link: a symbolic link stands in its path"
     )
     results = await world.manager.results(task.id)
     assert results is not None

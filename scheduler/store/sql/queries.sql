@@ -99,8 +99,10 @@ WHERE kind = 'async' AND state IN ('queued', 'running') AND id > :after
 ORDER BY id LIMIT :limit;
 
 -- name: expired
--- Ended tasks whose time has come, but for those that a living idempotency key still answers with.
-SELECT t.row, t.kind FROM tasks t INDEXED BY tasks_expiry
+-- Ended tasks whose time has come, but for those that a living idempotency key still answers with; and whether they
+-- may have bodies (of sync tasks only those with output files do).
+SELECT t.row, t.kind = 'async' OR EXISTS (SELECT 1 FROM results r WHERE r.task = t.row)
+FROM tasks t INDEXED BY tasks_expiry
 WHERE t.expires_us <= :now_us AND NOT EXISTS (SELECT 1 FROM idempotency k WHERE k.task_id = t.id)
 ORDER BY t.expires_us LIMIT :limit;
 

@@ -153,8 +153,71 @@ async def test_output_files(rig: Rig, tmp_path: Path) -> None:
     assert ending.files[1] == -errno.ENOENT
     assert [os.read(ending.files[n], 10) for n in (0, 2)] == [b"of a", b"of c"]
     assert not os.get_inheritable(ending.files[0])
-    for n in (0, 2):
-        os.close(ending.files[n])
+    ending.close_files()
+    ending.close_files()
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+async def test_a_slot_whose_files_are_open_takes_no_other_task(rig: Rig, tmp_path: Path, dirty: bool) -> None:
+    """They are gone from its places, yet still count towards its memory and their size."""
+    work = Work(argv=(b"x",), outputs=(b"/a", b"/b"))
+    run = rig.run(work)
+    files = [file_with(tmp_path, b"a")]
+    rig.guest.says(wire.ended(1, flags=wire.CLEANING if dirty else 0, files=[0, errno.ENOENT]), files)
+    ending = await run.ending()
+    if dirty:
+        rig.guest.says(wire.cleaned(1))
+        await rig.settle()
+    assert (rig.freed, rig.slot.state) == (0, SlotState.CLEANING)
+    with pytest.raises(SlotLost, match="cleaning"):
+        rig.slot.run(work)
+    # By whoever has them, be it the garbage collector in another thread.
+    await asyncio.to_thread(ending.close_files)
+    await rig.settle()
+    assert (rig.freed, rig.slot.state) == (1, SlotState.IDLE)
+    run = rig.run(work)
+    rig.guest.says(wire.ended(2, files=[errno.ENOENT, errno.ENOENT]))
+    assert (await run.ending()).files == [-errno.ENOENT, -errno.ENOENT]
+    assert rig.freed == 2
+
+
+async def test_files_closed_before_the_slot_is_clean(rig: Rig, tmp_path: Path) -> None:
+    run = rig.run(Work(argv=(b"x",), outputs=(b"/a",)))
+    rig.guest.says(wire.ended(1, flags=wire.CLEANING, files=[0]), [file_with(tmp_path, b"a")])
+    (await run.ending()).close_files()
+    await rig.settle()
+    assert (rig.freed, rig.slot.state) == (0, SlotState.CLEANING)
+    rig.guest.says(wire.cleaned(1))
+    await rig.settle()
+    assert (rig.freed, rig.slot.state) == (1, SlotState.IDLE)
+
+
+async def test_files_that_stay_open_cost_the_slot(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot, "FILES_GRACE_S", 0.01)
+    run = rig.run(Work(argv=(b"x",), outputs=(b"/a",)))
+    rig.guest.says(wire.ended(1, files=[0]), [file_with(tmp_path, b"a")])
+    ending = await run.ending()
+    async with asyncio.timeout(WAIT_S):
+        while not rig.lost:  # noqa: ASYNC110 (a timer of the slot's)
+            await asyncio.sleep(0.001)
+    assert rig.lost == ["its output files were not closed in time"]
+    # They are their reader's all the same, and harm nobody when they are closed.
+    assert os.read(ending.files[0], 10) == b"a"
+    ending.close_files()
+    await rig.settle()
+    assert (rig.freed, rig.slot.state) == (0, SlotState.LOST)
+
+
+async def test_a_cleaned_that_nobody_waits_for_while_files_are_open(rig: Rig, tmp_path: Path) -> None:
+    run = rig.run(Work(argv=(b"x",), outputs=(b"/a",)))
+    rig.guest.says(wire.ended(1, files=[0]), [file_with(tmp_path, b"a")])
+    ending = await run.ending()
+    rig.guest.says(wire.cleaned(1))
+    await rig.settle()
+    assert (rig.freed, len(rig.lost)) == (0, 1)
+    ending.close_files()
 
 
 async def test_as_many_and_as_large_as_a_message_can_carry(rig: Rig, tmp_path: Path) -> None:
@@ -172,8 +235,7 @@ async def test_as_many_and_as_large_as_a_message_can_carry(rig: Rig, tmp_path: P
         ending = await run.ending()
     assert (ending.stdout, ending.stderr) == (big, big[::-1])
     assert len(set(ending.files)) == 64
-    for fd in ending.files:
-        os.close(fd)
+    ending.close_files()
 
 
 async def test_a_small_default_of_the_host_does_not_limit_messages(no_fd_leaks: FdCheck) -> None:
@@ -460,16 +522,18 @@ async def test_files_that_nobody_fetched_are_closed_with_the_run(rig: Rig, tmp_p
     assert len(open_fds()) == before + 1
     del run
     assert len(open_fds()) == before
+    await rig.settle()
+    assert rig.freed == 1
 
 
 async def test_files_that_somebody_fetched_are_his(rig: Rig, tmp_path: Path) -> None:
     run = rig.run(Work(argv=(b"x",), outputs=(b"/a",)))
     rig.guest.says(wire.ended(1, files=[0]), [file_with(tmp_path, b"mine")])
     async with asyncio.timeout(WAIT_S):
-        (fd,) = (await run.ending()).files
+        ending = await run.ending()
     del run
-    assert os.read(fd, 10) == b"mine"
-    os.close(fd)
+    assert os.read(ending.files[0], 10) == b"mine"
+    ending.close_files()
 
 
 # -- disorder: each of these loses the slot, and none leaves a descriptor
@@ -616,11 +680,12 @@ async def test_no_message_leaves_a_descriptor(no_fd_leaks: FdCheck, tmp_path: Pa
         rig.guest.says(message, fds)
         await rig.settle()
         if not rig.lost and choice.random() < 0.5:
-            for fd in (await run.ending()).files:
-                if fd >= 0:
-                    os.close(fd)
+            (await run.ending()).close_files()
+        # What nobody fetched is closed with it.
+        del run
+        await rig.settle()
     rig.close()
-    del run, rig
+    del rig
 
 
 # -- the owner's own mistakes are not the guest's

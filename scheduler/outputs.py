@@ -1,0 +1,127 @@
+"""The output files of one attempt: from the descriptors that its slot handed over to the store's bodies."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from scheduler.errors import SchedulerError
+from scheduler.execution import Ending
+from scheduler.store.contract import Blobs, Body, BodyWriter, Results, SourceUnreadable
+from scheduler.task import Task
+
+DETAIL_CHARS: Final = 2000
+_WHY: Final = {
+    errno.ENOENT: "there is no such file",
+    errno.ELOOP: "a symbolic link stands in its path",
+    errno.EINVAL: "it is not a regular file of the image or of a place that the program may write to",
+    errno.EACCES: "the program's own user may not read it",
+}
+
+
+class FileLimits(Protocol):
+    """How much of output files a set keeps: of one, and of all that one task leaves."""
+
+    @property
+    def file_max_bytes(self) -> int: ...
+    @property
+    def files_max_bytes(self) -> int: ...
+
+
+class OutputFiles:
+    """The files at `paths`, as they are when their task has ended, however it did.
+
+    A file that is not there, is no regular file or is too large is not kept, and the task's detail says so: the
+    program's own end decides what becomes of the task. Holes count towards the limits, since whoever fetches the file
+    is sent them as zeros, but take no disk.
+    """
+
+    def __init__(self, blobs: Blobs, limits: FileLimits, paths: Sequence[str]) -> None:
+        self.bodies: dict[str, Body] = {}
+        self._blobs = blobs
+        self._limits = limits
+        self._paths = paths
+        self._refused: list[str] = []
+
+    async def keep(self, ending: Ending) -> None:
+        """Copy the files; the slot has them back before they are synced.
+
+        Raises `DiskFull`, `StoreError`, and keeps nothing then.
+        """
+        writers: dict[str, BodyWriter] = {}
+        try:
+            try:
+                await self._copy(ending, writers)
+            finally:
+                ending.close_files()
+            for path, writer in writers.items():
+                self.bodies[path] = await writer.finish()
+        except BaseException:
+            await _abort(list(writers.values()))
+            await self.forget()
+            raise
+
+    async def forget(self) -> None:
+        """Delete what was kept: no row will name it. Never raises, as `_abort`."""
+        blobs = [body.blob for body in self.bodies.values() if body.blob is not None]
+        self.bodies = {}
+        with contextlib.suppress(SchedulerError, OSError):
+            await self._blobs.delete(blobs)
+
+    def tell(self, task: Task) -> None:
+        """Write into the concluded task what was kept, and what was not."""
+        task.files = {path: body.size_bytes for path, body in self.bodies.items()}
+        if self._refused:
+            said = f"{task.detail}; " if task.detail else ""
+            task.detail = (said + "output not kept: " + "; ".join(self._refused))[:DETAIL_CHARS]
+
+    def results(self) -> Results:
+        """What a task has that left nothing else."""
+        return Results(files=self.bodies)
+
+    async def _copy(self, ending: Ending, writers: dict[str, BodyWriter]) -> None:
+        # A slot that died has handed nothing over.
+        left_bytes = self._limits.files_max_bytes
+        for path, fd in zip(self._paths, ending.files, strict=False):
+            if path in writers:
+                # Asked for twice.
+                continue
+            if fd < 0:
+                self._refuse(path, _WHY.get(-fd) or os.strerror(-fd))
+                continue
+            size_bytes = os.fstat(fd).st_size
+            if size_bytes > self._limits.file_max_bytes:
+                most = f"the {self._limits.file_max_bytes} that are kept of a file"
+                self._refuse(path, f"its {size_bytes} bytes are more than {most}")
+            elif size_bytes > left_bytes:
+                most = f"what is left of the {self._limits.files_max_bytes} that are kept of a task's files"
+                self._refuse(path, f"its {size_bytes} bytes are more than {most}")
+            else:
+                writer = self._blobs.body(size_bytes)
+                try:
+                    # Nothing in its container runs by now; what cannot be read all the same is its slot's doing.
+                    await writer.write_file(fd, size_bytes)
+                except SourceUnreadable as error:
+                    await _abort([writer])
+                    self._refuse(path, str(error))
+                except BaseException:
+                    await _abort([writer])
+                    raise
+                else:
+                    writers[path] = writer
+                    left_bytes -= size_bytes
+
+    def _refuse(self, path: str, why: str) -> None:
+        self._refused.append(f"{path}: {why}")
+
+
+async def _abort(writers: list[BodyWriter]) -> None:
+    """Never raises: what stays is swept up later."""
+    for writer in writers:
+        try:
+            await writer.abort()
+        except (SchedulerError, OSError):
+            continue
