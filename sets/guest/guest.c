@@ -217,8 +217,7 @@ static void connect_executor(void) {
         if (executor >= 0 && !connect(executor, (struct sockaddr *)&address, sizeof address)) {
             struct hello_message hello = {.head = {.type = HELLO}, .version = 1};
             memcpy(hello.token, token, TOKEN_BYTES);
-            struct iovec part = {&hello, sizeof hello};
-            if (tell(&part, 1, NULL, 0)) {
+            if (tell(&(struct iovec){&hello, sizeof hello}, 1, NULL, 0)) {
                 // What we used until now is in the cgroup's account before the executor first reads it.
                 own_cpu_us();
                 return;
@@ -729,8 +728,7 @@ static int start(int stdin_fd, const unsigned char *data, uint32_t len) {
 // Give the write end of the program's stdin to the executor.
 static bool hand_stdin_over(void) {
     struct head m = {.type = STDIN, .task = run.number};
-    struct iovec part = {&m, sizeof m};
-    bool told = tell(&part, 1, &run.in, 1);
+    bool told = tell(&(struct iovec){&m, sizeof m}, 1, &run.in, 1);
     shut(&run.in);
     return told;
 }
@@ -767,8 +765,11 @@ static void prestart(const struct task_message *m) {
     parse_strings(m, waiting.strings, waiting.strings + m->strings_len);
     reset_run(0);
     waiting.there = true;
-    // The next task tells what is wrong, if anything is.
-    if (start(-1, NULL, 0)) dismiss();
+    // The next task tells what is wrong, if anything is. There may be one pipe, and not the others.
+    if (start(-1, NULL, 0)) {
+        dismiss();
+        close_from(first_task_fd, TASK_FDS_MOST);
+    }
 }
 
 static bool matches(const struct task_message *m) {
@@ -821,8 +822,7 @@ static bool report(const struct task_message *m, int failed, uint64_t wall_us, b
     int error = clean_all();
     struct cleaned_message c = {
         .head = {.type = CLEANED, .task = run.number}, .ok = !error, .error = error, .guest_cpu_us = own_cpu_us()};
-    struct iovec part = {&c, sizeof c};
-    told = tell(&part, 1, NULL, 0);
+    told = tell(&(struct iovec){&c, sizeof c}, 1, NULL, 0);
     if (error) _exit(EXIT_UNCLEAN);
     return told;
 }
