@@ -1,0 +1,240 @@
+"""Three verdicts on a canary, each check with its difference, interval, threshold and reason in words. Pure.
+
+    fail          the interval lies wholly above the threshold: surely worse than allowed
+    pass          the interval lies wholly within it: surely allowed. Or: enough requests, the estimate is at most half
+                  of the threshold, and the interval reaches down to "no worse": nothing speaks against it
+    inconclusive  everything else; too few requests, or none, above all
+
+The first is a promise: over all looks, steps and checks of a rollout an equal canary is aborted with probability
+1 − `confidence` at most (5 %), as that is divided evenly among them. The second kind of pass is none: it
+is what Kayenta and Argo call a pass, for who wants proof of two points at a rate of a third of tasks failing needs
+ten thousand requests. It is sound because a rollout goes on judging in every later step, and because
+`min_requests` is the operators' own word for "enough".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from math import isinf
+
+import msgspec
+
+from . import rates, tail
+from .plan import ABORTING_CHECKS, AbortWhen, CheckName, Plan
+from .tally import Tally
+
+ALPHA_PASS = 0.1
+"""How often, at most, an upper bound that lets a check pass is below the truth, over all looks of a step."""
+ROOM_POINTS = 0.05
+"""A canary may be full in so much more of its requests than control before it must wait."""
+
+
+class Verdict(StrEnum):
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One comparison. `difference`, `low`, `high` and `threshold` are shares of 1: points for rates, part of
+    control's 95th percentile for latency; None: unknown, or unbounded."""
+
+    name: CheckName
+    verdict: Verdict
+    reason: str
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    threshold: float | None = None
+    canary: float | None = None
+    """Canary's own rate, or 95th percentile in µs; `control` likewise."""
+    control: float | None = None
+    report_only: bool = False
+
+
+class Analysis(msgspec.Struct, frozen=True):
+    """All checks of one moment. The verdict is the worst of those that count: fail, inconclusive, pass."""
+
+    verdict: Verdict
+    reason: str
+    checks: tuple[Check, ...] = ()
+    canary_requests: int = 0
+    control_requests: int = 0
+    enough: bool = False
+    """Both cohorts have `min_requests`."""
+
+
+def analyse(plan: Plan, canary: Tally, control: Tally, *, elsewhen: bool = False) -> Analysis:
+    """Judge what was seen since the weight last changed. `elsewhen`: control was seen in an earlier step, as at 100 %
+    there is none."""
+    limits = plan.abort_when
+    alpha = (1.0 - limits.confidence) / (max(1, plan.weighted_steps) * len(ABORTING_CHECKS))
+    few = _too_few(limits.min_requests, canary.judged, control.judged)
+    checks = tuple(
+        msgspec.structs.replace(check, report_only=check.name in plan.report_only)
+        for check in (
+            _rate(
+                CheckName.ERRORS,
+                "error rate",
+                (canary.error, canary.judged),
+                (control.error, control.judged),
+                limits.error_rate_over_baseline,
+                alpha,
+                few,
+            ),
+            _rate(
+                CheckName.TASKS,
+                "share of failed tasks",
+                (canary.task_failed, canary.answered),
+                (control.task_failed, control.answered),
+                limits.task_failures_over_baseline,
+                alpha,
+                few,
+            ),
+            _latency(canary, control, limits, alpha),
+            _room(canary, control, alpha),
+        )
+    )
+    counting = [check for check in checks if not check.report_only]
+    worst = Verdict.PASS
+    reason = "every check passed"
+    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
+        bad = [check for check in counting if check.verdict is verdict]
+        if bad:
+            worst = verdict
+            reason = bad[0].reason
+            break
+    if few and worst is not Verdict.FAIL:
+        # Also where every check is off or only reports: silence is never a pass.
+        worst = Verdict.INCONCLUSIVE
+        reason = few
+    if elsewhen:
+        reason += " (compared with control of the step before, as at 100 % there is none)"
+    return Analysis(worst, reason, checks, canary.judged, control.judged, not few)
+
+
+def _too_few(least: int, canary: int, control: int) -> str:
+    """Why there is too little to judge, or nothing."""
+    for name, requests in (("canary", canary), ("control", control)):
+        if requests < least:
+            return f"{name} has {requests} of the {least} requests that min_requests asks for"
+    return ""
+
+
+def _rate(
+    name: CheckName,
+    words: str,
+    canary: tuple[int, int],
+    control: tuple[int, int],
+    threshold: float | None,
+    alpha: float,
+    few: str,
+) -> Check:
+    if threshold is None:
+        return Check(name, Verdict.PASS, f"{words}: not judged, as its limit is off")
+    interval = rates.difference(*canary, *control, alpha_low=alpha, alpha_high=ALPHA_PASS)
+    mine = canary[0] / canary[1] if canary[1] else None
+    base = control[0] / control[1] if control[1] else None
+    difference = mine - base if mine is not None and base is not None else None
+    verdict, why = _judge(difference, interval, threshold, few, _points)
+    sides = f" {mine:.2%} against {base:.2%}" if mine is not None and base is not None else ""
+    return Check(
+        name,
+        verdict,
+        f"{words}{sides}: {why}",
+        difference,
+        interval.low,
+        interval.high,
+        threshold,
+        mine,
+        base,
+    )
+
+
+def _latency(canary: Tally, control: Tally, limits: AbortWhen, alpha: float) -> Check:
+    name, words, threshold = CheckName.LATENCY, "95th percentile of latency", limits.p95_over_baseline
+    if threshold is None:
+        return Check(name, Verdict.PASS, f"{words}: not judged, as its limit is off")
+    interval = tail.ratio(canary.latencies, control.latencies, alpha_low=alpha, alpha_high=ALPHA_PASS)
+    mine = canary.quantile_us(tail.QUANTILE)
+    base = control.quantile_us(tail.QUANTILE)
+    difference = mine / base - 1.0 if mine is not None and base is not None else None
+    few = _too_few(limits.min_requests, canary.measured, control.measured)
+    verdict, why = _judge(difference, interval, threshold, few, _parts)
+    sides = ""
+    if mine is not None and base is not None:
+        sides = f" {mine / 1000:.4g} ms against {base / 1000:.4g} ms"
+    return Check(
+        name,
+        verdict,
+        f"{words}{sides}: {why}",
+        difference,
+        None if interval.low <= -1.0 else interval.low,
+        None if isinf(interval.high) else interval.high,
+        threshold,
+        mine,
+        base,
+    )
+
+
+def _room(canary: Tally, control: Tally, alpha: float) -> Check:
+    """Whether the canary is full more often than control. It never fails: a set that is too small for more is no
+    reason to take back what it carries."""
+    name, words = CheckName.ROOM, "share of requests that met a full set"
+    if not canary.requests or not control.requests:
+        return Check(name, Verdict.PASS, f"{words}: no request yet", threshold=ROOM_POINTS)
+    interval = rates.difference(
+        canary.shed,
+        canary.requests,
+        control.shed,
+        control.requests,
+        alpha_low=alpha,
+        alpha_high=ALPHA_PASS,
+    )
+    mine, base = canary.shed / canary.requests, control.shed / control.requests
+    full = interval.low > ROOM_POINTS
+    why = "canary is full too often to be given more; make room there" if full else "room enough"
+    return Check(
+        name,
+        Verdict.INCONCLUSIVE if full else Verdict.PASS,
+        f"{words} {mine:.2%} against {base:.2%}: {why}",
+        mine - base,
+        interval.low,
+        interval.high,
+        ROOM_POINTS,
+        mine,
+        base,
+    )
+
+
+def _judge(
+    difference: float | None,
+    interval: rates.Interval,
+    threshold: float,
+    few: str,
+    show: Callable[[float], str],
+) -> tuple[Verdict, str]:
+    if few:
+        return Verdict.INCONCLUSIVE, few
+    if difference is None:
+        return Verdict.INCONCLUSIVE, "nothing to compare"
+    low, high = interval
+    told = f"{show(difference)} (between {show(low)} and {show(high)}), allowed {show(threshold)}"
+    if low > threshold:
+        return Verdict.FAIL, f"{told}: surely more than allowed"
+    if high <= threshold:
+        return Verdict.PASS, f"{told}: surely within"
+    if low <= 0.0 and difference <= threshold / 2:
+        return Verdict.PASS, f"{told}: nothing speaks against it"
+    return Verdict.INCONCLUSIVE, f"{told}: cannot be told yet"
+
+
+def _points(value: float) -> str:
+    return f"{value * 100:+.2f} points"
+
+
+def _parts(value: float) -> str:
+    if isinf(value):
+        return "no bound yet"
+    return f"{value * 100:+.1f} %"

@@ -1,0 +1,54 @@
+"""Does traffic still flow? Pure. Requests that came early in a step must not carry it over its end when they have
+dried up since: no traffic is not health."""
+
+from __future__ import annotations
+
+from .record import Mark, Progress
+
+MIN_WINDOW_S = 30.0
+MAX_WINDOW_S = 600.0
+_MARKS = 8
+_ENOUGH = 0.1
+"""Of its own average in this stint, a cohort must still have had so much in the last window."""
+
+
+def window_s(progress: Progress) -> float:
+    """How far back is "lately" at this step: a quarter of its hold, within bounds."""
+    plan = progress.plan
+    hold_s = plan.steps[progress.step].hold_s if plan is not None else 0.0
+    return min(MAX_WINDOW_S, max(MIN_WINDOW_S, hold_s / 4))
+
+
+def marked(progress: Progress) -> tuple[Mark, ...]:
+    """The marks with one for this moment where the last is old enough; some ten at most."""
+    marks, analysis = progress.marks, progress.analysis
+    if analysis is None:
+        return marks
+    window = window_s(progress)
+    if marks and progress.clock_s - marks[-1].clock_s < window / _MARKS:
+        return marks
+    # The first one left is just older than the window.
+    fresh = [mark for mark in marks if progress.clock_s - mark.clock_s <= window * (1 + 2 / _MARKS)]
+    return (*fresh, Mark(progress.clock_s, analysis.canary_requests, analysis.control_requests))
+
+
+def flowing(progress: Progress) -> bool:
+    """Whether both cohorts had requests lately, at a tenth of their average in this stint or more; without control,
+    the canary alone."""
+    analysis = progress.analysis
+    if analysis is None:
+        return False
+    window = window_s(progress)
+    since = Mark(0.0, 0, 0)
+    for mark in progress.marks:
+        if progress.clock_s - mark.clock_s >= window:
+            since = mark
+    span = progress.clock_s - since.clock_s
+    cohorts = [(analysis.canary_requests, since.canary)]
+    if not progress.without_control:
+        cohorts.append((analysis.control_requests, since.control))
+    for total, then in cohorts:
+        usual = total * span / progress.clock_s if progress.clock_s else 0.0
+        if total - then < max(1.0, _ENOUGH * usual):
+            return False
+    return True

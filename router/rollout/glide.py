@@ -1,0 +1,62 @@
+"""How fast weight may move when a set must take over: at once where it can bear it, else in bounded moves. Pure.
+
+An instant rollback is what operators want and, done blindly, what kills the old set: it has few slots warm for 5 %,
+and 70 % arrive at once. So the sets that grow may at each move at most double what they carry, within what
+`max_inflight` leaves; a set that carried the share moments ago gets it back at once. Moves follow each other
+every `MOVE_EVERY_S`, and each goes a part of what is left, so that the way is done after `MAX_MOVES` whatever
+the sets say: a sick canary must be gone within a minute, also where the others are full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+
+import msgspec
+
+from router.table import WEIGHT_TOTAL
+
+MOVE_EVERY_S = 5.0
+MAX_MOVES = 12
+GROWTH = 2.0
+FIRST_SHARE = 500
+"""What a set that carried nothing gets first, in hundredths of a percent."""
+ROOM_USED = 0.8
+"""How much of `max_inflight` a move may fill, by what is in flight now."""
+WARM_S = 300.0
+"""A share that was carried this recently may be given back at once."""
+
+
+class Load(msgspec.Struct, frozen=True):
+    """A set's requests in flight, and how many are allowed (None: no limit), over all workers."""
+
+    inflight: int = 0
+    max_inflight: int | None = None
+
+    def growth(self) -> float:
+        """By how much its share may grow before `max_inflight` is near."""
+        if self.max_inflight is None or self.inflight == 0:
+            return inf
+        return max(1.0, ROOM_USED * self.max_inflight / self.inflight)
+
+
+def next_weight(
+    weight: int, target: int, *, growing: Iterable[Load], warm: int = 0, moves_left: int = MAX_MOVES
+) -> int:
+    """The canary's weight after the next move from `weight` towards `target`, in hundredths of a percent.
+
+    `growing`: the load of the sets that take over (the others when it falls, the canary when it rises).
+    `warm`: a share that they are known to bear together, as far as `max_inflight` still agrees.
+    """
+    if weight == target:
+        return target
+    falling = target < weight
+    carried = WEIGHT_TOTAL - weight if falling else weight
+    wanted = WEIGHT_TOTAL - target if falling else target
+    room = min((load.growth() for load in growing), default=inf)
+    # From next to nothing doubling takes long, and is no protection.
+    freely = max(carried * GROWTH, FIRST_SHARE, warm)
+    share = int(min(freely, carried * room if carried else freely))
+    least = carried + -(-(wanted - carried) // max(1, moves_left))
+    share = min(wanted, max(share, least))
+    return WEIGHT_TOTAL - share if falling else share

@@ -1,0 +1,85 @@
+"""What a rollout is to do: its steps, and when it stops. Pure data, kept whole in the state file."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+import msgspec
+
+MIN_WAIT_S = 300.0
+"""A step waits at least this long after its hold for evidence, unless the plan says otherwise."""
+
+
+class OnNoData(StrEnum):
+    """What becomes of a rollout whose sets get too few requests to judge."""
+
+    PAUSE = "pause"
+    ABORT = "abort"
+
+
+class CheckName(StrEnum):
+    """What is compared. `room`, how often a set said that it is full, never aborts: it only holds back."""
+
+    ERRORS = "errors"
+    TASKS = "tasks"
+    LATENCY = "latency"
+    ROOM = "room"
+
+
+ABORTING_CHECKS = (CheckName.ERRORS, CheckName.TASKS, CheckName.LATENCY)
+
+
+class Step(msgspec.Struct, frozen=True):
+    """`weight` in hundredths of a percent; None: a pause until someone resumes. `gate`: a URL asked before it."""
+
+    weight: int | None
+    hold_s: float = 0.0
+    gate: str | None = None
+
+
+class AbortWhen(msgspec.Struct, frozen=True):
+    """Limits. Rates are differences in shares (0.02: two points), latency a ratio (0.25: a quarter more). None:
+    not judged. `confidence`: 1 − the chance that an equal canary is aborted anywhere in the rollout."""
+
+    min_requests: int = 100
+    error_rate_over_baseline: float | None = 0.02
+    task_failures_over_baseline: float | None = 0.05
+    p95_over_baseline: float | None = 0.25
+    confidence: float = 0.95
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One `rollout` section. `dry_run`: no weight is touched; `report_only`: these checks never decide."""
+
+    set: str
+    steps: tuple[Step, ...]
+    abort_when: AbortWhen = AbortWhen()
+    on_no_data: OnNoData = OnNoData.PAUSE
+    dry_run: bool = False
+    report_only: tuple[CheckName, ...] = ()
+    max_wait_s: float | None = None
+    return_window_s: float = 0.0
+    """A set that carried the final share this recently gets it back without the steps; 0: never."""
+    events: str | None = None
+    """A URL to which every event is posted as JSON."""
+
+    @property
+    def weighted_steps(self) -> int:
+        return sum(step.weight is not None for step in self.steps)
+
+    @property
+    def final_weight(self) -> int:
+        """The weight at which the rollout ends, in hundredths of a percent."""
+        return next((step.weight for step in reversed(self.steps) if step.weight is not None), 0)
+
+    def wait_s(self, step: int) -> float:
+        """How long a step may wait after its hold, for evidence or its successor's gate."""
+        if self.max_wait_s is not None:
+            return self.max_wait_s
+        return max(MIN_WAIT_S, self.steps[step].hold_s)
+
+    @property
+    def digest(self) -> str:
+        """Short, the same for equal plans."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]

@@ -1,0 +1,315 @@
+"""The rollout's state machine: something happens, out come the next progress and instructions. Pure.
+
+Weights change nowhere else. Time comes in with every call and is used in clipped pieces (`MAX_TICK_S`), so that
+a jump of the clock or a router that was down never ends a hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from .analysis import Verdict
+from .flow import flowing, marked, window_s
+from .glide import MAX_MOVES, MOVE_EVERY_S
+from .plan import OnNoData
+from .record import (
+    Abort,
+    AskGate,
+    Edited,
+    GateSaid,
+    Gone,
+    Happening,
+    Pause,
+    Progress,
+    Resume,
+    Skip,
+    Start,
+    Tick,
+)
+from .states import Cause, NotAllowed, Phase
+from .turn import NEARLY, Turn
+
+MAX_TICK_S = 5.0
+GATE_EVERY_S = 15.0
+GATE_WAIT_S = 86400.0
+"""How long a gate may say "not now", where `max_wait` does not say otherwise."""
+_LIVE = (Phase.HOLDING, Phase.WAITING, Phase.GATED, Phase.PAUSED, Phase.RETURNING)
+
+
+def advance(progress: Progress, happening: Happening, now: float) -> tuple[Progress, tuple[AskGate, ...]]:
+    """The progress after `happening` at `now` (seconds since the epoch), and what to do about it.
+
+    The old progress is not touched. Raises `NotAllowed` for an order that does not fit the phase.
+    """
+    turn = _Handling(msgspec.structs.replace(progress), now)
+    _HANDLERS[type(happening)](turn, happening)
+    return turn.p, tuple(turn.instructions)
+
+
+class _Handling(Turn):
+    """What each happening does."""
+
+    # Orders.
+
+    def start(self, order: Start) -> None:
+        p = self.p
+        name = order.plan.set
+        if p.running:
+            raise NotAllowed(f"a rollout of {self.plan.set!r} is under way ({p.phase}); abort it first")
+        if not order.takes_work:
+            raise NotAllowed(f"set {name!r} takes no new work; make it `ready` first")
+        others = {other for other, share in order.shares.items() if share > 0 and other != name}
+        if not others:
+            raise NotAllowed(f"no set but {name!r} has a weight above 0; there is nothing to compare with")
+        before = p.in_force
+        if before is not None and before[0] != name and len(others | {before[0]}) > 1:
+            old, weight = before
+            if order.shares.get(old, 0) != weight:
+                raise NotAllowed(
+                    f"the last rollout left {old!r} at {weight / 100:g} %, the file says "
+                    f"{order.shares.get(old, 0) / 100:g} %; write that into the file first"
+                )
+        earlier = p.carriers.get(name)
+        p.urls = dict(order.urls)
+        self.remember(order.effective)
+        p.plan = order.plan
+        p.base = _above_zero(order.shares)
+        p.weight = order.effective.get(name, 0)
+        p.hands_off = False
+        p.left = ()
+        p.analysis = None
+        p.ticked_at = self.now
+        self.new_stint()
+        told = f"rollout of {name} started{_because(order.why)}"
+        if (
+            earlier is not None
+            and earlier.url == order.urls.get(name)
+            and 0.0 <= self.now - earlier.at <= order.plan.return_window_s
+            and earlier.share >= NEARLY * order.plan.final_weight
+            and order.plan.final_weight > p.weight
+        ):
+            p.moves_left = MAX_MOVES
+            p.moved_s = MOVE_EVERY_S
+            p.step = len(order.plan.steps) - 1
+            self.to(
+                Cause.RETURN,
+                Phase.RETURNING,
+                f"{told}; it carried {earlier.share / 100:g} % {self.now - earlier.at:.0f} s ago, so its steps are "
+                "skipped",
+                by=order.by,
+            )
+            return
+        self.event("started", told, by=order.by)
+        self.enter(0, cause=Cause.START)
+
+    def pause(self, order: Pause) -> None:
+        if self.p.phase not in _LIVE or self.p.phase is Phase.PAUSED:
+            raise NotAllowed(f"a rollout that is {self.p.phase} cannot be paused")
+        self.stop(f"paused by hand{_because(order.why)}", by=order.by)
+
+    def resume(self, order: Resume) -> None:
+        p = self.p
+        if p.phase is not Phase.PAUSED:
+            raise NotAllowed(f"a rollout that is {p.phase} cannot be resumed")
+        told = f"resumed{_because(order.why)}"
+        p.waited_s = p.gate_due_s = 0.0
+        if p.paused_from is Phase.RETURNING:
+            p.hands_off = False
+            p.moves_left = MAX_MOVES
+            self.to(Cause.RESUME, Phase.RETURNING, told, by=order.by)
+        elif p.paused_from is Phase.GATED:
+            p.hands_off = False
+            self.to(Cause.RESUME, Phase.GATED, told, by=order.by)
+        elif self.plan.steps[p.step].weight is None:
+            self.event("resumed", told, by=order.by)
+            self.enter(p.step + 1)
+        elif p.hands_off:
+            self.event("resumed", told, by=order.by)
+            self.enter(p.step, gated=False)
+        else:
+            self.to(Cause.RESUME, Phase.HOLDING, told, by=order.by)
+
+    def skip(self, order: Skip) -> None:
+        p = self.p
+        if p.phase not in _LIVE or p.phase is Phase.RETURNING:
+            raise NotAllowed(f"a rollout that is {p.phase} has no step to skip")
+        self.event("skipped", f"step {p.step + 1} skipped{_because(order.why)}", by=order.by)
+        if p.phase is Phase.GATED or (p.phase is Phase.PAUSED and p.paused_from is Phase.GATED):
+            self.enter(p.step, gated=False)
+        else:
+            self.enter(p.step + 1)
+
+    def abort(self, order: Abort) -> None:
+        p = self.p
+        told = f"aborted by hand{_because(order.why)}"
+        if p.phase is Phase.ABORTING:
+            if not order.at_once:
+                raise NotAllowed("the rollout is being aborted already; `at once` would make it one move")
+            self.event("abort", "the rest at once" + _because(order.why), by=order.by)
+            self.weigh(0)
+            self.to(Cause.EMPTY, Phase.ABORTED, told)
+            return
+        if p.phase not in _LIVE and p.phase is not Phase.DONE:
+            raise NotAllowed(f"there is nothing to abort: the rollout is {p.phase}")
+        self.roll_back(told, by=order.by, at_once=order.at_once)
+
+    # The file.
+
+    def edited(self, edit: Edited) -> None:
+        p = self.p
+        shares = _above_zero(edit.shares)
+        if p.plan is None or shares == p.base:
+            p.base = shares
+            return
+        p.base = shares
+        told = f"the weights were edited by hand (version {edit.version}); the file's count now"
+        if p.phase is Phase.ABORTING:
+            # An edit must not keep a sick canary; it may send it away sooner.
+            if shares.get(self.plan.set, 0) == 0:
+                self.weigh(0)
+                self.to(Cause.EMPTY, Phase.ABORTED, told)
+        elif p.phase in _LIVE:
+            if p.phase is not Phase.PAUSED:
+                p.paused_from = p.phase
+            p.hands_off = True
+            self.weigh(shares.get(self.plan.set, 0))
+            self.new_stint()
+            self.to(Cause.EDIT, Phase.PAUSED, told)
+        elif p.phase is not Phase.IDLE:
+            self.to(Cause.EDIT, Phase.IDLE, told)
+
+    def gone(self, gone: Gone) -> None:
+        p = self.p
+        if p.plan is None or not p.running:
+            return
+        if not gone.set_left:
+            if p.phase in _LIVE and p.phase is not Phase.PAUSED:
+                self.stop("the file's `rollout` section was taken out")
+            return
+        told = f"set {p.plan.set!r} left the file"
+        if p.phase is not Phase.ABORTING:
+            self.to(Cause.ABORT, Phase.ABORTING, told)
+        self.weigh(0)
+        self.to(Cause.EMPTY, Phase.ABORTED, told)
+
+    # The gate.
+
+    def gate_said(self, said: GateSaid) -> None:
+        p = self.p
+        if p.phase is not Phase.GATED or said.serial != p.gate_serial:
+            return
+        if said.go:
+            self.event("gate", f"the gate of step {p.step + 1} says go")
+            self.enter(p.step, gated=False)
+        else:
+            p.reason = f"the gate of step {p.step + 1} says not now: {said.detail}"
+
+    # The clock.
+
+    def tick(self, tick: Tick) -> None:
+        p = self.p
+        passed = 0.0 if p.ticked_at is None else min(MAX_TICK_S, max(0.0, self.now - p.ticked_at))
+        p.ticked_at = self.now
+        p.loads = dict(tick.loads)
+        if not p.running:
+            return
+        p.clock_s += passed
+        if p.phase is Phase.ABORTING:
+            p.moved_s += passed
+            if p.moved_s >= MOVE_EVERY_S:
+                self.descend()
+            return
+        if tick.analysis is not None:
+            p.analysis = tick.analysis
+            p.marks = marked(p)
+        if self._failed():
+            assert p.analysis is not None
+            self.roll_back(p.analysis.reason)
+        elif p.phase is not Phase.PAUSED and not tick.takes_work:
+            self.stop(f"set {self.plan.set!r} takes no new work")
+        elif p.phase is Phase.HOLDING:
+            p.held_s += passed
+            if p.held_s >= self.plan.steps[p.step].hold_s and not self._passed():
+                self.to(
+                    Cause.HOLD_OVER, Phase.WAITING, f"the hold of step {p.step + 1} is over; {self._lack()}"
+                )
+        elif p.phase is Phase.WAITING:
+            p.waited_s += passed
+            if not self._passed():
+                p.reason = f"the hold of step {p.step + 1} is over; {self._lack()}"
+                if p.waited_s >= self.plan.wait_s(p.step):
+                    self._give_up()
+        elif p.phase is Phase.GATED:
+            self._ask(passed)
+        elif p.phase is Phase.RETURNING:
+            p.moved_s += passed
+            if p.moved_s >= MOVE_EVERY_S:
+                self.ascend()
+
+    def _failed(self) -> bool:
+        analysis = self.p.analysis
+        return analysis is not None and analysis.verdict is Verdict.FAIL and not self.p.hands_off
+
+    def _passed(self) -> bool:
+        """Go on to the next step if the checks passed and traffic still flows."""
+        p = self.p
+        if p.analysis is None or p.analysis.verdict is not Verdict.PASS or not flowing(p):
+            return False
+        self.event("passed", f"step {p.step + 1} passed: {p.analysis.reason}")
+        self.enter(p.step + 1)
+        return True
+
+    def _lack(self) -> str:
+        """What is missing for going on."""
+        analysis = self.p.analysis
+        if analysis is None:
+            return "nothing was seen yet"
+        if analysis.verdict is Verdict.PASS or (analysis.enough and not flowing(self.p)):
+            return f"the requests dried up in the last {window_s(self.p):.0f} s"
+        return analysis.reason
+
+    def _give_up(self) -> None:
+        p = self.p
+        no_data = p.analysis is None or not p.analysis.enough or not flowing(p)
+        told = f"step {p.step + 1} stays without a verdict: {self._lack()}"
+        if no_data and self.plan.on_no_data is OnNoData.ABORT:
+            self.roll_back(told)
+        else:
+            self.stop(told)
+
+    def _ask(self, passed: float) -> None:
+        p = self.p
+        p.waited_s += passed
+        limit_s = GATE_WAIT_S if self.plan.max_wait_s is None else self.plan.max_wait_s
+        if p.waited_s > limit_s:
+            self.stop(p.reason or f"the gate of step {p.step + 1} does not answer")
+        elif p.waited_s >= p.gate_due_s:
+            url = self.plan.steps[p.step].gate
+            p.gate_due_s = p.waited_s + GATE_EVERY_S
+            p.gate_serial += 1
+            if url is not None:
+                self.instructions.append(AskGate(url, p.step, p.gate_serial))
+
+
+def _above_zero(shares: Any) -> dict[str, int]:
+    return {name: share for name, share in shares.items() if share > 0}
+
+
+def _because(why: str) -> str:
+    return f": {why}" if why else ""
+
+
+_HANDLERS: dict[type, Callable[[_Handling, Any], None]] = {
+    Start: _Handling.start,
+    Pause: _Handling.pause,
+    Resume: _Handling.resume,
+    Skip: _Handling.skip,
+    Abort: _Handling.abort,
+    Tick: _Handling.tick,
+    Edited: _Handling.edited,
+    Gone: _Handling.gone,
+    GateSaid: _Handling.gate_said,
+}

@@ -1,0 +1,191 @@
+"""All that is known of a rollout, as it lies in the state file; and what happens to it. Pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from router.table import WEIGHT_TOTAL
+
+from .analysis import Analysis
+from .glide import MAX_MOVES, Load
+from .plan import Plan
+from .states import RUNNING, Phase
+
+MAX_EVENTS = 50
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that operators want to know. `at`: seconds since the epoch; `serial` counts from 1, without gaps."""
+
+    serial: int
+    at: float
+    kind: str
+    text: str
+    set: str = ""
+    step: int | None = None
+    weight: int = 0
+    by: str = ""
+    dry_run: bool = False
+
+
+class Carried(msgspec.Struct, frozen=True):
+    """The share that a set was last known to carry, when, and at which address."""
+
+    share: int
+    at: float
+    url: str
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """How many requests the cohorts had at a moment of the stint: whether traffic still flows is read from these."""
+
+    clock_s: float
+    canary: int
+    control: int
+
+
+class Progress(msgspec.Struct):
+    """A rollout's whole state. Weights in hundredths of a percent. Times `…_s` count seconds of ticks, so that a
+    clock that jumps, or a router that was down, moves nothing."""
+
+    epoch: int = 0
+    """Who leads: grows whenever another process takes the lease. A leader with a smaller one may not write."""
+    revision: int = 0
+    phase: Phase = Phase.IDLE
+    plan: Plan | None = None
+    base: dict[str, int] = {}
+    """The file's default weights (those above 0) that the rollout stands on; others mean: edited by hand."""
+    step: int = 0
+    stint: int = 0
+    """Counts changes of weight: what was seen belongs to one stint."""
+    weight: int = 0
+    """The canary's, while the rollout has a say."""
+    hands_off: bool = False
+    """Weights were edited by hand: the file's count until someone resumes, skips or aborts."""
+    held_s: float = 0.0
+    clock_s: float = 0.0
+    """Seconds of this stint."""
+    waited_s: float = 0.0
+    moved_s: float = 0.0
+    """Seconds since the last move of a glide."""
+    moves_left: int = MAX_MOVES
+    ticked_at: float | None = None
+    paused_from: Phase | None = None
+    reason: str = ""
+    marks: tuple[Mark, ...] = ()
+    gate_serial: int = 0
+    gate_due_s: float = 0.0
+    left: tuple[tuple[float, int], ...] = ()
+    """Weights that were left lately, and when."""
+    carriers: dict[str, Carried] = {}
+    """What each set last bore, about its most."""
+    urls: dict[str, str] = {}
+    loads: dict[str, Load] = {}
+    analysis: Analysis | None = None
+    events: tuple[Event, ...] = ()
+    told: int = 0
+    """The serial of the last event that was posted."""
+
+    @property
+    def in_force(self) -> tuple[str, int] | None:
+        """The canary and its weight where the rollout, not the file, decides; else None."""
+        if self.plan is None or self.plan.dry_run or self.hands_off or self.phase is Phase.IDLE:
+            return None
+        return self.plan.set, self.weight
+
+    @property
+    def running(self) -> bool:
+        return self.phase in RUNNING
+
+    @property
+    def comparing(self) -> bool:
+        """Whether cohorts are being watched."""
+        return self.phase in RUNNING and self.phase is not Phase.ABORTING
+
+    @property
+    def without_control(self) -> bool:
+        """At 100 % there is nobody to compare with."""
+        force = self.in_force
+        return force is not None and force[1] == WEIGHT_TOTAL
+
+
+# What happens: orders of people, the clock, the file, the gate.
+
+
+class Start(msgspec.Struct, frozen=True):
+    """`shares`: the file's default weights; `effective`: those in force; `urls` of all sets."""
+
+    plan: Plan
+    shares: Mapping[str, int]
+    effective: Mapping[str, int]
+    urls: Mapping[str, str]
+    takes_work: bool = True
+    by: str = ""
+    why: str = ""
+
+
+class Pause(msgspec.Struct, frozen=True):
+    by: str = ""
+    why: str = ""
+
+
+class Resume(msgspec.Struct, frozen=True):
+    by: str = ""
+    why: str = ""
+
+
+class Skip(msgspec.Struct, frozen=True):
+    """End the step, whatever the evidence; from a gate: go in without its leave."""
+
+    by: str = ""
+    why: str = ""
+
+
+class Abort(msgspec.Struct, frozen=True):
+    """`at_once`: to weight 0 in one move, whatever the old sets can bear."""
+
+    by: str = ""
+    why: str = ""
+    at_once: bool = False
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """The leader's clock, about once a second. `takes_work`: the canary is in the table and `ready`."""
+
+    analysis: Analysis | None = None
+    loads: Mapping[str, Load] = {}
+    takes_work: bool = True
+
+
+class Edited(msgspec.Struct, frozen=True):
+    """The file's default weights as they are now; `version` of the file."""
+
+    shares: Mapping[str, int]
+    version: int = 0
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """The canary is no longer in the file, or the rollout's section is not (`set_left` False)."""
+
+    set_left: bool = True
+
+
+class GateSaid(msgspec.Struct, frozen=True):
+    """The answer to `AskGate` of that serial: go on, or not now, and why."""
+
+    serial: int
+    go: bool
+    detail: str = ""
+
+
+Happening = Start | Pause | Resume | Skip | Abort | Tick | Edited | Gone | GateSaid
+
+
+class AskGate(msgspec.Struct, frozen=True):
+    """An instruction: ask this URL whether the step may begin."""
+
+    url: str
+    step: int
+    serial: int

@@ -1,0 +1,115 @@
+"""What was seen of a cohort: counts, and a sketch of its latencies. Bounded memory, and sums of several add up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+
+BUCKETS_PER_OCTAVE = 32
+"""Latency buckets grow by 2.2 % each."""
+LAST_BUCKET = 32 * BUCKETS_PER_OCTAVE - 1
+"""Up to 2^32 µs, 71 minutes; longer ones count as this."""
+
+
+class Outcome(StrEnum):
+    """How one request of a cohort ended at its home set.
+
+    OK: answered, the caller's own mistakes (4xx) included. TASK_FAILED: answered, but the task had another exit
+    code than 0, a signal or a time-out. ERROR: the platform's fault: no connection, a reset, no valid answer, a
+    5xx that is no task's, a broken-off answer, or a set so unwell that it was not even asked. SHED: the set said
+    that it is full. LEFT: the client went away first.
+    """
+
+    OK = "ok"
+    TASK_FAILED = "task_failed"
+    ERROR = "error"
+    SHED = "shed"
+    LEFT = "left"
+
+
+def bucket_of(latency_us: float) -> int:
+    """The bucket of a latency; bucket i holds [2^(i/32), 2^((i+1)/32)) µs."""
+    if latency_us < 1.0:
+        return 0
+    return min(LAST_BUCKET, int(math.log2(latency_us) * BUCKETS_PER_OCTAVE))
+
+
+class Tally(msgspec.Struct):
+    """Counts of one cohort in one stint (the time between two changes of weight).
+
+    `latencies`: bucket → count, at most 1,024 of them. A request whose client left counts there with the time that
+    it had waited, at least: else a canary that hangs would look as fast as those who did not wait for it.
+    """
+
+    ok: int = 0
+    task_failed: int = 0
+    error: int = 0
+    shed: int = 0
+    left: int = 0
+    latencies: dict[int, int] = {}
+
+    def note(self, outcome: Outcome, latency_us: float | None = None) -> None:
+        """Count one request; `latency_us` None where none was measured."""
+        if outcome is Outcome.OK:
+            self.ok += 1
+        elif outcome is Outcome.TASK_FAILED:
+            self.task_failed += 1
+        elif outcome is Outcome.ERROR:
+            self.error += 1
+        elif outcome is Outcome.SHED:
+            self.shed += 1
+        else:
+            self.left += 1
+        if latency_us is not None:
+            bucket = bucket_of(latency_us)
+            self.latencies[bucket] = self.latencies.get(bucket, 0) + 1
+
+    @property
+    def answered(self) -> int:
+        """Requests that got the set's own answer."""
+        return self.ok + self.task_failed
+
+    @property
+    def judged(self) -> int:
+        """Requests that say whether the set works: answered, or failed by it."""
+        return self.ok + self.task_failed + self.error
+
+    @property
+    def measured(self) -> int:
+        """Requests whose latency is known, at least from below."""
+        return sum(self.latencies.values())
+
+    @property
+    def requests(self) -> int:
+        return self.judged + self.shed + self.left
+
+    def quantile_us(self, share: float) -> float | None:
+        """The latency that `share` of the requests do not exceed, interpolated within its bucket; None: no data."""
+        total = sum(self.latencies.values())
+        if total == 0:
+            return None
+        rank = share * total
+        below = 0
+        bucket = 0
+        for bucket, count in sorted(self.latencies.items()):
+            if below + count >= rank:
+                return float(2.0 ** ((bucket + (rank - below) / count) / BUCKETS_PER_OCTAVE))
+            below += count
+        return float(2.0 ** ((bucket + 1) / BUCKETS_PER_OCTAVE))
+
+
+def total(tallies: Iterable[Tally]) -> Tally:
+    """All of them together."""
+    result = Tally()
+    for tally in tallies:
+        result.ok += tally.ok
+        result.task_failed += tally.task_failed
+        result.error += tally.error
+        result.shed += tally.shed
+        result.left += tally.left
+        for bucket, count in tally.latencies.items():
+            result.latencies[bucket] = result.latencies.get(bucket, 0) + count
+    return result
