@@ -17,7 +17,7 @@ DETAIL_CHARS: Final = 2000
 _WHY: Final = {
     errno.ENOENT: "there is no such file",
     errno.ELOOP: "a symbolic link stands in its path",
-    errno.EINVAL: "it is not a regular file of the image or of a place that the program may write to",
+    errno.EINVAL: "it is no regular file of the image or of a writable place",
     errno.EACCES: "the program's own user may not read it",
 }
 

@@ -16,6 +16,8 @@ PROGRAMS = Path(__file__).with_name("programs")
 FLAGS = ("-std=gnu11", "-O1", "-static", "-Wall", "-Wextra", "-Werror", "-Wno-unused-result")
 ROOT_IMAGE = "gc-test/hostile:root"
 USER_IMAGE = "gc-test/hostile:user"
+MAX_FILE_MIB = 8
+MAX_FILES_MIB = 16
 
 
 def build_program(folder: Path) -> Path:
@@ -48,4 +50,7 @@ def hostile_images(engine: docker.DockerClient, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def hostile_set(start_set: StartSet, hostile_images: None) -> SetProcess:
-    return start_set("thostile", "max_slots: 8\nmax_stdout_mib: 64\n")
+    return start_set(
+        "thostile",
+        f"max_slots: 8\nmax_stdout_mib: 64\nmax_file_mib: {MAX_FILE_MIB}\nmax_files_mib: {MAX_FILES_MIB}\n",
+    )

@@ -6,12 +6,21 @@ import functools
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from tests.conftest import SetProcess
-from tests.hostile.conftest import ROOT_IMAGE, USER_IMAGE, build_program, cases
+from tests.hostile.conftest import (
+    MAX_FILE_MIB,
+    MAX_FILES_MIB,
+    ROOT_IMAGE,
+    USER_IMAGE,
+    build_program,
+    cases,
+)
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
 
@@ -28,10 +37,16 @@ def listed() -> list[dict[str, str]]:
         return [case for case in cases(build_program(Path(folder))) if case["name"] not in APART]
 
 
-def run(client: httpx.Client, image: str, case: str, isolation: str) -> tuple[str, str]:
-    """Try a case; the state of its task, and the problem that it was answered with."""
-    query = {"arg": case, "timeout_s": TIMEOUT_S, "isolation": isolation, "memory_mib": MEMORY_MIB}
-    query["queue_timeout_s"] = "60"
+def run(client: httpx.Client, image: str, case: dict[str, str], isolation: str) -> tuple[dict[str, Any], str]:
+    """Try a case; its task, and the problem that it was answered with."""
+    query: dict[str, str | list[str]] = {
+        "arg": case["name"],
+        "timeout_s": TIMEOUT_S,
+        "isolation": isolation,
+        "memory_mib": MEMORY_MIB,
+        "queue_timeout_s": "60",
+        "output": case["outputs"].split(),
+    }
     task_id, said, succeeded = "", b"", False
     try:
         with client.stream("POST", f"/v1/run/{image}", params=query, content=INPUT) as answer:
@@ -44,8 +59,23 @@ def run(client: httpx.Client, image: str, case: str, isolation: str) -> tuple[st
         pass
     if not task_id:
         task_id = json.loads(said)["task"]
-    state: str = client.get(f"/v1/tasks/{task_id}", params={"wait": 10}).json()["state"]
-    return state, "" if succeeded else said.decode(errors="replace")
+    task: dict[str, Any] = client.get(f"/v1/tasks/{task_id}", params={"wait": 10}).json()
+    return task, "" if succeeded else said.decode(errors="replace")
+
+
+def look_at_files(client: httpx.Client, case: dict[str, str], task: dict[str, Any]) -> None:
+    """Whatever was kept can be fetched whole, and is what may be kept."""
+    assert set(task["files"]) <= set(case["outputs"].split())
+    assert case["kept"] != "none" or not task["files"], f"BREACH: {case['name']} has {task['files']} kept"
+    assert len(task["files"]) == len(case["outputs"].split()) or "output not kept: " in task["detail"]
+    for path, size_bytes in task["files"].items():
+        assert size_bytes <= MAX_FILE_MIB << 20
+        answer = client.get(f"/v1/tasks/{task['id']}/files{quote(path)}")
+        assert (answer.status_code, len(answer.content)) == (200, size_bytes), answer.text[:1000]
+        assert case["kept"] == "any" or answer.content.startswith(b"mine\n"), (
+            f"BREACH: {case['name']}, {path}"
+        )
+    assert sum(task["files"].values()) <= MAX_FILES_MIB << 20
 
 
 def residue(client: httpx.Client, image: str, isolation: str) -> None:
@@ -60,6 +90,7 @@ def test_there_are_as_many_cases_as_promised() -> None:
         assert case["tries"], case
         assert case["why"], case
         assert case["must"] in ("contained", "timed_out", "memory", "ended", "any"), case
+        assert case["kept"] in ("none", "mine", "any"), case
 
 
 @pytest.mark.parametrize("image", [ROOT_IMAGE, USER_IMAGE], ids=["root", "user"])
@@ -73,9 +104,26 @@ def test_fresh(hostile_set: SetProcess, case: dict[str, str]) -> None:
     _try(hostile_set, USER_IMAGE, case, "fresh")
 
 
+@pytest.mark.parametrize(
+    "case", [case for case in listed() if case["outputs"]], ids=lambda case: case["name"]
+)
+def test_files_of_an_async_task(hostile_set: SetProcess, case: dict[str, str]) -> None:
+    query = {"arg": case["name"], "timeout_s": TIMEOUT_S, "memory_mib": MEMORY_MIB}
+    headers = {"Prefer": "respond-async"}
+    with hostile_set.client() as client:
+        outputs: dict[str, str | list[str]] = {**query, "output": case["outputs"].split()}
+        answer = client.post(f"/v1/run/{USER_IMAGE}", params=outputs, headers=headers, content=INPUT)
+        assert answer.status_code == 202, answer.text
+        task = client.get(f"/v1/tasks/{answer.json()['id']}", params={"wait": 30}).json()
+        assert task["state"] == ("succeeded" if case["must"] == "contained" else case["must"]), task
+        look_at_files(client, case, task)
+        residue(client, USER_IMAGE, "shared")
+
+
 def _try(hostile_set: SetProcess, image: str, case: dict[str, str], isolation: str) -> None:
     with hostile_set.client() as client:
-        state, said = run(client, image, case["name"], isolation)
+        task, said = run(client, image, case, isolation)
+        state = task["state"]
         if case["must"] == "contained":
             assert state == "succeeded", f"{case['name']} tries: {case['tries']}; {state} {said}"
         elif case["must"] == "timed_out":
@@ -87,6 +135,7 @@ def _try(hostile_set: SetProcess, image: str, case: dict[str, str], isolation: s
             assert state == "timed_out" or "out_of_memory" in said, f"{case['name']}: {state} {said}"
         assert "BREACH" not in said, said
         assert "BROKEN TEST" not in said, said
+        look_at_files(client, case, task)
         residue(client, image, isolation)
         assert client.get("/readyz").status_code == 200
 

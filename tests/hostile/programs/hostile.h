@@ -5,6 +5,10 @@
 //   memory      it is ended for its memory, and nobody else is
 //   ended       either of the two
 //   any         however it ends, the platform and the next task are unharmed
+// A case of OUTPUTS also asks for files to be kept, by paths with a space between, and says what may be kept of them:
+//   none        nothing
+//   mine        only what its program wrote: files that begin with the word `mine`
+//   any         what the program could have read and printed itself
 // After every case the test runs `residue` in the same slot (or in the one that replaced it): it must find nothing.
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,11 +28,14 @@
 struct hostile_case {
     const char *name, *tries, *must, *why;
     void (*run)(int argc, char **argv);
+    const char *outputs, *kept;
 };
 
-#define CASE(id, what, outcome, reason)                                                                            \
+#define CASE(id, what, outcome, reason) OUTPUTS(id, "", "none", what, outcome, reason)
+
+#define OUTPUTS(id, paths, left, what, outcome, reason)                                                            \
     static void run_##id(int argc, char **argv);                                                                   \
-    static const struct hostile_case case_##id = {#id, what, outcome, reason, run_##id};                           \
+    static const struct hostile_case case_##id = {#id, what, outcome, reason, run_##id, paths, left};              \
     __attribute__((used, section("cases"))) static const struct hostile_case *const pointer_##id = &case_##id;     \
     static void run_##id(int argc __attribute__((unused)), char **argv __attribute__((unused)))
 

@@ -12,8 +12,8 @@ int main(int argc, char **argv) {
     }
     for (const struct hostile_case *const *c = __start_cases; c < __stop_cases; c++) {
         if (!strcmp(argv[1], "list"))
-            printf("{\"name\": \"%s\", \"tries\": \"%s\", \"must\": \"%s\", \"why\": \"%s\"}\n", (*c)->name, (*c)->tries,
-                   (*c)->must, (*c)->why);
+            printf("{\"name\": \"%s\", \"tries\": \"%s\", \"must\": \"%s\", \"why\": \"%s\", \"outputs\": \"%s\", \"kept\": \"%s\"}\n",
+                   (*c)->name, (*c)->tries, (*c)->must, (*c)->why, (*c)->outputs, (*c)->kept);
         else if (!strcmp(argv[1], (*c)->name)) {
             (*c)->run(argc - 2, argv + 2);
             printf("contained\n");
