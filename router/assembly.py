@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .history import History, HistoryError
+from .inquiry import Inquiry
 from .lists import merge
+from .past import IDEMPOTENCY_S
 from .plane import DataPlane
 from .probe import Prober
 from .watch import POLL_S, ConfigFile
@@ -30,9 +34,13 @@ class Settings:
     """How long requests in work may go on after a stop was asked for."""
     limits: Limits = field(default_factory=Limits)
 
+    @property
+    def history(self) -> History | None:
+        return None if self.state_dir is None else History(self.state_dir / f"{self.name}.history")
+
     def config_file(self) -> ConfigFile:
         copy = self.state_dir / f"{self.name}.last-good.yaml" if self.state_dir is not None else None
-        return ConfigFile(self.config_path, last_good_path=copy, set_urls=self.set_urls)
+        return ConfigFile(self.config_path, last_good_path=copy, set_urls=self.set_urls, history=self.history)
 
 
 class Router:
@@ -42,10 +50,23 @@ class Router:
         self.settings = settings
         self.file = settings.config_file()
         table = self.file.first().table
-        self.plane = DataPlane(loop, settings.name, table, limits=settings.limits, merge=merge)
+        self.plane = DataPlane(
+            loop, settings.name, table, limits=settings.limits, merge=merge, inquire=Inquiry
+        )
+        self.history = settings.history
+        if self.history is not None:
+            self._restore(self.history)
         self.prober = Prober(self.plane)
         self._watcher: asyncio.Task[None] | None = None
         self._reloading = asyncio.Lock()
+
+    def _restore(self, history: History) -> None:
+        """An idempotency key of before the start still belongs to where it went then."""
+        now = time.time()
+        try:
+            self.plane.past.restore(history.ended_since(now - IDEMPOTENCY_S, self.settings.set_urls), now)
+        except HistoryError as error:
+            _log.error("earlier configurations are not known: %s", error)
 
     def start(self, sock: socket.socket) -> None:
         """Serve on a bound, listening socket."""

@@ -13,27 +13,19 @@ import yaml
 
 from .health import HealthPolicy
 from .retry import RetryPolicy
-from .table import (
-    WEIGHT_TOTAL,
-    IfDown,
-    KeyPart,
-    KeySource,
-    Match,
-    MatchKind,
-    Rule,
-    SetEntry,
-    SetState,
-    Table,
-    Weights,
-)
-from .yaml_nodes import ConfigError, Field, Mistake, Node, NodeReader, nearest
+from .rollout.section import read_rollout
+from .rules_section import HEADER_NAME, read_rules, read_weights
+from .table import KeyPart, KeySource, Rule, SetEntry, SetState, Table, Weights
+from .timeouts import LONGEST_S, SHORTEST_S, Timeouts
+from .timeouts import NAMES as TIMEOUT_NAMES
+from .yaml_nodes import ConfigError, Mistake, Node, NodeReader
 
 __all__ = ["MAX_FILE_BYTES", "ConfigError", "Loaded", "Mistake", "load", "parse_url"]
 
 MAX_FILE_BYTES = 1024 * 1024
+KEYS = ("version", "change", "sets", "rules", "default", "health", "retry", "timeouts", "rollout")
 
 _SET_NAME = re.compile(r"[a-z0-9]{1,31}")
-_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: ten times as fast
 Default = tuple[tuple[KeyPart, ...], Weights]
@@ -74,6 +66,20 @@ def parse_url(url: str) -> tuple[str, int]:
     return parts.hostname, port if port is not None else 80
 
 
+def _no_yaml(error: yaml.MarkedYAMLError) -> str:
+    """What the YAML parser says, and what to look at."""
+    said = " ".join(filter(None, (error.context, error.problem)))
+    if "\\t" in said or "'\t'" in said:
+        advice = "indent with spaces, not tabs"
+    elif error.context_mark is not None and "flow" in said:
+        advice = f"close the bracket that opens on line {error.context_mark.line + 1}"
+    elif "quoted" in said and error.context_mark is not None:
+        advice = f"close the quote that opens on line {error.context_mark.line + 1}"
+    else:
+        advice = "look at the indentation, colons and quotes here"
+    return f"not valid YAML: {said}; {advice}"
+
+
 @dataclass(slots=True)
 class _Reader(NodeReader):
     set_urls: Mapping[str, str] = field(default_factory=dict)
@@ -92,9 +98,7 @@ class _Reader(NodeReader):
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-            raise ConfigError(
-                [Mistake(*place, f"not valid YAML: {error.problem or error.context}")]
-            ) from None
+            raise ConfigError([Mistake(*place, _no_yaml(error))]) from None
         except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError([Mistake(1, 1, f"not valid YAML: {type(error).__name__}")]) from None
         if root is None:
@@ -108,8 +112,7 @@ class _Reader(NodeReader):
         return Loaded(table, tuple(self.warnings))
 
     def _file(self, root: Node, digest: str) -> Table | None:
-        known = ("version", "change", "sets", "rules", "default", "health", "retry", "rollout")
-        fields = self.mapping(root, "the file", known, required=("version", "sets", "default"))
+        fields = self.mapping(root, "the file", KEYS, required=("version", "sets", "default"))
         version = self.optional(
             fields, "version", lambda n: self.whole(n, "version", 0, 10**12 - 1, "version: 42"), 0
         )
@@ -122,14 +125,11 @@ class _Reader(NodeReader):
                     f"--set-url names set {name!r}, which is not among the sets; add it here",
                 )
         key_parts, default = self.optional(fields, "default", lambda n: self._default(n, sets), _NO_DEFAULT)
-        rules = self.optional(fields, "rules", lambda n: self._rules(n, sets), _NO_RULES)
+        rules = self.optional(fields, "rules", lambda n: read_rules(self, n, sets), _NO_RULES)
         health = self.optional(fields, "health", self._health, HealthPolicy())
         retry = self.optional(fields, "retry", self._retry, RetryPolicy())
-        if "rollout" in fields:
-            self._rollout(fields["rollout"].value, sets)
-            self.warnings.append(
-                "`rollout` is read and checked, but steps are not taken automatically yet: change weights by hand"
-            )
+        timeouts = self.optional(fields, "timeouts", self._timeouts, Timeouts())
+        rollout = self.optional(fields, "rollout", lambda n: read_rollout(self, n, sets), None)
         if self.mistakes:
             return None
         return Table(
@@ -140,6 +140,8 @@ class _Reader(NodeReader):
             key_parts=key_parts,
             health=health,
             retry=retry,
+            timeouts=timeouts,
+            rollout=rollout,
             changed_by=by,
             changed_why=why,
             digest=digest,
@@ -197,30 +199,6 @@ class _Reader(NodeReader):
             return None
         return SetEntry(name, address[0], address[1], SetState(state), inflight)
 
-    def _weights(self, node: Node, what: str, sets: Mapping[str, SetEntry]) -> Weights | None:
-        fields = self.mapping(node, what, None)
-        shares: dict[str, int] = {}
-        good = isinstance(node, yaml.MappingNode)
-        for name, entry in fields.items():
-            if name not in sets:
-                self.wrong(entry.key, f"{what} names set {name!r}, which `sets` lacks; {nearest(name, sets)}")
-                good = False
-                continue
-            share = self.hundredths(entry.value, f"the weight of {name!r}")
-            if share is None:
-                good = False
-            else:
-                shares[name] = share
-        if not good or len(shares) != len(node.value):
-            return None
-        total = sum(shares.values())
-        if total != WEIGHT_TOTAL:
-            off = abs(WEIGHT_TOTAL - total) / 100
-            direction = "add" if total < WEIGHT_TOTAL else "take away"
-            self.wrong(node, f"{what} must total exactly 100, not {total / 100:.2f}; {direction} {off:.2f}")
-            return None
-        return Weights(sets, shares)
-
     def _default(
         self, node: Node, sets: Mapping[str, SetEntry]
     ) -> tuple[tuple[KeyPart, ...], Weights] | None:
@@ -228,7 +206,7 @@ class _Reader(NodeReader):
         parts = self.optional(fields, "key", self._key, _USUAL_KEY)
         if "weights" not in fields:
             return None
-        weights = self._weights(fields["weights"].value, "the weights of `default`", sets)
+        weights = read_weights(self, fields["weights"].value, "the weights of `default`", sets)
         return None if weights is None else (parts, weights)
 
     def _key(self, node: Node) -> tuple[KeyPart, ...]:
@@ -240,7 +218,7 @@ class _Reader(NodeReader):
                 continue
             if text in ("account", "image", "client"):
                 parts.append(KeyPart(KeySource(text)))
-            elif text.startswith("header:") and _HEADER_NAME.fullmatch(text[7:]):
+            elif text.startswith("header:") and HEADER_NAME.fullmatch(text[7:]):
                 parts.append(KeyPart(KeySource.HEADER, text[7:].lower().encode()))
             else:
                 self.wrong(
@@ -248,106 +226,9 @@ class _Reader(NodeReader):
                 )
         return tuple(parts)
 
-    def _rules(self, node: Node, sets: Mapping[str, SetEntry]) -> tuple[Rule, ...]:
-        rules: list[Rule] = []
-        names: dict[str, int] = {}
-        for item in self.items(node, "`rules`", "- {name: qa, when: {header: {x-canary: b}}, to: b}"):
-            fields = self.mapping(
-                item, "a rule", ("name", "when", "to", "weights", "if_down"), required=("name", "when")
-            )
-            name = self.optional(fields, "name", lambda n: self.text(n, "a rule's name", "name: qa"), "")
-            if name and name in names:
-                self.wrong(
-                    fields["name"].value,
-                    f"rule {name!r} stands twice (first on line {names[name]}); rename one",
-                )
-            elif name:
-                names[name] = fields["name"].key.start_mark.line + 1
-            weights = self._rule_target(item, fields, f"rule {name!r}", sets)
-            down = self.optional(fields, "if_down", lambda n: self.one_of(n, "if_down", IfDown), "default")
-            tests = self.optional(fields, "when", self._when, _When())
-            if weights is not None:
-                rules.append(
-                    Rule(
-                        name,
-                        weights,
-                        IfDown(down),
-                        tests.headers,
-                        tests.account,
-                        tests.image,
-                        tests.path,
-                        tests.method,
-                    )
-                )
-        return tuple(rules)
-
-    def _rule_target(
-        self, item: Node, fields: dict[str, Field], what: str, sets: Mapping[str, SetEntry]
-    ) -> Weights | None:
-        if ("to" in fields) == ("weights" in fields):
-            self.wrong(item, f"{what} needs either `to: SET` or `weights: {{…}}`")
-            return None
-        if "weights" in fields:
-            return self._weights(fields["weights"].value, f"the weights of {what}", sets)
-        to = self.text(fields["to"].value, f"`to` of {what}", "to: b")
-        if to is None:
-            return None
-        if to not in sets:
-            self.wrong(
-                fields["to"].value, f"{what} goes to set {to!r}, which `sets` lacks; {nearest(to, sets)}"
-            )
-            return None
-        return Weights(sets, {to: WEIGHT_TOTAL})
-
-    def _when(self, node: Node) -> _When:
-        fields = self.mapping(node, "`when`", ("header", "account", "image", "path", "method"))
-        if isinstance(node, yaml.MappingNode) and not node.value:
-            self.wrong(node, "`when` is empty and would match everything; put that into `default`")
-        headers: list[tuple[bytes, Match]] = []
-        if "header" in fields:
-            for name, entry in self.mapping(fields["header"].value, "`header`", None).items():
-                if not _HEADER_NAME.fullmatch(name):
-                    self.wrong(entry.key, f"{name!r} is no header's name")
-                    continue
-                match = self._match(entry.value, f"header {name!r}")
-                if match is not None:
-                    headers.append((name.lower().encode(), match))
-
-        def test(name: str) -> Match | None:
-            return self._match(fields[name].value, f"`{name}`") if name in fields else None
-
-        return _When(tuple(headers), test("account"), test("image"), test("path"), test("method"))
-
-    def _match(self, node: Node, what: str) -> Match | None:
-        if isinstance(node, yaml.ScalarNode):
-            text = self.text(node, what, "a text, or {prefix: …}, {in: […]}, {regex: …}")
-            return None if text is None else Match(MatchKind.EXACT, text)
-        fields = self.mapping(node, what, tuple(MatchKind))
-        if len(fields) != 1:
-            if isinstance(node, yaml.MappingNode) and len(node.value) != 1:
-                self.wrong(node, f"{what} needs exactly one of exact, prefix, in, regex")
-            return None
-        kind, entry = next(iter(fields.items()))
-        if kind == MatchKind.IN:
-            texts = [
-                self.text(item, f"a value of {what}")
-                for item in self.items(entry.value, f"`in` of {what}", "in: [a, b]")
-            ]
-            return Match(MatchKind.IN, texts=frozenset(text for text in texts if text is not None))
-        text = self.text(entry.value, f"`{kind}` of {what}")
-        if text is None:
-            return None
-        if kind != MatchKind.REGEX:
-            return Match(MatchKind(kind), text)
-        try:
-            return Match(MatchKind.REGEX, pattern=re.compile(text))
-        except re.error as error:
-            self.wrong(entry.value, f"`regex` of {what} is no regular expression: {error}")
-            return None
-
     def _health(self, node: Node) -> HealthPolicy:
         usual = HealthPolicy()
-        fields = self.mapping(node, "`health`", ("path", "interval", "timeout", "fall", "rise"))
+        fields = self.mapping(node, "`health`", ("path", "interval", "timeout", "fall", "rise", "slow_start"))
         path = self.optional(fields, "path", lambda n: self.text(n, "path", "path: /readyz"), usual.path)
         if not re.fullmatch(r"/[\x21\x22\x24-\x7e]*", path):
             self.wrong(fields["path"].value, "path must begin with '/'; write path: /readyz")
@@ -365,7 +246,13 @@ class _Reader(NodeReader):
         )
         fall = self.optional(fields, "fall", lambda n: self.whole(n, "fall", 1, 100, "fall: 3"), usual.fall)
         rise = self.optional(fields, "rise", lambda n: self.whole(n, "rise", 1, 100, "rise: 2"), usual.rise)
-        return HealthPolicy(path, interval, fall, rise, timeout)
+        slow_start = self.optional(
+            fields,
+            "slow_start",
+            lambda n: self.duration_s(n, "slow_start", 0, 3600, "slow_start: 10s"),
+            usual.slow_start_s,
+        )
+        return HealthPolicy(path, interval, fall, rise, timeout, slow_start)
 
     def _retry(self, node: Node) -> RetryPolicy:
         usual = RetryPolicy()
@@ -385,55 +272,10 @@ class _Reader(NodeReader):
         sync = self.optional(fields, "retry_sync", lambda n: self.truth(n, "retry_sync"), usual.retry_sync)
         return RetryPolicy(attempts, budget, replay, sync)
 
-    def _rollout(self, node: Node, sets: Mapping[str, SetEntry]) -> None:
-        """Check a rollout's shape; its automation comes later."""
-        fields = self.mapping(
-            node,
-            "`rollout`",
-            ("set", "steps", "abort_when", "on_no_data", "dry_run"),
-            required=("set", "steps"),
-        )
-        if "set" in fields:
-            name = self.text(fields["set"].value, "the rollout's set", "set: b")
-            if name is not None and name not in sets:
-                self.wrong(
-                    fields["set"].value,
-                    f"the rollout's set {name!r} is not in `sets`; {nearest(name, sets)}",
-                )
-        if "steps" in fields:
-            example = "[{weight: 1, hold: 10m}, {pause: true}]"
-            for step in self.items(fields["steps"].value, "`steps`", example):
-                self._step(step, example)
-        if "abort_when" in fields:
-            known = ("min_requests", "error_rate_over_baseline", "p95_over_baseline")
-            limits = self.mapping(fields["abort_when"].value, "`abort_when`", known)
-            if "min_requests" in limits:
-                self.whole(limits["min_requests"].value, "min_requests", 1, 10**9, "min_requests: 100")
-            for name in known[1:]:
-                if name in limits:
-                    self.percent(limits[name].value, name, f"{name}: 2%")
-        if "on_no_data" in fields:
-            self.one_of(fields["on_no_data"].value, "on_no_data", ("pause", "abort"))
-        if "dry_run" in fields:
-            self.truth(fields["dry_run"].value, "dry_run")
-
-    def _step(self, node: Node, example: str) -> None:
-        fields = self.mapping(node, "a step", ("weight", "hold", "pause"))
-        if "pause" in fields:
-            if self.truth(fields["pause"].value, "pause") is False or len(fields) > 1:
-                self.wrong(node, "a pause is a step of its own; write {pause: true}")
-        elif "weight" not in fields:
-            self.wrong(node, f"a step needs a weight or a pause; write {example}")
-        else:
-            self.hundredths(fields["weight"].value, "the step's weight")
-            if "hold" in fields:
-                self.duration_s(fields["hold"].value, "hold", 1, 30 * 86400, "hold: 10m")
-
-
-@dataclass(frozen=True, slots=True)
-class _When:
-    headers: tuple[tuple[bytes, Match], ...] = ()
-    account: Match | None = None
-    image: Match | None = None
-    path: Match | None = None
-    method: Match | None = None
+    def _timeouts(self, node: Node) -> Timeouts:
+        given: dict[str, float] = {}
+        for name, entry in self.mapping(node, "`timeouts`", TIMEOUT_NAMES).items():
+            value = self.duration_s(entry.value, name, SHORTEST_S, LONGEST_S, f"{name}: 30s")
+            if value is not None:
+                given[name] = value
+        return Timeouts(given)

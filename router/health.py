@@ -3,11 +3,13 @@
 Two sources: active checks of `/readyz` (down after `fall` failures, up after `rise` successes) and passive
 ones, the requests themselves (5 failures in a row eject a set for 30 s × times ejected, 300 s at most).
 Back-pressure, a set's own `executed: false`, is never reported here as a failure: else overload would eject
-one set after another.
+one set after another. A set that returns starts slowly: its weight grows back over `slow_start_s`, as its slots
+are cold and everybody else's are not.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,6 +19,8 @@ EJECT_MAX_S = 300.0
 FORGIVE_AFTER_S = 300.0
 """After this long without an ejection, the count of ejections starts anew."""
 REFUSED_PROBE_S = 0.25
+SLOW_START_STEPS = 10
+"""A returning set's weight grows in so many steps: what is chosen among is worked out anew at each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class HealthPolicy:
     fall: int = 3
     rise: int = 2
     timeout_s: float = 2.0
+    slow_start_s: float = 10.0
 
 
 class SetHealth:
@@ -38,8 +43,10 @@ class SetHealth:
         "ejected_until",
         "ejections",
         "failures",
+        "last_away",
         "last_ejected",
         "refused",
+        "returned",
         "streak_bad",
         "streak_good",
     )
@@ -54,14 +61,24 @@ class SetHealth:
         self.failures = 0
         """Passive failures in a row."""
         self.ejections = 0
-        self.ejected_until = 0.0
-        self.last_ejected = 0.0
+        self.ejected_until = -math.inf
+        self.last_ejected = -math.inf
+        self.returned = -math.inf
+        """When it came to life again; never: it was there from the start."""
+        self.last_away = -math.inf
+        """When a request last had to go elsewhere though it belonged here, as far as this process saw."""
 
     def alive(self) -> bool:
         return not self.down and not self.refused
 
     def ejected(self, now: float) -> bool:
         return now < self.ejected_until
+
+    def well(self, now: float) -> bool:
+        return not self.down and not self.refused and now >= self.ejected_until
+
+    def well_since(self) -> float:
+        return max(self.returned, self.ejected_until)
 
     def word(self, now: float) -> str:
         """One word for people: `up`, `down`, `refused` or `ejected`."""
@@ -81,20 +98,25 @@ class HealthBoard:
         self.uneasy = False
         """False: no set has failed since its last success, so that successes need not be told."""
         self.troubled = False
-        """False: every set is alive and none is ejected, so that nothing need be asked."""
+        """False: every set is alive, none is ejected and none starts slowly, so that nothing need be asked."""
+        self.generation = 0
+        """Another number: what `usable` and `part` answer may have changed; see `refresh`."""
+        self._due = math.inf
+        self._latest = -math.inf
+        """The last time that anybody told."""
 
     def adopt(self, names: Iterable[str], policy: HealthPolicy) -> None:
         """Follow a new table: what is known of a set that stays is kept; a new set is trusted until
         checked."""
         self.policy = policy
         self._sets = {name: self._sets.get(name) or SetHealth() for name in names}
-        self._note()
+        self._changed()
 
     def forget(self, name: str) -> None:
         """Start anew with a set, as its address changed."""
         if name in self._sets:
             self._sets[name] = SetHealth()
-            self._note()
+            self._changed()
 
     def of(self, name: str) -> SetHealth:
         return self._sets[name]
@@ -104,20 +126,24 @@ class HealthBoard:
         state = self._sets.get(name)
         if state is None:
             return False
+        self._latest = now
         was_alive = state.alive()
         state.refused = False
         state.streak_bad = 0
         state.streak_good += 1
         if state.down and state.streak_good >= self.policy.rise:
             state.down = False
-        self._note()
-        return state.alive() and not was_alive
+        if state.alive() == was_alive:
+            return False
+        self._returned(state, now)
+        return True
 
     def probe_failed(self, name: str, now: float, *, refused: bool = False) -> bool:
         """An active check failed; `refused`: there was no connection. True when this took the set down."""
         state = self._sets.get(name)
         if state is None:
             return False
+        self._latest = now
         was_alive = state.alive()
         state.streak_good = 0
         state.streak_bad += 1
@@ -125,17 +151,20 @@ class HealthBoard:
             state.refused = True
         if state.streak_bad >= self.policy.fall:
             state.down = True
-        self._note()
-        return was_alive and not state.alive()
+        if state.alive() == was_alive:
+            return False
+        self._changed()
+        return True
 
     def succeeded(self, name: str) -> None:
-        """A request was answered by the set itself."""
+        """A request was answered by the set itself, about at the time told last."""
         state = self._sets.get(name)
         if state is not None:
             state.failures = 0
             if state.refused:
                 state.refused = False
-                self._note()
+                if state.alive():
+                    self._returned(state, self._latest)
             self.uneasy = any(other.failures or other.refused for other in self._sets.values())
 
     def failed(self, name: str, now: float, *, refused: bool = False) -> bool:
@@ -144,8 +173,10 @@ class HealthBoard:
         state = self._sets.get(name)
         if state is None:
             return False
+        self._latest = now
         state.failures += 1
         self.uneasy = True
+        changed = refused and not state.refused
         if refused:
             state.refused = True
         ejected = False
@@ -156,23 +187,54 @@ class HealthBoard:
             state.ejected_until = now + min(EJECT_MAX_S, EJECT_S * state.ejections)
             state.last_ejected = now
             state.failures = 0
-            ejected = True
-        self._note()
+            ejected = changed = True
+        if changed:
+            self._changed()
         return ejected
 
     def usable(self, names: Iterable[str], now: float, *, last_resort: bool = True) -> frozenset[str]:
-        """Which of `names` may be chosen now: the healthy; else those that only passive checks ejected (the
-        panic rule: the weights count again); else, as a last resort, all, since one of them may just have
-        come back."""
+        """Which of `names` may be chosen now: the healthy. With `last_resort`, where none is: those that only
+        passive checks ejected (the panic rule: the weights count again); else all, since one of them may just
+        have come back."""
         names = tuple(names)
-        alive = [name for name in names if self._sets[name].alive()]
-        well = frozenset(name for name in alive if not self._sets[name].ejected(now))
-        return well or frozenset(alive) or frozenset(names if last_resort else ())
+        well = frozenset(name for name in names if self._sets[name].well(now))
+        if well or not last_resort:
+            return well
+        return frozenset(name for name in names if self._sets[name].alive()) or frozenset(names)
+
+    def part(self, name: str, now: float) -> float:
+        """How much of its weight a set has now: 0 away, 1 whole, between them while it starts slowly."""
+        state = self._sets[name]
+        return self._slow_part(state, now) if state.well(now) else 0.0
+
+    def _slow_part(self, state: SetHealth, now: float) -> float:
+        window = self.policy.slow_start_s
+        since = now - state.well_since()
+        if since >= window:
+            return 1.0
+        return max(1, int(since / window * SLOW_START_STEPS)) / SLOW_START_STEPS
+
+    def refresh(self, now: float) -> int:
+        """The `generation` for this moment: it has grown when an ejection ran out or a slow start went a step on."""
+        if now >= self._due:
+            self.generation += 1
+            self._schedule(now)
+        return self.generation
+
+    def passed_over(self, name: str, now: float) -> None:
+        """Note that work which belonged to a set had to go elsewhere: it was away, or full."""
+        self._sets[name].last_away = now
+
+    def away_since(self, name: str, moment: float) -> bool:
+        """Whether work that belonged to a set may have gone elsewhere after `moment`."""
+        return self._sets[name].last_away >= moment
 
     def settle(self, now: float) -> None:
-        """Notice ejections that ran out; call it every second or so."""
+        """Notice what time alone has mended; call it every second or so."""
+        self._latest = now
         if self.troubled:
-            self.troubled = any(not s.alive() or s.ejected(now) for s in self._sets.values())
+            self.refresh(now)
+            self.troubled = any(not s.well(now) or self._slow_part(s, now) < 1.0 for s in self._sets.values())
 
     def next_probe_s(self, name: str) -> float:
         """How long until a set is asked again: sooner after a refusal, as a restart takes about a second."""
@@ -181,6 +243,26 @@ class HealthBoard:
             return min(REFUSED_PROBE_S, self.policy.interval_s)
         return self.policy.interval_s
 
-    def _note(self) -> None:
-        self.troubled = any(not s.alive() or s.ejected_until > 0.0 for s in self._sets.values())
+    def _returned(self, state: SetHealth, now: float) -> None:
+        state.returned = now
+        self._changed()
+
+    def _changed(self) -> None:
+        self.generation += 1
+        self._due = -math.inf  # The next `refresh` works it out.
+        self.troubled = any(
+            not s.alive() or max(s.returned, s.ejected_until) > -math.inf for s in self._sets.values()
+        )
         self.uneasy = self.uneasy or any(s.refused for s in self._sets.values())
+
+    def _schedule(self, now: float) -> None:
+        """When `part` of any set changes next by itself."""
+        due = math.inf
+        for state in self._sets.values():
+            if not state.alive():
+                continue
+            if state.ejected(now):
+                due = min(due, state.ejected_until)
+            elif self._slow_part(state, now) < 1.0:
+                due = min(due, now + self.policy.slow_start_s / SLOW_START_STEPS)
+        self._due = due

@@ -8,8 +8,9 @@ import logging
 import socket
 from collections.abc import Callable
 
+from .choice import Choice
 from .request import Destination, Purpose, purpose_of
-from .table import Table
+from .table import SetEntry, Table
 from .traffic import Traffic
 from .wire.downstream import ClientConnection
 from .wire.exchange import Exchange
@@ -21,6 +22,7 @@ from .wire.work import Work
 ACCEPTS_AT_ONCE = 64
 _MERGED = Destination.MERGED
 MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work]
+InquiryFactory = Callable[["DataPlane", ClientConnection, RequestHead, Purpose, Choice, SetEntry], Work]
 
 _log = logging.getLogger("router")
 
@@ -28,7 +30,8 @@ _log = logging.getLogger("router")
 class DataPlane(Traffic):
     """Serves clients on the sockets given to `listen`, by the table given to `adopt`.
 
-    `merge` makes the work for the lists that are merged over sets.
+    `merge` makes the work for the lists that are merged over sets, `inquire` that for idempotency keys which other
+    sets may know (without it they are new work).
     """
 
     def __init__(
@@ -39,10 +42,12 @@ class DataPlane(Traffic):
         *,
         limits: Limits | None = None,
         merge: MergeFactory,
+        inquire: InquiryFactory | None = None,
     ) -> None:
         super().__init__(loop, name, table, limits=limits)
         self.clients: set[ClientConnection] = set()
         self._merge = merge
+        self._inquire = inquire
         self._listeners: list[socket.socket] = []
         self._accepting = False
         self._sweeper: asyncio.TimerHandle | None = None
@@ -60,6 +65,8 @@ class DataPlane(Traffic):
         if choice.entry is None:
             assert choice.problem is not None
             return choice.problem
+        if choice.ask_first and self._inquire is not None:
+            return self._inquire(self, client, head, purpose, choice, choice.entry)
         return Exchange(self, client, head, purpose, choice, choice.entry)
 
     def note_problem(self, problem: Problem, head: RequestHead | None) -> None:
@@ -126,6 +133,7 @@ class DataPlane(Traffic):
         for pool in self.pools.values():
             pool.sweep(now)
         self.board.settle(now)
+        self.recent.tick(now, self.stats)
         self._sweeper = self.loop.call_later(self.limits.sweep_s, self._sweep)
 
     # The end.

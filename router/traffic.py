@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from .choice import Choice, Chooser
 from .health import HealthBoard
+from .past import PastTables
 from .request import Destination, HeadFacts, Purpose, queue_timeout_s
 from .retry import Failure
-from .stats import ProblemCounts, SetStats
+from .stats import ProblemCounts, Recent, SetStats
 from .table import Table
 from .wire.limits import Limits
 from .wire.pool import SetPool
@@ -33,14 +35,17 @@ class Traffic:
     ) -> None:
         self.loop = loop
         self.name = name
-        self.limits = limits or Limits()
+        self.limits = self._usual_limits = limits or Limits()
+        """Those of the process, with the time-outs of the table in force."""
         self.buffers = Buffers(loop)
         self.board = HealthBoard(table.health)
         self.pools: dict[str, SetPool] = {}
         self.stats: dict[str, SetStats] = {}
+        self.recent = Recent()
         self.problems = ProblemCounts()
         self.table = table
-        self.chooser = Chooser(table, self.board, self.pools)
+        self.past = PastTables()
+        self.chooser = Chooser(table, self.board, self.pools, self.past)
         self.requests = 0
         self.active = 0
         self.active_retries = 0
@@ -53,6 +58,7 @@ class Traffic:
 
     def adopt(self, table: Table) -> None:
         """Put another table in force: one swap; requests in work go on with what they have."""
+        self.limits = table.timeouts.over(self._usual_limits)
         for name, entry in table.sets.items():
             address = (entry.host, entry.port)
             if self._addresses.get(name) != address:
@@ -65,8 +71,11 @@ class Traffic:
         for name in set(self.pools) - set(table.sets):
             self.pools.pop(name).close()
             del self._addresses[name]
+        for pool in self.pools.values():
+            pool.limits = self.limits
         self.board.adopt(table.sets, table.health)
-        self.chooser = Chooser(table, self.board, self.pools)
+        self.past.adopt(table, time.time())
+        self.chooser = Chooser(table, self.board, self.pools, self.past)
         self.table = table
 
     def choose(self, head: RequestHead, client: bytes, purpose: Purpose) -> Choice:

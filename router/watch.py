@@ -9,26 +9,41 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from .config import MAX_FILE_BYTES, ConfigError, Loaded, Mistake, load
+from .history import History, HistoryError
 
 POLL_S = 0.5
 REREAD_YOUNGER_THAN_S = 2.0
 """A file changed this recently is read even if nothing about it seems to differ: clocks of file systems are
 coarse."""
+SETTLE_S = 0.02
+"""A young file is read twice, this far apart."""
 
 _log = logging.getLogger("router")
 Stamp = tuple[int, int, int, int]
 
 
 class ConfigFile:
-    """The operators' file and the copy of the last good one (`last_good_path`), which survives a restart."""
+    """The operators' file and the copy of the last good one (`last_good_path`), which survives a restart.
 
-    def __init__(self, path: Path, *, last_good_path: Path | None, set_urls: Mapping[str, str]) -> None:
+    `history` is told of every file that comes into force.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        last_good_path: Path | None,
+        set_urls: Mapping[str, str],
+        history: History | None = None,
+    ) -> None:
         self.path = path
+        self._history = history
         self._last_good_path = last_good_path
         self._set_urls = dict(set_urls)
         self._stamp: Stamp | None = None
@@ -73,6 +88,9 @@ class ConfigFile:
             return None
         if text == self._seen and not (force and self.error):
             return None
+        if not self._settled(text):
+            self._stamp = None  # Looked at again at the next poll.
+            return None
         self._seen = text
         try:
             loaded = load(text, set_urls=self._set_urls)
@@ -96,10 +114,10 @@ class ConfigFile:
 
     def _look(self) -> Stamp | None:
         try:
-            stat = os.stat(self.path)
+            found = os.stat(self.path)
         except OSError:
             return None
-        return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
     def _young(self, stamp: Stamp | None) -> bool:
         if stamp is None:
@@ -111,10 +129,25 @@ class ConfigFile:
 
     def _read(self) -> bytes:
         try:
-            with open(self.path, "rb") as file:
+            # Somebody may have put a pipe there, which would be waited on for ever.
+            with open(
+                self.path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
+            ) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise ConfigError([Mistake(1, 1, f"{self.path} cannot be read: it is no regular file")])
                 return file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
             raise ConfigError([Mistake(1, 1, f"{self.path} cannot be read: {error.strerror}")]) from None
+
+    def _settled(self, text: bytes) -> bool:
+        """Whether nobody is at writing the file in place: a half of it could be valid and mean something else."""
+        if not self._young(self._stamp):
+            return True
+        time.sleep(SETTLE_S)
+        try:
+            return self._read() == text
+        except ConfigError:
+            return False
 
     def _accept(self, loaded: Loaded, text: bytes) -> None:
         self.loaded = loaded
@@ -139,6 +172,11 @@ class ConfigFile:
                 _log.error(
                     "the last good configuration cannot be kept at %s: %s", self._last_good_path, error
                 )
+        if self._history is not None:
+            try:
+                self._history.record(text, table, time.time())
+            except HistoryError as error:
+                _log.error("version %d is not in the history: %s", table.version, error)
 
     def _reject(self, error: ConfigError) -> None:
         self.error = str(error)

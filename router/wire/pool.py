@@ -19,7 +19,7 @@ _UNSAFE = RequestKind.UNSAFE
 class SetPool:
     """All connections of this process to one set; `inflight` counts the requests that are there now."""
 
-    __slots__ = ("_address", "_buffers", "_family", "_idle", "_limits", "_loop", "closed", "inflight", "name")
+    __slots__ = ("_address", "_buffers", "_family", "_idle", "_loop", "closed", "inflight", "limits", "name")
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class SetPool:
         self._address = address
         self._family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._buffers = buffers
-        self._limits = limits
+        self.limits = limits
         self._idle: list[SetConnection] = []
         self.inflight = 0
         self.closed = False
@@ -49,7 +49,7 @@ class SetPool:
         idle = self._idle
         if not idle:
             return None
-        if kind is _UNSAFE and self._loop.time() - idle[-1].at > self._limits.pool_idle_unsafe_s:
+        if kind is _UNSAFE and self._loop.time() - idle[-1].at > self.limits.pool_idle_unsafe_s:
             return None
         return idle.pop()
 
@@ -63,14 +63,14 @@ class SetPool:
             self._family,
             self._address,
             self._buffers,
-            self._limits,
+            self.limits,
             on_connected,
             on_failed,
         )
 
     def give_back(self, connection: SetConnection) -> None:
         """Keep a connection that is between two messages, or close it where there are enough."""
-        if self.closed or len(self._idle) >= self._limits.pool_size:
+        if self.closed or len(self._idle) >= self.limits.pool_size:
             connection.close()
             return
         self._idle.append(connection)
@@ -82,7 +82,7 @@ class SetPool:
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for too long."""
-        oldest = now - self._limits.pool_idle_s
+        oldest = now - self.limits.pool_idle_s
         while self._idle and self._idle[0].at < oldest:
             self._idle.pop(0).close()
 

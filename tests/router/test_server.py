@@ -173,9 +173,9 @@ async def test_traffic_admin_reload_and_stop(tmp_path: Path) -> None:
             answer = await client.answer()
             assert (answer.status, answer.headers["connection"]) == (200, "close")
             assert await running.process.wait() == 0
-        assert [path.name for path in state.rglob("*")] == [
-            "r9.last-good.yaml"
-        ]  # HOME too: no control socket
+        # HOME too: no control socket.
+        assert {path.name for path in state.iterdir()} == {"r9.last-good.yaml", "r9.history"}
+        assert len(list((state / "r9.history").glob("*.yaml"))) == 3
 
 
 async def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
