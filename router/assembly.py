@@ -32,6 +32,8 @@ class Settings:
     set_urls: Mapping[str, str] = field(default_factory=dict)
     drain_s: float = 30.0
     """How long requests in work may go on after a stop was asked for."""
+    admin_token: str | None = field(default=None, repr=False)
+    """What callers of the admin address must know; None: it is on this machine's loopback only."""
     limits: Limits = field(default_factory=Limits)
 
     @property

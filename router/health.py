@@ -207,6 +207,11 @@ class HealthBoard:
         state = self._sets[name]
         return self._slow_part(state, now) if state.well(now) else 0.0
 
+    def word(self, name: str, now: float) -> str:
+        """One word for people: `up`, `slow start`, `down`, `refused` or `ejected`."""
+        state = self._sets[name]
+        return "slow start" if 0.0 < self.part(name, now) < 1.0 else state.word(now)
+
     def _slow_part(self, state: SetHealth, now: float) -> float:
         window = self.policy.slow_start_s
         since = now - state.well_since()

@@ -12,8 +12,10 @@ from typing import Any
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
+from .admin.access import check_bind, read_token
 from .assembly import Settings
 from .config import ConfigError
+from .errors import RouterError
 from .worker import RouterWorker
 
 EXIT_CONFIG = 78
@@ -55,13 +57,24 @@ def main(
     admin_bind: str = "127.0.0.1:8081",
     state_dir: str = "var/router",
     set_urls: Mapping[str, str] | None = None,
+    admin_token_file: str | None = None,
 ) -> int:
     """Run a router in the foreground. `bind` and `admin_bind` are HOST:PORT. Returns the exit status: 78 when
     the configuration holds mistakes (each is told on standard error) and no last good copy lies in
-    `state_dir`."""
+    `state_dir`. An `admin_bind` that other machines can reach needs a token."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        token = read_token(Path(admin_token_file)) if admin_token_file else None
+        check_bind(admin_bind, token)
+    except RouterError as error:
+        _log.error("%s", error)
+        return EXIT_CONFIG
     settings = Settings(
-        Path(config_path), name=name, state_dir=Path(state_dir), set_urls=dict(set_urls or {})
+        Path(config_path),
+        name=name,
+        state_dir=Path(state_dir),
+        set_urls=dict(set_urls or {}),
+        admin_token=token,
     )
     try:
         settings.config_file().first()

@@ -1,33 +1,46 @@
-"""The admin application: /livez, /readyz, /metrics and /status of the router itself (not of its sets)."""
+"""The admin application: what operators and their tools ask of the router itself (not of its sets)."""
 
 from __future__ import annotations
 
-import time
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import falcon
 import falcon.asgi
+import msgspec
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import CollectorRegistry
 
+from router.errors import RouterError
+from router.history import History, HistoryError, NoSuchVersion
 from router.wire.problems import TYPE_BASE
 
+from .access import Access
 from .metrics import RouterCollector
+from .status import status_of
 
 if TYPE_CHECKING:
     from router.assembly import Router
+
+VERBS = ("start", "pause", "resume", "skip", "abort")
+MAX_BODY_BYTES = 16 * 1024
 
 
 def create_app(router: Router) -> falcon.asgi.App[Any, Any]:
     """All routes on one screen."""
     registry = CollectorRegistry()
     registry.register(RouterCollector(router))
-    app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
+    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[Access(router.settings.admin_token)])
     app.add_route("/livez", Live())
     app.add_route("/readyz", Ready(router))
     app.add_route("/metrics", Metrics(registry))
     app.add_route("/status", Status(router))
+    app.add_route("/history", Changes(router))
+    app.add_route("/history/{version}", Version(router))
+    app.add_route("/rollout", Rollout(router))
+    app.add_route("/rollout/{verb}", Rollout(router), suffix="verb")
+    app.add_error_handler(RouterError, _refused)
     app.set_error_serializer(_problem(router.settings.name))
     return app
 
@@ -78,50 +91,96 @@ class Status:
         resp.media = status_of(self._router)
 
 
-def status_of(router: Router) -> dict[str, Any]:
-    """Weights in percent, health in words, counts since the start."""
-    plane = router.plane
-    table = plane.table
-    now = plane.loop.time()
-    sets = {}
-    for name, entry in table.sets.items():
-        health = plane.board.of(name)
-        stats = plane.stats[name]
-        sets[name] = {
-            "url": entry.url,
-            "state": entry.state.value,
-            "weight": table.default.shares.get(name, 0) / 100,
-            "health": health.word(now),
-            "ejected_for_s": max(0.0, round(health.ejected_until - now, 1)),
-            "inflight": plane.pools[name].inflight,
-            "max_inflight": entry.max_inflight,
-            "idle_connections": plane.pools[name].idle,
-            "answers": stats.answers,
-            "statuses": {str(status): count for status, count in sorted(stats.statuses.items())},
-            "failures": dict(stats.failures),
-            "retries": stats.retries,
-            "back_pressure": stats.back_pressure,
-            "truncated": stats.truncated,
-            "ejections": stats.ejections,
-        }
-    return {
-        "router": router.settings.name,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "version": table.version,
-        "change": {"by": table.changed_by, "why": table.changed_why},
-        "digest": table.digest,
-        "config_error": router.file.error,
-        "reloads": router.file.reloads,
-        "rules": [rule.name for rule in table.rules],
-        "sets": sets,
-        "requests": plane.requests,
-        "active": plane.active,
-        "connections": len(plane.clients),
-        "cancelled": plane.cancelled,
-        "retries_over_budget": plane.retries_over_budget,
-        "problems": dict(plane.problems.counts),
-        "draining": plane.draining,
-    }
+class Changes:
+    """Every configuration that was in force, oldest first, with when and by whom."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        changes = await asyncio.to_thread(_history(self._router).changes)
+        resp.media = {"changes": msgspec.to_builtins(changes), "digest": self._router.plane.table.digest}
+
+
+class Version:
+    """The bytes of a configuration that was in force: by version or digest, `previous`, or `live`."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, version: str) -> None:
+        history = _history(self._router)
+        live = self._router.plane.table.digest
+        try:
+            digest = live if version == "live" else ""
+            if not digest:
+                wanted = None if version == "previous" else version
+                digest = (await asyncio.to_thread(history.find, wanted)).digest
+            text = await asyncio.to_thread(history.text, digest)
+        except NoSuchVersion as error:
+            raise falcon.HTTPNotFound(title="No such version", description=str(error)) from None
+        resp.content_type = "application/yaml"
+        resp.set_header("ETag", f'"{digest}"')
+        resp.data = text
+
+
+class Rollout:
+    """The automated rollout: its status, and what operators tell it."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        resp.media = self._control().status()
+
+    async def on_post_verb(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, verb: str) -> None:
+        if verb not in VERBS:
+            raise falcon.HTTPNotFound(
+                title="No such command", description=f"POST /rollout/ and one of {', '.join(VERBS)}"
+            )
+        words = await _body(req)
+        resp.media = await self._control().command(verb, words.by, words.why)
+
+    def _control(self) -> Any:
+        control = getattr(self._router, "rollout", None)
+        if control is None:
+            raise falcon.HTTPNotFound(
+                title="No rollout", description="this router was started without a state folder"
+            )
+        return control
+
+
+class _Words(msgspec.Struct, forbid_unknown_fields=True):
+    by: str = ""
+    why: str = ""
+
+
+async def _body(req: falcon.asgi.Request) -> _Words:
+    if (req.content_length or 0) > MAX_BODY_BYTES:
+        raise falcon.HTTPContentTooLarge(description=f"{MAX_BODY_BYTES // 1024} KiB at most")
+    data = await req.stream.read(MAX_BODY_BYTES)
+    try:
+        return msgspec.json.decode(data, type=_Words) if data else _Words()
+    except msgspec.MsgspecError as error:
+        raise falcon.HTTPBadRequest(
+            title="The body is no such object", description=f'{error}; send {{"by": "…", "why": "…"}}'
+        ) from None
+
+
+def _history(router: Router) -> History:
+    if router.history is None:
+        raise falcon.HTTPNotFound(
+            title="No history", description="this router was started without a state folder"
+        )
+    return router.history
+
+
+async def _refused(
+    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: RouterError, params: dict[str, Any]
+) -> None:
+    if isinstance(error, HistoryError):
+        raise falcon.HTTPServiceUnavailable(title="The history cannot be read", description=str(error))
+    raise falcon.HTTPConflict(title="Not possible now", description=str(error))
 
 
 def _problem(name: str) -> Any:
@@ -132,7 +191,8 @@ def _problem(name: str) -> Any:
             "type": f"{TYPE_BASE}router-admin",
             "title": error.title,
             "status": error.status_code,
-            "detail": error.description or "GET /livez, /readyz, /metrics or /status",
+            "detail": error.description
+            or "GET /livez, /readyz, /metrics, /status, /history, /history/VERSION or /rollout",
             "executed": False,
         }
 

@@ -50,7 +50,7 @@ class Process:
     async def admin(self, path: str) -> Answer:
         client = Client(*await asyncio.open_connection("127.0.0.1", self.admin_port))
         try:
-            return await client.ask(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            return await client.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         finally:
             client.close()
 
