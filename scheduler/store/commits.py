@@ -1,15 +1,10 @@
-"""Group commit: writes of concurrent callers share transactions; the event loop never waits for the disk.
+"""Group commit: writes of concurrent callers share transactions; the event loop never waits for the database.
 
-One connection writes, under one lock, from two places:
+One thread writes. It commits whatever is queued as soon as it is free; what comes meanwhile is the next commit. Rows
+that need only survive a killed process (every sync task's only row) are safe in the journal at once, and go into
+the database a few times a second, many in one statement.
 
-- Rows that need only survive a killed process (every sync task's only row) are gathered during one round of the event
-  loop and then committed right there, in one statement: some 30 µs without a sync, which is less than handing them to
-  another thread and being woken by it.
-- All else, and those rows too whenever earlier writes are still under way or the disk has just been slow, goes to the
-  writer thread. It commits whatever is queued as soon as it is free; what comes meanwhile is the next commit.
-
-A third thread folds the log into the database from time to time. While it does, all writes go to the writer thread,
-since the disk is busy and a commit may have to sync the beginning of a new log.
+Another thread folds SQLite's log into the database from time to time, beside the writer.
 """
 
 from __future__ import annotations
@@ -25,11 +20,16 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
+import structlog
+
 from scheduler.errors import SchedulerError, StoreError, Unavailable
 from scheduler.store import faults
 from scheduler.store.contract import Durability
+from scheduler.store.journal import Journal
 from scheduler.store.rows import Row
 from scheduler.store.sql import for_rows, queries
+
+log = structlog.get_logger()
 
 ROWS_PER_STATEMENT: Final = 64
 WRITES_PER_COMMIT: Final = 1_000
@@ -38,8 +38,11 @@ QUEUED_WRITES_MAX: Final = 1_000
 
 CHECKPOINT_FRAMES: Final = 4_000
 """Pages in the log (estimated) after which it is folded into the database."""
-_SLOW_COMMIT_S: Final = 0.005
-_AVOID_LOOP_S: Final = 1.0
+JOURNAL_S: Final = 0.25
+"""How long rows stay in the journal alone."""
+JOURNAL_AGAIN_S: Final = 1.0
+"""The same, after the database refused them."""
+_LATER_S: Final = 0.02
 _BUSY_RETRIES: Final = 500
 _BUSY_PAUSE_S: Final = 0.01
 
@@ -50,18 +53,20 @@ Apply = Callable[[sqlite3.Connection], Any]
 class Write:
     """One caller's write: a task's row, or `apply`."""
 
-    __slots__ = ("apply", "durability", "future", "row")
+    __slots__ = ("apply", "durability", "future", "row", "rows")
 
     def __init__(
         self,
         *,
         row: Row | None = None,
         apply: Apply | None = None,
+        rows: int = 1,
         durability: Durability,
         future: asyncio.Future[Any] | None,
     ) -> None:
         self.row = row
         self.apply = apply
+        self.rows = rows
         self.durability = durability
         self.future = future
 
@@ -72,18 +77,17 @@ Outcome = tuple[asyncio.Future[Any] | None, Any, BaseException | None]
 class GroupCommit:
     """Owns the writing connection, from `start` to `stop`. All methods are called on the event loop."""
 
-    def __init__(
-        self, path: Path, connect: Callable[[], sqlite3.Connection], *, on_loop: bool = True
-    ) -> None:
+    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection], journal: Journal) -> None:
         self._path = path
         self._connect = connect
-        self._on_loop = on_loop
+        self._journal = journal
         self._lock = threading.Lock()
         self._queue: SimpleQueue[list[Write]] = SimpleQueue()
         self._pending: list[Write] = []
-        self._flush_called = False
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._journal_timer: asyncio.TimerHandle | None = None
+        self._journal_taken: asyncio.Future[None] | None = None
         self._handed = 0
-        self._avoid_loop_until = 0.0
         self._frames = 0
         self._synchronous = ""
         self._unsynced = False
@@ -91,7 +95,6 @@ class GroupCommit:
         self._queued_all = False
         self._folding: asyncio.Future[None] | None = None
         self.commits = 0
-        self.commits_on_loop = 0
         self.rows = 0
         self.checkpoints = 0
 
@@ -105,16 +108,16 @@ class GroupCommit:
         self._folder = ThreadPoolExecutor(1, thread_name_prefix="store-checkpoint")
         thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         thread.start()
-        # The first write after opening starts a log, which syncs its header: not on the loop.
-        await self.apply(
-            lambda connection: connection.execute(queries()["count_checkpoint"]), Durability.POWER
-        )
 
     async def stop(self) -> None:
         """Commit what is queued, fold the log in, close."""
+        await self.empty_journal()
         if self._pending:
             self._hand_over([])
         self._stopping = True
+        for timer in (self._flush_timer, self._journal_timer):
+            if timer is not None:
+                timer.cancel()
         if self._folding is not None:
             await self._folding
         self._folder.shutdown()
@@ -127,82 +130,87 @@ class GroupCommit:
     def save(self, row: Row, durability: Durability) -> asyncio.Future[None]:
         """Write a row; the future ends when it is as durable as asked."""
         future: asyncio.Future[None] = self._loop.create_future()
-        write = Write(row=row, durability=durability, future=future)
-        if durability is Durability.PROCESS:
-            self._gather(write)
-        else:
-            self._hand_over([write])
+        self._hand_over([Write(row=row, durability=durability, future=future)])
         return future
 
     def save_later(self, row: Row) -> None:
         """Write a row with the next commit."""
-        self._gather(Write(row=row, durability=Durability.PROCESS, future=None))
+        self._check_open()
+        self._pending.append(Write(row=row, durability=Durability.PROCESS, future=None))
+        if self._flush_timer is None:
+            self._flush_timer = self._loop.call_later(_LATER_S, self._flush)
 
-    def apply(self, apply: Apply, durability: Durability, *, refusable: bool = False) -> asyncio.Future[Any]:
-        """Run `apply` in a transaction; the future has what it returned.
+    def record(self, row: Row) -> None:
+        """Keep a row that survives a killed process from here on. Raises `OSError`, `StoreError`."""
+        self._check_open()
+        self._journal.append(row)
+        if self._journal_timer is None and self._journal_taken is None:
+            self._journal_timer = self._loop.call_later(JOURNAL_S, self._take_journal)
+
+    async def empty_journal(self) -> None:
+        """Bring what is in the journal now into the database, as far as that takes it."""
+        if self._journal_taken is not None:
+            await asyncio.wait({self._journal_taken})
+        if self._journal and self._journal_taken is None:
+            self._take_journal()
+        if self._journal_taken is not None:
+            await asyncio.wait({self._journal_taken})
+
+    def apply(
+        self, apply: Apply, durability: Durability, *, refusable: bool = False, rows: int = 1
+    ) -> asyncio.Future[Any]:
+        """Run `apply`, which writes some `rows`, in a transaction; the future has what it returned.
 
         Raises `Unavailable` when `refusable` and too many writes wait already.
         """
         if refusable and self._handed >= QUEUED_WRITES_MAX:
             raise Unavailable(f"{self._handed} writes wait for the set's disk; try again soon")
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._hand_over([Write(apply=apply, durability=durability, future=future)])
+        self._hand_over([Write(apply=apply, rows=rows, durability=durability, future=future)])
         return future
-
-    def _gather(self, write: Write) -> None:
-        if self._stopping:
-            raise StoreError(f"store {self._path} is closed")
-        self._pending.append(write)
-        if not self._flush_called:
-            self._flush_called = True
-            self._loop.call_soon(self._flush)
 
     def _hand_over(self, writes: list[Write]) -> None:
         """To the writer thread, behind all that was gathered before: writes of one task keep their order."""
-        if self._stopping:
-            raise StoreError(f"store {self._path} is closed")
+        self._check_open()
         if self._pending:
             writes = self._pending + writes
             self._pending = []
         self._handed += len(writes)
         self._queue.put(writes)
 
-    def _flush(self) -> None:
-        self._flush_called = False
-        writes = self._pending
-        if not writes:
-            return
-        if self._may_commit_here(writes) and self._lock.acquire(blocking=False):
-            began = time.perf_counter()
-            try:
-                self._save_rows(writes)
-            except Exception:  # the writer thread tries again, and tells the callers if that fails too
-                pass
-            else:
-                self._pending = []
-                self.commits_on_loop += 1
-                self._count(writes)
-            finally:
-                self._lock.release()
-            if time.perf_counter() - began > _SLOW_COMMIT_S:
-                self._avoid_loop_until = time.monotonic() + _AVOID_LOOP_S
-            if not self._pending:
-                for write in writes:
-                    if write.future is not None and not write.future.done():
-                        write.future.set_result(None)
-                self._fold_if_due()
-                return
-        self._hand_over([])
+    def _check_open(self) -> None:
+        if self._stopping:
+            raise StoreError(f"store {self._path} is closed")
 
-    def _may_commit_here(self, writes: list[Write]) -> bool:
-        return (
-            self._on_loop
-            and self._handed == 0
-            and self._folding is None
-            and len(writes) <= ROWS_PER_STATEMENT
-            and not self._unsynced
-            and time.monotonic() >= self._avoid_loop_until
+    def _flush(self) -> None:
+        self._flush_timer = None
+        if self._pending:
+            self._hand_over([])
+
+    def _take_journal(self) -> None:
+        if self._journal_timer is not None:
+            self._journal_timer.cancel()
+            self._journal_timer = None
+        batch = self._journal.take()
+        if batch is None:
+            return
+        rows = list(batch.rows.values())
+        self._journal_taken = self.apply(
+            lambda connection: save_rows(connection, rows), Durability.PROCESS, rows=len(rows)
         )
+        self._journal_taken.add_done_callback(self._journal_settled)
+
+    def _journal_settled(self, taken: asyncio.Future[None]) -> None:
+        self._journal_taken = None
+        error = taken.exception()
+        if error is None:
+            self._journal.folded()
+        else:
+            log.error("rows stay in the journal", store=str(self._path), error=str(error))
+            self._journal.put_back()
+        if self._journal and not self._stopping:
+            delay_s = JOURNAL_S if error is None else JOURNAL_AGAIN_S
+            self._journal_timer = self._loop.call_later(delay_s, self._take_journal)
 
     def _settle(self, outcomes: list[Outcome]) -> None:
         self._handed -= len(outcomes)
@@ -223,21 +231,6 @@ class GroupCommit:
 
     def _folded(self, _: asyncio.Future[None]) -> None:
         self._folding = None
-
-    # -- on either, holding the lock
-
-    def _save_rows(self, writes: Sequence[Write]) -> None:
-        values: list[Any] = []
-        for write in writes:
-            assert write.row is not None
-            values += write.row
-        self._connection.execute(for_rows("save_tasks", len(writes)), values)
-
-    def _count(self, writes: Sequence[Write]) -> None:
-        self.commits += 1
-        self.rows += len(writes)
-        # Neighbours share pages of the table, but each account and image has its own place in the indexes.
-        self._frames += 4 + 3 * len(writes) + sum(8 for write in writes if write.apply is not None)
 
     # -- on the writer thread
 
@@ -314,7 +307,7 @@ class GroupCommit:
             while end < len(writes) and end - at < ROWS_PER_STATEMENT and writes[end].row is not None:
                 end += 1
             if end > at:
-                self._save_rows(writes[at:end])
+                save_rows(self._connection, [write.row for write in writes[at:end] if write.row is not None])
                 outcomes += [(write.future, None, None) for write in writes[at:end]]
                 at = end
             else:
@@ -322,9 +315,14 @@ class GroupCommit:
                 at += 1
         self._connection.execute("COMMIT")
         self._count(writes)
-        if power:
-            self._switch("NORMAL")  # as the event loop expects it
         return outcomes
+
+    def _count(self, writes: Sequence[Write]) -> None:
+        self.commits += 1
+        rows = sum(write.rows for write in writes)
+        self.rows += rows
+        # Neighbours share pages of the table, but each account and image has its own place in the indexes.
+        self._frames += 4 + 3 * rows + sum(8 for write in writes if write.apply is not None)
 
     def _applied(self, write: Write) -> Outcome:
         assert write.apply is not None
@@ -354,7 +352,6 @@ class GroupCommit:
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            self._switch("NORMAL")
         except sqlite3.Error:
             self._synchronous = ""
 
@@ -403,6 +400,13 @@ class GroupCommit:
         except sqlite3.Error as error:
             self._unsynced = self._unsynced or faults.is_sync_failure(error)
             self._roll_back()  # a full disk: the log goes on growing where it can; the next time may do
+
+
+def save_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """Write tasks' rows in as few statements as may be."""
+    for at in range(0, len(rows), ROWS_PER_STATEMENT):
+        some = rows[at : at + ROWS_PER_STATEMENT]
+        connection.execute(for_rows("save_tasks", len(some)), [value for row in some for value in row])
 
 
 def _count_checkpoint(connection: sqlite3.Connection) -> None:

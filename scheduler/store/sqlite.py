@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from scheduler.errors import DiskFull, IdempotencyConflict, StoreError, StoreTooNew, Unavailable
-from scheduler.store import faults
-from scheduler.store.commits import GroupCommit
+from scheduler.store import faults, journal
+from scheduler.store.commits import GroupCommit, save_rows
 from scheduler.store.contract import (
     INLINE_BYTES,
     Body,
@@ -24,10 +24,11 @@ from scheduler.store.contract import (
     Results,
     TaskFilter,
 )
+from scheduler.store.journal import Journal
 from scheduler.store.lock import StoreLock
 from scheduler.store.rows import blobs_of, read_results, read_task, results_body, task_row
 from scheduler.store.sql import queries, schemas
-from scheduler.task import State, Task
+from scheduler.task import Kind, State, Task
 
 IDEMPOTENCY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 DEFAULT_MIN_FREE_MIB: Final = 256
@@ -46,18 +47,15 @@ T = TypeVar("T")
 
 
 class SqliteStore:
-    """`scheduler.store.contract.Store` at `path`; beside it SQLite's `-wal` and `-shm`, and `.lock`.
+    """`scheduler.store.contract.Store` at `path`; beside it `-wal`, `-shm`, `.lock`, and `-rows-N`, the journal.
 
     `min_free_mib`: below it new tasks are refused with `DiskFull`, while tasks that are there can still end.
-    `commit_on_loop`: whether rows that need no sync may be committed on the event loop's thread (see `commits`).
     """
 
-    def __init__(
-        self, path: Path, *, min_free_mib: int = DEFAULT_MIN_FREE_MIB, commit_on_loop: bool = True
-    ) -> None:
+    def __init__(self, path: Path, *, min_free_mib: int = DEFAULT_MIN_FREE_MIB) -> None:
         self.path = path
         self._min_free_bytes = min_free_mib * 1024 * 1024
-        self._commit_on_loop = commit_on_loop
+        self._journal = Journal(path)
         self._lock = StoreLock(path.with_name(path.name + ".lock"))
         self._commits: GroupCommit | None = None
         self._readers: ThreadPoolExecutor | None = None
@@ -71,7 +69,7 @@ class SqliteStore:
             raise StoreError(f"store {self.path} is open already")
         try:
             await asyncio.to_thread(self._prepare)
-            commits = GroupCommit(self.path, self._connect_writer, on_loop=self._commit_on_loop)
+            commits = GroupCommit(self.path, self._connect_writer, self._journal)
             await commits.start()
         except sqlite3.Error as error:
             self._lock.release()
@@ -98,6 +96,7 @@ class SqliteStore:
             self._reader_connections = []
             self._reader = threading.local()
             await commits.stop()
+            self._journal.close()
         finally:
             self._lock.release()
 
@@ -143,7 +142,13 @@ class SqliteStore:
         return task if earlier is None else read_task(earlier)
 
     async def update(self, task: Task, durability: Durability) -> None:
-        await self._writer().save(task_row(task), durability)
+        if durability is Durability.PROCESS and task.spec.kind is Kind.SYNC:
+            try:
+                self._writer().record(task_row(task))
+            except OSError as error:
+                raise faults.from_os(error, self.path) from error
+        else:
+            await self._writer().save(task_row(task), durability)
 
     def update_later(self, task: Task) -> None:
         self._writer().save_later(task_row(task))
@@ -152,6 +157,9 @@ class SqliteStore:
         row = task_row(task)
         body = results_body(results)
         blobs = blobs_of(results)
+        if self._journal.get(task.id) is not None:
+            # What was written before must not come after.
+            await self._writer().empty_journal()
 
         def finish(connection: sqlite3.Connection) -> None:
             sql = queries()
@@ -180,6 +188,7 @@ class SqliteStore:
             connection.executemany(sql["drop_blob"], free)
             return [name for (name,) in free]
 
+        await self._writer().empty_journal()
         # Durable before the caller deletes the blobs: rows that came back would name missing ones.
         freed: list[str] = await self._writer().apply(expire, Durability.POWER)
         return freed
@@ -187,6 +196,9 @@ class SqliteStore:
     # -- reads
 
     async def get(self, task_id: str) -> Task | None:
+        row = self._journal.get(task_id)
+        if row is not None:
+            return read_task(row[-1])
         found = await self._read(lambda db: db.execute(queries()["get_task"], {"id": task_id}).fetchone())
         return None if found is None else read_task(found[0])
 
@@ -219,6 +231,7 @@ class SqliteStore:
             by_state = [db.execute(query, values | {"state": state.value}) for state in states]
             return list(islice(merge(*by_state, reverse=True), limit))
 
+        await self._writer().empty_journal()
         return [read_task(facts) for _, facts in await self._read(page)]
 
     async def unfinished(self) -> AsyncIterator[Task]:
@@ -284,7 +297,7 @@ class SqliteStore:
         return connection
 
     def _connect_writer(self) -> sqlite3.Connection:
-        # No waiting inside SQLite: it might be on the event loop.
+        # No waiting inside SQLite: the writer itself knows how long.
         connection = self._connect(timeout_s=0)
         connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
@@ -315,6 +328,11 @@ class SqliteStore:
                 connection.executescript(
                     f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;"
                 )
+            for segment in self._journal.left():
+                connection.execute("BEGIN IMMEDIATE")
+                save_rows(connection, list(journal.read(segment)))
+                connection.execute("COMMIT")
+                segment.unlink()
         finally:
             connection.close()
         if is_new:

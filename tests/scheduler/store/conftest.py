@@ -13,11 +13,10 @@ from scheduler.store.sqlite import SqliteStore
 OpenStore = Callable[[], Store]
 
 
-@pytest.fixture(params=["sqlite", "sqlite-by-thread"])
+@pytest.fixture(params=["sqlite"])
 def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
     """Makes unopened stores that share one place, as the processes of one set after each other do."""
-    on_loop = request.param == "sqlite"
-    return lambda: SqliteStore(tmp_path / "store" / "tasks.db", min_free_mib=0, commit_on_loop=on_loop)
+    return lambda: SqliteStore(tmp_path / "store" / "tasks.db", min_free_mib=0)
 
 
 @pytest.fixture

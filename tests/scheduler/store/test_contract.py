@@ -184,7 +184,7 @@ class TestUpdate:
         await store.add(task, BODY, None)
         task.move(State.RUNNING)
         store.update_later(task)
-        await store.update(a_sync_task(), Durability.PROCESS)
+        await store.update(a_sync_task(), Durability.POWER)
         assert await store.get(task.id) == task
 
     async def test_many_at_once(self, store: Store) -> None:

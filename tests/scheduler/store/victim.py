@@ -27,6 +27,8 @@ async def sync_tasks(store: SqliteStore) -> None:
         task = a_sync_task(id=IDS.new())
         await store.update(task, Durability.PROCESS)
         say("updated", task.id)
+        # Such an update does not always let others run.
+        await asyncio.sleep(0)
 
 
 async def async_tasks(store: SqliteStore) -> None:
