@@ -13,11 +13,7 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from sets.assembly import assemble
 from sets.config import ConfigError, SetConfig, load
 
-REQUEST_LINE_BYTES = 65_536
-HEADER_FIELD_BYTES = 16_384
-HEADER_FIELDS = 100
 HEARTBEAT_TIMEOUT_S = 60
-KEEP_ALIVE_S = 75
 CLOSE_TIMEOUT_S = 45
 """How long a set's parts may take to close after the drain, before gunicorn ends the process by force."""
 
@@ -37,20 +33,13 @@ class SetServer(BaseApplication):  # type: ignore[misc]
             "worker_class": "sets.worker.SetWorker",
             "asgi_loop": "uvloop",
             "asgi_lifespan": "on",
-            # A client that goes away ends its task at once.
-            "asgi_disconnect_grace_period": 0,
             "graceful_timeout": self.config.drain_timeout_s + CLOSE_TIMEOUT_S,
             "timeout": HEARTBEAT_TIMEOUT_S,
-            "keepalive": KEEP_ALIVE_S,
             "backlog": 2048,
-            "limit_request_line": REQUEST_LINE_BYTES,
-            "limit_request_fields": HEADER_FIELDS,
-            "limit_request_field_size": HEADER_FIELD_BYTES,
             "control_socket_disable": True,
             "proc_name": f"gc-set-{self.config.name}",
             "loglevel": self.config.log_level,
             "accesslog": None,
-            "forwarded_allow_ips": "",
         }
         for name, value in settings.items():
             self.cfg.set(name, value)

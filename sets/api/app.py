@@ -24,12 +24,11 @@ Send = Callable[[Event], Awaitable[None]]
 
 
 class SetApp:
-    """A set as an ASGI application. Every answer carries `X-Set`."""
+    """A set as an ASGI application; its server (`sets.http`) adds `X-Set` to every answer."""
 
-    def __init__(self, app: falcon.asgi.App[Any, Any], manager: Manager, set_name: str) -> None:
+    def __init__(self, app: falcon.asgi.App[Any, Any], manager: Manager) -> None:
         self._app = app
         self._manager = manager
-        self._set_header = (b"x-set", set_name.encode())
 
     def drain(self) -> None:
         """Take no more tasks; what runs goes on."""
@@ -39,15 +38,9 @@ class SetApp:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-
-        async def send_named(event: Event) -> None:
-            if event["type"] == "http.response.start":
-                event["headers"] = [*event["headers"], self._set_header]
-            await send(event)
-
         body = scope[SCOPE_KEY] = RequestBody(receive)
         try:
-            await self._app(scope, body.receive, send_named)
+            await self._app(scope, body.receive, send)
         except AnswerBrokenOff as error:
             # Returning in the middle of an answer makes the server close the connection without the last chunk.
             log.info("answer broken off", reason=str(error))
@@ -81,4 +74,4 @@ def build(
     app.add_route("/readyz", ReadyResource(manager, set_name))
     app.add_route("/metrics", MetricsResource(metrics))
     app.add_route("/openapi.json", OpenApiResource(set_name))
-    return SetApp(app, manager, set_name)
+    return SetApp(app, manager)

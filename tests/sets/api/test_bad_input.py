@@ -279,16 +279,31 @@ def test_requests_on_one_connection(api: Api) -> None:
         assert wire.answer().body == b"two"
 
 
-@pytest.mark.parametrize("bad", ["zz\r\nxx\r\n", "3\r\nabcd\r\n", "-1\r\n", "0x5\r\n"])
-@pytest.mark.parametrize("headers", [(), ("Prefer: respond-async",)])
-def test_a_bad_chunk(api: Api, bad: str, headers: tuple[str, ...]) -> None:
+BAD_CHUNKS = ["zz\r\nxx\r\n", "3\r\nabcd\r\n", "-1\r\n", "0x5\r\n"]
+
+
+@pytest.mark.parametrize("bad", BAD_CHUNKS)
+def test_a_bad_chunk(api: Api, bad: str) -> None:
     word = mark()
     with api.wire() as wire:
-        wire.post(api.target("cat", "say", word, name=word), "Transfer-Encoding: chunked", *headers)
-        wire.send("5\r\nfirst\r\n", bad)
+        wire.post(api.target("cat", "say", word, name=word), "Transfer-Encoding: chunked")
+        wire.send("5\r\nfirst\r\n")
+        until(lambda: running(word) != [], "the program runs")
+        wire.send(bad)
         assert wire.answer().problem(400, "bad-request")["executed"] is True
     until(lambda: running(word) == [], "the program is gone")
     assert [task for task in api.tasks(name=word) if task["state"] != "cancelled"] == []
+
+
+@pytest.mark.parametrize("bad", BAD_CHUNKS)
+@pytest.mark.parametrize("headers", [(), ("Prefer: respond-async",)])
+def test_a_chunk_that_is_bad_from_the_beginning(api: Api, bad: str, headers: tuple[str, ...]) -> None:
+    word = mark()
+    with api.wire() as wire:
+        target = api.target("cat", "say", word, name=word)
+        wire.send(head("POST", target, "Transfer-Encoding: chunked", *headers) + "5\r\nfirst\r\n" + bad)
+        assert wire.answer().problem(400, "bad-request")["executed"] is False
+    assert api.tasks(name=word) == []
 
 
 def test_a_bad_chunk_after_the_answer_began(api: Api) -> None:

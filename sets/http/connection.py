@@ -1,0 +1,309 @@
+"""One client's connection: requests are read, served one after the other, and answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import httptools
+import structlog
+
+from sets.api.problems import MEDIA_TYPE, problem_of_http
+from sets.http.exchange import Exchange
+from sets.http.head import HEAD_BYTES, Address, Refusal, RequestHead
+
+if TYPE_CHECKING:
+    from sets.worker import SetWorker
+
+log = structlog.get_logger()
+
+HEAD_TIMEOUT_S: Final = 30.0
+"""How long a request's head may take from its first byte, or from the connection's beginning."""
+KEEP_ALIVE_S: Final = 75.0
+"""How long a connection may wait for its next request."""
+LINGER_S: Final = 2.0
+"""How long what a client still sends is read and dropped after an answer that did not wait for it."""
+PIPELINED: Final = 256
+"""Requests that may wait behind the one that is served."""
+WRITE_HIGH_BYTES: Final = 262_144
+"""Answer bytes that may wait in the process for a client that reads slowly."""
+
+
+class Connection(asyncio.Protocol):
+    """What is no valid HTTP/1.1 is answered as the API answers: with a problem, and the connection's end."""
+
+    def __init__(self, worker: SetWorker) -> None:
+        self.loop: asyncio.AbstractEventLoop = worker.loop
+        self.body_stall_s: float = worker.body_stall_s
+        self.set_header: bytes = worker.set_header
+        self.closed = False
+        # Awaited while the client reads too slowly.
+        self.write_paused: asyncio.Future[None] | None = None
+        self._worker = worker
+        self._transport: asyncio.Transport
+        self._addresses: tuple[Address, Address] = (None, None)
+        self._parser = httptools.HttpRequestParser(self)
+        self._head: RequestHead | None = None
+        # The request whose body is being read, and the one that is served: often the same.
+        self._reading: Exchange | None = None
+        self._serving: Exchange | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: deque[Exchange | Refusal] = deque()
+        self._since_body_bytes = 0
+        # Whether what still comes is not read as requests.
+        self._deaf = False
+        self._read_paused = False
+        self._lingering: asyncio.TimerHandle | None = None
+        self._deadline_s = self.loop.time() + HEAD_TIMEOUT_S
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are of no common class with asyncio's.
+        self._transport = transport = cast(asyncio.Transport, transport)
+        transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self._addresses = (
+            _address(transport.get_extra_info("sockname")),
+            _address(transport.get_extra_info("peername")),
+        )
+        self._worker.nr_conns += 1
+        self._worker.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._worker.nr_conns -= 1
+        self._worker.connections.discard(self)
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._waiting.clear()
+        self.resume_writing()
+        if self._serving is not None:
+            self._serving.lose()
+        if self._task is not None:
+            # A client that goes away ends its task at once.
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering is not None or self.closed or self._deaf:
+            return
+        self._since_body_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+            if self._since_body_bytes > HEAD_BYTES:
+                raise Refusal(431, "the request's headers are too many or too large")
+        except httptools.HttpParserUpgrade:
+            # What was asked for is not offered; the request is an ordinary one, and the last on this connection.
+            self._deaf = True
+        except Refusal as refusal:
+            self._refuse(refusal)
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, Refusal):
+                raise
+            self._refuse(error.__context__)
+        except httptools.HttpParserError as error:
+            self._refuse(_refusal(error))
+        # Only now: a head whose framing is wrong may have raised after it seemed complete.
+        self._serve_next()
+
+    def eof_received(self) -> None:
+        """The client sends no more. Where a body should still come it may yet read an answer; else it is gone."""
+        reading = self._reading
+        if reading is not None and not self.closed and self._lingering is None:
+            self._refuse(Refusal(400, "the request's body ended before its Content-Length or its last chunk"))
+            self._serve_next()
+
+    def pause_writing(self) -> None:
+        if self.write_paused is None:
+            self.write_paused = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        paused, self.write_paused = self.write_paused, None
+        if paused is not None and not paused.done():
+            paused.set_result(None)
+
+    # -- the parser's callbacks
+
+    def on_message_begin(self) -> None:
+        if len(self._waiting) > PIPELINED:
+            raise Refusal(400, f"more than {PIPELINED} requests were sent before the first was answered")
+        self._head = RequestHead()
+        if self._serving is None:
+            self._deadline_s = self.loop.time() + HEAD_TIMEOUT_S
+
+    def on_url(self, part: bytes) -> None:
+        assert self._head is not None
+        self._head.add_url(part)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers, which come behind a chunked body, are dropped.
+        if self._head is not None:
+            self._head.add_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        head, self._head = self._head, None
+        assert head is not None
+        parser = self._parser
+        server, client = self._addresses
+        scope, waits = head.scope(parser.get_method(), parser.get_http_version(), server, client)
+        keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        self._reading = Exchange(self, scope, keep_alive=keep_alive, waits=waits)
+        self._waiting.append(self._reading)
+        self._since_body_bytes = 0
+
+    def on_body(self, chunk: bytes) -> None:
+        reading = self._reading
+        assert reading is not None
+        self._since_body_bytes = 0
+        reading.feed(chunk)
+        if reading.full:
+            self._pause()
+
+    def on_message_complete(self) -> None:
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            if self._parser.should_upgrade():
+                # llhttp stops here, though a body may follow, which nobody has framed.
+                reading.keep_alive = False
+            reading.complete()
+        self._since_body_bytes = 0
+
+    # -- serving
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request."""
+        return self._serving is None and self._reading is None and not self._waiting
+
+    @property
+    def draining(self) -> bool:
+        return not self._worker.alive
+
+    def _serve_next(self) -> None:
+        if self._serving is not None:
+            if self._waiting:
+                # One request is served at a time; what comes behind it may wait with the client.
+                self._pause()
+            return
+        if not self._waiting or self.closed:
+            return
+        first = self._waiting.popleft()
+        if isinstance(first, Refusal):
+            self._answer_refusal(first, executed=False)
+            return
+        self._serving = first
+        self._task = self.loop.create_task(self._serve(first))
+
+    async def _serve(self, exchange: Exchange) -> None:
+        try:
+            await self._worker.asgi(exchange.scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            self._serving = None
+            self.close()
+            return
+        except Exception:
+            log.exception("a request failed", path=exchange.scope["path"])
+            if not exchange.answer_begun:
+                self.write(self._problem(500, "the set failed; its log says how", executed=True))
+        self._task = None
+        self._serving = None
+        self._deadline_s = self.loop.time() + KEEP_ALIVE_S
+        if not exchange.answer_whole or not exchange.keep_alive:
+            # In the middle of an answer, the connection's end without the last chunk says that it is broken off.
+            self.close()
+            return
+        self._serve_next()
+        self.resume()
+
+    # -- refusals
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer what is wrong, behind what was right before it."""
+        self._deaf = True
+        reading, self._reading = self._reading, None
+        if reading is not None and reading is not self._serving:
+            self._waiting.remove(reading)
+            reading = None
+        if reading is None:
+            self._waiting.append(refusal)
+            return
+        # The wrong bytes are of the body of the request that is being served.
+        if not reading.answer_begun:
+            self._answer_refusal(refusal, executed=True)
+        else:
+            self.close()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _answer_refusal(self, refusal: Refusal, *, executed: bool) -> None:
+        self.write(self._problem(refusal.status, str(refusal), executed=executed))
+        self._linger()
+
+    def _problem(self, status: int, detail: str, *, executed: bool) -> bytes:
+        title = HTTPStatus(status).phrase
+        body = problem_of_http(status, title, detail, executed=executed).body()
+        return (
+            b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
+            % (status, title.encode(), MEDIA_TYPE.encode(), len(body), self.set_header, body)
+        )
+
+    # -- the transport
+
+    def write(self, data: bytes) -> None:
+        if not self.closed:
+            self._transport.write(data)
+
+    def _pause(self) -> None:
+        if not self._read_paused:
+            self._read_paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on, where enough of what has come was taken."""
+        reading = self._reading
+        if self._read_paused and not self._waiting and (reading is None or not reading.full):
+            self._read_paused = False
+            if not self.closed:
+                self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close, once what was written is sent. While a body may still be on its way, a plain close would reset the
+        connection and take the answer along before the client has read it: then only our side ends, and what still
+        comes is dropped for a moment."""
+        if self.closed or self._lingering is not None:
+            return
+        if self._reading is not None or self._deaf:
+            self._linger()
+            return
+        self.closed = True
+        self._transport.close()
+
+    def _linger(self) -> None:
+        self._waiting.clear()
+        self._lingering = self.loop.call_later(LINGER_S, self.abort)
+        self._transport.write_eof()
+        self._read_paused = True
+        self._reading = None
+        self.resume()
+
+    def abort(self) -> None:
+        """Close now, whatever it does."""
+        self.closed = True
+        self._transport.abort()
+
+    def check(self, now_s: float) -> None:
+        """Close it when nothing came in time."""
+        if now_s >= self._deadline_s and self._serving is None and self._lingering is None:
+            self.abort()
+
+
+def _address(name: Any) -> Address:
+    return tuple(name[:2]) if isinstance(name, tuple) else None
+
+
+def _refusal(error: httptools.HttpParserError) -> Refusal:
+    message = str(error)
+    if message == "Request has invalid `Transfer-Encoding`":
+        return Refusal(501, "only `Transfer-Encoding: chunked` is understood")
+    return Refusal(400, f"the request is not valid HTTP/1.1 ({message})")

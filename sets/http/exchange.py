@@ -1,0 +1,223 @@
+"""One request and the answer to it: what an ASGI application receives and sends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from sets.http.head import Scope
+
+if TYPE_CHECKING:
+    from sets.http.connection import Connection
+
+Event = dict[str, Any]
+
+BODY_BYTES: Final = 262_144
+"""What of a body may wait for the application before no more is read from the client."""
+JOIN_BYTES: Final = 65_536
+"""Below this, what precedes a piece of an answer is joined to it: one write instead of a copy saved."""
+_GONE: Final[Event] = {"type": "http.disconnect"}
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+
+
+class Exchange:
+    """`receive` and `send` are the application's; `feed`, `complete`, `lose` the connection's."""
+
+    __slots__ = (
+        "_buffered",
+        "_chunked",
+        "_chunks",
+        "_connection",
+        "_gone",
+        "_left",
+        "_omits_body",
+        "_start",
+        "_waiter",
+        "_waits",
+        "answer_begun",
+        "answer_whole",
+        "body_whole",
+        "keep_alive",
+        "scope",
+    )
+
+    def __init__(self, connection: Connection, scope: Scope, *, keep_alive: bool, waits: bool) -> None:
+        self.scope = scope
+        self.keep_alive = keep_alive
+        # Whether all of the request's body has come.
+        self.body_whole = False
+        self.answer_begun = False
+        self.answer_whole = False
+        self._connection = connection
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
+        # Whether the client waits for a 100.
+        self._waits = waits
+        self._waiter: asyncio.Future[None] | None = None
+        self._gone = False
+        self._start: Event | None = None
+        self._chunked = False
+        self._omits_body = False
+        # What the answer's Content-Length still promises.
+        self._left = 0
+
+    # -- the request's body
+
+    @property
+    def full(self) -> bool:
+        """Whether enough of the body waits."""
+        return self._buffered > BODY_BYTES
+
+    def feed(self, chunk: bytes) -> None:
+        self._waits = False
+        self._chunks.append(chunk)
+        self._buffered += len(chunk)
+        self._wake()
+
+    def complete(self) -> None:
+        self.body_whole = True
+        self._wake()
+
+    def lose(self) -> None:
+        """The client is gone, or its body stalled."""
+        self._gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def receive(self) -> Event:
+        """The body's next piece, its end, or the client's going away; a body that stalled looks like that too."""
+        while not self._chunks and not self.body_whole and not self._gone:
+            if self._waits:
+                self._waits = False
+                self._connection.write(_CONTINUE)
+            await self._wait(self._connection.body_stall_s)
+        if self._gone:
+            return _GONE
+        if self._chunks:
+            chunk = self._chunks.popleft()
+            self._buffered -= len(chunk)
+            self._connection.resume()
+            return {
+                "type": "http.request",
+                "body": chunk,
+                "more_body": bool(self._chunks) or not self.body_whole,
+            }
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def _wait(self, timeout_s: float) -> None:
+        loop = self._connection.loop
+        self._waiter = loop.create_future()
+        timer = loop.call_later(timeout_s, self.lose)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    # -- the answer
+
+    async def send(self, event: Event) -> None:
+        """Send a part of the answer. What comes after the client has gone is dropped."""
+        connection = self._connection
+        if connection.closed:
+            return
+        if event["type"] == "http.response.start":
+            if self._start is not None:
+                raise RuntimeError("the answer has begun already")
+            self._start = event
+            return
+        body: bytes = event.get("body", b"")
+        more: bool = event.get("more_body", False)
+        if self._start is None or self.answer_whole:
+            raise RuntimeError("a piece of a body outside an answer")
+        head = b""
+        if not self.answer_begun:
+            head = self._head(self._start)
+            self.answer_begun = True
+        if self._omits_body:
+            body = b""
+        elif self._chunked:
+            tail = (b"\r\n" if body else b"") + (b"" if more else b"0\r\n\r\n")
+            if body:
+                head += b"%x\r\n" % len(body)
+            if len(body) < JOIN_BYTES:
+                head, body = head + body + tail, b""
+            else:
+                connection.write(head)
+                connection.write(body)
+                head, body = tail, b""
+        elif self._left >= 0:
+            if len(body) > self._left:
+                raise RuntimeError("the answer is longer than its Content-Length")
+            self._left -= len(body)
+        if len(body) < JOIN_BYTES:
+            connection.write(head + body)
+        else:
+            connection.write(head)
+            connection.write(body)
+        if not more:
+            # Where the answer is shorter than it said, the connection's end must say so.
+            self.answer_whole = self._omits_body or self._left <= 0
+            return
+        if connection.write_paused is not None:
+            await connection.write_paused
+
+    def _head(self, start: Event) -> bytes:
+        status: int = start["status"]
+        parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status]
+        length: bytes | None = None
+        for name, value in start["headers"]:
+            parts += (name, b": ", value, b"\r\n")
+            if name == b"content-length":
+                length = value
+        no_body = status in (204, 304) or status < 200
+        self._omits_body = no_body or self.scope["method"] == "HEAD"
+        if length is not None:
+            self._left = int(length)
+        elif not no_body and self.scope["http_version"] == "1.1":
+            parts.append(b"transfer-encoding: chunked\r\n")
+            self._chunked = True
+        elif not no_body:
+            # HTTP/1.0: the connection's end is the answer's.
+            self._left = -1
+            self.keep_alive = False
+        # Whoever is answered before its body has arrived must not send another request behind it.
+        if not self.body_whole or self._connection.draining:
+            self.keep_alive = False
+        parts.append(self._connection.set_header)
+        parts.append(_date())
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+        elif self.scope["http_version"] == "1.0":
+            parts.append(b"connection: keep-alive\r\n")
+        parts.append(b"\r\n")
+        head = b"".join(parts)
+        # Every header's value ends with its own part.
+        if head.count(b"\n") != sum(part.endswith(b"\n") for part in parts):
+            raise RuntimeError("a header of the answer holds a line break")
+        return head
+
+
+_date_line = b""
+_date_second = 0
+
+
+def _date() -> bytes:
+    """The Date header, made once a second."""
+    global _date_line, _date_second
+    now = int(time.time())
+    if now != _date_second:
+        _date_second = now
+        _date_line = f"date: {formatdate(now, usegmt=True)}\r\n".encode()
+    return _date_line
