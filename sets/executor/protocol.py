@@ -36,8 +36,11 @@ _OUTPUT: Final = struct.Struct("<II")
 _EXIT: Final = struct.Struct("<B3xiQQQQHHII")
 _CLEANED: Final = struct.Struct("<B3xiQ")
 
-_CODES: Final = ((0, 255), (1, 64), (1, 4095))
-"""What a code may be: exit status, signal number, errno."""
+NOT_STARTED: Final = 3
+"""`ExitMessage.how` of a program that the guest could not even try: pipes or processes ran out. The machine's fault."""
+
+_CODES: Final = ((0, 255), (1, 64), (1, 4095), (1, 4095))
+"""What a code may be: exit status, signal number, errno, errno."""
 _MOST: Final = (1 << 53) - 1
 """Microseconds and KiB above this are no measurement; the store could not hold them either."""
 
@@ -196,7 +199,7 @@ def _decode_exit(data: memoryview, flags: int, task: int) -> ExitMessage:
         # Passed on as a negative number; one that is negative already would pass for an open descriptor.
         if min(errnos) < 0:
             raise ProtocolError("a file's errno out of range")
-    if how > 2 or not _CODES[how][0] <= code <= _CODES[how][1]:
+    if how > NOT_STARTED or not _CODES[how][0] <= code <= _CODES[how][1]:
         raise ProtocolError(f"a program that ended in way {how} with code {code}")
     if wall_us > _MOST or reaped > _MOST or guest > _MOST or rss > _MOST:
         raise ProtocolError("a number out of range")

@@ -274,6 +274,10 @@ class Slot:
             raise ProtocolError("an EXIT that contradicts what was before it")
         if len(fds) != errnos.count(0) or (fds and not all(map(_is_regular, fds))):
             raise ProtocolError("an EXIT with other descriptors than it says")
+        if message.how == protocol.NOT_STARTED:
+            # Nothing of the task ran, and the next one would hardly fare better here.
+            self.fail(f"its guest could not start a program: {os.strerror(message.code)}")
+            return False
         assert self._cgroup is not None
         cpu_us = self._account.bill(self._cgroup.cpu_us(), message.guest_cpu_us)
         # Asked each time: a kill that a successful program survived is not the next one's.

@@ -54,8 +54,7 @@ enum { EXIT_RETIRED = 0, EXIT_USAGE = 2, EXIT_NO_EXECUTOR = 3, EXIT_MALFORMED = 
 enum { TASK = 1, KILL = 2, RETIRE = 3, HELLO = 16, OUTPUT = 17, EXITED = 18, CLEANED = 19, STDIN = 20, UNFIT = 21 };
 enum { STDIN_FD = 1, STREAM = 2, PRESTART = 4, STDIN_ASKED = 8 };
 enum { HANDED_OVER = 1, KILLED = 2, CLEANING = 4, PRESTARTED = 8 };
-enum { HOW_EXITED = 0, HOW_SIGNALLED = 1, HOW_NOT_EXECUTED = 2 };
-enum { NOTHING, LOST };  // what a look at the executor's socket found
+enum { HOW_EXITED = 0, HOW_SIGNALLED = 1, HOW_NOT_EXECUTED = 2, HOW_NOT_STARTED = 3 };
 
 struct __attribute__((packed)) head { uint8_t type, flags; uint16_t reserved; uint32_t task; };
 struct __attribute__((packed)) task_message { struct head head; uint16_t argc, envc, filec, reserved; uint32_t strings_len, stdin_len; };
@@ -291,7 +290,8 @@ static int execute(char **env) {
     }
 }
 
-// Start the program with these as stdin, stdout and stderr. Returns 0 or the errno of the failed start.
+// Start the program with these as stdin, stdout and stderr. Returns 0, the errno of a failed exec, or below 0 that of whatever
+// failed before it: the machine's fault, not the program's.
 static int spawn(int in, int o, int e) {
     volatile int failed = 0;
     // The child inherits the score; ours goes back to what it was. So the kernel, short of memory, takes the program.
@@ -301,17 +301,16 @@ static int spawn(int in, int o, int e) {
         sigset_t none;
         sigemptyset(&none);
         setsid();
-        if (dup2(in, 0) < 0 || dup2(o, 1) < 0 || dup2(e, 2) < 0) failed = errno;
+        if (dup2(in, 0) < 0 || dup2(o, 1) < 0 || dup2(e, 2) < 0) failed = -errno;
         else {
             sigprocmask(SIG_SETMASK, &none, NULL);
             failed = execute(envp);
         }
         _exit(127);
     }
-    int forked = pid < 0 ? errno : 0;
+    if (pid < 0) failed = -errno;
     if (oom_score >= 0 && pwrite(oom_score, oom_own, strlen(oom_own), 0) < 0) shut(&oom_score);
-    if (forked) return forked;
-    run.pid = pid;
+    if (pid > 0) run.pid = pid;
     return failed;
 }
 
@@ -611,13 +610,12 @@ static void feed(void) {
     shut(&run.in);
 }
 
-// A message while a task runs. Returns LOST when the executor is gone.
-static int obey(void) {
+// A message while a task runs. False when the executor is lost.
+static bool obey(void) {
     struct head head;
     int fd;
     ssize_t n = hear(&head, sizeof head, MSG_DONTWAIT, &fd);
-    if (n == 0) return LOST;
-    if (n < 0) return NOTHING;
+    if (n <= 0) return n < 0;
     if (n != sizeof head || fd >= 0 || head.flags || head.reserved) malformed();
     if (head.type == RETIRE) _exit(EXIT_RETIRED);
     if (head.type != KILL) malformed();
@@ -625,7 +623,7 @@ static int obey(void) {
         run.killed = true;
         kill(-1, SIGKILL);
     }
-    return NOTHING;
+    return true;
 }
 
 // Until the program has ended. False when the executor is lost.
@@ -638,7 +636,7 @@ static bool attend(void) {
         if (p[3].revents && out.fd >= 0 && !read_output(&out)) return false;
         if (p[4].revents && err.fd >= 0 && !read_output(&err)) return false;
         if (p[2].revents) feed();
-        if (p[0].revents && obey() == LOST) return false;
+        if (p[0].revents && !obey()) return false;
         if (p[1].revents) {
             struct signalfd_siginfo info;
             if (read(children, &info, sizeof info) < 0 && errno != EAGAIN) return false;
@@ -707,10 +705,10 @@ static void feed_inline(const unsigned char *data, uint32_t len) {
     feed();
 }
 
-// Make the pipes and start the program. Returns 0 or an errno; all descriptors are the task's. Without `data` stdin stays open.
+// Make the pipes and start the program. Returns what spawn does; all descriptors are the task's. Without `data` stdin stays open.
 static int start(int stdin_fd, const unsigned char *data, uint32_t len) {
     int in[2] = {stdin_fd, -1}, o[2] = {-1, -1}, e[2] = {-1, -1};
-    if ((stdin_fd < 0 && pipe2(in, O_CLOEXEC)) || pipe2(o, O_CLOEXEC) || pipe2(e, O_CLOEXEC)) return errno;
+    if ((stdin_fd < 0 && pipe2(in, O_CLOEXEC)) || pipe2(o, O_CLOEXEC) || pipe2(e, O_CLOEXEC)) return -errno;
     out.fd = o[0];
     out.end = o[1];
     err.fd = e[0];
@@ -804,8 +802,8 @@ static bool report(const struct task_message *m, int failed, uint64_t wall_us, b
     struct exit_message x = {
         .head = {.type = EXITED, .task = run.number,
                  .flags = (uint8_t)((run.handed_over ? HANDED_OVER : 0) | (run.killed ? KILLED : 0) | (dirty ? CLEANING : 0) | (prestarted ? PRESTARTED : 0))},
-        .how = failed ? HOW_NOT_EXECUTED : WIFSIGNALED(run.status) ? HOW_SIGNALLED : HOW_EXITED,
-        .code = failed ? failed : WIFSIGNALED(run.status) ? WTERMSIG(run.status) : WEXITSTATUS(run.status),
+        .how = failed < 0 ? HOW_NOT_STARTED : failed ? HOW_NOT_EXECUTED : WIFSIGNALED(run.status) ? HOW_SIGNALLED : HOW_EXITED,
+        .code = failed ? abs(failed) : WIFSIGNALED(run.status) ? WTERMSIG(run.status) : WEXITSTATUS(run.status),
         .wall_us = wall_us,
         .reaped_cpu_us = run.reaped_cpu_us,
         .guest_cpu_us = own_cpu_us(),

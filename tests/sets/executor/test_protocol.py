@@ -39,7 +39,7 @@ TASK_NUMBER = st.integers(0, 2**32 - 1)
 ENDING = st.one_of(
     st.tuples(st.just(0), st.integers(0, 255)),
     st.tuples(st.just(1), st.integers(1, 64)),
-    st.tuples(st.just(2), st.integers(1, 4095)),
+    st.tuples(st.integers(2, 3), st.integers(1, 4095)),
 )
 EXITS = st.builds(
     lambda task, end, **fields: wire.ended(task, how=end[0], code=end[1], **fields),
@@ -268,7 +268,7 @@ def _understood_or_refused(data: bytes) -> None:
         assert len(message.stderr) <= protocol.OUTPUT_BYTES
         assert len(message.file_errnos) <= protocol.FILES_COUNT
         assert all(errno >= 0 for errno in message.file_errnos)
-        assert message.how in (0, 1, 2)
+        assert message.how in (0, 1, 2, 3)
         assert max(message.wall_us, message.guest_cpu_us, message.max_rss_kib) < 2**53
     elif isinstance(message, OutputMessage):
         assert len(message.stdout) + len(message.stderr) == len(data) - 16
@@ -284,12 +284,13 @@ def _understood_or_refused(data: bytes) -> None:
         wire.head(protocol.STDIN) + b"x",
         wire.head(protocol.UNFIT) + b"x",
         wire.head(255),
-        wire.ended(1, how=3),
+        wire.ended(1, how=4, code=1),
         wire.ended(1, how=0, code=256),
         wire.ended(1, how=0, code=-1),
         wire.ended(1, how=1, code=0),
         wire.ended(1, how=1, code=65),
         wire.ended(1, how=2, code=0),
+        wire.ended(1, how=3, code=0),
         wire.ended(1, files=[-1]),
         wire.ended(1, files=[0, -(2**31)]),
         wire.ended(1, files=[0] * 65),

@@ -276,6 +276,15 @@ async def test_a_slot_that_cannot_be_cleaned_is_lost_but_its_task_is_not(rig: Ri
     assert (await run.ending()).stdout == b"done"
 
 
+async def test_a_program_that_could_not_be_started_is_the_slots_failure(rig: Rig) -> None:
+    run = rig.run()
+    rig.guest.says(wire.ended(1, how=protocol.NOT_STARTED, code=errno.EAGAIN))
+    with pytest.raises(SlotLost, match="could not start a program: Resource temporarily unavailable"):
+        async with asyncio.timeout(WAIT_S):
+            await run.first()
+    assert (rig.slot.state, rig.freed, len(rig.lost)) == (SlotState.LOST, 0, 1)
+
+
 async def test_cleaning_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slot, "CLEAN_GRACE_S", 0.01)
     rig.run()

@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -194,6 +195,37 @@ def test_the_most_strings(guest: Started, actor: bytes) -> None:
     assert set(added) <= set(result.stdout.split(b"\0"))
     room = wire.STRINGS_BYTES - len(actor) - len(b"exit") - len(b"7") - 3
     assert connection.run(actor, b"exit", b"7", b"x" * (room - 1)).end == (wire.EXITED, 7)
+
+
+def limit(connection: Connection, user: User, what: str) -> None:
+    """Set a soft limit of the guest, as its own user: the test may lack the right to do it as root."""
+    as_user = ("setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups")
+    subprocess.run([*as_user, "prlimit", f"--pid={connection.pid}", f"--{what}:"], check=True)
+
+
+@pytest.mark.parametrize("room", range(6))
+def test_a_lack_of_descriptors_is_not_the_programs_fault(
+    start: StartGuest, actor: bytes, user: User, room: int
+) -> None:
+    """Three pipes need six; whichever is missing, nothing stays open."""
+    _, connection = start(user)
+    own = len(os.listdir(f"/proc/{connection.pid}/fd"))
+    limit(connection, user, f"nofile={own + room}")
+    for _ in range(3):
+        assert connection.run(actor, b"cat", stdin=b"x").end == (wire.NOT_STARTED, errno.EMFILE)
+    limit(connection, user, f"nofile={own + 6}")
+    for _ in range(3):
+        assert connection.run(actor, b"cat", stdin=b"x").stdout == b"x"
+
+
+def test_a_lack_of_processes_is_not_the_programs_fault(start: StartGuest, actor: bytes) -> None:
+    _, connection = start(WORKER)
+    # Counted per user of the host: the guest is one already.
+    limit(connection, WORKER, "nproc=1")
+    for _ in range(3):
+        assert connection.run(actor, b"cat", stdin=b"x").end == (wire.NOT_STARTED, errno.EAGAIN)
+    limit(connection, WORKER, "nproc=1000")
+    assert connection.run(actor, b"cat", stdin=b"x").stdout == b"x"
 
 
 def test_nothing_is_inherited(start: StartGuest, actor: bytes, user: User) -> None:
