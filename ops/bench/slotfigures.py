@@ -22,6 +22,9 @@ CLIENTS = 16
 BODY_BYTES = 10_000_000
 BODY_CLIENTS = 4
 SOAK_TASKS = 100_000
+REST_S = 5.0
+GROWTH_KIB = 64
+"""What comes and goes with the kernel's own caches; 100,000 tasks that left a byte each would be above."""
 
 
 def peer(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
@@ -85,17 +88,16 @@ def soak(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
     slot = [one for one in _slots() if one["Labels"].get("org.general-compute.account") == "soak"]
     if len(slot) != 1:
         raise BenchFailed(f"{len(slot)} slots where one was expected")
-    before, done = _guest_facts(slot[0]["Pid"]), 0
+    before, done = _guest_facts(int(str(slot[0]["Pid"]))), 0
     while done < SOAK_TASKS:
         done += int(run_load(stack.set_port, path, 4, 10.0, account)["requests"])
-    after = _guest_facts(slot[0]["Pid"])
+    after = _guest_facts(int(str(slot[0]["Pid"])))
     growth = {name: after[name] - before[name] for name in before}
     say(
         f"{done} tasks through one slot; growth: "
         + ", ".join(f"{name} {value:+d}" for name, value in growth.items())
     )
-    # A page or two come and go with whatever the kernel caches just now.
-    grown = [name for name, value in growth.items() if value > (64 if name.endswith("_kib") else 0)]
+    grown = [name for name, value in growth.items() if value > (GROWTH_KIB if name.endswith("_kib") else 0)]
     text = "none" if not grown else ", ".join(f"{name} {growth[name]:+d}" for name in grown)
     yield Figure(f"{done} tasks through one slot: growth", float(len(grown)), text, "none", not grown)
 
@@ -203,25 +205,49 @@ def _cpu_us(stack: Stack) -> int:
     return total
 
 
-def _guest_facts(pid: object) -> dict[str, int]:
+def _guest_facts(pid: int) -> dict[str, int]:
     process = Path(f"/proc/{pid}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
     facts = {"rss_kib": int(status["VmRSS"].split()[0]), "descriptors": len(list((process / "fd").iterdir()))}
     for place in ("tmp", "dev/shm"):
         usage = (process / "root" / place).stat()
         facts[f"{place} entries"] = len(list((process / "root" / place).iterdir())) + usage.st_nlink - 2
-    facts["cgroup_kib"] = _cgroup_charge_kib(process)
+    facts["cgroup_kib"] = charge_at_rest_kib(pid)
     return facts
 
 
-def _cgroup_charge_kib(process: Path) -> int:
-    for line in (process / "cgroup").read_text().splitlines():
+def charge_at_rest_kib(pid: int, rest_s: float = REST_S) -> int:
+    """What the cgroup of process `pid` is charged for once nothing runs in it: the least of `rest_s` seconds.
+
+    The kernel frees much of what an ended process held only later, in batches (RCU): between tasks that follow each
+    other closely the charge goes up and down by some MiB, whatever the number of tasks.
+    """
+    until = time.monotonic() + rest_s
+    charges = [_charge_kib(pid)]
+    while time.monotonic() < until:
+        time.sleep(0.2)
+        charges.append(_charge_kib(pid))
+    return min(charges)
+
+
+def _charge_kib(pid: int) -> int:
+    """User and kernel memory in KiB, summed: the cgroup's `usage` holds what each CPU has reserved ahead, too."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
-        for folder, name in (
-            (f"/sys/fs/cgroup/memory{path}", "memory.usage_in_bytes"),
-            (f"/sys/fs/cgroup{path}", "memory.current"),
-        ):
-            file = Path(folder) / name
-            if (controllers == "memory" or not controllers) and file.exists():
-                return int(file.read_text()) // 1024
+        if controllers == "memory":
+            folder = Path(f"/sys/fs/cgroup/memory{path}")
+            kernel = int((folder / "memory.kmem.usage_in_bytes").read_text())
+            return (kernel + _memory_stat(folder, "rss", "cache")) // 1024
+        folder = Path(f"/sys/fs/cgroup{path}")
+        if not controllers and (folder / "memory.stat").exists():
+            kernel = _memory_stat(folder, "kernel")
+            # Before Linux 5.18 its parts stand alone.
+            kernel = kernel or _memory_stat(folder, "slab", "kernel_stack", "pagetables", "percpu")
+            return (kernel + _memory_stat(folder, "anon", "file", "sock")) // 1024
     raise BenchFailed("the slot's memory cgroup was not found")
+
+
+def _memory_stat(folder: Path, *names: str) -> int:
+    """The sum of these entries of a cgroup's memory.stat, in bytes."""
+    entries = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    return sum(int(value) for name, value in entries if name in names)
