@@ -14,8 +14,9 @@ from .health import HealthBoard
 from .past import PastTables
 from .request import Destination, HeadFacts, Purpose, queue_timeout_s
 from .retry import Failure
+from .rollout.observer import Observer
 from .stats import ProblemCounts, Recent, SetStats
-from .table import Table
+from .table import SetEntry, Table
 from .wire.limits import Limits
 from .wire.pool import SetPool
 from .wire.request_head import RequestHead
@@ -53,6 +54,8 @@ class Traffic:
         self.cancelled = 0
         self.stalled_clients = 0
         self.draining = False
+        self.observer: Observer | None = None
+        """Told what becomes of each request, while a rollout compares two sets."""
         self._addresses: dict[str, tuple[str, int]] = {}
         self.adopt(table)
 
@@ -82,7 +85,18 @@ class Traffic:
         """The set for a request by the table in force; `client` is its address."""
         facts = HeadFacts(head, client)
         idempotency_key = head.get(b"idempotency-key") if purpose.destination is _RUN else None
-        return self.chooser.choose(purpose, facts, idempotency_key, self.loop.time())
+        now = self.loop.time()
+        choice = self.chooser.choose(purpose, facts, idempotency_key, now)
+        if self.observer is not None and choice.entry is not choice.home and choice.home is not None:
+            self._note_passed_over(self.observer, choice, choice.home, now)
+        return choice
+
+    def _note_passed_over(self, observer: Observer, choice: Choice, home: SetEntry, now: float) -> None:
+        """A set that starts slowly is neither unwell nor full: that says nothing about it."""
+        if not self.board.of(home.name).well(now):
+            observer.passed_over(choice, unwell=True)
+        elif home.max_inflight is not None and self.pools[home.name].inflight >= home.max_inflight:
+            observer.passed_over(choice, unwell=False)
 
     def patience_s(self, purpose: Purpose, query: bytes) -> float:
         """How long after its start a request that met back-pressure may still try another set: its own queue

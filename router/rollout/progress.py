@@ -80,7 +80,7 @@ class _Handling(Turn):
         p.weight = order.effective.get(name, 0)
         p.hands_off = False
         p.left = ()
-        p.analysis = None
+        p.analysis = p.baseline = None
         p.ticked_at = self.now
         self.new_stint()
         told = f"rollout of {name} started{_because(order.why)}"
@@ -225,6 +225,8 @@ class _Handling(Turn):
         if tick.analysis is not None:
             p.analysis = tick.analysis
             p.marks = marked(p)
+        if tick.control is not None and tick.control.judged and not p.without_control:
+            p.baseline = tick.control
         if self._failed():
             assert p.analysis is not None
             self.roll_back(p.analysis.reason)

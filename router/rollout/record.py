@@ -12,6 +12,7 @@ from .analysis import Analysis
 from .glide import MAX_MOVES, Load
 from .plan import Plan
 from .states import RUNNING, Phase
+from .tally import Tally
 
 MAX_EVENTS = 50
 
@@ -84,6 +85,8 @@ class Progress(msgspec.Struct):
     urls: dict[str, str] = {}
     loads: dict[str, Load] = {}
     analysis: Analysis | None = None
+    baseline: Tally | None = None
+    """The last that was seen of a control cohort in this rollout, for steps that leave none."""
     events: tuple[Event, ...] = ()
     told: int = 0
     """The serial of the last event that was posted."""
@@ -155,6 +158,7 @@ class Tick(msgspec.Struct, frozen=True):
     """The leader's clock, about once a second. `takes_work`: the canary is in the table and `ready`."""
 
     analysis: Analysis | None = None
+    control: Tally | None = None
     loads: Mapping[str, Load] = {}
     takes_work: bool = True
 

@@ -260,6 +260,7 @@ class Exchange:
         if says_not_executed(held):
             traffic.set_succeeded(name)
             traffic.stats[name].back_pressure += 1
+            self._note_failed(Failure.BACK_PRESSURE)
             if self._repeat(Failure.BACK_PRESSURE):
                 return
             if self._recovery is not None and self._recovery.may_have_run:
@@ -268,6 +269,7 @@ class Exchange:
                 return
         else:
             traffic.set_failed(name, "answered 503 without a task's id")
+            self._note_failed(Failure.BAD_ANSWER)
         self._client.write([self._begin_answer(head) + bytes(held)])
         self._done()
 
@@ -285,6 +287,8 @@ class Exchange:
         self._body = None
         self._answer = None
         self._traffic.attempt_failed(self._entry.name, failure, detail, reused=reused)
+        if not reused or failure is not Failure.SEND:
+            self._note_failed(failure)
         if not self._repeat(failure, reused=reused):
             self._give_up(failure, detail)
 
@@ -333,6 +337,7 @@ class Exchange:
 
     def _truncate(self) -> None:
         self._traffic.stats[self._entry.name].truncated += 1
+        self._note_failed(Failure.BAD_ANSWER)
         self._client.truncate()
         self._end()
 
@@ -341,6 +346,8 @@ class Exchange:
         connection."""
         if not self.ended:
             self._traffic.cancelled += 1
+            if self._traffic.observer is not None:
+                self._traffic.observer.left(self._choice, self._entry, self._age_s())
             self._drop_connection()
             self._end()
 
@@ -387,8 +394,18 @@ class Exchange:
         traffic = self._traffic
         client = self._client
         self._end()
-        traffic.stats[self._entry.name].note_answer(client.status, traffic.loop.time() - self.started_at)
+        age_s = self._age_s()
+        traffic.stats[self._entry.name].note_answer(client.status, age_s)
+        if traffic.observer is not None and self._answer is not None:
+            traffic.observer.answered(self._choice, self._entry, self._answer, age_s)
         client.exchange_done()
+
+    def _age_s(self) -> float:
+        return self._traffic.loop.time() - self.started_at
+
+    def _note_failed(self, failure: Failure) -> None:
+        if self._traffic.observer is not None:
+            self._traffic.observer.failed(self._choice, self._entry, failure, self._age_s())
 
     def _end(self) -> None:
         self.ended = True

@@ -1,0 +1,141 @@
+"""The leader's part: adds up what all workers saw, judges it, and moves the state on. Blocking file I/O."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import msgspec
+
+from router.table import SetState, Table
+
+from .analysis import analyse
+from .progress import advance
+from .record import AskGate, Edited, GateSaid, Gone, Happening, Progress, Tick
+from .statefile import Lease, LeaseLost, StateFile
+from .tallies import Tallies, cohorts, loads
+from .tally import Tally
+
+TICK_EVERY_S = 1.0
+SAVE_EVERY_S = 2.0
+"""Held seconds are saved this often; what really changes, at once."""
+TRY_EVERY_S = 1.0
+
+
+class Leader:
+    """Call `turn` about twice a second; it leads if nobody else does."""
+
+    def __init__(self, state: StateFile, tallies: Tallies, clock: Callable[[], float]) -> None:
+        self._state = state
+        self._lease = Lease(state)
+        self._tallies = tallies
+        self._clock = clock
+        self._ahead: Progress | None = None
+        """Our progress since it was saved; it counts as long as nobody else changed what is on the disk."""
+        self._saved_at = 0.0
+        self._ticked_at = 0.0
+        self._tried_at = -TRY_EVERY_S
+
+    @property
+    def leading(self) -> bool:
+        return self._lease.epoch is not None
+
+    def turn(self, file: Table) -> tuple[Progress, tuple[AskGate, ...]] | None:
+        """Tick if due; the progress and what to ask. None: another one leads, or nothing is due. `RolloutError`."""
+        now = self._clock()
+        if not self.leading:
+            if 0.0 <= now - self._tried_at < TRY_EVERY_S:
+                return None
+            self._tried_at = now
+            if not self._lease.take():
+                return None
+        if 0.0 <= now - self._ticked_at < TICK_EVERY_S:
+            return None
+        self._ticked_at = now
+        asked: list[AskGate] = []
+
+        def step(progress: Progress) -> Progress:
+            for happening in self._happenings(progress, file, now):
+                progress, instructions = advance(progress, happening, now)
+                asked.extend(instructions)
+            return progress
+
+        progress = self._change(step, now)
+        return None if progress is None else (progress, tuple(asked))
+
+    def note(self, happening: GateSaid) -> None:
+        """Something that was waited for. `RolloutError`."""
+        now = self._clock()
+        self._change(lambda progress: advance(progress, happening, now)[0], now)
+
+    def mark_told(self, serial: int) -> None:
+        """The events up to `serial` were posted. `RolloutError`."""
+        self._change(
+            lambda progress: msgspec.structs.replace(progress, told=max(progress.told, serial)), self._clock()
+        )
+
+    def drop(self) -> None:
+        """Save what is ahead, and lead no more."""
+        if self.leading and self._ahead is not None:
+            self._saved_at = 0.0
+            with contextlib.suppress(Exception):
+                self._change(lambda progress: msgspec.structs.replace(progress), self._clock())
+        self._lease.drop()
+
+    def _change(self, step: Callable[[Progress], Progress], now: float) -> Progress | None:
+        """Change the state where it is worth a write, else keep it in mind."""
+        ahead: list[Progress] = []
+
+        def write(disk: Progress) -> Progress:
+            mine = self._ahead
+            base = mine if mine is not None and mine.revision == disk.revision else disk
+            changed = step(base)
+            ahead.append(changed)
+            due = abs(now - self._saved_at) >= SAVE_EVERY_S and changed is not base
+            if due or _worth(changed) != _worth(disk):
+                self._saved_at = now
+                return changed
+            return disk
+
+        try:
+            disk = self._state.change(write, epoch=self._lease.epoch)
+        except LeaseLost:
+            self._ahead = None
+            self._lease.drop()
+            return None
+        self._ahead = msgspec.structs.replace(ahead[0], revision=disk.revision)
+        return self._ahead
+
+    def _happenings(self, progress: Progress, file: Table, now: float) -> list[Happening]:
+        """What is new: first the file, then the clock."""
+        found: list[Happening] = [Edited(file.default.shares, file.version)]
+        plan = progress.plan
+        if plan is None or not progress.running:
+            return found
+        entry = file.sets.get(plan.set)
+        if entry is None:
+            return [Gone(), *found]
+        if file.rollout is None:
+            found.append(Gone(set_left=False))
+        views = self._tallies.read(progress.stint)
+        canary, control = cohorts(views)
+        analysis = None
+        if progress.comparing and progress.without_control:
+            analysis = analyse(plan, canary, progress.baseline or Tally(), elsewhen=True)
+        elif progress.comparing:
+            analysis = analyse(plan, canary, control)
+        found.append(Tick(analysis, control, loads(views, now), entry.state is SetState.READY))
+        return found
+
+
+def _worth(progress: Progress) -> object:
+    """What must be on the disk before it counts."""
+    return (
+        progress.phase,
+        progress.stint,
+        progress.weight,
+        progress.hands_off,
+        progress.base,
+        progress.told,
+        progress.events[-1].serial if progress.events else 0,
+    )

@@ -1,0 +1,48 @@
+"""What a rollout asks and tells the world: gates and the event webhook. Bounded in time and size; never on the way of
+a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+TIMEOUT_S = 10.0
+TELL_ATTEMPTS = 3
+_log = logging.getLogger("router")
+
+
+async def ask_gate(url: str, body: dict[str, Any]) -> tuple[bool, str]:
+    """POST `body` as JSON: any 2xx means go. Everything else, silence included, means not now, and why."""
+    status, said = await _post(url, body)
+    return 200 <= status < 300, said
+
+
+async def tell(url: str, body: dict[str, Any]) -> bool:
+    """POST an event; tried three times with growing pauses. False: nobody took it."""
+    for attempt in range(TELL_ATTEMPTS):
+        if attempt:
+            await asyncio.sleep(2.0**attempt)
+        status, said = await _post(url, body)
+        if 200 <= status < 300:
+            return True
+    _log.warning("rollout: the event %s was not taken by %s: %s", body.get("serial"), url, said)
+    return False
+
+
+async def _post(url: str, body: dict[str, Any]) -> tuple[int, str]:
+    """Status (0: no answer) and a short word about it. Redirects are not followed, proxies not used."""
+    # Only a leader with gates or a webhook needs it: it costs every worker 10 MiB otherwise.
+    import httpx
+
+    try:
+        async with (
+            asyncio.timeout(TIMEOUT_S),
+            httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_S) as client,
+            client.stream("POST", url, json=body) as answer,
+        ):
+            return answer.status_code, f"it answered {answer.status_code}"
+    except TimeoutError:
+        return 0, f"no answer within {TIMEOUT_S:g} s"
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        return 0, f"no answer: {str(error) or type(error).__name__}"

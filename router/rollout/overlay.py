@@ -1,0 +1,45 @@
+"""The table's weights with the rollout's on top. Pure: the table is never changed, another one is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from router.table import WEIGHT_TOTAL, Table, Weights
+
+
+def overlay(table: Table, canary: str, weight: int) -> Table:
+    """`table` with `canary` at `weight` hundredths of a percent in the default weights; the other sets share the
+    rest as they did. Rules keep their own weights. The same table where nothing would change, or where no
+    other set has a share to give or take.
+
+    The choice goes by exact ratios, so between two steps keys move to or from the canary only; `shares` are
+    rounded, and add up to exactly 100 %.
+    """
+    base = table.default.shares
+    if canary not in table.sets or base.get(canary, 0) == weight:
+        return table
+    others = {name: share for name, share in base.items() if name != canary and share > 0}
+    total = sum(others.values())
+    if total == 0:
+        return table
+    exact = dict.fromkeys({**base, canary: 0}, 0)
+    exact.update({name: share * (WEIGHT_TOTAL - weight) for name, share in others.items()})
+    exact[canary] = weight * total
+    return replace(table, default=Weights(table.sets, rounded(exact), exact))
+
+
+def rounded(exact: Mapping[str, int]) -> dict[str, int]:
+    """Shares in hundredths of a percent, exactly `WEIGHT_TOTAL` together, by largest remainder. A set that has
+    something keeps at least 0.01: what gets traffic must not look as if it got none."""
+    total = sum(exact.values())
+    shares = {name: value * WEIGHT_TOTAL // total for name, value in exact.items()}
+    left = WEIGHT_TOTAL - sum(shares.values())
+    by_remainder = sorted(exact, key=lambda name: (-(exact[name] * WEIGHT_TOTAL % total), name))
+    for name in by_remainder[:left]:
+        shares[name] += 1
+    for name in exact:
+        if exact[name] > 0 and shares[name] == 0:
+            shares[max(shares, key=lambda other: (shares[other], other))] -= 1
+            shares[name] = 1
+    return shares

@@ -1,0 +1,274 @@
+"""The shell of a rollout in one worker: follows the state file, puts its weights in force, writes what was seen, and
+ticks as the leader. All decisions are progress.py's; all files are read and written beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from router.table import Table
+
+from . import outside
+from .leader import Leader
+from .observer import Observer
+from .orders import Order, give, in_force
+from .record import AskGate, Event, GateSaid, Progress
+from .statefile import StateFile
+from .states import RolloutError
+from .status import describe, event_of
+from .tallies import Seen, Tallies
+
+LOOK_EVERY_S = 0.5
+WRITE_EVERY_S = 1.0
+_log = logging.getLogger("router")
+
+
+class Pool(Protocol):
+    inflight: int
+
+
+class Traffic(Protocol):
+    """What is needed of the data plane (`traffic.Traffic`)."""
+
+    table: Table
+    observer: Observer | None
+
+    @property
+    def pools(self) -> Mapping[str, Pool]: ...
+
+    def adopt(self, table: Table) -> None: ...
+
+
+RecordWeights = Callable[[Table, str, str, float], object]
+"""`History.record_weights`: table in force, by, why, now."""
+
+
+class Runner:
+    """One per worker. `folder` is shared by all workers and instances that release together.
+
+    `follow` is called with every table of the file, before the first request too; `start` and `stop` frame the
+    serving. `clock` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        folder: Path,
+        file: Table,
+        *,
+        record: RecordWeights | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        mine = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.state = StateFile(folder)
+        self.observer = Observer()
+        self.progress = Progress()
+        self.error: str | None = None
+        """Why the state file is not followed; None: it is."""
+        self._traffic = traffic
+        self._file = file
+        self._tallies = Tallies(folder / "seen", mine)
+        self._leader = Leader(self.state, self._tallies, clock)
+        self._record = record
+        self._clock = clock
+        self._stamp: object = ()
+        self._applied: object = None
+        self._written_at = 0.0
+        self._running: asyncio.Task[None] | None = None
+        self._errands: set[asyncio.Task[None]] = set()
+        self._busy: set[str] = set()
+        traffic.observer = self.observer
+        self._look()
+        self.follow(file)
+
+    # The tables.
+
+    def follow(self, file: Table) -> None:
+        """Another table of the file: put it in force, with the rollout's weights on top."""
+        self._file = file
+        self._apply()
+
+    def _apply(self) -> None:
+        """Put in force what file and progress say together, if it is not."""
+        progress = self.progress
+        key = (id(self._file), progress.in_force)
+        if key != self._applied:
+            self._applied = key
+            table = in_force(self._file, progress)
+            if table is not self._traffic.table:
+                self._traffic.adopt(table)
+            if progress.in_force is not None:
+                canary, weight = progress.in_force
+                _log.info("rollout: %s has %g %% (%s)", canary, weight / 100, progress.reason)
+                self._note_weights(table, progress)
+        if progress.comparing and progress.plan is not None:
+            default = self._traffic.table.default
+            self.observer.watch(progress.stint, progress.plan.set, default, default.shares)
+        else:
+            self.observer.rest()
+
+    def _note_weights(self, table: Table, progress: Progress) -> None:
+        """Keep the weights in the history, so that idempotency keys find their sets after a restart."""
+        if self._record is None or self._running is None or table is self._file:
+            return
+        record, by, now = self._record, progress.events[-1].by if progress.events else "", self._clock()
+
+        async def errand() -> None:
+            try:
+                await asyncio.to_thread(record, table, by or "rollout", progress.reason, now)
+            except Exception as error:
+                _log.error("rollout: the weights in force are not recorded: %s", error)
+
+        self._spawn(errand())
+
+    # The loop.
+
+    def start(self) -> None:
+        """Follow, write and lead from now on, until `stop`."""
+        self._running = asyncio.get_running_loop().create_task(self._run(), name="rollout")
+
+    async def stop(self) -> None:
+        """End; another worker may lead."""
+        tasks = [*self._errands, *([self._running] if self._running is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.observer.watching:
+            with contextlib.suppress(OSError):
+                self._tallies.write(self._seen())
+        self._leader.drop()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.turn()
+                self.error = None
+            except RolloutError as error:
+                self._complain(str(error))
+            except Exception as error:
+                self._complain(f"{type(error).__name__}: {error}")
+                _log.debug("rollout", exc_info=True)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _complain(self, told: str) -> None:
+        if told != self.error:
+            _log.error("rollout: %s", told)
+        self.error = told
+
+    async def turn(self) -> None:
+        """Look once, and do what is due. Raises `RolloutError`, `OSError`."""
+        await asyncio.to_thread(self._look, loudly=True)
+        self._apply()
+        now = self._clock()
+        if self.observer.watching and abs(now - self._written_at) >= WRITE_EVERY_S:
+            self._written_at = now
+            await asyncio.to_thread(self._tallies.write, self._seen())
+        led = await asyncio.to_thread(self._leader.turn, self._file)
+        if led is None:
+            return
+        self.progress, asked = led
+        self._apply()
+        for question in asked:
+            self._once(f"gate {question.serial}", self._ask(question))
+        self._tell()
+
+    def _look(self, *, loudly: bool = False) -> None:
+        """Read the state file if it changed."""
+        stamp = self.state.stamp()
+        if stamp == self._stamp:
+            return
+        try:
+            self.progress = self.state.read()
+        except RolloutError as error:
+            if loudly:
+                raise
+            self._complain(str(error))
+            return
+        self._stamp = stamp
+
+    def _seen(self) -> Seen:
+        observer = self.observer
+        sets = self._traffic.table.sets
+        return Seen(
+            observer.stint,
+            self._clock(),
+            observer.canary,
+            observer.control,
+            {name: pool.inflight for name, pool in self._traffic.pools.items()},
+            {name: entry.max_inflight for name, entry in sets.items() if entry.max_inflight is not None},
+        )
+
+    # Errands: what takes longer than a turn.
+
+    def _spawn(self, errand: Any) -> None:
+        task = asyncio.get_running_loop().create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    def _once(self, name: str, errand: Any) -> None:
+        """Run an errand unless one of that name runs already."""
+        if name in self._busy:
+            errand.close()
+            return
+        self._busy.add(name)
+
+        async def run() -> None:
+            try:
+                await errand
+            except RolloutError as error:
+                _log.error("rollout: %s", error)
+            finally:
+                self._busy.discard(name)
+
+        self._spawn(run())
+
+    async def _ask(self, question: AskGate) -> None:
+        body = {**self.status(), "asked": question.step + 1}
+        go, said = await outside.ask_gate(question.url, body)
+        await asyncio.to_thread(self._leader.note, GateSaid(question.serial, go, said))
+
+    def _tell(self) -> None:
+        progress = self.progress
+        url = progress.plan.events if progress.plan is not None else None
+        news = [event for event in progress.events if event.serial > progress.told]
+        if news and url is not None:
+            self._once("events", self._post(url, news))
+
+    async def _post(self, url: str, news: list[Event]) -> None:
+        """In order, and each one given up after its attempts: an old event is no reason to hold back a new one."""
+        for event in news:
+            await outside.tell(url, event_of(event))
+            serial = event.serial
+            await asyncio.to_thread(self._leader.mark_told, serial)
+
+    # For the admin API.
+
+    async def order(
+        self, order: Order, *, by: str = "", why: str = "", at_once: bool = False
+    ) -> dict[str, Any]:
+        """Carry out an order and put what follows in force in this worker at once, in others within a second.
+
+        Returns the status. Raises `NotAllowed` where it does not fit, `RolloutError` where the disk fails.
+        """
+        self.progress = await asyncio.to_thread(
+            give, self.state, order, self._file, by=by, why=why, at_once=at_once, now=self._clock()
+        )
+        self._apply()
+        return self.status()
+
+    def status(self) -> dict[str, Any]:
+        """`status.describe`, with `leader` (whether this worker leads) and `error`."""
+        return {
+            **describe(self.progress, self._file, self._traffic.table),
+            "leader": self._leader.leading,
+            "error": self.error,
+            "file_version": self._file.version,
+        }

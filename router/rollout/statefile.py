@@ -1,0 +1,174 @@
+"""The rollout's progress on disk: one file of our own, replaced whole and synced, changed under a lock, one change
+at a time, by the leader's clock and by operators' commands alike. And the lease: who the leader is.
+
+There is one leader among the workers and instances that share the folder: it holds a file lock, which the kernel
+takes away with its process. A lock may lie (two machines on a file system without locks; a leader that was frozen
+for an hour): so taking the lease also raises the epoch in the state, and a leader whose epoch is not the
+state's any more may write nothing. Two leaders are thus harmless: each change is made on the state as it is on
+the disk, and only the younger one's are taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from .record import Progress
+from .states import RolloutError
+
+STATE = "state.json"
+MAX_STATE_BYTES = 4 * 1024 * 1024
+LOCK_TIMEOUT_S = 5.0
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Progress)
+
+
+class StateUnreadable(RolloutError):
+    """The rollout's state file cannot be read."""
+
+
+class LeaseLost(RolloutError):
+    """Another process leads this rollout now; nothing was written."""
+
+
+class StateFile:
+    """The state in `folder` (made if missing). Its calls do small file I/O and may wait for the lock: beside the
+    event loop, please."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / STATE
+
+    def stamp(self) -> tuple[int, int, int] | None:
+        """Changes whenever the file does; None: there is none."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def read(self) -> Progress:
+        """The progress; a new one where there is no file. Raises `StateUnreadable`."""
+        try:
+            with self.path.open("rb") as file:
+                data = file.read(MAX_STATE_BYTES + 1)
+        except FileNotFoundError:
+            return Progress()
+        except OSError as error:
+            raise StateUnreadable(f"{self.path} cannot be read: {error.strerror}") from error
+        try:
+            return _decoder.decode(data)
+        except msgspec.MsgspecError as error:
+            raise StateUnreadable(
+                f"{self.path} is damaged ({error}); the weights of the configuration file count. "
+                "Look at it, then remove it to begin anew"
+            ) from error
+
+    def change(self, step: Callable[[Progress], Progress], *, epoch: int | None = None) -> Progress:
+        """Read, change by `step`, write: nobody comes between. Returns what is on the disk then.
+
+        `epoch`: the leader's; raises `LeaseLost` where another one leads. What `step` raises passes through, and
+        nothing is written; nor where it returns its argument. Raises `StateUnreadable`, `RolloutError`.
+        """
+        with self._locked():
+            progress = self.read()
+            if epoch is not None and progress.epoch != epoch:
+                raise LeaseLost
+            changed = step(progress)
+            if changed is progress:
+                return progress
+            changed = msgspec.structs.replace(changed, revision=progress.revision + 1)
+            self._write(_encoder.encode(changed))
+            return changed
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise RolloutError(f"{self.folder} cannot be used for the rollout: {error.strerror}") from error
+        try:
+            deadline = time.monotonic() + LOCK_TIMEOUT_S
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise RolloutError(
+                            "the rollout's state is being changed by another process"
+                        ) from None
+                    time.sleep(0.005)
+            yield
+        finally:
+            os.close(fd)
+
+    def _write(self, data: bytes) -> None:
+        new = self.folder / f".{STATE}.{os.getpid()}"
+        try:
+            write_whole(new, self.path, data)
+            folder = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            raise RolloutError(f"{self.path} cannot be written: {error.strerror}") from error
+
+
+def write_whole(new: Path, path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write `data` to `new`, then put it in the place of `path`."""
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+class Lease:
+    """At most one process holds it; `epoch` is None while this one does not."""
+
+    def __init__(self, state: StateFile) -> None:
+        self._state = state
+        self._fd: int | None = None
+        self.epoch: int | None = None
+
+    def take(self) -> bool:
+        """Try to lead; True when this process does (already, or from now on). Raises `RolloutError`."""
+        if self.epoch is not None:
+            return True
+        try:
+            self._state.folder.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self._state.folder / "lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise RolloutError(f"no lease in {self._state.folder}: {error.strerror}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return False
+        try:
+            progress = self._state.change(lambda old: msgspec.structs.replace(old, epoch=old.epoch + 1))
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        self.epoch = progress.epoch
+        return True
+
+    def drop(self) -> None:
+        """Lead no more."""
+        self.epoch = None
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
