@@ -16,10 +16,12 @@ from scheduler.errors import EngineRefused, EngineUnavailable, SchedulerError
 from scheduler.image import Image
 from scheduler.launchers.contract import SlotGone, SlotOrder
 from scheduler.launchers.docker_config import DockerSettings, container_name, create_body
-from scheduler.launchers.docker_engine import Engine
+from scheduler.launchers.docker_contents import Contents
+from scheduler.launchers.docker_engine import ContentsGone, Engine
 from scheduler.launchers.docker_events import EventStream, SlotEvent
 from scheduler.launchers.docker_images import Images
-from scheduler.launchers.docker_owners import Owners
+from scheduler.launchers.docker_layouts import Layouts
+from scheduler.launchers.places import Layout
 from scheduler.launchers.seccomp import profile_json
 
 log = structlog.get_logger(__name__)
@@ -77,7 +79,8 @@ class DockerLauncher:
         self._on_gone = on_gone
         self._engine = Engine(settings)
         self._images = Images(self._engine)
-        self._owners = Owners(self._engine)
+        self._layouts = Layouts(self._engine)
+        self._contents = Contents(self._engine)
         self._events = EventStream(self._engine, self)
         self._slots: dict[str, _Slot] = {}
         self._ended: OrderedDict[str, _Ended] = OrderedDict()
@@ -139,7 +142,8 @@ class DockerLauncher:
                     log.warning("slots_left_behind", containers=left)
         self._events.close()
         await self._images.close()
-        await self._owners.close()
+        await self._layouts.close()
+        await self._contents.close()
         self._engine.close()
 
     async def check(self) -> None:
@@ -196,11 +200,15 @@ class DockerLauncher:
     async def _start(self, order: SlotOrder, slot: _Slot) -> None:
         slot_id = order.slot_id
         try:
-            owner = await self._owners.owner(order.image)
-            body = create_body(order, self._settings, self._engine.facts, self._seccomp, owner)
-            await self._engine.start(slot.name, body)
+            laid_out = await self._layouts.layout(order.image)
+            try:
+                await self._create(order, slot, laid_out)
+            except ContentsGone:
+                # Somebody removed it, as `docker container prune` does.
+                self._contents.lost(slot_id)
+                await self._create(order, slot, laid_out)
         except BaseException as error:
-            self._slots.pop(slot_id, None)
+            self._forget(slot_id)
             self._ended.pop(slot_id, None)
             if isinstance(error, EngineUnavailable):
                 # Whether it was created is not known.
@@ -211,8 +219,19 @@ class DockerLauncher:
             await self._discard(slot_id, slot)
             raise EngineRefused(f"slot {slot_id} was stopped while it started")
 
-    async def _discard(self, slot_id: str, slot: _Slot) -> None:
+    async def _create(self, order: SlotOrder, slot: _Slot, laid_out: Layout) -> None:
+        contents = await self._contents.hold(order.slot_id, order.image, laid_out)
+        body = create_body(order, self._settings, self._engine.facts, self._seccomp, laid_out, contents)
+        await self._engine.start(slot.name, body)
+
+    def _forget(self, slot_id: str) -> None:
         self._slots.pop(slot_id, None)
+        if self._contents.release(slot_id):
+            # That finds the container that held its content.
+            self._relist_now.set()
+
+    async def _discard(self, slot_id: str, slot: _Slot) -> None:
+        self._forget(slot_id)
         await self._remove(slot.name)
 
     async def stop(self, slot_id: str) -> None:
@@ -280,7 +299,7 @@ class DockerLauncher:
         if slot.phase is _Phase.STARTING:
             slot.gone = slot.gone or reason
             return
-        del self._slots[slot_id]
+        self._forget(slot_id)
         self._on_gone(slot_id, reason)
 
     # Comparing with what the engine lists: after each connection, after doubtful starts, and now and then
@@ -310,7 +329,8 @@ class DockerLauncher:
             if running_then and slot_id not in alive:
                 self._gone(slot_id, "its container is gone")
         for container in listed:
-            if container.slot_id not in self._slots and container.slot_id not in self._owners.looking:
+            needed = (self._slots, self._layouts.looking, self._contents.holding)
+            if not any(container.slot_id in each for each in needed):
                 await self._remove(container.name)
 
     async def _remove(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""One small file out of a container that need not run. The image is hostile, so the file may be anything."""
+"""Small files and folders out of a container that need not run. The image is hostile, so they may be anything."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import msgspec
 from docker import APIClient
 from docker.utils import decode_json_header
 
+from scheduler.launchers.places import MAX_FOLDERS, Folder
+
 _FACTS_HEADER: Final = "X-Docker-Container-Path-Stat"
 _CHUNK_BYTES: Final = 64 * 1024
 _TAR_OVERHEAD_BYTES: Final = 256 * 1024
@@ -20,7 +22,8 @@ _TAR_OVERHEAD_BYTES: Final = 256 * 1024
 
 # Of Go's os.FileMode, which is what the engine tells.
 _LINK: Final = 1 << 27
-_NOT_REGULAR: Final = 1 << 31 | _LINK | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
+_FOLDER: Final = 1 << 31
+_NOT_REGULAR: Final = _FOLDER | _LINK | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
 
 
 class ImageFile(msgspec.Struct, frozen=True):
@@ -44,11 +47,100 @@ def read_file(client: APIClient, container: str, path: str, most_bytes: int) -> 
             return ImageFile(why=f"has more than {most_bytes} bytes")
         body, _ = client.get_archive(container, path, _CHUNK_BYTES)
     except docker.errors.NotFound as error:
-        if "no such container" in str(error.explanation or error).lower():
+        if _container_is_gone(error):
             raise
         return ImageFile()
     with closing(body):
         return _unpacked(_received(body, most_bytes + _TAR_OVERHEAD_BYTES), most_bytes)
+
+
+def mode_of(client: APIClient, container: str, path: str) -> int | None:
+    """What others may do with `path` (read 4, write 2, look into 1); None when it is missing. Blocks."""
+    try:
+        mode, _, target = _facts(client, container, path)
+        if mode & _LINK:
+            mode, _, _ = _facts(client, container, target)
+        return mode & 0o7
+    except docker.errors.NotFound as error:
+        if _container_is_gone(error):
+            raise
+        return None
+
+
+def read_folder(client: APIClient, container: str, path: str, most_bytes: int | None) -> Folder | None:
+    """What a folder holds; None when it is missing or no folder. Links are not followed.
+
+    Given `most_bytes`, all its files are read, but not kept, to tell whether they are more.
+    Blocks. Raises `FolderTooLarge`, and what the Docker client raises.
+    """
+    names = path.strip("/").split("/")
+    try:
+        for depth in range(len(names)):
+            mode, _, _ = _facts(client, container, "/" + "/".join(names[: depth + 1]))
+            if mode & _LINK:
+                return Folder(behind_link=True)
+            if not mode & _FOLDER:
+                return None
+    except docker.errors.NotFound as error:
+        if _container_is_gone(error):
+            raise
+        return None
+    url = f"{client.base_url}/v{client.api_version}/containers/{container}/archive"
+    # Left early, the connection is closed: so the engine, which would send all of it, ends as well.
+    with client.get(url, params={"path": path}, stream=True, timeout=client.timeout) as response:
+        if not response.ok:
+            raise docker.errors.DockerException(f"the engine does not read {path}: {response.text[:500]}")
+        received = _Counted(response.iter_content(_CHUNK_BYTES), (most_bytes or 0) + _TAR_OVERHEAD_BYTES)
+        try:
+            folders = _folders_only(received)
+        except (tarfile.TarError, ValueError) as error:
+            raise docker.errors.DockerException(f"the engine sent a broken archive: {error}") from error
+        if folders is not None:
+            return Folder(folders=folders)
+        while most_bytes is not None and received.read(_CHUNK_BYTES):
+            pass
+    return Folder(holds_files=True)
+
+
+class FolderTooLarge(Exception):
+    """A folder holds more than was allowed."""
+
+
+class _Counted:
+    """A stream as a file that can be read; ends with `FolderTooLarge` after so many bytes."""
+
+    def __init__(self, chunks: Iterator[bytes], most_bytes: int) -> None:
+        self._chunks = chunks
+        self._left = most_bytes
+        self._kept = b""
+
+    def read(self, size: int) -> bytes:
+        while len(self._kept) < size and (chunk := next(self._chunks, b"")):
+            self._left -= len(chunk)
+            if self._left < 0:
+                raise FolderTooLarge
+            self._kept += chunk
+        taken, self._kept = self._kept[:size], self._kept[size:]
+        return taken
+
+
+def _folders_only(received: _Counted) -> tuple[str, ...] | None:
+    """The innermost folders of an archive; None if it has anything but folders, or too many of them."""
+    found: list[str] = []
+    with tarfile.open(fileobj=received, mode="r|") as unpacked:  # type: ignore[call-overload]
+        top = unpacked.next()
+        if top is None or not top.isdir():
+            raise ValueError("it does not begin with the folder")
+        for entry in unpacked:
+            name = entry.name.partition("/")[2]
+            if not entry.isdir() or not name.isprintable() or len(found) == MAX_FOLDERS:
+                return None
+            found.append(name)
+    return tuple(name for name in found if not any(other.startswith(name + "/") for other in found))
+
+
+def _container_is_gone(error: docker.errors.NotFound) -> bool:
+    return "no such container" in str(error.explanation or error).lower()
 
 
 def _facts(client: APIClient, container: str, path: str) -> tuple[int, int, str]:

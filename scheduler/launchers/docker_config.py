@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import posixpath
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from scheduler.errors import ImageUnusable
-from scheduler.image import LABEL_WRITABLE, Image
+from scheduler.image import Image
 from scheduler.launchers.contract import PoolKey, SlotOrder
+from scheduler.launchers.places import Layout, layout, writable_places
 from scheduler.launchers.reference import Reference
 from scheduler.launchers.user import Owner
 
@@ -26,16 +27,6 @@ RUN_DIRECTORY: Final = "/gc/run"
 SOCKET: Final = RUN_DIRECTORY + "/executor.sock"
 HOSTNAME: Final = "slot"
 
-MAX_WRITABLE_PLACES: Final = 16
-"""VOLUMEs and labelled places of one image. Each costs a mount at every start."""
-
-_MAX_PLACE_CHARS: Final = 1024
-_ALWAYS_WRITABLE: Final = ("/tmp", "/dev/shm")
-_RESERVED: Final = ("/proc", "/sys", "/dev", "/gc")
-_HOLDS_THE_SYSTEM: Final = frozenset(
-    {"/", "/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr"}
-    | {"/usr/bin", "/usr/lib", "/usr/lib64", "/usr/local", "/usr/sbin"}
-)
 _OOM_SCORE_ADJ: Final = 200
 """Under memory pressure on the host a slot goes before the set's own process."""
 
@@ -56,7 +47,8 @@ class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     `tmp_mib` bounds /tmp, `shm_mib` /dev/shm, `writable_mib` each VOLUME and each place of the label
     `org.general-compute.writable`; `inodes` bounds the files in each. What is stored there counts towards
-    the slot's memory too. `seccomp_profile` is a JSON file that takes the place of our own profile (seccomp.py).
+    the slot's memory too. `volume_content_mib` bounds what an image may bring along in a VOLUME: it is copied, once for
+    all slots of the image. `seccomp_profile` is a JSON file that takes the place of our own profile (seccomp.py).
     `guest_binary` and `hosts_file` are paths on the engine's machine. `pull_registries` names the registries
     that images may be pulled from ("*": any that a reference names); empty, only images that the engine
     holds are run. `ulimits` is laid over limits of ours (soft and hard alike, names as Docker has them).
@@ -70,6 +62,7 @@ class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     shm_mib: int = 64
     writable_mib: int = 512
     inodes: int = 65_536
+    volume_content_mib: int = 256
     pids_limit: int = 256
     ulimits: dict[str, int] = {}
     seccomp_profile: Path | None = None
@@ -103,83 +96,30 @@ def pool_name(pool: PoolKey) -> str:
     return f"{pool.account}/{digest}/{resources.cpu_percent}%/{resources.memory_mib}MiB/{pool.isolation}"
 
 
-def writable_places(image: Image) -> tuple[str, ...]:
-    """Every path that the image may write to, parents before children.
-
-    They are /tmp, /dev/shm, its VOLUMEs and those of its label. Raises `ImageUnusable` for a place that a slot
-    cannot give.
-
-    A place is an empty tmpfs, emptied again after each task. Files that the image itself holds there are
-    hidden: plain Docker copies them into the volume, but a copy could not be made anew for every task in any
-    useful time.
-    """
-    asked: dict[str, str] = {}
-    for volume in image.volumes:
-        asked.setdefault(posixpath.normpath(volume) if volume else "", f"VOLUME {volume}")
-    label = image.labels.get(LABEL_WRITABLE, "")
-    for written in filter(None, (part.strip() for part in label.split(","))):
-        place = written.rstrip("/") or "/"
-        if place != posixpath.normpath(place):
-            raise ImageUnusable(f"label {LABEL_WRITABLE}: {written!r} must be written without //, . and ..")
-        asked.setdefault(place, f"label {LABEL_WRITABLE}={written}")
-    for place, source in asked.items():
-        _check_place(place, source)
-    places = set(_ALWAYS_WRITABLE) | set(asked)
-    if len(places) > MAX_WRITABLE_PLACES + len(_ALWAYS_WRITABLE):
-        raise ImageUnusable(
-            f"the image has {len(places)} writable places (VOLUMEs and label {LABEL_WRITABLE}); "
-            f"at most {MAX_WRITABLE_PLACES} are allowed"
-        )
-    return tuple(sorted(places, key=lambda place: (place.count("/"), place)))
-
-
-def _check_place(place: str, source: str) -> None:
-    if place in _ALWAYS_WRITABLE:
-        return
-    if not place.startswith("/"):
-        raise ImageUnusable(f"{source}: an absolute path is needed")
-    if len(place) > _MAX_PLACE_CHARS or not place.isprintable():
-        raise ImageUnusable(f"{source!r}: the path is too long or holds control characters")
-    # normpath keeps two leading slashes, as POSIX allows it to.
-    if place.startswith("//"):
-        raise ImageUnusable(f"{source}: the path must begin with a single slash")
-    for reserved in _RESERVED:
-        if place == reserved or place.startswith(reserved + "/"):
-            raise ImageUnusable(f"{source}: {reserved} belongs to the slot itself; choose another place")
-    if place in _HOLDS_THE_SYSTEM:
-        raise ImageUnusable(
-            f"{source}: a writable place is an empty directory, so {place} would hide the image's own files; "
-            "name a directory of its own below it"
-        )
-
-
-def has_places_of_its_own(image: Image) -> bool:
-    """Whether the image writes elsewhere than in /tmp and /dev/shm. Raises `ImageUnusable`."""
-    return len(writable_places(image)) > len(_ALWAYS_WRITABLE)
-
-
 def create_body(
     order: SlotOrder,
     settings: DockerSettings,
     facts: EngineFacts,
     seccomp: str | None = None,
-    owner: Owner | None = None,
+    laid_out: Layout | None = None,
+    contents: str | None = None,
 ) -> dict[str, Any]:
     """The body of the engine's `POST /containers/create` for a slot. `seccomp` is a profile's JSON.
 
-    `owner` is the image's USER in numbers, to whom its VOLUMEs and labelled places are given; None for root.
+    `laid_out` is the image's layout; None for an image of which nothing was looked up. `contents` names the
+    container that holds what the image has in those of its VOLUMEs that the layout keeps.
     The image's own ENTRYPOINT and CMD never appear: the executor sends them with each task. USER, WORKDIR and
     ENV are left out, so that the engine takes the image's. Raises `ImageUnusable`.
     """
     image, pool = order.image, order.pool
-    places = writable_places(image)
+    laid_out = laid_out or layout(image)
     env = [f"GC_TOKEN={order.token}"]
     if not any(entry.startswith("HOME=/") for entry in image.env):
         env.append("HOME=/tmp")
     return {
         "Image": image.image_id,
         "Entrypoint": [GUEST],
-        "Cmd": [SOCKET, *places],
+        "Cmd": [SOCKET, *laid_out.places],
         "Env": env,
         "Hostname": HOSTNAME,
         "Tty": False,
@@ -200,7 +140,7 @@ def create_body(
             LABEL_POOL: pool_name(pool),
             LABEL_SLOT: order.slot_id,
         },
-        "HostConfig": _host_config(order, settings, facts, places, seccomp, owner or Owner()),
+        "HostConfig": _host_config(order, settings, facts, laid_out, seccomp, contents),
     }
 
 
@@ -209,24 +149,40 @@ def look_body(image: Image, settings: DockerSettings, look_id: str) -> dict[str,
 
     It bears the set's label, so that nothing is left behind. Raises `ImageUnusable`.
     """
+    body = _unstarted(image, settings, look_id, writable_places(image))
+    # The engine makes the image's own already at this call, and fails where it cannot.
+    body["WorkingDir"] = "/"
+    return body
+
+
+def contents_body(image: Image, settings: DockerSettings, laid_out: Layout, holder_id: str) -> dict[str, Any]:
+    """As `look_body`, for a container with whose creation the engine copies the image's files in kept VOLUMEs.
+
+    The copies are volumes on the host, of no name, and go with the last container that has them.
+    """
+    volumes = [place for place in writable_places(image) if place not in laid_out.kept]
+    return _unstarted(image, settings, holder_id, volumes)
+
+
+def _unstarted(
+    image: Image, settings: DockerSettings, container_id: str, hidden: Iterable[str]
+) -> dict[str, Any]:
     return {
         "Image": image.image_id,
         "Entrypoint": [GUEST],
         "Cmd": [],
-        # The engine makes the image's own already at this call, and fails where it cannot.
-        "WorkingDir": "/",
         "NetworkDisabled": True,
         "Labels": {
             LABEL_SET: settings.set_name,
             LABEL_IMAGE: image.reference,
-            LABEL_SLOT: look_id,
+            LABEL_SLOT: container_id,
         },
         "HostConfig": {
             "NetworkMode": "none",
             "ReadonlyRootfs": True,
             "LogConfig": {"Type": "none", "Config": {}},
             # Otherwise the engine makes a volume on the host of each VOLUME, and copies what the image holds there.
-            "Tmpfs": dict.fromkeys(writable_places(image), ""),
+            "Tmpfs": dict.fromkeys(hidden, ""),
             "Mounts": [],
         },
     }
@@ -236,9 +192,9 @@ def _host_config(
     order: SlotOrder,
     settings: DockerSettings,
     facts: EngineFacts,
-    places: tuple[str, ...],
+    laid_out: Layout,
     seccomp: str | None,
-    owner: Owner,
+    contents: str | None,
 ) -> dict[str, Any]:
     resources = order.pool.resources
     memory = resources.memory_mib * 1024 * 1024
@@ -270,8 +226,10 @@ def _host_config(
             # The engine writes none without a network; the name `localhost` must still be known.
             _read_only(settings.hosts_file, "/etc/hosts"),
         ],
-        "Tmpfs": {place: _tmpfs(place, settings, owner) for place in places},
+        "Tmpfs": {place: _tmpfs(place, settings, laid_out.owner) for place in laid_out.places},
     }
+    if contents is not None:
+        config["VolumesFrom"] = [f"{contents}:ro"]
     # The engine's own /dev can be written to by root and is cleaned by nobody. `dev`: its devices must work.
     config["Tmpfs"]["/dev"] = "ro,dev,nosuid,noexec,mode=755,size=64k,nr_inodes=64"
     if facts.cgroup_version == 1:
@@ -285,9 +243,10 @@ def _read_only(source: Path, target: str) -> dict[str, Any]:
 
 def _tmpfs(place: str, settings: DockerSettings, owner: Owner) -> str:
     size_mib = {"/tmp": settings.tmp_mib, "/dev/shm": settings.shm_mib}.get(place, settings.writable_mib)
-    # Where the image has a directory already (the engine makes one for a WORKDIR), runc gives the tmpfs that one's mode
-    # in place of ours, and 755 would keep all but its owner from writing. So its owner is who writes.
-    belongs_to = "" if place in _ALWAYS_WRITABLE or owner == Owner() else f"uid={owner.uid},gid={owner.gid},"
+    # Where the image has a directory already (the engine makes one for a WORKDIR), runc before 1.1.8 gives the tmpfs
+    # that one's mode in place of ours, and 755 would keep all but its owner from writing. So its owner is who writes.
+    # /dev/shm is the exception: it lies in a /dev of ours, so the image never has one.
+    belongs_to = "" if place == "/dev/shm" or owner == Owner() else f"uid={owner.uid},gid={owner.gid},"
     return f"rw,exec,nosuid,nodev,mode=1777,{belongs_to}size={size_mib}m,nr_inodes={settings.inodes}"
 
 

@@ -24,7 +24,6 @@ import urllib3.exceptions
 from docker import APIClient
 
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown, ImageUnusable
-from scheduler.launchers.docker_archive import ImageFile, read_file
 from scheduler.launchers.docker_config import LABEL_SET, LABEL_SLOT, DockerSettings, EngineFacts
 
 T = TypeVar("T")
@@ -60,6 +59,10 @@ _IMAGE_FAULTS: Final = {
     # Where AppArmor is on, its profile cannot be applied any more.
     "open /proc/self/attr/": "a writable place is a symbolic link into /proc",
 }
+
+
+class ContentsGone(EngineRefused):
+    """The container that holds an image's VOLUMEs for its slots is gone."""
 
 
 class EngineError(EngineUnavailable):
@@ -201,24 +204,29 @@ class Engine:
         except EngineError as error:
             raise why_not_started(error, body) from error
 
-    async def read_image(
-        self, name: str, body: dict[str, Any], paths: tuple[str, ...], most_bytes: int
-    ) -> dict[str, ImageFile]:
-        """Files of an image, out of a container that is created for it and removed again, never started.
+    async def look(self, name: str, body: dict[str, Any], look: Callable[[APIClient, str], T]) -> T:
+        """What `look` sees, given the id of a container that is created for it and removed again, never started.
 
-        At most `most_bytes` of a file are read. Raises `EngineRefused`, `ImageUnknown`, `ImageUnusable`.
+        Raises `EngineRefused`, `ImageUnknown`, `ImageUnusable`, and what `look` raises.
         """
 
-        def create_and_read(client: APIClient) -> dict[str, ImageFile]:
+        def create_and_look(client: APIClient) -> T:
             container = client.create_container_from_config(body, name)["Id"]  # type: ignore[no-untyped-call]
             try:
-                return {path: read_file(client, container, path, most_bytes) for path in paths}
+                return look(client, container)
             finally:
                 _remove_quietly(client, container)
 
         try:
             # The lane of starts: it is part of one, as slow as one, and refused when they are.
-            return await self._call(Lane.START, create_and_read)
+            return await self._call(Lane.START, create_and_look)
+        except EngineError as error:
+            raise why_not_started(error, body) from error
+
+    async def create(self, name: str, body: dict[str, Any]) -> None:
+        """Create a container without starting it. Raises `EngineRefused`, `ImageUnknown`, `ImageUnusable`."""
+        try:
+            await self._call(Lane.START, lambda client: client.create_container_from_config(body, name))  # type: ignore[no-untyped-call]
         except EngineError as error:
             raise why_not_started(error, body) from error
 
@@ -299,6 +307,8 @@ def why_not_started(error: EngineError, body: dict[str, Any]) -> Exception:
     lowered = said.lower()
     if error.status == 404 and "no such image" in lowered:
         return ImageUnknown(f"no such image here any more: {reference}")
+    if "no such container" in lowered and "VolumesFrom" in body["HostConfig"]:
+        return ContentsGone(f"the container engine has lost what {reference} holds in its VOLUMEs: {said}")
     for sign, meaning in _IMAGE_FAULTS.items():
         if sign in lowered:
             return ImageUnusable(f"{reference} cannot be started: {meaning} ({said})")

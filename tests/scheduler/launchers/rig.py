@@ -66,12 +66,15 @@ class ImageMaker:
         self.client = client
         self._made: set[str] = set()
 
-    def make(self, *changes: str, files: Files | None = None, tag: str = "") -> str:
-        """An image with `docker import --change`; returns its reference."""
+    def make(self, *changes: str, files: Files | None = None, tag: str = "", bare: bool = False) -> str:
+        """An image with `docker import --change`; returns its reference. `bare`: with these files alone."""
         reference = tag or f"gc-test-{uuid.uuid4().hex[:10]}:1"
         repository, _, version = reference.rpartition(":")
         said = self.client.import_image_from_data(
-            tar_of({**ROOT_FILES, **(files or {})}), repository=repository, tag=version, changes=list(changes)
+            tar_of({**({} if bare else ROOT_FILES), **(files or {})}),
+            repository=repository,
+            tag=version,
+            changes=list(changes),
         )
         self._made |= {reference, json.loads(said)["status"]}
         return reference

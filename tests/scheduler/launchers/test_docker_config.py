@@ -6,22 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from scheduler.errors import ImageUnusable
-from scheduler.image import LABEL_WRITABLE, Image
+from scheduler.image import Image
 from scheduler.launchers.contract import PoolKey, SlotOrder
 from scheduler.launchers.docker_config import (
-    MAX_WRITABLE_PLACES,
     DockerSettings,
     EngineFacts,
+    contents_body,
     create_body,
-    has_places_of_its_own,
     image_from,
     look_body,
-    writable_places,
 )
+from scheduler.launchers.places import Layout
 from scheduler.launchers.reference import parse_reference
 from scheduler.launchers.user import Owner
 from scheduler.task import Isolation, Resources
@@ -64,31 +61,34 @@ def test_sizes_of_places() -> None:
 
 
 @pytest.mark.parametrize("owner", [Owner(7, 8), Owner(7, 0), Owner(0, 8)])
-def test_places_of_the_image_are_given_to_its_user(owner: Owner) -> None:
-    of = image(volumes=("/v", "/tmp", "/tmp/x"), labels={LABEL_WRITABLE: "/l,/dev/shm"})
-    tmpfs = body(of, owner=owner)["HostConfig"]["Tmpfs"]
+def test_places_are_given_to_the_user_but_for_the_one_that_no_image_has(owner: Owner) -> None:
+    laid_out = Layout(("/tmp", "/v", "/dev/shm", "/tmp/x"), owner=owner)
+    tmpfs = body(image(), laid_out=laid_out)["HostConfig"]["Tmpfs"]
     belongs_to = f",uid={owner.uid},gid={owner.gid},"
-    assert {place for place, options in tmpfs.items() if belongs_to in options} == {"/v", "/tmp/x", "/l"}
-    assert {place for place, options in tmpfs.items() if "id=" not in options.replace("nosuid", "")} == {
-        "/tmp",
-        "/dev/shm",
-        "/dev",
-    }
+    assert {place for place, options in tmpfs.items() if belongs_to in options} == {"/v", "/tmp", "/tmp/x"}
+    assert "id=" not in tmpfs["/dev/shm"].replace("nosuid", "")
 
 
 def test_places_are_roots_where_nobody_else_is_named() -> None:
-    of = image(volumes=("/v",))
-    assert body(of, owner=Owner()) == body(of, owner=None) == body(of)
-    assert "uid=" not in str(body(of))
+    assert "uid=" not in str(body(image(volumes=("/v",))))
 
 
-def test_which_images_have_places_of_their_own() -> None:
-    assert not has_places_of_its_own(image())
-    assert not has_places_of_its_own(image(volumes=("/tmp/",), labels={LABEL_WRITABLE: "/dev/shm"}))
-    assert has_places_of_its_own(image(volumes=("/tmp/x",)))
-    assert has_places_of_its_own(image(labels={LABEL_WRITABLE: "/x"}))
-    with pytest.raises(ImageUnusable, match="VOLUME /etc"):
-        has_places_of_its_own(image(volumes=("/etc",)))
+def test_kept_content_is_taken_from_its_container_to_be_read_only() -> None:
+    made = body(image(volumes=("/v", "/w")), laid_out=Layout(("/tmp", "/w"), ("/v",)), contents="gc-a-hold-1")
+    assert made["HostConfig"]["VolumesFrom"] == ["gc-a-hold-1:ro"]
+    assert set(made["HostConfig"]["Tmpfs"]) == {"/tmp", "/w", "/dev"}
+    assert made["Cmd"] == ["/gc/run/executor.sock", "/tmp", "/w"]
+    assert "VolumesFrom" not in body(image())["HostConfig"]
+
+
+def test_the_container_of_contents_makes_volumes_of_nothing_else() -> None:
+    of = image(volumes=("/v", "/w", "/tmp"), workdir="/v/deep")
+    made = contents_body(of, SETTINGS, Layout(("/tmp", "/w"), ("/v",)), "hold-1")
+    assert set(made["HostConfig"]["Tmpfs"]) == {"/w", "/tmp", "/dev/shm"}
+    # The engine makes the image's own, so that it lies in the copy too.
+    assert "WorkingDir" not in made
+    assert made["Labels"]["org.general-compute.set"] == "a"
+    assert made["Labels"]["org.general-compute.slot"] == "hold-1"
 
 
 def test_a_look_into_an_image_makes_no_volume_and_bears_the_labels_of_its_set() -> None:
@@ -113,79 +113,6 @@ def test_ulimits_of_the_settings_lie_over_ours() -> None:
     settings = DockerSettings(set_name="a", guest_binary=Path("/g"), ulimits={"nofile": 9, "nproc": 5})
     limits = {each["Name"]: each["Hard"] for each in body(image(), settings)["HostConfig"]["Ulimits"]}
     assert (limits["nofile"], limits["nproc"], limits["msgqueue"], limits["core"]) == (9, 5, 0, 0)
-
-
-@pytest.mark.parametrize(
-    ("volumes", "label", "places"),
-    [
-        ((), "", ("/tmp", "/dev/shm")),
-        (("/v/", "//tmp"[1:]), "", ("/tmp", "/v", "/dev/shm")),
-        (("/a/b/../c",), "/x, /y/z ,", ("/tmp", "/x", "/a/c", "/dev/shm", "/y/z")),
-        (("/etc/app", "/usr/share/x"), "", ("/tmp", "/dev/shm", "/etc/app", "/usr/share/x")),
-        (
-            ("/process", "/gcx", "/devices", "/home", "/var", "/opt"),
-            "/srv",
-            ("/devices", "/gcx", "/home", "/opt", "/process", "/srv", "/tmp", "/var", "/dev/shm"),
-        ),
-    ],
-)
-def test_places_of_an_image(volumes: tuple[str, ...], label: str, places: tuple[str, ...]) -> None:
-    assert writable_places(image(volumes=volumes, labels={LABEL_WRITABLE: label})) == places
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        "/",
-        "/proc",
-        "/proc/1",
-        "/sys",
-        "/dev",
-        "/dev/mqueue",
-        "/dev/shm/x",
-        "/gc",
-        "/gc/run",
-        "/etc",
-        "/usr",
-        "/lib64",
-        "relative",
-        "/with\nnewline",
-        "/" + "x" * 2000,
-    ],
-)
-@pytest.mark.parametrize("by", ["volume", "label"])
-def test_places_that_are_refused_name_their_origin(place: str, by: str) -> None:
-    asked = image(volumes=(place,)) if by == "volume" else image(labels={LABEL_WRITABLE: place})
-    with pytest.raises(ImageUnusable, match="VOLUME" if by == "volume" else LABEL_WRITABLE):
-        writable_places(asked)
-
-
-@pytest.mark.parametrize("place", ["/a/../b", "/a//b", "//a", "/./a"])
-def test_a_label_is_taken_literally_or_not_at_all(place: str) -> None:
-    with pytest.raises(ImageUnusable, match=r"must be written without|single slash"):
-        writable_places(image(labels={LABEL_WRITABLE: place}))
-
-
-def test_the_number_of_places_is_bounded() -> None:
-    many = tuple(f"/v{n}" for n in range(MAX_WRITABLE_PLACES))
-    assert len(writable_places(image(volumes=many))) == MAX_WRITABLE_PLACES + 2
-    with pytest.raises(ImageUnusable, match="at most 16"):
-        writable_places(image(volumes=(*many, "/one-more")))
-
-
-@given(st.lists(st.text(max_size=30), max_size=5), st.text(max_size=60))
-def test_no_place_is_ever_outside_the_rules(volumes: list[str], label: str) -> None:
-    try:
-        places = writable_places(image(volumes=tuple(volumes), labels={LABEL_WRITABLE: label}))
-    except ImageUnusable:
-        return
-    for place in places:
-        parts = place.split("/")
-        assert parts[0] == ""
-        assert len(parts) > 1
-        assert not {"", ".", ".."} & set(parts[1:])
-        assert parts[1] not in ("proc", "sys", "gc")
-        assert parts[1] != "dev" or place == "/dev/shm"
 
 
 def inspected(**fields: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""USER as numbers, as the engine resolves it. No engine is asked; the real one's word is in test_docker_owners.py."""
+"""USER as numbers, as the engine resolves it. No engine is asked; the real one's word is in test_docker_layouts.py."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Whose the writable places of a slot are, on a real engine, whatever directories the image has there."""
+"""The layouts of slots on a real engine: whose their places are, and what becomes of what the image has there."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -13,14 +13,17 @@ from docker import APIClient
 
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown, ImageUnusable
 from scheduler.image import Image
-from scheduler.launchers import docker_engine, docker_owners
+from scheduler.launchers import docker_layouts
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_archive import ImageFile, read_file
 from scheduler.launchers.docker_config import DockerSettings
-from scheduler.launchers.docker_engine import Engine
-from scheduler.launchers.docker_owners import MAX_FILE_BYTES, Owners
+from scheduler.launchers.docker_engine import Engine, Listed
+from scheduler.launchers.docker_layouts import MAX_FILE_BYTES, Layouts
+from scheduler.launchers.places import Layout
 from scheduler.launchers.user import Owner
 from tests.scheduler.launchers.rig import Files, ImageMaker, Rig, containers, until, volumes
+
+T = TypeVar("T")
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
 
@@ -69,10 +72,24 @@ async def test_every_user_can_write_to_its_places(
         assert (place, await probe.ask(f"owner {place}")) == (place, owner)
         assert (place, await probe.ask(f"write {place}/new")) == (place, "ok")
         assert await probe.ask(f"unlink {place}/new") == "ok"
-    for place in ("/tmp", "/dev/shm"):
-        assert await probe.ask(f"owner {place}") == "0:0"
-        assert await probe.ask(f"write {place}/new") == "ok"
+    for place, whose in (("/tmp", owner), ("/dev/shm", "0:0")):
+        assert (place, await probe.ask(f"owner {place}")) == (place, whose)
+        assert (place, await probe.ask(f"write {place}/new")) == (place, "ok")
     assert await probe.ask("write /etc/new") == "errno EROFS"
+
+
+@pytest.mark.parametrize("user", ["0", "1000", "1234", "app", "app:others"])
+@pytest.mark.parametrize("mode", [0o755, 0o700, 0o775, 0o1777, 0o777, None])
+async def test_every_user_can_write_to_tmp_whatever_the_image_has_there(
+    rig: Rig, images: ImageMaker, user: str, mode: int | None
+) -> None:
+    files: Files = {**ROOMS} if mode is None else {**ROOMS, "tmp": mode}
+    for workdir in ("/", "/tmp", "/tmp/work/deep"):
+        reference = images.make('CMD ["/x"]', f"USER {user}", f"WORKDIR {workdir}", files=files)
+        _, probe = await rig.run(reference)
+        assert await probe.ask("cwd") == workdir
+        for place in {"/tmp", "/dev/shm", *({workdir} - {"/"})}:
+            assert (place, await probe.ask(f"write {place}/new")) == (place, "ok")
 
 
 @pytest.mark.parametrize(
@@ -131,16 +148,14 @@ class Looks(Engine):
 
     def __init__(self, settings: DockerSettings) -> None:
         super().__init__(settings)
-        self.paths: list[tuple[str, ...]] = []
+        self.count = 0
         self.failure: Exception | None = None
 
-    async def read_image(
-        self, name: str, body: dict[str, Any], paths: tuple[str, ...], most_bytes: int
-    ) -> dict[str, ImageFile]:
-        self.paths.append(paths)
+    async def look(self, name: str, body: dict[str, Any], look: Callable[[APIClient, str], T]) -> T:
+        self.count += 1
         if self.failure is not None:
             raise self.failure
-        return await super().read_image(name, body, paths, most_bytes)
+        return await super().look(name, body, look)
 
 
 @pytest.fixture
@@ -150,77 +165,95 @@ def looks(docker_settings: DockerSettings) -> Iterator[Looks]:
     looks.close()
 
 
-async def image_of(rig: Rig, images: ImageMaker, *changes: str) -> Image:
-    return await rig.launcher.resolve(images.make(*changes, files=ROOMS))
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are read from images."""
+    paths: list[str] = []
+
+    def reading(client: APIClient, container: str, path: str, most_bytes: int) -> ImageFile:
+        paths.append(path)
+        return read_file(client, container, path, most_bytes)
+
+    monkeypatch.setattr(docker_layouts, "read_file", reading)
+    return paths
 
 
-async def test_only_names_of_users_with_places_are_looked_up(
-    rig: Rig, images: ImageMaker, looks: Looks
+async def image_of(rig: Rig, images: ImageMaker, *changes: str, files: Files | None = None) -> Image:
+    return await rig.launcher.resolve(images.make(*changes, files={**ROOMS, **(files or {})}))
+
+
+async def test_images_are_looked_into_only_where_it_matters(
+    rig: Rig, images: ImageMaker, looks: Looks, read: list[str]
 ) -> None:
-    owners = Owners(looks)
+    layouts = Layouts(looks)
     for changes, owner in (
-        (["USER app"], None),
-        (["USER no-such-user", "VOLUME /tmp"], None),
-        ([*CHANGES], Owner(0, 0)),
-        ([*CHANGES, "USER root"], Owner(0, 0)),
-        ([*CHANGES, "USER 1000"], Owner(1000, 0)),
-        ([*CHANGES, "USER 1000:5"], Owner(1000, 5)),
+        (["USER 0"], Owner(0, 0)),
+        (["USER root", "VOLUME /tmp", "WORKDIR /srv"], Owner(0, 0)),
+        (["USER 1000"], Owner(1000, 0)),
+        (["USER 1000:5", "LABEL org.general-compute.writable=/srv"], Owner(1000, 5)),
     ):
-        assert await owners.owner(await image_of(rig, images, *changes)) == owner
-    assert looks.paths == []
+        assert (await layouts.layout(await image_of(rig, images, *changes))).owner == owner
+    assert looks.count == 0
+    for changes, owner in (([*CHANGES, "USER 1000"], Owner(1000, 0)), (["USER app", "ENV A=1"], Owner(0, 0))):
+        # The image has no /tmp, or an open one: then nothing is to be read for it.
+        assert (await layouts.layout(await image_of(rig, images, *changes))).owner == owner
+    open_tmp: Files = {"tmp": 0o1777}
+    of = await image_of(rig, images, "USER app", files=open_tmp)
+    assert (await layouts.layout(of)).owner == Owner(0, 0)
+    assert (looks.count, read) == (3, [])
     for user, paths in (("app", ["/etc/passwd"]), ("5:app", ["/etc/group"]), ("app:5", ["/etc/passwd"])):
-        looks.paths.clear()
-        await owners.owner(await image_of(rig, images, *CHANGES, f"USER {user}"))
-        assert looks.paths == [tuple(paths)]
+        read.clear()
+        await layouts.layout(await image_of(rig, images, f"USER {user}", files={"tmp": 0o755}))
+        assert read == paths
 
 
 async def test_first_starts_share_one_look_that_is_remembered(
     rig: Rig, images: ImageMaker, looks: Looks, client: APIClient, set_name: str
 ) -> None:
-    owners = Owners(looks)
+    layouts = Layouts(looks)
     image = await image_of(rig, images, *CHANGES, "USER app:others")
-    asked = [asyncio.create_task(owners.owner(image)) for _ in range(8)]
+    asked = [asyncio.create_task(layouts.layout(image)) for _ in range(8)]
     await asyncio.sleep(0)
     asked[0].cancel()
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert isinstance(found[0], asyncio.CancelledError)
-    assert found[1:] == [Owner(1234, 3456)] * 7
-    assert await owners.owner(image) == Owner(1234, 3456)
-    assert looks.paths == [("/etc/passwd", "/etc/group")]
-    assert owners.looking == set()
+    assert [each.owner for each in found[1:] if isinstance(each, Layout)] == [Owner(1234, 3456)] * 7
+    assert (await layouts.layout(image)).owner == Owner(1234, 3456)
+    assert looks.count == 1
+    assert layouts.looking == set()
     assert containers(client, set_name) == []
 
 
 async def test_what_is_wrong_with_an_image_is_remembered_and_what_fails_here_is_not(
     rig: Rig, images: ImageMaker, looks: Looks
 ) -> None:
-    owners = Owners(looks)
+    layouts = Layouts(looks)
     image = await image_of(rig, images, *CHANGES, "USER nobody-here")
     for failure in (EngineUnavailable(), EngineRefused()):
         looks.failure = failure
         for _ in range(2):
             with pytest.raises(type(failure)):
-                await owners.owner(image)
+                await layouts.layout(image)
     looks.failure = None
-    looks.paths.clear()
+    looks.count = 0
     for _ in range(3):
         with pytest.raises(ImageUnusable, match="nobody-here"):
-            await owners.owner(image)
-    assert len(looks.paths) == 1
+            await layouts.layout(image)
+    assert looks.count == 1
 
 
 async def test_no_more_is_remembered_than_the_bound(
     rig: Rig, images: ImageMaker, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_owners, "MAX_REMEMBERED", 2)
-    owners = Owners(looks)
+    monkeypatch.setattr(docker_layouts, "MAX_REMEMBERED", 2)
+    layouts = Layouts(looks)
     first, second, third = [await image_of(rig, images, *CHANGES, "USER app", f"ENV N={n}") for n in range(3)]
     for image in (first, second, first, third, first):
-        assert await owners.owner(image) == Owner(1234, 2345)
-    assert len(looks.paths) == 3
+        assert (await layouts.layout(image)).owner == Owner(1234, 2345)
+    assert looks.count == 3
     # The one that was asked for least lately had to go.
-    await owners.owner(second)
-    assert len(looks.paths) == 4
+    await layouts.layout(second)
+    assert looks.count == 4
 
 
 async def test_an_image_deleted_before_the_look_is_unknown(rig: Rig, images: ImageMaker) -> None:
@@ -241,7 +274,7 @@ async def test_a_look_under_way_is_left_alone_and_a_cancelled_start_takes_it_awa
     looked: list[list[str]] = []
     list_slots = Engine.list_slots
 
-    async def counting(engine: Engine) -> list[docker_engine.Listed]:
+    async def counting(engine: Engine) -> list[Listed]:
         nonlocal listed
         found = await list_slots(engine)
         listed += 1
@@ -256,7 +289,7 @@ async def test_a_look_under_way_is_left_alone_and_a_cancelled_start_takes_it_awa
         return read_file(client, container, path, most_bytes)
 
     monkeypatch.setattr(Engine, "list_slots", counting)
-    monkeypatch.setattr(docker_engine, "read_file", slow)
+    monkeypatch.setattr(docker_layouts, "read_file", slow)
     launcher = DockerLauncher(
         msgspec.structs.replace(docker_settings, relist_s=0.05), lambda slot_id, reason: None
     )

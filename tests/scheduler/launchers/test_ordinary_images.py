@@ -1,0 +1,137 @@
+"""Images as people build them run unchanged: HOME, WORKDIR and VOLUME where the program lies, a /tmp that is root's.
+
+A real set, guest and slot.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.conftest import SetProcess, StartSet
+from tests.scheduler.launchers.rig import Files, ImageMaker
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
+
+HERE = Path(__file__).parent
+USERS: Files = {
+    "etc/passwd": b"root:x:0:0::/:\napp:x:1234:2345::/home/app:/none\n",
+    "etc/group": b"app:x:2345:\n",
+}
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    binary = tmp_path_factory.mktemp("writer") / "writer"
+    flags = ("-static", "-O1", "-Wall", "-Wextra", "-Werror")
+    subprocess.run(["cc", *flags, "-o", binary, HERE / "writer.c"], check=True)
+    return binary.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def maker(engine: docker.DockerClient) -> Iterator[ImageMaker]:
+    maker = ImageMaker(engine.api)
+    yield maker
+    maker.clean()
+
+
+@pytest.fixture(scope="module")
+def own_set(maker: ImageMaker, start_set: StartSet) -> Iterator[SetProcess]:
+    """A set that is gone, with all its slots, before the images are removed."""
+    process = start_set("tordinary")
+    yield process
+    process.stop()
+
+
+HOME: Files = {**USERS, "home/app": 0o755, "home/app/model.bin": b"weights", "tmp": 0o755}
+READ_ONLY = "Read-only file system"
+NOT_THERE = "No such file or directory"
+
+
+@pytest.mark.parametrize("user", ["0", "1000", "app"])
+@pytest.mark.parametrize(
+    ("changes", "files", "program", "told"),
+    [
+        pytest.param(
+            ["ENV HOME=/home/app", "WORKDIR /home/app"],
+            HOME,
+            "home/app/run",
+            {".": READ_ONLY, "/home/app": READ_ONLY, "model.bin": "weights", "/tmp": "ok"},
+            id="program in HOME",
+        ),
+        pytest.param(
+            ["ENV HOME=/home/app", "WORKDIR /home/app/src"],
+            {**HOME, "home/app/src": 0o755},
+            "home/app/src/run",
+            {".": READ_ONLY, "../model.bin": "weights", "/tmp": "ok"},
+            id="program below HOME",
+        ),
+        pytest.param(
+            ["WORKDIR /app", "VOLUME /app"],
+            {**USERS, "app": 0o755, "app/model.bin": b"weights", "tmp": 0o700},
+            "app/run",
+            {".": READ_ONLY, "model.bin": "weights", "/tmp": "ok"},
+            id="program in VOLUME",
+        ),
+        pytest.param(
+            ["ENV HOME=/home/app", "WORKDIR /home/app/work"],
+            {**USERS, "home/app": 0o755, "app": 0o755},
+            "app/run",
+            {".": "ok", "/home/app": "ok", "/tmp": "ok"},
+            id="empty HOME",
+        ),
+        pytest.param(
+            ["WORKDIR /tmp/work", "ENV HOME=/"],
+            {**USERS, "tmp": 0o755, "app": 0o755},
+            "app/run",
+            {".": "ok", "/tmp": "ok", "/": READ_ONLY},
+            id="WORKDIR in tmp",
+        ),
+        pytest.param(
+            ["WORKDIR /data/in", "VOLUME /data"],
+            {**USERS, "data/in": 0o755, "data/out": 0o700, "app": 0o755},
+            "app/run",
+            {".": "ok", "/data": "ok", "/data/out": "ok", "/data/from-image": NOT_THERE},
+            id="VOLUME of folders",
+        ),
+    ],
+)
+def test_an_unchanged_image_finds_its_files_and_writes_where_it_may(
+    own_set: SetProcess,
+    maker: ImageMaker,
+    writer: bytes,
+    user: str,
+    changes: list[str],
+    files: Files,
+    program: str,
+    told: dict[str, str],
+) -> None:
+    image = maker.make(
+        f'ENTRYPOINT ["/{program}"]', f"USER {user}", *changes, files={**files, program: writer}, bare=True
+    )
+    with own_set.client() as client:
+        for _ in range(3):
+            # Each task finds what the first did.
+            answer = client.post(f"/v1/run/{image}", params=[("arg", path) for path in told])
+            assert answer.status_code == 200, answer.text
+            assert dict(line.split("\t", 1) for line in answer.text.splitlines()) == told
+
+
+def test_a_program_that_slots_would_hide_is_refused_with_the_reason(
+    own_set: SetProcess, maker: ImageMaker, writer: bytes
+) -> None:
+    hidden = maker.make('ENTRYPOINT ["/tmp/run"]', files={"tmp": 0o1777, "tmp/run": writer})
+    beside = maker.make(
+        'ENTRYPOINT ["./run"]',
+        "WORKDIR /tmp/app",
+        files={"tmp": 0o1777, "tmp/app": None, "tmp/app/run": writer},
+    )
+    with own_set.client() as client:
+        for image, why in ((hidden, "/tmp/run lies in /tmp"), (beside, "WORKDIR /tmp/app has files")):
+            answer = client.post(f"/v1/run/{image}")
+            assert answer.status_code == 422
+            assert why in answer.json()["detail"]
