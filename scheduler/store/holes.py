@@ -36,7 +36,6 @@ def copy(fd: int, at: int, end: int, target: FileIO, most_bytes: int) -> int:
                 target.truncate()
         at = data
         hole = _seek(fd, at, end, os.SEEK_HOLE)
-        most_bytes -= EXTENT_COST_BYTES
         while at < hole and most_bytes > 0:
             piece = read(fd, min(READ_BYTES, hole - at), at)
             with memoryview(piece) as rest:
@@ -45,6 +44,7 @@ def copy(fd: int, at: int, end: int, target: FileIO, most_bytes: int) -> int:
                     written += target.write(rest[written:]) or 0
             at += len(piece)
             most_bytes -= len(piece)
+        most_bytes -= EXTENT_COST_BYTES
     if at == end:
         _check_size(fd, end)
     return at
