@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from scheduler.background import Background
+from scheduler.deadlines import Deadlines
 from scheduler.errors import (
     BadRequest,
     DiskFull,
@@ -64,6 +65,7 @@ class AsyncSide:
         floor: Floor,
         roster: Roster,
         ids: TaskIds,
+        deadlines: Deadlines,
         ended: Ended,
     ) -> None:
         self._limits = limits
@@ -72,6 +74,7 @@ class AsyncSide:
         self._floor = floor
         self._roster = roster
         self._ids = ids
+        self._deadlines = deadlines
         self._ended = ended
         # Writes of new tasks are never broken off; all else is, at the end of the set's patience.
         self._accepting = Background()
@@ -198,7 +201,13 @@ class AsyncSide:
         run = self._floor.go(slot_id, work)
         mine = msgspec.structs.replace(entry.task, files={})
         live = entry.live = LiveTask(
-            mine, run, work.argv[0], _nothing, lambda: self._floor.out_of_memory(slot_id), **collector.keep()
+            mine,
+            run,
+            work.argv[0],
+            _nothing,
+            lambda: self._floor.out_of_memory(slot_id),
+            self._deadlines,
+            **collector.keep(),
         )
         if stdin.blob is not None:
             self._background.spawn(self._feed(live, stdin.blob, stdin.size_bytes))

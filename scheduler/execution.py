@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from enum import IntEnum
@@ -107,6 +108,9 @@ class Run(Protocol):
 
     async def first(self) -> Ending | Output:
         """What comes first: the output outgrowing a message, or the end. Raises `SlotLost`."""
+
+    def wake(self, waiter: asyncio.Future[None]) -> None:
+        """End `waiter` as soon as `first` would not wait."""
 
     async def ending(self) -> Ending:
         """The end. Raises `SlotLost`."""

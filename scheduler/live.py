@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
+from scheduler.deadlines import Deadlines
 from scheduler.errors import SchedulerError, SlotLost
 from scheduler.execution import ByteReader, ByteWriter, Ending, How, Output, Run
 from scheduler.outcome import conclude
@@ -36,6 +37,7 @@ class LiveTask:
         argv0: bytes,
         record: Callable[[Task], Awaitable[None]],
         out_of_memory: Callable[[], Awaitable[bool]],
+        deadlines: Deadlines,
         *,
         files: OutputFiles | None = None,
         stderr_writer: BodyWriter | None = None,
@@ -60,7 +62,7 @@ class LiveTask:
         self._files = files
         self._stderr_writer = stderr_writer
         self._stderr_max_bytes = stderr_max_bytes
-        self._timer = self._loop.call_later(task.spec.timeout_s, self.kill, Reason.TIMEOUT)
+        self._deadline = deadlines.after(task.spec.timeout_s, self._timed_out)
 
     @property
     def stdin(self) -> ByteWriter | None:
@@ -76,6 +78,9 @@ class LiveTask:
         if self._why_killed is None:
             self._why_killed = why
         self.run.kill()
+
+    def _timed_out(self) -> None:
+        self.kill(Reason.TIMEOUT)
 
     async def head(self, limit_bytes: int) -> tuple[bytes, bool]:
         """The output's beginning: all of it and True, or more than `limit_bytes` and False. Raises `SlotLost`."""
@@ -140,7 +145,7 @@ class LiveTask:
 
     def close(self) -> None:
         """Release what is held; for a task whose slot was lost."""
-        self._timer.cancel()
+        self._deadline.cancel()
         if self._output is not None:
             self._output.stdout.close()
             self._output.stderr.close()
@@ -173,7 +178,7 @@ class LiveTask:
                 raise
             ending = self._killed_with_its_slot()
         try:
-            self._timer.cancel()
+            self._deadline.cancel()
             if self._why_killed is Reason.PLATFORM and ending.killed:
                 raise SlotLost("the platform had to end the attempt")
             files = self._files

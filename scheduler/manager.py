@@ -12,6 +12,7 @@ import structlog
 
 from scheduler.async_side import AsyncSide
 from scheduler.background import Background
+from scheduler.deadlines import Deadlines
 from scheduler.errors import Draining, EngineUnavailable
 from scheduler.execution import Executor
 from scheduler.floor import Floor
@@ -97,6 +98,7 @@ class Manager:
             slot_start_timeout_s=settings.slot_start_timeout_s,
             slot_started=observer.slot_started,
         )
+        deadlines = Deadlines()
         self._sync = SyncSide(
             settings,
             store,
@@ -104,11 +106,14 @@ class Manager:
             self._floor,
             self._roster,
             self.ids,
+            deadlines,
             self._task_ended,
             keep_s=settings.sync_keep_s,
             max_attempts=settings.max_attempts,
         )
-        self._async = AsyncSide(settings, store, blobs, self._floor, self._roster, self.ids, self._task_ended)
+        self._async = AsyncSide(
+            settings, store, blobs, self._floor, self._roster, self.ids, deadlines, self._task_ended
+        )
         self._recovery = Recovery(store, launcher, self._async)
         self._upkeep = Upkeep(store, blobs, settings.expire_every_s, lambda: self._async.unstored)
         self._background = Background()

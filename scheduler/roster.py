@@ -44,6 +44,7 @@ class Entry:
         "stream",
         "task",
         "timer",
+        "to_first_news",
     )
 
     def __init__(self, task: Task, image: Image, pool: PoolKey, side: Side) -> None:
@@ -53,8 +54,9 @@ class Entry:
         self.side = side
         self.stdin: bytes | None = None
         self.stream = False
-        # A sync task's caller waits here for its start.
-        self.started: asyncio.Future[LiveTask] | None = None
+        # A sync task's caller waits here for its slot, or until its program has something to tell.
+        self.started: asyncio.Future[None] | None = None
+        self.to_first_news = False
         self.live: LiveTask | None = None
         self.slot_id = ""
         # Why its owner wanted its end.

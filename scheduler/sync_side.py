@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import structlog
 
 from scheduler.background import Background
+from scheduler.deadlines import Deadlines
 from scheduler.errors import (
     DiskFull,
     Draining,
@@ -53,6 +54,7 @@ class SyncSide:
         floor: Floor,
         roster: Roster,
         ids: TaskIds,
+        deadlines: Deadlines,
         ended: Ended,
         *,
         keep_s: int,
@@ -63,6 +65,7 @@ class SyncSide:
         self._floor = floor
         self._roster = roster
         self._ids = ids
+        self._deadlines = deadlines
         self._ended = ended
         self._max_attempts = max_attempts
         self._usage = UsageRecords(store, keep_s)
@@ -91,6 +94,7 @@ class SyncSide:
     ) -> tuple[LiveTask, bytes, bool]:
         """See `Manager.run`."""
         entry = self._entry(spec, image, stdin, stream)
+        entry.to_first_news = True
         while True:
             live = await self._slot_for(entry, queue_timeout_s)
             try:
@@ -105,6 +109,7 @@ class SyncSide:
                 if not self._may_try_again(entry):
                     await self._lost(entry.task, error)
                     raise
+                entry.live = None
                 entry.task.move(State.QUEUED)
                 entry.task.stdout_bytes, entry.task.stdout_head = 0, b""
                 entry.task.stderr_bytes, entry.task.stderr_head = 0, b""
@@ -137,7 +142,7 @@ class SyncSide:
         """Those who wait are told that the set is draining; what runs goes on until its slot goes."""
         self._stopping = True
         for entry in list(self._roster.entries.values()):
-            if entry.started is not None and not entry.started.done():
+            if entry.started is not None and entry.live is None and not entry.started.done():
                 self._floor.leave(entry)
                 entry.started.set_exception(Draining(STOPPED))
 
@@ -175,14 +180,22 @@ class SyncSide:
             files = OutputFiles(self._blobs, self._limits, entry.task.spec.outputs)
             record = partial(self._record, files=files)
         live = entry.live = LiveTask(
-            entry.task, run, work.argv[0], record, lambda: self._floor.out_of_memory(slot_id), files=files
+            entry.task,
+            run,
+            work.argv[0],
+            record,
+            lambda: self._floor.out_of_memory(slot_id),
+            self._deadlines,
+            files=files,
         )
         started = entry.started
         if started is None or started.done():
             # Its caller went away between the decision and now.
             self.abandon(live)
+        elif entry.to_first_news:
+            run.wake(started)
         else:
-            started.set_result(live)
+            started.set_result(None)
 
     def cannot_run(self, entry: Entry, error: Exception) -> None:
         if entry.started is not None and not entry.started.done():
@@ -220,19 +233,24 @@ class SyncSide:
         return entry
 
     async def _slot_for(self, entry: Entry, queue_timeout_s: float) -> LiveTask:
-        loop = asyncio.get_running_loop()
-        entry.live = None
-        started: asyncio.Future[LiveTask] = loop.create_future()
-        entry.started = started
+        started = entry.started = asyncio.get_running_loop().create_future()
         try:
             self._floor.enter(entry)
             if not started.done():
-                timer = loop.call_later(queue_timeout_s, self._queue_timeout, entry, queue_timeout_s)
+                deadline = None
+                if entry.live is None:
+                    deadline = self._deadlines.after(
+                        queue_timeout_s, lambda: self._queue_timeout(entry, queue_timeout_s)
+                    )
                 try:
                     await started
                 finally:
-                    timer.cancel()
-            return started.result()
+                    if deadline is not None:
+                        deadline.cancel()
+            # Raises, where there is no slot to be had.
+            started.result()
+            assert entry.live is not None
+            return entry.live
         except asyncio.CancelledError:
             self._caller_left(entry, started)
             raise
@@ -244,7 +262,7 @@ class SyncSide:
                 self._roster.remove(entry.task.id)
             raise
 
-    def _caller_left(self, entry: Entry, started: asyncio.Future[LiveTask]) -> None:
+    def _caller_left(self, entry: Entry, started: asyncio.Future[None]) -> None:
         self._floor.leave(entry)
         if entry.live is not None:
             self.abandon(entry.live)
@@ -255,7 +273,7 @@ class SyncSide:
             started.exception()
 
     def _queue_timeout(self, entry: Entry, queue_timeout_s: float) -> None:
-        if entry.started is None or entry.started.done():
+        if entry.live is not None or entry.started is None or entry.started.done():
             return
         self._floor.leave(entry)
         message = f"no slot became free within queue_timeout_s ({queue_timeout_s:g} s)"

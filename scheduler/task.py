@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from enum import StrEnum
+from random import Random
 from typing import Final
 
 import msgspec
@@ -146,13 +147,15 @@ class TaskIds:
         self._prefix = set_name + "-"
         self._last_ms = 0
         self._random = 0
+        # Seeded by the system, then without a system call a millisecond: an id is no secret.
+        self._bits = Random(os.urandom(32)).getrandbits
 
     def new(self) -> str:
         now_ms = time.time_ns() // 1_000_000
         if now_ms > self._last_ms:
             self._last_ms = now_ms
             # The top bit stays free so that counting up within a millisecond cannot overflow.
-            self._random = int.from_bytes(os.urandom(10), "big") >> 1
+            self._random = self._bits(79)
         else:
             self._random += 1
         value = (self._last_ms << 80) | self._random

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Final
 
 from gunicorn.workers import gasgi  # type: ignore[import-untyped]
@@ -12,6 +13,9 @@ from sets.http.connection import Connection
 DRAIN_POLL_S: Final = 0.05
 CHECK_S: Final = 1.0
 """How often connections are looked at that wait for a request."""
+
+GC_THRESHOLDS: Final = (10_000, 20, 20)
+"""Few of our objects are in circles."""
 
 
 class SetWorker(gasgi.ASGIWorker):  # type: ignore[misc]
@@ -34,6 +38,10 @@ class SetWorker(gasgi.ASGIWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         self.loop.call_later(CHECK_S, self._check_connections)
+        # What is there now stays: looking for garbage in it again and again would only cost time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         super().run()
 
     def _check_connections(self) -> None:

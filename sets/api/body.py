@@ -42,13 +42,15 @@ class RequestBody:
 
     async def small(self, size_bytes: int) -> bytes:
         """The whole of a body whose Content-Length is `size_bytes`. Raises `BodyCutOff`."""
-        if not size_bytes:
-            return b""
         data = b""
-        async for chunk in self.chunks(size_bytes):
+        while len(data) < size_bytes:
+            event = await self._receive()
+            chunk: bytes = event.get("body", b"")
+            if not chunk and not event.get("more_body", False):
+                # Its end, or the client's.
+                raise BodyCutOff
             data = data + chunk if data else chunk
-        if len(data) != size_bytes:
-            raise BodyCutOff
+        self.size_bytes = size_bytes
         return data
 
     async def chunks(self, max_bytes: int) -> AsyncIterator[bytes]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from itertools import accumulate
+
 import falcon.asgi
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from scheduler.manager import Manager
-from scheduler.task import State, Task
+from scheduler.task import Kind, State, Task
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+_LIMITS_US = [round(seconds * 1_000_000) for seconds in _SECONDS]
 
 
 class SetMetrics:
@@ -19,32 +23,14 @@ class SetMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._ended = Counter("gc_tasks_ended", "Tasks ended", ("kind", "state"), registry=self.registry)
-        self._cpu = Counter("gc_task_cpu_seconds", "CPU time that tasks used", registry=self.registry)
-        self._cold = Counter("gc_tasks_cold", "Tasks that waited for a slot to start", registry=self.registry)
-        self._run = Histogram(
-            "gc_task_run_seconds", "Run time of tasks", registry=self.registry, buckets=_SECONDS
-        )
-        self._queue = Histogram(
-            "gc_task_queue_seconds",
-            "Time that tasks waited for a slot",
-            registry=self.registry,
-            buckets=_SECONDS,
-        )
+        self._tasks = _TaskCounts()
+        self.registry.register(self._tasks)
         self._start = Histogram(
             "gc_slot_start_seconds", "From the decision to start a slot to its hello", registry=self.registry
         )
-        self._children = {
-            (kind, state): self._ended.labels(kind, state) for kind in ("sync", "async") for state in State
-        }
 
     def task_ended(self, task: Task) -> None:
-        self._children[task.spec.kind.value, task.state].inc()
-        self._cpu.inc(task.cpu_us / 1e6)
-        self._run.observe(task.duration_us / 1e6)
-        self._queue.observe(task.queue_us / 1e6)
-        if task.cold_start:
-            self._cold.inc()
+        self._tasks.count(task)
 
     def slot_started(self, seconds: float) -> None:
         self._start.observe(seconds)
@@ -52,6 +38,46 @@ class SetMetrics:
     def watch(self, manager: Manager) -> None:
         """Add the manager's gauges."""
         self.registry.register(_Gauges(manager))
+
+
+class _TaskCounts(Collector):
+    """Counts tasks for almost nothing: plain numbers, made into metrics when they are asked for."""
+
+    def __init__(self) -> None:
+        self._ended = {(kind, state): 0 for kind in Kind for state in State}
+        self._cpu_us = self._run_us = self._queue_us = self._cold = 0
+        # How many were in each of `_LIMITS_US`, and above the last.
+        self._run = [0] * (len(_LIMITS_US) + 1)
+        self._queue = [0] * (len(_LIMITS_US) + 1)
+
+    def count(self, task: Task) -> None:
+        self._ended[task.spec.kind, task.state] += 1
+        self._cpu_us += task.cpu_us
+        self._run_us += task.duration_us
+        self._run[bisect_left(_LIMITS_US, task.duration_us)] += 1
+        self._queue_us += task.queue_us
+        self._queue[bisect_left(_LIMITS_US, task.queue_us)] += 1
+        self._cold += task.cold_start
+
+    def collect(self) -> list[Metric]:
+        ended = CounterMetricFamily("gc_tasks_ended", "Tasks ended", labels=("kind", "state"))
+        for (kind, state), count in self._ended.items():
+            ended.add_metric((kind.value, state.value), count)
+        return [
+            ended,
+            CounterMetricFamily("gc_task_cpu_seconds", "CPU time that tasks used", self._cpu_us / 1e6),
+            CounterMetricFamily("gc_tasks_cold", "Tasks that waited for a slot to start", self._cold),
+            _histogram("gc_task_run_seconds", "Run time of tasks", self._run, self._run_us),
+            _histogram(
+                "gc_task_queue_seconds", "Time that tasks waited for a slot", self._queue, self._queue_us
+            ),
+        ]
+
+
+def _histogram(name: str, help_text: str, counts: list[int], sum_us: int) -> HistogramMetricFamily:
+    limits = [*(f"{limit:g}" for limit in _SECONDS), "+Inf"]
+    buckets = list(zip(limits, accumulate(counts), strict=True))
+    return HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=sum_us / 1e6)
 
 
 class _Gauges(Collector):

@@ -36,6 +36,9 @@ HEAD_BYTES: Final = 65_536
 SMALL_INPUT_BYTES: Final = 61_440
 """Input up to this size, its length known, goes to the guest in one message."""
 IDEMPOTENCY_KEY_CHARS: Final = 255
+REMEMBERED: Final = 1_024
+REMEMBERED_BYTES: Final = 512
+"""Requests with longer parameters are not remembered."""
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
 _CONTENT_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
 
@@ -54,6 +57,7 @@ class RunResource:
         self._blobs = blobs
         self._set_name = set_name
         self._cpu_features = cpu_features
+        self._specs: dict[tuple[str, str, str, RunParams, bool], TaskSpec] = {}
         self._submitting: set[asyncio.Task[Task]] = set()
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, image: str) -> None:
@@ -64,7 +68,15 @@ class RunResource:
         if req.get_header("X-Callback-Url") is not None:
             detail = "X-Callback-Url: this set delivers no callbacks; ask with GET /v1/tasks/{id}?wait=30"
             raise BadRequest(detail, field="X-Callback-Url")
-        spec = self._spec(account, image, found, params, sync=sync)
+        # Clients repeat themselves: what was asked for and checked before is not made anew.
+        asked = (account, image, found.digest, params, sync)
+        spec = self._specs.get(asked)
+        if spec is None:
+            spec = self._spec(account, image, found, params, sync=sync)
+            if len(req.scope["query_string"]) <= REMEMBERED_BYTES:
+                if len(self._specs) >= REMEMBERED:
+                    self._specs.clear()
+                self._specs[asked] = spec
         self._manager.check_room(spec)
         length = _content_length(req)
         limit = self._accounts.max_input_bytes(account)

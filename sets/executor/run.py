@@ -23,6 +23,7 @@ class SlotRun:
     __slots__ = (
         "_end",
         "_fetched",
+        "_first_waiter",
         "_lost",
         "_output",
         "_pipes",
@@ -45,6 +46,7 @@ class SlotRun:
         self._end: Ending | None = None
         self._fetched = False
         self._lost: str | None = None
+        self._first_waiter: asyncio.Future[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
     @property
@@ -57,6 +59,12 @@ class SlotRun:
                 return self._ending()
             await self._news()
         return self._output
+
+    def wake(self, waiter: asyncio.Future[None]) -> None:
+        if self._output is not None or self._end is not None or self._lost is not None:
+            waiter.set_result(None)
+        else:
+            self._first_waiter = waiter
 
     async def ending(self) -> Ending:
         while self._end is None and self._lost is None:
@@ -106,6 +114,9 @@ class SlotRun:
         self._tell()
 
     def _tell(self) -> None:
+        first, self._first_waiter = self._first_waiter, None
+        if first is not None and not first.done():
+            first.set_result(None)
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)

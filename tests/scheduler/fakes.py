@@ -68,6 +68,13 @@ class FakeRun:
     async def first(self) -> Ending | Output:
         return await asyncio.shield(self._first)
 
+    def wake(self, waiter: asyncio.Future[None]) -> None:
+        def wake(_: object) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        self._first.add_done_callback(wake)
+
     async def ending(self) -> Ending:
         return await asyncio.shield(self._end)
 
