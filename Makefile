@@ -5,8 +5,11 @@ python := .venv/bin/python
 # The engine's address goes to whatever runs after it in the same recipe line.
 engine := DOCKER_HOST=$$($(python) -m ops.setup.engine up) && export DOCKER_HOST
 
+clang := clang libclang-rt-dev llvm clang-tidy
+FUZZ_SECONDS ?= 60
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-vm lint up down status bench images lock
+.PHONY: help setup demo test test-vm fuzz lint up down status bench images lock
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -20,10 +23,15 @@ demo: setup  ## the main job: pictures and a scanned page through the routed API
 test: setup  ## every check: lint, types, and all tests on real containers
 	@$(MAKE) --no-print-directory lint
 	@bash ops/setup/packages.sh --if-possible "tools of the tests" curl docker-registry strace
+	@bash ops/setup/packages.sh --if-possible "the guest's fuzzer and analysers" $(clang)
 	@$(engine) && $(python) -m ops.images && $(python) -m pytest $(ARGS)
 
 test-vm: setup  ## slots on cgroup version 2 and another kernel, in a virtual machine; as root, a quarter of an hour
 	@bash tests/vm/run.sh "bash tests/vm/inside.sh $(ARGS)"
+
+fuzz: setup  ## the guest's messages under libFuzzer, ASan and UBSan, for FUZZ_SECONDS=60; the corpus stays in var/fuzz
+	@bash ops/setup/packages.sh "the guest's fuzzer and analysers" $(clang)
+	@$(python) -m tests.sets.guest.fuzz.fuzzer --seconds $(FUZZ_SECONDS)
 
 lint: setup  ## ruff and mypy
 	@$(python) -m ruff check .

@@ -1,0 +1,319 @@
+"""Inputs to begin with: conversations whose messages the real encoder made, and what the program does meanwhile.
+
+The records are those of `kernel.h`; a message of the executor's goes in as it is (`says`), or as a pattern that the
+harness fills in (`task`), so that a mutated one still has lengths that add up.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from scheduler.execution import Work
+from sets.executor import protocol
+
+(
+    MESSAGE_RAW,
+    TASK_MADE,
+    TASK_AGAIN,
+    KILL_MADE,
+    RETIRE_MADE,
+    EXECUTOR_LOST,
+    WRITES,
+    READS,
+    STUFFS,
+    STEALS,
+    ENDS,
+    FORKS,
+    FAILS,
+    PIPES_OF,
+    TOGETHER,
+) = range(15)
+CALLS: Final = (
+    "pipe2",
+    "sendmsg",
+    "recvmsg",
+    "vfork",
+    "execve",
+    "poll",
+    "write",
+    "wait4",
+    "socket",
+    "connect",
+    "close_range",
+    "openat",
+)
+
+LOST: Final = bytes([EXECUTOR_LOST])
+KILL: Final = bytes([KILL_MADE, 0])
+RETIRE: Final = bytes([RETIRE_MADE])
+SUCCESS: Final = bytes([ENDS, 0, 0])
+
+
+def says(message: bytes, fds: int = 0) -> bytes:
+    """The executor sends these bytes with that many descriptors. A tail of one value is told by its length."""
+    kept = message.rstrip(message[-1:])
+    tail = len(message) - len(kept)
+    return bytes([MESSAGE_RAW, fds]) + _u24(tail) + message[-1:] + _u24(len(kept)) + kept
+
+
+def asks(number: int, work: Work) -> bytes:
+    """A TASK of the real encoder."""
+    return says(protocol.encode_task(number, work), fds=1 if work.stdin is None and not work.prestart else 0)
+
+
+def task(
+    *strings: bytes,
+    flags: int = 0,
+    envc: int = 0,
+    filec: int = 0,
+    stdin: int = 0,
+    repeated: bytes = b"",
+    times: int = 0,
+    behind: Sequence[bytes] = (),
+) -> bytes:
+    """A TASK with the right number and lengths: `strings`, then `repeated` that many times, then `behind`."""
+    head = b"".join(string + b"\0" for string in strings)
+    tail = b"".join(string + b"\0" for string in behind)
+    counts = bytes([TASK_MADE, flags]) + _u16(envc) + bytes([filec]) + _u16(stdin)
+    return (
+        counts
+        + _u16(len(head))
+        + head
+        + bytes([len(repeated)])
+        + repeated
+        + _u16(times)
+        + _u16(len(tail))
+        + tail
+    )
+
+
+def again(flags: int = 0, stdin: int = 0) -> bytes:
+    """The last `task` once more, with the next number."""
+    return bytes([TASK_AGAIN, flags]) + _u16(stdin)
+
+
+def writes(end: int, count: int) -> bytes:
+    """The program writes to its stdout (1) or stderr (2)."""
+    return bytes([WRITES, end - 1]) + _u24(count)
+
+
+def reads(count: int, *, closes: bool = False) -> bytes:
+    return bytes([READS, closes]) + _u24(count)
+
+
+def stuffs(count: int) -> bytes:
+    """The program opens its own stdin for writing, and does."""
+    return bytes([STUFFS]) + _u24(count)
+
+
+def steals(end: int, count: int) -> bytes:
+    """The program reads its own output."""
+    return bytes([STEALS, end - 1]) + _u24(count)
+
+
+def ends(*, code: int | None = None, signal: int = 9) -> bytes:
+    return bytes([ENDS]) + _u16(code << 1 if code is not None else (signal - 1) << 1 | 1)
+
+
+def forks(children: int, *, one_ends: bool = False) -> bytes:
+    return bytes([FORKS, children | (8 if one_ends else 0)])
+
+
+def fails(call: str, which: int = 0, after: int = 0) -> bytes:
+    """The guest's next call of that name, or one `after` it, fails in one of four ways."""
+    return bytes([FAILS, CALLS.index(call), which | after << 2])
+
+
+def together(records: int) -> bytes:
+    return bytes([TOGETHER, records])
+
+
+def small_pipes(pages: int = 1) -> bytes:
+    return bytes([PIPES_OF, pages - 1])
+
+
+def _u16(value: int) -> bytes:
+    return value.to_bytes(2, "little")
+
+
+def _u24(value: int) -> bytes:
+    return value.to_bytes(3, "little")
+
+
+def _spoilt(argc: int, envc: int = 0, filec: int = 0, strings: bytes = b"cat\0-n\0") -> bytes:
+    """A TASK whose counts are not those of its strings."""
+    head = struct.pack("<BBHIHHHHII", protocol.TASK, 0, 0, 1, argc, envc, filec, 0, len(strings), 0)
+    return head + strings
+
+
+CAT: Final = Work(argv=(b"/bin/cat",), stdin=b"in")
+RICH: Final = Work(
+    argv=(b"cat", b"-n"), env=(b"A=1", b"PATH=/a::/b"), outputs=(b"/out", b"/dir/file"), stdin=b"x" * 300
+)
+PIPED: Final = Work(argv=(b"/bin/cat",), stdin=None, stream=True)
+READY: Final = Work(argv=(b"/bin/cat",), stdin=b"in", prestart=True)
+LARGEST: Final = Work(argv=(b"x" * (protocol.STRINGS_BYTES - 1),), stdin=bytes(protocol.STDIN_BYTES))
+
+CONVERSATIONS: Final[dict[str, bytes]] = (
+    {
+        "small": asks(1, CAT) + reads(2) + writes(1, 2) + SUCCESS,
+        "rich": asks(1, RICH)
+        + writes(1, 300)
+        + writes(2, 10)
+        + ends(code=3)
+        + asks(2, CAT)
+        + SUCCESS
+        + RETIRE,
+        "piped": asks(1, PIPED) + writes(1, 200_000) + SUCCESS,
+        "outgrown": asks(1, CAT) + writes(1, 100_000) + writes(2, 61_440) + SUCCESS,
+        "two_outputs_full": asks(1, CAT) + writes(1, 61_440) + writes(2, 61_440) + ends(signal=11),
+        "killed": asks(1, CAT) + says(protocol.encode_kill(1)) + asks(2, CAT) + SUCCESS,
+        "late_kill": asks(1, CAT) + SUCCESS + says(protocol.encode_kill(1)) + says(protocol.encode_retire()),
+        "retired_while_it_runs": asks(1, CAT) + says(protocol.encode_retire()),
+        "lost_while_it_runs": asks(1, CAT) + writes(1, 10) + forks(3) + LOST + asks(1, CAT) + SUCCESS,
+        "largest": says(protocol.encode_task(1, LARGEST)) + SUCCESS,
+        "most_strings": task(b"cat", repeated=b"\0", times=8191) + SUCCESS,
+        "most_variables": task(b"cat", envc=8191, repeated=b"A=\0", times=8191) + SUCCESS,
+        "most_files": task(b"cat", filec=64, repeated=b"/out\0", times=64) + SUCCESS,
+        "all_kinds_of_files": task(
+            b"cat",
+            filec=10,
+            behind=(
+                b"/out",
+                b"/dir",
+                b"/dir/file",
+                b"/link",
+                b"/link/x",
+                b"/fifo",
+                b"/proc/self",
+                b"/none",
+                b"/",
+                b"//",
+            ),
+        )
+        + SUCCESS,
+        "not_executable": task(b"/bin/denied")
+        + task(b"/bin/text.x")
+        + task(b"")
+        + task(b"none", envc=1, behind=(b"PATH=",))
+        + task(b"cat", envc=1, behind=(b"PATH=" + b"/a" * 2200 + b":/b",)),
+        "program_that_does_not_read": task(b"cat", stdin=61_440)
+        + SUCCESS
+        + small_pipes()
+        + again(stdin=61_440)
+        + SUCCESS,
+        "program_that_closes_its_input": small_pipes()
+        + task(b"cat", stdin=9000)
+        + reads(0, closes=True)
+        + SUCCESS,
+        "program_that_steals": task(b"cat") + writes(1, 9000) + steals(1, 4000) + writes(2, 1) + SUCCESS,
+        "orphans": task(b"cat") + forks(5) + forks(2, one_ends=True) + SUCCESS,
+        "waiting": asks(1, READY) + SUCCESS + asks(2, READY) + SUCCESS + asks(3, CAT) + SUCCESS,
+        "waiting_for_a_pipe": task(b"cat", flags=12)
+        + SUCCESS
+        + again(flags=12)
+        + reads(9)
+        + SUCCESS
+        + again(flags=1)
+        + SUCCESS,
+        "waiting_is_unfit": task(b"cat", flags=4)
+        + SUCCESS
+        + writes(1, 5)
+        + again(flags=4)
+        + SUCCESS
+        + SUCCESS
+        + again(),
+        "waiting_and_killed": task(b"cat", flags=4)
+        + SUCCESS
+        + KILL
+        + again(flags=4)
+        + KILL
+        + LOST
+        + task(b"cat")
+        + SUCCESS,
+        "waiting_stuffs_its_input": task(b"cat", flags=4, stdin=8)
+        + SUCCESS
+        + stuffs(64_000)
+        + again(stdin=4000)
+        + SUCCESS,
+        "together": together(4)
+        + task(b"cat")
+        + writes(1, 70_000)
+        + KILL
+        + SUCCESS
+        + together(2)
+        + LOST
+        + task(b"cat"),
+        "malformed_after_a_task": asks(1, CAT) + SUCCESS + says(protocol.encode_task(7, CAT)),
+        "malformed_while_it_runs": asks(1, CAT) + asks(2, CAT),
+        "descriptors_too_many": says(protocol.encode_task(1, CAT), fds=2),
+        "descriptor_with_nothing": bytes([MESSAGE_RAW, 1]),
+        "fewer_strings_than_counted": says(_spoilt(argc=5)),
+        "more_strings_than_counted": says(_spoilt(argc=1)),
+        "variable_without_a_value": says(_spoilt(argc=1, envc=1)),
+        "file_that_is_not_absolute": says(_spoilt(argc=1, filec=1)),
+        "strings_without_an_end": says(_spoilt(argc=2, strings=b"cat\0-n")),
+        "of_no_known_type": says(b"\7" + bytes(7)),
+        "short": says(b"\2"),
+        "flags_of_a_kill": asks(1, CAT) + says(b"\2\1" + bytes(6)),
+        "task_while_it_runs": asks(1, CAT) + says(b"\1" + bytes(7)),
+        "kill_of_another": asks(1, CAT) + says(protocol.encode_kill(9)) + SUCCESS,
+        "lost_while_it_waits": task(b"cat", flags=4) + SUCCESS + LOST + task(b"cat") + SUCCESS,
+        "lost_as_output_is_handed_over": task(b"cat", flags=2)
+        + fails("sendmsg")
+        + writes(1, 9)
+        + SUCCESS
+        + task(b"cat")
+        + writes(1, 61_440)
+        + fails("sendmsg")
+        + writes(1, 9)
+        + SUCCESS
+        + task(b"cat")
+        + writes(2, 61_440)
+        + fails("sendmsg")
+        + writes(2, 9)
+        + SUCCESS,
+        "full_at_the_end": task(b"cat")
+        + together(2)
+        + writes(1, 65_536)
+        + SUCCESS
+        + task(b"cat")
+        + together(2)
+        + writes(2, 65_536)
+        + SUCCESS
+        + task(b"cat")
+        + together(3)
+        + writes(2, 65_536)
+        + fails("sendmsg")
+        + SUCCESS,
+        "message_there_before_the_start_ahead": task(b"cat", flags=4)
+        + together(2)
+        + again(flags=4)
+        + SUCCESS
+        + SUCCESS,
+        "truncated": says(protocol.encode_task(1, RICH)[:40]),
+        "too_long": says(bytes(139_999)),
+    }
+    | {
+        f"failing_{call}": b"".join(
+            fails(call, which)
+            + task(b"cat", flags=flags, filec=1, stdin=10, behind=(b"/dir/file",))
+            + SUCCESS
+            for which in range(2)
+            for flags in (4, 0)
+        )
+        for call in CALLS
+    }
+    | {
+        f"failing_{call}_ahead_{after}": task(b"cat", flags=4)
+        + fails(call, after=after)
+        + SUCCESS
+        + again(flags=4)
+        + SUCCESS
+        for call in CALLS
+        for after in range(3)
+    }
+)
+"""By name. What each comes to is told in `test_fuzz.py`."""
