@@ -121,6 +121,8 @@ class ResultResource:
         if results is None or wanted not in results.files:
             kept = ", ".join(results.files) if results is not None and results.files else "none"
             detail = f"task {task.id} left no file {wanted[:200]}; its files: {kept[:1000]}"
+            if task.detail:
+                detail += f"; of the task: {task.detail}"
             raise Problem(404, "file-unknown", "There is no such file", detail, executed=True)
         await self._send(req, resp, results.files[wanted])
 

@@ -9,6 +9,8 @@
  *   args ...     print the arguments that follow, each ended by a NUL, and stop
  *   env NAME     print a variable
  *   file P TEXT  write a file
+ *   hole P N     a file of N bytes that begins with "mine" and is all hole from there on
+ *   fill P MIB   a file of so many MiB that are no hole
  *   sleep S      sleep; S may be a fraction
  *   burn MS      use that much CPU time
  *   eat MIB      touch that much memory
@@ -94,6 +96,18 @@ static void children(int count)
         }
 }
 
+static int write_file(const char *path, const char *text, long long size, long mib)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0) return 73;
+    put(fd, text, strlen(text));
+    if (size && ftruncate(fd, size)) return 74;
+    memset(buffer, 'x', sizeof buffer);
+    for (long n = 0; n < mib * 8; n++) put(fd, buffer, sizeof buffer);
+    close(fd);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
@@ -111,12 +125,12 @@ int main(int argc, char **argv)
             else if (!strcmp(word, "say")) dprintf(1, "%s\n", value);
             else if (!strcmp(word, "warn")) put(2, value, strlen(value));
             else if (!strcmp(word, "env")) dprintf(1, "%s", getenv(value) ? getenv(value) : "(unset)");
-            else if (!strcmp(word, "file")) {
-                int fd = open(value, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-                if (fd < 0) return 73;
-                const char *text = ++i < argc ? argv[i] : "";
-                put(fd, text, strlen(text));
-                close(fd);
+            else if (!strcmp(word, "file") || !strcmp(word, "hole") || !strcmp(word, "fill")) {
+                const char *more = ++i < argc ? argv[i] : "";
+                int failed = !strcmp(word, "file")   ? write_file(value, more, 0, 0)
+                             : !strcmp(word, "hole") ? write_file(value, "mine", atoll(more), 0)
+                                                     : write_file(value, "", 0, atol(more));
+                if (failed) return failed;
             } else if (!strcmp(word, "sleep")) rest(atof(value));
             else if (!strcmp(word, "burn")) burn(atol(value));
             else if (!strcmp(word, "eat")) eat(atol(value));
