@@ -43,7 +43,9 @@ def document(set_name: str) -> dict[str, Any]:
             "/v1/tasks/{id}/stdout": {"get": _bytes("Standard output of an async task")},
             "/v1/tasks/{id}/stderr": {"get": _bytes("Standard error")},
             "/v1/tasks/{id}/files/{path}": {
-                "get": _bytes("A file that the task was asked to keep", _path("path"))
+                "get": _bytes(
+                    "A file that the task was asked to keep, for as long as the task itself", _path("path")
+                )
             },
             "/v1/tasks/{id}/cancel": {
                 "post": _operation(
@@ -89,7 +91,9 @@ def _run() -> dict[str, Any]:
         "Run a task; the body is its standard input",
         {
             "200": _answer(
-                "Standard output; the facts in headers, or at the task's URL where it was streamed", _BINARY
+                "Standard output; the facts in headers, or at the task's URL where it was streamed. "
+                "Whoever has all of it can fetch the output files that were asked for",
+                _BINARY,
             ),
             "202": _answer("The task and its input are on disk", _TASK),
         },
