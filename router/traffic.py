@@ -38,7 +38,7 @@ class Traffic:
         self.name = name
         self.limits = self._usual_limits = limits or Limits()
         """Those of the process, with the time-outs of the table in force."""
-        self.buffers = Buffers(loop)
+        self.buffers = Buffers()
         self.board = HealthBoard(table.health)
         self.pools: dict[str, SetPool] = {}
         self.stats: dict[str, SetStats] = {}
@@ -83,7 +83,9 @@ class Traffic:
 
     def choose(self, head: RequestHead, client: bytes, purpose: Purpose) -> Choice:
         """The set for a request by the table in force; `client` is its address."""
-        facts = HeadFacts(head, client)
+        facts = head.facts
+        if not isinstance(facts, HeadFacts):
+            facts = head.facts = HeadFacts(head, client)
         idempotency_key = head.get(b"idempotency-key") if purpose.destination is _RUN else None
         now = self.loop.time()
         choice = self.chooser.choose(purpose, facts, idempotency_key, now)

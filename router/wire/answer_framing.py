@@ -24,19 +24,22 @@ def body_of(answer: AnswerHead, request: RequestHead) -> Body | None:
 def relayed_head(answer: AnswerHead, request: RequestHead, body: Body | None, *, keep: bool) -> bytes:
     """The head that the client gets; `keep`: its connection may carry another request after the body."""
     modern = request.minor == 1
-    length = answer.content_length if answer.status != 204 else None
-    if body is None:
-        # As it would be with a body, where there is none by the method's or the status's nature.
-        chunked = answer.chunked and modern and answer.status != 204
+    if answer.status == 204:
+        framing = b""
+    elif answer.content_length is not None:
+        framing = b"Content-Length: %d\r\n" % answer.content_length
+    elif modern and (body is not None or answer.chunked):
+        # Where there is no body by the method's or the status's nature: as it would be with one.
+        framing = b"Transfer-Encoding: chunked\r\n"
     else:
-        chunked = length is None and modern
+        framing = b""
     if not keep:
-        connection = b"Connection: close\r\n"
+        connection = b"\r\nConnection: close\r\n"
     elif modern:
-        connection = b""
+        connection = b"\r\n"
     else:
-        connection = b"Connection: keep-alive\r\n"
-    return answer.relay(chunked=chunked, length=length, connection=connection, request_id=request.request_id)
+        connection = b"\r\nConnection: keep-alive\r\n"
+    return answer.relayed(b"%bX-Request-Id: %b%b" % (framing, request.request_id, connection))
 
 
 def ends_by_close(request: RequestHead, body: Body | None) -> bool:

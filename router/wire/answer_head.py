@@ -1,11 +1,11 @@
-"""An answer's head: judged by llhttp, its framing read strictly, then written anew for the client. Pure."""
+"""An answer's head: read strictly, then written anew for the client. Pure."""
 
 from __future__ import annotations
 
-import httptools
+import re
 
-from .fields import DROP, Field, Interner, SilentParser
-from .head import KINDS, BadHead, Head
+from .fields import DROP, BadHead, Field, Interner
+from .head import KINDS, Head
 
 _KINDS = KINDS | {
     b"te": DROP,
@@ -13,17 +13,20 @@ _KINDS = KINDS | {
     b"x-request-id": DROP,
 }
 
-_VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
+MAX_STATUS_LINES = 256
+
 _fields = Interner(_KINDS)
-_silent = SilentParser()
+_status_lines: dict[bytes, tuple[int, int, bytes]] = {}
+"""Minor version, status and the line to relay, of status lines that were read before."""
 
 
 class AnswerHead(Head):
-    """One answer's head."""
+    """One answer's head. `status_line` is as the client gets it, with its CR LF."""
 
-    def __init__(self, status: int, reason: bytes, minor: int, fields: list[Field]) -> None:
+    def __init__(self, status: int, status_line: bytes, minor: int, fields: list[Field]) -> None:
         self.status = status
-        self.reason = reason
+        self.status_line = status_line
         super().__init__(minor, fields)
 
     @property
@@ -37,36 +40,26 @@ class AnswerHead(Head):
         value = self.get(b"content-type")
         return value is not None and value[:24].lower() == b"application/problem+json"
 
-    def relay(self, *, chunked: bool, length: int | None, connection: bytes, request_id: bytes) -> bytes:
-        """The head as the client gets it, with the framing and the Connection line given."""
-        if chunked:
-            framing = b"Transfer-Encoding: chunked\r\n"
-        elif length is not None:
-            framing = b"Content-Length: %d\r\n" % length
-        else:
-            framing = b""
-        return b"HTTP/1.1 %d %b\r\n%b%bX-Request-Id: %b\r\n%b\r\n" % (
-            self.status,
-            self.reason,
-            b"".join(self.lines),
-            framing,
-            request_id,
-            connection,
-        )
+    def relayed(self, own: bytes) -> bytes:
+        """The head as the client gets it; `own` are the router's own lines."""
+        return b"".join((self.status_line, *self.lines, own, b"\r\n"))
 
 
 def parse_answer(raw: bytes) -> AnswerHead:
     """The head in `raw`, exactly one head with its empty line. Raises `BadHead`."""
-    try:
-        httptools.HttpResponseParser(_silent).feed_data(raw)
-    except httptools.HttpParserUpgrade:
-        pass
-    except httptools.HttpParserError as error:
-        raise BadHead(str(error)) from None
     lines = raw.split(b"\r\n")
-    first = lines[0]
-    version = first[:9]
-    status = first[9:12]
-    if version not in _VERSIONS or not status.isdigit() or not b"100" <= status <= b"599":
-        raise BadHead(f"its status line is {first[:60]!r}")
-    return AnswerHead(int(status), first[13:], 1 if version == b"HTTP/1.1 " else 0, _fields.read(lines[1:-2]))
+    minor, status, relayed = _status_lines.get(lines[0]) or _read_status_line(lines[0])
+    return AnswerHead(status, relayed, minor, _fields.read(lines[1:-2]))
+
+
+def _read_status_line(line: bytes) -> tuple[int, int, bytes]:
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise BadHead(f"its status line is {line[:60]!r}")
+    minor, status, reason = match.groups(b"")
+    known = int(minor), int(status), b"HTTP/1.1 %b %b\r\n" % (status, reason)
+    if len(_status_lines) >= MAX_STATUS_LINES:
+        _status_lines.clear()
+    if len(line) <= 64:
+        _status_lines[line] = known
+    return known

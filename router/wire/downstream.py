@@ -24,7 +24,7 @@ from .problems import (
     slow_body,
     slow_head,
 )
-from .request_head import RequestHead
+from .request_head import RequestHead, client_lines
 from .request_reader import RequestReader
 from .stream import Buffers, Piece, Stream
 from .work import Work
@@ -91,6 +91,7 @@ class ClientConnection:
         "address",
         "answering",
         "at",
+        "forwarded",
         "keep",
         "status",
     )
@@ -108,6 +109,7 @@ class ClientConnection:
         self._linger_since = 0.0
         self._linger_after = False
         self.address = address
+        self.forwarded = client_lines(address)
         self.keep = True
         self.answering = False
         self.status = 0

@@ -96,11 +96,11 @@ class Exchange:
             self._connected(connection)
 
     def _connected(self, connection: SetConnection) -> None:
-        connection.begin(self)
         client = self._client
+        connection.begin(self, self._traffic.loop.time())
         head = self.head
         host = b"" if head.host is not None else self._entry.authority.encode()
-        data = head.forward(client.address, host)
+        data = head.forward(client.forwarded, host)
         last = client.body_done
         taken = True
         if self._replay is None:
@@ -148,9 +148,17 @@ class Exchange:
             if self._continued or not self.head.expects_continue:
                 return
             self._continued = True
-        self._client.write([b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"".join(head.lines))])
+        self._client.write([head.relayed(b"")])
 
-    def on_answer(self, head: AnswerHead) -> None:
+    def on_answer(
+        self,
+        head: AnswerHead,
+        buf: bytes | bytearray,
+        view: memoryview,
+        start: int,
+        end: int,
+        shared: bool,
+    ) -> None:
         traffic = self._traffic
         body = body_of(head, self.head)
         if head.status in _FAILURES and head.get(b"x-task-id") is None:
@@ -162,13 +170,21 @@ class Exchange:
             ):
                 self._held = (head, bytearray())
                 self._body = body
+                self.on_answer_bytes(buf, view, start, end, shared)
                 return
             traffic.set_failed(self._entry.name, f"answered {head.status} without a task's id")
         elif traffic.board.uneasy:
             traffic.set_succeeded(self._entry.name)
         self._answer = head
         self._body = body
+        if head.content_length == end - start < JOIN_BELOW_BYTES and body is not None:
+            # The usual small answer: all of it came at once.
+            self._client.post(b"".join((self._begin_answer(head), view[start:end])))
+            self._release(clean=True)
+            self._done()
+            return
         self._rechunk = self.head.minor == 1 and isinstance(body, UntilCloseBody)
+        self.on_answer_bytes(buf, view, start, end, shared)
 
     def _begin_answer(self, answer: AnswerHead) -> bytes:
         """Note that the answer goes out from here on; returns its head."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .answer_head import AnswerHead, parse_answer
+from .fields import BadHead
 from .framing import Body, ChunkedBody, FramingError, LengthBody, UntilCloseBody
-from .head import BadHead
 
 READ_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 64 * 1024

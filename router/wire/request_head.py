@@ -1,5 +1,4 @@
-"""A request's head: judged by llhttp (httptools), then checked for what llhttp lets through, then written
-anew.
+"""A request's head: judged by llhttp (httptools) and by ourselves, then written anew.
 
 A head is given to the parser whole and alone: nothing reaches a set before all of it was accepted, and the
 body's framing is ours (framing.py). Pure: bytes in, a head or a refusal out.
@@ -7,13 +6,13 @@ body's framing is ours (framing.py). Pure: bytes in, a head or a refusal out.
 
 from __future__ import annotations
 
-import random
 import re
 
 import httptools
 
-from .fields import DROP, Field, Interner, SilentParser
-from .head import FIRST_FREE, KINDS, BadHead, Head
+from .fields import DROP, BadHead, Field, Interner
+from .head import FIRST_FREE, KINDS, Head
+from .ids import HexSource
 from .limits import Limits
 from .problems import Refusal, bad_request, refuse
 
@@ -60,19 +59,19 @@ _MEANINGFUL = (
 )
 _SHADOWED = frozenset(name.replace(b"-", b"_") for name in (*_KINDS, *_MEANINGFUL) if b"-" in name)
 
-_FORWARD = (
-    b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: %b\r\ntraceparent: %b\r\n"
-    b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n\r\n"
-)
-
 
 def _check_name(low: bytes) -> None:
     if b"_" in low and low in _SHADOWED:
         raise bad_request(f"header {low.decode()!r}: write it with dashes, not underscores")
 
 
+class _Silent:
+    """A protocol for httptools that wants no callbacks: the parser then only judges."""
+
+
 _fields = Interner(_KINDS, _check_name)
-_silent = SilentParser()
+_silent = _Silent()
+_hex = HexSource()
 
 
 class RequestHead(Head):
@@ -88,9 +87,13 @@ class RequestHead(Head):
     request_id = b""
     traceparent = b""
     purpose: object = None
-    """For the router's own use: what the request is about, once that was read from the head."""
+    facts: object = None
+    """For the router's own use: what the request is about and what choice looks at, once read from the head."""
+    _sent_id = b""
+    _sent_trace = b""
+    _states = b""
     _upgrade = b""
-    _nameless = False
+    _prefix = b""
 
     def __init__(self, method: bytes, target: bytes, minor: int, fields: list[Field]) -> None:
         self.method = method
@@ -103,30 +106,26 @@ class RequestHead(Head):
         if target[:1] != b"/" or b"#" in target:
             self._check_target()
         self.path, _, self.query = self.target.partition(b"?")
-        self._nameless = not self.request_id and not self.traceparent
-        if self._nameless:
-            self._name()
-        else:
-            self._identify()
+        if self._sent_trace and self._states:
+            self.lines.append(b"tracestate: %b\r\n" % self._states)
+        self._name()
 
     @property
     def has_body(self) -> bool:
         return self.chunked or bool(self.content_length)
 
     def again(self) -> RequestHead:
-        """This head for a request whose head is the same, byte for byte: under a new name where it brought
-        none."""
-        if not self._nameless:
-            return self
-        head = RequestHead.__new__(RequestHead)
-        head.__dict__.update(self.__dict__)
-        head._name()
-        return head
+        """This head for the next request whose head is the same, byte for byte, once this one is over: the
+        request has a name of its own where it brought none."""
+        self._name()
+        return self
 
     def _name(self) -> None:
-        ids = b"%048x" % (random.getrandbits(192) | 1)
-        self.request_id = trace = ids[:32]
-        self.traceparent = b"00-%b-%b-00" % (trace, ids[32:])
+        """Make the request id and the trace's parent where the client sent none that is valid."""
+        if not self._sent_trace:
+            digits = _hex.take(48)
+            self.traceparent = b"00-%b-%b-00" % (digits[:32], digits[32:])
+        self.request_id = self._sent_id or self.traceparent[3:35]
 
     def _note(self, kind: int, value: bytes) -> None:
         if kind == _HOST_KIND:
@@ -146,13 +145,13 @@ class RequestHead(Head):
                 )
             self.expects_continue = True
         elif kind == _ID_KIND:
-            if not self.request_id and _REQUEST_ID.fullmatch(value):
-                self.request_id = value
+            if not self._sent_id and _REQUEST_ID.fullmatch(value):
+                self._sent_id = value
         elif kind == _TRACE_KIND:
-            if not self.traceparent and _TRACEPARENT.fullmatch(value):
-                self.traceparent = value
-        else:
-            super()._note(kind, value)
+            if not self._sent_trace and _TRACEPARENT.fullmatch(value):
+                self._sent_trace = self.traceparent = value
+        elif kind == _STATE_KIND:
+            self._states = self._states + b"," + value if self._states else value
 
     def _check_target(self) -> None:
         target = self.target
@@ -175,37 +174,36 @@ class RequestHead(Head):
             )
         super()._obey(connection)
 
-    def _identify(self) -> None:
-        """Make the request id and the trace's parent where the client sent none (or none that is valid)."""
-        if self.traceparent:
-            trace = self.traceparent[3:35]
-            state = self.get(b"tracestate")
-            if state is not None:
-                self.lines.append(b"tracestate: %b\r\n" % state)
-        else:
-            trace = b"%032x" % (random.getrandbits(128) | 1)
-            self.traceparent = b"00-%b-%016x-00" % (trace, random.getrandbits(64) | 1)
-        if not self.request_id:
-            self.request_id = trace
-
     def forward(self, client: bytes, set_host: bytes) -> bytes:
-        """The head as a set gets it."""
+        """The head as a set gets it. `client`: the lines that tell of the client, with the empty line after
+        them."""
+        prefix = self._prefix
+        if not prefix:
+            prefix = self._opening(set_host if self.host is None else self.host)
+            if self.host is not None:
+                self._prefix = prefix
+        return b"".join((prefix, self.request_id, b"\r\ntraceparent: ", self.traceparent, client))
+
+    def _opening(self, host: bytes) -> bytes:
+        """What is the same for all requests with this head."""
         framing = b""
         if self.content_length is not None:
             framing = b"Content-Length: %d\r\n" % self.content_length
         elif self.chunked:
             framing = b"Transfer-Encoding: chunked\r\n"
-        return _FORWARD % (
+        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: " % (
             self.method,
             self.target,
-            self.host if self.host is not None else set_host,
+            host,
             b"".join(self.lines),
             framing,
             b"Expect: 100-continue\r\n" if self.expects_continue else b"",
-            self.request_id,
-            self.traceparent,
-            client,
         )
+
+
+def client_lines(address: bytes) -> bytes:
+    """The end of every head that goes to a set: who asks."""
+    return b"\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n\r\n" % address
 
 
 def parse_request(raw: bytes, limits: Limits) -> RequestHead:

@@ -40,6 +40,11 @@ class RequestReader:
     def head(self) -> RequestHead | None:
         """The next request's head; None: not all of it came. Raises `Refusal`."""
         data = self.unread
+        last = self._last_raw
+        if last and data.startswith(last) and self._last_head is not None:
+            self.unread = data[len(last) :]
+            self._searched = 0
+            return self._last_head.again()
         if data[:1] in (b"\r", b"\n"):
             data = data.lstrip(b"\r\n")
             self._searched = 0
@@ -57,8 +62,6 @@ class RequestReader:
             rest = data[stop:]
             data = data[:stop]
         self.unread = rest
-        if data == self._last_raw and self._last_head is not None:
-            return self._last_head.again()
         head = parse_request(data, self._limits)
         if len(data) <= REMEMBERED_HEAD_BYTES:
             self._last_raw = data

@@ -28,26 +28,20 @@ class Buffers:
     """What the streams of a process share: the receive buffer, its spares, and the round of short messages.
     `read_bytes` is how much one read may take now."""
 
-    __slots__ = ("_loop", "_posters", "_spare", "current", "loans", "read_bytes", "view")
+    __slots__ = ("_spare", "current", "loans", "posters", "read_bytes", "view")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._posters: list[Stream] = []
+    def __init__(self) -> None:
+        self.posters: list[Stream] = []
         self.current = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.current)
         self.read_bytes = BUFFER_BYTES
         self.loans = 0
         self._spare: list[bytearray] = []
 
-    def post(self, stream: Stream) -> None:
-        """Have a stream's short messages sent at the end of this round of the event loop."""
-        if not self._posters:
-            self._loop.call_soon(self._send_posted)
-        self._posters.append(stream)
-
-    def _send_posted(self) -> None:
-        posters = self._posters
-        self._posters = []
+    def send_posted(self) -> None:
+        """Send what streams posted in this round of the event loop."""
+        posters = self.posters
+        self.posters = []
         for stream in posters:
             stream.send_posted()
 
@@ -144,7 +138,10 @@ class Stream:
         self._out.append(data)
         if not self._writing and not self._posted:
             self._posted = True
-            self._buffers.post(self)
+            posters = self._buffers.posters
+            if not posters:
+                self._loop.call_soon(self._buffers.send_posted)
+            posters.append(self)
 
     def send_posted(self) -> None:
         """Send what was posted."""

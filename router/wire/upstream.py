@@ -12,7 +12,7 @@ from typing import Protocol
 from router.retry import Failure
 
 from .answer_head import AnswerHead, parse_answer
-from .head import BadHead
+from .fields import BadHead
 from .limits import Limits
 from .stream import Buffers, Piece, Stream
 
@@ -30,7 +30,17 @@ class AnswerTaker(Protocol):
     """Who gets an answer: an exchange."""
 
     def on_informational(self, head: AnswerHead) -> None: ...
-    def on_answer(self, head: AnswerHead) -> None: ...
+    def on_answer(
+        self,
+        head: AnswerHead,
+        buf: bytes | bytearray,
+        view: memoryview,
+        start: int,
+        end: int,
+        shared: bool,
+    ) -> None:
+        """The final head, and what came after it: `buf[start:end]`."""
+
     def on_answer_bytes(
         self, buf: bytes | bytearray, view: memoryview, start: int, end: int, shared: bool
     ) -> None: ...
@@ -123,13 +133,13 @@ class SetConnection:
         self.close()
         self._on_failed(OSError(code, os.strerror(code)))
 
-    def begin(self, taker: AnswerTaker) -> None:
+    def begin(self, taker: AnswerTaker, now: float) -> None:
         """Start an exchange."""
         self.taker = taker
         self.has_answer = False
         self.whole_sent = False
         self._informational = 0
-        self.at = self._loop.time()
+        self.at = now
 
     def post(self, data: bytes, *, last: bool) -> None:
         """Begin a request: its head, and perhaps the beginning of its body. `last`: that is all of it."""
@@ -224,9 +234,7 @@ class SetConnection:
                 return
             taker.on_informational(head)
         self.has_answer = True
-        taker.on_answer(head)
-        if self.taker is taker:
-            taker.on_answer_bytes(buf, view, pos, end, shared)
+        taker.on_answer(head, buf, view, pos, end, shared)
 
     def _bad(self, detail: str) -> None:
         taker = self.taker
