@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import sys
 from pathlib import Path
@@ -16,6 +18,11 @@ from sets.config import ConfigError, SetConfig, load
 HEARTBEAT_TIMEOUT_S = 60
 CLOSE_TIMEOUT_S = 45
 """How long a set's parts may take to close after the drain, before gunicorn ends the process by force."""
+
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 
 
 class SetServer(BaseApplication):  # type: ignore[misc]
@@ -48,7 +55,17 @@ class SetServer(BaseApplication):  # type: ignore[misc]
         # One loop thread and one writer thread share the interpreter: the default of 5 ms would let the writer wait
         # that long for its turn.
         sys.setswitchinterval(0.0005)
+        _keep_memory()
         return assemble(self.config)
+
+
+def _keep_memory() -> None:
+    """Let the C library keep the memory of body pieces for the next ones, instead of giving each back to the system
+    and having it cleared again: that was a fifth of a large body's time."""
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 4 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 32 << 20)
 
 
 def main(config_path: Path, *, bind: str | None = None) -> int:

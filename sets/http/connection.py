@@ -27,6 +27,8 @@ LINGER_S: Final = 2.0
 """How long what a client still sends is read and dropped after an answer that did not wait for it."""
 PIPELINED: Final = 256
 """Requests that may wait behind the one that is served."""
+PLAIN_BYTES: Final = 65_536
+"""Where at least this much of a body with a Content-Length is still to come, it goes past the parser."""
 WRITE_HIGH_BYTES: Final = 262_144
 """Answer bytes that may wait in the process for a client that reads slowly."""
 
@@ -52,6 +54,8 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._waiting: deque[Exchange | Refusal] = deque()
         self._since_body_bytes = 0
+        # How much of a body comes next that needs no parser.
+        self._plain_bytes = 0
         # Whether what still comes is not read as requests.
         self._deaf = False
         self._read_paused = False
@@ -88,13 +92,17 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering is not None or self.closed or self._deaf:
             return
+        if self._plain_bytes:
+            data = self._take_plain(data)
+            if not data:
+                return
         self._since_body_bytes += len(data)
         try:
             self._parser.feed_data(data)
             if self._since_body_bytes > HEAD_BYTES:
                 raise Refusal(431, "the request's headers are too many or too large")
         except httptools.HttpParserUpgrade:
-            # What was asked for is not offered; the request is an ordinary one, and the last on this connection.
+            # What was asked for is not offered: the request is an ordinary one, and the last on this connection.
             self._deaf = True
         except Refusal as refusal:
             self._refuse(refusal)
@@ -104,8 +112,24 @@ class Connection(asyncio.Protocol):
             self._refuse(error.__context__)
         except httptools.HttpParserError as error:
             self._refuse(_refusal(error))
+        reading = self._reading
+        if reading is not None and reading.left_bytes >= PLAIN_BYTES:
+            self._plain_bytes = reading.left_bytes
         # Only now: a head whose framing is wrong may have raised after it seemed complete.
         self._serve_next()
+
+    def _take_plain(self, data: bytes) -> bytes:
+        """Hand on what is body by the request's Content-Length, past the parser, which would copy it. Returns what
+        follows it: another parser's."""
+        rest = b""
+        if len(data) > self._plain_bytes:
+            data, rest = data[: self._plain_bytes], data[self._plain_bytes :]
+        self._plain_bytes -= len(data)
+        self.on_body(data)
+        if not self._plain_bytes:
+            self.on_message_complete()
+            self._parser = httptools.HttpRequestParser(self)
+        return rest
 
     def eof_received(self) -> None:
         """The client sends no more. Where a body should still come it may yet read an answer; else it is gone."""
@@ -148,7 +172,7 @@ class Connection(asyncio.Protocol):
         server, client = self._addresses
         scope, waits = head.scope(parser.get_method(), parser.get_http_version(), server, client)
         keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
-        self._reading = Exchange(self, scope, keep_alive=keep_alive, waits=waits)
+        self._reading = Exchange(self, scope, head.content_length, keep_alive=keep_alive, waits=waits)
         self._waiting.append(self._reading)
         self._since_body_bytes = 0
 

@@ -221,6 +221,17 @@ class TestRequests:
         assert (await client.answer())[2]["path"] == "/a"
         assert (await client.answer())[2]["body"] == body
 
+    @pytest.mark.parametrize("size", [65_536, 65_540, 300_000, 3_000_000])
+    async def test_large_bodies_and_what_follows_each(self, client: Client, size: int) -> None:
+        bodies = ["a" * size, "b" * (size + 1), "c" * 5, "d" * size]
+        for number, body in enumerate(bodies):
+            client.send(f"POST /{number} HTTP/1.1\r\n{HOST}Content-Length: {len(body)}\r\n\r\n", body)
+        client.send("nonsense")
+        for number, body in enumerate(bodies):
+            said = (await client.answer())[2]
+            assert (said["path"], said["body"]) == (f"/{number}", body)
+        assert (await client.answer())[0] == 400
+
 
 REFUSED = [
     ("GET /a HTTP/1.1\r\n\r\n", 400, "Host is missing"),
