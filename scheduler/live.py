@@ -184,6 +184,9 @@ class LiveTask:
             files = self._files
             if files is not None:
                 await files.keep(ending)
+            elif ending.files:
+                # Wanted no more; their slot waits for them.
+                ending.close_files()
             if self._stderr is not None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stderr, DRAIN_TIMEOUT_S)
