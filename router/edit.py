@@ -177,10 +177,10 @@ def spread(before: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, in
     return {name: {**shares, **wanted}[name] for name in {**before, **wanted}}
 
 
-def older_as_new(older: bytes, current: Table, *, by: str, why: str) -> bytes:
-    """The content of an older file as the version after the `current` one. Raises `ConfigError` where the older file
-    is no longer good (by a newer router's rules), `EditError`."""
-    return Draft.of(older).stamped(by=by, why=why, version=current.version + 1).checked()
+def older_as_new(older: bytes, version: int, *, by: str, why: str) -> bytes:
+    """The content of an older file as another version. Raises `ConfigError` where the older file is no longer good (by
+    a newer router's rules), `EditError`."""
+    return Draft.of(older).stamped(by=by, why=why, version=version).checked()
 
 
 def _compose(text: str) -> Node:

@@ -10,7 +10,7 @@
 | 130 | interrupted (Ctrl-C), or the task was cancelled |
 | 141 | whoever read our output went away; the task was cancelled |
 | 64 | wrong usage, or a parameter that the API refused |
-| 65 | the input is larger than the account may send |
+| 65 | the input is larger than the account may send; `gcompute router`: the file cannot be edited so |
 | 66 | the image, task or input does not exist or cannot be read |
 | 69 | the service cannot be reached or cannot work |
 | 70 | a fault in the service |
@@ -48,6 +48,7 @@ IO = 74
 TRY_AGAIN = 75
 PROTOCOL = 76
 NOT_ALLOWED = 77
+CONFIG = 78
 
 _OF_STATUS = {
     400: USAGE,

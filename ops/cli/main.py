@@ -5,7 +5,7 @@ from typing import Annotated, cast
 
 import typer
 
-from ops.cli import exits, run, serve, tasks
+from ops.cli import exits, router, run, serve, tasks
 from ops.cli import token as tokens
 from ops.cli.session import AccountOption, JsonOption, Session, TokenOption, UrlOption
 
@@ -30,7 +30,7 @@ app.command("wait")(tasks.wait)
 app.command("cancel")(tasks.cancel)
 app.command("tasks")(tasks.tasks)
 app.command("set", rich_help_panel="Start a part of the service")(serve.start_set)
-app.command("router", rich_help_panel="Start a part of the service")(serve.start_router)
+app.add_typer(router.app, name="router", rich_help_panel="Start a part of the service")
 app.command("token", rich_help_panel="Start a part of the service")(tokens.token)
 
 

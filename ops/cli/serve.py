@@ -49,6 +49,12 @@ def start_router(
         list[str] | None,
         typer.Option(metavar="NAME=URL", help="Use this address for a set of FILE instead (repeatable)."),
     ] = None,
+    admin_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The token that callers of --admin-bind need; off this machine, a must."
+        ),
+    ] = None,
 ) -> int:
     """Start a router in the foreground, until it is told to end; a saved change of FILE counts at once.
 
@@ -70,6 +76,7 @@ def start_router(
         return exits.IO
     from router.server import main
 
+    token = {} if admin_token_file is None else {"admin_token_file": str(admin_token_file)}
     return main(
         str(config),
         name=name,
@@ -77,6 +84,7 @@ def start_router(
         admin_bind=admin_bind,
         state_dir=str(state_dir),
         set_urls=set_urls,
+        **token,
     )
 
 

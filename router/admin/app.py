@@ -13,7 +13,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import CollectorRegistry
 
 from router.errors import RouterError
-from router.history import History, HistoryError, NoSuchVersion
+from router.history import History, NoSuchVersion
+from router.rollout.states import NotAllowed
 from router.wire.problems import TYPE_BASE
 
 from .access import Access
@@ -22,6 +23,7 @@ from .status import status_of
 
 if TYPE_CHECKING:
     from router.assembly import Router
+    from router.rollout.runner import Runner
 
 VERBS = ("start", "pause", "resume", "skip", "abort")
 MAX_BODY_BYTES = 16 * 1024
@@ -139,10 +141,10 @@ class Rollout:
                 title="No such command", description=f"POST /rollout/ and one of {', '.join(VERBS)}"
             )
         words = await _body(req)
-        resp.media = await self._control().command(verb, words.by, words.why)
+        resp.media = await self._control().command(verb, words.by, words.why, at_once=words.at_once)
 
-    def _control(self) -> Any:
-        control = getattr(self._router, "rollout", None)
+    def _control(self) -> Runner:
+        control = self._router.rollout
         if control is None:
             raise falcon.HTTPNotFound(
                 title="No rollout", description="this router was started without a state folder"
@@ -153,6 +155,7 @@ class Rollout:
 class _Words(msgspec.Struct, forbid_unknown_fields=True):
     by: str = ""
     why: str = ""
+    at_once: bool = False
 
 
 async def _body(req: falcon.asgi.Request) -> _Words:
@@ -178,22 +181,24 @@ def _history(router: Router) -> History:
 async def _refused(
     req: falcon.asgi.Request, resp: falcon.asgi.Response, error: RouterError, params: dict[str, Any]
 ) -> None:
-    if isinstance(error, HistoryError):
-        raise falcon.HTTPServiceUnavailable(title="The history cannot be read", description=str(error))
-    raise falcon.HTTPConflict(title="Not possible now", description=str(error))
+    if isinstance(error, NotAllowed):
+        raise falcon.HTTPConflict(title="Not possible now", description=str(error))
+    raise falcon.HTTPServiceUnavailable(title="The router's state folder fails", description=str(error))
 
 
 def _problem(name: str) -> Any:
     def serialize(req: falcon.asgi.Request, resp: falcon.asgi.Response, error: falcon.HTTPError) -> None:
         resp.content_type = "application/problem+json"
         resp.set_header("X-Router", name)
-        resp.media = {
-            "type": f"{TYPE_BASE}router-admin",
-            "title": error.title,
-            "status": error.status_code,
-            "detail": error.description
-            or "GET /livez, /readyz, /metrics, /status, /history, /history/VERSION or /rollout",
-            "executed": False,
-        }
+        detail = "GET /livez, /readyz, /metrics, /status, /history, /history/VERSION or /rollout"
+        resp.data = msgspec.json.encode(
+            {
+                "type": f"{TYPE_BASE}router-admin",
+                "title": error.title,
+                "status": error.status_code,
+                "detail": error.description or detail,
+                "executed": False,
+            }
+        )
 
     return serialize

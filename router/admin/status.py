@@ -48,10 +48,12 @@ def _set(router: Router, entry: SetEntry, effective: float, now: float) -> dict[
     health = plane.board.of(name)
     stats = plane.stats[name]
     pool = plane.pools[name]
+    # A rollout's weights lie over the file's in the plane's table.
+    configured = router.file.loaded.table.default if router.file.loaded is not None else plane.table.default
     return {
         "url": entry.url,
         "state": entry.state.value,
-        "weight": plane.table.default.shares.get(name, 0) / 100,
+        "weight": configured.shares.get(name, 0) / 100,
         "effective_weight": round(effective, 2),
         "health": plane.board.word(name, now),
         "ejected_for_s": max(0.0, round(health.ejected_until - now, 1)),

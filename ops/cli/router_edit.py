@@ -1,0 +1,341 @@
+"""`gcompute router set-weight`, `drain`, `maint`, `ready` and `rollback`: edit the operators' file as they would."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ops.cli import exits, report, router_report
+from ops.cli.router_admin import Admin, AdminError
+from ops.cli.router_look import NameOption, StateDirOption, changes
+from ops.cli.router_session import (
+    AdminOption,
+    ByOption,
+    FileOption,
+    TokenFileOption,
+    WhyOption,
+    operating,
+    who,
+)
+
+if TYPE_CHECKING:
+    from router.edit import Draft
+    from router.table import Table
+
+FILE_VARIABLE = "GC_ROUTER_FILE"
+IN_FORCE_WITHIN_S = 10.0
+_WEIGHT = re.compile(r"([a-z0-9]{1,31})=([0-9]{1,3}(?:\.[0-9]{1,2})?)%?")
+
+SetArgument = Annotated[str, typer.Argument(metavar="SET", help="The set's name.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be changed in the file; change nothing.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Also where nobody is left to take new work.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The file to edit, and the router that reads it (None: it was not needed to find the file, and may be away)."""
+
+    admin: Admin
+    file: Path
+    dry_run: bool
+
+    @classmethod
+    def of(cls, admin: str | None, token_file: Path | None, file: Path | None, dry_run: bool) -> _Target:
+        """Raises `AdminError` where neither a file is named nor a router answers."""
+        asked = Admin.of(admin, token_file)
+        named = file or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else None)
+        if named is None:
+            told = Path(str(asked.status()["file"]))
+            if not told.exists():
+                raise AdminError(
+                    f"the router at {asked.url} reads {told}, which is not on this machine; give --file"
+                )
+            named = told
+        return cls(asked, named, dry_run)
+
+    def edit(self, change: Callable[[Table, Draft], Draft], *, by: str | None, why: str) -> int:
+        """Change the file, and wait until the router has taken it."""
+        from router.config import ConfigError
+        from router.edit import Draft
+        from router.savefile import opened
+
+        with opened(self.file) as file:
+            try:
+                draft = Draft.of(file.text)
+            except ConfigError:
+                report.say(
+                    f"{self.file} holds mistakes already; correct them, or `gcompute router rollback live`"
+                )
+                raise
+            before = draft.table
+            changed = change(before, draft)
+            if changed.meant == draft.meant:
+                report.say(f"{self.file} says so already; nothing was changed")
+                return 0
+            text = changed.stamped(by=who(by), why=why).checked()
+            if not self.dry_run:
+                file.save(text)
+        return self.told(file.text, before, text)
+
+    def told(self, old: bytes, before: Table | None, new: bytes) -> int:
+        """Say what was changed, and whether the router has it in force."""
+        import hashlib
+
+        from router.config import load
+        from router.difference import difference
+
+        table = load(new).table
+        if self.dry_run:
+            print(_unified(self.file, old, new), end="")
+        if before is not None:
+            router_report.difference(difference(before, table))
+        if self.dry_run:
+            report.say("nothing was saved (--dry-run)")
+            return 0
+        print(f"saved {self.file} as version {table.version}: {router_report.contents(table)}")
+        return self._await(hashlib.sha256(new).hexdigest(), table.version)
+
+    def _await(self, digest: str, version: int) -> int:
+        deadline = time.monotonic() + IN_FORCE_WITHIN_S
+        status: dict[str, Any] = {}
+        while time.monotonic() < deadline:
+            try:
+                status = self.admin.status()
+            except AdminError as failure:
+                report.say(f"whether it is in force is not known: {failure}")
+                return 0
+            if Path(str(status["file"])).resolve() != self.file.resolve():
+                report.say(f"the router at {self.admin.url} reads another file, {status['file']}")
+                return 0
+            if status["digest"] == digest:
+                print(f"version {version} is in force")
+                return 0
+            time.sleep(0.1)
+        error = status.get("config_error")
+        report.say(
+            f"the router has not taken it: {error or 'it still has version ' + str(status['version'])}"
+        )
+        return exits.CONFIG if error else exits.TRY_AGAIN
+
+
+@operating
+def set_weight(
+    weights: Annotated[
+        list[str],
+        typer.Argument(metavar="SET=PERCENT…", help="Two decimals at most, e.g. b=10 or b=0.25."),
+    ],
+    rule: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The weights of this rule instead of the default's.")
+    ] = None,
+    why: WhyOption = None,
+    by: ByOption = None,
+    dry_run: DryRunOption = False,
+    file: FileOption = None,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> int:
+    """Give sets a weight; the others share the rest in the proportions that they have. The total is exactly 100.
+
+    Examples:
+
+        gcompute router set-weight b=10 --why "b has run a day at 5 %"
+
+        gcompute router set-weight a=33.33 b=33.33 c=33.34
+    """
+    from router.edit import EditError, spread
+
+    wanted = _shares(weights)
+
+    def change(table: Table, draft: Draft) -> Draft:
+        unknown = [name for name in wanted if name not in table.sets]
+        if unknown:
+            known = ", ".join(table.sets)
+            raise EditError(f"no set {unknown[0]!r} in {file or 'the file'}; there are {known}")
+        before = table.default.shares
+        if rule is not None:
+            found = next((each for each in table.rules if each.name == rule), None)
+            before = found.weights.shares if found is not None else before
+        shares = spread(before, wanted)
+        return draft.with_weights(
+            {name: share for name, share in shares.items() if share != before.get(name, 0)}, rule=rule
+        )
+
+    target = _Target.of(admin, token_file, file, dry_run)
+    return target.edit(change, by=by, why=why or f"set-weight {' '.join(weights)}")
+
+
+@operating
+def drain(
+    name: SetArgument,
+    force: ForceOption = False,
+    why: WhyOption = None,
+    by: ByOption = None,
+    dry_run: DryRunOption = False,
+    file: FileOption = None,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> int:
+    """Give a set no new work; it still answers for the tasks that it has. `ready` takes it back.
+
+    Examples:
+
+        gcompute router drain b --why "upgrade of the kernel"
+    """
+    target = _Target.of(admin, token_file, file, dry_run)
+    return _state(target, name, "drain", by, why, force)
+
+
+@operating
+def maint(
+    name: SetArgument,
+    force: ForceOption = False,
+    why: WhyOption = None,
+    by: ByOption = None,
+    dry_run: DryRunOption = False,
+    file: FileOption = None,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> int:
+    """Ask a set for nothing at all, not even for its own tasks. `ready` takes it back.
+
+    Examples:
+
+        gcompute router maint b --why "machine is moved"
+    """
+    target = _Target.of(admin, token_file, file, dry_run)
+    return _state(target, name, "maint", by, why, force)
+
+
+@operating
+def ready(
+    name: SetArgument,
+    why: WhyOption = None,
+    by: ByOption = None,
+    dry_run: DryRunOption = False,
+    file: FileOption = None,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> int:
+    """Take a set back after `drain` or `maint`.
+
+    Examples:
+
+        gcompute router ready b
+    """
+    return _state(_Target.of(admin, token_file, file, dry_run), name, "ready", by, why, True)
+
+
+@operating
+def rollback(
+    version: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[VERSION]",
+            help="A version, or the beginning of a digest, of `gcompute router history`; else the one before.",
+            show_default=False,
+        ),
+    ] = None,
+    why: WhyOption = None,
+    by: ByOption = None,
+    dry_run: DryRunOption = False,
+    file: FileOption = None,
+    state_dir: StateDirOption = None,
+    name: NameOption = "router",
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> int:
+    """Put a configuration that was in force back into the file, as a new version. `live` undoes edits that no router
+    took.
+
+    Examples:
+
+        gcompute router rollback --why "b answers 502"
+
+        gcompute router rollback 41
+    """
+    from router.config import ConfigError, load
+    from router.edit import older_as_new
+    from router.savefile import opened
+
+    target = _Target.of(admin, token_file, file, dry_run)
+    older = _older(version, state_dir, name, target.admin)
+    newest = max(
+        (change["version"] for change in changes(state_dir, name, admin, token_file)["changes"]), default=0
+    )
+    with opened(target.file) as opened_file:
+        try:
+            before: Table | None = load(opened_file.text).table
+        except ConfigError:
+            before = None  # What is rolled back may be a file full of mistakes.
+        number = max(newest, before.version if before is not None else 0) + 1
+        reason = why or f"rollback to version {load(older).table.version}"
+        text = older_as_new(older, number, by=who(by), why=reason)
+        if not dry_run:
+            opened_file.save(text)
+    return target.told(opened_file.text, before, text)
+
+
+def _older(version: str | None, state_dir: Path | None, name: str, admin: Admin) -> bytes:
+    if state_dir is None:
+        return admin.version(version or "previous")
+    from router.history import History
+
+    kept = History(state_dir / f"{name}.history")
+    files = kept.files()
+    if version == "live" and files:
+        return kept.text(files[-1].digest)
+    return kept.text(kept.find(version).digest)
+
+
+def _state(target: _Target, name: str, word: str, by: str | None, why: str | None, force: bool) -> int:
+    from router.edit import EditError
+    from router.table import SetState
+
+    state = SetState(word)
+
+    def change(table: Table, draft: Draft) -> Draft:
+        if name in table.sets and state is not SetState.READY and not force:
+            left = [
+                entry.name
+                for entry in table.default.entries
+                if entry.name != name and table.sets[entry.name].state is SetState.READY
+            ]
+            if not left:
+                raise EditError(
+                    f"without {name} no set with a weight would take new work, every request would be refused; "
+                    "give another set a weight first, or use --force"
+                )
+        return draft.with_state(name, state)
+
+    return target.edit(change, by=by, why=why or f"{state} {name}")
+
+
+def _shares(pairs: list[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for pair in pairs:
+        match = _WEIGHT.fullmatch(pair)
+        if match is None or (share := round(float(match[2]) * 100)) > 10_000:
+            raise typer.BadParameter(
+                f"{pair!r} must look like b=10 or b=0.25: a set's name and 0 to 100, two decimals at most"
+            )
+        if match[1] in found:
+            raise typer.BadParameter(f"set {match[1]!r} is given twice")
+        found[match[1]] = share
+    return found
+
+
+def _unified(path: Path, old: bytes, new: bytes) -> str:
+    import difflib
+
+    before, after = (text.decode("utf-8", "replace").splitlines(keepends=True) for text in (old, new))
+    lines = difflib.unified_diff(before, after, fromfile=str(path), tofile=f"{path} (new)")
+    return "".join(line if line.endswith("\n") else line + "\n" for line in lines)

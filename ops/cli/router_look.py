@@ -1,0 +1,241 @@
+"""`gcompute router check`, `diff`, `status` and `history`: look, and change nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ops.cli import exits, report, router_report
+from ops.cli.router_admin import Admin
+from ops.cli.router_session import AdminOption, JsonOption, TokenFileOption, as_json, operating, print_json
+
+if TYPE_CHECKING:
+    from router.table import Table
+
+StateDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Read the history of a router that is not running, from its --state-dir."
+    ),
+]
+NameOption = Annotated[str, typer.Option(help="That router's --name.")]
+
+
+@operating
+def check(
+    ctx: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The router's YAML file; `-`: standard input.")
+    ],
+    json_: JsonOption = False,
+) -> int:
+    """Say whether a router would take FILE: each mistake with its line, its column and what to write instead.
+
+    Exits with 0, or with 78 where there are mistakes.
+
+    Examples:
+
+        gcompute router check ops/local/router.yaml
+
+        git show HEAD:router.yaml | gcompute router check -
+    """
+    from router.config import ConfigError, load
+
+    text = read_file(file)
+    if text is None:
+        return exits.NO_INPUT
+    shown = "standard input" if str(file) == "-" else str(file)
+    try:
+        loaded = load(text)
+    except ConfigError as error:
+        if as_json(ctx, json_):
+            places = [
+                {"line": each.line, "column": each.column, "message": each.message} for each in error.mistakes
+            ]
+            print_json({"file": shown, "ok": False, "mistakes": places})
+        else:
+            for mistake in error.mistakes:
+                print(f"{shown}:{mistake.line}:{mistake.column}: {mistake.message}", file=sys.stderr)
+            count = len(error.mistakes)
+            print(f"{count} mistake{'s' if count > 1 else ''}; a router would not take it", file=sys.stderr)
+        return exits.CONFIG
+    table = loaded.table
+    if as_json(ctx, json_):
+        weights = {name: share / 100 for name, share in table.default.shares.items()}
+        print_json(
+            {
+                "file": shown,
+                "ok": True,
+                "version": table.version,
+                "sets": list(table.sets),
+                "rules": len(table.rules),
+                "weights": weights,
+                "warnings": list(loaded.warnings),
+            }
+        )
+        return 0
+    print(f"{shown}: good. Version {table.version}, {router_report.contents(table)}")
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+@operating
+def diff(
+    ctx: typer.Context,
+    old: Annotated[
+        str, typer.Argument(metavar="OLD", help="A file, or a version that was in force, or `live`.")
+    ],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Likewise.")],
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 1 where they differ in what they do.")
+    ] = False,
+    json_: JsonOption = False,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> int:
+    """Show what a change would do: which share of keys moves, per set, and what else becomes different.
+
+    Examples:
+
+        gcompute router diff live router.yaml
+
+        gcompute router diff 41 42
+    """
+    from router.difference import difference
+
+    tables = []
+    for wanted in (old, new):
+        table = _table(wanted, admin, token_file)
+        if table is None:
+            return exits.NO_INPUT if not _is_bad(wanted) else exits.CONFIG
+        tables.append(table)
+    found = difference(*tables)
+    if as_json(ctx, json_):
+        print_json(router_report.difference_document(found))
+    else:
+        router_report.difference(found)
+    return 1 if exit_code and found.any else 0
+
+
+@operating
+def status(
+    ctx: typer.Context,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it, until Ctrl-C.")] = False,
+    interval_s: Annotated[
+        float, typer.Option("--interval", min=0.2, max=3600, help="Seconds between two looks.")
+    ] = 1.0,
+    json_: JsonOption = False,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> int:
+    """Show each set: weight as configured and as it counts now, health, requests in flight, and of the last half
+    minute requests per second, errors, and the time of answers (p50, p99).
+
+    Examples:
+
+        gcompute router status --watch
+
+        gcompute router status --json | jq '.sets.b.error_rate'
+    """
+    asked = Admin.of(admin, token_file)
+    if not watch:
+        _show(asked.status(), as_json(ctx, json_))
+        return 0
+    with suppress(KeyboardInterrupt):
+        if as_json(ctx, json_) or not sys.stdout.isatty():
+            while True:
+                _show(asked.status(), as_json(ctx, json_))
+                time.sleep(interval_s)
+        router_report.watch(asked.status, interval_s)
+    return 0
+
+
+@operating
+def history(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many of the newest.")] = 20,
+    json_: JsonOption = False,
+    state_dir: StateDirOption = None,
+    name: NameOption = "router",
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> int:
+    """List the configurations that were in force: when, by whom, and why.
+
+    Examples:
+
+        gcompute router history
+
+        gcompute router history --state-dir var/router --name local
+    """
+    document = changes(state_dir, name, admin, token_file)
+    document["changes"] = document["changes"][-limit:]
+    if as_json(ctx, json_):
+        print_json(document)
+    else:
+        router_report.history(document)
+    return 0
+
+
+def changes(state_dir: Path | None, name: str, admin: str | None, token_file: Path | None) -> dict[str, Any]:
+    """The history from a running router, or from its state folder. Raises `AdminError`, `HistoryError`."""
+    if state_dir is None:
+        return Admin.of(admin, token_file).history()
+    import msgspec
+
+    from router.history import History
+
+    kept = History(state_dir / f"{name}.history")
+    files = kept.files()
+    return {
+        "changes": msgspec.to_builtins(kept.changes()),
+        "digest": files[-1].digest if files else "",
+    }
+
+
+def read_file(file: Path) -> bytes | None:
+    """A file's bytes, or those of standard input for `-`; None (and a word on stderr) where it cannot be read."""
+    from router.config import MAX_FILE_BYTES
+
+    try:
+        if str(file) == "-":
+            return sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        with file.open("rb") as opened:
+            return opened.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        report.say(f"{file} cannot be read: {error.strerror}")
+        return None
+
+
+def _is_bad(wanted: str) -> bool:
+    return Path(wanted).is_file()
+
+
+def _table(wanted: str, admin: str | None, token_file: Path | None) -> Table | None:
+    """The table of a file, or of a version that a running router knows; None: it was said what is wrong."""
+    from router.config import ConfigError, load
+
+    path = Path(wanted)
+    is_version = wanted in ("live", "previous") or (wanted.isdigit() and not path.exists())
+    text = Admin.of(admin, token_file).version(wanted) if is_version else read_file(path)
+    if text is None:
+        return None
+    try:
+        return load(text).table
+    except ConfigError as error:
+        for mistake in error.mistakes:
+            print(f"{wanted}:{mistake.line}:{mistake.column}: {mistake.message}", file=sys.stderr)
+        return None
+
+
+def _show(document: dict[str, Any], json_: bool) -> None:
+    if json_:
+        print_json(document)
+    else:
+        router_report.status(document)

@@ -1,0 +1,323 @@
+"""What operators read: the table of sets, a difference, the history. Plain columns, parted by tabs, for a pipe."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ops.cli import report
+from ops.cli.router_admin import AdminError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table as Drawn
+
+    from router.difference import Difference
+    from router.table import Table
+
+_STATUS = ("SET", "STATE", "HEALTH", "WEIGHT", "NOW", "IN FLIGHT", "REQ/S", "ERRORS", "P50", "P99")
+_HEALTH_STYLES = {
+    "up": "green",
+    "slow start": "yellow",
+    "ejected": "yellow",
+    "down": "red",
+    "refused": "red",
+}
+_STATE_STYLES = {"drain": "yellow", "maint": "yellow"}
+
+
+def contents(table: Table) -> str:
+    """A table in a few words."""
+    shares = ", ".join(f"{name} {percent(share / 100)}" for name, share in table.default.shares.items())
+    rules = len(table.rules)
+    return f"weights {shares}; {len(table.sets)} sets, {rules} rule{'' if rules == 1 else 's'}"
+
+
+def percent(value: float) -> str:
+    """5 %, 0.25 %; nothing is rounded to 0 or to 100 that is not."""
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    if text == "0" and value > 0:
+        text = "<0.01"
+    return f"{text} %"
+
+
+def milliseconds(value: float | None) -> str:
+    return "" if value is None else report.duration(round(value * 1000))
+
+
+def status(document: dict[str, Any]) -> None:
+    """The sets of a router's status, one a line, under a line about the whole."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(_status_drawn(document))
+        return
+    print("\t".join(_STATUS))
+    for row in _status_rows(document):
+        print("\t".join(row))
+    for line in _remarks(document):
+        report.say(line)
+
+
+def watch(
+    ask: Callable[[], dict[str, Any]],
+    interval_s: float,
+    draw: Callable[[dict[str, Any]], RenderableType] | None = None,
+) -> None:
+    """Draw the status (or what `draw` makes of an answer) anew until interrupted.
+
+    A router that does not answer for a while is told of, and not the end.
+    """
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    shown: RenderableType = Text("…")
+    with Live(shown, auto_refresh=False, screen=False) as live:
+        while True:
+            try:
+                shown = (draw or _status_drawn)(ask())
+                live.update(shown, refresh=True)
+            except AdminError as error:
+                live.update(Group(shown, Text(str(error), "red")), refresh=True)
+            time.sleep(interval_s)
+
+
+def _status_rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for name, each in document["sets"].items():
+        limit = each["max_inflight"]
+        health = each["health"]
+        if each["ejected_for_s"]:
+            health += f" {each['ejected_for_s']:.0f} s"
+        rate = each["error_rate"]
+        rows.append(
+            (
+                name,
+                each["state"],
+                health,
+                percent(each["weight"]),
+                percent(each["effective_weight"]),
+                f"{each['inflight']}" + (f"/{limit}" if limit else ""),
+                f"{each['requests_per_s']:.1f}",
+                "" if rate is None else percent(100 * rate),
+                milliseconds(each["p50_ms"]),
+                milliseconds(each["p99_ms"]),
+            )
+        )
+    return rows
+
+
+def _remarks(document: dict[str, Any]) -> list[str]:
+    found = []
+    if document["config_error"]:
+        found.append(
+            f"the file as it is now is NOT in force, version {document['version']} is: {document['config_error']}"
+        )
+    if document["draining"]:
+        found.append("the router is stopping")
+    return found
+
+
+def _status_drawn(document: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    change = document["change"]
+    about = f" ({change['by']}: {change['why']})" if change["by"] or change["why"] else ""
+    head = Text(
+        report.plain(
+            f"router {document['router']}, version {document['version']}{about}, "
+            f"{document['active']} requests in work, {document['connections']} connections"
+        )
+    )
+    drawn = _table(_STATUS, right=_STATUS[3:])
+    for row in _status_rows(document):
+        cells: list[RenderableType] = [Text(report.plain(cell)) for cell in row]
+        cells[1] = Text(row[1], _STATE_STYLES.get(row[1], ""))
+        cells[2] = Text(row[2], _HEALTH_STYLES.get(document["sets"][row[0]]["health"], ""))
+        if row[3] != row[4]:
+            cells[4] = Text(row[4], "yellow")
+        drawn.add_row(*cells)
+    remarks = [Text(report.plain(line), "bold red") for line in _remarks(document)]
+    return Group(head, drawn, *remarks)
+
+
+def difference(found: Difference) -> None:
+    """Who moves, part by part, then everything else that becomes different."""
+    if not found.any:
+        print("nothing that a router does would change")
+        return
+    for shift in found.shifts:
+        part = "requests that no rule matches" if shift.rule is None else f"rule {shift.rule}"
+        if shift.before == shift.after and not shift.moved:
+            if shift.rule is None:
+                print(f"{part}: nobody moves")
+            continue
+        more = "" if shift.moved == shift.least else f" ({percent(shift.least)} would do)"
+        print(f"{part}: {percent(shift.moved)} of keys move{more}")
+        rows = [
+            (
+                name,
+                percent(shift.before.get(name, 0.0)),
+                percent(shift.after.get(name, 0.0)),
+                percent(shift.gained(name)) if shift.gained(name) else "",
+                percent(shift.lost(name)) if shift.lost(name) else "",
+            )
+            for name in sorted(shift.before.keys() | shift.after.keys())
+        ]
+        _print(("SET", "BEFORE", "AFTER", "COME", "GO"), rows, right=("BEFORE", "AFTER", "COME", "GO"))
+    for line in found.words:
+        print(report.plain(line))
+
+
+def difference_document(found: Difference) -> dict[str, Any]:
+    """The same as JSON; shares in percent."""
+    return {
+        "shifts": [
+            {
+                "rule": shift.rule,
+                "before": shift.before,
+                "after": shift.after,
+                "moved": round(shift.moved, 4),
+                "least": round(shift.least, 4),
+                "moves": [
+                    {"from": origin, "to": to, "share": round(share, 4)}
+                    for (origin, to), share in sorted(shift.moves.items())
+                ],
+            }
+            for shift in found.shifts
+        ],
+        "other": list(found.words),
+    }
+
+
+def history(document: dict[str, Any]) -> None:
+    """Changes, newest first; what is in force is marked."""
+    rows = []
+    marked = False
+    for change in reversed(document["changes"]):
+        live = not marked and change["digest"] == document["digest"]
+        marked |= live
+        what = "weights of the rollout" if change["weights"] is not None else f"version {change['version']}"
+        rows.append(
+            (
+                "*" if live else "",
+                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(change["at"])),
+                what,
+                change["digest"][:10],
+                change["by"],
+                change["why"],
+            )
+        )
+    _print(("", "SINCE", "WHAT", "DIGEST", "BY", "WHY"), rows)
+
+
+_CHECKS = ("CHECK", "VERDICT", "CANARY", "CONTROL", "DIFFERENCE", "BETWEEN", "LIMIT", "WHY")
+
+
+def rollout(document: dict[str, Any]) -> None:
+    """How a rollout goes: its steps, checks and last events."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(rollout_drawn(document))
+        return
+    for line in _rollout_lines(document):
+        print(line)
+    if document["checks"]:
+        _print(_CHECKS, _check_rows(document))
+
+
+def rollout_drawn(document: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    drawn = _table(_CHECKS, right=("CANARY", "CONTROL", "DIFFERENCE", "BETWEEN", "LIMIT"))
+    for row in _check_rows(document):
+        drawn.add_row(*(Text(report.plain(cell)) for cell in row))
+    checks = [drawn] if document["checks"] else []
+    return Group(*map(Text, _rollout_lines(document)), *checks)
+
+
+def _rollout_lines(document: dict[str, Any]) -> list[str]:
+    if document["set"] is None:
+        return [f"no rollout: {document['reason']}" if document["reason"] else "no rollout yet"]
+    dry = ", dry run" if document["dry_run"] else ""
+    lines = [
+        f"rollout of {document['set']}: {document['phase']}{dry}, step {document['step']} of {document['of']}, "
+        f"at {percent(document['weight'])}"
+    ]
+    if document["reason"]:
+        lines.append(f"why: {document['reason']}")
+    steps = []
+    for step in document["steps"]:
+        text = "pause" if step["pause"] else percent(step["weight"])
+        steps.append(f"[{text}]" if step["now"] else f"{text} ✓" if step["done"] else text)
+    lines.append("steps: " + "  →  ".join(steps))
+    if document["hold_left_s"]:
+        lines.append(f"held {document['held_s']:.0f} s, {document['hold_left_s']:.0f} s to go")
+    if document["verdict"]:
+        asked = document["requests"]
+        lines.append(
+            f"verdict: {document['verdict']} ({document['verdict_reason']}); "
+            f"{asked['canary']} requests of the canary, {asked['control']} of the control"
+        )
+    if document["error"]:
+        lines.append(f"error: {document['error']}")
+    if document["orders"]:
+        lines.append(f"you can: {', '.join(document['orders'])}")
+    for event in document["events"][-5:]:
+        at = time.strftime("%H:%M:%S", time.localtime(event["at"]))
+        by = f" ({event['by']})" if event["by"] else ""
+        lines.append(f"{at} {event['text']}{by}")
+    return [report.plain(line) for line in lines]
+
+
+def _check_rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
+    def number(value: float | None, unit: str) -> str:
+        return "" if value is None else f"{value:.4g} {unit}"
+
+    rows: list[tuple[str, ...]] = []
+    for check in document["checks"]:
+        unit = "points" if check["unit"] == "points" else "%"
+        between = "" if check["low"] is None else f"{check['low']:.4g} … {check['high']:.4g}"
+        rows.append(
+            (
+                check["name"],
+                check["verdict"] + (" (report only)" if check["report_only"] else ""),
+                number(check["canary"], check["side_unit"]),
+                number(check["control"], check["side_unit"]),
+                number(check["difference"], unit),
+                between,
+                number(check["threshold"], unit),
+                check["reason"],
+            )
+        )
+    return rows
+
+
+def _print(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+    plain = [[report.plain(cell).replace("\n", " ").replace("\t", " ") for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in [list(columns), *plain]:
+            print("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    drawn = _table(columns, right)
+    for row in plain:
+        drawn.add_row(*map(Text, row))
+    Console().print(drawn)
+
+
+def _table(columns: Sequence[str], right: Sequence[str] = ()) -> Drawn:
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        drawn.add_column(name, justify="right" if name in right else "left", no_wrap=name in ("SET", "SINCE"))
+    return drawn

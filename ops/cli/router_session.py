@@ -1,0 +1,123 @@
+"""What every `gcompute router …` command shares: whom to ask, how to print, and how errors end."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ops.cli import exits, report
+from ops.cli.router_admin import AdminError, AdminRefused, AdminUnreachable
+from ops.cli.session import Session
+from router.errors import RouterError
+
+_ROUTER = "Which router"
+
+AdminOption = Annotated[
+    str | None,
+    typer.Option(
+        "--admin",
+        metavar="URL",
+        help="The router's admin address; else GC_ADMIN_URL, else http://127.0.0.1:8081.",
+        rich_help_panel=_ROUTER,
+    ),
+]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Where the admin token stands; else GC_ADMIN_TOKEN.", rich_help_panel=_ROUTER
+    ),
+]
+FileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--file",
+        metavar="FILE",
+        help="The file to edit; else GC_ROUTER_FILE, else the one that the router says it reads.",
+        rich_help_panel=_ROUTER,
+    ),
+]
+WhyOption = Annotated[
+    str | None, typer.Option(help="The reason, kept in the file and the history; else the command itself.")
+]
+ByOption = Annotated[str | None, typer.Option(help="Who does it; else the name you are logged in with.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def who(by: str | None) -> str:
+    """Who edits, also behind sudo."""
+    if by:
+        return by
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def as_json(ctx: typer.Context, own: bool) -> bool:
+    """Whether JSON was asked for, before the command or after it."""
+    root = ctx.find_root().obj
+    return own or (isinstance(root, Session) and root.as_json)
+
+
+def operating(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command errors that say what to do, and exit codes as in ops.cli.exits."""
+
+    @functools.wraps(command)
+    def wrapper(*arguments: Any, **options: Any) -> int:
+        try:
+            code = command(*arguments, **options)
+            sys.stdout.flush()
+        except RouterError as error:
+            for line in getattr(error, "mistakes", (error,)):
+                report.say(str(line))
+            hint = getattr(error, "hint", "")
+            if hint:
+                report.say(f"hint: {hint}", prefix="")
+            return _code(error)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return exits.READER_GONE
+        return code
+
+    return wrapper
+
+
+def _code(error: RouterError) -> int:
+    # Heavy, and needed here only.
+    from router.config import ConfigError
+    from router.edit import EditError
+    from router.history import HistoryError
+
+    match error:
+        case ConfigError():
+            return exits.CONFIG
+        case AdminUnreachable():
+            return exits.UNAVAILABLE
+        case AdminRefused(status=401 | 403):
+            return exits.NOT_ALLOWED
+        case AdminRefused(status=404):
+            return exits.NO_INPUT
+        case AdminRefused(status=409):
+            return exits.TRY_AGAIN
+        case AdminRefused():
+            return exits.SOFTWARE
+        case AdminError():
+            return exits.USAGE
+        case HistoryError():
+            return exits.NO_INPUT
+        case EditError():
+            return exits.DATA
+        case _:
+            return exits.SOFTWARE
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, ensure_ascii=False))
