@@ -1,0 +1,213 @@
+"""Whatever a guest sends, any bytes with any descriptors in any order: understood, or the slot is lost, no more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from scheduler.errors import SlotLost
+from scheduler.execution import Output, Work
+from sets.executor import protocol
+from sets.executor.protocol import ExitMessage, ProtocolError, StdinMessage, UnfitMessage
+from sets.executor.run import SlotRun
+from sets.executor.slot import SlotState
+from tests.sets.executor import wire
+from tests.sets.executor.conftest import FdCheck
+from tests.sets.executor.scripted import Rig
+from tests.sets.executor.test_protocol import EXITS, MESSAGES
+
+KINDS = st.sampled_from([0, 1, *range(15, 24), 255])
+ANY_BYTES = st.binary(max_size=300) | st.builds(
+    lambda kind, flags, task, body: wire.head(kind, task, flags) + body,
+    KINDS,
+    st.integers(0, 255),
+    st.integers(0, 3),
+    st.binary(max_size=200),
+)
+
+
+def _mutated(message: bytes, changes: list[tuple[int, int]], size: int) -> bytes:
+    """Some bytes changed, those of the lengths and counts above all; cut or with more behind."""
+    bytes_now = bytearray(message)
+    for at, value in changes:
+        bytes_now[at % min(len(bytes_now), 64)] = value
+    return bytes(bytes_now[:size]) if size < 1000 else bytes(bytes_now)
+
+
+MUTATED = st.builds(
+    _mutated,
+    MESSAGES | st.builds(wire.head, st.sampled_from([protocol.STDIN, protocol.UNFIT]), st.integers(0, 3)),
+    st.lists(st.tuples(st.integers(0, 63), st.integers(0, 255)), min_size=1, max_size=4),
+    st.integers(0, 5000),
+)
+
+
+@given(ANY_BYTES | MUTATED)
+@settings(max_examples=1500)
+@example(b"")
+@example(wire.head(protocol.EXIT) + b"\xff" * 200)
+@example(wire.head(protocol.OUTPUT) + b"\xff" * 8)
+def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
+    try:
+        message = protocol.decode(memoryview(data))
+    except ProtocolError:
+        return
+    # What is understood says no more than its bytes did.
+    if isinstance(message, ExitMessage):
+        assert len(message.stdout) + len(message.stderr) + 4 * len(message.file_errnos) == len(data) - 60
+    elif isinstance(message, (StdinMessage, UnfitMessage)):
+        assert len(data) == 8
+
+
+# -- a slot whose guest has lost its mind
+
+RIGHT = st.one_of(
+    st.builds(wire.output, st.integers(0, 3), st.binary(max_size=9), st.binary(max_size=9)),
+    st.builds(
+        lambda task, flags, files, body: wire.ended(task, flags=flags, files=files, stdout=body),
+        st.integers(0, 3),
+        st.integers(0, 15),
+        st.lists(st.sampled_from([0, 2]), max_size=3),
+        st.binary(max_size=9),
+    ),
+    st.builds(wire.cleaned, st.integers(0, 3), ok=st.integers(0, 1), error=st.integers(-(2**31), 2**31 - 1)),
+    st.builds(wire.head, st.sampled_from([protocol.STDIN, protocol.UNFIT]), st.integers(0, 3)),
+)
+
+
+def _read_end() -> int:
+    read_fd, write_fd = os.pipe()
+    os.close(write_fd)
+    return read_fd
+
+
+def _write_end() -> int:
+    read_fd, write_fd = os.pipe()
+    os.close(read_fd)
+    return write_fd
+
+
+def _file() -> int:
+    fd, path = tempfile.mkstemp()
+    os.unlink(path)
+    return fd
+
+
+def _socket() -> int:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).detach()
+
+
+DESCRIPTORS: dict[str, Callable[[], int]] = {
+    "read": _read_end,
+    "write": _write_end,
+    "file": _file,
+    "socket": _socket,
+    "folder": lambda: os.open("/", os.O_RDONLY),
+    "path": lambda: os.open("/", os.O_PATH),
+}
+PIPES = st.sampled_from(
+    [["read", "read"], ["read"], ["write"], ["write", "write"], ["file"], ["file", "file"]]
+)
+RIDERS: st.SearchStrategy[list[str]] = (
+    st.just([]) | PIPES | st.lists(st.sampled_from(sorted(DESCRIPTORS)), max_size=4)
+)
+
+WORKS = st.sampled_from(
+    [
+        Work(argv=(b"a",), stdin=b"in"),
+        Work(argv=(b"a",), stdin=None),
+        Work(argv=(b"a",), stdin=None, prestart=True),
+        Work(argv=(b"a",), stdin=b"", outputs=(b"/x", b"/y")),
+    ]
+)
+STEPS = st.lists(
+    WORKS
+    | st.sampled_from(["kill", "drop", "output", "exit", "exit, dirty", "cleaned", "stdin"])
+    | st.tuples(RIGHT | EXITS | MUTATED | ANY_BYTES, RIDERS),
+    max_size=10,
+)
+Step = Work | str | tuple[bytes, list[str]]
+
+
+def _as_is_right(step: str, run: SlotRun) -> tuple[bytes, list[str]]:
+    """What a sane guest would say of that task."""
+    if step == "output":
+        return wire.output(run.number, b"head"), ["read", "read"]
+    if step == "stdin":
+        return wire.head(protocol.STDIN, run.number), ["write"]
+    if step == "cleaned":
+        return wire.cleaned(run.number), []
+    flags = (wire.HANDED_OVER if run.handed_over else 0) | (wire.CLEANING if "dirty" in step else 0)
+    return wire.ended(run.number, flags=flags, files=[0] * run.file_count), ["file"] * run.file_count
+
+
+async def _use(run: SlotRun) -> None:
+    """Whoever asked for a task: feeds it, reads all it gives, closes what it got."""
+    with contextlib.suppress(SlotLost):
+        if run.stdin is not None:
+            # The wrong end of a pipe is seen by whoever uses it.
+            with contextlib.suppress(OSError):
+                await run.stdin.write(b"input")
+            run.stdin.close()
+        first = await run.first()
+        if isinstance(first, Output):
+            for pipe in (first.stdout, first.stderr):
+                with contextlib.suppress(OSError):
+                    while await pipe.read():
+                        pass
+                pipe.close()
+        ending = await run.ending()
+        for fd in ending.files:
+            if fd >= 0:
+                os.close(fd)
+
+
+async def _converse(steps: list[Step]) -> None:
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    rig = Rig().connect()
+    users: list[asyncio.Task[None]] = []
+    run: SlotRun | None = None
+    for step in steps:
+        if isinstance(step, Work):
+            if rig.slot.state is SlotState.IDLE:
+                run = rig.run(step)
+                users.append(asyncio.create_task(_use(run)))
+        elif step == "kill":
+            if run is not None:
+                run.kill()
+        elif step == "drop":
+            run = None
+        elif isinstance(step, tuple) or run is not None:
+            if isinstance(step, str):
+                assert run is not None
+                step = _as_is_right(step, run)
+            message, riders = step
+            fds = [DESCRIPTORS[name]() for name in riders]
+            with contextlib.suppress(BrokenPipeError):
+                rig.guest.says(message, fds)
+                fds = []
+            for fd in fds:
+                os.close(fd)
+        await rig.settle()
+        assert not failures, failures
+        assert rig.slot.state in SlotState
+        assert len(rig.lost) == (rig.slot.state is SlotState.LOST)
+    run = None
+    rig.close()
+    async with asyncio.timeout(20):
+        await asyncio.gather(*users)
+    assert not failures, failures
+
+
+@given(STEPS)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_conversation_keeps_the_slot_or_loses_it(no_fd_leaks: FdCheck, steps: list[Step]) -> None:
+    asyncio.run(_converse(steps))
