@@ -38,9 +38,12 @@ def cases(binary: Path) -> list[dict[str, str]]:
 def hostile_images(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("hostile")
     build_program(folder)
+    (folder / "content").write_bytes(b"of the image\n")
+    (folder / "content").chmod(0o666)
     for tag, user in ((ROOT_IMAGE, "0"), (USER_IMAGE, "12345:12345")):
         (folder / "Dockerfile").write_text(
-            f'FROM scratch\nCOPY hostile /hostile\nUSER {user}\nENTRYPOINT ["/hostile"]\n'
+            "FROM scratch\nCOPY hostile /hostile\nCOPY content /held/content\nVOLUME /held\n"
+            f'USER {user}\nENTRYPOINT ["/hostile"]\n'
         )
         engine.images.build(path=str(folder), tag=tag, rm=True)
     yield

@@ -103,7 +103,7 @@ CASE(set_uid_program, "makes a set-uid program and runs it", "contained", "a roo
 }
 
 CASE(capabilities, "uses what root could do", "contained", "root without capabilities is nobody") {
-    if (!chown("/tmp", 12345, 12345)) breach("chown");
+    if (!chown("/tmp", getuid() + 1, (gid_t)-1)) breach("chown");
     if (!sethostname("mine", 4)) breach("a hostname");
     if (!setgid(getgid() + 1) && getgid() != 0) breach("another group");
     if (!setuid(getuid() + 1)) breach("another user");
@@ -114,4 +114,20 @@ CASE(handles, "opens files by handle", "contained", "the way that once read a ho
     struct { unsigned bytes; int type; unsigned char data[8]; } handle = {8, 1, {2, 0, 0, 0, 0, 0, 0, 0}};
     int mount_fd = open("/etc/hosts", O_RDONLY);
     if (syscall(SYS_open_by_handle_at, mount_fd, &handle, O_RDONLY) >= 0) breach("opened");
+}
+
+CASE(volume_of_the_image, "changes what the image has in its VOLUME", "contained", "all slots of the image read one copy of it") {
+    const struct timespec times[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
+    if (access("/held/content", R_OK)) broken("the content");
+    if (can_write("/held/content") || open("/held/new", O_CREAT | O_WRONLY, 0666) >= 0) breach("written");
+    if (!truncate("/held/content", 0) || !unlink("/held/content") || !rename("/held/content", "/held/other")) breach("removed");
+    if (!chmod("/held/content", 0777) || !chmod("/held", 0777) || !utimensat(AT_FDCWD, "/held", times, 0)) breach("changed");
+    if (!setxattr("/held/content", "user.message", "hello", 5, 0)) breach("an attribute");
+    if (!mkdir("/held/folder", 0777) || !link("/held/content", "/held/link") || !symlink("/", "/held/link")) breach("made");
+    if (!mount("", "/held", "", MS_REMOUNT | MS_BIND, "") || !umount2("/held", MNT_DETACH)) breach("mounted anew");
+    int fd = open("/held/content", O_RDONLY), flags = FS_IMMUTABLE_FL;
+    if (!fchmod(fd, 0777) || !ioctl(fd, FS_IOC_SETFLAGS, &flags)) breach("by its descriptor");
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (can_write(path)) breach("opened again");
 }

@@ -166,3 +166,10 @@ CASE(core_dump, "raises its core limit and crashes", "any", "a dump would fill a
     syscall(SYS_setrlimit, 4 /* RLIMIT_CORE */, &unlimited);
     abort();
 }
+
+CASE(terminals, "takes pseudo-terminals", "contained", "they are counted for the whole machine, and their buffers for nobody") {
+    const char *doors[] = {"/dev/ptmx", "/dev/pts/ptmx"};
+    for (int i = 0; i < 2; i++)
+        if (open(doors[i], O_RDWR | O_NOCTTY) >= 0) breach("%s", doors[i]);
+    if (!mknod("/tmp/ptmx", S_IFCHR | 0666, 5 << 8 | 2) && open("/tmp/ptmx", O_RDWR | O_NOCTTY) >= 0) breach("one made here");
+}
