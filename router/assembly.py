@@ -16,6 +16,7 @@ from .lists import merge
 from .past import IDEMPOTENCY_S
 from .plane import DataPlane
 from .probe import Prober
+from .rollout.runner import Runner
 from .watch import POLL_S, ConfigFile
 from .wire.limits import Limits
 
@@ -40,6 +41,11 @@ class Settings:
     def history(self) -> History | None:
         return None if self.state_dir is None else History(self.state_dir / f"{self.name}.history")
 
+    @property
+    def rollout_dir(self) -> Path | None:
+        """Where the rollout's state lies; commands without a router use it too (`rollout.orders.give`)."""
+        return None if self.state_dir is None else self.state_dir / f"{self.name}.rollout"
+
     def config_file(self) -> ConfigFile:
         copy = self.state_dir / f"{self.name}.last-good.yaml" if self.state_dir is not None else None
         return ConfigFile(self.config_path, last_good_path=copy, set_urls=self.set_urls, history=self.history)
@@ -58,6 +64,10 @@ class Router:
         self.history = settings.history
         if self.history is not None:
             self._restore(self.history)
+        self.rollout: Runner | None = None
+        if settings.rollout_dir is not None:
+            record = self.history.record_weights if self.history is not None else None
+            self.rollout = Runner(self.plane, settings.rollout_dir, table, record=record)
         self.prober = Prober(self.plane)
         self._watcher: asyncio.Task[None] | None = None
         self._reloading = asyncio.Lock()
@@ -75,6 +85,8 @@ class Router:
         self.plane.listen(sock)
         self.prober.follow()
         self._watcher = self.plane.loop.create_task(self._watch(), name="watch")
+        if self.rollout is not None:
+            self.rollout.start()
 
     async def reload(self, *, force: bool = True) -> bool:
         """Look at the file now; True when another table came into force. `force`: read it even if it looks the same."""
@@ -83,7 +95,10 @@ class Router:
             loaded = await asyncio.to_thread(self.file.poll, force=force)
             if loaded is None:
                 return False
-            self.plane.adopt(loaded.table)
+            if self.rollout is not None:
+                self.rollout.follow(loaded.table)
+            else:
+                self.plane.adopt(loaded.table)
             self.prober.follow()
             return True
 
@@ -99,6 +114,8 @@ class Router:
         """Finish what is in work, within the bound (or not: `at_once`), and close all."""
         if self._watcher is not None:
             self._watcher.cancel()
+        if self.rollout is not None:
+            await self.rollout.stop()
         cut = await self.plane.drain(0.0 if at_once else self.settings.drain_s)
         if cut:
             _log.warning("%d connections were cut at the end of the time to finish", cut)

@@ -3,8 +3,8 @@
 An instant rollback is what operators want and, done blindly, what kills the old set: it has few slots warm for 5 %,
 and 70 % arrive at once. So the sets that grow may at each move at most double what they carry, within what
 `max_inflight` leaves; a set that carried the share moments ago gets it back at once. Moves follow each other
-every `MOVE_EVERY_S`, and each goes a part of what is left, so that the way is done after `MAX_MOVES` whatever
-the sets say: a sick canary must be gone within a minute, also where the others are full.
+every `MOVE_EVERY_S`. Where the sets have no room the way would never end, so its last `FORCED_MOVES` of
+`MAX_MOVES` go evenly to the target whatever they say: a sick canary must be gone within a minute.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from router.table import WEIGHT_TOTAL
 
 MOVE_EVERY_S = 5.0
 MAX_MOVES = 12
+FORCED_MOVES = 6
 GROWTH = 2.0
 FIRST_SHARE = 500
 """What a set that carried nothing gets first, in hundredths of a percent."""
 ROOM_USED = 0.8
 """How much of `max_inflight` a move may fill, by what is in flight now."""
 WARM_S = 300.0
-"""A share that was carried this recently may be given back at once."""
+"""A share that was carried this recently may be given back at once …"""
+WARM_MORE = 1.1
+"""… and a little more with it."""
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -55,8 +58,10 @@ def next_weight(
     wanted = WEIGHT_TOTAL - target if falling else target
     room = min((load.growth() for load in growing), default=inf)
     # From next to nothing doubling takes long, and is no protection.
-    freely = max(carried * GROWTH, FIRST_SHARE, warm)
+    freely = max(carried * GROWTH, FIRST_SHARE, warm * WARM_MORE)
     share = int(min(freely, carried * room if carried else freely))
-    least = carried + -(-(wanted - carried) // max(1, moves_left))
-    share = min(wanted, max(share, least))
+    share = max(share, carried)
+    if moves_left <= FORCED_MOVES:
+        share = max(share, carried - (carried - wanted) // max(1, moves_left))
+    share = min(wanted, share)
     return WEIGHT_TOTAL - share if falling else share

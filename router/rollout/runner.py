@@ -22,7 +22,7 @@ from .observer import Observer
 from .orders import Order, give, in_force
 from .record import AskGate, Event, GateSaid, Progress
 from .statefile import StateFile
-from .states import RolloutError
+from .states import NotAllowed, RolloutError
 from .status import describe, event_of
 from .tallies import Seen, Tallies
 
@@ -85,6 +85,7 @@ class Runner:
         self._running: asyncio.Task[None] | None = None
         self._errands: set[asyncio.Task[None]] = set()
         self._busy: set[str] = set()
+        self._turns = asyncio.Lock()
         traffic.observer = self.observer
         self._look()
         self.follow(file)
@@ -119,7 +120,8 @@ class Runner:
         """Keep the weights in the history, so that idempotency keys find their sets after a restart."""
         if self._record is None or self._running is None or table is self._file:
             return
-        record, by, now = self._record, progress.events[-1].by if progress.events else "", self._clock()
+        record, now = self._record, self._clock()
+        by = progress.events[-1].by if progress.events else ""
 
         async def errand() -> None:
             try:
@@ -134,6 +136,7 @@ class Runner:
     def start(self) -> None:
         """Follow, write and lead from now on, until `stop`."""
         self._running = asyncio.get_running_loop().create_task(self._run(), name="rollout")
+        self._note_weights(self._traffic.table, self.progress)
 
     async def stop(self) -> None:
         """End; another worker may lead."""
@@ -165,17 +168,18 @@ class Runner:
 
     async def turn(self) -> None:
         """Look once, and do what is due. Raises `RolloutError`, `OSError`."""
-        await asyncio.to_thread(self._look, loudly=True)
-        self._apply()
-        now = self._clock()
-        if self.observer.watching and abs(now - self._written_at) >= WRITE_EVERY_S:
-            self._written_at = now
-            await asyncio.to_thread(self._tallies.write, self._seen())
-        led = await asyncio.to_thread(self._leader.turn, self._file)
-        if led is None:
-            return
-        self.progress, asked = led
-        self._apply()
+        async with self._turns:
+            await asyncio.to_thread(self._look, loudly=True)
+            self._apply()
+            now = self._clock()
+            if self.observer.watching and abs(now - self._written_at) >= WRITE_EVERY_S:
+                self._written_at = now
+                await asyncio.to_thread(self._tallies.write, self._seen())
+            led = await asyncio.to_thread(self._leader.turn, self._file)
+            if led is None:
+                return
+            self.progress, asked = led
+            self._apply()
         for question in asked:
             self._once(f"gate {question.serial}", self._ask(question))
         self._tell()
@@ -251,17 +255,23 @@ class Runner:
 
     # For the admin API.
 
-    async def order(
-        self, order: Order, *, by: str = "", why: str = "", at_once: bool = False
+    async def command(
+        self, verb: str, by: str = "", why: str = "", *, at_once: bool = False
     ) -> dict[str, Any]:
-        """Carry out an order and put what follows in force in this worker at once, in others within a second.
+        """Carry out an order (`orders.Order`) and put what follows in force in this worker at once, in others within a
+        second.
 
         Returns the status. Raises `NotAllowed` where it does not fit, `RolloutError` where the disk fails.
         """
-        self.progress = await asyncio.to_thread(
-            give, self.state, order, self._file, by=by, why=why, at_once=at_once, now=self._clock()
-        )
-        self._apply()
+        try:
+            order = Order(verb)
+        except ValueError:
+            raise NotAllowed(f"{verb!r} is no order; known: {', '.join(Order)}") from None
+        async with self._turns:
+            self.progress = await asyncio.to_thread(
+                give, self.state, order, self._file, by=by, why=why, at_once=at_once, now=self._clock()
+            )
+            self._apply()
         return self.status()
 
     def status(self) -> dict[str, Any]:

@@ -174,7 +174,7 @@ async def test_traffic_admin_reload_and_stop(tmp_path: Path) -> None:
             assert (answer.status, answer.headers["connection"]) == (200, "close")
             assert await running.process.wait() == 0
         # HOME too: no control socket.
-        assert {path.name for path in state.iterdir()} == {"r9.last-good.yaml", "r9.history"}
+        assert {path.name for path in state.iterdir()} == {"r9.last-good.yaml", "r9.history", "r9.rollout"}
         assert len(list((state / "r9.history").glob("*.yaml"))) == 3
 
 

@@ -31,7 +31,9 @@ events: http://hook/
 
 def read(text: str, sets: dict[str, SetEntry] | None = None) -> tuple[Plan | None, list[Mistake]]:
     reader = NodeReader()
-    plan = read_rollout(reader, yaml.compose(text), SETS if sets is None else sets)
+    node = yaml.compose(text)
+    assert node is not None
+    plan = read_rollout(reader, node, SETS if sets is None else sets)
     return plan, reader.mistakes
 
 

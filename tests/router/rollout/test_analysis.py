@@ -1,0 +1,173 @@
+"""Verdicts: what was seen in, three verdicts with their reasons out."""
+
+from __future__ import annotations
+
+import random
+from math import log
+
+import pytest
+
+from router.rollout.analysis import Analysis, Check, Verdict, analyse
+from router.rollout.plan import AbortWhen, CheckName, Plan, Step
+from router.rollout.tally import Outcome, Tally, total
+
+PLAN = Plan("b", (Step(100, 600.0), Step(1_000, 600.0)))
+
+
+def tally(
+    ok: int = 0,
+    task_failed: int = 0,
+    error: int = 0,
+    shed: int = 0,
+    left: int = 0,
+    *,
+    median_us: float = 20_000.0,
+    left_after_us: float = 0.0,
+    seed: int = 1,
+) -> Tally:
+    rng = random.Random(seed)
+    seen = Tally()
+    for outcome, count in (
+        (Outcome.OK, ok),
+        (Outcome.TASK_FAILED, task_failed),
+        (Outcome.ERROR, error),
+        (Outcome.SHED, shed),
+        (Outcome.LEFT, left),
+    ):
+        for _ in range(count):
+            if outcome in (Outcome.OK, Outcome.TASK_FAILED):
+                seen.note(outcome, rng.lognormvariate(log(median_us), 0.4))
+            elif outcome is Outcome.LEFT:
+                seen.note(outcome, left_after_us)
+            else:
+                seen.note(outcome)
+    return seen
+
+
+def check(analysis: Analysis, name: CheckName) -> Check:
+    return next(check for check in analysis.checks if check.name is name)
+
+
+def test_nothing_seen_is_inconclusive() -> None:
+    found = analyse(PLAN, Tally(), Tally())
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert not found.enough
+    assert "canary has 0 of the 100 requests" in found.reason
+
+
+def test_few_requests_are_inconclusive_however_they_end() -> None:
+    assert analyse(PLAN, tally(99), tally(500)).verdict is Verdict.INCONCLUSIVE
+    assert analyse(PLAN, tally(error=99), tally(500)).verdict is Verdict.INCONCLUSIVE
+    found = analyse(PLAN, tally(500), tally(99))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "control has 99" in found.reason
+
+
+def test_equal_sets_pass_from_min_requests_on() -> None:
+    found = analyse(PLAN, tally(100, seed=1), tally(100, seed=2))
+    assert (found.verdict, found.enough) == (Verdict.PASS, True)
+    assert "nothing speaks against it" in check(found, CheckName.ERRORS).reason
+
+
+def test_proof_is_told_from_the_lack_of_suspicion() -> None:
+    found = analyse(PLAN, tally(500, seed=1), tally(500, seed=2))
+    errors = check(found, CheckName.ERRORS)
+    assert (
+        errors.reason
+        == (
+            "error rate 0.00% against 0.00%: +0.00 points (between -1.97 points and +1.33 points), "
+            "allowed +2.00 points: surely within"
+        )
+        or "surely within" in errors.reason
+    )
+    assert errors.low is not None
+    assert errors.high is not None
+    assert errors.threshold is not None
+    assert errors.low <= 0.0 <= errors.high <= errors.threshold == 0.02
+
+
+@pytest.mark.parametrize(
+    ("canary", "name", "says"),
+    [
+        (tally(60, error=60), CheckName.ERRORS, "error rate 50.00% against 0.00%"),
+        (tally(60, task_failed=60), CheckName.TASKS, "share of failed tasks 50.00% against 0.00%"),
+        (tally(300, median_us=200_000.0), CheckName.LATENCY, "95th percentile of latency"),
+    ],
+)
+def test_each_check_can_fail_and_says_why(canary: Tally, name: CheckName, says: str) -> None:
+    found = analyse(PLAN, canary, tally(300, seed=2))
+    assert found.verdict is Verdict.FAIL
+    failed = check(found, name)
+    assert failed.verdict is Verdict.FAIL
+    assert found.reason == failed.reason
+    assert failed.reason.startswith(says)
+    assert failed.reason.endswith("surely more than allowed")
+    assert failed.low is not None
+    assert failed.threshold is not None
+    assert failed.low > failed.threshold
+
+
+def test_somewhat_worse_is_inconclusive() -> None:
+    found = analyse(PLAN, tally(94, error=6), tally(99, error=1))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.enough
+    assert "cannot be told yet" in found.reason
+
+
+def test_a_canary_that_hangs_until_its_clients_leave_fails() -> None:
+    """No answer, no error: only the time that clients waited tells."""
+    found = analyse(PLAN, tally(left=300, left_after_us=30e6), tally(300))
+    assert found.verdict is Verdict.FAIL
+    assert check(found, CheckName.LATENCY).verdict is Verdict.FAIL
+
+
+def test_a_canary_that_is_always_full_does_not_pass_and_does_not_fail() -> None:
+    found = analyse(PLAN, tally(shed=500), tally(500))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    found = analyse(PLAN, tally(300, shed=200), tally(500))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "make room" in found.reason
+
+
+def test_a_better_canary_passes() -> None:
+    assert analyse(PLAN, tally(300, median_us=10_000.0), tally(250, error=50)).verdict is Verdict.PASS
+
+
+def test_a_check_that_only_reports_decides_nothing() -> None:
+    plan = Plan("b", PLAN.steps, report_only=(CheckName.ERRORS,))
+    found = analyse(plan, tally(150, error=150), tally(300, seed=2))
+    assert found.verdict is Verdict.PASS
+    assert check(found, CheckName.ERRORS).verdict is Verdict.FAIL
+    assert check(found, CheckName.ERRORS).report_only
+
+
+def test_a_check_that_is_off_is_not_judged_yet_silence_is_no_pass() -> None:
+    plan = Plan("b", PLAN.steps, AbortWhen(100, None, None, None))
+    assert analyse(plan, tally(150, error=150), tally(300)).verdict is Verdict.PASS
+    assert analyse(plan, tally(50), tally(300)).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_whole_release_of_equal_sets_is_hardly_ever_aborted() -> None:
+    """Errors of 2 % and failed tasks of 20 % on both sides, looked at every 50 requests: 40 releases of 1,000."""
+    aborted = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        sides = Tally(), Tally()
+        for number in range(1, 1_001):
+            for side in sides:
+                chance = rng.random()
+                if chance < 0.02:
+                    side.note(Outcome.ERROR)
+                else:
+                    outcome = Outcome.TASK_FAILED if chance < 0.216 else Outcome.OK
+                    side.note(outcome, rng.lognormvariate(10.0, 1.0))
+            if number % 50 == 0 and analyse(PLAN, *sides).verdict is Verdict.FAIL:
+                aborted += 1
+                break
+    assert aborted <= 2
+
+
+def test_tallies_of_workers_add_up() -> None:
+    whole = total([tally(10, 2, 3, 4, 5), tally(20), Tally()])
+    assert (whole.ok, whole.task_failed, whole.error, whole.shed, whole.left) == (30, 2, 3, 4, 5)
+    assert (whole.answered, whole.judged, whole.requests, whole.measured) == (32, 35, 44, 37)
