@@ -12,6 +12,18 @@ from ops.cli import router_edit, router_look, router_rollout, serve
 
 _YAML = (".yaml", ".yml", ".json")
 _HELP = ("-h", "--help")
+_HELP_TEXT = """Start a router, look at it, and change what it does: weights, drains, releases, rollbacks.
+
+    Examples:
+
+        gcompute router ops/local/router.yaml
+
+        gcompute router check router.yaml
+
+        gcompute router set-weight b=10 --why "b has run a day at 5 %"
+
+        gcompute router status --watch
+"""
 
 
 class RouterGroup(TyperGroup):
@@ -32,7 +44,7 @@ def _is_file(word: str) -> bool:
 app = typer.Typer(
     cls=RouterGroup,
     no_args_is_help=True,
-    help="Start a router, look at it, and change what it does: weights, drains, releases, rollbacks.",
+    help=_HELP_TEXT,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": list(_HELP)},
 )

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from router.errors import RouterError
-
 TIMEOUT_S = 10.0
 URL_VARIABLE = "GC_ADMIN_URL"
 PORT_VARIABLE = "GC_ADMIN_PORT"
 TOKEN_VARIABLE = "GC_ADMIN_TOKEN"
 
 
-class AdminError(RouterError):
-    """The router's admin address could not be asked."""
+class AdminError(Exception):
+    """The router's admin address could not be asked; `hint` says what may help."""
 
     hint = ""
 

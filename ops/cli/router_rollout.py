@@ -22,9 +22,18 @@ from ops.cli.router_session import (
     who,
 )
 
+_HELP_TEXT = """Release a set step by step, as the `rollout` section of the router's file says.
+
+    Examples:
+
+        gcompute router rollout start
+
+        gcompute router rollout status --watch
+"""
+
 app = typer.Typer(
     no_args_is_help=True,
-    help="Release a set step by step, as the `rollout` section of the router's file says.",
+    help=_HELP_TEXT,
     pretty_exceptions_enable=False,
 )
 

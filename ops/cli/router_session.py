@@ -16,7 +16,6 @@ import typer
 from ops.cli import exits, report
 from ops.cli.router_admin import AdminError, AdminRefused, AdminUnreachable
 from ops.cli.session import Session
-from router.errors import RouterError
 
 _ROUTER = "Which router"
 
@@ -50,6 +49,14 @@ WhyOption = Annotated[
 ByOption = Annotated[str | None, typer.Option(help="Who does it; else the name you are logged in with.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+_OF_STATUS = {
+    401: exits.NOT_ALLOWED,
+    403: exits.NOT_ALLOWED,
+    404: exits.NO_INPUT,
+    409: exits.TRY_AGAIN,
+    503: exits.UNAVAILABLE,
+}
+
 
 def who(by: str | None) -> str:
     """Who edits, also behind sudo."""
@@ -75,48 +82,46 @@ def operating(command: Callable[..., int]) -> Callable[..., int]:
         try:
             code = command(*arguments, **options)
             sys.stdout.flush()
-        except RouterError as error:
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return exits.READER_GONE
+        except Exception as error:
+            code = _code(error)
             for line in getattr(error, "mistakes", (error,)):
                 report.say(str(line))
             hint = getattr(error, "hint", "")
             if hint:
                 report.say(f"hint: {hint}", prefix="")
-            return _code(error)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return exits.READER_GONE
         return code
 
     return wrapper
 
 
-def _code(error: RouterError) -> int:
+def _code(error: Exception) -> int:
+    """The exit code of an error that a command may end with; any other is raised again."""
+    match error:
+        case AdminUnreachable():
+            return exits.UNAVAILABLE
+        case AdminRefused():
+            return _OF_STATUS.get(error.status, exits.SOFTWARE)
+        case AdminError():
+            return exits.USAGE
     # Heavy, and needed here only.
     from router.config import ConfigError
     from router.edit import EditError
+    from router.errors import RouterError
     from router.history import HistoryError
 
     match error:
         case ConfigError():
             return exits.CONFIG
-        case AdminUnreachable():
-            return exits.UNAVAILABLE
-        case AdminRefused(status=401 | 403):
-            return exits.NOT_ALLOWED
-        case AdminRefused(status=404):
-            return exits.NO_INPUT
-        case AdminRefused(status=409):
-            return exits.TRY_AGAIN
-        case AdminRefused():
-            return exits.SOFTWARE
-        case AdminError():
-            return exits.USAGE
         case HistoryError():
             return exits.NO_INPUT
         case EditError():
             return exits.DATA
-        case _:
+        case RouterError():
             return exits.SOFTWARE
+    raise error
 
 
 def print_json(document: Any) -> None:

@@ -9,22 +9,41 @@ from types import ModuleType
 
 import pytest
 
-from ops.cli import exits, main
+from ops.cli import exits, main, router, router_rollout
 from tests.ops.cli.conftest import Program
 
-COMMANDS = ["run", "submit", "status", "result", "wait", "cancel", "tasks", "set", "router", "token"]
+COMMANDS = ["run", "submit", "status", "result", "wait", "cancel", "tasks", "set", "token"]
+ROUTER_COMMANDS = [
+    *("start", "check", "diff", "status", "history"),
+    *("set-weight", "drain", "maint", "ready", "rollback"),
+]
+ROLLOUT_COMMANDS = ["start", "pause", "resume", "skip", "abort", "status"]
+ALL = [
+    [],
+    *([name] for name in COMMANDS),
+    ["router"],
+    *(["router", name] for name in ROUTER_COMMANDS),
+    ["router", "rollout"],
+    *(["router", "rollout", name] for name in ROLLOUT_COMMANDS),
+]
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
 def test_help_of_every_command_shows_examples(gcompute: Program, command: list[str]) -> None:
     done = gcompute(*command, "--help", env={"COLUMNS": "160"})
     assert done.returncode == 0
     examples = done.stdout.decode().partition("Examples:")[2]
-    assert re.search(rf"gcompute ({'|'.join(command or COMMANDS)})\b", examples)
+    # A router is started by naming its file alone, too.
+    wanted = " ".join(command) if command != ["router", "start"] else "router ops/local/router.yaml"
+    assert re.search(rf"gcompute {wanted or '(' + '|'.join(COMMANDS) + ')'}\b", examples)
 
 
 def test_every_command_has_its_help_tested() -> None:
     assert [command.name for command in main.app.registered_commands] == COMMANDS
+    assert [group.name for group in main.app.registered_groups] == ["router"]
+    assert [command.name for command in router.app.registered_commands] == ROUTER_COMMANDS
+    assert [group.name for group in router.app.registered_groups] == ["rollout"]
+    assert {command.name for command in router_rollout.app.registered_commands} == set(ROLLOUT_COMMANDS)
 
 
 def test_the_version_is_printed(gcompute: Program) -> None:
@@ -155,6 +174,10 @@ def test_set_and_router_start_with_what_was_given(
         (["set", "c.yaml", "--bind", "8080"], "--bind"),
         (["set", "c.yaml", "--bind", "h:99999"], "--bind"),
         (["router", "c.yaml", "--admin-bind", "127.0.0.1:8080"], "--admin-bind"),
+        (["router", "--admin-bind", "127.0.0.1:8080", "c.yaml"], "--admin-bind"),
+        (["router", "start", "c.yaml", "--bind", "8080"], "--bind"),
+        (["router", "missing.yaml"], "missing.yaml"),
+        (["router", "chek", "c.yaml"], "chek"),
         (["router", "c.yaml", "--set-url", "http://x"], "--set-url"),
         (["router", "c.yaml", "--set-url", "a=x"], "--set-url"),
         (["router", "c.yaml", "--set-url", "a=http://x", "--set-url", "a=http://y"], "--set-url"),
