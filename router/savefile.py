@@ -19,6 +19,7 @@ _NO_REPLACING = (errno.EBUSY, errno.EACCES, errno.EPERM)
 """A file that is a mount point itself, or in a folder where we may not write: then it is written in place."""
 
 LOCK_TIMEOUT_S = 10.0
+TURNS_AT_MOST = 50
 
 
 class ChangedMeanwhile(EditError):
@@ -100,20 +101,27 @@ def opened(path: Path) -> Iterator[OpenFile]:
         raise EditError(
             f"{path} lies in a Kubernetes volume, which takes no edits; edit its ConfigMap or Secret"
         )
+    if not real.is_file():
+        raise EditError(f"{path} is no regular file")
     with contextlib.ExitStack() as stack:
         try:
-            if not real.is_file():
-                raise EditError(f"{path} is no regular file")
-            lock = stack.enter_context(real.open("rb"))
-            _take_turns(lock.fileno(), path)
-            text, stamp = _read(real)
-            if os.fstat(lock.fileno()).st_ino != stamp[1]:
-                raise ChangedMeanwhile
+            text, stamp = _locked(stack, path, real)
         except OSError as error:
             raise EditError(f"{path} cannot be read: {error.strerror}") from error
         if len(text) > MAX_FILE_BYTES:
             raise EditError(f"{path} is larger than {MAX_FILE_BYTES // 1024} KiB")
         yield OpenFile(path, real, text, stamp)
+
+
+def _locked(stack: contextlib.ExitStack, path: Path, real: Path) -> tuple[bytes, tuple[int, int, int, int]]:
+    """What the file holds once it is ours to edit. The one before us may have put another in its place."""
+    for _ in range(TURNS_AT_MOST):
+        lock = stack.enter_context(real.open("rb"))
+        _take_turns(lock.fileno(), path)
+        text, stamp = _read(real)
+        if os.fstat(lock.fileno()).st_ino == stamp[1]:
+            return text, stamp
+    raise ChangedMeanwhile
 
 
 def _take_turns(fd: int, path: Path) -> None:
