@@ -25,7 +25,6 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -88,13 +87,15 @@ struct place {
 
 static int executor = -1, children = -1, oom_score = -1;
 static char oom_own[16], oom_program[16];
+// What a program that is root may change about us in /proc, where the next one would read it.
+static struct trait { const char *path, *form; int fd; char was[64]; } traits[] = {
+    {"/proc/self/autogroup", "%s", -1, ""}, {"/proc/self/coredump_filter", "0x%s", -1, ""}};
 // Every descriptor from here on belongs to the task.
 static int first_task_fd = INT_MAX;
 static uint32_t last_task;
 static char token[TOKEN_BYTES];
 static const char *socket_path;
 static char **base_env;
-static size_t base_env_count;
 static struct place places[PLACES_COUNT];
 static int place_count;
 static char start_cwd[PATH_MAX];
@@ -316,14 +317,10 @@ static int spawn(int in, int o, int e) {
 
 // ---- writable places. Nobody else runs while we look at them.
 
-static bool entry_is_real(const char *name) {
-    return name[0] != '.' || (name[1] && (name[1] != '.' || name[2]));
-}
-
 // Walks over a listing that getdents64 has filled.
-#define EACH_ENTRY(e, listing, n)                                                                         \
+#define EACH_ENTRY(e, listing, n)                                                    \
     (struct dirent64 *e = (struct dirent64 *)(listing); (char *)e < (listing) + (n); \
-     e = (struct dirent64 *)((char *)e + e->d_reclen)) if (entry_is_real(e->d_name))
+     e = (struct dirent64 *)((char *)e + e->d_reclen)) if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
 
 // Whether the entry of that name is a place itself, the one that it has been from the start.
 static bool is_kept(const struct place *p, const char *name) {
@@ -351,10 +348,7 @@ static bool is_empty(const struct place *p) {
 static bool same_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
 
 // Its owner could leave a word to the next task in its times, too.
-static bool put_times_back(const struct place *p) {
-    const struct timespec times[2] = {p->was.st_atim, p->was.st_mtim};
-    return !futimens(p->fd, times);
-}
+static bool put_times_back(const struct place *p) { return !futimens(p->fd, (struct timespec[]){p->was.st_atim, p->was.st_mtim}); }
 
 static bool is_clean(const struct place *p) {
     struct statfs fs;
@@ -446,7 +440,20 @@ static int clean(struct place *p) {
     return is_empty(p) ? 0 : EIO;
 }
 
+static bool put_traits_back(void) {
+    for (struct trait *t = traits; t < traits + sizeof traits / sizeof *traits; t++)
+        for (int tries = 0; t->fd >= 0; tries++) {
+            char text[sizeof t->was] = "", *last = strrchr(t->was, ' ');
+            if (pread(t->fd, text, sizeof text - 1, 0) > 0 && !strcmp(text, t->was)) break;
+            int n = snprintf(text, sizeof text, t->form, last ? last + 1 : t->was);
+            // The kernel changes autogroups ten times a second at most, whoever asks.
+            if (tries == 100 || (write(t->fd, text, (size_t)n) < 0 && (errno != EAGAIN || poll(NULL, 0, 20)))) return false;
+        }
+    return true;
+}
+
 static bool all_clean(void) {
+    if (!put_traits_back()) return false;
     for (int i = 0; i < place_count; i++)
         if (!is_clean(&places[i])) return false;
     return true;
@@ -454,7 +461,7 @@ static bool all_clean(void) {
 
 // Places stand behind the place that holds them.
 static int clean_all(void) {
-    int error = 0;
+    int error = put_traits_back() ? 0 : EBUSY;
     for (int i = 0; i < place_count; i++)
         if (!is_clean(&places[i])) {
             int e = clean(&places[i]);
@@ -508,10 +515,8 @@ static void add_way(const char *path) {
     add_place(path);
 }
 
-static int by_length(const void *a, const void *b) {
-    size_t n = strlen(*(char *const *)a), m = strlen(*(char *const *)b);
-    return n < m ? -1 : n > m;
-}
+// So a place comes before those that lie in it.
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 static void take_places(char **paths, int count) {
     struct stat st;
@@ -519,7 +524,7 @@ static void take_places(char **paths, int count) {
         for (size_t n = strlen(paths[i]); n && paths[i][n - 1] == '/'; n--) paths[i][n - 1] = 0;
         if (paths[i][0] != '/' || strstr(paths[i], "//")) unusable(paths[i], "a place is an absolute path");
     }
-    qsort(paths, (size_t)count, sizeof *paths, by_length);
+    qsort(paths, (size_t)count, sizeof *paths, by_name);
     for (int i = 0; i < count; i++) add_way(paths[i]);
     if (!getcwd(start_cwd, sizeof start_cwd)) strcpy(start_cwd, "/");
     if (holder_of(start_cwd) >= 0) add_way(start_cwd);
@@ -849,12 +854,7 @@ static bool carry_out(struct task_message *m, size_t size, int stdin_fd) {
         failed = start(stdin_fd, data, m->stdin_len);
     }
     last_task = m->head.task;
-    bool there = true;
-    if (!failed) {
-        if (!data) there = hand_stdin_over();
-        if (m->head.flags & STREAM) there = there && hand_over();
-        there = there && attend();
-    }
+    bool there = failed || ((data || hand_stdin_over()) && (!(m->head.flags & STREAM) || hand_over()) && attend());
     uint64_t wall_us = now_us() - began;
     // A lost executor and a program that ended leave nobody behind.
     if (!run.alone && !reap(WNOHANG)) kill_all();
@@ -889,18 +889,15 @@ static void __attribute__((noreturn)) serve(void) {
 }
 
 static void take_environment(void) {
-    extern char **environ;
-    size_t count = 0;
-    while (environ[count]) count++;
-    base_env = calloc(count + 1, sizeof *base_env);
-    if (!base_env) _exit(EXIT_USAGE);
+    char **kept = base_env = environ;
     for (char **e = environ; *e; e++) {
         if (has_prefix(*e, "GC_TOKEN=") && strlen(*e) == 9 + TOKEN_BYTES) {
             memcpy(token, *e + 9, TOKEN_BYTES);
             memset(*e + 9, 'x', TOKEN_BYTES);
         }
-        if (!has_prefix(*e, "GC_") && !has_prefix(*e, "NOMAD_")) base_env[base_env_count++] = *e;
+        if (!has_prefix(*e, "GC_") && !has_prefix(*e, "NOMAD_")) *kept++ = *e;
     }
+    *kept = NULL;
 }
 
 // ---- the start
@@ -960,11 +957,15 @@ static void take_oom_score(void) {
     snprintf(oom_program, sizeof oom_program, "%d", own > 1000 - OOM_PREFERENCE ? 1000 : own + OOM_PREFERENCE);
 }
 
-int main(int argc, char **args) {
-    if (getpid() != 1) {
-        fprintf(stderr, "guest: runs as PID 1 of a slot only: it kills every process that it can reach\n");
-        return EXIT_USAGE;
+static void take_traits(void) {
+    for (struct trait *t = traits; t < traits + sizeof traits / sizeof *traits; t++) {
+        t->fd = open(t->path, O_RDWR | O_CLOEXEC);
+        if (t->fd >= 0 && pread(t->fd, t->was, sizeof t->was - 1, 0) <= 0) shut(&t->fd);
     }
+}
+
+int main(int argc, char **args) {
+    if (getpid() != 1) unusable("runs as PID 1 of a slot only", "it kills every process that it can reach");
     if (argc < 2 || strlen(args[1]) >= sizeof ((struct sockaddr_un *)0)->sun_path) {
         fprintf(stderr, "usage: guest SOCKET PLACE...\n");
         return EXIT_USAGE;
@@ -974,13 +975,13 @@ int main(int argc, char **args) {
     while (open("/dev/null", O_RDWR) >= 0 && fcntl(2, F_GETFD) < 0) {}
     close_from(3, 65536);
     take_oom_score();
+    // We are not dumpable, so only root owns our files there.
+    if (!geteuid()) take_traits();
     prctl(PR_SET_DUMPABLE, 0);
     take_environment();
     // From within, a signal with its default disposition does nothing to PID 1; blocked it would pile up. SIGCHLD we fetch.
-    for (int i = 1; i <= 64; i++) {
-        static const unsigned long by_default[4];
-        syscall(SYS_rt_sigaction, i, by_default, NULL, 8);
-    }
+    static const unsigned long by_default[4];
+    for (int i = 1; i <= 64; i++) syscall(SYS_rt_sigaction, i, by_default, NULL, 8);
     sigset_t child_signal;
     sigemptyset(&child_signal);
     sigaddset(&child_signal, SIGCHLD);

@@ -281,6 +281,29 @@ static void tamper(void) {
         if (i != SIGKILL && i != SIGSTOP) kill(1, i);
 }
 
+// What process 1 bears that a program which is root may write to; not every kernel has each.
+static const char *const TRAITS[] = {"/proc/1/autogroup", "/proc/1/coredump_filter"};
+
+static void print_traits(void) {
+    for (size_t i = 0; i < 2; i++) {
+        char line[128] = "none\n";
+        FILE *trait = fopen(TRAITS[i], "r");
+        if (trait) must(fgets(line, sizeof line, trait) != NULL, TRAITS[i]);
+        if (trait) fclose(trait);
+        printf("%s", line);
+    }
+}
+
+// Leave a word there.
+static void mark(void) {
+    for (size_t i = 0; i < 2; i++) {
+        int fd = open(TRAITS[i], O_WRONLY);
+        // The kernel changes autogroups ten times a second at most.
+        while (fd >= 0 && write(fd, "7", 1) < 0 && errno == EAGAIN) doze(10);
+    }
+    print_traits();
+}
+
 static void inherited(void) {
     struct rlimit files, cpu;
     cpu_set_t cpus;
@@ -295,6 +318,10 @@ static void inherited(void) {
     must(status != NULL, "/proc/1/status");
     while (fgets(line, sizeof line, status))
         if (!strncmp(line, "SigPnd", 6) || !strncmp(line, "ShdPnd", 6)) printf("%s", line);
+    fclose(status);
+    print_traits();
+    FILE *filter = fopen("/proc/self/coredump_filter", "r");
+    if (filter && fgets(line, sizeof line, filter)) printf("%s", line);
 }
 
 // Take the output's bytes away from whoever reads them, for a while.
@@ -375,6 +402,7 @@ int main(int argc, char **argv, char **env) {
     else if (!strcmp(what, "outputs")) outputs();
     else if (!strcmp(what, "tamper")) tamper();
     else if (!strcmp(what, "inherited")) inherited();
+    else if (!strcmp(what, "mark")) mark();
     else if (!strcmp(what, "steal")) steal();
     else if (!strcmp(what, "eat")) eat();
     else if (!strcmp(what, "fill")) fill();

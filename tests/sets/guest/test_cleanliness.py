@@ -11,7 +11,7 @@ import pytest
 
 from tests.sets.guest import wire
 from tests.sets.guest.conftest import StartGuest
-from tests.sets.guest.rig import WAIT_S, WORKER, Connection, Guest, User, processes_of
+from tests.sets.guest.rig import ROOT, WAIT_S, WORKER, Connection, Guest, User, processes_of
 
 Started = tuple[Guest, Connection]
 RECVMSG = {"x86_64": 47, "aarch64": 212}[platform.machine()]
@@ -228,6 +228,17 @@ def test_nothing_can_be_left_on_process_1(start: StartGuest, actor: bytes, user:
     assert (
         connection.run(b"/usr/bin/prlimit", b"--nofile=64", b"/bin/sh", b"-c", b"ulimit -n").stdout == b"64\n"
     )
+
+
+def test_root_leaves_no_word_in_the_files_of_process_1(start: StartGuest, actor: bytes, user: User) -> None:
+    _, connection = start(user)
+    before = connection.run(actor, b"inherited").stdout
+    for _ in range(3):
+        result = connection.run(actor, b"mark")
+        # To root these files belong; to others they do not.
+        assert (result.stdout.splitlines()[1] == b"00000007") == (user is ROOT)
+        assert result.cleaned is None
+        assert connection.run(actor, b"inherited").stdout == before
 
 
 def test_ten_thousand_tasks_leave_no_trace_in_the_guest(start: StartGuest, actor: bytes) -> None:

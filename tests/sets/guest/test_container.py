@@ -29,11 +29,8 @@ PLACES = (b"/tmp", b"/dev/shm", b"/var/room", b"/var/room/deep/cache")
 PIDS = 40
 
 
-def workdir_of(user: User) -> str:
-    # Within a place where that is of use: the engine makes the way to it, and runc then gives the tmpfs above that
-    # way's mode (0755, root) whatever the launcher asked for, so that another user could not write there at all.
-    return "/var/room/work" if user.uid == 0 else "/"
-
+WORKDIR = "/var/room/work"
+"""Within a place: the engine makes the way to it, with modes of its own, yet every USER must be able to write there."""
 
 Slot = tuple[Listener, Connection]
 StartSlot = Callable[[User], Awaitable[Slot]]
@@ -80,7 +77,7 @@ async def start_slot(
         reference = images.make(
             'ENTRYPOINT ["/bin/actor"]',
             f"USER {user.uid}:{user.gid}",
-            f"WORKDIR {workdir_of(user)}",
+            f"WORKDIR {WORKDIR}",
             "ENV OF=image",
             "VOLUME /var/room",
             f"LABEL {LABEL_WRITABLE}=/var/room/deep/cache",
@@ -108,7 +105,7 @@ async def test_a_program_in_a_slot(start_slot: StartSlot, user: User) -> None:
     body = os.urandom(61_440)
     assert connection.run(ACTOR, b"cat", stdin=body).stdout == body
     facts = connection.run(b"actor", b"facts").stdout.decode()
-    assert facts.startswith(f"sid 1 of 1; parent 1; uid {user.uid}; cwd {workdir_of(user)}; oom ")
+    assert facts.startswith(f"sid 1 of 1; parent 1; uid {user.uid}; cwd {WORKDIR}; oom ")
     program, own = facts.partition("oom ")[2].partition(";")[0].split()
     assert int(program) > int(own)
     assert connection.run(ACTOR, b"fds").stdout == b"0 1 2 "
@@ -135,7 +132,7 @@ async def test_leftovers_in_a_slot(start_slot: StartSlot, user: User) -> None:
         assert [part for i, part in enumerate(found.stdout.split()) if i != 3] == [
             part for i, part in enumerate(looked.split()) if i != 3
         ]
-    assert b"cwd %s;" % workdir_of(user).encode() in connection.run(ACTOR, b"facts").stdout
+    assert b"cwd %s;" % WORKDIR.encode() in connection.run(ACTOR, b"facts").stdout
 
 
 async def test_output_files_of_a_slot(start_slot: StartSlot, user: User) -> None:
@@ -167,6 +164,7 @@ async def test_nothing_can_be_left_on_process_1_of_a_slot(start_slot: StartSlot,
     _, connection = await start_slot(user)
     before = connection.run(ACTOR, b"inherited").stdout
     assert connection.run(ACTOR, b"tamper").stdout == b"0" * 10
+    assert (connection.run(ACTOR, b"mark").stdout.splitlines()[1] == b"00000007") == (user.uid == 0)
     assert connection.run(ACTOR, b"inherited").stdout == before
 
 
