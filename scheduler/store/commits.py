@@ -111,7 +111,7 @@ class GroupCommit:
 
     async def stop(self) -> None:
         """Commit what is queued, fold the log in, close."""
-        await self.empty_journal()
+        await self.catch_up()
         if self._pending:
             self._hand_over([])
         self._stopping = True
@@ -147,8 +147,10 @@ class GroupCommit:
         if self._journal_timer is None and self._journal_taken is None:
             self._journal_timer = self._loop.call_later(JOURNAL_S, self._take_journal)
 
-    async def empty_journal(self) -> None:
-        """Bring what is in the journal now into the database, as far as that takes it."""
+    async def catch_up(self) -> None:
+        """Bring what waits now, in the journal or for the next commit, into the database, as far as that takes it."""
+        if self._pending:
+            await asyncio.wait({self.apply(lambda _: None, Durability.PROCESS)})
         if self._journal_taken is not None:
             await asyncio.wait({self._journal_taken})
         if self._journal and self._journal_taken is None:

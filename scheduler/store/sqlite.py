@@ -159,7 +159,7 @@ class SqliteStore:
         blobs = blobs_of(results)
         if self._journal.get(task.id) is not None:
             # What was written before must not come after.
-            await self._writer().empty_journal()
+            await self._writer().catch_up()
 
         def finish(connection: sqlite3.Connection) -> None:
             sql = queries()
@@ -188,7 +188,7 @@ class SqliteStore:
             connection.executemany(sql["drop_blob"], free)
             return [name for (name,) in free]
 
-        await self._writer().empty_journal()
+        await self._writer().catch_up()
         # Durable before the caller deletes the blobs: rows that came back would name missing ones.
         freed: list[str] = await self._writer().apply(expire, Durability.POWER)
         return freed
@@ -231,7 +231,7 @@ class SqliteStore:
             by_state = [db.execute(query, values | {"state": state.value}) for state in states]
             return list(islice(merge(*by_state, reverse=True), limit))
 
-        await self._writer().empty_journal()
+        await self._writer().catch_up()
         return [read_task(facts) for _, facts in await self._read(page)]
 
     async def unfinished(self) -> AsyncIterator[Task]:

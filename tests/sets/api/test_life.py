@@ -52,7 +52,7 @@ def test_kill_9_loses_no_accepted_task(start_api: StartApi) -> None:
     ended = api.submit("say", "before")
     api.task(ended["id"], wait=20)
     sync_id = api.run("say", "sync").headers["X-Task-Id"]
-    run = [api.submit("sink", "sleep", "1.5", "say", word, body=body) for body in inputs.values()]
+    run = [api.submit("sink", "sleep", "4", "say", word, body=body) for body in inputs.values()]
     until(lambda: len(running(word)) == 2, "both cores are busy")
     queued = [api.submit("cat", body=body) for body in inputs.values()]
     key = {"Idempotency-Key": mark()}
@@ -83,7 +83,7 @@ def test_an_orderly_end_answers_what_runs_and_refuses_the_rest(start_api: StartA
     answers: list[httpx.Response] = []
     caller = threading.Thread(
         target=lambda: answers.append(
-            httpx.post(api.process.url + api.target("take", "1", "sleep", "1.5", "say", word), timeout=30)
+            httpx.post(api.process.url + api.target("take", "1", "sleep", "4", "say", word), timeout=30)
         )
     )
     caller.start()
