@@ -22,7 +22,7 @@ demo: setup  ## the main job: pictures and a scanned page through the routed API
 
 test: setup  ## every check: lint, types, and all tests on real containers
 	@$(MAKE) --no-print-directory lint
-	@bash ops/setup/packages.sh --if-possible "tools of the tests" curl docker-registry strace
+	@bash ops/setup/packages.sh --if-possible "tools of the tests" curl docker-registry nginx-light strace
 	@bash ops/setup/packages.sh --if-possible "the guest's fuzzer and analysers" $(clang)
 	@$(engine) && $(python) -m ops.images && $(python) -m pytest $(ARGS)
 

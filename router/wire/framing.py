@@ -15,8 +15,11 @@ MAX_CHUNK_LINE_BYTES = 4096
 MAX_TRAILER_BYTES = 16 * 1024
 MANY_CHUNKS = 512
 
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
-_TRAILER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:%b)*\r\n" % _EXTENSION)
+_TRAILER_LINE = re.compile(rb"(%b):[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n" % _TOKEN)
 
 FORBIDDEN_TRAILERS = frozenset(
     b"content-length transfer-encoding host connection keep-alive te trailer upgrade content-encoding content-type "
@@ -154,7 +157,7 @@ class ChunkedBody:
                     break
                 match = _CHUNK_LINE.fullmatch(line)
                 if match is None:
-                    raise FramingError("a chunk's size line must be hexadecimal digits and CR LF")
+                    raise FramingError("a chunk's size line must be hexadecimal digits, extensions and CR LF")
                 size = int(match[1], 16)
                 chunks += 1
                 if size == 0:

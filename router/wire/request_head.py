@@ -22,7 +22,7 @@ _HOST = re.compile(rb"[A-Za-z0-9.\-_~%!$&'()*+;=\[\]:]*")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}.{0,128}")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
-_ABSOLUTE = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?@]+)(.*)", re.DOTALL)
+_ABSOLUTE = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?]+)(.*)", re.DOTALL)
 
 # What a header is to us, beside what every head knows; all others pass unchanged.
 _HOST_KIND, _TE_KIND, _UPGRADE_KIND, _EXPECT_KIND, _ID_KIND, _TRACE_KIND, _STATE_KIND = range(
