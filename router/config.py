@@ -66,15 +66,19 @@ def parse_url(url: str) -> tuple[str, int]:
     return parts.hostname, port if port is not None else 80
 
 
-def _no_yaml(error: yaml.MarkedYAMLError) -> str:
+def _no_yaml(error: yaml.MarkedYAMLError, text: str) -> str:
     """What the YAML parser says, and what to look at."""
     said = " ".join(filter(None, (error.context, error.problem)))
-    if "\\t" in said or "'\t'" in said:
+    here = ""
+    if error.problem_mark is not None:
+        line = "".join(text.splitlines(keepends=True)[error.problem_mark.line : error.problem_mark.line + 1])
+        here = line[error.problem_mark.column : error.problem_mark.column + 1]
+    if here == "\t":
         advice = "indent with spaces, not tabs"
-    elif error.context_mark is not None and "flow" in said:
-        advice = f"close the bracket that opens on line {error.context_mark.line + 1}"
-    elif "quoted" in said and error.context_mark is not None:
-        advice = f"close the quote that opens on line {error.context_mark.line + 1}"
+    elif here in ("@", "`", "%"):
+        advice = f"put quotes around what begins with {here}"
+    elif error.context_mark is not None and ("flow" in said or "quoted" in said):
+        advice = f"close the bracket or quote that opens on line {error.context_mark.line + 1}"
     else:
         advice = "look at the indentation, colons and quotes here"
     return f"not valid YAML: {said}; {advice}"
@@ -98,7 +102,7 @@ class _Reader(NodeReader):
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-            raise ConfigError([Mistake(*place, _no_yaml(error))]) from None
+            raise ConfigError([Mistake(*place, _no_yaml(error, text.decode("utf-8")))]) from None
         except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError([Mistake(1, 1, f"not valid YAML: {type(error).__name__}")]) from None
         if root is None:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from router.config import ConfigError, load, parse_url
 from router.table import IfDown, KeySource, MatchKind, SetState
+from router.timeouts import NAMES
+from router.wire.limits import Limits
 
 FULL = b"""
 version: 42
@@ -22,7 +24,8 @@ rules:
 default:
   key: ["header:X-User-Id", account]
   weights: {a: 94.75, b: 5.25}
-health: {path: /readyz, interval: 500ms, fall: 4, rise: 1, timeout: 1s}
+health: {path: /readyz, interval: 500ms, fall: 4, rise: 1, timeout: 1s, slow_start: 30s}
+timeouts: {connect: 2s, first_byte: 310s, answer_idle: 5m, total: 1h}
 retry: {attempts: 3, budget: 12.5%, replay_body_max: 128KiB, retry_sync: false}
 rollout:
   set: b
@@ -56,6 +59,15 @@ def test_every_key_is_read() -> None:
     assert not odd.path("/v2/x")
     health, retry = table.health, table.retry
     assert (health.interval_s, health.fall, health.rise, health.timeout_s) == (0.5, 4, 1, 1.0)
+    assert health.slow_start_s == 30.0
+    limits = table.timeouts.over(Limits(body_idle_s=7.0))
+    assert (limits.connect_s, limits.first_byte_s, limits.answer_idle_s, limits.total_s) == (
+        2.0,
+        310.0,
+        300.0,
+        3600.0,
+    )
+    assert (limits.body_idle_s, limits.header_s) == (7.0, Limits().header_s)
     assert (retry.attempts, retry.budget, retry.replay_body_max_bytes, retry.retry_sync) == (
         3,
         0.125,
@@ -178,6 +190,89 @@ SETS = 'sets: {a: {url: "http://h:1"}, b: {url: "http://h:2"}}'
             27,
             "needs a weight or a pause",
         ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\ntimeouts: {{conect: 2s}}",
+            4,
+            12,
+            "did you mean 'connect'?",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\ntimeouts: {{connect: 2}}",
+            4,
+            21,
+            "write connect: 30s",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\ntimeouts: {{total: 0s}}",
+            4,
+            19,
+            "must lie between",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nhealth: {{slow_start: on}}",
+            4,
+            22,
+            "slow_start: 10s",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {header: {}}, to: a}",
+            5,
+            30,
+            "match everything",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {account: {in: []}}, to: a}",
+            5,
+            36,
+            "never match",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            '  - {name: x, when: {image: {prefix: ""}}, to: a}',
+            5,
+            38,
+            "match everything",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {image: [a]}, to: a}",
+            5,
+            29,
+            "{prefix: …}",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: /}, to: c}",
+            5,
+            36,
+            "`sets` lacks",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: /}, weights: {a: 50, b: 49.99}}",
+            5,
+            41,
+            "add 0.01",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: /}, to: a}\n  - {name: x, when: {path: /}, to: b}",
+            6,
+            12,
+            "first on line 5",
+        ),
+        (f"version: 1\n{SETS}\ndefault:\n\tweights: {{a: 100}}", 4, 1, "spaces, not tabs"),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}",
+            4,
+            1,
+            "bracket or quote that opens on line 3",
+        ),
+        (f'version: 1\nchange: {{why: "x}}\n{SETS}', 3, 18, "bracket or quote that opens on line 2"),
+        ("version: 1\nchange: {why: 'x}\n", 3, 1, "bracket or quote that opens on line 2"),
+        ("version: 1\nchange: {why: @ops}\n", 2, 15, "quotes around what begins with @"),
     ],
 )
 def test_each_mistake_is_placed_and_explained(text: str, line: int, column: int, says: str) -> None:
@@ -186,6 +281,13 @@ def test_each_mistake_is_placed_and_explained(text: str, line: int, column: int,
     mistakes = caught.value.mistakes
     assert [(m.line, m.column) for m in mistakes if says in m.message][:1] == [(line, column)], caught.value
     assert f"line {line}, column {column}: " in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_time_out_of_the_file_is_one_of_the_wires(name: str) -> None:
+    text = f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\ntimeouts: {{{name}: 1234ms}}"
+    limits = load(text.encode()).table.timeouts.over(Limits())
+    assert getattr(limits, f"{name}_s") == 1.234
 
 
 def test_all_mistakes_are_told_at_once() -> None:

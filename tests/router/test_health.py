@@ -99,6 +99,57 @@ def test_a_new_table_keeps_what_is_known() -> None:
     assert made.usable(("a", "c"), 0) == {"a", "c"}
 
 
+def test_a_set_that_returns_has_a_part_that_grows() -> None:
+    made = board()
+    assert made.part("a", 0) == 1.0
+    made.probe_failed("a", 10, refused=True)
+    assert (made.part("a", 10), made.word("a", 10)) == (0.0, "refused")
+    made.probe_ok("a", 20)
+    parts = [made.part("a", 20 + second) for second in range(11)]
+    assert parts[0] == 0.1
+    assert parts == sorted(parts)
+    assert parts[-1] == 1.0
+    assert made.word("a", 25) == "slow start"
+    assert made.word("a", 30) == "up"
+
+
+def test_a_success_of_a_request_brings_a_set_back_as_slowly() -> None:
+    made = board()
+    made.failed("a", 100, refused=True)
+    made.succeeded("a")
+    assert made.part("a", 100) == 0.1
+    assert made.part("a", 110) == 1.0
+
+
+def test_an_ejection_in_a_slow_start_begins_another() -> None:
+    made = board()
+    made.probe_failed("a", 0, refused=True)
+    made.probe_ok("a", 1)
+    fail(made, "a", 5)
+    assert made.part("a", 20) == 0.0
+    assert made.part("a", 35) == 0.1
+    assert made.part("a", 45) == 1.0
+
+
+def test_the_generation_grows_whenever_the_answer_may_be_another() -> None:
+    made = board()
+    seen = {made.refresh(0.0)}
+    now = 0.0
+    made.probe_failed("a", now, refused=True)
+    assert made.refresh(now) not in seen
+    made.probe_ok("a", now)
+    answers: dict[int, float] = {}
+    while now < 15:
+        generation = made.refresh(now)
+        part = made.part("a", now)
+        # Between two refreshes of one generation a part is at most a step old.
+        assert abs(answers.setdefault(generation, part) - part) <= 0.1 + 1e-9
+        now += 0.1
+    assert answers[made.refresh(now)] == 1.0
+    generation = made.refresh(now)
+    assert made.refresh(now + 1000) == generation
+
+
 EVENTS = st.tuples(
     st.sampled_from(SETS),
     st.sampled_from(("ok", "bad", "refused", "success", "failure", "lost", "wait")),

@@ -4,11 +4,15 @@ table."""
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from router.config import ConfigError
+from router.config import MAX_FILE_BYTES, ConfigError
+from router.history import History
 from router.watch import ConfigFile
 
 GOOD = 'version: {v}\nsets: {{a: {{url: "http://h:1"}}}}\ndefault: {{weights: {{a: 100}}}}\n'
@@ -130,3 +134,143 @@ def test_a_first_start_with_a_broken_file_fails(path: Path, tmp_path: Path) -> N
     path.write_text("broken: [")
     with pytest.raises(ConfigError):
         opened(path, tmp_path / "none.yaml").first()
+
+
+# As Kubernetes, editors and accidents do it.
+
+
+def test_a_kubernetes_volume_is_swung_whole(tmp_path: Path) -> None:
+    """router.yaml → ..data/router.yaml, ..data → a folder of its time: only `..data` is swung."""
+    for version in (1, 2):
+        folder = tmp_path / f"..2026_11_23_00_00_0{version}"
+        folder.mkdir()
+        (folder / "router.yaml").write_text(good(version))
+    (tmp_path / "..data").symlink_to("..2026_11_23_00_00_01")
+    (tmp_path / "router.yaml").symlink_to("..data/router.yaml")
+    file = opened(tmp_path / "router.yaml")
+    assert file.first().table.version == 1
+    (tmp_path / "..data_tmp").symlink_to("..2026_11_23_00_00_02")
+    os.replace(tmp_path / "..data_tmp", tmp_path / "..data")
+    loaded = file.poll()
+    assert loaded is not None
+    assert loaded.table.version == 2
+
+
+def test_a_link_to_nowhere_leaves_the_last_good_table(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.yaml"
+    link.symlink_to(path)
+    file = opened(link)
+    file.first()
+    link.unlink()
+    link.symlink_to(tmp_path / "nowhere")
+    assert file.poll() is None
+    assert file.error is not None
+    link.unlink()
+    link.symlink_to(link)
+    assert file.poll() is None
+    assert "cannot be read" in str(file.error)
+    link.unlink()
+    link.symlink_to(path)
+    assert file.poll() is None
+    assert file.error is None
+
+
+@pytest.mark.parametrize("length", range(0, len(good(2)) - 2, 7))
+def test_a_truncated_file_is_never_half_a_table(path: Path, length: int) -> None:
+    file = opened(path)
+    file.first()
+    path.write_text(good(2)[:length])
+    assert file.poll() is None
+    assert file.error is not None
+    assert file.loaded is not None
+    assert file.loaded.table.version == 1
+
+
+def test_a_file_that_is_being_written_is_looked_at_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half that is a table of its own: the rules are still to come."""
+    whole = good(2) + "rules: [{name: qa, when: {account: acme}, to: a}]\n"
+    file = opened(path)
+    file.first()
+    path.write_text(good(2))
+    monkeypatch.setattr("router.watch.time.sleep", lambda _: path.write_text(whole))
+    assert file.poll() is None
+    monkeypatch.undo()
+    loaded = file.poll()
+    assert loaded is not None
+    assert [rule.name for rule in loaded.table.rules] == ["qa"]
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may read everything."""
+    if os.getuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_an_unreadable_file_leaves_the_last_good_table(path: Path) -> None:
+    file = opened(path)
+    file.first()
+    path.write_text(good(2))
+    path.chmod(0)
+    with as_nobody():
+        assert file.poll() is None
+    assert "Permission denied" in str(file.error)
+    path.chmod(0o644)
+    loaded = file.poll()
+    assert loaded is not None
+    assert loaded.table.version == 2
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(path: Path) -> None:
+    file = opened(path)
+    file.first()
+    path.unlink()
+    os.mkfifo(path)
+    done = threading.Thread(target=file.poll, daemon=True)
+    done.start()
+    done.join(10)
+    assert not done.is_alive()
+    assert "no regular file" in str(file.error)
+
+
+def test_a_file_that_is_too_large_is_not_taken(path: Path) -> None:
+    file = opened(path)
+    file.first()
+    path.write_text(good(2) + "# " + "x" * MAX_FILE_BYTES)
+    assert file.poll() is None
+    assert "larger than" in str(file.error)
+
+
+def test_binary_rubbish_is_not_taken(path: Path) -> None:
+    file = opened(path)
+    file.first()
+    for rubbish in (b"\0" * 100, b"\xff\xfe" + good(2).encode("utf-16-le"), os.urandom(500)):
+        path.write_bytes(rubbish)
+        assert file.poll() is None
+        assert file.error is not None
+
+
+def test_the_history_is_told_of_what_comes_into_force_and_of_nothing_else(path: Path, tmp_path: Path) -> None:
+    history = History(tmp_path / "history")
+    file = ConfigFile(path, last_good_path=None, set_urls={}, history=history)
+    file.first()
+    path.write_text("broken: [")
+    file.poll()
+    path.write_text(good(2))
+    file.poll()
+    assert [change.version for change in history.changes()] == [1, 2]
+
+
+def test_a_history_that_cannot_be_written_stops_nothing(
+    path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "taken").write_text("")
+    file = ConfigFile(path, last_good_path=None, set_urls={}, history=History(tmp_path / "taken"))
+    assert file.first().table.version == 1
+    assert "is not in the history" in caplog.text
