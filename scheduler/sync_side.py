@@ -208,9 +208,7 @@ class SyncSide:
             entry.ending = True
             self._floor.leave(entry)
             self.cannot_run(entry, TaskCancelled())
-            self._background.spawn(
-                self._end(entry.task, State.CANCELLED, Reason.CANCELLED, "cancelled before it ran")
-            )
+            self._end(entry.task, State.CANCELLED, Reason.CANCELLED, "cancelled before it ran")
 
     # -- waiting for a slot
 
@@ -320,12 +318,16 @@ class SyncSide:
     async def _lost(self, task: Task, error: SchedulerError) -> None:
         """The platform lost it for good: its row says so, and no usage is recorded."""
         if task.id in self._roster.entries and not task.ended:
-            await self._end(task, State.FAILED, Reason.PLATFORM, str(error))
+            # A caller who leaves meanwhile does not break the record off.
+            await asyncio.shield(self._end(task, State.FAILED, Reason.PLATFORM, str(error)))
 
-    async def _end(self, task: Task, state: State, reason: Reason, detail: str) -> None:
+    def _end(self, task: Task, state: State, reason: Reason, detail: str) -> asyncio.Task[None]:
         task.move(state)
         task.reason, task.detail = reason, detail
         task.ended_us = time.time_ns() // 1000
+        return self._background.spawn(self._write_end(task))
+
+    async def _write_end(self, task: Task) -> None:
         try:
             await self._record(task)
         except NotRecorded as error:

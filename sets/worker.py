@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 from typing import Final
 
 from gunicorn.workers import gasgi  # type: ignore[import-untyped]
@@ -26,6 +27,10 @@ class SetWorker(gasgi.ASGIWorker):  # type: ignore[misc]
     """
 
     def init_process(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < hard:
+            # Connections, slots, and up to 64 output files of each task that ends.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         config = self.app.config
         # Every answer names its set.
         self.set_header = f"x-set: {config.name}\r\n".encode()
