@@ -6,7 +6,8 @@
     inconclusive  everything else; too few requests, or none, above all
 
 The first is a promise: over all looks, steps and checks of a rollout an equal canary is aborted with probability
-1 − `confidence` at most (5 %), as that is divided evenly among them. The second kind of pass is none: it
+1 − `confidence` at most (5 %), as that is divided evenly among them; half of it goes to the stint as a whole, half
+to its windows (lately.py), so that a canary that sickens late is found soon. The second kind of pass is none: it
 is what Kayenta and Argo call a pass, for who wants proof of two points at a rate of a third of tasks failing needs
 ten thousand requests. It is sound because a rollout goes on judging in every later step, and because
 `min_requests` is the operators' own word for "enough".
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from math import isinf
+from typing import NamedTuple
 
 import msgspec
 
@@ -65,53 +67,84 @@ class Analysis(msgspec.Struct, frozen=True):
     """Both cohorts have `min_requests`."""
 
 
-def analyse(plan: Plan, canary: Tally, control: Tally, *, elsewhen: bool = False) -> Analysis:
-    """Judge what was seen since the weight last changed. `elsewhen`: control was seen in an earlier step, as at 100 %
-    there is none."""
+class Window(NamedTuple):
+    """What was seen lately; `number` counts the stint's windows from 1."""
+
+    canary: Tally
+    control: Tally
+    number: int
+
+    @property
+    def part(self) -> float:
+        """Its part of the chance of a false alarm: over however many windows, together not more than one."""
+        return 1.0 / (self.number * (self.number + 1))
+
+
+def analyse(
+    plan: Plan,
+    canary: Tally,
+    control: Tally,
+    *,
+    lately: Window | None = None,
+    elsewhen: bool = False,
+) -> Analysis:
+    """Judge what was seen since the weight last changed. `lately`: what of it belongs to the latest window, in which a
+    canary may fail, too, but not pass. `elsewhen`: control was seen in an earlier step, as at 100 % there is none."""
     limits = plan.abort_when
     alpha = (1.0 - limits.confidence) / (max(1, plan.weighted_steps) * len(ABORTING_CHECKS))
+    checks = _checks(limits, canary, control, alpha / 2)
+    if lately is not None:
+        recent = _checks(limits, lately.canary, lately.control, alpha / 2 * lately.part)
+        checks = [
+            msgspec.structs.replace(late, reason=f"lately, {late.reason}")
+            if late.verdict is Verdict.FAIL and check.verdict is not Verdict.FAIL
+            else check
+            for check, late in zip(checks, recent, strict=True)
+        ]
+    checks = [msgspec.structs.replace(check, report_only=check.name in plan.report_only) for check in checks]
     few = _too_few(limits.min_requests, canary.judged, control.judged)
-    checks = tuple(
-        msgspec.structs.replace(check, report_only=check.name in plan.report_only)
-        for check in (
-            _rate(
-                CheckName.ERRORS,
-                "error rate",
-                (canary.error, canary.judged),
-                (control.error, control.judged),
-                limits.error_rate_over_baseline,
-                alpha,
-                few,
-            ),
-            _rate(
-                CheckName.TASKS,
-                "share of failed tasks",
-                (canary.task_failed, canary.answered),
-                (control.task_failed, control.answered),
-                limits.task_failures_over_baseline,
-                alpha,
-                few,
-            ),
-            _latency(canary, control, limits, alpha),
-            _room(canary, control, alpha),
-        )
-    )
-    counting = [check for check in checks if not check.report_only]
-    worst = Verdict.PASS
-    reason = "every check passed"
-    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
-        bad = [check for check in counting if check.verdict is verdict]
-        if bad:
-            worst = verdict
-            reason = bad[0].reason
-            break
-    if few and worst is not Verdict.FAIL:
-        # Also where every check is off or only reports: silence is never a pass.
-        worst = Verdict.INCONCLUSIVE
-        reason = few
+    worst, reason = _worst([check for check in checks if not check.report_only], few)
     if elsewhen:
         reason += " (compared with control of the step before, as at 100 % there is none)"
-    return Analysis(worst, reason, checks, canary.judged, control.judged, not few)
+    return Analysis(worst, reason, tuple(checks), canary.judged, control.judged, not few)
+
+
+def _worst(checks: list[Check], few: str) -> tuple[Verdict, str]:
+    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
+        bad = [check for check in checks if check.verdict is verdict]
+        if few and verdict is Verdict.INCONCLUSIVE:
+            # Also where every check is off or only reports: silence is never a pass.
+            full = [check.reason for check in bad if check.name is CheckName.ROOM]
+            return verdict, "; ".join([few, *full])
+        if bad:
+            return verdict, bad[0].reason
+    return Verdict.PASS, "every check passed"
+
+
+def _checks(limits: AbortWhen, canary: Tally, control: Tally, alpha: float) -> list[Check]:
+    few = _too_few(limits.min_requests, canary.judged, control.judged)
+    return [
+        _rate(
+            CheckName.ERRORS,
+            "error rate",
+            (canary.error, canary.judged),
+            (control.error, control.judged),
+            limits.error_rate_over_baseline,
+            alpha,
+            few,
+        ),
+        _rate(
+            CheckName.TASKS,
+            "share of failed tasks",
+            (canary.task_failed, canary.answered),
+            (control.task_failed, control.answered),
+            limits.task_failures_over_baseline,
+            alpha,
+            few,
+        ),
+        _latency(canary, control, limits, alpha),
+        _room(canary, control, alpha),
+    ]
 
 
 def _too_few(least: int, canary: int, control: int) -> str:
@@ -182,8 +215,8 @@ def _room(canary: Tally, control: Tally, alpha: float) -> Check:
     """Whether the canary is full more often than control. It never fails: a set that is too small for more is no
     reason to take back what it carries."""
     name, words = CheckName.ROOM, "share of requests that met a full set"
-    if not canary.requests or not control.requests:
-        return Check(name, Verdict.PASS, f"{words}: no request yet", threshold=ROOM_POINTS)
+    if not canary.shed and not control.shed:
+        return Check(name, Verdict.PASS, f"{words}: none", threshold=ROOM_POINTS)
     interval = rates.difference(
         canary.shed,
         canary.requests,
@@ -192,7 +225,7 @@ def _room(canary: Tally, control: Tally, alpha: float) -> Check:
         alpha_low=alpha,
         alpha_high=ALPHA_PASS,
     )
-    mine, base = canary.shed / canary.requests, control.shed / control.requests
+    mine, base = canary.shed / max(1, canary.requests), control.shed / max(1, control.requests)
     full = interval.low > ROOM_POINTS
     why = "canary is full too often to be given more; make room there" if full else "room enough"
     return Check(

@@ -10,6 +10,7 @@ import msgspec
 from router.table import SetState, Table
 
 from .analysis import analyse
+from .lately import Lately
 from .progress import advance
 from .record import AskGate, Edited, GateSaid, Gone, Happening, Progress, Tick
 from .statefile import Lease, LeaseLost, StateFile
@@ -32,6 +33,7 @@ class Leader:
         self._clock = clock
         self._ahead: Progress | None = None
         """Our progress since it was saved; it counts as long as nobody else changed what is on the disk."""
+        self._lately = Lately()
         self._saved_at = 0.0
         self._ticked_at = 0.0
         self._tried_at = -TRY_EVERY_S
@@ -121,9 +123,14 @@ class Leader:
         canary, control = cohorts(views)
         analysis = None
         if progress.comparing and progress.without_control:
-            analysis = analyse(plan, canary, progress.baseline or Tally(), elsewhen=True)
+            control = progress.baseline or Tally()
+            late = self._lately.cut(progress, canary, control)
+            analysis = analyse(
+                plan, canary, control, lately=late and late._replace(control=control), elsewhen=True
+            )
         elif progress.comparing:
-            analysis = analyse(plan, canary, control)
+            late = self._lately.cut(progress, canary, control)
+            analysis = analyse(plan, canary, control, lately=late)
         found.append(Tick(analysis, control, loads(views, now), entry.state is SetState.READY))
         return found
 

@@ -149,8 +149,7 @@ class _Handling(Turn):
             if not order.at_once:
                 raise NotAllowed("the rollout is being aborted already; `at once` would make it one move")
             self.event("abort", "the rest at once" + _because(order.why), by=order.by)
-            self.weigh(0)
-            self.to(Cause.EMPTY, Phase.ABORTED, told)
+            self.empty()
             return
         if p.phase not in _LIVE and p.phase is not Phase.DONE:
             raise NotAllowed(f"there is nothing to abort: the rollout is {p.phase}")
@@ -169,8 +168,8 @@ class _Handling(Turn):
         if p.phase is Phase.ABORTING:
             # An edit must not keep a sick canary; it may send it away sooner.
             if shares.get(self.plan.set, 0) == 0:
-                self.weigh(0)
-                self.to(Cause.EMPTY, Phase.ABORTED, told)
+                self.event("edited", told)
+                self.empty()
         elif p.phase in _LIVE:
             if p.phase is not Phase.PAUSED:
                 p.paused_from = p.phase
@@ -192,8 +191,7 @@ class _Handling(Turn):
         told = f"set {p.plan.set!r} left the file"
         if p.phase is not Phase.ABORTING:
             self.to(Cause.ABORT, Phase.ABORTING, told)
-        self.weigh(0)
-        self.to(Cause.EMPTY, Phase.ABORTED, told)
+        self.empty()
 
     # The gate.
 

@@ -67,6 +67,10 @@ class Tally(msgspec.Struct):
             bucket = bucket_of(latency_us)
             self.latencies[bucket] = self.latencies.get(bucket, 0) + 1
 
+    def copy(self) -> Tally:
+        """Another one with the same counts."""
+        return msgspec.structs.replace(self, latencies=dict(self.latencies))
+
     @property
     def answered(self) -> int:
         """Requests that got the set's own answer."""
@@ -113,3 +117,19 @@ def total(tallies: Iterable[Tally]) -> Tally:
         for bucket, count in tally.latencies.items():
             result.latencies[bucket] = result.latencies.get(bucket, 0) + count
     return result
+
+
+def minus(whole: Tally, part: Tally) -> Tally:
+    """What of `whole` came after `part` was all; never below 0, should a worker's counts have been lost."""
+    return Tally(
+        max(0, whole.ok - part.ok),
+        max(0, whole.task_failed - part.task_failed),
+        max(0, whole.error - part.error),
+        max(0, whole.shed - part.shed),
+        max(0, whole.left - part.left),
+        {
+            bucket: count - part.latencies.get(bucket, 0)
+            for bucket, count in whole.latencies.items()
+            if count > part.latencies.get(bucket, 0)
+        },
+    )

@@ -51,9 +51,9 @@ class Turn:
             self.weigh(step.weight)
             self.new_stint()
             p.held_s = 0.0
-            told = (
-                f"step {index + 1} of {len(self.plan.steps)}: {step.weight / 100:g} % for {step.hold_s:g} s"
-            )
+            told = f"step {index + 1} of {len(self.plan.steps)}: {step.weight / 100:g} %"
+            if step.hold_s:
+                told += f" for {step.hold_s:g} s"
             self.to(cause or Cause.ENTER, Phase.HOLDING, told)
             if step.hold_s == 0 and index == len(self.plan.steps) - 1:
                 self.finish()
@@ -76,10 +76,20 @@ class Turn:
         p.moves_left = MAX_MOVES
         self.to(Cause.ABORT, Phase.ABORTING, told, by=by)
         if at_once or self.plan.dry_run:
-            self.weigh(0)
-            self.to(Cause.EMPTY, Phase.ABORTED, told)
+            self.empty()
         else:
             self.descend()
+
+    def empty(self) -> None:
+        """The end of an abort; what it was for stays the reason."""
+        self.weigh(0)
+        self.p.phase = check(self.p.phase, Cause.EMPTY, Phase.ABORTED)
+        told = (
+            "was a dry run, no weight was touched"
+            if self.plan.dry_run
+            else f"{self.plan.set} has nothing now"
+        )
+        self.event("aborted", told)
 
     def descend(self) -> None:
         """One move of an abort."""
@@ -93,7 +103,7 @@ class Turn:
         p.moves_left -= 1
         p.moved_s = 0.0
         if p.weight == 0:
-            self.to(Cause.EMPTY, Phase.ABORTED, p.reason)
+            self.empty()
 
     def ascend(self) -> None:
         """One move of a return."""

@@ -160,7 +160,8 @@ def test_abort_is_one_call_and_weight_0_from_then_on() -> None:
     release.run(700)
     release.happen(Abort("ops", "customers complain"))
     assert (release.phase, release.weight) == (Phase.ABORTED, 0)
-    assert release.progress.events[-1].text == "aborted by hand: customers complain"
+    assert release.progress.reason == "aborted by hand: customers complain"
+    assert [event.kind for event in release.progress.events[-2:]] == ["aborting", "aborted"]
     release.run(10_000)
     assert release.progress.in_force == ("b", 0)
 

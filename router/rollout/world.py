@@ -1,0 +1,300 @@
+"""A made-up data plane: sets with tempers, clients with keys, and the real table, chooser, health board, observer and
+rollout between them. No I/O, no clock but its own; the same seed gives the same history."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from router.choice import Choice, Chooser
+from router.health import HealthBoard
+from router.request import Destination, Purpose
+from router.retry import Failure, RequestKind
+from router.table import SetEntry, SetState, Table, Weights
+
+from .analysis import analyse
+from .glide import Load
+from .lately import Lately
+from .observer import Observer
+from .orders import in_force
+from .plan import Plan
+from .progress import advance
+from .record import Edited, GateSaid, Gone, Happening, Progress, Start, Tick
+from .tally import Tally
+
+_RUN = Purpose(Destination.RUN, RequestKind.SYNC_RUN)
+MAX_REQUESTS_A_TICK = 500
+
+
+@dataclass(slots=True)
+class Temper:
+    """How a set behaves: shares of 1, milliseconds, and how many requests fit into it at once (None: any)."""
+
+    error: float = 0.005
+    task_failed: float = 0.02
+    median_ms: float = 20.0
+    spread: float = 0.5
+    room: int | None = None
+    down: bool = False
+    hangs: bool = False
+    """It accepts, and never answers: clients leave after `patience_s`."""
+
+
+@dataclass(slots=True)
+class _Caller:
+    """The facts of one request: a user's key."""
+
+    user: bytes
+    method: str = "POST"
+    path: str = "/v1/run/cat"
+    account: str = "default"
+    image: str | None = "cat"
+    client: str = "10.0.0.1"
+
+    @property
+    def header(self) -> Callable[[bytes], bytes | None]:
+        return lambda name: self.user if name == b"x-user-id" else None
+
+
+@dataclass(slots=True)
+class _Head:
+    status: int = 200
+    exit_code: bytes | None = None
+    task: bytes | None = b"a-1"
+
+    def get(self, name: bytes) -> bytes | None:
+        if name == b"x-exit-code":
+            return self.exit_code
+        return self.task if name == b"x-task-id" else None
+
+
+@dataclass(slots=True)
+class Served:
+    """What one tick brought: requests that reached each set, and what clients got."""
+
+    reached: dict[str, int] = field(default_factory=dict)
+    ok: int = 0
+    failed: int = 0
+    moved_at: tuple[Table, Table] | None = None
+    """The tables before and after, where the weights in force changed."""
+
+
+class World:
+    """`tick` lets `tick_s` pass: requests, health checks, then the leader's turn. Change `tempers`, `rate` and `clock`
+    between ticks as you like, and give orders with `happen`."""
+
+    patience_s = 20.0
+
+    def __init__(
+        self,
+        plan: Plan,
+        shares: Mapping[str, int],
+        *,
+        seed: int = 0,
+        rate: float = 10.0,
+        users: int = 5_000,
+        tick_s: float = 5.0,
+        max_inflight: Mapping[str, int] | None = None,
+    ) -> None:
+        limits = max_inflight or {}
+        sets = {
+            name: SetEntry(name, "h", port, max_inflight=limits.get(name))
+            for port, name in enumerate(shares, 1)
+        }
+        self.plan = plan
+        self.rng = random.Random(seed)
+        self.tempers = {name: Temper() for name in shares}
+        self.rate = rate
+        self.users = users
+        self.tick_s = tick_s
+        self.at_s = 0.0
+        """Of the simulation; never jumps."""
+        self.clock = 1.7e9
+        """What the router's wall clock shows."""
+        self.file = Table(version=1, sets=sets, default=Weights(sets, shares), rollout=plan)
+        self.live = self.file
+        self.progress = Progress()
+        self.board = HealthBoard(self.file.health)
+        self.loads = {name: InFlight() for name in sets}
+        self.observer = Observer()
+        self._lately = Lately()
+        self._adopt(self.file)
+
+    # What operators do.
+
+    def happen(self, happening: Happening) -> None:
+        """An order, or news of the gate. Raises `NotAllowed` where it does not fit."""
+        self.progress, _ = advance(self.progress, happening, self.clock)
+        self._apply()
+
+    def start(self) -> None:
+        urls = {name: entry.url for name, entry in self.file.sets.items()}
+        shares = self.file.default.shares
+        self.happen(Start(self.plan, shares, self.live.default.shares, urls, by="ops"))
+
+    def edit(self, shares: Mapping[str, int]) -> None:
+        """Save other default weights in the file."""
+        default = Weights(self.file.sets, shares)
+        self.file = replace(self.file, version=self.file.version + 1, default=default)
+        self._apply()
+
+    def set_state(self, name: str, state: SetState) -> None:
+        sets = {**self.file.sets, name: replace(self.file.sets[name], state=state)}
+        default = Weights(sets, self.file.default.shares)
+        self.file = replace(self.file, version=self.file.version + 1, sets=sets, default=default)
+        self._apply()
+
+    def restart(self) -> None:
+        """The router's process ends and begins again: only the state file is left."""
+        self.progress = msgspec.json.decode(msgspec.json.encode(self.progress), type=Progress)
+        self.board = HealthBoard(self.file.health)
+        self.observer = Observer()
+        self._lately = Lately()
+        self._adopt(self.file)
+        self._apply()
+
+    # Time.
+
+    def tick(self, *, leader: bool = True) -> Served:
+        """Let time pass. `leader` False: nobody's clock runs, as while a lease changes hands."""
+        served = Served()
+        self.at_s += self.tick_s
+        self.clock += self.tick_s
+        for name, temper in self.tempers.items():
+            for _ in range(math.ceil(self.tick_s / self.board.policy.interval_s)):
+                if temper.down:
+                    self.board.probe_failed(name, self.at_s, refused=True)
+                else:
+                    self.board.probe_ok(name, self.at_s)
+        self.board.settle(self.at_s)
+        for _ in range(min(MAX_REQUESTS_A_TICK, self._arrivals())):
+            self._request(served)
+        for name, load in self.loads.items():
+            temper = self.tempers[name]
+            hold_s = self.patience_s if temper.hangs else temper.median_ms / 1000
+            load.inflight = int(served.reached.get(name, 0) / self.tick_s * hold_s)
+        before = self.live
+        if leader:
+            self._lead()
+        if self.live.default is not before.default:
+            served.moved_at = (before, self.live)
+        return served
+
+    def _lead(self) -> None:
+        plan = self.progress.plan
+        happenings: list[Happening] = [Edited(self.file.default.shares, self.file.version)]
+        if plan is not None and self.progress.running:
+            if plan.set not in self.file.sets:
+                happenings.insert(0, Gone())
+            analysis = None
+            seen = self.observer
+            current = self.progress.comparing and seen.stint == self.progress.stint
+            canary, control = (seen.canary, seen.control) if current else (Tally(), Tally())
+            if self.progress.comparing and self.progress.without_control:
+                control = self.progress.baseline or Tally()
+                late = self._lately.cut(self.progress, canary, control)
+                analysis = analyse(
+                    plan, canary, control, lately=late and late._replace(control=control), elsewhen=True
+                )
+            elif self.progress.comparing:
+                late = self._lately.cut(self.progress, canary, control)
+                analysis = analyse(plan, canary, control, lately=late)
+            loads = {
+                name: Load(load.inflight, self.file.sets[name].max_inflight)
+                for name, load in self.loads.items()
+            }
+            ready = self.file.sets[plan.set].state is SetState.READY
+            happenings.append(Tick(analysis, control.copy(), loads, ready))
+        for happening in happenings:
+            self.progress, asked = advance(self.progress, happening, self.clock)
+            for question in asked:
+                self.progress, _ = advance(self.progress, GateSaid(question.serial, True), self.clock)
+        self._apply()
+
+    def _apply(self) -> None:
+        table = in_force(self.file, self.progress)
+        if (
+            table.default.shares != self.live.default.shares
+            or table.version != self.live.version
+            or self.live.default is not self.chooser.table.default
+        ):
+            self._adopt(table)
+        if self.progress.comparing and self.progress.plan is not None:
+            default = self.live.default
+            self.observer.watch(self.progress.stint, self.progress.plan.set, default, default.shares)
+        else:
+            self.observer.rest()
+
+    def _adopt(self, table: Table) -> None:
+        self.board.adopt(table.sets, table.health)
+        self.chooser = Chooser(table, self.board, self.loads)
+        self.live = table
+
+    # One request.
+
+    def _arrivals(self) -> int:
+        mean = self.rate * self.tick_s
+        if mean <= 0:
+            return 0
+        return max(0, round(self.rng.gauss(mean, math.sqrt(mean))))
+
+    def _request(self, served: Served) -> None:
+        rng = self.rng
+        caller = _Caller(b"user-%d" % rng.randrange(self.users))
+        now = self.at_s
+        choice = self.chooser.choose(_RUN, caller, None, now)
+        home = choice.home
+        if home is not None and choice.entry is not home and choice.entry is not None:
+            if not self.board.of(home.name).well(now):
+                self.observer.passed_over(choice, unwell=True)
+            elif home.max_inflight is not None and self.loads[home.name].inflight >= home.max_inflight:
+                self.observer.passed_over(choice, unwell=False)
+        entry = choice.entry
+        tried: frozenset[str] = frozenset()
+        while entry is not None and len(tried) < 2:
+            served.reached[entry.name] = served.reached.get(entry.name, 0) + 1
+            if self._attempt(choice, entry):
+                served.ok += 1
+                return
+            tried |= {entry.name}
+            entry = self.chooser.another(choice, tried, now)
+        served.failed += 1
+
+    def _attempt(self, choice: Choice, entry: SetEntry) -> bool:
+        """True: an answer, good or bad, went to the client."""
+        temper = self.tempers[entry.name]
+        rng, board, now = self.rng, self.board, self.at_s
+        if temper.down:
+            board.failed(entry.name, now, refused=True)
+            self.observer.failed(choice, entry, Failure.CONNECT, 0.001)
+            return False
+        if temper.hangs:
+            self.observer.left(choice, entry, self.patience_s)
+            return True
+        if temper.room is not None and self.loads[entry.name].inflight >= temper.room:
+            self.observer.failed(choice, entry, Failure.BACK_PRESSURE, 0.001)
+            return False
+        latency_s = temper.median_ms / 1000 * math.exp(rng.gauss(0.0, temper.spread))
+        chance = rng.random()
+        if chance < temper.error:
+            board.failed(entry.name, now)
+            self.observer.answered(choice, entry, _Head(502, None, None), latency_s)
+            return True
+        if board.uneasy:
+            board.succeeded(entry.name)
+        failed = chance < temper.error + (1 - temper.error) * temper.task_failed
+        self.observer.answered(choice, entry, _Head(200, b"1" if failed else b"0"), latency_s)
+        return True
+
+
+class InFlight:
+    """A set's requests in flight, as the chooser asks for it."""
+
+    __slots__ = ("inflight",)
+
+    def __init__(self) -> None:
+        self.inflight = 0
