@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from router.config import load
+from router.inquiry import Inquiry
 from router.lists import merge
 from router.plane import DataPlane
 from router.table import Table
@@ -245,7 +246,9 @@ async def running(
             sets[name] = fake
         table = table_for({name: fake.port for name, fake in sets.items()}, weights, more)
         limits = replace(limits or Limits(), sweep_s=0.02)
-        plane = DataPlane(asyncio.get_running_loop(), "r1", table, limits=limits, merge=merge)
+        plane = DataPlane(
+            asyncio.get_running_loop(), "r1", table, limits=limits, merge=merge, inquire=Inquiry
+        )
         sock = socket.create_server(("127.0.0.1", 0))
         plane.listen(sock)
         stack.push_async_callback(plane.drain, 0.0)
