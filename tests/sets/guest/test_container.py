@@ -13,6 +13,7 @@ from docker import APIClient
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 
+from ops.bench.slotfigures import GROWTH_KIB, charge_at_rest_kib
 from scheduler.image import LABEL_WRITABLE
 from scheduler.launchers.contract import PoolKey, SlotOrder
 from scheduler.launchers.docker import DockerLauncher
@@ -166,6 +167,18 @@ async def test_nothing_can_be_left_on_process_1_of_a_slot(start_slot: StartSlot,
     assert connection.run(ACTOR, b"tamper").stdout == b"0" * 10
     assert (connection.run(ACTOR, b"mark").stdout.splitlines()[1] == b"00000007") == (user.uid == 0)
     assert connection.run(ACTOR, b"inherited").stdout == before
+
+
+async def test_thousands_of_tasks_leave_no_memory_charge(start_slot: StartSlot, user: User) -> None:
+    """What the kernel keeps for a while of processes that have ended is gone when the slot rests."""
+    _, connection = await start_slot(user)
+    charges_kib = []
+    for count in (200, 3000):
+        for _ in range(count):
+            assert connection.run(ACTOR, b"cat", stdin=b"x" * 1024).stdout == b"x" * 1024
+        charges_kib.append(charge_at_rest_kib(connection.pid, rest_s=3.0))
+    # 3,000 tasks that left 22 bytes each would be above.
+    assert charges_kib[1] - charges_kib[0] <= GROWTH_KIB
 
 
 @pytest.mark.parametrize("command", [(b"eat",), (b"fill", b"/tmp/big", b"0")], ids=["eat", "fill"])
