@@ -80,6 +80,7 @@ class ClientConnection:
         "_front",
         "_head",
         "_head_since",
+        "_idle_since",
         "_linger_after",
         "_linger_since",
         "_paused",
@@ -113,7 +114,7 @@ class ClientConnection:
         self.keep = True
         self.answering = False
         self.status = 0
-        self.at = front.loop.time()
+        self.at = self._idle_since = front.loop.time()
         self._stream.resume_reading()
 
     # Reading.
@@ -349,6 +350,7 @@ class ClientConnection:
         body = self._reader.body
         if body is not None and self._may_skip(body):
             self._state = _SKIP
+            self.at = self._front.loop.time()
             return
         if body is not None or self._linger_after:
             self._linger()
@@ -362,6 +364,7 @@ class ClientConnection:
         self._state = _HEAD
         self._head = None
         self.answering = False
+        self._idle_since = self._front.loop.time()
         if self._paused:
             self._paused = False
             self._stream.resume_reading()
@@ -411,7 +414,7 @@ class ClientConnection:
             if self._head_since:
                 if now - self._head_since > limits.header_s:
                     self._refuse(slow_head(limits.header_s))
-            elif now - self.at > limits.keep_alive_s and not self._reader.unread:
+            elif now - self._idle_since > limits.keep_alive_s and not self._reader.unread:
                 self.close()
             return
         if state is _SKIP:

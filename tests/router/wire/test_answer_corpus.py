@@ -1,8 +1,8 @@
 """The wire corpus of answers: what a set sends before it closes, and what the client gets of it.
 
-`NAME.request` is sent by the client, `NAME.answer` by the set. `NAME.expect` is `relayed` and the very bytes
-(without the line that carries the request's id), `cut` and the bytes after which the connection ends too
-early, or `lost STATUS PROBLEM`.
+`NAME.request` is sent by the client, `NAME.answer` by the set. The first line of `NAME.expect` is the verdict and
+why; after it stand the very bytes that the client gets, without the line that carries the request's id. The verdict
+is `relayed`, `cut` (the connection ends too early after these bytes) or `lost STATUS PROBLEM`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.router.rig import Conversation, FakeSet, Play, running
+from tests.router.wire.cases import ANSWERS, verdict_of
 
-CASES = sorted((Path(__file__).parent / "corpus" / "answers").glob("*.answer"))
 REQUEST_ID = re.compile(rb"(?m)^X-Request-Id: [^\r\n]*\r\n")
 
 
@@ -31,15 +31,15 @@ def sending(answer: bytes) -> Callable[[FakeSet], Play]:
     return make
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("case", ANSWERS, ids=lambda path: path.stem)
 async def test_answer(case: Path) -> None:
-    kind, _, expected = case.with_suffix(".expect").read_bytes().partition(b"\n")
+    kind, _, expected = verdict_of(case)
     request = case.with_suffix(".request").read_bytes()
     more = "retry: {attempts: 1}"
     async with running({"a": sending(case.read_bytes())}, more=more) as rig:
         client = await rig.client()
         await client.send(request)
-        if kind == b"relayed":
+        if kind == "relayed":
             got = b""
             while len(REQUEST_ID.sub(b"", got)) < len(expected):
                 part = await client.reader.read(65536)
@@ -53,11 +53,11 @@ async def test_answer(case: Path) -> None:
                 assert b"HTTP/1.1" in await client.reader.read(100)
                 assert rig.sets["a"].connections == 2
             return
-        if kind == b"cut":
+        if kind == "cut":
             assert REQUEST_ID.sub(b"", await client.rest()) == expected
             assert rig.plane.stats["a"].truncated == 1
             return
-        _, status, name = kind.decode().split(" ")
+        _, status, name = kind.split(" ")
         got = await client.reader.readuntil(b"\r\n\r\n")
         while b" 103 " in got[:20]:
             got = await client.reader.readuntil(b"\r\n\r\n")
@@ -68,5 +68,6 @@ async def test_answer(case: Path) -> None:
         assert problem["type"].endswith(f"router-{name}")
 
 
-def test_the_corpus_is_there() -> None:
-    assert len(CASES) >= 40
+def test_every_case_says_why() -> None:
+    assert len(ANSWERS) >= 85
+    assert [path.stem for path in ANSWERS if len(verdict_of(path)[1]) < 8] == []
