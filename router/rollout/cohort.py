@@ -14,19 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from router.table import key_hash
+from router.weights import draw, key_hash
 
 _SEED = key_hash(b"cohort\0control")
-_MASK = (1 << 64) - 1
-_UNIT = 2.0**-53
-
-
-def draw(key: int) -> float:
-    """A uniform number in (0, 1) from a sticky key, independent of the draws that choose its home."""
-    x = _SEED ^ key
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
-    return (((x ^ (x >> 31)) >> 11) + 0.5) * _UNIT
 
 
 class Cohort(StrEnum):
@@ -55,5 +45,5 @@ class Cohorts:
     def of(self, home: str, key: int) -> Cohort:
         """The cohort of a request that the weights alone send to `home`."""
         if home == self._canary:
-            return Cohort.CANARY if draw(key) < self.canary_below else Cohort.REST
-        return Cohort.CONTROL if draw(key) < self.control_below else Cohort.REST
+            return Cohort.CANARY if draw(_SEED, key) < self.canary_below else Cohort.REST
+        return Cohort.CONTROL if draw(_SEED, key) < self.control_below else Cohort.REST

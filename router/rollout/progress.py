@@ -33,6 +33,8 @@ from .states import Cause, NotAllowed, Phase
 from .turn import NEARLY, Turn
 
 MAX_TICK_S = 5.0
+SETTLE_S = 3.0
+"""So soon after a start or an edit, a leader that sees another file may just not have seen the newest one yet."""
 GATE_EVERY_S = 15.0
 GATE_WAIT_S = 86400.0
 """How long a gate may say "not now", where `max_wait` does not say otherwise."""
@@ -77,6 +79,7 @@ class _Handling(Turn):
         self.remember(order.effective)
         p.plan = order.plan
         p.base = _above_zero(order.shares)
+        p.based_at = self.now
         p.weight = order.effective.get(name, 0)
         p.hands_off = False
         p.left = ()
@@ -163,7 +166,10 @@ class _Handling(Turn):
         if p.plan is None or shares == p.base:
             p.base = shares
             return
+        if self._unsettled():
+            return
         p.base = shares
+        p.based_at = self.now
         told = f"the weights were edited by hand (version {edit.version}); the file's count now"
         if p.phase is Phase.ABORTING:
             # An edit must not keep a sick canary; it may send it away sooner.
@@ -182,7 +188,7 @@ class _Handling(Turn):
 
     def gone(self, gone: Gone) -> None:
         p = self.p
-        if p.plan is None or not p.running:
+        if p.plan is None or not p.running or self._unsettled():
             return
         if not gone.set_left:
             if p.phase in _LIVE and p.phase is not Phase.PAUSED:
@@ -192,6 +198,9 @@ class _Handling(Turn):
         if p.phase is not Phase.ABORTING:
             self.to(Cause.ABORT, Phase.ABORTING, told)
         self.empty()
+
+    def _unsettled(self) -> bool:
+        return self.p.running and 0.0 <= self.now - self.p.based_at < SETTLE_S
 
     # The gate.
 

@@ -58,6 +58,8 @@ class Progress(msgspec.Struct):
     plan: Plan | None = None
     base: dict[str, int] = {}
     """The file's default weights (those above 0) that the rollout stands on; others mean: edited by hand."""
+    based_at: float = 0.0
+    """When that was last taken from the file."""
     step: int = 0
     stint: int = 0
     """Counts changes of weight: what was seen belongs to one stint."""

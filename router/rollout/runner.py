@@ -86,7 +86,6 @@ class Runner:
         self._errands: set[asyncio.Task[None]] = set()
         self._busy: set[str] = set()
         self._turns = asyncio.Lock()
-        traffic.observer = self.observer
         self._look()
         self.follow(file)
 
@@ -113,8 +112,10 @@ class Runner:
         if progress.comparing and progress.plan is not None:
             default = self._traffic.table.default
             self.observer.watch(progress.stint, progress.plan.set, default, default.shares)
+            self._traffic.observer = self.observer
         else:
             self.observer.rest()
+            self._traffic.observer = None
 
     def _note_weights(self, table: Table, progress: Progress) -> None:
         """Keep the weights in the history, so that idempotency keys find their sets after a restart."""

@@ -10,6 +10,8 @@ import msgspec
 
 BUCKETS_PER_OCTAVE = 32
 """Latency buckets grow by 2.2 % each."""
+FLOOR_US = 1000.0
+"""Quicker answers count as this: who is better below a millisecond is nobody's concern, and mostly chance."""
 LAST_BUCKET = 32 * BUCKETS_PER_OCTAVE - 1
 """Up to 2^32 µs, 71 minutes; longer ones count as this."""
 
@@ -31,9 +33,8 @@ class Outcome(StrEnum):
 
 
 def bucket_of(latency_us: float) -> int:
-    """The bucket of a latency; bucket i holds [2^(i/32), 2^((i+1)/32)) µs."""
-    if latency_us < 1.0:
-        return 0
+    """The bucket of a latency; bucket i holds [2^(i/32), 2^((i+1)/32)) µs, from `FLOOR_US` on."""
+    latency_us = max(FLOOR_US, latency_us)
     return min(LAST_BUCKET, int(math.log2(latency_us) * BUCKETS_PER_OCTAVE))
 
 

@@ -8,6 +8,7 @@ The exchange knows what was sent and what came; what a failed attempt leads to i
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 from router.choice import Choice
 from router.request import Purpose
@@ -49,6 +50,8 @@ class Exchange:
     _recovery: Recovery | None = None
     _continued = False
     _timer: asyncio.TimerHandle | None = None
+    _observed_at: float | None = None
+    """When it began, by a clock finer than the loop's milliseconds, where a rollout compares latencies."""
     ended = False
 
     def __init__(
@@ -68,6 +71,8 @@ class Exchange:
         self._table = traffic.table
         self.head = head
         self.started_at = client.at
+        if traffic.observer is not None:
+            self._observed_at = monotonic()
 
     # The request's way up.
 
@@ -362,8 +367,8 @@ class Exchange:
         connection."""
         if not self.ended:
             self._traffic.cancelled += 1
-            if self._traffic.observer is not None:
-                self._traffic.observer.left(self._choice, self._entry, self._age_s())
+            if self._traffic.observer is not None and self._observed_at is not None:
+                self._traffic.observer.left(self._choice, self._entry, monotonic() - self._observed_at)
             self._drop_connection()
             self._end()
 
@@ -410,18 +415,16 @@ class Exchange:
         traffic = self._traffic
         client = self._client
         self._end()
-        age_s = self._age_s()
-        traffic.stats[self._entry.name].note_answer(client.status, age_s)
-        if traffic.observer is not None and self._answer is not None:
+        traffic.stats[self._entry.name].note_answer(client.status, traffic.loop.time() - self.started_at)
+        if traffic.observer is not None and self._answer is not None and self._observed_at is not None:
+            age_s = monotonic() - self._observed_at
             traffic.observer.answered(self._choice, self._entry, self._answer, age_s)
         client.exchange_done()
 
-    def _age_s(self) -> float:
-        return self._traffic.loop.time() - self.started_at
-
     def _note_failed(self, failure: Failure) -> None:
-        if self._traffic.observer is not None:
-            self._traffic.observer.failed(self._choice, self._entry, failure, self._age_s())
+        observer = self._traffic.observer
+        if observer is not None and self._observed_at is not None:
+            observer.failed(self._choice, self._entry, failure, monotonic() - self._observed_at)
 
     def _end(self) -> None:
         self.ended = True

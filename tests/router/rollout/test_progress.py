@@ -236,14 +236,28 @@ def test_after_the_end_the_file_takes_over_with_its_next_edit() -> None:
         assert in_force(release) is None
 
 
+def test_a_leader_that_has_not_seen_the_newest_file_yet_does_not_undo_it() -> None:
+    """`set-weight` and `rollout start` in one breath: a leader with the old file must not take that for an edit."""
+    release = Release(plan(), shares={"a": 9_000, "b": 1_000}).start()
+    release.tick()
+    release.happen(Edited({"a": 10_000}))
+    release.happen(Gone(set_left=False))
+    assert release.phase == Phase.HOLDING
+    release.run(2)
+    release.happen(Edited({"a": 10_000}))
+    assert release.phase == Phase.PAUSED, "but one that stays is one"
+
+
 def test_a_set_that_leaves_the_file_ends_its_release() -> None:
     release = Release(plan()).start()
+    release.run(5)
     release.happen(Gone())
     assert (release.phase, release.weight) == (Phase.ABORTED, 0)
 
 
 def test_a_section_that_leaves_the_file_pauses_it() -> None:
     release = Release(plan()).start()
+    release.run(5)
     release.happen(Gone(set_left=False))
     assert (release.phase, release.progress.in_force) == (Phase.PAUSED, ("b", 100))
     release.happen(Gone(set_left=False))

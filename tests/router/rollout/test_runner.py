@@ -204,7 +204,7 @@ async def test_a_manual_edit_pauses(tmp_path: Path) -> None:
     async with releasing(tmp_path) as release:
         runner = release.runners[0]
         await runner.command("start")
-        await release.turn()
+        await release.turn(3)
         table = release.file
         runner.follow(replace(table, version=9, default=Weights(table.sets, {"a": 8_000, "b": 2_000})))
         await release.turn()
