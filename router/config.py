@@ -66,13 +66,15 @@ def parse_url(url: str) -> tuple[str, int]:
     return parts.hostname, port if port is not None else 80
 
 
-def _no_yaml(error: yaml.MarkedYAMLError, text: str) -> str:
+def _no_yaml(error: yaml.MarkedYAMLError, text: str) -> Mistake:
     """What the YAML parser says, and what to look at."""
     said = " ".join(filter(None, (error.context, error.problem)))
-    here = ""
-    if error.problem_mark is not None:
-        line = "".join(text.splitlines(keepends=True)[error.problem_mark.line : error.problem_mark.line + 1])
-        here = line[error.problem_mark.column : error.problem_mark.column + 1]
+    lines = text.splitlines() or [""]
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line, mark.column) if mark is not None else (0, 0)
+    if line >= len(lines):  # The end of the text counts as a line of its own.
+        line, column = len(lines) - 1, len(lines[-1])
+    here = lines[line][column : column + 1]
     if here == "\t":
         advice = "indent with spaces, not tabs"
     elif here in ("@", "`", "%"):
@@ -81,7 +83,7 @@ def _no_yaml(error: yaml.MarkedYAMLError, text: str) -> str:
         advice = f"close the bracket or quote that opens on line {error.context_mark.line + 1}"
     else:
         advice = "look at the indentation, colons and quotes here"
-    return f"not valid YAML: {said}; {advice}"
+    return Mistake(line + 1, column + 1, f"not valid YAML: {said}; {advice}")
 
 
 @dataclass(slots=True)
@@ -100,9 +102,7 @@ class _Reader(NodeReader):
             line = text[: error.start].count(b"\n") + 1
             raise ConfigError([Mistake(line, 1, "the file must be UTF-8 text")]) from None
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            place = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-            raise ConfigError([Mistake(*place, _no_yaml(error, text.decode("utf-8")))]) from None
+            raise ConfigError([_no_yaml(error, text.decode("utf-8"))]) from None
         except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError([Mistake(1, 1, f"not valid YAML: {type(error).__name__}")]) from None
         if root is None:

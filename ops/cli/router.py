@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ops.cli import router_edit, router_look, router_rollout, serve
+from ops.cli import router_edit, router_look, router_rollout, router_simulate, serve
 
 _YAML = (".yaml", ".yml", ".json")
 _HELP = ("-h", "--help")
@@ -61,4 +61,5 @@ app.command("drain", rich_help_panel=_CHANGE)(router_edit.drain)
 app.command("maint", rich_help_panel=_CHANGE)(router_edit.maint)
 app.command("ready", rich_help_panel=_CHANGE)(router_edit.ready)
 app.command("rollback", rich_help_panel=_CHANGE)(router_edit.rollback)
+app.command("simulate", rich_help_panel="Release")(router_simulate.simulate)
 app.add_typer(router_rollout.app, name="rollout", rich_help_panel="Release")

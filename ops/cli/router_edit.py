@@ -119,6 +119,9 @@ class _Target:
             if status["digest"] == digest:
                 print(f"version {version} is in force")
                 return 0
+            if int(status["version"]) > version:
+                report.say(f"a later version, {status['version']}, is in force already")
+                return 0
             time.sleep(0.1)
         error = status.get("config_error")
         report.say(

@@ -168,7 +168,7 @@ def difference(found: Difference) -> None:
             )
             for name in sorted(shift.before.keys() | shift.after.keys())
         ]
-        _print(("SET", "BEFORE", "AFTER", "COME", "GO"), rows, right=("BEFORE", "AFTER", "COME", "GO"))
+        columns(("SET", "BEFORE", "AFTER", "COME", "GO"), rows, right=("BEFORE", "AFTER", "COME", "GO"))
     for line in found.words:
         print(report.plain(line))
 
@@ -212,7 +212,7 @@ def history(document: dict[str, Any]) -> None:
                 change["why"],
             )
         )
-    _print(("", "SINCE", "WHAT", "DIGEST", "BY", "WHY"), rows)
+    columns(("", "SINCE", "WHAT", "DIGEST", "BY", "WHY"), rows)
 
 
 _CHECKS = ("CHECK", "VERDICT", "CANARY", "CONTROL", "DIFFERENCE", "BETWEEN", "LIMIT", "WHY")
@@ -228,7 +228,7 @@ def rollout(document: dict[str, Any]) -> None:
     for line in _rollout_lines(document):
         print(line)
     if document["checks"]:
-        _print(_CHECKS, _check_rows(document))
+        columns(_CHECKS, _check_rows(document))
 
 
 def rollout_drawn(document: dict[str, Any]) -> RenderableType:
@@ -299,25 +299,26 @@ def _check_rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _print(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+def columns(heading: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """A table: drawn for a terminal; for a pipe, columns parted by tabs and never cut off."""
     plain = [[report.plain(cell).replace("\n", " ").replace("\t", " ") for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        for row in [list(columns), *plain]:
+        for row in [list(heading), *plain]:
             print("\t".join(row))
         return
     from rich.console import Console
     from rich.text import Text
 
-    drawn = _table(columns, right)
+    drawn = _table(heading, right)
     for row in plain:
         drawn.add_row(*map(Text, row))
     Console().print(drawn)
 
 
-def _table(columns: Sequence[str], right: Sequence[str] = ()) -> Drawn:
+def _table(heading: Sequence[str], right: Sequence[str] = ()) -> Drawn:
     from rich.table import Table
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
+    for name in heading:
         drawn.add_column(name, justify="right" if name in right else "left", no_wrap=name in ("SET", "SINCE"))
     return drawn

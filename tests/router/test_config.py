@@ -266,12 +266,12 @@ SETS = 'sets: {a: {url: "http://h:1"}, b: {url: "http://h:2"}}'
         (f"version: 1\n{SETS}\ndefault:\n\tweights: {{a: 100}}", 4, 1, "spaces, not tabs"),
         (
             f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}",
-            4,
-            1,
+            3,
+            28,
             "bracket or quote that opens on line 3",
         ),
         (f'version: 1\nchange: {{why: "x}}\n{SETS}', 3, 18, "bracket or quote that opens on line 2"),
-        ("version: 1\nchange: {why: 'x}\n", 3, 1, "bracket or quote that opens on line 2"),
+        ("version: 1\nchange: {why: 'x}\n", 2, 18, "bracket or quote that opens on line 2"),
         ("version: 1\nchange: {why: @ops}\n", 2, 15, "quotes around what begins with @"),
     ],
 )

@@ -15,7 +15,7 @@ from tests.ops.cli.conftest import Program
 COMMANDS = ["run", "submit", "status", "result", "wait", "cancel", "tasks", "set", "token"]
 ROUTER_COMMANDS = [
     *("start", "check", "diff", "status", "history"),
-    *("set-weight", "drain", "maint", "ready", "rollback"),
+    *("set-weight", "drain", "maint", "ready", "rollback", "simulate"),
 ]
 ROLLOUT_COMMANDS = ["start", "pause", "resume", "skip", "abort", "status"]
 ALL = [

@@ -1,0 +1,127 @@
+"""`gcompute router simulate`: one made-up history of a release as a table, without a router or a set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ops.cli import exits, report, router_report
+from ops.cli.router_look import read_file
+from ops.cli.router_session import JsonOption, as_json, operating, print_json
+
+if TYPE_CHECKING:
+    from router.rollout.simulate import Row
+
+HEADING = (
+    "AT",
+    "PHASE",
+    "STEP",
+    "WEIGHTS",
+    "REQUESTS",
+    "FAILED",
+    "CANARY",
+    "CONTROL",
+    "P95",
+    "HEALTH",
+    "WHAT",
+)
+
+
+@operating
+def simulate(
+    ctx: typer.Context,
+    scenario: Annotated[
+        str, typer.Argument(metavar="[SCENARIO]", help="What happens; --list names them.")
+    ] = "healthy",
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Play the `rollout` of this file, from its weights; else an example."
+        ),
+    ] = None,
+    rate: Annotated[float, typer.Option(min=0.0, max=1000.0, help="Requests a second.")] = 20.0,
+    duration_s: Annotated[
+        float,
+        typer.Option("--duration", min=1.0, max=7 * 86400.0, help="Seconds, if it does not end before."),
+    ] = 3600.0,
+    every_s: Annotated[
+        float, typer.Option("--every", min=1.0, help="Seconds from row to row; what happens is always shown.")
+    ] = 60.0,
+    seed: Annotated[int, typer.Option(help="Another seed, another history.")] = 0,
+    list_: Annotated[bool, typer.Option("--list", help="Name the scenarios, and play none.")] = False,
+    json_: JsonOption = False,
+) -> int:
+    """Play a release through: what the automation would do when the canary fails, hangs, is slow, or all goes well.
+
+    Examples:
+
+        gcompute router simulate errors
+
+        gcompute router simulate slow --file router.yaml --rate 5
+    """
+    from router.config import load
+    from router.rollout.simulate import SCENARIOS
+    from router.rollout.simulate import simulate as play
+
+    if list_:
+        router_report.columns(("SCENARIO", "WHAT"), [(name, about) for name, (about, _) in SCENARIOS.items()])
+        return 0
+    if scenario not in SCENARIOS:
+        raise typer.BadParameter(f"{scenario!r} is none of {', '.join(SCENARIOS)}", param_hint="SCENARIO")
+    plan = shares = None
+    if file is not None:
+        text = read_file(file)
+        if text is None:
+            return exits.NO_INPUT
+        table = load(text).table
+        plan, shares = table.rollout, table.default.shares
+        if plan is None:
+            report.say(f"{file} has no `rollout` section to play")
+            return exits.DATA
+    rows = play(scenario, plan=plan, shares=shares, seed=seed, rate=rate, duration_s=duration_s)
+    if as_json(ctx, json_):
+        for row in rows:
+            print_json(asdict(row))
+        return 0
+    router_report.columns(HEADING, map(_cells, _thinned(rows, every_s)))
+    return 0
+
+
+def _thinned(rows: Iterator[Row], every_s: float) -> Iterator[Row]:
+    """The rows in which something happens, one in every so many seconds, and the last."""
+    shown_at = -every_s
+    unseen: Row | None = None
+    for row in rows:
+        unseen = row
+        if row.events or row.at_s - shown_at >= every_s:
+            shown_at = row.at_s
+            unseen = None
+            yield row
+    if unseen is not None:
+        yield unseen
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    minutes, seconds = divmod(round(row.at_s), 60)
+
+    def side(requests: int, errors: float | None) -> str:
+        return f"{requests}" if errors is None else f"{requests}, {router_report.percent(100 * errors)} bad"
+
+    latencies = (row.canary_p95_ms, row.control_p95_ms)
+    return (
+        f"{minutes}:{seconds:02d}",
+        row.phase,
+        str(row.step),
+        " ".join(f"{name} {router_report.percent(share)}" for name, share in row.effective.items()),
+        " ".join(f"{name} {count}" for name, count in row.requests.items()),
+        str(row.failed) if row.failed else "",
+        side(row.canary_requests, row.canary_errors),
+        side(row.control_requests, row.control_errors),
+        " / ".join("" if value is None else f"{value:.0f} ms" for value in latencies).strip(" /"),
+        " ".join(f"{name} {word}" for name, word in row.health.items() if word != "up") or "all up",
+        "; ".join(row.events),
+    )

@@ -1,0 +1,433 @@
+"""`gcompute router …` as operators run it: real processes, a real router, a real file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.cli import exits
+from tests.ops.cli.conftest import ROOT, Program
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+FILE = """\
+# the release
+version: 7   # grows
+sets:
+  a: {{url: "http://127.0.0.1:{port}", state: ready}}   # the old one
+  b: {{url: "http://127.0.0.1:{port}", state: ready}}   # the new one
+rules:
+  - {{name: early, when: {{account: acme}}, weights: {{a: 50, b: 50}}}}
+default:
+  weights: {{a: 95, b: 5}}   # percent
+rollout: {{set: b, steps: [{{weight: 10, hold: 10m}}]}}
+"""
+
+
+class FakeSet(BaseHTTPRequestHandler):
+    """Answers everything with 200."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Operator:
+    """Somebody at the command line, beside a router that reads `file`."""
+
+    def __init__(self, program: Program, file: Path, port: int, admin_port: int) -> None:
+        self._program = program
+        self.file = file
+        self.port = port
+        self.admin_url = f"http://127.0.0.1:{admin_port}"
+        self.environment = {"GC_ADMIN_URL": self.admin_url, "COLUMNS": "160"}
+
+    def __call__(self, *args: str, code: int = 0, stdin: bytes = b"") -> str:
+        """Run `gcompute router …`; its standard output."""
+        done = self.run(*args, stdin=stdin)
+        assert done.returncode == code, (done.stdout, done.stderr)
+        return done.stdout.decode()
+
+    def run(self, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return self._program("router", *args, stdin=stdin, env=self.environment)
+
+    def complaint(self, *args: str, code: int) -> str:
+        """Run what must fail; its standard error."""
+        done = self.run(*args)
+        assert done.returncode == code, (done.stdout, done.stderr)
+        return done.stderr.decode()
+
+    def json(self, *args: str) -> dict[str, Any]:
+        return dict(json.loads(self(*args, "--json")))
+
+    def weights(self) -> dict[str, float]:
+        """As the router has them in force."""
+        return {name: each["weight"] for name, each in self.json("status")["sets"].items()}
+
+
+@contextmanager
+def routing(folder: Path, *options: str) -> Iterator[Operator]:
+    served = ThreadingHTTPServer(("127.0.0.1", 0), FakeSet)
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    file = folder / "router.yaml"
+    file.write_text(FILE.format(port=served.server_address[1]))
+    port, admin_port = free_port(), free_port()
+    command = [
+        *(sys.executable, "-m", "ops.cli.main", "router", str(file), "--state-dir", str(folder / "state")),
+        *("--bind", f"127.0.0.1:{port}", "--admin-bind", f"127.0.0.1:{admin_port}", *options),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/livez", timeout=5):
+                    break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        yield Operator(Program("http://127.0.0.1:1"), file, port, admin_port)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+        served.shutdown()
+        served.server_close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    with routing(tmp_path_factory.mktemp("router")) as operator:
+        yield operator
+
+
+@pytest.fixture
+def operator(shared: Operator) -> Operator:
+    """A router that has the first version in force again."""
+    wanted = FILE.format(port=shared.file.read_text().partition("127.0.0.1:")[2].partition('"')[0])
+    if shared.file.read_text() != wanted:
+        shared.file.write_text(wanted)
+        deadline = time.monotonic() + 10
+        while (status := shared.json("status"))["version"] != 7 or status["config_error"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    return shared
+
+
+# Looking.
+
+
+def test_check_names_line_column_and_fix(gcompute: Program, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(FILE.format(port=1))
+    done = gcompute("router", "check", str(file))
+    assert done.returncode == 0
+    assert b"good. Version 7, weights a 95 %, b 5 %; 2 sets, 1 rule" in done.stdout
+    file.write_text(FILE.format(port=1).replace("a: 95", "a: 94.5").replace("state", "stat", 1))
+    done = gcompute("router", "check", str(file))
+    assert done.returncode == exits.CONFIG
+    lines = done.stderr.decode().splitlines()
+    assert lines[0] == f"{file}:4:34: unknown key 'stat' in set 'a'; did you mean 'state'?"
+    assert lines[1].startswith(f"{file}:9:12: ")
+    assert "must total exactly 100, not 99.50; add 0.50" in lines[1]
+    found = json.loads(gcompute("router", "check", str(file), "--json").stdout)
+    assert [(each["line"], each["column"]) for each in found["mistakes"]] == [(4, 34), (9, 12)]
+    done = gcompute("router", "check", "-", stdin=b"version: [")
+    assert (done.returncode, done.stderr.startswith(b"standard input:1:")) == (exits.CONFIG, True)
+    assert gcompute("router", "check", str(tmp_path / "none")).returncode == exits.NO_INPUT
+    assert gcompute("router", "check", str(tmp_path)).returncode == exits.NO_INPUT
+
+
+def test_diff_of_two_files_needs_no_router(gcompute: Program, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
+    old.write_text(FILE.format(port=1))
+    new.write_text(FILE.format(port=1).replace("{a: 95, b: 5}", "{a: 90, b: 10}"))
+    done = gcompute("router", "diff", str(old), str(new))
+    assert done.stdout.decode().splitlines() == [
+        "requests that no rule matches: 5 % of keys move",
+        "SET\tBEFORE\tAFTER\tCOME\tGO",
+        "a\t95 %\t90 %\t\t5 %",
+        "b\t5 %\t10 %\t5 %\t",
+    ]
+    assert gcompute("router", "diff", str(old), str(new), "--exit-code").returncode == 1
+    assert gcompute("router", "diff", str(old), str(old), "--exit-code").returncode == 0
+    new.write_text("broken: [")
+    done = gcompute("router", "diff", str(old), str(new))
+    assert (done.returncode, b"new.yaml:" in done.stderr) == (exits.CONFIG, True)
+    assert gcompute("router", "diff", str(old), str(tmp_path / "none")).returncode == exits.NO_INPUT
+
+
+def test_status_is_a_table_of_the_sets(operator: Operator) -> None:
+    for _ in range(5):
+        urllib.request.urlopen(f"http://127.0.0.1:{operator.port}/x", timeout=10).read()
+    heading, *rows = operator("status").splitlines()
+    assert heading.split("\t")[:5] == ["SET", "STATE", "HEALTH", "WEIGHT", "NOW"]
+    assert [row.split("\t")[:5] for row in rows] == [
+        ["a", "ready", "up", "95 %", "95 %"],
+        ["b", "ready", "up", "5 %", "5 %"],
+    ]
+    document = operator.json("status")
+    assert sum(each["answers"] for each in document["sets"].values()) >= 5
+
+
+def test_status_goes_on_with_watch(operator: Operator) -> None:
+    program = Program("http://127.0.0.1:1")
+    with program.start(
+        "router", "status", "--watch", "--interval", "0.2", env=operator.environment
+    ) as process:
+        assert process.stdout is not None
+        headings = 0
+        while headings < 3:
+            headings += process.stdout.readline().startswith(b"SET\t")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+def test_without_a_router_it_is_said_where_none_answers(gcompute: Program) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    for command in (["status"], ["history"], ["rollback"], ["set-weight", "b=1"], ["rollout", "status"]):
+        done = gcompute("router", *command, "--admin", url)
+        assert done.returncode == exits.UNAVAILABLE
+        assert f"no router answers at {url}".encode() in done.stderr
+        assert b"hint: " in done.stderr
+    assert gcompute("router", "status", "--admin", "nonsense").returncode == exits.USAGE
+
+
+# Changing.
+
+
+def test_a_weight_is_set_kept_in_the_history_and_rolled_back(operator: Operator) -> None:
+    before = operator.file.read_text()
+    operator.file.chmod(0o640)
+    said = operator("set-weight", "b=10.25", "--why", "b: ran a day", "--by", "jo")
+    assert "5.25 % of keys move" in said
+    assert "version 8 is in force" in said
+    text = operator.file.read_text()
+    assert "weights: {a: 89.75, b: 10.25}   # percent" in text
+    assert 'change: {by: jo, why: "b: ran a day"}' in text
+    assert [line for line in before.splitlines() if line not in text.splitlines()] == [
+        "version: 7   # grows",
+        "  weights: {a: 95, b: 5}   # percent",
+    ]
+    assert stat.S_IMODE(operator.file.stat().st_mode) == 0o640
+    assert operator.weights() == {"a": 89.75, "b": 10.25}
+
+    newest = operator("history", "-n", "2").splitlines()[1].split("\t")
+    assert (newest[0], newest[2], newest[4], newest[5]) == ("*", "version 8", "jo", "b: ran a day")
+
+    assert "version 9 is in force" in operator("rollback", "--by", "jo")
+    assert operator.weights() == {"a": 95.0, "b": 5.0}
+    assert 'change: {by: jo, why: "rollback to version 7"}' in operator.file.read_text()
+    assert "version 10 is in force" in operator("rollback", "8", "--why", "b was right")
+    assert operator.weights() == {"a": 89.75, "b": 10.25}
+    assert "5.25 % of keys move" in operator("diff", "9", "10")
+    assert operator("diff", "live", str(operator.file)) == "nothing that a router does would change\n"
+    missing = operator.complaint("rollback", "99", code=exits.NO_INPUT)
+    assert "known: 10, 9, 8, 7" in missing
+
+
+def test_a_drained_set_is_taken_back(operator: Operator) -> None:
+    operator("drain", "b", "--why", "kernel")
+    status = operator.json("status")["sets"]
+    assert (status["b"]["state"], status["b"]["effective_weight"], status["a"]["effective_weight"]) == (
+        "drain",
+        0.0,
+        100.0,
+    )
+    assert "   # the new one" in operator.file.read_text()
+    refused = operator.complaint("drain", "a", code=exits.DATA)
+    assert "no set with a weight would take new work" in refused
+    operator("drain", "a", "--force")
+    operator("maint", "a", "--force")
+    operator("ready", "a")
+    operator("ready", "b")
+    assert {each["state"] for each in operator.json("status")["sets"].values()} == {"ready"}
+
+
+def test_a_rules_weights_are_set_too(operator: Operator) -> None:
+    operator("set-weight", "b=80", "--rule", "early")
+    assert "weights: {a: 20, b: 80}}" in operator.file.read_text()
+    assert operator.weights() == {"a": 95.0, "b": 5.0}
+    assert "did you mean 'early'" in operator.complaint(
+        "set-weight", "b=80", "--rule", "earli", code=exits.DATA
+    )
+
+
+def test_what_is_so_already_makes_no_version(operator: Operator) -> None:
+    before = operator.file.read_text()
+    for command in (["set-weight", "b=5"], ["ready", "b"]):
+        done = operator.run(*command)
+        assert done.returncode == 0
+        assert b"says so already" in done.stderr
+    assert operator.file.read_text() == before
+
+
+def test_a_dry_run_shows_the_lines_and_changes_nothing(operator: Operator) -> None:
+    before = operator.file.read_text()
+    said = operator("set-weight", "b=6", "--dry-run")
+    assert "-  weights: {a: 95, b: 5}   # percent" in said
+    assert "+  weights: {a: 94, b: 6}   # percent" in said
+    operator("rollback", "--dry-run")
+    assert operator.file.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["set-weight", "b=101"], exits.USAGE, "must look like b=10"),
+        (["set-weight", "b=1.005"], exits.USAGE, "two decimals"),
+        (["set-weight", "b=-1"], exits.USAGE, "must look like b=10"),
+        (["set-weight", "b"], exits.USAGE, "must look like b=10"),
+        (["set-weight", "b=1", "b=2"], exits.USAGE, "given twice"),
+        (["set-weight", "c=1"], exits.DATA, "no set 'c'"),
+        (["set-weight", "a=60", "b=50"], exits.DATA, "more than 100"),
+        (["set-weight", "a=10", "b=10"], exits.DATA, "no other set has a weight"),
+        (["drain", "c"], exits.DATA, "no set 'c'"),
+        (["set-weight", "b=1", "--why", "x" * 501], exits.DATA, "500 characters"),
+        (["set-weight", "b=1", "--file", "/nonexistent"], exits.DATA, "cannot be read"),
+        (["rollout", "pause"], exits.TRY_AGAIN, "Not possible now"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(
+    operator: Operator, arguments: list[str], code: int, says: str
+) -> None:
+    before = operator.file.read_text()
+    assert says in " ".join(operator.complaint(*arguments, code=code).split())
+    assert operator.file.read_text() == before
+
+
+def test_a_broken_file_is_put_right_by_going_back_to_what_is_live(operator: Operator) -> None:
+    good = operator.file.read_text()
+    operator.file.write_text(good + "broken: [")
+    said = operator.complaint("set-weight", "b=1", code=exits.CONFIG)
+    assert "line 11, column" in said
+    assert "rollback live" in said
+    assert operator.file.read_text() == good + "broken: ["
+    operator("rollback", "live")
+    assert "broken" not in operator.file.read_text()
+    assert operator.json("status")["config_error"] is None
+
+
+def test_two_commands_at_once_both_count(operator: Operator) -> None:
+    program = Program("http://127.0.0.1:1")
+    started = [
+        program.start("router", *command, env=operator.environment)
+        for command in (["set-weight", "b=20"], ["drain", "b"], ["set-weight", "b=60", "--rule", "early"])
+    ]
+    for process in started:
+        out, err = process.communicate(timeout=40)
+        assert process.returncode == 0, (out, err)
+    text = operator.file.read_text()
+    assert "weights: {a: 80, b: 20}   # percent" in text
+    assert "weights: {a: 40, b: 60}}" in text
+    assert "state: drain" in text
+    assert "version: 10 " in text
+
+
+def test_a_file_that_the_router_does_not_read_is_edited_all_the_same(
+    operator: Operator, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(FILE.format(port=1))
+    done = operator.run("set-weight", "b=50", "--file", str(other))
+    assert done.returncode == 0
+    assert b"reads another file" in done.stderr
+    assert "weights: {a: 50, b: 50}   # percent" in other.read_text()
+    assert operator.weights() == {"a": 95.0, "b": 5.0}
+
+
+def test_the_history_of_a_router_that_is_away_can_be_read_and_rolled_back(
+    operator: Operator, gcompute: Program, tmp_path: Path
+) -> None:
+    operator("set-weight", "b=15")
+    state = operator.file.parent / "state"
+    nobody = {"GC_ADMIN_URL": f"http://127.0.0.1:{free_port()}"}
+    done = gcompute("router", "history", "--state-dir", str(state), env=nobody)
+    assert b"set-weight b=15" in done.stdout
+    copy = tmp_path / "copy.yaml"
+    copy.write_text("broken: [")
+    done = gcompute("router", "rollback", "7", "--state-dir", str(state), "--file", str(copy), env=nobody)
+    assert done.returncode == 0, done.stderr
+    assert b"whether it is in force is not known" in done.stderr
+    assert "weights: {a: 95, b: 5}   # percent" in copy.read_text()
+
+
+# The rollout, and the token.
+
+
+def test_a_rollout_is_started_paused_resumed_and_aborted(operator: Operator) -> None:
+    assert "no rollout yet" in operator("rollout", "status")
+    assert "rollout of b: " in operator("rollout", "start", "--by", "jo", "--why", "new model")
+    assert operator.json("rollout", "pause")["phase"] == "paused"
+    assert operator.json("rollout", "resume")["phase"] != "paused"
+    aborted = operator.json("rollout", "abort", "--at-once", "--why", "enough")
+    assert aborted["phase"] not in ("holding", "waiting", "paused")
+    assert "enough" in operator("rollout", "status")
+
+
+def test_a_release_is_played_through_without_a_router(gcompute: Program, tmp_path: Path) -> None:
+    listed = gcompute("router", "simulate", "--list").stdout.decode()
+    assert "errors\ta canary that begins to fail" in listed
+    rows = gcompute("router", "simulate", "errors").stdout.decode().splitlines()
+    assert rows[0].startswith("AT\tPHASE\tSTEP\tWEIGHTS")
+    assert "aborted" in rows[-1]
+    assert "b 0 %" in rows[-1]
+    documents = gcompute("router", "simulate", "--json", "--duration", "60").stdout.splitlines()
+    assert json.loads(documents[-1])["phase"] == "holding"
+    file = tmp_path / "r.yaml"
+    file.write_text(FILE.format(port=1))
+    played = gcompute("router", "simulate", "--file", str(file), "--duration", "120").stdout.decode()
+    assert "a 90 % b 10 %" in played
+    file.write_text(FILE.format(port=1).partition("rollout:")[0])
+    done = gcompute("router", "simulate", "--file", str(file))
+    assert (done.returncode, b"no `rollout` section" in done.stderr) == (exits.DATA, True)
+    assert gcompute("router", "simulate", "eror").returncode == exits.USAGE
+
+
+def test_off_this_machine_a_router_needs_a_token(gcompute: Program, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(FILE.format(port=1))
+    done = gcompute("router", str(file), "--bind", "127.0.0.1:0", "--admin-bind", "0.0.0.0:0")
+    assert done.returncode == exits.CONFIG
+    assert b"--admin-token-file" in done.stderr
+
+
+def test_with_a_token_only_who_knows_it_is_answered(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(f"{TOKEN}\n")
+    with routing(tmp_path, "--admin-token-file", str(token)) as operator:
+        refused = operator.complaint("status", code=exits.NOT_ALLOWED)
+        assert "hint: give the admin token" in refused
+        assert "SET" in operator("status", "--token-file", str(token))
+        operator.environment["GC_ADMIN_TOKEN"] = TOKEN
+        assert "version 8 is in force" in operator("set-weight", "b=10")
+        operator.environment["GC_ADMIN_TOKEN"] = "x" * 32
+        operator.complaint("rollout", "start", code=exits.NOT_ALLOWED)
