@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router.config import ConfigError, load, parse_url
+from router.health import HealthPolicy
+from router.retry import RetryPolicy
 from router.table import IfDown, KeySource, MatchKind, SetState
 from router.timeouts import NAMES
 from router.wire.limits import Limits
@@ -319,6 +323,14 @@ def test_aliases_cannot_blow_the_file_up() -> None:
 def test_garbage_is_a_mistake_and_no_crash(text: bytes) -> None:
     with pytest.raises(ConfigError):
         load(text)
+
+
+def test_the_file_in_the_readme_is_good_and_tells_the_defaults() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "router/README.md").read_text()
+    table = load(readme.partition("```yaml\n")[2].partition("```")[0].encode()).table
+    assert table.timeouts.over(Limits(header_s=1.0)) == Limits()
+    assert set(table.timeouts.given_s) == set(NAMES)
+    assert (table.health, table.retry) == (HealthPolicy(), RetryPolicy())
 
 
 @given(st.text(alphabet="versionsetdfaulwgh:{}[],-\n 0123456789.%\"'&*ab", max_size=200))
