@@ -134,6 +134,7 @@ class DataPlane(Traffic):
             pool.sweep(now)
         self.board.settle(now)
         self.recent.tick(now, self.stats)
+        self.curves.tick(now, self.stats, self.observer)
         self._sweeper = self.loop.call_later(self.limits.sweep_s, self._sweep)
 
     # The end.

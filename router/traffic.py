@@ -10,6 +10,7 @@ import logging
 import time
 
 from .choice import Choice, Chooser
+from .curves import Curves
 from .health import HealthBoard
 from .past import PastTables
 from .request import Destination, HeadFacts, Purpose, queue_timeout_s
@@ -43,6 +44,7 @@ class Traffic:
         self.pools: dict[str, SetPool] = {}
         self.stats: dict[str, SetStats] = {}
         self.recent = Recent()
+        self.curves = Curves()
         self.problems = ProblemCounts()
         self.table = table
         self.past = PastTables()

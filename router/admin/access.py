@@ -15,6 +15,9 @@ from router.errors import RouterError
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 """What a balancer or supervisor asks; they tell nothing that is worth a token."""
+PAGE = "/"
+PAGE_FILES = "/page/"
+"""The status page's own files hold nothing secret: the page comes without a token, and asks for it."""
 MIN_TOKEN_CHARS = 16
 _READING = ("GET", "HEAD", "OPTIONS")
 
@@ -63,6 +66,8 @@ class Access:
         if req.path in OPEN_PATHS:
             return
         if self._token is not None:
+            if req.method in _READING and (req.path == PAGE or req.path.startswith(PAGE_FILES)):
+                return
             scheme, _, given = (req.get_header("Authorization") or "").partition(" ")
             if scheme.lower() != "bearer" or not hmac.compare_digest(
                 given.strip().encode("utf-8", "replace"), self._token

@@ -19,13 +19,15 @@ from router.wire.problems import TYPE_BASE
 
 from .access import Access
 from .metrics import RouterCollector
-from .status import status_of
+from .page import add_page
+from .promote import promote
+from .status import snapshot, status_of
 
 if TYPE_CHECKING:
     from router.assembly import Router
     from router.rollout.runner import Runner
 
-VERBS = ("start", "pause", "resume", "skip", "abort")
+VERBS = ("start", "pause", "resume", "skip", "promote", "abort")
 MAX_BODY_BYTES = 16 * 1024
 
 
@@ -42,6 +44,7 @@ def create_app(router: Router) -> falcon.asgi.App[Any, Any]:
     app.add_route("/history/{version}", Version(router))
     app.add_route("/rollout", Rollout(router))
     app.add_route("/rollout/{verb}", Rollout(router), suffix="verb")
+    add_page(app, router)
     app.add_error_handler(RouterError, _refused)
     app.set_error_serializer(_problem(router.settings.name))
     return app
@@ -90,7 +93,7 @@ class Status:
         self._router = router
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        resp.media = status_of(self._router)
+        resp.media = status_of([snapshot(self._router)])
 
 
 class Changes:
@@ -141,7 +144,11 @@ class Rollout:
                 title="No such command", description=f"POST /rollout/ and one of {', '.join(VERBS)}"
             )
         words = await _body(req)
-        resp.media = await self._control().command(verb, words.by, words.why, at_once=words.at_once)
+        control = self._control()
+        if verb == "promote":
+            resp.media = await promote(control, words.by, words.why)
+        else:
+            resp.media = await control.command(verb, words.by, words.why, at_once=words.at_once)
 
     def _control(self) -> Runner:
         control = self._router.rollout
@@ -190,7 +197,7 @@ def _problem(name: str) -> Any:
     def serialize(req: falcon.asgi.Request, resp: falcon.asgi.Response, error: falcon.HTTPError) -> None:
         resp.content_type = "application/problem+json"
         resp.set_header("X-Router", name)
-        detail = "GET /livez, /readyz, /metrics, /status, /history, /history/VERSION or /rollout"
+        detail = "GET /, /livez, /readyz, /metrics, /status, /curves, /history, /history/VERSION or /rollout"
         resp.data = msgspec.json.encode(
             {
                 "type": f"{TYPE_BASE}router-admin",
