@@ -483,15 +483,16 @@ static int holder_of(const char *path) {
 
 // A folder that does not exist cannot be written to.
 static void add_place(const char *path) {
-    struct stat above;
-    for (int i = 0; i < place_count; i++)
-        if (!strcmp(places[i].path, path)) return;
+    for (int i = 0; i < place_count; i++) if (!strcmp(places[i].path, path)) return;
     if (place_count == PLACES_COUNT) unusable(path, "too many places");
+    struct stat above;
     struct place p = {.path = path, .name = strrchr(path, '/') + 1, .parent = holder_of(path)};
     p.fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (p.fd < 0 && errno == ENOENT) return;
     if (p.fd < 0 || fstat(p.fd, &p.was) || fstatat(p.fd, "..", &above, 0)) unusable(path, strerror(errno));
     p.ours = p.was.st_uid == geteuid();
+    // runc before 1.1.8 gives a tmpfs the mode of the image's folder, which may keep even its owner from writing.
+    if (p.ours && ~p.was.st_mode & S_IRWXU && !fchmod(p.fd, p.was.st_mode | S_IRWXU)) fstat(p.fd, &p.was);
     // Our own look at it must not change it.
     if (p.ours) fcntl(p.fd, F_SETFL, O_NOATIME);
     p.xattrs = flistxattr(p.fd, NULL, 0);

@@ -92,6 +92,13 @@ NOT_THERE = "No such file or directory"
             id="WORKDIR in tmp",
         ),
         pytest.param(
+            ["WORKDIR /data", "VOLUME /data", "LABEL org.general-compute.writable=/out"],
+            {**USERS, "data": 0o555, "out": 0o500, "tmp": 0o555, "app": 0o755},
+            "app/run",
+            {".": "ok", "/out": "ok", "/tmp": "ok"},
+            id="folders without write permission",
+        ),
+        pytest.param(
             ["WORKDIR /data/in", "VOLUME /data"],
             {**USERS, "data/in": 0o755, "data/out": 0o700, "app": 0o755},
             "app/run",
