@@ -1,48 +1,107 @@
-"""What the router tells of itself: `GET /status`."""
+"""What the router tells of itself: each worker's counts, and `GET /status`, which adds them up. Pure but `snapshot`."""
 
 from __future__ import annotations
 
 import math
+import os
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from router.stats import Window
+import msgspec
+
+from router.stats import FINE_BOUNDS_S, Window
 from router.table import SetEntry
 
 if TYPE_CHECKING:
     from router.assembly import Router
 
+_HEALTH_WORST_LAST = ("up", "slow start", "ejected", "refused", "down")
 
-def status_of(router: Router) -> dict[str, Any]:
-    """Weights in percent, health in words, counts since the start; rates and quantiles over the last half minute."""
+
+class SetSnapshot(msgspec.Struct, frozen=True):
+    """One set as one worker sees it. `durations`: how many answers of the window fell into which place of
+    `stats.FINE_BOUNDS_S`, those without any left out."""
+
+    url: str
+    state: str
+    weight: float
+    effective_weight: float
+    health: str
+    ejected_for_s: float
+    inflight: int
+    max_inflight: int | None
+    idle_connections: int
+    statuses: dict[int, int]
+    failures: dict[str, int]
+    retries: int
+    back_pressure: int
+    truncated: int
+    ejections: int
+    window_s: float
+    answers: int
+    attempts: int
+    errors: int
+    durations: dict[int, int]
+
+    @property
+    def window(self) -> Window:
+        durations = tuple(self.durations.get(index, 0) for index in range(len(FINE_BOUNDS_S) + 1))
+        return Window(self.window_s, self.answers, self.attempts, self.errors, durations)
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One worker's state, as it may be sent to another."""
+
+    pid: int
+    router: str
+    file: str
+    version: int
+    digest: str
+    changed_by: str
+    changed_why: str
+    config_error: str | None
+    reloads: int
+    rules: list[str]
+    sets: dict[str, SetSnapshot]
+    requests: int
+    active: int
+    connections: int
+    cancelled: int
+    retries_over_budget: int
+    problems: dict[str, int]
+    draining: bool
+
+
+def snapshot(router: Router) -> Snapshot:
+    """This worker's."""
     plane = router.plane
     table = plane.table
     now = plane.loop.time()
     effective = plane.chooser.percentages(now)
-    return {
-        "router": router.settings.name,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "file": str(router.file.path.absolute()),
-        "version": table.version,
-        "change": {"by": table.changed_by, "why": table.changed_why},
-        "digest": table.digest,
-        "config_error": router.file.error,
-        "reloads": router.file.reloads,
-        "rules": [rule.name for rule in table.rules],
-        "sets": {
-            name: _set(router, entry, effective.get(name, 0.0), now) for name, entry in table.sets.items()
-        },
-        "requests": plane.requests,
-        "active": plane.active,
-        "connections": len(plane.clients),
-        "cancelled": plane.cancelled,
-        "retries_over_budget": plane.retries_over_budget,
-        "problems": dict(plane.problems.counts),
-        "draining": plane.draining,
-    }
+    return Snapshot(
+        pid=os.getpid(),
+        router=router.settings.name,
+        file=str(router.file.path.absolute()),
+        version=table.version,
+        digest=table.digest,
+        changed_by=table.changed_by,
+        changed_why=table.changed_why,
+        config_error=router.file.error,
+        reloads=router.file.reloads,
+        rules=[rule.name for rule in table.rules],
+        sets={name: _set(router, entry, effective.get(name, 0.0), now) for name, entry in table.sets.items()},
+        requests=plane.requests,
+        active=plane.active,
+        connections=len(plane.clients),
+        cancelled=plane.cancelled,
+        retries_over_budget=plane.retries_over_budget,
+        problems=dict(plane.problems.counts),
+        draining=plane.draining,
+    )
 
 
-def _set(router: Router, entry: SetEntry, effective: float, now: float) -> dict[str, Any]:
+def _set(router: Router, entry: SetEntry, effective: float, now: float) -> SetSnapshot:
     plane = router.plane
     name = entry.name
     health = plane.board.of(name)
@@ -50,24 +109,85 @@ def _set(router: Router, entry: SetEntry, effective: float, now: float) -> dict[
     pool = plane.pools[name]
     # A rollout's weights lie over the file's in the plane's table.
     configured = router.file.loaded.table.default if router.file.loaded is not None else plane.table.default
+    window = plane.recent.window(name, now, stats)
+    return SetSnapshot(
+        url=entry.url,
+        state=entry.state.value,
+        weight=configured.shares.get(name, 0) / 100,
+        effective_weight=effective,
+        health=plane.board.word(name, now),
+        ejected_for_s=max(0.0, round(health.ejected_until - now, 1)),
+        inflight=pool.inflight,
+        max_inflight=entry.max_inflight,
+        idle_connections=pool.idle,
+        statuses=dict(stats.statuses),
+        failures=dict(stats.failures),
+        retries=stats.retries,
+        back_pressure=stats.back_pressure,
+        truncated=stats.truncated,
+        ejections=stats.ejections,
+        window_s=window.span_s,
+        answers=window.answers,
+        attempts=window.attempts,
+        errors=window.errors,
+        durations={index: count for index, count in enumerate(window.durations) if count},
+    )
+
+
+def status_of(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
+    """All workers of a router as one: weights in percent, counts since the start added up; rates and quantiles over the
+    last half minute. `digest` is empty, and `version` the lowest, while not all have the same file in force."""
+    first = min(snapshots, key=lambda each: each.version)
+    digests = {each.digest for each in snapshots}
+    errors = [each.config_error for each in snapshots if each.config_error]
     return {
-        "url": entry.url,
-        "state": entry.state.value,
-        "weight": configured.shares.get(name, 0) / 100,
-        "effective_weight": round(effective, 2),
-        "health": plane.board.word(name, now),
-        "ejected_for_s": max(0.0, round(health.ejected_until - now, 1)),
-        "inflight": pool.inflight,
-        "max_inflight": entry.max_inflight,
-        "idle_connections": pool.idle,
-        **figures(plane.recent.window(name, now, stats)),
-        "answers": stats.answers,
-        "statuses": {str(status): count for status, count in sorted(stats.statuses.items())},
-        "failures": dict(stats.failures),
-        "retries": stats.retries,
-        "back_pressure": stats.back_pressure,
-        "truncated": stats.truncated,
-        "ejections": stats.ejections,
+        "router": first.router,
+        "workers": len(snapshots),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "file": first.file,
+        "version": first.version,
+        "change": {"by": first.changed_by, "why": first.changed_why},
+        "digest": first.digest if len(digests) == 1 else "",
+        "config_error": errors[0] if errors else None,
+        "reloads": max(each.reloads for each in snapshots),
+        "rules": first.rules,
+        "sets": {
+            name: _set_of([each.sets[name] for each in snapshots if name in each.sets]) for name in first.sets
+        },
+        "requests": sum(each.requests for each in snapshots),
+        "active": sum(each.active for each in snapshots),
+        "connections": sum(each.connections for each in snapshots),
+        "cancelled": sum(each.cancelled for each in snapshots),
+        "retries_over_budget": sum(each.retries_over_budget for each in snapshots),
+        "problems": _added(each.problems for each in snapshots),
+        "draining": any(each.draining for each in snapshots),
+    }
+
+
+def _set_of(workers: Sequence[SetSnapshot]) -> dict[str, Any]:
+    first = workers[0]
+    statuses = _added(each.statuses for each in workers)
+    window = workers[0].window
+    for each in workers[1:]:
+        window += each.window
+    return {
+        "url": first.url,
+        "state": first.state,
+        "weight": first.weight,
+        "effective_weight": round(sum(each.effective_weight for each in workers) / len(workers), 2),
+        "health": max((each.health for each in workers), key=_HEALTH_WORST_LAST.index),
+        "ejected_for_s": max(each.ejected_for_s for each in workers),
+        "inflight": sum(each.inflight for each in workers),
+        "max_inflight": first.max_inflight,
+        "idle_connections": sum(each.idle_connections for each in workers),
+        **figures(window),
+        "answers": sum(statuses.values()),
+        "statuses": {str(status): count for status, count in sorted(statuses.items())},
+        "failures": _added(each.failures for each in workers),
+        "retries": sum(each.retries for each in workers),
+        "back_pressure": sum(each.back_pressure for each in workers),
+        "truncated": sum(each.truncated for each in workers),
+        "ejections": sum(each.ejections for each in workers),
     }
 
 
@@ -80,6 +200,14 @@ def figures(window: Window) -> dict[str, Any]:
         "p50_ms": _rounded(window.quantile_s(0.5), 5, 1000),
         "p99_ms": _rounded(window.quantile_s(0.99), 5, 1000),
     }
+
+
+def _added(counts: Iterable[Mapping[Any, int]]) -> dict[Any, int]:
+    total: dict[Any, int] = {}
+    for each in counts:
+        for key, count in each.items():
+            total[key] = total.get(key, 0) + count
+    return total
 
 
 def _rounded(value: float | None, digits: int, times: float = 1.0) -> float | None:
