@@ -251,6 +251,30 @@ def test_in_panic_the_configured_weights_count() -> None:
     assert [scene.chosen(number) for number in range(300)] == homes
 
 
+# A task's owner.
+
+
+def owner_of(scene: Scene, task: str) -> tuple[str | None, str | None]:
+    purpose = Purpose(Destination.OWNER, RequestKind.SAFE, task)
+    choice = scene.chooser.choose(purpose, Asked(), None, scene.now)
+    again = scene.chooser.another(choice, frozenset({"a", "b"}), scene.now)
+    assert again is choice.entry  # nobody else knows the task
+    return choice.entry.name if choice.entry else None, choice.problem.name if choice.problem else None
+
+
+def test_a_tasks_owner_answers_whatever_its_weight_health_and_load() -> None:
+    scene = Scene.of({"a": 0, "b": 10_000}, states={"a": SetState.DRAIN}, limits={"a": 1})
+    scene.loads["a"].inflight = 1
+    scene.kill("a")
+    assert owner_of(scene, "a-01jd") == ("a", None)
+    assert owner_of(scene, "c-01jd") == (None, "unknown-task")
+    assert owner_of(scene, "") == (None, "unknown-task")
+    assert owner_of(Scene.of({"a": 10_000}, states={"a": SetState.MAINT}), "a-1") == (
+        None,
+        "set-in-maintenance",
+    )
+
+
 # Idempotency keys.
 
 
@@ -291,6 +315,15 @@ def test_a_key_that_goes_elsewhere_is_asked_for_at_home_where_home_is_alive() ->
     key = next(b"k%d" % n for n in itertools.count() if asked_first(scene, b"k%d" % n)[0] == "a")
     scene.loads["a"].inflight = 1
     assert asked_first(scene, key) == ("b", ["a"])
+
+
+def test_a_key_of_a_rule_whose_set_was_away_is_asked_for_where_the_default_put_it() -> None:
+    scene = Scene.of({"a": 10_000, "b": 0}, rules=to_b(IfDown.DEFAULT), slow_start_s=0.0)
+    assert asked_first(scene, b"k") == ("b", [])
+    scene.kill("b")
+    assert asked_first(scene, b"k") == ("a", [])
+    scene.revive("b")
+    assert asked_first(scene, b"k") == ("b", ["a"])
 
 
 def test_a_set_in_maintenance_or_dead_is_not_asked() -> None:

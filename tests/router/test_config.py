@@ -267,6 +267,85 @@ SETS = 'sets: {a: {url: "http://h:1"}, b: {url: "http://h:2"}}'
             12,
             "first on line 5",
         ),
+        ("version: 1\nsets: {}\ndefault: {weights: {a: 100}}", 2, 7, "write a: {url:"),
+        (
+            'version: 1\nsets:\n  a: {url: "http://u@h:1"}\ndefault: {weights: {a: 100}}',
+            3,
+            12,
+            "and no user",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nhealth: {{path: readyz}}",
+            4,
+            16,
+            "write path: /readyz",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            '  - {name: "", when: {path: /}, to: a}',
+            5,
+            12,
+            "write name: qa",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {header: {x canary: b}}, to: a}",
+            5,
+            31,
+            "no header's name",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: {prefix: /a, exact: /b}}, to: a}",
+            5,
+            28,
+            "exactly one of",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules: [qa]",
+            4,
+            9,
+            "must be a mapping",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules: {{name: qa}}",
+            4,
+            8,
+            "must be a list",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: /}, to: [a]}",
+            5,
+            36,
+            "write to: b",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: /}, to: a, if_down: wait}",
+            5,
+            48,
+            "fail, default",
+        ),
+        (f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\n[a]: 1", 4, 1, "must be a plain word"),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nchange: {{why: }}",
+            4,
+            15,
+            'write why: "ramp',
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nretry: {{replay_body_max: 2MiB}}",
+            4,
+            26,
+            "1024 KiB at most",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nretry: {{attempts: 0}}",
+            4,
+            19,
+            "write attempts: 2",
+        ),
         (f"version: 1\n{SETS}\ndefault:\n\tweights: {{a: 100}}", 4, 1, "spaces, not tabs"),
         (
             f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}",
@@ -323,6 +402,15 @@ def test_aliases_cannot_blow_the_file_up() -> None:
 def test_garbage_is_a_mistake_and_no_crash(text: bytes) -> None:
     with pytest.raises(ConfigError):
         load(text)
+
+
+def test_nesting_without_end_is_a_mistake_too() -> None:
+    text = f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrollout: " + "[" * 900 + "]" * 900
+    with pytest.raises(ConfigError):
+        load(text.encode())
+    many = ", ".join(f"x{number}: 1" for number in range(60_000))
+    with pytest.raises(ConfigError, match="holds too much"):
+        load(f"version: 1\nsets: &m {{{many}}}\ndefault: *m\nhealth: *m\nretry: *m\n".encode())
 
 
 def test_the_file_in_the_readme_is_good_and_tells_the_defaults() -> None:

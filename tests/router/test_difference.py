@@ -78,6 +78,21 @@ def test_everything_else_is_told_in_words() -> None:
     assert "set c: new, at http://h:3" in difference(new, table("a: 100")).words
 
 
+def test_rules_in_another_order_and_another_key_are_told() -> None:
+    one, two = "{name: p, when: {account: x}, to: b}", "{name: q, when: {path: /}, to: c}"
+    before = table("a: 100", more=f"rules: [{one}, {two}]\n")
+    assert (
+        "rules: another order; the first that matches wins"
+        in difference(before, table("a: 100", more=f"rules: [{two}, {one}]\n")).words
+    )
+    assert difference(before, table("a: 100", more=f"rules: [{two}]\n")).words == ("rule p: taken out",)
+    keyed = load(
+        b'version: 1\nsets: {a: {url: "http://h:1"}, b: {url: "http://h:2"}, c: {url: "http://h:3"}}\n'
+        b"default: {key: [account], weights: {a: 100}}\n"
+    ).table
+    assert difference(table("a: 100"), keyed).words == ("key: another source, so that every key may move",)
+
+
 def test_a_change_between_more_sets_than_must_move_is_counted() -> None:
     """Weights are relative: with three sets, taking from one and giving to another also touches the third a little."""
     (shift,) = difference(table("a: 70, b: 20, c: 10"), table("a: 10, b: 20, c: 70")).shifts

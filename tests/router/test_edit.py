@@ -126,6 +126,20 @@ def test_an_edit_that_leaves_a_mistake_is_refused() -> None:
         Draft.of(FILE.encode()).with_weights({"a": 1}).checked()
 
 
+def test_an_empty_change_is_filled_and_a_file_without_a_last_newline_too() -> None:
+    text = 'change: {}\nsets: {a: {url: "http://h:1"}}\ndefault: {weights: {a: 100}}\nversion: 1'
+    table = load(Draft.of(text.encode()).stamped(by="x", why="y").checked()).table
+    assert (table.version, table.changed_by, table.changed_why) == (2, "x", "y")
+    bare = text.partition("\n")[2]
+    assert (
+        Draft.of(bare.encode())
+        .stamped(by="x", why="y")
+        .checked()
+        .decode()
+        .endswith("version: 2\nchange: {by: x, why: because}\n")
+    )
+
+
 def test_what_cannot_be_meant_is_refused_with_advice() -> None:
     draft = Draft.of(FILE.encode())
     with pytest.raises(EditError, match="no set 'd'"):
