@@ -9,7 +9,7 @@ clang := clang libclang-rt-dev llvm clang-tidy
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-vm fuzz lint up down status bench images lock
+.PHONY: help setup demo test test-vm fuzz fuzz-router lint up down status bench images lock
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -32,6 +32,9 @@ test-vm: setup  ## slots on cgroup version 2 and another kernel, in a virtual ma
 fuzz: setup  ## the guest's messages under libFuzzer, ASan and UBSan, for FUZZ_SECONDS=60; the corpus stays in var/fuzz
 	@bash ops/setup/packages.sh "the guest's fuzzer and analysers" $(clang)
 	@$(python) -m tests.sets.guest.fuzz.fuzzer --seconds $(FUZZ_SECONDS)
+
+fuzz-router: setup  ## the router's parsers under atheris, for FUZZ_SECONDS=60 each; the corpus stays in var/fuzz/router
+	@$(python) -m tests.router.wire.fuzz.run --seconds $(FUZZ_SECONDS)
 
 lint: setup  ## ruff and mypy
 	@$(python) -m ruff check .

@@ -170,7 +170,7 @@ class ChunkedBody:
                     if framed and not plain:
                         if run < pos:
                             out.append(view[run:pos])
-                        out.append(b"%x\r\n" % size)
+                        out.append(match[1] + b"\r\n")
                         run = stop
                     self._left = size
                     state = _DATA
