@@ -118,6 +118,9 @@ class _Target:
                 return 0
             if status["digest"] == digest:
                 print(f"version {version} is in force")
+                going = router_report.rollout_remark(status)
+                if going:
+                    report.say(going)
                 return 0
             if int(status["version"]) > version:
                 report.say(f"a later version, {status['version']}, is in force already")

@@ -118,7 +118,19 @@ def _remarks(document: dict[str, Any]) -> list[str]:
         )
     if document["draining"]:
         found.append("the router is stopping")
-    return found
+    going = rollout_remark(document)
+    return [*found, going] if going else found
+
+
+def rollout_remark(document: dict[str, Any]) -> str:
+    """A line about the rollout whose weights lie over the file's; empty where none has a say."""
+    rollout = document.get("rollout")
+    if not rollout or rollout["set"] is None or rollout["phase"] in ("idle", "aborted"):
+        return ""
+    return (
+        f"the rollout of {rollout['set']} is {rollout['phase']}, step {rollout['step']} of {rollout['of']}, "
+        f"at {percent(rollout['weight'])}; `gcompute router rollout status` tells more"
+    )
 
 
 def _status_drawn(document: dict[str, Any]) -> RenderableType:

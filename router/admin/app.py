@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 VERBS = ("start", "pause", "resume", "skip", "promote", "abort")
 MAX_BODY_BYTES = 16 * 1024
+ROLLOUT_FIELDS = ("phase", "set", "step", "of", "weight", "hands_off", "error")
+"""What the status tells of a rollout; GET /rollout tells the rest."""
 
 
 def create_app(router: Router) -> falcon.asgi.App[Any, Any]:
@@ -93,7 +95,11 @@ class Status:
         self._router = router
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        resp.media = status_of([snapshot(self._router)])
+        document = status_of([snapshot(self._router)])
+        rollout = self._router.rollout
+        told = None if rollout is None else rollout.status()
+        document["rollout"] = None if told is None else {name: told[name] for name in ROLLOUT_FIELDS}
+        resp.media = document
 
 
 class Changes:

@@ -387,6 +387,8 @@ def test_a_rollout_is_started_paused_resumed_and_aborted(operator: Operator) -> 
     assert "no rollout yet" in operator("rollout", "status")
     assert "rollout of b: " in operator("rollout", "start", "--by", "jo", "--why", "new model")
     assert operator.json("rollout", "pause")["phase"] == "paused"
+    remark = operator.run("status").stderr.decode()
+    assert "the rollout of b is paused, step 1 of 1, at 10 %" in remark
     assert operator.json("rollout", "resume")["phase"] != "paused"
     aborted = operator.json("rollout", "abort", "--at-once", "--why", "enough")
     assert aborted["phase"] not in ("holding", "waiting", "paused")
