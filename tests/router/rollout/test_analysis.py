@@ -7,9 +7,11 @@ from math import log
 
 import pytest
 
-from router.rollout.analysis import Analysis, Check, Verdict, analyse
+from router.rollout.analysis import Analysis, Check, Verdict, Window, analyse
+from router.rollout.lately import Lately
 from router.rollout.plan import AbortWhen, CheckName, Plan, Step
-from router.rollout.tally import Outcome, Tally, total
+from router.rollout.record import Progress
+from router.rollout.tally import Outcome, Tally, minus, total
 
 PLAN = Plan("b", (Step(100, 600.0), Step(1_000, 600.0)))
 
@@ -165,6 +167,46 @@ def test_a_whole_release_of_equal_sets_is_hardly_ever_aborted() -> None:
                 aborted += 1
                 break
     assert aborted <= 2
+
+
+def test_a_canary_that_sickens_late_is_found_by_what_was_seen_lately() -> None:
+    """Three thousand good answers must not hide eighty bad ones in a row."""
+    before, base = tally(3_000), tally(3_000, seed=2)
+    canary, control = total([before, tally(40, error=80)]), total([base, tally(120, seed=3)])
+    assert analyse(PLAN, canary, control).verdict is not Verdict.FAIL
+    window = Window(minus(canary, before), minus(control, base), 7)
+    found = analyse(PLAN, canary, control, lately=window)
+    assert found.verdict is Verdict.FAIL
+    assert found.reason.startswith("lately, error rate 66.67% against 0.00%")
+
+
+def test_windows_share_one_chance_of_a_false_alarm() -> None:
+    assert sum(Window(Tally(), Tally(), number).part for number in range(1, 10_000)) <= 1.0
+
+
+def test_windows_follow_each_other_and_the_first_is_the_whole() -> None:
+    plan = Plan("b", (Step(100, 400.0),))
+    progress = Progress(plan=plan, stint=3)
+    lately = Lately()
+    canary, control = tally(10), tally(10)
+    assert lately.cut(progress, canary, control) is None
+    progress.clock_s = 99.0
+    assert lately.cut(progress, canary, control) is None
+    progress.clock_s = 100.0
+    lately.cut(progress, canary, control)
+    canary = total([canary, tally(7)])
+    progress.clock_s = 150.0
+    window = lately.cut(progress, canary, control)
+    assert window is not None
+    assert (window.canary.ok, window.control.ok, window.number) == (7, 0, 1)
+    progress.clock_s = 210.0
+    lately.cut(progress, canary, control)
+    window = lately.cut(progress, total([canary, tally(1)]), control)
+    assert window is not None
+    assert (window.canary.ok, window.number) == (1, 2)
+    progress.stint = 4
+    progress.clock_s = 0.0
+    assert lately.cut(progress, Tally(), Tally()) is None
 
 
 def test_tallies_of_workers_add_up() -> None:

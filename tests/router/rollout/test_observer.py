@@ -58,6 +58,15 @@ def test_a_failure_at_home_counts_although_another_set_saved_the_request() -> No
     assert counts(seen.control) == (0, 0, 0, 0, 0)
 
 
+def test_a_second_failure_elsewhere_is_not_the_home_sets() -> None:
+    seen = observer()
+    asked = choice("b")
+    seen.failed(asked, SETS["b"], Failure.RESET, 0.01)
+    seen.failed(asked, SETS["a"], Failure.RESET, 0.02)
+    seen.left(asked, SETS["a"], 0.03)
+    assert counts(seen.canary) == (0, 0, 1, 0, 0)
+
+
 def test_a_set_that_is_too_unwell_to_be_asked_counts_as_failing() -> None:
     seen = observer()
     seen.passed_over(choice("b", "a"), unwell=True)

@@ -69,6 +69,12 @@ def test_an_abort_in_the_middle_of_an_abort_makes_it_one_move() -> None:
     assert (release.phase, release.weight) == (Phase.ABORTED, 0)
 
 
+def test_an_abort_at_once_is_one_move_from_anywhere() -> None:
+    release = released(10_000, held_s=400)
+    release.happen(Abort("ops", "data leaks", at_once=True))
+    assert (release.phase, release.weight) == (Phase.ABORTED, 0)
+
+
 # A fast rollback that sends 70 % to a set sized for 5 %; an abort that floods a cold stable set.
 
 
@@ -128,9 +134,12 @@ def test_the_short_way_back_is_for_a_set_that_carried_as_much() -> None:
     release.start()
     assert release.phase == Phase.RETURNING
     shares = [release.weight]
+    stints = {release.weight: release.progress.stint}
     while release.phase == Phase.RETURNING:
         release.tick(PASS)
         shares.append(release.weight)
+        stints[release.weight] = release.progress.stint
+    assert len(set(stints.values())) == len(stints), "each weight is judged by what was seen at it"
     assert (release.phase, release.weight) == (Phase.DONE, 9_500)
     moves = [(old, new) for old, new in pairwise(shares) if old != new]
     assert all(new <= max(500, 2 * old) for old, new in moves), "cold by now: not all at once either"

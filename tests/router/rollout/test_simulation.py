@@ -208,6 +208,19 @@ def test_a_sick_canary_is_rolled_back_within_a_bound(batch: int) -> None:
             assert "b" not in world.tick().reached
 
 
+def test_a_canary_that_sickens_at_the_end_of_a_long_hold_is_found_as_soon() -> None:
+    for seed in range(3):
+        plan = Plan("b", (Step(2_000, 2_400.0), Step(5_000)), AbortWhen(min_requests=50))
+        world = World(plan, {"a": 10_000, "b": 0}, seed=seed, rate=15.0, users=100_000)
+        world.start()
+        while world.at_s < 2_000.0:
+            world.tick()
+        world.tempers["b"].error = 0.3
+        while world.progress.phase is not Phase.ABORTED:
+            world.tick()
+            assert world.at_s <= 2_180.0
+
+
 @pytest.mark.parametrize("batch", range(4))
 def test_a_healthy_canary_finishes(batch: int) -> None:
     """The checks look at it every five seconds; of all histories one in twenty may be stopped by chance."""

@@ -106,3 +106,20 @@ def test_a_set_against_itself_is_never_surely_different(counts: dict[int, int]) 
 
 def test_below_a_millisecond_nobody_is_quicker() -> None:
     assert bucket_of(0.0) == bucket_of(20.0) == bucket_of(1000.0) < bucket_of(1100.0)
+
+
+@SEEDED
+@given(
+    st.dictionaries(st.integers(400, 460), st.integers(1, 400), min_size=1, max_size=20),
+    st.dictionaries(st.integers(400, 460), st.integers(1, 400), min_size=1, max_size=20),
+)
+def test_it_is_symmetric_and_asks_more_of_a_smaller_alpha(a: dict[int, int], b: dict[int, int]) -> None:
+    one, other = (
+        ratio(a, b, alpha_low=0.05, alpha_high=0.05),
+        ratio(b, a, alpha_low=0.05, alpha_high=0.05),
+    )
+    assert one.low == -1.0 or 1 / (1 + one.low) == pytest.approx(1 + other.high)
+    assert (one.low == -1.0) == (other.high == inf)
+    strict = ratio(a, b, alpha_low=0.005, alpha_high=0.005)
+    assert strict.low <= one.low
+    assert strict.high >= one.high
