@@ -57,8 +57,9 @@ def status(document: dict[str, Any]) -> None:
     print("\t".join(_STATUS))
     for row in _status_rows(document):
         print("\t".join(row))
-    for line in _remarks(document):
-        report.say(line)
+    for line in (*_remarks(document), rollout_remark(document)):
+        if line:
+            report.say(line)
 
 
 def watch(
@@ -118,14 +119,13 @@ def _remarks(document: dict[str, Any]) -> list[str]:
         )
     if document["draining"]:
         found.append("the router is stopping")
-    going = rollout_remark(document)
-    return [*found, going] if going else found
+    return found
 
 
 def rollout_remark(document: dict[str, Any]) -> str:
     """A line about the rollout whose weights lie over the file's; empty where none has a say."""
     rollout = document.get("rollout")
-    if not rollout or rollout["set"] is None or rollout["phase"] in ("idle", "aborted"):
+    if not rollout or rollout["set"] is None or rollout["phase"] == "idle" or rollout["hands_off"]:
         return ""
     return (
         f"the rollout of {rollout['set']} is {rollout['phase']}, step {rollout['step']} of {rollout['of']}, "
@@ -154,7 +154,8 @@ def _status_drawn(document: dict[str, Any]) -> RenderableType:
             cells[4] = Text(row[4], "yellow")
         drawn.add_row(*cells)
     remarks = [Text(report.plain(line), "bold red") for line in _remarks(document)]
-    return Group(head, drawn, *remarks)
+    going = rollout_remark(document)
+    return Group(head, drawn, *remarks, *([Text(report.plain(going), "yellow")] if going else []))
 
 
 def difference(found: Difference) -> None:
@@ -290,7 +291,9 @@ def _rollout_lines(document: dict[str, Any]) -> list[str]:
 
 def _check_rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
     def number(value: float | None, unit: str) -> str:
-        return "" if value is None else f"{value:.4g} {unit}"
+        if value is None:
+            return ""
+        return report.duration(round(value)) if unit == "µs" else f"{value:.4g} {unit}"
 
     rows: list[tuple[str, ...]] = []
     for check in document["checks"]:
