@@ -1,10 +1,9 @@
 """Fuzzes the router's parser glue with atheris, guided by what of the router's code an input reaches.
 
-    python -m tests.router.wire.fuzz.run --seconds 60 [framing] [mixing]
+    python -m tests.router.wire.fuzz.run --seconds 60 [framing] [answers] [mixing]
 
-Seeds are the corpus of requests; what is found beside them stays in the folder given (var/fuzz/router by default), so
-that the next run goes on from there. An input that breaks a promise is written there as crash-…, and run alone by
-naming it after the target.
+Seeds are the corpus of requests and answers; what is found beside them stays in the folder given (var/fuzz/router by
+default), so that the next run goes on from there. An input that breaks a promise is written there as crash-….
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tests.router.wire.cases import REQUESTS
+from tests.router.wire.cases import ANSWERS, REQUESTS
 
 ROOT = Path(__file__).resolve().parents[4]
-NAMES = ("framing", "mixing")
+NAMES = ("framing", "answers", "mixing")
 MAX_INPUT_BYTES = 2048
 
 
@@ -31,6 +30,8 @@ def seeds(name: str) -> dict[str, bytes]:
     if name == "framing":
         short = {path.stem: path.read_bytes() for path in REQUESTS if path.stat().st_size < MAX_INPUT_BYTES}
         return {stem: bytes([3, 1, 9, 30]) + data for stem, data in short.items()}
+    if name == "answers":
+        return {path.stem: path.read_bytes() for path in ANSWERS if path.stat().st_size < MAX_INPUT_BYTES}
     return {f"steps-{number}": rng.randbytes(3 * (number + 2)) for number in range(40)}
 
 

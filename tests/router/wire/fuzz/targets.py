@@ -1,14 +1,15 @@
 """What is fuzzed, and what must hold. A target takes any bytes and raises where something does not hold.
 
 `framing`: a client's bytes become the same requests however they come in pieces, and what is forwarded is the same
-one request to parsers of other makes. `mixing`: on two clients' connections at once, with pieces, full pipes, retries
-and ends at any moment, nobody ever gets a byte of the other's.
+one request to parsers of other makes. `answers`: so is the head of an answer. `mixing`: on two clients' connections at
+once, with pieces, full pipes, retries and ends at any moment, nobody ever gets a byte of the other's.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,11 +21,14 @@ import httptools
 from router.config import load
 from router.plane import DataPlane
 from router.wire import upstream
+from router.wire.answer_framing import body_of, relayed_head
+from router.wire.answer_head import parse_answer
 from router.wire.downstream import ClientConnection
+from router.wire.fields import BadHead
 from router.wire.framing import ChunkedBody, FramingError
 from router.wire.limits import Limits
 from router.wire.problems import Refusal
-from router.wire.request_head import client_lines
+from router.wire.request_head import client_lines, parse_request
 from router.wire.request_reader import RequestReader
 from tests.router.wire.fuzz.world import PlayedLoop, PlayedSocket
 
@@ -369,4 +373,53 @@ def _check_answers(mark: bytes, got: bytes) -> None:
             return
 
 
-TARGETS = {"framing": framing, "mixing": mixing}
+# Answers.
+
+ASKED = parse_request(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", SMALL)
+
+
+def answers(data: bytes) -> None:
+    """A head that is taken for an answer's is the same to llhttp, and the relayed one to h11."""
+    stop = data.find(b"\r\n\r\n") + 4
+    if stop == 3:
+        return
+    try:
+        answer = parse_answer(data[:stop])
+    except BadHead:
+        return
+    if answer.status == 101:
+        return  # Refused by the connection (upstream.py).
+    second = _SecondAnswer()
+    llhttp = httptools.HttpResponseParser(second)
+    with suppress(httptools.HttpParserUpgrade):
+        llhttp.feed_data(data[:stop])
+    assert llhttp.get_status_code() == answer.status
+    assert second.fields == [(name, value) for _, name, value, _ in answer.fields]
+    body = body_of(answer, ASKED)
+    parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
+    parser.send(h11.Request(method="GET", target="/", headers=[("host", "h")]))
+    parser.send(h11.EndOfMessage())
+    parser.receive_data(relayed_head(answer, ASKED, body, keep=True))
+    head = parser.next_event()
+    assert isinstance(head, (h11.Response, h11.InformationalResponse)), head
+    assert head.status_code == answer.status
+    framed = {
+        name: value for name, value in head.headers if name in (b"content-length", b"transfer-encoding")
+    }
+    if answer.status >= 200 and body is not None:
+        length = answer.content_length
+        wanted = {b"transfer-encoding": b"chunked"} if length is None else {b"content-length": b"%d" % length}
+        assert framed == wanted
+
+
+class _SecondAnswer:
+    """What llhttp reads of a head."""
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name.lower(), value.rstrip(b" \t")))
+
+
+TARGETS = {"framing": framing, "answers": answers, "mixing": mixing}

@@ -17,8 +17,8 @@ from router.wire import framing, stream
 from router.wire.stream import Stream
 from tests.router.wire.fuzz import run, targets
 
-RUNS = {"framing": 15_000, "mixing": 800}
-FEWEST_EDGES = {"framing": 200, "mixing": 600}
+RUNS = {"framing": 15_000, "answers": 15_000, "mixing": 800}
+FEWEST_EDGES = {"framing": 200, "answers": 70, "mixing": 600}
 """What the seeds alone reach, and a little less: fewer mean that the router is not watched any more."""
 
 
@@ -46,7 +46,7 @@ def blind_runs(name: str, count: int) -> None:
         targets.TARGETS[name](bytes(data))
 
 
-@pytest.mark.parametrize(("name", "count"), [("framing", 5_000), ("mixing", 200)])
+@pytest.mark.parametrize(("name", "count"), [("framing", 5_000), ("answers", 5_000), ("mixing", 200)])
 def test_blind_runs_find_nothing(name: str, count: int) -> None:
     blind_runs(name, count)
 
