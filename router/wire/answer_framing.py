@@ -7,13 +7,16 @@ from .framing import Body, ChunkedBody, LengthBody, UntilCloseBody
 from .request_head import RequestHead
 
 
-def body_of(answer: AnswerHead, request: RequestHead) -> Body | None:
-    """What reads the answer's body, and gives it out as the client takes it; None: there is none.
+def has_body(answer: AnswerHead, request: RequestHead) -> bool:
+    """Whether a body follows, by the nature of the answer's status and the request's method."""
+    return answer.status != 204 and answer.status != 304 and request.method != b"HEAD"
+
+
+def body_of(answer: AnswerHead, request: RequestHead) -> Body:
+    """What reads the body of an answer that has one, and gives it out as the client takes it.
 
     A body that only the connection's end ends must be chunked by the caller for a client that knows chunks.
     """
-    if answer.status == 204 or answer.status == 304 or request.method == b"HEAD":
-        return None
     if answer.content_length is not None:
         return LengthBody(answer.content_length)
     if answer.chunked:
@@ -21,15 +24,16 @@ def body_of(answer: AnswerHead, request: RequestHead) -> Body | None:
     return UntilCloseBody()
 
 
-def relayed_head(answer: AnswerHead, request: RequestHead, body: Body | None, *, keep: bool) -> bytes:
-    """The head that the client gets; `keep`: its connection may carry another request after the body."""
+def relayed_head(answer: AnswerHead, request: RequestHead, *, bodied: bool, keep: bool) -> bytes:
+    """The head that the client gets; `bodied`: a body follows; `keep`: after it the client's connection may carry
+    another request."""
     modern = request.minor == 1
     if answer.status == 204:
         framing = b""
     elif answer.content_length is not None:
         framing = b"Content-Length: %d\r\n" % answer.content_length
-    elif modern and (body is not None or answer.chunked):
-        # Where there is no body by the method's or the status's nature: as it would be with one.
+    elif modern and (bodied or answer.chunked):
+        # Where there is none, by the method's or the status's nature: as it would be with one.
         framing = b"Transfer-Encoding: chunked\r\n"
     else:
         framing = b""
@@ -42,6 +46,6 @@ def relayed_head(answer: AnswerHead, request: RequestHead, body: Body | None, *,
     return answer.relayed(b"%bX-Request-Id: %b%b" % (framing, request.request_id, connection))
 
 
-def ends_by_close(request: RequestHead, body: Body | None) -> bool:
-    """Whether the client learns the body's end only by the connection's: it knows neither length nor chunks."""
-    return request.minor == 0 and body is not None and not isinstance(body, LengthBody)
+def ends_by_close(answer: AnswerHead, request: RequestHead) -> bool:
+    """Whether the client learns a body's end only by the connection's: it knows neither length nor chunks."""
+    return request.minor == 0 and answer.content_length is None

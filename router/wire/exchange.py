@@ -16,7 +16,7 @@ from router.retry import Failure
 from router.table import SetEntry
 from router.traffic import Traffic
 
-from .answer_framing import body_of, ends_by_close, relayed_head
+from .answer_framing import body_of, ends_by_close, has_body, relayed_head
 from .answer_head import AnswerHead
 from .downstream import ClientConnection
 from .framing import Body, FramingError, LengthBody, UntilCloseBody
@@ -165,45 +165,48 @@ class Exchange:
         shared: bool,
     ) -> None:
         traffic = self._traffic
-        body = body_of(head, self.head)
-        if head.status in _FAILURES and head.get(b"x-task-id") is None:
+        status = head.status
+        bodied = has_body(head, self.head)
+        if status in _FAILURES and head.get(b"x-task-id") is None:
+            length = head.content_length
             if (
-                head.status == 503
+                status == 503
+                and bodied
                 and head.problem
-                and isinstance(body, LengthBody)
-                and body.left <= HELD_ANSWER_BYTES
+                and length is not None
+                and length <= HELD_ANSWER_BYTES
             ):
                 self._held = (head, bytearray())
-                self._body = body
+                self._body = LengthBody(length)
                 self.on_answer_bytes(buf, view, start, end, shared)
                 return
-            traffic.set_failed(self._entry.name, f"answered {head.status} without a task's id")
+            traffic.set_failed(self._entry.name, f"answered {status} without a task's id")
         elif traffic.board.uneasy:
             traffic.set_succeeded(self._entry.name)
         self._answer = head
-        self._body = body
-        if head.content_length == end - start < JOIN_BELOW_BYTES and body is not None:
-            # The usual small answer: all of it came at once.
-            self._client.post(b"".join((self._begin_answer(head), view[start:end])))
-            self._release(clean=True)
-            self._done()
-            return
-        self._rechunk = self.head.minor == 1 and isinstance(body, UntilCloseBody)
+        if bodied:
+            if head.content_length == end - start < JOIN_BELOW_BYTES:
+                # The usual small answer: all of it came at once.
+                self._client.post(b"".join((self._begin_answer(head, bodied=True), view[start:end])))
+                self._release(clean=True)
+                self._done()
+                return
+            self._body = body_of(head, self.head)
+            self._rechunk = self.head.minor == 1 and isinstance(self._body, UntilCloseBody)
         self.on_answer_bytes(buf, view, start, end, shared)
 
-    def _begin_answer(self, answer: AnswerHead) -> bytes:
+    def _begin_answer(self, answer: AnswerHead, *, bodied: bool) -> bytes:
         """Note that the answer goes out from here on; returns its head."""
         client = self._client
-        body = self._body
         client.answering = True
         client.status = answer.status
         if (
             self._traffic.draining
             or (answer.status >= 400 and not client.body_done)
-            or ends_by_close(self.head, body)
+            or (bodied and ends_by_close(answer, self.head))
         ):
             client.keep = False
-        return relayed_head(answer, self.head, body, keep=client.keep)
+        return relayed_head(answer, self.head, bodied=bodied, keep=client.keep)
 
     def on_answer_bytes(
         self, buf: bytes | bytearray, view: memoryview, start: int, end: int, shared: bool
@@ -230,7 +233,7 @@ class Exchange:
         client = self._client
         drained = True
         if answer is not None and not client.answering:
-            head_bytes = self._begin_answer(answer)
+            head_bytes = self._begin_answer(answer, bodied=body is not None)
             if not pieces:
                 client.post(head_bytes)
             elif pos - start < JOIN_BELOW_BYTES:
@@ -291,7 +294,7 @@ class Exchange:
         else:
             traffic.set_failed(name, "answered 503 without a task's id")
             self._note_failed(Failure.BAD_ANSWER)
-        self._client.write([self._begin_answer(head) + bytes(held)])
+        self._client.write([self._begin_answer(head, bodied=True) + bytes(held)])
         self._done()
 
     # Ends.

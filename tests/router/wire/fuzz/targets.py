@@ -21,7 +21,7 @@ import httptools
 from router.config import load
 from router.plane import DataPlane
 from router.wire import upstream
-from router.wire.answer_framing import body_of, relayed_head
+from router.wire.answer_framing import has_body, relayed_head
 from router.wire.answer_head import parse_answer
 from router.wire.downstream import ClientConnection
 from router.wire.fields import BadHead
@@ -395,18 +395,18 @@ def answers(data: bytes) -> None:
         llhttp.feed_data(data[:stop])
     assert llhttp.get_status_code() == answer.status
     assert second.fields == [(name, value) for _, name, value, _ in answer.fields]
-    body = body_of(answer, ASKED)
+    bodied = has_body(answer, ASKED)
     parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
     parser.send(h11.Request(method="GET", target="/", headers=[("host", "h")]))
     parser.send(h11.EndOfMessage())
-    parser.receive_data(relayed_head(answer, ASKED, body, keep=True))
+    parser.receive_data(relayed_head(answer, ASKED, bodied=bodied, keep=True))
     head = parser.next_event()
     assert isinstance(head, (h11.Response, h11.InformationalResponse)), head
     assert head.status_code == answer.status
     framed = {
         name: value for name, value in head.headers if name in (b"content-length", b"transfer-encoding")
     }
-    if answer.status >= 200 and body is not None:
+    if answer.status >= 200 and bodied:
         length = answer.content_length
         wanted = {b"transfer-encoding": b"chunked"} if length is None else {b"content-length": b"%d" % length}
         assert framed == wanted

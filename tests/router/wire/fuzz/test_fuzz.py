@@ -41,7 +41,7 @@ def blind_runs(name: str, count: int) -> None:
     inputs = list(run.seeds(name).values())
     for _ in range(count):
         data = bytearray(rng.choice(inputs))
-        at = rng.randrange(len(data))
+        at = rng.randrange(len(data) + 1)
         data[at : at + rng.randrange(2)] = rng.choice((b"", b"\r", b"\n", b" ", b";", b"0", rng.randbytes(1)))
         targets.TARGETS[name](bytes(data))
 
