@@ -125,11 +125,13 @@ class RuleBook:
         tried: list[tuple[int, Source, Callable[[str], object] | None, Rule]] = []
         for number, rule in enumerate(self.rules):
             tests = rule.tests()
+            # Nearly every request has the same method: a rule stands under it only if it tests nothing else.
+            telling = [test for test in tests if test[0] != "method"] or tests
             found = next(
-                ((source, match) for kind in _LOOKED_UP for source, match in tests if match.kind is kind),
+                ((source, match) for kind in _LOOKED_UP for source, match in telling if match.kind is kind),
                 None,
             )
-            if found is not None and (found[0] != "method" or len(tests) == 1):
+            if found is not None:
                 indices.setdefault(found[0], _Index()).add(number, found[1], rule, alone=len(tests) == 1)
             elif tests:
                 source, match = tests[0]

@@ -66,7 +66,13 @@ class RouterCollector(Collector):
             "gc_router_answer_seconds", "From head to the answer's end.", labels=["set"]
         )
         up = GaugeMetricFamily("gc_router_set_up", "Whether a set is chosen for new work.", labels=["set"])
-        weight = GaugeMetricFamily("gc_router_set_weight_percent", "The configured weight.", labels=["set"])
+        weight = GaugeMetricFamily("gc_router_set_weight_percent", "The weight in force.", labels=["set"])
+        effective = GaugeMetricFamily(
+            "gc_router_set_effective_weight_percent",
+            "The share of new work, health and states considered.",
+            labels=["set"],
+        )
+        percentages = plane.chooser.percentages(now)
         inflight = GaugeMetricFamily("gc_router_set_inflight", "Requests in flight.", labels=["set"])
         idle = GaugeMetricFamily("gc_router_set_idle_connections", "Kept connections.", labels=["set"])
         for name, stats in plane.stats.items():
@@ -82,6 +88,7 @@ class RouterCollector(Collector):
         for name in plane.table.sets:
             up.add_metric([name], float(plane.board.of(name).word(now) == "up"))
             weight.add_metric([name], plane.table.default.shares.get(name, 0) / 100)
+            effective.add_metric([name], percentages.get(name, 0.0))
             inflight.add_metric([name], plane.pools[name].inflight)
             idle.add_metric([name], plane.pools[name].idle)
         yield from (
@@ -94,6 +101,7 @@ class RouterCollector(Collector):
             latency,
             up,
             weight,
+            effective,
             inflight,
             idle,
         )

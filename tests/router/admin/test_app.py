@@ -92,6 +92,14 @@ async def test_status_tells_weights_health_and_figures(tmp_path: Path) -> None:
         assert (b["error_rate"], b["p50_ms"], b["requests_per_s"]) == (None, None, 0.0)
 
 
+async def test_metrics_tell_the_weight_in_force_and_what_counts_now(tmp_path: Path) -> None:
+    async with running(tmp_path) as (_, admin, _file):
+        text = (await admin.get("/metrics")).text
+        assert 'gc_router_set_weight_percent{set="b"} 5.0' in text
+        assert 'gc_router_set_effective_weight_percent{set="a"} 100.0' in text
+        assert 'gc_router_set_effective_weight_percent{set="b"} 0.0' in text
+
+
 async def test_history_lists_and_gives_every_version(tmp_path: Path) -> None:
     async with running(tmp_path) as (router, admin, file):
         first = file.read_bytes()
