@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -111,6 +111,9 @@ class Rule:
 
 Source = bytes | str
 """A header's lower-case name (bytes), or `account`, `image`, `path`, `method`."""
+_Test = tuple[Source, Callable[[str], object]]
+_Candidate = tuple[int, Rule, tuple[_Test, ...]]
+"""A rule's number, the rule, and its tests but for the one under which it stands."""
 _LOOKED_UP = (MatchKind.EXACT, MatchKind.IN, MatchKind.PREFIX)
 
 
@@ -122,47 +125,65 @@ class RuleBook:
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = tuple(rules)
         indices: dict[Source, _Index] = {}
-        tried: list[tuple[int, Source, Callable[[str], object] | None, Rule]] = []
+        tried: list[_Candidate] = []
         for number, rule in enumerate(self.rules):
             tests = rule.tests()
             # Nearly every request has the same method: a rule stands under it only if it tests nothing else.
             telling = [test for test in tests if test[0] != "method"] or tests
-            found = next(
+            under = next(
                 ((source, match) for kind in _LOOKED_UP for source, match in telling if match.kind is kind),
                 None,
             )
-            if found is not None:
-                indices.setdefault(found[0], _Index()).add(number, found[1], rule, alone=len(tests) == 1)
-            elif tests:
-                source, match = tests[0]
-                tried.append((number, source, match.pattern.fullmatch if match.pattern else None, rule))
+            rest = tuple((source, _quick(match)) for source, match in tests if (source, match) != under)
+            if under is None:
+                tried.append((number, rule, rest))
             else:
-                tried.append((number, "method", None, rule))
-        self._indices = tuple((source, index) for source, index in indices.items())
+                indices.setdefault(under[0], _Index()).add(under[1], (number, rule, rest))
+        self._indices = tuple(indices.items())
         self._tried = tuple(tried)
 
     def find(self, facts: Facts) -> Rule | None:
         """The first rule that matches."""
         best = len(self.rules)
         winner = None
+        texts = _Texts(facts)
         for source, index in self._indices:
-            text = _text(facts, source)
+            text = texts[source]
             if text is not None:
-                number, rule = index.first(text, best, facts)
-                if rule is not None:
-                    best, winner = number, rule
+                for candidates in index.under(text):
+                    found = _first(candidates, best, texts)
+                    if found is not None:
+                        best, winner = found
         if self._tried:
-            last: Source = b""
-            text = None
-            for number, source, test, rule in self._tried:
-                if number >= best:
-                    break
-                if source != last:
-                    text = _text(facts, source)
-                    last = source
-                if text is not None and (test is None or test(text)) and rule.matches(facts):
-                    return rule
+            found = _first(self._tried, best, texts)
+            if found is not None:
+                winner = found[1]
         return winner
+
+
+class _Texts(dict[Source, str | None]):
+    """What a request has, by source; each read from it once, and only when asked for."""
+
+    __slots__ = ("_facts",)
+
+    def __init__(self, facts: Facts) -> None:
+        super().__init__()
+        self._facts = facts
+
+    def __missing__(self, source: Source) -> str | None:
+        facts = self._facts
+        text: str | None
+        if isinstance(source, bytes):
+            value = facts.header(source)
+            text = None if value is None else value.decode("latin-1")
+        elif source == "account":
+            text = facts.account
+        elif source == "image":
+            text = facts.image
+        else:
+            text = facts.path if source == "path" else facts.method
+        self[source] = text
+        return text
 
 
 class _Index:
@@ -171,43 +192,49 @@ class _Index:
     __slots__ = ("_prefixes", "_whole")
 
     def __init__(self) -> None:
-        self._whole: dict[str, list[tuple[int, Rule, bool]]] = {}
-        self._prefixes: dict[int, dict[str, list[tuple[int, Rule, bool]]]] = {}
+        self._whole: dict[str, list[_Candidate]] = {}
+        self._prefixes: dict[int, dict[str, list[_Candidate]]] = {}
 
-    def add(self, number: int, match: Match, rule: Rule, *, alone: bool) -> None:
+    def add(self, match: Match, candidate: _Candidate) -> None:
         if match.kind is MatchKind.PREFIX:
-            by_text = self._prefixes.setdefault(len(match.text), {})
-            by_text.setdefault(match.text, []).append((number, rule, alone))
+            self._prefixes.setdefault(len(match.text), {}).setdefault(match.text, []).append(candidate)
             return
         for text in match.texts if match.kind is MatchKind.IN else (match.text,):
-            self._whole.setdefault(text, []).append((number, rule, alone))
+            self._whole.setdefault(text, []).append(candidate)
 
-    def first(self, text: str, below: int, facts: Facts) -> tuple[int, Rule | None]:
-        """The first matching rule whose number is below `below`. `alone`: it has no other test."""
-        best = below
-        winner = None
-        for number, rule, alone in self._whole.get(text, ()):
-            if number >= best:
-                break
-            if alone or rule.matches(facts):
-                best, winner = number, rule
-                break
+    def under(self, text: str) -> Iterator[Sequence[_Candidate]]:
+        """The rules whose test this text passes, in lists that each have their order."""
+        candidates = self._whole.get(text)
+        if candidates is not None:
+            yield candidates
         for length, by_text in self._prefixes.items():
-            for number, rule, alone in by_text.get(text[:length], ()):
-                if number >= best:
-                    break
-                if alone or rule.matches(facts):
-                    best, winner = number, rule
-                    break
-        return best, winner
+            candidates = by_text.get(text[:length])
+            if candidates is not None:
+                yield candidates
 
 
-def _text(facts: Facts, source: Source) -> str | None:
-    if isinstance(source, bytes):
-        value = facts.header(source)
-        return None if value is None else value.decode("latin-1")
-    if source == "account":
-        return facts.account
-    if source == "image":
-        return facts.image
-    return facts.path if source == "path" else facts.method
+def _first(candidates: Sequence[_Candidate], below: int, texts: _Texts) -> tuple[int, Rule] | None:
+    """The first rule whose remaining tests hold, if its number is below `below`."""
+    for number, rule, rest in candidates:
+        if number >= below:
+            break
+        for source, test in rest:
+            text = texts[source]
+            if text is None or not test(text):
+                break
+        else:
+            return number, rule
+    return None
+
+
+def _quick(match: Match) -> Callable[[str], object]:
+    """The same test without a call of ours."""
+    match match.kind:
+        case MatchKind.EXACT:
+            return match.text.__eq__
+        case MatchKind.IN:
+            return match.texts.__contains__
+        case MatchKind.PREFIX:
+            return re.compile(re.escape(match.text)).match
+        case _:
+            return match.pattern.fullmatch if match.pattern is not None else bool

@@ -2,8 +2,8 @@
 
     python -m ops.bench.choice
 
-Every rule is looked at and none matches, which is the longest way; half of the kinds of rules can be looked up by
-dictionary, regular expressions cannot. Once all sets are well, and once one is ejected.
+No rule matches, which is the longest way; a fifth of them consists of regular expressions, which cannot be looked up by
+dictionary. Once all sets are well, and once one is ejected.
 """
 
 from __future__ import annotations
