@@ -8,6 +8,8 @@ static int k_close(int fd) {
         if (!world.closes_blindly) broken("closes descriptor %d, which is not open", fd);
         return errno = EBADF, -1;
     }
+    if (kind_of(fd) == WRITE_END && world.fds[fd - FIRST_FD].what == program.ends[0] && program.reads && asked.runs && asked.fed < asked.stdin_len)
+        broken("ends the input after %u of %u bytes", asked.fed, asked.stdin_len);
     if (planted("descriptor") && kind_of(fd) == CONNECTION) return 0;
     world.fds[fd - FIRST_FD].kind = FREE;
     return 0;
@@ -101,7 +103,6 @@ static short ready(int fd) {
 
 static int k_poll(struct pollfd *fds, nfds_t count, int timeout_ms) {
     if (!count) return 0;
-    if (fails(IN_POLL)) return -1;
     if (++world.spins > SPINS_MOST) broken("spins");
     bool listens = false;
     for (nfds_t i = 0; i < count; i++) listens |= kind_of(fds[i].fd) == CONNECTION;
@@ -114,6 +115,8 @@ static int k_poll(struct pollfd *fds, nfds_t count, int timeout_ms) {
             fds[i].revents = fds[i].fd < 0 ? 0 : ready(fds[i].fd) & mask;
             found += !!fds[i].revents;
         }
+        // The kernel looks for signals only when it has found nothing else.
+        if (!found && fails(IN_POLL)) return -1;
         if (found || !timeout_ms) return found;
         something_happens();
     }
@@ -156,7 +159,7 @@ static uint32_t strings_in(char *const *list) {
 // Programs are known by the last letter of their path.
 static int k_execve(const char *path, char *const *arguments, char *const *environment) {
     if (!world.child) broken("execve in process 1");
-    uint32_t count = strings_in(arguments);
+    uint32_t count = strings_in(arguments), size = 0;
     if (planted("overflow")) {
         char name[8];
         memcpy(name, arguments[0], strlen(arguments[0]) + 1);
@@ -178,6 +181,11 @@ static int k_execve(const char *path, char *const *arguments, char *const *envir
     if (error) return errno = error, -1;
     for (int i = 0; i < FDS; i++)
         if (world.fds[i].kind && !world.fds[i].cloexec) broken("a program inherits descriptor %d", FIRST_FD + i);
+    for (char *const *a = arguments; *a; a++) {
+        memcpy(arguments_of_program + size, *a, strlen(*a) + 1);
+        size += (uint32_t)strlen(*a) + 1;
+    }
+    program.arguments_len = size;
     program.lives = program.reads = program.ran = true;
     longjmp(vforked, 1);
 }

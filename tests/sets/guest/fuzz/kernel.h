@@ -57,6 +57,7 @@ static struct {
 static struct {
     bool lives, dead, reads;  // dead: not reaped yet
     bool ran, failed;         // it was executed, or could not be
+    uint32_t arguments_len;
     int status, ends[3];      // its stdin, stdout and stderr: pipes, or -1
     uint32_t wants[3];        // bytes that it is about to write
     uint32_t orphans, dead_orphans;
@@ -64,9 +65,10 @@ static struct {
 } program;
 
 // The task as the messages have it.
-static struct { bool runs, handed_over, stdin_came; uint32_t number, fed, stdin_len; uint8_t flags; uint16_t filec; } asked;
+static struct { bool runs, handed_over, stdin_came, killed; uint32_t number, fed, stdin_len, arguments_len; uint8_t flags; uint16_t filec; } asked;
 
 static uint8_t inbox[INBOX_BYTES], outbox[INBOX_BYTES], input_of_task[65536];
+static uint8_t arguments_of_task[75000], arguments_of_program[75000];
 static uint8_t pattern[65536];  // what every program writes, and is given to read
 static jmp_buf whole, vforked;
 static int ended_with;
@@ -223,6 +225,7 @@ static bool step(void) {
         end = 1 + take(1) % 2;
         n = take(3);
         if (program.lives) program.wants[end] += n % (1 << 22);
+        flow();
         break;
     case READS:
         end = take(1);

@@ -203,6 +203,10 @@ CONVERSATIONS: Final[dict[str, bytes]] = (
         + SUCCESS
         + small_pipes()
         + again(stdin=61_440)
+        + SUCCESS
+        + again(stdin=61_440)
+        + reads(5000)
+        + reads(60_000)
         + SUCCESS,
         "program_that_closes_its_input": small_pipes()
         + task(b"cat", stdin=9000)
@@ -211,6 +215,11 @@ CONVERSATIONS: Final[dict[str, bytes]] = (
         "program_that_steals": task(b"cat") + writes(1, 9000) + steals(1, 4000) + writes(2, 1) + SUCCESS,
         "orphans": task(b"cat") + forks(5) + forks(2, one_ends=True) + SUCCESS,
         "waiting": asks(1, READY) + SUCCESS + asks(2, READY) + SUCCESS + asks(3, CAT) + SUCCESS,
+        "waiting_with_other_arguments": task(b"cat", flags=4)
+        + SUCCESS
+        + task(b"bat", flags=4)
+        + SUCCESS
+        + SUCCESS,
         "waiting_for_a_pipe": task(b"cat", flags=12)
         + SUCCESS
         + again(flags=12)
@@ -252,6 +261,12 @@ CONVERSATIONS: Final[dict[str, bytes]] = (
         "descriptor_with_nothing": bytes([MESSAGE_RAW, 1]),
         "fewer_strings_than_counted": says(_spoilt(argc=5)),
         "more_strings_than_counted": says(_spoilt(argc=1)),
+        "variable_without_a_name": says(_spoilt(argc=1, envc=1, strings=b"cat\0=n\0")),
+        "one_file_too_many": task(b"cat", filec=65, repeated=b"/out\0", times=65),
+        "one_string_too_many": task(b"cat", repeated=b"\0", times=8192),
+        "descriptor_with_a_kill": asks(1, CAT) + SUCCESS + says(protocol.encode_kill(1), fds=1),
+        "descriptor_with_a_kill_while_it_runs": asks(1, CAT) + says(protocol.encode_kill(1), fds=1),
+        "descriptor_that_is_not_announced": says(protocol.encode_task(1, CAT), fds=1),
         "variable_without_a_value": says(_spoilt(argc=1, envc=1)),
         "file_that_is_not_absolute": says(_spoilt(argc=1, filec=1)),
         "strings_without_an_end": says(_spoilt(argc=2, strings=b"cat\0-n")),

@@ -158,14 +158,18 @@ static ssize_t k_recvmsg(int fd, struct msghdr *m, int flags) {
     TRACE("heard %u of %u bytes: %s\n", inbox[0], size, world.refuse ? "malformed" : "fine");
     if (world.refuse || !size) return n;
     if (inbox[0] == 3) world.heard_retire = true;
+    if (inbox[0] == 2 && runs && le(inbox + 4, 4) == asked.number) asked.killed = true;
     if (inbox[0] != 1) return n;
     asked.runs = true;
-    asked.handed_over = asked.stdin_came = false;
+    asked.handed_over = asked.stdin_came = asked.killed = false;
     asked.fed = 0;
     asked.number = le(inbox + 4, 4);
     asked.flags = inbox[1];
     asked.filec = (uint16_t)le(inbox + 12, 2);
     asked.stdin_len = le(inbox + 20, 4);
+    asked.arguments_len = 0;
+    for (uint32_t i = 0; i < le(inbox + 8, 2); i++) asked.arguments_len += (uint32_t)strlen((char *)inbox + 24 + asked.arguments_len) + 1;
+    memcpy(arguments_of_task, inbox + 24, asked.arguments_len);
     memcpy(input_of_task, inbox + 24 + le(inbox + 16, 4), asked.stdin_len);
     return n;
 }
@@ -196,6 +200,9 @@ static void check_exit(const uint8_t *m, uint32_t size, const int *fds, uint32_t
         if (nodes[world.fds[expect(fds[i], REGULAR, "EXIT")].what].device != 1) broken("hands out a file of /proc");
     if (!!(m[1] & 1) != asked.handed_over || m[1] & ~11u) broken("an EXIT with flags %u", m[1]);
     if (program.lives || program.dead || program.orphans || program.dead_orphans) broken("an EXIT before the end of all");
+    if (!!(m[1] & 2) != asked.killed) broken("an EXIT with flags %u, killed or not", m[1]);
+    if (how < 2 && (program.arguments_len != asked.arguments_len || memcmp(arguments_of_program, arguments_of_task, asked.arguments_len)))
+        broken("ran with other arguments than the task's");
     if (asked.handed_over && (out_len || err_len)) broken("outputs twice");
     if (!asked.handed_over) {
         check_body(m + least, out_len, 1);
