@@ -111,7 +111,7 @@ def encode_task(number: int, work: Work) -> bytes:
     if not 0 < len(argv) <= STRINGS_COUNT - len(env) or len(outputs) > FILES_COUNT:
         _refuse_counts(work)
     for variable in env:
-        if b"=" not in variable:
+        if variable.find(b"=") < 1:
             raise BadRequest(f"env: {_shown(variable)} is not NAME=value", field="env")
     for path in outputs:
         if not path.startswith(b"/"):

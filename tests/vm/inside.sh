@@ -53,6 +53,7 @@ else
     check systemd tests/sets/executor/test_{accounting,cgroup,executor}.py
     check systemd tests/scheduler/launchers/test_{contract,docker_slot,seccomp}.py
     check systemd tests/sets/api/test_{sync,async}.py -k "$whole_set"
+    check systemd tests/hostile
     check cgroupfs tests/sets/executor/test_{accounting,cgroup}.py tests/scheduler/launchers/test_docker_slot.py
     check cgroupfs tests/sets/api/test_{sync,async}.py -k "$whole_set"
 fi

@@ -23,7 +23,9 @@ from sets.executor.protocol import (
 from tests.sets.executor import wire
 
 STRING = st.binary(max_size=40).filter(lambda value: b"\0" not in value)
-VARIABLE = st.tuples(STRING, STRING).map(b"=".join)
+VARIABLE = st.tuples(STRING.filter(lambda name: name.strip(b"=")), STRING).map(
+    lambda pair: pair[0].replace(b"=", b"") + b"=" + pair[1]
+)
 PATH = STRING.map(lambda value: b"/" + value)
 WORK = st.builds(
     Work,
@@ -99,6 +101,7 @@ def test_the_longest_task_fills_a_message_to_its_last_byte() -> None:
         (Work(argv=(b"",) * 8193), "arg", "8193 arguments"),
         (Work(argv=(b"",) * 8000, env=(b"A=",) * 193), "arg", "at most 8192"),
         (Work(argv=(b"a",), env=(b"A=1", b"PLAIN")), "env", "'PLAIN' is not NAME=value"),
+        (Work(argv=(b"a",), env=(b"=1",)), "env", "'=1' is not NAME=value"),
         (Work(argv=(b"a",), outputs=(b"/x",) * 65), "output", "at most 64"),
         (Work(argv=(b"a",), outputs=(b"x",)), "output", "not an absolute path"),
         (Work(argv=(b"a",), outputs=(b"",)), "output", "not an absolute path"),
