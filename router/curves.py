@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from .rollout.tally import Tally, minus
+from .rollout.tally import Tally, minus, total
 from .stats import SetStats, Window
 
 STEP_S = 5.0
@@ -18,9 +18,8 @@ MAX_SAMPLES = 6_000
 
 
 class Cohorts(Protocol):
-    """What is asked of a `rollout.observer.Observer`; another `stint` means counts that began anew."""
+    """What is asked of a `rollout.observer.Observer`. When the weight changes, other tallies begin at nothing."""
 
-    stint: int
     canary: Tally
     control: Tally
 
@@ -60,8 +59,8 @@ class Curves:
         self._serial = 0
         self._at: float | None = None
         self._sets: dict[str, _Counts] = {}
-        self._stint: int | None = None
-        self._cohorts: dict[str, Tally] = {}
+        self._cohorts: dict[str, tuple[Tally, Tally]] = {}
+        """Each cohort's tally, which goes on counting, and a copy as it was at the last tick."""
 
     @property
     def serial(self) -> int:
@@ -119,20 +118,18 @@ class Curves:
         return samples
 
     def _cohort_samples(self, cohorts: Cohorts | None) -> dict[str, Sample]:
-        if cohorts is None:
-            self._stint, self._cohorts = None, {}
-            return {}
-        if cohorts.stint != self._stint:
-            self._stint, self._cohorts = cohorts.stint, {}
+        before, self._cohorts = self._cohorts, {}
+        gained = {name: minus(tally, copy) for name, (tally, copy) in before.items()}
+        if cohorts is not None:
+            for name, tally in (("canary", cohorts.canary), ("control", cohorts.control)):
+                self._cohorts[name] = tally, tally.copy()
+                if name not in before or tally is not before[name][0]:
+                    # What the one before saw last, as of a canary that failed just now, counts too.
+                    gained[name] = total([*([gained[name]] if name in gained else []), tally])
         samples = {}
-        for name, tally in (("canary", cohorts.canary), ("control", cohorts.control)):
-            old = self._cohorts.get(name, Tally())
-            if tally.requests == old.requests:
-                continue
-            self._cohorts[name] = tally.copy()
-            new = minus(tally, old)
-            quantiles = [_ms(new.quantile_us(share), 0.001) for share in (0.5, 0.95, 0.99)]
+        for name, new in gained.items():
             if new.judged > 0:
+                quantiles = [_ms(new.quantile_us(share), 0.001) for share in (0.5, 0.95, 0.99)]
                 samples[name] = Sample(new.judged, new.error, *quantiles)
         return samples
 

@@ -1,0 +1,148 @@
+// Buttons that order something, each behind a dialog that says what will happen; Cancel has the focus.
+
+import { byId, h } from "./dom.js";
+import { Away, Refused, ask } from "./link.js";
+import { duration, percent } from "./words.js";
+
+const OPERATOR = "gc-operator";
+const ORDER_TIMEOUT_MS = 15_000;
+/** These mean one certain step; the others hold wherever the rollout is. */
+const OF_A_STEP = new Set(["resume", "skip", "promote"]);
+const ALWAYS_SHOWN = new Set(["pause", "skip", "promote", "abort"]);
+
+const stepWords = (step) =>
+  step.pause ? "a pause, until somebody resumes" : `${percent(step.weight)}${step.hold_s ? ` for ${duration(step.hold_s)}` : ""}${step.gate ? ", behind a gate" : ""}`;
+
+function last(rollout) {
+  return [...rollout.steps].reverse().find((step) => !step.pause) ?? null;
+}
+
+const EXPLAINED = {
+  start: () => ["Start the rollout", "Start", "Starts the rollout that the file describes, at its first step."],
+  pause: ({ set, weight }) => [`Pause the rollout of ${set}`, "Pause", `${set} stays at ${percent(weight)} until somebody resumes. The checks go on: a canary that is surely worse than allowed is still aborted.`],
+  resume: (rollout) => {
+    const next = rollout.steps[rollout.step];
+    const now = rollout.steps[rollout.step - 1];
+    const text = now?.pause ? (next ? `Goes on with step ${rollout.step + 1}: ${stepWords(next)}.` : "This was the last step: the rollout is done then.") : `Goes on with step ${rollout.step}${now ? `: ${stepWords(now)}` : ""}.`;
+    return [`Resume the rollout of ${rollout.set}`, "Resume", text];
+  },
+  skip: (rollout) => {
+    const { set, step, of, phase, steps } = rollout;
+    const next = steps[step];
+    const now = steps[step - 1];
+    let text = next ? `Ends step ${step} of ${of} now, whatever the checks say. Next is step ${step + 1}: ${stepWords(next)}.` : `Ends the last step now, whatever the checks say. The rollout is done then.`;
+    if (phase === "gated" && now) text = `Enters step ${step} (${stepWords(now)}) without its gate's leave.`;
+    return [`Skip a step of the rollout of ${set}`, "Skip step", text];
+  },
+  promote: (rollout) => {
+    const final = last(rollout);
+    const left = rollout.steps.slice(rollout.step, rollout.steps.lastIndexOf(final));
+    return [`Promote ${rollout.set}`, final ? `Promote to ${percent(final.weight)}` : "Promote", h("div", {},
+      h("p", {}, `${rollout.set} goes from ${percent(rollout.weight)} to ${final ? percent(final.weight) : "the last step"} at once. No hold, check or gate is waited for.`),
+      h("p", {}, `Skipped: the rest of step ${rollout.step}${left.map((step, index) => `; step ${rollout.step + index + 1}, ${stepWords(step)}`).join("")}; the hold of the last step.`))];
+  },
+  abort: ({ set, weight, phase }) => [`Abort the rollout of ${set}`, "Abort",
+    phase === "aborting" ? `${set} is on its way to 0 % already, now at ${percent(weight)}.` : `${set} goes from ${percent(weight)} to 0 %. If the other sets are cold, in a few moves within seconds.`],
+};
+
+export class Orders {
+  /** `done(answer)` is called with the rollout as it is after an order. */
+  constructor(done) {
+    this.done = done;
+    this.rollout = null;
+    this.live = false;
+    this.asked = null;
+    this.sending = false;
+    this.dialog = byId("confirm");
+    for (const button of byId("orders").querySelectorAll("button")) {
+      button.addEventListener("click", () => this.open(button.dataset.verb));
+    }
+    byId("confirm-no").addEventListener("click", () => this.dialog.close());
+    byId("confirm-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.send();
+    });
+    this.dialog.addEventListener("close", () => {
+      const verb = this.asked?.verb;
+      this.asked = null;
+      const button = byId("orders").querySelector(`[data-verb="${verb}"]`);
+      (button && !button.hidden && !button.disabled ? button : byId("rollout")).focus();
+    });
+  }
+
+  /** What can be ordered now; nothing without a connection. */
+  update(rollout, live) {
+    this.rollout = rollout;
+    this.live = live;
+    const possible = new Set(rollout.orders);
+    if (possible.has("skip")) possible.add("promote");
+    this.possible = possible;
+    for (const button of byId("orders").querySelectorAll("button")) {
+      const verb = button.dataset.verb;
+      button.hidden = !possible.has(verb) && !(ALWAYS_SHOWN.has(verb) && possible.size > 0 && rollout.set !== null && !(possible.size === 1 && possible.has("start")));
+      button.disabled = !live || !possible.has(verb);
+    }
+    byId("orders-note").textContent = live ? "" : "Nothing can be ordered without a connection.";
+    if (this.asked && !this.sending) this.recheck();
+  }
+
+  open(verb) {
+    const { rollout } = this;
+    if (!this.live || !this.possible.has(verb)) return;
+    const [title, label, text] = EXPLAINED[verb](rollout);
+    this.asked = { verb, step: rollout.step, phase: rollout.phase, set: rollout.set };
+    byId("confirm-title").textContent = title;
+    byId("confirm-text").replaceChildren(text instanceof Node ? text : h("p", {}, text), ...(rollout.dry_run ? [h("p", {}, "This is a dry run: no weight is touched.")] : []));
+    byId("confirm-by").value = localStorage.getItem(OPERATOR) ?? "";
+    byId("confirm-why").value = "";
+    byId("confirm-at-once").checked = verb === "abort" && rollout.phase === "aborting";
+    byId("confirm-at-once-row").hidden = verb !== "abort";
+    byId("confirm-error").textContent = "";
+    const yes = byId("confirm-yes");
+    yes.textContent = label;
+    yes.disabled = false;
+    yes.className = verb === "abort" ? "danger" : "primary";
+    this.dialog.showModal();
+    byId("confirm-no").focus();
+  }
+
+  /** The rollout goes on while somebody reads: an order for a step that is over must not hit the next. */
+  recheck() {
+    const { asked, rollout } = this;
+    let why = "";
+    if (!this.live) why = "No connection to the router: nothing can be ordered now.";
+    else if (!this.possible.has(asked.verb) || asked.set !== rollout.set || (OF_A_STEP.has(asked.verb) && (asked.step !== rollout.step || asked.phase !== rollout.phase))) {
+      why = `The rollout went on meanwhile (${rollout.phase}${rollout.step ? `, step ${rollout.step} of ${rollout.of}` : ""}). Cancel, and look again.`;
+    }
+    byId("confirm-yes").disabled = why !== "";
+    if (byId("confirm-error").textContent !== why && (why || byId("confirm-error").dataset.kind === "moved")) byId("confirm-error").textContent = why;
+    byId("confirm-error").dataset.kind = why ? "moved" : byId("confirm-error").dataset.kind ?? "";
+  }
+
+  async send() {
+    const { verb } = this.asked ?? {};
+    const yes = byId("confirm-yes");
+    if (!verb || yes.disabled || this.sending) return;
+    const by = byId("confirm-by").value.trim();
+    const body = { by, why: byId("confirm-why").value.trim() };
+    if (verb === "abort") body.at_once = byId("confirm-at-once").checked;
+    localStorage.setItem(OPERATOR, by);
+    this.sending = true;
+    yes.disabled = true;
+    const error = byId("confirm-error");
+    error.dataset.kind = "answer";
+    error.textContent = "";
+    try {
+      const answer = await ask(`/rollout/${verb}`, { body, timeoutMs: ORDER_TIMEOUT_MS });
+      this.dialog.close();
+      this.done(answer);
+    } catch (problem) {
+      if (problem instanceof Refused) error.textContent = `Not done: ${problem.message}.`;
+      else if (problem instanceof Away) error.textContent = `${problem.message}. The order may have been carried out all the same: look at the events before you repeat it.`;
+      else throw problem;
+      yes.disabled = false;
+    } finally {
+      this.sending = false;
+    }
+  }
+}
