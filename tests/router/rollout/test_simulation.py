@@ -21,7 +21,7 @@ from router.rollout.world import Served, World
 from router.table import WEIGHT_TOTAL, SetState, Table, key_hash
 
 HISTORIES = int(os.environ.get("GC_HISTORIES", "2000"))
-BATCHES = 10
+BATCHES = 20
 KEYS = [key_hash(b"user-%d" % number) for number in range(120)]
 ABORT_BOUND_S = 65.0
 SICKNESSES: list[Mapping[str, float | bool]] = [
