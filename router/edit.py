@@ -21,6 +21,7 @@ from .yaml_nodes import Node, nearest
 
 MAX_WHY_CHARS = 500
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._@-]*")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NOT_PLAIN = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
 Plain = dict[str, Any] | list[Any] | str
 
@@ -56,28 +57,25 @@ class Draft:
         node = _at(_compose(self.text), path)
         if node is None:
             raise EditError(f"rule {rule!r} has no weights, it says `to:`; edit it by hand")
-        draft = self
-        for name, share in shares.items():
-            present = name in cast(Mapping[str, Any], _get(draft.meant, path))
-            if present or share:
-                draft = draft._put([*path, name], _percent(share))
-        return draft
+        present = cast(Mapping[str, Any], _get(self.meant, path))
+        values = {name: _percent(share) for name, share in shares.items() if share or name in present}
+        return self._put(path, values)
 
     def with_state(self, name: str, state: SetState) -> Draft:
         """Another state of a set."""
         sets = cast(Mapping[str, Any], self.meant["sets"])
         if name not in sets:
             raise EditError(f"no set {name!r} in the file; {nearest(name, sets)}")
-        return self._put(["sets", name, "state"], str(state))
+        return self._put(["sets", name], {"state": str(state)})
 
     def stamped(self, *, by: str, why: str, version: int | None = None) -> Draft:
         """The next version (or `version`), with who changed it and why."""
         if len(why) > MAX_WHY_CHARS:
             raise EditError(f"the reason may be {MAX_WHY_CHARS} characters long; it has {len(why)}")
         number = int(cast(str, self.meant["version"])) + 1 if version is None else version
-        draft = self._put(["version"], str(number))
+        draft = self._put([], {"version": str(number)})
         if "change" in self.meant:
-            return draft._put(["change", "by"], by)._put(["change", "why"], why)
+            return draft._put(["change"], {"by": by, "why": why})
         line = f"change: {{by: {_scalar(by)}, why: {_scalar(why)}}}"
         return draft._insert_after_version(line, {"by": by, "why": why})
 
@@ -95,36 +93,42 @@ class Draft:
             )
         return data
 
-    def _put(self, path: list[str | int], value: str) -> Draft:
-        """Replace the scalar at `path`, or add it to the mapping that should hold it."""
+    def _put(self, path: list[str | int], values: Mapping[str, str]) -> Draft:
+        """Replace scalars of the mapping at `path`, and add those that it lacks."""
         meant = copy.deepcopy(self.meant)
-        _get(meant, path[:-1])[path[-1]] = value
-        root = _compose(self.text)
-        node = _at(root, path)
-        if node is None:
-            return Draft(self._added(_at(root, path[:-1]), str(path[-1]), value), meant)
-        if not isinstance(node, yaml.ScalarNode):
-            raise EditError(f"{'.'.join(map(str, path))} is no plain value; edit it by hand")
-        start, end = node.start_mark.index, node.end_mark.index
-        return Draft(self.text[:start] + _scalar(value) + self.text[end:], meant)
-
-    def _added(self, node: Node | None, key: str, value: str) -> str:
-        """The text with `key: value` at the end of a mapping."""
+        _get(meant, path).update(values)
+        node = _at(_compose(self.text), path)
         if not isinstance(node, yaml.MappingNode):
-            raise EditError(f"there is no mapping to add `{key}` to; edit it by hand")
-        pair = f"{key}: {_scalar(value)}"
+            raise EditError(f"{'.'.join(map(str, path))} is no mapping; edit it by hand")
+        edits: list[tuple[int, int, str]] = []
+        known = {key.value: value for key, value in node.value}
+        for key, value in values.items():
+            scalar = known.get(key)
+            if scalar is None:
+                continue
+            if not isinstance(scalar, yaml.ScalarNode):
+                raise EditError(f"{'.'.join(map(str, (*path, key)))} is no plain value; edit it by hand")
+            edits.append((scalar.start_mark.index, scalar.end_mark.index, _scalar(value)))
+        added = [f"{key}: {_scalar(value)}" for key, value in values.items() if key not in known]
+        if added:
+            edits.append(self._addition(node, added))
+        text = self.text
+        for start, end, new in sorted(edits, reverse=True):
+            text = text[:start] + new + text[end:]
+        return Draft(text, meant)
+
+    def _addition(self, node: yaml.MappingNode, pairs: list[str]) -> tuple[int, int, str]:
+        """Where and how new pairs of a mapping are written."""
         if not node.value:
-            if not node.flow_style:
-                raise EditError(f"there is no mapping to add `{key}` to; edit it by hand")
-            place = node.start_mark.index + 1
-            return self.text[:place] + pair + self.text[place:]
+            place = node.start_mark.index + 1  # A mapping without a pair can only be {}.
+            return place, place, ", ".join(pairs)
         if node.flow_style:
             place = node.value[-1][1].end_mark.index
-            return f"{self.text[:place]}, {pair}{self.text[place:]}"
-        # A block: a line of its own before its first key, which surely begins a line there.
+            return place, place, "".join(f", {pair}" for pair in pairs)
+        # A block: lines of their own before its first key, which surely begins a line there.
         first = node.value[0][0].start_mark
         indent = " " * first.column
-        return f"{self.text[: first.index]}{pair}{self._newline}{indent}{self.text[first.index :]}"
+        return first.index, first.index, "".join(f"{pair}{self._newline}{indent}" for pair in pairs)
 
     def _insert_after_version(self, line: str, change: dict[str, str]) -> Draft:
         root = cast(yaml.MappingNode, _compose(self.text))
@@ -184,8 +188,9 @@ def older_as_new(older: bytes, version: int, *, by: str, why: str) -> bytes:
 
 
 def _compose(text: str) -> Node:
-    # Not libyaml: the places of nodes must count characters of this very text.
-    return cast(Node, yaml.compose(text, Loader=yaml.SafeLoader))
+    # libyaml leaves a byte order mark out when it counts places.
+    loader = yaml.SafeLoader if text.startswith("\ufeff") else _LOADER
+    return cast(Node, yaml.compose(text, Loader=loader))
 
 
 def _plain(node: Node) -> Plain:

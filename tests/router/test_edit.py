@@ -112,6 +112,27 @@ def test_a_file_in_one_line_and_one_from_windows_are_edited_too() -> None:
     assert load(Draft.of(no_newline.encode()).stamped(by="x", why="y").checked()).table.version == 2
 
 
+@pytest.mark.parametrize("comment", ["# é ü 漢字 🙂 \u00a0\u2003", "#\ttab", "# \ufeff"])
+def test_any_character_before_leaves_the_places_right(comment: str) -> None:
+    for text in (f"{comment}\n{FILE}", f"\ufeff{comment}\n{FILE}"):
+        draft = Draft.of(text.encode()).with_weights({"a": 9000, "b": 1000}).stamped(by="x", why=comment)
+        table = load(draft.checked()).table
+        assert (table.default.shares, table.changed_why) == ({"a": 9000, "b": 1000}, comment)
+        assert f"{comment}\n" in draft.text
+
+
+def test_a_large_file_is_edited_in_one_go() -> None:
+    names = [f"s{number}" for number in range(400)]
+    sets = "\n".join(f'  {name}: {{url: "http://h:1"}}  # {name}' for name in names)
+    weights = "\n".join(f"    {name}: 0.25  # {name}" for name in names)
+    text = f"version: 1\nsets:\n{sets}\ndefault:\n  weights:\n{weights}\n"
+    before = load(text.encode()).table.default.shares
+    shares = spread(before, {"s7": 5000})
+    draft = Draft.of(text.encode()).with_weights(shares)
+    assert load(draft.checked()).table.default.shares == shares
+    assert draft.text.count("  # s7\n") == 2
+
+
 def test_an_alias_is_not_edited_behind_the_operators_back() -> None:
     text = FILE.replace("weights: {a: 50, b: 50}", "weights: &half {a: 50, b: 50}").replace(
         "  weights:\n    a: 95   # much\n    b: 5.00   # little\n", "  weights: *half\n"
