@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from .rules import IfDown, Rule
 from .table import SetState, Table, Weights, key_hash
@@ -63,13 +63,16 @@ class Difference:
 def difference(old: Table, new: Table) -> Difference:
     """What comes of putting `new` in the place of `old`. A rule that one of them lacks is compared with the default,
     where its requests go without it."""
-    shifts = [_shift(None, _by_default(old), _by_default(new))]
+    before, after = _ready(old, old.default), _ready(new, new.default)
+    whole = _shift(None, before, after)
+    shifts = [whole]
     old_rules = {rule.name: rule for rule in old.rules}
     new_rules = {rule.name: rule for rule in new.rules}
-    shifts += [
-        _shift(name, _by_rule(old, old_rules.get(name)), _by_rule(new, new_rules.get(name)))
-        for name in dict.fromkeys((*old_rules, *new_rules))
-    ]
+    for name in dict.fromkeys((*old_rules, *new_rules)):
+        pair = (_by_rule(old, old_rules.get(name), before), _by_rule(new, new_rules.get(name), after))
+        # Rules that fall back to the default, as many as there may be, are all like it.
+        same = pair[0] is before and pair[1] is after
+        shifts.append(replace(whole, rule=name) if same else _shift(name, *pair))
     return Difference(tuple(shifts), tuple(_words(old, new)))
 
 
@@ -77,15 +80,11 @@ def _ready(table: Table, weights: Weights) -> Weights:
     return weights.narrowed(lambda entry: float(table.sets[entry.name].state is SetState.READY))
 
 
-def _by_default(table: Table) -> Weights:
-    return _ready(table, table.default)
-
-
-def _by_rule(table: Table, rule: Rule | None) -> Weights:
+def _by_rule(table: Table, rule: Rule | None, default: Weights) -> Weights:
     if rule is None:
-        return _by_default(table)
+        return default
     ready = _ready(table, rule.weights)
-    return _by_default(table) if not ready.entries and rule.if_down is IfDown.DEFAULT else ready
+    return default if not ready.entries and rule.if_down is IfDown.DEFAULT else ready
 
 
 def _shift(rule: str | None, old: Weights, new: Weights) -> Shift:
