@@ -1,16 +1,19 @@
 """Automated release of one set: steps with holds, judged by statistics, taken back by itself when it is sick.
 
-section     the operators' YAML → a plan
-plan        what is to be done: steps, limits, windows
-cohort      which requests are compared: the canary's, and an equal slice of the old sets'
-tally       what was seen of a cohort: counts and a sketch of latencies, in bounded memory
-rates, tail the two statistics: a difference of rates, a ratio of 95th percentiles, both always valid
-analysis    three verdicts in words
-progress    the states and legal moves: events in, another progress and instructions out
-glide       how fast weights may move when a set must take over
-overlay     the table's weights with the rollout's on top
-statefile   progress on disk, the lease of the one leader
-observer    what the data plane calls for every answer
-runner      the shell: timers, files, gates, webhooks
-simulate    all of the above driven through made-up histories
+Pure:
+
+- `section`, `plan`: the operators' YAML → what is to be done: steps, limits, windows
+- `cohort`, `overlay`: which requests are compared; the table's weights with the rollout's on top
+- `tally`, `lately`, `flow`: what was seen of a cohort, in bounded memory; in the latest window; whether it still comes
+- `rates`, `tail`, `analysis`: a difference of rates, a ratio of 95th percentiles, both always valid; verdicts in words
+- `states`, `record`, `turn`, `progress`: legal moves; something happens, out come another progress and instructions
+- `glide`: how fast weights may move when a set must take over
+- `status`: everything that operators want to see, as plain data
+- `world`, `simulate`: all of these driven through made-up histories
+
+Shell:
+
+- `observer`: what the data plane calls for every answer
+- `statefile`, `tallies`: progress on disk and the lease of the one leader; what all workers saw, added up
+- `orders`, `leader`, `runner`, `outside`: operators; the leader's clock; every worker's part; gates and webhooks
 """
