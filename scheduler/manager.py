@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol
@@ -13,7 +14,7 @@ import structlog
 from scheduler.async_side import AsyncSide
 from scheduler.background import Background
 from scheduler.deadlines import Deadlines
-from scheduler.errors import Draining, EngineUnavailable
+from scheduler.errors import Draining, EngineUnavailable, TaskUnknown
 from scheduler.execution import Executor
 from scheduler.floor import Floor
 from scheduler.image import Image
@@ -240,6 +241,13 @@ class Manager:
     async def get(self, account: str, task_id: str) -> Task:
         """Raises `TaskUnknown`, also for another account's."""
         return await self._roster.get(account, task_id)
+
+    async def keyed(self, account: str, key: str) -> Task:
+        """The task that this idempotency key made. Raises `TaskUnknown`."""
+        task = await self._store.keyed(account, key, time.time_ns() // 1000)
+        if task is None:
+            raise TaskUnknown("no task was made under this key here within 24 h")
+        return await self._roster.get(account, task.id)
 
     async def wait(self, account: str, task_id: str, timeout_s: float) -> Task:
         """As `get`, once the task has ended or `timeout_s` passed."""

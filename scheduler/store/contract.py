@@ -88,6 +88,9 @@ class Store(Protocol):
 
     async def get(self, task_id: str) -> Task | None: ...
 
+    async def keyed(self, account: str, key: str, now_us: int) -> Task | None:
+        """The task that an account made under this idempotency key in the 24 h before `now_us`."""
+
     async def stdin(self, task_id: str) -> Body | None: ...
 
     async def results(self, task_id: str) -> Results | None: ...

@@ -202,6 +202,13 @@ class SqliteStore:
         found = await self._read(lambda db: db.execute(queries()["get_task"], {"id": task_id}).fetchone())
         return None if found is None else read_task(found[0])
 
+    async def keyed(self, account: str, key: str, now_us: int) -> Task | None:
+        values = {"account": account, "key": key}
+        found = await self._read(lambda db: db.execute(queries()["keyed_task"], values).fetchone())
+        if found is None or now_us - found[1] >= IDEMPOTENCY_WINDOW_US:
+            return None
+        return read_task(found[2])
+
     async def stdin(self, task_id: str) -> Body | None:
         found = await self._read(lambda db: db.execute(queries()["get_input"], {"id": task_id}).fetchone())
         return None if found is None else Body(*found)

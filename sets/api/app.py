@@ -13,6 +13,7 @@ from scheduler.store.contract import Blobs
 from sets.api.accounts import Accounts
 from sets.api.body import SCOPE_KEY, Event, Receive, RequestBody
 from sets.api.health import LiveResource, MetricsResource, ReadyResource, SetMetrics
+from sets.api.idempotency import IdempotencyResource
 from sets.api.openapi import OpenApiResource
 from sets.api.problems import ProblemHandlers
 from sets.api.run import AnswerBrokenOff, RunResource
@@ -70,6 +71,7 @@ def build(
     app.add_route("/v1/tasks/{task_id}/stdout", result, suffix="stdout")
     app.add_route("/v1/tasks/{task_id}/stderr", result, suffix="stderr")
     app.add_route("/v1/tasks/{task_id}/files/{path:path}", result, suffix="file")
+    app.add_route("/v1/idempotency", IdempotencyResource(manager, accounts, set_name))
     app.add_route("/livez", LiveResource())
     app.add_route("/readyz", ReadyResource(manager, set_name))
     app.add_route("/metrics", MetricsResource(metrics))

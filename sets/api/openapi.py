@@ -55,6 +55,14 @@ def document(set_name: str) -> dict[str, Any]:
                     ("404",),
                 )
             },
+            "/v1/idempotency": {
+                "get": _operation(
+                    "The task that the account's key made within 24 h",
+                    {"200": _answer("The task", _TASK)},
+                    [_header("Idempotency-Key", "the key to look for")],
+                    ("400", "404"),
+                )
+            },
             "/livez": {"get": _operation("The process answers", {"200": _answer("Alive")}, [], ())},
             "/readyz": {"get": _operation("The set can run tasks", {"200": _answer("Ready")}, [], ("503",))},
             "/metrics": {"get": _operation("Prometheus metrics", {"200": _answer("Metrics")}, [], ())},

@@ -27,6 +27,7 @@ from scheduler.store.contract import INLINE_BYTES, Blobs, Body, Idempotency
 from scheduler.task import Isolation, Kind, Reason, Resources, State, Task, TaskSpec
 from sets.api.accounts import Accounts
 from sets.api.body import SCOPE_KEY, BodyCutOff, BodyTooLarge, RequestBody
+from sets.api.idempotency import key_of
 from sets.api.params import RunParams, parse_run
 from sets.api.problems import Problem, body_stalled, input_too_large, problem_of, problem_of_task
 from sets.api.view import facts, task_json
@@ -35,7 +36,6 @@ HEAD_BYTES: Final = 65_536
 """Output up to this size is held back, so that the exit code decides the status."""
 SMALL_INPUT_BYTES: Final = 61_440
 """Input up to this size, its length known, goes to the guest in one message."""
-IDEMPOTENCY_KEY_CHARS: Final = 255
 REMEMBERED: Final = 1_024
 REMEMBERED_BYTES: Final = 512
 """Requests with longer parameters are not remembered."""
@@ -230,11 +230,7 @@ class RunResource:
         limit: int,
         length: int | None,
     ) -> None:
-        key = req.get_header("Idempotency-Key")
-        if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_CHARS:
-            raise BadRequest(
-                f"Idempotency-Key: from 1 to {IDEMPOTENCY_KEY_CHARS} characters", field="Idempotency-Key"
-            )
+        key = key_of(req)
         stdin, digest = await self._keep_input(body, limit, length, hashed=key is not None)
         idempotency = None
         if key is not None:

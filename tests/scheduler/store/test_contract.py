@@ -109,6 +109,14 @@ class TestIdempotency:
         await store.add(mine, BODY, Idempotency("k", b"one"))
         assert await store.add(theirs, BODY, Idempotency("k", b"two")) is theirs
 
+    async def test_a_key_s_task_can_be_looked_up(self, store: Store) -> None:
+        task = a_task()
+        await store.add(task, BODY, Idempotency("k", b"one"))
+        assert await store.keyed("acme", "k", T0_US + DAY_US - 1) == task
+        assert await store.keyed("acme", "k", T0_US + DAY_US) is None
+        assert await store.keyed("acme", "l", T0_US) is None
+        assert await store.keyed("other", "k", T0_US) is None
+
     async def test_a_twin_s_input_is_given_up(self, store: Store) -> None:
         await store.add(a_task(), Body(70_000, blob=BLOB), Idempotency("k", b"one"))
         await store.add(a_task(), Body(70_000, blob=OTHER_BLOB), Idempotency("k", b"one"))

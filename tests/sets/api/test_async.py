@@ -228,6 +228,19 @@ def test_a_key_belongs_to_its_account(api: Api) -> None:
     assert len(ids) == 2
 
 
+def test_a_key_can_be_looked_up(api: Api) -> None:
+    key = {"Idempotency-Key": mark()}
+    found = problem(api.http.get("/v1/idempotency", headers=key), 404, "task-unknown")
+    assert found["executed"] is False
+    task = api.submit("say", "x", headers=key)
+    answer = api.http.get("/v1/idempotency", headers=key)
+    assert (answer.status_code, answer.json()["id"]) == (200, task["id"])
+    assert api.http.get("/v1/idempotency", headers={**key, "X-Account": "other"}).status_code == 404
+    for headers in ({}, {"Idempotency-Key": "k" * 256}):
+        answer = api.http.get("/v1/idempotency", headers=headers)
+        assert problem(answer, 400, "bad-parameter")["field"] == "Idempotency-Key"
+
+
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_concurrent_twins_are_one_task(api: Api, size: int) -> None:
     key = {"Idempotency-Key": mark()}

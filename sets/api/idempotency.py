@@ -1,0 +1,41 @@
+"""/v1/idempotency: the task that a key made, for a router whose weights have changed since."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import falcon
+import falcon.asgi
+import msgspec
+
+from scheduler.errors import BadRequest
+from scheduler.manager import Manager
+from sets.api.accounts import Accounts
+from sets.api.view import task_json
+
+HEADER: Final = "Idempotency-Key"
+KEY_CHARS: Final = 255
+
+
+def key_of(req: falcon.asgi.Request) -> str | None:
+    """The request's key; None where it has none. Raises `BadRequest` for an empty or a long one."""
+    key = req.get_header(HEADER)
+    if key is not None and not 0 < len(key) <= KEY_CHARS:
+        raise BadRequest(f"{HEADER}: from 1 to {KEY_CHARS} characters", field=HEADER)
+    return key
+
+
+class IdempotencyResource:
+    def __init__(self, manager: Manager, accounts: Accounts, set_name: str) -> None:
+        self._manager = manager
+        self._accounts = accounts
+        self._set_name = set_name
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        account = self._accounts.of(req)
+        key = key_of(req)
+        if key is None:
+            raise BadRequest(f"{HEADER}: send the key to look for in this header", field=HEADER)
+        task = await self._manager.keyed(account, key)
+        resp.data = msgspec.json.encode(task_json(task, self._set_name))
+        resp.content_type = falcon.MEDIA_JSON
