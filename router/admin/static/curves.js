@@ -12,6 +12,8 @@ const RIGHT = 8;
 const TOP = 14;
 const BOTTOM = 18;
 const MOST_SETS = 6;
+/** So much time between two points was not seen: the router was away. */
+const GAP_S = 1;
 
 /** The points known to this page; it asks for those it lacks only, and starts anew with a restarted router. */
 export class Store {
@@ -137,14 +139,14 @@ export class Charts {
     }
     for (const line of [...kind.lines].reverse()) {
       for (const [, colour, sampleOf] of series) {
-        parts.push(...path(points, stepS, (point) => {
+        parts.push(...path(points, (point) => {
           const sample = sampleOf(point);
           return sample ? line.of(sample, point) : null;
         }, x, y, LEFT, `${colour}${line.thin ? " thin" : ""}`));
       }
     }
     if (!points.length) parts.push(s("text", { x: (LEFT + width) / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "the first point comes within seconds"));
-    else if (!values.length) parts.push(s("text", { x: (LEFT + width) / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "no traffic"));
+    else if (!series.some(([, , sampleOf]) => points.some((point) => sampleOf(point)?.[0]))) parts.push(s("text", { x: (LEFT + width) / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "no traffic"));
     const near = this.cursor === null ? points[points.length - 1] : nearest(points, this.cursor, stepS);
     if (this.cursor !== null) parts.push(s("line", { x1: x(near ? near.at : this.cursor), x2: x(near ? near.at : this.cursor), y1: TOP, y2: HEIGHT - BOTTOM, class: "cursor" }));
     svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
@@ -173,7 +175,7 @@ function nearest(points, at, stepS) {
   return best;
 }
 
-function path(points, stepS, valueOf, x, y, left, kind) {
+function path(points, valueOf, x, y, left, kind) {
   const runs = [];
   let run = null;
   let before = null;
@@ -181,7 +183,7 @@ function path(points, stepS, valueOf, x, y, left, kind) {
     const value = valueOf(point);
     if (value === null || value === undefined || x(point.at) < left) run = null;
     else {
-      if (!run || point.at - before > 2.5 * stepS) runs.push((run = []));
+      if (!run || point.at - point.spanS - before > GAP_S) runs.push((run = []));
       run.push([x(point.at), y(value)]);
     }
     before = point.at;

@@ -24,8 +24,8 @@ const CHECKS = { errors: "Error rate", tasks: "Failed tasks", latency: "95th per
 export const phaseWords = (phase) => PHASES[phase] ?? ["fair", "!", phase];
 
 export function showPhase(place, rollout) {
-  const { phase, set, reason, dry_run, verdict, verdict_reason, plan_changed, weight, error, hands_off } = rollout;
-  fill(place, [phase, set, reason, dry_run, verdict, verdict_reason, plan_changed, weight, error, hands_off, rollout.step], () => {
+  const { phase, set, reason, dry_run, plan_changed, weight, error, hands_off } = rollout;
+  fill(place, [phase, set, reason, dry_run, plan_changed, weight, error, hands_off, rollout.orders, rollout.missing], () => {
     if (rollout.missing) return h("p", { class: "quiet" }, rollout.missing);
     const none = phase === "idle" && set === null;
     const lines = [h("p", { class: "phase" }, badge(phaseWords(phase)), set !== null && [" ", h("b", {}, set), ` at ${percent(weight)}`], dry_run && h("span", { class: "badge fair" }, "dry run: no weight is touched"))];
