@@ -42,6 +42,11 @@ class Leader:
     def leading(self) -> bool:
         return self._lease.epoch is not None
 
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that is ours; None while we do not lead."""
+        return self._lease.epoch
+
     def turn(self, file: Table) -> tuple[Progress, tuple[AskGate, ...]] | None:
         """Tick if due; the progress and what to ask. None: another one leads, or nothing is due. `RolloutError`."""
         now = self._clock()

@@ -279,7 +279,8 @@ class Runner:
         """`status.describe`, with `leader` (whether this worker leads) and `error`."""
         return {
             **describe(self.progress, self._file, self._traffic.table),
-            "leader": self._leader.leading,
+            # Taken beside the loop: it counts once its epoch is in what we show.
+            "leader": self._leader.epoch == self.progress.epoch,
             "error": self.error,
             "file_version": self._file.version,
         }
