@@ -24,6 +24,7 @@ test: setup  ## every check: lint, types, and all tests on real containers
 	@$(MAKE) --no-print-directory lint
 	@bash ops/setup/packages.sh --if-possible "tools of the tests" curl docker-registry nginx-light strace
 	@bash ops/setup/packages.sh --if-possible "the guest's fuzzer and analysers" $(clang)
+	@. /etc/os-release && [ "$$ID" != debian ] || bash ops/setup/packages.sh --if-possible "a browser for the status page" chromium fonts-dejavu-core
 	@$(engine) && $(python) -m ops.images && $(python) -m pytest $(ARGS)
 
 test-vm: setup  ## slots on cgroup version 2 and another kernel, in a virtual machine; as root, a quarter of an hour
