@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from scheduler.errors import SlotLost
 from scheduler.execution import Ending, Output
 from sets.executor.pipes import PipeReader, PipeWriter
 
-if TYPE_CHECKING:
-    from sets.executor.slot import Slot
+
+class Place(Protocol):
+    """What a run needs of its slot."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def kill(self, run: SlotRun) -> None: ...
 
 
 class SlotRun:
@@ -35,7 +40,7 @@ class SlotRun:
         "stdin",
     )
 
-    def __init__(self, slot: Slot, number: int, stdin: PipeWriter | None, file_count: int) -> None:
+    def __init__(self, slot: Place, number: int, stdin: PipeWriter | None, file_count: int) -> None:
         self._slot = slot
         self.number = number
         self.stdin = stdin

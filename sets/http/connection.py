@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import httptools
 import structlog
@@ -13,9 +14,6 @@ import structlog
 from sets.api.problems import MEDIA_TYPE, problem_of_http
 from sets.http.exchange import Exchange
 from sets.http.head import HEAD_BYTES, Address, Refusal, RequestHead
-
-if TYPE_CHECKING:
-    from sets.worker import SetWorker
 
 log = structlog.get_logger()
 
@@ -33,17 +31,30 @@ WRITE_HIGH_BYTES: Final = 262_144
 """Answer bytes that may wait in the process for a client that reads slowly."""
 
 
+class Server(Protocol):
+    """What connections need of the worker that they belong to."""
+
+    loop: asyncio.AbstractEventLoop
+    asgi: Callable[..., Awaitable[None]]
+    body_stall_s: float
+    set_header: bytes
+    nr_conns: int
+    connections: set[Connection]
+    alive: bool
+    """False: it serves no request after the present ones."""
+
+
 class Connection(asyncio.Protocol):
     """What is no valid HTTP/1.1 is answered as the API answers: with a problem, and the connection's end."""
 
-    def __init__(self, worker: SetWorker) -> None:
-        self.loop: asyncio.AbstractEventLoop = worker.loop
-        self.body_stall_s: float = worker.body_stall_s
-        self.set_header: bytes = worker.set_header
+    def __init__(self, server: Server) -> None:
+        self.loop: asyncio.AbstractEventLoop = server.loop
+        self.body_stall_s: float = server.body_stall_s
+        self.set_header: bytes = server.set_header
         self.closed = False
         # Awaited while the client reads too slowly.
         self.write_paused: asyncio.Future[None] | None = None
-        self._worker = worker
+        self._server = server
         self._transport: asyncio.Transport
         self._addresses: tuple[Address, Address] = (None, None)
         self._parser = httptools.HttpRequestParser(self)
@@ -72,13 +83,13 @@ class Connection(asyncio.Protocol):
             _address(transport.get_extra_info("sockname")),
             _address(transport.get_extra_info("peername")),
         )
-        self._worker.nr_conns += 1
-        self._worker.connections.add(self)
+        self._server.nr_conns += 1
+        self._server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        self._worker.nr_conns -= 1
-        self._worker.connections.discard(self)
+        self._server.nr_conns -= 1
+        self._server.connections.discard(self)
         if self._lingering is not None:
             self._lingering.cancel()
         self._waiting.clear()
@@ -202,7 +213,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def draining(self) -> bool:
-        return not self._worker.alive
+        return not self._server.alive
 
     def _serve_next(self) -> None:
         if self._serving is not None:
@@ -221,7 +232,7 @@ class Connection(asyncio.Protocol):
 
     async def _serve(self, exchange: Exchange) -> None:
         try:
-            await self._worker.asgi(exchange.scope, exchange.receive, exchange.send)
+            await self._server.asgi(exchange.scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             self._serving = None
             self.close()

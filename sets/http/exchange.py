@@ -7,12 +7,9 @@ import time
 from collections import deque
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from sets.http.head import Scope
-
-if TYPE_CHECKING:
-    from sets.http.connection import Connection
 
 Event = dict[str, Any]
 
@@ -25,6 +22,28 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
+
+
+class Line(Protocol):
+    """What an exchange needs of its connection."""
+
+    loop: asyncio.AbstractEventLoop
+    closed: bool
+    body_stall_s: float
+    """How long it waits for more of a body."""
+    set_header: bytes
+    """The header line that every answer has."""
+    write_paused: asyncio.Future[None] | None
+    """Ends when the client has read enough of what waits for it."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether no request is to follow."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def resume(self) -> None:
+        """Some of the body was taken."""
 
 
 class Exchange:
@@ -49,9 +68,7 @@ class Exchange:
         "scope",
     )
 
-    def __init__(
-        self, connection: Connection, scope: Scope, length: int, *, keep_alive: bool, waits: bool
-    ) -> None:
+    def __init__(self, connection: Line, scope: Scope, length: int, *, keep_alive: bool, waits: bool) -> None:
         self.scope = scope
         # What is still to come of a body whose length is known, else 0 or less.
         self.left_bytes = length

@@ -100,7 +100,7 @@ async def server() -> Server:
 
 @pytest.fixture
 async def connect(server: Server) -> AsyncIterator[Callable[[], Awaitable[Client]]]:
-    listener = await server.loop.create_server(lambda: Connection(server), "127.0.0.1", 0)  # type: ignore[arg-type]
+    listener = await server.loop.create_server(lambda: Connection(server), "127.0.0.1", 0)
     clients: list[Client] = []
 
     async def connect() -> Client:
