@@ -22,10 +22,26 @@ export class Store {
     this.boot = "";
     this.serial = 0;
     this.stepS = 5;
+    this.clocks = null;
   }
 
   async refresh() {
-    const answer = await ask(`/curves?boot=${encodeURIComponent(this.boot)}&after=${this.serial}`);
+    let answer = await this.fetch();
+    const clocks = [answer.now, performance.now() / 1000];
+    if (this.clocks && Math.abs(clocks[0] - this.clocks[0] - (clocks[1] - this.clocks[1])) > 2) {
+      // A clock was set, or this machine slept: have all points dated anew.
+      Object.assign(this, { points: [], boot: "", serial: 0 });
+      answer = await this.fetch();
+    }
+    this.clocks = clocks;
+    return this.take(answer);
+  }
+
+  fetch() {
+    return ask(`/curves?boot=${encodeURIComponent(this.boot)}&after=${this.serial}`);
+  }
+
+  take(answer) {
     // What another process counted before stays: it was true. Its numbering does not.
     this.boot = answer.boot;
     this.serial = answer.serial;

@@ -64,7 +64,7 @@ function show() {
     status.change.why && `: ${status.change.why}`,
     status.change.by && h("span", { class: "quiet" }, ` by ${status.change.by}`),
   ]);
-  showAlerts(status, rollout);
+  showAlerts(status);
   showWeights(byId("bar"), byId("legend"), status, canary);
   showPhase(byId("phase"), rollout);
   showSteps(byId("steps"), rollout);
@@ -103,15 +103,17 @@ function showCurves() {
   charts.draw(store, series, weightMarks(rollout.events));
 }
 
-function showAlerts(status, rollout) {
-  const alive = Object.values(status.sets).some((set) => set.effective_weight > 0 && !["down", "refused"].includes(set.health));
-  const facts = [status.config_error, status.version, status.file, status.draining, alive, rollout.phase === "aborting" && rollout.reason];
+function showAlerts(status) {
+  const bearing = Object.values(status.sets).filter((set) => set.effective_weight > 0);
+  const well = bearing.some((set) => !["down", "refused"].includes(set.health));
+  const facts = [status.config_error, status.version, status.file, status.draining, bearing.length > 0, well];
   fill(byId("alerts"), facts, () => [
     status.config_error && h("div", { class: "alert bad" },
       h("b", {}, `✗ The file has a mistake and is not in force; version ${status.version} stays.`),
       h("pre", {}, status.config_error), h("p", { class: "quiet" }, status.file)),
     status.draining && h("div", { class: "alert fair" }, h("b", {}, "▽ This router is stopping: it finishes what is in work.")),
-    !alive && h("div", { class: "alert bad" }, h("b", {}, "✗ No set that takes new work is alive: requests are answered with 503.")),
+    !bearing.length && h("div", { class: "alert bad" }, h("b", {}, "✗ No set takes new work: requests are answered with 503.")),
+    bearing.length > 0 && !well && h("div", { class: "alert bad" }, h("b", {}, "✗ No set that takes new work is alive. As a last resort they are asked all the same, by their weights.")),
   ]);
 }
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ async def test_the_bar_shows_the_weights_in_force(tmp_path: Path) -> None:
         await expect(page.locator("#legend")).to_contain_text("down")
         await expect(page.locator("#legend")).to_contain_text("file says 99.99 %")
         stage.sets["a"].ready = False
-        await expect(page.locator("#alerts")).to_contain_text("No set that takes new work is alive")
+        await expect(page.locator("#alerts")).to_contain_text(
+            "No set that takes new work is alive. As a last resort"
+        )
 
 
 async def test_nothing_is_ordered_without_confirmation(tmp_path: Path) -> None:
@@ -237,6 +240,26 @@ async def test_a_router_that_hangs_is_a_router_away(tmp_path: Path) -> None:
         finally:
             os.kill(worker, signal.SIGCONT)
         await expect(page.locator("#link-word")).to_have_text("● live")
+
+
+async def test_a_clock_that_was_set_back_hides_nothing(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, stage.traffic(1):
+        await stage.until("/curves", serial=2)
+        async with looking(stage) as eyes:
+            page = eyes.page
+            curve = page.locator("[data-chart=requests] path.curve.set-0")
+            await expect(curve).to_have_count(1)
+            await page.route("**/curves?*", lambda route: alter(route, an_hour_back))
+            now = time.time() - 3600
+            hours = "|".join({time.strftime("%H", time.localtime(now + off_s)) for off_s in (-60, 60)})
+            await expect(page.locator("[data-chart=requests] .readout")).to_have_text(
+                re.compile(rf"^({hours}):\d\d:\d\d")
+            )
+            await expect(curve).to_have_count(1)
+
+
+def an_hour_back(curves: dict[str, Any]) -> None:
+    curves["now"] -= 3600
 
 
 async def test_a_broken_file_is_told_with_its_line(tmp_path: Path) -> None:
