@@ -31,7 +31,8 @@ SPILL_AT_LEAST = 3
 class Load(Protocol):
     """How many requests a set has in flight from here."""
 
-    inflight: int
+    @property
+    def inflight(self) -> int: ...
 
 
 class Choice:

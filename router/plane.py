@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 
 from .choice import Choice
+from .occupancy import Loads
 from .request import Destination, Purpose, purpose_of
 from .table import SetEntry, Table
 from .traffic import Traffic
@@ -41,10 +42,11 @@ class DataPlane(Traffic):
         table: Table,
         *,
         limits: Limits | None = None,
+        loads: Loads | None = None,
         merge: MergeFactory,
         inquire: InquiryFactory | None = None,
     ) -> None:
-        super().__init__(loop, name, table, limits=limits)
+        super().__init__(loop, name, table, limits=limits, loads=loads)
         self.clients: set[ClientConnection] = set()
         self._merge = merge
         self._inquire = inquire

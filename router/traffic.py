@@ -9,9 +9,10 @@ import asyncio
 import logging
 import time
 
-from .choice import Choice, Chooser
+from .choice import Choice, Chooser, Load
 from .curves import Curves
 from .health import HealthBoard
+from .occupancy import Loads
 from .past import PastTables
 from .request import Destination, HeadFacts, Purpose, queue_timeout_s
 from .retry import Failure
@@ -33,7 +34,13 @@ class Traffic:
     that are retries. Everything happens on the event loop's thread."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, name: str, table: Table, *, limits: Limits | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        table: Table,
+        *,
+        limits: Limits | None = None,
+        loads: Loads | None = None,
     ) -> None:
         self.loop = loop
         self.name = name
@@ -42,13 +49,16 @@ class Traffic:
         self.buffers = Buffers()
         self.board = HealthBoard(table.health)
         self.pools: dict[str, SetPool] = {}
+        self.loads: dict[str, Load] = {}
+        """By which sets are chosen: those of all workers together."""
+        self._loads = loads or Loads()
         self.stats: dict[str, SetStats] = {}
         self.recent = Recent()
         self.curves = Curves()
         self.problems = ProblemCounts()
         self.table = table
         self.past = PastTables()
-        self.chooser = Chooser(table, self.board, self.pools, self.past)
+        self.chooser = Chooser(table, self.board, self.loads, self.past)
         self.requests = 0
         self.active = 0
         self.active_retries = 0
@@ -70,17 +80,20 @@ class Traffic:
                 if name in self.pools:
                     self.pools[name].close()
                     self.board.forget(name)
-                self.pools[name] = SetPool(self.loop, name, address, self.buffers, self.limits)
+                self.pools[name], self.loads[name] = self._loads.pool(
+                    self.loop, name, address, self.buffers, self.limits
+                )
                 self._addresses[name] = address
             self.stats.setdefault(name, SetStats())
         for name in set(self.pools) - set(table.sets):
             self.pools.pop(name).close()
+            del self.loads[name]
             del self._addresses[name]
         for pool in self.pools.values():
             pool.limits = self.limits
         self.board.adopt(table.sets, table.health)
         self.past.adopt(table, time.time())
-        self.chooser = Chooser(table, self.board, self.pools, self.past)
+        self.chooser = Chooser(table, self.board, self.loads, self.past)
         self.table = table
 
     def choose(self, head: RequestHead, client: bytes, purpose: Purpose) -> Choice:
@@ -99,7 +112,7 @@ class Traffic:
         """A set that starts slowly is neither unwell nor full: that says nothing about it."""
         if not self.board.of(home.name).well(now):
             observer.passed_over(choice, unwell=True)
-        elif home.max_inflight is not None and self.pools[home.name].inflight >= home.max_inflight:
+        elif home.max_inflight is not None and self.loads[home.name].inflight >= home.max_inflight:
             observer.passed_over(choice, unwell=False)
 
     def patience_s(self, purpose: Purpose, query: bytes) -> float:
