@@ -83,7 +83,7 @@ class _Handling(Turn):
         p.weight = order.effective.get(name, 0)
         p.hands_off = False
         p.left = ()
-        p.analysis = p.baseline = None
+        p.analysis = p.last_analysis = p.baseline = None
         p.ticked_at = self.now
         self.new_stint()
         told = f"rollout of {name} started{_because(order.why)}"

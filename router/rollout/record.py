@@ -87,6 +87,8 @@ class Progress(msgspec.Struct):
     urls: dict[str, str] = {}
     loads: dict[str, Load] = {}
     analysis: Analysis | None = None
+    last_analysis: Analysis | None = None
+    """What an abort was decided on, for those who look later."""
     baseline: Tally | None = None
     """The last that was seen of a control cohort in this rollout, for steps that leave none."""
     events: tuple[Event, ...] = ()

@@ -30,6 +30,8 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
     """
     plan = progress.plan
     analysis = progress.analysis
+    if analysis is None and progress.phase in (Phase.ABORTING, Phase.ABORTED):
+        analysis = progress.last_analysis
     step = plan.steps[progress.step] if plan is not None else None
     at_step = progress.phase in (Phase.HOLDING, Phase.WAITING, Phase.PAUSED) and step is not None
     hold_s = step.hold_s if at_step and step is not None else 0.0

@@ -74,6 +74,7 @@ class Turn:
         p = self.p
         p.hands_off = False
         p.moves_left = MAX_MOVES
+        p.last_analysis = p.analysis or p.last_analysis
         self.to(Cause.ABORT, Phase.ABORTING, told, by=by)
         if at_once or self.plan.dry_run:
             self.empty()

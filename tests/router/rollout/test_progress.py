@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from router.config import load
 from router.rollout.plan import OnNoData, Step
 from router.rollout.record import (
     Abort,
@@ -17,7 +18,15 @@ from router.rollout.record import (
     Skip,
 )
 from router.rollout.states import LEGAL_MOVES, Cause, IllegalMove, NotAllowed, Phase, check
+from router.rollout.status import describe
+from router.table import Table
 from tests.router.rollout.release import FAIL, FEW, PASS, UNSURE, Release, plan
+
+
+def a_table() -> Table:
+    return load(
+        b"version: 1\nsets:\n  a: {url: 'http://a'}\n  b: {url: 'http://b'}\ndefault: {weights: {a: 100, b: 0}}\n"
+    ).table
 
 
 def in_force(release: Release) -> tuple[str, int] | None:
@@ -164,6 +173,19 @@ def test_abort_is_one_call_and_weight_0_from_then_on() -> None:
     assert [event.kind for event in release.progress.events[-2:]] == ["aborting", "aborted"]
     release.run(10_000)
     assert release.progress.in_force == ("b", 0)
+
+
+def test_what_an_abort_was_decided_on_can_still_be_looked_at() -> None:
+    release = Release(plan()).start()
+    release.run(300, FAIL)
+    assert release.phase == Phase.ABORTED
+    assert (release.progress.analysis, release.progress.last_analysis is None) == (None, False)
+    table = a_table()
+    shown = describe(release.progress, table, table)
+    assert (shown["verdict"], shown["verdict_reason"]) == ("fail", FAIL.reason)
+    assert shown["requests"]["canary"] > 0
+    release.start()
+    assert describe(release.progress, table, table)["verdict"] is None
 
 
 def test_a_finished_release_can_still_be_aborted() -> None:
