@@ -9,7 +9,7 @@ clang := clang libclang-rt-dev llvm clang-tidy
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-vm fuzz fuzz-router lint up down status bench images lock
+.PHONY: help setup demo test test-vm fuzz fuzz-router lint up down status bench bench-router images lock
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -22,7 +22,7 @@ demo: setup  ## the main job: pictures and a scanned page through the routed API
 
 test: setup  ## every check: lint, types, and all tests on real containers
 	@$(MAKE) --no-print-directory lint
-	@bash ops/setup/packages.sh --if-possible "tools of the tests" curl docker-registry nginx-light strace
+	@bash ops/setup/packages.sh --if-possible "tools of the tests" curl docker-registry haproxy nginx-light strace wrk
 	@bash ops/setup/packages.sh --if-possible "the guest's fuzzer and analysers" $(clang)
 	@. /etc/os-release && [ "$$ID" != debian ] || bash ops/setup/packages.sh --if-possible "a browser for the status page" chromium fonts-dejavu-core
 	@$(engine) && $(python) -m ops.images && $(python) -m pytest $(ARGS)
@@ -53,6 +53,10 @@ status: setup  ## what of the local stack runs
 
 bench: setup  ## the figures of README.md, measured on this machine
 	@$(engine) && $(python) -m ops.images && $(python) -m ops.bench $(ARGS)
+
+bench-router: setup  ## the router beside nginx, HAProxy, Envoy, Traefik and Caddy; half an hour, or ARGS="small --rounds 0.2"
+	@bash ops/setup/packages.sh --if-possible "what the router is measured beside" gcc haproxy libc6-dev nginx-light wrk
+	@$(python) -m ops.bench_router $(ARGS)
 
 images: setup  ## the sample images: imgproc:1, ocr:1, cat:1, ncat:1, model:1
 	@$(engine) && $(python) -m ops.images

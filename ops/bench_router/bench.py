@@ -1,0 +1,100 @@
+"""What every part of the bench measures with: the upstream, the load, the proxies it asks for, and turns."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import Self, TypeVar
+
+from ops.bench.figures import Figure, Say
+from ops.bench.stack import BenchFailed, free_port
+from ops.setup.engine import ROOT
+
+from . import programs, proxies
+from .load import Loader
+from .machine import Cores, available_cores, pinned
+from .server import Server
+
+T = TypeVar("T")
+
+
+class Bench:
+    """Use as a context manager; all its state lies in a folder under var/ that is removed afterwards."""
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
+        try:
+            self.cores = Cores.of(available_cores())
+        except ValueError as error:
+            raise BenchFailed(str(error)) from None
+
+    def __enter__(self) -> Self:
+        (ROOT / "var").mkdir(exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-router-", dir=ROOT / "var")
+        self.folder = Path(self._folder.name)
+        # nginx's worker gives up root, and must still reach its folder.
+        self.folder.chmod(0o755)
+        try:
+            self.loader = Loader(self.cores.load, self.folder)
+            port = free_port()
+            command = pinned(self.cores.upstream, str(programs.compiled("upstream")), str(port))
+            self.upstream = Server("upstream", command, self.folder, port)
+            self.upstream.start()
+        except BaseException:
+            self._folder.cleanup()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.upstream.stop()
+        self._folder.cleanup()
+
+    @contextmanager
+    def proxies(self, *names: str) -> Iterator[dict[str, Server]]:
+        """Those of them that can be had, running on the proxies' core; `nginx` and `router` must be."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        folder.chmod(0o755)
+        with proxies.running(names, folder, self.upstream.port, self.cores.proxy, self.say) as servers:
+            for name, server in servers.items():
+                if not server.answers():
+                    raise BenchFailed(f"{name} does not answer")
+            yield servers
+            for name, server in servers.items():
+                if not server.logged_bytes():
+                    self.say(f"note: {name} wrote no access log")
+
+
+def turns(names: Sequence[str], rounds: int) -> Iterator[tuple[int, list[str]]]:
+    """For each round its number and the names, each round beginning with another: what the machine does beside hits
+    all alike."""
+    for number in range(rounds):
+        at = number % len(names)
+        yield number, [*names[at:], *names[:at]]
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the rounds' ratios."""
+    return median(our / their for our, their in zip(ours, theirs, strict=True))
+
+
+def at_most(what: str, value: float, limit: float, unit: str = "×", digits: int = 2) -> Figure:
+    return Figure(what, value, f"{value:.{digits}f} {unit}", f"≤ {limit:g} {unit}", value <= limit)
+
+
+def at_least(what: str, value: float, limit: float, unit: str = "×") -> Figure:
+    return Figure(what, value, f"{value:.2f} {unit}", f"≥ {limit:g} {unit}", value >= limit)
+
+
+def below(what: str, value: float, limit: float, unit: str = "×") -> Figure:
+    return Figure(what, value, f"{value:.2f} {unit}", f"< {limit:g} {unit}", value < limit)
+
+
+def row(values: Mapping[str, Sequence[T]], read: Callable[[T], float], form: str) -> str:
+    """`name median` for each name, for a progress line."""
+    return ", ".join(f"{name} {median(map(read, shots)):{form}}" for name, shots in values.items() if shots)

@@ -1,0 +1,53 @@
+"""Ten thousand clients that asked once and stay connected: what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+from typing import Final
+
+from ops.bench.figures import Figure
+
+from .bench import Bench, at_most, ratio, turns
+from .load import Shot
+
+CONNECTIONS: Final = 10_000
+PER_S: Final = 2000.0
+SECONDS: Final = 4.0
+NO_EFFECT: Final = 1.1
+"""How far p99 may be off and still count as not touched: the rounds of one and the same differ by more."""
+
+
+def idle(bench: Bench, rounds: int) -> Iterator[Figure]:
+    """Memory with them, and p99 at a fixed rate with and without, in turns."""
+    with bench.proxies("router") as servers:
+        server = servers["router"]
+        alone_mib = server.memory_mib()
+        shots: dict[str, list[Shot]] = {"without": [], "with": []}
+        memory: list[float] = []
+        bench.loader.rate(server, PER_S, 1.0)
+        for number, names in turns(list(shots), rounds):
+            for name in names:
+                if name == "without":
+                    shots[name].append(bench.loader.rate(server, PER_S, SECONDS))
+                    continue
+                with bench.loader.idle(server, CONNECTIONS):
+                    shots[name].append(bench.loader.rate(server, PER_S, SECONDS))
+                    memory.append(server.memory_mib())
+            bench.say(
+                f"round {number + 1} of {rounds}: {memory[-1]:.0f} MiB, {alone_mib:.0f} MiB at the start"
+            )
+    for name, each in shots.items():
+        bench.say(
+            f"{name} them, µs: p50 {median(shot.p50_us for shot in each):.0f},"
+            f" p99 {median(shot.p99_us for shot in each):.0f}, p99.9 {median(shot.p999_us for shot in each):.0f}"
+        )
+    yield from figures(shots, memory)
+
+
+def figures(shots: dict[str, list[Shot]], memory: list[float]) -> Iterator[Figure]:
+    """The rounds' measurements without and with the idle connections; MiB with them."""
+    what = f"{CONNECTIONS:,} idle keep-alive connections"
+    yield at_most(f"{what}: memory of the process", max(memory), 100, "MiB", 0)
+    value = ratio([shot.p99_us for shot in shots["with"]], [shot.p99_us for shot in shots["without"]])
+    yield at_most("… p99 of others, of that without them", value, NO_EFFECT)

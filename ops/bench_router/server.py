@@ -1,0 +1,117 @@
+"""A server of the bench: a process on its core, in a folder of its own, with what it wrote at hand when it fails."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ops.bench.stack import BenchFailed
+
+from .machine import cpu_us, memory_mib
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 10.0
+
+
+class Server:
+    """Use as a context manager: inside, `port` answers."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        port: int,
+        *,
+        environment: Mapping[str, str] | None = None,
+        access_log: Path | None = None,
+        log_folder: Path | None = None,
+    ) -> None:
+        """`folder` is where it runs; what it writes goes to `log_folder`, else there too."""
+        self.name = name
+        self.port = port
+        self._command = list(command)
+        self._folder = folder
+        self._environment = {**os.environ, **(environment or {})}
+        self._access_log = access_log
+        self.log = (log_folder or folder) / f"{name}.log"
+        """What it wrote to standard output and error."""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Raises BenchFailed with the end of what it wrote when it does not answer in time."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self.answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise BenchFailed(
+                    f"{self.name} did not start:\n{self.log.read_text(errors='replace')[-2000:]}"
+                )
+            time.sleep(0.05)
+
+    def answers(self) -> bool:
+        """Whether a request gets through to where it should: Traefik listens before it has read its routes."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        process = self._process
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._process = None
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise BenchFailed(f"{self.name} does not run")
+        return self._process.pid
+
+    def cpu_us(self) -> float:
+        """Of its processes and theirs, so far."""
+        return cpu_us(self.pid)
+
+    def memory_mib(self) -> float:
+        return memory_mib(self.pid)
+
+    def logged_bytes(self) -> int:
+        """The size of its access log; 0: it has none."""
+        try:
+            return self._access_log.stat().st_size if self._access_log is not None else 0
+        except OSError:
+            return 0
