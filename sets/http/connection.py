@@ -67,6 +67,8 @@ class Connection(asyncio.Protocol):
         self._since_body_bytes = 0
         # How much of a body comes next that needs no parser.
         self._plain_bytes = 0
+        # Whether llhttp is about to stop for another protocol, where there is a body to be read.
+        self._upgrade_with_body = False
         # Whether what still comes is not read as requests.
         self._deaf = False
         self._read_paused = False
@@ -109,12 +111,9 @@ class Connection(asyncio.Protocol):
                 return
         self._since_body_bytes += len(data)
         try:
-            self._parser.feed_data(data)
+            self._parse(data)
             if self._since_body_bytes > HEAD_BYTES:
                 raise Refusal(431, "the request's headers are too many or too large")
-        except httptools.HttpParserUpgrade:
-            # What was asked for is not offered: the request is an ordinary one, and the last on this connection.
-            self._deaf = True
         except Refusal as refusal:
             self._refuse(refusal)
         except httptools.HttpParserCallbackError as error:
@@ -128,6 +127,23 @@ class Connection(asyncio.Protocol):
             self._plain_bytes = reading.left_bytes
         # Only now: a head whose framing is wrong may have raised after it seemed complete.
         self._serve_next()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            # What was asked for is not offered: the request is an ordinary one, and the last on this connection.
+            self._upgrade_with_body = False
+            reading = self._reading
+            if reading is None:
+                self._deaf = True
+                return
+            # llhttp would have left its body to the other protocol.
+            length = reading.left_bytes
+            framing = b"content-length: %d" % length if length else b"transfer-encoding: chunked"
+            self._parser = httptools.HttpRequestParser(_BodyOnly(self))
+            self._parser.feed_data(b"POST / HTTP/1.1\r\nconnection: close\r\n%b\r\n\r\n" % framing)
+            self._parser.feed_data(data[stopped.args[0] :])
 
     def _take_plain(self, data: bytes) -> bytes:
         """Hand on what is body by the request's Content-Length, past the parser, which would copy it. Returns what
@@ -182,7 +198,9 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         server, client = self._addresses
         scope, waits = head.scope(parser.get_method(), parser.get_http_version(), server, client)
-        keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        upgrade = parser.should_upgrade()
+        keep_alive = parser.should_keep_alive() and not upgrade
+        self._upgrade_with_body = upgrade and (head.chunked or head.content_length > 0)
         self._reading = Exchange(self, scope, head.content_length, keep_alive=keep_alive, waits=waits)
         self._waiting.append(self._reading)
         self._since_body_bytes = 0
@@ -196,11 +214,10 @@ class Connection(asyncio.Protocol):
             self._pause()
 
     def on_message_complete(self) -> None:
+        if self._upgrade_with_body:
+            return
         reading, self._reading = self._reading, None
         if reading is not None:
-            if self._parser.should_upgrade():
-                # llhttp stops here, though a body may follow, which nobody has framed.
-                reading.keep_alive = False
             reading.complete()
         self._since_body_bytes = 0
 
@@ -331,6 +348,14 @@ class Connection(asyncio.Protocol):
         """Close it when nothing came in time."""
         if now_s >= self._deadline_s and self._serving is None and self._lingering is None:
             self.abort()
+
+
+class _BodyOnly:
+    """Of what a parser tells, only what is of a body."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.on_message_complete
 
 
 def _address(name: Any) -> Address:

@@ -32,11 +32,12 @@ class Refusal(Exception):
 class RequestHead:
     """What has come of a head. `add_url` and `add_header` raise `Refusal` above the limits."""
 
-    __slots__ = ("content_length", "headers", "url")
+    __slots__ = ("chunked", "content_length", "headers", "url")
 
     def __init__(self) -> None:
         self.url = b""
         self.content_length = 0
+        self.chunked = False
         # Lower-case names, as ASGI has them.
         self.headers: list[tuple[bytes, bytes]] = []
 
@@ -92,6 +93,7 @@ class RequestHead:
                     raise Refusal(501, "only `Transfer-Encoding: chunked` is understood")
                 if version == "1.0":
                     raise Refusal(400, "Transfer-Encoding is not of HTTP/1.0: send a Content-Length")
+                self.chunked = True
             elif name == b"content-length":
                 self.content_length = int(value)
             elif name == b"expect":
