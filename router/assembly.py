@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .crew import Crew
 from .history import History, HistoryError
 from .inquiry import Inquiry
 from .lists import merge
@@ -17,7 +18,8 @@ from .past import IDEMPOTENCY_S
 from .plane import DataPlane
 from .probe import Prober
 from .rollout.runner import Runner
-from .watch import POLL_S, ConfigFile
+from .scribe import Scribe
+from .watch import POLL_S, ConfigFile, Recorder
 from .wire.limits import Limits
 
 _log = logging.getLogger("router")
@@ -46,30 +48,57 @@ class Settings:
         """Where the rollout's state lies; commands without a router use it too (`rollout.orders.give`)."""
         return None if self.state_dir is None else self.state_dir / f"{self.name}.rollout"
 
-    def config_file(self) -> ConfigFile:
+    @property
+    def crew_dir(self) -> Path | None:
+        """Where the workers meet."""
+        return None if self.state_dir is None else self.state_dir / f"{self.name}.workers"
+
+    def config_file(self, recorder: Recorder | None = None) -> ConfigFile:
+        """The operators' file; what comes into force is told to `recorder`, else to the history."""
         copy = self.state_dir / f"{self.name}.last-good.yaml" if self.state_dir is not None else None
-        return ConfigFile(self.config_path, last_good_path=copy, set_urls=self.set_urls, history=self.history)
+        history = recorder if recorder is not None else self.history
+        return ConfigFile(self.config_path, last_good_path=copy, set_urls=self.set_urls, history=history)
+
+
+SETTLED_S = 3.0
+"""After so long every worker has taken a change of the file, and it is in the history."""
 
 
 class Router:
-    """A running router on one event loop."""
+    """A running router on one event loop: worker `index` of its crew."""
 
-    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        crew: Crew | None = None,
+        index: int = 0,
+    ) -> None:
         self.settings = settings
-        self.file = settings.config_file()
+        self.crew = crew or Crew()
+        self.index = index
+        self.history = settings.history
+        self._scribe = Scribe(self.history) if self.history is not None else None
+        self.file = settings.config_file(self._scribe)
         table = self.file.first().table
         self.plane = DataPlane(
-            loop, settings.name, table, limits=settings.limits, merge=merge, inquire=Inquiry
+            loop,
+            settings.name,
+            table,
+            limits=settings.limits,
+            loads=self.crew.loads(index),
+            merge=merge,
+            inquire=Inquiry,
         )
-        self.history = settings.history
         if self.history is not None:
             self._restore(self.history)
         self.rollout: Runner | None = None
         if settings.rollout_dir is not None:
-            record = self.history.record_weights if self.history is not None else None
+            record = self._scribe.record_weights if self._scribe is not None else None
             self.rollout = Runner(self.plane, settings.rollout_dir, table, record=record)
         self.prober = Prober(self.plane)
         self._watcher: asyncio.Task[None] | None = None
+        self._catching_up: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
 
     def _restore(self, history: History) -> None:
@@ -100,7 +129,22 @@ class Router:
             else:
                 self.plane.adopt(loaded.table)
             self.prober.follow()
+            if self.history is not None and self.crew.count > 1:
+                task = self.plane.loop.create_task(self._catch_up(self.history))
+                self._catching_up.add(task)
+                task.add_done_callback(self._catching_up.discard)
             return True
+
+    async def _catch_up(self, history: History) -> None:
+        """A table that was in force for a moment may have been seen by other workers alone."""
+        await asyncio.sleep(SETTLED_S)
+        now = time.time()
+        try:
+            ended = await asyncio.to_thread(history.ended_since, now - 2 * SETTLED_S, self.settings.set_urls)
+        except HistoryError as error:
+            _log.error("what other workers had in force is not known: %s", error)
+            return
+        self.plane.past.restore(ended, now)
 
     async def _watch(self) -> None:
         while True:
@@ -112,11 +156,14 @@ class Router:
 
     async def stop(self, *, at_once: bool = False) -> None:
         """Finish what is in work, within the bound (or not: `at_once`), and close all."""
-        if self._watcher is not None:
-            self._watcher.cancel()
+        for task in (self._watcher, *self._catching_up):
+            if task is not None:
+                task.cancel()
         if self.rollout is not None:
             await self.rollout.stop()
         cut = await self.plane.drain(0.0 if at_once else self.settings.drain_s)
         if cut:
             _log.warning("%d connections were cut at the end of the time to finish", cut)
         await self.prober.stop()
+        if self._scribe is not None:
+            self._scribe.close()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 
 from .plane import DataPlane
 from .wire.fetch import FetchError, fetch
 
 MAX_BODY_BYTES = 64 * 1024
+JITTER = (0.85, 1.15)
 _log = logging.getLogger("router")
 
 
@@ -42,8 +44,10 @@ class Prober:
     async def _sleep(self, name: str) -> None:
         """Wait for the next check; a set that refuses a connection meanwhile is asked sooner."""
         slept = 0.0
-        while slept < self._plane.board.next_probe_s(name):
-            step = min(0.25, self._plane.board.next_probe_s(name) - slept)
+        # The workers of a router, and the instances, drift apart instead of asking all at once.
+        part = random.uniform(*JITTER)
+        while slept < (due := part * self._plane.board.next_probe_s(name)):
+            step = min(0.25, due - slept)
             await asyncio.sleep(step)
             slept += step
 

@@ -15,6 +15,7 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from .admin.access import check_bind, read_token
 from .assembly import Settings
 from .config import ConfigError
+from .crew import MOST_WORKERS, Crew
 from .errors import RouterError
 from .worker import RouterWorker
 
@@ -31,10 +32,20 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def handle_hup(self) -> None:
         self.kill_workers(signal.SIGHUP)
 
+    def handle_ttin(self) -> None:
+        _log.warning("the number of workers is fixed at the start; SIGTTIN and SIGTTOU do nothing")
+
+    handle_ttou = handle_ttin
+
+    def handle_usr2(self) -> None:
+        """A second arbiter would count requests in flight, and meet its workers, in the first one's place."""
+        _log.warning("SIGUSR2 does nothing: start another router, then end this one")
+
 
 class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    def __init__(self, settings: Settings, options: Mapping[str, object]) -> None:
+    def __init__(self, settings: Settings, crew: Crew, options: Mapping[str, object]) -> None:
         self.settings = settings
+        self.crew = crew
         self._options = options
         super().__init__()
 
@@ -48,6 +59,14 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
     def run(self) -> None:
         _Arbiter(self).run()
 
+    def place(self, arbiter: _Arbiter, worker: RouterWorker) -> None:
+        """Just before the fork."""
+        worker.index = self.crew.free_index(other.index for other in arbiter.WORKERS.values())
+
+    def left(self, arbiter: _Arbiter, worker: RouterWorker) -> None:
+        """After a worker's end, before another one takes its place."""
+        self.crew.left(worker.index)
+
 
 def main(
     config_path: str,
@@ -58,16 +77,23 @@ def main(
     state_dir: str = "var/router",
     set_urls: Mapping[str, str] | None = None,
     admin_token_file: str | None = None,
+    workers: int = 1,
 ) -> int:
     """Run a router in the foreground. `bind` and `admin_bind` are HOST:PORT. Returns the exit status: 78 when
     the configuration holds mistakes (each is told on standard error) and no last good copy lies in
-    `state_dir`. An `admin_bind` that other machines can reach needs a token."""
+    `state_dir`. An `admin_bind` that other machines can reach needs a token.
+
+    `workers`: processes that share both addresses. One by default: a core carries more requests than the sets of most
+    machines, and what is judged by counting (passive ejection, the retry budget) is then judged by all requests."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     try:
         token = read_token(Path(admin_token_file)) if admin_token_file else None
         check_bind(admin_bind, token)
     except RouterError as error:
         _log.error("%s", error)
+        return EXIT_CONFIG
+    if not 1 <= workers <= MOST_WORKERS:
+        _log.error("a router may have 1 to %d workers, not %d", MOST_WORKERS, workers)
         return EXIT_CONFIG
     settings = Settings(
         Path(config_path),
@@ -81,11 +107,17 @@ def main(
     except ConfigError:
         _log.error("no router without a configuration; correct %s and start again", config_path)
         return EXIT_CONFIG
+    try:
+        crew = Crew.make(workers, Path(state_dir) / f"{name}.workers")
+    except RouterError as error:
+        _log.error("%s", error)
+        return EXIT_CONFIG
     application = _Application(
         settings,
+        crew,
         {
             "bind": [bind, admin_bind],
-            "workers": 1,
+            "workers": workers,
             "worker_class": RouterWorker,
             "timeout": 30,
             "graceful_timeout": int(settings.drain_s) + 5,
@@ -97,6 +129,8 @@ def main(
             "keepalive": 30,
         },
     )
+    application.cfg.set("pre_fork", application.place)
+    application.cfg.set("child_exit", application.left)
     try:
         application.run()
     except SystemExit as stop:

@@ -42,7 +42,8 @@ def _fine(bounds: Sequence[float]) -> Iterator[float]:
 
 
 FINE_BOUNDS_S = tuple(_fine(LATENCY_BOUNDS_S))
-_COARSE = tuple(FINE_BOUNDS_S.index(bound) for bound in LATENCY_BOUNDS_S)
+COARSE = tuple(FINE_BOUNDS_S.index(bound) for bound in LATENCY_BOUNDS_S)
+"""The places of `LATENCY_BOUNDS_S` among the finer ones."""
 ERROR_FROM_STATUS = 500
 WINDOW_S = 30.0
 TICK_S = 3.0
@@ -97,7 +98,7 @@ class SetStats:
         """How many answers took up to each of `LATENCY_BOUNDS_S`, and longer than all; not cumulative."""
         counts = []
         start = 0
-        for index in _COARSE:
+        for index in COARSE:
             counts.append(sum(self.durations[start : index + 1]))
             start = index + 1
         return [*counts, sum(self.durations[start:])]

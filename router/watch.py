@@ -13,9 +13,11 @@ import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from .config import MAX_FILE_BYTES, ConfigError, Loaded, Mistake, load
-from .history import History, HistoryError
+from .history import HistoryError
+from .table import Table
 
 POLL_S = 0.5
 REREAD_YOUNGER_THAN_S = 2.0
@@ -26,6 +28,12 @@ SETTLE_S = 0.02
 
 _log = logging.getLogger("router")
 Stamp = tuple[int, int, int, int]
+
+
+class Recorder(Protocol):
+    """Who keeps what was in force: `history.History`, or `scribe.Scribe` where several processes would."""
+
+    def record(self, text: bytes, table: Table, now: float) -> bool: ...
 
 
 class ConfigFile:
@@ -40,7 +48,7 @@ class ConfigFile:
         *,
         last_good_path: Path | None,
         set_urls: Mapping[str, str],
-        history: History | None = None,
+        history: Recorder | None = None,
     ) -> None:
         self.path = path
         self._history = history

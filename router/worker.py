@@ -20,6 +20,7 @@ from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
 from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
 
 from .admin.app import create_app
+from .admin.team import Team
 from .assembly import Router
 
 HEARTBEAT_S = 1.0
@@ -30,7 +31,11 @@ _log = logging.getLogger("router")
 
 
 class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
-    """One process of the router. `cfg.bind` names two addresses: traffic, then admin."""
+    """One process of the router. `cfg.bind` names two addresses: traffic, then admin. All workers accept on the same
+    two sockets: who is busy accepts less, and what a dying worker had not accepted yet, another one does."""
+
+    index = 0
+    """Its place in the crew, given by the arbiter just before the fork."""
 
     def _setup_event_loop(self) -> None:
         self.loop = uvloop.new_event_loop()
@@ -68,11 +73,13 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
     async def _serve(self) -> None:
         self.router: Router
         try:
-            self.router = Router(self.app.settings, self.loop)
+            self.router = Router(self.app.settings, self.loop, self.app.crew, self.index)
+            team = Team(self.router)
+            await team.start()
         except Exception as error:
             _log.error("the router cannot start: %s", error)
             raise SystemExit(WORKER_BOOT_ERROR) from None
-        self.asgi = create_app(self.router)
+        self.asgi = create_app(self.router, team)
         traffic, admin = self.sockets
         server = await self.loop.create_server(self._admin_protocol, sock=admin.sock, start_serving=True)
         self.router.start(traffic.sock.dup())
@@ -88,6 +95,7 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
             traffic.close()
             beat = self.loop.create_task(self._heartbeat())
             await self.router.stop(at_once=self._quick_shutdown)
+            await team.stop()
             beat.cancel()
             server.close()
 

@@ -45,6 +45,15 @@ def start_router(
     state_dir: Annotated[
         Path, typer.Option(metavar="DIR", help="Where it keeps what must outlive a restart.")
     ] = Path("var/router"),
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="Processes that share both addresses; more where one core is not enough.",
+        ),
+    ] = 1,
     set_url: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=URL", help="Use this address for a set of FILE instead (repeatable)."),
@@ -84,6 +93,7 @@ def start_router(
         admin_bind=admin_bind,
         state_dir=str(state_dir),
         set_urls=set_urls,
+        workers=workers,
         **token,
     )
 

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import falcon
 import falcon.asgi
 import msgspec
-from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.registry import CollectorRegistry
 
 from router.errors import RouterError
 from router.history import History, NoSuchVersion
@@ -18,10 +16,11 @@ from router.rollout.states import NotAllowed
 from router.wire.problems import TYPE_BASE
 
 from .access import Access
-from .metrics import RouterCollector
+from .metrics import metrics_text
 from .page import add_page
 from .promote import promote
-from .status import snapshot, status_of
+from .status import status_of
+from .team import Team, WorkerMissing
 
 if TYPE_CHECKING:
     from router.assembly import Router
@@ -33,20 +32,19 @@ ROLLOUT_FIELDS = ("phase", "set", "step", "of", "weight", "hands_off", "error")
 """What the status tells of a rollout; GET /rollout tells the rest."""
 
 
-def create_app(router: Router) -> falcon.asgi.App[Any, Any]:
-    """All routes on one screen."""
-    registry = CollectorRegistry()
-    registry.register(RouterCollector(router))
+def create_app(router: Router, team: Team | None = None) -> falcon.asgi.App[Any, Any]:
+    """All routes on one screen. `team`: this worker and the others."""
+    team = team or Team(router)
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[Access(router.settings.admin_token)])
     app.add_route("/livez", Live())
     app.add_route("/readyz", Ready(router))
-    app.add_route("/metrics", Metrics(registry))
-    app.add_route("/status", Status(router))
+    app.add_route("/metrics", Metrics(team))
+    app.add_route("/status", Status(team))
     app.add_route("/history", Changes(router))
     app.add_route("/history/{version}", Version(router))
-    app.add_route("/rollout", Rollout(router))
-    app.add_route("/rollout/{verb}", Rollout(router), suffix="verb")
-    add_page(app, router)
+    app.add_route("/rollout", Rollout(router, team))
+    app.add_route("/rollout/{verb}", Rollout(router, team), suffix="verb")
+    add_page(app, team)
     app.add_error_handler(RouterError, _refused)
     app.set_error_serializer(_problem(router.settings.name))
     return app
@@ -80,24 +78,24 @@ class Ready:
 class Metrics:
     """Prometheus text."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    def __init__(self, team: Team) -> None:
+        self._team = team
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        snapshots, counts, missing = await self._team.counted()
         resp.content_type = CONTENT_TYPE_LATEST
-        resp.data = generate_latest(self._registry)
+        resp.data = metrics_text(snapshots, counts, missing, await self._team.rollout_status())
 
 
 class Status:
-    """The table in force and what is known of each set, as JSON."""
+    """The table in force and what is known of each set, as JSON, over all workers."""
 
-    def __init__(self, router: Router) -> None:
-        self._router = router
+    def __init__(self, team: Team) -> None:
+        self._team = team
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        document = status_of([snapshot(self._router)])
-        rollout = self._router.rollout
-        told = None if rollout is None else rollout.status()
+        document = status_of(*await self._team.snapshots())
+        told = await self._team.rollout_status()
         document["rollout"] = None if told is None else {name: told[name] for name in ROLLOUT_FIELDS}
         resp.media = document
 
@@ -138,11 +136,13 @@ class Version:
 class Rollout:
     """The automated rollout: its status, and what operators tell it."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, team: Team) -> None:
         self._router = router
+        self._team = team
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        resp.media = self._control().status()
+        self._control()
+        resp.media = await self._team.rollout_status()
 
     async def on_post_verb(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, verb: str) -> None:
         if verb not in VERBS:
@@ -155,6 +155,7 @@ class Rollout:
             resp.media = await promote(control, words.by, words.why)
         else:
             resp.media = await control.command(verb, words.by, words.why, at_once=words.at_once)
+        await self._team.look()
 
     def _control(self) -> Runner:
         control = self._router.rollout
@@ -196,6 +197,8 @@ async def _refused(
 ) -> None:
     if isinstance(error, NotAllowed):
         raise falcon.HTTPConflict(title="Not possible now", description=str(error))
+    if isinstance(error, WorkerMissing):
+        raise falcon.HTTPServiceUnavailable(title="A worker does not answer", description=str(error))
     raise falcon.HTTPServiceUnavailable(title="The router's state folder fails", description=str(error))
 
 

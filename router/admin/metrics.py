@@ -1,125 +1,209 @@
-"""The data plane's counts as Prometheus metrics, read when asked for."""
+"""The counts of all workers, and the rollout, as Prometheus metrics. Pure; every name begins with `gc_router_`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.registry import Collector, CollectorRegistry
 
-from router.stats import LATENCY_BOUNDS_S
+from router.rollout.analysis import Verdict
+from router.rollout.states import Phase
+from router.stats import COARSE, LATENCY_BOUNDS_S
 
-if TYPE_CHECKING:
-    from router.assembly import Router
+from .counts import Counts, latency
+from .status import Snapshot
+
+_PLAIN = {
+    "requests": "Requests whose head was read.",
+    "cancelled": "Requests whose client went away.",
+    "retries_over_budget": "Retries that the budget forbade.",
+    "stalled_clients": "Clients that did not read their answer.",
+}
 
 
-class RouterCollector(Collector):
-    """Yields one family per metric; every name begins with `gc_router_`."""
+def metrics_text(
+    snapshots: Sequence[Snapshot], counts: Counts, missing: Sequence[int], rollout: Mapping[str, Any] | None
+) -> bytes:
+    """The text that Prometheus reads. `snapshots` of the workers that answer, `missing`: the others; `counts` of all
+    together; `rollout`: its status, None where the router has none."""
+    registry = CollectorRegistry()
+    registry.register(_Collected(snapshots, counts, missing, rollout))
+    return generate_latest(registry)
 
-    def __init__(self, router: Router) -> None:
-        self._router = router
+
+class _Collected(Collector):
+    def __init__(
+        self,
+        snapshots: Sequence[Snapshot],
+        counts: Counts,
+        missing: Sequence[int],
+        rollout: Mapping[str, Any] | None,
+    ) -> None:
+        self._snapshots = snapshots
+        self._counts = counts
+        self._missing = missing
+        self._rollout = rollout
 
     def collect(self) -> Iterator[Metric]:
-        plane = self._router.plane
-        file = self._router.file
-        yield _counter("gc_router_requests", "Requests whose head was read.", plane.requests)
-        yield _counter("gc_router_cancelled", "Requests whose client went away.", plane.cancelled)
-        yield _counter(
-            "gc_router_retries_over_budget", "Retries that the budget forbade.", plane.retries_over_budget
-        )
-        yield _counter(
-            "gc_router_stalled_clients", "Clients that did not read their answer.", plane.stalled_clients
-        )
-        yield _counter("gc_router_config_reloads", "Configurations taken since the start.", file.reloads)
-        yield _counter("gc_router_config_failures", "Configurations refused since the start.", file.failures)
+        snapshots, counts = self._snapshots, self._counts
+        first = min(snapshots, key=lambda each: each.version)
+        yield _gauge("workers", "Workers that answer.", len(snapshots))
         yield _gauge(
-            "gc_router_config_ok", "Whether the file as it is now is in force.", float(file.error is None)
+            "workers_missing",
+            "Workers that do not: of them there are counts, as they were last, and no gauges.",
+            len(self._missing),
         )
-        yield _gauge("gc_router_config_version", "The version in force.", plane.table.version)
-        yield _gauge("gc_router_active_requests", "Requests in work.", plane.active)
-        yield _gauge("gc_router_connections", "Open client connections.", len(plane.clients))
-        problems = CounterMetricFamily(
-            "gc_router_problems", "Problems that the router itself answered.", labels=["problem"]
-        )
-        for name, count in plane.problems.counts.items():
-            problems.add_metric([name], count)
-        yield problems
-        yield from self._sets()
+        yield _counter("worker_starts", "Workers started since the router began.", counts.starts)
+        for name, text in _PLAIN.items():
+            yield _counter(name, text, counts.plain.get(name, 0))
+        yield _counter("config_reloads", "Configurations taken since the start.", counts.reloads)
+        yield _counter("config_failures", "Configurations refused since the start.", counts.reload_failures)
+        good = all(each.config_error is None for each in snapshots)
+        yield _gauge("config_ok", "Whether the file as it is now is in force.", float(good))
+        yield _gauge("config_version", "The version in force; the lowest of all workers'.", first.version)
+        yield _gauge("active_requests", "Requests in work.", sum(each.active for each in snapshots))
+        yield _gauge("connections", "Open client connections.", sum(each.connections for each in snapshots))
+        yield _labelled("problems", "Problems that the router itself answered.", "problem", counts.problems)
+        yield from _set_counts(counts)
+        yield from _set_gauges(snapshots, first)
+        if self._rollout is not None:
+            yield from _rollout(self._rollout)
 
-    def _sets(self) -> Iterator[Metric]:
-        plane = self._router.plane
-        now = plane.loop.time()
-        answers = CounterMetricFamily(
-            "gc_router_answers", "Answers relayed, by set and status.", labels=["set", "status"]
-        )
-        failures = CounterMetricFamily(
-            "gc_router_failures", "Attempts that failed.", labels=["set", "failure"]
-        )
-        retries = CounterMetricFamily("gc_router_retries", "Retries sent to a set.", labels=["set"])
-        pressure = CounterMetricFamily(
-            "gc_router_back_pressure", "Answers `executed: false`.", labels=["set"]
-        )
-        truncated = CounterMetricFamily("gc_router_truncated", "Answers that broke off.", labels=["set"])
-        ejections = CounterMetricFamily("gc_router_ejections", "Ejections by passive checks.", labels=["set"])
-        latency = HistogramMetricFamily(
-            "gc_router_answer_seconds", "From head to the answer's end.", labels=["set"]
-        )
-        up = GaugeMetricFamily("gc_router_set_up", "Whether a set is chosen for new work.", labels=["set"])
-        weight = GaugeMetricFamily("gc_router_set_weight_percent", "The weight in force.", labels=["set"])
-        effective = GaugeMetricFamily(
-            "gc_router_set_effective_weight_percent",
-            "The share of new work, health and states considered.",
-            labels=["set"],
-        )
-        percentages = plane.chooser.percentages(now)
-        inflight = GaugeMetricFamily("gc_router_set_inflight", "Requests in flight.", labels=["set"])
-        idle = GaugeMetricFamily("gc_router_set_idle_connections", "Kept connections.", labels=["set"])
-        for name, stats in plane.stats.items():
-            for status, count in stats.statuses.items():
-                answers.add_metric([name, str(status)], count)
-            for failure, count in stats.failures.items():
-                failures.add_metric([name, failure], count)
-            retries.add_metric([name], stats.retries)
-            pressure.add_metric([name], stats.back_pressure)
-            truncated.add_metric([name], stats.truncated)
-            ejections.add_metric([name], stats.ejections)
-            latency.add_metric([name], _buckets(stats.latency), stats.latency_sum_s)
-        for name in plane.table.sets:
-            up.add_metric([name], float(plane.board.of(name).word(now) == "up"))
-            weight.add_metric([name], plane.table.default.shares.get(name, 0) / 100)
-            effective.add_metric([name], percentages.get(name, 0.0))
-            inflight.add_metric([name], plane.pools[name].inflight)
-            idle.add_metric([name], plane.pools[name].idle)
-        yield from (
-            answers,
-            failures,
-            retries,
-            pressure,
-            truncated,
-            ejections,
-            latency,
-            up,
-            weight,
-            effective,
-            inflight,
-            idle,
-        )
+
+def _set_counts(counts: Counts) -> Iterator[Metric]:
+    answers = CounterMetricFamily(
+        "gc_router_answers", "Answers relayed, by set and status.", labels=["set", "status"]
+    )
+    failures = CounterMetricFamily("gc_router_failures", "Attempts that failed.", labels=["set", "failure"])
+    seconds = HistogramMetricFamily(
+        "gc_router_answer_seconds", "From head to the answer's end.", labels=["set"]
+    )
+    for name, each in counts.sets.items():
+        for status, count in each.statuses.items():
+            answers.add_metric([name, str(status)], count)
+        for failure, count in each.failures.items():
+            failures.add_metric([name, failure], count)
+        bounds = (*map(str, LATENCY_BOUNDS_S), "+Inf")
+        sums = map(float, latency(each, COARSE))
+        seconds.add_metric([name], list(zip(bounds, sums, strict=True)), each.latency_sum_s)
+    yield from (answers, failures, seconds)
+    of_sets = counts.sets.items()
+    yield _labelled(
+        "retries", "Retries sent to a set.", "set", {name: each.retries for name, each in of_sets}
+    )
+    yield _labelled(
+        "back_pressure",
+        "Answers `executed: false`.",
+        "set",
+        {name: each.back_pressure for name, each in of_sets},
+    )
+    yield _labelled(
+        "truncated", "Answers that broke off.", "set", {name: each.truncated for name, each in of_sets}
+    )
+    yield _labelled(
+        "ejections",
+        "Ejections by passive checks, in every worker by itself.",
+        "set",
+        {name: each.ejections for name, each in of_sets},
+    )
+
+
+def _set_gauges(snapshots: Sequence[Snapshot], first: Snapshot) -> Iterator[Metric]:
+    up = _set_gauge("set_up", "Whether a set is chosen for new work; the share of workers that do.")
+    weight = _set_gauge("set_weight_percent", "The weight in the file.")
+    effective = _set_gauge(
+        "set_effective_weight_percent", "The share of new work, health, states and rollout considered."
+    )
+    inflight = _set_gauge("set_inflight", "Requests in flight.")
+    most = _set_gauge("set_max_inflight", "How many there may be, over all workers.")
+    idle = _set_gauge("set_idle_connections", "Kept connections.")
+    for name, own in first.sets.items():
+        each = [snapshot.sets[name] for snapshot in snapshots if name in snapshot.sets]
+        up.add_metric([name], sum(one.health == "up" for one in each) / len(each))
+        weight.add_metric([name], own.weight)
+        effective.add_metric([name], sum(one.effective_weight for one in each) / len(each))
+        inflight.add_metric([name], sum(one.inflight for one in each))
+        idle.add_metric([name], sum(one.idle_connections for one in each))
+        if own.max_inflight is not None:
+            most.add_metric([name], own.max_inflight)
+    yield from (up, weight, effective, inflight, most, idle)
+
+
+def _rollout(status: Mapping[str, Any]) -> Iterator[Metric]:
+    yield _one_of("rollout_phase", "Where the rollout is.", "phase", Phase, status["phase"])
+    yield _gauge("rollout_step", "The step that it is at, from 1; 0: none.", status["step"] or 0)
+    yield _gauge("rollout_steps", "How many there are.", status["of"])
+    weight = _set_gauge("rollout_weight_percent", "The canary's weight, while the rollout has a say.")
+    if status["set"] is not None:
+        weight.add_metric([status["set"]], status["weight"])
+    yield weight
+    yield _gauge(
+        "rollout_hands_off", "Weights were edited by hand: the file's count.", float(status["hands_off"])
+    )
+    yield _gauge("rollout_held_seconds", "Of this step's hold.", status["held_s"])
+    yield _gauge("rollout_hold_left_seconds", "Of this step's hold.", status["hold_left_s"])
+    yield _one_of("rollout_verdict", "Of all checks together.", "verdict", Verdict, status["verdict"])
+    verdicts = GaugeMetricFamily(
+        "gc_router_rollout_check", "Each check's verdict.", labels=["check", "verdict"]
+    )
+    differences = GaugeMetricFamily(
+        "gc_router_rollout_check_difference",
+        "Canary minus control, in points; of latency in percent of control.",
+        labels=["check"],
+    )
+    thresholds = GaugeMetricFamily(
+        "gc_router_rollout_check_threshold", "What the difference may be.", labels=["check"]
+    )
+    for check in status["checks"]:
+        for verdict in Verdict:
+            verdicts.add_metric([check["name"], verdict], float(check["verdict"] == verdict))
+        if check["difference"] is not None:
+            differences.add_metric([check["name"]], check["difference"])
+        if check["threshold"] is not None:
+            thresholds.add_metric([check["name"]], check["threshold"])
+    yield from (verdicts, differences, thresholds)
+    requests = GaugeMetricFamily(
+        "gc_router_rollout_requests", "Requests compared at this weight.", labels=["cohort"]
+    )
+    for cohort, count in status["requests"].items():
+        requests.add_metric([cohort], count)
+    yield requests
+    yield _counter("rollout_events", "Events of all rollouts.", _last_serial(status))
+    yield _gauge("rollout_leader", "Whether this router leads the rollout.", float(status["leader"]))
+    yield _gauge("rollout_ok", "Whether its state file can be followed.", float(status["error"] is None))
+
+
+def _last_serial(status: Mapping[str, Any]) -> int:
+    return status["events"][-1]["serial"] if status["events"] else 0
 
 
 def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
-    return CounterMetricFamily(name, text, value=value)
+    return CounterMetricFamily(f"gc_router_{name}", text, value=value)
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, value=value)
+    return GaugeMetricFamily(f"gc_router_{name}", text, value=value)
 
 
-def _buckets(counts: list[int]) -> list[tuple[str, float]]:
-    """Cumulative, as Prometheus wants them."""
-    total = 0
-    buckets = []
-    for bound, count in zip((*map(str, LATENCY_BOUNDS_S), "+Inf"), counts, strict=True):
-        total += count
-        buckets.append((bound, float(total)))
-    return buckets
+def _set_gauge(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"gc_router_{name}", text, labels=["set"])
+
+
+def _labelled(name: str, text: str, label: str, counts: Mapping[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"gc_router_{name}", text, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family
+
+
+def _one_of(
+    name: str, text: str, label: str, values: type[Phase] | type[Verdict], now: str | None
+) -> GaugeMetricFamily:
+    """1 for the value that it has, 0 for all others, so that an alert can name one."""
+    family = GaugeMetricFamily(f"gc_router_{name}", text, labels=[label])
+    for value in values:
+        family.add_metric([value.value], float(value == now))
+    return family

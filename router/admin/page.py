@@ -6,18 +6,14 @@ asks for it; what it then fetches does not.
 
 from __future__ import annotations
 
-import secrets
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import falcon
 import falcon.asgi
 
-from router.curves import STEP_S, Point, Sample
-
 if TYPE_CHECKING:
-    from router.assembly import Router
+    from .team import Team
 
 FOLDER = Path(__file__).parent / "static"
 INDEX = "index.html"
@@ -41,12 +37,12 @@ _HEADERS = {
 }
 
 
-def add_page(app: falcon.asgi.App[Any, Any], router: Router) -> None:
+def add_page(app: falcon.asgi.App[Any, Any], team: Team) -> None:
     """`GET /`, `GET /page/FILE` and `GET /curves`."""
     page = Page()
     app.add_route("/", page)
     app.add_route("/page/{name}", page, suffix="file")
-    app.add_route("/curves", CurvesSince(router))
+    app.add_route("/curves", CurvesSince(team))
 
 
 class Page:
@@ -76,38 +72,12 @@ class CurvesSince:
     """`GET /curves?boot=WORD&after=SERIAL`: the points that a page lacks; without the two, or after a restart of the
     router (`boot` is another word then), all that there are.
 
-        {"boot", "serial", "now" (seconds since the epoch), "step_s", "points": [{"serial", "age_s", "span_s",
-         "sets": {NAME: [requests, errors, p50_ms, p95_ms, p99_ms]}, "cohorts": {"canary": […], "control": […]}}]}
+    `points.points_since` says what they are.
     """
 
-    def __init__(self, router: Router) -> None:
-        self._router = router
-        self._boot = secrets.token_hex(4)
+    def __init__(self, team: Team) -> None:
+        self._team = team
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        plane = self._router.plane
         after = req.get_param_as_int("after", min_value=0, default=0)
-        if req.get_param("boot") != self._boot:
-            after = 0
-        now = plane.loop.time()
-        resp.media = {
-            "boot": self._boot,
-            "serial": plane.curves.serial,
-            "now": round(time.time(), 3),
-            "step_s": STEP_S,
-            "points": [_point(point, now) for point in plane.curves.since(after)],
-        }
-
-
-def _point(point: Point, now: float) -> dict[str, Any]:
-    return {
-        "serial": point.serial,
-        "age_s": round(now - point.ended, 2),
-        "span_s": round(point.span_s, 2),
-        "sets": {name: _sample(sample) for name, sample in point.sets.items()},
-        "cohorts": {name: _sample(sample) for name, sample in point.cohorts.items()},
-    }
-
-
-def _sample(sample: Sample) -> list[float | None]:
-    return [sample.requests, sample.errors, sample.p50_ms, sample.p95_ms, sample.p99_ms]
+        resp.media = await self._team.curves(req.get_param("boot", default=""), after)

@@ -134,20 +134,22 @@ def _set(router: Router, entry: SetEntry, effective: float, now: float) -> SetSn
     )
 
 
-def status_of(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
+def status_of(snapshots: Sequence[Snapshot], missing: Sequence[int] = ()) -> dict[str, Any]:
     """All workers of a router as one: weights in percent, counts since the start added up; rates and quantiles over the
-    last half minute. `digest` is empty, and `version` the lowest, while not all have the same file in force."""
+    last half minute. `digest` is empty, and `version` the lowest, while not all are known to have the same file in
+    force. `missing`: the indexes of workers that do not answer; nothing of them is in the sums."""
     first = min(snapshots, key=lambda each: each.version)
     digests = {each.digest for each in snapshots}
     errors = [each.config_error for each in snapshots if each.config_error]
     return {
         "router": first.router,
         "workers": len(snapshots),
+        "missing": list(missing),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "file": first.file,
         "version": first.version,
         "change": {"by": first.changed_by, "why": first.changed_why},
-        "digest": first.digest if len(digests) == 1 else "",
+        "digest": first.digest if len(digests) == 1 and not missing else "",
         "config_error": errors[0] if errors else None,
         "reloads": max(each.reloads for each in snapshots),
         "rules": first.rules,

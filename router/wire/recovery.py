@@ -17,7 +17,7 @@ from router.traffic import Traffic
 from .problems import Problem
 from .request_head import RequestHead
 
-_rng = random.Random()
+_rng = random.SystemRandom()  # Forked workers would share any other one's numbers.
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from tests.router.rig import OK, Answer, Client, Conversation, FakeSet, Play, ev
 ROOT = Path(__file__).resolve().parents[2]
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 PROGRAM = """
-import sys
+import os, sys
 from router.server import main
 config, port, admin, state = sys.argv[1:5]
 sys.exit(main(config, name="r9", bind="127.0.0.1:" + port, admin_bind="127.0.0.1:" + admin, state_dir=state,
-              set_urls=dict(pair.split("=", 1) for pair in sys.argv[5:])))
+              set_urls=dict(pair.split("=", 1) for pair in sys.argv[5:]), workers=int(os.environ.get("WORKERS", "1"))))
 """
 
 
@@ -36,6 +36,11 @@ class Process:
     port: int
     admin_port: int
     config: Path
+
+    def workers(self) -> list[int]:
+        """Their process ids."""
+        pid = self.process.pid
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     async def client(self) -> Client:
         return Client(*await asyncio.open_connection("127.0.0.1", self.port))
@@ -110,16 +115,16 @@ async def sets(*names: str) -> AsyncIterator[dict[str, FakeSet]]:
 
 
 @asynccontextmanager
-async def router(config: Path, state: Path, *set_urls: str) -> AsyncIterator[Process]:
+async def router(config: Path, state: Path, *set_urls: str, workers: int = 1) -> AsyncIterator[Process]:
     port, admin = free_port(), free_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, str(config), str(port), str(admin), str(state), *set_urls,
-        cwd=ROOT, stderr=asyncio.subprocess.DEVNULL, env={**os.environ, "HOME": str(state)},
+        cwd=ROOT, stderr=asyncio.subprocess.DEVNULL, env={**os.environ, "HOME": str(state), "WORKERS": str(workers)},
     )  # fmt: skip
     try:
         running = Process(process, port, admin, config)
         async with asyncio.timeout(40):
-            await running.until(draining=False)
+            await running.until(draining=False, workers=workers)
             yield running
     finally:
         if process.returncode is None:
@@ -174,7 +179,8 @@ async def test_traffic_admin_reload_and_stop(tmp_path: Path) -> None:
             assert (answer.status, answer.headers["connection"]) == (200, "close")
             assert await running.process.wait() == 0
         # HOME too: no control socket.
-        assert {path.name for path in state.iterdir()} == {"r9.last-good.yaml", "r9.history", "r9.rollout"}
+        names = {path.name for path in state.iterdir()}
+        assert names == {"r9.last-good.yaml", "r9.history", "r9.rollout", "r9.workers"}
         assert len(list((state / "r9.history").glob("*.yaml"))) == 3
 
 
@@ -184,11 +190,16 @@ async def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
         config.write_text(yaml({"a": fakes["a"].port}, 1, {"a": 100}))
         async with router(config, tmp_path / "state") as running:
             assert (await running.ask()).status == 200
-            children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text()
-            os.kill(int(children.split()[0]), signal.SIGKILL)
-            status = await running.until(requests=0)
-            assert status["version"] == 1
+            assert "gc_router_requests_total 1.0" in (await running.admin("/metrics")).body.decode()
+            (old,) = running.workers()
+            os.kill(old, signal.SIGKILL)
+            # What was told once is counted on.
+            await running.until(requests=1)
+            assert running.workers() != [old]
             assert (await running.ask()).status == 200
+            metrics = (await running.admin("/metrics")).body.decode()
+            assert 'gc_router_answers_total{set="a",status="200"} 2.0' in metrics
+            assert "gc_router_worker_starts_total 2.0" in metrics
 
 
 async def test_set_urls_and_the_last_good_copy(tmp_path: Path) -> None:

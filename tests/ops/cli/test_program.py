@@ -147,6 +147,8 @@ def test_set_and_router_start_with_what_was_given(
         "h:2",
         "--state-dir",
         "s/d",
+        "--workers",
+        "4",
         "--set-url",
         "a=http://x:1",
     ]
@@ -156,8 +158,9 @@ def test_set_and_router_start_with_what_was_given(
         "bind": "127.0.0.1:8080",
         "admin_bind": "127.0.0.1:8081",
         "state_dir": "var/router",
+        "workers": 1,
     }
-    chosen = {"name": "r", "bind": "h:1", "admin_bind": "h:2", "state_dir": "s/d"}
+    chosen = {"name": "r", "bind": "h:1", "admin_bind": "h:2", "state_dir": "s/d", "workers": 4}
     assert started == [
         ((Path("c.yaml"),), {"bind": None}),
         ((Path("c.yaml"),), {"bind": "[::1]:9"}),

@@ -1,0 +1,189 @@
+"""All that a worker has counted, so that several add up to one router; kept in a file, so that nothing that was told
+once is untold when a worker dies: Prometheus would take the smaller sum for a restart, and the rates for a burst.
+
+Pure but for `Keeper`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from router.rollout.tally import Tally, total
+from router.stats import SetStats
+
+if TYPE_CHECKING:
+    from router.assembly import Router
+
+_Key = TypeVar("_Key", str, int)
+
+MAX_FILE_BYTES = 16 * 1024 * 1024
+
+_log = logging.getLogger("router")
+
+
+class SetCounts(msgspec.Struct):
+    """One set's since the router began. `durations` as in `stats.SetStats`, those without any left out."""
+
+    statuses: dict[int, int] = {}
+    failures: dict[str, int] = {}
+    durations: dict[int, int] = {}
+    latency_sum_s: float = 0.0
+    retries: int = 0
+    back_pressure: int = 0
+    truncated: int = 0
+    ejections: int = 0
+
+    @classmethod
+    def of(cls, stats: SetStats) -> SetCounts:
+        return cls(
+            dict(stats.statuses),
+            dict(stats.failures),
+            {index: count for index, count in enumerate(stats.durations) if count},
+            stats.latency_sum_s,
+            stats.retries,
+            stats.back_pressure,
+            stats.truncated,
+            stats.ejections,
+        )
+
+    def stats(self) -> SetStats:
+        """The same, as the data plane counts it."""
+        stats = SetStats()
+        stats.statuses = dict(self.statuses)
+        stats.failures = dict(self.failures)
+        for index, count in self.durations.items():
+            if 0 <= index < len(stats.durations):
+                stats.durations[index] = count
+        stats.latency_sum_s = self.latency_sum_s
+        stats.retries = self.retries
+        stats.back_pressure = self.back_pressure
+        stats.truncated = self.truncated
+        stats.ejections = self.ejections
+        return stats
+
+
+class Counts(msgspec.Struct):
+    """One worker's, those of its predecessors under the same index included. `starts`: how many there were.
+    `plain`: counters without a label, by their names in `PLAIN`."""
+
+    boot: str = ""
+    starts: int = 1
+    plain: dict[str, int] = {}
+    problems: dict[str, int] = {}
+    sets: dict[str, SetCounts] = {}
+    reloads: int = 0
+    reload_failures: int = 0
+    stint: int = 0
+    canary: Tally = msgspec.field(default_factory=Tally)
+    control: Tally = msgspec.field(default_factory=Tally)
+
+
+PLAIN = ("requests", "cancelled", "retries_over_budget", "stalled_clients")
+"""Attributes of the data plane."""
+
+
+def counts_of(router: Router, starts: int = 1) -> Counts:
+    """A worker's as they are now."""
+    plane = router.plane
+    observer = plane.observer
+    counts = Counts(
+        boot=router.crew.boot,
+        starts=starts,
+        plain={name: getattr(plane, name) for name in PLAIN},
+        problems=dict(plane.problems.counts),
+        sets={name: SetCounts.of(stats) for name, stats in plane.stats.items()},
+        reloads=router.file.reloads,
+        reload_failures=router.file.failures,
+    )
+    if observer is not None:
+        counts.stint, counts.canary, counts.control = observer.stint, observer.canary, observer.control
+    return counts
+
+
+def put_back(router: Router, counts: Counts) -> None:
+    """Count on from where the worker before ended; call it before the first request."""
+    plane = router.plane
+    for name in PLAIN:
+        setattr(plane, name, counts.plain.get(name, 0))
+    plane.problems.counts.update(counts.problems)
+    for name, each in counts.sets.items():
+        plane.stats[name] = each.stats()
+    router.file.reloads += counts.reloads
+    router.file.failures += counts.reload_failures
+    plane.recent.tick(plane.loop.time(), plane.stats)
+    plane.curves.tick(plane.loop.time(), plane.stats)
+
+
+def added(all_counts: Iterable[Counts]) -> Counts:
+    """Those of all workers as one. Each worker reads the file: its counts are those of the one that read most often."""
+    sum_ = Counts(starts=0)
+    for counts in all_counts:
+        sum_.starts += counts.starts
+        _add(sum_.plain, counts.plain)
+        _add(sum_.problems, counts.problems)
+        sum_.reloads = max(sum_.reloads, counts.reloads)
+        sum_.reload_failures = max(sum_.reload_failures, counts.reload_failures)
+        for name, each in counts.sets.items():
+            into = sum_.sets.setdefault(name, SetCounts())
+            _add(into.statuses, each.statuses)
+            _add(into.failures, each.failures)
+            _add(into.durations, each.durations)
+            into.latency_sum_s += each.latency_sum_s
+            into.retries += each.retries
+            into.back_pressure += each.back_pressure
+            into.truncated += each.truncated
+            into.ejections += each.ejections
+        if counts.stint > sum_.stint:
+            sum_.stint, sum_.canary, sum_.control = counts.stint, Tally(), Tally()
+        if counts.stint == sum_.stint:
+            sum_.canary = total((sum_.canary, counts.canary))
+            sum_.control = total((sum_.control, counts.control))
+    return sum_
+
+
+def latency(counts: SetCounts, bounds: tuple[int, ...]) -> list[int]:
+    """How many answers took up to each bound (an index of `FINE_BOUNDS_S`), and all; cumulative."""
+    sums = [sum(count for index, count in counts.durations.items() if index <= bound) for bound in bounds]
+    return [*sums, sum(counts.durations.values())]
+
+
+def _add(into: dict[_Key, int], more: Mapping[_Key, int]) -> None:
+    for key, count in more.items():
+        into[key] = into.get(key, 0) + count
+
+
+class Keeper:
+    """The file of one worker's counts. What was told to anybody must have been written first."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, boot: str) -> Counts | None:
+        """What was written since the router began as `boot`; None: nothing that is known."""
+        try:
+            with self._path.open("rb") as file:
+                counts = msgspec.json.decode(file.read(MAX_FILE_BYTES), type=Counts)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            _log.warning("%s is lost, counting begins at 0: %s", self._path, error)
+            return None
+        if counts.boot != boot:
+            return None
+        return counts
+
+    def write(self, data: bytes) -> None:
+        """Not synced: it is to survive the worker, not the machine."""
+        new = self._path.with_suffix(".new")
+        with contextlib.suppress(
+            OSError
+        ):  # A full disk costs a step in a curve at the next crash, no answer.
+            new.write_bytes(data)
+            os.replace(new, self._path)

@@ -1,0 +1,102 @@
+"""Counts of several workers, kept over their deaths."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+
+from router.admin.counts import Counts, Keeper, SetCounts, added, counts_of, put_back
+from router.admin.metrics import metrics_text
+from router.admin.status import snapshot
+from router.assembly import Router, Settings
+from router.rollout.tally import Outcome, Tally
+from tests.router.rig import free_port
+
+YAML = """
+version: 3
+sets: {{a: {{url: "http://127.0.0.1:{port}", max_inflight: 9}}}}
+default: {{weights: {{a: 100}}}}
+"""
+
+
+def a_router(tmp_path: Path) -> Router:
+    file = tmp_path / "r.yaml"
+    file.write_text(YAML.format(port=free_port()))
+    return Router(Settings(file, state_dir=tmp_path / "s"), asyncio.get_running_loop())
+
+
+async def test_a_worker_counts_on_from_its_predecessor(tmp_path: Path) -> None:
+    router = a_router(tmp_path)
+    router.plane.requests = 12
+    router.plane.problems.note("no-set")
+    router.plane.stats["a"].note_answer(200, 0.02)
+    router.plane.stats["a"].note_answer(502, 400.0)
+    keeper = Keeper(tmp_path / "0.counts")
+    assert keeper.read(router.crew.boot) is None
+    counts = counts_of(router)
+    keeper.write(msgspec.json.encode(counts))
+    assert keeper.read(router.crew.boot) == counts
+    assert keeper.read("another boot") is None
+
+    after = a_router(tmp_path)
+    put_back(after, counts)
+    after.plane.stats["a"].note_answer(200, 0.02)
+    told = counts_of(after)
+    assert told.plain["requests"] == 12
+    assert told.problems == {"no-set": 1}
+    assert told.sets["a"].statuses == {200: 2, 502: 1}
+    assert after.plane.stats["a"].latency[-1] == 1
+    # What was before is no traffic of this half minute.
+    assert after.plane.recent.window("a", after.plane.loop.time() + 1, after.plane.stats["a"]).answers == 1
+
+    (tmp_path / "0.counts").write_bytes(b"{broken")
+    assert keeper.read(router.crew.boot) is None
+
+
+def test_workers_add_up() -> None:
+    canary = Tally()
+    canary.note(Outcome.OK, 5000.0)
+    one = Counts(
+        starts=2, plain={"requests": 3}, reloads=4, stint=7, canary=canary,
+        sets={"a": SetCounts({200: 3}, {"reset": 1}, {5: 3}, 0.5)},
+    )  # fmt: skip
+    two = msgspec.json.decode(msgspec.json.encode(one), type=Counts)
+    two.sets["b"] = SetCounts({503: 1})
+    old = Counts(stint=6, canary=canary, reloads=9)
+    sum_ = added([one, two, old])
+    assert (sum_.starts, sum_.plain, sum_.reloads) == (5, {"requests": 6}, 9)
+    assert sum_.sets["a"] == SetCounts({200: 6}, {"reset": 2}, {5: 6}, 1.0)
+    assert sum_.sets["b"] == SetCounts({503: 1})
+    assert (sum_.stint, sum_.canary.ok) == (7, 2)  # Another stint's are of another weight.
+    assert one.sets["a"].statuses == {200: 3}
+
+
+async def test_metrics_of_all_are_text_that_prometheus_reads(tmp_path: Path) -> None:
+    router = a_router(tmp_path)
+    router.plane.stats["a"].note_answer(200, 0.02)
+    router.plane.stats["a"].note_answer(200, 0.4)
+    rollout = router.rollout
+    assert rollout is not None
+    mine = snapshot(router)
+    counts = added([counts_of(router), counts_of(router)])
+    text = metrics_text([mine, mine], counts, [2], rollout.status()).decode()
+    found = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert all(name.startswith("gc_router_") for name, *_ in found)
+    assert found["gc_router_answers_total", "200", "a"] == 4
+    assert found["gc_router_answer_seconds_bucket", "0.025", "a"] == 2
+    assert found["gc_router_answer_seconds_bucket", "+Inf", "a"] == 4
+    assert found["gc_router_answer_seconds_count", "a"] == 4
+    assert (found["gc_router_workers",], found["gc_router_workers_missing",]) == (2, 1)
+    assert found["gc_router_set_max_inflight", "a"] == 9
+    assert found["gc_router_config_version",] == 3
+    assert found["gc_router_rollout_phase", "idle"] == 1
+    assert found["gc_router_rollout_phase", "aborting"] == 0
+    assert found["gc_router_rollout_verdict", "pass"] == 0
+    assert "gc_router_rollout_weight_percent{" not in text  # No canary.
