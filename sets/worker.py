@@ -50,10 +50,10 @@ class SetWorker(gasgi.ASGIWorker):  # type: ignore[misc]
         super().run()
 
     def _check_connections(self) -> None:
+        self.loop.call_later(CHECK_S, self._check_connections)
         now_s = self.loop.time()
         for connection in list(self.connections):
             connection.check(now_s)
-        self.loop.call_later(CHECK_S, self._check_connections)
 
     def handle_exit_signal(self) -> None:
         self.asgi.drain()

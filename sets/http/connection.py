@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -29,6 +30,8 @@ PLAIN_BYTES: Final = 65_536
 """Where at least this much of a body with a Content-Length is still to come, it goes past the parser."""
 WRITE_HIGH_BYTES: Final = 262_144
 """Answer bytes that may wait in the process for a client that reads slowly."""
+WRITE_STALL_S: Final = 300.0
+"""How long a client may read nothing of an answer that waits for it: as long as a sync task may run."""
 
 
 class Server(Protocol):
@@ -73,6 +76,10 @@ class Connection(asyncio.Protocol):
         self._deaf = False
         self._read_paused = False
         self._lingering: asyncio.TimerHandle | None = None
+        # All bytes of answers; how many of them had left when it was looked last, and when that was less.
+        self._written = 0
+        self._sent = 0
+        self._sent_more_s = self.loop.time()
         self._deadline_s = self.loop.time() + HEAD_TIMEOUT_S
 
     # -- asyncio.Protocol
@@ -225,8 +232,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether it waits for a request."""
-        return self._serving is None and self._reading is None and not self._waiting
+        """Whether it waits for a request, all its answers sent."""
+        return (
+            self._serving is None
+            and self._reading is None
+            and not self._waiting
+            and not self._transport.get_write_buffer_size()
+        )
 
     @property
     def draining(self) -> bool:
@@ -303,7 +315,9 @@ class Connection(asyncio.Protocol):
     # -- the transport
 
     def write(self, data: bytes) -> None:
-        if not self.closed:
+        # What a cancelled application still says comes behind a refusal, which was the last.
+        if not self.closed and self._lingering is None:
+            self._written += len(data)
             self._transport.write(data)
 
     def _pause(self) -> None:
@@ -320,12 +334,12 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def close(self) -> None:
-        """Close, once what was written is sent. While a body may still be on its way, a plain close would reset the
+        """Close, once what was written is sent. While more may still be on its way, a plain close would reset the
         connection and take the answer along before the client has read it: then only our side ends, and what still
         comes is dropped for a moment."""
         if self.closed or self._lingering is not None:
             return
-        if self._reading is not None or self._deaf:
+        if self._reading is not None or self._deaf or self._waiting or self._read_paused:
             self._linger()
             return
         self.closed = True
@@ -333,11 +347,19 @@ class Connection(asyncio.Protocol):
 
     def _linger(self) -> None:
         self._waiting.clear()
-        self._lingering = self.loop.call_later(LINGER_S, self.abort)
+        self._lingering = self.loop.call_later(LINGER_S, self._lingered)
         self._transport.write_eof()
         self._read_paused = True
         self._reading = None
         self.resume()
+
+    def _lingered(self) -> None:
+        if self._transport.get_write_buffer_size():
+            # The answer is still on its way to a slow reader.
+            self._lingering = self.loop.call_later(LINGER_S, self._lingered)
+            return
+        self.closed = True
+        self._transport.close()
 
     def abort(self) -> None:
         """Close now, whatever it does."""
@@ -345,9 +367,30 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def check(self, now_s: float) -> None:
-        """Close it when nothing came in time."""
-        if now_s >= self._deadline_s and self._serving is None and self._lingering is None:
+        """Close it when nothing came in time, or nothing was read; or when its client is gone. Called every second."""
+        if self._stalled(now_s):
             self.abort()
+        elif self._serving is None:
+            if now_s >= self._deadline_s and self._lingering is None:
+                self.abort()
+        elif self._read_paused and self._hung_up():
+            self.abort()
+
+    def _stalled(self, now_s: float) -> bool:
+        unsent = self._transport.get_write_buffer_size()
+        sent = self._written - unsent
+        if not unsent or sent != self._sent:
+            self._sent, self._sent_more_s = sent, now_s
+        return now_s - self._sent_more_s >= WRITE_STALL_S
+
+    def _hung_up(self) -> bool:
+        """Whether the client has ended the connection: while nothing is read, nobody tells."""
+        socket = self._transport.get_extra_info("socket")
+        if socket is None:
+            return False
+        poll = select.poll()
+        poll.register(socket.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
 
 
 class _BodyOnly:

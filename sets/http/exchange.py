@@ -15,6 +15,10 @@ Event = dict[str, Any]
 
 BODY_BYTES: Final = 262_144
 """What of a body may wait for the application before no more is read from the client."""
+PIECE_BYTES: Final = 64
+"""What a piece that waits takes beside its bytes."""
+SMALL_BYTES: Final = 4_096
+"""A piece below this goes to the application together with all that wait behind it."""
 JOIN_BYTES: Final = 65_536
 """Below this, what precedes a piece of an answer is joined to it: one write instead of a copy saved."""
 _GONE: Final[Event] = {"type": "http.disconnect"}
@@ -100,7 +104,7 @@ class Exchange:
     def feed(self, chunk: bytes) -> None:
         self._waits = False
         self._chunks.append(chunk)
-        self._buffered += len(chunk)
+        self._buffered += len(chunk) + PIECE_BYTES
         self.left_bytes -= len(chunk)
         self._wake()
 
@@ -123,13 +127,20 @@ class Exchange:
         while not self._chunks and not self.body_whole and not self._gone:
             if self._waits:
                 self._waits = False
-                self._connection.write(_CONTINUE)
+                # In the middle of an answer it would be taken for a part of that.
+                if not self.answer_begun:
+                    self._connection.write(_CONTINUE)
             await self._wait(self._connection.body_stall_s)
         if self._gone:
             return _GONE
         if self._chunks:
             chunk = self._chunks.popleft()
-            self._buffered -= len(chunk)
+            if self._chunks and len(chunk) < SMALL_BYTES:
+                chunk = b"".join((chunk, *self._chunks))
+                self._chunks.clear()
+                self._buffered = 0
+            else:
+                self._buffered -= len(chunk) + PIECE_BYTES
             self._connection.resume()
             return {
                 "type": "http.request",
@@ -204,6 +215,9 @@ class Exchange:
             parts += (name, b": ", value, b"\r\n")
             if name == b"content-length":
                 length = value
+        fields = b"".join(parts)
+        if fields.count(b"\n") != len(parts) // 4 + 1 or fields.count(b"\r") != len(parts) // 4 + 1:
+            raise RuntimeError("a header of the answer holds a line break")
         no_body = status in (204, 304) or status < 200
         self._omits_body = no_body or self.scope["method"] == "HEAD"
         if length is not None:
@@ -225,11 +239,7 @@ class Exchange:
         elif self.scope["http_version"] == "1.0":
             parts.append(b"connection: keep-alive\r\n")
         parts.append(b"\r\n")
-        head = b"".join(parts)
-        # Every header's value ends with its own part.
-        if head.count(b"\n") != sum(part.endswith(b"\n") for part in parts):
-            raise RuntimeError("a header of the answer holds a line break")
-        return head
+        return b"".join(parts)
 
 
 _date_line = b""

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+from functools import partial
+from typing import Any
+
 import pytest
 
+from sets.http import connection, exchange
 from tests.sets.http.wire import Talk
 
 HOST = b"Host: x\r\n"
@@ -65,3 +71,179 @@ class TestUpgrades:
         assert [(scope["path"], body) for scope, body in talk.requests] == [("/a", b"abc")]
         assert talk.statuses() == [204]
         await talk.end()
+
+
+async def say_little(send: Any, *fields: tuple[bytes, bytes]) -> None:
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2"), *fields]}
+    )
+    await send({"type": "http.response.body", "body": b"hi"})
+
+
+async def say_with(field: tuple[bytes, bytes], scope: Any, receive: Any, send: Any) -> None:
+    await say_little(send, field)
+
+
+CHUNKED = b"POST /a HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+GET = b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n"
+
+
+class TestBodies:
+    async def test_many_small_chunks_cost_what_they_take(self) -> None:
+        talk = Talk()
+        go = asyncio.Event()
+        pieces = []
+
+        async def later(scope: Any, receive: Any, send: Any) -> None:
+            await go.wait()
+            more = True
+            while more:
+                event = await receive()
+                pieces.append(event["body"])
+                more = event["more_body"]
+            await say_little(send)
+
+        talk.worker.asgi = later
+        await talk.say(CHUNKED)
+        chunks = 0
+        while not talk.wire.paused:
+            talk.connection.data_received(b"2\r\nab\r\n" * 100)
+            chunks += 100
+            assert chunks < 10_000
+        go.set()
+        await talk.say(b"0\r\n\r\n")
+        assert b"".join(pieces) == b"ab" * chunks
+        assert len(pieces) < 10
+        assert talk.statuses() == [200]
+        await talk.end()
+
+    async def test_large_pieces_stay_pieces(self) -> None:
+        talk = Talk()
+        body = b"x" * 1_000_000
+        sent = b"POST /a HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n" + body
+        await talk.say(*(sent[at : at + 65_536] for at in range(0, len(sent), 65_536)))
+        assert [got for _, got in talk.requests] == [body]
+        await talk.end()
+
+    async def test_no_100_in_the_middle_of_an_answer(self) -> None:
+        talk = Talk()
+
+        async def late_reader(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]})
+            await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+            event = await receive()
+            await send({"type": "http.response.body", "body": event["body"]})
+
+        talk.worker.asgi = late_reader
+        await talk.say(b"POST /a HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        await talk.say(b"def")
+        assert talk.wire.sent.endswith(b"\r\n\r\nabcdef")
+        await talk.end()
+
+
+class TestAnswers:
+    @pytest.mark.parametrize("value", [b"a\r\n", b"a\n", b"a\r", b"\r", b"a\r\nb", b"a\r\nset-cookie: b\r\n"])
+    async def test_no_line_break_in_a_header_is_ever_sent(self, value: bytes) -> None:
+        for field in ((b"x", value), (value, b"x")):
+            talk = Talk()
+            talk.worker.asgi = partial(say_with, field)
+            await talk.say(GET)
+            assert talk.statuses() == [500]
+            assert value not in talk.wire.sent.partition(b"\r\n\r\n")[0] or value in (b"\r",)
+            await talk.end()
+
+    async def test_what_a_cancelled_application_says_behind_a_refusal_is_not_sent(self) -> None:
+        talk = Talk()
+        ended = []
+
+        async def talks_on(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await say_little(send)
+                ended.append(True)
+
+        talk.worker.asgi = talks_on
+        await talk.say(CHUNKED)
+        await talk.say(b"zz\r\n")
+        assert (talk.statuses(), ended) == ([400], [True])
+        await talk.end()
+
+    async def test_an_early_answer_that_is_read_slowly_comes_whole(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(connection, "LINGER_S", 0.01)
+        talk = Talk()
+        talk.worker.asgi = lambda scope, receive, send: say_little(send)
+        talk.wire.unsent_bytes = 100
+        await talk.say(CHUNKED)
+        assert talk.wire.ended
+        await asyncio.sleep(0.05)
+        assert talk.worker.nr_conns == 1
+        assert not talk.connection.idle
+        talk.wire.unsent_bytes = 0
+        await asyncio.sleep(0.05)
+        assert (talk.worker.nr_conns, talk.wire.aborted) == (0, False)
+
+    async def test_a_client_that_reads_nothing_at_all(self) -> None:
+        talk = Talk()
+        talk.worker.asgi = lambda scope, receive, send: say_little(send)
+        now_s = talk.worker.loop.time()
+        talk.connection.check(now_s)
+        talk.wire.unsent_bytes = 100
+        await talk.say(GET)
+        for _ in range(3):
+            # It reads now and then.
+            talk.connection.check(now_s + 1)
+            now_s += connection.WRITE_STALL_S - 2
+            talk.connection._deadline_s = now_s + 10_000
+            talk.connection.check(now_s)
+            assert not talk.connection.closed
+            talk.wire.unsent_bytes -= 10
+        talk.connection.check(now_s + 1)
+        talk.connection.check(now_s + connection.WRITE_STALL_S + 2)
+        assert talk.wire.aborted
+        await talk.end()
+
+    async def test_the_last_answer_before_requests_that_are_not_read_any_more(self) -> None:
+        talk = Talk()
+        talk.worker.alive = False
+        await talk.say(GET * 3)
+        # A plain close would reset the connection, and the answer with it.
+        assert (talk.statuses(), talk.wire.ended, talk.worker.nr_conns) == ([204], True, 1)
+        await talk.end()
+
+
+class TestHangingUp:
+    async def test_while_nothing_is_read_from_it(self) -> None:
+        """A full body and waiting requests keep the connection's end from being told."""
+        for sent in (
+            b"POST /a HTTP/1.1\r\n"
+            + HOST
+            + b"Content-Length: 9000000\r\n\r\n"
+            + b"x" * 2 * exchange.BODY_BYTES,
+            GET * 3,
+        ):
+            talk = Talk()
+            ended: list[str] = []
+
+            async def works(scope: Any, receive: Any, send: Any, ended: list[str] = ended) -> None:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    ended.append("cancelled")
+
+            talk.worker.asgi = works
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                talk.wire.socket = ours
+                await talk.say(sent)
+                talk.connection.data_received(sent[-1:])
+                assert talk.wire.paused
+                talk.connection.check(talk.worker.loop.time())
+                assert not talk.wire.ended
+                theirs.close()
+                talk.connection.check(talk.worker.loop.time())
+                assert talk.wire.aborted
+                await talk.end()
+            assert ended == ["cancelled"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from sets.http.connection import Connection
@@ -19,10 +21,14 @@ class Wire(asyncio.Transport):
         self.ended = False
         """Whether our side sends no more."""
         self.paused = False
+        self.aborted = False
         self.unsent_bytes = 0
+        self.socket: socket.socket | None = None
         self.protocol: asyncio.BaseProtocol | None = None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "socket":
+            return self.socket
         return ("127.0.0.1", 1) if name in ("sockname", "peername") else default
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
@@ -45,10 +51,11 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None:
         self.paused = False
 
-    def close(self) -> None:
-        self.abort()
-
     def abort(self) -> None:
+        self.aborted = True
+        self.close()
+
+    def close(self) -> None:
         self.ended = True
         protocol, self.protocol = self.protocol, None
         if protocol is not None:
@@ -66,8 +73,9 @@ class EchoWorker:
         self.nr_conns = 0
         self.alive = True
         self.requests: list[tuple[Scope, bytes]] = []
+        self.asgi: Callable[[Scope, Any, Any], Awaitable[None]] = self.note
 
-    async def asgi(self, scope: Scope, receive: Any, send: Any) -> None:
+    async def note(self, scope: Scope, receive: Any, send: Any) -> None:
         body = b""
         more = True
         while more:
