@@ -12,16 +12,24 @@ KINDS_SWEPT_AT: Final = 256
 class Deadline:
     """One timer that was set."""
 
-    __slots__ = ("_line", "call", "when_s")
+    __slots__ = ("_handle", "_line", "call", "when_s")
 
     def __init__(self, when_s: float, call: Callable[[], None], line: dict[Deadline, None]) -> None:
         self.when_s = when_s
         self.call = call
         self._line = line
+        self._handle: asyncio.Handle | None = None
 
     def cancel(self) -> None:
-        """Harmless when it has passed."""
+        """Its call does not come any more; harmless when it has come."""
         self._line.pop(self, None)
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def due(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have it called by the loop: one that fails keeps no other from coming."""
+        del self._line[self]
+        self._handle = loop.call_soon(self.call)
 
 
 class Deadlines:
@@ -32,14 +40,17 @@ class Deadlines:
         self._lines: dict[float, dict[Deadline, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._next_s = float("inf")
+        self._swept_at = KINDS_SWEPT_AT
 
     def after(self, delay_s: float, call: Callable[[], None]) -> Deadline:
         """Call `call` once `delay_s` seconds have passed, if it is not cancelled before."""
         loop = asyncio.get_running_loop()
         line = self._lines.get(delay_s)
         if line is None:
-            if len(self._lines) >= KINDS_SWEPT_AT:
+            if len(self._lines) >= self._swept_at:
                 self._lines = {length: others for length, others in self._lines.items() if others}
+                # Where many lengths are in use, not each new one looks at them all.
+                self._swept_at = max(KINDS_SWEPT_AT, 2 * len(self._lines))
             line = self._lines[delay_s] = {}
         deadline = Deadline(loop.time() + delay_s, call, line)
         line[deadline] = None
@@ -65,8 +76,7 @@ class Deadlines:
                     break
                 due.append(deadline)
         for deadline in sorted(due, key=lambda passed: passed.when_s):
-            deadline.cancel()
-            loop.call_soon(deadline.call)
+            deadline.due(loop)
         first = min((next(iter(line)).when_s for line in self._lines.values() if line), default=None)
         if first is not None:
             self._set(loop, first)

@@ -75,3 +75,50 @@ async def test_lengths_that_are_no_longer_used_are_forgotten() -> None:
     for number in range(20 * KINDS_SWEPT_AT):
         deadlines.after(100 + number, lambda: None).cancel()
     assert len(deadlines._lines) <= KINDS_SWEPT_AT
+
+
+async def test_one_that_another_cancels_in_the_same_moment_never_comes() -> None:
+    deadlines = Deadlines()
+    came: list[str] = []
+    kept: list[Deadline] = []
+
+    def first() -> None:
+        came.append("first")
+        kept[1].cancel()
+
+    kept.append(deadlines.after(0.01, first))
+    kept.append(deadlines.after(0.01, lambda: came.append("second")))
+    kept.append(deadlines.after(0.01, lambda: came.append("third")))
+    await asyncio.sleep(0.05)
+    assert came == ["first", "third"]
+
+
+async def test_one_may_set_and_cancel_others() -> None:
+    deadlines = Deadlines()
+    came: list[str] = []
+    done = asyncio.Event()
+    late = deadlines.after(0.03, lambda: came.append("late"))
+
+    def again(count: int) -> None:
+        came.append(f"again {count}")
+        if count == 3:
+            late.cancel()
+            deadlines.after(0.03, done.set)
+            return
+        deadlines.after(0.0, partial(again, count + 1))
+
+    deadlines.after(0.0, partial(again, 1))
+    async with asyncio.timeout(10):
+        await done.wait()
+    assert came == ["again 1", "again 2", "again 3"]
+
+
+async def test_many_lengths_in_use_at_once_all_come() -> None:
+    deadlines = Deadlines()
+    came: list[int] = []
+    for number in range(3 * KINDS_SWEPT_AT):
+        deadlines.after(0.01 + number / 1e6, partial(came.append, number))
+    async with asyncio.timeout(10):
+        while len(came) < 3 * KINDS_SWEPT_AT:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert came == sorted(came)
