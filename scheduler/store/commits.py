@@ -94,6 +94,8 @@ class GroupCommit:
         self._stopping = False
         self._queued_all = False
         self._folding: asyncio.Future[None] | None = None
+        # Why the database did not take the journal's rows the last time.
+        self.journal_error: BaseException | None = None
         self.commits = 0
         self.rows = 0
         self.checkpoints = 0
@@ -197,14 +199,18 @@ class GroupCommit:
         if batch is None:
             return
         rows = list(batch.rows.values())
-        self._journal_taken = self.apply(
-            lambda connection: save_rows(connection, rows), Durability.PROCESS, rows=len(rows)
-        )
+        try:
+            self._journal_taken = self.apply(
+                lambda connection: save_rows(connection, rows), Durability.PROCESS, rows=len(rows)
+            )
+        except BaseException:
+            self._journal.put_back()
+            raise
         self._journal_taken.add_done_callback(self._journal_settled)
 
     def _journal_settled(self, taken: asyncio.Future[None]) -> None:
         self._journal_taken = None
-        error = taken.exception()
+        error = self.journal_error = taken.exception()
         if error is None:
             self._journal.folded()
         else:

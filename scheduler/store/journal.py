@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from scheduler.errors import StoreError
 from scheduler.store.rows import Row
+
+log = structlog.get_logger()
 
 MAGIC: Final = b"GC rows 1\n"
 """Begins every segment: the layout of `Row`."""
@@ -100,11 +103,17 @@ class Journal:
         return self._taken
 
     def folded(self) -> None:
-        """What was taken is in the database."""
+        """What was taken is in the database. A segment that cannot be deleted now is so after the next batch."""
         batch, self._taken = self._taken, None
         assert batch is not None
-        for segment in batch.segments:
-            segment.unlink(missing_ok=True)
+        for number, segment in enumerate(batch.segments):
+            try:
+                segment.unlink(missing_ok=True)
+            except OSError as error:
+                log.error("a segment of the journal stays", segment=str(segment), error=str(error))
+                # And all behind it: read again after a crash, older rows must not come without the newer.
+                self._segments = batch.segments[number:] + self._segments
+                return
 
     def put_back(self) -> None:
         """What was taken is not in the database: it waits again, before what came since."""
@@ -115,7 +124,9 @@ class Journal:
         self._size_bytes += batch.size_bytes
 
     def close(self) -> None:
-        """Close the segment; what was not folded is read when the store opens again."""
+        """Close the segment and forget the rows; what was not folded is read when the store opens again."""
+        self._rows, self._segments, self._size_bytes = {}, [], 0
+        self._taken = None
         self._end_segment()
 
     # -- segments
@@ -142,9 +153,9 @@ class Journal:
             self._end_segment()
 
     def _end_segment(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     # -- what an earlier process left
 
@@ -176,5 +187,9 @@ def read(segment: Path) -> Iterator[Row]:
         # After a loss of power there may be zeros.
         if not size or len(payload) != size or zlib.crc32(payload) != checksum:
             return
-        yield _decoder.decode(payload)
+        try:
+            row = _decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"{segment}: a row cannot be read: {error}") from error
+        yield row
         at += _RECORD.size + size

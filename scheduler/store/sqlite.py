@@ -95,8 +95,10 @@ class SqliteStore:
                 connection.close()
             self._reader_connections = []
             self._reader = threading.local()
-            await commits.stop()
-            self._journal.close()
+            try:
+                await commits.stop()
+            finally:
+                self._journal.close()
         finally:
             self._lock.release()
 
@@ -148,7 +150,9 @@ class SqliteStore:
             except OSError as error:
                 raise faults.from_os(error, self.path) from error
         else:
-            await self._writer().save(task_row(task), durability)
+            row = task_row(task)
+            await self._fold_journal_of(task.id)
+            await self._writer().save(row, durability)
 
     def update_later(self, task: Task) -> None:
         self._writer().save_later(task_row(task))
@@ -157,9 +161,7 @@ class SqliteStore:
         row = task_row(task)
         body = results_body(results)
         blobs = blobs_of(results)
-        if self._journal.get(task.id) is not None:
-            # What was written before must not come after.
-            await self._writer().catch_up()
+        await self._fold_journal_of(task.id)
 
         def finish(connection: sqlite3.Connection) -> None:
             sql = queries()
@@ -172,6 +174,16 @@ class SqliteStore:
                 connection.execute(sql["add_blob"], {"name": name, "task": number})
 
         await self._writer().apply(finish, durability)
+
+    async def _fold_journal_of(self, task_id: str) -> None:
+        """What was written of a task before must not come after. Raises why the database does not take it."""
+        commits = self._writer()
+        while self._journal.get(task_id) is not None:
+            await commits.catch_up()
+            error = commits.journal_error
+            if error is not None:
+                kind = DiskFull if isinstance(error, DiskFull) else StoreError
+                raise kind(f"an older row of task {task_id} is not in the database yet: {error}") from error
 
     async def expire(self, now_us: int, limit: int) -> list[str]:
         def expire(connection: sqlite3.Connection) -> list[str]:
