@@ -106,11 +106,14 @@ class Talk:
     async def say(self, *pieces: bytes) -> None:
         """Send pieces as the connection takes them, and let it do what it does."""
         for piece in pieces:
-            while self.wire.paused and not self.wire.ended:  # noqa: ASYNC110
-                await asyncio.sleep(0)
-            if self.wire.protocol is not None:
-                self.connection.data_received(piece)
+            await self.offer(piece)
         await self.settle()
+
+    async def offer(self, piece: bytes) -> None:
+        while self.wire.paused and not self.wire.ended:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        if self.wire.protocol is not None:
+            self.connection.data_received(piece)
 
     async def settle(self) -> None:
         before = None
