@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from .health import HealthPolicy
+from .log_policy import AccessLogPolicy, is_target
 from .retry import RetryPolicy
 from .rollout.section import read_rollout
 from .rules_section import HEADER_NAME, read_rules, read_weights
@@ -23,7 +24,18 @@ from .yaml_nodes import ConfigError, Mistake, Node, NodeReader
 __all__ = ["MAX_FILE_BYTES", "ConfigError", "Loaded", "Mistake", "load", "parse_url"]
 
 MAX_FILE_BYTES = 1024 * 1024
-KEYS = ("version", "change", "sets", "rules", "default", "health", "retry", "timeouts", "rollout")
+KEYS = (
+    "version",
+    "change",
+    "sets",
+    "rules",
+    "default",
+    "health",
+    "retry",
+    "timeouts",
+    "access_log",
+    "rollout",
+)
 
 _SET_NAME = re.compile(r"[a-z0-9]{1,31}")
 
@@ -133,6 +145,7 @@ class _Reader(NodeReader):
         health = self.optional(fields, "health", self._health, HealthPolicy())
         retry = self.optional(fields, "retry", self._retry, RetryPolicy())
         timeouts = self.optional(fields, "timeouts", self._timeouts, Timeouts())
+        access_log = self.optional(fields, "access_log", self._access_log, AccessLogPolicy())
         rollout = self.optional(fields, "rollout", lambda n: read_rollout(self, n, sets), None)
         if self.mistakes:
             return None
@@ -145,6 +158,7 @@ class _Reader(NodeReader):
             health=health,
             retry=retry,
             timeouts=timeouts,
+            access_log=access_log,
             rollout=rollout,
             changed_by=by,
             changed_why=why,
@@ -283,3 +297,23 @@ class _Reader(NodeReader):
             if value is not None:
                 given[name] = value
         return Timeouts(given)
+
+    def _access_log(self, node: Node) -> AccessLogPolicy:
+        usual = AccessLogPolicy()
+        example = 'to: "/var/log/gcompute/access.jsonl"'
+        fields = self.mapping(node, "`access_log`", ("to", "sample", "errors_per_s"), required=("to",))
+        to = self.optional(fields, "to", lambda n: self.text(n, "to", example), usual.to)
+        if not is_target(to):
+            self.wrong(
+                fields["to"].value, f"to is stderr, off or an absolute path, not {to!r}; write {example}"
+            )
+        sample = self.optional(
+            fields, "sample", lambda n: self.percent(n, "sample", "sample: 10%"), usual.sample
+        )
+        errors = self.optional(
+            fields,
+            "errors_per_s",
+            lambda n: self.whole(n, "errors_per_s", 1, 100_000, "errors_per_s: 100"),
+            usual.errors_per_s,
+        )
+        return AccessLogPolicy(to, sample, errors)

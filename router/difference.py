@@ -133,7 +133,7 @@ def _words(old: Table, new: Table) -> Iterator[str]:
         yield "rules: another order; the first that matches wins"
     if old.key_parts != new.key_parts:
         yield "key: another source, so that every key may move"
-    for what in ("health", "retry"):
+    for what in ("health", "retry", "access_log"):
         yield from _policy_words(what, getattr(old, what), getattr(new, what))
     given, wanted = old.timeouts.given_s, new.timeouts.given_s
     for name in dict.fromkeys((*given, *wanted)):

@@ -17,6 +17,7 @@ from .table import SetEntry
 from .wire.downstream import ClientConnection
 from .wire.exchange import Exchange
 from .wire.fetch import FetchError, fetch
+from .wire.problems import Problem
 from .wire.request_head import RequestHead
 from .wire.stream import Piece
 from .wire.work import Work
@@ -70,10 +71,14 @@ class Inquiry:
     def timed_out(self, now: float) -> bool:
         return self._exchange is not None and self._exchange.timed_out(now)  # The asking itself is bounded.
 
-    def cancel(self) -> None:
+    def cancel(self, problem: Problem | None = None) -> None:
         if self._exchange is not None:
-            self._exchange.cancel()
+            self._exchange.cancel(problem)
             return
+        if problem is None:
+            self._plane.log_own(self._head, self._client, 0, 0, "the client left")
+        else:
+            self._plane.log_problem(problem, self._head, self._client)
         if self._task is not None:
             self._task.cancel()
         self._plane.cancelled += 1

@@ -68,9 +68,13 @@ class Merge:
     def timed_out(self, now: float) -> bool:
         return False  # The asking itself is bounded.
 
-    def cancel(self) -> None:
+    def cancel(self, problem: Problem | None = None) -> None:
         if self._task is not None:
             self._task.cancel()
+        if problem is None:
+            self._plane.log_own(self._head, self._client, 0, 0, "the client left")
+        else:
+            self._plane.log_problem(problem, self._head, self._client)
         self._client.exchange_ended()
 
     async def _run(self) -> None:
@@ -89,6 +93,7 @@ class Merge:
             client.respond(outcome)
             return
         client.answer(*outcome)
+        self._plane.log_own(self._head, client, outcome[0], len(outcome[2]))
 
     async def _ask_all(self) -> Problem | tuple[int, str, bytes, Lines]:
         table = self._plane.table

@@ -7,7 +7,9 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
+from time import monotonic
 
+from .access_log import AccessLog
 from .choice import Choice
 from .occupancy import Loads
 from .request import Destination, Purpose, purpose_of
@@ -76,6 +78,43 @@ class DataPlane(Traffic):
         if problem.status >= 500:
             request_id = head.request_id.decode("latin-1") if head is not None else "-"
             _log.warning("%d %s: %s (request %s)", problem.status, problem.name, problem.detail, request_id)
+
+    def log_problem(self, problem: Problem, head: RequestHead | None, client: ClientConnection) -> None:
+        """Tell the access log of a request that no exchange tells of."""
+        if self.access is None or not self.access.wants(error=True):
+            return
+        if head is None:
+            self.access.note_unread(client.address, problem)
+            return
+        self._note_own(
+            self.access,
+            head,
+            client,
+            problem.status,
+            0,
+            f"{problem.name}: {problem.detail}",
+            problem.executed,
+        )
+
+    def log_own(
+        self, head: RequestHead, client: ClientConnection, status: int, bytes_out: int, reason: str = ""
+    ) -> None:
+        """Likewise of an answer that the router made of several, or of a client (status 0) that left before one."""
+        if self.access is not None and self.access.wants(error=False):
+            self._note_own(self.access, head, client, status, bytes_out, reason, None)
+
+    def _note_own(
+        self,
+        access: AccessLog,
+        head: RequestHead,
+        client: ClientConnection,
+        status: int,
+        bytes_out: int,
+        reason: str,
+        executed: bool | None,
+    ) -> None:
+        began = monotonic() - (self.loop.time() - client.at)
+        access.note(head, client.address, status, began, 0, 0, bytes_out, None, "", 0, "", reason, executed)
 
     def client_closed(self, client: ClientConnection) -> None:
         self.clients.discard(client)
@@ -163,4 +202,6 @@ class DataPlane(Traffic):
             pool.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self.log.close()
+        self.access = None
         return cut

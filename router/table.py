@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .health import HealthPolicy
+from .log_policy import AccessLogPolicy
 from .retry import RetryPolicy
 from .rollout.plan import Plan
 from .rules import Facts, IfDown, Match, MatchKind, Rule, RuleBook
@@ -64,6 +65,7 @@ class Table:
     health: HealthPolicy = field(default_factory=HealthPolicy)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    access_log: AccessLogPolicy = field(default_factory=AccessLogPolicy)
     rollout: Plan | None = None
     changed_by: str = ""
     changed_why: str = ""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 
+from .access_log import AccessLog
 from .choice import Choice, Chooser, Load
 from .curves import Curves
 from .health import HealthBoard
@@ -66,6 +67,9 @@ class Traffic:
         self.cancelled = 0
         self.stalled_clients = 0
         self.draining = False
+        self.log = AccessLog(loop)
+        self.access: AccessLog | None = None
+        """Told of each request that ended, where the file says so."""
         self.observer: Observer | None = None
         """Told what becomes of each request, while a rollout compares two sets."""
         self._addresses: dict[str, tuple[str, int]] = {}
@@ -94,6 +98,7 @@ class Traffic:
         self.board.adopt(table.sets, table.health)
         self.past.adopt(table, time.time())
         self.chooser = Chooser(table, self.board, self.loads, self.past)
+        self.access = self.log.follow(table.access_log)
         self.table = table
 
     def choose(self, head: RequestHead, client: bytes, purpose: Purpose) -> Choice:

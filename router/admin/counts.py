@@ -71,7 +71,7 @@ class SetCounts(msgspec.Struct):
 
 class Counts(msgspec.Struct):
     """One worker's, those of its predecessors under the same index included. `starts`: how many there were.
-    `plain`: counters without a label, by their names in `PLAIN`."""
+    `plain`: counters without a label, by their names in `PLAIN` and `LOG`."""
 
     boot: str = ""
     starts: int = 1
@@ -87,6 +87,13 @@ class Counts(msgspec.Struct):
 
 PLAIN = ("requests", "cancelled", "retries_over_budget", "stalled_clients")
 """Attributes of the data plane."""
+LOG = {
+    "access_log_lines": "lines",
+    "access_log_sampled_out": "sampled_out",
+    "access_log_errors_dropped": "errors_dropped",
+    "access_log_lost": "lost",
+}
+"""Counter → attribute of the access log."""
 
 
 def counts_of(router: Router, starts: int = 1) -> Counts:
@@ -96,7 +103,8 @@ def counts_of(router: Router, starts: int = 1) -> Counts:
     counts = Counts(
         boot=router.crew.boot,
         starts=starts,
-        plain={name: getattr(plane, name) for name in PLAIN},
+        plain={name: getattr(plane, name) for name in PLAIN}
+        | {name: getattr(plane.log, attribute) for name, attribute in LOG.items()},
         problems=dict(plane.problems.counts),
         sets={name: SetCounts.of(stats) for name, stats in plane.stats.items()},
         reloads=router.file.reloads,
@@ -112,6 +120,8 @@ def put_back(router: Router, counts: Counts) -> None:
     plane = router.plane
     for name in PLAIN:
         setattr(plane, name, counts.plain.get(name, 0))
+    for name, attribute in LOG.items():
+        setattr(plane.log, "lost_before" if attribute == "lost" else attribute, counts.plain.get(name, 0))
     plane.problems.counts.update(counts.problems)
     for name, each in counts.sets.items():
         plane.stats[name] = each.stats()

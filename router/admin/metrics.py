@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from router.rollout.analysis import Verdict
 from router.rollout.states import Phase
+from router.rollout.tally import Outcome
 from router.stats import COARSE, LATENCY_BOUNDS_S
 
 from .counts import Counts, latency
@@ -21,6 +22,10 @@ _PLAIN = {
     "cancelled": "Requests whose client went away.",
     "retries_over_budget": "Retries that the budget forbade.",
     "stalled_clients": "Clients that did not read their answer.",
+    "access_log_lines": "Requests in the access log.",
+    "access_log_sampled_out": "Requests that went well and are left out of it, by `sample`.",
+    "access_log_errors_dropped": "Requests that went wrong and are left out of it, by `errors_per_s`.",
+    "access_log_lost": "Lines that could not be written, or not in time.",
 }
 
 
@@ -71,6 +76,7 @@ class _Collected(Collector):
         yield from _set_gauges(snapshots, first)
         if self._rollout is not None:
             yield from _rollout(self._rollout)
+            yield _outcomes(counts)
 
 
 def _set_counts(counts: Counts) -> Iterator[Metric]:
@@ -174,6 +180,18 @@ def _rollout(status: Mapping[str, Any]) -> Iterator[Metric]:
     yield _counter("rollout_events", "Events of all rollouts.", _last_serial(status))
     yield _gauge("rollout_leader", "Whether this router leads the rollout.", float(status["leader"]))
     yield _gauge("rollout_ok", "Whether its state file can be followed.", float(status["error"] is None))
+
+
+def _outcomes(counts: Counts) -> Metric:
+    family = GaugeMetricFamily(
+        "gc_router_rollout_outcomes",
+        "Requests of the cohorts at this weight, by outcome; `shed`: the set was full.",
+        labels=["cohort", "outcome"],
+    )
+    for cohort, tally in (("canary", counts.canary), ("control", counts.control)):
+        for outcome in Outcome:
+            family.add_metric([cohort, outcome.value], getattr(tally, outcome.value))
+    return family
 
 
 def _last_serial(status: Mapping[str, Any]) -> int:

@@ -108,6 +108,11 @@ class Observer:
         if tally is not None and choice.home is not None and entry.name == choice.home.name:
             tally.note(Outcome.LEFT, latency_s * 1e6)
 
+    def cohort(self, choice: Routed) -> str:
+        """The cohort that a request belongs to; empty: none."""
+        tally = self._tally(choice)
+        return "" if tally is None else "canary" if tally is self.canary else "control"
+
     def _tally(self, choice: Routed) -> Tally | None:
         if choice.weights is not self._weights or choice.rule is not None or choice.home is None:
             return None

@@ -50,6 +50,7 @@ class Front(Protocol):
 
     def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem: ...
     def note_problem(self, problem: Problem, head: RequestHead | None) -> None: ...
+    def log_problem(self, problem: Problem, head: RequestHead | None, client: ClientConnection) -> None: ...
     def client_closed(self, client: ClientConnection) -> None: ...
 
 
@@ -216,8 +217,7 @@ class ClientConnection:
         try:
             pieces = reader.read_body(buffers.current, buffers.view, got)
         except FramingError as error:
-            work.cancel()
-            self._fail_body(bad_body(str(error)))
+            self._fail_body(work, bad_body(str(error)))
             return
         if body.done:
             self._state = _ANSWER
@@ -225,12 +225,13 @@ class ClientConnection:
         if not taken and self._state is _BODY:
             self.hold_body()
 
-    def _fail_body(self, problem: Problem) -> None:
-        """The request broke within its body, and its work was cancelled."""
+    def _fail_body(self, work: Work, problem: Problem) -> None:
+        """The request broke within its body."""
+        work.cancel(problem)
         if self.answering:
             self.truncate()
         else:
-            self._refuse(problem)
+            self._refuse(problem, logged=True)
 
     # What an exchange asks for.
 
@@ -264,12 +265,14 @@ class ClientConnection:
         """Send a short beginning of the answer, which finds nothing unsent before it."""
         self._stream.post(data)
 
-    def respond(self, problem: Problem) -> None:
-        """Answer with a problem of the router's own."""
+    def respond(self, problem: Problem, *, logged: bool = False) -> None:
+        """Answer with a problem of the router's own. `logged`: the access log knows of it."""
         head = self._head
         body = problem.body(head.request_id.decode("latin-1") if head is not None else None)
         self.answer(problem.status, PROBLEM_TYPE, body, problem.lines)
         self._front.note_problem(problem, head)
+        if not logged:
+            self._front.log_problem(problem, head, self)
 
     def answer(self, status: int, content_type: str, body: bytes, lines: Lines = ()) -> None:
         """Answer with what the router made itself; `lines` are further header names and values."""
@@ -292,13 +295,13 @@ class ClientConnection:
         self._stream.write([whole])
         self.exchange_done()
 
-    def _refuse(self, problem: Problem) -> None:
+    def _refuse(self, problem: Problem, *, logged: bool = False) -> None:
         """Answer what is no valid request; nothing after it can be understood."""
         self.keep = False
         self._head = None
         self._linger_after = True
         self._reader.drop()
-        self.respond(problem)
+        self.respond(problem, logged=logged)
 
     def exchange_ended(self) -> None:
         """The exchange will do nothing more, whatever came of it."""
@@ -434,5 +437,4 @@ class ClientConnection:
         if work is None or work.timed_out(now):
             return
         if state is _BODY and not self._paused and now - self.at > limits.body_idle_s:
-            work.cancel()
-            self._fail_body(slow_body(limits.body_idle_s))
+            self._fail_body(work, slow_body(limits.body_idle_s))

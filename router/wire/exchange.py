@@ -20,7 +20,7 @@ from .answer_framing import body_of, ends_by_close, has_body, relayed_head
 from .answer_head import AnswerHead
 from .downstream import ClientConnection
 from .framing import Body, FramingError, LengthBody, UntilCloseBody
-from .problems import says_not_executed
+from .problems import Problem, says_not_executed
 from .recovery import Recovery
 from .replay import Replay
 from .request_head import RequestHead
@@ -31,6 +31,7 @@ _FAILURES = frozenset((502, 503, 504))
 HELD_ANSWER_BYTES = 16 * 1024
 """A 503 problem up to this size is read whole, to see whether it says `executed: false`."""
 JOIN_BELOW_BYTES = 64 * 1024
+CLIENT_LEFT = "the client left"
 
 
 class Exchange:
@@ -51,7 +52,14 @@ class Exchange:
     _continued = False
     _timer: asyncio.TimerHandle | None = None
     _observed_at: float | None = None
-    """When it began, by a clock finer than the loop's milliseconds, where a rollout compares latencies."""
+    """When it began, by a clock finer than the loop's milliseconds, where a rollout compares latencies, or for the
+    access log."""
+    _tried_at = 0.0
+    """Likewise, when the last attempt began …"""
+    _headed_at = 0.0
+    """… and its answer's head came."""
+    _bytes_in = 0
+    _bytes_out = 0
     ended = False
 
     def __init__(
@@ -71,14 +79,15 @@ class Exchange:
         self._table = traffic.table
         self.head = head
         self.started_at = client.at
-        if traffic.observer is not None:
-            self._observed_at = monotonic()
+        if traffic.access is not None or traffic.observer is not None:
+            self._observed_at = self._tried_at = monotonic()
 
     # The request's way up.
 
     def start(self, pieces: list[Piece]) -> None:
         """Send the head and what came of the body with it."""
         if pieces:
+            self._bytes_in = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
             self._remember(pieces)
             if self._replay is not None and not self._replay.whole:
                 self._unsent = pieces
@@ -126,6 +135,7 @@ class Exchange:
         """Pass on a part of the body; False: wait for `ClientConnection.want_body`."""
         connection = self._connection
         if pieces:
+            self._bytes_in += sum(map(len, pieces))
             self._remember(pieces)
         if connection is None or connection.closed or connection.stream.broken:
             return True
@@ -166,6 +176,8 @@ class Exchange:
     ) -> None:
         traffic = self._traffic
         status = head.status
+        if traffic.access is not None:
+            self._headed_at = monotonic()
         bodied = has_body(head, self.head)
         if status in _FAILURES and head.get(b"x-task-id") is None:
             length = head.content_length
@@ -187,6 +199,7 @@ class Exchange:
         if bodied:
             if head.content_length == end - start < JOIN_BELOW_BYTES:
                 # The usual small answer: all of it came at once.
+                self._bytes_out = end - start
                 self._client.post(b"".join((self._begin_answer(head, bodied=True), view[start:end])))
                 self._release(clean=True)
                 self._done()
@@ -223,6 +236,7 @@ class Exchange:
             except FramingError as error:
                 self.on_attempt_failed(Failure.BAD_ANSWER, str(error))
                 return
+        self._bytes_out += pos - start
         if self._held is not None:
             self._hold(pieces, pos < end)
             return
@@ -336,7 +350,10 @@ class Exchange:
         if attempt is None:
             return False
         self._entry = attempt.entry
+        self._bytes_out = 0
+        self._headed_at = 0.0
         if attempt.fresh:
+            self._tried_at = monotonic()
             self._attempt(fresh=True)
         else:
             self._client.hold_body()
@@ -345,6 +362,7 @@ class Exchange:
 
     def _retry(self, recovery: Recovery) -> None:
         self._timer = None
+        self._tried_at = monotonic()
         if self._entry.name not in self._traffic.pools:
             # The set left the configuration meanwhile: by the new table, then.
             entry = recovery.chosen_anew()
@@ -356,22 +374,27 @@ class Exchange:
 
     def _give_up(self, failure: Failure, detail: str) -> None:
         assert self._recovery is not None
-        self._client.respond(self._recovery.problem(self._entry, failure, detail))
+        problem = self._recovery.problem(self._entry, failure, detail)
+        self._log(problem.status, problem)
+        self._client.respond(problem, logged=True)
         self._end()
 
     def _truncate(self) -> None:
         self._traffic.stats[self._entry.name].truncated += 1
         self._note_failed(Failure.BAD_ANSWER)
+        self._log(self._client.status, reason="the set's answer broke off")
         self._client.truncate()
         self._end()
 
-    def cancel(self) -> None:
+    def cancel(self, problem: Problem | None = None) -> None:
         """The client is gone, or its request is broken: let the set know at once by closing its
         connection."""
         if not self.ended:
             self._traffic.cancelled += 1
             if self._traffic.observer is not None and self._observed_at is not None:
                 self._traffic.observer.left(self._choice, self._entry, monotonic() - self._observed_at)
+            status = self._client.status or (0 if problem is None else problem.status)
+            self._log(status, problem, "" if problem is not None else CLIENT_LEFT)
             self._drop_connection()
             self._end()
 
@@ -422,7 +445,41 @@ class Exchange:
         if traffic.observer is not None and self._answer is not None and self._observed_at is not None:
             age_s = monotonic() - self._observed_at
             traffic.observer.answered(self._choice, self._entry, self._answer, age_s)
+        if traffic.access is not None:
+            self._log(client.status)
         client.exchange_done()
+
+    def _log(self, status: int, problem: Problem | None = None, reason: str = "") -> None:
+        """Give the access log its line."""
+        traffic = self._traffic
+        access = traffic.access
+        began = self._observed_at
+        if access is None or began is None:
+            return
+        broken = problem is not None or (reason != "" and reason is not CLIENT_LEFT)
+        if not access.wants(error=broken or status >= 500):
+            return
+        headed = self._headed_at
+        choice = self._choice
+        attempts = 1
+        if self._recovery is not None:
+            attempts = self._recovery.attempts
+            reason = reason or self._recovery.reason
+        access.note(
+            self.head,
+            self._client.address,
+            status,
+            began,
+            (headed - self._tried_at) * 1e6 if headed else 0,
+            self._bytes_in,
+            self._bytes_out,
+            choice,
+            self._entry.name,
+            attempts,
+            "" if traffic.observer is None else traffic.observer.cohort(choice),
+            reason if problem is None else f"{problem.name}: {problem.detail}",
+            None if problem is None else problem.executed,
+        )
 
     def _note_failed(self, failure: Failure) -> None:
         observer = self._traffic.observer

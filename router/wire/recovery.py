@@ -50,7 +50,9 @@ class Recovery:
         self._choice = choice
         self._client = client
         self._started_at = started_at
-        self._attempts = 1
+        self.attempts = 1
+        self.reason = ""
+        """What the last one failed for."""
         self._tried: frozenset[str] = frozenset()
         self._stale_used = False
         self._counted = False
@@ -71,7 +73,7 @@ class Recovery:
             # The connection was old, the set is not at fault: the same set, a new connection, at once.
             self._stale_used = True
             return NextAttempt(entry, fresh=True)
-        if self._attempts >= policy.attempts:
+        if self.attempts >= policy.attempts:
             return None
         now = traffic.loop.time()
         if failure is Failure.BACK_PRESSURE and now - self._started_at > traffic.patience_s(
@@ -85,8 +87,8 @@ class Recovery:
         other = self._other(entry, failure, now)
         if other is None or other.name not in traffic.pools:
             return None
-        delay_s = backoff_s(self._attempts, _rng)
-        self._attempts += 1
+        delay_s = backoff_s(self.attempts, _rng)
+        self.attempts += 1
         if not self._counted:
             self._counted = True
             traffic.active_retries += 1
@@ -112,6 +114,7 @@ class Recovery:
 
     def note(self, failure: Failure) -> None:
         """Another attempt failed."""
+        self.reason = failure.name.lower()
         if failure not in NOTHING_RAN:
             self.may_have_run = True
 

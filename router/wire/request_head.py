@@ -20,7 +20,11 @@ METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OP
 
 _HOST = re.compile(rb"[A-Za-z0-9.\-_~%!$&'()*+;=\[\]:]*")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}.{0,128}")
+# W3C Trace Context: version 00 ends with the flags, later ones may go on after a dash, and ff is none.
+_TRACE_IDS = rb"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT = re.compile(
+    rb"00-%b|(?!00|ff)[0-9a-f]{2}-%b(?:-[\x21\x23-\x5b\x5d-\x7e]{0,128})?" % (_TRACE_IDS, _TRACE_IDS)
+)
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _ABSOLUTE = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?]+)(.*)", re.DOTALL)
 
@@ -89,8 +93,11 @@ class RequestHead(Head):
     purpose: object = None
     facts: object = None
     """For the router's own use: what the request is about and what choice looks at, once read from the head."""
+    logged: bytes | None = None
+    """… and what the access log tells of it."""
     _sent_id = b""
     _sent_trace = b""
+    _has_trace = False
     _states = b""
     _upgrade = b""
     _prefix = b""
@@ -148,8 +155,10 @@ class RequestHead(Head):
             if not self._sent_id and _REQUEST_ID.fullmatch(value):
                 self._sent_id = value
         elif kind == _TRACE_KIND:
-            if not self._sent_trace and _TRACEPARENT.fullmatch(value):
-                self._sent_trace = self.traceparent = value
+            # Which of two would be meant? Neither, then.
+            valid = not self._has_trace and _TRACEPARENT.fullmatch(value)
+            self._sent_trace = self.traceparent = value if valid else b""
+            self._has_trace = True
         elif kind == _STATE_KIND:
             self._states = self._states + b"," + value if self._states else value
 

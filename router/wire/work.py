@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from .problems import Problem
 from .stream import Piece
 
 
@@ -13,5 +14,7 @@ class Work(Protocol):
     def start(self, pieces: list[Piece]) -> None: ...
     def send_body(self, pieces: list[Piece], *, last: bool, shared: bool) -> bool: ...
     def on_client_drained(self) -> None: ...
-    def cancel(self) -> None: ...
+    def cancel(self, problem: Problem | None = None) -> None:
+        """End it: the client is gone, or its request broke as `problem` says."""
+
     def timed_out(self, now: float) -> bool: ...

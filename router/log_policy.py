@@ -1,0 +1,23 @@
+"""What the operators' file says of the access log. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OFF = "off"
+STDERR = "stderr"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLogPolicy:
+    """`to`: an absolute path, `stderr` or `off`. `sample`: the share of the requests that went well to log; the
+    others are all logged, up to `errors_per_s` by each worker."""
+
+    to: str = OFF
+    sample: float = 1.0
+    errors_per_s: int = 100
+
+
+def is_target(text: str) -> bool:
+    """Whether an access log can go there."""
+    return text in (OFF, STDERR) or text.startswith("/")
