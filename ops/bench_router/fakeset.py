@@ -42,6 +42,9 @@ class FakeSet:
                     self._keys[key] = task
         self._journal = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
+    def knows(self, key: str | None) -> bool:
+        return key is not None and key in self._keys
+
     def submit(self, label: str, key: str | None) -> str:
         """The task's id, once it stands in the journal."""
         if key is not None and key in self._keys:
@@ -101,8 +104,12 @@ class Connection(asyncio.Protocol):
         url = urlsplit(target)
         if url.path == "/readyz" and fake.draining:
             self._problem("draining")
-        elif not url.path.startswith("/v1/run/") or method != "POST":
+        elif url.path in ("/readyz", "/livez"):
             self._send(200, b"ok\n")
+        elif url.path == "/v1/idempotency":
+            self._send(200 if fake.knows(fields.get("idempotency-key")) else 404, b"{}")
+        elif not url.path.startswith("/v1/run/") or method != "POST":
+            self._send(404, b"{}")
         elif fake.draining:
             self._problem("draining")
         elif "respond-async" in fields.get("prefer", ""):

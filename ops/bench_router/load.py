@@ -61,6 +61,7 @@ class Loader:
         text = self._run([*command, url], seconds)
         spent = server.cpu_us() - before
         requests, per_s = wrk_result(text, server.name)
+        _asked(server, requests)
         return Shot(requests, per_s, 0.0, spent / requests)
 
     def bodies(self, server: Server, method: str, size_bytes: int, clients: int, seconds: float) -> Shot:
@@ -86,6 +87,7 @@ class Loader:
         requests, elapsed_s = result["requests"], result["elapsed_s"]
         if result["bad"] or not requests:
             raise BenchFailed(f"{server.name}: {result['bad']} of {requests} answers were not 200")
+        _asked(server, requests)
         return Shot(
             requests,
             requests / elapsed_s,
@@ -143,6 +145,11 @@ class IdleClients:
             out, errors = self._process.communicate()
         if kind is None and f'"kept": {self._clients}' not in out:
             raise BenchFailed(f"{self._server_name} closed idle connections: {out.strip()} {errors.strip()}")
+
+
+def _asked(server: Server, requests: int) -> None:
+    server.requests += requests
+    server.collect_log()
 
 
 def wrk_result(text: str, name: str) -> tuple[int, float]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Final
 
 from ops.bench.figures import Say
 from ops.bench.stack import BenchFailed, free_port
-from ops.setup.engine import ROOT
 
 from . import programs
 from .machine import pinned
@@ -212,28 +209,17 @@ def router(place: Place) -> Server:
         "router.yaml",
         f"version: 1\nsets:\n"
         f'  {SET_NAME}: {{url: "http://127.0.0.1:{place.upstream_port}", state: ready}}\n'
-        f"default:\n  weights: {{{SET_NAME}: 100}}\n",
+        f"default:\n  weights: {{{SET_NAME}: 100}}\n"
+        f'access_log: {{to: "{place.access_log}", sample: 100%}}\n',
     )
-    return _server(place, *router_command(place, config, f"127.0.0.1:{free_port()}"))
+    return _server(place, *router_command(place, config, free_port()))
 
 
-def router_command(place: Place, config: Path, admin: str, *, workers: int = 1) -> list[str]:
-    """How a router is started in `place`. Options that it does not know (yet) are left out."""
-    command = [sys.executable, "-m", "ops.cli.main", "router", str(config), "--name", "bench"]
-    command += ["--bind", f"127.0.0.1:{place.port}", "--admin-bind", admin]
-    command += ["--state-dir", str(place.folder / "state")]
-    known = _router_options()
-    if "--workers" in known:
-        command += ["--workers", str(workers)]
-    if "--access-log" in known:
-        command += ["--access-log", str(place.access_log)]
-    return command
-
-
-@cache
-def _router_options() -> str:
-    command = [sys.executable, "-m", "ops.cli.main", "router", "--help"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def router_command(place: Place, config: Path, admin_port: int, *, workers: int = 1) -> list[str]:
+    """How a router is started in `place`."""
+    command = [sys.executable, "-m", "ops.cli.main", "router", str(config), "--name", SET_NAME]
+    command += ["--bind", f"127.0.0.1:{place.port}", "--admin-bind", f"127.0.0.1:{admin_port}"]
+    return [*command, "--state-dir", str(place.folder / "state"), "--workers", str(workers)]
 
 
 _GO: Final = {"GOMAXPROCS": "1"}

@@ -181,7 +181,7 @@ def soak(bench: Bench, factor: float) -> Iterator[Figure]:
         write_config(config, 1, sets)
         place = Place(router_folder, free_port(), 0, 0)
         admin_port = free_port()
-        command = router_command(place, config, f"127.0.0.1:{admin_port}", workers=WORKERS)
+        command = router_command(place, config, admin_port, workers=WORKERS)
         router = stack.enter_context(Server("router", command, ROOT, place.port, log_folder=router_folder))
         operator = Operator(router, admin_port, config, sets)
         operator.await_alive()
@@ -240,6 +240,7 @@ def write_config(path: Path, version: int, sets: list[SoakSet]) -> None:
     lines += [f'  {each.name}: {{url: "http://127.0.0.1:{each.server.port}", state: ready}}' for each in sets]
     weights = ", ".join(f"{each.name}: {share}" for each, share in zip(sets, shares, strict=True))
     lines += ["default:", f"  weights: {{{weights}}}", "health: {interval: 1s}"]
+    lines += [f'access_log: {{to: "{path.with_name("access.log")}", sample: 1%}}']
     new = path.with_suffix(".new")
     new.write_text("\n".join(lines) + "\n")
     new.replace(path)

@@ -57,6 +57,17 @@ def test_a_fake_set_knows_its_idempotency_keys_after_a_restart(tmp_path: Path) -
     assert one.labels() == {"n1": 1}
 
 
+def test_a_fake_set_says_which_idempotency_keys_it_knows(tmp_path: Path) -> None:
+    one = fake(tmp_path)
+    with one.server:
+        connection = KeepAlive(one.server.port)
+        asked = b"GET /v1/idempotency HTTP/1.1\r\nHost: h\r\nIdempotency-Key: k\r\n\r\n"
+        assert connection.ask(asked)[0] == 404
+        connection.ask(run("n1", "Prefer: respond-async", "Idempotency-Key: k"))
+        assert connection.ask(asked)[0] == 200
+        connection.close()
+
+
 def test_without_a_key_a_repetition_is_another_task(tmp_path: Path) -> None:
     one = fake(tmp_path)
     with one.server:
