@@ -12,6 +12,8 @@ from gunicorn.workers import gasgi  # type: ignore[import-untyped]
 from sets.http.connection import Connection
 
 DRAIN_POLL_S: Final = 0.05
+CONNECTIONS_MAX: Final = 16_384
+"""Open connections; fewer where the process may not have twice as many descriptors: slots and files need theirs."""
 CHECK_S: Final = 1.0
 """How often connections are looked at that wait for a request."""
 
@@ -31,6 +33,7 @@ class SetWorker(gasgi.ASGIWorker):  # type: ignore[misc]
         if soft < hard:
             # Connections, slots, and up to 64 output files of each task that ends.
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.connections_max = CONNECTIONS_MAX if hard < 0 else min(CONNECTIONS_MAX, hard // 2)
         config = self.app.config
         # Every answer names its set.
         self.set_header = f"x-set: {config.name}\r\n".encode()

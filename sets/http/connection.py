@@ -43,6 +43,7 @@ class Server(Protocol):
     set_header: bytes
     nr_conns: int
     connections: set[Connection]
+    connections_max: int
     alive: bool
     """False: it serves no request after the present ones."""
 
@@ -94,6 +95,13 @@ class Connection(asyncio.Protocol):
         )
         self._server.nr_conns += 1
         self._server.connections.add(self)
+        if len(self._server.connections) > self._server.connections_max:
+            refusal = Refusal(
+                503, f"{self._server.connections_max} connections are open: close some, or come again"
+            )
+            self.write(self._problem(refusal.status, str(refusal), executed=False))
+            self.closed = True
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -306,10 +314,11 @@ class Connection(asyncio.Protocol):
 
     def _problem(self, status: int, detail: str, *, executed: bool) -> bytes:
         title = HTTPStatus(status).phrase
+        again = b"retry-after: 1\r\n" if status == 503 else b""
         body = problem_of_http(status, title, detail, executed=executed).body()
         return (
-            b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
-            % (status, title.encode(), MEDIA_TYPE.encode(), len(body), self.set_header, body)
+            b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\n%s%sconnection: close\r\n\r\n%s"
+            % (status, title.encode(), MEDIA_TYPE.encode(), len(body), self.set_header, again, body)
         )
 
     # -- the transport
@@ -384,7 +393,8 @@ class Connection(asyncio.Protocol):
         return now_s - self._sent_more_s >= WRITE_STALL_S
 
     def _hung_up(self) -> bool:
-        """Whether the client has ended the connection: while nothing is read, nobody tells."""
+        """Whether the client has ended the connection: while nothing is read, nobody tells. (Where more was sent than
+        the system holds for us, its end waits behind that, and cannot be known.)"""
         socket = self._transport.get_extra_info("socket")
         if socket is None:
             return False

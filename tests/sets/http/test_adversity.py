@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sets.http import connection, exchange
-from tests.sets.http.wire import Talk
+from tests.sets.http.wire import EchoWorker, Talk
 
 HOST = b"Host: x\r\n"
 UPGRADE = HOST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
@@ -247,3 +247,20 @@ class TestHangingUp:
                 assert talk.wire.aborted
                 await talk.end()
             assert ended == ["cancelled"]
+
+
+async def test_too_many_connections() -> None:
+    worker = EchoWorker()
+    worker.connections_max = 2
+    held = [Talk(worker) for _ in range(2)]
+    over = Talk(worker)
+    await over.say(GET)
+    assert (over.statuses(), over.requests) == ([503], [])
+    assert b"retry-after: 1\r\n" in over.wire.sent
+    assert (over.wire.aborted, worker.nr_conns) == (False, 2)
+    await held[0].end()
+    one_more = Talk(worker)
+    await one_more.say(GET)
+    assert one_more.statuses() == [204]
+    await one_more.end()
+    await held[1].end()

@@ -29,6 +29,7 @@ class Server:
         self.set_header = b"x-set: t\r\n"
         self.connections: set[Connection] = set()
         self.nr_conns = 0
+        self.connections_max = 100
         self.alive = True
         self.asgi: App = self.tell
         self.calls: list[Scope] = []

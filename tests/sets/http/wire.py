@@ -71,6 +71,7 @@ class EchoWorker:
         self.set_header = b"x-set: t\r\n"
         self.connections: set[Connection] = set()
         self.nr_conns = 0
+        self.connections_max = 100
         self.alive = True
         self.requests: list[tuple[Scope, bytes]] = []
         self.asgi: Callable[[Scope, Any, Any], Awaitable[None]] = self.note
@@ -92,8 +93,8 @@ class EchoWorker:
 class Talk:
     """One client's connection to an `EchoWorker`."""
 
-    def __init__(self) -> None:
-        self.worker = EchoWorker()
+    def __init__(self, worker: EchoWorker | None = None) -> None:
+        self.worker = worker or EchoWorker()
         self.wire = Wire()
         self.connection = Connection(cast(Any, self.worker))
         self.wire.protocol = self.connection
@@ -133,5 +134,5 @@ class Talk:
         """Hang up. Nothing of the connection is left afterwards."""
         self.wire.abort()
         await self.settle()
-        assert self.worker.connections == set()
-        assert self.worker.nr_conns == 0
+        assert self.connection not in self.worker.connections
+        assert self.worker.nr_conns == len(self.worker.connections)
