@@ -23,6 +23,7 @@ from .wire.request_head import RequestHead
 from .wire.work import Work
 
 ACCEPTS_AT_ONCE = 64
+CHECKS_AT_ONCE = 512
 _MERGED = Destination.MERGED
 MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work]
 InquiryFactory = Callable[["DataPlane", ClientConnection, RequestHead, Purpose, Choice, SetEntry], Work]
@@ -169,14 +170,24 @@ class DataPlane(Traffic):
 
     def _sweep(self) -> None:
         now = self.loop.time()
-        for client in tuple(self.clients):
-            client.check_time(now)
         for pool in self.pools.values():
             pool.sweep(now)
         self.board.settle(now)
         self.recent.tick(now, self.stats)
         self.curves.tick(now, self.stats, self.observer)
         self._sweeper = self.loop.call_later(self.limits.sweep_s, self._sweep)
+        self._check_times(tuple(self.clients), 0)
+
+    def _check_times(self, clients: tuple[ClientConnection, ...], start: int) -> None:
+        """A few at a time, spread over the sweep: ten thousand at once would hold up requests for milliseconds."""
+        now = self.loop.time()
+        stop = start + CHECKS_AT_ONCE
+        for client in clients[start:stop]:
+            if client in self.clients:
+                client.check_time(now)
+        if stop < len(clients):
+            pause_s = self.limits.sweep_s * CHECKS_AT_ONCE / len(clients)
+            self.loop.call_later(pause_s, self._check_times, clients, stop)
 
     # The end.
 

@@ -33,6 +33,9 @@ READ_BYTES = 64 * 1024
 SKIPPED_BODY_BYTES = 1024 * 1024
 """The rest of a body that is read and dropped after an early answer, so that the connection lives on."""
 
+REMEMBERED_IDLE_S = 3.0
+"""So long a silent connection keeps what its next request is likely to be."""
+
 _NO_PIECES: list[Piece] = []
 
 
@@ -417,8 +420,12 @@ class ClientConnection:
             if self._head_since:
                 if now - self._head_since > limits.header_s:
                     self._refuse(slow_head(limits.header_s))
-            elif now - self._idle_since > limits.keep_alive_s and not self._reader.unread:
-                self.close()
+            elif not self._reader.unread:
+                idle_s = now - self._idle_since
+                if idle_s > limits.keep_alive_s:
+                    self.close()
+                elif idle_s > REMEMBERED_IDLE_S:
+                    self._reader.forget()
             return
         if state is _SKIP:
             if now - self.at > limits.body_idle_s:

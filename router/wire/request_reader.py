@@ -11,18 +11,19 @@ from .request_head import RequestHead, parse_request, refuse_part
 from .stream import Piece
 
 REMEMBERED_HEAD_BYTES = 1024
-"""A head up to this size is kept, as clients tend to repeat themselves: the same bytes need not be read
-again."""
+"""A head up to this size is kept once it came twice, as clients tend to repeat themselves: the same bytes need not
+be read again."""
 
 
 class RequestReader:
     """The requests of one connection. `body`: what is still to come of the last request's body."""
 
-    __slots__ = ("_last_head", "_last_raw", "_limits", "_searched", "body", "unread")
+    __slots__ = ("_last_head", "_last_mark", "_last_raw", "_limits", "_searched", "body", "unread")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._searched = 0
+        self._last_mark = 0
         self._last_raw = b""
         self._last_head: RequestHead | None = None
         self.unread = b""
@@ -36,6 +37,12 @@ class RequestReader:
         """Forget what is unread: it cannot be understood."""
         self.unread = b""
         self._searched = 0
+
+    def forget(self) -> None:
+        """Keep nothing between two requests: thousands of silent connections would keep megabytes."""
+        if self._last_raw:
+            self._last_raw = b""
+            self._last_head = None
 
     def head(self) -> RequestHead | None:
         """The next request's head; None: not all of it came. Raises `Refusal`."""
@@ -64,8 +71,12 @@ class RequestReader:
         self.unread = rest
         head = parse_request(data, self._limits)
         if len(data) <= REMEMBERED_HEAD_BYTES:
-            self._last_raw = data
-            self._last_head = head
+            # Who asks but once is not worth the memory.
+            mark = hash(data)
+            if mark == self._last_mark:
+                self._last_raw = data
+                self._last_head = head
+            self._last_mark = mark
         return head
 
     def begin_body(self, head: RequestHead) -> list[Piece]:

@@ -99,3 +99,20 @@ def test_a_bad_chunk_behind_a_head_is_told() -> None:
     assert head is not None
     with pytest.raises(FramingError):
         reader.begin_body(head)
+
+
+def test_a_head_is_kept_once_it_came_twice_and_forgotten_on_demand() -> None:
+    reader = RequestReader(Limits())
+    raw = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
+    heads = []
+    for _ in range(4):
+        reader.take(raw)
+        heads.append(reader.head())
+    assert heads[0] is not heads[1]
+    assert heads[1] is heads[2] is heads[3]
+    reader.forget()
+    reader.take(raw)
+    again = reader.head()
+    assert again is not heads[3]
+    assert again is not None
+    assert again.path == b"/x"
