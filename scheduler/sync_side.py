@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -95,8 +96,17 @@ class SyncSide:
         """See `Manager.run`."""
         entry = self._entry(spec, image, stdin, stream)
         entry.to_first_news = True
+        lost = False
         while True:
-            live = await self._slot_for(entry, queue_timeout_s)
+            try:
+                live = await self._slot_for(entry, queue_timeout_s)
+            except SchedulerError as error:
+                if lost and not error.executed:
+                    # A program has begun, whatever now keeps it from being run again. (Others may be told the same.)
+                    told = copy.copy(error)
+                    told.executed = True
+                    raise told from error
+                raise
             try:
                 head, ended = await live.head(head_bytes)
                 if ended and live.handed_over:
@@ -109,6 +119,7 @@ class SyncSide:
                 if not self._may_try_again(entry):
                     await self._lost(entry.task, error)
                     raise
+                lost = True
                 entry.live = None
                 entry.task.move(State.QUEUED)
                 entry.task.stdout_bytes, entry.task.stdout_head = 0, b""

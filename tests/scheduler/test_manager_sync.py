@@ -12,11 +12,13 @@ from scheduler.errors import (
     AccountLimit,
     BadRequest,
     DiskFull,
+    Draining,
     EngineRefused,
     ImageUnusable,
     NotRecorded,
     QueueFull,
     QueueTimeout,
+    SchedulerError,
     SlotLost,
     TaskCancelled,
 )
@@ -344,6 +346,34 @@ async def test_lost_slots_are_tried_again_within_bounds(new_world: NewWorld) -> 
         await world.run()
     assert lost.value.executed
     assert len(world.executor.runs) == 3
+    world.assert_nothing_left()
+
+
+@pytest.mark.parametrize("end", ["left", "cancelled", "timed out", "stopped"])
+async def test_the_end_of_a_task_that_waits_to_be_tried_again(world: World, end: str) -> None:
+    running = world.begin(queue_timeout_s=0.05 if end == "timed out" else 5)
+    run = await world.started()
+    world.launcher.prompt = False
+    run.lose()
+    await until(lambda: world.facts()["tasks_waiting"] == 1)
+    (task_id,) = world.manager._roster.entries
+    if end == "left":
+        running.cancel()
+    elif end == "cancelled":
+        task = await world.manager.cancel("acme", task_id)
+        assert (task.state, task.reason, task.cpu_us) == (State.CANCELLED, Reason.CANCELLED, 0)
+    elif end == "stopped":
+        await world.close()
+    (error,) = await asyncio.gather(running, return_exceptions=True)
+    if end == "left":
+        assert isinstance(error, asyncio.CancelledError)
+    else:
+        kind = {"cancelled": TaskCancelled, "timed out": QueueTimeout, "stopped": Draining}[end]
+        assert isinstance(error, kind)
+        assert isinstance(error, SchedulerError)
+        # Its first attempt had begun: nobody may take it for one that never ran.
+        assert error.executed
+    assert len(world.executor.runs) == 1
     world.assert_nothing_left()
 
 
