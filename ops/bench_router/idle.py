@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from statistics import median
 from typing import Final
 
 from ops.bench.figures import Figure
 
-from .bench import Bench, at_most, ratio, turns
+from .bench import Bench, at_most, turns
 from .load import Shot
 
 CONNECTIONS: Final = 10_000
 PER_S: Final = 2000.0
-SECONDS: Final = 4.0
+SECONDS: Final = 2.0
+SHOTS: Final = 3
+"""Measurements in each turn: p99 alone differs by much from one to the next."""
 NO_EFFECT: Final = 1.1
 """How far p99 may be off and still count as not touched: the rounds of one and the same differ by more."""
 
@@ -28,12 +31,10 @@ def idle(bench: Bench, rounds: int) -> Iterator[Figure]:
         bench.loader.rate(server, PER_S, 1.0)
         for number, names in turns(list(shots), rounds):
             for name in names:
-                if name == "without":
-                    shots[name].append(bench.loader.rate(server, PER_S, SECONDS))
-                    continue
-                with bench.loader.idle(server, CONNECTIONS):
-                    shots[name].append(bench.loader.rate(server, PER_S, SECONDS))
-                    memory.append(server.memory_mib())
+                with bench.loader.idle(server, CONNECTIONS) if name == "with" else nullcontext():
+                    shots[name] += [bench.loader.rate(server, PER_S, SECONDS) for _ in range(SHOTS)]
+                    if name == "with":
+                        memory.append(server.memory_mib())
             bench.say(
                 f"round {number + 1} of {rounds}: {memory[-1]:.0f} MiB, {alone_mib:.0f} MiB at the start"
             )
@@ -49,5 +50,5 @@ def figures(shots: dict[str, list[Shot]], memory: list[float]) -> Iterator[Figur
     """The rounds' measurements without and with the idle connections; MiB with them."""
     what = f"{CONNECTIONS:,} idle keep-alive connections"
     yield at_most(f"{what}: memory of the process", max(memory), 100, "MiB", 0)
-    value = ratio([shot.p99_us for shot in shots["with"]], [shot.p99_us for shot in shots["without"]])
+    value = median(shot.p99_us for shot in shots["with"]) / median(shot.p99_us for shot in shots["without"])
     yield at_most("… p99 of others, of that without them", value, NO_EFFECT)
