@@ -19,6 +19,7 @@ from .plane import DataPlane
 from .probe import Prober
 from .rollout.runner import Runner
 from .scribe import Scribe
+from .tls import Certificate, TlsFiles
 from .watch import POLL_S, ConfigFile, Recorder
 from .wire.limits import Limits
 
@@ -38,6 +39,8 @@ class Settings:
     admin_token: str | None = field(default=None, repr=False)
     """What callers of the admin address must know; None: it is on this machine's loopback only."""
     limits: Limits = field(default_factory=Limits)
+    tls: TlsFiles | None = None
+    """Clients come by TLS with this certificate; None: without."""
 
     @property
     def history(self) -> History | None:
@@ -90,6 +93,8 @@ class Router:
             merge=merge,
             inquire=Inquiry,
         )
+        if settings.tls is not None:
+            self.plane.certificate = Certificate(settings.tls)
         if self.history is not None:
             self._restore(self.history)
         self.rollout: Runner | None = None
@@ -119,6 +124,8 @@ class Router:
 
     async def reload(self, *, force: bool = True) -> bool:
         """Look at the file now; True when another table came into force. `force`: read it even if it looks the same."""
+        if force and self.plane.certificate is not None:
+            await asyncio.to_thread(self.plane.certificate.look)
         async with self._reloading:
             # Reading a large file takes a while: beside the event loop.
             loaded = await asyncio.to_thread(self.file.poll, force=force)
@@ -151,6 +158,8 @@ class Router:
             await asyncio.sleep(POLL_S)
             try:
                 await self.reload(force=False)
+                if self.plane.certificate is not None:
+                    await asyncio.to_thread(self.plane.certificate.look)
             except Exception:
                 _log.exception("looking at %s failed", self.file.path)
 

@@ -8,12 +8,14 @@ import logging
 import socket
 from collections.abc import Callable
 from time import monotonic
+from typing import cast
 
 from .access_log import AccessLog
 from .choice import Choice
 from .occupancy import Loads
 from .request import Destination, Purpose, purpose_of
 from .table import SetEntry, Table
+from .tls import Certificate, Handshake, TlsSocket
 from .traffic import Traffic
 from .wire.downstream import ClientConnection
 from .wire.exchange import Exchange
@@ -51,6 +53,10 @@ class DataPlane(Traffic):
     ) -> None:
         super().__init__(loop, name, table, limits=limits, loads=loads)
         self.clients: set[ClientConnection] = set()
+        self.certificate: Certificate | None = None
+        """Where clients come by TLS."""
+        self.handshakes_failed = 0
+        self._handshakes: set[Handshake] = set()
         self._merge = merge
         self._inquire = inquire
         self._listeners: list[socket.socket] = []
@@ -119,7 +125,12 @@ class DataPlane(Traffic):
 
     def client_closed(self, client: ClientConnection) -> None:
         self.clients.discard(client)
-        if not self._accepting and not self.draining and len(self.clients) < self.limits.connections:
+        self._room()
+
+    def _room(self) -> None:
+        """A connection ended: another one may come."""
+        open_ = len(self.clients) + len(self._handshakes)
+        if not self._accepting and not self.draining and open_ < self.limits.connections:
             self._resume_accepting()
 
     # Listening.
@@ -159,10 +170,32 @@ class DataPlane(Traffic):
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peer = address[0] if isinstance(address, tuple) else "unix"
-            self.clients.add(ClientConnection(self, sock, peer.encode()))
-            if len(self.clients) >= self.limits.connections:
+            if self.certificate is None:
+                self.clients.add(ClientConnection(self, sock, peer.encode()))
+            else:
+                self._shake_hands(self.certificate, sock, peer.encode())
+            if len(self.clients) + len(self._handshakes) >= self.limits.connections:
                 self._pause_accepting()
                 return
+
+    def _shake_hands(self, certificate: Certificate, sock: socket.socket, peer: bytes) -> None:
+        def done(ready: TlsSocket) -> None:
+            self._handshakes.discard(handshake)
+            # What a stream uses of a socket, this one has.
+            self.clients.add(ClientConnection(self, cast(socket.socket, ready), peer, b"https"))
+
+        def failed() -> None:
+            self._handshakes.discard(handshake)
+            self.handshakes_failed += 1
+            self._room()
+
+        try:
+            handshake = Handshake(self.loop, certificate.context, sock, done, failed)
+        except (OSError, ValueError):  # Gone already.
+            self.handshakes_failed += 1
+            sock.close()
+            return
+        self._handshakes.add(handshake)
 
     def _accept_again(self) -> None:
         if not self.draining and not self._accepting:
@@ -199,6 +232,8 @@ class DataPlane(Traffic):
         for sock in self._listeners:
             sock.close()
         self._listeners.clear()
+        for handshake in tuple(self._handshakes):
+            handshake.abandon()
         deadline = self.loop.time() + bound_s
         for client in tuple(self.clients):
             client.close_if_idle()

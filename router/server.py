@@ -17,6 +17,7 @@ from .assembly import Settings
 from .config import ConfigError
 from .crew import MOST_WORKERS, Crew
 from .errors import RouterError
+from .tls import TlsError, TlsFiles
 from .worker import RouterWorker
 
 EXIT_CONFIG = 78
@@ -78,10 +79,15 @@ def main(
     set_urls: Mapping[str, str] | None = None,
     admin_token_file: str | None = None,
     workers: int = 1,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
 ) -> int:
     """Run a router in the foreground. `bind` and `admin_bind` are HOST:PORT. Returns the exit status: 78 when
     the configuration holds mistakes (each is told on standard error) and no last good copy lies in
     `state_dir`. An `admin_bind` that other machines can reach needs a token.
+
+    `tls_cert`, `tls_key`: PEM files, together or not at all; clients then come by TLS. They are read anew when they
+    change. The admin address has none: it is for this machine, or behind something that has.
 
     `workers`: processes that share both addresses. One by default: a core carries more requests than the sets of most
     machines, and what is judged by counting (passive ejection, the retry budget) is then judged by all requests."""
@@ -95,13 +101,24 @@ def main(
     if not 1 <= workers <= MOST_WORKERS:
         _log.error("a router may have 1 to %d workers, not %d", MOST_WORKERS, workers)
         return EXIT_CONFIG
+    if (tls_cert is None) != (tls_key is None):
+        _log.error("TLS needs a certificate and its key: give both, or neither")
+        return EXIT_CONFIG
+    tls = TlsFiles(Path(tls_cert), Path(tls_key)) if tls_cert is not None and tls_key is not None else None
     settings = Settings(
         Path(config_path),
         name=name,
         state_dir=Path(state_dir),
         set_urls=dict(set_urls or {}),
         admin_token=token,
+        tls=tls,
     )
+    try:
+        if tls is not None:
+            tls.context()
+    except TlsError as error:
+        _log.error("%s", error)
+        return EXIT_CONFIG
     try:
         settings.config_file().first()
     except ConfigError:

@@ -58,6 +58,14 @@ def start_router(
         list[str] | None,
         typer.Option(metavar="NAME=URL", help="Use this address for a set of FILE instead (repeatable)."),
     ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Serve clients by TLS: the certificate's PEM file, read anew when it changes.",
+        ),
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key.")] = None,
     admin_token_file: Annotated[
         Path | None,
         typer.Option(
@@ -77,6 +85,8 @@ def start_router(
     _check_bind(admin_bind, "--admin-bind")
     if bind == admin_bind:
         raise typer.BadParameter("must not be the address of --bind", param_hint="--admin-bind")
+    if (tls_cert is None) != (tls_key is None):
+        raise typer.BadParameter("give --tls-cert and --tls-key together", param_hint="--tls-cert")
     set_urls = _set_urls(set_url)
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
@@ -85,7 +95,8 @@ def start_router(
         return exits.IO
     from router.server import main
 
-    token = {} if admin_token_file is None else {"admin_token_file": str(admin_token_file)}
+    files = {"admin_token_file": admin_token_file, "tls_cert": tls_cert, "tls_key": tls_key}
+    given = {option: str(path) for option, path in files.items() if path is not None}
     return main(
         str(config),
         name=name,
@@ -94,7 +105,7 @@ def start_router(
         state_dir=str(state_dir),
         set_urls=set_urls,
         workers=workers,
-        **token,
+        **given,
     )
 
 

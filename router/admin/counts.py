@@ -85,7 +85,7 @@ class Counts(msgspec.Struct):
     control: Tally = msgspec.field(default_factory=Tally)
 
 
-PLAIN = ("requests", "cancelled", "retries_over_budget", "stalled_clients")
+PLAIN = ("requests", "cancelled", "retries_over_budget", "stalled_clients", "handshakes_failed")
 """Attributes of the data plane."""
 LOG = {
     "access_log_lines": "lines",

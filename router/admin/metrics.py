@@ -22,6 +22,7 @@ _PLAIN = {
     "cancelled": "Requests whose client went away.",
     "retries_over_budget": "Retries that the budget forbade.",
     "stalled_clients": "Clients that did not read their answer.",
+    "handshakes_failed": "TLS handshakes that clients did not complete.",
     "access_log_lines": "Requests in the access log.",
     "access_log_sampled_out": "Requests that went well and are left out of it, by `sample`.",
     "access_log_errors_dropped": "Requests that went wrong and are left out of it, by `errors_per_s`.",
@@ -68,6 +69,9 @@ class _Collected(Collector):
         yield _counter("config_failures", "Configurations refused since the start.", counts.reload_failures)
         good = all(each.config_error is None for each in snapshots)
         yield _gauge("config_ok", "Whether the file as it is now is in force.", float(good))
+        tls = [each.tls_ok for each in snapshots if each.tls_ok is not None]
+        if tls:
+            yield _gauge("tls_ok", "Whether the certificate as it is now is in use.", float(all(tls)))
         yield _gauge("config_version", "The version in force; the lowest of all workers'.", first.version)
         yield _gauge("active_requests", "Requests in work.", sum(each.active for each in snapshots))
         yield _gauge("connections", "Open client connections.", sum(each.connections for each in snapshots))

@@ -71,6 +71,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     retries_over_budget: int
     problems: dict[str, int]
     draining: bool
+    tls_ok: bool | None = None
+    """Whether the certificate as it is now is in use; None: there is none."""
 
 
 def snapshot(router: Router) -> Snapshot:
@@ -98,6 +100,7 @@ def snapshot(router: Router) -> Snapshot:
         retries_over_budget=plane.retries_over_budget,
         problems=dict(plane.problems.counts),
         draining=plane.draining,
+        tls_ok=None if plane.certificate is None else plane.certificate.error is None,
     )
 
 

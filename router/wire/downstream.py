@@ -101,7 +101,7 @@ class ClientConnection:
         "status",
     )
 
-    def __init__(self, front: Front, sock: socket.socket, address: bytes) -> None:
+    def __init__(self, front: Front, sock: socket.socket, address: bytes, scheme: bytes = b"http") -> None:
         self._front = front
         self._stream = Stream(front.loop, sock, front.buffers, self._readable, self._drained, self._gone)
         self._reader = RequestReader(front.limits)
@@ -114,7 +114,7 @@ class ClientConnection:
         self._linger_since = 0.0
         self._linger_after = False
         self.address = address
-        self.forwarded = client_lines(address)
+        self.forwarded = client_lines(address, scheme)
         self.keep = True
         self.answering = False
         self.status = 0

@@ -210,9 +210,9 @@ class RequestHead(Head):
         )
 
 
-def client_lines(address: bytes) -> bytes:
-    """The end of every head that goes to a set: who asks."""
-    return b"\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n\r\n" % address
+def client_lines(address: bytes, scheme: bytes = b"http") -> bytes:
+    """The end of every head that goes to a set: who asks, and how."""
+    return b"\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n\r\n" % (address, scheme)
 
 
 def parse_request(raw: bytes, limits: Limits) -> RequestHead:

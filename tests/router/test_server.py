@@ -24,7 +24,8 @@ import os, sys
 from router.server import main
 config, port, admin, state = sys.argv[1:5]
 sys.exit(main(config, name="r9", bind="127.0.0.1:" + port, admin_bind="127.0.0.1:" + admin, state_dir=state,
-              set_urls=dict(pair.split("=", 1) for pair in sys.argv[5:]), workers=int(os.environ.get("WORKERS", "1"))))
+              set_urls=dict(pair.split("=", 1) for pair in sys.argv[5:]), workers=int(os.environ.get("WORKERS", "1")),
+              tls_cert=os.environ.get("TLS_CERT"), tls_key=os.environ.get("TLS_KEY")))
 """
 
 
@@ -115,11 +116,15 @@ async def sets(*names: str) -> AsyncIterator[dict[str, FakeSet]]:
 
 
 @asynccontextmanager
-async def router(config: Path, state: Path, *set_urls: str, workers: int = 1) -> AsyncIterator[Process]:
+async def router(
+    config: Path, state: Path, *set_urls: str, workers: int = 1, more: dict[str, str] | None = None
+) -> AsyncIterator[Process]:
+    """`more`: environment of the process."""
     port, admin = free_port(), free_port()
+    environment = {**os.environ, "HOME": str(state), "WORKERS": str(workers), **(more or {})}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, str(config), str(port), str(admin), str(state), *set_urls,
-        cwd=ROOT, stderr=asyncio.subprocess.DEVNULL, env={**os.environ, "HOME": str(state), "WORKERS": str(workers)},
+        cwd=ROOT, stderr=asyncio.subprocess.DEVNULL, env=environment,
     )  # fmt: skip
     try:
         running = Process(process, port, admin, config)
