@@ -63,6 +63,8 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a request's body may stand still before it is given up with 408."""
     drain_timeout_s: Annotated[int, Meta(gt=0, le=86_400)] = 30
     """How long a set that was told to stop goes on answering requests that are under way."""
+    drain_notice_s: Annotated[float, Meta(ge=0, le=600)] = 2.0
+    """How long, at least, it goes on refusing new tasks by an answer, so that routers learn of it."""
     sync_keep_s: Positive = 900
     async_keep_s: Positive = 86_400
     docker_host: str | None = None

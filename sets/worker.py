@@ -25,7 +25,8 @@ class SetWorker(gasgi.ASGIWorker):  # type: ignore[misc]
     """`gunicorn.workers.gasgi.ASGIWorker` with `Connection`, and a drain.
 
     Told to stop, the set says so (`/readyz` is 503, new tasks are refused) and still answers, until no request is
-    under way or `drain_timeout_s` has passed; then its parts close. SIGINT does the same without waiting.
+    under way and `drain_notice_s` has passed, or `drain_timeout_s`; then its parts close. SIGINT does the same without
+    waiting.
     """
 
     def init_process(self) -> None:
@@ -40,6 +41,7 @@ class SetWorker(gasgi.ASGIWorker):  # type: ignore[misc]
         self.body_stall_s = float(config.body_stall_s)
         self.connections: set[Connection] = set()
         self._drain_timeout_s = float(config.drain_timeout_s)
+        self._drain_notice_s = config.drain_notice_s
         # The worker names its protocol class in the middle of a long method: this is the seam that it leaves.
         gasgi.ASGIProtocol = Connection
         super().init_process()
@@ -70,8 +72,10 @@ class SetWorker(gasgi.ASGIWorker):  # type: ignore[misc]
     async def _shutdown(self) -> None:
         self.asgi.drain()
         began = self.loop.time()
-        while any(not connection.idle for connection in self.connections):
-            if self.loop.time() - began >= self._drain_timeout_s:
+        while True:
+            passed_s = self.loop.time() - began
+            idle = all(connection.idle for connection in self.connections)
+            if passed_s >= self._drain_timeout_s or (idle and passed_s >= self._drain_notice_s):
                 break
             await asyncio.sleep(DRAIN_POLL_S)
         for connection in list(self.connections):

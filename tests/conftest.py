@@ -52,6 +52,9 @@ class SetProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.config = folder / "set.yaml"
         self.log = folder / "set.log"
+        if "drain_notice_s" not in settings:
+            # No router has to learn that it stops.
+            settings += "drain_notice_s: 0\n"
         self.config.write_text(f"name: {name}\nstate_dir: {folder / 'state'}\ncores: 2\n{settings}")
         self._process: subprocess.Popen[bytes] | None = None
 

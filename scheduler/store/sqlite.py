@@ -32,7 +32,8 @@ from scheduler.task import Kind, State, Task
 
 IDEMPOTENCY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 DEFAULT_MIN_FREE_MIB: Final = 256
-PAGE_LIMIT: Final = 1_000
+PAGE_LIMIT: Final = 1_001
+"""One more than the API's largest page, by which it sees whether there is another."""
 FREED_BLOBS: Final = 10_000
 """How many blobs one `expire` names at most; the rest is named by the next ones."""
 

@@ -34,12 +34,13 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return told
 
 
-def worker_of(serving: EchoWorker, drain_timeout_s: float) -> SetWorker:
+def worker_of(serving: EchoWorker, drain_timeout_s: float, notice_s: float = 0.0) -> SetWorker:
     worker: SetWorker = SetWorker.__new__(SetWorker)
     worker.loop = serving.loop
     worker.connections = serving.connections
     worker.asgi = Drained()
     worker._drain_timeout_s = drain_timeout_s
+    worker._drain_notice_s = notice_s
     serving.alive = False
     return worker
 
@@ -67,6 +68,18 @@ async def test_half_a_body_a_waiting_request_and_a_slow_reader_are_waited_for(en
     assert ended == ["closed"]
     await idle.settle()
     assert serving.nr_conns == 0
+
+
+async def test_it_says_for_a_while_that_it_ends(ended: list[str]) -> None:
+    serving = EchoWorker()
+    idle = Talk(serving)
+    end = asyncio.create_task(worker_of(serving, 60, notice_s=0.2)._shutdown())
+    await asyncio.sleep(0.1)
+    await idle.say(GET)
+    assert b"connection: close" in idle.wire.sent
+    assert not end.done()
+    await end
+    assert ended == ["closed"]
 
 
 @pytest.mark.parametrize("drain_timeout_s", [0.0, 0.1])
