@@ -100,7 +100,13 @@ class Router:
         self.rollout: Runner | None = None
         if settings.rollout_dir is not None:
             record = self._scribe.record_weights if self._scribe is not None else None
-            self.rollout = Runner(self.plane, settings.rollout_dir, table, record=record)
+            self.rollout = Runner(
+                self.plane,
+                settings.rollout_dir,
+                table,
+                record=record,
+                room=lambda limit: self.crew.part(index, limit),
+            )
         self.prober = Prober(self.plane)
         self._watcher: asyncio.Task[None] | None = None
         self._catching_up: set[asyncio.Task[None]] = set()

@@ -49,6 +49,10 @@ class Crew:
     def loads(self, index: int) -> Loads:
         return Loads(self.occupancy, index)
 
+    def part(self, index: int, whole: int) -> int:
+        """A worker's part of something that all share; the parts add up to the whole."""
+        return whole // self.count + (index < whole % self.count)
+
     def left(self, index: int) -> None:
         """A worker is no more: it has nothing in flight."""
         if self.occupancy is not None:

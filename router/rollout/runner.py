@@ -55,7 +55,8 @@ class Runner:
     """One per worker. `folder` is shared by all workers and instances that release together.
 
     `follow` is called with every table of the file, before the first request too; `start` and `stop` frame the
-    serving. `clock` gives seconds since the epoch.
+    serving. `room`: this worker's part of a set's `max_inflight`, which counts for all workers of a router together.
+    `clock` gives seconds since the epoch.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Runner:
         file: Table,
         *,
         record: RecordWeights | None = None,
+        room: Callable[[int], int] = int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         mine = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -78,6 +80,7 @@ class Runner:
         self._tallies = Tallies(folder / "seen", mine)
         self._leader = Leader(self.state, self._tallies, clock)
         self._record = record
+        self._room = room
         self._clock = clock
         self._stamp: object = ()
         self._applied: object = None
@@ -208,7 +211,11 @@ class Runner:
             observer.canary,
             observer.control,
             {name: pool.inflight for name, pool in self._traffic.pools.items()},
-            {name: entry.max_inflight for name, entry in sets.items() if entry.max_inflight is not None},
+            {
+                name: self._room(each.max_inflight)
+                for name, each in sets.items()
+                if each.max_inflight is not None
+            },
         )
 
     # Errands: what takes longer than a turn.

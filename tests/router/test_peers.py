@@ -75,6 +75,7 @@ async def test_one_that_accepts_nobody_costs_no_more_than_the_bound(folder: Path
 def test_a_crew_knows_who_is_missing(tmp_path: Path) -> None:
     crew = Crew.make(3, tmp_path / "w")
     assert (crew.free_index([]), crew.free_index([0, 2]), crew.free_index([1])) == (0, 1, 0)
+    assert [crew.part(index, 5) for index in range(3)] == [2, 2, 1]
     assert (tmp_path / "w").stat().st_mode & 0o777 == 0o700
     (tmp_path / "w" / "0.counts").write_text("of a router before")
     Crew.make(3, tmp_path / "w")
