@@ -117,6 +117,9 @@ def _remarks(document: dict[str, Any]) -> list[str]:
         found.append(
             f"the file as it is now is NOT in force, version {document['version']} is: {document['config_error']}"
         )
+    if document.get("missing"):
+        named = ", ".join(map(str, document["missing"]))
+        found.append(f"of its workers, {named} did not answer: their requests are not in these figures")
     if document["draining"]:
         found.append("the router is stopping")
     return found
