@@ -26,6 +26,8 @@ from .wire.work import Work
 
 ACCEPTS_AT_ONCE = 64
 CHECKS_AT_ONCE = 512
+DRAIN_IDLE_S = 1.0
+DRAIN_POLL_S = 0.02
 _MERGED = Destination.MERGED
 MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work]
 InquiryFactory = Callable[["DataPlane", ClientConnection, RequestHead, Purpose, Choice, SetEntry], Work]
@@ -226,7 +228,10 @@ class DataPlane(Traffic):
 
     async def drain(self, bound_s: float) -> int:
         """Stop accepting, let requests in work finish, at most `bound_s`; then close all. Returns how many
-        were cut."""
+        were cut.
+
+        A connection that was in use just now is likely to bring another request before its client can know: that one is
+        answered, with `Connection: close`. One that stays silent for `DRAIN_IDLE_S` is closed."""
         self.draining = True
         self._pause_accepting()
         for sock in self._listeners:
@@ -235,12 +240,11 @@ class DataPlane(Traffic):
         for handshake in tuple(self._handshakes):
             handshake.abandon()
         deadline = self.loop.time() + bound_s
-        for client in tuple(self.clients):
-            client.close_if_idle()
+        self._close_idle(DRAIN_IDLE_S)
         while self.clients and self.loop.time() < deadline:
-            await asyncio.sleep(0.02)
-            for client in tuple(self.clients):
-                client.close_if_idle()
+            await asyncio.sleep(DRAIN_POLL_S)
+            self._close_idle(DRAIN_IDLE_S)
+        self._close_idle(0.0)
         cut = len(self.clients)
         for client in tuple(self.clients):
             client.shut()
@@ -251,3 +255,7 @@ class DataPlane(Traffic):
         self.log.close()
         self.access = None
         return cut
+
+    def _close_idle(self, idle_s: float) -> None:
+        for client in tuple(self.clients):
+            client.close_if_idle(idle_s)

@@ -321,7 +321,7 @@ class ClientConnection:
             return
         self._state = _FLUSH
         stream = self._stream
-        if not self.keep or self._reader.body is not None or self._front.draining:
+        if not self.keep or self._reader.body is not None:
             # The end of the connection, perhaps: nothing may lie unsent.
             stream.send_posted()
         if self._paused and self._reader.body is not None:
@@ -361,7 +361,7 @@ class ClientConnection:
         if body is not None or self._linger_after:
             self._linger()
             return
-        if not self.keep or self._front.draining:
+        if not self.keep:
             if self._reader.unread or self._paused:
                 self._linger()
             else:
@@ -381,7 +381,7 @@ class ClientConnection:
             self._front.loop.call_soon(self._next)
 
     def _may_skip(self, body: LengthBody | ChunkedBody) -> bool:
-        if not self.keep or self._linger_after or self._front.draining:
+        if not self.keep or self._linger_after:
             return False
         return isinstance(body, LengthBody) and body.left <= SKIPPED_BODY_BYTES
 
@@ -403,9 +403,14 @@ class ClientConnection:
             self._stream.close(abort=abort)
             self._front.client_closed(self)
 
-    def close_if_idle(self) -> None:
-        """For a shutdown: close unless a request is in work or half read."""
-        if self._state is _SKIP or (self._state is _HEAD and not self._reader.unread):
+    def close_if_idle(self, idle_s: float) -> None:
+        """For a shutdown: close if nothing has come for `idle_s`, no request is in work and none is half read.
+
+        Its next request may be here, unread: to close then would reset the client. It is answered, and told that
+        the connection ends."""
+        if self._state is not _HEAD or self._reader.unread:
+            return
+        if self._front.loop.time() - self._idle_since >= idle_s and not self._stream.has_unread():
             self.close()
 
     def shut(self) -> None:

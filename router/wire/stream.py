@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
+import termios
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -22,6 +24,7 @@ MAX_PIECES = 512
 """Pieces in one system call; the kernel takes 1,024."""
 
 Piece: TypeAlias = bytes | memoryview
+_NO_BYTES = bytes(4)
 
 
 class Buffers:
@@ -115,6 +118,12 @@ class Stream:
     @property
     def drained(self) -> bool:
         return self._posted or not self._out
+
+    def has_unread(self) -> bool:
+        """Whether something came that nobody read yet; the peer's end is nothing."""
+        with contextlib.suppress(OSError):
+            return fcntl.ioctl(self.fd, termios.FIONREAD, _NO_BYTES) != _NO_BYTES
+        return False
 
     def resume_reading(self) -> None:
         if not self._reading and not self.closed:

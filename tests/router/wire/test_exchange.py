@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -732,4 +733,63 @@ async def test_a_stop_is_bounded() -> None:
         await client.send(SYNC)
         await eventually(lambda: rig.plane.active == 1)
         assert await rig.plane.drain(0.1) == 1
+        assert await client.rest() == b""
+
+
+async def test_a_stop_answers_a_connection_in_use_once_more_and_says_that_it_ends() -> None:
+    async with running({"a": answering()}) as rig:
+        client = await rig.client()
+        assert "connection" not in (await client.ask(GET)).headers
+        stopping = asyncio.create_task(rig.plane.drain(5.0))
+        await eventually(lambda: rig.plane.draining)
+        answer = await client.ask(GET)
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await client.rest() == b""
+        assert await stopping == 0
+
+
+async def test_a_stop_does_not_reset_a_client_whose_request_is_there_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("router.plane.DRAIN_IDLE_S", 0.0)
+    async with running({"a": answering()}) as rig:
+        with socket.create_connection(("127.0.0.1", rig.port)) as client:
+            await eventually(lambda: len(rig.plane.clients) == 1)
+            client.sendall(GET)
+            # Its first look at the connections comes before the loop has read anything.
+            assert await rig.plane.drain(5.0) == 0
+            answer = client.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nConnection: close\r\n" in answer
+
+
+async def test_an_answer_under_way_at_a_stop_does_not_end_a_connection_that_was_promised() -> None:
+    release = asyncio.Event()
+
+    async def slow(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok")
+        await release.wait()
+        await conversation.send(b"ok")
+        await answers_ok(conversation)
+
+    async with running({"a": scripted(slow, answers_ok)}) as rig:
+        client = await rig.client()
+        await client.send(GET)
+        head = await client.reader.readuntil(b"\r\n\r\nok")
+        assert b"Connection: close" not in head
+        stopping = asyncio.create_task(rig.plane.drain(5.0))
+        await eventually(lambda: rig.plane.draining)
+        release.set()
+        assert await client.reader.readexactly(2) == b"ok"
+        answer = await client.ask(GET)
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await stopping == 0
+
+
+async def test_a_stop_ends_a_silent_connection_before_its_bound() -> None:
+    async with running({"a": answering()}) as rig:
+        client = await rig.client()
+        await client.ask(GET)
+        assert await rig.plane.drain(30.0) == 0
         assert await client.rest() == b""
