@@ -3,8 +3,10 @@
 Two sources: active checks of `/readyz` (down after `fall` failures, up after `rise` successes) and passive
 ones, the requests themselves (5 failures in a row eject a set for 30 s × times ejected, 300 s at most).
 Back-pressure, a set's own `executed: false`, is never reported here as a failure: else overload would eject
-one set after another. A set that returns starts slowly: its weight grows back over `slow_start_s`, as its slots
-are cold and everybody else's are not.
+one set after another; a set that says it drains gets no new work until a check succeeds. A restart costs a set
+connections, not trust: an ejection for lost connections alone ends with the checks, one for bad answers in its own
+time. A set that returns starts slowly: its weight grows back over `slow_start_s`, as its slots are cold and everybody
+else's are not.
 """
 
 from __future__ import annotations
@@ -39,14 +41,19 @@ class SetHealth:
     """What is known about one set."""
 
     __slots__ = (
+        "bad_answers",
         "down",
         "ejected_until",
         "ejections",
         "failures",
         "last_away",
         "last_ejected",
+        "last_end",
+        "leaving",
+        "lost",
         "refused",
         "returned",
+        "row_since",
         "streak_bad",
         "streak_good",
     )
@@ -56,10 +63,20 @@ class SetHealth:
         """The active checks say so."""
         self.refused = False
         """Its last connection was refused; true until something succeeds."""
+        self.leaving = False
+        """It said that it takes no new work as it ends; true until a check succeeds."""
         self.streak_bad = 0
         self.streak_good = 0
         self.failures = 0
-        """Passive failures in a row."""
+        """Passive failures in a row …"""
+        self.bad_answers = 0
+        """… those of them that were answers, not lost connections …"""
+        self.row_since = -math.inf
+        """… and when the row began."""
+        self.last_end = -math.inf
+        """When it last refused a connection, or said that it ends."""
+        self.lost = False
+        """The ejection now is for lost connections alone."""
         self.ejections = 0
         self.ejected_until = -math.inf
         self.last_ejected = -math.inf
@@ -69,23 +86,29 @@ class SetHealth:
         """When a request last had to go elsewhere though it belonged here, as far as this process saw."""
 
     def alive(self) -> bool:
+        """It can be asked, if not for new work."""
         return not self.down and not self.refused
 
     def ejected(self, now: float) -> bool:
         return now < self.ejected_until
 
+    def takes_work(self) -> bool:
+        return not self.down and not self.refused and not self.leaving
+
     def well(self, now: float) -> bool:
-        return not self.down and not self.refused and now >= self.ejected_until
+        return not self.down and not self.refused and not self.leaving and now >= self.ejected_until
 
     def well_since(self) -> float:
         return max(self.returned, self.ejected_until)
 
     def word(self, now: float) -> str:
-        """One word for people: `up`, `down`, `refused` or `ejected`."""
+        """One word for people: `up`, `down`, `refused`, `draining` or `ejected`."""
         if self.down:
             return "down"
         if self.refused:
             return "refused"
+        if self.leaving:
+            return "draining"
         return "ejected" if self.ejected(now) else "up"
 
 
@@ -127,15 +150,32 @@ class HealthBoard:
         if state is None:
             return False
         self._latest = now
-        was_alive = state.alive()
-        state.refused = False
+        took_work = state.takes_work()
+        state.refused = state.leaving = False
         state.streak_bad = 0
         state.streak_good += 1
-        if state.down and state.streak_good >= self.policy.rise:
+        forgiven = False
+        if state.streak_good >= self.policy.rise:
             state.down = False
-        if state.alive() == was_alive:
+            forgiven = self._forgive_restart(state, now)
+        if state.takes_work() == took_work and not forgiven:
             return False
         self._returned(state, now)
+        return True
+
+    def _forgive_restart(self, state: SetHealth, now: float) -> bool:
+        """Forget the connections that a restart cost: a refusal meanwhile tells it from a set that loses requests
+        while it runs. True when this ended an ejection."""
+        if state.last_end < state.row_since:
+            return False
+        if not state.bad_answers:
+            state.failures = 0
+        if not (state.lost and state.ejected(now)):
+            return False
+        state.lost = False
+        state.ejected_until = now
+        state.last_ejected = -math.inf
+        state.ejections -= 1
         return True
 
     def probe_failed(self, name: str, now: float, *, refused: bool = False) -> bool:
@@ -149,6 +189,7 @@ class HealthBoard:
         state.streak_bad += 1
         if refused:
             state.refused = True
+            state.last_end = now
         if state.streak_bad >= self.policy.fall:
             state.down = True
         if state.alive() == was_alive:
@@ -156,29 +197,50 @@ class HealthBoard:
         self._changed()
         return True
 
+    def drains(self, name: str, now: float) -> bool:
+        """A set refused a task because it ends: no new work until a check succeeds. True when this is news."""
+        state = self._sets.get(name)
+        if state is None or state.leaving:
+            return False
+        self._latest = now
+        state.leaving = True
+        state.last_end = now
+        state.streak_good = 0
+        self._changed()
+        return True
+
     def succeeded(self, name: str) -> None:
         """A request was answered by the set itself, about at the time told last."""
         state = self._sets.get(name)
         if state is not None:
-            state.failures = 0
+            state.failures = state.bad_answers = 0
             if state.refused:
                 state.refused = False
-                if state.alive():
+                if state.takes_work():
                     self._returned(state, self._latest)
             self.uneasy = any(other.failures or other.refused for other in self._sets.values())
 
-    def failed(self, name: str, now: float, *, refused: bool = False) -> bool:
-        """A request failed: no connection (`refused`), a reset before the answer, or a 502/503/504 without
-        `X-Task-Id`. True when this ejected the set."""
+    def failed(self, name: str, now: float, *, refused: bool = False, lost: bool = False) -> bool:
+        """A request failed: no connection (`refused`), a reset before the answer (`lost`), or a 502/503/504
+        without `X-Task-Id`. True when this ejected the set."""
         state = self._sets.get(name)
         if state is None:
             return False
         self._latest = now
+        if not state.failures:
+            state.bad_answers = 0
+            if not (state.lost and state.ejected(now)):
+                state.row_since = now
         state.failures += 1
+        if not refused and not lost:
+            state.bad_answers += 1
         self.uneasy = True
         changed = refused and not state.refused
         if refused:
             state.refused = True
+            state.last_end = now
+            # What checks found before it is no longer about this process.
+            state.streak_good = 0
         ejected = False
         if state.failures >= EJECT_AFTER_FAILURES and not state.ejected(now):
             if now - state.last_ejected > FORGIVE_AFTER_S + EJECT_MAX_S:
@@ -186,6 +248,7 @@ class HealthBoard:
             state.ejections += 1
             state.ejected_until = now + min(EJECT_MAX_S, EJECT_S * state.ejections)
             state.last_ejected = now
+            state.lost = not state.bad_answers
             state.failures = 0
             ejected = changed = True
         if changed:
@@ -194,13 +257,18 @@ class HealthBoard:
 
     def usable(self, names: Iterable[str], now: float, *, last_resort: bool = True) -> frozenset[str]:
         """Which of `names` may be chosen now: the healthy. With `last_resort`, where none is: those that only
-        passive checks ejected (the panic rule: the weights count again); else all, since one of them may just
-        have come back."""
+        passive checks ejected (the panic rule: the weights count again), then those that can at least be asked;
+        else all, since one of them may just have come back."""
         names = tuple(names)
-        well = frozenset(name for name in names if self._sets[name].well(now))
+        sets = self._sets
+        well = frozenset(name for name in names if sets[name].well(now))
         if well or not last_resort:
             return well
-        return frozenset(name for name in names if self._sets[name].alive()) or frozenset(names)
+        return (
+            frozenset(name for name in names if sets[name].takes_work())
+            or frozenset(name for name in names if sets[name].alive())
+            or frozenset(names)
+        )
 
     def part(self, name: str, now: float) -> float:
         """How much of its weight a set has now: 0 away, 1 whole, between them while it starts slowly."""
@@ -244,7 +312,7 @@ class HealthBoard:
     def next_probe_s(self, name: str) -> float:
         """How long until a set is asked again: sooner after a refusal, as a restart takes about a second."""
         state = self._sets.get(name)
-        if state is not None and state.refused:
+        if state is not None and (state.refused or state.leaving):
             return min(REFUSED_PROBE_S, self.policy.interval_s)
         return self.policy.interval_s
 
@@ -256,7 +324,7 @@ class HealthBoard:
         self.generation += 1
         self._due = -math.inf  # The next `refresh` works it out.
         self.troubled = any(
-            not s.alive() or max(s.returned, s.ejected_until) > -math.inf for s in self._sets.values()
+            not s.takes_work() or max(s.returned, s.ejected_until) > -math.inf for s in self._sets.values()
         )
         self.uneasy = self.uneasy or any(s.refused for s in self._sets.values())
 
@@ -264,7 +332,7 @@ class HealthBoard:
         """When `part` of any set changes next by itself."""
         due = math.inf
         for state in self._sets.values():
-            if not state.alive():
+            if not state.takes_work():
                 continue
             if state.ejected(now):
                 due = min(due, state.ejected_until)

@@ -128,13 +128,19 @@ class Traffic:
     def set_succeeded(self, name: str) -> None:
         self.board.succeeded(name)
 
-    def set_failed(self, name: str, detail: str, *, refused: bool = False) -> None:
-        if self.board.failed(name, self.loop.time(), refused=refused):
+    def set_failed(self, name: str, detail: str, *, refused: bool = False, lost: bool = False) -> None:
+        if self.board.failed(name, self.loop.time(), refused=refused, lost=lost):
             self.stats[name].ejections += 1
             _log.warning("set %s ejected after failures in a row; the last: %s", name, detail)
+
+    def set_drains(self, name: str) -> None:
+        """A set said so itself."""
+        if self.board.drains(name, self.loop.time()):
+            _log.info("set %s drains: no new work for it until its health check succeeds", name)
 
     def attempt_failed(self, name: str, failure: Failure, detail: str, *, reused: bool) -> None:
         """An attempt at a set ended without an answer, on a connection that was `reused` or new."""
         self.stats[name].note_failure(failure)
         if failure in (Failure.CONNECT, Failure.RESET) or (failure is Failure.SEND and not reused):
-            self.set_failed(name, detail, refused=failure is Failure.CONNECT)
+            refused = failure is Failure.CONNECT
+            self.set_failed(name, detail, refused=refused, lost=not refused)

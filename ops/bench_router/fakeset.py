@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         fake = self._fake
         url = urlsplit(target)
         if url.path == "/readyz" and fake.draining:
-            self._problem("draining")
+            self._problem("set-draining")
         elif url.path in ("/readyz", "/livez"):
             self._send(200, b"ok\n")
         elif url.path == "/v1/idempotency":
@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol):
         elif not url.path.startswith("/v1/run/") or method != "POST":
             self._send(404, b"{}")
         elif fake.draining:
-            self._problem("draining")
+            self._problem("set-draining")
         elif "respond-async" in fields.get("prefer", ""):
             label = parse_qs(url.query).get("name", ["-"])[0]
             task = fake.submit(label, fields.get("idempotency-key"))

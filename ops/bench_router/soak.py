@@ -139,7 +139,9 @@ class Operator:
         """Until the router takes every set for alive. One that is ejected is: it is used where nobody else is."""
         names = [each.name for each in self._sets]
         self._await(
-            lambda status: all(status["sets"][name]["health"] not in ("down", "refused") for name in names),
+            lambda status: all(
+                status["sets"][name]["health"] not in ("down", "refused", "draining") for name in names
+            ),
             "all sets alive",
         )
 

@@ -22,6 +22,7 @@ _HEALTH_STYLES = {
     "up": "green",
     "slow start": "yellow",
     "ejected": "yellow",
+    "draining": "yellow",
     "down": "red",
     "refused": "red",
 }

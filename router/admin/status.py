@@ -16,7 +16,7 @@ from router.table import SetEntry
 if TYPE_CHECKING:
     from router.assembly import Router
 
-_HEALTH_WORST_LAST = ("up", "slow start", "ejected", "refused", "down")
+_HEALTH_WORST_LAST = ("up", "slow start", "ejected", "draining", "refused", "down")
 
 
 class SetSnapshot(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from .answer_framing import body_of, ends_by_close, has_body, relayed_head
 from .answer_head import AnswerHead
 from .downstream import ClientConnection
 from .framing import Body, FramingError, LengthBody, UntilCloseBody
-from .problems import Problem, says_not_executed
+from .problems import Problem, refusal_name
 from .recovery import Recovery
 from .replay import Replay
 from .request_head import RequestHead
@@ -32,6 +32,8 @@ HELD_ANSWER_BYTES = 16 * 1024
 """A 503 problem up to this size is read whole, to see whether it says `executed: false`."""
 JOIN_BELOW_BYTES = 64 * 1024
 CLIENT_LEFT = "the client left"
+DRAINING = "set-draining"
+"""The problem of a set that ends."""
 
 
 class Exchange:
@@ -295,8 +297,11 @@ class Exchange:
         self._held = None
         traffic = self._traffic
         name = self._entry.name
-        if says_not_executed(held):
+        refusal = refusal_name(held)
+        if refusal is not None:
             traffic.set_succeeded(name)
+            if refusal == DRAINING:
+                traffic.set_drains(name)
             traffic.stats[name].back_pressure += 1
             self._note_failed(Failure.BACK_PRESSURE)
             if self._repeat(Failure.BACK_PRESSURE):

@@ -92,13 +92,17 @@ def own_answer(
     return raw if head_only else raw + body
 
 
-def says_not_executed(body: bytes | bytearray) -> bool:
-    """Whether a problem's JSON says `executed: false`."""
+def refusal_name(body: bytes | bytearray) -> str | None:
+    """The last part of a problem's type, `set-draining` of `https://…/set-draining`, where its JSON says
+    `executed: false`; "" when it has no type. None: it does not say so."""
     try:
         problem = json.loads(body)
     except ValueError:
-        return False
-    return isinstance(problem, dict) and problem.get("executed") is False
+        return None
+    if not isinstance(problem, dict) or problem.get("executed") is not False:
+        return None
+    kind = problem.get("type")
+    return kind.rpartition("/")[2] if isinstance(kind, str) else ""
 
 
 class Refusal(Exception):

@@ -21,6 +21,11 @@ def fail(made: HealthBoard, name: str, now: float, times: int = EJECT_AFTER_FAIL
         made.failed(name, now)
 
 
+def fail_refused(made: HealthBoard, name: str, now: float, times: int = EJECT_AFTER_FAILURES) -> None:
+    for _ in range(times):
+        made.failed(name, now, refused=True)
+
+
 def test_checks_take_a_set_down_after_fall_and_up_after_rise() -> None:
     made = board()
     assert [made.probe_failed("a", t) for t in (0, 2, 4)] == [False, False, True]
@@ -150,9 +155,91 @@ def test_the_generation_grows_whenever_the_answer_may_be_another() -> None:
     assert made.refresh(now + 1000) == generation
 
 
+def test_a_restart_leaves_no_ejection_once_the_checks_succeed() -> None:
+    made = board(rise=2)
+    for _ in range(2):
+        made.failed("a", 10, lost=True)
+    fail_refused(made, "a", 10.1)
+    assert made.of("a").ejected(11)
+    made.probe_ok("a", 11)
+    assert made.part("a", 11) == 0.0
+    assert made.probe_ok("a", 12)
+    assert (made.part("a", 12), made.word("a", 12)) == (0.1, "slow start")
+    assert made.part("a", 22) == 1.0
+
+
+def test_restarts_do_not_lengthen_a_later_ejection() -> None:
+    made = board(rise=1)
+    for now in (0, 100, 200):
+        fail_refused(made, "a", now)
+        made.probe_ok("a", now + 1)
+    fail(made, "a", 300)
+    assert made.of("a").ejected_until == 330
+
+
+def test_a_refusal_found_after_the_ejection_tells_of_a_restart_too() -> None:
+    made = board(rise=1)
+    for _ in range(EJECT_AFTER_FAILURES):
+        made.failed("a", 10, lost=True)
+    made.probe_failed("a", 10.2, refused=True)
+    made.failed("a", 10.3, lost=True)
+    made.probe_ok("a", 11)
+    assert made.part("a", 11) == 0.1
+
+
+def test_an_ejection_for_bad_answers_keeps_its_time_whatever_the_checks_say() -> None:
+    made = board(rise=1)
+    fail_refused(made, "a", 10, times=EJECT_AFTER_FAILURES - 1)
+    made.failed("a", 10)
+    for now in (11, 12, 13):
+        made.probe_ok("a", now)
+    assert made.part("a", 39) == 0.0
+
+
+def test_a_set_that_loses_requests_while_it_runs_stays_ejected() -> None:
+    made = board(rise=1)
+    for _ in range(EJECT_AFTER_FAILURES):
+        made.failed("a", 10, lost=True)
+    made.probe_ok("a", 11)
+    made.probe_ok("a", 12)
+    assert made.part("a", 39) == 0.0
+
+
+def test_refusals_before_a_good_check_do_not_count_towards_an_ejection() -> None:
+    made = board(rise=1)
+    fail_refused(made, "a", 10, times=EJECT_AFTER_FAILURES - 1)
+    made.probe_ok("a", 11)
+    made.failed("a", 12, lost=True)
+    assert not made.of("a").ejected(12)
+
+
+def test_a_set_that_says_it_drains_gets_no_new_work_until_a_check_succeeds() -> None:
+    made = board()
+    assert made.drains("a", 10)
+    assert not made.drains("a", 10)
+    assert made.usable(SETS, 10) == {"b"}
+    assert made.word("a", 10) == "draining"
+    assert made.next_probe_s("a") < made.next_probe_s("b")
+    # What it was given earlier it still answers, which says nothing about new work.
+    assert made.of("a").alive()
+    made.succeeded("a")
+    assert made.usable(SETS, 10) == {"b"}
+    assert made.probe_ok("a", 11)
+    assert made.part("a", 11) == 0.1
+
+
+def test_a_draining_set_is_the_last_to_be_asked_before_the_dead() -> None:
+    made = board()
+    made.drains("a", 0)
+    fail(made, "b", 0)
+    assert made.usable(SETS, 1) == {"b"}
+    made.failed("b", 1, refused=True)
+    assert made.usable(SETS, 1) == {"a"}
+
+
 EVENTS = st.tuples(
     st.sampled_from(SETS),
-    st.sampled_from(("ok", "bad", "refused", "success", "failure", "lost", "wait")),
+    st.sampled_from(("ok", "bad", "refused", "success", "failure", "lost", "reset", "drains", "wait")),
     st.floats(0, 100),
 )
 
@@ -178,11 +265,15 @@ def test_there_is_always_somebody_and_trouble_is_never_overlooked(
                 made.failed(name, now)
             case "lost":
                 made.failed(name, now, refused=True)
+            case "reset":
+                made.failed(name, now, lost=True)
+            case "drains":
+                made.drains(name, now)
             case _:
                 made.settle(now)
         usable = made.usable(SETS, now)
         assert usable
         # The fast way asks nobody when there is no trouble: then everybody must be usable.
         assert made.troubled or usable == set(SETS)
-        healthy = {name for name in SETS if made.of(name).alive() and not made.of(name).ejected(now)}
+        healthy = {name for name in SETS if made.of(name).takes_work() and not made.of(name).ejected(now)}
         assert not healthy or usable == healthy

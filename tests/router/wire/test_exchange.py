@@ -440,6 +440,24 @@ async def test_back_pressure_goes_elsewhere_and_ejects_nobody() -> None:
         assert rig.plane.board.of("a").alive()
 
 
+async def test_a_set_that_says_it_drains_is_not_asked_again() -> None:
+    body = b'{"type": "https://general-compute.invalid/problems/set-draining", "executed": false}'
+    draining = (
+        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    plays = {"a": answering(draining), "b": answering()}
+    async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
+        for _ in range(5):
+            assert (await rig.ask(ASYNC)).status == 200
+        assert len(rig.sets["a"].requests) == 1
+        # Its own tasks it still answers.
+        assert (await rig.ask(b"GET /v1/tasks/a-1 HTTP/1.1\r\nHost: h\r\n\r\n")).status == 503
+        assert len(rig.sets["a"].requests) > 1
+        rig.plane.board.probe_ok("a", rig.plane.loop.time())
+        assert rig.plane.board.word("a", rig.plane.loop.time()) == "slow start"
+
+
 async def test_back_pressure_of_every_set_reaches_the_client_as_it_is() -> None:
     async with running({"a": answering(FULL)}) as rig:
         answer = await rig.ask(SYNC)
