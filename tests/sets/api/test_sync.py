@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from http.client import IncompleteRead
 
 import pytest
@@ -209,7 +210,13 @@ def test_fresh_slots_are_ready_ahead_of_their_tasks(api: Api) -> None:
         return api.run("say", "x", isolation="fresh", memory_mib=302).headers["X-Cold-Start"]
 
     assert ask() == "1"
-    until(lambda: ask() == "0", "a fresh slot is ready before its task")
+
+    def after_a_while() -> bool:
+        # Whoever asks again at once may be faster than a busy engine.
+        time.sleep(1)
+        return ask() == "0"
+
+    until(after_a_while, "a fresh slot is ready before its task", timeout_s=60)
 
 
 def test_a_program_that_does_not_read_its_input(api: Api) -> None:
