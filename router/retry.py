@@ -8,6 +8,13 @@ from dataclasses import dataclass
 
 FIRST_BACKOFF_S = 0.025
 MIN_CONCURRENT_RETRIES = 3
+PATIENCE_S = 1.5
+"""So long a retry may wait for room in the budget, where nothing can have run twice …"""
+MAX_WAITING = 2048
+"""… and so many of a process at once."""
+SHORTEST_WAIT_S = 0.001
+LONGEST_WAIT_S = 0.25
+"""Between two looks for room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,43 @@ def may_repeat(kind: RequestKind, failure: Failure, policy: RetryPolicy) -> bool
 def within_budget(policy: RetryPolicy, *, active_requests: int, active_retries: int) -> bool:
     """Retries in flight stay below a share of all requests in flight, yet a few are always allowed."""
     return active_retries < max(MIN_CONCURRENT_RETRIES, int(policy.budget * active_requests))
+
+
+class Admission(enum.Enum):
+    """What becomes of a retry whose time has come."""
+
+    NOW = enum.auto()
+    LATER = enum.auto()
+    """There is no room in the budget: look again."""
+    NEVER = enum.auto()
+
+
+def admission(
+    policy: RetryPolicy,
+    kind: RequestKind,
+    failure: Failure,
+    *,
+    active_requests: int,
+    active_retries: int,
+    waiting: int,
+    waited_s: float,
+) -> Admission:
+    """Whether a retry may begin. `active_requests` without those that wait, of which there are `waiting`.
+
+    When a set ends, half of all requests need one retry each in the same moment: more than the budget, which is made
+    against more load on what is overloaded. Later is soon enough for them, so where surely nothing ran, or a read
+    was lost, they wait their turn; the budget still bounds how many are tried at once.
+    """
+    if within_budget(policy, active_requests=active_requests, active_retries=active_retries):
+        return Admission.NOW
+    harmless = failure in NOTHING_RAN or kind is RequestKind.SAFE
+    may_wait = harmless and waited_s < PATIENCE_S and waiting <= MAX_WAITING
+    return Admission.LATER if may_wait else Admission.NEVER
+
+
+def wait_s(looks: int, rng: random.Random) -> float:
+    """How long until the next look for room in the budget; `looks` counts from 1."""
+    return min(LONGEST_WAIT_S, SHORTEST_WAIT_S + backoff_s(min(looks + 1, 8), rng))
 
 
 def backoff_s(retry: int, rng: random.Random) -> float:

@@ -32,7 +32,7 @@ _log = logging.getLogger("router")
 
 class Traffic:
     """Routes by the table given to `adopt`; `active` counts requests in work, `active_retries` those of them
-    that are retries. Everything happens on the event loop's thread."""
+    that are retries, `waiting_retries` those that wait to be. Everything happens on the event loop's thread."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Traffic:
         self.requests = 0
         self.active = 0
         self.active_retries = 0
+        self.waiting_retries = 0
         self.retries_over_budget = 0
         self.cancelled = 0
         self.stalled_clients = 0

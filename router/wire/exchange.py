@@ -45,6 +45,8 @@ class Exchange:
     """The answer's head once it is being relayed."""
     _body: Body | None = None
     _held: tuple[AnswerHead, bytearray] | None = None
+    _refused: tuple[AnswerHead, bytearray] | None = None
+    """The answer of a set that took nothing, for the case that no other one does."""
     _rechunk = False
     _replay: Replay | None = None
     """None: nothing of a body was sent."""
@@ -304,15 +306,23 @@ class Exchange:
                 traffic.set_drains(name)
             traffic.stats[name].back_pressure += 1
             self._note_failed(Failure.BACK_PRESSURE)
-            if self._repeat(Failure.BACK_PRESSURE):
-                return
-            if self._recovery is not None and self._recovery.may_have_run:
-                # Its `executed: false` speaks of this attempt alone.
-                self._give_up(Failure.RESET, "it is full, and an earlier attempt was lost")
-                return
+            self._refused = head, held
+            if not self._repeat(Failure.BACK_PRESSURE, "it takes nothing now"):
+                self._pass_refusal(head, held)
+            return
+        traffic.set_failed(name, "answered 503 without a task's id")
+        self._note_failed(Failure.BAD_ANSWER)
+        self._pass_held(head, held)
+
+    def _pass_refusal(self, head: AnswerHead, held: bytearray) -> None:
+        """No other set takes the request either."""
+        if self._recovery is not None and self._recovery.may_have_run:
+            # Its `executed: false` speaks of this attempt alone.
+            self._give_up(Failure.RESET, "it is full, and an earlier attempt was lost")
         else:
-            traffic.set_failed(name, "answered 503 without a task's id")
-            self._note_failed(Failure.BAD_ANSWER)
+            self._pass_held(head, held)
+
+    def _pass_held(self, head: AnswerHead, held: bytearray) -> None:
         self._client.write([self._begin_answer(head, bodied=True) + bytes(held)])
         self._done()
 
@@ -332,10 +342,11 @@ class Exchange:
         self._traffic.attempt_failed(self._entry.name, failure, detail, reused=reused)
         if not reused or failure is not Failure.SEND:
             self._note_failed(failure)
-        if not self._repeat(failure, reused=reused):
+        self._refused = None
+        if not self._repeat(failure, detail, reused=reused):
             self._give_up(failure, detail)
 
-    def _repeat(self, failure: Failure, *, reused: bool = False) -> bool:
+    def _repeat(self, failure: Failure, detail: str, *, reused: bool = False) -> bool:
         """Try once more where that is allowed and useful; False: it is not."""
         recovery = self._recovery
         if recovery is None:
@@ -348,18 +359,14 @@ class Exchange:
                 self._client.address,
                 self.started_at,
             )
-        recovery.note(failure)
+        recovery.note(failure, detail)
         if self._replay is not None and not self._replay.whole and self._unsent is None:
             return False
         attempt = recovery.next_attempt(self._entry, failure, reused=reused)
         if attempt is None:
             return False
-        self._entry = attempt.entry
-        self._bytes_out = 0
-        self._headed_at = 0.0
         if attempt.fresh:
-            self._tried_at = monotonic()
-            self._attempt(fresh=True)
+            self._begin_again(attempt.entry, fresh=True)
         else:
             self._client.hold_body()
             self._timer = self._traffic.loop.call_later(attempt.delay_s, self._retry, recovery)
@@ -367,15 +374,25 @@ class Exchange:
 
     def _retry(self, recovery: Recovery) -> None:
         self._timer = None
+        attempt = recovery.turn()
+        if attempt is None:
+            if self._refused is not None and recovery.failure is Failure.BACK_PRESSURE:
+                self._pass_refusal(*self._refused)
+            else:
+                self._give_up(recovery.failure, recovery.detail)
+        elif attempt.delay_s:
+            self._timer = self._traffic.loop.call_later(attempt.delay_s, self._retry, recovery)
+        else:
+            self._begin_again(attempt.entry)
+
+    def _begin_again(self, entry: SetEntry, *, fresh: bool = False) -> None:
+        self._entry = entry
+        self._refused = None
+        self._body = None
+        self._bytes_out = 0
+        self._headed_at = 0.0
         self._tried_at = monotonic()
-        if self._entry.name not in self._traffic.pools:
-            # The set left the configuration meanwhile: by the new table, then.
-            entry = recovery.chosen_anew()
-            if entry is None:
-                self._give_up(Failure.CONNECT, "it left the configuration")
-                return
-            self._entry = entry
-        self._attempt()
+        self._attempt(fresh=fresh)
 
     def _give_up(self, failure: Failure, detail: str) -> None:
         assert self._recovery is not None

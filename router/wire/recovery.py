@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from router.choice import Choice
 from router.request import Purpose
-from router.retry import NOTHING_RAN, Failure, backoff_s, may_repeat, within_budget
+from router.retry import NOTHING_RAN, Admission, Failure, admission, backoff_s, may_repeat, wait_s
 from router.table import SetEntry, Table
 from router.traffic import Traffic
 
@@ -22,7 +22,8 @@ _rng = random.SystemRandom()  # Forked workers would share any other one's numbe
 
 @dataclass(frozen=True, slots=True)
 class NextAttempt:
-    """`fresh`: on a new connection, at once; else after `delay_s`."""
+    """`fresh`: on a new connection, at once; else ask `Recovery.turn` after `delay_s`, or, where that is 0, begin
+    now."""
 
     entry: SetEntry
     delay_s: float = 0.0
@@ -56,6 +57,13 @@ class Recovery:
         self._tried: frozenset[str] = frozenset()
         self._stale_used = False
         self._counted = False
+        self._waiting = False
+        self._waiting_since = 0.0
+        self._looks = 0
+        self._next: SetEntry | None = None
+        self.failure = Failure.CONNECT
+        self.detail = ""
+        """What is known of the last failure."""
         self.may_have_run = False
 
     def next_attempt(self, entry: SetEntry, failure: Failure, *, reused: bool) -> NextAttempt | None:
@@ -80,20 +88,69 @@ class Recovery:
             self._purpose, self._head.query
         ):
             return None
-        if not within_budget(policy, active_requests=traffic.active, active_retries=traffic.active_retries):
-            traffic.retries_over_budget += 1
-            return None
         self._tried |= {entry.name}
         other = self._other(entry, failure, now)
         if other is None or other.name not in traffic.pools:
             return None
-        delay_s = backoff_s(self.attempts, _rng)
+        self._uncount()
+        self._waiting = True
+        self._waiting_since = now
+        self._looks = 0
+        traffic.waiting_retries += 1
+        self._next = other
+        if self._admission() is Admission.NEVER:
+            self._uncount()
+            traffic.retries_over_budget += 1
+            return None
+        return NextAttempt(other, backoff_s(self.attempts, _rng))
+
+    def turn(self) -> NextAttempt | None:
+        """The time of a retry has come: begin it now, or look again after `delay_s`; None: no more."""
+        traffic = self._traffic
+        verdict = self._admission()
+        if verdict is Admission.LATER:
+            assert self._next is not None
+            self._looks += 1
+            return NextAttempt(self._next, wait_s(self._looks, _rng))
+        self._uncount()
+        if verdict is Admission.NEVER:
+            traffic.retries_over_budget += 1
+            return None
+        entry = self._where_now()
+        if entry is None:
+            return None
         self.attempts += 1
-        if not self._counted:
-            self._counted = True
-            traffic.active_retries += 1
-        traffic.stats[other.name].retries += 1
-        return NextAttempt(other, delay_s)
+        self._counted = True
+        traffic.active_retries += 1
+        traffic.stats[entry.name].retries += 1
+        return NextAttempt(entry)
+
+    def _admission(self) -> Admission:
+        traffic = self._traffic
+        return admission(
+            traffic.table.retry,
+            self._purpose.kind,
+            self.failure,
+            active_requests=traffic.active - traffic.waiting_retries,
+            active_retries=traffic.active_retries,
+            waiting=traffic.waiting_retries,
+            waited_s=traffic.loop.time() - self._waiting_since,
+        )
+
+    def _where_now(self) -> SetEntry | None:
+        """The set that was found when the retry began to wait, unless it is away meanwhile."""
+        traffic = self._traffic
+        entry = self._next
+        if entry is None or entry.name not in traffic.pools:
+            # The set left the configuration meanwhile: by the new table, then.
+            entry = self.chosen_anew()
+            if entry is None:
+                self.failure, self.detail = Failure.CONNECT, "it left the configuration"
+            return entry
+        now = traffic.loop.time()
+        if not traffic.board.of(entry.name).well(now):
+            return traffic.chooser.another(self._choice, self._tried, now) or entry
+        return entry
 
     def _other(self, entry: SetEntry, failure: Failure, now: float) -> SetEntry | None:
         traffic = self._traffic
@@ -112,8 +169,10 @@ class Recovery:
         entry = self._choice.entry
         return None if entry is None or entry.name in self._tried else entry
 
-    def note(self, failure: Failure) -> None:
+    def note(self, failure: Failure, detail: str) -> None:
         """Another attempt failed."""
+        self.failure = failure
+        self.detail = detail
         self.reason = failure.name.lower()
         if failure not in NOTHING_RAN:
             self.may_have_run = True
@@ -149,7 +208,13 @@ class Recovery:
         )
 
     def end(self) -> None:
-        """The request is over: it is no longer a retry in work."""
+        """The request is over: it is no longer a retry in work, or one that waits."""
+        self._uncount()
+
+    def _uncount(self) -> None:
         if self._counted:
             self._counted = False
             self._traffic.active_retries -= 1
+        if self._waiting:
+            self._waiting = False
+            self._traffic.waiting_retries -= 1

@@ -6,7 +6,21 @@ import random
 
 import pytest
 
-from router.retry import NOTHING_RAN, Failure, RequestKind, RetryPolicy, backoff_s, may_repeat, within_budget
+from router.retry import (
+    LONGEST_WAIT_S,
+    MAX_WAITING,
+    NOTHING_RAN,
+    PATIENCE_S,
+    Admission,
+    Failure,
+    RequestKind,
+    RetryPolicy,
+    admission,
+    backoff_s,
+    may_repeat,
+    wait_s,
+    within_budget,
+)
 
 USUAL = RetryPolicy()
 
@@ -45,3 +59,46 @@ def test_the_backoff_is_jittered_and_bounded() -> None:
         bound = min(1.0, 0.025 * 2 ** (retry - 1))
         assert 0 <= min(draws) < bound / 4
         assert bound * 3 / 4 < max(draws) <= bound
+
+
+def admitted(
+    kind: RequestKind = RequestKind.UNSAFE,
+    failure: Failure = Failure.CONNECT,
+    *,
+    active: int = 20,
+    retries: int = 4,
+    waiting: int = 1,
+    waited_s: float = 0.0,
+) -> Admission:
+    return admission(
+        USUAL,
+        kind,
+        failure,
+        active_requests=active,
+        active_retries=retries,
+        waiting=waiting,
+        waited_s=waited_s,
+    )
+
+
+@pytest.mark.parametrize("failure", list(Failure))
+@pytest.mark.parametrize("kind", list(RequestKind))
+def test_without_room_only_what_surely_did_nothing_waits(kind: RequestKind, failure: Failure) -> None:
+    patient = failure in NOTHING_RAN or kind is RequestKind.SAFE
+    assert admitted(kind, failure) is (Admission.LATER if patient else Admission.NEVER)
+    assert admitted(kind, failure, retries=3) is Admission.NOW
+
+
+def test_waiting_is_bounded_in_time_and_number() -> None:
+    assert admitted(waited_s=PATIENCE_S - 0.01) is Admission.LATER
+    assert admitted(waited_s=PATIENCE_S) is Admission.NEVER
+    assert admitted(waited_s=PATIENCE_S, retries=3) is Admission.NOW
+    assert admitted(waiting=MAX_WAITING) is Admission.LATER
+    assert admitted(waiting=MAX_WAITING + 1) is Admission.NEVER
+
+
+def test_looks_for_room_are_jittered_never_at_once_and_bounded() -> None:
+    rng = random.Random(1)
+    for looks in range(1, 40):
+        draws = [wait_s(looks, rng) for _ in range(200)]
+        assert 0 < min(draws) < max(draws) <= LONGEST_WAIT_S

@@ -34,6 +34,12 @@ FULL = (
     b'Content-Length: 19\r\n\r\n{"executed": false}'
 )
 
+_ENDS = b'{"type": "https://general-compute.invalid/problems/set-draining", "executed": false}'
+ENDING = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(_ENDS), _ENDS)
+)
+
 
 def scripted(*steps: Callable[[Conversation], object]) -> Callable[[FakeSet], Play]:
     """A set whose n-th connection is played by the n-th step; the last one plays all further ones."""
@@ -57,6 +63,11 @@ async def answers_ok(conversation: Conversation) -> None:
 async def resets_after_request(conversation: Conversation) -> None:
     await conversation.request()
     conversation.reset()
+
+
+async def refuses_as_full(conversation: Conversation) -> None:
+    await conversation.request()
+    await conversation.send(FULL)
 
 
 async def closes_at_second_request(conversation: Conversation) -> None:
@@ -172,7 +183,7 @@ async def test_a_retry_after_a_reload_knows_only_the_new_sets(away: bool) -> Non
         if away:  # The reload comes while the retry waits for its time.
             rig.plane.adopt(table_for({name: rig.sets[name].port for name in "ab"}, {"a": 0, "b": 100}))
             reset.set()
-            await eventually(lambda: rig.plane.stats["b"].retries == 1)
+            await eventually(lambda: rig.plane.waiting_retries == 1 or rig.plane.stats["b"].retries == 1)
         rig.plane.board.failed("b", rig.plane.loop.time())  # Trouble, so that health is asked.
         rig.plane.adopt(table_for({"c": rig.sets["c"].port}))
         reset.set()
@@ -441,12 +452,7 @@ async def test_back_pressure_goes_elsewhere_and_ejects_nobody() -> None:
 
 
 async def test_a_set_that_says_it_drains_is_not_asked_again() -> None:
-    body = b'{"type": "https://general-compute.invalid/problems/set-draining", "executed": false}'
-    draining = (
-        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-    )
-    plays = {"a": answering(draining), "b": answering()}
+    plays = {"a": answering(ENDING), "b": answering()}
     async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
         for _ in range(5):
             assert (await rig.ask(ASYNC)).status == 200
@@ -494,12 +500,76 @@ async def test_failures_in_a_row_eject_unless_a_task_answered(lines: bytes, ejec
 
 
 async def test_retries_stay_within_their_budget() -> None:
-    async with running(
-        {"a": scripted(resets_after_request), "b": answering()}, more="retry: {budget: 0%}"
-    ) as rig:
+    plays = {"a": scripted(resets_after_request), "b": answering()}
+    async with running(plays, weights={"a": 99.99, "b": 0.01}, more="retry: {budget: 0%}") as rig:
         rig.plane.active_retries = 3
-        assert (await rig.ask(GET)).status == 502
+        assert (await rig.ask(SYNC)).status == 502
         assert rig.plane.retries_over_budget == 1
+        assert rig.plane.waiting_retries == 0
+
+
+@pytest.mark.parametrize("request_bytes", [GET, ASYNC])
+async def test_what_surely_did_nothing_waits_for_room_in_the_budget(request_bytes: bytes) -> None:
+    first = resets_after_request if request_bytes is GET else refuses_as_full
+    plays = {"a": scripted(first), "b": answering()}
+    async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
+        rig.plane.active_retries = 3
+        asking = asyncio.create_task(rig.ask(request_bytes))
+        await eventually(lambda: rig.plane.waiting_retries == 1)
+        assert rig.plane.stats["b"].retries == 0
+        rig.plane.active_retries = 2
+        assert (await asking).status == 200
+        assert (rig.plane.active_retries, rig.plane.waiting_retries) == (2, 0)
+        assert rig.plane.retries_over_budget == 0
+
+
+async def test_waiting_for_room_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the set's own answer where it gave one, else with the router's, of the set that failed."""
+    monkeypatch.setattr("router.retry.PATIENCE_S", 0.1)
+    async with running({"a": answering(FULL), "b": answering()}, weights={"a": 99.99, "b": 0.01}) as rig:
+        rig.plane.active_retries = 3
+        answer = await rig.ask(ASYNC)
+        assert (answer.status, answer.headers["x-set"]) == (503, "a")
+        assert rig.plane.retries_over_budget == 1
+        ports = {"dead": free_port(), "b": rig.sets["b"].port}
+        rig.plane.adopt(table_for(ports, {"dead": 99.99, "b": 0.01}))
+        answer = await rig.ask(ASYNC)
+        assert answer.problem["executed"] is False
+        assert "'dead'" in answer.problem["detail"]
+        assert rig.plane.waiting_retries == 0
+        assert rig.sets["b"].requests == []
+
+
+async def test_a_client_that_leaves_while_its_retry_waits_is_forgotten() -> None:
+    plays = {"a": answering(FULL), "b": answering()}
+    async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
+        rig.plane.active_retries = 3
+        client = await rig.client()
+        await client.send(ASYNC)
+        await eventually(lambda: rig.plane.waiting_retries == 1)
+        client.close()
+        await eventually(lambda: rig.plane.waiting_retries == 0)
+        assert (rig.plane.active, rig.plane.cancelled, rig.plane.active_retries) == (0, 1, 3)
+
+
+async def test_a_set_that_ends_fails_nobody_though_all_need_a_retry_at_once() -> None:
+    asked = asyncio.Semaphore(0)
+    end = asyncio.Event()
+
+    async def ends(conversation: Conversation) -> None:
+        await conversation.request()
+        asked.release()
+        await end.wait()
+        await conversation.send(ENDING)
+
+    plays = {"a": scripted(ends), "b": answering()}
+    async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
+        asking = asyncio.gather(*(rig.ask(ASYNC) for _ in range(60)))
+        for _ in range(60):
+            await asked.acquire()
+        end.set()
+        assert {answer.status for answer in await asking} == {200}
+        assert len(rig.sets["b"].requests) == 60
 
 
 async def test_the_problem_names_request_and_router() -> None:
