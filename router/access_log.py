@@ -16,7 +16,8 @@
     executed        whether an algorithm may have run, where the router itself answered
     reason          what went wrong, or why it was sent again
 
-Fields that say nothing are left out. A line costs 1 to 2 µs, which is why it is put together by hand.
+Fields that say nothing are left out. A line costs 1.3 µs by itself and 3 to 4 µs in a busy router, so it is put together
+by hand; a request that the sample leaves out costs about 1.
 """
 
 from __future__ import annotations
@@ -32,15 +33,38 @@ from typing import TYPE_CHECKING
 from .log_policy import OFF, AccessLogPolicy
 from .log_writer import LogWriter
 from .request import account_of
+from .wire.request_head import RequestHead
 
 if TYPE_CHECKING:
     from .rollout.observer import Routed
     from .wire.problems import Problem
-    from .wire.request_head import RequestHead
 
-BATCH_LINES = 256
+BATCH_LINES = 512
+"""Handed to the writer together …"""
+ROUND_LINES = 64
+"""… and put into words together, which takes as long as a few requests."""
 FLUSH_EVERY_S = 0.25
 ERROR_FROM_STATUS = 500
+
+
+_Noted = tuple[
+    float,
+    float,
+    RequestHead,
+    bytes,
+    bytes,
+    bytes,
+    int,
+    float,
+    int,
+    int,
+    "Routed | None",
+    str,
+    int,
+    str,
+    str,
+    bool | None,
+]
 
 
 class AccessLog:
@@ -51,6 +75,7 @@ class AccessLog:
         self._loop = loop
         self._policy = AccessLogPolicy()
         self._writer: LogWriter | None = None
+        self._noted: list[_Noted] = []
         self._lines: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
         self._sample = 1.0
@@ -127,42 +152,91 @@ class AccessLog:
         executed: bool | None = None,
     ) -> None:
         """Log a request that ended now and began at `began` (`time.monotonic`); ask `wants` before."""
-        now = monotonic()
-        moment = now + self._epoch
-        second = int(moment)
-        if second != self._second:
-            self._begin_second(second)
-        about = head.logged or _about(head)
-        request_id = head.request_id
-        more = b""
-        home = chosen
-        if choice is not None:
-            home = "" if choice.home is None else choice.home.name
-            if choice.rule is not None:
-                more = b',"rule":%b' % _quoted(choice.rule.name)
-        if cohort or reason or executed is not None:
-            more += _more(cohort, reason, executed)
-        self._put(
-            b'{"time":"%b%06dZ","request_id":%b,"traceparent":"%b","client":"%b",%b,"status":%d,"bytes_in":%d,'
-            b'"bytes_out":%d,"duration_us":%d,"upstream_us":%d,"home":"%b","chosen":"%b","attempts":%d%b}\n'
-            % (
-                self._prefix,
-                (moment - second) * 1e6,
-                b'"%b"' % request_id if request_id.isalnum() else _json(request_id),
+        self.lines += 1
+        noted = self._noted
+        noted.append(
+            (
+                monotonic(),
+                began,
+                head,
+                head.request_id,
                 head.traceparent,
                 client,
-                about,
                 status,
+                upstream_us,
                 bytes_in,
                 bytes_out,
-                (now - began) * 1e6,
-                upstream_us,
-                home.encode(),
-                chosen.encode(),
+                choice,
+                chosen,
                 attempts,
-                more,
+                cohort,
+                reason,
+                executed,
             )
         )
+        if len(noted) >= ROUND_LINES:
+            self._put_into_words()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(FLUSH_EVERY_S, self._flush)
+
+    def _put_into_words(self) -> None:
+        """Make lines of what was noted: many in a row cost less than one by one between requests."""
+        noted = self._noted
+        self._noted = []
+        lines = self._lines
+        for (
+            ended,
+            began,
+            head,
+            request_id,
+            traceparent,
+            client,
+            status,
+            upstream_us,
+            bytes_in,
+            bytes_out,
+            choice,
+            chosen,
+            attempts,
+            cohort,
+            reason,
+            executed,
+        ) in noted:
+            moment = ended + self._epoch
+            second = int(moment)
+            if second != self._second:
+                self._begin_second(second)
+            more = b""
+            home = chosen
+            if choice is not None:
+                home = "" if choice.home is None else choice.home.name
+                if choice.rule is not None:
+                    more = b',"rule":%b' % _quoted(choice.rule.name)
+            if cohort or reason or executed is not None:
+                more += _more(cohort, reason, executed)
+            lines.append(
+                b'{"time":"%b%06dZ","request_id":%b,"traceparent":"%b","client":"%b",%b,"status":%d,"bytes_in":%d,'
+                b'"bytes_out":%d,"duration_us":%d,"upstream_us":%d,"home":"%b","chosen":"%b","attempts":%d%b}\n'
+                % (
+                    self._prefix,
+                    (moment - second) * 1e6,
+                    b'"%b"' % request_id if request_id.isalnum() else _json(request_id),
+                    traceparent,
+                    client,
+                    head.logged or _about(head),
+                    status,
+                    bytes_in,
+                    bytes_out,
+                    (ended - began) * 1e6,
+                    upstream_us,
+                    home.encode(),
+                    chosen.encode(),
+                    attempts,
+                    more,
+                )
+            )
+        if len(lines) >= BATCH_LINES:
+            self._flush()
 
     def note_unread(self, client: bytes, problem: Problem) -> None:
         """Log what was no valid request; ask `wants` before."""
@@ -170,7 +244,9 @@ class AccessLog:
         second = int(moment)
         if second != self._second:
             self._begin_second(second)
-        self._put(
+        self.lines += 1
+        self._put_into_words()
+        self._lines.append(
             b'{"time":"%b%06dZ","client":"%b","status":%d%b}\n'
             % (
                 self._prefix,
@@ -180,20 +256,15 @@ class AccessLog:
                 _more("", f"{problem.name}: {problem.detail}", False),
             )
         )
-
-    def _put(self, line: bytes) -> None:
-        self.lines += 1
-        lines = self._lines
-        lines.append(line)
-        if len(lines) >= BATCH_LINES:
-            self._flush()
-        elif self._timer is None:
+        if self._timer is None:
             self._timer = self._loop.call_later(FLUSH_EVERY_S, self._flush)
 
     def _flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._noted:
+            self._put_into_words()
         lines = self._lines
         if lines:
             self._lines = []
