@@ -16,8 +16,8 @@
     executed        whether an algorithm may have run, where the router itself answered
     reason          what went wrong, or why it was sent again
 
-Fields that say nothing are left out. A line costs 1.3 µs by itself and 3 to 4 µs in a busy router, so it is put together
-by hand; a request that the sample leaves out costs about 1.
+Fields that say nothing are left out. A line costs 1.3 µs by itself and 3 to 4 µs in a busy router, so it is put
+together by hand; a request that the sample leaves out costs about 1.
 """
 
 from __future__ import annotations
