@@ -27,7 +27,7 @@ test: setup  ## every check: lint, types, and all tests on real containers
 	@. /etc/os-release && [ "$$ID" != debian ] || bash ops/setup/packages.sh --if-possible "a browser for the status page" chromium fonts-dejavu-core
 	@$(engine) && $(python) -m ops.images && $(python) -m pytest $(ARGS)
 
-test-vm: setup  ## slots on cgroup version 2 and another kernel, in a virtual machine; as root, a quarter of an hour
+test-vm: setup  ## slots on cgroup version 2 and another kernel, in a virtual machine; as root, three quarters of an hour
 	@bash tests/vm/run.sh "bash tests/vm/inside.sh $(ARGS)"
 
 fuzz: setup  ## the guest's messages under libFuzzer, ASan and UBSan, for FUZZ_SECONDS=60; the corpus stays in var/fuzz
