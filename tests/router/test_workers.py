@@ -97,7 +97,8 @@ async def test_a_dead_worker_hurts_its_own_connections_alone(tmp_path: Path) -> 
                     alive += (await client.ask(GET)).status == 200
                 except (asyncio.IncompleteReadError, ConnectionError):
                     continue
-            assert 0 < alive < len(clients)
+            # The kernel spreads clients as it likes: the victim may have had none.
+            assert alive > 0
             assert (await running.ask()).status == 200
             status = await running.until(workers=WORKERS, missing=[])
             assert victim not in running.workers()
