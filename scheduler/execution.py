@@ -138,6 +138,9 @@ class SlotEvents(Protocol):
     def slot_lost(self, slot_id: str, reason: str) -> None:
         """The slot is of no more use: its guest is gone, or it misbehaved."""
 
+    def left_over(self, slot_id: str, cpu_us: int) -> None:
+        """The slot ends; a program that was started ahead in it used this, microseconds, for no task."""
+
     def prestart_unfit(self, slot_id: str, reason: str) -> None:
         """A program that was started ahead of its task did what it must not: its image is not fit for that."""
 

@@ -13,6 +13,7 @@ from scheduler.errors import SchedulerError, SlotLost
 from scheduler.execution import Executor, Run, Work
 from scheduler.image import Image
 from scheduler.launchers.contract import Launcher, PoolKey
+from scheduler.leftover import Leftovers
 from scheduler.policy.dispatch import Assign, Decision, Dispatch, FailTask, Limits, StartSlot, number_slots
 from scheduler.roster import Entry, Roster
 from scheduler.slots import SlotKeeper
@@ -35,6 +36,7 @@ class Floor:
         self,
         limits: Limits,
         roster: Roster,
+        leftovers: Leftovers,
         launcher: Launcher,
         executor: Executor,
         *,
@@ -42,6 +44,7 @@ class Floor:
         slot_started: Callable[[float], None],
     ) -> None:
         self._roster = roster
+        self._leftovers = leftovers
         self._executor = executor
         # Slot ids of two runs of a set differ: a leftover is never taken for a new slot.
         self._dispatch = Dispatch(limits, number_slots(f"{time.time_ns() // 1_000_000:x}-"))
@@ -191,6 +194,7 @@ class Floor:
         task.attempts += 1
         task.started_us = time.time_ns() // 1000
         task.queue_us = max(0, task.started_us - task.created_us)
+        self._leftovers.begun(decision.slot_id, task)
         try:
             entry.side.assigned(entry)
         except Exception as error:

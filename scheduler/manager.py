@@ -19,6 +19,7 @@ from scheduler.execution import Executor
 from scheduler.floor import Floor
 from scheduler.image import Image
 from scheduler.launchers.contract import Launcher
+from scheduler.leftover import Leftovers
 from scheduler.live import LiveTask
 from scheduler.policy.dispatch import Limits
 from scheduler.recovery import Recovery
@@ -91,9 +92,11 @@ class Manager:
         self._executor = executor
         self._observer = observer
         self._roster = Roster(store)
+        self._leftovers = Leftovers(store, self._roster)
         self._floor = Floor(
             settings.limits,
             self._roster,
+            self._leftovers,
             launcher,
             executor,
             slot_start_timeout_s=settings.slot_start_timeout_s,
@@ -124,6 +127,7 @@ class Manager:
         self.slot_freed = self._floor.slot_freed
         self.slot_lost = self._floor.slot_lost
         self.prestart_unfit = self._floor.prestart_unfit
+        self.left_over = self._leftovers.used
 
     # -- life
 
@@ -163,6 +167,7 @@ class Manager:
             await self._floor.close()
             await self._sync.close(CLOSE_GRACE_S)
             await self._async.close(CLOSE_GRACE_S)
+            await self._leftovers.close(CLOSE_GRACE_S)
         finally:
             await self._parts.aclose()
 

@@ -68,6 +68,7 @@ class LocalExecutor:
             self._events.slot_freed,
             self._slot_lost,
             self._events.prestart_unfit,
+            self._events.left_over,
         )
         return SlotAddress(door.directory, token)
 

@@ -66,7 +66,8 @@ class Slot:
     """The executor's end of one guest's connection.
 
     `freed` is called when a task has ended and the slot is clean, `lost` when the slot is of no more use, `unfit` when
-    a program that waited for its task did what it must not.
+    a program that waited for its task did what it must not, `left_over` with the CPU time, microseconds, of one that
+    waited in vain.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Slot:
         freed: Callable[[str], None],
         lost: Callable[[str, str], None],
         unfit: Callable[[str, str], None] = lambda _slot_id, _reason: None,
+        left_over: Callable[[str, int], None] = lambda _slot_id, _cpu_us: None,
     ) -> None:
         self.id = slot_id
         self.loop = loop
@@ -85,6 +87,7 @@ class Slot:
         self._freed = freed
         self._lost = lost
         self._unfit = unfit
+        self._left_over = left_over
         self._prestart = False
         self._budget: asyncio.TimerHandle | None = None
         self._socket: socket.socket | None = None
@@ -177,9 +180,12 @@ class Slot:
     def _end(self, reason: str) -> None:
         if self.state is SlotState.LOST:
             return
+        idle = self.state in (SlotState.IDLE, SlotState.CLEANING)
         self._move(SlotState.LOST)
         self._unwatch()
         self._forget_budget()
+        if idle and self._prestart:
+            self._tell_left_over()
         if self._socket is not None:
             self.loop.remove_reader(self._socket.fileno())
             self._socket.close()
@@ -189,6 +195,12 @@ class Slot:
         run, self._run = self._run, None
         if run is not None:
             run.lost(reason)
+
+    def _tell_left_over(self) -> None:
+        # A slot whose container has died has no account any more.
+        if self._cgroup is not None:
+            with contextlib.suppress(CgroupError):
+                self._left_over(self.id, self._account.unbilled(self._cgroup.cpu_us()))
 
     # -- from the guest
 

@@ -93,6 +93,23 @@ def test_the_parameter_overrules_the_label(own_set: SetProcess, image: str) -> N
             assert not prestarted(client, run(client, image, "cat; true", prestart="0"))
 
 
+def test_what_waited_in_vain_is_billed_with_the_task_before(start_set: StartSet, image: str) -> None:
+    own = start_set("tvain", "keep_idle_s: 2\n")
+    burn = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; cat"
+    with own.client() as client:
+        answer = run(client, image, burn)
+        assert answer.status_code == 200
+        task = f"/v1/tasks/{answer.headers['X-Task-Id']}"
+        first_us = int(answer.headers["X-Cpu-Us"])
+        assert first_us > 20_000
+        for _ in range(300):
+            billed_us = client.get(task).json()["cpu_us"]
+            if billed_us != first_us:
+                break
+            time.sleep(0.1)
+        assert 1.4 * first_us < billed_us < 3 * first_us
+
+
 def test_an_image_that_does_not_wait_is_prestarted_no_more(start_set: StartSet, image: str) -> None:
     own = start_set("tunfit")
     with own.client() as client:

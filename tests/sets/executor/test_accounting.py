@@ -91,6 +91,9 @@ class Owner:
         assert self.slot is not None
         self.slot.free.set()
 
+    def left_over(self, slot_id: str, cpu_us: int) -> None:
+        raise AssertionError("no program was started ahead")
+
     def prestart_unfit(self, slot_id: str, reason: str) -> None:
         raise AssertionError(f"{slot_id}: {reason}")
 

@@ -45,6 +45,9 @@ class Owner:
     def slot_freed(self, slot_id: str) -> None:
         self.freed.append(slot_id)
 
+    def left_over(self, slot_id: str, cpu_us: int) -> None:
+        raise AssertionError("no program was started ahead")
+
     def prestart_unfit(self, slot_id: str, reason: str) -> None:
         raise AssertionError(f"{slot_id}: {reason}")
 
