@@ -56,6 +56,7 @@ class SetHealth:
         "row_since",
         "streak_bad",
         "streak_good",
+        "was_up",
     )
 
     def __init__(self) -> None:
@@ -80,6 +81,8 @@ class SetHealth:
         self.ejections = 0
         self.ejected_until = -math.inf
         self.last_ejected = -math.inf
+        self.was_up = False
+        """It was seen at work: only then can it return."""
         self.returned = -math.inf
         """When it came to life again; never: it was there from the start."""
         self.last_away = -math.inf
@@ -159,8 +162,10 @@ class HealthBoard:
             state.down = False
             forgiven = self._forgive_restart(state, now)
         if state.takes_work() == took_work and not forgiven:
+            state.was_up = state.was_up or state.takes_work()
             return False
         self._returned(state, now)
+        state.was_up = True
         return True
 
     def _forgive_restart(self, state: SetHealth, now: float) -> bool:
@@ -214,6 +219,7 @@ class HealthBoard:
         state = self._sets.get(name)
         if state is not None:
             state.failures = state.bad_answers = 0
+            state.was_up = True
             if state.refused:
                 state.refused = False
                 if state.takes_work():
@@ -317,7 +323,9 @@ class HealthBoard:
         return self.policy.interval_s
 
     def _returned(self, state: SetHealth, now: float) -> None:
-        state.returned = now
+        # A set that is first seen starting, as its router, is not cold beside others.
+        if state.was_up:
+            state.returned = now
         self._changed()
 
     def _changed(self) -> None:

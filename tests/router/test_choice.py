@@ -83,6 +83,8 @@ class Scene:
         return {name: 100 * names.count(name) / users for name in set(names)}
 
     def kill(self, name: str) -> None:
+        # It was at work before.
+        self.chooser.board.probe_ok(name, self.now)
         self.chooser.board.probe_failed(name, self.now, refused=True)
 
     def revive(self, name: str) -> None:

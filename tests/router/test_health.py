@@ -107,6 +107,7 @@ def test_a_new_table_keeps_what_is_known() -> None:
 def test_a_set_that_returns_has_a_part_that_grows() -> None:
     made = board()
     assert made.part("a", 0) == 1.0
+    made.probe_ok("a", 0)
     made.probe_failed("a", 10, refused=True)
     assert (made.part("a", 10), made.word("a", 10)) == (0.0, "refused")
     made.probe_ok("a", 20)
@@ -116,6 +117,17 @@ def test_a_set_that_returns_has_a_part_that_grows() -> None:
     assert parts[-1] == 1.0
     assert made.word("a", 25) == "slow start"
     assert made.word("a", 30) == "up"
+
+
+def test_a_set_that_starts_with_its_router_has_all_of_its_part_at_once() -> None:
+    made = board()
+    made.probe_failed("a", 10, refused=True)
+    assert made.part("a", 10) == 0.0
+    made.probe_ok("a", 11)
+    assert made.part("a", 11) == 1.0
+    made.probe_failed("a", 20, refused=True)
+    made.probe_ok("a", 21)
+    assert made.part("a", 21) == 0.1
 
 
 def test_a_success_of_a_request_brings_a_set_back_as_slowly() -> None:
