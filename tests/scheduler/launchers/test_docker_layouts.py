@@ -84,7 +84,7 @@ async def test_every_user_can_write_to_tmp_whatever_the_image_has_there(
     rig: Rig, images: ImageMaker, user: str, mode: int | None
 ) -> None:
     files: Files = {**ROOMS} if mode is None else {**ROOMS, "tmp": mode}
-    for workdir in ("/", "/tmp", "/tmp/work/deep"):
+    for workdir in ("/", "/tmp", "/tmp/job/deep"):
         reference = images.make('CMD ["/x"]', f"USER {user}", f"WORKDIR {workdir}", files=files)
         _, probe = await rig.run(reference)
         assert await probe.ask("cwd") == workdir

@@ -124,7 +124,7 @@ def labelled(places: str, **fields: Any) -> Image:
         (image(env=("HOME=/tmp",)), Question()),
         *((image(env=(f"HOME={home}",)), Question()) for home in ("/", "/usr", "/proc/x", "relative", "")),
         (image(workdir="/tmp/work"), Question(folders=("/tmp/work",))),
-        (image(workdir="tmp//work/../work"), Question(folders=("/tmp/work",))),
+        (image(workdir="tmp//job/../job"), Question(folders=("/tmp/job",))),
         (labelled("/data", workdir="/data/in"), Question(folders=("/data/in",))),
         (image(workdir="/v/in", volumes=("/v",)), Question(volumes=("/v",))),
     ],
