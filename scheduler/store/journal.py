@@ -8,6 +8,7 @@ in the database; what a killed process left is read when the store opens.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
@@ -84,7 +85,7 @@ class Journal:
         try:
             if os.write(self._fd, record) != len(record):
                 # As good as full: the next one would say so.
-                raise OSError(28, os.strerror(28))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             self._cut_off()
             raise
@@ -137,7 +138,7 @@ class Journal:
         self._number += 1
         try:
             if os.write(fd, MAGIC) != len(MAGIC):
-                raise OSError(28, os.strerror(28))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             os.close(fd)
             segment.unlink(missing_ok=True)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-import falcon
 import falcon.asgi
-import msgspec
 
 from scheduler.errors import BadRequest
 from scheduler.manager import Manager
 from sets.api.accounts import Accounts
-from sets.api.view import task_json
+from sets.api.view import send_json, task_json
 
 HEADER: Final = "Idempotency-Key"
 KEY_CHARS: Final = 255
@@ -37,5 +35,4 @@ class IdempotencyResource:
         if key is None:
             raise BadRequest(f"{HEADER}: send the key to look for in this header", field=HEADER)
         task = await self._manager.keyed(account, key)
-        resp.data = msgspec.json.encode(task_json(task, self._set_name))
-        resp.content_type = falcon.MEDIA_JSON
+        send_json(resp, task_json(task, self._set_name))

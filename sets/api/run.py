@@ -30,7 +30,7 @@ from sets.api.body import SCOPE_KEY, BodyCutOff, BodyTooLarge, RequestBody
 from sets.api.idempotency import key_of
 from sets.api.params import RunParams, parse_run
 from sets.api.problems import Problem, body_stalled, input_too_large, problem_of, problem_of_task
-from sets.api.view import facts, task_json
+from sets.api.view import facts, send_json, task_json
 
 HEAD_BYTES: Final = 65_536
 """Output up to this size is held back, so that the exit code decides the status."""
@@ -240,8 +240,7 @@ class RunResource:
         task = await self._to_its_end(self._hand_in(spec, image, stdin, idempotency))
         resp.status = 202
         resp.set_headers({"Location": f"/v1/tasks/{task.id}", "X-Task-Id": task.id})
-        resp.data = msgspec.json.encode(task_json(task, self._set_name))
-        resp.content_type = falcon.MEDIA_JSON
+        send_json(resp, task_json(task, self._set_name))
 
     async def _hand_in(
         self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None

@@ -7,11 +7,10 @@ import os
 import re
 from collections.abc import AsyncIterator
 from io import FileIO
-from typing import Any, Final
+from typing import Final
 
 import falcon
 import falcon.asgi
-import msgspec
 
 from scheduler.errors import BadRequest, StoreError
 from scheduler.manager import Manager
@@ -20,7 +19,7 @@ from scheduler.task import HEAD_BYTES, Kind, State, Task
 from sets.api.accounts import Accounts
 from sets.api.params import DECIMAL, decode_pairs
 from sets.api.problems import Problem
-from sets.api.view import task_json
+from sets.api.view import send_json, task_json
 
 WAIT_MAX_S: Final = 60.0
 PAGE_DEFAULT: Final = 50
@@ -61,7 +60,7 @@ class TasksResource:
             "sets": [self._set_name],
             "partial": False,
         }
-        _send_json(resp, answer)
+        send_json(resp, answer)
 
 
 class TaskResource:
@@ -78,14 +77,14 @@ class TaskResource:
         if not DECIMAL.fullmatch(wait) or float(wait) > WAIT_MAX_S:
             raise BadRequest(f"wait: a number of seconds, {WAIT_MAX_S:g} at most", field="wait")
         task = await self._manager.wait(account, task_id, float(wait))
-        _send_json(resp, task_json(task, self._set_name))
+        send_json(resp, task_json(task, self._set_name))
 
     async def on_post_cancel(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str
     ) -> None:
         account = self._accounts.of(req)
         task = await self._manager.cancel(account, task_id)
-        _send_json(resp, task_json(task, self._set_name))
+        send_json(resp, task_json(task, self._set_name))
 
 
 class ResultResource:
@@ -215,8 +214,3 @@ def _whole(query: dict[str, str], name: str, default: int, most: int) -> int:
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not 1 <= int(text) <= most:
         raise BadRequest(f"{name}: a whole number from 1 to {most}", field=name)
     return int(text)
-
-
-def _send_json(resp: falcon.asgi.Response, answer: dict[str, Any]) -> None:
-    resp.data = msgspec.json.encode(answer)
-    resp.content_type = falcon.MEDIA_JSON

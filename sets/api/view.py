@@ -5,6 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import falcon
+import falcon.asgi
+import msgspec
+
 from scheduler.task import Task
 
 
@@ -62,6 +66,11 @@ def task_json(task: Task, set_name: str) -> dict[str, Any]:
         "files": task.files,
         "expires_at": timestamp(task.expires_us),
     }
+
+
+def send_json(resp: falcon.asgi.Response, answer: dict[str, Any]) -> None:
+    resp.data = msgspec.json.encode(answer)
+    resp.content_type = falcon.MEDIA_JSON
 
 
 def timestamp(us: int | None) -> str | None:

@@ -4,8 +4,11 @@ the verdict and, after a dash, why."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import h11
 
 CORPUS = Path(__file__).parent / "corpus"
 REQUESTS = sorted((CORPUS / "requests").glob("*.request"))
@@ -29,6 +32,23 @@ class RequestCase:
     closed: bool
     status: int | None
     problem: str
+
+
+def forwarded_requests(case: RequestCase) -> Iterator[tuple[h11.Request, bytes]]:
+    """The requests that reach the set, as another parser reads them: head and body."""
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    parser.receive_data(case.forwarded.replace(b"Host: SET\r\n", b"Host: set\r\n"))
+    for _ in range(case.count):
+        head = parser.next_event()
+        assert isinstance(head, h11.Request)
+        body = b""
+        while not isinstance(event := parser.next_event(), h11.EndOfMessage):
+            assert isinstance(event, h11.Data)
+            body += bytes(event.data)
+        yield head, body
+        parser.send(h11.Response(status_code=204, headers=[]))
+        parser.send(h11.EndOfMessage())
+        parser.start_next_cycle()
 
 
 def verdict_of(path: Path) -> tuple[str, str, bytes]:

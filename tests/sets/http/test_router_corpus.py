@@ -11,10 +11,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import h11
 import pytest
 
-from tests.router.wire.cases import REQUESTS, RequestCase, request_case
+from tests.router.wire.cases import REQUESTS, RequestCase, forwarded_requests, request_case
 from tests.sets.http.wire import Talk
 
 DIFFERENCES = Path(__file__).with_name("corpus.txt")
@@ -29,20 +28,7 @@ def in_words(method: bytes, target: bytes, body: bytes) -> str:
 
 def by_router(case: RequestCase) -> list[str]:
     """What the router forwards, as the corpus says and another parser reads it."""
-    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-    parser.receive_data(case.forwarded.replace(b"Host: SET\r\n", b"Host: set\r\n"))
-    outcome = []
-    for _ in range(case.count):
-        head = parser.next_event()
-        assert isinstance(head, h11.Request)
-        body = b""
-        while not isinstance(event := parser.next_event(), h11.EndOfMessage):
-            assert isinstance(event, h11.Data)
-            body += bytes(event.data)
-        outcome.append(in_words(head.method, head.target, body))
-        parser.send(h11.Response(status_code=204, headers=[]))
-        parser.send(h11.EndOfMessage())
-        parser.start_next_cycle()
+    outcome = [in_words(head.method, head.target, body) for head, body in forwarded_requests(case)]
     return outcome + (["refused"] if case.status is not None else [])
 
 
