@@ -281,14 +281,15 @@ static void tamper(void) {
         if (i != SIGKILL && i != SIGSTOP) kill(1, i);
 }
 
-// What process 1 bears that a program which is root may write to; not every kernel has each.
+// What process 1 bears that a program which is root may write to; not every kernel has each, and a process in whose
+// session nobody ever called setsid has an empty autogroup.
 static const char *const TRAITS[] = {"/proc/1/autogroup", "/proc/1/coredump_filter"};
 
 static void print_traits(void) {
     for (size_t i = 0; i < 2; i++) {
         char line[128] = "none\n";
         FILE *trait = fopen(TRAITS[i], "r");
-        if (trait) must(fgets(line, sizeof line, trait) != NULL, TRAITS[i]);
+        if (trait && !fgets(line, sizeof line, trait)) must(!ferror(trait), TRAITS[i]);
         if (trait) fclose(trait);
         printf("%s", line);
     }
