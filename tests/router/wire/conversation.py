@@ -16,6 +16,8 @@ The first line is `# why`. Then one step a line; bytes are written as in Python,
     set< end                        the router closed the connection to the set
     set closes | half-closes | resets | stops reading
     set floods 5000000
+    set is deaf | is away           from now on it takes no connection: its backlog is full, or it refuses
+    set hears again                 a deaf one has room, which the kernel tries a second later
     pause                           0.15 s
     counts cancelled=1              what the router counted by now
 """
@@ -31,10 +33,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from router.wire.limits import Limits
-from tests.router.rig import Conversation, Ended, FakeSet, Play, Rig, eventually, running
+from tests.router.rig import (
+    Conversation,
+    Ended,
+    FakeSet,
+    Play,
+    Rig,
+    eventually,
+    free_port,
+    running,
+    table_for,
+)
 
 REQUEST_ID = re.compile(rb"(?m)^X-Request-Id: [^\r\n]*\r\n")
 PAUSE_S = 0.15
+MORE = "retry: {attempts: 1}"
 
 
 class Peer:
@@ -127,6 +140,32 @@ class Peer:
         self.writer.close()
 
 
+class DeafSet:
+    """A port whose backlog is full, so that the kernel drops what else asks for a connection."""
+
+    def __init__(self) -> None:
+        self.sock = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.port: int = self.sock.getsockname()[1]
+        # One fits. The others are there in case that a kernel takes more.
+        self._fillers = [socket.socket() for _ in range(4)]
+        for filler in self._fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", self.port))
+
+    def hear(self) -> None:
+        """Make room; what still waits to be accepted is gone."""
+        for filler in self._fillers:
+            filler.close()
+        self.sock.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                self.sock.accept()[0].close()
+
+    def close(self) -> None:
+        for each in (*self._fillers, self.sock):
+            each.close()
+
+
 class Stage:
     """Client, router and set, and the steps that they take."""
 
@@ -136,6 +175,7 @@ class Stage:
         self.client: Peer | None = None
         self.set: Peer | None = None
         self.peers: list[Peer] = []
+        self._deaf: DeafSet | None = None
 
     async def step(self, line: str) -> None:
         if line == "pause":
@@ -143,6 +183,15 @@ class Stage:
         elif line == "set accepts":
             self.set = await self._accepted.get()
             self.peers.append(self.set)
+        elif line == "set is deaf":
+            self._deaf = DeafSet()
+            self._rig.stack.callback(self._deaf.close)
+            self._move_set(self._deaf.port)
+        elif line == "set is away":
+            self._move_set(free_port())
+        elif line == "set hears again":
+            assert self._deaf is not None, "no `set is deaf` so far"
+            await self._hear(self._deaf)
         elif line.startswith("counts "):
             for count in line.removeprefix("counts ").split():
                 await self._count(*count.split("="))
@@ -175,6 +224,15 @@ class Stage:
             peer.repeat(raw(what.removeprefix("repeats ")))
         else:
             peer.do(what)
+
+    def _move_set(self, port: int) -> None:
+        """The set's address is another one from now on."""
+        self._rig.plane.adopt(table_for({"a": port}, more=MORE))
+
+    async def _hear(self, deaf: DeafSet) -> None:
+        deaf.hear()
+        server = await asyncio.start_server(self._rig.sets["a"].serve, sock=deaf.sock)
+        self._rig.stack.callback(server.close)
 
     async def _count(self, name: str, wanted: str) -> None:
         plane = self._rig.plane
@@ -222,7 +280,7 @@ async def play(path: Path) -> None:
 
         return play
 
-    async with running({"a": accepting}, more="retry: {attempts: 1}", limits=limits) as rig:
+    async with running({"a": accepting}, more=MORE, limits=limits) as rig:
         stage = Stage(rig, accepted)
         for number, step in enumerate(steps, 1):
             try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from router.timeouts import NAMES
 from tests.router.wire.cases import CONVERSATIONS
 from tests.router.wire.conversation import play
 
@@ -17,3 +18,10 @@ async def test_conversation(path: Path) -> None:
 
 def test_the_conversations_are_there() -> None:
     assert len(CONVERSATIONS) >= 50
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_time_out_has_a_conversation(name: str) -> None:
+    """One that is shorter than usual, and so runs out or does not in the conversation's course."""
+    given = f" {name}_s=0."
+    assert [path for path in CONVERSATIONS if given in path.read_text(encoding="utf-8").partition("\n>")[0]]
