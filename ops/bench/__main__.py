@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -95,4 +96,6 @@ def _check_engine() -> None:
 
 
 if __name__ == "__main__":
+    # However we are ended, what we started ends with us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     raise SystemExit(main())

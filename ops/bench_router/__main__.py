@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -91,4 +92,6 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    # However we are ended, what we started ends with us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     raise SystemExit(main())

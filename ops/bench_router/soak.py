@@ -33,6 +33,8 @@ SET_RESTARTS: Final = 20
 WORKER_RESTARTS: Final = 5
 CLIENTS: Final = 32
 WORKERS: Final = 2
+FAILED_AT_MOST: Final = 1000
+"""More say nothing new: the soak gives up."""
 SETTLE_S: Final = 60.0
 """How long a change may take to count before the bench gives up."""
 
@@ -49,7 +51,11 @@ class Seen:
 
     @property
     def requests(self) -> int:
-        return sum(self.answered.values()) + sum(self.failed.values())
+        return sum(self.answered.values()) + self.failures
+
+    @property
+    def failures(self) -> int:
+        return sum(self.failed.values())
 
 
 class Clients:
@@ -79,6 +85,15 @@ class Clients:
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    def await_requests(self, count: float) -> None:
+        """Until so many requests have ended, or the clients have. Raises BenchFailed when too many failed."""
+        while self.alive and (seen := self.seen).requests < count:
+            if seen.failures > FAILED_AT_MOST:
+                raise BenchFailed(
+                    f"{seen.failures:,} of {seen.requests:,} requests failed: {' '.join(seen.samples[:1])}"
+                )
+            time.sleep(0.05)
 
     def end(self, timeout_s: float) -> None:
         """Let them finish. Raises BenchFailed when that takes too long."""
@@ -194,16 +209,14 @@ def soak(bench: Bench, factor: float) -> Iterator[Figure]:
                 "worker": operator.restart_worker,
             }
             for due, kind in planned(counts):
-                while clients.alive and clients.seen.requests < due * requests:
-                    time.sleep(0.05)
+                clients.await_requests(due * requests)
                 began = time.monotonic()
                 actions[kind]()
                 if kind != "reload":
                     seen = clients.seen
                     taken_s = time.monotonic() - began
                     bench.say(
-                        f"{kind} restarted in {taken_s:.1f} s; so far {seen.requests} requests,"
-                        f" {sum(seen.failed.values())} failed"
+                        f"{kind} restarted in {taken_s:.1f} s; so far {seen.requests:,} requests, {seen.failures:,} failed"
                     )
             clients.end(timeout_s=60 + 3600 * factor)
             seen = clients.seen
@@ -221,9 +234,8 @@ def soak(bench: Bench, factor: float) -> Iterator[Figure]:
 
 def figures(seen: Seen, labels: Counter[str], counts: dict[str, int]) -> Iterator[Figure]:
     """`labels`: how many tasks the sets hold under each name of an async run."""
-    failed = sum(seen.failed.values())
     words = f"{counts['reload']} reloads, {counts['set']} set restarts, {counts['worker']} worker restarts"
-    yield _none(f"{seen.requests:,} requests through {words}: failed", failed)
+    yield _none(f"{seen.requests:,} requests through {words}: failed", seen.failures)
     yield _none("… async tasks doubled", sum(count - 1 for count in labels.values()))
     # What failed may have been taken nevertheless; what was accepted must be there.
     yield _none("… accepted async tasks lost", max(0, seen.answered.get("async", 0) - len(labels)))
