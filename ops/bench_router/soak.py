@@ -214,10 +214,8 @@ def soak(bench: Bench, factor: float) -> Iterator[Figure]:
                 actions[kind]()
                 if kind != "reload":
                     seen = clients.seen
-                    taken_s = time.monotonic() - began
-                    bench.say(
-                        f"{kind} restarted in {taken_s:.1f} s; so far {seen.requests:,} requests, {seen.failures:,} failed"
-                    )
+                    so_far = f"{seen.requests:,} requests, {seen.failures:,} failed"
+                    bench.say(f"{kind} restarted in {time.monotonic() - began:.1f} s; so far {so_far}")
             clients.end(timeout_s=60 + 3600 * factor)
             seen = clients.seen
         operator.await_alive()
