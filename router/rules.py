@@ -1,7 +1,7 @@
 """Rules: tests of a request's header, account, image, path and method, looked up rather than tried one by one.
 
 The first rule whose every test holds wins. Of a thousand rules nearly all fail by one test of equality or
-prefix; those are found by dictionary, and only rules that consist of regular expressions are tried in turn.
+prefix; those are found by dictionary. All regular expressions over one text are one automaton, asked once.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import enum
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
+from .expressions import Expressions
 from .weights import Weights
 
 
@@ -43,12 +44,11 @@ class MatchKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A test of one text: equal to, starting with, one of, or matched whole by a regular expression."""
+    """A test of one text: equal to, starting with, one of, or matched whole by the regular expression `text`."""
 
     kind: MatchKind
     text: str = ""
     texts: frozenset[str] = frozenset()
-    pattern: re.Pattern[str] | None = None
 
     def __call__(self, value: str | None) -> bool:
         if value is None:
@@ -59,7 +59,7 @@ class Match:
             return value.startswith(self.text)
         if self.kind is MatchKind.IN:
             return value in self.texts
-        return self.pattern is not None and self.pattern.fullmatch(value) is not None
+        return bool(Expressions((self.text,)).matching(value))
 
 
 class IfDown(enum.StrEnum):
@@ -111,21 +111,33 @@ class Rule:
 
 Source = bytes | str
 """A header's lower-case name (bytes), or `account`, `image`, `path`, `method`."""
-_Test = tuple[Source, Callable[[str], object]]
+
+
+class _Found(NamedTuple):
+    """Stands for which expressions match a source's text, by their numbers."""
+
+    source: Source
+
+
+_Key = Source | _Found
+_Test = tuple[_Key, Callable[[Any], object]]
 _Candidate = tuple[int, Rule, tuple[_Test, ...]]
 """A rule's number, the rule, and its tests but for the one under which it stands."""
-_LOOKED_UP = (MatchKind.EXACT, MatchKind.IN, MatchKind.PREFIX)
+_LOOKED_UP = (MatchKind.EXACT, MatchKind.IN, MatchKind.PREFIX, MatchKind.REGEX)
 
 
 class RuleBook:
-    """The rules of a table, indexed: every rule stands under one of its tests."""
+    """The rules of a table, indexed: every rule stands under one of its tests. Raises `BadExpression`."""
 
-    __slots__ = ("_indices", "_tried", "rules")
+    __slots__ = ("_expressions", "_indices", "_tried", "rules")
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = tuple(rules)
         indices: dict[Source, _Index] = {}
+        numbered: dict[_Found, _Numbered] = {}
+        lowest: dict[_Key, int] = {}  # By their first rule, and so in that order.
         tried: list[_Candidate] = []
+        numbers = _Numbers()
         for number, rule in enumerate(self.rules):
             tests = rule.tests()
             # Nearly every request has the same method: a rule stands under it only if it tests nothing else.
@@ -134,21 +146,36 @@ class RuleBook:
                 ((source, match) for kind in _LOOKED_UP for source, match in telling if match.kind is kind),
                 None,
             )
-            rest = tuple((source, _quick(match)) for source, match in tests if (source, match) != under)
+            rest = tuple(numbers.test(source, match) for source, match in tests if (source, match) != under)
             if under is None:
                 tried.append((number, rule, rest))
+                continue
+            source, match = under
+            if match.kind is MatchKind.REGEX:
+                found = _Found(source)
+                expression = numbers.of(source, match.text)
+                numbered.setdefault(found, _Numbered()).add(expression, (number, rule, rest))
+                lowest.setdefault(found, number)
             else:
-                indices.setdefault(under[0], _Index()).add(under[1], (number, rule, rest))
-        self._indices = tuple(indices.items())
+                indices.setdefault(source, _Index()).add(match, (number, rule, rest))
+                lowest.setdefault(source, number)
+        # Once a rule is found, indices that hold only later ones need not be asked.
+        self._indices = tuple(
+            (number, key, numbered[key] if isinstance(key, _Found) else indices[key])
+            for key, number in lowest.items()
+        )
         self._tried = tuple(tried)
+        self._expressions = numbers.expressions()
 
     def find(self, facts: Facts) -> Rule | None:
         """The first rule that matches."""
         best = len(self.rules)
         winner = None
-        texts = _Texts(facts)
-        for source, index in self._indices:
-            text = texts[source]
+        texts = _Texts(facts, self._expressions)
+        for lowest, key, index in self._indices:
+            if lowest > best:
+                break
+            text = texts[key]
             if text is not None:
                 for candidates in index.under(text):
                     found = _first(candidates, best, texts)
@@ -161,29 +188,54 @@ class RuleBook:
         return winner
 
 
-class _Texts(dict[Source, str | None]):
-    """What a request has, by source; each read from it once, and only when asked for."""
+class _Numbers:
+    """Numbers the expressions of each source while a book is made."""
 
-    __slots__ = ("_facts",)
+    def __init__(self) -> None:
+        self._patterns: dict[Source, dict[str, int]] = {}
 
-    def __init__(self, facts: Facts) -> None:
+    def of(self, source: Source, pattern: str) -> int:
+        known = self._patterns.setdefault(source, {})
+        return known.setdefault(pattern, len(known))
+
+    def test(self, source: Source, match: Match) -> _Test:
+        if match.kind is MatchKind.REGEX:
+            number = self.of(source, match.text)
+            return _Found(source), lambda numbers: number in numbers
+        return source, _quick(match)
+
+    def expressions(self) -> dict[Source, Expressions]:
+        return {source: Expressions(tuple(known)) for source, known in self._patterns.items()}
+
+
+class _Texts(dict[_Key, Any]):
+    """What a request has, by source (a text, or None), and which expressions match it (numbers, or None); each found
+    out once, and only when asked for."""
+
+    __slots__ = ("_expressions", "_facts")
+
+    def __init__(self, facts: Facts, expressions: dict[Source, Expressions]) -> None:
         super().__init__()
         self._facts = facts
+        self._expressions = expressions
 
-    def __missing__(self, source: Source) -> str | None:
+    def __missing__(self, key: _Key) -> Any:
         facts = self._facts
-        text: str | None
-        if isinstance(source, bytes):
-            value = facts.header(source)
-            text = None if value is None else value.decode("latin-1")
-        elif source == "account":
-            text = facts.account
-        elif source == "image":
-            text = facts.image
+        found: Any
+        if isinstance(key, bytes):
+            value = facts.header(key)
+            found = None if value is None else value.decode("latin-1")
+        elif isinstance(key, _Found):
+            text = self[key.source]
+            found = None if text is None else self._expressions[key.source].matching(text)
+        elif key == "account":
+            found = facts.account
+        elif key == "image":
+            found = facts.image
         else:
-            text = facts.path if source == "path" else facts.method
-        self[source] = text
-        return text
+            found = facts.path if key == "path" else facts.method
+        self[key] = found
+        return found
 
 
 class _Index:
@@ -213,6 +265,25 @@ class _Index:
                 yield candidates
 
 
+class _Numbered:
+    """The rules that stand under the expressions of one source, by those expressions' numbers."""
+
+    __slots__ = ("_by_number",)
+
+    def __init__(self) -> None:
+        self._by_number: dict[int, list[_Candidate]] = {}
+
+    def add(self, number: int, candidate: _Candidate) -> None:
+        self._by_number.setdefault(number, []).append(candidate)
+
+    def under(self, numbers: Iterable[int]) -> Iterator[Sequence[_Candidate]]:
+        """The rules whose expression matches, in lists that each have their order."""
+        for number in numbers:
+            candidates = self._by_number.get(number)
+            if candidates is not None:
+                yield candidates
+
+
 def _first(candidates: Sequence[_Candidate], below: int, texts: _Texts) -> tuple[int, Rule] | None:
     """The first rule whose remaining tests hold, if its number is below `below`."""
     for number, rule, rest in candidates:
@@ -228,13 +299,9 @@ def _first(candidates: Sequence[_Candidate], below: int, texts: _Texts) -> tuple
 
 
 def _quick(match: Match) -> Callable[[str], object]:
-    """The same test without a call of ours."""
-    match match.kind:
-        case MatchKind.EXACT:
-            return match.text.__eq__
-        case MatchKind.IN:
-            return match.texts.__contains__
-        case MatchKind.PREFIX:
-            return re.compile(re.escape(match.text)).match
-        case _:
-            return match.pattern.fullmatch if match.pattern is not None else bool
+    """The same test without a call of ours; of the kinds that are no expression."""
+    if match.kind is MatchKind.EXACT:
+        return match.text.__eq__
+    if match.kind is MatchKind.IN:
+        return match.texts.__contains__
+    return re.compile(re.escape(match.text)).match

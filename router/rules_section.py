@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import yaml
 
-from .rules import IfDown, Match, MatchKind, Rule
+from .expressions import BadExpression
+from .expressions import check as check_expression
+from .rules import IfDown, Match, MatchKind, Rule, RuleBook
 from .weights import WEIGHT_TOTAL, SetEntry, Weights
 from .yaml_nodes import Field, Node, NodeReader, nearest
 
@@ -76,6 +78,10 @@ def read_rules(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -> 
                     when.method,
                 )
             )
+    try:
+        RuleBook(rules)
+    except BadExpression as error:
+        reader.wrong(node, f"the regular expressions of `rules` {error}")
     return tuple(rules)
 
 
@@ -155,10 +161,11 @@ def _match(reader: NodeReader, node: Node, what: str) -> Match | None:
     if kind != MatchKind.REGEX:
         return Match(MatchKind(kind), text)
     try:
-        return Match(MatchKind.REGEX, pattern=re.compile(text))
-    except (re.error, OverflowError, RecursionError) as error:
-        reader.wrong(entry.value, f"`regex` of {what} is no regular expression: {error}")
+        check_expression(text)
+    except BadExpression as error:
+        reader.wrong(entry.value, f"`regex` of {what} {error}")
         return None
+    return Match(MatchKind.REGEX, text)
 
 
 def _one_of(reader: NodeReader, node: Node, what: str) -> Match | None:

@@ -177,6 +177,13 @@ SETS = 'sets: {a: {url: "http://h:1"}, b: {url: "http://h:2"}}'
             "no regular expression",
         ),
         (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {account: {regex: '(?!acme).*'}}, to: a}",
+            5,
+            39,
+            "lookaround is not supported; write a rule before this one",
+        ),
+        (
             f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n  - {{name: x, when: {{}}, to: a}}",
             5,
             21,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -36,9 +35,7 @@ MATCHES = st.one_of(
     WORDS.map(lambda text: Match(MatchKind.EXACT, text)),
     WORDS.map(lambda text: Match(MatchKind.PREFIX, text)),
     st.frozensets(WORDS).map(lambda texts: Match(MatchKind.IN, texts=texts)),
-    st.sampled_from(["a.*", "(ab|b)", ".*", "é?"]).map(
-        lambda text: Match(MatchKind.REGEX, pattern=re.compile(text))
-    ),
+    st.sampled_from(["a.*", "(ab|b)", ".*", "é?"]).map(lambda text: Match(MatchKind.REGEX, text)),
 )
 MAYBE = st.one_of(st.none(), st.none(), MATCHES)
 HEADERS = st.lists(st.tuples(st.sampled_from([b"x-a", b"x-b"]), MATCHES), max_size=2).map(tuple)
@@ -75,7 +72,7 @@ def test_the_book_finds_the_first_rule_that_matches(rules: list[Rule], asked: li
 
 
 def test_an_earlier_expression_beats_a_later_word_and_the_other_way_round() -> None:
-    expression = Rule("e", TO_A, path=Match(MatchKind.REGEX, pattern=re.compile("/v1/.*")))
+    expression = Rule("e", TO_A, path=Match(MatchKind.REGEX, "/v1/.*"))
     word = Rule("w", TO_A, account=Match(MatchKind.EXACT, "default"))
     assert RuleBook([expression, word]).find(Asked()) is expression
     assert RuleBook([word, expression]).find(Asked()) is word
