@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import urlsplit
 
 import yaml
@@ -36,6 +37,18 @@ KEYS = (
     "access_log",
     "rollout",
 )
+_HEALTH = (
+    "path",
+    "interval",
+    "timeout",
+    "fall",
+    "rise",
+    "slow_start",
+    "eject_after",
+    "eject_for",
+    "eject_max",
+)
+_RETRY = ("attempts", "budget", "replay_body_max", "retry_sync", "patience")
 
 _SET_NAME = re.compile(r"[a-z0-9]{1,31}")
 
@@ -246,7 +259,7 @@ class _Reader(NodeReader):
 
     def _health(self, node: Node) -> HealthPolicy:
         usual = HealthPolicy()
-        fields = self.mapping(node, "`health`", ("path", "interval", "timeout", "fall", "rise", "slow_start"))
+        fields = self.mapping(node, "`health`", _HEALTH)
         path = self.optional(fields, "path", lambda n: self.text(n, "path", "path: /readyz"), usual.path)
         if not re.fullmatch(r"/[\x21\x22\x24-\x7e]*", path):
             self.wrong(fields["path"].value, "path must begin with '/'; write path: /readyz")
@@ -270,11 +283,33 @@ class _Reader(NodeReader):
             lambda n: self.duration_s(n, "slow_start", 0, 3600, "slow_start: 10s"),
             usual.slow_start_s,
         )
-        return HealthPolicy(path, interval, fall, rise, timeout, slow_start)
+        eject_after = self.optional(
+            fields,
+            "eject_after",
+            lambda n: self.whole(n, "eject_after", 1, 1000, "eject_after: 5"),
+            usual.eject_after,
+        )
+        eject_s, eject_max_s = (
+            self.optional(fields, name, partial(self._eject_time_s, name=name), usual_s)
+            for name, usual_s in (("eject_for", usual.eject_s), ("eject_max", usual.eject_max_s))
+        )
+        if eject_max_s < eject_s:
+            given = fields.get("eject_max") or fields["eject_for"]
+            self.wrong(
+                given.value,
+                f"eject_max ({eject_max_s:g} s) must not be below eject_for ({eject_s:g} s); "
+                "write {eject_for: 30s, eject_max: 5m}",
+            )
+        return HealthPolicy(
+            path, interval, fall, rise, timeout, slow_start, eject_after, eject_s, eject_max_s
+        )
+
+    def _eject_time_s(self, node: Node, name: str) -> float | None:
+        return self.duration_s(node, name, 1, 86400, f"{name}: {'30s' if name == 'eject_for' else '5m'}")
 
     def _retry(self, node: Node) -> RetryPolicy:
         usual = RetryPolicy()
-        fields = self.mapping(node, "`retry`", ("attempts", "budget", "replay_body_max", "retry_sync"))
+        fields = self.mapping(node, "`retry`", _RETRY)
         attempts = self.optional(
             fields, "attempts", lambda n: self.whole(n, "attempts", 1, 10, "attempts: 2"), usual.attempts
         )
@@ -288,7 +323,13 @@ class _Reader(NodeReader):
             usual.replay_body_max_bytes,
         )
         sync = self.optional(fields, "retry_sync", lambda n: self.truth(n, "retry_sync"), usual.retry_sync)
-        return RetryPolicy(attempts, budget, replay, sync)
+        patience = self.optional(
+            fields,
+            "patience",
+            lambda n: self.duration_s(n, "patience", 0, 60, "patience: 1500ms"),
+            usual.patience_s,
+        )
+        return RetryPolicy(attempts, budget, replay, sync, patience)
 
     def _timeouts(self, node: Node) -> Timeouts:
         given: dict[str, float] = {}

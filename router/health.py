@@ -5,8 +5,10 @@ ones, the requests themselves (5 failures in a row eject a set for 30 s × times
 Back-pressure, a set's own `executed: false`, is never reported here as a failure: else overload would eject
 one set after another; a set that says it drains gets no new work until a check succeeds. A restart costs a set
 connections, not trust: an ejection for lost connections alone ends with the checks, one for bad answers in its own
-time. A set that returns starts slowly: its weight grows back over `slow_start_s`, as its slots are cold and everybody
-else's are not.
+time. But a set that ends without a word soon after it returned is crashing: from the second such end on, its return is
+put off, as long as an ejection and longer each time. What counts against a set fades with the time that it is well.
+A set that returns starts slowly: its weight grows back over `slow_start_s`, as its slots are cold and everybody else's
+are not.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from dataclasses import dataclass
 EJECT_AFTER_FAILURES = 5
 EJECT_S = 30.0
 EJECT_MAX_S = 300.0
-FORGIVE_AFTER_S = 300.0
-"""After this long without an ejection, the count of ejections starts anew."""
+FADE_S = 120.0
+"""So long a time in good health takes one from the count of ejections, and of crashes."""
 REFUSED_PROBE_S = 0.25
 SLOW_START_STEPS = 10
 """A returning set's weight grows in so many steps: what is chosen among is worked out anew at each."""
@@ -35,6 +37,16 @@ class HealthPolicy:
     rise: int = 2
     timeout_s: float = 2.0
     slow_start_s: float = 10.0
+    eject_after: int = EJECT_AFTER_FAILURES
+    """So many requests that fail in a row eject a set …"""
+    eject_s: float = EJECT_S
+    """… for so long, times how often that was …"""
+    eject_max_s: float = EJECT_MAX_S
+    """… and not for longer than this."""
+
+    def away_s(self, times: int) -> float:
+        """How long a set is left alone that was found bad so many times."""
+        return min(self.eject_max_s, self.eject_s * times)
 
 
 class SetHealth:
@@ -42,12 +54,13 @@ class SetHealth:
 
     __slots__ = (
         "bad_answers",
+        "crashes",
         "down",
         "ejected_until",
         "ejections",
+        "ended",
         "failures",
         "last_away",
-        "last_ejected",
         "last_end",
         "leaving",
         "lost",
@@ -79,8 +92,11 @@ class SetHealth:
         self.lost = False
         """The ejection now is for lost connections alone."""
         self.ejections = 0
+        self.crashes = 0
+        """How often it ended without a word; both counts fade."""
+        self.ended = False
+        """A check found it ended like that, and it has not returned yet."""
         self.ejected_until = -math.inf
-        self.last_ejected = -math.inf
         self.was_up = False
         """It was seen at work: only then can it return."""
         self.returned = -math.inf
@@ -103,6 +119,13 @@ class SetHealth:
 
     def well_since(self) -> float:
         return max(self.returned, self.ejected_until)
+
+    def fade(self, now: float) -> None:
+        """Set its time in good health, which ends now, against what it did before."""
+        if (self.ejections or self.crashes) and self.takes_work():
+            times = int(max(0.0, now - self.well_since()) // FADE_S)
+            self.ejections = max(0, self.ejections - times)
+            self.crashes = max(0, self.crashes - times)
 
     def word(self, now: float) -> str:
         """One word for people: `up`, `down`, `refused`, `draining` or `ejected`."""
@@ -179,8 +202,7 @@ class HealthBoard:
             return False
         state.lost = False
         state.ejected_until = now
-        state.last_ejected = -math.inf
-        state.ejections -= 1
+        state.ejections = max(0, state.ejections - 1)
         return True
 
     def probe_failed(self, name: str, now: float, *, refused: bool = False) -> bool:
@@ -192,9 +214,14 @@ class HealthBoard:
         was_alive = state.alive()
         state.streak_good = 0
         state.streak_bad += 1
+        if refused or state.streak_bad >= self.policy.fall:
+            state.fade(now)
         if refused:
             state.refused = True
             state.last_end = now
+            if state.was_up and not state.leaving and not state.ended:
+                state.ended = True
+                state.crashes += 1
         if state.streak_bad >= self.policy.fall:
             state.down = True
         if state.alive() == was_alive:
@@ -208,6 +235,7 @@ class HealthBoard:
         if state is None or state.leaving:
             return False
         self._latest = now
+        state.fade(now)
         state.leaving = True
         state.last_end = now
         state.streak_good = 0
@@ -243,17 +271,16 @@ class HealthBoard:
         self.uneasy = True
         changed = refused and not state.refused
         if refused:
+            state.fade(now)
             state.refused = True
             state.last_end = now
             # What checks found before it is no longer about this process.
             state.streak_good = 0
         ejected = False
-        if state.failures >= EJECT_AFTER_FAILURES and not state.ejected(now):
-            if now - state.last_ejected > FORGIVE_AFTER_S + EJECT_MAX_S:
-                state.ejections = 0
+        if state.failures >= self.policy.eject_after and not state.ejected(now):
+            state.fade(now)
             state.ejections += 1
-            state.ejected_until = now + min(EJECT_MAX_S, EJECT_S * state.ejections)
-            state.last_ejected = now
+            state.ejected_until = now + self.policy.away_s(state.ejections)
             state.lost = not state.bad_answers
             state.failures = 0
             ejected = changed = True
@@ -326,6 +353,11 @@ class HealthBoard:
         # A set that is first seen starting, as its router, is not cold beside others.
         if state.was_up:
             state.returned = now
+        if state.ended:
+            state.ended = False
+            if state.crashes > 1:
+                state.ejected_until = max(state.ejected_until, now + self.policy.away_s(state.crashes - 1))
+                state.lost = False
         self._changed()
 
     def _changed(self) -> None:

@@ -71,7 +71,15 @@ class Prober:
                 _log.warning("set %s is down: %s", name, error)
             return
         if 200 <= answer.head.status < 300:
-            if plane.board.probe_ok(name, plane.loop.time()):
-                _log.info("set %s is up", name)
+            now = plane.loop.time()
+            if plane.board.probe_ok(name, now):
+                state = plane.board.of(name)
+                if state.crashes > 1 and state.ejected(now):
+                    left_s = state.ejected_until - now
+                    _log.warning(
+                        "set %s is up after %d crashes: no work for %.0f s", name, state.crashes, left_s
+                    )
+                else:
+                    _log.info("set %s is up", name)
         elif plane.board.probe_failed(name, plane.loop.time()):
             _log.warning("set %s is down: %s answered %d", name, policy.path, answer.head.status)

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 FIRST_BACKOFF_S = 0.025
 MIN_CONCURRENT_RETRIES = 3
-PATIENCE_S = 1.5
-"""So long a retry may wait for room in the budget, where nothing can have run twice …"""
 MAX_WAITING = 2048
-"""… and so many of a process at once."""
+"""So many retries of a process may wait for room in the budget at once."""
 SHORTEST_WAIT_S = 0.001
 LONGEST_WAIT_S = 0.25
 """Between two looks for room."""
@@ -19,13 +17,14 @@ LONGEST_WAIT_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """`attempts` counts the first one. `budget` is a share (0.2) of the requests in flight that may be
-    retries."""
+    """`attempts` counts the first one. `budget` is a share (0.2) of the requests in flight that may be retries;
+    `patience_s`: so long a retry may wait for room in it, where nothing can have run twice."""
 
     attempts: int = 2
     budget: float = 0.2
     replay_body_max_bytes: int = 64 * 1024
     retry_sync: bool = True
+    patience_s: float = 1.5
 
 
 class RequestKind(enum.Enum):
@@ -109,7 +108,7 @@ def admission(
     if within_budget(policy, active_requests=active_requests, active_retries=active_retries):
         return Admission.NOW
     harmless = failure in NOTHING_RAN or kind is RequestKind.SAFE
-    may_wait = harmless and waited_s < PATIENCE_S and waiting <= MAX_WAITING
+    may_wait = harmless and waited_s < policy.patience_s and waiting <= MAX_WAITING
     return Admission.LATER if may_wait else Admission.NEVER
 
 

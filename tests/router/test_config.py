@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,10 @@ rules:
 default:
   key: ["header:X-User-Id", account]
   weights: {a: 94.75, b: 5.25}
-health: {path: /readyz, interval: 500ms, fall: 4, rise: 1, timeout: 1s, slow_start: 30s}
+health: {path: /readyz, interval: 500ms, fall: 4, rise: 1, timeout: 1s, slow_start: 30s,
+  eject_after: 7, eject_for: 10s, eject_max: 1m}
 timeouts: {connect: 2s, first_byte: 310s, answer_idle: 5m, total: 1h}
-retry: {attempts: 3, budget: 12.5%, replay_body_max: 128KiB, retry_sync: false}
+retry: {attempts: 3, budget: 12.5%, replay_body_max: 128KiB, retry_sync: false, patience: 0s}
 rollout:
   set: b
   steps: [{weight: 1, hold: 10m}, {weight: 10, hold: 30m}, {pause: true}, {weight: 50, hold: 1h}]
@@ -63,7 +65,8 @@ def test_every_key_is_read() -> None:
     assert not odd.path("/v2/x")
     health, retry = table.health, table.retry
     assert (health.interval_s, health.fall, health.rise, health.timeout_s) == (0.5, 4, 1, 1.0)
-    assert health.slow_start_s == 30.0
+    assert (health.slow_start_s, health.eject_after, health.eject_s, health.eject_max_s) == (30, 7, 10, 60)
+    assert retry.patience_s == 0.0
     limits = table.timeouts.over(Limits(body_idle_s=7.0))
     assert (limits.connect_s, limits.first_byte_s, limits.answer_idle_s, limits.total_s) == (
         2.0,
@@ -224,6 +227,18 @@ SETS = 'sets: {a: {url: "http://h:1"}, b: {url: "http://h:2"}}'
             4,
             22,
             "slow_start: 10s",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nhealth: {{eject_for: 10m}}",
+            4,
+            21,
+            "eject_max (300 s) must not be below eject_for (600 s)",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nretry: {{patience: 2m}}",
+            4,
+            19,
+            "patience: 1500ms",
         ),
         (
             f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
@@ -426,6 +441,9 @@ def test_the_file_in_the_readme_is_good_and_tells_the_defaults() -> None:
     assert table.timeouts.over(Limits(header_s=1.0)) == Limits()
     assert set(table.timeouts.given_s) == set(NAMES)
     assert (table.health, table.retry) == (HealthPolicy(), RetryPolicy())
+    for section, policy in (("health", HealthPolicy), ("retry", RetryPolicy)):
+        line = readme.partition(f"\n{section}: {{")[2].partition("\n")[0]
+        assert line.count(": ") == len(fields(policy)), "a default is not told"
 
 
 @given(st.text(alphabet="versionsetdfaulwgh:{}[],-\n 0123456789.%\"'&*ab", max_size=200))

@@ -249,6 +249,96 @@ def test_a_draining_set_is_the_last_to_be_asked_before_the_dead() -> None:
     assert made.usable(SETS, 1) == {"a"}
 
 
+def crash(made: HealthBoard, name: str, now: float, back: float) -> float:
+    """A set ends without a word, and listens again at `back`; when it is given work again."""
+    made.failed(name, now, lost=True)
+    made.probe_failed(name, now + 0.1, refused=True)
+    made.probe_ok(name, back)
+    return max(back, made.of(name).ejected_until)
+
+
+def test_a_set_that_crashes_soon_after_each_return_is_left_alone_longer_each_time() -> None:
+    made = board(rise=1)
+    made.probe_ok("a", 0)
+    now, away = 100.0, []
+    for _ in range(13):
+        given = crash(made, "a", now, now + 1)
+        away.append(given - now - 1)
+        assert made.usable(SETS, given - 0.01) == ({"b"} if away[-1] else set(SETS))
+        assert made.usable(SETS, given) == set(SETS)
+        now = given + 40  # It works for so long, which is no proof of health.
+    assert away == [0.0] + [min(300.0, 30.0 * n) for n in range(1, 13)]
+
+
+def test_a_crash_while_it_is_left_alone_counts_and_never_shortens_its_time() -> None:
+    made = board(rise=1)
+    made.probe_ok("a", 0)
+    assert crash(made, "a", 10, 11) == 11
+    assert crash(made, "a", 20, 21) == 51
+    assert crash(made, "a", 30, 31) == 91
+
+
+def test_what_counts_against_a_set_fades_while_it_is_well() -> None:
+    made = board(rise=1)
+    made.probe_ok("a", 0)
+    given = 0.0
+    for now in (10, 20, 30, 40):
+        given = crash(made, "a", now, now + 1)
+    assert (made.of("a").crashes, given) == (4, 41 + 90)
+    # Four minutes and a bit of good health take two of the four.
+    assert crash(made, "a", given + 250, given + 251) == given + 251 + 60
+    assert made.of("a").crashes == 3
+    # Being away is no good health.
+    made.probe_failed("a", 1000, refused=True)
+    before = made.of("a").crashes
+    made.failed("a", 5000, refused=True)
+    assert made.of("a").crashes == before
+    made = board(rise=1)
+    for now in (0, 30):
+        fail(made, "a", now)
+    assert made.of("a").ejected_until == 90
+    fail(made, "a", 90 + 119)
+    assert made.of("a").ejected_until == 90 + 119 + 90
+    fail(made, "a", 299 + 361)
+    assert made.of("a").ejected_until == 299 + 361 + 30
+
+
+def test_planned_restarts_and_a_set_that_starts_late_are_no_crashes() -> None:
+    made = board(rise=1)
+    made.probe_ok("a", 0)
+    for now in (10, 20, 30):
+        made.drains("a", now)
+        made.probe_failed("a", now + 1, refused=True)
+        made.failed("a", now + 1, refused=True)
+        made.probe_ok("a", now + 2)
+        assert made.usable(SETS, now + 2) == set(SETS)
+    late = board(rise=1)
+    for now in range(10):
+        late.probe_failed("a", now, refused=True)
+    late.probe_ok("a", 10)
+    assert late.of("a").crashes == 0
+    assert late.usable(SETS, 10) == set(SETS)
+
+
+def test_where_all_sets_crash_again_and_again_they_are_asked_all_the_same() -> None:
+    made = board(rise=1)
+    for name in SETS:
+        made.probe_ok(name, 0)
+        for now in (10, 20, 30):
+            crash(made, name, now, now + 1)
+    assert not any(made.of(name).well(32) for name in SETS)
+    assert made.usable(SETS, 32) == set(SETS)
+
+
+def test_a_refusal_that_no_check_confirms_is_no_crash() -> None:
+    made = board(rise=1)
+    made.probe_ok("a", 0)
+    for now in (10, 20, 30):
+        made.failed("a", now, refused=True)
+        made.probe_ok("a", now + 0.2)
+        assert made.usable(SETS, now + 0.2) == set(SETS)
+
+
 EVENTS = st.tuples(
     st.sampled_from(SETS),
     st.sampled_from(("ok", "bad", "refused", "success", "failure", "lost", "reset", "drains", "wait")),

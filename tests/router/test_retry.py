@@ -10,7 +10,6 @@ from router.retry import (
     LONGEST_WAIT_S,
     MAX_WAITING,
     NOTHING_RAN,
-    PATIENCE_S,
     Admission,
     Failure,
     RequestKind,
@@ -90,9 +89,9 @@ def test_without_room_only_what_surely_did_nothing_waits(kind: RequestKind, fail
 
 
 def test_waiting_is_bounded_in_time_and_number() -> None:
-    assert admitted(waited_s=PATIENCE_S - 0.01) is Admission.LATER
-    assert admitted(waited_s=PATIENCE_S) is Admission.NEVER
-    assert admitted(waited_s=PATIENCE_S, retries=3) is Admission.NOW
+    assert admitted(waited_s=USUAL.patience_s - 0.01) is Admission.LATER
+    assert admitted(waited_s=USUAL.patience_s) is Admission.NEVER
+    assert admitted(waited_s=USUAL.patience_s, retries=3) is Admission.NOW
     assert admitted(waiting=MAX_WAITING) is Admission.LATER
     assert admitted(waiting=MAX_WAITING + 1) is Admission.NEVER
 

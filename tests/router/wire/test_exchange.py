@@ -523,16 +523,17 @@ async def test_what_surely_did_nothing_waits_for_room_in_the_budget(request_byte
         assert rig.plane.retries_over_budget == 0
 
 
-async def test_waiting_for_room_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_for_room_ends() -> None:
     """With the set's own answer where it gave one, else with the router's, of the set that failed."""
-    monkeypatch.setattr("router.retry.PATIENCE_S", 0.1)
-    async with running({"a": answering(FULL), "b": answering()}, weights={"a": 99.99, "b": 0.01}) as rig:
+    plays = {"a": answering(FULL), "b": answering()}
+    short = "retry: {patience: 100ms}"
+    async with running(plays, weights={"a": 99.99, "b": 0.01}, more=short) as rig:
         rig.plane.active_retries = 3
         answer = await rig.ask(ASYNC)
         assert (answer.status, answer.headers["x-set"]) == (503, "a")
         assert rig.plane.retries_over_budget == 1
         ports = {"dead": free_port(), "b": rig.sets["b"].port}
-        rig.plane.adopt(table_for(ports, {"dead": 99.99, "b": 0.01}))
+        rig.plane.adopt(table_for(ports, {"dead": 99.99, "b": 0.01}, short))
         answer = await rig.ask(ASYNC)
         assert answer.problem["executed"] is False
         assert "'dead'" in answer.problem["detail"]
