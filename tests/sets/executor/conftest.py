@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import uvloop
+
+from tests.sets.executor.scripted import Rig
 
 
 def pytest_asyncio_loop_factories(
@@ -48,3 +50,11 @@ def no_fd_leaks() -> Iterator[FdCheck]:
 
     yield check
     check()
+
+
+@pytest.fixture
+async def rig(no_fd_leaks: FdCheck) -> AsyncIterator[Rig]:
+    """A slot that is connected to its scripted guest."""
+    rig = Rig()
+    yield rig.connect()
+    rig.close()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 from scheduler.execution import Work
 from sets.executor.protocol import MESSAGE_BYTES
@@ -47,6 +49,27 @@ class ScriptedGuest:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def file_with(folder: Path, data: bytes) -> int:
+    """A file that holds `data`, open for reading."""
+    path = folder / f"file{random.random()}"
+    path.write_bytes(data)
+    return os.open(path, os.O_RDONLY)
+
+
+def pipe_ends(count: int) -> list[int]:
+    """Read ends; nobody holds the write ends."""
+    ends = []
+    for _ in range(count):
+        read_end, write_end = os.pipe()
+        os.close(write_end)
+        ends.append(read_end)
+    return ends
+
+
+def null(count: int) -> list[int]:
+    return [os.open("/dev/null", os.O_RDONLY) for _ in range(count)]
 
 
 class Rig:
