@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
 import httpx
 import pytest
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 30.0
@@ -119,24 +121,19 @@ class SetProcess:
         return httpx.Client(base_url=self.url, headers=headers, timeout=60)
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 StartSet = Callable[..., SetProcess]
 
 
 @pytest.fixture(scope="session")
 def start_set(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartSet]:
-    """Start sets by `start_set("name", "setting: value\\n")`; all are stopped at the end, and leave no container."""
+    """Start sets by `start_set("name", "setting: value\\n")`; all are stopped at the end, and leave no container.
+
+    Names are made unique, for a set takes the containers of its name that it finds for its own of an earlier life.
+    """
     started: list[SetProcess] = []
 
     def start(name: str, settings: str = "") -> SetProcess:
-        process = SetProcess(tmp_path_factory.mktemp(name), name, settings).start()
+        process = SetProcess(tmp_path_factory.mktemp(name), f"{name}{uuid.uuid4().hex[:8]}", settings).start()
         started.append(process)
         return process
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import ROOT, SetProcess, StartSet, free_port
+from tests.conftest import ROOT, SetProcess, StartSet
+from tests.ports import free_port
 
 pytestmark = pytest.mark.docker
 IMAGE = "cat:1"
@@ -22,7 +23,7 @@ IMAGE = "cat:1"
 class RouterProcess:
     """A real router: `gcompute router` as a process."""
 
-    def __init__(self, folder: Path, sets: list[SetProcess], weights: str) -> None:
+    def __init__(self, folder: Path, sets: list[SetProcess], *shares: int) -> None:
         self.port = free_port()
         self.admin_port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -30,10 +31,12 @@ class RouterProcess:
         self.log = folder / "router.log"
         self._folder = folder
         self._sets = sets
-        self.write(weights)
+        self.write(*shares)
 
-    def write(self, weights: str, version: int = 1) -> None:
+    def write(self, *shares: int, version: int = 1) -> None:
+        """Configure a share of the requests for each set."""
         lines = [f'  {one.name}: {{url: "{one.url}", state: ready}}' for one in self._sets]
+        weights = ", ".join(f"{one.name}: {share}" for one, share in zip(self._sets, shares, strict=True))
         text = "\n".join(
             [f"version: {version}", "sets:", *lines, "default:", f"  weights: {{{weights}}}", ""]
         )
@@ -82,7 +85,7 @@ def sets(start_set: StartSet) -> list[SetProcess]:
 
 @pytest.fixture
 def router(tmp_path: Path, sets: list[SetProcess]) -> Iterator[RouterProcess]:
-    router = RouterProcess(tmp_path, sets, "e2ea: 50, e2eb: 50").start()
+    router = RouterProcess(tmp_path, sets, 50, 50).start()
     yield router
     router.stop()
 
@@ -91,29 +94,35 @@ def _run(client: httpx.Client, body: bytes = b"hello", **headers: str) -> httpx.
     return client.post(f"/v1/run/{IMAGE}", content=body, headers=headers)
 
 
-def test_a_sync_task_through_the_router(router: RouterProcess) -> None:
+def names(sets: list[SetProcess]) -> set[str]:
+    return {one.name for one in sets}
+
+
+def test_a_sync_task_through_the_router(router: RouterProcess, sets: list[SetProcess]) -> None:
     with httpx.Client(base_url=router.url, timeout=60) as client:
         answer = _run(client)
         assert (answer.status_code, answer.content) == (200, b"hello"), answer.text
-        assert answer.headers["X-Set"] in ("e2ea", "e2eb")
+        assert answer.headers["X-Set"] in names(sets)
         assert answer.headers["X-Task-Id"].startswith(answer.headers["X-Set"] + "-")
         task = client.get(f"/v1/tasks/{answer.headers['X-Task-Id']}").json()
         assert (task["state"], task["kind"], task["stdin_bytes"]) == ("succeeded", "sync", 5)
 
 
-def test_an_async_task_is_found_at_its_owner_whatever_the_weights(router: RouterProcess) -> None:
+def test_an_async_task_is_found_at_its_owner_whatever_the_weights(
+    router: RouterProcess, sets: list[SetProcess]
+) -> None:
     with httpx.Client(base_url=router.url, timeout=60) as client:
         ids = set()
         for number in range(12):
             answer = _run(client, b"%d" % number, Prefer="respond-async")
             assert answer.status_code == 202, answer.text
             ids.add((answer.json()["id"], b"%d" % number))
-        assert {task_id.partition("-")[0] for task_id, _ in ids} == {"e2ea", "e2eb"}
+        assert {task_id.partition("-")[0] for task_id, _ in ids} == names(sets)
         for task_id, body in ids:
             assert client.get(f"/v1/tasks/{task_id}", params={"wait": 30}).json()["state"] == "succeeded"
             assert client.get(f"/v1/tasks/{task_id}/stdout").content == body
         listed = client.get("/v1/tasks", params={"limit": 1000}).json()
-        assert {"e2ea", "e2eb"} <= set(listed["sets"])
+        assert names(sets) <= set(listed["sets"])
         assert {task_id for task_id, _ in ids} <= {task["id"] for task in listed["tasks"]}
 
 
@@ -127,14 +136,14 @@ def test_large_bodies_stream_through_with_every_byte(router: RouterProcess) -> N
 
 def test_weights_decide_and_a_saved_edit_counts(router: RouterProcess, sets: list[SetProcess]) -> None:
     with httpx.Client(base_url=router.url, timeout=60) as client:
-        router.write("e2ea: 100, e2eb: 0", version=2)
-        _until(lambda: {_run(client).headers["X-Set"] for _ in range(12)} == {"e2ea"}, router.log)
-        router.write("e2ea: 0, e2eb: 100", version=3)
-        _until(lambda: {_run(client).headers["X-Set"] for _ in range(12)} == {"e2eb"}, router.log)
-        router.config.write_text("version: 4\nsets: {e2ea: nonsense}\n")
+        router.write(100, 0, version=2)
+        _until(lambda: {_run(client).headers["X-Set"] for _ in range(12)} == {sets[0].name}, router.log)
+        router.write(0, 100, version=3)
+        _until(lambda: {_run(client).headers["X-Set"] for _ in range(12)} == {sets[1].name}, router.log)
+        router.config.write_text(f"version: 4\nsets: {{{sets[0].name}: nonsense}}\n")
         # The last good table stays, loudly.
         _until(lambda: "sets" in httpx.get(f"http://127.0.0.1:{router.admin_port}/status").text, router.log)
-        assert {_run(client).headers["X-Set"] for _ in range(12)} == {"e2eb"}
+        assert {_run(client).headers["X-Set"] for _ in range(12)} == {sets[1].name}
         _until(
             lambda: httpx.get(f"http://127.0.0.1:{router.admin_port}/status").json()["config_error"],
             router.log,
@@ -155,7 +164,7 @@ def test_no_request_is_lost_while_weights_change(router: RouterProcess) -> None:
         thread.start()
     for version in range(2, 8):
         share = 10 * version
-        router.write(f"e2ea: {share}, e2eb: {100 - share}", version)
+        router.write(share, 100 - share, version=version)
         time.sleep(0.4)
     stop.set()
     for thread in threads:
@@ -166,7 +175,7 @@ def test_no_request_is_lost_while_weights_change(router: RouterProcess) -> None:
 
 def test_a_set_that_dies_is_avoided_and_comes_back(tmp_path: Path, start_set: StartSet) -> None:
     good, frail = start_set("e2ec"), start_set("e2ed")
-    router = RouterProcess(tmp_path, [good, frail], "e2ec: 50, e2ed: 50").start()
+    router = RouterProcess(tmp_path, [good, frail], 50, 50).start()
     try:
         with httpx.Client(base_url=router.url, timeout=60) as client:
             kept = [_run(client, b"kept", Prefer="respond-async").json()["id"] for _ in range(8)]
@@ -174,8 +183,8 @@ def test_a_set_that_dies_is_avoided_and_comes_back(tmp_path: Path, start_set: St
             # A connection that the dead set broke is retried on the other one.
             answers = [_run(client) for _ in range(20)]
             assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
-            assert {answer.headers["X-Set"] for answer in answers} == {"e2ec"}
-            orphan = next((task_id for task_id in kept if task_id.startswith("e2ed-")), None)
+            assert {answer.headers["X-Set"] for answer in answers} == {good.name}
+            orphan = next((task_id for task_id in kept if task_id.startswith(f"{frail.name}-")), None)
             if orphan is not None:
                 lost = client.get(f"/v1/tasks/{orphan}")
                 assert lost.status_code in (502, 503), lost.text
@@ -183,7 +192,9 @@ def test_a_set_that_dies_is_avoided_and_comes_back(tmp_path: Path, start_set: St
                 assert lost.headers["Content-Type"] == "application/problem+json"
             frail.start()
             _until(
-                lambda: {_run(client).headers["X-Set"] for _ in range(12)} == {"e2ec", "e2ed"}, router.log, 40
+                lambda: {_run(client).headers["X-Set"] for _ in range(12)} == names([good, frail]),
+                router.log,
+                40,
             )
             for task_id in kept:
                 # Acknowledged before the kill: done after it, by the restarted set where it was not yet.

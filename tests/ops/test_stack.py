@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,15 +18,14 @@ from ops.local.stack import Stack
 from ops.setup import processes
 from ops.setup.engine import ROOT, PrivateEngine
 from ops.setup.errors import StackFailed
+from tests.ports import free_port
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.docker
 
 
 def free_ports() -> Ports:
-    """Four ports that nobody uses; held together, so that they differ."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
-        return Ports(*(each.getsockname()[1] for each in sockets))
+    """Four ports that nobody uses."""
+    return Ports(free_port(), free_port(), free_port(), free_port())
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from router.lists import merge
 from router.plane import DataPlane
 from router.table import Table
 from router.wire.limits import Limits
+from tests.ports import free_port as free_port
 
 Play = Callable[["Conversation"], Awaitable[None]]
 
@@ -259,17 +260,10 @@ async def _nothing(conversation: Conversation) -> None:
     conversation.close()
 
 
-async def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> None:
     """Wait until `condition` holds; fail when it never does."""
     for _ in range(int(within_s / 0.01)):
         if condition():
             return
         await asyncio.sleep(0.01)
     assert condition()
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ops.bench.stack import free_port
 from ops.bench_router import programs
 from ops.bench_router.load import Loader
 from ops.bench_router.server import Server
+from tests.ports import free_port
 
 
 @pytest.fixture

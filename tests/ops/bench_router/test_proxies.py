@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from ops.bench.client import KeepAlive, request_bytes
-from ops.bench.stack import free_port
 from ops.bench_router import programs, proxies
 from ops.bench_router.load import GET, POST
 from ops.bench_router.proxies import NAMES, Place
 from ops.bench_router.server import Server
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize("name", NAMES)

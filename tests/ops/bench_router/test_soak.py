@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from ops.bench.client import KeepAlive, request_bytes
-from ops.bench.stack import BenchFailed, free_port
+from ops.bench.stack import BenchFailed
 from ops.bench_router.server import Server
 from ops.bench_router.soak import Clients, planned, write_config
 from ops.bench_router.soakload import Client, Tally
 from ops.bench_router.soaksets import SoakSet, _fake
 from ops.setup.engine import ROOT
 from router.config import load
+from tests.ports import free_port
 
 PATH = "/v1/run/cat:1"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import pytest
 
 from ops.cli import exits
 from tests.ops.cli.conftest import ROOT, Program
+from tests.ports import free_port
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 FILE = """\
@@ -51,12 +51,6 @@ class FakeSet(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Operator:

@@ -20,7 +20,7 @@ from ops.setup import engine
 from ops.setup.engine import ROOT
 from tests.ops.test_stack import free_ports
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.docker
 
 ROUTER_FILE = ROOT / "ops/local/router.yaml"
 DEMO = [sys.executable, "-m", "ops.demo"]
