@@ -14,6 +14,7 @@ from docker.utils import kwargs_from_env
 
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
+from tests.conftest import SetProcess, StartSet
 from tests.scheduler.launchers.rig import ImageMaker, Rig
 
 HERE = Path(__file__).parent
@@ -55,6 +56,14 @@ def images(client: APIClient) -> Iterator[ImageMaker]:
 def plain_image(images: ImageMaker) -> str:
     """An image with nothing but an entrypoint."""
     return images.make('ENTRYPOINT ["/bin/algorithm", "-x"]', 'CMD ["one", "two"]')
+
+
+@pytest.fixture(scope="module")
+def own_set(images: ImageMaker, start_set: StartSet) -> Iterator[SetProcess]:
+    """A set for a module's tests; it is gone, with all its slots, before the images are removed."""
+    process = start_set("tlaunchers")
+    yield process
+    process.stop()
 
 
 @pytest.fixture

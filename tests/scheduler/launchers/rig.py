@@ -208,5 +208,22 @@ def containers(client: APIClient, set_name: str) -> list[str]:
     return sorted(name for entry in listed for name in entry["Names"])
 
 
-def volumes(client: APIClient) -> set[str]:
-    return {volume["Name"] for volume in client.volumes()["Volumes"] or []}
+def volumes(client: APIClient, *, unused: bool = False) -> set[str]:
+    """All volumes of the engine, other tests' as well; `unused`: those that no container has."""
+    filters = {"dangling": True} if unused else {}
+    return {volume["Name"] for volume in client.volumes(filters=filters)["Volumes"] or []}
+
+
+def mounted_volumes(client: APIClient, set_name: str) -> set[str]:
+    """The volumes that containers of a set have."""
+    mounts = [
+        mount
+        for name in containers(client, set_name)
+        for mount in client.inspect_container(name.lstrip("/"))["Mounts"]
+    ]
+    return {mount["Name"] for mount in mounts if mount["Type"] == "volume"}
+
+
+async def left_no_volume(client: APIClient, before: set[str]) -> None:
+    """Wait until no volume is unused but for those `before`: what other tests make beside is used, or goes."""
+    await until(lambda: volumes(client, unused=True) <= before, "no volume is left")

@@ -13,7 +13,7 @@ from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
 from tests.scheduler.launchers.rig import Files, ImageMaker, Rig, containers, until, volumes
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.docker
 
 FILES: Files = {
     "data/deep": 0o700,

@@ -21,11 +21,11 @@ from scheduler.launchers.docker_engine import Engine, Listed
 from scheduler.launchers.docker_layouts import MAX_FILE_BYTES, Layouts
 from scheduler.launchers.places import Layout
 from scheduler.launchers.user import Owner
-from tests.scheduler.launchers.rig import Files, ImageMaker, Rig, containers, until, volumes
+from tests.scheduler.launchers.rig import Files, ImageMaker, Rig, containers, left_no_volume, until, volumes
 
 T = TypeVar("T")
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.docker
 
 ROOMS: Files = {
     "etc/passwd": b"root:x:0:0::/root:/none\napp:x:1234:2345::/home/app:/none\n",
@@ -113,7 +113,7 @@ async def test_users_that_cannot_be_told_are_the_images_fault_and_leave_nothing(
     rig: Rig, images: ImageMaker, client: APIClient, set_name: str, user: str, files: Files, why: str
 ) -> None:
     reference = images.make(*CHANGES, f"USER {user}", files={**ROOMS, **files})
-    before = volumes(client)
+    before = volumes(client, unused=True)
     image = await rig.launcher.resolve(reference)
     for _ in range(2):
         order = rig.order(image)
@@ -122,7 +122,7 @@ async def test_users_that_cannot_be_told_are_the_images_fault_and_leave_nothing(
         assert reference in str(caught.value)
         assert "merged" not in str(caught.value)
     assert containers(client, set_name) == []
-    assert volumes(client) == before
+    await left_no_volume(client, before)
 
 
 @pytest.mark.parametrize("target", ["/usr/passwd", "../usr/passwd", "../../../../usr/link"])

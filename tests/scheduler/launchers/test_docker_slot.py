@@ -10,7 +10,14 @@ import pytest
 from docker import APIClient
 
 from scheduler.task import Resources
-from tests.scheduler.launchers.rig import ImageMaker, Rig, volumes
+from tests.scheduler.launchers.rig import (
+    ImageMaker,
+    Rig,
+    containers,
+    left_no_volume,
+    mounted_volumes,
+    volumes,
+)
 
 pytestmark = pytest.mark.docker
 
@@ -88,11 +95,13 @@ async def test_every_place_is_bounded_in_bytes_and_files(rig: Rig, images: Image
 
 
 async def test_a_volume_that_can_be_written_to_never_becomes_one_on_the_host(
-    rig: Rig, images: ImageMaker, client: APIClient
+    rig: Rig, images: ImageMaker, client: APIClient, set_name: str
 ) -> None:
-    before = volumes(client)
+    before = volumes(client, unused=True)
     _, probe = await rig.run(images.make('CMD ["/x"]', "VOLUME /new /b// /tmp /tmp/deeper"))
-    assert volumes(client) == before
+    assert len(containers(client, set_name)) == 1
+    assert mounted_volumes(client, set_name) == set()
+    await left_no_volume(client, before)
     argv = (await probe.ask("argv")).split()
     assert argv[2:] == ["/b", "/new", "/tmp", "/dev/shm", "/tmp/deeper"]
     for place in argv[2:]:

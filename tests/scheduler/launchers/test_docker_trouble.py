@@ -23,7 +23,6 @@ from tests.scheduler.launchers.rig import ImageMaker, Rig, containers, until
 
 pytestmark = [
     pytest.mark.docker,
-    pytest.mark.timeout(180),
     pytest.mark.skipif(os.geteuid() != 0, reason="a private engine needs root, as make test in CI has"),
 ]
 

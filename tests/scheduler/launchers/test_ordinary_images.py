@@ -6,16 +6,14 @@ A real set, guest and slot.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import docker
 import pytest
 
-from tests.conftest import SetProcess, StartSet
+from tests.conftest import SetProcess
 from tests.scheduler.launchers.rig import Files, ImageMaker
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.docker
 
 HERE = Path(__file__).parent
 USERS: Files = {
@@ -30,21 +28,6 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     flags = ("-static", "-O1", "-Wall", "-Wextra", "-Werror")
     subprocess.run(["cc", *flags, "-o", binary, HERE / "writer.c"], check=True)
     return binary.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def maker(engine: docker.DockerClient) -> Iterator[ImageMaker]:
-    maker = ImageMaker(engine.api)
-    yield maker
-    maker.clean()
-
-
-@pytest.fixture(scope="module")
-def own_set(maker: ImageMaker, start_set: StartSet) -> Iterator[SetProcess]:
-    """A set that is gone, with all its slots, before the images are removed."""
-    process = start_set("tordinary")
-    yield process
-    process.stop()
 
 
 HOME: Files = {**USERS, "home/app": 0o755, "home/app/model.bin": b"weights", "tmp": 0o755}
@@ -109,7 +92,7 @@ NOT_THERE = "No such file or directory"
 )
 def test_an_unchanged_image_finds_its_files_and_writes_where_it_may(
     own_set: SetProcess,
-    maker: ImageMaker,
+    images: ImageMaker,
     writer: bytes,
     user: str,
     changes: list[str],
@@ -117,7 +100,7 @@ def test_an_unchanged_image_finds_its_files_and_writes_where_it_may(
     program: str,
     told: dict[str, str],
 ) -> None:
-    image = maker.make(
+    image = images.make(
         f'ENTRYPOINT ["/{program}"]', f"USER {user}", *changes, files={**files, program: writer}, bare=True
     )
     with own_set.client() as client:
@@ -129,10 +112,10 @@ def test_an_unchanged_image_finds_its_files_and_writes_where_it_may(
 
 
 def test_a_program_that_slots_would_hide_is_refused_with_the_reason(
-    own_set: SetProcess, maker: ImageMaker, writer: bytes
+    own_set: SetProcess, images: ImageMaker, writer: bytes
 ) -> None:
-    hidden = maker.make('ENTRYPOINT ["/tmp/run"]', files={"tmp": 0o1777, "tmp/run": writer})
-    beside = maker.make(
+    hidden = images.make('ENTRYPOINT ["/tmp/run"]', files={"tmp": 0o1777, "tmp/run": writer})
+    beside = images.make(
         'ENTRYPOINT ["./run"]',
         "WORKDIR /tmp/app",
         files={"tmp": 0o1777, "tmp/app": None, "tmp/app/run": writer},

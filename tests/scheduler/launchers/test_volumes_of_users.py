@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import docker
 import httpx
 import pytest
 
-from tests.conftest import SetProcess, StartSet
+from tests.conftest import SetProcess
 from tests.scheduler.launchers.rig import Files, ImageMaker
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.docker
 
 HERE = Path(__file__).parent
 PLACES = ("/r755", "/r700", "/r777", "/new", "/work", "/new/within", "/srv", "/tmp", "/dev/shm")
@@ -35,26 +33,11 @@ def leaver(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return binary.read_bytes()
 
 
-@pytest.fixture(scope="module")
-def maker(engine: docker.DockerClient) -> Iterator[ImageMaker]:
-    maker = ImageMaker(engine.api)
-    yield maker
-    maker.clean()
-
-
-@pytest.fixture(scope="module")
-def own_set(maker: ImageMaker, start_set: StartSet) -> Iterator[SetProcess]:
-    """A set that is gone, with all its slots, before the images are removed."""
-    process = start_set("tvolumes")
-    yield process
-    process.stop()
-
-
 @pytest.mark.parametrize("user", ["0", "1000:1001", "app", "app:others"])
 def test_nothing_stays_in_the_places_of_a_user(
-    own_set: SetProcess, maker: ImageMaker, leaver: bytes, user: str
+    own_set: SetProcess, images: ImageMaker, leaver: bytes, user: str
 ) -> None:
-    image = maker.make(
+    image = images.make(
         'ENTRYPOINT ["/leaver"]',
         f"USER {user}",
         "VOLUME /r755 /r700 /r777 /new /work /new/within",
