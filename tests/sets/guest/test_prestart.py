@@ -80,7 +80,8 @@ def test_other_arguments_environment_or_files_discard_the_waiting_process(
     _, connection = guest
     run(connection, [actor, b"cat"])
     waiting(connection)
-    assert not is_prestarted(run(connection, [actor, b"exit", b"3"]))
+    assert not is_prestarted(run(connection, [actor, b"cat", b"other"]))
+    waiting(connection)
     alike: list[tuple[list[bytes], list[bytes]]] = [([b"A=1"], []), ([], [b"/tmp/x"]), ([], [])]
     for env, files in alike:
         result = run(connection, [actor, b"cat"], env=env, files=files)
