@@ -22,7 +22,7 @@ from tests.hostile.conftest import (
     cases,
 )
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.docker
 
 APART = {"residue", "neighbour", "holder"}
 """Cases that have tests of their own below."""

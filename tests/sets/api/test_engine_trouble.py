@@ -19,7 +19,6 @@ from tests.sets.api.conftest import Api, StartApi, Tools, problem, until
 
 pytestmark = [
     pytest.mark.docker,
-    pytest.mark.timeout(180),
     pytest.mark.skipif(os.geteuid() != 0, reason="a private engine needs root, as make test in CI has"),
 ]
 

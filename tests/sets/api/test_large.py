@@ -13,7 +13,7 @@ import pytest
 
 from tests.sets.api.conftest import Api, high_water_mib, mark, running, until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.docker
 
 MIB = 1 << 20
 GIB = 1 << 30
