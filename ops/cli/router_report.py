@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ops.cli import report
+from ops.cli import report, router_plan
 from ops.cli.router_admin import AdminError
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ _CHECKS = ("CHECK", "VERDICT", "CANARY", "CONTROL", "DIFFERENCE", "BETWEEN", "LI
 
 
 def rollout(document: dict[str, Any]) -> None:
-    """How a rollout goes: its steps, checks and last events."""
+    """How a rollout goes: its steps, checks and last events; where none does, what a start would do."""
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -246,6 +246,9 @@ def rollout(document: dict[str, Any]) -> None:
         print(line)
     if document["checks"]:
         columns(_CHECKS, _check_rows(document))
+    if document.get("next") is not None:
+        for line in router_plan.lines(document["next"]):
+            print(line)
 
 
 def rollout_drawn(document: dict[str, Any]) -> RenderableType:
@@ -256,7 +259,8 @@ def rollout_drawn(document: dict[str, Any]) -> RenderableType:
     for row in _check_rows(document):
         drawn.add_row(*(Text(report.plain(cell)) for cell in row))
     checks = [drawn] if document["checks"] else []
-    return Group(*map(Text, _rollout_lines(document)), *checks)
+    ahead = router_plan.lines(document["next"]) if document.get("next") is not None else []
+    return Group(*map(Text, _rollout_lines(document)), *checks, *map(Text, ahead))
 
 
 def _rollout_lines(document: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.cli import router_report
+from ops.cli import exits, report, router_plan, router_report
 from ops.cli.router_admin import Admin
 from ops.cli.router_session import (
     AdminOption,
@@ -38,6 +38,14 @@ app = typer.Typer(
 )
 
 Why = Annotated[str, typer.Option(help="The reason, kept with the event.")]
+IfStep = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Only if it is at this step still; else nothing is done."),
+]
+IfPhase = Annotated[
+    str | None,
+    typer.Option(metavar="PHASE", help="Only if it is in this phase still, as `status` names it."),
+]
 
 
 def _order(verb: str, about: str, example: str) -> None:
@@ -46,24 +54,94 @@ def _order(verb: str, about: str, example: str) -> None:
     def command(
         ctx: typer.Context,
         why: Why = "",
+        if_step: IfStep = None,
+        if_phase: IfPhase = None,
         by: ByOption = None,
         json_: JsonOption = False,
         admin: AdminOption = None,
         token_file: TokenFileOption = None,
     ) -> int:
-        _told(ctx, Admin.of(admin, token_file).tell_rollout(verb, who(by), why), json_)
+        given = _given(if_step, if_phase)
+        _told(ctx, Admin.of(admin, token_file).tell_rollout(verb, who(by), why, given=given), json_)
         return 0
 
     command.__doc__ = f"{about}\n\n    Examples:\n\n        {example}\n    "
     app.command(verb)(operating(command))
 
 
-_order("start", "Begin with the first step.", "gcompute router rollout start")
+@app.command("start")
+@operating
+def start(
+    ctx: typer.Context,
+    why: Why = "",
+    by: ByOption = None,
+    json_: JsonOption = False,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> int:
+    """Show what the file's plan will do, and begin with its first step.
+
+    Where the plan has become another one in between, nothing is started.
+
+    Examples:
+
+        gcompute router rollout start --why "release 42"
+    """
+    asked = Admin.of(admin, token_file)
+    document = asked.rollout()
+    given: dict[str, Any] = {"run": document["run"], "event": document["event"]}
+    if document["next"] is not None:
+        given["plan"] = document["next"]["plan"]
+        if not as_json(ctx, json_):
+            _show(document["next"])
+            print()
+    _told(ctx, asked.tell_rollout("start", who(by), why, given=given), json_)
+    return 0
+
+
+@app.command("plan")
+@operating
+def plan(
+    ctx: typer.Context,
+    json_: JsonOption = False,
+    admin: AdminOption = None,
+    token_file: TokenFileOption = None,
+) -> int:
+    """Show what a start would do now: steps, checks, how long it takes at the present rate. Starts nothing.
+
+    Exits with 0, or with 75 where a start would be refused now.
+
+    Examples:
+
+        gcompute router rollout plan
+    """
+    document = Admin.of(admin, token_file).rollout()
+    if as_json(ctx, json_):
+        print_json(document["next"])
+    elif document["next"] is not None:
+        _show(document["next"])
+    elif document["phase"] in ("idle", "aborted", "done"):
+        report.say("the file in force has no `rollout` section; write what is to be done there")
+    else:
+        report.say(f"a rollout of {document['set']} is under way ({document['phase']}); see `status`")
+    can = document["next"] is not None and document["next"]["refused"] is None
+    return 0 if can else exits.TRY_AGAIN
+
+
 _order(
     "pause", "Stay at the present weight until `resume`.", 'gcompute router rollout pause --why "odd answers"'
 )
 _order("resume", "Go on after a pause.", "gcompute router rollout resume")
-_order("skip", "Take the next step now, without waiting for the verdict.", "gcompute router rollout skip")
+_order(
+    "skip",
+    "Take the next step now, without waiting for the verdict.",
+    "gcompute router rollout skip --if-step 2",
+)
+_order(
+    "promote",
+    "Take all steps that are left now: to the last one's weight, without hold, check or gate.",
+    'gcompute router rollout promote --why "the fix cannot wait"',
+)
 
 
 @app.command("abort")
@@ -75,6 +153,8 @@ def abort(
         typer.Option("--at-once", help="In one move, even where that floods the other sets."),
     ] = False,
     why: Why = "",
+    if_step: IfStep = None,
+    if_phase: IfPhase = None,
     by: ByOption = None,
     json_: JsonOption = False,
     admin: AdminOption = None,
@@ -86,7 +166,8 @@ def abort(
 
         gcompute router rollout abort --why "b loses tasks"
     """
-    document = Admin.of(admin, token_file).tell_rollout("abort", who(by), why, at_once=at_once)
+    given = _given(if_step, if_phase)
+    document = Admin.of(admin, token_file).tell_rollout("abort", who(by), why, at_once=at_once, given=given)
     _told(ctx, document, json_)
     return 0
 
@@ -103,7 +184,7 @@ def status(
     admin: AdminOption = None,
     token_file: TokenFileOption = None,
 ) -> int:
-    """Show the steps, and each check with its difference, interval, threshold and verdict.
+    """Show the steps, and each check with its difference, interval, threshold and verdict; what a start would do.
 
     Examples:
 
@@ -120,6 +201,16 @@ def status(
                 time.sleep(interval_s)
         router_report.watch(asked.rollout, interval_s, router_report.rollout_drawn)
     return 0
+
+
+def _show(ahead: dict[str, Any]) -> None:
+    for line in router_plan.lines(ahead):
+        print(line)
+
+
+def _given(step: int | None, phase: str | None) -> dict[str, Any]:
+    """What an order is given for, as the router wants to hear it."""
+    return {name: value for name, value in (("step", step), ("phase", phase)) if value is not None}
 
 
 def _told(ctx: typer.Context, document: dict[str, Any], json_: bool) -> None:

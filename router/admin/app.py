@@ -12,7 +12,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from router.errors import RouterError
 from router.history import History, NoSuchVersion
-from router.rollout.states import NotAllowed
+from router.rollout.orders import ANYHOW, Given
+from router.rollout.states import Moved, NotAllowed
 from router.wire.problems import TYPE_BASE
 
 from .access import Access
@@ -142,7 +143,7 @@ class Rollout:
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         self._control()
-        resp.media = await self._team.rollout_status()
+        resp.media = await self._team.rollout_document()
 
     async def on_post_verb(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, verb: str) -> None:
         if verb not in VERBS:
@@ -152,9 +153,11 @@ class Rollout:
         words = await _body(req)
         control = self._control()
         if verb == "promote":
-            resp.media = await promote(control, words.by, words.why)
+            resp.media = await promote(control, words.by, words.why, given=words.given)
         else:
-            resp.media = await control.command(verb, words.by, words.why, at_once=words.at_once)
+            resp.media = await control.command(
+                verb, words.by, words.why, at_once=words.at_once, given=words.given
+            )
         await self._team.look()
 
     def _control(self) -> Runner:
@@ -167,9 +170,12 @@ class Rollout:
 
 
 class _Words(msgspec.Struct, forbid_unknown_fields=True):
+    """`if`: what the order is given for."""
+
     by: str = ""
     why: str = ""
     at_once: bool = False
+    given: Given = msgspec.field(default=ANYHOW, name="if")
 
 
 async def _body(req: falcon.asgi.Request) -> _Words:
@@ -195,6 +201,8 @@ def _history(router: Router) -> History:
 async def _refused(
     req: falcon.asgi.Request, resp: falcon.asgi.Response, error: RouterError, params: dict[str, Any]
 ) -> None:
+    if isinstance(error, Moved):
+        raise falcon.HTTPConflict(title="The rollout went on", description=str(error))
     if isinstance(error, NotAllowed):
         raise falcon.HTTPConflict(title="Not possible now", description=str(error))
     if isinstance(error, WorkerMissing):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from router.rollout.orders import ANYHOW, Given
 from router.rollout.states import NotAllowed
 
 
@@ -13,14 +14,15 @@ class Control(Protocol):
     def status(self) -> dict[str, Any]: ...
 
     async def command(
-        self, verb: str, by: str = "", why: str = "", *, at_once: bool = False
+        self, verb: str, by: str = "", why: str = "", *, at_once: bool = False, given: Given = ANYHOW
     ) -> dict[str, Any]: ...
 
 
-async def promote(control: Control, by: str = "", why: str = "") -> dict[str, Any]:
+async def promote(control: Control, by: str = "", why: str = "", *, given: Given = ANYHOW) -> dict[str, Any]:
     """Skip step after step (each is an event of its own), until nothing is left to skip. Returns the last status.
 
-    An abort or a failed check in between ends it. Raises `NotAllowed` where there is nothing to skip.
+    An abort or a failed check in between ends it. Raises `NotAllowed` where there is nothing to skip, `Moved` where the
+    rollout is not what the order was `given` for, or another one was started in between.
     """
     status = control.status()
     if "skip" not in status["orders"]:
@@ -28,7 +30,8 @@ async def promote(control: Control, by: str = "", why: str = "") -> dict[str, An
     told = f"promoted: {why}" if why else "promoted"
     # A step with a gate takes two: into it, and out of it.
     for _ in range(2 * int(status["of"])):
-        status = await control.command("skip", by, told)
+        status = await control.command("skip", by, told, given=given)
+        given = Given(run=status["run"])
         if "skip" not in status["orders"]:
             break
     return status

@@ -137,6 +137,26 @@ class Team:
                     return dict(theirs)
         return mine
 
+    async def rollout_document(self) -> dict[str, Any] | None:
+        """`rollout_status` with `next`: what a start would do now, at the present rate; None while none is possible."""
+        document = await self.rollout_status()
+        if document is not None:
+            document["next"] = await self._next() if "start" in document["orders"] else None
+        return document
+
+    async def _next(self) -> dict[str, Any] | None:
+        rollout = self._router.rollout
+        if rollout is None:
+            return None
+        snapshots, _ = await self.snapshots()
+        per_s = sum(
+            each.sets[name].window.requests_per_s
+            for each in snapshots
+            for name, share in self._router.plane.table.default.shares.items()
+            if share > 0 and name in each.sets
+        )
+        return rollout.preview(per_s)
+
     async def look(self) -> None:
         """Have the others put in force now what a rollout's order changed; they would see it within a second."""
         if self._peers is not None:

@@ -8,6 +8,7 @@ Pure:
 - `rates`, `tail`, `analysis`: a difference of rates, a ratio of 95th percentiles, both always valid; verdicts in words
 - `states`, `record`, `turn`, `progress`: legal moves; something happens, out come another progress and instructions
 - `glide`: how fast weights may move when a set must take over
+- `preview`: what a start would do, how long it takes and how many requests it needs
 - `status`: everything that operators want to see, as plain data
 - `world`, `simulate`: all of these driven through made-up histories
 

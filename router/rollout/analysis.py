@@ -91,7 +91,7 @@ def analyse(
     """Judge what was seen since the weight last changed. `lately`: what of it belongs to the latest window, in which a
     canary may fail, too, but not pass. `elsewhen`: control was seen in an earlier step, as at 100 % there is none."""
     limits = plan.abort_when
-    alpha = (1.0 - limits.confidence) / (max(1, plan.weighted_steps) * len(ABORTING_CHECKS))
+    alpha = check_alpha(plan)
     checks = _checks(limits, canary, control, alpha / 2)
     if lately is not None:
         recent = _checks(limits, lately.canary, lately.control, alpha / 2 * lately.part)
@@ -107,6 +107,11 @@ def analyse(
     if elsewhen:
         reason += " (compared with control of the step before, as at 100 % there is none)"
     return Analysis(worst, reason, tuple(checks), canary.judged, control.judged, not few)
+
+
+def check_alpha(plan: Plan) -> float:
+    """The chance of a false alarm that one check has in one step: half for its whole stint, half for its windows."""
+    return (1.0 - plan.abort_when.confidence) / (max(1, plan.weighted_steps) * len(ABORTING_CHECKS))
 
 
 def _worst(checks: list[Check], few: str) -> tuple[Verdict, str]:

@@ -149,5 +149,5 @@ def _worth(progress: Progress) -> object:
         progress.hands_off,
         progress.base,
         progress.told,
-        progress.events[-1].serial if progress.events else 0,
+        progress.last_event,
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 
+import msgspec
+
 from router.table import SetState, Table
 
 from .overlay import overlay
 from .progress import advance
 from .record import Abort, Happening, Pause, Progress, Resume, Skip, Start
 from .statefile import StateFile
-from .states import NotAllowed
+from .states import Moved, NotAllowed
 
 
 class Order(StrEnum):
@@ -22,6 +24,24 @@ class Order(StrEnum):
     ABORT = "abort"
 
 
+class Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an order was given for, as the status told it then; what is None is not asked for.
+
+    `run` and `event` tell one moment of one rollout from all others; `step` counts from 1; `plan` is the digest of the
+    plan that a start was shown.
+    """
+
+    run: int | None = None
+    event: int | None = None
+    set: str | None = None
+    phase: str | None = None
+    step: int | None = None
+    plan: str | None = None
+
+
+ANYHOW = Given()
+
+
 def give(
     state: StateFile,
     order: Order,
@@ -30,17 +50,53 @@ def give(
     by: str = "",
     why: str = "",
     at_once: bool = False,
+    given: Given = ANYHOW,
     now: float | None = None,
 ) -> Progress:
     """Carry out an order; returns the progress after it, which is on the disk. Running routers follow within a second.
 
     `table` is the file's, without a rollout's weights on top. `at_once`: an abort in one move. Blocks for small
-    file I/O. Raises `NotAllowed` where it does not fit, with what to do; `RolloutError` where the disk fails.
+    file I/O. Raises `Moved` where the rollout is not what it was `given` for any more; `NotAllowed` where it does not
+    fit, with what to do; `RolloutError` where the disk fails.
     """
     moment = time.time() if now is None else now
-    return state.change(
-        lambda old: advance(old, _happening(order, table, old, by=by, why=why, at_once=at_once), moment)[0]
+
+    def step(old: Progress) -> Progress:
+        check(given, old, table)
+        return advance(old, _happening(order, table, old, by=by, why=why, at_once=at_once), moment)[0]
+
+    return state.change(step)
+
+
+def check(given: Given, progress: Progress, table: Table) -> None:
+    """Raises `Moved`, with what has become of it, unless the rollout is what an order was given for."""
+    plan = progress.plan
+    now = Given(
+        progress.run,
+        progress.last_event,
+        plan.set if plan is not None else None,
+        str(progress.phase),
+        progress.step + 1 if plan is not None else None,
+        table.rollout.digest if table.rollout is not None else None,
     )
+    other = [
+        name
+        for name in Given.__struct_fields__
+        if (meant := getattr(given, name)) is not None and meant != getattr(now, name)
+    ]
+    if not other:
+        return
+    if "plan" in other:
+        raise Moved("the file's plan is another one by now; look at it, then start it")
+    where = "there was no rollout yet"
+    if plan is not None:
+        where = (
+            f"the rollout of {plan.set} is {progress.phase}, at step {progress.step + 1} of {len(plan.steps)}"
+        )
+        by = progress.events[-1].by if progress.events else ""
+        where += f" (last: {progress.reason}{f', by {by}' if by else ''})"
+    meant_for = ", ".join(f"{name} {getattr(given, name)}" for name in other)
+    raise Moved(f"the order was given for {meant_for}, but by now {where}; look again before you repeat it")
 
 
 def _happening(
@@ -54,6 +110,11 @@ def _happening(
         return Skip(by, why)
     if order is Order.ABORT:
         return Abort(by, why, at_once)
+    return starting(table, progress, by=by, why=why)
+
+
+def starting(table: Table, progress: Progress, *, by: str = "", why: str = "") -> Start:
+    """The start of the file's plan as things stand now. Raises `NotAllowed` where it has none."""
     plan = table.rollout
     if plan is None:
         raise NotAllowed("the file has no `rollout` section; write what is to be done there first")

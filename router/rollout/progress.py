@@ -77,6 +77,7 @@ class _Handling(Turn):
         earlier = p.carriers.get(name)
         p.urls = dict(order.urls)
         self.remember(order.effective)
+        p.run += 1
         p.plan = order.plan
         p.base = _above_zero(order.shares)
         p.based_at = self.now

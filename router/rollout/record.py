@@ -94,6 +94,8 @@ class Progress(msgspec.Struct):
     events: tuple[Event, ...] = ()
     told: int = 0
     """The serial of the last event that was posted."""
+    run: int = 0
+    """Counts starts."""
 
     @property
     def in_force(self) -> tuple[str, int] | None:
@@ -101,6 +103,11 @@ class Progress(msgspec.Struct):
         if self.plan is None or self.plan.dry_run or self.hands_off or self.phase is Phase.IDLE:
             return None
         return self.plan.set, self.weight
+
+    @property
+    def last_event(self) -> int:
+        """The serial of the newest event; every move of the phase or of a step is one."""
+        return self.events[-1].serial if self.events else 0
 
     @property
     def running(self) -> bool:

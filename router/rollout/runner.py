@@ -19,7 +19,8 @@ from router.table import Table
 from . import outside
 from .leader import Leader
 from .observer import Observer
-from .orders import Order, give, in_force
+from .orders import ANYHOW, Given, Order, give, in_force
+from .preview import preview
 from .record import AskGate, Event, GateSaid, Progress
 from .statefile import StateFile
 from .states import NotAllowed, RolloutError
@@ -264,12 +265,13 @@ class Runner:
     # For the admin API.
 
     async def command(
-        self, verb: str, by: str = "", why: str = "", *, at_once: bool = False
+        self, verb: str, by: str = "", why: str = "", *, at_once: bool = False, given: Given = ANYHOW
     ) -> dict[str, Any]:
         """Carry out an order (`orders.Order`) and put what follows in force in this worker at once, in others within a
         second.
 
-        Returns the status. Raises `NotAllowed` where it does not fit, `RolloutError` where the disk fails.
+        Returns the status. Raises `Moved` where the rollout is not what it was `given` for, `NotAllowed` where it does
+        not fit, `RolloutError` where the disk fails.
         """
         try:
             order = Order(verb)
@@ -277,10 +279,22 @@ class Runner:
             raise NotAllowed(f"{verb!r} is no order; known: {', '.join(Order)}") from None
         async with self._turns:
             self.progress = await asyncio.to_thread(
-                give, self.state, order, self._file, by=by, why=why, at_once=at_once, now=self._clock()
+                give,
+                self.state,
+                order,
+                self._file,
+                by=by,
+                why=why,
+                at_once=at_once,
+                given=given,
+                now=self._clock(),
             )
             self._apply()
         return self.status()
+
+    def preview(self, requests_per_s: float) -> dict[str, Any] | None:
+        """What a start would do now (`preview.preview`)."""
+        return preview(self._file, self._traffic.table, self.progress, self._clock(), requests_per_s)
 
     def status(self) -> dict[str, Any]:
         """`status.describe`, with `leader` (whether this worker leads) and `error`."""

@@ -95,6 +95,10 @@ class NotAllowed(RolloutError):
     """The order does not fit the rollout's phase."""
 
 
+class Moved(NotAllowed):
+    """The rollout went on since the order was given: it is not what the order was meant for."""
+
+
 class IllegalMove(RolloutError):
     """The rollout's own code tried a move that its table does not hold: a bug."""
 

@@ -26,7 +26,8 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
         phase, reason, set, dry_run, orders (those that would be taken now), step (from 1), of, steps [...],
         weight, weights {set: file's}, effective {set: in force}, hold_s, held_s, hold_left_s, waited_s,
         verdict, verdict_reason, checks [{name, verdict, reason, difference, low, high, threshold, canary, control,
-        report_only}], requests {canary, control}, hands_off, events [...] (newest last), epoch, revision
+        report_only}], requests {canary, control}, hands_off, events [...] (newest last), epoch, revision,
+        run (counts starts), event (serial of the newest): what an order may be given for, see `orders.Given`
     """
     plan = progress.plan
     analysis = progress.analysis
@@ -71,6 +72,8 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
             "control": analysis.control_requests if analysis is not None else 0,
         },
         "events": [event_of(event) for event in progress.events],
+        "run": progress.run,
+        "event": progress.last_event,
         "epoch": progress.epoch,
         "revision": progress.revision,
     }

@@ -4,6 +4,7 @@ import { Charts, Store, cohortSeries, setSeries, weightMarks } from "./curves.js
 import { byId, fill, h } from "./dom.js";
 import { Away, Refused, ask, poll, setToken } from "./link.js";
 import { Orders } from "./orders.js";
+import { showPlan } from "./plan.js";
 import { VERDICTS, phaseWords, showChecks, showEvents, showHold, showPhase, showSteps } from "./rollout.js";
 import { colours, showSets, showWeights } from "./weights.js";
 import { clockTime, duration, percent, routerNow, runTimes, setClock } from "./words.js";
@@ -17,7 +18,7 @@ const seen = { status: null, rollout: null, at: null, trouble: "", said: "", che
 let wanted = null; // "cohorts" or "sets", once somebody chose
 
 function noRollout(detail) {
-  return { missing: detail, phase: "idle", set: null, reason: "", orders: [], step: null, of: 0, steps: [], weight: 0, checks: [], events: [], requests: { canary: 0, control: 0 }, verdict: null, verdict_reason: null, dry_run: false };
+  return { missing: detail, phase: "idle", set: null, reason: "", orders: [], step: null, of: 0, steps: [], weight: 0, checks: [], events: [], requests: { canary: 0, control: 0 }, verdict: null, verdict_reason: null, dry_run: false, run: 0, event: 0, next: null };
 }
 
 async function rolloutOrNone() {
@@ -69,6 +70,7 @@ function show() {
   showPhase(byId("phase"), rollout);
   showSteps(byId("steps"), rollout);
   showHold(byId("hold"), rollout);
+  showPlan(byId("plan"), byId("plan-text"), rollout);
   showChecks(byId("checks"), rollout, lastChecks(rollout));
   showSets(byId("sets"), status, canary);
   showEvents(byId("events"), rollout);

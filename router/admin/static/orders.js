@@ -2,12 +2,13 @@
 
 import { byId, h } from "./dom.js";
 import { Away, Refused, ask } from "./link.js";
+import { planInShort } from "./plan.js";
 import { duration, percent } from "./words.js";
 
 const OPERATOR = "gc-operator";
 const ORDER_TIMEOUT_MS = 15_000;
-/** These mean one certain step; the others hold wherever the rollout is. */
-const OF_A_STEP = new Set(["resume", "skip", "promote"]);
+/** These mean what was on the page, to the last event; the others hold wherever this rollout is. */
+const OF_A_MOMENT = new Set(["start", "resume", "skip", "promote"]);
 const ALWAYS_SHOWN = new Set(["pause", "skip", "promote", "abort"]);
 
 const stepWords = (step) =>
@@ -18,7 +19,7 @@ function last(rollout) {
 }
 
 const EXPLAINED = {
-  start: () => ["Start the rollout", "Start", "Starts the rollout that the file describes, at its first step."],
+  start: ({ next }) => [next ? `Start the rollout of ${next.set}` : "Start the rollout", "Start", next ? planInShort(next) : "Starts the rollout that the file describes, at its first step."],
   pause: ({ set, weight }) => [`Pause the rollout of ${set}`, "Pause", `${set} stays at ${percent(weight)} until somebody resumes. The checks go on: a canary that is surely worse than allowed is still aborted.`],
   resume: (rollout) => {
     const next = rollout.steps[rollout.step];
@@ -90,7 +91,11 @@ export class Orders {
     const { rollout } = this;
     if (!this.live || !this.possible.has(verb)) return;
     const [title, label, text] = EXPLAINED[verb](rollout);
-    this.asked = { verb, step: rollout.step, phase: rollout.phase, set: rollout.set };
+    // What the order is given for: the router refuses it when the rollout is elsewhere by then.
+    const given = { run: rollout.run };
+    if (OF_A_MOMENT.has(verb)) given.event = rollout.event;
+    if (verb === "start" && rollout.next) given.plan = rollout.next.plan;
+    this.asked = { verb, given };
     byId("confirm-title").textContent = title;
     byId("confirm-text").replaceChildren(text instanceof Node ? text : h("p", {}, text), ...(rollout.dry_run ? [h("p", {}, "This is a dry run: no weight is touched.")] : []));
     byId("confirm-by").value = localStorage.getItem(OPERATOR) ?? "";
@@ -111,7 +116,7 @@ export class Orders {
     const { asked, rollout } = this;
     let why = "";
     if (!this.live) why = "No connection to the router: nothing can be ordered now.";
-    else if (!this.possible.has(asked.verb) || asked.set !== rollout.set || (OF_A_STEP.has(asked.verb) && (asked.step !== rollout.step || asked.phase !== rollout.phase))) {
+    else if (!this.possible.has(asked.verb) || this.moved(asked.given)) {
       why = `The rollout went on meanwhile (${rollout.phase}${rollout.step ? `, step ${rollout.step} of ${rollout.of}` : ""}). Cancel, and look again.`;
     }
     byId("confirm-yes").disabled = why !== "";
@@ -119,12 +124,18 @@ export class Orders {
     byId("confirm-error").dataset.kind = why ? "moved" : byId("confirm-error").dataset.kind ?? "";
   }
 
+  moved(given) {
+    const { rollout } = this;
+    const planNow = rollout.next?.plan ?? given.plan;
+    return given.run !== rollout.run || (given.event ?? rollout.event) !== rollout.event || (given.plan ?? planNow) !== planNow;
+  }
+
   async send() {
-    const { verb } = this.asked ?? {};
+    const { verb, given } = this.asked ?? {};
     const yes = byId("confirm-yes");
     if (!verb || yes.disabled || this.sending) return;
     const by = byId("confirm-by").value.trim();
-    const body = { by, why: byId("confirm-why").value.trim() };
+    const body = { by, why: byId("confirm-why").value.trim(), if: given };
     if (verb === "abort") body.at_once = byId("confirm-at-once").checked;
     localStorage.setItem(OPERATOR, by);
     this.sending = true;

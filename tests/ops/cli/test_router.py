@@ -379,7 +379,17 @@ def test_the_history_of_a_router_that_is_away_can_be_read_and_rolled_back(
 
 def test_a_rollout_is_started_paused_resumed_and_aborted(operator: Operator) -> None:
     assert "no rollout yet" in operator("rollout", "status")
-    assert "rollout of b: " in operator("rollout", "start", "--by", "jo", "--why", "new model")
+    ahead = operator("rollout", "plan")
+    assert "a start would release b, compared with a" in ahead
+    assert "  1. 10 % for 10 min: a 90 %, b 10 %; " in ahead
+    assert "errors: aborts above control by 2 points; where all goes wrong, after " in ahead
+    assert operator.json("rollout", "plan")["steps"][0]["hold_s"] == 600
+    started = operator("rollout", "start", "--by", "jo", "--why", "new model")
+    assert started.index("a start would release b") < started.index("rollout of b: ")
+    assert "is under way" in operator.complaint("rollout", "plan", code=exits.TRY_AGAIN)
+    elsewhere = operator.complaint("rollout", "skip", "--if-step", "2", code=exits.TRY_AGAIN)
+    assert "given for step 2, but by now the rollout of b is holding, at step 1 of 1" in elsewhere
+    operator.complaint("rollout", "abort", "--if-phase", "paused", code=exits.TRY_AGAIN)
     assert operator.json("rollout", "pause")["phase"] == "paused"
     remark = operator.run("status").stderr.decode()
     assert "the rollout of b is paused, step 1 of 1, at 10 %" in remark

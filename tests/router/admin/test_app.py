@@ -14,6 +14,7 @@ import pytest
 
 from router.admin.app import create_app
 from router.assembly import Router, Settings
+from router.stats import Recent
 from tests.router.rig import free_port
 
 YAML = """
@@ -142,6 +143,43 @@ async def test_orders_reach_the_rollout_and_what_does_not_fit_is_a_conflict(tmp_
         assert answer.json["set"] == "b"
         assert (await admin.get("/rollout")).json["phase"] == answer.json["phase"]
         assert any(event["by"] == "jo" for event in answer.json["events"])
+
+
+async def test_an_order_for_another_moment_is_a_conflict_and_a_plan_is_told_before_a_start(
+    tmp_path: Path,
+) -> None:
+    more = "rollout: {set: b, steps: [{weight: 10, hold: 10m}, {weight: 50, hold: 1h}]}\n"
+    async with running(tmp_path, more=more) as (router, admin, file):
+        edit(file, v=2, a=100, b=0, more=more)
+        assert "takes no new work" in (await admin.get("/rollout")).json["next"]["refused"]
+        file.write_text(file.read_text().replace("state: drain", "state: ready"))
+        assert await router.reload()
+        # What was answered since counts as the rate.
+        router.plane.recent = Recent()
+        router.plane.recent.tick(router.plane.loop.time() - 10, router.plane.stats)
+        for _ in range(50):
+            router.plane.stats["a"].note_answer(200, 0.010)
+        seen = (await admin.get("/rollout")).json
+        assert [step["weight"] for step in seen["next"]["steps"]] == [10.0, 50.0]
+        assert seen["next"]["requests_per_s"] == pytest.approx(5, rel=0.2)
+        other = {"if": {"run": seen["run"], "event": seen["event"], "plan": "0123"}}
+        answer = await admin.ask("POST", "/rollout/start", json=other)
+        assert (answer.status_code, answer.json["title"]) == (409, "The rollout went on")
+        meant = {"if": {"run": seen["run"], "event": seen["event"], "plan": seen["next"]["plan"]}}
+        started = await admin.ask("POST", "/rollout/start", json=meant)
+        assert started.json["phase"] == "holding"
+        assert (await admin.get("/rollout")).json["next"] is None
+        for verb in ("skip", "promote"):
+            answer = await admin.ask("POST", f"/rollout/{verb}", json={"if": {"step": 2}})
+            assert answer.status_code == 409
+            assert (
+                "given for step 2, but by now the rollout of b is holding, at step 1 of 2"
+                in answer.json["detail"]
+            )
+        assert (await admin.ask("POST", "/rollout/skip", json={"if": {"stp": 1}})).status_code == 400
+        now = started.json
+        good = {"if": {"run": now["run"], "event": now["event"]}}
+        assert (await admin.ask("POST", "/rollout/promote", json=good)).json["phase"] == "done"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from router.admin.app import create_app
 from router.admin.page import FOLDER
 from router.admin.promote import promote
 from router.assembly import Router, Settings
+from router.rollout.orders import ANYHOW, Given
 from router.rollout.states import NotAllowed
 from tests.router.rig import free_port
 
@@ -177,19 +178,23 @@ async def test_a_promotion_ends_where_somebody_aborted() -> None:
 
         def __init__(self) -> None:
             self.left = ["aborting", "holding", "holding"]
+            self.given: list[Given] = []
 
         def status(self) -> dict[str, Any]:
             orders = ["abort"] if self.left[-1] == "aborting" else ["skip", "abort"]
-            return {"phase": self.left[-1], "orders": orders, "of": 10}
+            return {"phase": self.left[-1], "orders": orders, "of": 10, "run": 4}
 
         async def command(
-            self, verb: str, by: str = "", why: str = "", *, at_once: bool = False
+            self, verb: str, by: str = "", why: str = "", *, at_once: bool = False, given: Given = ANYHOW
         ) -> dict[str, Any]:
             assert verb == "skip"
+            self.given.append(given)
             self.left.pop()
             return self.status()
 
     control = Aborted()
-    assert (await promote(control))["phase"] == "aborting"
+    assert (await promote(control, given=Given(run=4, event=9)))["phase"] == "aborting"
+    # The first skip is for what was seen; the others go on within that rollout.
+    assert control.given == [Given(run=4, event=9), Given(run=4)]
     with pytest.raises(NotAllowed, match="aborting"):
         await promote(control)

@@ -165,6 +165,50 @@ async def test_an_order_for_a_step_that_is_over_cannot_be_confirmed(tmp_path: Pa
         await expect(page.locator("#confirm-error")).to_contain_text("Not done: somebody was quicker")
 
 
+async def test_a_page_that_is_behind_orders_nothing(tmp_path: Path) -> None:
+    """Its news are held back, as by a slow line; the router knows better."""
+    async with staged(tmp_path, {"a": 100, "b": 0}, more=LONG) as stage, looking(stage) as eyes:
+        page = eyes.page
+        await order(page, "start")
+        await expect(page.locator("[data-verb=skip]")).to_be_enabled()
+        old = await stage.ask("/rollout")
+        await page.route("**/rollout", lambda route: route.fulfill(json=old))
+        await stage.ask("/rollout/skip", {"by": "another"})
+        eyes.expected = ("409",)
+        for verb in ("skip", "promote"):
+            await page.click(f"[data-verb={verb}]")
+            await page.click("#confirm-yes")
+            await expect(page.locator("#confirm-error")).to_contain_text("b is paused, at step 2 of 3")
+            await page.click("#confirm-no")
+        now = await stage.ask("/rollout")
+        assert (now["step"], now["weight"]) == (2, 10.0)
+        # An abort holds wherever this rollout is.
+        await order(page, "abort")
+        assert (await stage.ask("/rollout"))["phase"] in ("aborting", "aborted")
+
+
+async def test_what_a_start_would_do_is_told_before_it(tmp_path: Path) -> None:
+    async with staged(tmp_path, {"a": 100, "b": 0}, more=LONG) as stage, stage.traffic(2):
+        await stage.until("/curves", serial=1)
+        async with looking(stage) as eyes:
+            page, plan = eyes.page, eyes.page.locator("#plan")
+            await expect(plan).to_contain_text("Releases b, compared with a. About 2 h, and 1 pause")
+            await expect(plan).to_contain_text("a 90 %, b 10 %")
+            await expect(plan).to_contain_text("requests a side")
+            await page.click("[data-verb=start]")
+            await expect(page.locator("#confirm-text")).to_contain_text(
+                "b gets 10 % for 1 h, then a pause, then 50 % for 1 h."
+            )
+            # Another plan than the one in the dialog is not started.
+            stage.write({"a": 100, "b": 0}, version=2, more=rollout("{weight: 90, hold: 1m}"))
+            await expect(page.locator("#confirm-yes")).to_be_disabled()
+            await page.keyboard.press("Escape")
+            await expect(plan).to_contain_text("90 %")
+            await order(page, "start")
+            await expect(plan).to_be_hidden()
+            assert (await stage.ask("/rollout"))["weight"] == 90.0
+
+
 async def refuse(route: Route) -> None:
     problem = {"title": "Not possible now", "detail": "somebody was quicker", "status": 409}
     await route.fulfill(status=409, content_type="application/problem+json", body=json.dumps(problem))

@@ -1,0 +1,71 @@
+"""What a start of a rollout would do, as operators read it before they start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ops.cli import report
+
+
+def lines(document: dict[str, Any]) -> list[str]:
+    """`next` of `GET /rollout`, which `router.rollout.preview` describes, in words."""
+    name, rate = document["set"], document["requests_per_s"]
+    told = [f"a start would release {name}, compared with {', '.join(document['stable']) or 'nobody'}"]
+    if document["refused"] is not None:
+        told.append(f"but it would be refused: {document['refused']}")
+    if document["dry_run"]:
+        told.append("dry run: it judges, and touches no weight")
+    if document["returning"]:
+        told.append(f"{name} carried as much not long ago: it gets that back at once, without the steps")
+    for number, step in enumerate(document["steps"], 1):
+        if step["pause"]:
+            told.append(f"  {number}. a pause, until somebody resumes")
+            continue
+        text = f"  {number}. {_percent(step['weight'])}"
+        text += f" for {_span(step['hold_s'])}" if step["hold_s"] else ", no hold"
+        shares = ", ".join(f"{each} {_percent(share)}" for each, share in step["effective"].items())
+        text += f": {shares}; {step['compared_per_s']:.3g} requests/s of each side compared"
+        if step["gate"]:
+            text += f"; asks {step['gate']} first"
+        if step["starves"]:
+            text += f"; TOO FEW to judge in time: it would {document['on_no_data']}"
+        elif step["enough_s"] is not None and step["enough_s"] > step["hold_s"]:
+            text += f"; enough to judge after {_span(step['enough_s'])}"
+        told.append(text)
+    about = document["about_s"]
+    takes = f"about {_span(about)}" if about is not None else "no end in sight at this rate"
+    waits = [f"{document[what]} {what}" for what in ("pauses", "gates") if document[what]]
+    told.append(
+        f"{takes}{', and ' + ' and '.join(waits) if waits else ''}; at the present {rate:.3g} requests/s of all sets"
+    )
+    told.append(f"nothing is judged before both sides have {document['min_requests']} requests; then")
+    for check in document["checks"]:
+        unit = "points" if check["unit"] == "points" else "%"
+        if check["threshold"] is None:
+            told.append(f"  {check['name']}: not judged")
+            continue
+        fails, proves = (
+            "never" if needed is None else f"after {needed} requests a side"
+            for needed in (check["fails_after"], check["proves_after"])
+        )
+        worst = "where all takes twice that" if check["name"] == "latency" else "where all goes wrong"
+        does = "aborts" if check["aborts"] else "reports"
+        told.append(
+            f"  {check['name']}: {does} above control by {check['threshold']:g} {unit}; {worst}, {fails}; "
+            f"proof that all is well, {proves}"
+        )
+    return [report.plain(line) for line in told]
+
+
+def _span(seconds: float) -> str:
+    """5 s, 10 min, 1 h 43 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
+
+
+def _percent(value: float) -> str:
+    return f"{value:g} %"

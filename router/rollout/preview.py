@@ -1,0 +1,173 @@
+"""What a start would do, before anybody starts: steps, checks, how long it takes and how much traffic it needs. Pure.
+
+The start itself is played on a copy of the progress, so what it would refuse or skip is not guessed. What a check needs
+is asked of the very tests that judge (`rates`, `tail`), with made-up counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from math import ceil, log2
+from typing import Any
+
+from router.table import WEIGHT_TOTAL, Table
+
+from . import rates, tail
+from .analysis import ALPHA_PASS, check_alpha
+from .orders import starting
+from .overlay import overlay
+from .plan import ABORTING_CHECKS, CheckName, Plan, Step
+from .progress import advance
+from .record import Progress
+from .states import NotAllowed, Phase
+from .tally import BUCKETS_PER_OCTAVE, bucket_of
+
+MOST_REQUESTS = 1 << 20
+"""A check that needs more cannot be met."""
+_QUICK = bucket_of(20_000.0)
+_Enough = Callable[[int], bool]
+
+
+def preview(
+    file: Table, live: Table, progress: Progress, now: float, requests_per_s: float
+) -> dict[str, Any] | None:
+    """What a start of the file's plan would do now; None: the file has none, or a rollout is under way.
+
+    `live`: the table in force. `requests_per_s`: of all sets of the default weights. Weights, thresholds and confidence
+    in percent; `…_s` in seconds, None: not at all at this rate.
+
+        plan (its digest), set, weights {set: in force}, stable (the sets it is compared with), dry_run, on_no_data,
+        refused (why a start would be), returning (it would skip the steps), requests_per_s, min_requests, confidence,
+        steps [{weight, pause, hold_s, gate, effective {set: …}, compared_per_s (requests of each cohort),
+        enough_s (until both have min_requests), about_s, starves (it would end for lack of requests)}],
+        hold_s and about_s of all steps, pauses, gates,
+        checks [{name, aborts, threshold, unit, fails_after, proves_after (requests of each cohort; None: never)}]
+    """
+    plan = file.rollout
+    if plan is None or progress.running:
+        return None
+    refused, returning = None, False
+    try:
+        after, _ = advance(progress, starting(file, progress), now)
+        returning = after.phase is Phase.RETURNING
+    except NotAllowed as error:
+        refused = str(error)
+    steps = [_step(plan, index, file, live, requests_per_s) for index in range(len(plan.steps))]
+    about = [step["about_s"] for step in steps if not step["pause"]]
+    return {
+        "plan": plan.digest,
+        "set": plan.set,
+        "weights": _percent(live.default.shares),
+        "stable": sorted(n for n, share in live.default.shares.items() if share > 0 and n != plan.set),
+        "dry_run": plan.dry_run,
+        "on_no_data": str(plan.on_no_data),
+        "refused": refused,
+        "returning": returning,
+        "requests_per_s": round(requests_per_s, 2),
+        "min_requests": plan.abort_when.min_requests,
+        "confidence": plan.abort_when.confidence * 100,
+        "steps": steps,
+        "hold_s": sum(step.hold_s for step in plan.steps),
+        "about_s": None if None in about else sum(about),
+        "pauses": sum(step.weight is None for step in plan.steps),
+        "gates": sum(step.gate is not None for step in plan.steps),
+        "checks": [_check(plan, name) for name in ABORTING_CHECKS],
+    }
+
+
+def _percent(shares: Any) -> dict[str, float]:
+    return {name: share / 100 for name, share in shares.items()}
+
+
+def _step(plan: Plan, index: int, file: Table, live: Table, requests_per_s: float) -> dict[str, Any]:
+    step: Step = plan.steps[index]
+    if step.weight is None:
+        return {"weight": None, "pause": True, "hold_s": 0.0, "gate": None}
+    table = live if plan.dry_run else overlay(file, plan.set, step.weight)
+    mine = table.default.shares.get(plan.set, 0)
+    # Cohorts are of one size: where the canary has more than half, it is thinned. At 100 % an earlier control counts.
+    compared = mine if mine == WEIGHT_TOTAL else min(mine, WEIGHT_TOTAL - mine)
+    per_s = requests_per_s * compared / WEIGHT_TOTAL
+    enough_s = plan.abort_when.min_requests / per_s if per_s else None
+    ends_at_once = not step.hold_s and index == len(plan.steps) - 1
+    return {
+        "weight": step.weight / 100,
+        "pause": False,
+        "hold_s": step.hold_s,
+        "gate": step.gate,
+        "effective": _percent(table.default.shares),
+        "compared_per_s": round(per_s, 3),
+        "enough_s": None if enough_s is None else round(enough_s, 1),
+        "about_s": 0.0
+        if ends_at_once
+        else None
+        if enough_s is None
+        else round(max(step.hold_s, enough_s), 1),
+        "starves": not ends_at_once and (enough_s is None or enough_s > step.hold_s + plan.wait_s(index)),
+    }
+
+
+def _check(plan: Plan, name: CheckName) -> dict[str, Any]:
+    limits = plan.abort_when
+    threshold = {
+        CheckName.ERRORS: limits.error_rate_over_baseline,
+        CheckName.TASKS: limits.task_failures_over_baseline,
+        CheckName.LATENCY: limits.p95_over_baseline,
+    }[name]
+    fails = proves = None
+    if threshold is not None:
+        fails, proves = _needs(name is CheckName.LATENCY, threshold, check_alpha(plan) / 2)
+        least = limits.min_requests
+        fails, proves = fails and max(least, fails), proves and max(least, proves)
+    return {
+        "name": str(name),
+        "aborts": threshold is not None and name not in plan.report_only,
+        "threshold": None if threshold is None else threshold * 100,
+        "unit": "% of control" if name is CheckName.LATENCY else "points",
+        "fails_after": fails,
+        "proves_after": proves,
+    }
+
+
+@lru_cache(maxsize=64)
+def _needs(latency: bool, threshold: float, alpha: float) -> tuple[int | None, int | None]:
+    """Requests of each cohort until a canary fails of which all goes wrong (all takes twice what is allowed), and until
+    one is proven good that is as control, of which nothing goes wrong (all takes the same time)."""
+    if latency:
+        slow = _QUICK + ceil(BUCKETS_PER_OCTAVE * log2(2 * (1 + threshold)))
+        return (
+            _first(
+                lambda n: (
+                    tail.ratio({slow: n}, {_QUICK: n}, alpha_low=alpha, alpha_high=ALPHA_PASS).low > threshold
+                )
+            ),
+            _first(
+                lambda n: (
+                    tail.ratio({_QUICK: n}, {_QUICK: n}, alpha_low=alpha, alpha_high=ALPHA_PASS).high
+                    <= threshold
+                )
+            ),
+        )
+    return (
+        _first(
+            lambda n: rates.difference(n, n, 0, n, alpha_low=alpha, alpha_high=ALPHA_PASS).low > threshold
+        ),
+        _first(
+            lambda n: rates.difference(0, n, 0, n, alpha_low=alpha, alpha_high=ALPHA_PASS).high <= threshold
+        ),
+    )
+
+
+def _first(enough: _Enough) -> int | None:
+    """The smallest number that is enough, where every greater one is, too."""
+    high = 1
+    while not enough(high):
+        high *= 2
+        if high > MOST_REQUESTS:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

@@ -1,0 +1,140 @@
+"""What a start would do, told before it: the same as it then does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from router.config import load
+from router.rollout import rates
+from router.rollout.analysis import ALPHA_PASS, Verdict, analyse, check_alpha
+from router.rollout.orders import in_force, starting
+from router.rollout.plan import AbortWhen, CheckName, Plan, Step
+from router.rollout.preview import preview
+from router.rollout.progress import advance
+from router.rollout.record import Abort, Progress
+from router.rollout.tally import Tally, bucket_of
+from router.table import SetState, Table
+
+NOW = 1e9
+FILE = """
+version: 1
+sets: {a: {url: "http://h:1"}, b: {url: "http://h:2", state: %s}, c: {url: "http://h:3"}}
+default: {weights: {a: 80, b: %d, c: %d}}
+rollout:
+  set: b
+  steps: [{weight: 1, hold: 10m}, {weight: 10, hold: 30m, gate: "http://g/"}, {pause: true},
+          {weight: 50, hold: 1h}, {weight: 100}]
+%s
+"""
+
+
+def table(more: str = "", *, b: int = 0, state: SetState = SetState.READY) -> Table:
+    return load((FILE % (state, b, 20 - b, more)).encode()).table
+
+
+def ahead(file: Table, per_s: float = 20.0, progress: Progress | None = None) -> dict[str, Any]:
+    found = preview(file, file, progress or Progress(), NOW, per_s)
+    assert found is not None
+    return found
+
+
+def test_steps_are_told_with_their_weights_and_requests() -> None:
+    told = ahead(table())
+    assert told["stable"] == ["a", "c"]
+    assert [step.get("effective") for step in told["steps"]] == [
+        {"a": 79.2, "b": 1.0, "c": 19.8},
+        {"a": 72.0, "b": 10.0, "c": 18.0},
+        None,
+        {"a": 40.0, "b": 50.0, "c": 10.0},
+        {"a": 0.0, "b": 100.0, "c": 0.0},
+    ]
+    assert [step.get("compared_per_s") for step in told["steps"]] == [0.2, 2.0, None, 10.0, 20.0]
+    assert [step.get("enough_s") for step in told["steps"]] == [500.0, 50.0, None, 10.0, 5.0]
+    assert [step.get("about_s") for step in told["steps"]] == [600.0, 1800.0, None, 3600.0, 0.0]
+    assert (told["about_s"], told["hold_s"], told["pauses"], told["gates"]) == (6000.0, 6000.0, 1, 1)
+
+
+def test_a_step_that_would_lack_requests_is_told() -> None:
+    told = ahead(table(), per_s=4.0)
+    # 0.04 a second: 100 after 2,500 s, which is more than the hold and as much again.
+    assert [step.get("starves") for step in told["steps"]] == [True, False, None, False, False]
+    told = ahead(table("  max_wait: 2h"), per_s=4.0)
+    assert not any(step.get("starves") for step in told["steps"])
+    assert told["steps"][0]["about_s"] == 2500.0
+    told = ahead(table(), per_s=0.0)
+    assert told["about_s"] is None
+    assert told["steps"][0]["enough_s"] is None
+
+
+def test_a_dry_run_leaves_the_weights_and_counts_by_them() -> None:
+    told = ahead(table("  dry_run: true", b=5))
+    assert told["dry_run"]
+    assert {tuple(step["effective"].values()) for step in told["steps"] if not step["pause"]} == {
+        (80.0, 5.0, 15.0)
+    }
+    assert {step["compared_per_s"] for step in told["steps"] if not step["pause"]} == {1.0}
+
+
+def test_what_a_start_would_refuse_is_told() -> None:
+    assert "takes no new work" in ahead(table(state=SetState.DRAIN))["refused"]
+    assert ahead(table())["refused"] is None
+
+
+def test_while_a_rollout_is_under_way_and_without_a_plan_there_is_none() -> None:
+    file = table()
+    progress, _ = advance(Progress(), starting(file, Progress()), NOW)
+    assert preview(file, in_force(file, progress), progress, NOW, 1.0) is None
+    assert preview(replace(file, rollout=None), file, Progress(), NOW, 1.0) is None
+
+
+def test_a_return_is_told() -> None:
+    file = table("  return_window: 1h", b=0)
+    progress, _ = advance(Progress(), starting(file, Progress()), NOW)
+    progress.carriers = {**progress.carriers, "b": replace_share(progress)}
+    progress, _ = advance(progress, Abort(at_once=True), NOW)
+    assert ahead(file, progress=progress)["returning"]
+    assert not ahead(table(), progress=progress)["returning"]
+
+
+def replace_share(progress: Progress) -> Any:
+    known = progress.carriers["a"]
+    return type(known)(10_000, NOW - 60, progress.urls["b"])
+
+
+def tally(ok: int = 0, error: int = 0, latency_us: float = 20_000.0) -> Tally:
+    return Tally(ok=ok, error=error, latencies={bucket_of(latency_us): ok + error})
+
+
+@pytest.mark.parametrize("limit", [0.005, 0.02, 0.2])
+@pytest.mark.parametrize("least", [1, 100])
+def test_so_many_requests_do_fail_a_canary_and_one_less_does_not(limit: float, least: int) -> None:
+    plan = Plan("b", (Step(100, 60.0), Step(5000, 60.0)), AbortWhen(least, limit, None, 0.25))
+    told = {check["name"]: check for check in ahead(replace(table(), rollout=plan))["checks"]}
+    assert told["tasks"] == {
+        "name": "tasks", "aborts": False, "threshold": None, "unit": "points", "fails_after": None,
+        "proves_after": None,
+    }  # fmt: skip
+
+    def verdict(check: CheckName, canary: Tally, control: Tally) -> Verdict:
+        return next(c.verdict for c in analyse(plan, canary, control).checks if c.name is check)
+
+    errors = told["errors"]["fails_after"]
+    assert verdict(CheckName.ERRORS, tally(error=errors), tally(errors)) is Verdict.FAIL
+    assert verdict(CheckName.ERRORS, tally(error=errors - 1), tally(errors - 1)) is not Verdict.FAIL
+    slow = told["latency"]["fails_after"]
+    late = 2.55 * 20_000.0
+    assert verdict(CheckName.LATENCY, tally(slow, latency_us=late), tally(slow)) is Verdict.FAIL
+    proven = told["errors"]["proves_after"]
+    alpha = check_alpha(plan) / 2
+    high = rates.difference(0, proven, 0, proven, alpha_low=alpha, alpha_high=ALPHA_PASS).high
+    assert high <= limit
+
+
+def test_reporting_checks_never_decide_and_what_cannot_be_met_is_never() -> None:
+    file = table("  dry_run: [errors]\n  abort_when: {error_rate_over_baseline: 100%, min_requests: 7}")
+    told = {check["name"]: check for check in ahead(file)["checks"]}
+    assert (told["errors"]["aborts"], told["errors"]["fails_after"]) == (False, None)
+    assert told["tasks"]["aborts"]
