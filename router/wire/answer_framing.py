@@ -5,6 +5,7 @@ from __future__ import annotations
 from .answer_head import AnswerHead
 from .framing import Body, ChunkedBody, LengthBody, UntilCloseBody
 from .request_head import RequestHead
+from .stream import Piece
 
 
 def has_body(answer: AnswerHead, request: RequestHead) -> bool:
@@ -24,26 +25,26 @@ def body_of(answer: AnswerHead, request: RequestHead) -> Body:
     return UntilCloseBody()
 
 
-def relayed_head(answer: AnswerHead, request: RequestHead, *, bodied: bool, keep: bool) -> bytes:
-    """The head that the client gets; `bodied`: a body follows; `keep`: after it the client's connection may carry
-    another request."""
+def relayed_head(
+    answer: AnswerHead, request: RequestHead, *, bodied: bool, keep: bool, body: Piece = b""
+) -> bytes:
+    """The head that the client gets, and what of the body is to go with it; `bodied`: a body follows; `keep`: after it
+    the client's connection may carry another request."""
     modern = request.minor == 1
-    if answer.status == 204:
-        framing = b""
-    elif answer.content_length is not None:
-        framing = b"Content-Length: %d\r\n" % answer.content_length
-    elif modern and (bodied or answer.chunked):
+    if not keep:
+        connection = b"\r\nConnection: close\r\n\r\n"
+    elif modern:
+        connection = b"\r\n\r\n"
+    else:
+        connection = b"\r\nConnection: keep-alive\r\n\r\n"
+    if answer.content_length is not None and answer.status != 204:
+        return b"".join((answer.opening, request.request_id, connection, body))
+    framing = b""
+    if modern and answer.status != 204 and (bodied or answer.chunked):
         # Where there is none, by the method's or the status's nature: as it would be with one.
         framing = b"Transfer-Encoding: chunked\r\n"
-    else:
-        framing = b""
-    if not keep:
-        connection = b"\r\nConnection: close\r\n"
-    elif modern:
-        connection = b"\r\n"
-    else:
-        connection = b"\r\nConnection: keep-alive\r\n"
-    return answer.relayed(b"%bX-Request-Id: %b%b" % (framing, request.request_id, connection))
+    own = (framing, b"X-Request-Id: ", request.request_id, connection)
+    return b"".join((answer.status_line, *answer.lines, *own, body))
 
 
 def ends_by_close(answer: AnswerHead, request: RequestHead) -> bool:

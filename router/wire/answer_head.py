@@ -24,6 +24,8 @@ _status_lines: dict[bytes, tuple[int, int, bytes]] = {}
 class AnswerHead(Head):
     """One answer's head. `status_line` is as the client gets it, with its CR LF."""
 
+    _opening = b""
+
     def __init__(self, status: int, status_line: bytes, minor: int, fields: list[Field]) -> None:
         self.status = status
         self.status_line = status_line
@@ -39,6 +41,21 @@ class AnswerHead(Head):
         """Whether the body is a problem's JSON."""
         value = self.get(b"content-type")
         return value is not None and value[:24].lower() == b"application/problem+json"
+
+    @property
+    def opening(self) -> bytes:
+        """The head's beginning as clients get it, where a Content-Length is part of it: made once, as a head that comes
+        again is read but once."""
+        opening = self._opening
+        if not opening:
+            opening = self._opening = b"".join(
+                (
+                    self.status_line,
+                    *self.lines,
+                    b"Content-Length: %d\r\nX-Request-Id: " % (self.content_length or 0),
+                )
+            )
+        return opening
 
     def relayed(self, own: bytes) -> bytes:
         """The head as the client gets it; `own` are the router's own lines."""

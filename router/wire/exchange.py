@@ -204,7 +204,7 @@ class Exchange:
             if head.content_length == end - start < JOIN_BELOW_BYTES:
                 # The usual small answer: all of it came at once.
                 self._bytes_out = end - start
-                self._client.post(b"".join((self._begin_answer(head, bodied=True), view[start:end])))
+                self._client.post(self._begin_answer(head, bodied=True, body=view[start:end]))
                 self._release(clean=True)
                 self._done()
                 return
@@ -212,8 +212,8 @@ class Exchange:
             self._rechunk = self.head.minor == 1 and isinstance(self._body, UntilCloseBody)
         self.on_answer_bytes(buf, view, start, end, shared)
 
-    def _begin_answer(self, answer: AnswerHead, *, bodied: bool) -> bytes:
-        """Note that the answer goes out from here on; returns its head."""
+    def _begin_answer(self, answer: AnswerHead, *, bodied: bool, body: Piece = b"") -> bytes:
+        """Note that the answer goes out from here on; returns its head, and what of the body is to go with it."""
         client = self._client
         client.answering = True
         client.status = answer.status
@@ -223,7 +223,7 @@ class Exchange:
             or (bodied and ends_by_close(answer, self.head))
         ):
             client.keep = False
-        return relayed_head(answer, self.head, bodied=bodied, keep=client.keep)
+        return relayed_head(answer, self.head, bodied=bodied, keep=client.keep, body=body)
 
     def on_answer_bytes(
         self, buf: bytes | bytearray, view: memoryview, start: int, end: int, shared: bool
@@ -323,7 +323,7 @@ class Exchange:
             self._pass_held(head, held)
 
     def _pass_held(self, head: AnswerHead, held: bytearray) -> None:
-        self._client.write([self._begin_answer(head, bodied=True) + bytes(held)])
+        self._client.write([self._begin_answer(head, bodied=True, body=memoryview(held))])
         self._done()
 
     # Ends.

@@ -1,4 +1,5 @@
-"""Header lines, read once: most lines of most heads were seen before, so what a line means is looked up.
+"""Header lines, read once: most lines of most heads were seen before, so what a line means is looked up; of others, as
+those that tell a task's id, mostly the name was.
 
 A line is judged here, by itself and strictly: a token, a colon, and a value without control characters. What is
 no such line (folded, with a bare CR or LF, a space before the colon) is refused whatever it may be meant to say.
@@ -11,6 +12,9 @@ from collections.abc import Callable, Mapping
 
 MAX_INTERNED = 4096
 MAX_INTERNED_LINE_BYTES = 256
+MAX_NAMES = 1024
+MAX_VALUES = 256
+"""A name that came with more values than these is expected to come with yet another: its lines are not kept."""
 
 PASS = 0
 """The kind of a header that is forwarded as it is."""
@@ -35,33 +39,63 @@ class Interner:
     out for long.
     """
 
-    __slots__ = ("_check", "_kinds", "_seen")
+    __slots__ = ("_check", "_kinds", "_names", "_seen")
 
     def __init__(self, kinds: Mapping[bytes, int], check: Callable[[bytes], None] | None = None) -> None:
         self._kinds = kinds
         self._check = check
         self._seen: dict[bytes, Field] = {}
+        self._names: dict[bytes, _Name] = {}
 
     def read(self, lines: list[bytes]) -> list[Field]:
         """The fields of a head's lines, without their CR LF. Raises `BadHead`."""
         fields = list(map(self._seen.get, lines))
-        if None in fields:
-            return [field or self._learn(line) for field, line in zip(fields, lines, strict=True)]
+        if not all(fields):
+            for place, field in enumerate(fields):
+                if field is None:
+                    fields[place] = self._learn(lines[place])
         return fields  # type: ignore[return-value]
 
     def _learn(self, line: bytes) -> Field:
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise BadHead(f"a header line must be a name, a colon and a value: {line[:60]!r}")
-        name, value = match.groups()
-        value = value.rstrip(b" \t")
-        low = name.lower()
-        if self._check is not None:
-            self._check(low)
-        kind = self._kinds.get(low, PASS)
-        field = (kind, low, value, b"%b: %b\r\n" % (name, value) if kind == PASS else b"")
-        if len(line) <= MAX_INTERNED_LINE_BYTES:
+        spelled, _, value = line.partition(b": ")
+        name = self._names.get(spelled)
+        if name is not None and value.replace(b"-", b"").isalnum():
+            # Letters, digits and dashes alone: what the long way below would find.
+            forward = line + b"\r\n"
+        else:
+            match = _LINE.fullmatch(line)
+            if match is None:
+                raise BadHead(f"a header line must be a name, a colon and a value: {line[:60]!r}")
+            spelled, value = match.groups()
+            value = value.rstrip(b" \t")
+            forward = b"%b: %b\r\n" % (spelled, value)
+            name = self._names.get(spelled) or self._learn_name(spelled)
+        field = (name.kind, name.low, value, forward if name.kind == PASS else b"")
+        if name.values < MAX_VALUES and len(line) <= MAX_INTERNED_LINE_BYTES:
+            name.values += 1
             if len(self._seen) >= MAX_INTERNED:
                 self._seen.clear()
             self._seen[line] = field
         return field
+
+    def _learn_name(self, spelled: bytes) -> _Name:
+        low = spelled.lower()
+        if self._check is not None:
+            self._check(low)
+        name = _Name(self._kinds.get(low, PASS), low)
+        if len(spelled) <= MAX_INTERNED_LINE_BYTES:
+            if len(self._names) >= MAX_NAMES:
+                self._names.clear()
+            self._names[spelled] = name
+        return name
+
+
+class _Name:
+    """A header's name as somebody spells it, and how many values it was kept with."""
+
+    __slots__ = ("kind", "low", "values")
+
+    def __init__(self, kind: int, low: bytes) -> None:
+        self.kind = kind
+        self.low = low
+        self.values = 0

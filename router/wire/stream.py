@@ -106,7 +106,7 @@ class Stream:
         self.sock = sock
         self.fd = sock.fileno()
         self._out: list[Piece] = []
-        self._posted = False
+        self._posted = b""
         self._lent: bytearray | None = None
         self._reading = False
         self._writing = False
@@ -117,7 +117,7 @@ class Stream:
 
     @property
     def drained(self) -> bool:
-        return self._posted or not self._out
+        return not self._out
 
     def has_unread(self) -> bool:
         """Whether something came that nobody read yet; the peer's end is nothing."""
@@ -144,9 +144,12 @@ class Stream:
         """
         if self.closed or self.broken:
             return
-        self._out.append(data)
-        if not self._writing and not self._posted:
-            self._posted = True
+        if self._out:
+            self._out.append(data)
+        elif self._posted:
+            self._posted += data
+        else:
+            self._posted = data
             posters = self._buffers.posters
             if not posters:
                 self._loop.call_soon(self._buffers.send_posted)
@@ -154,11 +157,18 @@ class Stream:
 
     def send_posted(self) -> None:
         """Send what was posted."""
-        if self._posted:
-            self._posted = False
-            out = self._out
-            self._out = []
-            self._send(out, False)
+        data = self._posted
+        if data:
+            self._posted = b""
+            try:
+                sent = self.sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                self._break()
+                return
+            if sent != len(data):
+                self._keep(_after((data,), sent), False)
 
     def write(self, pieces: Sequence[Piece], *, shared: bool = False) -> bool:
         """Send now what the kernel takes and keep the rest. `shared`: the pieces lie in the shared buffer.
@@ -227,7 +237,7 @@ class Stream:
 
     def _settle(self) -> None:
         self._out = []
-        self._posted = False
+        self._posted = b""
         self.stalled_since = 0.0
         if self._lent is not None:
             self._buffers.give_back(self._lent)

@@ -16,6 +16,10 @@ from .fields import BadHead
 from .limits import Limits
 from .stream import Buffers, Piece, Stream
 
+REMEMBERED_HEAD_BYTES = 1024
+"""An answer's head up to this size is kept until the next one: where that is the same, byte for byte, as of a task that
+is asked for again and again, it need not be read anew."""
+
 
 class Pool(Protocol):
     """Where a connection is kept between two exchanges; `inflight` counts the requests at the set."""
@@ -58,6 +62,8 @@ class SetConnection:
         "_buffers",
         "_connect_timer",
         "_informational",
+        "_last_head",
+        "_last_raw",
         "_limits",
         "_loop",
         "_on_connected",
@@ -92,6 +98,8 @@ class SetConnection:
         self._connect_timer: asyncio.TimerHandle | None = None
         self._part = bytearray()
         self._informational = 0
+        self._last_raw = b""
+        self._last_head: AnswerHead | None = None
         self.pool = pool
         self.taker: AnswerTaker | None = None
         self.at = loop.time()
@@ -206,6 +214,12 @@ class SetConnection:
 
     def _heads(self, buf: bytes | bytearray, view: memoryview, end: int, shared: bool) -> None:
         """Read heads up to the final one, then hand on what follows it."""
+        last = self._last_head
+        taker = self.taker
+        if last is not None and taker is not None and buf.startswith(self._last_raw, 0, end):
+            self.has_answer = True
+            taker.on_answer(last, buf, view, len(self._last_raw), end, shared)
+            return
         pos = 0
         while True:
             taker = self.taker
@@ -218,8 +232,9 @@ class SetConnection:
                 elif pos < end:
                     self._part += view[pos:end]
                 return
+            raw = view[pos:stop].tobytes()
             try:
-                head = parse_answer(bytes(view[pos:stop]))
+                head = parse_answer(raw)
             except BadHead as error:
                 self._bad(str(error))
                 return
@@ -233,6 +248,9 @@ class SetConnection:
                 )
                 return
             taker.on_informational(head)
+        if len(raw) <= REMEMBERED_HEAD_BYTES:
+            self._last_raw = raw
+            self._last_head = head
         self.has_answer = True
         taker.on_answer(head, buf, view, pos, end, shared)
 

@@ -882,3 +882,43 @@ async def test_a_stop_ends_a_silent_connection_before_its_bound() -> None:
         await client.ask(GET)
         assert await rig.plane.drain(30.0) == 0
         assert await client.rest() == b""
+
+
+async def test_heads_alike_on_one_connection_are_told_apart_from_others() -> None:
+    """A head that is as the one before is known; one that only begins as it did, or comes in parts, is read."""
+    same = b"HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 2\r\n\r\n"
+    longer = b"HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 2\r\nX-B: 1\r\n\r\n"
+    sent = [
+        [same + b"ab"],
+        [same + b"cd"],
+        [longer + b"ef"],
+        # Stale bytes of the answer before lie behind these in the buffer.
+        [same[:-2], b"\r\ngh"],
+        [same, b"ij"],
+        [b"HTTP/1.1 103 Early\r\n\r\n" + same + b"kl"],
+        [same + b"mn"],
+        [same.replace(b"2\r\n\r", b"3\r\n\r") + b"opq"],
+        [same[:20]],
+    ]
+
+    async def play(conversation: Conversation) -> None:
+        for parts in sent:
+            await conversation.request()
+            for part in parts:
+                await conversation.send(part)
+                await asyncio.sleep(0.02)
+        conversation.close()
+
+    async with running({"a": scripted(play, answers_ok)}) as rig:
+        client = await rig.client()
+        bodies = []
+        for _ in sent[:-1]:
+            answer = await client.ask(GET)
+            while answer.status == 103:
+                answer = await client.answer()
+            assert ("x-b" in answer.headers) == (answer.body == b"ef")
+            bodies.append(answer.body)
+        assert bodies == [b"ab", b"cd", b"ef", b"gh", b"ij", b"kl", b"mn", b"opq"]
+        assert rig.sets["a"].connections == 1
+        # Cut within its head, though the head before began alike.
+        assert (await client.ask(GET)).status == 502
