@@ -39,6 +39,8 @@ class Shot:
     p50_us: float = 0.0
     p99_us: float = 0.0
     p999_us: float = 0.0
+    window_p99_us: float = 0.0
+    """The median of the p99s of each quarter of a second, at a fixed rate; 0 where it was too low to tell."""
 
 
 class Loader:
@@ -96,6 +98,7 @@ class Loader:
             result["p50_us"],
             result["p99_us"],
             result["p999_us"],
+            result["window_p99_us"],
         )
 
     def _run(self, command: list[str], seconds: float) -> str:

@@ -20,8 +20,8 @@ from ops.bench_router.soak import figures as soak_figures
 
 
 def shots(*pairs: tuple[float, float]) -> list[Shot]:
-    """One for each round: per second (and MB/s), CPU µs (and p50, p99)."""
-    return [Shot(1000, speed, speed, cpu, cpu, cpu * 2, cpu * 3) for speed, cpu in pairs]
+    """One for each round: per second (and MB/s), CPU µs (and p50; p99 of a window twice, of all nine times that)."""
+    return [Shot(1000, speed, speed, cpu, cpu, cpu * 9, cpu * 9, cpu * 2) for speed, cpu in pairs]
 
 
 def by_name(figures: Iterator[Figure]) -> dict[str, Figure]:
@@ -75,6 +75,7 @@ def test_added_latency_is_that_above_the_upstream_alone() -> None:
     )
     assert [figure.text for figure in found] == ["1.55 ×", "1.55 ×"]
     assert not found[0].good
+    assert found[1].what == "half load: p99 of a quarter of a second added (62 µs), of nginx"
     # Nothing added by nginx is noise, not a division by nothing.
     found = list(
         delay.figures({"upstream": shots((1, 50)), "nginx": shots((1, 50)), "router": shots((1, 51))})

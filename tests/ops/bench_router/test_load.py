@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -121,3 +122,22 @@ def test_a_server_that_misbehaves_is_no_measurement(
         upstream.port = port
         with pytest.raises(BenchFailed, match=words):
             loader.rate(upstream, 10, 0.1, clients=1)
+
+
+def test_p99_is_that_of_the_usual_quarter_of_a_second(loader: Loader, upstream: Server) -> None:
+    """A server that holds everything up once shows in the p99 of all, not in that of most windows."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+    def stall_once(connection: socket.socket) -> None:
+        connection.sendall(answer)
+        for number in range(1, 1000):
+            if not connection.recv(65536):
+                return
+            if number == 500:
+                time.sleep(0.1)
+            connection.sendall(answer)
+
+    with answering(stall_once) as port:
+        upstream.port = port
+        shot = loader.rate(upstream, 1000, 1.0, clients=1)
+    assert 0 < shot.window_p99_us < shot.p99_us
