@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .crew import Crew
+from .fronts import Fronts
 from .history import History, HistoryError
 from .inquiry import Inquiry
 from .lists import merge
 from .past import IDEMPOTENCY_S
 from .plane import DataPlane
 from .probe import Prober
+from .rollout.outcomes import Outcomes
 from .rollout.runner import Runner
 from .scribe import Scribe
 from .tls import Certificate, TlsFiles
@@ -41,6 +43,8 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     tls: TlsFiles | None = None
     """Clients come by TLS with this certificate; None: without."""
+    trust_fronts: tuple[str, ...] = ()
+    """Addresses or networks of balancers in front, whose word about their clients counts."""
 
     @property
     def history(self) -> History | None:
@@ -95,6 +99,8 @@ class Router:
         )
         if settings.tls is not None:
             self.plane.certificate = Certificate(settings.tls)
+        if settings.trust_fronts:
+            self.plane.fronts = Fronts(settings.trust_fronts)
         if self.history is not None:
             self._restore(self.history)
         self.rollout: Runner | None = None
@@ -106,6 +112,7 @@ class Router:
                 table,
                 record=record,
                 room=lambda limit: self.crew.part(index, limit),
+                outcomes=Outcomes(),
             )
         self.prober = Prober(self.plane)
         self._watcher: asyncio.Task[None] | None = None

@@ -12,6 +12,7 @@ from typing import cast
 
 from .access_log import AccessLog
 from .choice import Choice
+from .fronts import Fronts
 from .occupancy import Loads
 from .request import Destination, Purpose, purpose_of
 from .table import SetEntry, Table
@@ -57,6 +58,8 @@ class DataPlane(Traffic):
         self.clients: set[ClientConnection] = set()
         self.certificate: Certificate | None = None
         """Where clients come by TLS."""
+        self.fronts: Fronts | None = None
+        """Balancers in front that tell whose a request is."""
         self.handshakes_failed = 0
         self._handshakes: set[Handshake] = set()
         self._merge = merge
@@ -69,6 +72,9 @@ class DataPlane(Traffic):
 
     def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem:
         """What to do about a request whose head was read."""
+        if self.fronts is not None:
+            scheme = b"http" if self.certificate is None else b"https"
+            client.address, client.forwarded = self.fronts.client_of(head, client.peer, scheme)
         purpose = head.purpose
         if not isinstance(purpose, Purpose):
             purpose = head.purpose = purpose_of(head.method, head.path, head.query, head.get(b"prefer"))
@@ -93,7 +99,7 @@ class DataPlane(Traffic):
         if self.access is None or not self.access.wants(error=True):
             return
         if head is None:
-            self.access.note_unread(client.address, problem)
+            self.access.note_unread(client.peer, problem)
             return
         self._note_own(
             self.access,

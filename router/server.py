@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from .assembly import Settings
 from .config import ConfigError
 from .crew import MOST_WORKERS, Crew
 from .errors import RouterError
-from .tls import TlsError, TlsFiles
+from .fronts import Fronts
+from .tls import TlsFiles
 from .worker import RouterWorker
 
 EXIT_CONFIG = 78
@@ -81,6 +82,7 @@ def main(
     workers: int = 1,
     tls_cert: str | None = None,
     tls_key: str | None = None,
+    trust_fronts: Sequence[str] = (),
 ) -> int:
     """Run a router in the foreground. `bind` and `admin_bind` are HOST:PORT. Returns the exit status: 78 when
     the configuration holds mistakes (each is told on standard error) and no last good copy lies in
@@ -88,6 +90,9 @@ def main(
 
     `tls_cert`, `tls_key`: PEM files, together or not at all; clients then come by TLS. They are read anew when they
     change. The admin address has none: it is for this machine, or behind something that has.
+
+    `trust_fronts`: addresses or networks (10.0.0.0/24) of balancers in front: what they say in X-Forwarded-For and
+    X-Forwarded-Proto is believed, and from nobody else.
 
     `workers`: processes that share both addresses. One by default: a core carries more requests than the sets of most
     machines, and what is judged by counting (passive ejection, the retry budget) is then judged by all requests."""
@@ -112,11 +117,13 @@ def main(
         set_urls=dict(set_urls or {}),
         admin_token=token,
         tls=tls,
+        trust_fronts=tuple(trust_fronts),
     )
     try:
+        Fronts(trust_fronts)
         if tls is not None:
             tls.context()
-    except TlsError as error:
+    except RouterError as error:
         _log.error("%s", error)
         return EXIT_CONFIG
     try:

@@ -66,6 +66,13 @@ def start_router(
         ),
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key.")] = None,
+    trust_front: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A balancer in front, or a network of them: its X-Forwarded-For is believed (repeatable).",
+        ),
+    ] = None,
     admin_token_file: Annotated[
         Path | None,
         typer.Option(
@@ -105,6 +112,7 @@ def start_router(
         state_dir=str(state_dir),
         set_urls=set_urls,
         workers=workers,
+        trust_fronts=trust_front or (),
         **given,
     )
 

@@ -78,7 +78,8 @@ _HEAD, _BODY, _ANSWER, _FLUSH, _SKIP, _CLOSING, _LINGER = State
 
 class ClientConnection:
     """`keep`: the connection may carry another request. `answering`: bytes of the current answer went out.
-    `status`: the status of that answer. `at`: loop time when something came last."""
+    `status`: the status of that answer. `at`: loop time when something came last. `peer`: who connected; `address`:
+    whose the request is, another one where a balancer tells so, and `forwarded` the lines that tell a set."""
 
     __slots__ = (
         "_front",
@@ -98,6 +99,7 @@ class ClientConnection:
         "at",
         "forwarded",
         "keep",
+        "peer",
         "status",
     )
 
@@ -113,7 +115,7 @@ class ClientConnection:
         self._work: Work | None = None
         self._linger_since = 0.0
         self._linger_after = False
-        self.address = address
+        self.address = self.peer = address
         self.forwarded = client_lines(address, scheme)
         self.keep = True
         self.answering = False
