@@ -16,5 +16,6 @@ Shell:
 
 - `observer`: what the data plane calls for every answer
 - `statefile`, `tallies`: progress on disk and the lease of the one leader; what all workers saw, added up
+- `outcomes`: how asynchronous tasks end, by the sets' own counts
 - `orders`, `leader`, `runner`, `outside`: operators; the leader's clock; every worker's part; gates and webhooks
 """

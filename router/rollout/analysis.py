@@ -147,6 +147,7 @@ def _checks(limits: AbortWhen, canary: Tally, control: Tally, alpha: float) -> l
             alpha,
             few,
         ),
+        _later(canary, control, limits, alpha),
         _latency(canary, control, limits, alpha),
         _room(canary, control, alpha),
     ]
@@ -187,6 +188,30 @@ def _rate(
         threshold,
         mine,
         base,
+    )
+
+
+def _later(canary: Tally, control: Tally, limits: AbortWhen, alpha: float) -> Check:
+    """How asynchronous tasks ended. Where hardly any do there is nothing to wait for: too few hold nothing up."""
+    words, threshold = "share of failed asynchronous tasks", limits.async_failures_over_baseline
+    if threshold is not None:
+        for side, ended in (("the canary", canary.async_ended), ("the old sets", control.async_ended)):
+            if ended < limits.min_requests:
+                why = f"{ended} ended at {side}"
+                return Check(
+                    CheckName.ASYNC,
+                    Verdict.PASS,
+                    f"{words}: {why}, not judged below {limits.min_requests}",
+                    threshold=threshold,
+                )
+    return _rate(
+        CheckName.ASYNC,
+        words,
+        (canary.async_failed, canary.async_ended),
+        (control.async_failed, control.async_ended),
+        threshold,
+        alpha,
+        "",
     )
 
 

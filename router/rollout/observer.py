@@ -16,6 +16,7 @@ from router.retry import Failure
 from router.table import Rule, SetEntry, Weights
 
 from .cohort import Cohort, Cohorts
+from .outcomes import Ended
 from .tally import Outcome, Tally
 
 _NOT_THE_SET = frozenset({Failure.STALE, Failure.BACK_PRESSURE})
@@ -107,6 +108,12 @@ class Observer:
         tally = self._tally(choice)
         if tally is not None and choice.home is not None and entry.name == choice.home.name:
             tally.note(Outcome.LEFT, latency_s * 1e6)
+
+    def ended(self, canary: Ended, control: Ended) -> None:
+        """Asynchronous tasks that ended at the canary, and at the old sets."""
+        for tally, ended in ((self.canary, canary), (self.control, control)):
+            tally.async_ok += ended.ok
+            tally.async_failed += ended.failed
 
     def cohort(self, choice: Routed) -> str:
         """The cohort that a request belongs to; empty: none."""

@@ -19,15 +19,17 @@ class OnNoData(StrEnum):
 
 
 class CheckName(StrEnum):
-    """What is compared. `room`, how often a set said that it is full, never aborts: it only holds back."""
+    """What is compared. `async`: how asynchronous tasks end, by the sets' own counts. `room`, how often a set said that
+    it is full, never aborts: it only holds back."""
 
     ERRORS = "errors"
     TASKS = "tasks"
+    ASYNC = "async"
     LATENCY = "latency"
     ROOM = "room"
 
 
-ABORTING_CHECKS = (CheckName.ERRORS, CheckName.TASKS, CheckName.LATENCY)
+ABORTING_CHECKS = (CheckName.ERRORS, CheckName.TASKS, CheckName.ASYNC, CheckName.LATENCY)
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -47,6 +49,7 @@ class AbortWhen(msgspec.Struct, frozen=True):
     task_failures_over_baseline: float | None = 0.05
     p95_over_baseline: float | None = 0.25
     confidence: float = 0.95
+    async_failures_over_baseline: float | None = 0.05
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -113,6 +113,7 @@ def _check(plan: Plan, name: CheckName) -> dict[str, Any]:
     threshold = {
         CheckName.ERRORS: limits.error_rate_over_baseline,
         CheckName.TASKS: limits.task_failures_over_baseline,
+        CheckName.ASYNC: limits.async_failures_over_baseline,
         CheckName.LATENCY: limits.p95_over_baseline,
     }[name]
     fails = proves = None

@@ -20,6 +20,7 @@ from . import outside
 from .leader import Leader
 from .observer import Observer
 from .orders import ANYHOW, Given, Order, give, in_force
+from .outcomes import ASK_EVERY_S, Ended, Outcomes
 from .preview import preview
 from .record import AskGate, Event, GateSaid, Progress
 from .statefile import StateFile
@@ -57,6 +58,7 @@ class Runner:
 
     `follow` is called with every table of the file, before the first request too; `start` and `stop` frame the
     serving. `room`: this worker's part of a set's `max_inflight`, which counts for all workers of a router together.
+    `outcomes`: whom the leader asks how asynchronous tasks end; None: nobody.
     `clock` gives seconds since the epoch.
     """
 
@@ -68,6 +70,7 @@ class Runner:
         *,
         record: RecordWeights | None = None,
         room: Callable[[int], int] = int,
+        outcomes: Outcomes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         mine = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -82,6 +85,9 @@ class Runner:
         self._leader = Leader(self.state, self._tallies, clock)
         self._record = record
         self._room = room
+        self._outcomes = outcomes
+        self._counted_at = 0.0
+        self._counted_stint = -1
         self._clock = clock
         self._stamp: object = ()
         self._applied: object = None
@@ -182,9 +188,13 @@ class Runner:
                 await asyncio.to_thread(self._tallies.write, self._seen())
             led = await asyncio.to_thread(self._leader.turn, self._file)
             if led is None:
+                if not self._leader.leading and self._outcomes is not None:
+                    self._outcomes.forget()
                 return
             self.progress, asked = led
             self._apply()
+        if self._outcomes is not None:
+            self._follow_outcomes(self._outcomes, now)
         for question in asked:
             self._once(f"gate {question.serial}", self._ask(question))
         self._tell()
@@ -242,6 +252,32 @@ class Runner:
                 self._busy.discard(name)
 
         self._spawn(run())
+
+    def _follow_outcomes(self, outcomes: Outcomes, now: float) -> None:
+        """Have the sets asked how asynchronous tasks ended, while this worker leads and cohorts are watched."""
+        plan, stint = self.progress.plan, self.observer.stint
+        if plan is None or not self.observer.watching:
+            outcomes.forget()
+            return
+        if stint != self._counted_stint:
+            # What ended at other weights belongs to them.
+            self._counted_stint = stint
+            self._counted_at = -ASK_EVERY_S
+            outcomes.forget()
+        if abs(now - self._counted_at) >= ASK_EVERY_S:
+            self._counted_at = now
+            self._once("outcomes", self._count_outcomes(outcomes, plan.set))
+
+    async def _count_outcomes(self, outcomes: Outcomes, canary: str) -> None:
+        table, stint = self._traffic.table, self.observer.stint
+        shares = table.default.shares
+        names = sorted(shares, key=lambda name: (name != canary, -shares[name], name))
+        old = [name for name in names if name != canary and shares[name] > 0]
+        found = await outcomes.read(table.sets[name] for name in (canary, *old))
+        if self.observer.watching and self.observer.stint == stint:
+            rest = [found[name] for name in old if name in found]
+            control = Ended(sum(each.ok for each in rest), sum(each.failed for each in rest))
+            self.observer.ended(found.get(canary, Ended()), control)
 
     async def _ask(self, question: AskGate) -> None:
         body = {**self.status(), "asked": question.step + 1}

@@ -122,7 +122,12 @@ def _step(reader: NodeReader, node: Node, gate: str | None) -> Step | None:
 
 def _abort_when(reader: NodeReader, node: Node) -> AbortWhen:
     usual = AbortWhen()
-    rates = ("error_rate_over_baseline", "task_failures_over_baseline", "p95_over_baseline")
+    rates = (
+        "error_rate_over_baseline",
+        "task_failures_over_baseline",
+        "p95_over_baseline",
+        "async_failures_over_baseline",
+    )
     fields = reader.mapping(node, "`abort_when`", ("min_requests", *rates, "confidence"))
     least = reader.optional(
         fields,
@@ -138,7 +143,7 @@ def _abort_when(reader: NodeReader, node: Node) -> AbortWhen:
     )
     if not 0.5 <= confidence <= 0.9999:
         reader.wrong(fields["confidence"].value, "confidence must lie between 50% and 99.99%; write 95%")
-    errors, tasks, tail = (
+    errors, tasks, tail, later = (
         _limit(reader, fields, name, usual_limit)
         for name, usual_limit in zip(
             rates,
@@ -146,11 +151,12 @@ def _abort_when(reader: NodeReader, node: Node) -> AbortWhen:
                 usual.error_rate_over_baseline,
                 usual.task_failures_over_baseline,
                 usual.p95_over_baseline,
+                usual.async_failures_over_baseline,
             ),
             strict=True,
         )
     )
-    return AbortWhen(least, errors, tasks, tail, confidence)
+    return AbortWhen(least, errors, tasks, tail, confidence, later)
 
 
 def _limit(reader: NodeReader, fields: dict[str, Field], name: str, usual: float | None) -> float | None:

@@ -51,6 +51,9 @@ class Tally(msgspec.Struct):
     shed: int = 0
     left: int = 0
     latencies: dict[int, int] = {}
+    async_ok: int = 0
+    """Asynchronous tasks that ended, as the sets count them (outcomes.py); no requests."""
+    async_failed: int = 0
 
     def note(self, outcome: Outcome, latency_us: float | None = None) -> None:
         """Count one request; `latency_us` None where none was measured."""
@@ -76,6 +79,10 @@ class Tally(msgspec.Struct):
     def answered(self) -> int:
         """Requests that got the set's own answer."""
         return self.ok + self.task_failed
+
+    @property
+    def async_ended(self) -> int:
+        return self.async_ok + self.async_failed
 
     @property
     def judged(self) -> int:
@@ -115,6 +122,8 @@ def total(tallies: Iterable[Tally]) -> Tally:
         result.error += tally.error
         result.shed += tally.shed
         result.left += tally.left
+        result.async_ok += tally.async_ok
+        result.async_failed += tally.async_failed
         for bucket, count in tally.latencies.items():
             result.latencies[bucket] = result.latencies.get(bucket, 0) + count
     return result
@@ -133,4 +142,6 @@ def minus(whole: Tally, part: Tally) -> Tally:
             for bucket, count in whole.latencies.items()
             if count > part.latencies.get(bucket, 0)
         },
+        max(0, whole.async_ok - part.async_ok),
+        max(0, whole.async_failed - part.async_failed),
     )

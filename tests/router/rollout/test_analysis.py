@@ -71,6 +71,40 @@ def test_equal_sets_pass_from_min_requests_on() -> None:
     assert "nothing speaks against it" in check(found, CheckName.ERRORS).reason
 
 
+def ended(tally: Tally, ok: int, failed: int) -> Tally:
+    tally.async_ok, tally.async_failed = ok, failed
+    return tally
+
+
+def test_asynchronous_tasks_are_judged_by_a_check_of_their_own() -> None:
+    sick, well = ended(tally(200, seed=1), 60, 60), ended(tally(200, seed=2), 5_000, 50)
+    found = analyse(PLAN, sick, well)
+    assert found.verdict is Verdict.FAIL
+    assert found.reason.startswith("share of failed asynchronous tasks 50.00% against 0.99%")
+    assert check(found, CheckName.TASKS).verdict is Verdict.PASS
+    # As often failed at both, if far more at the old sets: nothing to see.
+    assert (
+        analyse(PLAN, ended(tally(200), 80, 40), ended(tally(200), 4_000, 2_000)).verdict is not Verdict.FAIL
+    )
+    off = Plan("b", PLAN.steps, AbortWhen(async_failures_over_baseline=None))
+    assert analyse(off, sick, well).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(("canary", "control"), [((0, 0), (0, 0)), ((0, 99), (500, 0)), ((0, 500), (99, 0))])
+def test_too_few_asynchronous_tasks_hold_nothing_up(
+    canary: tuple[int, int], control: tuple[int, int]
+) -> None:
+    found = analyse(PLAN, ended(tally(200, seed=1), *canary), ended(tally(200, seed=2), *control))
+    assert found.verdict is Verdict.PASS
+    assert "not judged below 100" in check(found, CheckName.ASYNC).reason
+
+
+def test_asynchronous_tasks_of_a_window_are_those_since_its_begin() -> None:
+    whole, before = ended(tally(5), 70, 9), ended(tally(3), 50, 4)
+    assert (minus(whole, before).async_ok, minus(whole, before).async_failed) == (20, 5)
+    assert total([whole, before]).async_ended == 133
+
+
 def test_proof_is_told_from_the_lack_of_suspicion() -> None:
     found = analyse(PLAN, tally(500, seed=1), tally(500, seed=2))
     errors = check(found, CheckName.ERRORS)

@@ -19,7 +19,7 @@ steps:
   - {pause: true}
   - {weight: 100}
 abort_when: {min_requests: 50, error_rate_over_baseline: 0.5%, task_failures_over_baseline: off,
-             p95_over_baseline: 30%, confidence: 99%}
+             p95_over_baseline: 30%, async_failures_over_baseline: 7.5%, confidence: 99%}
 on_no_data: abort
 dry_run: [latency, tasks]
 max_wait: 20m
@@ -48,7 +48,7 @@ def test_every_key_is_read() -> None:
             Step(None),
             Step(10_000, 0.0, "http://gate:8080/"),
         ),
-        abort_when=AbortWhen(50, 0.005, None, 0.3, 0.99),
+        abort_when=AbortWhen(50, 0.005, None, 0.3, 0.99, 0.075),
         on_no_data=OnNoData.ABORT,
         dry_run=False,
         report_only=(CheckName.LATENCY, CheckName.TASKS),
@@ -95,7 +95,12 @@ def test_little_is_needed() -> None:
         ("set: b\nsteps: [{weight: 1}]\nabort_when: {confidence: 10%}", 3, 26, "between 50% and 99.99%"),
         ("set: b\nsteps: [{weight: 1}]\nabort_when: {min_requests: 0}", 3, 28, "whole number from 1"),
         ("set: b\nsteps: [{weight: 1}]\non_no_data: go", 3, 13, "one of pause, abort"),
-        ("set: b\nsteps: [{weight: 1}]\ndry_run: [speed]", 3, 11, "one of errors, tasks, latency, room"),
+        (
+            "set: b\nsteps: [{weight: 1}]\ndry_run: [speed]",
+            3,
+            11,
+            "one of errors, tasks, async, latency, room",
+        ),
         ("set: b\nsteps: [{weight: 1}]\ndry_run: maybe", 3, 10, "true or false"),
         ("set: b\nsteps: [{weight: 1}]\nset: b", 3, 1, "stands twice"),
         ("[]", 1, 1, "must be a mapping"),
