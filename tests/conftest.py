@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -20,6 +21,15 @@ from tests.ports import free_port
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 40.0
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking through four thousand collected tests again for each of them.
+
+    Tests that count descriptors have it look for all there is: 0.2 s each before, a few milliseconds now.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
