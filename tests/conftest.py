@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import docker
@@ -69,6 +70,7 @@ class SetProcess:
             settings += "drain_notice_s: 0\n"
         self.config.write_text(f"name: {name}\nstate_dir: {folder / 'state'}\ncores: 2\n{settings}")
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked = False
 
     @property
     def pid(self) -> int:
@@ -82,6 +84,7 @@ class SetProcess:
         return int(children[0])
 
     def start(self) -> SetProcess:
+        self._asked = False
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -115,11 +118,18 @@ class SetProcess:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
+    def ask_to_stop(self) -> None:
+        """Have it stop in an orderly way, beside whatever comes before `stop`."""
+        assert self._process is not None
+        if not self._asked:
+            self._process.terminate()
+        self._asked = True
+
     def stop(self) -> int:
         """Stop in an orderly way; returns the exit status."""
         assert self._process is not None
         if self._process.poll() is None:
-            self._process.terminate()
+            self.ask_to_stop()
             try:
                 self._process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
@@ -148,8 +158,10 @@ def start_set(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         return process
 
     yield start
-    for process in started:
-        process.stop()
+    with ExitStack() as stopping:  # all, whatever one of them does
+        for process in started:
+            stopping.callback(process.stop)
+            process.ask_to_stop()
     client = docker.DockerClient(base_url=docker_host, timeout=60)
     for process in started:
         left = client.containers.list(all=True, filters={"label": f"org.general-compute.set={process.name}"})
