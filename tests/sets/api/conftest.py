@@ -6,6 +6,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -168,9 +169,11 @@ class StartApi:
         return api
 
     def end(self) -> None:
-        for api in self._started:
-            api.close()
-            api.process.stop()
+        with ExitStack() as stopping:  # all, whatever one of them does
+            for api in self._started:
+                stopping.callback(api.process.stop)
+                api.close()
+                api.process.ask_to_stop()
         for api in self._started:
             label = f"org.general-compute.set={api.process.name}"
             left = self._engine.containers.list(all=True, filters={"label": label})

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -152,9 +153,10 @@ def test_expired_tasks_are_unknown(start_api: StartApi) -> None:
     api = start_api("sync_keep_s: 1\nasync_keep_s: 1\n")
     sync_id = api.run("say", "x").headers["X-Task-Id"]
     task = api.submit("print", "100000")
-    api.task(task["id"], wait=20)
+    expires_at = datetime.fromisoformat(api.task(task["id"], wait=20)["expires_at"])
     api.process.stop()
     # Expiry is looked for at the start, and then once a minute.
+    until(lambda: datetime.now(UTC) > expires_at, "it expires")
     api.process.start()
     until(lambda: api.tasks() == [], "no task is kept any longer")
     for task_id in (sync_id, task["id"]):
