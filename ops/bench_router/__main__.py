@@ -22,6 +22,7 @@ from .delay import latency
 from .idle import idle
 from .small import small
 from .soak import soak
+from .tls import tls
 
 Part = Callable[[Bench, float], Iterator[Figure]]
 
@@ -35,6 +36,7 @@ PARTS: Final[dict[str, tuple[Part, str]]] = {
     "bodies": (_in_rounds(bodies, 7), "10 MB bodies"),
     "latency": (_in_rounds(latency, 7), "latency at half load"),
     "idle": (_in_rounds(idle, 5), "10,000 idle connections"),
+    "tls": (_in_rounds(tls, 5), "TLS for clients"),
     "choice": (_in_rounds(choosing, 3), "choosing a set"),
     # Scaled as a whole: its requests, reloads and restarts.
     "soak": (soak, "1,000,000 requests through reloads and restarts (a quarter of an hour)"),
