@@ -12,12 +12,15 @@ import os
 import queue
 import threading
 import time
+from typing import TypeAlias
 
 from .log_policy import STDERR
 
 QUEUE_BYTES = 4 * 1024 * 1024
 LOOK_EVERY_S = 1.0
 COMPLAIN_EVERY_S = 60.0
+
+Bytes: TypeAlias = bytes | bytearray
 
 _log = logging.getLogger("router")
 
@@ -32,7 +35,7 @@ class LogWriter:
         """Of the thread's own, counted by nobody else."""
         self._waiting_bytes = 0
         self._taken_bytes = 0
-        self._queue: queue.SimpleQueue[tuple[bytes, int] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Bytes, int] | None] = queue.SimpleQueue()
         self._fd = -1
         self._looked_at = 0.0
         self._complained_at = -COMPLAIN_EVERY_S
@@ -44,8 +47,8 @@ class LogWriter:
         """Lines dropped so far, for want of room or of a place to write."""
         return self.dropped + self._lost
 
-    def put(self, data: bytes, lines: int) -> None:
-        """Hand over whole lines; never waits."""
+    def put(self, data: Bytes, lines: int) -> None:
+        """Hand over whole lines, for good; never waits."""
         if self._waiting_bytes - self._taken_bytes + len(data) > QUEUE_BYTES:
             self.dropped += lines
             return
@@ -74,7 +77,7 @@ class LogWriter:
             self._taken_bytes += len(data)
         self._forget()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: Bytes) -> None:
         if self.target == STDERR:
             fd = 2
         else:

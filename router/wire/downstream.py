@@ -133,7 +133,7 @@ class ClientConnection:
         front = self._front
         try:
             view = front.buffers.view
-            data = bytes(view[: self._stream.sock.recv_into(view, READ_BYTES)])
+            data = view[: self._stream.sock.recv_into(view, READ_BYTES)].tobytes()
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

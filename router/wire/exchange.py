@@ -91,16 +91,20 @@ class Exchange:
     def start(self, pieces: list[Piece]) -> None:
         """Send the head and what came of the body with it."""
         if pieces:
-            self._bytes_in = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
-            self._remember(pieces)
-            if self._replay is not None and not self._replay.whole:
+            replay = self._remember(pieces)
+            if not replay.whole:
                 self._unsent = pieces
         self._attempt()
 
-    def _remember(self, pieces: list[Piece]) -> None:
-        if self._replay is None:
-            self._replay = Replay(self._table.retry.replay_body_max_bytes)
-        self._replay.add(pieces)
+    def _remember(self, pieces: list[Piece]) -> Replay:
+        """Note a part of the body that is sent now."""
+        for piece in pieces:
+            self._bytes_in += len(piece)
+        replay = self._replay
+        if replay is None:
+            replay = self._replay = Replay(self._table.retry.replay_body_max_bytes)
+        replay.add(pieces)
+        return replay
 
     def _attempt(self, *, fresh: bool = False) -> None:
         pool = self._traffic.pools[self._entry.name]
@@ -139,7 +143,6 @@ class Exchange:
         """Pass on a part of the body; False: wait for `ClientConnection.want_body`."""
         connection = self._connection
         if pieces:
-            self._bytes_in += sum(map(len, pieces))
             self._remember(pieces)
         if connection is None or connection.closed or connection.stream.broken:
             return True

@@ -22,9 +22,11 @@ class Replay:
         """Note what is sent now; it is copied, as it may lie in a buffer that others use next."""
         if not self.whole:
             return
-        self._bytes += sum(map(len, pieces))
+        for piece in pieces:
+            self._bytes += len(piece)
         if self._bytes > self._max_bytes:
             self.whole = False
             self.pieces.clear()
-        else:
-            self.pieces.extend(map(bytes, pieces))
+            return
+        for piece in pieces:
+            self.pieces.append(bytes(piece))
