@@ -16,7 +16,7 @@ from .fronts import Fronts
 from .occupancy import Loads
 from .request import Destination, Purpose, purpose_of
 from .table import SetEntry, Table
-from .tls import Certificate, Handshake, TlsSocket
+from .tls import Certificate, Handshakes, TlsSocket
 from .traffic import Traffic
 from .wire.downstream import ClientConnection
 from .wire.exchange import Exchange
@@ -61,7 +61,7 @@ class DataPlane(Traffic):
         self.fronts: Fronts | None = None
         """Balancers in front that tell whose a request is."""
         self.handshakes_failed = 0
-        self._handshakes: set[Handshake] = set()
+        self._handshakes = Handshakes(loop, self._greet, self._handshake_failed)
         self._merge = merge
         self._inquire = inquire
         self._listeners: list[socket.socket] = []
@@ -181,29 +181,18 @@ class DataPlane(Traffic):
             if self.certificate is None:
                 self.clients.add(ClientConnection(self, sock, peer.encode()))
             else:
-                self._shake_hands(self.certificate, sock, peer.encode())
+                self._handshakes.begin(self.certificate.context, sock, peer.encode())
             if len(self.clients) + len(self._handshakes) >= self.limits.connections:
                 self._pause_accepting()
                 return
 
-    def _shake_hands(self, certificate: Certificate, sock: socket.socket, peer: bytes) -> None:
-        def done(ready: TlsSocket) -> None:
-            self._handshakes.discard(handshake)
-            # What a stream uses of a socket, this one has.
-            self.clients.add(ClientConnection(self, cast(socket.socket, ready), peer, b"https"))
+    def _greet(self, ready: TlsSocket, peer: bytes) -> None:
+        # What a stream uses of a socket, this one has.
+        self.clients.add(ClientConnection(self, cast(socket.socket, ready), peer, b"https"))
 
-        def failed() -> None:
-            self._handshakes.discard(handshake)
-            self.handshakes_failed += 1
-            self._room()
-
-        try:
-            handshake = Handshake(self.loop, certificate.context, sock, done, failed)
-        except (OSError, ValueError):  # Gone already.
-            self.handshakes_failed += 1
-            sock.close()
-            return
-        self._handshakes.add(handshake)
+    def _handshake_failed(self) -> None:
+        self.handshakes_failed += 1
+        self._room()
 
     def _accept_again(self) -> None:
         if not self.draining and not self._accepting:
@@ -243,13 +232,14 @@ class DataPlane(Traffic):
         for sock in self._listeners:
             sock.close()
         self._listeners.clear()
-        for handshake in tuple(self._handshakes):
-            handshake.abandon()
         deadline = self.loop.time() + bound_s
         self._close_idle(DRAIN_IDLE_S)
-        while self.clients and self.loop.time() < deadline:
+        while (self.clients or self._handshakes) and self.loop.time() < deadline:
             await asyncio.sleep(DRAIN_POLL_S)
             self._close_idle(DRAIN_IDLE_S)
+            # Who was accepted before has its request answered; one that is silent is none of those.
+            self._handshakes.abandon(DRAIN_IDLE_S)
+        self._handshakes.abandon(0.0)
         self._close_idle(0.0)
         cut = len(self.clients)
         for client in tuple(self.clients):

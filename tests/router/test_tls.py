@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
+import random
 import shutil
+import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,6 +35,23 @@ def make(folder: Path, name: str) -> TlsFiles:
          "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-keyout", files.key, "-out", files.cert],
         check=True, capture_output=True, timeout=30,
     )  # fmt: skip
+    return files
+
+
+def make_dated(folder: Path, name: str, begins: str, ends: str) -> TlsFiles:
+    """As `make`, with these dates (YYYYMMDDHHMMSSZ): only `openssl ca` takes them."""
+    files = make(folder, name)
+    (folder / "ca.cnf").write_text(
+        "[ca]\ndefault_ca = one\n[one]\ndatabase = db\nnew_certs_dir = .\nrand_serial = yes\ndefault_md = sha256\n"
+        "policy = any\n[any]\ncommonName = supplied\n"
+    )
+    (folder / "db").touch()
+    for command in (
+        ["req", "-new", "-key", "key.pem", "-subj", f"/CN={name}", "-out", "request.pem"],
+        ["ca", "-config", "ca.cnf", "-batch", "-selfsign", "-keyfile", "key.pem", "-in", "request.pem",
+         "-startdate", begins, "-enddate", ends, "-notext", "-out", "cert.pem"],
+    ):  # fmt: skip
+        subprocess.run(["openssl", *command], check=True, capture_output=True, timeout=30, cwd=folder)
     return files
 
 
@@ -92,6 +114,66 @@ async def test_large_bodies_both_ways_to_a_slow_reader(certificates: tuple[TlsFi
         assert answer.body == body
 
 
+async def test_a_body_in_records_of_any_size(certificates: tuple[TlsFiles, TlsFiles]) -> None:
+    """Full ones are read several at a time, the others one by one, and none is lost or torn."""
+    rng = random.Random(1)
+    got = bytearray()
+
+    def taking(fake: FakeSet) -> Play:
+        async def play(conversation: Conversation) -> None:
+            _, body = await conversation.request()
+            got.extend(body)
+            await conversation.send(OK)
+
+        return play
+
+    sizes = [rng.choice((1, 100, 16383, 16384, 16384, 16384, 16384)) for _ in range(300)]
+    body = os.urandom(sum(sizes))
+    async with serving(certificates[0], a=taking) as rig:
+        client = await connect(rig, certificates[0])
+        await client.send(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body))
+        at = 0
+        for size in sizes:  # Each write is a record.
+            await client.send(body[at : at + size])
+            at += size
+        # The next request's first byte comes in the record of the body's last.
+        await client.send(GET)
+        assert (await client.answer()).status == 200
+        assert bytes(got) == body
+
+
+async def test_an_end_right_behind_full_records_is_seen(certificates: tuple[TlsFiles, TlsFiles]) -> None:
+    """The client says that nothing more comes, without closing: read with the records, no event would tell of it."""
+    head = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 900000\r\n\r\n"
+    heard: list[int] = []
+
+    def counting(fake: FakeSet) -> Play:
+        async def play(conversation: Conversation) -> None:
+            await conversation.head()
+            heard.append(len(await conversation.reader.read(-1)))
+
+        return play
+
+    def send_and_say_end(port: int) -> ssl.SSLSocket:
+        context = ssl.create_default_context(cafile=str(certificates[0].cert))
+        sock = context.wrap_socket(
+            socket.create_connection(("127.0.0.1", port), 10), server_hostname="one.test"
+        )
+        sock.sendall(head + bytes(16 * 16384 - len(head)))  # The last record is a full one, too.
+        sock.settimeout(0)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            sock.unwrap()  # Said; the other side's word is not waited for.
+        return sock
+
+    async with serving(certificates[0], a=counting) as rig:
+        sock = await asyncio.to_thread(send_and_say_end, rig.port)
+        await eventually(lambda: len(heard) == 1)
+        await eventually(lambda: not rig.plane.clients)
+        assert heard == [16 * 16384 - len(head)]
+        assert rig.plane.cancelled == 1
+        sock.close()
+
+
 async def test_an_answer_that_breaks_off_is_seen(certificates: tuple[TlsFiles, TlsFiles]) -> None:
     def cut(fake: FakeSet) -> Play:
         async def play(conversation: Conversation) -> None:
@@ -130,6 +212,57 @@ async def test_no_tls_and_half_a_handshake_cost_a_connection_alone(
         await eventually(lambda: rig.plane.handshakes_failed == 3)
         assert not rig.plane.clients
         assert (await (await connect(rig, certificates[0])).ask(GET)).status == 200
+
+
+async def test_handshakes_that_nobody_goes_on_with_are_bounded(
+    certificates: tuple[TlsFiles, TlsFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest give way, so that a client that does its part gets through."""
+    monkeypatch.setattr("router.tls.MOST_HANDSHAKES", 5)
+    async with serving(certificates[0]) as rig:
+        silent = [await rig.client() for _ in range(20)]
+        await eventually(lambda: rig.plane.handshakes_failed == 15)
+        assert await silent[0].rest() == b""
+        assert (await (await connect(rig, certificates[0])).ask(GET)).status == 200
+        assert not silent[-1].reader.at_eof()
+
+
+async def test_a_drain_lets_a_client_in_its_handshake_finish(certificates: tuple[TlsFiles, TlsFiles]) -> None:
+    async with serving(certificates[0]) as rig:
+        context = ssl.create_default_context(cafile=str(certificates[0].cert))
+        up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(down, up, server_hostname="one.test")
+        raw = await rig.client()
+        silent = await rig.client()
+
+        async def step(act: Callable[[], object]) -> object:
+            while True:
+                try:
+                    done = act()
+                except ssl.SSLWantReadError:
+                    await raw.send(up.read())
+                    down.write(await raw.reader.read(65536))
+                    continue
+                await raw.send(up.read())
+                return done
+
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        await raw.send(up.read())
+        down.write(await raw.reader.readexactly(5))  # It answered; the client goes on later.
+        drain = asyncio.ensure_future(rig.plane.drain(20.0))
+        await asyncio.sleep(0.1)
+        assert rig.plane.draining
+        down.write(await raw.reader.read(65536))
+        await step(tls.do_handshake)
+        await step(lambda: tls.write(GET))
+        answer = await step(lambda: tls.read(65536))
+        assert isinstance(answer, bytes)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nConnection: close\r\n" in answer
+        # Who says nothing is not waited for.
+        assert await silent.rest() == b""
+        assert await asyncio.wait_for(drain, 10) == 0
 
 
 async def test_a_changed_certificate_serves_new_connections(
@@ -195,6 +328,45 @@ def test_a_certificate_that_cannot_be_used_is_told_at_the_start(
         TlsFiles(tmp_path / "none", one.key).context()
     with pytest.raises(TlsError, match="MISMATCH"):
         TlsFiles(one.cert, two.key).context()
+
+
+def test_a_certificate_that_clients_refuse_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expired = make_dated(tmp_path / "old", "one.test", "20200101000000Z", "20210101000000Z")
+    early = make_dated(tmp_path / "new", "one.test", "20900101000000Z", "20910101000000Z")
+    assert "refuse it: it has expired; renew it" in str(expired.doubt(time.time()))
+    assert "it is not valid yet; look at its dates and the clock" in str(early.doubt(time.time()))
+    # It is what operators gave, so it serves; loudly.
+    certificate = Certificate(expired)
+    assert certificate.doubt is not None
+    assert "it has expired" in caplog.text
+    # Put right.
+    caplog.clear()
+    good = make_dated(tmp_path / "good", "one.test", "20200101000000Z", "20900101000000Z")
+    for name in ("cert.pem", "key.pem"):
+        shutil.copy(tmp_path / "good" / name, tmp_path / "old" / name)
+    with caplog.at_level(logging.INFO):
+        certificate.look()
+    assert not certificate.doubt
+    assert not certificate.error
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert good.doubt(time.time()) is None
+
+
+def test_a_certificate_that_ends_soon_is_told_each_day(
+    certificates: tuple[TlsFiles, TlsFiles], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    assert certificates[0].doubt(now - 6 * 86400) is None  # Nine days, and these six.
+    assert "expires in 9.0 days, on 20" in str(certificates[0].doubt(now))
+    assert "expires in 0.0 days" in str(certificates[0].doubt(now + 20 * 86400))
+    certificate = Certificate(certificates[0])
+    for _ in range(5):
+        certificate.look()
+    assert caplog.text.count("renew it") == 1
+    monkeypatch.setattr("router.tls.time.time", lambda: now + 90_000)
+    certificate.look()
+    certificate.look()
+    assert caplog.text.count("renew it") == 2
 
 
 async def test_a_router_of_two_workers_serves_tls_and_a_new_certificate(
