@@ -171,3 +171,26 @@ async def test_orders_of_a_rollout_reach_all_workers(tmp_path: Path) -> None:
             assert "gc_router_rollout_step 2.0" in metrics
             await post(running, "/rollout/abort")
             assert {(await client.ask(GET)).headers["x-set"] for client in clients} == {"a"}
+
+
+async def test_two_routers_that_share_a_folder_count_each_for_itself(tmp_path: Path) -> None:
+    """Those that release together have the same --state-dir and --name, and workers that ask each other."""
+    config, state = tmp_path / "router.yaml", tmp_path / "state"
+    async with sets("a") as fakes:
+        config.write_text(yaml({"a": fakes["a"].port}, 1, {"a": 100}))
+        async with router(config, state, workers=2) as first:
+            clients = await spread(first, 20)
+            for client in clients:
+                await client.ask(GET)
+            async with router(config, state, workers=2) as second:
+                for client in await spread(second, 20):
+                    for _ in range(2):
+                        await client.ask(GET)
+                for _ in range(8):  # Whichever worker answers.
+                    for each, total in ((first, 20), (second, 40)):
+                        status = await each.status()
+                        assert (status["requests"], status["workers"], status["missing"]) == (total, 2, [])
+            # One that ends takes nothing of the other's with it, nor does one that starts.
+            async with router(config, state, workers=2) as third:
+                assert (await third.status())["requests"] == 0
+                assert {(await first.status())["requests"] for _ in range(6)} == {20}
