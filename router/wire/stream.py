@@ -23,6 +23,10 @@ MAX_LOANS = 96
 MAX_PIECES = 512
 """Pieces in one system call; the kernel takes 1,024."""
 
+MAX_POSTERS = 16
+"""So many short messages wait for each other, and no more: in a burst of requests the first ones should be under way
+while the last ones are still being read."""
+
 Piece: TypeAlias = bytes | memoryview
 _NO_BYTES = bytes(4)
 
@@ -150,10 +154,13 @@ class Stream:
             self._posted += data
         else:
             self._posted = data
-            posters = self._buffers.posters
+            buffers = self._buffers
+            posters = buffers.posters
             if not posters:
-                self._loop.call_soon(self._buffers.send_posted)
+                self._loop.call_soon(buffers.send_posted)
             posters.append(self)
+            if len(posters) >= MAX_POSTERS:
+                buffers.send_posted()
 
     def send_posted(self) -> None:
         """Send what was posted."""

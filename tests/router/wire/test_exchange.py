@@ -13,6 +13,7 @@ import pytest
 
 from router.table import SetState, Table, Weights
 from router.wire.limits import Limits
+from router.wire.stream import MAX_POSTERS
 from tests.router.rig import (
     OK,
     Conversation,
@@ -922,3 +923,15 @@ async def test_heads_alike_on_one_connection_are_told_apart_from_others() -> Non
         assert rig.sets["a"].connections == 1
         # Cut within its head, though the head before began alike.
         assert (await client.ask(GET)).status == 502
+
+
+async def test_a_burst_of_requests_larger_than_what_waits_for_each_other() -> None:
+    async with running({"a": answering()}) as rig:
+        clients = [await rig.client() for _ in range(3 * MAX_POSTERS + 1)]
+        for _ in range(3):
+            for client in clients:
+                client.writer.write(GET + SYNC)
+            for client in clients:
+                assert (await client.answer()).body == b"ok"
+                assert (await client.answer()).body == b"ok"
+        assert len(rig.sets["a"].requests) == 6 * len(clients)
