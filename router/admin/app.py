@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from router.assembly import Router
     from router.rollout.runner import Runner
 
-VERBS = ("start", "pause", "resume", "skip", "promote", "abort")
+VERBS = ("start", "pause", "resume", "skip", "promote", "abort", "end")
 MAX_BODY_BYTES = 16 * 1024
-ROLLOUT_FIELDS = ("phase", "set", "step", "of", "weight", "hands_off", "error")
+ROLLOUT_FIELDS = ("phase", "set", "step", "of", "weight", "now", "in_force", "dry_run", "hands_off", "error")
 """What the status tells of a rollout; GET /rollout tells the rest."""
 
 
@@ -156,7 +156,7 @@ class Rollout:
             resp.media = await promote(control, words.by, words.why, given=words.given)
         else:
             resp.media = await control.command(
-                verb, words.by, words.why, at_once=words.at_once, given=words.given
+                verb, words.by, words.why, at_once=words.at_once, force=words.force, given=words.given
             )
         await self._team.look()
 
@@ -175,6 +175,7 @@ class _Words(msgspec.Struct, forbid_unknown_fields=True):
     by: str = ""
     why: str = ""
     at_once: bool = False
+    force: bool = False
     given: Given = msgspec.field(default=ANYHOW, name="if")
 
 

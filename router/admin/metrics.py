@@ -148,7 +148,7 @@ def _rollout(status: Mapping[str, Any]) -> Iterator[Metric]:
     yield _gauge("rollout_steps", "How many there are.", status["of"])
     weight = _set_gauge("rollout_weight_percent", "The canary's weight, while the rollout has a say.")
     if status["set"] is not None:
-        weight.add_metric([status["set"]], status["weight"])
+        weight.add_metric([status["set"]], status["now"])
     yield weight
     yield _gauge(
         "rollout_hands_off", "Weights were edited by hand: the file's count.", float(status["hands_off"])

@@ -11,6 +11,7 @@ from router.table import SetState, Table
 
 from .analysis import analyse
 from .lately import Lately
+from .orders import others_of
 from .progress import advance
 from .record import AskGate, Edited, GateSaid, Gone, Happening, Progress, Tick
 from .statefile import Lease, LeaseLost, StateFile
@@ -136,7 +137,8 @@ class Leader:
         elif progress.comparing:
             late = self._lately.cut(progress, canary, control)
             analysis = analyse(plan, canary, control, lately=late)
-        found.append(Tick(analysis, control, loads(views, now), entry.state is SetState.READY))
+        ready = entry.state is SetState.READY
+        found.append(Tick(analysis, control, loads(views, now), ready, others_of(file, progress)))
         return found
 
 

@@ -9,9 +9,9 @@ import msgspec
 
 from router.table import SetState, Table
 
-from .overlay import overlay
+from .overlay import overlay, takers
 from .progress import advance
-from .record import Abort, Happening, Pause, Progress, Resume, Skip, Start
+from .record import Abort, End, Happening, Pause, Progress, Resume, Skip, Start
 from .statefile import StateFile
 from .states import Moved, NotAllowed
 
@@ -22,6 +22,7 @@ class Order(StrEnum):
     RESUME = "resume"
     SKIP = "skip"
     ABORT = "abort"
+    END = "end"
 
 
 class Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,20 +51,21 @@ def give(
     by: str = "",
     why: str = "",
     at_once: bool = False,
+    force: bool = False,
     given: Given = ANYHOW,
     now: float | None = None,
 ) -> Progress:
     """Carry out an order; returns the progress after it, which is on the disk. Running routers follow within a second.
 
-    `table` is the file's, without a rollout's weights on top. `at_once`: an abort in one move. Blocks for small
-    file I/O. Raises `Moved` where the rollout is not what it was `given` for any more; `NotAllowed` where it does not
-    fit, with what to do; `RolloutError` where the disk fails.
+    `table` is the file's, without a rollout's weights on top. `at_once`: an abort in one move; `force`: also where
+    nobody else takes new work. Blocks for small file I/O. Raises `Moved` where the rollout is not what it was `given`
+    for any more; `NotAllowed` where it does not fit, with what to do; `RolloutError` where the disk fails.
     """
     moment = time.time() if now is None else now
 
     def step(old: Progress) -> Progress:
         check(given, old, table)
-        return advance(old, _happening(order, table, old, by=by, why=why, at_once=at_once), moment)[0]
+        return advance(old, _happening(order, table, old, by, why, at_once, force), moment)[0]
 
     return state.change(step)
 
@@ -100,7 +102,7 @@ def check(given: Given, progress: Progress, table: Table) -> None:
 
 
 def _happening(
-    order: Order, table: Table, progress: Progress, *, by: str, why: str, at_once: bool
+    order: Order, table: Table, progress: Progress, by: str, why: str, at_once: bool, force: bool
 ) -> Happening:
     if order is Order.PAUSE:
         return Pause(by, why)
@@ -109,7 +111,9 @@ def _happening(
     if order is Order.SKIP:
         return Skip(by, why)
     if order is Order.ABORT:
-        return Abort(by, why, at_once)
+        return Abort(by, why, at_once, others_of(table, progress), force)
+    if order is Order.END:
+        return End(table.default.shares, by, why)
     return starting(table, progress, by=by, why=why)
 
 
@@ -126,10 +130,16 @@ def starting(table: Table, progress: Progress, *, by: str = "", why: str = "") -
         takes_work=table.sets[plan.set].state is SetState.READY,
         by=by,
         why=why,
+        others=takers(table, plan.set),
     )
+
+
+def others_of(table: Table, progress: Progress) -> dict[str, bool] | None:
+    """Who would take over from the rollout's canary, and whether each takes new work; None: there is no rollout."""
+    return None if progress.plan is None else takers(table, progress.plan.set, progress.others)
 
 
 def in_force(table: Table, progress: Progress) -> Table:
     """The file's table with the rollout's weights on top, where the rollout has a say."""
     force = progress.in_force
-    return table if force is None else overlay(table, *force)
+    return table if force is None else overlay(table, *force, progress.others)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from router.table import WEIGHT_TOTAL, Table, Weights
+from router.table import WEIGHT_TOTAL, SetState, Table, Weights
+
+_NOBODY: Mapping[str, int] = {}
 
 
-def overlay(table: Table, canary: str, weight: int) -> Table:
+def overlay(table: Table, canary: str, weight: int, known: Mapping[str, int] = _NOBODY) -> Table:
     """`table` with `canary` at `weight` hundredths of a percent in the default weights; the other sets share the
-    rest as they did. Rules keep their own weights. The same table where nothing would change, or where no
-    other set has a share to give or take.
+    rest as they did; where the table gives them nothing, as they did when they last had something (`known`). Rules
+    keep their own weights. The same table where nothing would change, or where there is nobody to give to or take from.
 
     The choice goes by exact ratios, so between two steps keys move to or from the canary only; `shares` are
     rounded, and add up to exactly 100 %.
@@ -19,14 +21,32 @@ def overlay(table: Table, canary: str, weight: int) -> Table:
     base = table.default.shares
     if canary not in table.sets or base.get(canary, 0) == weight:
         return table
-    others = {name: share for name, share in base.items() if name != canary and share > 0}
+    others = _others(table, canary, known)
     total = sum(others.values())
     if total == 0:
         return table
-    exact = dict.fromkeys({**base, canary: 0}, 0)
+    exact = dict.fromkeys({**base, **others, canary: 0}, 0)
     exact.update({name: share * (WEIGHT_TOTAL - weight) for name, share in others.items()})
     exact[canary] = weight * total
     return replace(table, default=Weights(table.sets, rounded(exact), exact))
+
+
+def takers(table: Table, canary: str, known: Mapping[str, int] = _NOBODY) -> dict[str, bool]:
+    """The sets that would share everything if `canary` had nothing, and whether each of them takes new work."""
+    return {name: table.sets[name].state is SetState.READY for name in _others(table, canary, known)}
+
+
+def _others(table: Table, canary: str, known: Mapping[str, int]) -> dict[str, int]:
+    """What the other sets share, each above 0."""
+    for shares in (table.default.shares, known):
+        others = {
+            name: share
+            for name, share in shares.items()
+            if name != canary and share > 0 and name in table.sets
+        }
+        if others:
+            return others
+    return {}
 
 
 def rounded(exact: Mapping[str, int]) -> dict[str, int]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from router.table import WEIGHT_TOTAL
+
 from .analysis import Verdict
 from .flow import flowing, marked, window_s
 from .glide import MAX_MOVES, MOVE_EVERY_S
@@ -19,6 +21,7 @@ from .record import (
     Abort,
     AskGate,
     Edited,
+    End,
     GateSaid,
     Gone,
     Happening,
@@ -66,6 +69,8 @@ class _Handling(Turn):
         others = {other for other, share in order.shares.items() if share > 0 and other != name}
         if not others:
             raise NotAllowed(f"no set but {name!r} has a weight above 0; there is nothing to compare with")
+        if order.others is not None and not any(order.others.values()):
+            raise NotAllowed(f"no set but {name!r} takes new work; make another one `ready` first")
         before = p.in_force
         if before is not None and before[0] != name and len(others | {before[0]}) > 1:
             old, weight = before
@@ -74,12 +79,21 @@ class _Handling(Turn):
                     f"the last rollout left {old!r} at {weight / 100:g} %, the file says "
                     f"{order.shares.get(old, 0) / 100:g} %; write that into the file first"
                 )
+        first = next(step.weight for step in order.plan.steps if step.weight is not None)
+        if before is not None and before[1] == 0 and others == {before[0]} and first < WEIGHT_TOTAL:
+            raise NotAllowed(
+                f"{before[0]!r} was taken back, and would get {(WEIGHT_TOTAL - first) / 100:g} % by the first step; "
+                "`end` that rollout first, if this is meant"
+            )
         earlier = p.carriers.get(name)
         p.urls = dict(order.urls)
         self.remember(order.effective)
         p.run += 1
         p.plan = order.plan
-        p.base = _above_zero(order.shares)
+        p.under = before if order.plan.dry_run else None
+        p.others = {}
+        p.loads = {}
+        self.rest_on(order.shares)
         p.based_at = self.now
         p.weight = order.effective.get(name, 0)
         p.hands_off = False
@@ -149,27 +163,55 @@ class _Handling(Turn):
     def abort(self, order: Abort) -> None:
         p = self.p
         told = f"aborted by hand{_because(order.why)}"
+        at_once = order.at_once or order.force
         if p.phase is Phase.ABORTING:
-            if not order.at_once:
+            if not at_once:
                 raise NotAllowed("the rollout is being aborted already; `at once` would make it one move")
+            self._has_takers(order)
             self.event("abort", "the rest at once" + _because(order.why), by=order.by)
             self.empty()
             return
         if p.phase not in _LIVE and p.phase is not Phase.DONE:
             raise NotAllowed(f"there is nothing to abort: the rollout is {p.phase}")
-        self.roll_back(told, by=order.by, at_once=order.at_once)
+        self._has_takers(order)
+        self.roll_back(told, by=order.by, at_once=at_once)
+
+    def _has_takers(self, order: Abort) -> None:
+        """Raises `NotAllowed` where an abort would leave nobody to take requests."""
+        name = self.plan.set
+        self.takers = order.others
+        if not self.nobody or self.plan.dry_run:
+            return
+        away = ", ".join(sorted(order.others or ()))
+        if not away:
+            raise NotAllowed(f"no other set has a weight to take over from {name!r}; give one a weight first")
+        if not order.force:
+            raise NotAllowed(
+                f"only {away} would take over from {name!r}, and takes no new work: every request would be refused; "
+                "make a set `ready` first, or use --force"
+            )
+        self.takers = None
+
+    def end(self, order: End) -> None:
+        p = self.p
+        if p.running:
+            raise NotAllowed(f"a rollout of {self.plan.set!r} is under way ({p.phase}); abort it first")
+        if p.phase is Phase.IDLE:
+            raise NotAllowed("no rollout left anything in force: the file's weights count already")
+        self.rest_on(order.shares)
+        self.idle(f"ended by hand, the file's weights count{_because(order.why)}", by=order.by)
 
     # The file.
 
     def edited(self, edit: Edited) -> None:
         p = self.p
         shares = _above_zero(edit.shares)
-        if p.plan is None or shares == p.base:
+        if p.plan is None:
             p.base = shares
             return
-        if self._unsettled():
+        if shares == p.base or self._unsettled():
             return
-        p.base = shares
+        self.rest_on(shares)
         p.based_at = self.now
         told = f"the weights were edited by hand (version {edit.version}); the file's count now"
         if p.phase is Phase.ABORTING:
@@ -181,11 +223,19 @@ class _Handling(Turn):
             if p.phase is not Phase.PAUSED:
                 p.paused_from = p.phase
             p.hands_off = True
-            self.weigh(shares.get(self.plan.set, 0))
+            p.under = None
+            if not self.plan.dry_run:
+                self.weigh(shares.get(self.plan.set, 0))
             self.new_stint()
             self.to(Cause.EDIT, Phase.PAUSED, told)
         elif p.phase is not Phase.IDLE:
-            self.to(Cause.EDIT, Phase.IDLE, told)
+            self.idle(told)
+
+    def idle(self, told: str, by: str = "") -> None:
+        """The file's weights count."""
+        self.p.under = None
+        self.p.weight = self.p.base.get(self.plan.set, 0)
+        self.to(Cause.EDIT, Phase.IDLE, told, by=by)
 
     def gone(self, gone: Gone) -> None:
         p = self.p
@@ -222,6 +272,7 @@ class _Handling(Turn):
         passed = 0.0 if p.ticked_at is None else min(MAX_TICK_S, max(0.0, self.now - p.ticked_at))
         p.ticked_at = self.now
         p.loads = dict(tick.loads)
+        self.takers = tick.others
         if not p.running:
             return
         p.clock_s += passed
@@ -237,9 +288,14 @@ class _Handling(Turn):
             p.baseline = tick.control
         if self._failed():
             assert p.analysis is not None
-            self.roll_back(p.analysis.reason)
+            self.take_back(p.analysis.reason)
         elif p.phase is not Phase.PAUSED and not tick.takes_work:
             self.stop(f"set {self.plan.set!r} takes no new work")
+        elif p.phase is Phase.HOLDING and self.above:
+            p.moved_s += passed
+            if p.moved_s >= MOVE_EVERY_S:
+                self.approach()
+                self.perhaps_finish()
         elif p.phase is Phase.HOLDING:
             p.held_s += passed
             if p.held_s >= self.plan.steps[p.step].hold_s and not self._passed():
@@ -286,7 +342,7 @@ class _Handling(Turn):
         no_data = p.analysis is None or not p.analysis.enough or not flowing(p)
         told = f"step {p.step + 1} stays without a verdict: {self._lack()}"
         if no_data and self.plan.on_no_data is OnNoData.ABORT:
-            self.roll_back(told)
+            self.take_back(told)
         else:
             self.stop(told)
 
@@ -318,6 +374,7 @@ _HANDLERS: dict[type, Callable[[_Handling, Any], None]] = {
     Resume: _Handling.resume,
     Skip: _Handling.skip,
     Abort: _Handling.abort,
+    End: _Handling.end,
     Tick: _Handling.tick,
     Edited: _Handling.edited,
     Gone: _Handling.gone,

@@ -58,13 +58,18 @@ class Progress(msgspec.Struct):
     plan: Plan | None = None
     base: dict[str, int] = {}
     """The file's default weights (those above 0) that the rollout stands on; others mean: edited by hand."""
+    others: dict[str, int] = {}
+    """Of these, what the other sets had when last one of them had something: who takes over from the canary where the
+    file gives it all."""
     based_at: float = 0.0
     """When that was last taken from the file."""
     step: int = 0
     stint: int = 0
     """Counts changes of weight: what was seen belongs to one stint."""
     weight: int = 0
-    """The canary's, while the rollout has a say."""
+    """The canary's, while the rollout has a say; in a dry run, what it would be."""
+    under: tuple[str, int] | None = None
+    """What the rollout before a dry run left in force, a set and its weight: it stays, as no weight is touched."""
     hands_off: bool = False
     """Weights were edited by hand: the file's count until someone resumes, skips or aborts."""
     held_s: float = 0.0
@@ -99,10 +104,10 @@ class Progress(msgspec.Struct):
 
     @property
     def in_force(self) -> tuple[str, int] | None:
-        """The canary and its weight where the rollout, not the file, decides; else None."""
-        if self.plan is None or self.plan.dry_run or self.hands_off or self.phase is Phase.IDLE:
+        """The canary and its weight where a rollout, not the file, decides; else None."""
+        if self.plan is None or self.hands_off or self.phase is Phase.IDLE:
             return None
-        return self.plan.set, self.weight
+        return self.under if self.plan.dry_run else (self.plan.set, self.weight)
 
     @property
     def last_event(self) -> int:
@@ -121,15 +126,14 @@ class Progress(msgspec.Struct):
     @property
     def without_control(self) -> bool:
         """At 100 % there is nobody to compare with."""
-        force = self.in_force
-        return force is not None and force[1] == WEIGHT_TOTAL
+        return self.plan is not None and self.in_force == (self.plan.set, WEIGHT_TOTAL)
 
 
 # What happens: orders of people, the clock, the file, the gate.
 
 
 class Start(msgspec.Struct, frozen=True):
-    """`shares`: the file's default weights; `effective`: those in force; `urls` of all sets."""
+    """`shares`: the file's default weights; `effective`: those in force; `urls` of all sets; `others` as of `Abort`."""
 
     plan: Plan
     shares: Mapping[str, int]
@@ -138,6 +142,7 @@ class Start(msgspec.Struct, frozen=True):
     takes_work: bool = True
     by: str = ""
     why: str = ""
+    others: Mapping[str, bool] | None = None
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -158,20 +163,36 @@ class Skip(msgspec.Struct, frozen=True):
 
 
 class Abort(msgspec.Struct, frozen=True):
-    """`at_once`: to weight 0 in one move, whatever the old sets can bear."""
+    """`at_once`: to weight 0 in one move, whatever the old sets can bear.
+
+    `others`: who would take over, and whether each takes new work (`overlay.takers`; None: nobody looked). Where none
+    does the order is refused, unless by `force`: then, too, in one move, as there is nobody to spare.
+    """
 
     by: str = ""
     why: str = ""
     at_once: bool = False
+    others: Mapping[str, bool] | None = None
+    force: bool = False
+
+
+class End(msgspec.Struct, frozen=True):
+    """What a finished or aborted rollout left in force counts no more: the file's weights (`shares`) do."""
+
+    shares: Mapping[str, int]
+    by: str = ""
+    why: str = ""
 
 
 class Tick(msgspec.Struct, frozen=True):
-    """The leader's clock, about once a second. `takes_work`: the canary is in the table and `ready`."""
+    """The leader's clock, about once a second. `takes_work`: the canary is in the table and `ready`. `others` as of
+    `Abort`."""
 
     analysis: Analysis | None = None
     control: Tally | None = None
     loads: Mapping[str, Load] = {}
     takes_work: bool = True
+    others: Mapping[str, bool] | None = None
 
 
 class Edited(msgspec.Struct, frozen=True):
@@ -195,7 +216,7 @@ class GateSaid(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-Happening = Start | Pause | Resume | Skip | Abort | Tick | Edited | Gone | GateSaid
+Happening = Start | Pause | Resume | Skip | Abort | End | Tick | Edited | Gone | GateSaid
 
 
 class AskGate(msgspec.Struct, frozen=True):

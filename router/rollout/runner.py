@@ -301,7 +301,14 @@ class Runner:
     # For the admin API.
 
     async def command(
-        self, verb: str, by: str = "", why: str = "", *, at_once: bool = False, given: Given = ANYHOW
+        self,
+        verb: str,
+        by: str = "",
+        why: str = "",
+        *,
+        at_once: bool = False,
+        force: bool = False,
+        given: Given = ANYHOW,
     ) -> dict[str, Any]:
         """Carry out an order (`orders.Order`) and put what follows in force in this worker at once, in others within a
         second.
@@ -322,6 +329,7 @@ class Runner:
                 by=by,
                 why=why,
                 at_once=at_once,
+                force=force,
                 given=given,
                 now=self._clock(),
             )

@@ -24,7 +24,9 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
     (points for rates, percent of control for latency); `…_s` in seconds.
 
         phase, reason, set, dry_run, orders (those that would be taken now), step (from 1), of, steps [...],
-        weight, weights {set: file's}, effective {set: in force}, hold_s, held_s, hold_left_s, waited_s,
+        weight (as the rollout wants it; in a dry run, would), now (the set's in force), in_force (where a rollout, not
+        the file, decides: {set, weight, others {set: hundredths, where the file gives the others nothing}}),
+        weights {set: file's}, effective {set: in force}, hold_s, held_s, hold_left_s, waited_s,
         verdict, verdict_reason, checks [{name, verdict, reason, difference, low, high, threshold, canary, control,
         report_only}], requests {canary, control}, hands_off, events [...] (newest last), epoch, revision,
         run (counts starts), event (serial of the newest): what an order may be given for, see `orders.Given`
@@ -33,6 +35,7 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
     analysis = progress.analysis
     if analysis is None and progress.phase in (Phase.ABORTING, Phase.ABORTED):
         analysis = progress.last_analysis
+    force = progress.in_force
     step = plan.steps[progress.step] if plan is not None else None
     at_step = progress.phase in (Phase.HOLDING, Phase.WAITING, Phase.PAUSED) and step is not None
     hold_s = step.hold_s if at_step and step is not None else 0.0
@@ -58,6 +61,10 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
             for index, item in enumerate(plan.steps if plan is not None else ())
         ],
         "weight": progress.weight / 100,
+        "now": live.default.shares.get(plan.set, 0) / 100 if plan is not None else None,
+        "in_force": None
+        if force is None
+        else {"set": force[0], "weight": force[1] / 100, "others": progress.others},
         "weights": {name: share / 100 for name, share in file.default.shares.items()},
         "effective": {name: share / 100 for name, share in live.default.shares.items()},
         "hold_s": hold_s,
@@ -88,6 +95,8 @@ def orders(progress: Progress, file: Table) -> list[str]:
     possible += [word for word, cause, not_in in _ORDERS if cause in moves and progress.phase not in not_in]
     if progress.phase in (Phase.HOLDING, Phase.WAITING, Phase.GATED, Phase.PAUSED):
         possible.append("skip")
+    if progress.phase in (Phase.DONE, Phase.ABORTED):
+        possible.append("end")
     return possible
 
 

@@ -22,6 +22,8 @@ class Turn:
         self.p = progress
         self.now = now
         self.instructions: list[AskGate] = []
+        self.takers: Mapping[str, bool] | None = None
+        """Who would take over from the canary, and whether each takes new work; None: nobody looked."""
 
     @property
     def plan(self) -> Plan:
@@ -48,22 +50,46 @@ class Turn:
         elif gated and step.gate is not None:
             self.to(cause or Cause.ASK, Phase.GATED, f"asking the gate of step {index + 1}")
         else:
-            self.weigh(step.weight)
-            self.new_stint()
             p.held_s = 0.0
+            p.moves_left = MAX_MOVES
+            before = p.weight
+            self.approach()
+            self.new_stint()
             told = f"step {index + 1} of {len(self.plan.steps)}: {step.weight / 100:g} %"
             if step.hold_s:
                 told += f" for {step.hold_s:g} s"
+            if self.above:
+                told += f"; down from {before / 100:g} % move by move, so that the other sets can bear it"
             self.to(cause or Cause.ENTER, Phase.HOLDING, told)
-            if step.hold_s == 0 and index == len(self.plan.steps) - 1:
-                self.finish()
+            self.perhaps_finish()
+
+    @property
+    def above(self) -> bool:
+        """On the way down to the step's weight: its hold has not begun."""
+        target = self.plan.steps[self.p.step].weight
+        return target is not None and self.p.weight > target
+
+    def approach(self) -> None:
+        """One move to the step's weight: up at once, down as the other sets can bear it."""
+        target = self.plan.steps[self.p.step].weight
+        assert target is not None
+        if self.above and not self.plan.dry_run:
+            self.lower(target)
+        else:
+            self.weigh(target)
+
+    def perhaps_finish(self) -> None:
+        """The last step without a hold is the end."""
+        index = self.p.step
+        if self.plan.steps[index].hold_s == 0 and index == len(self.plan.steps) - 1 and not self.above:
+            self.finish()
 
     def finish(self) -> None:
         p = self.p
         name = self.plan.set
         told = f"done: {name} has {p.weight / 100:g} %; write that into the file"
         if self.plan.dry_run:
-            told = "done: this was a dry run, no weight was touched"
+            told = "done: this was a dry run, no weight was touched" + self._still()
         self.to(Cause.FINISH, Phase.DONE, told)
 
     def stop(self, told: str, by: str = "") -> None:
@@ -83,28 +109,66 @@ class Turn:
 
     def empty(self) -> None:
         """The end of an abort; what it was for stays the reason."""
+        p = self.p
         self.weigh(0)
-        self.p.phase = check(self.p.phase, Cause.EMPTY, Phase.ABORTED)
-        told = (
-            "was a dry run, no weight was touched"
-            if self.plan.dry_run
-            else f"{self.plan.set} has nothing now"
-        )
-        self.event("aborted", told)
+        p.phase = check(p.phase, Cause.EMPTY, Phase.ABORTED)
+        name = self.plan.set
+        told = f"{name} has nothing now"
+        if self.plan.dry_run:
+            told = "was a dry run, no weight was touched"
+        elif share := p.base.get(name, 0):
+            told += f"; the file still says {share / 100:g} %: write 0 into it"
+        self.event("aborted", told + self._still())
+
+    def _still(self) -> str:
+        """What a dry run leaves as it found it."""
+        if not self.plan.dry_run or self.p.under is None:
+            return ""
+        name, weight = self.p.under
+        return f"; {name} has {weight / 100:g} % still, from the rollout before"
 
     def descend(self) -> None:
-        """One move of an abort."""
+        """One move of an abort; none while nobody would take over."""
         p = self.p
-        lately = [weight for at, weight in p.left if 0.0 <= self.now - at <= WARM_S]
-        growing = [
-            load for name, load in p.loads.items() if name != self.plan.set and p.base.get(name, 0) > 0
-        ]
-        warm = WEIGHT_TOTAL - min([p.weight, *lately])
-        self.weigh(next_weight(p.weight, 0, growing=growing, warm=warm, moves_left=p.moves_left))
-        p.moves_left -= 1
-        p.moved_s = 0.0
+        if self.nobody:
+            p.moved_s = 0.0
+            return
+        self.lower(0)
         if p.weight == 0:
             self.empty()
+
+    def lower(self, target: int) -> None:
+        """One move down to a weight, as the others can bear it."""
+        p = self.p
+        lately = [weight for at, weight in p.left if 0.0 <= self.now - at <= WARM_S]
+        others = self.others()
+        growing = [load for name, load in p.loads.items() if name in others]
+        warm = WEIGHT_TOTAL - min([p.weight, *lately])
+        self.weigh(next_weight(p.weight, target, growing=growing, warm=warm, moves_left=p.moves_left))
+        p.moves_left -= 1
+        p.moved_s = 0.0
+
+    @property
+    def nobody(self) -> bool:
+        """No other set would take new work if the canary had nothing."""
+        return self.takers is not None and not any(self.takers.values())
+
+    def take_back(self, told: str) -> None:
+        """Abort for what was seen. Where nobody would take over it stops instead: a sick set is more than none."""
+        p = self.p
+        if not self.nobody or self.plan.dry_run:
+            self.roll_back(told)
+            return
+        stuck = (
+            f"{self.plan.set} should be taken back, but no other set takes new work, so it keeps its weight; "
+            "make another set `ready`"
+        )
+        if p.phase is not Phase.PAUSED:
+            self.event("stuck", told)
+            self.stop(stuck)
+        elif p.reason != stuck:
+            p.reason = stuck
+            self.event("stuck", f"{told}; {stuck}")
 
     def ascend(self) -> None:
         """One move of a return."""
@@ -146,10 +210,23 @@ class Turn:
         event = Event(serial, self.now, kind, text, plan.set, p.step, p.weight, by, plan.dry_run)
         p.events = (*p.events[-(MAX_EVENTS - 1) :], event)
 
+    def rest_on(self, shares: Mapping[str, int]) -> None:
+        """The file's weights from now on."""
+        p = self.p
+        p.base = {name: share for name, share in shares.items() if share > 0}
+        others = {name: share for name, share in p.base.items() if name != self.plan.set}
+        if others:
+            p.others = others
+
+    def others(self) -> dict[str, int]:
+        """What the other sets share, by the file or as they last did."""
+        others = {name: share for name, share in self.p.base.items() if name != self.plan.set}
+        return others or self.p.others
+
     def shares(self) -> dict[str, int]:
         """What each set carries now, by the rollout's account."""
         p = self.p
-        others = {name: share for name, share in p.base.items() if name != self.plan.set}
+        others = self.others()
         total = sum(others.values()) or 1
         shares = {name: share * (WEIGHT_TOTAL - p.weight) // total for name, share in others.items()}
         return {**shares, self.plan.set: p.weight}

@@ -20,10 +20,11 @@ from .analysis import analyse
 from .glide import Load
 from .lately import Lately
 from .observer import Observer
-from .orders import in_force
+from .orders import in_force, others_of
+from .overlay import takers
 from .plan import Plan
 from .progress import advance
-from .record import Edited, GateSaid, Gone, Happening, Progress, Start, Tick
+from .record import Abort, Edited, GateSaid, Gone, Happening, Progress, Start, Tick
 from .tally import Tally
 
 _RUN = Purpose(Destination.RUN, RequestKind.SYNC_RUN)
@@ -128,13 +129,17 @@ class World:
 
     def happen(self, happening: Happening) -> None:
         """An order, or news of the gate. Raises `NotAllowed` where it does not fit."""
+        if isinstance(happening, Abort):
+            happening = msgspec.structs.replace(happening, others=others_of(self.file, self.progress))
         self.progress, _ = advance(self.progress, happening, self.clock)
         self._apply()
 
     def start(self) -> None:
         urls = {name: entry.url for name, entry in self.file.sets.items()}
         shares = self.file.default.shares
-        self.happen(Start(self.plan, shares, self.live.default.shares, urls, by="ops"))
+        others = takers(self.file, self.plan.set)
+        ready = self.file.sets[self.plan.set].state is SetState.READY
+        self.happen(Start(self.plan, shares, self.live.default.shares, urls, ready, by="ops", others=others))
 
     def edit(self, shares: Mapping[str, int]) -> None:
         """Save other default weights in the file."""
@@ -208,7 +213,8 @@ class World:
                 for name, load in self.loads.items()
             }
             ready = self.file.sets[plan.set].state is SetState.READY
-            happenings.append(Tick(analysis, control.copy(), loads, ready))
+            others = others_of(self.file, self.progress)
+            happenings.append(Tick(analysis, control.copy(), loads, ready, others))
         for happening in happenings:
             self.progress, asked = advance(self.progress, happening, self.clock)
             for question in asked:

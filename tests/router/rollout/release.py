@@ -43,6 +43,7 @@ class Release:
     stint: int = -1
     loads: Mapping[str, Load] = field(default_factory=dict)
     takes_work: bool = True
+    others: Mapping[str, bool] | None = None
 
     def happen(self, happening: Happening) -> None:
         self.progress, asked = advance(self.progress, happening, self.now)
@@ -65,7 +66,7 @@ class Release:
             analysis = Analysis(
                 analysis.verdict, analysis.reason, (), int(self.seen), int(self.seen), analysis.enough
             )
-        self.happen(Tick(analysis, None, self.loads, self.takes_work))
+        self.happen(Tick(analysis, None, self.loads, self.takes_work, self.others))
 
     def run(self, seconds: float, analysis: Analysis | None = PASS) -> None:
         for _ in range(int(seconds)):

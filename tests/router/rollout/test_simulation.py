@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import msgspec
 import pytest
 
+from router.rollout.orders import others_of
 from router.rollout.plan import AbortWhen, OnNoData, Plan, Step
-from router.rollout.record import Abort, Happening, Pause, Resume, Skip
+from router.rollout.record import Abort, End, Happening, Pause, Resume, Skip
 from router.rollout.simulate import EXAMPLE, EXAMPLE_SHARES, SCENARIOS, Row, simulate
 from router.rollout.states import NotAllowed, Phase, RolloutError
+from router.rollout.status import describe
 from router.rollout.world import Served, World
 from router.table import WEIGHT_TOTAL, SetState, Table, key_hash
 
@@ -76,7 +79,7 @@ def disturb(world: World, rng: random.Random) -> None:
     """One thing that may happen between two ticks."""
     names = list(world.tempers)
     temper = world.tempers[rng.choice(names)]
-    what = rng.randrange(14)
+    what = rng.randrange(15)
     if what == 0:
         temper.down = not temper.down
     elif what == 1:
@@ -101,8 +104,15 @@ def disturb(world: World, rng: random.Random) -> None:
         world.rate = rng.choice([0.0, 1.0, 8.0])
     elif what == 9:
         world.set_state(rng.choice(names), rng.choice(list(SetState)))
-    elif what == 10 and not world.progress.running:
-        order(world, None)
+    elif what == 10:
+        if not world.progress.running:
+            world.plan = msgspec.structs.replace(world.plan, dry_run=rng.random() < 0.3)
+            world.file = replace(world.file, rollout=world.plan)
+            order(world, None)
+        else:
+            order(world, Abort())
+    elif what == 14:
+        order(world, End(world.file.default.shares))
     else:
         orders: list[Happening] = [Pause(), Resume(), Resume(), Skip(), Abort(), Abort(at_once=True)]
         order(world, rng.choice(orders))
@@ -110,7 +120,7 @@ def disturb(world: World, rng: random.Random) -> None:
 
 def order(world: World, happening: Happening | None) -> None:
     """An order that may be refused, and then changes nothing. None: start."""
-    before = world.progress
+    before, live = world.progress, world.live
     try:
         if happening is None:
             world.start()
@@ -118,6 +128,22 @@ def order(world: World, happening: Happening | None) -> None:
             world.happen(happening)
     except NotAllowed:
         assert world.progress is before
+        return
+    old, new = live.default.shares, world.live.default.shares
+    if happening is None or isinstance(happening, Abort):
+        assert serving(world.live) or not serving(live), "no order leaves nobody to take requests"
+    if happening is None and world.plan.dry_run:
+        assert new == old, "a dry run touches nothing"
+    elif happening is None and new["b"] < old["b"]:
+        carried = WEIGHT_TOTAL - old["b"]
+        assert WEIGHT_TOTAL - new["b"] <= max(2 * carried, 500), "a start floods nobody"
+    elif isinstance(happening, Abort) and world.progress.phase is not Phase.IDLE:
+        assert new["b"] <= old["b"]
+
+
+def serving(live: Table) -> bool:
+    """Some set takes new work."""
+    return any(live.sets[entry.name].state is SetState.READY for entry in live.default.entries)
 
 
 @dataclass
@@ -126,6 +152,8 @@ class Watcher:
 
     world: World
     aborting_since: float | None = None
+    taken_back: int | None = None
+    """The start (`run`) after which b was taken back, while that lasts."""
 
     def moved(self, before: Table, after: Table) -> None:
         """A change of the rollout's weights moves keys to or from the canary only, and only the way that it goes; the
@@ -141,6 +169,23 @@ class Watcher:
                 assert "b" in (home.name, now.name)
                 assert (now.name == "b") == (new > old)
 
+    def reported(self) -> None:
+        """What is told is what is in force; and who was taken back stays away until the file or a person says so."""
+        world, progress = self.world, self.world.progress
+        told = describe(progress, world.file, world.live)
+        b = world.live.default.shares["b"]
+        assert told["now"] == b / 100
+        if told["in_force"] is not None:
+            assert abs(told["in_force"]["weight"] * 100 - b) <= len(world.live.sets)
+        if progress.phase is Phase.ABORTED and not told["dry_run"]:
+            assert b == 0, "aborted means that it has nothing"
+        if self.taken_back is not None and progress.in_force is not None:
+            assert b == 0 or (told["run"] != self.taken_back and not told["dry_run"])
+        lasting = (
+            progress.in_force is not None and b == 0 and (progress.phase is Phase.ABORTED or told["dry_run"])
+        )
+        self.taken_back = progress.run if lasting else None
+
     def look(self, before: Table, served: Served) -> None:
         world = self.world
         live = world.live
@@ -152,12 +197,14 @@ class Watcher:
         force = world.progress.in_force
         if force is None:
             assert live.default.shares == world.file.default.shares
-        elif any(share for name, share in world.file.default.shares.items() if name != "b"):
+        else:
             assert abs(live.default.shares["b"] - force[1]) <= len(live.sets)
             assert (live.default.shares["b"] == 0) == (force[1] == 0)
         if served.moved_at is not None:
             self.moved(*served.moved_at)
-        if world.progress.phase is not Phase.ABORTING:
+        self.reported()
+        others = others_of(world.file, world.progress) or {}
+        if world.progress.phase is not Phase.ABORTING or not any(others.values()):
             self.aborting_since = None
         elif self.aborting_since is None:
             self.aborting_since = world.at_s
