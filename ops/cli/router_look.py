@@ -32,11 +32,15 @@ def check(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="The router's YAML file; `-`: standard input.")
     ],
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Look at the router's certificate, too: its PEM file.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key.")] = None,
     json_: JsonOption = False,
 ) -> int:
     """Say whether a router would take FILE: each mistake with its line, its column and what to write instead.
 
-    Exits with 0, or with 78 where there are mistakes.
+    Exits with 0, or with 78 where there are mistakes, or a certificate that cannot be used.
 
     Examples:
 
@@ -45,7 +49,10 @@ def check(
         git show HEAD:router.yaml | gcompute router check -
     """
     from router.config import ConfigError, load
+    from router.tls import TlsError, TlsFiles
 
+    if (tls_cert is None) != (tls_key is None):
+        raise typer.BadParameter("give --tls-cert and --tls-key together", param_hint="--tls-cert")
     text = read_file(file)
     if text is None:
         return exits.NO_INPUT
@@ -65,6 +72,18 @@ def check(
             print(f"{count} mistake{'s' if count > 1 else ''}; a router would not take it", file=sys.stderr)
         return exits.CONFIG
     table = loaded.table
+    warnings = list(loaded.warnings)
+    if tls_cert is not None and tls_key is not None:
+        try:
+            doubt = TlsFiles(tls_cert, tls_key).doubt(time.time())
+        except TlsError as error:
+            if as_json(ctx, json_):
+                print_json({"file": shown, "ok": False, "mistakes": [], "tls": str(error)})
+            else:
+                print(f"{error}; a router would not start with it", file=sys.stderr)
+            return exits.CONFIG
+        if doubt is not None:
+            warnings.append(doubt)
     if as_json(ctx, json_):
         weights = {name: share / 100 for name, share in table.default.shares.items()}
         print_json(
@@ -75,12 +94,12 @@ def check(
                 "sets": list(table.sets),
                 "rules": len(table.rules),
                 "weights": weights,
-                "warnings": list(loaded.warnings),
+                "warnings": warnings,
             }
         )
         return 0
     print(f"{shown}: good. Version {table.version}, {router_report.contents(table)}")
-    for warning in loaded.warnings:
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return 0
 

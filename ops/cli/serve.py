@@ -1,7 +1,7 @@
 """`gcompute set` and `gcompute router`: start a part of the service in the foreground."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -103,7 +103,9 @@ def start_router(
     from router.server import main
 
     files = {"admin_token_file": admin_token_file, "tls_cert": tls_cert, "tls_key": tls_key}
-    given = {option: str(path) for option, path in files.items() if path is not None}
+    given: dict[str, Any] = {option: str(path) for option, path in files.items() if path is not None}
+    if trust_front:
+        given["trust_fronts"] = trust_front
     return main(
         str(config),
         name=name,
@@ -112,7 +114,6 @@ def start_router(
         state_dir=str(state_dir),
         set_urls=set_urls,
         workers=workers,
-        trust_fronts=trust_front or (),
         **given,
     )
 
