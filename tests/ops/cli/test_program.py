@@ -17,7 +17,7 @@ ROUTER_COMMANDS = [
     *("start", "check", "diff", "status", "history"),
     *("set-weight", "drain", "maint", "ready", "rollback", "simulate"),
 ]
-ROLLOUT_COMMANDS = ["start", "pause", "resume", "skip", "abort", "status"]
+ROLLOUT_COMMANDS = ["plan", "start", "pause", "resume", "skip", "promote", "abort", "status"]
 ALL = [
     [],
     *([name] for name in COMMANDS),
@@ -151,8 +151,11 @@ def test_set_and_router_start_with_what_was_given(
         "4",
         "--set-url",
         "a=http://x:1",
+        "--trust-front",
+        "10.0.0.0/8",
     ]
-    assert invoke(monkeypatch, "router", "c.yaml", *given, "--set-url", "b=http://y") == 0
+    again = ["--set-url", "b=http://y", "--trust-front", "192.0.2.1"]
+    assert invoke(monkeypatch, "router", "c.yaml", *given, *again) == 0
     defaults = {
         "name": "router",
         "bind": "127.0.0.1:8080",
@@ -161,11 +164,12 @@ def test_set_and_router_start_with_what_was_given(
         "workers": 1,
     }
     chosen = {"name": "r", "bind": "h:1", "admin_bind": "h:2", "state_dir": "s/d", "workers": 4}
+    set_urls = {"a": "http://x:1", "b": "http://y"}
     assert started == [
         ((Path("c.yaml"),), {"bind": None}),
         ((Path("c.yaml"),), {"bind": "[::1]:9"}),
-        (("c.yaml",), {**defaults, "set_urls": {}}),
-        (("c.yaml",), {**chosen, "set_urls": {"a": "http://x:1", "b": "http://y"}}),
+        (("c.yaml",), {**defaults, "set_urls": {}, "trust_fronts": ()}),
+        (("c.yaml",), {**chosen, "set_urls": set_urls, "trust_fronts": ["10.0.0.0/8", "192.0.2.1"]}),
     ]
     assert Path("s/d").is_dir()
 
