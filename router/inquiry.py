@@ -103,9 +103,12 @@ class Inquiry:
             value = self._head.get(name)
             if value is not None:
                 lines.append(b"%b: %b\r\n" % (name, value))
+        pool = self._plane.pools.get(entry.name)
+        if pool is None:
+            return False
         try:
             answer = await fetch(
-                (entry.host, entry.port), TARGET, lines, timeout_s=ASK_TIMEOUT_S, max_bytes=MAX_ANSWER_BYTES
+                pool.addresses, TARGET, lines, timeout_s=ASK_TIMEOUT_S, max_bytes=MAX_ANSWER_BYTES
             )
         except FetchError as error:
             _log.warning("set %s could not be asked for an idempotency key: %s", entry.name, error)

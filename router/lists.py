@@ -151,9 +151,12 @@ class Merge:
             b"Host: %b\r\nX-Request-Id: %b\r\ntraceparent: %b\r\n" % (host, head.request_id, head.traceparent)
         )
         async with gate:
+            pool = self._plane.pools.get(entry.name)
+            if pool is None:
+                return None  # It left the configuration meanwhile.
             try:
                 answer = await fetch(
-                    (entry.host, entry.port),
+                    pool.addresses,
                     target,
                     lines,
                     timeout_s=ASK_TIMEOUT_S,

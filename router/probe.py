@@ -60,13 +60,16 @@ class Prober:
         host = entry.authority.encode()
         try:
             answer = await fetch(
-                (entry.host, entry.port),
+                plane.pools[name].addresses,
                 policy.path.encode(),
                 (b"Host: %b\r\nUser-Agent: general-compute-router\r\n" % host,),
                 timeout_s=policy.timeout_s,
                 max_bytes=MAX_BODY_BYTES,
             )
         except FetchError as error:
+            if error.own:
+                _log.error("set %s could not be checked: %s", name, error)
+                return
             if plane.board.probe_failed(name, plane.loop.time(), refused=error.refused):
                 _log.warning("set %s is down: %s", name, error)
             return

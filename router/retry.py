@@ -44,6 +44,8 @@ class Failure(enum.Enum):
 
     CONNECT = enum.auto()
     """No connection: nothing was sent."""
+    NO_ROOM = enum.auto()
+    """No connection for want of a descriptor or memory here: nothing was sent, and the set is not at fault."""
     SEND = enum.auto()
     """The connection broke before the request was sent whole: the set cannot have taken it."""
     STALE = enum.auto()
@@ -58,7 +60,7 @@ class Failure(enum.Enum):
     """No answer's first byte in time: it may still be at work."""
 
 
-NOTHING_RAN = frozenset({Failure.CONNECT, Failure.SEND, Failure.BACK_PRESSURE})
+NOTHING_RAN = frozenset({Failure.CONNECT, Failure.NO_ROOM, Failure.SEND, Failure.BACK_PRESSURE})
 """Failures after which surely no algorithm ran: the problem then says `executed: false`."""
 
 

@@ -19,7 +19,7 @@ from .cohort import Cohort, Cohorts
 from .outcomes import Ended
 from .tally import Outcome, Tally
 
-_NOT_THE_SET = frozenset({Failure.STALE, Failure.BACK_PRESSURE})
+_NOT_THE_SET = frozenset({Failure.STALE, Failure.BACK_PRESSURE, Failure.NO_ROOM})
 _NO_OUTCOME = frozenset({408, 429})
 """The caller's own limits and delays."""
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from router.wire.addresses import Addresses
 from router.wire.fetch import FetchError, fetch
 
 ASK_EVERY_S = 5.0
@@ -98,7 +99,7 @@ class Outcomes:
         host = entry.authority.encode()
         try:
             answer = await fetch(
-                (entry.host, entry.port),
+                Addresses(asyncio.get_running_loop(), entry.host, entry.port),
                 b"/metrics",
                 (b"Host: %b\r\nUser-Agent: general-compute-router\r\n" % host,),
                 timeout_s=TIMEOUT_S,

@@ -15,7 +15,9 @@ from router.table import SetEntry
 from router.traffic import Traffic
 
 from .answer_head import AnswerHead
+from .dial import OWN_ERRORS, Dial
 from .downstream import ClientConnection
+from .pool import SetPool
 from .problems import Problem
 from .recovery import Recovery
 from .replay import Replay
@@ -31,6 +33,9 @@ class Attempts(AnswerTaker):
 
     # Defaults in the class, not slots: most exchanges leave most of them as they are.
     _connection: SetConnection | None = None
+    _dial: Dial | None = None
+    _dial_pool: SetPool | None = None
+    """While a connection is being made, and where."""
     _refused: tuple[AnswerHead, bytearray] | None = None
     """The answer of a set that took nothing, for the case that no other one does."""
     _replay: Replay | None = None
@@ -102,10 +107,16 @@ class Attempts(AnswerTaker):
         connection = None if fresh else pool.take(self._purpose.kind)
         if connection is None:
             self._client.hold_body()
-            self._connection = pool.connect(self._connected, self._connect_failed)
+            self._dial_pool = pool
+            self._dial = pool.connect(self._dialled, self._connect_failed)
         else:
             self._connection = connection
             self._connected(connection)
+
+    def _dialled(self, connection: SetConnection) -> None:
+        self._dial = None
+        self._connection = connection
+        self._connected(connection)
 
     def _connected(self, connection: SetConnection) -> None:
         client = self._client
@@ -127,7 +138,8 @@ class Attempts(AnswerTaker):
             client.want_body()
 
     def _connect_failed(self, error: OSError) -> None:
-        self.on_attempt_failed(Failure.CONNECT, str(error))
+        own = error.errno in OWN_ERRORS
+        self.on_attempt_failed(Failure.NO_ROOM if own else Failure.CONNECT, str(error))
 
     def send_body(self, pieces: list[Piece], *, last: bool, shared: bool) -> bool:
         """Pass on a part of the body; False: wait for `ClientConnection.want_body`."""
@@ -273,6 +285,10 @@ class Attempts(AnswerTaker):
         if connection is not None:
             connection.pool.inflight -= 1
             connection.close()
+        elif self._dial is not None and self._dial_pool is not None:
+            self._dial.cancel()
+            self._dial = None
+            self._dial_pool.inflight -= 1
 
     def _log(self, status: int, problem: Problem | None = None, reason: str = "") -> None:
         """Give the access log its line."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .addresses import Addresses
 from .answer_head import AnswerHead, parse_answer
+from .dial import OWN_ERRORS, dialled
 from .fields import BadHead
 from .framing import Body, ChunkedBody, FramingError, LengthBody, UntilCloseBody
 
@@ -15,11 +18,12 @@ MAX_HEAD_BYTES = 64 * 1024
 
 
 class FetchError(Exception):
-    """The set gave no whole answer; `refused`: there was no connection."""
+    """The set gave no whole answer; `refused`: there was no connection; `own`: for want of something here."""
 
-    def __init__(self, message: str, *, refused: bool = False) -> None:
+    def __init__(self, message: str, *, refused: bool = False, own: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
+        self.own = own
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +33,34 @@ class Fetched:
 
 
 async def fetch(
-    address: tuple[str, int], target: bytes, lines: Sequence[bytes], *, timeout_s: float, max_bytes: int
+    addresses: Addresses, target: bytes, lines: Sequence[bytes], *, timeout_s: float, max_bytes: int
 ) -> Fetched:
     """GET `target` with header `lines` (each with CR LF). Raises `FetchError`; bounded in time and size."""
     try:
         async with asyncio.timeout(timeout_s):
-            return await _fetch(address, target, lines, max_bytes)
+            return await _fetch(await _connected(addresses, timeout_s), target, lines, max_bytes)
     except TimeoutError:
         raise FetchError(f"no whole answer within {timeout_s:g} s") from None
 
 
-async def _fetch(address: tuple[str, int], target: bytes, lines: Sequence[bytes], max_bytes: int) -> Fetched:
+async def _connected(addresses: Addresses, timeout_s: float) -> socket.socket:
     try:
-        reader, writer = await asyncio.open_connection(*address, limit=READ_BYTES)
+        return await dialled(addresses, timeout_s)
     except OSError as error:
-        raise FetchError(str(error), refused=True) from None
+        own = error.errno in OWN_ERRORS
+        late = isinstance(error, TimeoutError)
+        raise FetchError(str(error), refused=not own and not late, own=own) from None
+
+
+async def _fetch(sock: socket.socket, target: bytes, lines: Sequence[bytes], max_bytes: int) -> Fetched:
+    try:
+        reader, writer = await asyncio.open_connection(sock=sock, limit=READ_BYTES)
+    except OSError as error:
+        sock.close()
+        raise FetchError(str(error)) from None
+    except BaseException:
+        sock.close()
+        raise
     try:
         writer.write(b"GET %b HTTP/1.1\r\n%bConnection: close\r\n\r\n" % (target, b"".join(lines)))
         data = bytearray()

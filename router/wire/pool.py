@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from router.retry import RequestKind
 
+from .addresses import Addresses
+from .dial import Dial
 from .limits import Limits
 from .stream import Buffers
 from .upstream import SetConnection
@@ -19,7 +21,7 @@ _UNSAFE = RequestKind.UNSAFE
 class SetPool:
     """All connections of this process to one set; `inflight` counts the requests that are there now."""
 
-    __slots__ = ("_address", "_buffers", "_family", "_idle", "_loop", "closed", "inflight", "limits", "name")
+    __slots__ = ("_buffers", "_idle", "_loop", "addresses", "closed", "inflight", "limits", "name")
 
     def __init__(
         self,
@@ -31,8 +33,7 @@ class SetPool:
     ) -> None:
         self._loop = loop
         self.name = name
-        self._address = address
-        self._family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.addresses = Addresses(loop, *address)
         self._buffers = buffers
         self.limits = limits
         self._idle: list[SetConnection] = []
@@ -55,18 +56,13 @@ class SetPool:
 
     def connect(
         self, on_connected: Callable[[SetConnection], None], on_failed: Callable[[OSError], None]
-    ) -> SetConnection:
+    ) -> Dial:
         """Begin a new connection; one of the callbacks follows, never from inside this call."""
-        return SetConnection(
-            self._loop,
-            self,
-            self._family,
-            self._address,
-            self._buffers,
-            self.limits,
-            on_connected,
-            on_failed,
-        )
+
+        def connected(sock: socket.socket) -> None:
+            on_connected(SetConnection(self._loop, self, sock, self._buffers, self.limits))
+
+        return Dial(self._loop, self.addresses, self.limits.connect_s, connected, on_failed)
 
     def give_back(self, connection: SetConnection) -> None:
         """Keep a connection that is between two messages, or close it where there are enough."""
@@ -89,6 +85,7 @@ class SetPool:
     def close(self) -> None:
         """Close the idle ones now; those in work close when they end."""
         self.closed = True
+        self.addresses.close()
         for connection in self._idle:
             connection.close()
         self._idle.clear()

@@ -158,7 +158,7 @@ class Recovery:
         if other is None and self._table is not traffic.table:
             other = self.chosen_anew()
         if other is None:
-            return entry if failure is Failure.CONNECT else None
+            return entry if failure in (Failure.CONNECT, Failure.NO_ROOM) else None
         if other.name == entry.name and failure is Failure.BACK_PRESSURE:
             return None
         return other

@@ -1,12 +1,10 @@
-"""One connection to a set: connects, sends a request, reads the answer's head, hands on its body."""
+"""One connection to a set: sends a request, reads the answer's head, hands on its body."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from router.retry import Failure
@@ -56,18 +54,15 @@ class AnswerTaker(Protocol):
 
 
 class SetConnection:
-    """A connection that is connecting, idle, or busy with one exchange (`taker`)."""
+    """A connection that is idle, or busy with one exchange (`taker`)."""
 
     __slots__ = (
         "_buffers",
-        "_connect_timer",
         "_informational",
         "_last_head",
         "_last_raw",
         "_limits",
         "_loop",
-        "_on_connected",
-        "_on_failed",
         "_part",
         "at",
         "closed",
@@ -83,19 +78,13 @@ class SetConnection:
         self,
         loop: asyncio.AbstractEventLoop,
         pool: Pool,
-        family: socket.AddressFamily,
-        address: tuple[str, int],
+        sock: socket.socket,
         buffers: Buffers,
         limits: Limits,
-        on_connected: Callable[[SetConnection], None],
-        on_failed: Callable[[OSError], None],
     ) -> None:
         self._loop = loop
         self._buffers = buffers
         self._limits = limits
-        self._on_connected = on_connected
-        self._on_failed = on_failed
-        self._connect_timer: asyncio.TimerHandle | None = None
         self._part = bytearray()
         self._informational = 0
         self._last_raw = b""
@@ -110,36 +99,8 @@ class SetConnection:
         """The final answer's head was read."""
         self.whole_sent = False
         """The request's last byte was given to the kernel."""
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.stream = Stream(loop, sock, buffers, self._readable, self._drained, self._broken)
-        code = sock.connect_ex(address)
-        if code in (0, errno.EINPROGRESS):
-            loop.add_writer(self.stream.fd, self._connect_done)
-            self._connect_timer = loop.call_later(limits.connect_s, self._connect_failed, errno.ETIMEDOUT)
-        else:
-            loop.call_soon(self._connect_failed, code)
-
-    def _connect_done(self) -> None:
-        if self.closed:
-            return
-        self._loop.remove_writer(self.stream.fd)
-        code = self.stream.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._connect_failed(code)
-            return
-        if self._connect_timer is not None:
-            self._connect_timer.cancel()
-            self._connect_timer = None
         self.stream.resume_reading()
-        self._on_connected(self)
-
-    def _connect_failed(self, code: int) -> None:
-        if self.closed:
-            return
-        self.close()
-        self._on_failed(OSError(code, os.strerror(code)))
 
     def begin(self, taker: AnswerTaker, now: float) -> None:
         """Start an exchange."""
@@ -297,7 +258,4 @@ class SetConnection:
             return
         self.closed = True
         self.taker = None
-        if self._connect_timer is not None:
-            self._connect_timer.cancel()
-            self._loop.remove_writer(self.stream.fd)
         self.stream.close()

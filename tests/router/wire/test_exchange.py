@@ -12,8 +12,10 @@ from dataclasses import replace
 import pytest
 
 from router.table import SetState, Table, Weights
+from router.wire.addresses import Address, Addresses
 from router.wire.limits import Limits
 from router.wire.stream import MAX_POSTERS
+from tests.descriptors import no_descriptors_left
 from tests.router.rig import (
     OK,
     Conversation,
@@ -25,6 +27,8 @@ from tests.router.rig import (
     running,
     table_for,
 )
+from tests.router.wire.conversation import DeafSet
+from tests.router.wire.test_addresses import Resolver
 
 # One user, so that a set with nearly all the weight is home to every request, always.
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\nX-User-Id: u1\r\n\r\n"
@@ -415,6 +419,65 @@ async def test_without_any_set_alive_nothing_ran() -> None:
         assert answer.problem["type"].endswith("router-set-unavailable")
         assert answer.problem["executed"] is False
         assert "retry-after" in answer.headers
+
+
+NO_FAMILY: Address = (9999, ("192.0.2.1", 80))
+NO_NAME: Address = (socket.AF_INET, ("no-such-host.invalid", 80))
+
+
+@pytest.mark.parametrize("bad", [NO_FAMILY, NO_NAME, None], ids=["socket", "connect", "resolver"])
+@pytest.mark.parametrize("request_bytes", [GET, SYNC, ASYNC], ids=["get", "sync", "async"])
+async def test_a_connection_that_cannot_even_be_begun_is_a_failed_attempt(
+    bad: Address | None, request_bytes: bytes
+) -> None:
+    async with running({"a": answering(), "b": answering()}, weights={"a": 99.99, "b": 0.01}) as rig:
+        for name in ("a", "b"):
+            found = () if bad is None else (bad,)
+            rig.plane.pools[name].addresses = Addresses(rig.plane.loop, "set", 80, Resolver(*found))
+        answer = await rig.ask(request_bytes)
+        assert answer.status == 503
+        assert answer.problem["type"].endswith("router-set-unavailable")
+        assert answer.problem["executed"] is False
+        assert [rig.plane.pools[name].inflight for name in ("a", "b")] == [0, 0]
+        assert [rig.plane.stats[name].failures for name in ("a", "b")] == [{"connect": 1}, {"connect": 1}]
+        rig.plane.pools["b"].addresses = Addresses(rig.plane.loop, "127.0.0.1", rig.sets["b"].port)
+        assert (await rig.ask(request_bytes)).status == 200
+        assert rig.plane.pools["a"].inflight == 0
+
+
+async def test_a_set_is_found_by_its_name() -> None:
+    async with running({"a": answering()}) as rig:
+        pool = rig.plane.pools["a"]
+        pool.addresses = Addresses(rig.plane.loop, "localhost", rig.sets["a"].port)
+        assert (await rig.ask(GET)).status == 200
+        assert pool.inflight == 0
+
+
+async def test_without_a_descriptor_the_client_is_told_and_the_set_not_blamed() -> None:
+    async with running({"a": answering()}) as rig:
+        client = await rig.client()
+        await eventually(lambda: len(rig.plane.clients) == 1)
+        with no_descriptors_left():
+            answer = await client.ask(GET)
+        assert (answer.status, answer.problem["executed"]) == (503, False)
+        assert "Too many open files" in answer.problem["detail"]
+        assert rig.plane.stats["a"].failures == {"no_room": 2}
+        assert rig.plane.board.word("a", rig.plane.loop.time()) == "up"
+        assert rig.plane.pools["a"].inflight == 0
+        assert (await client.ask(GET)).status == 200
+
+
+async def test_a_client_that_leaves_while_a_connection_is_made_is_forgotten() -> None:
+    deaf = DeafSet()
+    async with running({"a": answering()}) as rig:
+        rig.stack.callback(deaf.close)
+        rig.plane.adopt(table_for({"a": deaf.port}))
+        pool = rig.plane.pools["a"]
+        client = await rig.client()
+        await client.send(GET)
+        await eventually(lambda: pool.inflight == 1)
+        client.close()
+        await eventually(lambda: pool.inflight == 0 and rig.plane.active == 0)
 
 
 async def test_a_large_body_waits_for_a_living_set() -> None:

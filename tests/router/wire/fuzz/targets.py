@@ -20,7 +20,7 @@ import httptools
 
 from router.config import load
 from router.plane import DataPlane
-from router.wire import upstream
+from router.wire import dial
 from router.wire.answer_framing import has_body, relayed_head
 from router.wire.answer_head import parse_answer
 from router.wire.downstream import ClientConnection
@@ -265,7 +265,7 @@ def mixing(data: bytes) -> None:
     world = World()
     fake = SimpleNamespace(**vars(socket))
     fake.socket = world.connect
-    with mock.patch.object(upstream, "socket", fake):
+    with mock.patch.object(dial, "socket", fake):
         for what, who, much in _steps(data):
             _step(world, what, who, much)
             for side in world.set_side:
