@@ -60,7 +60,7 @@ bench: setup  ## the figures of README.md, measured on this machine
 	@$(engine) && $(python) -m ops.images && $(python) -m ops.bench $(ARGS)
 
 bench-router: setup  ## the router beside nginx, HAProxy, Envoy, Traefik and Caddy; half an hour, or ARGS="small --rounds 0.2"
-	@bash ops/setup/packages.sh --if-possible "what the router is measured beside" gcc haproxy libc6-dev nginx-light wrk
+	@bash ops/setup/packages.sh --if-possible "what the router is measured beside" curl gcc haproxy libc6-dev nginx-light openssl wrk
 	@$(python) -m ops.bench_router $(ARGS)
 
 images: setup  ## the sample images: imgproc:1, ocr:1, cat:1, ncat:1, model:1
