@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import socket
 from collections.abc import Callable
 from time import monotonic
@@ -28,6 +29,9 @@ from .wire.work import Work
 ACCEPTS_AT_ONCE = 64
 CHECKS_AT_ONCE = 512
 DRAIN_IDLE_S = 1.0
+ROOM_IDLE_S = 1.0
+"""Where there are as many clients as may be, who was silent for so long makes room for others."""
+FULL_TOLD_S = 60.0
 DRAIN_POLL_S = 0.02
 _MERGED = Destination.MERGED
 MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work]
@@ -66,6 +70,7 @@ class DataPlane(Traffic):
         self._inquire = inquire
         self._listeners: list[socket.socket] = []
         self._accepting = False
+        self._full_told_at = -math.inf
         self._sweeper: asyncio.TimerHandle | None = None
 
     # Requests.
@@ -183,8 +188,16 @@ class DataPlane(Traffic):
             else:
                 self._handshakes.begin(self.certificate.context, sock, peer.encode())
             if len(self.clients) + len(self._handshakes) >= self.limits.connections:
-                self._pause_accepting()
+                self._full()
                 return
+
+    def _full(self) -> None:
+        """Whoever comes now waits in the listener's backlog, or goes to another worker."""
+        self._pause_accepting()
+        now = self.loop.time()
+        if now - self._full_told_at > FULL_TOLD_S:
+            self._full_told_at = now
+            _log.warning("%d clients are connected, as many as may be: others wait", self.limits.connections)
 
     def _greet(self, ready: TlsSocket, peer: bytes) -> None:
         # What a stream uses of a socket, this one has.
@@ -206,6 +219,8 @@ class DataPlane(Traffic):
         self.recent.tick(now, self.stats)
         self.curves.tick(now, self.stats, self.observer)
         self._sweeper = self.loop.call_later(self.limits.sweep_s, self._sweep)
+        if not self._accepting:
+            self._close_idle(ROOM_IDLE_S)
         self._check_times(tuple(self.clients), 0)
 
     def _check_times(self, clients: tuple[ClientConnection, ...], start: int) -> None:

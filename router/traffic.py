@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 
 from .access_log import AccessLog
 from .choice import Choice, Chooser, Load
@@ -78,7 +79,9 @@ class Traffic:
 
     def adopt(self, table: Table) -> None:
         """Put another table in force: one swap; requests in work go on with what they have."""
-        self.limits = table.timeouts.over(self._usual_limits)
+        limits = table.timeouts.over(self._usual_limits)
+        kept = min(limits.pool_size, limits.idle_connections // max(1, len(table.sets)))
+        self.limits = replace(limits, pool_size=kept)
         for name, entry in table.sets.items():
             address = (entry.host, entry.port)
             if self._addresses.get(name) != address:

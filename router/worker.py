@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import replace
 from typing import Any
 
 import uvloop
@@ -23,7 +24,8 @@ from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
 
 from .admin.app import create_app
 from .admin.team import Team
-from .assembly import Router
+from .assembly import Router, Settings
+from .descriptors import fitted
 
 HEARTBEAT_S = 1.0
 WORKER_BOOT_ERROR = 3
@@ -57,6 +59,23 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         super().init_process()
 
+    def _settings(self) -> Settings:
+        """Those of the router, with as many connections as this process may have descriptors."""
+        settings: Settings = self.app.settings
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if descriptors == resource.RLIM_INFINITY:
+            return settings
+        limits = fitted(settings.limits, descriptors, len(os.listdir("/proc/self/fd")))
+        if limits.connections < settings.limits.connections:
+            _log.warning(
+                "%d file descriptors are enough for %d clients at once, not for %d: raise the hard limit for more "
+                "(ulimit -Hn, LimitNOFILE=, --ulimit nofile=)",
+                descriptors,
+                limits.connections,
+                settings.limits.connections,
+            )
+        return replace(settings, limits=limits)
+
     def load_wsgi(self) -> None:
         """Nothing yet: the application needs the router, and that needs the running loop."""
         self.asgi: Any = None
@@ -82,7 +101,7 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
     async def _serve(self) -> None:
         self.router: Router
         try:
-            self.router = Router(self.app.settings, self.loop, self.app.crew, self.index)
+            self.router = Router(self._settings(), self.loop, self.app.crew, self.index)
             team = Team(self.router)
             await team.start()
         except Exception as error:

@@ -75,6 +75,11 @@ class _Collected(Collector):
         yield _gauge("config_version", "The version in force; the lowest of all workers'.", first.version)
         yield _gauge("active_requests", "Requests in work.", sum(each.active for each in snapshots))
         yield _gauge("connections", "Open client connections.", sum(each.connections for each in snapshots))
+        yield _gauge(
+            "connections_max",
+            "How many there may be, by the file descriptors too.",
+            sum(each.connections_max for each in snapshots),
+        )
         yield _labelled("problems", "Problems that the router itself answered.", "problem", counts.problems)
         yield from _set_counts(counts)
         yield from _set_gauges(snapshots, first)

@@ -73,6 +73,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     draining: bool
     tls_ok: bool | None = None
     """Whether the certificate as it is now is in use; None: there is none."""
+    connections_max: int = 0
 
 
 def snapshot(router: Router) -> Snapshot:
@@ -101,6 +102,7 @@ def snapshot(router: Router) -> Snapshot:
         problems=dict(plane.problems.counts),
         draining=plane.draining,
         tls_ok=None if plane.certificate is None else plane.certificate.error is None,
+        connections_max=plane.limits.connections,
     )
 
 
@@ -162,6 +164,7 @@ def status_of(snapshots: Sequence[Snapshot], missing: Sequence[int] = ()) -> dic
         "requests": sum(each.requests for each in snapshots),
         "active": sum(each.active for each in snapshots),
         "connections": sum(each.connections for each in snapshots),
+        "connections_max": sum(each.connections_max for each in snapshots),
         "cancelled": sum(each.cancelled for each in snapshots),
         "retries_over_budget": sum(each.retries_over_budget for each in snapshots),
         "problems": _added(each.problems for each in snapshots),

@@ -39,8 +39,11 @@ class Limits:
     pool_idle_unsafe_s: float = 1.0
     """… and may still carry a request that must not run twice."""
     pool_size: int = 256
-    """Idle connections kept to one set."""
+    """Idle connections kept to one set …"""
+    idle_connections: int = 65_536
+    """… and to all of them."""
     connections: int = 16_384
+    """Of clients, in one process; fewer where it may not have the file descriptors (descriptors.py)."""
     sweep_s: float = 0.5
     """How often time-outs are looked at."""
     backlog: int = 4096

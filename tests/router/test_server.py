@@ -20,7 +20,9 @@ from tests.router.rig import OK, Answer, Client, Conversation, FakeSet, Play, ev
 ROOT = Path(__file__).resolve().parents[2]
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 PROGRAM = """
-import os, sys
+import os, resource, sys
+if most := int(os.environ.get("NOFILE", "0")):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 from router.server import main
 config, port, admin, state = sys.argv[1:5]
 sys.exit(main(config, name="r9", bind="127.0.0.1:" + port, admin_bind="127.0.0.1:" + admin, state_dir=state,
