@@ -13,9 +13,12 @@ are not.
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from .retry import Failure
 
 EJECT_AFTER_FAILURES = 5
 EJECT_S = 30.0
@@ -49,11 +52,35 @@ class HealthPolicy:
         return min(self.eject_max_s, self.eject_s * times)
 
 
+class Blame(enum.Enum):
+    """What a failed request says against its set."""
+
+    REFUSED = enum.auto()
+    """There was no connection."""
+    LOST = enum.auto()
+    """A connection ended before the answer."""
+    BAD = enum.auto()
+    """It is there, and does not do its work: what it said was no answer, or it said nothing."""
+
+
+def blame_for(failure: Failure, *, reused: bool) -> Blame | None:
+    """None: the set is not to blame. What an algorithm takes its time for is no fault of its set (TIMEOUT), a kept
+    connection may end at any time, and what was missing here (NO_ROOM), or is said with `executed: false`, is none."""
+    if failure is Failure.CONNECT:
+        return Blame.REFUSED
+    if failure is Failure.RESET or (failure is Failure.SEND and not reused):
+        return Blame.LOST
+    if failure in (Failure.BAD_ANSWER, Failure.SILENT):
+        return Blame.BAD
+    return None
+
+
 class SetHealth:
     """What is known about one set."""
 
     __slots__ = (
         "bad_answers",
+        "because",
         "crashes",
         "down",
         "ejected_until",
@@ -91,6 +118,8 @@ class SetHealth:
         """When it last refused a connection, or said that it ends."""
         self.lost = False
         """The ejection now is for lost connections alone."""
+        self.because = ""
+        """What the last ejection was for."""
         self.ejections = 0
         self.crashes = 0
         """How often it ended without a word; both counts fade."""
@@ -255,8 +284,8 @@ class HealthBoard:
             self.uneasy = any(other.failures or other.refused for other in self._sets.values())
 
     def failed(self, name: str, now: float, *, refused: bool = False, lost: bool = False) -> bool:
-        """A request failed: no connection (`refused`), a reset before the answer (`lost`), or a 502/503/504
-        without `X-Task-Id`. True when this ejected the set."""
+        """A request failed: no connection (`refused`), a reset before the answer (`lost`), or a bad answer or none
+        (a 502/503/504 without `X-Task-Id`, too). True when this ejected the set."""
         state = self._sets.get(name)
         if state is None:
             return False
@@ -357,6 +386,7 @@ class HealthBoard:
             state.ended = False
             if state.crashes > 1:
                 state.ejected_until = max(state.ejected_until, now + self.policy.away_s(state.crashes - 1))
+                state.because = f"it ended without a word {state.crashes} times"
                 state.lost = False
         self._changed()
 

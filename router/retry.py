@@ -57,16 +57,22 @@ class Failure(enum.Enum):
     BAD_ANSWER = enum.auto()
     """What came was no HTTP answer."""
     TIMEOUT = enum.auto()
-    """No answer's first byte in time: it may still be at work."""
+    """No answer's first byte in time, where a task was waited for: it may still be at work."""
+    SILENT = enum.auto()
+    """No answer's first byte in time, where no task was waited for."""
 
 
 NOTHING_RAN = frozenset({Failure.CONNECT, Failure.NO_ROOM, Failure.SEND, Failure.BACK_PRESSURE})
 """Failures after which surely no algorithm ran: the problem then says `executed: false`."""
 
 
+TOO_LATE = frozenset({Failure.TIMEOUT, Failure.SILENT})
+"""The client waited long enough: it is told 504, and nothing is repeated."""
+
+
 def may_repeat(kind: RequestKind, failure: Failure, policy: RetryPolicy) -> bool:
     """Whether the request may be sent again at all, attempts and budget aside."""
-    if failure is Failure.TIMEOUT:
+    if failure in TOO_LATE:
         return False
     if failure in NOTHING_RAN:
         return True

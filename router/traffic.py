@@ -13,7 +13,7 @@ from dataclasses import replace
 from .access_log import AccessLog
 from .choice import Choice, Chooser, Load
 from .curves import Curves
-from .health import HealthBoard
+from .health import Blame, HealthBoard, blame_for
 from .occupancy import Loads
 from .past import PastTables
 from .request import Destination, HeadFacts, Purpose, queue_timeout_s
@@ -132,8 +132,10 @@ class Traffic:
     def set_succeeded(self, name: str) -> None:
         self.board.succeeded(name)
 
-    def set_failed(self, name: str, detail: str, *, refused: bool = False, lost: bool = False) -> None:
+    def set_failed(self, name: str, detail: str, blame: Blame = Blame.BAD) -> None:
+        refused, lost = blame is Blame.REFUSED, blame is Blame.LOST
         if self.board.failed(name, self.loop.time(), refused=refused, lost=lost):
+            self.board.of(name).because = detail
             self.stats[name].ejections += 1
             _log.warning("set %s ejected after failures in a row; the last: %s", name, detail)
 
@@ -145,6 +147,6 @@ class Traffic:
     def attempt_failed(self, name: str, failure: Failure, detail: str, *, reused: bool) -> None:
         """An attempt at a set ended without an answer, on a connection that was `reused` or new."""
         self.stats[name].note_failure(failure)
-        if failure in (Failure.CONNECT, Failure.RESET) or (failure is Failure.SEND and not reused):
-            refused = failure is Failure.CONNECT
-            self.set_failed(name, detail, refused=refused, lost=not refused)
+        blame = blame_for(failure, reused=reused)
+        if blame is not None:
+            self.set_failed(name, detail, blame)

@@ -43,6 +43,8 @@ class SetSnapshot(msgspec.Struct, frozen=True):
     attempts: int
     errors: int
     durations: dict[int, int]
+    ejected_because: str = ""
+    """What the ejection that is in force is for."""
 
     @property
     def window(self) -> Window:
@@ -136,6 +138,7 @@ def _set(router: Router, entry: SetEntry, effective: float, now: float) -> SetSn
         attempts=window.attempts,
         errors=window.errors,
         durations={index: count for index, count in enumerate(window.durations) if count},
+        ejected_because=health.because if health.ejected(now) else "",
     )
 
 
@@ -185,6 +188,7 @@ def _set_of(workers: Sequence[SetSnapshot]) -> dict[str, Any]:
         "effective_weight": round(sum(each.effective_weight for each in workers) / len(workers), 2),
         "health": max((each.health for each in workers), key=_HEALTH_WORST_LAST.index),
         "ejected_for_s": max(each.ejected_for_s for each in workers),
+        "ejected_because": max(workers, key=lambda each: each.ejected_for_s).ejected_because,
         "inflight": sum(each.inflight for each in workers),
         "max_inflight": first.max_inflight,
         "idle_connections": sum(each.idle_connections for each in workers),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from router.retry import Failure
+from router.retry import TOO_LATE, Failure
 from router.table import Rule, SetEntry, Weights
 
 from .cohort import Cohort, Cohorts
@@ -95,7 +95,7 @@ class Observer:
             tally.note(Outcome.SHED)
         elif failure not in _NOT_THE_SET:
             # A hang until the time-out shows in the latencies too; a refusal, quick as it is, must not.
-            tally.note(Outcome.ERROR, latency_s * 1e6 if failure is Failure.TIMEOUT else None)
+            tally.note(Outcome.ERROR, latency_s * 1e6 if failure in TOO_LATE else None)
 
     def passed_over(self, choice: Routed, *, unwell: bool) -> None:
         """The home set was not asked at all: it is `unwell`, or has no room."""

@@ -171,6 +171,8 @@ class Attempts(AnswerTaker):
         reused = connection is not None and connection.reused
         self._drop_connection()
         if self._client.answering:
+            if failure is Failure.BAD_ANSWER:
+                self._traffic.set_failed(self._entry.name, detail)
             self._truncate()
             return
         self._forget_answer()
@@ -270,9 +272,11 @@ class Attempts(AnswerTaker):
                 self.on_attempt_failed(Failure.TIMEOUT, "the answer stalled")
                 return True
         elif connection.whole_sent:
-            allowed = limits.task_first_byte_s if self._purpose.long_wait else limits.first_byte_s
+            long_wait = self._purpose.long_wait
+            allowed = limits.task_first_byte_s if long_wait else limits.first_byte_s
             if now - connection.at > allowed:
-                self.on_attempt_failed(Failure.TIMEOUT, f"no answer within {allowed:g} s")
+                failure = Failure.TIMEOUT if long_wait else Failure.SILENT
+                self.on_attempt_failed(failure, f"no answer within {allowed:g} s")
                 return True
         elif stream.stalled_since and now - stream.stalled_since > limits.task_first_byte_s:
             self.on_attempt_failed(Failure.TIMEOUT, "the set does not read the request's body")

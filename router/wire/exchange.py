@@ -57,7 +57,7 @@ class Exchange(Attempts):
         if traffic.access is not None:
             self._headed_at = monotonic()
         bodied = has_body(head, self.head)
-        if status in _FAILURES and head.get(b"x-task-id") is None:
+        if status in _FAILURES and _is_failure(head):
             length = head.content_length
             if (
                 status == 503
@@ -71,8 +71,6 @@ class Exchange(Attempts):
                 self.on_answer_bytes(buf, view, start, end, shared)
                 return
             traffic.set_failed(self._entry.name, f"answered {status} without a task's id")
-        elif traffic.board.uneasy:
-            traffic.set_succeeded(self._entry.name)
         self._answer = head
         if bodied:
             if head.content_length == end - start < JOIN_BELOW_BYTES:
@@ -217,6 +215,9 @@ class Exchange(Attempts):
         traffic = self._traffic
         client = self._client
         self._end()
+        if traffic.board.uneasy and self._answer is not None and not _is_failure(self._answer):
+            # Only now: what begins well may still turn out to be no HTTP answer.
+            traffic.set_succeeded(self._entry.name)
         traffic.stats[self._entry.name].note_answer(client.status, traffic.loop.time() - self.started_at)
         if traffic.observer is not None and self._answer is not None and self._observed_at is not None:
             age_s = monotonic() - self._observed_at
@@ -224,3 +225,8 @@ class Exchange(Attempts):
         if traffic.access is not None:
             self._log(client.status)
         client.exchange_done()
+
+
+def _is_failure(answer: AnswerHead) -> bool:
+    """The set's own, as no task is behind it."""
+    return answer.status in _FAILURES and answer.get(b"x-task-id") is None

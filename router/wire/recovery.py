@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from router.choice import Choice
 from router.request import Purpose
-from router.retry import NOTHING_RAN, Admission, Failure, admission, backoff_s, may_repeat, wait_s
+from router.retry import NOTHING_RAN, TOO_LATE, Admission, Failure, admission, backoff_s, may_repeat, wait_s
 from router.table import SetEntry, Table
 from router.traffic import Traffic
 
@@ -182,7 +182,7 @@ class Recovery:
         name = entry.name
         # Reading runs no algorithm.
         executed = self.may_have_run and self._head.method not in (b"GET", b"HEAD", b"OPTIONS")
-        if failure is Failure.TIMEOUT:
+        if failure in TOO_LATE:
             return Problem(
                 504,
                 "answer-timeout",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.health import EJECT_AFTER_FAILURES, HealthBoard, HealthPolicy
+from router.health import EJECT_AFTER_FAILURES, Blame, HealthBoard, HealthPolicy, blame_for
+from router.retry import Failure
 
 SETS = ("a", "b")
 
@@ -24,6 +26,23 @@ def fail(made: HealthBoard, name: str, now: float, times: int = EJECT_AFTER_FAIL
 def fail_refused(made: HealthBoard, name: str, now: float, times: int = EJECT_AFTER_FAILURES) -> None:
     for _ in range(times):
         made.failed(name, now, refused=True)
+
+
+@pytest.mark.parametrize("reused", [False, True])
+@pytest.mark.parametrize("failure", list(Failure))
+def test_what_a_failure_says_against_its_set(failure: Failure, reused: bool) -> None:
+    blames = {
+        Failure.CONNECT: Blame.REFUSED,
+        Failure.NO_ROOM: None,
+        Failure.SEND: None if reused else Blame.LOST,
+        Failure.STALE: None,
+        Failure.RESET: Blame.LOST,
+        Failure.BACK_PRESSURE: None,
+        Failure.BAD_ANSWER: Blame.BAD,
+        Failure.TIMEOUT: None,
+        Failure.SILENT: Blame.BAD,
+    }
+    assert blame_for(failure, reused=reused) is blames[failure]
 
 
 def test_checks_take_a_set_down_after_fall_and_up_after_rise() -> None:

@@ -28,7 +28,7 @@ USUAL = RetryPolicy()
 @pytest.mark.parametrize("kind", list(RequestKind))
 def test_what_may_be_repeated(kind: RequestKind, failure: Failure) -> None:
     allowed = may_repeat(kind, failure, USUAL)
-    if failure is Failure.TIMEOUT:
+    if failure in (Failure.TIMEOUT, Failure.SILENT):
         assert not allowed
     elif failure in NOTHING_RAN or kind is RequestKind.SAFE:
         assert allowed

@@ -83,6 +83,8 @@ def test_a_set_that_is_too_unwell_to_be_asked_counts_as_failing() -> None:
         (Failure.RESET, (0, 0, 1, 0, 0)),
         (Failure.BAD_ANSWER, (0, 0, 1, 0, 0)),
         (Failure.TIMEOUT, (0, 0, 1, 0, 0)),
+        (Failure.SILENT, (0, 0, 1, 0, 0)),
+        (Failure.NO_ROOM, (0, 0, 0, 0, 0)),
         (Failure.BACK_PRESSURE, (0, 0, 0, 1, 0)),
         (Failure.STALE, (0, 0, 0, 0, 0)),
     ],

@@ -7,6 +7,7 @@ import hashlib
 import re
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -561,6 +562,77 @@ async def test_failures_in_a_row_eject_unless_a_task_answered(lines: bytes, ejec
         assert rig.plane.stats["a"].ejections == ejections
         ready = rig.plane.board.usable(["a", "b"], rig.plane.loop.time())
         assert ("a" in ready) is (ejections == 0)
+
+
+def answers_badly(*parts: bytes) -> Callable[[FakeSet], Play]:
+    """Every answer is the same, sent in these parts."""
+
+    async def play(conversation: Conversation) -> None:
+        while True:
+            await conversation.request()
+            for part in parts:
+                await conversation.send(part)
+                await asyncio.sleep(0.01)
+
+    return scripted(play)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nX-Task-Id: a-1\r\nTransfer-Encoding: chunked\r\n\r\n"
+GARBAGE = {
+    "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n",),
+    "no length": (b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok",),
+    "a bad chunk": (CHUNKED + b"nonsense\r\n",),
+    "a bad chunk later": (CHUNKED + b"1\r\nx\r\n", b"nonsense\r\n"),
+}
+
+
+@pytest.mark.parametrize("parts", GARBAGE.values(), ids=list(GARBAGE))
+async def test_a_set_whose_answers_are_garbage_is_ejected(parts: tuple[bytes, ...]) -> None:
+    async with running(
+        {"a": answers_badly(*parts), "b": answering()}, weights={"a": 99.99, "b": 0.01}
+    ) as rig:
+        for _ in range(5):
+            with suppress(asyncio.IncompleteReadError):  # Broken off, where it had begun.
+                assert (await rig.ask(SYNC)).status == 502
+        assert rig.plane.stats["a"].ejections == 1
+        assert rig.plane.board.word("a", rig.plane.loop.time()) == "ejected"
+        assert rig.plane.board.of("a").because
+        assert (await rig.ask(SYNC)).status == 200
+        assert not rig.plane.stats["b"].failures
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"), [(GET, 200), (SYNC, 502), (ASYNC, 502)], ids=["get", "sync", "async"]
+)
+async def test_only_what_runs_nothing_is_asked_again_after_garbage(request_bytes: bytes, status: int) -> None:
+    plays = {"a": answers_badly(*GARBAGE["no HTTP"]), "b": answering()}
+    async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
+        answer = await rig.ask(request_bytes)
+        assert answer.status == status
+        assert len(rig.sets["b"].requests) == (status == 200)
+        assert rig.plane.stats["a"].failures == {"bad_answer": 1}
+        if status == 502:
+            assert answer.problem["executed"] is True
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "failure", "ejections"),
+    [(GET, "silent", 1), (SYNC, "timeout", 0), (GET.replace(b"/x", b"/v1/tasks/a-1?wait=9"), "timeout", 0)],
+    ids=["get", "run", "wait"],
+)
+async def test_a_set_is_blamed_for_silence_where_no_algorithm_may_be_slow(
+    request_bytes: bytes, failure: str, ejections: int
+) -> None:
+    async def is_silent(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.request()
+
+    limits = Limits(first_byte_s=0.05, task_first_byte_s=0.05)
+    async with running({"a": scripted(is_silent)}, limits=limits) as rig:
+        for _ in range(5):
+            assert (await rig.ask(request_bytes)).status == 504
+        assert rig.plane.stats["a"].failures == {failure: 5}
+        assert rig.plane.stats["a"].ejections == ejections
 
 
 async def test_retries_stay_within_their_budget() -> None:
