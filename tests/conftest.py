@@ -20,8 +20,8 @@ import pytest
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 40.0
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 90.0
 
 
 def pytest_collection_finish() -> None:

@@ -66,7 +66,7 @@ class RouterProcess:
         return self.process.wait(40)
 
 
-def _until(condition: Callable[[], object], log: Path, limit_s: float = 20.0) -> None:
+def _until(condition: Callable[[], object], log: Path, limit_s: float = 60.0) -> None:
     deadline = time.monotonic() + limit_s
     while True:
         try:

@@ -236,7 +236,7 @@ async def running(
 ) -> AsyncIterator[Rig]:
     """A rig with one fake set per entry of `plays`."""
     # pytest-timeout cannot interrupt uvloop.
-    async with asyncio.timeout(45), AsyncExitStack() as stack:
+    async with asyncio.timeout(200), AsyncExitStack() as stack:
         sets: dict[str, FakeSet] = {}
         for name, make in plays.items():
             fake = FakeSet(name, play=_nothing)

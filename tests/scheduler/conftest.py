@@ -19,7 +19,7 @@ from scheduler.store.sqlite import SqliteStore
 from scheduler.task import Kind, State, Task, TaskSpec
 from tests.scheduler.fakes import CAT, FakeExecutor, FakeLauncher, FakeRun
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class TroubledStore(SqliteStore):
@@ -110,7 +110,7 @@ class World:
         )
 
     async def run(
-        self, stdin: bytes = b"hello", *, queue_timeout_s: float = 5, **facts: Any
+        self, stdin: bytes = b"hello", *, queue_timeout_s: float = 30, **facts: Any
     ) -> tuple[Task, bytes]:
         """A sync task as the API runs it, to its end."""
         live, head, ended = await self.manager.run(

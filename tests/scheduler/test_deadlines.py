@@ -25,7 +25,7 @@ async def test_they_come_in_order_whatever_their_length() -> None:
 
     for delay in delays:
         deadlines.after(delay, partial(come, delay))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await done.wait()
     assert [delay for delay, _ in came] == sorted(delays)
     assert all(passed >= delay - 0.002 for delay, passed in came)
@@ -108,7 +108,7 @@ async def test_one_may_set_and_cancel_others() -> None:
         deadlines.after(0.0, partial(again, count + 1))
 
     deadlines.after(0.0, partial(again, 1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await done.wait()
     assert came == ["again 1", "again 2", "again 3"]
 
@@ -118,7 +118,7 @@ async def test_many_lengths_in_use_at_once_all_come() -> None:
     came: list[int] = []
     for number in range(3 * KINDS_SWEPT_AT):
         deadlines.after(0.01 + number / 1e6, partial(came.append, number))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(came) < 3 * KINDS_SWEPT_AT:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     assert came == sorted(came)

@@ -127,7 +127,7 @@ class Probe:
 
     async def ask(self, question: str) -> str:
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await loop.sock_sendall(self._connection, question.encode())
             return (await loop.sock_recv(self._connection, 65536)).decode()
 
@@ -173,7 +173,7 @@ class Rig:
         path.chmod(0o666)
         listener.listen(4)
         await self.launcher.start(order)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             connection, _ = await asyncio.get_running_loop().sock_accept(listener)
         self._sockets.append(connection)
         return Probe(connection)
@@ -190,7 +190,7 @@ class Rig:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
     """Wait for something that is bound to happen; fails by saying what did not."""
     try:
         async with asyncio.timeout(timeout_s):

@@ -85,7 +85,7 @@ async def own_rig(own: Own, own_settings: DockerSettings) -> AsyncIterator[Rig]:
 
 async def answering(rig: Rig) -> None:
     """Wait until the launcher sees its engine again."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(90):
         while True:
             try:
                 return await rig.launcher.check()
@@ -95,7 +95,7 @@ async def answering(rig: Rig) -> None:
 
 async def resolving(rig: Rig, image: str) -> None:
     """Resolve until that fails."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(90):
         while True:
             await rig.launcher.resolve(image)
             await asyncio.sleep(0.05)
@@ -157,7 +157,7 @@ async def test_a_frozen_engine(own: Own, own_rig: Rig, own_settings: DockerSetti
     pid = own.engine.pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             with pytest.raises(EngineUnavailable, match="timed out"):
                 await own_rig.launcher.check()
             with pytest.raises(EngineUnavailable, match="timed out"):

@@ -117,7 +117,7 @@ def problem(answer: httpx.Response, status: int, name: str) -> dict[str, Any]:
     return found
 
 
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
     """Wait for what is bound to happen, and return it; fails by saying what did not."""
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):

@@ -10,7 +10,7 @@ from http.client import HTTPResponse, IncompleteRead
 from io import BufferedReader
 from typing import Any
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 class Answer:

@@ -15,7 +15,7 @@ from sets.executor.run import SlotRun
 from sets.executor.slot import Slot
 from tests.sets.executor import wire
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 CAT = Work(argv=(b"/bin/cat",), stdin=b"in")
 
 

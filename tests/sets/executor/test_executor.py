@@ -26,7 +26,7 @@ from sets.executor.slot import SlotState
 from tests.sets.executor import wire
 from tests.sets.executor.conftest import FdCheck, open_fds
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 PEER = Path(__file__).with_name("peer.py")
 CAT = Work(argv=(b"/bin/cat",), stdin=b"in")
 

@@ -15,7 +15,7 @@ import pytest
 from sets.executor.pipes import PIPE_BYTES, PipeReader, PipeWriter, enlarge
 from tests.sets.executor.conftest import FdCheck
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

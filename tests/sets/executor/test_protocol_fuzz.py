@@ -202,7 +202,7 @@ async def _converse(steps: list[Step]) -> None:
         assert len(rig.lost) == (rig.slot.state is SlotState.LOST)
     run = None
     rig.close()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(*users)
     assert not failures, failures
 
