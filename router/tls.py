@@ -226,6 +226,9 @@ class TlsSocket:
     def sendmsg(self, pieces: Sequence[bytes | memoryview]) -> int:
         return self.send(b"".join(pieces))
 
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        return self._sock.getsockopt(level, option, size)
+
     def setsockopt(self, level: int, option: int, value: bytes) -> None:
         self._aborted = self._aborted or (option == socket.SO_LINGER and value == _ABORT)
         self._sock.setsockopt(level, option, value)

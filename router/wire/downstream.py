@@ -447,6 +447,9 @@ class ClientConnection:
             self._front.stalled_clients += 1
             self._gone()
             return
+        if state is _BODY and self._paused and self._stream.peer_left():
+            self._gone()
+            return
         work = self._work
         if work is None or work.timed_out(now):
             return

@@ -29,6 +29,7 @@ while the last ones are still being read."""
 
 Piece: TypeAlias = bytes | memoryview
 _NO_BYTES = bytes(4)
+_LEFT = (7, 8)  # TCP_CLOSE, TCP_CLOSE_WAIT: of tcp_info, the first byte.
 
 
 class Buffers:
@@ -127,6 +128,12 @@ class Stream:
         """Whether something came that nobody read yet; the peer's end is nothing."""
         with contextlib.suppress(OSError):
             return fcntl.ioctl(self.fd, termios.FIONREAD, _NO_BYTES) != _NO_BYTES
+        return False
+
+    def peer_left(self) -> bool:
+        """Whether the peer ended its side, or the connection broke; also while nothing is read, when no event tells."""
+        with contextlib.suppress(OSError):
+            return self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _LEFT
         return False
 
     def resume_reading(self) -> None:
