@@ -14,7 +14,7 @@ from .crew import Crew
 from .fronts import Fronts
 from .history import History, HistoryError
 from .inquiry import Inquiry
-from .lists import merge
+from .lists import Lists
 from .past import IDEMPOTENCY_S
 from .plane import DataPlane
 from .probe import Prober
@@ -94,7 +94,7 @@ class Router:
             table,
             limits=settings.limits,
             loads=self.crew.loads(index),
-            merge=merge,
+            merge=Lists(),
             inquire=Inquiry,
         )
         if settings.tls is not None:

@@ -2,22 +2,21 @@
 
 A task's id is its set's name, a dash, and a part that sorts by time. So a page of all sets is the newest of
 their pages, and one id is a cursor for all of them: `before=a-01jd…` asks set b for what is before `b-01jd…`.
-Bounded: every set has the same few seconds and bytes, and a page never holds more than its limit.
+
+A set that is down, silent, or says what cannot be read is left out, and named with the reason: its list is `partial`,
+and nobody waits for it for long. Bounded: in number, in time, and in the bytes that one list, and all of them, hold
+until their clients have them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
-from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from functools import partial
 from urllib.parse import parse_qsl, urlencode
 
-import msgspec
-
+from .merging import Unreadable, merge_tasks, merge_usage, told
 from .plane import DataPlane
 from .table import SetEntry, SetState
 from .wire.downstream import ClientConnection
@@ -26,50 +25,99 @@ from .wire.problems import PROBLEM_TYPE, Lines, Problem
 from .wire.request_head import RequestHead
 from .wire.stream import Piece
 
+MERGES_AT_ONCE = 64
+LIST_BYTES = 16 * 1024 * 1024
+"""What all sets together may say to one question …"""
+HELD_BYTES = 32 * 1024 * 1024
+"""… and to all questions of a worker that are not answered yet."""
+MERGED_INLINE_BYTES = 32 * 1024
+"""More than this is merged beside the event loop: it would hold up others for milliseconds."""
 ASK_TIMEOUT_S = 5.0
-MAX_ANSWER_BYTES = 8 * 1024 * 1024
+PATIENCE_S = 2.0
+"""How long others are waited for once a set has answered; as long as that one took, where it took longer."""
 ASK_AT_ONCE = 16
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1000
-MERGES_AT_ONCE = 64
+MAX_FIELDS = 100
 
 _log = logging.getLogger("router")
 _NOT_PASSED_ON = (b"content-length", b"transfer-encoding", b"range", b"if-", b"accept-encoding")
+_OF_REFUSALS = ("Retry-After", "WWW-Authenticate")
+_TASKS = b"/v1/tasks"
+_BUSY = Problem(
+    503,
+    "lists-busy",
+    "Too many lists are asked for at once",
+    "the router holds as much of other lists as it may; try again soon, or with a smaller `limit`",
+    retry_after_s=1,
+)
+_Answer = tuple[int, str, bytes, Lines]
 
 
-class _Page(msgspec.Struct):
-    tasks: list[msgspec.Raw]
-    next: str | None = None
+class Lists:
+    """The data plane's factory for merged lists, and what they share."""
+
+    def __init__(
+        self,
+        *,
+        at_once: int = MERGES_AT_ONCE,
+        list_bytes: int = LIST_BYTES,
+        held_bytes: int = HELD_BYTES,
+    ) -> None:
+        self.at_once = at_once
+        self.list_bytes = list_bytes
+        self.held_bytes = held_bytes
+        self.held = 0
+        self.running: set[Merge] = set()
+        self.merging = asyncio.Lock()
+        """Held by the one list that is merged beside the loop."""
+
+    def __call__(self, plane: DataPlane, client: ClientConnection, head: RequestHead) -> Merge | Problem:
+        if len(self.running) >= self.at_once:
+            return _BUSY
+        return Merge(self, plane, client, head)
 
 
-class _Named(msgspec.Struct):
-    id: str
+class _NoRoom(Exception):
+    """All lists together hold as much as they may."""
 
 
 class Merge:
-    """The work for one list: a task that asks the sets, then one answer."""
+    """The work for one list: a task that asks the sets and merges, then one answer."""
 
-    def __init__(self, plane: DataPlane, client: ClientConnection, head: RequestHead) -> None:
+    def __init__(self, lists: Lists, plane: DataPlane, client: ClientConnection, head: RequestHead) -> None:
+        self._lists = lists
         self._plane = plane
         self._client = client
         self._head = head
         self._task: asyncio.Task[None] | None = None
+        self._held = 0
+        self._in_thread = False
+        self._cancelled = False
+        self._answer: _Answer | None = None
+        """What is being sent."""
+        lists.running.add(self)
 
     def start(self, pieces: list[Piece]) -> None:
         self._client.want_body()
         self._task = self._plane.loop.create_task(self._run(), name="merge")
+        self._task.add_done_callback(self._ran)
 
     def send_body(self, pieces: list[Piece], *, last: bool, shared: bool) -> bool:
         return True  # A list's request needs no body: read and dropped.
 
     def on_client_drained(self) -> None:
-        pass
+        if self._answer is not None:
+            self._sent(self._answer)
 
     def timed_out(self, now: float) -> bool:
         return False  # The asking itself is bounded.
 
     def cancel(self, problem: Problem | None = None) -> None:
-        if self._task is not None:
+        self._cancelled = True
+        if self._answer is not None:
+            self._end()
+        elif self._task is not None and not self._in_thread:  # A thread goes on, and so do the bytes it has.
             self._task.cancel()
         if problem is None:
             self._plane.log_own(self._head, self._client, 0, 0, "the client left")
@@ -79,104 +127,233 @@ class Merge:
 
     async def _run(self) -> None:
         try:
-            outcome = await self._ask_all()
-        except asyncio.CancelledError:
-            return
+            outcome = await self._outcome()
         except Exception:
             _log.exception("merging %s failed", self._head.path.decode("latin-1"))
             outcome = Problem(
                 500, "list-failed", "The lists could not be merged", "an error of the router; see its log"
             )
+        if self._cancelled:
+            return
         client = self._client
-        client.exchange_ended()
         if isinstance(outcome, Problem):
+            client.exchange_ended()
             client.respond(outcome)
             return
-        client.answer(*outcome)
-        self._plane.log_own(self._head, client, outcome[0], len(outcome[2]))
+        self._keep(len(outcome[2]) - self._held)  # The pages are gone, the answer is there.
+        self._answer = outcome
+        if client.write(client.own_pieces(*outcome)):
+            self._sent(outcome)
 
-    async def _ask_all(self) -> Problem | tuple[int, str, bytes, Lines]:
-        table = self._plane.table
-        asked = [entry for entry in table.sets.values() if entry.state is not SetState.MAINT]
-        query = parse_qsl(self._head.query.decode("latin-1"), keep_blank_values=True, max_num_fields=100)
-        limit = _limit(query)
-        gate = asyncio.Semaphore(ASK_AT_ONCE)
-        answers = await asyncio.gather(*(self._ask(entry, query, limit, gate) for entry in asked))
-        good: list[tuple[str, bytes]] = []
-        for entry, answer in zip(asked, answers, strict=True):
-            if answer is None:
-                continue
-            status = answer.head.status
-            if status == 200:
-                good.append((entry.name, answer.body))
-            elif 400 <= status < 500:
-                # The request itself is wrong, or its account may not: every set would say so.
-                return status, PROBLEM_TYPE, answer.body, (("X-Set", entry.name),)
-        if not good:
-            return Problem(
-                503,
-                "no-set-answers",
-                "No set could be asked",
-                "none of the sets answered; their tasks are not lost, try again",
-                retry_after_s=1,
-            )
-        names = [name for name, _ in good]
-        partial = len(good) < len(table.sets)
-        bodies = [body for _, body in good]
+    def _sent(self, answer: _Answer) -> None:
+        """The kernel has all of it."""
+        self._end()
+        self._client.exchange_ended()
+        self._client.exchange_done()
+        self._plane.log_own(self._head, self._client, answer[0], len(answer[2]))
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        if self._answer is None:
+            self._end()
+
+    # What is held.
+
+    def _keep(self, count: int) -> None:
+        self._held += count
+        self._lists.held += count
+
+    def _end(self) -> None:
+        self._lists.running.discard(self)
+        self._keep(-self._held)
+
+    # Asking.
+
+    async def _outcome(self) -> Problem | _Answer:
         try:
-            if self._head.path == b"/v1/tasks":
-                merged = merge_tasks(bodies, names, partial, limit)
+            # In and out as Latin-1: each byte stays what it was, whatever text the client meant by it.
+            query = parse_qsl(
+                self._head.query.decode("latin-1"),
+                keep_blank_values=True,
+                max_num_fields=MAX_FIELDS,
+                encoding="latin-1",
+            )
+        except ValueError:
+            return Problem(
+                400,
+                "bad-query",
+                "The query has too many parameters",
+                f"it may have {MAX_FIELDS}; leave some out",
+            )
+        asked, missing = self._whom()
+        answers = await self._ask_all(asked, query, missing)
+        if answers is None:
+            return _BUSY
+        bodies = {name: answer.body for name, answer in answers.items() if answer.head.status == 200}
+        refusals = {name: answer for name, answer in answers.items() if name not in bodies}
+        if not bodies:
+            return _refused(refusals) if refusals else _nobody(missing)
+        for name, answer in refusals.items():
+            missing[name] = f"it answered {answer.head.status}"
+        del answers, refusals
+        if self._head.path == _TASKS:
+            merge = partial(merge_tasks, bodies, missing, _limit(query))
+        else:
+            merge = partial(merge_usage, bodies, missing)
+        try:
+            if self._held <= MERGED_INLINE_BYTES:
+                merged = merge()
             else:
-                merged = merge_usage(bodies, names, partial)
-        except (msgspec.DecodeError, ValueError) as error:
-            return Problem(502, "list-unreadable", "A set's list could not be read", str(error))
+                async with self._lists.merging:
+                    self._in_thread = True
+                    merged = await asyncio.to_thread(merge)
+        except Unreadable as error:
+            return Problem(502, "list-unreadable", "The sets' lists could not be read", str(error))
         return 200, "application/json", merged, ()
 
+    def _whom(self) -> tuple[list[SetEntry], dict[str, str]]:
+        """The sets to ask, and why not the others. Where all are down, one may just have come back: all are asked."""
+        missing: dict[str, str] = {}
+        asked: list[SetEntry] = []
+        down: list[SetEntry] = []
+        for entry in self._plane.table.sets.values():
+            if entry.state is SetState.MAINT:
+                missing[entry.name] = "it is in maintenance"
+            elif self._plane.board.of(entry.name).down:
+                missing[entry.name] = "its health check fails"
+                down.append(entry)
+            else:
+                asked.append(entry)
+        if not asked:
+            for entry in down:
+                del missing[entry.name]
+        return asked or down, missing
+
+    async def _ask_all(
+        self, asked: list[SetEntry], query: list[tuple[str, str]], missing: dict[str, str]
+    ) -> dict[str, Fetched] | None:
+        """The answers in the sets' order; who gave none comes to be `missing`. None: there is no room for them."""
+        if not asked:
+            return {}
+        loop = self._plane.loop
+        gate = asyncio.Semaphore(ASK_AT_ONCE)
+        names = {loop.create_task(self._ask(entry, query, gate)): entry.name for entry in asked}
+        waiting = set(names)
+        found: dict[str, Fetched] = {}
+        began = loop.time()
+        deadline = began + ASK_TIMEOUT_S
+        try:
+            while waiting:
+                timeout_s = max(0.0, deadline - loop.time())
+                done, waiting = await asyncio.wait(
+                    waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    break
+                for task in done:
+                    answer = task.result()
+                    if answer is None:
+                        return None
+                    if isinstance(answer, str):
+                        missing[names[task]] = answer
+                        continue
+                    found[names[task]] = answer
+                    now = loop.time()
+                    deadline = min(began + ASK_TIMEOUT_S, now + max(PATIENCE_S, now - began))
+        finally:
+            for task in waiting:
+                task.cancel()
+        for task in waiting:
+            missing[names[task]] = f"it gave no whole answer within {loop.time() - began:.1f} s"
+            _log.warning("set %s gave no list in time", names[task])
+        return {entry.name: found[entry.name] for entry in asked if entry.name in found}
+
     async def _ask(
-        self, entry: SetEntry, query: list[tuple[str, str]], limit: int, gate: asyncio.Semaphore
-    ) -> Fetched | None:
+        self, entry: SetEntry, query: list[tuple[str, str]], gate: asyncio.Semaphore
+    ) -> Fetched | str | None:
+        """The set's answer, or why there is none; None: there is no room for it."""
         head = self._head
-        fields = []
-        for name, value in query:
-            if name == "before" and head.path == b"/v1/tasks":
-                value = cursor_for(entry.name, value)
-            if name != "limit" or head.path != b"/v1/tasks":
-                fields.append((name, value))
-        if head.path == b"/v1/tasks":
-            fields.append(("limit", str(limit)))
-        target = head.path + (b"?" + urlencode(fields, encoding="latin-1").encode() if fields else b"")
         lines = [line for line in head.lines if not line.lower().startswith(_NOT_PASSED_ON)]
         host = head.host if head.host is not None else entry.authority.encode()
         lines.append(
             b"Host: %b\r\nX-Request-Id: %b\r\ntraceparent: %b\r\n" % (host, head.request_id, head.traceparent)
         )
+        lists = self._lists
+        kept = 0
+
+        def keep(count: int) -> None:
+            nonlocal kept
+            if self._held + count > lists.list_bytes:
+                raise FetchError("the list is too large; ask with a smaller `limit`, or for less time")
+            if lists.held + count > lists.held_bytes:
+                raise _NoRoom
+            self._keep(count)
+            kept += count
+
         async with gate:
             pool = self._plane.pools.get(entry.name)
             if pool is None:
-                return None  # It left the configuration meanwhile.
+                return "it left the configuration"
             try:
                 answer = await fetch(
                     pool.addresses,
-                    target,
+                    self._target(entry, query),
                     lines,
                     timeout_s=ASK_TIMEOUT_S,
-                    max_bytes=MAX_ANSWER_BYTES,
+                    max_bytes=lists.list_bytes,
+                    keep=keep,
                 )
-            except FetchError as error:
+            except (FetchError, _NoRoom) as error:
+                self._keep(-kept)
+                if isinstance(error, _NoRoom):
+                    return None
                 _log.warning("set %s could not be asked for its list: %s", entry.name, error)
-                return None
-        if answer.head.status >= 500:
-            _log.warning("set %s answered its list with %d", entry.name, answer.head.status)
-            return None
-        return answer
+                return "it cannot be reached" if error.refused or error.own else str(error)
+        status = answer.head.status
+        if status == 200 or 400 <= status < 500:
+            return answer
+        self._keep(-kept)
+        _log.warning("set %s answered its list with %d", entry.name, status)
+        return f"it answered {status}"
+
+    def _target(self, entry: SetEntry, query: list[tuple[str, str]]) -> bytes:
+        """As it was asked for, with that set's cursor, and never more than a page."""
+        path = self._head.path
+        fields = list(query)
+        if path == _TASKS:
+            fields = [
+                (name, cursor_for(entry.name, value) if name == "before" else value) for name, value in query
+            ]
+            if all(name != "limit" for name, _ in query):
+                fields.append(("limit", str(DEFAULT_LIMIT)))
+        return path + (b"?" + urlencode(fields, encoding="latin-1").encode() if fields else b"")
 
 
-def merge(plane: DataPlane, client: ClientConnection, head: RequestHead) -> Merge:
-    """The data plane's factory for merged lists."""
-    return Merge(plane, client, head)
+def _refused(refusals: dict[str, Fetched]) -> _Answer:
+    """No set has a list for this request: what one of them says to that. Too many requests, or a set that knows no
+    such path, tells less than what is wrong with the request itself."""
+    name, answer = min(
+        refusals.items(), key=lambda item: (item[1].head.status in (404, 429), item[1].head.status)
+    )
+    lines: list[tuple[str, str]] = [("X-Set", name)]
+    for field in _OF_REFUSALS:
+        value = answer.head.get(field.lower().encode())
+        if value is not None:
+            lines.append((field, value.decode("latin-1")))
+    return answer.head.status, PROBLEM_TYPE, answer.body, tuple(lines)
+
+
+def _nobody(missing: dict[str, str]) -> Problem:
+    return Problem(
+        503,
+        "no-set-answers",
+        "No set could be asked",
+        f"none of the sets gave its list; their tasks are not lost, try again ({told(missing)})",
+        retry_after_s=1,
+    )
 
 
 def _limit(query: list[tuple[str, str]]) -> int:
+    """How many tasks a page has; what is no such number, the sets refuse."""
     for name, value in query:
         if name == "limit" and re.fullmatch(r"[0-9]{1,9}", value):
             return min(MAX_LIMIT, int(value))
@@ -187,84 +364,3 @@ def cursor_for(set_name: str, before: str) -> str:
     """One set's cursor from the merged list's: the same moment, under that set's name."""
     name, dash, rest = before.partition("-")
     return f"{set_name}-{rest}" if dash and name else before
-
-
-def merge_tasks(bodies: Sequence[bytes], names: Sequence[str], partial: bool, limit: int) -> bytes:
-    """The newest `limit` tasks of all pages, as they came; `next` is the last one's id where there may be
-    more."""
-    entries: list[tuple[str, str, msgspec.Raw]] = []
-    more = False
-    for body in bodies:
-        page = msgspec.json.decode(body, type=_Page)
-        more = more or page.next is not None
-        for raw in page.tasks:
-            task_id = msgspec.json.decode(raw, type=_Named).id
-            entries.append((task_id.partition("-")[2], task_id, raw))
-    entries.sort(key=lambda entry: entry[:2], reverse=True)
-    shown = entries[:limit]
-    cursor = shown[-1][1] if shown and (more or len(entries) > len(shown)) else None
-    return msgspec.json.encode(
-        {"tasks": [raw for _, _, raw in shown], "next": cursor, "sets": list(names), "partial": partial}
-    )
-
-
-def merge_usage(bodies: Sequence[bytes], names: Sequence[str], partial: bool) -> bytes:
-    """Rows that agree in all their texts (day, image, …) become one, their numbers added; so do numbers
-    beside the rows."""
-    merged: dict[str, Any] = {}
-    for body in bodies:
-        document = json.loads(body, parse_float=Decimal)
-        if not isinstance(document, dict):
-            raise ValueError("a set's usage is no JSON object")
-        for key, value in document.items():
-            if isinstance(value, list):
-                merged[key] = _add_rows(merged.get(key, []), value)
-            elif _is_number(value) and _is_number(merged.get(key, 0)):
-                merged[key] = merged.get(key, 0) + value
-            else:
-                merged.setdefault(key, value)
-    merged["sets"] = list(names)
-    merged["partial"] = partial
-    return json.dumps(merged, default=_plain).encode()
-
-
-def _add_rows(rows: list[Any], more: list[Any]) -> list[Any]:
-    places = {_group(row): index for index, row in enumerate(rows) if isinstance(row, dict)}
-    for row in more:
-        if not isinstance(row, dict):
-            raise ValueError("a row of a set's usage is no JSON object")
-        place = places.get(_group(row))
-        if place is None:
-            places[_group(row)] = len(rows)
-            rows.append(dict(row))
-            continue
-        have = rows[place]
-        for key, value in row.items():
-            if key == "amount" and isinstance(value, str):
-                have[key] = str(_decimal(have.get(key, "0")) + _decimal(value))
-            elif _is_number(value):
-                have[key] = have.get(key, 0) + value
-    return rows
-
-
-def _group(row: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(
-        sorted((key, str(value)) for key, value in row.items() if key != "amount" and not _is_number(value))
-    )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, Decimal)) and not isinstance(value, bool)
-
-
-def _decimal(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise ValueError(f"a set's amount is no number: {text!r}") from None
-
-
-def _plain(value: object) -> float:
-    if isinstance(value, Decimal):
-        return float(value)
-    raise TypeError(type(value).__name__)

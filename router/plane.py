@@ -34,7 +34,7 @@ ROOM_IDLE_S = 1.0
 FULL_TOLD_S = 60.0
 DRAIN_POLL_S = 0.02
 _MERGED = Destination.MERGED
-MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work]
+MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work | Problem]
 InquiryFactory = Callable[["DataPlane", ClientConnection, RequestHead, Purpose, Choice, SetEntry], Work]
 
 _log = logging.getLogger("router")

@@ -20,7 +20,7 @@ from .problems import (
     Problem,
     Refusal,
     bad_body,
-    own_answer,
+    own_head,
     slow_body,
     slow_head,
 )
@@ -281,6 +281,12 @@ class ClientConnection:
 
     def answer(self, status: int, content_type: str, body: bytes, lines: Lines = ()) -> None:
         """Answer with what the router made itself; `lines` are further header names and values."""
+        self._stream.write([b"".join(self.own_pieces(status, content_type, body, lines))])
+        self.exchange_done()
+
+    def own_pieces(self, status: int, content_type: str, body: bytes, lines: Lines = ()) -> list[bytes]:
+        """The head and the body of an answer that the router made itself, for who writes them and then calls
+        `exchange_done`."""
         head = self._head
         if not self.body_done or self._front.draining:
             self.keep = False
@@ -288,17 +294,10 @@ class ClientConnection:
         self.answering = True
         if head is not None:
             lines = (*lines, ("X-Request-Id", head.request_id.decode("latin-1")))
-        whole = own_answer(
-            self._front.name,
-            status,
-            body,
-            content_type=content_type,
-            close=not self.keep,
-            head_only=head is not None and head.method == b"HEAD",
-            lines=lines,
+        own = own_head(
+            self._front.name, status, len(body), content_type=content_type, close=not self.keep, lines=lines
         )
-        self._stream.write([whole])
-        self.exchange_done()
+        return [own] if head is not None and head.method == b"HEAD" else [own, body]
 
     def _refuse(self, problem: Problem, *, logged: bool = False) -> None:
         """Answer what is no valid request; nothing after it can be understood."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .addresses import Addresses
@@ -33,12 +33,19 @@ class Fetched:
 
 
 async def fetch(
-    addresses: Addresses, target: bytes, lines: Sequence[bytes], *, timeout_s: float, max_bytes: int
+    addresses: Addresses,
+    target: bytes,
+    lines: Sequence[bytes],
+    *,
+    timeout_s: float,
+    max_bytes: int,
+    keep: Callable[[int], None] | None = None,
 ) -> Fetched:
-    """GET `target` with header `lines` (each with CR LF). Raises `FetchError`; bounded in time and size."""
+    """GET `target` with header `lines` (each with CR LF). Raises `FetchError`; bounded in time and size. `keep` is told
+    of every so many bytes of the body before they are kept; what it raises ends the call."""
     try:
         async with asyncio.timeout(timeout_s):
-            return await _fetch(await _connected(addresses, timeout_s), target, lines, max_bytes)
+            return await _fetch(await _connected(addresses, timeout_s), target, lines, max_bytes, keep)
     except TimeoutError:
         raise FetchError(f"no whole answer within {timeout_s:g} s") from None
 
@@ -52,7 +59,13 @@ async def _connected(addresses: Addresses, timeout_s: float) -> socket.socket:
         raise FetchError(str(error), refused=not own and not late, own=own) from None
 
 
-async def _fetch(sock: socket.socket, target: bytes, lines: Sequence[bytes], max_bytes: int) -> Fetched:
+async def _fetch(
+    sock: socket.socket,
+    target: bytes,
+    lines: Sequence[bytes],
+    max_bytes: int,
+    keep: Callable[[int], None] | None,
+) -> Fetched:
     try:
         reader, writer = await asyncio.open_connection(sock=sock, limit=READ_BYTES)
     except OSError as error:
@@ -83,6 +96,8 @@ async def _fetch(sock: socket.socket, target: bytes, lines: Sequence[bytes], max
         part = bytes(data[stop:])
         while True:
             for piece in body.feed(part, memoryview(part), 0, len(part))[0]:
+                if keep is not None:
+                    keep(len(piece))
                 content += piece
             if len(content) > max_bytes:
                 raise FetchError(f"the answer is larger than {max_bytes} bytes")

@@ -14,12 +14,16 @@ Lines = tuple[tuple[str, str], ...]
 _REASONS = {
     200: "OK",
     400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
     413: "Content Too Large",
     414: "URI Too Long",
     417: "Expectation Failed",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     501: "Not Implemented",
@@ -68,28 +72,20 @@ def reason(status: int) -> str:
     return _REASONS.get(status, "Unknown")
 
 
-def own_answer(
-    router_name: str,
-    status: int,
-    body: bytes,
-    *,
-    content_type: str,
-    close: bool,
-    head_only: bool = False,
-    lines: Lines = (),
+def own_head(
+    router_name: str, status: int, length: int, *, content_type: str, close: bool, lines: Lines = ()
 ) -> bytes:
-    """The bytes of a whole answer that the router made itself; `X-Router` names it."""
+    """The head of an answer that the router made itself, with `length` bytes of body; `X-Router` names it."""
     head = [
         f"HTTP/1.1 {status} {reason(status)}",
         f"Content-Type: {content_type}",
-        f"Content-Length: {len(body)}",
+        f"Content-Length: {length}",
         f"X-Router: {router_name}",
     ]
     head.extend(f"{name}: {value}" for name, value in lines)
     if close:
         head.append("Connection: close")
-    raw = ("\r\n".join(head) + "\r\n\r\n").encode("latin-1")
-    return raw if head_only else raw + body
+    return ("\r\n".join(head) + "\r\n\r\n").encode("latin-1")
 
 
 def refusal_name(body: bytes | bytearray) -> str | None:

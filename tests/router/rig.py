@@ -13,7 +13,7 @@ from typing import Any
 
 from router.config import load
 from router.inquiry import Inquiry
-from router.lists import merge
+from router.lists import Lists
 from router.plane import DataPlane
 from router.table import Table
 from router.wire.limits import Limits
@@ -233,6 +233,7 @@ async def running(
     weights: Mapping[str, float] | None = None,
     more: str = "",
     limits: Limits | None = None,
+    lists: Lists | None = None,
 ) -> AsyncIterator[Rig]:
     """A rig with one fake set per entry of `plays`."""
     # pytest-timeout cannot interrupt uvloop.
@@ -248,7 +249,7 @@ async def running(
         table = table_for({name: fake.port for name, fake in sets.items()}, weights, more)
         limits = replace(limits or Limits(), sweep_s=0.02)
         plane = DataPlane(
-            asyncio.get_running_loop(), "r1", table, limits=limits, merge=merge, inquire=Inquiry
+            asyncio.get_running_loop(), "r1", table, limits=limits, merge=lists or Lists(), inquire=Inquiry
         )
         sock = socket.create_server(("127.0.0.1", 0))
         plane.listen(sock)
