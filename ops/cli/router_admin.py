@@ -74,11 +74,18 @@ class Admin:
         return dict(self._call("GET", "/rollout").json())
 
     def tell_rollout(
-        self, verb: str, by: str, why: str, *, at_once: bool = False, given: dict[str, Any] | None = None
+        self,
+        verb: str,
+        by: str,
+        why: str,
+        *,
+        at_once: bool = False,
+        force: bool = False,
+        given: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Give an order; the rollout's status after it. Refused where it is not what the order was `given` for (fields
         of its status: `run`, `event`, `set`, `phase`, `step`; `plan`)."""
-        body = {"by": by, "why": why, "at_once": at_once, "if": given or {}}
+        body = {"by": by, "why": why, "at_once": at_once, "force": force, "if": given or {}}
         return dict(self._call("POST", f"/rollout/{verb}", body).json())
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:

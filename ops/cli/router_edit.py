@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import typer
 
 from ops.cli import exits, report, router_report
 from ops.cli.router_admin import Admin, AdminError
+from ops.cli.router_force import Force, above_zero
 from ops.cli.router_look import NameOption, StateDirOption, changes
 from ops.cli.router_session import (
     AdminOption,
@@ -62,12 +64,32 @@ class _Target:
             named = told
         return cls(asked, named, dry_run)
 
-    def edit(self, change: Callable[[Table, Draft], Draft], *, by: str | None, why: str) -> int:
-        """Change the file, and wait until the router has taken it."""
+    def force(self) -> Force | None:
+        """What a rollout keeps in force over the file; None also where that cannot be known."""
+        try:
+            status = self.admin.status()
+        except AdminError:
+            return None
+        reads_it = Path(str(status["file"])).resolve() == self.file.resolve()
+        return Force.of(status.get("rollout")) if reads_it else None
+
+    def edit(
+        self,
+        change: Callable[[Table, Draft, Force | None], Draft],
+        *,
+        by: str | None,
+        why: str,
+        unchanged: Callable[[Table, Force], int | None] | None = None,
+    ) -> int:
+        """Show what a change of the file moves, make it, and wait until the router has taken it.
+
+        `unchanged`: what to do where the file says so already, but a rollout's weights count; None: nothing.
+        """
         from router.config import ConfigError
         from router.edit import Draft
         from router.savefile import opened
 
+        force = self.force()
         with opened(self.file) as file:
             try:
                 draft = Draft.of(file.text)
@@ -77,27 +99,43 @@ class _Target:
                 )
                 raise
             before = draft.table
-            changed = change(before, draft)
+            changed = change(before, draft, force)
             if changed.meant == draft.meant:
-                report.say(f"{self.file} says so already; nothing was changed")
-                return 0
+                code = unchanged(before, force) if unchanged is not None and force is not None else None
+                if code is None:
+                    report.say(f"{self.file} says so already; nothing was changed")
+                return code or 0
             text = changed.stamped(by=who(by), why=why).checked()
+            self.show(file.text, before, text, force)
             if not self.dry_run:
                 file.save(text)
-        return self.told(file.text, before, text)
+        return self.told(text)
 
-    def told(self, old: bytes, before: Table | None, new: bytes) -> int:
-        """Say what was changed, and whether the router has it in force."""
-        import hashlib
-
+    def show(self, old: bytes, before: Table | None, new: bytes, force: Force | None) -> None:
+        """Say what a change would do to what is in force, before it is made."""
         from router.config import load
         from router.difference import difference
 
         table = load(new).table
         if self.dry_run:
             print(_unified(self.file, old, new), end="")
-        if before is not None:
+        if before is None:
+            return
+        if force is None:
             router_report.difference(difference(before, table))
+            return
+        router_report.difference(difference(force.over(before), force.after(before, table)))
+        if force.stays(before, table):
+            report.say(f"{force.words}: this change of the file leaves that as it is")
+        sys.stdout.flush()
+
+    def told(self, new: bytes) -> int:
+        """Say what was saved, and whether the router has it in force."""
+        import hashlib
+
+        from router.config import load
+
+        table = load(new).table
         if self.dry_run:
             report.say("nothing was saved (--dry-run)")
             return 0
@@ -161,22 +199,52 @@ def set_weight(
 
     wanted = _shares(weights)
 
-    def change(table: Table, draft: Draft) -> Draft:
+    def change(table: Table, draft: Draft, force: Force | None) -> Draft:
         unknown = [name for name in wanted if name not in table.sets]
         if unknown:
             known = ", ".join(table.sets)
             raise EditError(f"no set {unknown[0]!r} in {file or 'the file'}; there are {known}")
         before = table.default.shares
+        # What is not named stays as it is, and that is what is in force: a set that was taken back gets nothing again.
+        now = before if force is None else force.over(table).default.shares
         if rule is not None:
             found = next((each for each in table.rules if each.name == rule), None)
-            before = found.weights.shares if found is not None else before
-        shares = spread(before, wanted)
+            before = now = found.weights.shares if found is not None else before
+        shares = spread(now, wanted)
         return draft.with_weights(
             {name: share for name, share in shares.items() if share != before.get(name, 0)}, rule=rule
         )
 
+    def unchanged(table: Table, force: Force) -> int | None:
+        now = force.over(table).default.shares
+        if rule is not None or all(now.get(name, 0) == share for name, share in wanted.items()):
+            return None
+        return _let_count(target, table, force, who(by), reason)
+
     target = _Target.of(admin, token_file, file, dry_run)
-    return target.edit(change, by=by, why=why or f"set-weight {' '.join(weights)}")
+    reason = why or f"set-weight {' '.join(weights)}"
+    return target.edit(change, by=by, why=reason, unchanged=unchanged)
+
+
+def _let_count(target: _Target, table: Table, force: Force, by: str, why: str) -> int:
+    """The file says already what is wanted, but a rollout's weights count: end it, where it is over."""
+    from router.difference import difference
+
+    if not force.ended:
+        report.say(
+            f"{target.file} says so already, but {force.words}; nothing was changed. "
+            "`gcompute router rollout abort` takes it back"
+        )
+        return exits.TRY_AGAIN
+    router_report.difference(difference(force.over(table), table))
+    if target.dry_run:
+        report.say("nothing was changed (--dry-run)")
+        return 0
+    target.admin.tell_rollout("end", by, why, given={"phase": force.phase})
+    print(
+        f"{target.file} says so already, but {force.words}: that rollout was ended, the file's weights count"
+    )
+    return 0
 
 
 @operating
@@ -273,6 +341,7 @@ def rollback(
     from router.savefile import opened
 
     target = _Target.of(admin, token_file, file, dry_run)
+    force = target.force()
     older = _older(version, state_dir, name, target.admin)
     newest = max(
         (change["version"] for change in changes(state_dir, name, admin, token_file)["changes"]), default=0
@@ -285,9 +354,27 @@ def rollback(
         number = max(newest, before.version if before is not None else 0) + 1
         reason = why or f"rollback to version {load(older).table.version}"
         text = older_as_new(older, number, by=who(by), why=reason)
+        target.show(opened_file.text, before, text, force)
         if not dry_run:
             opened_file.save(text)
-    return target.told(opened_file.text, before, text)
+    code = target.told(text)
+    if force is not None and before is not None and not dry_run:
+        _say_what_goes_on(force, goes_on=above_zero(before) == above_zero(load(text).table))
+    return code
+
+
+def _say_what_goes_on(force: Force, *, goes_on: bool) -> None:
+    """A rollback is often meant to stop a release; only `abort` does."""
+    if force.ended and not goes_on:
+        return
+    if goes_on:
+        then = "its weights are not the file's, so this rollback does NOT stop it"
+    else:
+        then = "other weights in the file pause it and count"
+    report.say(
+        f"ATTENTION: {force.words}; {then}. `gcompute router rollout abort` takes {force.set} back, "
+        + ("`rollout end` lets the file's weights count" if force.ended else "`rollout status` tells more")
+    )
 
 
 def _older(version: str | None, state_dir: Path | None, name: str, admin: Admin) -> bytes:
@@ -308,11 +395,11 @@ def _state(target: _Target, name: str, word: str, by: str | None, why: str | Non
 
     state = SetState(word)
 
-    def change(table: Table, draft: Draft) -> Draft:
+    def change(table: Table, draft: Draft, kept: Force | None) -> Draft:
         if name in table.sets and state is not SetState.READY and not force:
             left = [
                 entry.name
-                for entry in table.default.entries
+                for entry in (table if kept is None else kept.over(table)).default.entries
                 if entry.name != name and table.sets[entry.name].state is SetState.READY
             ]
             if not left:

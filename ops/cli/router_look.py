@@ -134,11 +134,14 @@ def diff(
         if table is None:
             return exits.NO_INPUT if not _is_bad(wanted) else exits.CONFIG
         tables.append(table)
+    remark = _with_rollout((old, new), tables, admin, token_file) if "live" in (old, new) else ""
     found = difference(*tables)
     if as_json(ctx, json_):
         print_json(router_report.difference_document(found))
     else:
         router_report.difference(found)
+    if remark:
+        report.say(remark)
     return 1 if exit_code and found.any else 0
 
 
@@ -230,6 +233,26 @@ def read_file(file: Path) -> bytes | None:
     except OSError as error:
         report.say(f"{file} cannot be read: {error.strerror}")
         return None
+
+
+def _with_rollout(
+    names: tuple[str, str], tables: list[Table], admin: str | None, token_file: Path | None
+) -> str:
+    """Lay the rollout's weights over what is live, and over what would leave them in force; what to say about it."""
+    from ops.cli.router_force import Force
+
+    force = Force.of(Admin.of(admin, token_file).status().get("rollout"))
+    if force is None:
+        return ""
+    live = tables[names.index("live")]
+    stays = all(force.stays(live, table) for table in tables)
+    tables[:] = [
+        force.over(live) if name == "live" else force.after(live, table)
+        for name, table in zip(names, tables, strict=True)
+    ]
+    if stays:
+        return f"{force.words}; that stays, the default weights of the file do not count"
+    return f"{force.words}; other default weights in the file count instead"
 
 
 def _is_bad(wanted: str) -> bool:

@@ -132,9 +132,17 @@ def rollout_remark(document: dict[str, Any]) -> str:
     if not rollout or rollout["set"] is None or rollout["phase"] == "idle" or rollout["hands_off"]:
         return ""
     return (
-        f"the rollout of {rollout['set']} is {rollout['phase']}, step {rollout['step']} of {rollout['of']}, "
-        f"at {percent(rollout['weight'])}; `gcompute router rollout status` tells more"
+        f"the {'dry run' if rollout['dry_run'] else 'rollout'} of {rollout['set']} is {rollout['phase']}, "
+        f"step {rollout['step']} of {rollout['of']}, {_stands(rollout)}; "
+        "`gcompute router rollout status` tells more"
     )
+
+
+def _stands(rollout: dict[str, Any]) -> str:
+    """Where the set is: what is in force, whatever a dry run would do."""
+    if not rollout["dry_run"]:
+        return f"at {percent(rollout['now'])}"
+    return f"which would be {percent(rollout['weight'])}; in force: {percent(rollout['now'])}"
 
 
 def _status_drawn(document: dict[str, Any]) -> RenderableType:
@@ -269,15 +277,36 @@ def _rollout_lines(document: dict[str, Any]) -> list[str]:
     dry = ", dry run" if document["dry_run"] else ""
     lines = [
         f"rollout of {document['set']}: {document['phase']}{dry}, step {document['step']} of {document['of']}, "
-        f"at {percent(document['weight'])}"
+        + _stands(document)
     ]
+    idle = document["phase"] == "idle"
+    if idle:
+        lines = [f"no rollout; the file's weights count (the last one was of {document['set']})"]
     if document["reason"]:
         lines.append(f"why: {document['reason']}")
+    if document["hands_off"]:
+        lines.append(
+            "the weights were edited by hand: the file's count until somebody resumes, skips or aborts"
+        )
+    if document["plan_changed"]:
+        lines.append("the file's plan has changed since the start; this rollout goes on with the old one")
+    kept = document["in_force"]
+    if (
+        kept is not None
+        and "end" in document["orders"]
+        and document["weights"].get(kept["set"]) != kept["weight"]
+    ):
+        lines.append(
+            f"the file says {percent(document['weights'].get(kept['set'], 0.0))}: "
+            f"`gcompute router set-weight {kept['set']}={kept['weight']:g}` writes what is in force into it, "
+            "`rollout end` lets it count"
+        )
     steps = []
-    for step in document["steps"]:
+    for step in document["steps"] if not idle else ():
         text = "pause" if step["pause"] else percent(step["weight"])
         steps.append(f"[{text}]" if step["now"] else f"{text} ✓" if step["done"] else text)
-    lines.append("steps: " + "  →  ".join(steps))
+    if steps:
+        lines.append("steps: " + "  →  ".join(steps))
     if document["hold_left_s"]:
         lines.append(f"held {document['held_s']:.0f} s, {document['hold_left_s']:.0f} s to go")
     if document["verdict"]:

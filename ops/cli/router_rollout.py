@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ops.cli import exits, report, router_plan, router_report
+from ops.cli import exits, report, router_offline, router_plan, router_report
 from ops.cli.router_admin import Admin
+from ops.cli.router_look import NameOption
 from ops.cli.router_session import (
     AdminOption,
     ByOption,
+    FileOption,
     JsonOption,
     TokenFileOption,
     as_json,
@@ -46,6 +49,14 @@ IfPhase = Annotated[
     str | None,
     typer.Option(metavar="PHASE", help="Only if it is in this phase still, as `status` names it."),
 ]
+StateDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        metavar="DIR",
+        help="Not by the router, which may be dead, but in this --state-dir of it.",
+    ),
+]
 
 
 def _order(verb: str, about: str, example: str) -> None:
@@ -58,11 +69,20 @@ def _order(verb: str, about: str, example: str) -> None:
         if_phase: IfPhase = None,
         by: ByOption = None,
         json_: JsonOption = False,
+        state_dir: StateDir = None,
+        name: NameOption = "router",
+        file: FileOption = None,
         admin: AdminOption = None,
         token_file: TokenFileOption = None,
     ) -> int:
         given = _given(if_step, if_phase)
-        _told(ctx, Admin.of(admin, token_file).tell_rollout(verb, who(by), why, given=given), json_)
+        if state_dir is None:
+            document = Admin.of(admin, token_file).tell_rollout(verb, who(by), why, given=given)
+        elif verb == "promote":
+            raise typer.BadParameter("a router must run for this; `skip` step by step needs none")
+        else:
+            document = router_offline.order(verb, state_dir, name, file, by=who(by), why=why, given=given)
+        _told(ctx, document, json_)
         return 0
 
     command.__doc__ = f"{about}\n\n    Examples:\n\n        {example}\n    "
@@ -142,6 +162,11 @@ _order(
     "Take all steps that are left now: to the last one's weight, without hold, check or gate.",
     'gcompute router rollout promote --why "the fix cannot wait"',
 )
+_order(
+    "end",
+    "Let the file's weights count again, after a rollout that is done or aborted.",
+    'gcompute router rollout end --why "b is mended"',
+)
 
 
 @app.command("abort")
@@ -152,11 +177,15 @@ def abort(
         bool,
         typer.Option("--at-once", help="In one move, even where that floods the other sets."),
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also where no other set takes new work.")] = False,
     why: Why = "",
     if_step: IfStep = None,
     if_phase: IfPhase = None,
     by: ByOption = None,
     json_: JsonOption = False,
+    state_dir: StateDir = None,
+    name: NameOption = "router",
+    file: FileOption = None,
     admin: AdminOption = None,
     token_file: TokenFileOption = None,
 ) -> int:
@@ -165,9 +194,26 @@ def abort(
     Examples:
 
         gcompute router rollout abort --why "b loses tasks"
+
+        gcompute router rollout abort --at-once --state-dir var/router
     """
     given = _given(if_step, if_phase)
-    document = Admin.of(admin, token_file).tell_rollout("abort", who(by), why, at_once=at_once, given=given)
+    if state_dir is None:
+        document = Admin.of(admin, token_file).tell_rollout(
+            "abort", who(by), why, at_once=at_once, force=force, given=given
+        )
+    else:
+        document = router_offline.order(
+            "abort",
+            state_dir,
+            name,
+            file,
+            by=who(by),
+            why=why,
+            given=given,
+            at_once=at_once,
+            force=force,
+        )
     _told(ctx, document, json_)
     return 0
 
@@ -181,6 +227,9 @@ def status(
         float, typer.Option("--interval", min=0.2, max=3600, help="Seconds between two looks.")
     ] = 1.0,
     json_: JsonOption = False,
+    state_dir: StateDir = None,
+    name: NameOption = "router",
+    file: FileOption = None,
     admin: AdminOption = None,
     token_file: TokenFileOption = None,
 ) -> int:
@@ -191,15 +240,19 @@ def status(
         gcompute router rollout status --watch
     """
     asked = Admin.of(admin, token_file)
+
+    def look() -> dict[str, Any]:
+        return asked.rollout() if state_dir is None else router_offline.status(state_dir, name, file)
+
     if not watch:
-        _told(ctx, asked.rollout(), json_)
+        _told(ctx, look(), json_)
         return 0
     with suppress(KeyboardInterrupt):
         if as_json(ctx, json_) or not sys.stdout.isatty():
             while True:
-                _told(ctx, asked.rollout(), json_)
+                _told(ctx, look(), json_)
                 time.sleep(interval_s)
-        router_report.watch(asked.rollout, interval_s, router_report.rollout_drawn)
+        router_report.watch(look, interval_s, router_report.rollout_drawn)
     return 0
 
 

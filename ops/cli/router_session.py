@@ -111,6 +111,7 @@ def _code(error: Exception) -> int:
     from router.edit import EditError
     from router.errors import RouterError
     from router.history import HistoryError
+    from router.rollout.states import NotAllowed
 
     match error:
         case ConfigError():
@@ -119,6 +120,8 @@ def _code(error: Exception) -> int:
             return exits.NO_INPUT
         case EditError():
             return exits.DATA
+        case NotAllowed():
+            return exits.TRY_AGAIN
         case RouterError():
             return exits.SOFTWARE
     raise error

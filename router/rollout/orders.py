@@ -107,9 +107,9 @@ def _happening(
     if order is Order.PAUSE:
         return Pause(by, why)
     if order is Order.RESUME:
-        return Resume(by, why)
+        return Resume(by, why, _ready(table, progress))
     if order is Order.SKIP:
-        return Skip(by, why)
+        return Skip(by, why, _ready(table, progress))
     if order is Order.ABORT:
         return Abort(by, why, at_once, others_of(table, progress), force)
     if order is Order.END:
@@ -132,6 +132,11 @@ def starting(table: Table, progress: Progress, *, by: str = "", why: str = "") -
         why=why,
         others=takers(table, plan.set),
     )
+
+
+def _ready(table: Table, progress: Progress) -> bool:
+    entry = table.sets.get(progress.plan.set) if progress.plan is not None else None
+    return entry is None or entry.state is SetState.READY
 
 
 def others_of(table: Table, progress: Progress) -> dict[str, bool] | None:

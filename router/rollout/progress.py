@@ -132,6 +132,7 @@ class _Handling(Turn):
         p = self.p
         if p.phase is not Phase.PAUSED:
             raise NotAllowed(f"a rollout that is {p.phase} cannot be resumed")
+        self._takes_work(order)
         told = f"resumed{_because(order.why)}"
         p.waited_s = p.gate_due_s = 0.0
         if p.paused_from is Phase.RETURNING:
@@ -154,11 +155,16 @@ class _Handling(Turn):
         p = self.p
         if p.phase not in _LIVE or p.phase is Phase.RETURNING:
             raise NotAllowed(f"a rollout that is {p.phase} has no step to skip")
+        self._takes_work(order)
         self.event("skipped", f"step {p.step + 1} skipped{_because(order.why)}", by=order.by)
         if p.phase is Phase.GATED or (p.phase is Phase.PAUSED and p.paused_from is Phase.GATED):
             self.enter(p.step, gated=False)
         else:
             self.enter(p.step + 1)
+
+    def _takes_work(self, order: Resume | Skip) -> None:
+        if not order.takes_work:
+            raise NotAllowed(f"set {self.plan.set!r} takes no new work; make it `ready` first")
 
     def abort(self, order: Abort) -> None:
         p = self.p

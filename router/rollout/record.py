@@ -151,15 +151,19 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class Resume(msgspec.Struct, frozen=True):
+    """`takes_work` as of `Tick`."""
+
     by: str = ""
     why: str = ""
+    takes_work: bool = True
 
 
 class Skip(msgspec.Struct, frozen=True):
-    """End the step, whatever the evidence; from a gate: go in without its leave."""
+    """End the step, whatever the evidence; from a gate: go in without its leave. `takes_work` as of `Tick`."""
 
     by: str = ""
     why: str = ""
+    takes_work: bool = True
 
 
 class Abort(msgspec.Struct, frozen=True):

@@ -24,7 +24,7 @@ from .orders import in_force, others_of
 from .overlay import takers
 from .plan import Plan
 from .progress import advance
-from .record import Abort, Edited, GateSaid, Gone, Happening, Progress, Start, Tick
+from .record import Abort, Edited, GateSaid, Gone, Happening, Progress, Resume, Skip, Start, Tick
 from .tally import Tally
 
 _RUN = Purpose(Destination.RUN, RequestKind.SYNC_RUN)
@@ -131,6 +131,9 @@ class World:
         """An order, or news of the gate. Raises `NotAllowed` where it does not fit."""
         if isinstance(happening, Abort):
             happening = msgspec.structs.replace(happening, others=others_of(self.file, self.progress))
+        if isinstance(happening, Resume | Skip):
+            ready = self.file.sets[self.plan.set].state is SetState.READY
+            happening = msgspec.structs.replace(happening, takes_work=ready)
         self.progress, _ = advance(self.progress, happening, self.clock)
         self._apply()
 

@@ -1,4 +1,4 @@
-"""What is reported is what is in force: dry runs over an earlier rollout, aborts that nobody can bear, starts from above."""
+"""What is reported is what is in force: dry runs over a rollout, aborts that nobody can bear, starts from above."""
 
 from __future__ import annotations
 
@@ -274,3 +274,15 @@ def test_the_file_counts_again_when_somebody_ends_the_rollout() -> None:
     release = Release(plan()).start()
     with pytest.raises(NotAllowed, match="under way"):
         release.happen(End({"a": 10_000}))
+
+
+def test_a_set_that_takes_no_work_is_given_no_more(operators: Operators) -> None:
+    operators.order(Order.START)
+    operators.file = load(
+        FILE.format(weights="{a: 95, b: 5}", state="ready").replace('h:2"', 'h:2", state: drain').encode()
+    ).table
+    for order in (Order.SKIP, Order.RESUME):
+        with pytest.raises(NotAllowed, match="make it `ready` first"):
+            operators.order(order)
+        if order is Order.SKIP:
+            operators.order(Order.PAUSE)

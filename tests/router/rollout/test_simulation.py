@@ -130,7 +130,7 @@ def order(world: World, happening: Happening | None) -> None:
         assert world.progress is before
         return
     old, new = live.default.shares, world.live.default.shares
-    if happening is None or isinstance(happening, Abort):
+    if not isinstance(happening, End):
         assert serving(world.live) or not serving(live), "no order leaves nobody to take requests"
     if happening is None and world.plan.dry_run:
         assert new == old, "a dry run touches nothing"
@@ -161,6 +161,8 @@ class Watcher:
         if before.version != after.version:
             return
         old, new = before.default.shares["b"], after.default.shares["b"]
+        if after.default.shares != self.world.file.default.shares:
+            assert serving(after) or not serving(before), "nor does a check leave nobody"
         for key in KEYS:
             home, now = before.default.home(key), after.default.home(key)
             assert home is not None
