@@ -301,8 +301,8 @@ class Attempts(AnswerTaker):
         began = self._observed_at
         if access is None or began is None:
             return
-        broken = problem is not None or (reason != "" and reason is not CLIENT_LEFT)
-        if not access.wants(error=broken or status >= 500):
+        error = status >= 500 or problem is not None or (reason != "" and reason is not CLIENT_LEFT)
+        if (error or not access.everything) and not access.wants(error=error):
             return
         headed = self._headed_at
         choice = self._choice
