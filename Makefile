@@ -27,7 +27,7 @@ demo: setup  ## the main job: pictures and a scanned page through the routed API
 
 test: setup  ## every check: lint, types, and all tests on real containers
 	@$(MAKE) --no-print-directory lint
-	@bash ops/setup/packages.sh --if-possible "tools of the tests" curl docker-registry haproxy nghttp2-client nginx-light strace wrk
+	@bash ops/setup/packages.sh --if-possible "tools of the tests" curl docker-registry haproxy nginx-light strace wrk
 	@bash ops/setup/packages.sh --if-possible "the guest's fuzzer and analysers" $(clang)
 	@. /etc/os-release && [ "$$ID" != debian ] || bash ops/setup/packages.sh --if-possible "a browser for the status page" chromium fonts-dejavu-core
 	@$(engine) && $(python) -m ops.images && $(python) -m pytest $(two_processes) $(ARGS)

@@ -226,7 +226,7 @@ class Call:
 
     async def hear_nothing(self) -> None:
         """Leave the body unread for a while."""
-        await asyncio.sleep(8)
+        await asyncio.sleep(4)
         raise ConnectionError
 
     async def send_trailers(self) -> None:
