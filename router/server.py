@@ -96,7 +96,9 @@ def main(
 
     `workers`: processes that share both addresses. One by default: a core carries more requests than the sets of most
     machines, and what is judged by counting (passive ejection, the retry budget) is then judged by all requests."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    # The process id tells which worker speaks; `/status` and gunicorn's own lines have it too.
+    form = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form)
     try:
         token = read_token(Path(admin_token_file)) if admin_token_file else None
         check_bind(admin_bind, token)

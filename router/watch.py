@@ -107,7 +107,9 @@ class ConfigFile:
             return None
         old = self.loaded
         if old is not None and old.table.digest == loaded.table.digest:
-            self.error = None
+            if self.error is not None:
+                self.error = None
+                _log.info("%s is good again: version %d, as is in force", self.path, loaded.table.version)
             return None
         if old is not None and loaded.table.version <= old.table.version:
             _log.warning(

@@ -77,6 +77,7 @@ def test_a_replacement_and_a_swung_link_are_seen(path: Path, tmp_path: Path) -> 
 def test_mistakes_leave_the_last_good_table_loudly(
     path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     file = opened(path)
     file.first()
     path.write_text(text)
@@ -88,6 +89,7 @@ def test_mistakes_leave_the_last_good_table_loudly(
     assert file.failures == 1  # told once, not twice a second
     path.write_text(good(1))
     assert file.poll() is None
+    assert "is good again: version 1" in caplog.text
     assert file.error is None  # back to what is in force: nothing new, and no error either
 
 
