@@ -15,6 +15,7 @@ from .wire.problems import Problem
 # Looking a member up in its class costs more than comparing it.
 _OWNER = Destination.OWNER
 _UNSAFE = RequestKind.UNSAFE
+_SAFE = RequestKind.SAFE
 _READY = SetState.READY
 
 ASK_AT_MOST = 4
@@ -29,7 +30,7 @@ SPILL_AT_LEAST = 3
 
 
 class Load(Protocol):
-    """How many requests a set has in flight from here."""
+    """How many requests a set has in flight from here, reads and waits aside: they cost it nearly nothing."""
 
     @property
     def inflight(self) -> int: ...
@@ -108,11 +109,13 @@ class Chooser:
             home is not None
             and not self.board.troubled
             and home.state is _READY
-            and (home.max_inflight is None or self.loads[home.name].inflight < home.max_inflight)
+            and (home.max_inflight is None or purpose.kind is _SAFE or self._room(home))
         ):
             choice = Choice(home, home, key, weights, rule)
         else:
-            entry = self._planned(weights, rule, key, home, frozenset(), now)
+            entry = self._planned(
+                weights, rule, key, home, frozenset(), now, needs_room=purpose.kind is not _SAFE
+            )
             if entry is None:
                 return Choice(None, home, problem=self._nobody(weights, rule))
             if home is not None and entry is not home and home.name in self.table.sets:
@@ -122,11 +125,16 @@ class Chooser:
             choice.ask_first = self._may_know(choice, facts, idempotency_key, now)
         return choice
 
-    def another(self, choice: Choice, tried: frozenset[str], now: float) -> SetEntry | None:
-        """A set for a retry that was not tried yet; a task's owner is always asked again."""
+    def another(
+        self, choice: Choice, tried: frozenset[str], now: float, *, needs_room: bool = True
+    ) -> SetEntry | None:
+        """A set for a retry that was not tried yet; a task's owner is always asked again. `needs_room`: it is
+        no read."""
         if choice.weights is None:
             return choice.entry
-        entry = self._planned(choice.weights, choice.rule, choice.key, choice.home, tried, now)
+        entry = self._planned(
+            choice.weights, choice.rule, choice.key, choice.home, tried, now, needs_room=needs_room
+        )
         if entry is not None and choice.home is not None and choice.home.name in self.table.sets:
             self.board.passed_over(choice.home.name, now)
         return entry
@@ -190,13 +198,15 @@ class Chooser:
         home: SetEntry | None,
         tried: frozenset[str],
         now: float,
+        *,
+        needs_room: bool,
     ) -> SetEntry | None:
         if rule is not None and rule.if_down is not IfDown.FAIL:
-            entry = self._pick(weights, key, home, tried, now, last_resort=False)
+            entry = self._pick(weights, key, home, tried, now, needs_room=needs_room, last_resort=False)
             if entry is not None:
                 return entry
             weights, home = self._default, self._default.home(key)
-        return self._pick(weights, key, home, tried, now, last_resort=True)
+        return self._pick(weights, key, home, tried, now, needs_room=needs_room, last_resort=True)
 
     def _pick(
         self,
@@ -206,20 +216,27 @@ class Chooser:
         tried: frozenset[str],
         now: float,
         *,
+        needs_room: bool,
         last_resort: bool,
     ) -> SetEntry | None:
         """The set for `key` among those that are well, were not tried and have room."""
         narrowed, kept = self._among(weights, now, last_resort=last_resort)
         # Of those that keep their proportions, home stays home.
         entry = home if kept and home is not None and home.name in narrowed.shares else narrowed.home(key)
-        if entry is None or (entry is home and entry.name not in tried and self._room(entry)):
+        if entry is None or (
+            entry is home and entry.name not in tried and (not needs_room or self._room(entry))
+        ):
             return entry
         # Where home is there, whoever takes its work instead of it takes a spill, and is not to drown in it.
         spills = home is not None and home.name in narrowed.shares
         loads = self.loads
 
         def takes(candidate: SetEntry) -> bool:
-            if candidate.name in tried or not self._room(candidate):
+            if candidate.name in tried:
+                return False
+            if not needs_room:
+                return True
+            if not self._room(candidate):
                 return False
             if not spills or candidate is home or candidate.max_inflight is not None:
                 return True

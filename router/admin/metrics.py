@@ -17,6 +17,7 @@ from router.stats import COARSE, LATENCY_BOUNDS_S
 from .counts import Counts, latency
 from .status import Snapshot
 
+_WELL = ("up", "slow start")
 _PLAIN = {
     "requests": "Requests whose head was read.",
     "cancelled": "Requests whose client went away.",
@@ -127,24 +128,29 @@ def _set_counts(counts: Counts) -> Iterator[Metric]:
 
 
 def _set_gauges(snapshots: Sequence[Snapshot], first: Snapshot) -> Iterator[Metric]:
-    up = _set_gauge("set_up", "Whether a set is chosen for new work; the share of workers that do.")
+    up = _set_gauge(
+        "set_up",
+        "Whether a set is well, and chosen by its weight, if slowly at first; the share of workers that do.",
+    )
     weight = _set_gauge("set_weight_percent", "The weight in the file.")
     effective = _set_gauge(
         "set_effective_weight_percent", "The share of new work, health, states and rollout considered."
     )
-    inflight = _set_gauge("set_inflight", "Requests in flight.")
+    inflight = _set_gauge("set_inflight", "Requests in flight, without reads and waits.")
+    reading = _set_gauge("set_reading", "Reads, and waits for tasks, in flight: they need no room.")
     most = _set_gauge("set_max_inflight", "How many there may be, over all workers.")
     idle = _set_gauge("set_idle_connections", "Kept connections.")
     for name, own in first.sets.items():
         each = [snapshot.sets[name] for snapshot in snapshots if name in snapshot.sets]
-        up.add_metric([name], sum(one.health == "up" for one in each) / len(each))
+        up.add_metric([name], sum(one.health in _WELL for one in each) / len(each))
         weight.add_metric([name], own.weight)
         effective.add_metric([name], sum(one.effective_weight for one in each) / len(each))
         inflight.add_metric([name], sum(one.inflight for one in each))
+        reading.add_metric([name], sum(one.reading for one in each))
         idle.add_metric([name], sum(one.idle_connections for one in each))
         if own.max_inflight is not None:
             most.add_metric([name], own.max_inflight)
-    yield from (up, weight, effective, inflight, most, idle)
+    yield from (up, weight, effective, inflight, reading, most, idle)
 
 
 def _rollout(status: Mapping[str, Any]) -> Iterator[Metric]:

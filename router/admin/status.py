@@ -30,6 +30,7 @@ class SetSnapshot(msgspec.Struct, frozen=True):
     health: str
     ejected_for_s: float
     inflight: int
+    """Against `max_inflight`: without `reading`."""
     max_inflight: int | None
     idle_connections: int
     statuses: dict[int, int]
@@ -43,6 +44,8 @@ class SetSnapshot(msgspec.Struct, frozen=True):
     attempts: int
     errors: int
     durations: dict[int, int]
+    reading: int = 0
+    """Reads, and waits for tasks, in flight."""
     ejected_because: str = ""
     """What the ejection that is in force is for."""
 
@@ -125,6 +128,7 @@ def _set(router: Router, entry: SetEntry, effective: float, now: float) -> SetSn
         health=plane.board.word(name, now),
         ejected_for_s=max(0.0, round(health.ejected_until - now, 1)),
         inflight=pool.inflight,
+        reading=pool.reads,
         max_inflight=entry.max_inflight,
         idle_connections=pool.idle,
         statuses=dict(stats.statuses),
@@ -190,6 +194,7 @@ def _set_of(workers: Sequence[SetSnapshot]) -> dict[str, Any]:
         "ejected_for_s": max(each.ejected_for_s for each in workers),
         "ejected_because": max(workers, key=lambda each: each.ejected_for_s).ejected_because,
         "inflight": sum(each.inflight for each in workers),
+        "reading": sum(each.reading for each in workers),
         "max_inflight": first.max_inflight,
         "idle_connections": sum(each.idle_connections for each in workers),
         **figures(window),

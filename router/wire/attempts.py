@@ -10,7 +10,7 @@ from time import monotonic
 
 from router.choice import Choice
 from router.request import Purpose
-from router.retry import Failure
+from router.retry import Failure, RequestKind
 from router.table import SetEntry
 from router.traffic import Traffic
 
@@ -23,8 +23,9 @@ from .recovery import Recovery
 from .replay import Replay
 from .request_head import RequestHead
 from .stream import Piece
-from .upstream import AnswerTaker, SetConnection
+from .upstream import AnswerTaker, Pool, SetConnection
 
+_SAFE = RequestKind.SAFE
 CLIENT_LEFT = "the client left"
 
 
@@ -103,7 +104,10 @@ class Attempts(AnswerTaker):
 
     def _attempt(self, *, fresh: bool = False) -> None:
         pool = self._traffic.pools[self._entry.name]
-        pool.inflight += 1
+        if self._purpose.kind is _SAFE:
+            pool.reads += 1
+        else:
+            pool.inflight += 1
         connection = None if fresh else pool.take(self._purpose.kind)
         if connection is None:
             self._client.hold_body()
@@ -287,12 +291,19 @@ class Attempts(AnswerTaker):
         connection = self._connection
         self._connection = None
         if connection is not None:
-            connection.pool.inflight -= 1
+            self._leave(connection.pool)
             connection.close()
         elif self._dial is not None and self._dial_pool is not None:
             self._dial.cancel()
             self._dial = None
-            self._dial_pool.inflight -= 1
+            self._leave(self._dial_pool)
+
+    def _leave(self, pool: Pool) -> None:
+        """The attempt is no longer at the set."""
+        if self._purpose.kind is _SAFE:
+            pool.reads -= 1
+        else:
+            pool.inflight -= 1
 
     def _log(self, status: int, problem: Problem | None = None, reason: str = "") -> None:
         """Give the access log its line."""

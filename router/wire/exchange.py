@@ -207,7 +207,7 @@ class Exchange(Attempts):
         connection = self._connection
         if connection is not None:
             self._connection = None
-            connection.pool.inflight -= 1
+            self._leave(connection.pool)
             answer = self._answer if self._held is None else self._held[0]
             connection.release(reusable=clean and answer is not None and answer.keep_alive)
 

@@ -19,9 +19,10 @@ _UNSAFE = RequestKind.UNSAFE
 
 
 class SetPool:
-    """All connections of this process to one set; `inflight` counts the requests that are there now."""
+    """All connections of this process to one set. `inflight` counts the requests that are there now but for reads and
+    waits, which are `reads`."""
 
-    __slots__ = ("_buffers", "_idle", "_loop", "addresses", "closed", "inflight", "limits", "name")
+    __slots__ = ("_buffers", "_idle", "_loop", "addresses", "closed", "inflight", "limits", "name", "reads")
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class SetPool:
         self.limits = limits
         self._idle: list[SetConnection] = []
         self.inflight = 0
+        self.reads = 0
         self.closed = False
 
     @property

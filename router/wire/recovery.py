@@ -10,7 +10,17 @@ from dataclasses import dataclass
 
 from router.choice import Choice
 from router.request import Purpose
-from router.retry import NOTHING_RAN, TOO_LATE, Admission, Failure, admission, backoff_s, may_repeat, wait_s
+from router.retry import (
+    NOTHING_RAN,
+    TOO_LATE,
+    Admission,
+    Failure,
+    RequestKind,
+    admission,
+    backoff_s,
+    may_repeat,
+    wait_s,
+)
 from router.table import SetEntry, Table
 from router.traffic import Traffic
 
@@ -149,12 +159,12 @@ class Recovery:
             return entry
         now = traffic.loop.time()
         if not traffic.board.of(entry.name).well(now):
-            return traffic.chooser.another(self._choice, self._tried, now) or entry
+            return self._another(now) or entry
         return entry
 
     def _other(self, entry: SetEntry, failure: Failure, now: float) -> SetEntry | None:
         traffic = self._traffic
-        other = traffic.chooser.another(self._choice, self._tried, now)
+        other = self._another(now)
         if other is None and self._table is not traffic.table:
             other = self.chosen_anew()
         if other is None:
@@ -162,6 +172,10 @@ class Recovery:
         if other.name == entry.name and failure is Failure.BACK_PRESSURE:
             return None
         return other
+
+    def _another(self, now: float) -> SetEntry | None:
+        needs_room = self._purpose.kind is not RequestKind.SAFE
+        return self._traffic.chooser.another(self._choice, self._tried, now, needs_room=needs_room)
 
     def chosen_anew(self) -> SetEntry | None:
         """A set by the table that is in force now, unless it was tried."""

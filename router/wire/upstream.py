@@ -20,9 +20,11 @@ is asked for again and again, it need not be read anew."""
 
 
 class Pool(Protocol):
-    """Where a connection is kept between two exchanges; `inflight` counts the requests at the set."""
+    """Where a connection is kept between two exchanges; `inflight` counts the requests at the set, `reads` those
+    beside them that take no room there."""
 
     inflight: int
+    reads: int
 
     def give_back(self, connection: SetConnection) -> None: ...
     def remove(self, connection: SetConnection) -> None: ...

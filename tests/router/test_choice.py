@@ -253,6 +253,27 @@ def test_in_panic_the_configured_weights_count() -> None:
     assert [scene.chosen(number) for number in range(300)] == homes
 
 
+READ = Purpose(Destination.ANY, RequestKind.SAFE)
+
+
+def test_reads_need_no_room_and_are_no_spill() -> None:
+    scene = Scene.of({"a": 9_900, "b": 100}, limits={"a": 1})
+    scene.loads["a"].inflight = 1
+    scene.loads["b"].inflight = SPILL_AT_LEAST
+
+    def asked(purpose: Purpose) -> set[str | None]:
+        choices = [scene.chooser.choose(purpose, Asked(), None, scene.now) for _ in range(200)]
+        return {None if choice.entry is None else choice.entry.name for choice in choices}
+
+    assert asked(SYNC) <= {"b", None}
+    assert asked(READ) == {"a", "b"}
+    choice = scene.chooser.choose(READ, Asked(), None, scene.now)
+    for tried, other in (("a", "b"), ("b", "a")):
+        again = scene.chooser.another(choice, frozenset({tried}), scene.now, needs_room=False)
+        assert again is not None
+        assert again.name == other
+
+
 # A task's owner.
 
 

@@ -97,7 +97,7 @@ async def test_a_limit_holds_for_all_workers_together(pools: tuple[Occupancy, li
     }
     board = HealthBoard(table.health)
     board.adopt(table.sets, table.health)
-    head = parse_request(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n", Limits())
+    head = parse_request(b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", Limits())
     purpose = purpose_of(head.method, head.path, head.query, None)
     chooser = Chooser(table, board, {name: each[0][1] for name, each in made.items()})
 

@@ -90,7 +90,7 @@ def named(fake: FakeSet) -> Play:
     async def play(conversation: Conversation) -> None:
         while True:
             head, _ = await conversation.request()
-            if head.startswith(b"GET /slow"):
+            if head.split(b" ")[1] == b"/slow":
                 fake.requests.append((head, b""))
                 await asyncio.sleep(0.5)
             await conversation.send(

@@ -66,7 +66,7 @@ export function showSets(place, status, canary) {
         badge(STATES[set.state] ?? ["fair", "!", set.state]),
         badge(condition(set)),
         [percent(set.effective_weight), Math.abs(set.weight - set.effective_weight) >= 0.01 && h("div", { class: "quiet" }, `file: ${percent(set.weight)}`)],
-        [room, full && h("div", { class: "badge fair" }, "! full")],
+        [room, set.reading > 0 && h("div", { class: "quiet" }, `${whole(set.reading)} reading`), full && h("div", { class: "badge fair" }, "! full")],
         idle ? h("span", { class: "quiet" }, "no traffic") : perSecond(set.requests_per_s),
         h("span", { class: set.error_rate ? "bad-text" : "" }, rate(set.error_rate)),
         milliseconds(set.p50_ms),

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import msgspec
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from router.admin.counts import Counts, Keeper, SetCounts, added, counts_of, put_back
@@ -100,3 +101,28 @@ async def test_metrics_of_all_are_text_that_prometheus_reads(tmp_path: Path) -> 
     assert found["gc_router_rollout_phase", "aborting"] == 0
     assert found["gc_router_rollout_verdict", "pass"] == 0
     assert "gc_router_rollout_weight_percent{" not in text  # No canary.
+
+
+@pytest.mark.parametrize(
+    ("healths", "up"),
+    [
+        (("up", "up"), 1.0),
+        (("slow start", "up"), 1.0),  # Chosen, if slowly: a restart alarms nobody.
+        (("ejected", "slow start"), 0.5),
+        (("down", "refused"), 0.0),
+        (("draining", "draining"), 0.0),
+    ],
+)
+async def test_a_set_is_up_where_it_is_chosen(tmp_path: Path, healths: tuple[str, str], up: float) -> None:
+    router = a_router(tmp_path)
+    mine = snapshot(router)
+    seen = [
+        msgspec.structs.replace(
+            mine, sets={"a": msgspec.structs.replace(mine.sets["a"], health=health, reading=2)}
+        )
+        for health in healths
+    ]
+    text = metrics_text(seen, counts_of(router), [], None).decode()
+    assert f'gc_router_set_up{{set="a"}} {up}' in text
+    assert 'gc_router_set_reading{set="a"} 4.0' in text
+    assert 'gc_router_set_inflight{set="a"} 0.0' in text

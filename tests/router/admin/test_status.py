@@ -62,6 +62,12 @@ def test_the_worst_health_is_told_and_the_weight_that_counts_is_the_mean() -> No
     )
 
 
+def test_reads_are_told_beside_what_takes_room_and_why_a_set_is_ejected() -> None:
+    away = one_set(reading=4, health="ejected", ejected_for_s=12.0, ejected_because="its answer is no HTTP")
+    a = status_of([worker(1), worker(2, sets={"a": away}), worker(3)])["sets"]["a"]
+    assert (a["inflight"], a["reading"], a["ejected_because"]) == (9, 4, "its answer is no HTTP")
+
+
 def test_while_the_workers_differ_no_file_is_in_force_everywhere() -> None:
     status = status_of([worker(1, version=8, digest="d8"), worker(2, config_error="line 1"), worker(3)])
     assert (status["version"], status["digest"], status["config_error"]) == (7, "", "line 1")

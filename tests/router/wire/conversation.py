@@ -245,6 +245,7 @@ class Stage:
         for peer in self.peers:
             peer.end()
         await eventually(lambda: plane.active == 0 and plane.pools["a"].inflight == 0)
+        assert plane.pools["a"].reads == 0
         await eventually(lambda: not plane.clients and plane.buffers.loans == 0)
 
 

@@ -476,9 +476,9 @@ async def test_a_client_that_leaves_while_a_connection_is_made_is_forgotten() ->
         pool = rig.plane.pools["a"]
         client = await rig.client()
         await client.send(GET)
-        await eventually(lambda: pool.inflight == 1)
+        await eventually(lambda: pool.reads == 1)
         client.close()
-        await eventually(lambda: pool.inflight == 0 and rig.plane.active == 0)
+        await eventually(lambda: pool.reads == 0 and rig.plane.active == 0)
 
 
 async def test_a_large_body_waits_for_a_living_set() -> None:
@@ -788,6 +788,39 @@ async def test_a_full_set_passes_new_work_on_and_all_full_is_a_503() -> None:
         assert answer.problem["executed"] is False
         release.set()
         assert [(await client.answer()).status for client in clients] == [200, 200]
+
+
+async def test_waits_take_no_room_of_runs() -> None:
+    release = asyncio.Event()
+
+    def waits(fake: FakeSet) -> Play:
+        async def play(conversation: Conversation) -> None:
+            while True:
+                head, _ = await conversation.request()
+                if b"?wait=30" in head:
+                    await release.wait()
+                await conversation.send(OK)
+
+        return play
+
+    async with running({"a": waits}) as rig:
+        table = rig.plane.table
+        sets = {name: replace(entry, max_inflight=3) for name, entry in table.sets.items()}
+        rig.plane.adopt(replace(table, sets=sets, default=Weights(sets, table.default.shares)))
+        pool = rig.plane.pools["a"]
+        clients = [await rig.client() for _ in range(4)]
+        for client in clients:
+            await client.send(GET.replace(b"/x", b"/v1/tasks/a-1?wait=30"))
+        await eventually(lambda: pool.reads == 4)
+        assert pool.inflight == 0
+        assert (await rig.ask(SYNC)).status == 200
+        pool.inflight += 3  # As full as it may be.
+        assert (await rig.ask(SYNC)).status == 503
+        assert (await rig.ask(GET)).status == 200
+        pool.inflight -= 3
+        release.set()
+        assert [(await client.answer()).status for client in clients] == [200] * 4
+        assert (pool.reads, pool.inflight) == (0, 0)
 
 
 # Time-outs.

@@ -347,6 +347,7 @@ def _come_to_an_end(world: World) -> None:
         world.loop.settle()
     assert not world.plane.clients
     assert (world.plane.active, world.plane.pools["s"].inflight, world.plane.buffers.loans) == (0, 0, 0)
+    assert world.plane.pools["s"].reads == 0
 
 
 def _check_answers(mark: bytes, got: bytes) -> None:
