@@ -17,6 +17,12 @@ def lines(document: dict[str, Any]) -> list[str]:
         told.append("dry run: it judges, and touches no weight")
     if document["returning"]:
         told.append(f"{name} carried as much not long ago: it gets that back at once, without the steps")
+    if document["lowers"] is not None:
+        lowers = document["lowers"]
+        how = " move by move, as the other sets can bear it" if lowers["glides"] else ""
+        told.append(
+            f"{name} goes DOWN first, from {_percent(lowers['from'])} to {_percent(lowers['to'])}{how}"
+        )
     for number, step in enumerate(document["steps"], 1):
         if step["pause"]:
             told.append(f"  {number}. a pause, until somebody resumes")

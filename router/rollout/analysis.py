@@ -288,7 +288,8 @@ def _judge(
         return Verdict.FAIL, f"{told}: surely more than allowed"
     if high <= threshold:
         return Verdict.PASS, f"{told}: surely within"
-    if low <= 0.0 and difference <= threshold / 2:
+    # A harm without any bound yet is not the lack of harm.
+    if low <= 0.0 and not isinf(high) and difference <= threshold / 2:
         return Verdict.PASS, f"{told}: nothing speaks against it"
     return Verdict.INCONCLUSIVE, f"{told}: cannot be told yet"
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from math import ceil, log2
+from math import ceil, isinf, log2
 from typing import Any
 
 from router.table import WEIGHT_TOTAL, Table
 
 from . import rates, tail
 from .analysis import ALPHA_PASS, check_alpha
+from .glide import next_weight
 from .orders import starting
 from .overlay import overlay
 from .plan import ABORTING_CHECKS, CheckName, Plan, Step
@@ -40,17 +41,26 @@ def preview(
         plan (its digest), set, weights {set: in force}, stable (the sets it is compared with), dry_run, on_no_data,
         refused (why a start would be), returning (it would skip the steps), requests_per_s, min_requests, confidence,
         steps [{weight, pause, hold_s, gate, effective {set: …}, compared_per_s (requests of each cohort),
-        enough_s (until both have min_requests), about_s, starves (it would end for lack of requests)}],
+        enough_s (until both have enough to pass: min_requests, and what latency takes), about_s,
+        starves (it would end for lack of requests)}],
+        lowers (the set would go down, in percent: {from, to, glides: move by move}; None: it would not),
         hold_s and about_s of all steps, pauses, gates,
         checks [{name, aborts, threshold, unit, fails_after, proves_after (requests of each cohort; None: never)}]
     """
     plan = file.rollout
     if plan is None or progress.running:
         return None
-    refused, returning = None, False
+    refused, returning, lowers = None, False, None
     try:
         after, _ = advance(progress, starting(file, progress), now)
         returning = after.phase is Phase.RETURNING
+        target, now_at = plan.steps[after.step].weight, live.default.shares.get(plan.set, 0)
+        if target is not None and target < now_at and not plan.dry_run and not returning:
+            lowers = {
+                "from": now_at / 100,
+                "to": target / 100,
+                "glides": next_weight(now_at, target, growing=(), warm=WEIGHT_TOTAL - now_at) > target,
+            }
     except NotAllowed as error:
         refused = str(error)
     steps = [_step(plan, index, file, live, requests_per_s) for index in range(len(plan.steps))]
@@ -64,6 +74,7 @@ def preview(
         "on_no_data": str(plan.on_no_data),
         "refused": refused,
         "returning": returning,
+        "lowers": lowers,
         "requests_per_s": round(requests_per_s, 2),
         "min_requests": plan.abort_when.min_requests,
         "confidence": plan.abort_when.confidence * 100,
@@ -89,7 +100,7 @@ def _step(plan: Plan, index: int, file: Table, live: Table, requests_per_s: floa
     # Cohorts are of one size: where the canary has more than half, it is thinned. At 100 % an earlier control counts.
     compared = mine if mine == WEIGHT_TOTAL else min(mine, WEIGHT_TOTAL - mine)
     per_s = requests_per_s * compared / WEIGHT_TOTAL
-    enough_s = plan.abort_when.min_requests / per_s if per_s else None
+    enough_s = _least(plan) / per_s if per_s else None
     ends_at_once = not step.hold_s and index == len(plan.steps) - 1
     return {
         "weight": step.weight / 100,
@@ -106,6 +117,24 @@ def _step(plan: Plan, index: int, file: Table, live: Table, requests_per_s: floa
         else round(max(step.hold_s, enough_s), 1),
         "starves": not ends_at_once and (enough_s is None or enough_s > step.hold_s + plan.wait_s(index)),
     }
+
+
+def _least(plan: Plan) -> int:
+    """Requests of each cohort without which no step passes."""
+    limits = plan.abort_when
+    if limits.p95_over_baseline is None or CheckName.LATENCY in plan.report_only:
+        return limits.min_requests
+    return max(limits.min_requests, _bounded() or 0)
+
+
+@lru_cache(maxsize=1)
+def _bounded() -> int | None:
+    """From how many requests on latency has an upper bound, which passing takes."""
+    return _first(
+        lambda n: (
+            not isinf(tail.ratio({_QUICK: n}, {_QUICK: n}, alpha_low=ALPHA_PASS, alpha_high=ALPHA_PASS).high)
+        )
+    )
 
 
 def _check(plan: Plan, name: CheckName) -> dict[str, Any]:

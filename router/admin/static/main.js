@@ -141,7 +141,7 @@ function showLink() {
   const age = byId("link-age") ?? byId("link").appendChild(h("span", { id: "link-age", "aria-hidden": "true", class: "quiet" }));
   age.textContent = live || seen.at === null ? "" : ` (${duration((Date.now() - seen.at) / 1000)} ago)`;
   if (rollout !== null) orders.update(rollout, live);
-  const under = rollout !== null && rollout.set !== null && rollout.phase !== "idle" ? `${phaseWords(rollout.phase)[1]} ${rollout.set} ${percent(rollout.weight)} ${rollout.phase} · ` : "";
+  const under = rollout !== null && rollout.set !== null && rollout.phase !== "idle" ? `${phaseWords(rollout.phase)[1]} ${rollout.set} ${percent(rollout.now)} ${rollout.phase} · ` : "";
   const title = `${live ? under : "✗ no connection · "}router ${status?.router ?? ""}`;
   if (document.title !== title) document.title = title;
 }

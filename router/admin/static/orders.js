@@ -8,7 +8,7 @@ import { duration, percent } from "./words.js";
 const OPERATOR = "gc-operator";
 const ORDER_TIMEOUT_MS = 15_000;
 /** These mean what was on the page, to the last event; the others hold wherever this rollout is. */
-const OF_A_MOMENT = new Set(["start", "resume", "skip", "promote"]);
+const OF_A_MOMENT = new Set(["start", "resume", "skip", "promote", "end"]);
 const ALWAYS_SHOWN = new Set(["pause", "skip", "promote", "abort"]);
 
 const stepWords = (step) =>
@@ -20,7 +20,7 @@ function last(rollout) {
 
 const EXPLAINED = {
   start: ({ next }) => [next ? `Start the rollout of ${next.set}` : "Start the rollout", "Start", next ? planInShort(next) : "Starts the rollout that the file describes, at its first step."],
-  pause: ({ set, weight }) => [`Pause the rollout of ${set}`, "Pause", `${set} stays at ${percent(weight)} until somebody resumes. The checks go on: a canary that is surely worse than allowed is still aborted.`],
+  pause: ({ set, now: weight }) => [`Pause the rollout of ${set}`, "Pause", `${set} stays at ${percent(weight)} until somebody resumes. The checks go on: a canary that is surely worse than allowed is still aborted.`],
   resume: (rollout) => {
     const next = rollout.steps[rollout.step];
     const now = rollout.steps[rollout.step - 1];
@@ -39,11 +39,12 @@ const EXPLAINED = {
     const final = last(rollout);
     const left = rollout.steps.slice(rollout.step, rollout.steps.lastIndexOf(final));
     return [`Promote ${rollout.set}`, final ? `Promote to ${percent(final.weight)}` : "Promote", h("div", {},
-      h("p", {}, `${rollout.set} goes from ${percent(rollout.weight)} to ${final ? percent(final.weight) : "the last step"} at once. No hold, check or gate is waited for.`),
+      h("p", {}, `${rollout.set} goes from ${percent(rollout.now)} to ${final ? percent(final.weight) : "the last step"} at once. No hold, check or gate is waited for.`),
       h("p", {}, `Skipped: the rest of step ${rollout.step}${left.map((step, index) => `; step ${rollout.step + index + 1}, ${stepWords(step)}`).join("")}; the hold of the last step.`))];
   },
-  abort: ({ set, weight, phase }) => [`Abort the rollout of ${set}`, "Abort",
+  abort: ({ set, now: weight, phase }) => [`Abort the rollout of ${set}`, "Abort",
     phase === "aborting" ? `${set} is on its way to 0 % already, now at ${percent(weight)}.` : `${set} goes from ${percent(weight)} to 0 %. If the other sets are cold, in a few moves within seconds.`],
+  end: ({ set, in_force, weights }) => [`End the rollout of ${set}`, "End", `The file's weights count again: ${in_force ? `${in_force.set} goes from ${percent(in_force.weight)} to ${percent(weights[in_force.set] ?? 0)} at once` : "nothing moves"}.`],
 };
 
 export class Orders {

@@ -12,11 +12,14 @@ function takes(next) {
 
 const stepInShort = (step) => (step.pause ? "a pause" : `${percent(step.weight)}${step.hold_s ? ` for ${duration(step.hold_s)}` : ""}`);
 
+const down = ({ set, lowers }) => `${set} goes down first, from ${percent(lowers.from)} to ${percent(lowers.to)}${lowers.glides ? ", move by move, as the other sets can bear it" : ""}.`;
+
 /** For the dialog: what the button does. */
 export function planInShort(next) {
   const lines = [];
   if (next.returning) lines.push(`${next.set} carried as much not long ago: it gets that back at once, without the steps.`);
-  else lines.push(`${next.set} gets ${next.steps.map(stepInShort).join(", then ")}.`);
+  if (next.lowers) lines.push(down(next));
+  if (!next.returning) lines.push(`${next.set} gets ${next.steps.map(stepInShort).join(", then ")}.`);
   lines.push(takes(next));
   if (next.dry_run) lines.push("A dry run: it judges, and touches no weight.");
   if (next.steps.some((step) => step.starves)) lines.push(`Some steps get too few requests to be judged in time; the rollout would ${next.on_no_data} there.`);
@@ -64,6 +67,7 @@ export function showPlan(box, place, rollout) {
     next.refused !== null && h("p", { class: "bad-text" }, `✗ It would be refused now: ${next.refused}.`),
     next.dry_run && h("p", {}, "A dry run: it judges, and touches no weight."),
     next.returning && h("p", {}, `${next.set} carried as much not long ago: it gets that back at once, without the steps.`),
+    next.lowers && h("p", { class: "fair-text" }, `! ${down(next)}`),
     h("p", {}, `Releases ${next.set}, compared with ${next.stable.join(", ") || "nobody"}. ${takes(next)}`),
     stepRows(next),
     h("p", { class: "quiet" }, `Nothing is judged before both sides have ${whole(next.min_requests)} requests. Below: how much worse than control a canary may be; after how many requests it fails if all of it goes wrong (or takes twice what is allowed); and after how many it is proven, not just presumed, that all is well. A canary as good as control is aborted in ${percent(100 - next.confidence)} of rollouts at most.`),

@@ -24,11 +24,11 @@ export const CHECKS = { errors: "Error rate", tasks: "Failed tasks", async: "Fai
 export const phaseWords = (phase) => PHASES[phase] ?? ["fair", "!", phase];
 
 export function showPhase(place, rollout) {
-  const { phase, set, reason, dry_run, plan_changed, weight, error, hands_off } = rollout;
-  fill(place, [phase, set, reason, dry_run, plan_changed, weight, error, hands_off, rollout.orders, rollout.missing], () => {
+  const { phase, set, reason, dry_run, plan_changed, weight, now, error, hands_off } = rollout;
+  fill(place, [phase, set, reason, dry_run, plan_changed, weight, now, error, hands_off, rollout.orders, rollout.missing], () => {
     if (rollout.missing) return h("p", { class: "quiet" }, rollout.missing);
     const none = phase === "idle" && set === null;
-    const lines = [h("p", { class: "phase" }, badge(phaseWords(phase)), set !== null && [" ", h("b", {}, set), ` at ${percent(weight)}`], dry_run && h("span", { class: "badge fair" }, "dry run: no weight is touched"))];
+    const lines = [h("p", { class: "phase" }, badge(phaseWords(phase)), set !== null && [" ", h("b", {}, set), ` at ${percent(now)}${dry_run && phase !== "idle" ? `, which would be ${percent(weight)}` : ""}`], dry_run && h("span", { class: "badge fair" }, "dry run: no weight is touched"))];
     if (none) lines.push(h("p", { class: "quiet" }, rollout.orders.includes("start")
       ? "The file has a plan. Start it here, or with gcompute router rollout start."
       : "The file has no `rollout` section. Write one, and its steps appear here."));

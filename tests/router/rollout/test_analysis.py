@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from math import log
 
+import msgspec
 import pytest
 
 from router.rollout.analysis import Analysis, Check, Verdict, Window, analyse
@@ -66,9 +67,21 @@ def test_few_requests_are_inconclusive_however_they_end() -> None:
 
 
 def test_equal_sets_pass_from_min_requests_on() -> None:
-    found = analyse(PLAN, tally(100, seed=1), tally(100, seed=2))
+    found = analyse(PLAN, tally(112, seed=1), tally(112, seed=2))
     assert (found.verdict, found.enough) == (Verdict.PASS, True)
     assert "nothing speaks against it" in check(found, CheckName.ERRORS).reason
+
+
+def test_a_latency_without_any_bound_is_no_pass() -> None:
+    """With few requests and `min_requests` below them, "nothing speaks against it" would be said of nothing."""
+    few = msgspec.structs.replace(PLAN, abort_when=AbortWhen(min_requests=20))
+    for count in (20, 65, 111):
+        latency = check(analyse(few, tally(count, seed=1), tally(count, seed=2)), CheckName.LATENCY)
+        assert (latency.verdict, latency.high) == (Verdict.INCONCLUSIVE, None)
+        assert "no bound yet" in latency.reason
+    latency = check(analyse(few, tally(112, seed=1), tally(112, seed=2)), CheckName.LATENCY)
+    assert latency.verdict is Verdict.PASS
+    assert latency.high is not None
 
 
 def ended(tally: Tally, ok: int, failed: int) -> Tally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from router.config import load
@@ -52,9 +53,32 @@ def test_steps_are_told_with_their_weights_and_requests() -> None:
         {"a": 0.0, "b": 100.0, "c": 0.0},
     ]
     assert [step.get("compared_per_s") for step in told["steps"]] == [0.2, 2.0, None, 10.0, 20.0]
-    assert [step.get("enough_s") for step in told["steps"]] == [500.0, 50.0, None, 10.0, 5.0]
+    assert [step.get("enough_s") for step in told["steps"]] == [560.0, 56.0, None, 11.2, 5.6]
     assert [step.get("about_s") for step in told["steps"]] == [600.0, 1800.0, None, 3600.0, 0.0]
     assert (told["about_s"], told["hold_s"], told["pauses"], told["gates"]) == (6000.0, 6000.0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("b", "lowers"),
+    [
+        (0, None),
+        (1, None),
+        (5, {"from": 5.0, "to": 1.0, "glides": False}),
+        (20, {"from": 20.0, "to": 1.0, "glides": False}),
+    ],
+)
+def test_a_start_that_takes_weight_away_says_so(b: int, lowers: dict[str, Any] | None) -> None:
+    assert ahead(table(b=b))["lowers"] == lowers
+
+
+def test_a_start_that_takes_much_away_says_that_it_glides() -> None:
+    file = load((FILE % ("ready", 20, 0, "")).replace("a: 80, b: 20", "a: 30, b: 70").encode()).table
+    assert ahead(file)["lowers"] == {"from": 70.0, "to": 1.0, "glides": True}
+    after = advance(Progress(), starting(file, Progress()), NOW)[0]
+    assert 100 < after.weight < 7_000
+    assert file.rollout is not None
+    dry = replace(file, rollout=msgspec.structs.replace(file.rollout, dry_run=True))
+    assert ahead(dry)["lowers"] is None
 
 
 def test_a_step_that_would_lack_requests_is_told() -> None:
@@ -63,7 +87,7 @@ def test_a_step_that_would_lack_requests_is_told() -> None:
     assert [step.get("starves") for step in told["steps"]] == [True, False, None, False, False]
     told = ahead(table("  max_wait: 2h"), per_s=4.0)
     assert not any(step.get("starves") for step in told["steps"])
-    assert told["steps"][0]["about_s"] == 2500.0
+    assert told["steps"][0]["about_s"] == 2800.0
     told = ahead(table(), per_s=0.0)
     assert told["about_s"] is None
     assert told["steps"][0]["enough_s"] is None
