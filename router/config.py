@@ -4,6 +4,7 @@ what to write."""
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from .doubts import doubts
 from .health import HealthPolicy
 from .log_policy import AccessLogPolicy, is_target
 from .retry import RetryPolicy
@@ -21,6 +23,7 @@ from .table import KeyPart, KeySource, Rule, SetEntry, SetState, Table, Weights
 from .timeouts import LONGEST_S, SHORTEST_S, Timeouts
 from .timeouts import NAMES as TIMEOUT_NAMES
 from .yaml_nodes import ConfigError, Mistake, Node, NodeReader
+from .yaml_text import root_of
 
 __all__ = ["MAX_FILE_BYTES", "ConfigError", "Loaded", "Mistake", "load", "parse_url"]
 
@@ -50,9 +53,11 @@ _HEALTH = (
 )
 _RETRY = ("attempts", "budget", "replay_body_max", "retry_sync", "patience")
 
+_HOST = re.compile(
+    r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?"
+)  # Docker's names may have underscores.
 _SET_NAME = re.compile(r"[a-z0-9]{1,31}")
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: ten times as fast
 Default = tuple[tuple[KeyPart, ...], Weights]
 _NO_SETS: dict[str, SetEntry] = {}
 _NO_DEFAULT: Default = ((), Weights({}, {}))
@@ -62,10 +67,14 @@ _USUAL_KEY: tuple[KeyPart, ...] = (KeyPart(KeySource.HEADER, b"x-user-id"),)
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A file that holds no mistake. `warnings` are for operators."""
+    """A file that holds no mistake."""
 
     table: Table
-    warnings: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What operators should look at; worked out anew each time."""
+        return doubts(self.table)
 
 
 def load(text: bytes, *, set_urls: Mapping[str, str] | None = None) -> Loaded:
@@ -84,52 +93,37 @@ def parse_url(url: str) -> tuple[str, int]:
         raise ValueError(f"{url!r} is no URL; {example}") from None
     if parts.scheme != "http":
         raise ValueError(f"{url!r} must begin with http:// (TLS to sets is not supported); {example}")
+    if port == 0:
+        raise ValueError(f"{url!r} must have a port from 1 to 65535; {example}")
     if not parts.hostname or parts.username is not None or parts.password is not None:
         raise ValueError(f"{url!r} must name a host, and no user; {example}")
+    if not _is_host(parts.hostname):
+        raise ValueError(f"{url!r} names no host: letters, digits, dots and hyphens; {example}")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"{url!r} must end after the port; {example}")
     return parts.hostname, port if port is not None else 80
 
 
-def _no_yaml(error: yaml.MarkedYAMLError, text: str) -> Mistake:
-    """What the YAML parser says, and what to look at."""
-    said = " ".join(filter(None, (error.context, error.problem)))
-    lines = text.splitlines() or [""]
-    mark = error.problem_mark or error.context_mark
-    line, column = (mark.line, mark.column) if mark is not None else (0, 0)
-    if line >= len(lines):  # The end of the text counts as a line of its own.
-        line, column = len(lines) - 1, len(lines[-1])
-    here = lines[line][column : column + 1]
-    if here == "\t":
-        advice = "indent with spaces, not tabs"
-    elif here in ("@", "`", "%"):
-        advice = f"put quotes around what begins with {here}"
-    elif error.context_mark is not None and ("flow" in said or "quoted" in said):
-        advice = f"close the bracket or quote that opens on line {error.context_mark.line + 1}"
-    else:
-        advice = "look at the indentation, colons and quotes here"
-    return Mistake(line + 1, column + 1, f"not valid YAML: {said}; {advice}")
+def _is_host(host: str) -> bool:
+    if ":" not in host:
+        return _HOST.fullmatch(host) is not None
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(slots=True)
 class _Reader(NodeReader):
     set_urls: Mapping[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
 
     # The file.
 
     def read(self, text: bytes) -> Loaded:
         if len(text) > MAX_FILE_BYTES:
             raise ConfigError([Mistake(1, 1, f"the file is larger than {MAX_FILE_BYTES // 1024} KiB")])
-        try:
-            root = yaml.compose(text.decode("utf-8"), Loader=_LOADER)
-        except UnicodeDecodeError as error:
-            line = text[: error.start].count(b"\n") + 1
-            raise ConfigError([Mistake(line, 1, "the file must be UTF-8 text")]) from None
-        except yaml.MarkedYAMLError as error:
-            raise ConfigError([_no_yaml(error, text.decode("utf-8"))]) from None
-        except (yaml.YAMLError, RecursionError) as error:
-            raise ConfigError([Mistake(1, 1, f"not valid YAML: {type(error).__name__}")]) from None
+        root = root_of(text)
         if root is None:
             raise ConfigError([Mistake(1, 1, "the file is empty; it needs `version`, `sets` and `default`")])
         try:
@@ -138,7 +132,7 @@ class _Reader(NodeReader):
             raise ConfigError([Mistake(1, 1, "the file is nested too deeply")]) from None
         if self.mistakes or table is None:
             raise ConfigError(self.mistakes or [Mistake(1, 1, "the file must be a mapping")])
-        return Loaded(table, tuple(self.warnings))
+        return Loaded(table)
 
     def _file(self, root: Node, digest: str) -> Table | None:
         fields = self.mapping(root, "the file", KEYS, required=("version", "sets", "default"))
@@ -195,17 +189,15 @@ class _Reader(NodeReader):
                     entry.key,
                     f"a set's name is 1 to 31 small letters and digits (ids begin with it), not {name!r}",
                 )
-                continue
-            parsed = self._set(name, entry.value)
-            if parsed is not None:
-                sets[name] = parsed
+            sets[name] = self._set(name, entry.value)
         return sets
 
-    def _set(self, name: str, node: Node) -> SetEntry | None:
+    def _set(self, name: str, node: Node) -> SetEntry:
         what = f"set {name!r}"
         fields = self.mapping(node, what, ("url", "state", "max_inflight"), required=("url",))
+        unknown = SetEntry(name, "unknown", 1)  # The mistake is told; that others name this set is none.
         if "url" not in fields:
-            return None
+            return unknown
         url = self.text(fields["url"].value, f"the url of {what}", 'url: "http://127.0.0.1:8101"')
         address: tuple[str, int] | None = None
         if url is not None:
@@ -227,7 +219,7 @@ class _Reader(NodeReader):
                 fields["max_inflight"].value, f"max_inflight of {what}", 1, 1_000_000, "max_inflight: 500"
             )
         if address is None:
-            return None
+            return unknown
         return SetEntry(name, address[0], address[1], SetState(state), inflight)
 
     def _default(

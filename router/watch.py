@@ -2,7 +2,8 @@
 loudly.
 
 The file may be edited in place, replaced by a rename, or be a link that is swung to another file (as
-Kubernetes does): so device, inode, size and time are compared through the link, and the content by hash.
+Kubernetes does): so device, inode, size and both times are compared through the link, and the content by hash. The
+time of the inode's own change tells of an edit whose other time was put back, as by `rsync --times` or `cp -p`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SETTLE_S = 0.02
 """A young file is read twice, this far apart."""
 
 _log = logging.getLogger("router")
-Stamp = tuple[int, int, int, int]
+Stamp = tuple[int, int, int, int, int]
 
 
 class Recorder(Protocol):
@@ -127,13 +128,14 @@ class ConfigFile:
             found = os.stat(self.path)
         except OSError:
             return None
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def _young(self, stamp: Stamp | None) -> bool:
         if stamp is None:
             return False
         try:
-            return abs(os.stat(self.path).st_mtime - time.time()) < REREAD_YOUNGER_THAN_S
+            found, now = os.stat(self.path), time.time()
+            return min(abs(found.st_mtime - now), abs(found.st_ctime - now)) < REREAD_YOUNGER_THAN_S
         except OSError:
             return False
 

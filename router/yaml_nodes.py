@@ -18,6 +18,10 @@ import yaml
 from .errors import RouterError
 
 MAX_NODES = 200_000
+MAX_MISTAKES = 100
+"""No more are looked for: what is wrong once may be named a thousand times."""
+MAX_MESSAGE = 600
+"""Characters; a longer one keeps its beginning and its end."""
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _SIZE = re.compile(r"([0-9]+)(B|KiB|MiB)?")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
@@ -62,11 +66,17 @@ class NodeReader:
 
     def wrong(self, node: Node | None, message: str) -> None:
         mark = node.start_mark if node is not None else None
+        if len(message) > MAX_MESSAGE:
+            message = f"{message[: MAX_MESSAGE // 2]} … {message[-MAX_MESSAGE // 2 :]}"
         self.mistakes.append(
             Mistake(
                 mark.line + 1 if mark is not None else 1, mark.column + 1 if mark is not None else 1, message
             )
         )
+        if len(self.mistakes) >= MAX_MISTAKES:
+            last = self.mistakes[-1]
+            more = Mistake(last.line, last.column, f"more than {MAX_MISTAKES} mistakes; correct these first")
+            raise ConfigError([*self.mistakes, more])
 
     def mapping(
         self, node: Node, what: str, known: Iterable[str] | None, required: Iterable[str] = ()
@@ -78,10 +88,8 @@ class NodeReader:
             return {}
         fields: dict[str, Field] = {}
         names = None if known is None else tuple(known)
+        self._count(node)
         for key, value in node.value:
-            self._nodes += 1
-            if self._nodes > MAX_NODES:
-                raise ConfigError([Mistake(1, 1, "the file holds too much; is an alias used over and over?")])
             if not isinstance(key, yaml.ScalarNode):
                 self.wrong(key, f"a key of {what} must be a plain word")
                 continue
@@ -103,7 +111,16 @@ class NodeReader:
         if not isinstance(node, yaml.SequenceNode):
             self.wrong(node, f"{what} must be a list; write {example}")
             return []
+        self._count(node)
         return list(node.value)
+
+    def _count(self, node: yaml.CollectionNode) -> None:
+        """Bound what a file holds after its aliases were followed: a small one may name a long list many times."""
+        self._nodes += len(node.value)
+        if self._nodes > MAX_NODES:
+            line, column = node.start_mark.line + 1, node.start_mark.column + 1
+            said = f"the file holds more than {MAX_NODES} entries; is this used over and over by an alias?"
+            raise ConfigError([*self.mistakes, Mistake(line, column, said)])
 
     def text(self, node: Node, what: str, example: str = "") -> str | None:
         if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
@@ -187,7 +204,7 @@ class NodeReader:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Advice on a name that is unknown."""
     names = sorted(map(str, known))
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(name[:100], names, n=1)
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known: {', '.join(names)}" if names else "none is known"

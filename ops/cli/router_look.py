@@ -228,6 +228,12 @@ def read_file(file: Path) -> bytes | None:
     try:
         if str(file) == "-":
             return sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        # A pipe that nobody writes to would be waited on for ever; the shell's own, as in <(…), have a writer.
+        if file.is_fifo() and file.parts[:2] not in (("/", "dev"), ("/", "proc")):
+            report.say(
+                f"{file} cannot be read: it is no regular file, and a router would not take it; use `-` for a pipe"
+            )
+            return None
         with file.open("rb") as opened:
             return opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:

@@ -373,10 +373,10 @@ SETS = 'sets: {a: {url: "http://h:1"}, b: {url: "http://h:2"}}'
             f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}",
             3,
             28,
-            "bracket or quote that opens on line 3",
+            "close the bracket that opens on line 3",
         ),
-        (f'version: 1\nchange: {{why: "x}}\n{SETS}', 3, 18, "bracket or quote that opens on line 2"),
-        ("version: 1\nchange: {why: 'x}\n", 2, 18, "bracket or quote that opens on line 2"),
+        (f'version: 1\nchange: {{why: "x}}\n{SETS}', 3, 18, "bracket that opens on line 2, or a quote in it"),
+        ("version: 1\nchange: {why: 'x}\n", 2, 18, "close the quote that opens on line 2"),
         ("version: 1\nchange: {why: @ops}\n", 2, 15, "quotes around what begins with @"),
     ],
 )
@@ -430,9 +430,82 @@ def test_nesting_without_end_is_a_mistake_too() -> None:
     text = f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrollout: " + "[" * 900 + "]" * 900
     with pytest.raises(ConfigError):
         load(text.encode())
-    many = ", ".join(f"x{number}: 1" for number in range(60_000))
-    with pytest.raises(ConfigError, match="holds too much"):
-        load(f"version: 1\nsets: &m {{{many}}}\ndefault: *m\nhealth: *m\nretry: *m\n".encode())
+
+
+def test_a_list_that_is_named_again_and_again_counts_each_time() -> None:
+    items = ", ".join(f"x{number}" for number in range(40_000))
+    text = f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+    text += f"- {{name: r, when: {{account: {{in: &l [{items}]}}}}, to: a}}\n"
+    assert len(load(text.encode()).table.rules) == 1
+    text += "".join(f"- {{name: r{i}, when: {{account: {{in: *l}}}}, to: a}}\n" for i in range(200))
+    with pytest.raises(ConfigError, match=r"line 5, column .* over and over by an alias") as caught:
+        load(text.encode())
+    assert len(caught.value.mistakes) == 1
+
+
+def test_one_mistake_that_is_named_again_and_again_is_bounded() -> None:
+    text = (
+        f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n- &r {{{'x' * 1000}: 1}}\n"
+        + "- *r\n" * 5000
+    )
+    with pytest.raises(ConfigError, match="correct these first") as caught:
+        load(text.encode())
+    assert len(str(caught.value)) < 100_000
+
+
+@pytest.mark.parametrize(
+    "text", ["version: 1\nsets: {a: [", "version: 1\nsets: {a: [\n", "version: 1\nsets: {a: [\n\n\n"]
+)
+def test_of_a_truncated_file_only_lines_that_are_there_are_named(text: str) -> None:
+    with pytest.raises(ConfigError, match="close the bracket that opens on line 2") as caught:
+        load(text.encode())
+    assert caught.value.mistakes[0].line <= text.count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h:0",
+        "http://a b:1",
+        "http://h_:0",
+        "http://-h:1",
+        "http://h!:1",
+        "http://[::x]:1",
+        "http://é:1",
+    ],
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(f'version: 1\nsets: {{a: {{url: "{url}"}}}}\ndefault: {{weights: {{a: 100}}}}'.encode())
+    # That `default` names the set is no second mistake.
+    (mistake,) = caught.value.mistakes
+    assert (mistake.line, mistake.column) == (2, 17)
+
+
+@pytest.mark.parametrize(
+    "host", ["h", "a-b.c.example.", "set_a", "127.0.0.1", "[::1]", "[fe80::1%eth0]", "x1", "H"]
+)
+def test_addresses(host: str) -> None:
+    assert parse_url(f"http://{host}:8101") == (host.strip("[]").lower(), 8101)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "says"),
+    [
+        (b"version: 1\nsets: {\x00}\n", 2, 8, "U+0000"),
+        (b"version: 1\n# \xc3\xa9 \x07\n", 2, 5, "U+0007"),
+        (b"version: 1\n# \xc3\xa9 \xff\n", 2, 5, "UTF-8"),
+        (b"version: 1\n---\nversion: 2\n", 2, 1, "take away the line `---`"),
+        (b"version: 1\n...\nversion: 2\n", 3, 1, "nothing may follow the line `...`"),
+        (b"version: *one\n", 1, 10, "quotes around the *"),
+    ],
+)
+def test_what_is_no_yaml_has_its_place(text: bytes, line: int, column: int, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    (mistake,) = caught.value.mistakes
+    assert (mistake.line, mistake.column) == (line, column), mistake
+    assert says in mistake.message
 
 
 def test_the_file_in_the_readme_is_good_and_tells_the_defaults() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from router import watch
 from router.config import MAX_FILE_BYTES, ConfigError
 from router.history import History
 from router.watch import ConfigFile
@@ -47,6 +48,23 @@ def test_an_edit_in_place_of_the_same_size_is_seen(path: Path) -> None:
     with path.open("r+") as opened_file:
         opened_file.write(good(2))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # a clock too coarse to tell
+    loaded = file.poll()
+    assert loaded is not None
+    assert loaded.table.version == 2
+
+
+def test_an_edit_whose_time_was_put_back_is_seen_when_the_file_is_old(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "REREAD_YOUNGER_THAN_S", 0.0)
+    os.utime(path, (1, 1))
+    file = opened(path)
+    file.first()
+    assert file.poll() is None
+    before = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == before:  # The kernel's clock goes in steps.
+        path.write_text(good(2))
+        os.utime(path, (1, 1))
     loaded = file.poll()
     assert loaded is not None
     assert loaded.table.version == 2

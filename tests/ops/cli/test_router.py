@@ -158,6 +158,23 @@ def test_check_names_line_column_and_fix(gcompute: Program, tmp_path: Path) -> N
     assert (done.returncode, done.stderr.startswith(b"standard input:1:")) == (exits.CONFIG, True)
     assert gcompute("router", "check", str(tmp_path / "none")).returncode == exits.NO_INPUT
     assert gcompute("router", "check", str(tmp_path)).returncode == exits.NO_INPUT
+    os.mkfifo(tmp_path / "pipe")  # Nobody writes to it.
+    done = gcompute("router", "check", str(tmp_path / "pipe"))
+    assert done.returncode == exits.NO_INPUT
+    assert b"no regular file" in done.stderr
+
+
+def test_check_warns_of_what_is_hardly_meant(gcompute: Program, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(FILE.format(port=1) + "health: {interval: 1s, timeout: 2s}\n")
+    done = gcompute("router", "check", str(file))
+    assert done.returncode == 0
+    assert b"warning: a health check may take 2 s" in done.stderr
+    found = json.loads(gcompute("router", "check", str(file), "--json").stdout)
+    assert found["ok"]
+    same_url, slow_check = found["warnings"]
+    assert "same url" in same_url
+    assert "health check" in slow_check
 
 
 def test_diff_of_two_files_needs_no_router(gcompute: Program, tmp_path: Path) -> None:
