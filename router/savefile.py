@@ -90,6 +90,25 @@ class OpenFile:
             os.fsync(file.fileno())
 
 
+def create(path: Path, text: bytes) -> None:
+    """Put a file where none is any more. Raises `ChangedMeanwhile` where one is, `EditError`."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except FileExistsError:
+        raise ChangedMeanwhile from None
+    except OSError as error:
+        raise EditError(f"{path} cannot be written: {error.strerror}") from error
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[OpenFile]:
     """Read a file to edit it; two of us take turns. Raises `EditError`."""

@@ -51,15 +51,25 @@ class _Target:
     dry_run: bool
 
     @classmethod
-    def of(cls, admin: str | None, token_file: Path | None, file: Path | None, dry_run: bool) -> _Target:
-        """Raises `AdminError` where neither a file is named nor a router answers."""
+    def of(
+        cls,
+        admin: str | None,
+        token_file: Path | None,
+        file: Path | None,
+        dry_run: bool,
+        *,
+        may_lack: bool = False,
+    ) -> _Target:
+        """Raises `AdminError` where neither a file is named nor a router answers. `may_lack`: the file may have been
+        removed from its folder."""
         asked = Admin.of(admin, token_file)
         named = file or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else None)
         if named is None:
             told = Path(str(asked.status()["file"]))
-            if not told.exists():
+            if not told.exists() and not (may_lack and told.parent.is_dir()):
                 raise AdminError(
-                    f"the router at {asked.url} reads {told}, which is not on this machine; give --file"
+                    f"the router at {asked.url} reads {told}, which is not on this machine; give --file, "
+                    "or where it was removed `gcompute router rollback live`"
                 )
             named = told
         return cls(asked, named, dry_run)
@@ -338,14 +348,22 @@ def rollback(
     """
     from router.config import ConfigError, load
     from router.edit import older_as_new
-    from router.savefile import opened
+    from router.savefile import create, opened
 
-    target = _Target.of(admin, token_file, file, dry_run)
+    target = _Target.of(admin, token_file, file, dry_run, may_lack=True)
     force = target.force()
     older = _older(version, state_dir, name, target.admin)
     newest = max(
         (change["version"] for change in changes(state_dir, name, admin, token_file)["changes"]), default=0
     )
+    if not os.path.lexists(target.file):
+        reason = why or f"rollback to version {load(older).table.version}"
+        text = older_as_new(older, newest + 1, by=who(by), why=reason)
+        target.show(b"", None, text, force)
+        if not dry_run:
+            create(target.file, text)
+            report.say(f"{target.file} had been removed; it is there again")
+        return target.told(text)
     with opened(target.file) as opened_file:
         try:
             before: Table | None = load(opened_file.text).table

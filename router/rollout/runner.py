@@ -207,6 +207,8 @@ class Runner:
         try:
             self.progress = self.state.read()
         except RolloutError as error:
+            # Those who run keep what they have, those who start take the same: one router, one choice.
+            self.progress = self.state.last_good()
             if loudly:
                 raise
             self._complain(str(error))

@@ -23,6 +23,7 @@ from .record import Progress
 from .states import RolloutError
 
 STATE = "state.json"
+COPY = "state.last.json"
 MAX_STATE_BYTES = 4 * 1024 * 1024
 LOCK_TIMEOUT_S = 5.0
 _encoder = msgspec.json.Encoder()
@@ -44,6 +45,7 @@ class StateFile:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / STATE
+        self._copy = folder / COPY
 
     def stamp(self) -> tuple[int, int, int] | None:
         """Changes whenever the file does; None: there is none."""
@@ -56,19 +58,24 @@ class StateFile:
     def read(self) -> Progress:
         """The progress; a new one where there is no file. Raises `StateUnreadable`."""
         try:
-            with self.path.open("rb") as file:
-                data = file.read(MAX_STATE_BYTES + 1)
+            return _read(self.path)
         except FileNotFoundError:
             return Progress()
         except OSError as error:
             raise StateUnreadable(f"{self.path} cannot be read: {error.strerror}") from error
-        try:
-            return _decoder.decode(data)
         except msgspec.MsgspecError as error:
             raise StateUnreadable(
-                f"{self.path} is damaged ({error}); the weights of the configuration file count. "
-                "Look at it, then remove it to begin anew"
+                f"{self.path} is damaged ({error}); nothing is ordered or moved by it. The last good weights stay, as "
+                f"in {self._copy.name} beside it: copy that over it to go on, or remove it to begin anew"
             ) from error
+
+    def last_good(self) -> Progress:
+        """What was last written, where the state cannot be read any more: so that all who follow it, those who start
+        now too, keep the same weights. A new one where nothing is left."""
+        try:
+            return _read(self._copy)
+        except (OSError, msgspec.MsgspecError):
+            return Progress()
 
     def change(self, step: Callable[[Progress], Progress], *, epoch: int | None = None) -> Progress:
         """Read, change by `step`, write: nobody comes between. Returns what is on the disk then.
@@ -119,9 +126,16 @@ class StateFile:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+            # For people who damage the file: a crash does not, as it is synced. Hence this one is not.
+            write_whole(new, self._copy, data, sync=False)
         except OSError as error:
             new.unlink(missing_ok=True)
             raise RolloutError(f"{self.path} cannot be written: {error.strerror}") from error
+
+
+def _read(path: Path) -> Progress:
+    with path.open("rb") as file:
+        return _decoder.decode(file.read(MAX_STATE_BYTES + 1))
 
 
 def write_whole(new: Path, path: Path, data: bytes, *, sync: bool = True) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from router import savefile
 from router.edit import EditError
-from router.savefile import ChangedMeanwhile, opened
+from router.savefile import ChangedMeanwhile, create, opened
 
 
 @pytest.fixture
@@ -159,3 +159,13 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(EditError, match="no regular file"), opened(tmp_path / "pipe"):
         pass
+
+
+def test_a_file_is_created_only_where_none_is(tmp_path: Path) -> None:
+    create(tmp_path / "file", b"one")
+    with pytest.raises(ChangedMeanwhile):
+        create(tmp_path / "file", b"two")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"one"
+    with pytest.raises(EditError, match="cannot be written"):
+        create(tmp_path / "no" / "file", b"one")

@@ -79,9 +79,10 @@ export class Orders {
     const possible = new Set(rollout.orders);
     if (possible.has("skip")) possible.add("promote");
     this.possible = possible;
+    const steers = rollout.set !== null && [...possible].some((verb) => verb !== "start" && verb !== "end");
     for (const button of byId("orders").querySelectorAll("button")) {
       const verb = button.dataset.verb;
-      button.hidden = !possible.has(verb) && !(ALWAYS_SHOWN.has(verb) && possible.size > 0 && rollout.set !== null && !(possible.size === 1 && possible.has("start")));
+      button.hidden = !possible.has(verb) && !(ALWAYS_SHOWN.has(verb) && steers);
       button.disabled = !live || !possible.has(verb);
     }
     byId("orders-note").textContent = live ? "" : "Nothing can be ordered without a connection.";

@@ -302,6 +302,8 @@ def test_what_is_so_already_makes_no_version(operator: Operator) -> None:
 
 
 def test_a_dry_run_shows_the_lines_and_changes_nothing(operator: Operator) -> None:
+    operator("set-weight", "b=4")  # Something to go back to.
+    operator("set-weight", "b=5")
     before = operator.file.read_text()
     said = operator("set-weight", "b=6", "--dry-run")
     assert "-  weights: {a: 95, b: 5}   # percent" in said
@@ -345,6 +347,20 @@ def test_a_broken_file_is_put_right_by_going_back_to_what_is_live(operator: Oper
     operator("rollback", "live")
     assert "broken" not in operator.file.read_text()
     assert operator.json("status")["config_error"] is None
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_removed_file_is_put_back(operator: Operator, *, named: bool) -> None:
+    operator("set-weight", "b=7")
+    operator.file.unlink()
+    words = ["--file", str(operator.file)] if named else []
+    assert "+  weights: {a: 93, b: 7}   # percent" in operator("rollback", "live", "--dry-run", *words)
+    assert not operator.file.exists()
+    if not named:
+        assert "`gcompute router rollback live`" in operator.complaint("set-weight", "b=8", code=exits.USAGE)
+    assert "is in force" in operator("rollback", "live", *words)
+    assert operator.weights() == {"a": 93.0, "b": 7.0}
+    assert "# the new one" in operator.file.read_text()
 
 
 def test_two_commands_at_once_both_count(operator: Operator) -> None:

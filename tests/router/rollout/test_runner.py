@@ -14,6 +14,7 @@ import pytest
 
 from router.rollout.plan import AbortWhen, Plan, Step
 from router.rollout.runner import Runner
+from router.rollout.statefile import StateUnreadable
 from router.rollout.states import NotAllowed
 from router.table import Table, Weights
 from tests.router.rig import OK, Client, Conversation, FakeSet, Play, Rig, answering, eventually, running
@@ -237,6 +238,26 @@ async def test_a_damaged_state_file_is_told_and_the_weights_stay(tmp_path: Path)
         await eventually(lambda: runner.error is not None)
         assert "damaged" in str(runner.status()["error"])
         assert runner.status()["effective"]["b"] == 50.0
+
+
+async def test_a_damaged_state_file_gives_all_workers_the_same_weights(tmp_path: Path) -> None:
+    """Those that run kept the rollout's weights, one that was started took the file's: two choices in one router."""
+    async with releasing(tmp_path) as release:
+        await release.runners[0].command("start")
+        (tmp_path / "state.json").write_bytes(b"{")
+        release.runner()
+        for runner in release.runners:
+            with pytest.raises(StateUnreadable, match=r"state\.last\.json beside it"):
+                await runner.turn()
+            assert runner.status()["effective"]["b"] == 50.0
+        with pytest.raises(StateUnreadable):
+            await release.runners[0].command("abort")
+        (tmp_path / "state.json").write_bytes((tmp_path / "state.last.json").read_bytes())
+        await release.runners[0].command("abort", at_once=True)
+        (tmp_path / "state.json").unlink()
+        for runner in release.runners:
+            await runner.turn()
+            assert runner.status()["phase"] == "idle"
 
 
 async def test_the_loop_leads_by_itself(tmp_path: Path) -> None:
