@@ -18,18 +18,19 @@ class TooFewDescriptors(RouterError):
 def fitted(limits: Limits, descriptors: int, open_now: int) -> Limits:
     """`limits` with no more connections than `descriptors` allow, of which `open_now` are open already.
 
-    Each client may need a connection to a set, so they get as many; of what is left, kept ones may stay idle.
-    Raises `TooFewDescriptors`.
+    A tenth of the room is for kept connections to sets; clients may have the rest, as long as they are silent. Raises
+    `TooFewDescriptors`.
     """
     room = descriptors - open_now - min(KEPT_BACK, descriptors // 4)
-    connections = min(limits.connections, room * 2 // 5)
-    if connections < 1:
+    idle = min(limits.idle_connections, room // 10)
+    if room - idle < 2:
         raise TooFewDescriptors(
             f"of {descriptors} file descriptors {open_now} are open already: no client could be served; raise the "
             "limit (ulimit -n, LimitNOFILE=, --ulimit nofile=)"
         )
     return replace(
         limits,
-        connections=connections,
-        idle_connections=min(limits.idle_connections, room - 2 * connections),
+        descriptors=min(limits.descriptors, room),
+        connections=min(limits.connections, room - idle - 1),
+        idle_connections=idle,
     )

@@ -70,6 +70,10 @@ class DataPlane(Traffic):
         self._inquire = inquire
         self._listeners: list[socket.socket] = []
         self._accepting = False
+        self._fresh = 0
+        """Clients accepted since the last sweep …"""
+        self._before = 0
+        """… and between the two last ones."""
         self._full_told_at = -math.inf
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -141,10 +145,22 @@ class DataPlane(Traffic):
         self._room()
 
     def _room(self) -> None:
-        """A connection ended: another one may come."""
-        open_ = len(self.clients) + len(self._handshakes)
-        if not self._accepting and not self.draining and open_ < self.limits.connections:
+        """A connection ended, or is found to be silent: another one may come."""
+        if not self._accepting and not self.draining and not self._is_full():
             self._resume_accepting()
+
+    def _is_full(self) -> bool:
+        open_ = len(self.clients) + len(self._handshakes)
+        if open_ >= self.limits.connections:
+            return True
+        # Who came just now is about to need a connection to a set, too.
+        return open_ + self.active + self._fresh + self._before >= self._descriptors()
+
+    def _descriptors(self) -> int:
+        return self.limits.descriptors - self.limits.idle_connections
+
+    def crowded(self) -> bool:
+        return len(self.clients) + len(self._handshakes) + self.active > self._descriptors()
 
     # Listening.
 
@@ -182,12 +198,13 @@ class DataPlane(Traffic):
             sock.setblocking(False)
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._fresh += 1
             peer = address[0] if isinstance(address, tuple) else "unix"
             if self.certificate is None:
                 self.clients.add(ClientConnection(self, sock, peer.encode()))
             else:
                 self._handshakes.begin(self.certificate.context, sock, peer.encode())
-            if len(self.clients) + len(self._handshakes) >= self.limits.connections:
+            if self._is_full():
                 self._full()
                 return
 
@@ -197,7 +214,8 @@ class DataPlane(Traffic):
         now = self.loop.time()
         if now - self._full_told_at > FULL_TOLD_S:
             self._full_told_at = now
-            _log.warning("%d clients are connected, as many as may be: others wait", self.limits.connections)
+            count = len(self.clients) + len(self._handshakes)
+            _log.warning("%d clients are connected, as many as may be: others wait", count)
 
     def _greet(self, ready: TlsSocket, peer: bytes) -> None:
         # What a stream uses of a socket, this one has.
@@ -219,8 +237,10 @@ class DataPlane(Traffic):
         self.recent.tick(now, self.stats)
         self.curves.tick(now, self.stats, self.observer)
         self._sweeper = self.loop.call_later(self.limits.sweep_s, self._sweep)
+        self._before, self._fresh = self._fresh, 0
         if not self._accepting:
             self._close_idle(ROOM_IDLE_S)
+            self._room()
         self._check_times(tuple(self.clients), 0)
 
     def _check_times(self, clients: tuple[ClientConnection, ...], start: int) -> None:

@@ -124,6 +124,10 @@ class Traffic:
         elif home.max_inflight is not None and self.loads[home.name].inflight >= home.max_inflight:
             observer.passed_over(choice, unwell=False)
 
+    def crowded(self) -> bool:
+        """Whether one more connection to a set would take what is kept back for other files."""
+        return False
+
     def patience_s(self, purpose: Purpose, query: bytes) -> float:
         """How long after its start a request that met back-pressure may still try another set: its own queue
         time, else the caller would wait twice."""

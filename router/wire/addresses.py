@@ -42,6 +42,7 @@ class Addresses:
         self._found_at = math.inf if self._known else -math.inf
         self._failed_at = -math.inf
         self._lookup: asyncio.Task[None] | None = None
+        self._closed = False
         self.error: OSError | None = None
 
     def known(self) -> tuple[Address, ...]:
@@ -52,9 +53,9 @@ class Addresses:
         return self._known
 
     def look_up(self) -> asyncio.Task[None] | None:
-        """The lookup that runs, begun if need be; it raises nothing. None: one failed just now, see `error`."""
+        """The lookup that runs, begun if need be. None: one failed just now, see `error`."""
         if self._lookup is None:
-            if self._loop.time() - self._failed_at < FAILED_S:
+            if self._closed or self._loop.time() - self._failed_at < FAILED_S:
                 return None
             self._lookup = self._loop.create_task(self._resolve(), name=f"resolve-{self._host}")
         return self._lookup
@@ -66,6 +67,9 @@ class Addresses:
             self._known = (address, *(each for each in known if each != address))
 
     def close(self) -> None:
+        """Look nothing up any more; who waits for a lookup is told that it failed."""
+        self._closed = True
+        self.error = self.error or OSError("it left the configuration")
         if self._lookup is not None:
             self._lookup.cancel()
 

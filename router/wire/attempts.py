@@ -6,6 +6,7 @@ What a failed attempt leads to is decided in recovery.py; what is done with an a
 from __future__ import annotations
 
 import asyncio
+import errno
 from time import monotonic
 
 from router.choice import Choice
@@ -26,6 +27,7 @@ from .stream import Piece
 from .upstream import AnswerTaker, Pool, SetConnection
 
 _SAFE = RequestKind.SAFE
+_CROWDED = "the router has no file descriptor to spare"
 CLIENT_LEFT = "the client left"
 
 
@@ -112,7 +114,8 @@ class Attempts(AnswerTaker):
         if connection is None:
             self._client.hold_body()
             self._dial_pool = pool
-            self._dial = pool.connect(self._dialled, self._connect_failed)
+            refusal = OSError(errno.EMFILE, _CROWDED) if self._traffic.crowded() else None
+            self._dial = pool.connect(self._dialled, self._connect_failed, refusal)
         else:
             self._connection = connection
             self._connected(connection)

@@ -40,7 +40,9 @@ class Dial:
         within_s: float,
         on_connected: Callable[[socket.socket], None],
         on_failed: Callable[[OSError], None],
+        refusal: OSError | None = None,
     ) -> None:
+        """`refusal`: what it fails with, without a try."""
         self._loop = loop
         self._addresses = addresses
         self._on_connected = on_connected
@@ -48,11 +50,16 @@ class Dial:
         self._deadline = loop.time() + within_s
         self._closed = False
         self._error = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        self._left: list[Address] = list(addresses.known())
+        self._left: list[Address] = []
         self._trying: Address | None = None
         self._sock: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._lookup: asyncio.Task[None] | None = None
+        if refusal is not None:
+            self._error = refusal
+            loop.call_soon(self._fail)
+            return
+        self._left += addresses.known()
         if self._left:
             self._next()
             return

@@ -43,7 +43,9 @@ class Limits:
     idle_connections: int = 65_536
     """… and to all of them."""
     connections: int = 16_384
-    """Of clients, in one process; fewer where it may not have the file descriptors (descriptors.py)."""
+    """Of clients, in one process."""
+    descriptors: int = 1 << 30
+    """For connections of clients and to sets together (descriptors.py)."""
     sweep_s: float = 0.5
     """How often time-outs are looked at."""
     backlog: int = 4096

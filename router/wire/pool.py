@@ -57,14 +57,18 @@ class SetPool:
         return idle.pop()
 
     def connect(
-        self, on_connected: Callable[[SetConnection], None], on_failed: Callable[[OSError], None]
+        self,
+        on_connected: Callable[[SetConnection], None],
+        on_failed: Callable[[OSError], None],
+        refusal: OSError | None = None,
     ) -> Dial:
-        """Begin a new connection; one of the callbacks follows, never from inside this call."""
+        """Begin a new connection; one of the callbacks follows, never from inside this call. `refusal`: fail with
+        it."""
 
         def connected(sock: socket.socket) -> None:
             on_connected(SetConnection(self._loop, self, sock, self._buffers, self.limits))
 
-        return Dial(self._loop, self.addresses, self.limits.connect_s, connected, on_failed)
+        return Dial(self._loop, self.addresses, self.limits.connect_s, connected, on_failed, refusal)
 
     def give_back(self, connection: SetConnection) -> None:
         """Keep a connection that is between two messages, or close it where there are enough."""

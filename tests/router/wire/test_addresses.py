@@ -6,8 +6,12 @@ import asyncio
 import socket
 from typing import Any
 
+import pytest
+
 from router.wire import addresses as module
 from router.wire.addresses import Address, Addresses
+from router.wire.dial import dialled
+from tests.router.rig import eventually
 
 V4: Address = (socket.AF_INET, ("192.0.2.1", 80))
 OTHER: Address = (socket.AF_INET, ("192.0.2.2", 80))
@@ -117,3 +121,16 @@ async def test_the_address_that_answered_is_tried_first_and_stays_so() -> None:
     addresses.answered(OTHER)  # One that the name no longer has.
     assert addresses.known() == (V4, V6)
     assert await looked_up(addresses) == (V4, V6)
+
+
+async def test_after_its_end_nothing_is_looked_up() -> None:
+    resolver = Resolver(V4)
+    resolver.gate.clear()
+    addresses = made(resolver)
+    waiting = asyncio.create_task(dialled(addresses, 5.0))
+    await eventually(lambda: resolver.asked == 1)
+    addresses.close()
+    with pytest.raises(OSError, match="left the configuration"):
+        await waiting
+    assert addresses.look_up() is None
+    assert resolver.asked == 1
