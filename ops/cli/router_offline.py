@@ -83,4 +83,4 @@ def _document(progress: Any, table: Table) -> dict[str, Any]:
     from router.rollout.status import describe
 
     told = describe(progress, table, in_force(table, progress))
-    return {**told, "leader": False, "error": None, "file_version": table.version, "next": None}
+    return {**told, "leader": None, "error": None, "file_version": table.version, "next": None}

@@ -301,6 +301,8 @@ def _rollout_lines(document: dict[str, Any]) -> list[str]:
             f"`gcompute router set-weight {kept['set']}={kept['weight']:g}` writes what is in force into it, "
             "`rollout end` lets it count"
         )
+    if document["leader"] is False and document["led_by"] and not idle:
+        lines.append(f"judged over all routers that share its state, by the one at {document['led_by']}")
     steps = []
     for step in document["steps"] if not idle else ():
         text = "pause" if step["pause"] else percent(step["weight"])

@@ -27,9 +27,11 @@ TRY_EVERY_S = 1.0
 class Leader:
     """Call `turn` about twice a second; it leads if nobody else does."""
 
-    def __init__(self, state: StateFile, tallies: Tallies, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, state: StateFile, tallies: Tallies, clock: Callable[[], float], name: str = ""
+    ) -> None:
         self._state = state
-        self._lease = Lease(state)
+        self._lease = Lease(state, name)
         self._tallies = tallies
         self._clock = clock
         self._ahead: Progress | None = None

@@ -85,6 +85,9 @@ class _Handling(Turn):
                 f"{before[0]!r} was taken back, and would get {(WEIGHT_TOTAL - first) / 100:g} % by the first step; "
                 "`end` that rollout first, if this is meant"
             )
+        if p.plan is None or p.plan.events != order.plan.events:
+            # Who is told of this release is not told of those before.
+            p.told = p.last_event
         earlier = p.carriers.get(name)
         p.urls = dict(order.urls)
         self.remember(order.effective)

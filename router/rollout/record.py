@@ -53,6 +53,8 @@ class Progress(msgspec.Struct):
 
     epoch: int = 0
     """Who leads: grows whenever another process takes the lease. A leader with a smaller one may not write."""
+    led_by: str = ""
+    """Where that one runs."""
     revision: int = 0
     phase: Phase = Phase.IDLE
     plan: Plan | None = None

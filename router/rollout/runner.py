@@ -82,7 +82,7 @@ class Runner:
         self._traffic = traffic
         self._file = file
         self._tallies = Tallies(folder / "seen", mine)
-        self._leader = Leader(self.state, self._tallies, clock)
+        self._leader = Leader(self.state, self._tallies, clock, f"{socket.gethostname()}, pid {os.getpid()}")
         self._record = record
         self._room = room
         self._outcomes = outcomes

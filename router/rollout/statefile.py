@@ -152,8 +152,9 @@ def write_whole(new: Path, path: Path, data: bytes, *, sync: bool = True) -> Non
 class Lease:
     """At most one process holds it; `epoch` is None while this one does not."""
 
-    def __init__(self, state: StateFile) -> None:
+    def __init__(self, state: StateFile, name: str = "") -> None:
         self._state = state
+        self._name = name
         self._fd: int | None = None
         self.epoch: int | None = None
 
@@ -172,7 +173,9 @@ class Lease:
             os.close(fd)
             return False
         try:
-            progress = self._state.change(lambda old: msgspec.structs.replace(old, epoch=old.epoch + 1))
+            progress = self._state.change(
+                lambda old: msgspec.structs.replace(old, epoch=old.epoch + 1, led_by=self._name)
+            )
         except BaseException:
             os.close(fd)
             raise

@@ -28,8 +28,8 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
         the file, decides: {set, weight, others {set: hundredths, where the file gives the others nothing}}),
         weights {set: file's}, effective {set: in force}, hold_s, held_s, hold_left_s, waited_s,
         verdict, verdict_reason, checks [{name, verdict, reason, difference, low, high, threshold, canary, control,
-        report_only}], requests {canary, control}, hands_off, events [...] (newest last), epoch, revision,
-        run (counts starts), event (serial of the newest): what an order may be given for, see `orders.Given`
+        report_only}], requests {canary, control}, hands_off, events [...] (newest last), epoch, led_by (who leads),
+        revision, run (counts starts), event (serial of the newest): what an order may be given for, see `orders.Given`
     """
     plan = progress.plan
     analysis = progress.analysis
@@ -82,6 +82,7 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
         "run": progress.run,
         "event": progress.last_event,
         "epoch": progress.epoch,
+        "led_by": progress.led_by,
         "revision": progress.revision,
     }
 

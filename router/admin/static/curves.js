@@ -143,14 +143,16 @@ export class Charts {
       const anchor = minutes === whole ? "start" : minutes ? "middle" : "end";
       parts.push(s("text", { x: x(now - minutes * 60), y: HEIGHT - 4, "text-anchor": anchor }, minutes ? `−${minutes} min` : "now"));
     }
-    let labelled = -Infinity;
-    for (const [at, text] of marks) {
+    // The newest first: where two are too close, it is the one that holds now.
+    let free = width;
+    for (const [at, text] of [...marks].reverse()) {
       if (at < now - spanS || at > now) continue;
       parts.push(s("line", { x1: x(at), x2: x(at), y1: TOP, y2: HEIGHT - BOTTOM, class: "mark" }));
-      if (x(at) - labelled > 34) {
-        const late = x(at) > width - 40;
+      const late = x(at) > width - 40;
+      const [from, to] = late ? [x(at) - 3 - LABEL, x(at) - 3] : [x(at) + 3, x(at) + 3 + LABEL];
+      if (to <= free) {
         parts.push(s("text", { x: x(at) + (late ? -3 : 3), y: TOP - 4, class: "mark-text", "text-anchor": late ? "end" : "start" }, text));
-        labelled = x(at);
+        free = from;
       }
     }
     for (const line of [...kind.lines].reverse()) {
@@ -209,6 +211,8 @@ function path(points, valueOf, x, y, left, kind) {
     : s("path", { d: each.map(([px, py], index) => `${index ? "L" : "M"}${px.toFixed(1)} ${py.toFixed(1)}`).join(""), class: `curve ${kind}` }));
 }
 
+/** How wide a label of a weight may be: 99.99 %. */
+const LABEL = 48;
 const IDLE = [0, 0, null, null, null];
 
 /** The lines for two cohorts; without either, nothing was compared then. */
@@ -232,7 +236,8 @@ export function weightMarks(events) {
   const marks = [];
   let before = null;
   for (const event of events) {
-    if (event.weight !== before && !event.dry_run && (before !== null || event.weight > 0)) marks.push([event.at, percent(event.weight)]);
+    if (event.dry_run) continue;
+    if (event.weight !== before && (before !== null || event.weight > 0)) marks.push([event.at, percent(event.weight)]);
     before = event.weight;
   }
   return marks;

@@ -93,9 +93,9 @@ async def test_a_healthy_canary_takes_its_steps(tmp_path: Path) -> None:
         )
         client = await release.rig.client()
         for second in range(31):
-            await release.requests(6, client, first=6 * second)
+            await release.requests(10, client, first=10 * second)
             await release.turn()
-        assert 60 <= served(release)["b"] <= 120
+        assert 112 <= served(release)["b"] <= 200, "enough for latency to have a bound"
         status = runner.status()
         assert (status["step"], status["effective"]) == (2, {"a": 10.0, "b": 90.0}), status["reason"]
         assert [event["kind"] for event in status["events"]] == ["started", "holding", "passed", "holding"]

@@ -22,6 +22,7 @@ from router.rollout.plan import Plan, Step
 from router.rollout.record import Progress
 from router.rollout.statefile import Lease, LeaseLost, StateFile, StateUnreadable
 from router.rollout.states import NotAllowed, Phase, RolloutError
+from router.rollout.status import describe
 from router.rollout.tallies import MAX_FILES, Seen, Tallies, cohorts, loads
 from router.rollout.tally import Tally
 from router.table import SetEntry, SetState, Table, Weights
@@ -168,6 +169,15 @@ def test_a_leader_that_is_killed_leads_no_more(state: StateFile) -> None:
     process.wait()
     process.stdout.close()
     assert lease.take()
+
+
+def test_who_leads_is_told(state: StateFile) -> None:
+    first = Lease(state, "here, pid 1")
+    assert first.take()
+    assert describe(state.read(), FILE, FILE)["led_by"] == "here, pid 1"
+    first.drop()
+    assert Lease(state, "there, pid 2").take()
+    assert describe(state.read(), FILE, FILE)["led_by"] == "there, pid 2"
 
 
 def test_two_leaders_do_no_harm(state: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
