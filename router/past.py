@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .rules import Facts
-from .table import Table
+from .table import Rule, Table
 
 IDEMPOTENCY_S = 24 * 3600.0
 TABLES_AT_MOST = 16
@@ -55,26 +55,30 @@ class PastTables:
         return list(names)
 
     def _remember(self, table: Table, ended: float) -> None:
-        same = _routing(table)
-        self._past = [(moment, other) for moment, other in self._past if _routing(other) != same]
+        self._past = [(moment, other) for moment, other in self._past if not _same(other, table)]
         self._past.insert(0, (ended, table))
 
     def _forget(self, now: float) -> None:
-        current = None if self._current is None else _routing(self._current)
+        current = self._current
         kept: list[tuple[float, Table]] = []
         work = 0
         for ended, table in self._past:
             work += len(table.sets) + len(table.rules)
             if len(kept) >= TABLES_AT_MOST or (kept and work > WORK_AT_MOST):
                 break
-            if now - ended < IDEMPOTENCY_S and _routing(table) != current:
+            if now - ended < IDEMPOTENCY_S and (current is None or not _same(table, current)):
                 kept.append((ended, table))
         self._past = kept
 
 
-def _routing(table: Table) -> object:
-    """What of a table decides where a key goes."""
-    return (
-        table.default.shares,
-        [(rule.weights.shares, rule.tests()) for rule in table.rules],
-    )
+def _same(one: Table, other: Table) -> bool:
+    """Whether both put every key where the other does. Mostly the first look tells; requests wait for the rest."""
+    if one.default.shares != other.default.shares or len(one.rules) != len(other.rules):
+        return False
+    if one.rules is other.rules:
+        return True
+    return all(_decides(rule) == _decides(also) for rule, also in zip(one.rules, other.rules, strict=True))
+
+
+def _decides(rule: Rule) -> object:
+    return rule.weights.shares, rule.headers, rule.account, rule.image, rule.path, rule.method

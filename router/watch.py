@@ -8,11 +8,13 @@ time of the inode's own change tells of an edit whose other time was put back, a
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -102,7 +104,8 @@ class ConfigFile:
             return None
         self._seen = text
         try:
-            loaded = load(text, set_urls=self._set_urls)
+            with _uncollected():
+                loaded = load(text, set_urls=self._set_urls)
         except ConfigError as error:
             self._reject(error)
             return None
@@ -205,3 +208,16 @@ class ConfigFile:
             return load(self._last_good_path.read_bytes(), set_urls=self._set_urls)
         except (OSError, ConfigError):
             return None
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector: hundreds of thousands of nodes come and go, none in a circle that would matter,
+    and a look at them all holds the event loop up for as long as it takes."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

@@ -3,16 +3,17 @@ table."""
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from router import watch
-from router.config import MAX_FILE_BYTES, ConfigError
+from router.config import MAX_FILE_BYTES, ConfigError, Loaded, load
 from router.history import History
 from router.watch import ConfigFile
 
@@ -68,6 +69,24 @@ def test_an_edit_whose_time_was_put_back_is_seen_when_the_file_is_old(
     loaded = file.poll()
     assert loaded is not None
     assert loaded.table.version == 2
+
+
+@pytest.mark.parametrize("text", [good(2), "nonsense: ["])
+def test_the_collector_rests_while_a_file_is_read_and_not_longer(
+    path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    seen: list[bool] = []
+
+    def noting(text: bytes, *, set_urls: Mapping[str, str]) -> Loaded:
+        seen.append(gc.isenabled())
+        return load(text, set_urls=set_urls)
+
+    file = opened(path)
+    file.first()
+    monkeypatch.setattr(watch, "load", noting)
+    path.write_text(text)
+    file.poll()
+    assert (seen, gc.isenabled()) == ([False], True)
 
 
 def test_a_replacement_and_a_swung_link_are_seen(path: Path, tmp_path: Path) -> None:
