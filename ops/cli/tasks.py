@@ -177,6 +177,8 @@ def _list(
             report.say(
                 f"only sets {', '.join(page.get('sets') or ['?'])} answered: tasks of others are missing"
             )
+            for name, why in (page.get("missing") or {}).items():
+                report.say(f"set {name}: {why}", prefix="")
         if session.as_json:
             print(json.dumps(page), flush=True)
         elif first and not page["tasks"]:

@@ -42,13 +42,14 @@ class Task(TypedDict, total=False):
 class Page(TypedDict, total=False):
     """One page of the task list, newest first; `next` is the cursor of the next page, None on the last one.
 
-    `partial` is true when a set could not be asked, so that its tasks are missing.
+    `partial` is true when a set could not be asked, so that its tasks are missing; `missing` says why, by its name.
     """
 
     tasks: list[Task]
     next: str | None
     sets: list[str]
     partial: bool
+    missing: dict[str, str]
 
 
 class TaskOptions(TypedDict, total=False):

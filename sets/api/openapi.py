@@ -120,6 +120,11 @@ def _list() -> dict[str, Any]:
             "next": {"type": ["string", "null"]},
             "sets": {"type": "array", "items": {"type": "string"}},
             "partial": {"type": "boolean"},
+            "missing": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "of the router's partial lists: why a set's tasks are not there, by its name",
+            },
         },
     }
     parameters = [

@@ -233,6 +233,7 @@ def pages(call: Call) -> None:
                 "next": None,
                 "sets": ["a"],
                 "partial": True,
+                "missing": {"b": "its health check fails"},
             }
         )
 
@@ -255,6 +256,7 @@ def test_tasks_all_pages_through_and_tells_what_is_missing(api: FakeApi, gcomput
     assert [row[0] for row in rows] == ["ID", "a-3", "b-2", "a-1"]
     assert {len(row) for row in rows} == {8}
     assert b"tasks of others are missing" in done.stderr
+    assert b"set b: its health check fails" in done.stderr
     shown = [json.loads(line) for line in gcompute("tasks", "--all", "--json").stdout.splitlines()]
     assert [[task["id"] for task in page["tasks"]] for page in shown] == [["a-3", "b-2"], ["a-1"]]
 
