@@ -159,6 +159,10 @@ class _Handling(Turn):
         if p.phase not in _LIVE or p.phase is Phase.RETURNING:
             raise NotAllowed(f"a rollout that is {p.phase} has no step to skip")
         self._takes_work(order)
+        if p.phase is Phase.HOLDING and self.above and p.step == len(self.plan.steps) - 1:
+            raise NotAllowed(
+                f"{self.plan.set} is on its way down to the last step's weight still; see it there first"
+            )
         self.event("skipped", f"step {p.step + 1} skipped{_because(order.why)}", by=order.by)
         if p.phase is Phase.GATED or (p.phase is Phase.PAUSED and p.paused_from is Phase.GATED):
             self.enter(p.step, gated=False)

@@ -11,7 +11,7 @@ import pytest
 from router.config import load
 from router.rollout.orders import Order, give, in_force, others_of
 from router.rollout.plan import OnNoData, Step
-from router.rollout.record import Abort, Edited, End, Progress, Resume
+from router.rollout.record import Abort, Edited, End, Progress, Resume, Skip
 from router.rollout.statefile import StateFile
 from router.rollout.states import NotAllowed, Phase
 from router.rollout.status import describe
@@ -237,6 +237,8 @@ def test_a_last_step_without_hold_ends_only_once_it_is_reached() -> None:
     release.plan = plan(Step(1_000))
     release.start()
     assert release.phase == Phase.HOLDING
+    with pytest.raises(NotAllowed, match="on its way down"):
+        release.happen(Skip())
     release.run_until(Phase.DONE, 65)
     assert release.progress.in_force == ("b", 1_000)
 

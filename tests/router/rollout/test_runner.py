@@ -64,11 +64,19 @@ class Release:
 
 @asynccontextmanager
 async def releasing(
-    folder: Path, canary: bytes = OK, *, steps: tuple[Step, ...] = STEPS, more: str = "", **plan: Any
+    folder: Path,
+    canary: bytes = OK,
+    *,
+    steps: tuple[Step, ...] = STEPS,
+    more: str = "",
+    p95: float | None = 0.25,
+    **plan: Any,
 ) -> AsyncIterator[Release]:
     plays = {"a": answering(OK), "b": answering(canary)}
     async with running(plays, weights={"a": 100, "b": 0}, more=more) as rig:
-        release = Release(rig, folder, Plan("b", steps, AbortWhen(min_requests=40), **plan))
+        release = Release(
+            rig, folder, Plan("b", steps, AbortWhen(min_requests=40, p95_over_baseline=p95), **plan)
+        )
         runner = release.runner()
         runner.follow(release.file)
         yield release
@@ -81,7 +89,8 @@ def served(release: Release) -> dict[str, int]:
 
 
 async def test_a_healthy_canary_takes_its_steps(tmp_path: Path) -> None:
-    async with releasing(tmp_path) as release:
+    # Latency is real here, so a busy machine may hold the release up; what it judges is tested with made-up ones.
+    async with releasing(tmp_path, p95=None) as release:
         runner = release.runners[0]
         await release.requests(50)
         assert served(release)["b"] == 0
@@ -93,9 +102,9 @@ async def test_a_healthy_canary_takes_its_steps(tmp_path: Path) -> None:
         )
         client = await release.rig.client()
         for second in range(31):
-            await release.requests(10, client, first=10 * second)
+            await release.requests(6, client, first=6 * second)
             await release.turn()
-        assert 112 <= served(release)["b"] <= 200, "enough for latency to have a bound"
+        assert 60 <= served(release)["b"] <= 120
         status = runner.status()
         assert (status["step"], status["effective"]) == (2, {"a": 10.0, "b": 90.0}), status["reason"]
         assert [event["kind"] for event in status["events"]] == ["started", "holding", "passed", "holding"]
