@@ -109,7 +109,11 @@ class Chooser:
             home is not None
             and not self.board.troubled
             and home.state is _READY
-            and (home.max_inflight is None or purpose.kind is _SAFE or self._room(home))
+            and (
+                home.max_inflight is None
+                or self.loads[home.name].inflight < home.max_inflight
+                or purpose.kind is _SAFE
+            )
         ):
             choice = Choice(home, home, key, weights, rule)
         else:

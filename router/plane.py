@@ -239,8 +239,10 @@ class DataPlane(Traffic):
         self._sweeper = self.loop.call_later(self.limits.sweep_s, self._sweep)
         self._before, self._fresh = self._fresh, 0
         if not self._accepting:
-            self._close_idle(ROOM_IDLE_S)
             self._room()
+        if not self._accepting and not self._before:
+            # Still full, though all who came lately are counted as what they are.
+            self._close_idle(ROOM_IDLE_S)
         self._check_times(tuple(self.clients), 0)
 
     def _check_times(self, clients: tuple[ClientConnection, ...], start: int) -> None:

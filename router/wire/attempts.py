@@ -106,11 +106,12 @@ class Attempts(AnswerTaker):
 
     def _attempt(self, *, fresh: bool = False) -> None:
         pool = self._traffic.pools[self._entry.name]
-        if self._purpose.kind is _SAFE:
+        kind = self._purpose.kind
+        if kind is _SAFE:
             pool.reads += 1
         else:
             pool.inflight += 1
-        connection = None if fresh else pool.take(self._purpose.kind)
+        connection = None if fresh else pool.take(kind)
         if connection is None:
             self._client.hold_body()
             self._dial_pool = pool

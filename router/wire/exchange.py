@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from router.retry import Failure
+from router.retry import Failure, RequestKind
 
 from .answer_framing import body_of, ends_by_close, has_body, relayed_head
 from .answer_head import AnswerHead
@@ -16,6 +16,7 @@ from .framing import Body, FramingError, LengthBody, UntilCloseBody
 from .problems import refusal_name
 from .stream import Piece
 
+_SAFE = RequestKind.SAFE
 _FAILURES = frozenset((502, 503, 504))
 HELD_ANSWER_BYTES = 16 * 1024
 """A 503 problem up to this size is read whole, to see whether it says `executed: false`."""
@@ -207,7 +208,11 @@ class Exchange(Attempts):
         connection = self._connection
         if connection is not None:
             self._connection = None
-            self._leave(connection.pool)
+            # As `_leave`; a call costs more than all the rest here.
+            if self._purpose.kind is _SAFE:
+                connection.pool.reads -= 1
+            else:
+                connection.pool.inflight -= 1
             answer = self._answer if self._held is None else self._held[0]
             connection.release(reusable=clean and answer is not None and answer.keep_alive)
 

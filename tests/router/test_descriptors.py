@@ -73,6 +73,15 @@ async def test_the_longest_silent_make_room_where_all_places_are_taken(
         assert [await each.rest() for each in silent] == [b""] * 3
 
 
+async def test_a_burst_of_silent_clients_costs_none_of_them() -> None:
+    """They are counted twice at first, which is too many for the limit, and once soon after."""
+    limits = replace(Limits(), descriptors=12, idle_connections=0)
+    async with running({"a": answering()}, limits=limits) as rig:
+        silent = await asyncio.gather(*(rig.client() for _ in range(9)))
+        await eventually(lambda: len(rig.plane.clients) == 9)
+        assert [(await client.ask(GET)).status for client in silent] == [200] * 9
+
+
 async def test_clients_that_all_ask_at_last_find_what_is_left_and_a_503() -> None:
     """Silent, they took no connection to a set; what is kept back for other files stays so."""
     limits = replace(Limits(), descriptors=10, idle_connections=0)
