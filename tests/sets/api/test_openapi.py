@@ -53,7 +53,9 @@ def test_tasks_are_as_it_says(api: Api) -> None:
         "schema"
     ]
     Draft202012Validator(resolved(listed)).validate(page)
-    assert set(page) == set(listed["properties"])
+    assert set(page) == set(listed["properties"]) - {
+        "missing"
+    }  # A router alone knows of sets that are not there.
 
 
 @pytest.mark.docker
