@@ -10,13 +10,12 @@ from typing import Protocol
 from router.retry import Failure
 
 from .answer_head import AnswerHead, parse_answer
+from .answer_shape import Shapes
 from .fields import BadHead
 from .limits import Limits
 from .stream import Buffers, Piece, Stream
 
-REMEMBERED_HEAD_BYTES = 1024
-"""An answer's head up to this size is kept until the next one: where that is the same, byte for byte, as of a task that
-is asked for again and again, it need not be read anew."""
+_shapes = Shapes()
 
 
 class Pool(Protocol):
@@ -61,8 +60,6 @@ class SetConnection:
     __slots__ = (
         "_buffers",
         "_informational",
-        "_last_head",
-        "_last_raw",
         "_limits",
         "_loop",
         "_part",
@@ -89,8 +86,6 @@ class SetConnection:
         self._limits = limits
         self._part = bytearray()
         self._informational = 0
-        self._last_raw = b""
-        self._last_head: AnswerHead | None = None
         self.pool = pool
         self.taker: AnswerTaker | None = None
         self.at = loop.time()
@@ -177,11 +172,11 @@ class SetConnection:
 
     def _heads(self, buf: bytes | bytearray, view: memoryview, end: int, shared: bool) -> None:
         """Read heads up to the final one, then hand on what follows it."""
-        last = self._last_head
         taker = self.taker
-        if last is not None and taker is not None and buf.startswith(self._last_raw, 0, end):
+        shaped = _shapes.read(buf, end)
+        if shaped is not None and taker is not None:
             self.has_answer = True
-            taker.on_answer(last, buf, view, len(self._last_raw), end, shared)
+            taker.on_answer(shaped[0], buf, view, shaped[1], end, shared)
             return
         pos = 0
         while True:
@@ -211,9 +206,7 @@ class SetConnection:
                 )
                 return
             taker.on_informational(head)
-        if len(raw) <= REMEMBERED_HEAD_BYTES:
-            self._last_raw = raw
-            self._last_head = head
+        _shapes.learn(raw, head)
         self.has_answer = True
         taker.on_answer(head, buf, view, pos, end, shared)
 
