@@ -17,7 +17,7 @@ ROUTER_COMMANDS = [
     *("start", "check", "diff", "status", "history"),
     *("set-weight", "drain", "maint", "ready", "rollback", "simulate"),
 ]
-ROLLOUT_COMMANDS = ["plan", "start", "pause", "resume", "skip", "promote", "abort", "status"]
+ROLLOUT_COMMANDS = ["plan", "start", "pause", "resume", "skip", "promote", "abort", "end", "status"]
 ALL = [
     [],
     *([name] for name in COMMANDS),
@@ -168,7 +168,7 @@ def test_set_and_router_start_with_what_was_given(
     assert started == [
         ((Path("c.yaml"),), {"bind": None}),
         ((Path("c.yaml"),), {"bind": "[::1]:9"}),
-        (("c.yaml",), {**defaults, "set_urls": {}, "trust_fronts": ()}),
+        (("c.yaml",), {**defaults, "set_urls": {}}),
         (("c.yaml",), {**chosen, "set_urls": set_urls, "trust_fronts": ["10.0.0.0/8", "192.0.2.1"]}),
     ]
     assert Path("s/d").is_dir()

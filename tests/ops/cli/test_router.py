@@ -434,7 +434,9 @@ def test_a_rollout_is_started_paused_resumed_and_aborted(operator: Operator) -> 
 
 def start_rollout(operator: Operator, *, then: str = "") -> None:
     """b at 10 % by the rollout, of which nothing is left in the state from tests before."""
-    operator("rollout", "start")
+    # Refused where the leader learns only now of weights edited within the last second.
+    if operator.run("rollout", "start").returncode == exits.TRY_AGAIN:
+        operator("rollout", "start")
     if then:
         operator("rollout", then)
 
@@ -444,8 +446,8 @@ def release(operator: Operator) -> Iterator[Operator]:
     yield operator
     if operator.json("rollout", "status")["phase"] not in ("idle", "done", "aborted"):
         operator("rollout", "abort", "--at-once", "--force")
-    if operator.json("rollout", "status")["phase"] != "idle":
-        operator("rollout", "end")
+    # Refused where edited weights took its place already.
+    operator.run("rollout", "end")
 
 
 def test_the_file_s_own_weight_can_be_had_back_after_an_abort(release: Operator) -> None:

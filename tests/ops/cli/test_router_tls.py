@@ -20,7 +20,7 @@ def test_check_tells_of_a_certificate_s_end_and_of_one_that_cannot_be_used(
     gcompute: Program, tmp_path: Path
 ) -> None:
     file = tmp_path / "r.yaml"
-    file.write_text(FILE.format(port=1))
+    file.write_text(FILE.format(port=1).replace(":1", ":2", 1))  # Two sets with one address are warned of.
     good = make_dated(tmp_path / "good", "one.test", "20200101000000Z", "20900101000000Z")
     expired = make_dated(tmp_path / "old", "one.test", "20200101000000Z", "20210101000000Z")
     soon = make(tmp_path / "soon", "one.test")
