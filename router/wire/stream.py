@@ -287,6 +287,12 @@ class Stream:
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.sock.close()
+        # They lead to whoever holds this stream: as a circle, both would stay in memory until the collector comes.
+        self._on_readable = self.on_drained = self.on_broken = _nothing
+
+
+def _nothing() -> None:
+    """Called back by a stream that was closed."""
 
 
 def _after(pieces: Sequence[Piece], sent: int) -> list[Piece]:
