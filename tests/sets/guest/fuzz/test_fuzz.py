@@ -86,7 +86,7 @@ def test_no_input_breaks_the_guest(fuzz: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_planted_bug_is_found_from_nothing(planted: Path, tmp_path: Path, plant: str, says: str) -> None:
-    """Beginning with no input at all: what the fuzzer reaches, it reached by itself, mostly within a tenth of these runs."""
+    """Beginning with no input at all: what the fuzzer reaches, it reached by itself, mostly in a tenth of the runs."""
     assert says in _found(planted, tmp_path, f"-runs={5 * RUNS}", "-use_value_profile=1", plant=plant)
 
 
