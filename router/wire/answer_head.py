@@ -24,8 +24,6 @@ _status_lines: dict[bytes, tuple[int, int, bytes]] = {}
 class AnswerHead(Head):
     """One answer's head. `status_line` is as the client gets it, with its CR LF."""
 
-    _opening = b""
-
     def __init__(self, status: int, status_line: bytes, minor: int, fields: list[Field]) -> None:
         self.status = status
         self.status_line = status_line
@@ -44,18 +42,9 @@ class AnswerHead(Head):
 
     @property
     def opening(self) -> bytes:
-        """The head's beginning as clients get it, where a Content-Length is part of it: made once, as a head that comes
-        again is read but once."""
-        opening = self._opening
-        if not opening:
-            opening = self._opening = b"".join(
-                (
-                    self.status_line,
-                    *self.lines,
-                    b"Content-Length: %d\r\nX-Request-Id: " % (self.content_length or 0),
-                )
-            )
-        return opening
+        """The head's beginning as clients get it, where a Content-Length is part of it."""
+        own = b"Content-Length: %d\r\nX-Request-Id: " % (self.content_length or 0)
+        return b"".join((self.status_line, *self.lines, own))
 
     def relayed(self, own: bytes) -> bytes:
         """The head as the client gets it; `own` are the router's own lines."""

@@ -38,6 +38,10 @@ class ShapedHead(AnswerHead):
         self.status_line = status_line
         self.content_length = content_length
 
+    @property
+    def opening(self) -> bytes:
+        return self._opening
+
     def __getattr__(self, name: str) -> list[Field] | list[bytes]:
         if name not in ("fields", "lines"):
             raise AttributeError(name)

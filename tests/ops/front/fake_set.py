@@ -109,29 +109,23 @@ class Call:
     async def pieces(self, take: Callable[[bytes], Awaitable[None]]) -> None:
         """The body, piece by piece; trailers go to the set's list."""
         if "content-length" in self.headers:
-            left = int(self.headers["content-length"])
-            while left:
-                piece = await self._reader.read(min(left, PIECE))
-                if not piece:
-                    raise asyncio.IncompleteReadError(b"", left)
-                left -= len(piece)
-                await self._got(piece, take)
+            await self._take(int(self.headers["content-length"]), take)
         elif "transfer-encoding" in self.headers:
             while size := int(await self._reader.readuntil(b"\r\n"), 16):
-                left = size
-                while left:
-                    piece = await self._reader.read(min(left, PIECE))
-                    if not piece:
-                        raise asyncio.IncompleteReadError(b"", left)
-                    left -= len(piece)
-                    await self._got(piece, take)
+                await self._take(size, take)
                 await self._reader.readexactly(2)
             while (line := await self._reader.readuntil(b"\r\n")) != b"\r\n":
                 self._set.trailers.append(line.strip())
 
-    async def _got(self, piece: bytes, take: Callable[[bytes], Awaitable[None]]) -> None:
-        self._set.received += len(piece)
-        await take(piece)
+    async def _take(self, left: int, take: Callable[[bytes], Awaitable[None]]) -> None:
+        """So many bytes of it."""
+        while left:
+            piece = await self._reader.read(min(left, PIECE))
+            if not piece:
+                raise asyncio.IncompleteReadError(b"", left)
+            left -= len(piece)
+            self._set.received += len(piece)
+            await take(piece)
 
     async def send(self, data: bytes) -> None:
         self._writer.write(data)

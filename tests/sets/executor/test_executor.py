@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import socket
 import stat
 import sys
@@ -23,6 +22,7 @@ from sets.executor import door, slot
 from sets.executor.cgroup import CgroupError
 from sets.executor.executor import LocalExecutor
 from sets.executor.slot import SlotState
+from tests.descriptors import no_descriptors_left
 from tests.sets.executor import wire
 from tests.sets.executor.conftest import FdCheck, open_fds
 
@@ -452,22 +452,6 @@ async def test_a_guest_in_a_namespace_that_cannot_be_seen_is_told_at_once(
     await (await start_peer(address.directory)).greet(address.token)
     await until(lambda: owner.lost)
     assert "run the set in the host's PID namespace" in owner.lost[0][1]
-
-
-@contextlib.contextmanager
-def no_descriptors_left() -> Any:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_fds()) + 1, hard))
-    holes = []
-    with contextlib.suppress(OSError):
-        while True:
-            holes.append(os.open("/dev/null", os.O_RDONLY))
-    try:
-        yield
-    finally:
-        for fd in holes:
-            os.close(fd)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_no_descriptor_left_at_prepare(executor: LocalExecutor, tmp_path: Path) -> None:
