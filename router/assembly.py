@@ -113,6 +113,7 @@ class Router:
                 record=record,
                 room=lambda limit: self.crew.part(index, limit),
                 outcomes=Outcomes(),
+                health=lambda: self.plane.board.words(loop.time()),
             )
         self.prober = Prober(self.plane)
         self._watcher: asyncio.Task[None] | None = None

@@ -342,6 +342,10 @@ class HealthBoard:
         state = self._sets[name]
         return "slow start" if 0.0 < self.part(name, now) < 1.0 else state.word(now)
 
+    def words(self, now: float) -> dict[str, str]:
+        """`word` of every set."""
+        return {name: self.word(name, now) for name in self._sets}
+
     def _slow_part(self, state: SetHealth, now: float) -> float:
         window = self.policy.slow_start_s
         since = now - state.well_since()

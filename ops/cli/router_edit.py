@@ -15,7 +15,7 @@ import typer
 
 from ops.cli import exits, report, router_report
 from ops.cli.router_admin import Admin, AdminError
-from ops.cli.router_force import Force, above_zero
+from ops.cli.router_force import Force, Live, above_zero
 from ops.cli.router_look import NameOption, StateDirOption, changes
 from ops.cli.router_session import (
     AdminOption,
@@ -39,7 +39,9 @@ SetArgument = Annotated[str, typer.Argument(metavar="SET", help="The set's name.
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be changed in the file; change nothing.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Also where nobody is left to take new work.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Also where no set is left that is up and would take new requests.")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class _Target:
     admin: Admin
     file: Path
     dry_run: bool
+    forced: bool = False
+    """Change the file even where no set would be left to take new requests."""
 
     @classmethod
     def of(
@@ -58,6 +62,7 @@ class _Target:
         file: Path | None,
         dry_run: bool,
         *,
+        forced: bool = False,
         may_lack: bool = False,
     ) -> _Target:
         """Raises `AdminError` where neither a file is named nor a router answers. `may_lack`: the file may have been
@@ -72,16 +77,17 @@ class _Target:
                     "or where it was removed `gcompute router rollback live`"
                 )
             named = told
-        return cls(asked, named, dry_run)
+        return cls(asked, named, dry_run, forced)
 
-    def force(self) -> Force | None:
-        """What a rollout keeps in force over the file; None also where that cannot be known."""
+    def live(self) -> Live:
+        """What the router that reads the file has in force over it, and how its sets are; nothing where no router
+        answers or it reads another file."""
         try:
             status = self.admin.status()
         except AdminError:
-            return None
+            return Live()
         reads_it = Path(str(status["file"])).resolve() == self.file.resolve()
-        return Force.of(status.get("rollout")) if reads_it else None
+        return Live.of(status) if reads_it else Live()
 
     def edit(
         self,
@@ -99,7 +105,8 @@ class _Target:
         from router.edit import Draft
         from router.savefile import opened
 
-        force = self.force()
+        live = self.live()
+        force = live.force
         with opened(self.file) as file:
             try:
                 draft = Draft.of(file.text)
@@ -116,10 +123,25 @@ class _Target:
                     report.say(f"{self.file} says so already; nothing was changed")
                 return code or 0
             text = changed.stamped(by=who(by), why=why).checked()
+            self.guard(before, text, live)
             self.show(file.text, before, text, force)
             if not self.dry_run:
                 file.save(text)
         return self.told(text)
+
+    def guard(self, before: Table | None, new: bytes, live: Live) -> None:
+        """Raise `EditError` where a change would take away the last set that serves; say which weights go to a set
+        that is away."""
+        from router.config import load
+        from router.edit import EditError
+
+        after = load(new).table
+        problem = live.leaves_nobody(before, after)
+        if problem and not self.forced:
+            raise EditError(f"{problem}; nothing was changed. Choose a set that is up, or use --force")
+        for line in (problem, *live.remarks(before, after)):
+            if line:
+                report.say(f"ATTENTION: {line}")
 
     def show(self, old: bytes, before: Table | None, new: bytes, force: Force | None) -> None:
         """Say what a change would do to what is in force, before it is made."""
@@ -190,6 +212,7 @@ def set_weight(
     rule: Annotated[
         str | None, typer.Option(metavar="NAME", help="The weights of this rule instead of the default's.")
     ] = None,
+    force: ForceOption = False,
     why: WhyOption = None,
     by: ByOption = None,
     dry_run: DryRunOption = False,
@@ -209,14 +232,14 @@ def set_weight(
 
     wanted = _shares(weights)
 
-    def change(table: Table, draft: Draft, force: Force | None) -> Draft:
+    def change(table: Table, draft: Draft, kept: Force | None) -> Draft:
         unknown = [name for name in wanted if name not in table.sets]
         if unknown:
             known = ", ".join(table.sets)
             raise EditError(f"no set {unknown[0]!r} in {file or 'the file'}; there are {known}")
         before = table.default.shares
         # What is not named stays as it is, and that is what is in force: a set that was taken back gets nothing again.
-        now = before if force is None else force.over(table).default.shares
+        now = before if kept is None else kept.over(table).default.shares
         if rule is not None:
             found = next((each for each in table.rules if each.name == rule), None)
             before = now = found.weights.shares if found is not None else before
@@ -225,13 +248,13 @@ def set_weight(
             {name: share for name, share in shares.items() if share != before.get(name, 0)}, rule=rule
         )
 
-    def unchanged(table: Table, force: Force) -> int | None:
-        now = force.over(table).default.shares
+    def unchanged(table: Table, kept: Force) -> int | None:
+        now = kept.over(table).default.shares
         if rule is not None or all(now.get(name, 0) == share for name, share in wanted.items()):
             return None
-        return _let_count(target, table, force, who(by), reason)
+        return _let_count(target, table, kept, who(by), reason)
 
-    target = _Target.of(admin, token_file, file, dry_run)
+    target = _Target.of(admin, token_file, file, dry_run, forced=force)
     reason = why or f"set-weight {' '.join(weights)}"
     return target.edit(change, by=by, why=reason, unchanged=unchanged)
 
@@ -250,7 +273,7 @@ def _let_count(target: _Target, table: Table, force: Force, by: str, why: str) -
     if target.dry_run:
         report.say("nothing was changed (--dry-run)")
         return 0
-    target.admin.tell_rollout("end", by, why, given={"phase": force.phase})
+    target.admin.tell_rollout("end", by, why, force=target.forced, given={"phase": force.phase})
     print(
         f"{target.file} says so already, but {force.words}: that rollout was ended, the file's weights count"
     )
@@ -274,8 +297,8 @@ def drain(
 
         gcompute router drain b --why "upgrade of the kernel"
     """
-    target = _Target.of(admin, token_file, file, dry_run)
-    return _state(target, name, "drain", by, why, force)
+    target = _Target.of(admin, token_file, file, dry_run, forced=force)
+    return _state(target, name, "drain", by, why)
 
 
 @operating
@@ -295,8 +318,8 @@ def maint(
 
         gcompute router maint b --why "machine is moved"
     """
-    target = _Target.of(admin, token_file, file, dry_run)
-    return _state(target, name, "maint", by, why, force)
+    target = _Target.of(admin, token_file, file, dry_run, forced=force)
+    return _state(target, name, "maint", by, why)
 
 
 @operating
@@ -315,7 +338,7 @@ def ready(
 
         gcompute router ready b
     """
-    return _state(_Target.of(admin, token_file, file, dry_run), name, "ready", by, why, True)
+    return _state(_Target.of(admin, token_file, file, dry_run), name, "ready", by, why)
 
 
 @operating
@@ -328,6 +351,7 @@ def rollback(
             show_default=False,
         ),
     ] = None,
+    force: ForceOption = False,
     why: WhyOption = None,
     by: ByOption = None,
     dry_run: DryRunOption = False,
@@ -350,8 +374,9 @@ def rollback(
     from router.edit import older_as_new
     from router.savefile import create, opened
 
-    target = _Target.of(admin, token_file, file, dry_run, may_lack=True)
-    force = target.force()
+    target = _Target.of(admin, token_file, file, dry_run, forced=force, may_lack=True)
+    live = target.live()
+    kept = live.force
     older = _older(version, state_dir, name, target.admin)
     newest = max(
         (change["version"] for change in changes(state_dir, name, admin, token_file)["changes"]), default=0
@@ -359,7 +384,8 @@ def rollback(
     if not os.path.lexists(target.file):
         reason = why or f"rollback to version {load(older).table.version}"
         text = older_as_new(older, newest + 1, by=who(by), why=reason)
-        target.show(b"", None, text, force)
+        target.guard(None, text, live)
+        target.show(b"", None, text, kept)
         if not dry_run:
             create(target.file, text)
             report.say(f"{target.file} had been removed; it is there again")
@@ -372,12 +398,13 @@ def rollback(
         number = max(newest, before.version if before is not None else 0) + 1
         reason = why or f"rollback to version {load(older).table.version}"
         text = older_as_new(older, number, by=who(by), why=reason)
-        target.show(opened_file.text, before, text, force)
+        target.guard(before, text, live)
+        target.show(opened_file.text, before, text, kept)
         if not dry_run:
             opened_file.save(text)
     code = target.told(text)
-    if force is not None and before is not None and not dry_run:
-        _say_what_goes_on(force, goes_on=above_zero(before) == above_zero(load(text).table))
+    if kept is not None and before is not None and not dry_run:
+        _say_what_goes_on(kept, goes_on=above_zero(before) == above_zero(load(text).table))
     return code
 
 
@@ -407,24 +434,12 @@ def _older(version: str | None, state_dir: Path | None, name: str, admin: Admin)
     return kept.text(kept.find(version).digest)
 
 
-def _state(target: _Target, name: str, word: str, by: str | None, why: str | None, force: bool) -> int:
-    from router.edit import EditError
+def _state(target: _Target, name: str, word: str, by: str | None, why: str | None) -> int:
     from router.table import SetState
 
     state = SetState(word)
 
     def change(table: Table, draft: Draft, kept: Force | None) -> Draft:
-        if name in table.sets and state is not SetState.READY and not force:
-            left = [
-                entry.name
-                for entry in (table if kept is None else kept.over(table)).default.entries
-                if entry.name != name and table.sets[entry.name].state is SetState.READY
-            ]
-            if not left:
-                raise EditError(
-                    f"without {name} no set with a weight would take new work, every request would be refused; "
-                    "give another set a weight first, or use --force"
-                )
         return draft.with_state(name, state)
 
     return target.edit(change, by=by, why=why or f"{state} {name}")

@@ -1,9 +1,10 @@
-"""What a rollout keeps in force over the operators' file, as commands that edit or compare files must know it."""
+"""What commands that edit or compare files must know of the running router: what a rollout keeps in force over the
+file, and which sets are up."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,6 +57,55 @@ class Force:
     def after(self, before: Table, after: Table) -> Table:
         """What is in force once `after` has taken the place of `before`."""
         return self.over(after) if self.stays(before, after) else after
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The router that reads a file: `force` as of `Force.of`, and of each set its address and health word.
+
+    Nothing is known where no router answers; every set is then taken for well.
+    """
+
+    force: Force | None = None
+    health: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, status: Mapping[str, Any]) -> Live:
+        """From a router's status."""
+        seen = {name: (str(each["url"]), str(each["health"])) for name, each in status["sets"].items()}
+        return cls(Force.of(status.get("rollout")), seen)
+
+    def leaves_nobody(self, before: Table | None, after: Table) -> str:
+        """Why no set would take new requests once `after` is in the file; empty where one would, or where `before`
+        has that problem already."""
+        from router.serving import leaves_nobody
+
+        if self.force is None:
+            return leaves_nobody(before, after, self._health(after))
+        in_force = self.force.after(before, after) if before is not None else after
+        return leaves_nobody(
+            None if before is None else self.force.over(before), in_force, self._health(after)
+        )
+
+    def remarks(self, before: Table | None, after: Table) -> list[str]:
+        """A sentence for each set that gets more weight, or is made `ready`, though it is away."""
+        from router.serving import away, serves
+
+        health = self._health(after)
+        return [
+            f"{name} is {away(after, name, health)}: until it is up, the other sets take its share"
+            for name, share in after.default.shares.items()
+            if share > (before.default.shares.get(name, 0) if before is not None else 0)
+            and not serves(after, name, health)
+        ]
+
+    def _health(self, table: Table) -> dict[str, str]:
+        # A set that moves to another address is another process, which nobody has asked yet.
+        return {
+            name: word
+            for name, (url, word) in self.health.items()
+            if name in table.sets and table.sets[name].url == url
+        }
 
 
 def above_zero(table: Table) -> dict[str, int]:

@@ -123,7 +123,15 @@ def _remarks(document: dict[str, Any]) -> list[str]:
         found.append(f"of its workers, {named} did not answer: their requests are not in these figures")
     if document["draining"]:
         found.append("the router is stopping")
+    if not any(_serves(each) for each in document["sets"].values()):
+        found.append("no set takes new requests: each is away, in drain or maint, or without weight")
     return found
+
+
+def _serves(each: dict[str, Any]) -> bool:
+    from router.serving import SERVING
+
+    return each["effective_weight"] > 0 and each["state"] == "ready" and each["health"] in SERVING
 
 
 def rollout_remark(document: dict[str, Any]) -> str:

@@ -49,6 +49,10 @@ IfPhase = Annotated[
     str | None,
     typer.Option(metavar="PHASE", help="Only if it is in this phase still, as `status` names it."),
 ]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Also where no set is left that is up and would take new requests."),
+]
 StateDir = Annotated[
     Path | None,
     typer.Option(
@@ -64,6 +68,7 @@ def _order(verb: str, about: str, example: str) -> None:
 
     def command(
         ctx: typer.Context,
+        force: Force = False,
         why: Why = "",
         if_step: IfStep = None,
         if_phase: IfPhase = None,
@@ -77,11 +82,13 @@ def _order(verb: str, about: str, example: str) -> None:
     ) -> int:
         given = _given(if_step, if_phase)
         if state_dir is None:
-            document = Admin.of(admin, token_file).tell_rollout(verb, who(by), why, given=given)
+            document = Admin.of(admin, token_file).tell_rollout(verb, who(by), why, force=force, given=given)
         elif verb == "promote":
             raise typer.BadParameter("a router must run for this; `skip` step by step needs none")
         else:
-            document = router_offline.order(verb, state_dir, name, file, by=who(by), why=why, given=given)
+            document = router_offline.order(
+                verb, state_dir, name, file, by=who(by), why=why, given=given, force=force
+            )
         _told(ctx, document, json_)
         return 0
 
@@ -93,6 +100,7 @@ def _order(verb: str, about: str, example: str) -> None:
 @operating
 def start(
     ctx: typer.Context,
+    force: Force = False,
     why: Why = "",
     by: ByOption = None,
     json_: JsonOption = False,
@@ -115,7 +123,7 @@ def start(
         if not as_json(ctx, json_):
             _show(document["next"])
             print()
-    _told(ctx, asked.tell_rollout("start", who(by), why, given=given), json_)
+    _told(ctx, asked.tell_rollout("start", who(by), why, force=force, given=given), json_)
     return 0
 
 
@@ -177,7 +185,7 @@ def abort(
         bool,
         typer.Option("--at-once", help="In one move, even where that floods the other sets."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also where no other set takes new work.")] = False,
+    force: Force = False,
     why: Why = "",
     if_step: IfStep = None,
     if_phase: IfPhase = None,

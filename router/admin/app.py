@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from router.errors import RouterError
 from router.history import History, NoSuchVersion
 from router.rollout.orders import ANYHOW, Given
-from router.rollout.states import Moved, NotAllowed
+from router.rollout.states import Moved, NeedsForce, NotAllowed
 from router.wire.problems import TYPE_BASE
 
 from .access import Access
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from router.assembly import Router
     from router.rollout.runner import Runner
 
+NEEDS_FORCE = "Only with force"
+"""The title of a refusal that `force` overrides; the page then offers it."""
 VERBS = ("start", "pause", "resume", "skip", "promote", "abort", "end")
 MAX_BODY_BYTES = 16 * 1024
 ROLLOUT_FIELDS = ("phase", "set", "step", "of", "weight", "now", "in_force", "dry_run", "hands_off", "error")
@@ -153,7 +155,7 @@ class Rollout:
         words = await _body(req)
         control = self._control()
         if verb == "promote":
-            resp.media = await promote(control, words.by, words.why, given=words.given)
+            resp.media = await promote(control, words.by, words.why, force=words.force, given=words.given)
         else:
             resp.media = await control.command(
                 verb, words.by, words.why, at_once=words.at_once, force=words.force, given=words.given
@@ -204,6 +206,8 @@ async def _refused(
 ) -> None:
     if isinstance(error, Moved):
         raise falcon.HTTPConflict(title="The rollout went on", description=str(error))
+    if isinstance(error, NeedsForce):
+        raise falcon.HTTPConflict(title=NEEDS_FORCE, description=str(error))
     if isinstance(error, NotAllowed):
         raise falcon.HTTPConflict(title="Not possible now", description=str(error))
     if isinstance(error, WorkerMissing):

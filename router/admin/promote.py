@@ -14,11 +14,13 @@ class Control(Protocol):
     def status(self) -> dict[str, Any]: ...
 
     async def command(
-        self, verb: str, by: str = "", why: str = "", *, at_once: bool = False, given: Given = ANYHOW
+        self, verb: str, by: str = "", why: str = "", *, force: bool = False, given: Given = ANYHOW
     ) -> dict[str, Any]: ...
 
 
-async def promote(control: Control, by: str = "", why: str = "", *, given: Given = ANYHOW) -> dict[str, Any]:
+async def promote(
+    control: Control, by: str = "", why: str = "", *, force: bool = False, given: Given = ANYHOW
+) -> dict[str, Any]:
     """Skip step after step (each is an event of its own), until nothing is left to skip. Returns the last status.
 
     An abort or a failed check in between ends it. Raises `NotAllowed` where there is nothing to skip, `Moved` where the
@@ -30,7 +32,7 @@ async def promote(control: Control, by: str = "", why: str = "", *, given: Given
     told = f"promoted: {why}" if why else "promoted"
     # A step with a gate takes two: into it, and out of it.
     for _ in range(2 * int(status["of"])):
-        status = await control.command("skip", by, told, given=given)
+        status = await control.command("skip", by, told, force=force, given=given)
         given = Given(run=status["run"])
         if "skip" not in status["orders"]:
             break

@@ -7,13 +7,14 @@ from enum import StrEnum
 
 import msgspec
 
+from router.serving import UNKNOWN, Health, away, leaves_nobody, serves
 from router.table import SetState, Table
 
 from .overlay import overlay, takers
 from .progress import advance
 from .record import Abort, End, Happening, Pause, Progress, Resume, Skip, Start
 from .statefile import StateFile
-from .states import Moved, NotAllowed
+from .states import Moved, NeedsForce, NotAllowed
 
 
 class Order(StrEnum):
@@ -41,6 +42,7 @@ class Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 ANYHOW = Given()
+_ONTO_THE_CANARY = (Order.START, Order.RESUME, Order.SKIP)
 
 
 def give(
@@ -53,21 +55,46 @@ def give(
     at_once: bool = False,
     force: bool = False,
     given: Given = ANYHOW,
+    health: Health = UNKNOWN,
     now: float | None = None,
 ) -> Progress:
     """Carry out an order; returns the progress after it, which is on the disk. Running routers follow within a second.
 
-    `table` is the file's, without a rollout's weights on top. `at_once`: an abort in one move; `force`: also where
-    nobody else takes new work. Blocks for small file I/O. Raises `Moved` where the rollout is not what it was `given`
-    for any more; `NotAllowed` where it does not fit, with what to do; `RolloutError` where the disk fails.
+    `table` is the file's, without a rollout's weights on top. `at_once`: an abort in one move. `force`: also where
+    `permit` would refuse. Blocks for small file I/O. Raises `Moved` where the rollout has gone on since the moment
+    that the order was `given` for; `NotAllowed` where it does not fit, with what to do; `RolloutError` where the disk
+    fails.
     """
     moment = time.time() if now is None else now
 
     def step(old: Progress) -> Progress:
         check(given, old, table)
-        return advance(old, _happening(order, table, old, by, why, at_once, force), moment)[0]
+        new = advance(old, _happening(order, table, old, by, why, at_once, force), moment)[0]
+        if not force:
+            permit(order, table, old, new, health)
+        return new
 
     return state.change(step)
+
+
+def permit(order: Order, table: Table, old: Progress, new: Progress, health: Health) -> None:
+    """Raise `NeedsForce` where an order would give new requests to sets that do not take them.
+
+    An order onto the canary needs a canary that is well. No order may take away the last set that serves: an abort is
+    judged by where it leads, not by its first move.
+    """
+    plan = new.plan
+    if order is Order.PAUSE or plan is None or plan.dry_run:
+        return
+    name = plan.set
+    if order in _ONTO_THE_CANARY and name in table.sets and not serves(table, name, health):
+        raise NeedsForce(
+            f"set {name!r} takes no new requests: it is {away(table, name, health)}; bring it up first, or use --force"
+        )
+    after = overlay(table, name, 0, new.others) if order is Order.ABORT else in_force(table, new)
+    problem = leaves_nobody(in_force(table, old), after, health)
+    if problem:
+        raise NeedsForce(f"{problem}; bring one up first, or use --force")
 
 
 def check(given: Given, progress: Progress, table: Table) -> None:

@@ -11,12 +11,13 @@ from functools import lru_cache
 from math import ceil, isinf, log2
 from typing import Any
 
+from router.serving import UNKNOWN, Health
 from router.table import WEIGHT_TOTAL, Table
 
 from . import rates, tail
 from .analysis import ALPHA_PASS, check_alpha
 from .glide import next_weight
-from .orders import starting
+from .orders import Order, permit, starting
 from .overlay import overlay
 from .plan import ABORTING_CHECKS, CheckName, Plan, Step
 from .progress import advance
@@ -31,7 +32,12 @@ _Enough = Callable[[int], bool]
 
 
 def preview(
-    file: Table, live: Table, progress: Progress, now: float, requests_per_s: float
+    file: Table,
+    live: Table,
+    progress: Progress,
+    now: float,
+    requests_per_s: float,
+    health: Health = UNKNOWN,
 ) -> dict[str, Any] | None:
     """What a start of the file's plan would do now; None: the file has none, or a rollout is under way.
 
@@ -53,6 +59,7 @@ def preview(
     refused, returning, lowers = None, False, None
     try:
         after, _ = advance(progress, starting(file, progress), now)
+        permit(Order.START, file, progress, after, health)
         returning = after.phase is Phase.RETURNING
         target, now_at = plan.steps[after.step].weight, live.default.shares.get(plan.set, 0)
         if target is not None and target < now_at and not plan.dry_run and not returning:

@@ -32,7 +32,7 @@ from .record import (
     Start,
     Tick,
 )
-from .states import Cause, NotAllowed, Phase
+from .states import Cause, NeedsForce, NotAllowed, Phase
 from .turn import NEARLY, Turn
 
 MAX_TICK_S = 5.0
@@ -199,7 +199,7 @@ class _Handling(Turn):
         if not away:
             raise NotAllowed(f"no other set has a weight to take over from {name!r}; give one a weight first")
         if not order.force:
-            raise NotAllowed(
+            raise NeedsForce(
                 f"only {away} would take over from {name!r}, and takes no new work: every request would be refused; "
                 "make a set `ready` first, or use --force"
             )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from router.serving import UNKNOWN, Health
 from router.table import Table
 
 from . import outside
@@ -58,7 +59,8 @@ class Runner:
 
     `follow` is called with every table of the file, before the first request too; `start` and `stop` frame the
     serving. `room`: this worker's part of a set's `max_inflight`, which counts for all workers of a router together.
-    `outcomes`: whom the leader asks how asynchronous tasks end; None: nobody.
+    `outcomes`: whom the leader asks how asynchronous tasks end; None: nobody. `health`: how this worker sees the sets;
+    orders are judged by it.
     `clock` gives seconds since the epoch.
     """
 
@@ -71,6 +73,7 @@ class Runner:
         record: RecordWeights | None = None,
         room: Callable[[int], int] = int,
         outcomes: Outcomes | None = None,
+        health: Callable[[], Health] = lambda: UNKNOWN,
         clock: Callable[[], float] = time.time,
     ) -> None:
         mine = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -86,6 +89,7 @@ class Runner:
         self._record = record
         self._room = room
         self._outcomes = outcomes
+        self._health = health
         self._counted_at = 0.0
         self._counted_stint = -1
         self._clock = clock
@@ -333,6 +337,7 @@ class Runner:
                 at_once=at_once,
                 force=force,
                 given=given,
+                health=self._health(),
                 now=self._clock(),
             )
             self._apply()
@@ -340,7 +345,9 @@ class Runner:
 
     def preview(self, requests_per_s: float) -> dict[str, Any] | None:
         """What a start would do now (`preview.preview`)."""
-        return preview(self._file, self._traffic.table, self.progress, self._clock(), requests_per_s)
+        return preview(
+            self._file, self._traffic.table, self.progress, self._clock(), requests_per_s, self._health()
+        )
 
     def status(self) -> dict[str, Any]:
         """`status.describe`, with `leader` (whether this worker leads) and `error`."""

@@ -95,6 +95,10 @@ class NotAllowed(RolloutError):
     """The order does not fit the rollout's phase."""
 
 
+class NeedsForce(NotAllowed):
+    """The order would leave nobody to take new requests; only with force is it carried out."""
+
+
 class Moved(NotAllowed):
     """The rollout went on since the order was given: it is not what the order was meant for."""
 

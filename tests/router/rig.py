@@ -117,6 +117,18 @@ def answering(answer: bytes = OK) -> Callable[[FakeSet], Play]:
     return make
 
 
+@asynccontextmanager
+async def a_set_that_answers() -> AsyncIterator[int]:
+    """The port of a set that answers everything, its health check too, with 200."""
+    fake = FakeSet("a", play=_nothing)
+    fake.play = answering()(fake)
+    server = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+
+
 @dataclass
 class Client:
     """A client's connection to the router."""

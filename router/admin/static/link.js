@@ -8,9 +8,10 @@ const TOKEN = "gc-admin-token";
 
 /** The router answered, and said no. */
 export class Refused extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, title = "") {
     super(detail);
     this.status = status;
+    this.title = title;
   }
 }
 
@@ -45,7 +46,7 @@ export async function ask(path, { body, timeoutMs = TIMEOUT_MS } = {}) {
   } catch {
     throw new Away(`an answer that is not the router's (status ${answer.status})`);
   }
-  if (!answer.ok) throw new Refused(answer.status, document_.detail || document_.title || `status ${answer.status}`);
+  if (!answer.ok) throw new Refused(answer.status, document_.detail || document_.title || `status ${answer.status}`, document_.title);
   return document_;
 }
 

@@ -6,6 +6,8 @@ import { planInShort } from "./plan.js";
 import { duration, percent } from "./words.js";
 
 const OPERATOR = "gc-operator";
+/** The title of a refusal that `force` overrides. */
+const NEEDS_FORCE = "Only with force";
 const ORDER_TIMEOUT_MS = 15_000;
 /** These mean what was on the page, to the last event; the others hold wherever this rollout is. */
 const OF_A_MOMENT = new Set(["start", "resume", "skip", "promote", "end"]);
@@ -104,6 +106,8 @@ export class Orders {
     byId("confirm-why").value = "";
     byId("confirm-at-once").checked = verb === "abort" && rollout.phase === "aborting";
     byId("confirm-at-once-row").hidden = verb !== "abort";
+    byId("confirm-force").checked = false;
+    byId("confirm-force-row").hidden = true;
     byId("confirm-error").textContent = "";
     const yes = byId("confirm-yes");
     yes.textContent = label;
@@ -137,7 +141,7 @@ export class Orders {
     const yes = byId("confirm-yes");
     if (!verb || yes.disabled || this.sending) return;
     const by = byId("confirm-by").value.trim();
-    const body = { by, why: byId("confirm-why").value.trim(), if: given };
+    const body = { by, why: byId("confirm-why").value.trim(), force: byId("confirm-force").checked, if: given };
     if (verb === "abort") body.at_once = byId("confirm-at-once").checked;
     localStorage.setItem(OPERATOR, by);
     this.sending = true;
@@ -150,7 +154,10 @@ export class Orders {
       this.dialog.close();
       this.done(answer);
     } catch (problem) {
-      if (problem instanceof Refused) error.textContent = `Not done: ${problem.message}.`;
+      if (problem instanceof Refused) {
+        error.textContent = `Not done: ${problem.message}.`;
+        byId("confirm-force-row").hidden = problem.title !== NEEDS_FORCE;
+      }
       else if (problem instanceof Away) error.textContent = `${problem.message}. The order may have been carried out all the same: look at the events before you repeat it.`;
       else throw problem;
       yes.disabled = false;

@@ -275,7 +275,7 @@ def test_a_drained_set_is_taken_back(operator: Operator) -> None:
     )
     assert "   # the new one" in operator.file.read_text()
     refused = operator.complaint("drain", "a", code=exits.DATA)
-    assert "no set with a weight would take new work" in refused
+    assert "no set would take new requests of the default weights" in refused
     operator("drain", "a", "--force")
     operator("maint", "a", "--force")
     operator("ready", "a")
@@ -497,7 +497,7 @@ def test_a_drain_asks_who_has_work_now_and_says_so_before(release: Operator) -> 
     said = release("drain", "a")
     assert said.index("90 % of keys move") < said.index("saved ")
     refused = release.complaint("drain", "b", code=exits.DATA)
-    assert "no set with a weight would take new work" in refused
+    assert "no set would take new requests of the default weights" in refused
     aborted = release.complaint("rollout", "abort", code=exits.TRY_AGAIN)
     assert "only a would take over from 'b'" in aborted
     assert release.json("rollout", "abort", "--force")["now"] == 0.0

@@ -12,10 +12,10 @@ from typing import Any
 import falcon.testing
 import pytest
 
-from router.admin.app import create_app
+from router.admin.app import NEEDS_FORCE, create_app
 from router.assembly import Router, Settings
 from router.stats import Recent
-from tests.router.rig import free_port
+from tests.router.rig import a_set_that_answers, eventually, free_port
 
 YAML = """
 version: {v}
@@ -51,18 +51,18 @@ class Admin:
 async def running(
     tmp_path: Path, *, more: str = "", state: bool = True
 ) -> AsyncIterator[tuple[Router, Admin, Path]]:
-    file = tmp_path / "router.yaml"
-    port = free_port()
-    file.write_text(YAML.format(v=1, a=95, b=5, port=port, more=more))
-    settings = Settings(file, name="r1", state_dir=tmp_path / "state" if state else None)
-    router = Router(settings, asyncio.get_running_loop())
-    sock = socket.create_server(("127.0.0.1", 0))
-    router.start(sock)
-    try:
-        async with falcon.testing.ASGIConductor(create_app(router)) as admin:
-            yield router, Admin(admin), file
-    finally:
-        await router.stop(at_once=True)
+    async with a_set_that_answers() as port:
+        file = tmp_path / "router.yaml"
+        file.write_text(YAML.format(v=1, a=95, b=5, port=port, more=more))
+        settings = Settings(file, name="r1", state_dir=tmp_path / "state" if state else None)
+        router = Router(settings, asyncio.get_running_loop())
+        sock = socket.create_server(("127.0.0.1", 0))
+        router.start(sock)
+        try:
+            async with falcon.testing.ASGIConductor(create_app(router)) as admin:
+                yield router, Admin(admin), file
+        finally:
+            await router.stop(at_once=True)
 
 
 def edit(file: Path, **fields: object) -> None:
@@ -215,3 +215,19 @@ async def test_without_a_state_folder_there_is_no_history_and_no_rollout(tmp_pat
             answer = await admin.get(path)
             assert answer.status_code == 404
             assert "state folder" in answer.json["detail"]
+
+
+async def test_an_order_onto_a_set_that_is_down_takes_force(tmp_path: Path) -> None:
+    async with running(tmp_path, more=ROLLOUT) as (router, admin, file):
+        edit(file, v=2, a=100, b=0, more=ROLLOUT)
+        text = file.read_text().replace("state: drain", "state: ready")
+        file.write_text(text.replace(text.split('"')[3], f"http://127.0.0.1:{free_port()}"))
+        assert await router.reload()
+        await eventually(lambda: not router.plane.board.of("b").alive())
+        told = (await admin.get("/rollout")).json["next"]["refused"]
+        assert "set 'b' takes no new requests: it is refused" in told
+        answer = await admin.ask("POST", "/rollout/start", json={})
+        assert (answer.status_code, answer.json["title"]) == (409, NEEDS_FORCE)
+        assert answer.json["detail"] == told
+        answer = await admin.ask("POST", "/rollout/start", json={"force": True})
+        assert (answer.status_code, answer.json["phase"]) == (200, "holding")

@@ -19,7 +19,7 @@ from router.admin.promote import promote
 from router.assembly import Router, Settings
 from router.rollout.orders import ANYHOW, Given
 from router.rollout.states import NotAllowed
-from tests.router.rig import free_port
+from tests.router.rig import a_set_that_answers
 
 TOKEN = "0123456789abcdef0123"
 STEPS = (
@@ -40,16 +40,17 @@ rollout: {{set: b, steps: {steps}}}
 async def admin(
     tmp_path: Path, token: str | None = None
 ) -> AsyncIterator[tuple[Router, falcon.testing.ASGIConductor]]:
-    file = tmp_path / "router.yaml"
-    file.write_text(YAML.format(port=free_port(), steps=STEPS))
-    settings = Settings(file, name="r1", state_dir=tmp_path / "state", admin_token=token)
-    router = Router(settings, asyncio.get_running_loop())
-    router.start(socket.create_server(("127.0.0.1", 0)))
-    try:
-        async with falcon.testing.ASGIConductor(create_app(router)) as conductor:
-            yield router, conductor
-    finally:
-        await router.stop(at_once=True)
+    async with a_set_that_answers() as port:
+        file = tmp_path / "router.yaml"
+        file.write_text(YAML.format(port=port, steps=STEPS))
+        settings = Settings(file, name="r1", state_dir=tmp_path / "state", admin_token=token)
+        router = Router(settings, asyncio.get_running_loop())
+        router.start(socket.create_server(("127.0.0.1", 0)))
+        try:
+            async with falcon.testing.ASGIConductor(create_app(router)) as conductor:
+                yield router, conductor
+        finally:
+            await router.stop(at_once=True)
 
 
 async def test_the_page_comes_with_headers_that_trust_nobody(tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ async def test_a_promotion_ends_where_somebody_aborted() -> None:
             return {"phase": self.left[-1], "orders": orders, "of": 10, "run": 4}
 
         async def command(
-            self, verb: str, by: str = "", why: str = "", *, at_once: bool = False, given: Given = ANYHOW
+            self, verb: str, by: str = "", why: str = "", *, force: bool = False, given: Given = ANYHOW
         ) -> dict[str, Any]:
             assert verb == "skip"
             self.given.append(given)

@@ -478,3 +478,27 @@ async def faint(eyes: Eyes) -> list[Any]:
         }"""
     )
     return found
+
+
+async def test_an_order_onto_a_set_that_is_down_says_why_and_offers_force(tmp_path: Path) -> None:
+    async with (
+        staged(tmp_path, {"a": 100, "b": 0}, more=LONG) as stage,
+        looking(stage, expected=("409",)) as eyes,
+    ):
+        page, force = eyes.page, eyes.page.locator("#confirm-force-row")
+        stage.sets["b"].ready = False
+        await expect(page.locator("#sets")).to_contain_text("down: fails its health check")
+        await page.click("[data-verb=start]")
+        await expect(force).to_be_hidden()
+        await page.click("#confirm-yes")
+        await expect(page.locator("#confirm-error")).to_contain_text(
+            "set 'b' takes no new requests: it is down"
+        )
+        await expect(force).to_be_visible()
+        assert (await stage.ask("/rollout"))["phase"] == "idle"
+        await force.click()
+        if folder := os.environ.get("GC_SHOTS"):
+            await page.screenshot(path=f"{folder}/force.png")
+        await page.click("#confirm-yes")
+        await expect(page.locator("#confirm")).to_be_hidden()
+        await expect(page.locator("#phase")).to_contain_text("holding")

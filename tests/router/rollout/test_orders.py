@@ -12,7 +12,7 @@ from router.config import load
 from router.rollout.orders import Given, Order, give
 from router.rollout.record import Progress
 from router.rollout.statefile import StateFile
-from router.rollout.states import Moved, NotAllowed, Phase
+from router.rollout.states import Moved, NeedsForce, NotAllowed, Phase
 from router.table import Table
 
 FILE = b"""
@@ -116,3 +116,45 @@ def test_what_does_not_fit_is_told_as_ever(operators: Operators) -> None:
         operators.order(Order.PAUSE, given=operators.sees())
     with pytest.raises(Moved, match="there was no rollout yet"):
         operators.order(Order.SKIP, given=Given(step=1))
+
+
+# Live health.
+
+UP = {"a": "up", "b": "up", "c": "up"}
+
+
+def test_nothing_is_released_onto_a_set_that_is_down_but_by_force(operators: Operators) -> None:
+    down = {**UP, "b": "down"}
+    with pytest.raises(NeedsForce, match=r"set .b. takes no new requests: it is down; .*--force"):
+        operators.order(Order.START, health=down)
+    assert operators.state.read().plan is None
+    operators.order(Order.START, health=UP)
+    with pytest.raises(NeedsForce):
+        operators.order(Order.SKIP, health=down)
+    operators.order(Order.PAUSE, health=down)
+    with pytest.raises(NeedsForce):
+        operators.order(Order.RESUME, health=down)
+    assert operators.order(Order.SKIP, health=down, force=True).step == 1
+
+
+def test_an_abort_onto_sets_that_are_down_takes_force(operators: Operators) -> None:
+    operators.order(Order.START, health=UP)
+    down = {**UP, "a": "ejected"}
+    with pytest.raises(
+        NeedsForce, match="no set would take new requests of the default weights: a is ejected"
+    ):
+        operators.order(Order.ABORT, health=down)
+    assert operators.state.read().phase is Phase.HOLDING
+    # Where nobody serves already, an abort makes nothing worse.
+    assert operators.order(Order.ABORT, health={**down, "b": "down"}).phase is Phase.ABORTED
+
+
+def test_an_end_is_judged_by_the_weights_of_the_file(operators: Operators) -> None:
+    operators.order(Order.START, health=UP)
+    for _ in range(3):
+        operators.order(Order.SKIP, health=UP)
+    assert operators.state.read().phase is Phase.DONE
+    down = {**UP, "a": "down"}  # The file gives it everything, the rollout half.
+    with pytest.raises(NeedsForce, match="a is down"):
+        operators.order(Order.END, health=down)
+    assert operators.order(Order.END, health=down, force=True).phase is Phase.IDLE
