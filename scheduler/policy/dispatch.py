@@ -2,8 +2,9 @@
 
 A pool holds the slots that are alike. A task waits for whichever slot of its pool is free first (late binding).
 Running tasks share the set's cores and memory; idle slots cost neither, so their number alone is bounded, and the
-idlest gives way when another pool needs room. Accounts take turns: one account's flood delays another's task by
-one running task's end. A task that had its turn and was too large for what was free may be overtaken for a short
+idlest gives way when another pool needs room. Where all are busy, a slot that becomes free gives its place to the
+account that holds the fewest (`demand`). Accounts take turns: one account's flood delays another's task by one running
+task's end. A task that had its turn and was too large for what was free may be overtaken for a short
 while only; then room is kept for it.
 """
 
@@ -17,6 +18,8 @@ import msgspec
 
 from scheduler.errors import AccountLimit, BadRequest, QueueFull
 from scheduler.launchers.contract import PoolKey
+from scheduler.policy.decisions import Assign, Decision, FailTask, StartSlot, StopSlot
+from scheduler.policy.demand import Demand
 from scheduler.policy.pool import Pool
 from scheduler.task import Isolation
 
@@ -43,33 +46,6 @@ class Limits(msgspec.Struct, frozen=True):
     fresh_ahead: int = 8
 
 
-class Assign(msgspec.Struct, frozen=True):
-    """Run the task in the slot now."""
-
-    task_id: str
-    slot_id: str
-    cold: bool
-
-
-class StartSlot(msgspec.Struct, frozen=True):
-    slot_id: str
-    pool: PoolKey
-
-
-class StopSlot(msgspec.Struct, frozen=True):
-    slot_id: str
-
-
-class FailTask(msgspec.Struct, frozen=True):
-    """The task cannot run: its pool's slots cannot be started."""
-
-    task_id: str
-    error: Exception
-
-
-Decision = Assign | StartSlot | StopSlot | FailTask
-
-
 class Dispatch:
     """The dispatching policy of one set. Every method returns the decisions that its event calls for, in order."""
 
@@ -85,8 +61,10 @@ class Dispatch:
         self._pool_of_task: dict[str, Pool] = {}
         # Accounts in turn, each with its pools that have both a waiting task and an idle slot.
         self._runnable: dict[str, dict[Pool, None]] = {}
-        # Pools that want more slots and may have them now, the longest-waiting first; and those that back off.
-        self._hungry: dict[Pool, None] = {}
+        # Pools whose waiting tasks want more slots, which they may have now; fresh pools that want them ready for tasks
+        # to come; and those that back off.
+        self._demand = Demand()
+        self._eager: dict[Pool, None] = {}
         self._resting: dict[Pool, None] = {}
         # Pools that may have an idle slot to spare: looked at again when one is needed.
         self._spare: dict[Pool, None] = {}
@@ -159,9 +137,12 @@ class Dispatch:
         if pool is None or slot_id not in pool.running:
             return []
         self._release(pool, slot_id)
-        if pool.key.isolation is Isolation.FRESH or self._must_give_way(pool, now):
+        taker = self._taker(pool, now)
+        if pool.key.isolation is Isolation.FRESH or taker is not None:
             decisions: list[Decision] = [StopSlot(slot_id)]
             self._forget_slot(pool, slot_id)
+            if taker is not None:
+                decisions.append(self._start_slot(taker, now))
             self._file(pool, now)
             return decisions + self._decide(now)
         self._rest_idle(pool, slot_id, now)
@@ -208,7 +189,7 @@ class Dispatch:
                         break
                     decisions.append(self._stop_idle(pool, slot_id, now))
                 self._file(pool, now)
-                if not pool.slots and now >= pool.retry_at and pool not in self._hungry:
+                if not pool.slots and now >= pool.retry_at and pool not in self._eager:
                     del self._pools[key]
                     self._spare.pop(pool, None)
         return decisions + self._decide(now)
@@ -250,7 +231,7 @@ class Dispatch:
             self._unqueue(pool, task_id)
             decisions.append(self._assign(pool, task_id, arrived_at))
             self._file(pool, now)
-        if self._hungry:
+        if self._demand or self._eager:
             self._feed(decisions, now)
         return decisions
 
@@ -278,41 +259,49 @@ class Dispatch:
         return None
 
     def _feed(self, decisions: list[Decision], now: float) -> None:
-        """Start slots for hungry pools, in the room there is or that idle slots of other pools can give."""
-        for pool in list(islice(self._hungry, SCAN_LIMIT)):
-            # After a failure one slot goes ahead of the others.
-            most = 1 - len(pool.starting) if pool.failures else self._most(pool) - pool.slots
-            want = len(pool.waiting) + self._ahead(pool, now) - len(pool.idle) - len(pool.starting)
-            for number in range(min(want, most)):
-                if len(self._pool_of_slot) >= self.limits.max_slots:
-                    # For tasks that may come nobody else's slot goes.
-                    if number >= len(pool.waiting) - len(pool.idle) - len(pool.starting):
-                        break
-                    victim = self._coldest_idle(pool)
-                    if victim is None:
-                        self._file(pool, now)
-                        return
-                    decisions.append(self._stop_idle(*victim, now))
-                slot_id = next(self._slot_ids)
-                pool.starting.add(slot_id)
-                if pool.ahead is not None:
-                    pool.ahead.starting(slot_id, now)
-                self._pool_of_slot[slot_id] = pool
-                decisions.append(StartSlot(slot_id, pool.key))
-            self._file(pool, now)
+        """Start slots for pools that want them, in the room there is or that idle slots of other pools can give."""
+        while (pool := self._demand.neediest()) is not None:
+            if self._is_full:
+                victim = self._coldest_idle(pool)
+                if victim is None:
+                    return
+                decisions.append(self._stop_idle(*victim, now))
+            decisions.append(self._start_slot(pool, now))
+        # For tasks that may come nobody else's slot goes.
+        for pool in list(islice(self._eager, SCAN_LIMIT)):
+            while pool in self._eager and not self._is_full:
+                decisions.append(self._start_slot(pool, now))
 
-    def _must_give_way(self, pool: Pool, now: float) -> bool:
-        """Whether a slot of `pool` that just became free should go, because hungry pools find no room."""
-        if not self._hungry or len(self._pool_of_slot) < self.limits.max_slots:
-            return False
-        for hungry in self._hungry:
-            if hungry is pool or not hungry.waiting:
-                continue
-            since = next(iter(hungry.waiting.values()))
-            return pool.slots > hungry.slots + 1 or (
-                not hungry.slots and now - since > self.limits.patience_s
-            )
-        return False
+    def _start_slot(self, pool: Pool, now: float) -> StartSlot:
+        slot_id = next(self._slot_ids)
+        pool.starting.add(slot_id)
+        if pool.ahead is not None:
+            pool.ahead.starting(slot_id, now)
+        self._pool_of_slot[slot_id] = pool
+        self._demand.slot_added(pool)
+        self._file(pool, now)
+        return StartSlot(slot_id, pool.key)
+
+    def _taker(self, pool: Pool, now: float) -> Pool | None:
+        """The pool that gets the place of a slot of `pool` that just became free; None: `pool` keeps it.
+
+        The taker's account holds less by two slots at least, so that no place goes to and fro; or nothing, and has
+        waited for long enough. Pools of one account are compared likewise.
+        """
+        if not self._demand or not self._is_full:
+            return None
+        taker = self._demand.neediest(beside=pool)
+        if taker is None:
+            return None
+        giver, wanting = pool.key.account, taker.key.account
+        if giver == wanting:
+            more, has = pool.slots, taker.slots
+        else:
+            more, has = self._demand.held(giver), self._demand.held(wanting)
+        # What has just become free is in none of the pool's books.
+        more += giver == wanting
+        impatient = not has and now - next(iter(taker.waiting.values())) > self.limits.patience_s
+        return taker if more > has + 1 or impatient else None
 
     def _coldest_idle(self, wanting: Pool) -> tuple[Pool, str] | None:
         best: tuple[float, Pool, str] | None = None
@@ -333,6 +322,10 @@ class Dispatch:
         return max(
             1, min(self.limits.cpu_percent // wanted.cpu_percent, self.limits.memory_mib // wanted.memory_mib)
         )
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._pool_of_slot) >= self.limits.max_slots
 
     def _fits(self, pool: Pool) -> bool:
         return pool.cpu_percent <= self.free_cpu and pool.memory_mib <= self.free_memory
@@ -385,6 +378,7 @@ class Dispatch:
 
     def _forget_slot(self, pool: Pool, slot_id: str) -> None:
         del self._pool_of_slot[slot_id]
+        self._demand.slot_removed(pool)
         self._unused.discard(slot_id)
         if pool.ahead is not None:
             pool.ahead.gone(slot_id)
@@ -405,13 +399,21 @@ class Dispatch:
                     del self._runnable[account]
         if len(pool.idle) > len(pool.waiting):
             self._spare[pool] = None
-        wanted = len(pool.waiting) + self._ahead(pool, now)
-        wants = wanted > len(pool.idle) + len(pool.starting) and pool.slots < self._most(pool)
-        rests = wants and now < pool.retry_at
-        if wants and not rests and not (pool.failures and pool.starting):
-            self._hungry.setdefault(pool)
+        room = pool.slots < self._most(pool)
+        coming = len(pool.idle) + len(pool.starting)
+        wants = room and len(pool.waiting) > coming
+        eager = room and not wants and len(pool.waiting) + self._ahead(pool, now) > coming
+        rests = (wants or eager) and now < pool.retry_at
+        # After a failure one slot goes ahead of the others.
+        may = not rests and not (pool.failures and pool.starting)
+        if wants and may:
+            self._demand.want(pool)
         else:
-            self._hungry.pop(pool, None)
+            self._demand.drop(pool)
+        if eager and may:
+            self._eager.setdefault(pool)
+        else:
+            self._eager.pop(pool, None)
         if rests:
             self._resting[pool] = None
         else:

@@ -1,0 +1,105 @@
+"""Which pool gets the next slot: pools that want one, by account, the account that holds the fewest slots first. Pure.
+
+Slots are places in the set, and places are scarce. Whoever asks first and most would take each that becomes free, so
+the order is by what an account holds already: a newcomer, who holds nothing, is never behind those who hold much.
+"""
+
+from __future__ import annotations
+
+import heapq
+from itertools import islice
+from typing import Final
+
+from scheduler.policy.pool import Pool
+
+SCAN_LIMIT: Final = 64
+"""How many pools of one account are compared for one slot."""
+_STALE_ENTRIES: Final = 64
+"""How many entries of the line may be out of date, beside one for each account, before it is made again."""
+
+
+class Demand:
+    """Pools that want more slots and may have them now, and how many slots each account holds.
+
+    Accounts that hold equally many come in the order in which they began to want at that number. Of an account's pools,
+    the one with the fewest slots comes first, of equal ones the one that was served longest ago.
+    """
+
+    def __init__(self) -> None:
+        self._wanting: dict[str, dict[Pool, None]] = {}
+        self._held: dict[str, int] = {}
+        # A heap of (slots held, serial, account). Only an account's entry of the latest serial counts.
+        self._line: list[tuple[int, int, str]] = []
+        self._latest: dict[str, int] = {}
+        self._serial = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._wanting)
+
+    def __contains__(self, pool: Pool) -> bool:
+        return pool in self._wanting.get(pool.key.account, ())
+
+    def held(self, account: str) -> int:
+        """How many slots the account has, those that start included."""
+        return self._held.get(account, 0)
+
+    def slot_added(self, pool: Pool) -> None:
+        """A slot of the pool was started: its account's other pools come before it now."""
+        account = pool.key.account
+        self._held[account] = self.held(account) + 1
+        pools = self._wanting.get(account)
+        if pools is not None:
+            if pool in pools:
+                del pools[pool]
+                pools[pool] = None
+            self._line_up(account)
+
+    def slot_removed(self, pool: Pool) -> None:
+        account = pool.key.account
+        left = self._held[account] - 1
+        if left:
+            self._held[account] = left
+        else:
+            del self._held[account]
+        if account in self._wanting:
+            self._line_up(account)
+
+    def want(self, pool: Pool) -> None:
+        """The pool wants one more slot, at least; harmless when that is known."""
+        account = pool.key.account
+        pools = self._wanting.get(account)
+        if pools is not None:
+            pools.setdefault(pool)
+            return
+        self._wanting[account] = {pool: None}
+        self._line_up(account)
+
+    def drop(self, pool: Pool) -> None:
+        """The pool wants no more; harmless when it did not."""
+        account = pool.key.account
+        pools = self._wanting.get(account)
+        if pools is None or pool not in pools:
+            return
+        del pools[pool]
+        if not pools:
+            del self._wanting[account]
+            del self._latest[account]
+
+    def neediest(self, beside: Pool | None = None) -> Pool | None:
+        """The pool that gets the next slot; None where none wants one. `beside`: a pool that is not meant."""
+        line = self._line
+        while line:
+            _, serial, account = line[0]
+            if self._latest.get(account) == serial:
+                pools = (pool for pool in self._wanting[account] if pool is not beside)
+                return min(islice(pools, SCAN_LIMIT), key=lambda pool: pool.slots, default=None)
+            heapq.heappop(line)
+        return None
+
+    def _line_up(self, account: str) -> None:
+        self._serial += 1
+        self._latest[account] = self._serial
+        heapq.heappush(self._line, (self.held(account), self._serial, account))
+        if len(self._line) > 2 * len(self._latest) + _STALE_ENTRIES:
+            self._line = [entry for entry in self._line if self._latest.get(entry[2]) == entry[1]]
+            heapq.heapify(self._line)
