@@ -132,6 +132,8 @@ class Slot:
                 try:
                     stdin = PipeWriter(self.loop, write_fd)
                     enlarge(write_fd)
+                    # The program is another user than we are, and must be able to open /dev/stdin.
+                    os.fchmod(read_fd, 0o666)
                     socket.send_fds(connection, [message], [read_fd])
                 finally:
                     os.close(read_fd)

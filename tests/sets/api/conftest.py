@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.conftest import SetProcess
-from tests.scheduler.launchers.rig import ImageMaker
+from tests.scheduler.launchers.rig import Files, ImageMaker
 from tests.sets.api.wire import Wire
 
 HERE = Path(__file__).parent
@@ -35,9 +35,10 @@ class Tools:
 
     def __init__(self, maker: ImageMaker, binary: Path) -> None:
         self.maker = maker
-        self._files = {"tool": binary.read_bytes()}
+        self._files: Files = {"tool": binary.read_bytes()}
 
-    def make(self, *changes: str, **files: bytes) -> str:
+    def make(self, *changes: str, **files: bytes | str) -> str:
+        """An image; a file that is text is a link to it."""
         return self.maker.make(*(changes or ('ENTRYPOINT ["/tool"]',)), files={**self._files, **files})
 
 

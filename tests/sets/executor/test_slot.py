@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import stat
 
 import pytest
 
@@ -51,6 +52,8 @@ async def test_stdin_by_pipe(rig: Rig) -> None:
     message, fds = rig.guest.read()
     assert wire.read_task(message).flags == wire.STDIN_FD | wire.STREAM
     assert len(fds) == 1
+    # Whoever the program is, it can open its own standard input again by name.
+    assert stat.S_IMODE(os.fstat(fds[0]).st_mode) == 0o666
     assert run.stdin is not None
     await run.stdin.write(b"some input")
     run.stdin.close()
