@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -117,6 +117,10 @@ class Run(Protocol):
 
     def kill(self) -> None:
         """End the whole process tree now; `ending` follows. Once it has ended this does nothing."""
+
+
+TOKEN_VARIABLE: Final = "GENERAL_COMPUTE_SLOT_TOKEN"
+"""The environment variable in which a slot's guest is given its token; the only name that the platform takes."""
 
 
 class SlotAddress(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from scheduler.errors import ImageUnusable
+from scheduler.execution import TOKEN_VARIABLE
 from scheduler.image import Image
 from scheduler.launchers.contract import PoolKey, SlotOrder
 from scheduler.launchers.places import Layout, layout, writable_places
@@ -30,6 +31,9 @@ HOSTNAME: Final = "slot"
 _OOM_SCORE_ADJ: Final = 200
 """Under memory pressure on the host a slot goes before the set's own process."""
 
+
+_ENGINE_VARIABLES: Final = ("PATH", "HOSTNAME", "HOME")
+"""What the engine itself gives each program, with `docker run` as well."""
 
 _ULIMITS: Final = {
     "core": 0,
@@ -113,13 +117,13 @@ def create_body(
     """
     image, pool = order.image, order.pool
     laid_out = laid_out or layout(image)
-    env = [f"GC_TOKEN={order.token}"]
+    env = [f"{TOKEN_VARIABLE}={order.token}"]
     if not any(entry.startswith("HOME=/") for entry in image.env):
         env.append("HOME=/tmp")
     return {
         "Image": image.image_id,
         "Entrypoint": [GUEST],
-        "Cmd": [SOCKET, *laid_out.places],
+        "Cmd": [SOCKET, *laid_out.places, "--", *_ENGINE_VARIABLES, *_names(image)],
         "Env": env,
         "Hostname": HOSTNAME,
         "Tty": False,
@@ -142,6 +146,10 @@ def create_body(
         },
         "HostConfig": _host_config(order, settings, facts, laid_out, seccomp, contents),
     }
+
+
+def _names(image: Image) -> list[str]:
+    return [entry.partition("=")[0] for entry in image.env]
 
 
 def look_body(image: Image, settings: DockerSettings, look_id: str) -> dict[str, Any]:

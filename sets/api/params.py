@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from scheduler.errors import BadRequest
+from scheduler.execution import TOKEN_VARIABLE
 from scheduler.task import Isolation, Priority
 
 SYNC_TIMEOUT_MAX_S: Final = 300.0
@@ -24,7 +25,7 @@ QUEUE_TIMEOUT_MAX_S: Final = 300.0
 
 DECIMAL: Final = re.compile(r"\d{1,9}(\.\d{1,20})?", re.ASCII)
 """How numbers are written; as many decimals as a program prints of a float."""
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=", re.ASCII)
+_VARIABLE: Final = re.compile(r"[^=]+=")
 _FEATURE: Final = re.compile(r"[a-z0-9_.]{1,32}", re.ASCII)
 
 
@@ -65,8 +66,8 @@ def _text(name: str, value: str) -> str:
 def _variable(name: str, value: str) -> str:
     if not _VARIABLE.match(value):
         raise BadRequest(f"{name}: {value[:80]!r} is not NAME=value", field=name)
-    if value.startswith(("GC_", "NOMAD_")):
-        raise BadRequest(f"{name}: names that begin with GC_ and NOMAD_ are the platform's own", field=name)
+    if value.startswith(TOKEN_VARIABLE + "="):
+        raise BadRequest(f"{name}: {TOKEN_VARIABLE} is the platform's own name; choose another", field=name)
     return _text(name, value)
 
 
@@ -156,8 +157,8 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     ),
     "env": Parameter(
         _variable,
-        {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*="},
-        "NAME=value, added to the environment",
+        {"type": "string", "pattern": "^[^=]+="},
+        f"NAME=value, added to the environment; any name but {TOKEN_VARIABLE}",
         1024,
     ),
     "name": Parameter(_label, {"type": "string", "maxLength": NAME_CHARS}, "the caller's own label"),

@@ -39,6 +39,7 @@
 #define FILES_COUNT 64
 #define PLACES_COUNT 64
 #define TASK_FDS_MOST (FILES_COUNT + 16)
+#define TOKEN_NAME "GENERAL_COMPUTE_SLOT_TOKEN"
 #define TOKEN_BYTES 64
 #define CONNECT_LIMIT_S 60
 #define CONNECT_FIRST_MS 10
@@ -260,7 +261,6 @@ static void kill_all(void) {
     do kill(-1, SIGKILL); while (!reap(0));
 }
 
-static bool has_prefix(const char *s, const char *prefix) { return !strncmp(s, prefix, strlen(prefix)); }
 static const char *value_of(char **env, const char *name) {
     size_t n = strlen(name);
     for (; *env; env++)
@@ -889,14 +889,22 @@ static void __attribute__((noreturn)) serve(void) {
     }
 }
 
-static void take_environment(void) {
+static bool is_named(const char *variable, size_t name_len, char **names) {
+    for (; *names; names++)
+        if (strlen(*names) == name_len && !memcmp(*names, variable, name_len)) return true;
+    return false;
+}
+
+// The program gets no token, and where there are `names` nothing but those: what an orchestrator adds is not the image's.
+static void take_environment(char **names) {
     char **kept = base_env = environ;
     for (char **e = environ; *e; e++) {
-        if (has_prefix(*e, "GC_TOKEN=") && strlen(*e) == 9 + TOKEN_BYTES) {
-            memcpy(token, *e + 9, TOKEN_BYTES);
-            memset(*e + 9, 'x', TOKEN_BYTES);
-        }
-        if (!has_prefix(*e, "GC_") && !has_prefix(*e, "NOMAD_")) *kept++ = *e;
+        size_t name_len = (size_t)(strchrnul(*e, '=') - *e);
+        if (name_len == sizeof TOKEN_NAME - 1 && !memcmp(*e, TOKEN_NAME, name_len)) {
+            char *value = *e + name_len + !!(*e)[name_len];
+            if (strlen(value) == TOKEN_BYTES) memcpy(token, value, TOKEN_BYTES);
+            memset(value, 'x', strlen(value));
+        } else if (!names || is_named(*e, name_len, names)) *kept++ = *e;
     }
     *kept = NULL;
 }
@@ -968,10 +976,12 @@ static void take_traits(void) {
 int main(int argc, char **args) {
     if (getpid() != 1) unusable("runs as PID 1 of a slot only", "it kills every process that it can reach");
     if (argc < 2 || strlen(args[1]) >= sizeof ((struct sockaddr_un *)0)->sun_path) {
-        fprintf(stderr, "usage: guest SOCKET PLACE...\n");
+        fprintf(stderr, "usage: guest SOCKET PLACE... [-- VARIABLE...]\n");
         return EXIT_USAGE;
     }
     socket_path = args[1];
+    char **places_end = args + 2;
+    while (*places_end && strcmp(*places_end, "--")) places_end++;
     // Descriptors 0, 1 and 2 are taken, so that no pipe's end is one of them; nothing else is inherited.
     while (open("/dev/null", O_RDWR) >= 0 && fcntl(2, F_GETFD) < 0) {}
     close_from(3, 65536);
@@ -979,7 +989,7 @@ int main(int argc, char **args) {
     // We are not dumpable, so only root owns our files there.
     if (!geteuid()) take_traits();
     prctl(PR_SET_DUMPABLE, 0);
-    take_environment();
+    take_environment(*places_end ? places_end + 1 : NULL);
     // From within, a signal with its default disposition does nothing to PID 1; blocked it would pile up. SIGCHLD we fetch.
     static const unsigned long by_default[4];
     for (int i = 1; i <= 64; i++) syscall(SYS_rt_sigaction, i, by_default, NULL, 8);
@@ -990,7 +1000,7 @@ int main(int argc, char **args) {
     children = signalfd(-1, &child_signal, SFD_NONBLOCK | SFD_CLOEXEC);
     if (children < 0) unusable("signalfd", strerror(errno));
     umask(022);
-    take_places(args + 2, argc - 2);
+    take_places(args + 2, (int)(places_end - args) - 2);
     guard();
     connect_executor();
     // The connection is the last descriptor that is ours; a later one gets its number again.

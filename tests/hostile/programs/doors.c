@@ -16,7 +16,7 @@ CASE(descriptor_scan, "looks for inherited descriptors, 3 to 1023", "contained",
 CASE(environment, "looks for the platform's secrets in its environment", "contained", "the token opens the executor's door") {
     extern char **environ;
     for (char **e = environ; *e; e++)
-        if (!strncmp(*e, "GC_", 3) || !strncmp(*e, "NOMAD_", 6) || strstr(*e, "TOKEN")) breach("%s", *e);
+        if (!strncmp(*e, "GENERAL_COMPUTE", 15) || !strncmp(*e, "NOMAD_", 6) || strstr(*e, "TOKEN")) breach("%s", *e);
 }
 
 static int knock(void) {

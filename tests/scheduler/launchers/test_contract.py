@@ -23,9 +23,12 @@ async def test_a_slot_runs_the_guest_in_the_image(rig: Rig, images: ImageMaker) 
     )
     order, probe = await rig.run(reference)
     argv = (await probe.ask("argv")).split("\n")
-    assert argv[1:-1] == ["/gc/run/executor.sock", "/tmp", "/dev/shm", "/var/x"]
+    assert argv[1:-1] == [
+        *("/gc/run/executor.sock", "/tmp", "/dev/shm", "/var/x"),
+        *("--", "PATH", "HOSTNAME", "HOME", "COLOUR"),
+    ]
     env = (await probe.ask("env")).split("\n")
-    assert {"COLOUR=blue", f"GC_TOKEN={order.token}", "HOME=/tmp"} <= set(env)
+    assert {"COLOUR=blue", f"GENERAL_COMPUTE_SLOT_TOKEN={order.token}", "HOME=/tmp"} <= set(env)
     assert await probe.ask("id") == "1 1234 2345"
     assert await probe.ask("cwd") == "/data"
     assert await probe.ask("read /data/from-image") == "of the image\n"

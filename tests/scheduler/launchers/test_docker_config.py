@@ -46,9 +46,16 @@ def body(of: Image, settings: DockerSettings = SETTINGS, **more: Any) -> dict[st
 def test_the_image_own_command_never_reaches_the_engine() -> None:
     made = body(image(entrypoint=("/secret",), cmd=("x",)))
     assert made["Entrypoint"] == ["/gc/guest"]
-    assert made["Cmd"] == ["/gc/run/executor.sock", "/tmp", "/dev/shm"]
+    assert made["Cmd"][:4] == ["/gc/run/executor.sock", "/tmp", "/dev/shm", "--"]
     assert "/secret" not in str(made)
     assert not {"User", "WorkingDir"} & set(made)
+
+
+def test_the_program_gets_the_variables_of_its_image_and_of_the_engines_rules() -> None:
+    made = body(image(env=("A=1=2", "NOMAD_ADDR=", "ODD")))
+    names = made["Cmd"][made["Cmd"].index("--") + 1 :]
+    assert names == ["PATH", "HOSTNAME", "HOME", "A", "NOMAD_ADDR", "ODD"]
+    assert made["Env"][0] == "GENERAL_COMPUTE_SLOT_TOKEN=" + "t" * 64
 
 
 def test_sizes_of_places() -> None:
@@ -77,7 +84,7 @@ def test_kept_content_is_taken_from_its_container_to_be_read_only() -> None:
     made = body(image(volumes=("/v", "/w")), laid_out=Layout(("/tmp", "/w"), ("/v",)), contents="gc-a-hold-1")
     assert made["HostConfig"]["VolumesFrom"] == ["gc-a-hold-1:ro"]
     assert set(made["HostConfig"]["Tmpfs"]) == {"/tmp", "/w", "/dev"}
-    assert made["Cmd"] == ["/gc/run/executor.sock", "/tmp", "/w"]
+    assert made["Cmd"][:4] == ["/gc/run/executor.sock", "/tmp", "/w", "--"]
     assert "VolumesFrom" not in body(image())["HostConfig"]
 
 

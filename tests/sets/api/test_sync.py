@@ -184,8 +184,23 @@ def test_the_images_content_type(api: Api, tools: Tools) -> None:
 
 def test_what_the_program_sees(api: Api) -> None:
     assert api.run("env", "COLOUR", env="COLOUR=a=b c").content == b"a=b c"
-    assert api.run("env", "GC_TOKEN").content == b"(unset)"
+    assert api.run("env", "GENERAL_COMPUTE_SLOT_TOKEN").content == b"(unset)"
     assert api.run("args", "", "é", "a b&c", "\n").content == "\0é\0a b&c\0\n\0".encode()
+
+
+@pytest.mark.parametrize(
+    "name", ["GC_TOKEN", "GC_INITIAL_HEAP_SIZE", "NOMAD_ADDR", "GENERAL_COMPUTE_SLOT_TOKENS", "a.b-c", "1A"]
+)
+def test_a_variable_of_any_name_reaches_the_program(api: Api, tools: Tools, name: str) -> None:
+    image = tools.make('ENTRYPOINT ["/tool"]', f"ENV {name}=of-the-image")
+    assert api.run("env", name, image=image).content == b"of-the-image"
+    assert api.run("env", name, image=image, env=f"{name}=of-the-caller").content == b"of-the-caller"
+    assert api.run("env", name, env=f"{name}=of-the-caller").content == b"of-the-caller"
+
+
+def test_what_the_engine_gives_each_program(api: Api) -> None:
+    assert api.run("env", "HOSTNAME").content == b"slot"
+    assert api.run("env", "PATH").content.startswith(b"/usr/local/sbin:")
 
 
 def test_without_arguments_the_images_own_cmd_runs(api: Api, tools: Tools) -> None:

@@ -275,7 +275,7 @@ class Guest:
         command = [
             *("setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups"),
             *("--bounding-set=-all", "--inh-caps=-all"),
-            *("env", "-i", f"GC_TOKEN={TOKEN}", *env),
+            *("env", "-i", f"GENERAL_COMPUTE_SLOT_TOKEN={TOKEN}", *env),
             *("sh", "-c", f'{before or ":"}; exec "$@"', "sh", str(binary), str(self.listener.path)),
             *map(str, self.places),
             *arguments,

@@ -113,7 +113,7 @@ async def test_a_program_in_a_slot(start_slot: StartSlot, user: User) -> None:
     assert connection.run(ACTOR, b"signals").stdout == b"blocked 0;; pending"
     environment = connection.run(ACTOR, b"env").stdout.split(b"\0")
     assert b"OF=image" in environment
-    assert not [entry for entry in environment if entry.startswith(b"GC_")]
+    assert not [entry for entry in environment if entry.startswith(b"GENERAL_COMPUTE")]
     result = connection.run(ACTOR, b"write", b"3", b"1000000", b"70000")
     assert (len(result.stdout), len(result.stderr), result.handed_over) == (1_000_000, 70_000, True)
     assert connection.run(b"/bin/nothing").end == (wire.NOT_EXECUTED, 2)

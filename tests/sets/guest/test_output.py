@@ -158,7 +158,7 @@ def test_output_files(start: StartGuest, actor: bytes, user: User) -> None:
 
 
 def test_output_files_are_no_way_into_the_guest(start: StartGuest, user: User) -> None:
-    _, connection = start(user, env=["NOMAD_TOKEN=secret"])
+    _, connection = start(user, env=["OTHER_TOKEN=secret"])
     kernels = [
         b"/proc/1/environ",
         b"/proc/1/mem",

@@ -164,12 +164,34 @@ def test_environment_is_added_and_replaced(start: StartGuest, actor: bytes) -> N
 
 
 def test_nothing_of_the_platform_is_in_the_environment(start: StartGuest, actor: bytes, user: User) -> None:
-    _, connection = start(user, env=["GC_OTHER=1", "NOMAD_TOKEN=secret", "GCX=kept", "NOMADIC=kept"])
+    kept = {"GC_TOKEN=1", "NOMAD_ADDR=image's", "GENERAL_COMPUTE_SLOT=x", "GENERAL_COMPUTE_SLOT_TOKENS=y"}
+    _, connection = start(user, env=sorted(kept))
     given = connection.run(actor, b"env").stdout.split(b"\0")
-    assert not [entry for entry in given if entry.startswith((b"GC_", b"NOMAD_"))]
-    assert {b"GCX=kept", b"NOMADIC=kept"} <= set(given)
+    assert {entry.encode() for entry in kept} <= set(given)
+    assert not [entry for entry in given if entry.startswith(b"GENERAL_COMPUTE_SLOT_TOKEN=")]
     # The token is not in the guest's memory where the kernel shows the environment, either.
     assert b"0123456789abcdef" not in Path(f"/proc/{connection.pid}/environ").read_bytes()
+
+
+def test_an_orchestrators_variables_stay_out_unless_image_or_caller_set_them(
+    start: StartGuest, actor: bytes
+) -> None:
+    _, connection = start(
+        env=["NOMAD_TOKEN=secret", "NOMAD_ADDR=image's", "PATH=/bin:/usr/bin", "A=1", "AB=2", "EMPTY="],
+        arguments=["--", "PATH", "NOMAD_ADDR", "AB", "EMPTY", "NOT_THERE"],
+    )
+
+    def environment(*added: bytes) -> list[bytes]:
+        return sorted(connection.run(actor, b"env", env=added).stdout.split(b"\0")[:-1])
+
+    named = [b"AB=2", b"EMPTY=", b"NOMAD_ADDR=image's", b"PATH=/bin:/usr/bin"]
+    assert environment() == named
+    assert environment(b"NOMAD_TOKEN=caller's") == sorted([*named, b"NOMAD_TOKEN=caller's"])
+
+
+def test_a_guest_that_is_given_no_variables(start: StartGuest, actor: bytes) -> None:
+    _, connection = start(env=["A=1"], arguments=["--"])
+    assert connection.run(actor, b"env").stdout == b""
 
 
 def test_arguments_of_any_bytes(guest: Started, actor: bytes) -> None:
