@@ -146,10 +146,9 @@ class Floor:
 
     # -- facts
 
-    def facts(self) -> dict[str, int]:
-        """Gauges: waiting tasks, slots by state."""
-        slots = {f"slots_{state}": count for state, count in self._dispatch.slots_by_state().items()}
-        return {"tasks_waiting": self._dispatch.waiting, "prestart_unfit_images": len(self._unfit), **slots}
+    def facts(self) -> dict[str, float]:
+        """Gauges: what is there, what is busy, what waits."""
+        return {"prestart_unfit_images": len(self._unfit), **self._dispatch.facts(time.monotonic())}
 
     # -- decisions
 

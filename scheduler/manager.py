@@ -290,8 +290,8 @@ class Manager:
 
     # -- numbers
 
-    def facts(self) -> dict[str, int]:
-        """Gauges: waiting and live tasks, slots by state."""
+    def facts(self) -> dict[str, float]:
+        """Gauges by name: live and waiting tasks, cores, memory and slots, each with what is busy of it."""
         return {"tasks_known": len(self._roster.entries), **self._floor.facts()}
 
     # -- beside

@@ -14,6 +14,7 @@ from scheduler.store.sqlite import SqliteStore
 from sets.api import app
 from sets.api.accounts import Accounts
 from sets.api.health import SetMetrics
+from sets.build import build_name
 from sets.config import SetConfig
 from sets.cpu import cpu_features
 from sets.executor.executor import LocalExecutor
@@ -28,13 +29,14 @@ log = structlog.get_logger()
 class Life:
     """The start and the end of a set's parts (a Falcon middleware)."""
 
-    def __init__(self, manager: Manager, set_name: str) -> None:
+    def __init__(self, manager: Manager, set_name: str, build: str) -> None:
         self._manager = manager
         self._set_name = set_name
+        self._build = build
 
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         await self._manager.open()
-        log.info("set started", set=self._set_name)
+        log.info("set started", set=self._set_name, build=self._build)
 
     async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         await self._manager.close()
@@ -72,6 +74,7 @@ def assemble(config: SetConfig) -> SetApp:
         files_max_bytes=config.max_files_mib * mib,
     )
     manager = Manager(settings, store, blobs, launcher, executor, metrics)
-    metrics.watch(manager)
-    life = Life(manager, config.name)
-    return app.build(manager, Accounts(config), blobs, metrics, config.name, cpu_features(), life)
+    build = build_name()
+    metrics.watch(manager, build)
+    life = Life(manager, config.name, build)
+    return app.build(manager, Accounts(config), blobs, metrics, config.name, build, cpu_features(), life)

@@ -196,6 +196,21 @@ class Dispatch:
 
     # -- facts
 
+    def facts(self, now: float) -> dict[str, float]:
+        """What the set has and how much of it running tasks use: cores, MiB, slots; and its queue."""
+        first = [next(iter(pool.waiting.values())) for pool in self._pools.values() if pool.waiting]
+        limits = self.limits
+        return {
+            "tasks_waiting": self.waiting,
+            "oldest_wait_seconds": round(now - min(first, default=now), 3),
+            "cores": limits.cpu_percent / 100,
+            "cores_busy": (limits.cpu_percent - self.free_cpu) / 100,
+            "memory_mib": limits.memory_mib,
+            "memory_busy_mib": limits.memory_mib - self.free_memory,
+            "slots_max": limits.max_slots,
+            **{f"slots_{state}": count for state, count in self.slots_by_state().items()},
+        }
+
     def slots_by_state(self) -> dict[str, int]:
         """How many slots are `idle`, `starting` and `running`."""
         counts = {"idle": 0, "starting": 0, "running": 0}

@@ -53,6 +53,7 @@ def build(
     blobs: Blobs,
     metrics: SetMetrics,
     set_name: str,
+    build_name: str,
     cpu_features: frozenset[str],
     life: Any,
 ) -> SetApp:
@@ -73,7 +74,7 @@ def build(
     app.add_route("/v1/tasks/{task_id}/files/{path:path}", result, suffix="file")
     app.add_route("/v1/idempotency", IdempotencyResource(manager, accounts, set_name))
     app.add_route("/livez", LiveResource())
-    app.add_route("/readyz", ReadyResource(manager, set_name))
+    app.add_route("/readyz", ReadyResource(manager, set_name, build_name))
     app.add_route("/metrics", MetricsResource(metrics))
     app.add_route("/openapi.json", OpenApiResource(set_name))
     return SetApp(app, manager)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from itertools import accumulate
+from typing import Final
 
 import falcon.asgi
-import msgspec
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from scheduler.errors import SchedulerError
 from scheduler.manager import Manager
-from scheduler.task import Kind, State, Task
+from scheduler.task import FINAL_STATES, Kind, Task
+from sets.api.problems import problem_of
+from sets.api.view import send_json
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 _LIMITS_US = [round(seconds * 1_000_000) for seconds in _SECONDS]
@@ -35,16 +38,16 @@ class SetMetrics:
     def slot_started(self, seconds: float) -> None:
         self._start.observe(seconds)
 
-    def watch(self, manager: Manager) -> None:
-        """Add the manager's gauges."""
-        self.registry.register(_Gauges(manager))
+    def watch(self, manager: Manager, build: str) -> None:
+        """Add the manager's gauges and the build."""
+        self.registry.register(_Gauges(manager, build))
 
 
 class _TaskCounts(Collector):
     """Counts tasks for almost nothing: plain numbers, made into metrics when they are asked for."""
 
     def __init__(self) -> None:
-        self._ended = {(kind, state): 0 for kind in Kind for state in State}
+        self._ended = {(kind, state): 0 for kind in Kind for state in sorted(FINAL_STATES)}
         self._cpu_us = self._run_us = self._queue_us = self._cold = 0
         # How many were in each of `_LIMITS_US`, and above the last.
         self._run = [0] * (len(_LIMITS_US) + 1)
@@ -80,14 +83,36 @@ def _histogram(name: str, help_text: str, counts: list[int], sum_us: int) -> His
     return HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=sum_us / 1e6)
 
 
+_HELP: Final = {
+    "tasks_known": "Tasks that are queued, running or ending",
+    "tasks_waiting": "Tasks that wait for a slot: the length of the queue",
+    "oldest_wait_seconds": "How long the task that waits longest has waited; 0 when none waits",
+    "cores": "Cores that running tasks share",
+    "cores_busy": "Cores that running tasks occupy, by what they asked for",
+    "memory_mib": "Memory that running tasks share, MiB",
+    "memory_busy_mib": "Memory that running tasks occupy, by what they asked for, MiB",
+    "slots_max": "The most slots that there may be",
+    "slots_idle": "Slots that are ready for a task",
+    "slots_starting": "Slots that start",
+    "slots_running": "Slots that run a task",
+    "prestart_unfit_images": "Images that are no longer prestarted: their programs did not wait for their input",
+}
+
+
 class _Gauges(Collector):
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager, build: str) -> None:
         self._manager = manager
+        self._build = build
 
     def collect(self) -> list[Metric]:
+        build = GaugeMetricFamily("gc_build_info", "The build that runs: always 1", labels=("build",))
+        build.add_metric((self._build,), 1)
         return [
-            GaugeMetricFamily("gc_" + name, name.replace("_", " "), value=value)
-            for name, value in self._manager.facts().items()
+            build,
+            *(
+                GaugeMetricFamily("gc_" + name, _HELP[name], value=value)
+                for name, value in self._manager.facts().items()
+            ),
         ]
 
 
@@ -99,16 +124,20 @@ class LiveResource:
 
 
 class ReadyResource:
-    """The set can run tasks; a 503 problem when it is draining or its engine does not answer."""
+    """The set can run tasks; a 503 problem when it is draining or its engine does not answer. Both tell the build."""
 
-    def __init__(self, manager: Manager, set_name: str) -> None:
+    def __init__(self, manager: Manager, set_name: str, build: str) -> None:
         self._manager = manager
-        self._set_name = set_name
+        self._who = {"set": set_name, "build": build}
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        await self._manager.check()
-        resp.data = msgspec.json.encode({"status": "ready", "set": self._set_name, **self._manager.facts()})
-        resp.content_type = "application/json"
+        try:
+            await self._manager.check()
+        except SchedulerError as error:
+            problem = problem_of(error)
+            problem.members |= self._who
+            raise problem from error
+        send_json(resp, {"status": "ready", **self._who, **self._manager.facts()})
 
 
 class MetricsResource:

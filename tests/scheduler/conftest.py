@@ -160,7 +160,7 @@ class World:
         await until(lambda: len(self.executor.runs) >= count)
         return self.executor.runs[count - 1]
 
-    def facts(self) -> dict[str, int]:
+    def facts(self) -> dict[str, float]:
         return self.manager.facts()
 
     def assert_nothing_left(self) -> None:

@@ -312,3 +312,32 @@ def test_what_can_never_run_and_what_is_too_much_is_refused() -> None:
     house.leave("t1")
     house.policy.check(pool("third"))
     house.policy.check(CAT)
+
+
+def test_the_facts_tell_a_saturated_set_from_an_idle_one() -> None:
+    house = House(Limits(cpu_percent=150, memory_mib=2048, max_slots=7))
+
+    def facts() -> dict[str, float]:
+        return house.policy.facts(house.now)
+
+    idle = facts()
+    assert (idle["cores"], idle["cores_busy"], idle["memory_mib"], idle["memory_busy_mib"]) == (
+        1.5,
+        0,
+        2048,
+        0,
+    )
+    assert (idle["slots_max"], idle["slots_running"], idle["tasks_waiting"]) == (7, 0, 0)
+    assert idle["oldest_wait_seconds"] == 0
+    house.arrive(CAT)
+    house.hello()
+    house.arrive(CAT)
+    house.now += 2
+    house.arrive(OCR)
+    house.now += 3
+    busy = facts()
+    assert (busy["cores_busy"], busy["memory_busy_mib"]) == (1, CAT.resources.memory_mib)
+    assert (busy["slots_running"], busy["tasks_waiting"], busy["oldest_wait_seconds"]) == (1, 2, 5)
+    house.end("t1")
+    # The one that waits longest is now in another pool.
+    assert (facts()["tasks_waiting"], facts()["oldest_wait_seconds"]) == (1, 3)

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
+from scheduler.task import FINAL_STATES
+from sets.build import build_name
 from tests.sets.api.conftest import Api, StartApi, mark, problem, running, until
 
 pytestmark = pytest.mark.docker
@@ -22,6 +24,7 @@ def test_health(api: Api) -> None:
     ready = api.http.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
     assert ready.headers["X-Set"] == api.process.name
+    assert (ready.json()["set"], ready.json()["build"]) == (api.process.name, build_name())
 
 
 def metric(api: Api, name: str) -> float:
@@ -43,7 +46,24 @@ def test_metrics_count_what_ended(start_api: StartApi) -> None:
     assert metric(api, "gc_task_run_seconds_count") == 3
     assert metric(api, "gc_slots_running") == 0
     assert metric(api, "gc_slots_idle") >= 1
-    assert api.http.get("/metrics").headers["X-Set"] == api.process.name
+    text = api.http.get("/metrics")
+    assert text.headers["X-Set"] == api.process.name
+    assert f'gc_build_info{{build="{build_name()}"}} 1.0' in text.text
+    states = set(re.findall(r'^gc_tasks_ended_total\{kind="a?sync",state="(\w+)"\}', text.text, re.MULTILINE))
+    assert states == set(FINAL_STATES), "tasks end in no other state"
+
+
+def test_saturation_shows(start_api: StartApi) -> None:
+    api = start_api()
+    assert (metric(api, "gc_cores"), metric(api, "gc_cores_busy"), metric(api, "gc_slots_max")) == (2, 0, 32)
+    tasks = [api.submit("sleep", "60") for _ in range(5)]
+    until(lambda: metric(api, "gc_cores_busy") == 2, "both cores are busy")
+    assert metric(api, "gc_slots_running") == 2
+    assert metric(api, "gc_tasks_waiting") == 3
+    until(lambda: metric(api, "gc_oldest_wait_seconds") > 0.1, "the oldest wait grows")
+    for task in tasks:
+        api.http.post(f"/v1/tasks/{task['id']}/cancel")
+    assert (metric(api, "gc_tasks_waiting"), metric(api, "gc_oldest_wait_seconds")) == (0, 0)
 
 
 def test_kill_9_loses_no_accepted_task(start_api: StartApi) -> None:
@@ -98,7 +118,8 @@ def test_an_orderly_end_answers_what_runs_and_refuses_the_rest(start_api: StartA
         lambda: (answer := httpx.get(f"{api.process.url}/readyz")).status_code == 503 and answer,
         "the set says that it drains",
     )
-    assert problem(found, 503, "set-draining")["executed"] is False
+    assert problem(found, 503, "set-draining")["build"] == build_name()
+    assert found.json()["executed"] is False
     assert found.headers["Connection"] == "close"
     for headers in ({}, {"Prefer": "respond-async"}):
         refused = httpx.post(api.process.url + api.target("say", "x"), headers=headers)
