@@ -7,6 +7,7 @@ import logging
 import random
 
 from .plane import DataPlane
+from .room import told
 from .wire.fetch import FetchError, fetch
 
 MAX_BODY_BYTES = 64 * 1024
@@ -70,9 +71,11 @@ class Prober:
             if error.own:
                 _log.error("set %s could not be checked: %s", name, error)
                 return
+            plane.rooms.pop(name, None)
             if plane.board.probe_failed(name, plane.loop.time(), refused=error.refused):
                 _log.warning("set %s is down: %s", name, error)
             return
+        plane.rooms[name] = told(answer.body)
         if 200 <= answer.head.status < 300:
             now = plane.loop.time()
             if plane.board.probe_ok(name, now):

@@ -19,6 +19,7 @@ from .past import PastTables
 from .request import Destination, HeadFacts, Purpose, queue_timeout_s
 from .retry import Failure
 from .rollout.observer import Observer
+from .room import Room
 from .stats import ProblemCounts, Recent, SetStats
 from .table import SetEntry, Table
 from .wire.limits import Limits
@@ -56,6 +57,8 @@ class Traffic:
         self._loads = loads or Loads()
         self.stats: dict[str, SetStats] = {}
         self.recent = Recent()
+        self.rooms: dict[str, Room] = {}
+        """What each set told at its last health check that it answered."""
         self.curves = Curves()
         self.problems = ProblemCounts()
         self.table = table
@@ -88,6 +91,7 @@ class Traffic:
                 if name in self.pools:
                     self.pools[name].close()
                     self.board.forget(name)
+                    self.rooms.pop(name, None)
                 self.pools[name], self.loads[name] = self._loads.pool(
                     self.loop, name, address, self.buffers, self.limits
                 )
@@ -97,6 +101,7 @@ class Traffic:
             self.pools.pop(name).close()
             del self.loads[name]
             del self._addresses[name]
+            self.rooms.pop(name, None)
         for pool in self.pools.values():
             pool.limits = self.limits
         self.board.adopt(table.sets, table.health)

@@ -17,7 +17,23 @@ if TYPE_CHECKING:
     from router.difference import Difference
     from router.table import Table
 
-_STATUS = ("SET", "STATE", "HEALTH", "WEIGHT", "NOW", "IN FLIGHT", "REQ/S", "ERRORS", "P50", "P99")
+_STATUS = (
+    "SET",
+    "BUILD",
+    "STATE",
+    "HEALTH",
+    "WEIGHT",
+    "NOW",
+    "CORES",
+    "QUEUED",
+    "IN FLIGHT",
+    "REQ/S",
+    "ERRORS",
+    "P50",
+    "P99",
+)
+NOT_TOLD = "–"
+"""What stands for a figure that a set does not tell."""
 _HEALTH_STYLES = {
     "up": "green",
     "slow start": "yellow",
@@ -98,10 +114,12 @@ def _status_rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
         rows.append(
             (
                 name,
+                each.get("build") or NOT_TOLD,
                 each["state"],
                 health,
                 percent(each["weight"]),
                 percent(each["effective_weight"]),
+                *_room(each),
                 f"{each['inflight']}" + (f"/{limit}" if limit else ""),
                 f"{each['requests_per_s']:.1f}",
                 "" if rate is None else percent(100 * rate),
@@ -110,6 +128,18 @@ def _status_rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+def _room(each: dict[str, Any]) -> tuple[str, str]:
+    """Cores in use of all, and tasks that wait with the longest wait; a set may not tell them."""
+    cores = queued = NOT_TOLD
+    if each.get("cores") is not None and each.get("cores_busy") is not None:
+        cores = f"{each['cores_busy']:g}/{each['cores']:g}"
+    if each.get("queued") is not None:
+        queued = str(each["queued"])
+        if each["queued"] and each.get("oldest_wait_s") is not None:
+            queued += f", {report.duration(round(each['oldest_wait_s'] * 1_000_000))}"
+    return cores, queued
 
 
 def _remarks(document: dict[str, Any]) -> list[str]:
@@ -121,6 +151,11 @@ def _remarks(document: dict[str, Any]) -> list[str]:
     if document.get("missing"):
         named = ", ".join(map(str, document["missing"]))
         found.append(f"of its workers, {named} did not answer: their requests are not in these figures")
+    found += [
+        f"{name} is saturated: {each['queued']} waiting, all its cores or slots are in use"
+        for name, each in document["sets"].items()
+        if each.get("saturated")
+    ]
     if document["draining"]:
         found.append("the router is stopping")
     if not any(_serves(each) for each in document["sets"].values()):
@@ -165,13 +200,16 @@ def _status_drawn(document: dict[str, Any]) -> RenderableType:
             f"{document['active']} requests in work, {document['connections']} connections"
         )
     )
-    drawn = _table(_STATUS, right=_STATUS[3:])
+    drawn = _table(_STATUS, right=_STATUS[4:])
     for row in _status_rows(document):
         cells: list[RenderableType] = [Text(report.plain(cell)) for cell in row]
-        cells[1] = Text(row[1], _STATE_STYLES.get(row[1], ""))
-        cells[2] = Text(row[2], _HEALTH_STYLES.get(document["sets"][row[0]]["health"], ""))
-        if row[3] != row[4]:
-            cells[4] = Text(row[4], "yellow")
+        each = document["sets"][row[0]]
+        cells[2] = Text(row[2], _STATE_STYLES.get(row[2], ""))
+        cells[3] = Text(report.plain(row[3]), _HEALTH_STYLES.get(each["health"], ""))
+        if row[4] != row[5]:
+            cells[5] = Text(row[5], "yellow")
+        if each.get("saturated"):
+            cells[6], cells[7] = Text(row[6], "bold yellow"), Text(row[7], "bold yellow")
         drawn.add_row(*cells)
     remarks = [Text(report.plain(line), "bold red") for line in _remarks(document)]
     going = rollout_remark(document)

@@ -15,9 +15,18 @@ from router.rollout.tally import Outcome
 from router.stats import COARSE, LATENCY_BOUNDS_S
 
 from .counts import Counts, latency
-from .status import Snapshot
+from .status import Snapshot, room_of
 
 _WELL = ("up", "slow start")
+_ROOM = {
+    "cores": "Cores of a set, as it told at its last health check.",
+    "cores_busy": "Cores that its running tasks occupy.",
+    "slots": "Slots that a set has, in any state.",
+    "slots_max": "The most slots that a set may have.",
+    "queued": "Tasks that wait for a slot in a set.",
+    "oldest_wait_s": "How long the task that waits longest has waited, seconds.",
+    "saturated": "Whether tasks wait in a set and all its cores or slots are in use.",
+}
 _PLAIN = {
     "requests": "Requests whose head was read.",
     "cancelled": "Requests whose client went away.",
@@ -140,6 +149,10 @@ def _set_gauges(snapshots: Sequence[Snapshot], first: Snapshot) -> Iterator[Metr
     reading = _set_gauge("set_reading", "Reads, and waits for tasks, in flight: they need no room.")
     most = _set_gauge("set_max_inflight", "How many there may be, over all workers.")
     idle = _set_gauge("set_idle_connections", "Kept connections.")
+    build = GaugeMetricFamily(
+        "gc_router_set_build_info", "The build that a set says it runs: always 1.", labels=["set", "build"]
+    )
+    told = {key: _set_gauge(f"set_{key}", text) for key, text in _ROOM.items()}
     for name, own in first.sets.items():
         each = [snapshot.sets[name] for snapshot in snapshots if name in snapshot.sets]
         up.add_metric([name], sum(one.health in _WELL for one in each) / len(each))
@@ -150,7 +163,13 @@ def _set_gauges(snapshots: Sequence[Snapshot], first: Snapshot) -> Iterator[Metr
         idle.add_metric([name], sum(one.idle_connections for one in each))
         if own.max_inflight is not None:
             most.add_metric([name], own.max_inflight)
-    yield from (up, weight, effective, inflight, reading, most, idle)
+        room = room_of([one.room for one in each])
+        if room["build"] is not None:
+            build.add_metric([name, room["build"]], 1)
+        for key, family in told.items():
+            if room[key] is not None:
+                family.add_metric([name], float(room[key]))
+    yield from (up, weight, effective, inflight, reading, most, idle, build, *told.values())
 
 
 def _rollout(status: Mapping[str, Any]) -> Iterator[Metric]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from router.room import Room
 from router.stats import FINE_BOUNDS_S, Window
 from router.table import SetEntry
 
@@ -48,6 +49,8 @@ class SetSnapshot(msgspec.Struct, frozen=True):
     """Reads, and waits for tasks, in flight."""
     ejected_because: str = ""
     """What the ejection that is in force is for."""
+    room: Room = Room()
+    """What the set told of itself at its last health check."""
 
     @property
     def window(self) -> Window:
@@ -143,6 +146,7 @@ def _set(router: Router, entry: SetEntry, effective: float, now: float) -> SetSn
         errors=window.errors,
         durations={index: count for index, count in enumerate(window.durations) if count},
         ejected_because=health.because if health.ejected(now) else "",
+        room=plane.rooms.get(name, Room()),
     )
 
 
@@ -197,6 +201,7 @@ def _set_of(workers: Sequence[SetSnapshot]) -> dict[str, Any]:
         "reading": sum(each.reading for each in workers),
         "max_inflight": first.max_inflight,
         "idle_connections": sum(each.idle_connections for each in workers),
+        **room_of([each.room for each in workers]),
         **figures(window),
         "answers": sum(statuses.values()),
         "statuses": {str(status): count for status, count in sorted(statuses.items())},
@@ -206,6 +211,12 @@ def _set_of(workers: Sequence[SetSnapshot]) -> dict[str, Any]:
         "truncated": sum(each.truncated for each in workers),
         "ejections": sum(each.ejections for each in workers),
     }
+
+
+def room_of(told: Sequence[Room]) -> dict[str, Any]:
+    """What a set told of itself: the first answer of those that workers got, as each asks for itself. None: nothing."""
+    room = next((each for each in told if each != Room()), Room())
+    return {**msgspec.structs.asdict(room), "build": room.build or None, "saturated": room.saturated}
 
 
 def figures(window: Window) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 // The bar of weights and its legend, and the table of sets.
 
 import { badge, fill, h } from "./dom.js";
-import { duration, milliseconds, perSecond, percent, rate, whole } from "./words.js";
+import { NONE, amount, duration, milliseconds, perSecond, percent, rate, whole } from "./words.js";
 
 const COLOURS = 8;
 
@@ -19,6 +19,21 @@ function condition(set) {
   return ["good", "✓", "up"];
 }
 
+/** A set that is full is well, and yet no place for more work. */
+function fullness(set) {
+  const wait = set.oldest_wait_s === null ? "" : `, the first for ${duration(set.oldest_wait_s)}`;
+  return ["fair", "!", `saturated: ${whole(set.queued)} waiting${wait}`];
+}
+
+function cores(set) {
+  return set.cores === null || set.cores_busy === null ? NONE : `${amount(set.cores_busy)} of ${amount(set.cores)}`;
+}
+
+function queue(set) {
+  const wait = set.queued && set.oldest_wait_s !== null ? h("div", { class: "quiet" }, `oldest ${duration(set.oldest_wait_s)}`) : null;
+  return [whole(set.queued), wait];
+}
+
 const STATES = {
   ready: ["good", "✓", "ready"],
   drain: ["fair", "▽", "drain: no new work, its tasks still answer"],
@@ -28,7 +43,7 @@ const STATES = {
 export function showWeights(bar, legend, status, canary) {
   const sets = Object.entries(status.sets);
   const colour = colours(status.sets, canary);
-  const facts = sets.map(([name, set]) => [name, set.effective_weight, set.weight, set.health, set.state, colour[name]]);
+  const facts = sets.map(([name, set]) => [name, set.effective_weight, set.weight, set.health, set.state, colour[name], set.saturated && [set.queued, Math.round(set.oldest_wait_s)]]);
   fill(bar, facts, () => {
     const bearing = sets.filter(([, set]) => set.effective_weight > 0);
     const said = sets.map(([name, set]) => `${name} ${percent(set.effective_weight)}`).join(", ");
@@ -50,22 +65,25 @@ export function showWeights(bar, legend, status, canary) {
       h("span", { class: "number" }, percent(set.effective_weight)),
       Math.abs(set.weight - set.effective_weight) >= 0.01 && h("span", { class: "quiet" }, ` · file says ${percent(set.weight)}`),
       set.health !== "up" && [" ", badge(condition(set))],
+      set.saturated && [" ", badge(fullness(set))],
       set.state !== "ready" && [" ", badge(STATES[set.state] ?? ["fair", "!", set.state])])));
 }
 
 export function showSets(place, status, canary) {
   const sets = Object.entries(status.sets);
   fill(place, [status.sets, canary], () => {
-    const heads = ["Set", "State", "Health", "Weight", "In flight", "Requests", "Errors", "p50", "p99", "Since start"];
+    const heads = ["Set", "State", "Health", "Weight", "Cores busy", "Queue", "In flight", "Requests", "Errors", "p50", "p99", "Since start"];
     const rows = sets.map(([name, set]) => {
       const room = set.max_inflight === null ? whole(set.inflight) : `${whole(set.inflight)} of ${whole(set.max_inflight)}`;
       const full = set.max_inflight !== null && set.inflight >= set.max_inflight;
       const idle = set.requests_per_s === 0;
       const cells = [
-        [h("b", {}, name), name === canary ? " (canary)" : "", h("div", { class: "quiet url" }, set.url)],
+        [h("b", {}, name), name === canary ? " (canary)" : "", h("div", { class: "quiet url" }, set.url), h("div", { class: "quiet build" }, `build ${set.build ?? NONE}`)],
         badge(STATES[set.state] ?? ["fair", "!", set.state]),
-        badge(condition(set)),
+        [badge(condition(set)), set.saturated && h("div", {}, badge(["fair", "!", "saturated"]))],
         [percent(set.effective_weight), Math.abs(set.weight - set.effective_weight) >= 0.01 && h("div", { class: "quiet" }, `file: ${percent(set.weight)}`)],
+        cores(set),
+        queue(set),
         [room, set.reading > 0 && h("div", { class: "quiet" }, `${whole(set.reading)} reading`), full && h("div", { class: "badge fair" }, "! full")],
         idle ? h("span", { class: "quiet" }, "no traffic") : perSecond(set.requests_per_s),
         h("span", { class: set.error_rate ? "bad-text" : "" }, rate(set.error_rate)),
@@ -74,12 +92,12 @@ export function showSets(place, status, canary) {
         h("span", { class: "quiet" }, sinceStart(set)),
       ];
       return h("tr", {}, cells.map((cell, index) =>
-        h(index ? "td" : "th", { "data-label": heads[index], scope: index ? null : "row", class: index >= 3 && index <= 8 ? "number" : null }, cell)));
+        h(index ? "td" : "th", { "data-label": heads[index], scope: index ? null : "row", class: index >= 3 && index < heads.length - 1 ? "number" : null }, cell)));
     });
     const window_s = sets.length ? Math.round(Math.max(...sets.map(([, set]) => set.window_s))) : 0;
     return [
       h("table", { class: "cards" },
-        h("thead", {}, h("tr", {}, heads.map((head, index) => h("th", { scope: "col", class: index >= 3 && index <= 8 ? "number" : null }, head)))),
+        h("thead", {}, h("tr", {}, heads.map((head, index) => h("th", { scope: "col", class: index >= 3 && index < heads.length - 1 ? "number" : null }, head)))),
         h("tbody", {}, rows)),
       h("p", { class: "quiet" }, `Requests, errors and latencies are of the last ${duration(window_s)}.`),
     ];

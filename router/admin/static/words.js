@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-const NONE = "–";
+export const NONE = "–";
 
 /** Percent, with as many decimals as it needs: 0.01 %, 5 %, 12.5 %. */
 export function percent(value, decimals = 2) {
@@ -28,6 +28,9 @@ export const signed = (value, decimals) => `${value > 0 ? "+" : value < 0 ? "−
 
 export const perSecond = (value) =>
   value === null || value === undefined ? NONE : `${value >= 100 ? value.toFixed(0) : trim(value.toFixed(1))}/s`;
+
+/** A number with at most two decimals: 2, 0.25. */
+export const amount = (value) => (value === null || value === undefined ? NONE : trim(value.toFixed(2)));
 
 export const whole = (value) => (value === null || value === undefined ? NONE : value.toLocaleString("en"));
 

@@ -39,15 +39,23 @@ rollout: {{set: b, steps: [{{weight: 10, hold: 10m}}]}}
 
 
 class FakeSet(BaseHTTPRequestHandler):
-    """Answers everything with 200."""
+    """Answers everything with 200; its health check says that it is full."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        told = {
+            "build": "0.1.0+abc",
+            "cores": 2,
+            "cores_busy": 2,
+            "tasks_waiting": 10,
+            "oldest_wait_seconds": 75,
+        }
+        body = json.dumps(told).encode() if self.path == "/readyz" else b"ok"
         self.send_response(200)
-        self.send_header("Content-Length", "2")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(b"ok")
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass

@@ -93,3 +93,12 @@ def test_a_set_whose_address_changes_is_not_judged_by_the_old_one(half_down: Ope
     wait_for(half_down, lambda status: status["sets"]["a"]["health"] == "down")
     # Version 9 has `a` at the address that answers.
     assert half_down.run("rollback", "9").returncode == 0
+
+
+def test_status_tells_build_cores_queue_and_saturation(half_down: Operator) -> None:
+    done = half_down.run("status")
+    heading, *rows = (line.split("\t") for line in done.stdout.decode().splitlines())
+    a, b = (dict(zip(heading, row, strict=True)) for row in rows)
+    assert (a["BUILD"], a["CORES"], a["QUEUED"]) == ("0.1.0+abc", "2/2", "10, 75.00 s")
+    assert (b["BUILD"], b["CORES"], b["QUEUED"]) == ("–", "–", "–")
+    assert b"a is saturated: 10 waiting, all its cores or slots are in use" in done.stderr

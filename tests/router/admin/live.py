@@ -40,6 +40,8 @@ class PlayedSet:
     delay_s: float = 0.004
     error_rate: float = 0.0
     ready: bool = True
+    tells: str = "{}"
+    """The body of its health check."""
     port: int = 0
     answered: int = 0
     chance: random.Random = field(default_factory=lambda: random.Random(7))
@@ -47,16 +49,18 @@ class PlayedSet:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
-                head = await reader.readuntil(b"\r\n\r\n")
+                head, body = await reader.readuntil(b"\r\n\r\n"), b"ok"
                 if head.startswith(b"GET /readyz"):
                     status = b"200 OK" if self.ready else b"503 Not Ready"
+                    body = self.tells.encode()
                 else:
                     await asyncio.sleep(self.delay_s * self.chance.uniform(0.6, 1.6))
                     bad = self.chance.random() < self.error_rate
                     status = b"500 Broken" if bad else b"200 OK"
                     self.answered += 1
                 writer.write(
-                    b"HTTP/1.1 %b\r\nContent-Length: 2\r\nX-Set: %b\r\n\r\nok" % (status, self.name.encode())
+                    b"HTTP/1.1 %b\r\nContent-Length: %d\r\nX-Set: %b\r\n\r\n%b"
+                    % (status, len(body), self.name.encode(), body)
                 )
                 await writer.drain()
         writer.close()

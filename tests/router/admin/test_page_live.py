@@ -502,3 +502,36 @@ async def test_an_order_onto_a_set_that_is_down_says_why_and_offers_force(tmp_pa
         await page.click("#confirm-yes")
         await expect(page.locator("#confirm")).to_be_hidden()
         await expect(page.locator("#phase")).to_contain_text("holding")
+
+
+async def test_a_set_that_is_saturated_is_not_shown_as_if_all_were_well(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage, looking(stage) as eyes:
+        page = eyes.page
+        row = page.locator("#sets tr", has_text="127.0.0.1").first
+        await expect(row).to_contain_text("build –")
+        stage.sets["a"].tells = json.dumps(
+            {
+                "build": "0.1.0+abc",
+                "cores": 2.0,
+                "cores_busy": 2.0,
+                "tasks_waiting": 10,
+                "oldest_wait_seconds": 75.2,
+            }
+        )
+        await expect(row).to_contain_text("build 0.1.0+abc")
+        await expect(row).to_contain_text("2 of 2")
+        await expect(row).to_contain_text("oldest 1 min 15 s")
+        await expect(row).to_contain_text("saturated")
+        await expect(page.locator("#legend")).to_contain_text(
+            "saturated: 10 waiting, the first for 1 min 15 s"
+        )
+        if folder := os.environ.get("GC_SHOTS"):
+            await page.screenshot(path=f"{folder}/saturated.png", full_page=True)
+            await page.set_viewport_size({"width": 390, "height": 844})
+            await page.screenshot(path=f"{folder}/saturated-narrow.png", full_page=True)
+        stage.sets["a"].tells = json.dumps(
+            {"build": "<b>2</b>", "cores": 2.0, "cores_busy": 0.5, "tasks_waiting": 0}
+        )
+        await expect(row).to_contain_text("build <b>2</b>")
+        await expect(row).to_contain_text("0.5 of 2")
+        await expect(row).not_to_contain_text("saturated")

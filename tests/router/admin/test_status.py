@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from router.admin.status import SetSnapshot, Snapshot, status_of
+from router.room import Room
 from router.stats import FINE_BOUNDS_S
 
 
@@ -66,6 +67,20 @@ def test_reads_are_told_beside_what_takes_room_and_why_a_set_is_ejected() -> Non
     away = one_set(reading=4, health="ejected", ejected_for_s=12.0, ejected_because="its answer is no HTTP")
     a = status_of([worker(1), worker(2, sets={"a": away}), worker(3)])["sets"]["a"]
     assert (a["inflight"], a["reading"], a["ejected_because"]) == (9, 4, "its answer is no HTTP")
+
+
+def test_what_a_set_tells_of_itself_is_told_once_not_added_up() -> None:
+    full = one_set(room=Room("b2", 2.0, 2.0, 4, 32, 10, 12.5))
+    a = status_of([worker(1), worker(2, sets={"a": full}), worker(3, sets={"a": full})])["sets"]["a"]
+    assert (a["build"], a["cores"], a["cores_busy"], a["slots"], a["slots_max"]) == ("b2", 2.0, 2.0, 4, 32)
+    assert (a["queued"], a["oldest_wait_s"], a["saturated"]) == (10, 12.5, True)
+    silent = status_of([worker(1)])["sets"]["a"]
+    assert (silent["build"], silent["cores"], silent["queued"], silent["saturated"]) == (
+        None,
+        None,
+        None,
+        False,
+    )
 
 
 def test_while_the_workers_differ_no_file_is_in_force_everywhere() -> None:
