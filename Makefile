@@ -14,7 +14,7 @@ two_processes := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-vm fuzz fuzz-router lint up down status bench bench-router images lock
+.PHONY: help setup demo test test-all test-vm fuzz fuzz-router lint up down status bench bench-router images lock
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -31,6 +31,9 @@ test: setup  ## every check: lint, types, and all tests on real containers
 	@bash ops/setup/packages.sh --if-possible "the guest's fuzzer and analysers" $(clang)
 	@. /etc/os-release && [ "$$ID" != debian ] || bash ops/setup/packages.sh --if-possible "a browser for the status page" chromium fonts-dejavu-core
 	@$(engine) && $(python) -m ops.images && $(python) -m pytest $(two_processes) $(ARGS)
+
+test-all: setup  ## as make test, with every hostile program in every kind of slot: some ten minutes more
+	@GC_TEST_ALL=1 $(MAKE) --no-print-directory test
 
 test-vm: setup  ## slots on cgroup version 2 and another kernel, in a virtual machine; as root, three quarters of an hour
 	@bash tests/vm/run.sh "bash tests/vm/inside.sh $(ARGS)"

@@ -28,7 +28,7 @@ def main() -> int:
     try:
         ports = Ports.of(os.environ)
         stack = Stack(ports)
-        was_up, had_engine = stack.runs, bool(PrivateEngine().pid)
+        was_up, had_engine = stack.runs, any(PrivateEngine(userns=each).pid for each in (False, True))
         host = engine.up()
         os.environ["DOCKER_HOST"] = host
     except OpsError as error:

@@ -2,6 +2,9 @@
 
 An image carries the digest of what went into it (its folder, the base image) as a label; with the same digest it is
 not built again. The base is ``debian:bookworm-slim`` where a registry answers, else made by mmdebstrap.
+
+Packages come over the machine's own network. An engine with `userns-remap` refuses that to a build: the private one
+gets its images from the plain private engine, which is started for as long as that takes; any other has a bridge.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from ops.setup import processes
-from ops.setup.engine import ROOT
+from ops.setup.engine import ROOT, PrivateEngine
 from ops.setup.errors import ImageFailed
 
 FOLDER = ROOT / "ops/images"
@@ -45,6 +48,7 @@ class Builder:
     """Builds on one engine. All calls raise ImageFailed with the end of the log of what went wrong."""
 
     def __init__(self, host: str) -> None:
+        self._host = host
         self._environment = {**os.environ, "DOCKER_HOST": host}
         self._logs = ROOT / "var/log/images"
 
@@ -54,13 +58,47 @@ class Builder:
         # Two builders at once would make the base twice, and one would take the other's half-made log.
         with (self._logs / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            base, base_id = self._base()
-            for name in names:
-                digest = inputs_digest(name, base_id)
-                if self._inspect(f"{name}:1", f'{{{{index .Config.Labels "{INPUTS_LABEL}"}}}}') == digest:
-                    say(f"{name}:1 is up to date")
-                else:
-                    self._build(name, base, digest)
+            self._build_all(list(names))
+
+    def _build_all(self, names: Sequence[str]) -> None:
+        remapped = self._asked("info", "--format={{.SecurityOptions}}").find("name=userns") >= 0
+        if remapped and self._host == PrivateEngine(userns=True).layout.host:
+            self._bring(names)
+            return
+        network = "default" if remapped else "host"
+        base, base_id = self._base()
+        for name in names:
+            digest = inputs_digest(name, base_id)
+            if self._is_built(name, base_id):
+                say(f"{name}:1 is up to date")
+            else:
+                self._build(name, base, digest, network)
+
+    def _bring(self, names: Sequence[str]) -> None:
+        """Has the images built on the plain private engine, and copies those that are missing or changed."""
+        bases = [os.environ.get("GC_BASE_IMAGE") or "", PULLED_BASE, MADE_BASE]
+        base_id = next((found for base in bases if base and (found := self._inspect(base, "{{.Id}}"))), "")
+        if all(self._is_built(name, base_id) for name in names):
+            say("all are up to date")
+            return
+        plain = PrivateEngine()
+        was_up = bool(plain.pid)
+        plain.start()
+        try:
+            source = Builder(plain.layout.host)
+            source._build_all(names)
+            base, _ = source._base()
+            say(f"copying to {self._host}")
+            wanted = " ".join([base, *(f"{name}:1" for name in names)])
+            copy = f"set -o pipefail; docker --host {plain.layout.host} save {wanted} | docker load"
+            self._checked(["bash", "-c", copy], "copy", lambda line: None)
+        finally:
+            if not was_up:
+                plain.stop()
+
+    def _is_built(self, name: str, base_id: str) -> bool:
+        label = self._inspect(f"{name}:1", f'{{{{index .Config.Labels "{INPUTS_LABEL}"}}}}')
+        return bool(base_id) and label == inputs_digest(name, base_id)
 
     def _base(self) -> tuple[str, str]:
         """The base image's name and id; pulled or made where there is none yet."""
@@ -104,8 +142,8 @@ class Builder:
         command = ["bash", "-c", f"set -o pipefail; ops/images/base/make.sh | docker import - {MADE_BASE}"]
         self._checked(command, "base", lambda line: None)
 
-    def _build(self, name: str, base: str, digest: str) -> None:
-        command = ["docker", "build", "--network=host", f"--tag={name}:1", f"--file={name}/Dockerfile"]
+    def _build(self, name: str, base: str, digest: str, network: str) -> None:
+        command = ["docker", "build", f"--network={network}", f"--tag={name}:1", f"--file={name}/Dockerfile"]
         command += [f"--build-arg=BASE={base}", f"--label={INPUTS_LABEL}={digest}"]
         if "ARG APT_OPTIONS" in (FOLDER / name / "Dockerfile").read_text():
             command.append(f"--build-arg=APT_OPTIONS={apt_options()}")
@@ -124,7 +162,11 @@ class Builder:
 
     def _inspect(self, image: str, template: str) -> str:
         """A field of a local image, "" where there is no such image."""
-        command = ["docker", "image", "inspect", f"--format={template}", image]
+        return self._asked("image", "inspect", f"--format={template}", image)
+
+    def _asked(self, *words: str) -> str:
+        """The answer of a docker command, "" where it fails."""
+        command = ["docker", *words]
         asked = subprocess.run(command, capture_output=True, text=True, env=self._environment, timeout=60)
         return asked.stdout.strip() if asked.returncode == 0 else ""
 

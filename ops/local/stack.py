@@ -50,7 +50,7 @@ class Stack:
         self.ports = ports
         self.parts = parts_of(ports, root)
         self._var = root / "var"
-        self._private = PrivateEngine(root)
+        self._private = [PrivateEngine(root), PrivateEngine(root, userns=True)]
 
     def up(self) -> None:
         """Starts what is missing, dead or at another address, and returns when all is ready.
@@ -89,7 +89,8 @@ class Stack:
                 thread.join()
             self._remove_slots()
             if not keep_engine:
-                self._private.stop()
+                for private in self._private:
+                    private.stop()
 
     def status(self) -> bool:
         """Prints a line for each part; says whether all are ready."""

@@ -7,6 +7,10 @@
 Order: DOCKER_HOST where set; a private engine that runs; the usual socket where one answers; as root on Debian or
 Ubuntu, a private one, for which docker.io is installed. The private engine has no bridge and no iptables, so it needs
 and changes nothing of the machine's network, and its own socket, so it meets no other engine.
+
+With GC_ENGINE_USERNS=1 it is another private one, under ``var/docker-userns/``, whose containers run in a user
+namespace (Docker's `userns-remap`): root in a slot is nobody on the machine. That engine refuses
+`docker build --network=host`, so the sample images are built on the plain one and copied.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -22,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.setup import processes
+from ops.setup import processes, userns
 from ops.setup.errors import EngineFailed, NoEngine, OpsError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,24 +52,31 @@ class Layout:
     """Where a private engine keeps what.
 
     `sockets` is `folder` itself, or where that lies too deep for a socket's path, a short stand-in under /run.
+    With `userns` it always is: root of a container must reach the data, and a checkout may lie where only root can go.
     """
 
     folder: Path
     sockets: Path
+    userns: bool = False
 
     @classmethod
-    def under(cls, root: Path) -> Layout:
+    def under(cls, root: Path, *, userns: bool = False) -> Layout:
         """The layout for a checkout; the same on every call, so that a later run finds an earlier one's engine."""
-        folder = root / "var/docker"
-        if len(os.fsencode(folder)) <= DEEPEST_FOLDER:
+        folder = root / ("var/docker-userns" if userns else "var/docker")
+        if len(os.fsencode(folder)) <= DEEPEST_FOLDER and not userns:
             return cls(folder, folder)
         digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
-        return cls(folder, Path(f"/run/gcompute-{digest}"))
+        return cls(folder, Path(f"/run/gcompute-{digest}"), userns)
 
     @property
     def data(self) -> Path:
         """Images and containers; kept when the engine stops."""
         return self.folder / "data"
+
+    @property
+    def data_root(self) -> Path:
+        """The path by which the engine knows `data`; with `userns`, a bind mount."""
+        return self.sockets / "data" if self.userns else self.data
 
     @property
     def exec(self) -> Path:
@@ -138,10 +150,12 @@ def find() -> str | None:
                 f"DOCKER_HOST={named} does not answer: {problem}\nStart that engine, or unset DOCKER_HOST."
             )
         return named
-    private = PrivateEngine()
-    if private.pid and not ping(private.layout.host):
-        return private.layout.host
-    if USUAL_SOCKET.exists():
+    asked = userns.asked()
+    for with_userns in [True] if asked else [False, True]:
+        private = PrivateEngine(userns=with_userns)
+        if private.pid and not ping(private.layout.host):
+            return private.layout.host
+    if USUAL_SOCKET.exists() and not asked:
         host = f"unix://{USUAL_SOCKET}"
         if not ping(host):
             return host
@@ -159,16 +173,16 @@ def up() -> str:
     if _apparmor_is_on() and shutil.which("apparmor_parser") is None:
         _install("AppArmor's parser, which the engine needs on this kernel", "apparmor")
     _install_client()
-    private = PrivateEngine()
+    private = PrivateEngine(userns=userns.asked())
     private.start()
     return private.layout.host
 
 
 class PrivateEngine:
-    """The engine under ``var/docker/`` of one checkout."""
+    """The engine under ``var/docker/`` of one checkout, or with `userns` the one under ``var/docker-userns/``."""
 
-    def __init__(self, root: Path = ROOT) -> None:
-        self.layout = Layout.under(root)
+    def __init__(self, root: Path = ROOT, *, userns: bool = False) -> None:
+        self.layout = Layout.under(root, userns=userns)
 
     @property
     def pid(self) -> int:
@@ -218,14 +232,14 @@ class PrivateEngine:
         layout = self.layout
         # The machine's own daemon.json is for the machine's own engine.
         settings = layout.folder / "daemon.json"
-        settings.write_text("{}\n")
+        settings.write_text(json.dumps(self._settings()) + "\n")
         environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"}
         command = [
             "dockerd",
             *("--config-file", str(settings)),
             # The pid file stands before other options: its mark ends with the space that follows.
             *("--pidfile", str(layout.pid_file)),
-            *("--data-root", str(layout.data)),
+            *("--data-root", str(layout.data_root)),
             *("--exec-root", str(layout.exec)),
             *("--host", layout.host),
             "--bridge=none",
@@ -238,6 +252,18 @@ class PrivateEngine:
         processes.wait_until(lambda: bool(self.pid) or processes.has_ended(child), 10)
         if not self.pid:
             raise self._failed("it ended at once")
+
+    def _settings(self) -> dict[str, str]:
+        layout = self.layout
+        if not layout.userns:
+            return {}
+        user = userns.prepare()
+        layout.sockets.chmod(0o711)
+        layout.data.mkdir(exist_ok=True)
+        layout.data_root.mkdir(exist_ok=True)
+        if layout.data_root not in _mount_points():
+            subprocess.run(["mount", "--bind", layout.data, layout.data_root], check=True)
+        return {"userns-remap": user}
 
     def _wait_until_it_answers(self) -> None:
         problem = ""
@@ -282,10 +308,8 @@ class PrivateEngine:
 
     def _unmount_leftovers(self) -> None:
         """Deepest first; lazily where something still holds one."""
-        folders = (self.layout.data, self.layout.exec)
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-        points = [Path(_unescape(line.split()[4])) for line in mounts]
-        ours = [point for point in points if any(point.is_relative_to(folder) for folder in folders)]
+        folders = (self.layout.data, self.layout.data_root, self.layout.exec)
+        ours = [point for point in _mount_points() if any(point.is_relative_to(folder) for folder in folders)]
         for point in sorted(ours, reverse=True):
             if subprocess.run(["umount", point], capture_output=True).returncode != 0:
                 subprocess.run(["umount", "--lazy", point], capture_output=True)
@@ -297,6 +321,12 @@ class PrivateEngine:
         with (self.layout.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _mount_points() -> list[Path]:
+    return [
+        Path(_unescape(line.split()[4])) for line in Path("/proc/self/mountinfo").read_text().splitlines()
+    ]
 
 
 def _unescape(path: str) -> str:
@@ -347,7 +377,8 @@ def main(arguments: list[str]) -> int:
             case ["up"]:
                 print(up())
             case ["down"]:
-                PrivateEngine().stop()
+                for with_userns in (False, True):
+                    PrivateEngine(userns=with_userns).stop()
             case ["status"]:
                 print(find() or "none")
             case _:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.setup import engine, processes
+from ops.setup import engine, processes, userns
 from ops.setup.engine import Layout, PrivateEngine
 from ops.setup.errors import EngineFailed, NoEngine
 
@@ -104,6 +104,45 @@ def test_started_twice_is_one_engine_and_stopped_leaves_nothing(
     assert leftovers(private) == []
     assert not processes.alive(container, "sleeper")
     private.stop()  # a second time is nothing
+
+
+@needs_root
+@pytest.mark.docker
+def test_an_engine_with_user_namespaces_takes_root_of_a_container_for_nobody(tmp_path: Path) -> None:
+    """Below `tmp_path`, which only root of the machine can enter."""
+    private = PrivateEngine(tmp_path, userns=True)
+    private.start()
+    try:
+        assert "name=userns" in docker(private, "info", "--format={{.SecurityOptions}}")
+        container = run_container(private, tmp_path)
+        first, on_host, count = Path(f"/proc/{container}/uid_map").read_text().split()
+        assert (first, int(count)) == ("0", userns.COUNT)
+        assert int(on_host) in userns.STARTS
+        os.kill(private.pid, signal.SIGKILL)
+        assert processes.wait_until(lambda: not private.pid, 10)
+    finally:
+        private.stop()
+    assert leftovers(private) == []
+    assert not processes.alive(container, "sleeper")
+    private.start()
+    assert "sleeper:1" in docker(private, "images", "--format={{.Repository}}:{{.Tag}}")
+    private.stop()
+
+
+def test_ids_for_slots_are_those_that_nobody_has() -> None:
+    low, high = min(userns.STARTS), max(userns.STARTS)
+    assert userns.free_start("") == high
+    assert userns.free_start("root:100000:65536\n# a comment\nbroken line\n") == high
+    assert userns.free_start(f"other:{high + 5}:1\n") == low
+    assert userns.free_start(f"other:{high}:1\n") == low
+    assert userns.free_start(f"other:{high - 5}:5\n") == high
+    assert userns.free_start(f"other:{low}:{high}\n") is None
+
+
+def test_a_slip_in_the_wish_for_user_namespaces_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GC_ENGINE_USERNS", "yes")
+    with pytest.raises(NoEngine, match="GC_ENGINE_USERNS=yes: set it to 1"):
+        userns.asked()
 
 
 @needs_root

@@ -200,6 +200,20 @@ async def until(condition: Callable[[], bool], what: str, timeout_s: float = 60.
         raise AssertionError(f"waited {timeout_s:g} s in vain: {what}") from None
 
 
+def writable_mounts(proc_mounts: str) -> dict[str, str]:
+    """The places of /proc/mounts that are mounted for writing, and the type of each.
+
+    Without the single devices and the cgroups that an engine with user namespaces mounts so: who may write there is
+    then a matter of their modes, which tests try.
+    """
+    mounts = [line.split() for line in proc_mounts.splitlines()]
+    return {
+        place: kind
+        for _, place, kind, options, *_ in mounts
+        if "rw" in options.split(",") and kind not in ("devtmpfs", "cgroup")
+    }
+
+
 def containers(client: APIClient, set_name: str) -> list[str]:
     """The names of all containers of a set, ended ones too."""
     listed: Iterable[dict[str, Any]] = client.containers(

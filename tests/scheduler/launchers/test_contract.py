@@ -12,7 +12,16 @@ from scheduler.errors import BadRequest, EngineUnavailable, ImageUnknown, ImageU
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
 from scheduler.task import Resources
-from tests.scheduler.launchers.rig import Files, ImageMaker, Rig, containers, left_no_volume, until, volumes
+from tests.scheduler.launchers.rig import (
+    Files,
+    ImageMaker,
+    Rig,
+    containers,
+    left_no_volume,
+    until,
+    volumes,
+    writable_mounts,
+)
 
 pytestmark = pytest.mark.docker
 
@@ -48,8 +57,7 @@ async def test_a_volume_by_a_symbolic_link_stays_inside_the_slot(
     """It may spoil its own slot so, not the host: the place is a tmpfs wherever it ends up."""
     _, probe = await rig.run(images.make('CMD ["/x"]', "VOLUME /v", files={"v": target}))
     assert await probe.ask("write /v/new") == "ok"
-    mounts = [line.split() for line in (await probe.ask("read /proc/mounts")).splitlines()]
-    writable = {mount[1]: mount[2] for mount in mounts if "rw" in mount[3].split(",")}
+    writable = writable_mounts(await probe.ask("read /proc/mounts"))
     inside = "/" + target.lstrip("./")
     assert writable.pop(inside) == "tmpfs"
     assert set(writable) <= {"/proc", "/sys/fs/cgroup", "/tmp", "/dev/shm"}
@@ -175,6 +183,7 @@ async def test_an_end_is_never_reported_before_its_start_returned(
         # The probe ends at once when nobody answers it.
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as refusing:
             refusing.bind(str(order.directory / "executor.sock"))
+            (order.directory / "executor.sock").chmod(0o666)
             refusing.listen(0)
             refusing.setblocking(False)
 

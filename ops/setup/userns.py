@@ -1,0 +1,79 @@
+"""The host ids of the private engine whose containers run in a user namespace: a system user and its ranges.
+
+Docker's `userns-remap` takes the ids from the ranges that /etc/subuid and /etc/subgid give to a user.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from ops.setup.errors import EngineFailed, NoEngine
+
+USER = "gcompute-slots"
+"""A user of our own: ranges of root or of `dockremap` may be another engine's."""
+
+COUNT = 1 << 30
+"""Ids in a range. Some images have files and USERs of high ids: Docker's usual 65,536 cannot hold them."""
+
+STARTS = (2 << 30, 1 << 30)
+"""Where a range may begin. Nothing usually has ids from 2^31 on: Debian, systemd and directory services end below."""
+
+TABLES = (Path("/etc/subuid"), Path("/etc/subgid"))
+
+
+def asked() -> bool:
+    """Whether the environment asks for that engine. Raises NoEngine for a slip in GC_ENGINE_USERNS."""
+    value = os.environ.get("GC_ENGINE_USERNS", "")
+    if value not in ("", "0", "1"):
+        raise NoEngine(f"GC_ENGINE_USERNS={value}: set it to 1, or unset it")
+    return value == "1"
+
+
+def ranges(table: str) -> list[tuple[str, int, int]]:
+    """The (user, first, count) of a table's lines; what is no such line is left out."""
+    fields = [line.split(":") for line in table.splitlines() if not line.startswith("#")]
+    return [
+        (each[0], int(each[1]), int(each[2]))
+        for each in fields
+        if len(each) == 3 and each[1].isdigit() and each[2].isdigit()
+    ]
+
+
+def free_start(table: str) -> int | None:
+    """Where `COUNT` ids begin that nobody in this table has; None where each place is taken."""
+    taken = ranges(table)
+    for start in STARTS:
+        if all(first + count <= start or start + COUNT <= first for _, first, count in taken):
+            return start
+    return None
+
+
+def prepare() -> str:
+    """Make the user and its ranges where they are missing; the user's name. Needs root. Raises EngineFailed."""
+    mapped = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
+    if mapped < STARTS[-1] + COUNT:
+        raise _impossible(f"this machine has {mapped} user ids, too few to give slots ids of their own")
+    if subprocess.run(["getent", "passwd", USER], capture_output=True).returncode != 0:
+        _call("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", USER)
+    for table, option in zip(TABLES, ("--add-subuids", "--add-subgids"), strict=True):
+        table.touch()
+        text = table.read_text()
+        if any(user == USER for user, _, _ in ranges(text)):
+            continue
+        start = free_start(text)
+        if start is None:
+            raise _impossible(f"{table} has no {COUNT} ids left from {STARTS[1]} or {STARTS[0]} on")
+        _call("usermod", option, f"{start}-{start + COUNT - 1}", USER)
+    return USER
+
+
+def _call(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise _impossible(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def _impossible(problem: str) -> EngineFailed:
+    return EngineFailed(f"The private engine has no host ids for slots: {problem}\nUnset GC_ENGINE_USERNS.")
