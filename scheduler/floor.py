@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable
@@ -46,8 +47,10 @@ class Floor:
         self._roster = roster
         self._leftovers = leftovers
         self._executor = executor
-        # Slot ids of two runs of a set differ: a leftover is never taken for a new slot.
-        self._dispatch = Dispatch(limits, number_slots(f"{time.time_ns() // 1_000_000:x}-"))
+        # Slot ids of two runs of a set differ, also where the clock was set back: a leftover is never taken for a new
+        # slot, and its name never used again.
+        run = f"{time.time_ns() // 1_000_000:x}{secrets.token_hex(3)}"
+        self._dispatch = Dispatch(limits, number_slots(f"{run}-"))
         self._keeper = SlotKeeper(
             launcher, executor, self._slot_gone, start_timeout_s=slot_start_timeout_s, started=slot_started
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from scheduler.installation import identify
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
 from scheduler.manager import Manager, ManagerSettings
@@ -54,6 +55,7 @@ def assemble(config: SetConfig) -> SetApp:
     launcher = DockerLauncher(
         DockerSettings(
             set_name=config.name,
+            installation=identify(folder),
             guest_binary=GUEST_BINARY,
             docker_host=config.docker_host,
             pull_registries=("*",) if config.pull else (),

@@ -148,7 +148,7 @@ StartSet = Callable[..., SetProcess]
 def start_set(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartSet]:
     """Start sets by `start_set("name", "setting: value\\n")`; all are stopped at the end, and leave no container.
 
-    Names are made unique, for a set takes the containers of its name that it finds for its own of an earlier life.
+    Names are made unique, so that what each of them leaves can be told.
     """
     started: list[SetProcess] = []
 

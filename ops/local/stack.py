@@ -14,7 +14,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from ops.local.parts import HOST, SET_NAMES, Part, Ports, environment_for, parts
 from ops.setup import engine, processes
 from ops.setup.engine import ROOT, PrivateEngine
 from ops.setup.errors import NoEngine, OpsError, StackFailed
+from scheduler.installation import known
 
 READY_TIMEOUT_S = 60
 # A set finishes what runs for up to 30 s (drain_timeout_s), a router what is in flight.
@@ -120,15 +120,26 @@ class Stack:
         return self._var / "run/engine"
 
     def _remove_slots(self) -> None:
-        """Containers that the sets could not remove themselves, because they were killed or their engine hung."""
+        """Containers that the sets could not remove themselves, because they were killed or their engine hung.
+
+        Only this installation's: other sets of these names may run on the same engine.
+        """
         with contextlib.suppress(FileNotFoundError):
             host = self._engine_file.read_text().strip()
-            if shutil.which("docker") and not engine.ping(host):
-                for name in SET_NAMES:
-                    label = f"label=org.general-compute.set={name}"
-                    if slots := _docker(host, "ps", "-aq", "--filter", label).split():
-                        say(f"removing {len(slots)} slots of set {name}")
-                        _docker(host, "rm", "-fv", *slots)
+            problem = engine.ping(host)
+            for name in SET_NAMES:
+                installation = known(self._var / f"set-{name}")
+                if problem or installation is None:
+                    continue
+                label = f"label=org.general-compute.installation={installation}"
+                if slots := _docker(host, "ps", "-aq", "--filter", label).split():
+                    say(f"removing {len(slots)} containers of set {name}")
+                    _docker(host, "rm", "-fv", *slots)
+            if problem:
+                say(
+                    f"the engine at {host} does not answer ({problem}): slots that still run there end by themselves "
+                    "within a minute, and the next make up on that engine removes the rest"
+                )
             self._engine_file.unlink()
 
     @contextlib.contextmanager

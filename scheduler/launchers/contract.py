@@ -32,6 +32,18 @@ class SlotOrder(msgspec.Struct, frozen=True):
     token: str
 
 
+class LauncherSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every launcher must know: whose slots it starts.
+
+    Two installations may have sets of one name on one engine or cluster. `installation` tells them apart
+    (`scheduler.installation.identify`) and is on everything that a launcher starts. A launcher removes and reports
+    only what bears its own; slots of another installation, or of none, are never touched.
+    """
+
+    set_name: str
+    installation: str
+
+
 SlotGone = Callable[[str, str], None]
 """Called with (slot id, reason in words) when a slot's container ended or could not start; from the event loop."""
 
@@ -40,7 +52,10 @@ class Launcher(Protocol):
     """All methods are called from the event loop and may raise `EngineUnavailable`."""
 
     async def open(self) -> None:
-        """Connect, and remove what an earlier run of this set left behind."""
+        """Connect, and begin to remove what earlier runs of this installation's set left behind.
+
+        What cannot be removed within seconds is removed later, and keeps no slot from starting.
+        """
 
     async def close(self) -> None:
         """Stop every slot that this launcher started and leave nothing behind. Never raises."""

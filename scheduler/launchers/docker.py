@@ -21,8 +21,10 @@ from scheduler.launchers.docker_engine import ContentsGone, Engine
 from scheduler.launchers.docker_events import EventStream, SlotEvent
 from scheduler.launchers.docker_images import Images
 from scheduler.launchers.docker_layouts import Layouts
+from scheduler.launchers.docker_removals import Removals
 from scheduler.launchers.places import Layout
 from scheduler.launchers.seccomp import profile_json
+from scheduler.trouble import Trouble
 
 log = structlog.get_logger(__name__)
 
@@ -31,12 +33,12 @@ _OOM_WINDOW_NS: Final = 5_000_000_000
 _OOM_EVENT_WAIT_S: Final = 0.5
 _OOM_EVENT_POLL_S: Final = 0.02
 _MAX_ENDED: Final = 1024
-_REMOVALS_AT_ONCE: Final = 4
-_CLEAN_UP_S: Final = 30.0
+_OPEN_CLEAN_UP_S: Final = 5.0
+"""How long `open` waits for an earlier run's containers to go; what is left then is removed beside the work."""
 _CLOSE_STARTS_S: Final = 10.0
 _CLOSE_CLEAN_UP_S: Final = 15.0
 _RELIST_PAUSE_S: Final = 0.25
-_CLEAN_UP_PAUSE_S: Final = 0.05
+_RELIST_LONGEST_PAUSE_S: Final = 5.0
 
 
 class _Phase(StrEnum):
@@ -81,30 +83,45 @@ class DockerLauncher:
         self._images = Images(self._engine)
         self._layouts = Layouts(self._engine)
         self._contents = Contents(self._engine)
+        self._removals = Removals(self._engine)
         self._events = EventStream(self._engine, self)
         self._slots: dict[str, _Slot] = {}
         self._ended: OrderedDict[str, _Ended] = OrderedDict()
         self._starting: set[asyncio.Task[None]] = set()
         self._listing: asyncio.Task[None] | None = None
         self._seccomp: str | None = None
+        self._unheard = Trouble("engine_events_lost", "engine_events_heard_again")
+        self._unlisted = Trouble("engine_list_failed", "engine_lists_again")
         self._relist_now = asyncio.Event()
         self._listening = asyncio.Event()
         self._opened = False
         self._closed = False
 
     async def open(self) -> None:
-        """Connect, remove the containers that an earlier run of this set left behind, listen to events.
+        """Connect, listen to events, and remove the containers that earlier runs of this installation left behind.
 
-        Raises `EngineUnavailable`, and `OSError` when the seccomp profile cannot be read.
+        What the engine cannot remove within seconds is removed beside the work. Raises `EngineUnavailable`, and
+        `OSError` when the seccomp profile cannot be read.
         """
         if self._opened:
             return
         named = self._settings.seccomp_profile
         self._seccomp = profile_json() if named is None else named.read_text(encoding="utf-8")
         await self._engine.learn()
-        left = await self._remove_all()
-        if left:
-            raise EngineUnavailable(f"{left} containers of an earlier run could not be removed")
+        others = await self._engine.count_others()
+        if left := await self._removals.clear(_OPEN_CLEAN_UP_S):
+            log.warning(
+                "containers_of_earlier_run_left", containers=left, next="they are removed beside the work"
+            )
+        for installation, containers in others.items():
+            log.warning(
+                "containers_of_another_installation",
+                set=self._settings.set_name,
+                installation=installation or "none (an older version, or not ours)",
+                own_installation=self._settings.installation,
+                containers=containers,
+                next="they are left alone",
+            )
         self._opened = True
         self._events.open()
         self._listing = asyncio.create_task(self._keep_listing())
@@ -133,13 +150,11 @@ class DockerLauncher:
             await asyncio.gather(self._listing, return_exceptions=True)
         if self._opened:
             try:
-                async with asyncio.timeout(_CLOSE_CLEAN_UP_S):
-                    left = await self._remove_all()
-            except (SchedulerError, TimeoutError) as error:
-                log.warning("slots_left_behind", reason=str(error) or "the engine is too slow")
-            else:
-                if left:
-                    log.warning("slots_left_behind", containers=left)
+                if left := await self._removals.clear(_CLOSE_CLEAN_UP_S):
+                    log.warning("slots_left_behind", containers=left, next="the next start removes them")
+            except SchedulerError as error:
+                log.warning("slots_left_behind", reason=str(error), next="the next start removes them")
+        await self._removals.close()
         self._events.close()
         await self._images.close()
         await self._layouts.close()
@@ -169,7 +184,7 @@ class DockerLauncher:
             raise EngineUnavailable("not connected to the container engine")
         if order.slot_id in self._slots:
             raise EngineRefused(f"slot {order.slot_id} was started already")
-        slot = _Slot(container_name(self._settings.set_name, order.slot_id))
+        slot = _Slot(container_name(self._settings, order.slot_id))
         self._slots[order.slot_id] = slot
         # A task of its own: a call to the engine cannot be taken back, so a cancelled start must still see its end.
         starting = self._go_on(self._start(order, slot))
@@ -232,7 +247,7 @@ class DockerLauncher:
 
     async def _discard(self, slot_id: str, slot: _Slot) -> None:
         self._forget(slot_id)
-        await self._remove(slot.name)
+        await self._removals.remove(slot.name)
 
     async def stop(self, slot_id: str) -> None:
         """Destroy a slot; unknown ids are fine.
@@ -271,13 +286,14 @@ class DockerLauncher:
         self._images.changed()
 
     def stream_opened(self) -> None:
+        self._unheard.over()
         self._images.heard = True
+        self._removals.hurry()
         self._listening.set()
         self._relist_now.set()
 
     def stream_lost(self, reason: str) -> None:
-        if self._images.heard:
-            log.warning("engine_events_lost", reason=reason)
+        self._unheard.met(reason)
         self._images.heard = False
 
     def slot_event(self, event: SlotEvent) -> None:
@@ -305,20 +321,23 @@ class DockerLauncher:
     # Comparing with what the engine lists: after each connection, after doubtful starts, and now and then
 
     async def _keep_listing(self) -> None:
+        pause_s = _RELIST_PAUSE_S
         while True:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.relist_s):
                     await self._relist_now.wait()
-            except TimeoutError:
-                pass
             self._relist_now.clear()
             if self._images.heard:
                 try:
                     await self._compare()
                 except SchedulerError as error:
-                    log.warning("engine_list_failed", reason=str(error))
+                    self._unlisted.met(str(error))
                     self._relist_now.set()
-            await asyncio.sleep(_RELIST_PAUSE_S)
+                    pause_s = min(2 * pause_s, _RELIST_LONGEST_PAUSE_S)
+                else:
+                    self._unlisted.over()
+                    pause_s = _RELIST_PAUSE_S
+            await asyncio.sleep(pause_s)
 
     async def _compare(self) -> None:
         asked_at = time.monotonic()
@@ -328,38 +347,11 @@ class DockerLauncher:
             running_then = slot.phase is _Phase.RUNNING and slot.running_since < asked_at
             if running_then and slot_id not in alive:
                 self._gone(slot_id, "its container is gone")
-        for container in listed:
-            needed = (self._slots, self._layouts.looking, self._contents.holding)
-            if not any(container.slot_id in each for each in needed):
-                await self._remove(container.name)
-
-    async def _remove(self, name: str) -> None:
-        try:
-            await self._engine.remove(name)
-        except EngineUnavailable as error:
-            log.warning("slot_not_removed_yet", container=name, reason=str(error))
-            self._relist_now.set()
-
-    async def _remove_all(self) -> int:
-        """Remove every container of this set; how many are left."""
-        deadline = time.monotonic() + _CLEAN_UP_S
-        turns = asyncio.Semaphore(_REMOVALS_AT_ONCE)
-
-        async def remove(name: str) -> None:
-            async with turns:
-                await self._engine.remove(name)
-
-        while listed := await self._engine.list_slots():
-            if time.monotonic() > deadline:
-                break
-            outcomes = await asyncio.gather(
-                *(remove(container.name) for container in listed), return_exceptions=True
-            )
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
-            await asyncio.sleep(_CLEAN_UP_PAUSE_S)
-        return len(listed)
+        self._removals.listed({container.name for container in listed})
+        needed = (self._slots, self._layouts.looking, self._contents.holding)
+        self._removals.want(
+            container.name for container in listed if not any(container.slot_id in each for each in needed)
+        )
 
 
 def _how_it_ended(exit_code: int | None) -> str:

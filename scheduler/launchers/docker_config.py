@@ -11,12 +11,13 @@ import msgspec
 from scheduler.errors import ImageUnusable
 from scheduler.execution import TOKEN_VARIABLE
 from scheduler.image import Image
-from scheduler.launchers.contract import PoolKey, SlotOrder
+from scheduler.launchers.contract import LauncherSettings, PoolKey, SlotOrder
 from scheduler.launchers.places import Layout, layout, writable_places
 from scheduler.launchers.reference import Reference
 from scheduler.launchers.user import Owner
 
 LABEL_SET: Final = "org.general-compute.set"
+LABEL_INSTALLATION: Final = "org.general-compute.installation"
 LABEL_ACCOUNT: Final = "org.general-compute.account"
 LABEL_IMAGE: Final = "org.general-compute.image"
 LABEL_DIGEST: Final = "org.general-compute.digest"
@@ -46,7 +47,7 @@ _ULIMITS: Final = {
 }
 
 
-class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How slots are run on a Docker engine. Sizes are in MiB, times in seconds.
 
     `tmp_mib` bounds /tmp, `shm_mib` /dev/shm, `writable_mib` each VOLUME and each place of the label
@@ -58,7 +59,6 @@ class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     holds are run. `ulimits` is laid over limits of ours (soft and hard alike, names as Docker has them).
     """
 
-    set_name: str
     guest_binary: Path
     docker_host: str | None = None
     hosts_file: Path = Path(__file__).with_name("hosts")
@@ -68,7 +68,7 @@ class DockerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     inodes: int = 65_536
     volume_content_mib: int = 256
     pids_limit: int = 256
-    ulimits: dict[str, int] = {}
+    ulimits: dict[str, int] = msgspec.field(default_factory=dict)
     seccomp_profile: Path | None = None
     max_concurrent_starts: int = 4
     ping_timeout_s: float = 3.0
@@ -89,8 +89,18 @@ class EngineFacts(msgspec.Struct, frozen=True):
     cgroup_version: int = 2
 
 
-def container_name(set_name: str, slot_id: str) -> str:
-    return f"gc-{set_name}-{slot_id}"
+def container_name(settings: DockerSettings, slot_id: str) -> str:
+    """Of no other container, of whatever installation: names are one space for all who use the engine."""
+    return f"gc-{settings.set_name}-{settings.installation}-{slot_id}"
+
+
+def _labels(settings: DockerSettings, image: Image, slot_id: str) -> dict[str, str]:
+    return {
+        LABEL_SET: settings.set_name,
+        LABEL_INSTALLATION: settings.installation,
+        LABEL_IMAGE: image.reference,
+        LABEL_SLOT: slot_id,
+    }
 
 
 def pool_name(pool: PoolKey) -> str:
@@ -137,12 +147,10 @@ def create_body(
         # engine set up a sandbox of its own beside it, which takes longer than all the rest of a start.
         "NetworkDisabled": True,
         "Labels": {
-            LABEL_SET: settings.set_name,
+            **_labels(settings, image, order.slot_id),
             LABEL_ACCOUNT: pool.account,
-            LABEL_IMAGE: image.reference,
             LABEL_DIGEST: image.digest,
             LABEL_POOL: pool_name(pool),
-            LABEL_SLOT: order.slot_id,
         },
         "HostConfig": _host_config(order, settings, facts, laid_out, seccomp, contents),
     }
@@ -155,7 +163,7 @@ def _names(image: Image) -> list[str]:
 def look_body(image: Image, settings: DockerSettings, look_id: str) -> dict[str, Any]:
     """The body of a create call for a container that is never started: the image's files are read from it.
 
-    It bears the set's label, so that nothing is left behind. Raises `ImageUnusable`.
+    It bears the set's labels, so that nothing is left behind. Raises `ImageUnusable`.
     """
     body = _unstarted(image, settings, look_id, writable_places(image))
     # The engine makes the image's own already at this call, and fails where it cannot.
@@ -180,11 +188,7 @@ def _unstarted(
         "Entrypoint": [GUEST],
         "Cmd": [],
         "NetworkDisabled": True,
-        "Labels": {
-            LABEL_SET: settings.set_name,
-            LABEL_IMAGE: image.reference,
-            LABEL_SLOT: container_id,
-        },
+        "Labels": _labels(settings, image, container_id),
         "HostConfig": {
             "NetworkMode": "none",
             "ReadonlyRootfs": True,

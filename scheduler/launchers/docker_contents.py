@@ -72,7 +72,7 @@ class Contents:
     def _make(self, image: Image, laid_out: Layout) -> _Holder:
         settings = self._engine.settings
         holder_id = f"hold-{uuid.uuid4().hex[:16]}"
-        name = container_name(settings.set_name, holder_id)
+        name = container_name(settings, holder_id)
         body = contents_body(image, settings, laid_out, holder_id)
         self.holding.add(holder_id)
         return _Holder(image.image_id, holder_id, name, asyncio.create_task(self._engine.create(name, body)))

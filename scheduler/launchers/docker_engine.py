@@ -10,6 +10,7 @@ import os
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,13 +25,20 @@ import urllib3.exceptions
 from docker import APIClient
 
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown, ImageUnusable
-from scheduler.launchers.docker_config import LABEL_SET, LABEL_SLOT, DockerSettings, EngineFacts
+from scheduler.launchers.docker_config import (
+    LABEL_INSTALLATION,
+    LABEL_SET,
+    LABEL_SLOT,
+    DockerSettings,
+    EngineFacts,
+)
 
 T = TypeVar("T")
 
 MAX_WAITING_CALLS: Final = 1024
 
 _CALL_THREADS: Final = 4
+REMOVALS_AT_ONCE: Final = 4
 _QUEUE_WAIT_FACTOR: Final = 2
 _CONNECTION_ERRORS: Final = (
     requests.exceptions.RequestException,
@@ -77,6 +85,7 @@ class Lane(StrEnum):
     """Threads are kept apart by kind of call, so that slow starts hold up neither a look at an image nor a removal."""
 
     START = "start"
+    REMOVE = "remove"
     CALL = "call"
     PING = "ping"
 
@@ -94,13 +103,24 @@ class _Client(APIClient):
         return super().request(*arguments, **options)
 
 
+class Removal(StrEnum):
+    """What became of a call to remove a container."""
+
+    GONE = "gone"
+    """Removed, or not there: the engine may list what it no longer finds."""
+    UNDER_WAY = "under way"
+    """The engine is removing it already."""
+
+
 class Listed:
     """A container of this set as the engine lists it."""
 
     __slots__ = ("alive", "name", "slot_id", "state")
 
     def __init__(self, entry: dict[str, Any]) -> None:
-        self.name: str = entry["Id"]
+        # A dead container may have no name any more.
+        names = entry.get("Names") or [entry["Id"]]
+        self.name: str = names[0].lstrip("/")
         self.slot_id: str = (entry.get("Labels") or {}).get(LABEL_SLOT, "")
         self.state: str = entry.get("State") or ""
         self.alive = self.state in ("running", "paused", "restarting")
@@ -114,11 +134,13 @@ class Engine:
         self.facts = EngineFacts()
         self._lanes = {
             Lane.START: ThreadPoolExecutor(settings.max_concurrent_starts, "docker-start"),
+            Lane.REMOVE: ThreadPoolExecutor(REMOVALS_AT_ONCE, "docker-remove"),
             Lane.CALL: ThreadPoolExecutor(_CALL_THREADS, "docker-call"),
             Lane.PING: ThreadPoolExecutor(1, "docker-ping"),
         }
         self._timeouts_s = {
             Lane.START: settings.start_timeout_s,
+            Lane.REMOVE: settings.call_timeout_s,
             Lane.CALL: settings.call_timeout_s,
             Lane.PING: settings.ping_timeout_s,
         }
@@ -180,10 +202,22 @@ class Engine:
         return answer
 
     async def list_slots(self) -> list[Listed]:
-        """All containers of this set, running or not."""
-        wanted = {"label": [f"{LABEL_SET}={self.settings.set_name}"]}
-        entries = await self._call(Lane.CALL, lambda client: client.containers(all=True, filters=wanted))
-        return [Listed(entry) for entry in entries]
+        """All containers of this installation's set, running or not, under whatever name the set had then."""
+        return [Listed(entry) for entry in await self._list(LABEL_INSTALLATION, self.settings.installation)]
+
+    async def count_others(self) -> dict[str, int]:
+        """How many containers other installations have under this set's name, by their ids ("": without one)."""
+        entries = await self._list(LABEL_SET, self.settings.set_name)
+        owners = Counter((entry.get("Labels") or {}).get(LABEL_INSTALLATION, "") for entry in entries)
+        del owners[self.settings.installation]
+        return dict(owners)
+
+    async def _list(self, label: str, value: str) -> list[dict[str, Any]]:
+        wanted = {"label": [f"{label}={value}"]}
+        entries: list[dict[str, Any]] = await self._call(
+            Lane.CALL, lambda client: client.containers(all=True, filters=wanted)
+        )
+        return entries
 
     async def start(self, name: str, body: dict[str, Any]) -> None:
         """Create and start a container. What was created is removed again when it does not start.
@@ -230,13 +264,15 @@ class Engine:
         except EngineError as error:
             raise why_not_started(error, body) from error
 
-    async def remove(self, name: str) -> bool:
-        """Kill and remove a container; False when the engine is removing it already, or cannot now."""
+    async def remove(self, name: str) -> Removal:
+        """Kill and remove a container. Raises `EngineError` where the engine cannot do so now."""
         try:
-            await self._call(Lane.CALL, lambda client: client.remove_container(name, force=True, v=True))
+            await self._call(Lane.REMOVE, lambda client: client.remove_container(name, force=True, v=True))
         except EngineError as error:
-            return error.status == 404
-        return True
+            if outcome := _harmless(error.status, str(error)):
+                return outcome
+            raise
+        return Removal.GONE
 
     async def _call(self, lane: Lane, function: Callable[[APIClient], T]) -> T:
         if self._waiting >= MAX_WAITING_CALLS:
@@ -322,12 +358,25 @@ def _remove_quietly(client: APIClient, container: str) -> None:
             client.remove_container(container, force=True, v=True)
             return
         except docker.errors.APIError as error:
-            # The engine removes it itself (AutoRemove): its answer is 409 until it has.
-            if error.response is None or error.response.status_code != 409 or time.monotonic() > deadline:
+            status = error.response.status_code if error.response is not None else 500
+            # The engine removes it itself (AutoRemove): wait until it has.
+            under_way = _harmless(status, str(error.explanation or error)) is Removal.UNDER_WAY
+            if not under_way or time.monotonic() > deadline:
                 return
             time.sleep(0.02)
         except _CONNECTION_ERRORS:
             return
+
+
+def _harmless(status: int, said: str) -> Removal | None:
+    """What an error's answer to a removal comes down to; None where the container is still to be removed."""
+    # By its words too: a dead container that has lost its files or its task is 409 or 500.
+    lowered = said.lower()
+    if status == 404 or "no such container" in lowered:
+        return Removal.GONE
+    if "already in progress" in lowered:
+        return Removal.UNDER_WAY
+    return None
 
 
 def _shortest(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from scheduler.errors import EngineUnavailable
-from scheduler.launchers.docker_config import LABEL_SET, LABEL_SLOT
+from scheduler.launchers.docker_config import LABEL_INSTALLATION, LABEL_SLOT
 from scheduler.launchers.docker_engine import Engine, translated
 
 _CONTAINER_EVENTS: Final = ("die", "oom")
@@ -109,7 +109,7 @@ class EventStream:
             self._listener.images_changed()
             return
         attributes = (event.get("Actor") or {}).get("Attributes") or {}
-        if attributes.get(LABEL_SET) != self._engine.settings.set_name:
+        if attributes.get(LABEL_INSTALLATION) != self._engine.settings.installation:
             return
         exit_code = str(attributes.get("exitCode", ""))
         told = SlotEvent(

@@ -90,7 +90,7 @@ class Layouts:
         self.looking.add(look_id)
         try:
             return await self._engine.look(
-                container_name(settings.set_name, look_id),
+                container_name(settings, look_id),
                 look_body(image, settings, look_id),
                 lambda client, container: _found(_Look(client, container), image, user, asked, settings),
             )

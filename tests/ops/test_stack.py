@@ -59,6 +59,11 @@ def load_small_image(stack: Stack, folder: Path) -> None:
     subprocess.run(command, input=archive, check=True, capture_output=True)
 
 
+def listed_containers() -> set[str]:
+    listed = subprocess.run(["docker", "ps", "-aq"], capture_output=True, text=True, check=True).stdout
+    return set(listed.split())
+
+
 def run_small_task(stack: Stack) -> bytes:
     request = urllib.request.Request(f"{stack.ports.router_url}/v1/run/ncat:1", data=b"through all of it")
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
@@ -110,8 +115,32 @@ def test_slots_of_killed_sets_are_removed(stack: Stack, tmp_path: Path) -> None:
         for pid in part.all_pids():
             os.kill(pid, signal.SIGKILL)
     stack.down(keep_engine=True)
-    listed = subprocess.run(["docker", "ps", "-aq"], capture_output=True, text=True, check=True).stdout
-    assert listed == ""
+    assert listed_containers() == set()
+
+
+def test_two_stacks_on_one_engine_leave_each_others_slots_alone(stack: Stack, tmp_path: Path) -> None:
+    root = Path(tempfile.mkdtemp(prefix="gcs"))
+    (root / "ops").mkdir()
+    shutil.copytree(ROOT / "ops/local", root / "ops/local")
+    second = Stack(free_ports(), root)
+    try:
+        stack.up()
+        load_small_image(stack, tmp_path)
+        assert run_small_task(stack) == b"through all of it"
+        slots = listed_containers()
+        assert len(slots) == 1
+        second.up()
+        assert run_small_task(second) == b"through all of it"
+        assert slots < listed_containers()
+        for part in second.parts:
+            for pid in part.all_pids():
+                os.kill(pid, signal.SIGKILL)
+        second.down()
+        assert listed_containers() == slots
+        assert run_small_task(stack) == b"through all of it"
+    finally:
+        second.down()
+        shutil.rmtree(root)
 
 
 def test_a_part_that_cannot_start_is_told_with_the_end_of_its_log(stack: Stack) -> None:

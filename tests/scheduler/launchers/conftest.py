@@ -15,7 +15,7 @@ from docker.utils import kwargs_from_env
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
 from tests.conftest import SetProcess, StartSet
-from tests.scheduler.launchers.rig import ImageMaker, Rig
+from tests.scheduler.launchers.rig import ImageMaker, Rig, installation_of
 
 HERE = Path(__file__).parent
 
@@ -75,6 +75,7 @@ def set_name() -> str:
 def docker_settings(set_name: str, engine_host: str, probe_binary: Path) -> DockerSettings:
     return DockerSettings(
         set_name=set_name,
+        installation=installation_of(set_name),
         guest_binary=probe_binary,
         docker_host=engine_host,
         tmp_mib=8,

@@ -27,6 +27,11 @@ PASSWD = "root:x:0:0::/root:/none\nworker:x:1234:2345::/home/worker:/none\n"
 GROUP = "root:x:0:\nworkers:x:2345:\n"
 
 
+def installation_of(set_name: str) -> str:
+    """The installation of a test's set: sets of tests have names of their own."""
+    return hashlib.sha256(set_name.encode()).hexdigest()[:12]
+
+
 Files = dict[str, bytes | str | int | None]
 """What an image holds: a file's bytes, the target of a symbolic link, or a folder by its mode (None: 755)."""
 
@@ -212,6 +217,11 @@ def writable_mounts(proc_mounts: str) -> dict[str, str]:
         for _, place, kind, options, *_ in mounts
         if "rw" in options.split(",") and kind not in ("devtmpfs", "cgroup")
     }
+
+
+def container_of(set_name: str, slot_id: str) -> str:
+    """The name of a slot's container."""
+    return f"gc-{set_name}-{installation_of(set_name)}-{slot_id}"
 
 
 def containers(client: APIClient, set_name: str) -> list[str]:

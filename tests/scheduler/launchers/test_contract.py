@@ -16,6 +16,7 @@ from tests.scheduler.launchers.rig import (
     Files,
     ImageMaker,
     Rig,
+    container_of,
     containers,
     left_no_volume,
     until,
@@ -133,7 +134,7 @@ async def test_a_slot_that_is_stopped_leaves_nothing(
     rig: Rig, plain_image: str, client: APIClient, set_name: str
 ) -> None:
     order, _ = await rig.run(plain_image)
-    assert containers(client, set_name) == [f"/gc-{set_name}-{order.slot_id}"]
+    assert containers(client, set_name) == ["/" + container_of(set_name, order.slot_id)]
     await rig.launcher.stop(order.slot_id)
     await until(lambda: not containers(client, set_name), "the container is removed")
     await rig.launcher.stop(order.slot_id)
@@ -157,7 +158,7 @@ async def test_a_slot_that_is_removed_behind_our_back_is_reported(
     rig: Rig, plain_image: str, client: APIClient, set_name: str
 ) -> None:
     order, _ = await rig.run(plain_image)
-    client.remove_container(f"gc-{set_name}-{order.slot_id}", force=True)
+    client.remove_container(container_of(set_name, order.slot_id), force=True)
     await until(lambda: bool(rig.gone), "the end is reported")
     assert rig.gone == [(order.slot_id, "its container was killed (exit code 137)")]
     assert await rig.launcher.was_out_of_memory(order.slot_id) is False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from scheduler.errors import ImageUnusable
@@ -25,7 +26,12 @@ from scheduler.task import Isolation, Resources
 
 ID = "sha256:" + "1" * 64
 SETTINGS = DockerSettings(
-    set_name="a", guest_binary=Path("/opt/guest"), tmp_mib=10, shm_mib=3, writable_mib=7
+    set_name="a",
+    installation="0123456789ab",
+    guest_binary=Path("/opt/guest"),
+    tmp_mib=10,
+    shm_mib=3,
+    writable_mib=7,
 )
 
 
@@ -95,6 +101,7 @@ def test_the_container_of_contents_makes_volumes_of_nothing_else() -> None:
     # The engine makes the image's own, so that it lies in the copy too.
     assert "WorkingDir" not in made
     assert made["Labels"]["org.general-compute.set"] == "a"
+    assert made["Labels"]["org.general-compute.installation"] == "0123456789ab"
     assert made["Labels"]["org.general-compute.slot"] == "hold-1"
 
 
@@ -103,6 +110,7 @@ def test_a_look_into_an_image_makes_no_volume_and_bears_the_labels_of_its_set() 
     assert set(made["HostConfig"]["Tmpfs"]) == {"/v", "/tmp", "/dev/shm"}
     assert made["WorkingDir"] == "/"
     assert made["Labels"]["org.general-compute.set"] == "a"
+    assert made["Labels"]["org.general-compute.installation"] == "0123456789ab"
     assert made["Labels"]["org.general-compute.slot"] == "look-1"
 
 
@@ -117,7 +125,7 @@ def test_a_seccomp_profile_is_handed_over_whole() -> None:
 
 
 def test_ulimits_of_the_settings_lie_over_ours() -> None:
-    settings = DockerSettings(set_name="a", guest_binary=Path("/g"), ulimits={"nofile": 9, "nproc": 5})
+    settings = msgspec.structs.replace(SETTINGS, ulimits={"nofile": 9, "nproc": 5})
     limits = {each["Name"]: each["Hard"] for each in body(image(), settings)["HostConfig"]["Ulimits"]}
     assert (limits["nofile"], limits["nproc"], limits["msgqueue"], limits["core"]) == (9, 5, 0, 0)
 

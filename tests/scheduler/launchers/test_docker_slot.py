@@ -13,7 +13,9 @@ from scheduler.task import Resources
 from tests.scheduler.launchers.rig import (
     ImageMaker,
     Rig,
+    container_of,
     containers,
+    installation_of,
     left_no_volume,
     mounted_volumes,
     volumes,
@@ -128,7 +130,7 @@ async def test_memory_without_swap_and_cpu_are_as_ordered(
     rig: Rig, plain_image: str, client: APIClient, set_name: str
 ) -> None:
     order, _ = await rig.run(plain_image, resources=Resources(cpu_percent=50, memory_mib=48))
-    config = client.inspect_container(f"gc-{set_name}-{order.slot_id}")["HostConfig"]
+    config = client.inspect_container(container_of(set_name, order.slot_id))["HostConfig"]
     assert config["Memory"] == config["MemorySwap"] == 48 * 1024 * 1024
     assert config["NanoCpus"] == 500_000_000
 
@@ -137,11 +139,12 @@ async def test_labels_say_whose_slot_it_is(
     rig: Rig, plain_image: str, client: APIClient, set_name: str
 ) -> None:
     order, _ = await rig.run(plain_image)
-    labels = client.inspect_container(f"gc-{set_name}-{order.slot_id}")["Config"]["Labels"]
+    labels = client.inspect_container(container_of(set_name, order.slot_id))["Config"]["Labels"]
     ours = {k.rpartition(".")[2]: v for k, v in labels.items() if k.startswith("org.general-compute.")}
     assert ours.pop("pool").startswith("acme/")
     assert ours == {
         "set": set_name,
+        "installation": installation_of(set_name),
         "account": "acme",
         "image": plain_image,
         "digest": order.image.digest,
@@ -157,4 +160,4 @@ async def test_an_image_with_a_healthcheck_has_none(
     )
     order, probe = await rig.run(reference)
     assert await probe.ask("id") == "1 0 0"
-    assert "Health" not in client.inspect_container(f"gc-{set_name}-{order.slot_id}")["State"]
+    assert "Health" not in client.inspect_container(container_of(set_name, order.slot_id))["State"]

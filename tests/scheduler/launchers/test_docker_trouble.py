@@ -19,7 +19,7 @@ from ops.setup.engine import PrivateEngine
 from scheduler.errors import EngineUnavailable
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
-from tests.scheduler.launchers.rig import ImageMaker, Rig, containers, until
+from tests.scheduler.launchers.rig import ImageMaker, Rig, container_of, containers, until
 
 pytestmark = [
     pytest.mark.docker,
@@ -172,7 +172,7 @@ async def test_a_frozen_engine(own: Own, own_rig: Rig, own_settings: DockerSetti
         os.kill(pid, signal.SIGCONT)
     await answering(own_rig)
     # The engine may still carry out what nobody waits for any more: none of that may stay.
-    name = f"/gc-{own_settings.set_name}-{order.slot_id}"
+    name = "/" + container_of(own_settings.set_name, order.slot_id)
     await until(lambda: containers(own.client, own_settings.set_name) == [name], "only the slot is left", 40)
     await asyncio.sleep(3)
     assert containers(own.client, own_settings.set_name) == [name]

@@ -14,7 +14,7 @@ from docker import APIClient
 from scheduler.execution import Ending, How, Output, Work
 from scheduler.launchers.contract import PoolKey, SlotOrder
 from scheduler.launchers.docker import DockerLauncher
-from scheduler.launchers.docker_config import DockerSettings
+from scheduler.launchers.docker_config import DockerSettings, container_name
 from scheduler.task import Isolation, Resources
 from sets.executor.cgroup import SlotCgroup
 from sets.executor.executor import LocalExecutor
@@ -109,8 +109,14 @@ async def slot(docker_host: str, client: APIClient, image: str, tmp_path: Path) 
     # Without it the container's user could not pass through pytest's folders.
     for folder in (tmp_path, *list(tmp_path.parents)[:2]):
         folder.chmod(0o755)
+    settings = DockerSettings(
+        set_name=set_name,
+        installation=uuid.uuid4().hex[:12],
+        guest_binary=GUEST_BINARY,
+        docker_host=docker_host,
+    )
     launcher = DockerLauncher(
-        DockerSettings(set_name=set_name, guest_binary=GUEST_BINARY, docker_host=docker_host),
+        settings,
         owner.slot_lost,
     )
     await executor.open(owner)
@@ -121,7 +127,7 @@ async def slot(docker_host: str, client: APIClient, image: str, tmp_path: Path) 
         pool = PoolKey("acme", found.digest, Resources(200, 128), Isolation.SHARED)
         await launcher.start(SlotOrder(slot_id, pool, found, address.directory, address.token))
         await until(lambda: owner.ready, "the guest's hello")
-        inspected = await asyncio.to_thread(client.inspect_container, f"gc-{set_name}-{slot_id}")
+        inspected = await asyncio.to_thread(client.inspect_container, container_name(settings, slot_id))
         owner.slot = RealSlot(executor, slot_id, inspected["State"]["Pid"])
         yield owner.slot
         owner.slot.close()

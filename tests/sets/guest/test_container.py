@@ -64,6 +64,7 @@ async def start_slot(
         pytest.skip("GUEST_BINARY may need libraries that an image does not have")
     settings = DockerSettings(
         set_name=f"test{uuid.uuid4().hex[:8]}",
+        installation=uuid.uuid4().hex[:12],
         guest_binary=guest_binary,
         docker_host=engine,
         tmp_mib=256,
