@@ -29,6 +29,8 @@ from scheduler.trouble import Trouble
 log = structlog.get_logger(__name__)
 
 _KILLED: Final = 128 + 9
+_FEW_DESCRIPTORS: Final = 6
+"""A guest's exit code; sets/guest/PROTOCOL.md."""
 _OOM_WINDOW_NS: Final = 5_000_000_000
 _OOM_EVENT_WAIT_S: Final = 0.5
 _OOM_EVENT_POLL_S: Final = 0.02
@@ -359,4 +361,9 @@ def _how_it_ended(exit_code: int | None) -> str:
         return "its container ended"
     if exit_code == _KILLED:
         return "its container was killed (exit code 137)"
+    if exit_code == _FEW_DESCRIPTORS:
+        return (
+            "its guest may open too few files: raise the engine's limit (LimitNOFILE= of containerd's and the engine's "
+            f"units), or lower `nofile` in the set's `ulimits` (exit code {exit_code})"
+        )
     return f"its container ended with exit code {exit_code}"

@@ -36,12 +36,13 @@ _OOM_SCORE_ADJ: Final = 200
 _ENGINE_VARIABLES: Final = ("PATH", "HOSTNAME", "HOME")
 """What the engine itself gives each program, with `docker run` as well."""
 
+_DESCRIPTORS: Final = "nofile"
 _ULIMITS: Final = {
+    _DESCRIPTORS: 4096,
     "core": 0,
     "memlock": 64 * 1024,
     # POSIX queues could not be cleaned between tasks: none can be made.
     "msgqueue": 0,
-    "nofile": 4096,
     # Counted by the kernel per host uid, so one slot could use up another's.
     "sigpending": 1024,
 }
@@ -56,7 +57,8 @@ class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown
     all slots of the image. `seccomp_profile` is a JSON file that takes the place of our own profile (seccomp.py).
     `guest_binary` and `hosts_file` are paths on the engine's machine. `pull_registries` names the registries
     that images may be pulled from ("*": any that a reference names); empty, only images that the engine
-    holds are run. `ulimits` is laid over limits of ours (soft and hard alike, names as Docker has them).
+    holds are run. `ulimits` is laid over limits of ours (soft and hard alike, names as Docker has them); its `nofile`
+    is the program's: the guest has the most that the engine may give, which must be four times that.
     """
 
     guest_binary: Path
@@ -133,7 +135,14 @@ def create_body(
     return {
         "Image": image.image_id,
         "Entrypoint": [GUEST],
-        "Cmd": [SOCKET, *laid_out.places, "--", *_ENGINE_VARIABLES, *_names(image)],
+        "Cmd": [
+            SOCKET,
+            str(_limits(settings)[_DESCRIPTORS]),
+            *laid_out.places,
+            "--",
+            *_ENGINE_VARIABLES,
+            *_names(image),
+        ],
         "Env": env,
         "Hostname": HOSTNAME,
         "Tty": False,
@@ -154,6 +163,10 @@ def create_body(
         },
         "HostConfig": _host_config(order, settings, facts, laid_out, seccomp, contents),
     }
+
+
+def _limits(settings: DockerSettings) -> dict[str, int]:
+    return {**_ULIMITS, **settings.ulimits}
 
 
 def _names(image: Image) -> list[str]:
@@ -230,7 +243,9 @@ def _host_config(
         "OomScoreAdj": _OOM_SCORE_ADJ,
         "Ulimits": [
             {"Name": name, "Soft": value, "Hard": value}
-            for name, value in sorted({**_ULIMITS, **settings.ulimits}.items())
+            for name, value in sorted(_limits(settings).items())
+            # The guest sets the program's. Without any here its own are the most that the engine may give.
+            if name != _DESCRIPTORS
         ],
         "Mounts": [
             _read_only(settings.guest_binary, GUEST),

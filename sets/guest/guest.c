@@ -48,9 +48,11 @@
 // A write of this size into a fresh pipe never blocks, however little pipe memory our user has left.
 #define PIPE_ALWAYS_HOLDS 4096
 #define OOM_PREFERENCE 500
+// Our own limit of descriptors is at least so many times the program's.
+#define DESCRIPTORS_FACTOR 4
 #define LISTING_BYTES 32768
 
-enum { EXIT_RETIRED = 0, EXIT_USAGE = 2, EXIT_NO_EXECUTOR = 3, EXIT_MALFORMED = 4, EXIT_UNCLEAN = 5 };
+enum { EXIT_RETIRED = 0, EXIT_USAGE = 2, EXIT_NO_EXECUTOR = 3, EXIT_MALFORMED = 4, EXIT_UNCLEAN = 5, EXIT_FEW_DESCRIPTORS = 6 };
 enum { TASK = 1, KILL = 2, RETIRE = 3, HELLO = 16, OUTPUT = 17, EXITED = 18, CLEANED = 19, STDIN = 20, UNFIT = 21 };
 enum { STDIN_FD = 1, STREAM = 2, PRESTART = 4, STDIN_ASKED = 8 };
 enum { HANDED_OVER = 1, KILLED = 2, CLEANING = 4, PRESTARTED = 8 };
@@ -87,6 +89,7 @@ struct place {
 };
 
 static int executor = -1, children = -1, oom_score = -1;
+static struct rlimit program_descriptors;
 static char oom_own[16], oom_program[16];
 // What a program that is root may change about us in /proc, where the next one would read it.
 static struct trait { const char *path, *form; int fd; char was[64]; } traits[] = {
@@ -302,7 +305,7 @@ static int spawn(int in, int o, int e) {
         sigset_t none;
         sigemptyset(&none);
         setsid();
-        if (dup2(in, 0) < 0 || dup2(o, 1) < 0 || dup2(e, 2) < 0) failed = -errno;
+        if (setrlimit(RLIMIT_NOFILE, &program_descriptors) || dup2(in, 0) < 0 || dup2(o, 1) < 0 || dup2(e, 2) < 0) failed = -errno;
         else {
             sigprocmask(SIG_SETMASK, &none, NULL);
             failed = execute(envp);
@@ -966,6 +969,21 @@ static void take_oom_score(void) {
     snprintf(oom_program, sizeof oom_program, "%d", own > 1000 - OOM_PREFERENCE ? 1000 : own + OOM_PREFERENCE);
 }
 
+// The kernel counts descriptors in flight, in messages that nobody has received yet, per user of the host over all slots, and
+// compares the sum with the limit of whoever sends. So programs, each with its lower limit, cannot use up what we need for our own messages.
+static void take_descriptors(const char *of_program) {
+    struct rlimit own;
+    char *end;
+    program_descriptors.rlim_cur = program_descriptors.rlim_max = strtoul(of_program, &end, 10);
+    if (*end || program_descriptors.rlim_cur < 3 || program_descriptors.rlim_cur > INT_MAX) unusable(of_program, "no number of descriptors");
+    if (!getrlimit(RLIMIT_NOFILE, &own) && own.rlim_max / DESCRIPTORS_FACTOR >= program_descriptors.rlim_cur) {
+        own.rlim_cur = own.rlim_max;
+        if (!setrlimit(RLIMIT_NOFILE, &own)) return;
+    }
+    fprintf(stderr, "guest: may have %lu descriptors at most, and needs %d times the program's %s\n", (unsigned long)own.rlim_max, DESCRIPTORS_FACTOR, of_program);
+    _exit(EXIT_FEW_DESCRIPTORS);
+}
+
 static void take_traits(void) {
     for (struct trait *t = traits; t < traits + sizeof traits / sizeof *traits; t++) {
         t->fd = open(t->path, O_RDWR | O_CLOEXEC);
@@ -975,16 +993,17 @@ static void take_traits(void) {
 
 int main(int argc, char **args) {
     if (getpid() != 1) unusable("runs as PID 1 of a slot only", "it kills every process that it can reach");
-    if (argc < 2 || strlen(args[1]) >= sizeof ((struct sockaddr_un *)0)->sun_path) {
-        fprintf(stderr, "usage: guest SOCKET PLACE... [-- VARIABLE...]\n");
+    if (argc < 3 || strlen(args[1]) >= sizeof ((struct sockaddr_un *)0)->sun_path) {
+        fprintf(stderr, "usage: guest SOCKET DESCRIPTORS PLACE... [-- VARIABLE...]\n");
         return EXIT_USAGE;
     }
     socket_path = args[1];
-    char **places_end = args + 2;
+    char **places_end = args + 3;
     while (*places_end && strcmp(*places_end, "--")) places_end++;
     // Descriptors 0, 1 and 2 are taken, so that no pipe's end is one of them; nothing else is inherited.
     while (open("/dev/null", O_RDWR) >= 0 && fcntl(2, F_GETFD) < 0) {}
     close_from(3, 65536);
+    take_descriptors(args[2]);
     take_oom_score();
     // We are not dumpable, so only root owns our files there.
     if (!geteuid()) take_traits();
@@ -1000,7 +1019,7 @@ int main(int argc, char **args) {
     children = signalfd(-1, &child_signal, SFD_NONBLOCK | SFD_CLOEXEC);
     if (children < 0) unusable("signalfd", strerror(errno));
     umask(022);
-    take_places(args + 2, (int)(places_end - args) - 2);
+    take_places(args + 3, (int)(places_end - args) - 3);
     guard();
     connect_executor();
     // The connection is the last descriptor that is ours; a later one gets its number again.

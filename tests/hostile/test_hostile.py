@@ -5,10 +5,12 @@ All cases run in shared slots as root; of the other variants a quarter each, and
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +30,7 @@ from tests.hostile.conftest import (
 
 pytestmark = pytest.mark.docker
 
-APART = {"residue", "neighbour", "holder"}
+APART = {"residue", "neighbour", "holder", "parker", "carrier"}
 """Cases that have tests of their own below."""
 TIMEOUT_S = "1.5"
 PATIENT_TIMEOUT_S = "60"
@@ -170,6 +172,19 @@ def _try(hostile_set: SetProcess, image: str, case: dict[str, str], isolation: s
         assert client.get("/readyz").status_code == 200
 
 
+@contextlib.contextmanager
+def holding(client: httpx.Client, image: str, case: str) -> Iterator[None]:
+    """Run a case that takes what it can and stays, until the block ends."""
+    query = {"arg": case, "timeout_s": "60", "stream": "1"}
+    with client.stream("POST", f"/v1/run/{image}", params=query) as answer:
+        assert answer.status_code == 200
+        # Kept: an iterator that is dropped closes its answer, and that ends the task.
+        said = answer.iter_bytes()
+        assert next(said).startswith(b"holding")
+        yield
+        assert client.get(f"/v1/tasks/{answer.headers['X-Task-Id']}").json()["state"] == "running"
+
+
 def test_what_one_slot_uses_up_another_still_has(hostile_set: SetProcess) -> None:
     # The kernel counts pipes and watches for each user of the host, over all slots.
     _beside_a_holder(hostile_set, USER_IMAGE, "neighbour")
@@ -182,13 +197,35 @@ def test_a_user_namespace_keeps_queued_signals_apart(userns_set: SetProcess, ima
 
 def _beside_a_holder(running: SetProcess, image: str, *command: str) -> None:
     """A program of one account works while one of another holds all it can get."""
-    query = {"arg": "holder", "timeout_s": "60", "stream": "1"}
     with (
         running.client(**{"X-Account": "greedy"}) as greedy,
         running.client(**{"X-Account": "modest"}) as modest,
-        greedy.stream("POST", f"/v1/run/{image}", params=query) as held,
+        holding(greedy, image, "holder"),
     ):
-        assert held.status_code == 200
-        assert next(held.iter_bytes()).startswith(b"holding")
         answer = modest.post(f"/v1/run/{image}", params={"arg": list(command)})
         assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("image", [ROOT_IMAGE, USER_IMAGE], ids=["root", "user"])
+def test_descriptors_that_one_account_parks_keep_no_others_from_being_sent(
+    hostile_set: SetProcess, image: str
+) -> None:
+    """Large inputs and outputs and kept files are handed over as descriptors, counted per user of the host."""
+    query: dict[str, str | list[str]] = {"arg": "carrier", "output": ["/tmp/kept", "/tmp/other"]}
+    kept = {"/tmp/kept": 5, "/tmp/other": 5}
+    body = bytes(1 << 20)
+    with (
+        hostile_set.client(**{"X-Account": "greedy"}) as greedy,
+        hostile_set.client(**{"X-Account": "modest"}) as modest,
+        holding(greedy, image, "parker"),
+    ):
+        for more in ({}, {"stream": "1"}, {"prestart": "1"}, {"prestart": "1"}, {"isolation": "fresh"}):
+            answer = modest.post(f"/v1/run/{image}", params={**query, **more}, content=body)
+            assert answer.status_code == 200, answer.text[:1000]
+            assert answer.content.startswith(body)
+            task = modest.get(f"/v1/tasks/{answer.headers['X-Task-Id']}", params={"wait": 10}).json()
+            assert task["files"] == kept
+        headers = {"Prefer": "respond-async"}
+        submitted = modest.post(f"/v1/run/{image}", params=query, content=body, headers=headers).json()
+        task = modest.get(f"/v1/tasks/{submitted['id']}", params={"wait": 30}).json()
+        assert (task["state"], task["files"]) == ("succeeded", kept), task

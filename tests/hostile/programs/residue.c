@@ -2,6 +2,7 @@
 #include "hostile.h"
 #include <dirent.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/xattr.h>
 #include <sys/inotify.h>
 
@@ -95,6 +96,64 @@ CASE(neighbour, "needs a little of everything while another slot holds all it ca
     if (fd < 0 || write(fd, block, sizeof block) != sizeof block) breach("/tmp: %s", strerror(errno));
     struct flock lock = {.l_type = F_WRLCK, .l_len = 1};
     if (fcntl(fd, F_SETLK, &lock)) breach("a lock: %s", strerror(errno));
+}
+
+// Sends itself descriptors until it may send no more; how many it sent.
+static long park(void) {
+    int pair[2], fds[253], room = 1 << 24;
+    long parked = 0;
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) return 0;
+    setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+    for (int i = 0; i < 253; i++) fds[i] = pair[0];
+    for (;;) {
+        static union { char space[CMSG_SPACE(sizeof fds)]; struct cmsghdr align; } control;
+        struct iovec part = {"x", 1};
+        struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof fds);
+        memcpy(CMSG_DATA(c), fds, sizeof fds);
+        if (sendmsg(pair[0], &m, MSG_DONTWAIT) == 1) parked += 253;
+        else if (errno != EAGAIN || socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) return parked;
+    }
+}
+
+CASE(parker, "parks descriptors in flight, from many processes at once, and stays", "timed_out", "the kernel counts them per user of the host") {
+    int begin[2], done[2];
+    char byte;
+    long parked;
+    if (pipe(begin) || pipe(done)) broken("pipe");
+    for (int i = 0; i < 64; i++)
+        if (fork() == 0) {
+            close(begin[1]);
+            if (read(begin[0], &byte, 1) < 0) _exit(1);
+            parked = park();
+            if (write(done[1], &parked, sizeof parked) < 0) _exit(1);
+            for (;;) pause();
+        }
+    close(begin[1]);
+    long all = 0;
+    for (int i = 0; i < 64 && read(done[0], &parked, sizeof parked) == sizeof parked; i++) all += parked;
+    if (all < 4000) broken("parked only %ld", all);
+    printf("holding %ld\n", all);
+    fflush(stdout);
+    for (;;) pause();
+}
+
+OUTPUTS(carrier, "/tmp/kept /tmp/other", "mine", "brings a large input, has files kept and writes much, beside a parker", "contained", "see parker") {
+    static char block[65536];
+    size_t size = 0;
+    for (ssize_t n; (n = read(0, block, sizeof block)); size += (size_t)n)
+        if (n < 0) broken("read");
+    const char *paths[] = {"/tmp/kept", "/tmp/other"};
+    for (int i = 0; i < 2; i++) {
+        int fd = open(paths[i], O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
+        if (fd < 0 || write(fd, "mine\n", 5) != 5) broken("%s", paths[i]);
+        close(fd);
+    }
+    for (size_t n = 0; n < size; n += sizeof block)
+        if (write(1, block, sizeof block) != sizeof block) broken("write");
 }
 
 // Holds whatever it can get of one thing, says so, and stays until it is ended.

@@ -73,3 +73,18 @@ CASE(steals_its_output, "opens the other ends of its own pipes", "any", "a pipe 
     if (fork() == 0)
         for (;;) pause();
 }
+
+CASE(reopens_its_streams, "opens its streams by name, its own input for writing as well", "contained", "a pipe that the set made is the program's to open, whoever it is") {
+    const char *names[] = {"/dev/stdin", "/dev/stdout", "/dev/stderr", "/proc/self/fd/0", "/proc/self/fd/1", "/proc/self/fd/2"};
+    const int ways[] = {O_RDONLY, O_WRONLY, O_WRONLY | O_APPEND, O_RDWR};
+    char byte;
+    for (int i = 0; i < 6; i++)
+        for (int k = 0; k < 4; k++) {
+            int fd = open(names[i], ways[k] | O_NONBLOCK | O_CLOEXEC);
+            if (fd < 0) broken("%s in way %d", names[i], k);
+            close(fd);
+        }
+    int again = open("/dev/stdin", O_RDONLY);
+    close(0);
+    while (read(again, &byte, 1) == 1) {}
+}

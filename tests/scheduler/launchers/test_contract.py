@@ -34,7 +34,7 @@ async def test_a_slot_runs_the_guest_in_the_image(rig: Rig, images: ImageMaker) 
     order, probe = await rig.run(reference)
     argv = (await probe.ask("argv")).split("\n")
     assert argv[1:-1] == [
-        *("/gc/run/executor.sock", "/tmp", "/dev/shm", "/var/x"),
+        *("/gc/run/executor.sock", "4096", "/tmp", "/dev/shm", "/var/x"),
         *("--", "PATH", "HOSTNAME", "HOME", "COLOUR"),
     ]
     env = (await probe.ask("env")).split("\n")

@@ -52,7 +52,7 @@ def body(of: Image, settings: DockerSettings = SETTINGS, **more: Any) -> dict[st
 def test_the_image_own_command_never_reaches_the_engine() -> None:
     made = body(image(entrypoint=("/secret",), cmd=("x",)))
     assert made["Entrypoint"] == ["/gc/guest"]
-    assert made["Cmd"][:4] == ["/gc/run/executor.sock", "/tmp", "/dev/shm", "--"]
+    assert made["Cmd"][:5] == ["/gc/run/executor.sock", "4096", "/tmp", "/dev/shm", "--"]
     assert "/secret" not in str(made)
     assert not {"User", "WorkingDir"} & set(made)
 
@@ -90,7 +90,7 @@ def test_kept_content_is_taken_from_its_container_to_be_read_only() -> None:
     made = body(image(volumes=("/v", "/w")), laid_out=Layout(("/tmp", "/w"), ("/v",)), contents="gc-a-hold-1")
     assert made["HostConfig"]["VolumesFrom"] == ["gc-a-hold-1:ro"]
     assert set(made["HostConfig"]["Tmpfs"]) == {"/tmp", "/w", "/dev"}
-    assert made["Cmd"][:4] == ["/gc/run/executor.sock", "/tmp", "/w", "--"]
+    assert made["Cmd"][:5] == ["/gc/run/executor.sock", "4096", "/tmp", "/w", "--"]
     assert "VolumesFrom" not in body(image())["HostConfig"]
 
 
@@ -126,8 +126,12 @@ def test_a_seccomp_profile_is_handed_over_whole() -> None:
 
 def test_ulimits_of_the_settings_lie_over_ours() -> None:
     settings = msgspec.structs.replace(SETTINGS, ulimits={"nofile": 9, "nproc": 5})
-    limits = {each["Name"]: each["Hard"] for each in body(image(), settings)["HostConfig"]["Ulimits"]}
-    assert (limits["nofile"], limits["nproc"], limits["msgqueue"], limits["core"]) == (9, 5, 0, 0)
+    made = body(image(), settings)
+    limits = {each["Name"]: each["Hard"] for each in made["HostConfig"]["Ulimits"]}
+    assert (limits["nproc"], limits["msgqueue"], limits["core"]) == (5, 0, 0)
+    # The program's, which the guest sets; the guest has the most that the engine may give.
+    assert made["Cmd"][1] == "9"
+    assert "nofile" not in limits
 
 
 def inspected(**fields: Any) -> dict[str, Any]:

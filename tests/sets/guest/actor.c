@@ -305,6 +305,14 @@ static void mark(void) {
     print_traits();
 }
 
+// How many descriptors it may have, soft and hard, and whether it could have one more.
+static void limit(void) {
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    struct rlimit more = {files.rlim_max + 1, files.rlim_max + 1};
+    printf("%lu %lu %d", files.rlim_cur, files.rlim_max, !setrlimit(RLIMIT_NOFILE, &more));
+}
+
 static void inherited(void) {
     struct rlimit files, cpu;
     cpu_set_t cpus;
@@ -402,6 +410,7 @@ int main(int argc, char **argv, char **env) {
     else if (!strcmp(what, "look")) look();
     else if (!strcmp(what, "outputs")) outputs();
     else if (!strcmp(what, "tamper")) tamper();
+    else if (!strcmp(what, "limit")) limit();
     else if (!strcmp(what, "inherited")) inherited();
     else if (!strcmp(what, "mark")) mark();
     else if (!strcmp(what, "steal")) steal();

@@ -23,6 +23,7 @@ from pathlib import Path
 from tests.sets.guest import wire
 
 TOKEN = "0123456789abcdef" * 4
+DESCRIPTORS = 1024
 WAIT_S = 60.0
 """No answer after this long is a failure."""
 
@@ -255,6 +256,7 @@ class Guest:
         before: str = "",
         outer: str = "",
         arguments: Sequence[str] = (),
+        descriptors: int | str = DESCRIPTORS,
     ) -> None:
         """`folders` are made within the places before the start; `outer` and `before` are shell that
         runs first: with the test's own rights, and with the guest's; PLACE and
@@ -277,6 +279,7 @@ class Guest:
             *("--bounding-set=-all", "--inh-caps=-all"),
             *("env", "-i", f"GENERAL_COMPUTE_SLOT_TOKEN={TOKEN}", *env),
             *("sh", "-c", f'{before or ":"}; exec "$@"', "sh", str(binary), str(self.listener.path)),
+            str(descriptors),
             *map(str, self.places),
             *arguments,
         ]

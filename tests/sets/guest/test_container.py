@@ -116,6 +116,7 @@ async def test_a_program_in_a_slot(start_slot: StartSlot, user: User) -> None:
     program, own = facts.partition("oom ")[2].partition(";")[0].split()
     assert int(program) > int(own)
     assert connection.run(ACTOR, b"fds").stdout == b"0 1 2 "
+    assert connection.run(ACTOR, b"limit").stdout == b"4096 4096 0"
     assert connection.run(ACTOR, b"signals").stdout == b"blocked 0;; pending"
     environment = connection.run(ACTOR, b"env").stdout.split(b"\0")
     assert b"OF=image" in environment

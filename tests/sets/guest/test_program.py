@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -217,6 +218,39 @@ def test_the_most_strings(guest: Started, actor: bytes) -> None:
     assert set(added) <= set(result.stdout.split(b"\0"))
     room = wire.STRINGS_BYTES - len(actor) - len(b"exit") - len(b"7") - 3
     assert connection.run(actor, b"exit", b"7", b"x" * (room - 1)).end == (wire.EXITED, 7)
+
+
+def own_limit(connection: Connection) -> list[int]:
+    """The guest's soft and hard limit of descriptors."""
+    limits = Path(f"/proc/{connection.pid}/limits").read_text().splitlines()
+    return [int(word) for line in limits if line.startswith("Max open files") for word in line.split()[3:5]]
+
+
+@pytest.mark.parametrize("descriptors", [16, 1024, 2000])
+def test_the_program_has_its_own_limit_of_descriptors_and_the_guest_a_higher_one(
+    start: StartGuest, actor: bytes, user: User, descriptors: int
+) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    _, connection = start(user, descriptors=descriptors, before="ulimit -Sn 512")
+    for stdin in (b"", bytes(61_440)):
+        result = connection.run(actor, b"limit", stdin=stdin)
+        assert result.stdout == b"%d %d 0" % (descriptors, descriptors)
+    assert own_limit(connection) == [hard, hard]
+
+
+def test_a_guest_without_room_above_its_programs_limit_says_so(guest_binary: Path) -> None:
+    guest = Guest(guest_binary, descriptors=1024, before="ulimit -n 4095")
+    assert guest.ended() == 6
+    assert guest.said() == "guest: may have 4095 descriptors at most, and needs 4 times the program's 1024\n"
+    guest.close()
+
+
+@pytest.mark.parametrize("descriptors", ["", "x", "2", "-1", "4096k", "99999999999"])
+def test_a_limit_that_is_no_number_is_refused(guest_binary: Path, descriptors: str) -> None:
+    guest = Guest(guest_binary, descriptors=descriptors)
+    assert guest.ended() == 2
+    assert "no number of descriptors" in guest.said()
+    guest.close()
 
 
 def limit(connection: Connection, user: User, what: str) -> None:

@@ -149,6 +149,12 @@ static int k_dup2(int from, int to) {
     return to;
 }
 
+static int k_setrlimit(int what, const struct rlimit *limit) {
+    if (!world.child || what != RLIMIT_NOFILE || limit->rlim_cur != DESCRIPTORS || limit->rlim_max != DESCRIPTORS) broken("sets limit %d", what);
+    program.limited = true;
+    return 0;
+}
+
 static uint32_t strings_in(char *const *list) {
     size_t bytes = 0;
     uint32_t count = 0;
@@ -173,6 +179,7 @@ static int k_execve(const char *path, char *const *arguments, char *const *envir
     for (char *const *e = environment; *e; e++)
         if (!strchr(*e, '=')) broken("gives the program %s", *e);
     strings_in(environment);
+    if (!program.limited) broken("a program inherits the guest's limit of descriptors");
     if (fails(IN_EXECVE)) return -1;
     static const struct { char letter; int error; } known[] = {{'t', 0}, {'d', EACCES}, {'x', ENOEXEC}, {'r', ENOTDIR}};
     int error = ENOENT;

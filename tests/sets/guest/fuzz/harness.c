@@ -61,6 +61,7 @@
 #define read(...) k_read(__VA_ARGS__)
 #define recvmsg(...) k_recvmsg(__VA_ARGS__)
 #define sendmsg(...) k_sendmsg(__VA_ARGS__)
+#define setrlimit(...) k_setrlimit(__VA_ARGS__)
 #define setsid() ((pid_t)2)
 #define setsockopt(...) ((void)(__VA_ARGS__))
 #define sigprocmask(...) ((void)(__VA_ARGS__), 0)
@@ -106,6 +107,7 @@ static void set_up_guest(void) {
     memset(files, 0, sizeof files);
     memset(token, 0, sizeof token);
     memcpy(token, "0123456789abcdef", 16);
+    program_descriptors = (struct rlimit){DESCRIPTORS, DESCRIPTORS};
     socket_path = "/executor.sock";
     base_env = environment;
     strcpy(start_cwd, "/");

@@ -6,7 +6,7 @@
 #pragma once
 
 enum { FIRST_FD = 1000, FDS = 256, PIPES = 64, QUEUE = 8, INBOX_BYTES = 300000, PIPE_PAGE = 4096, PIPE_BYTES = 65536 };
-enum { SPINS_MOST = 100000 };
+enum { SPINS_MOST = 100000, DESCRIPTORS = 4096 };
 enum kind { FREE, CONNECTION, SIGNALS, READ_END, WRITE_END, GIVEN, FOLDER, REGULAR };
 enum call { IN_PIPE2, IN_SENDMSG, IN_RECVMSG, IN_VFORK, IN_EXECVE, IN_POLL, IN_WRITE, IN_WAIT4, IN_SOCKET, IN_CONNECT, IN_CLOSE_RANGE, IN_OPENAT, CALLS };
 
@@ -57,6 +57,7 @@ static struct {
 static struct {
     bool lives, dead, reads;  // dead: not reaped yet
     bool ran, failed;         // it was executed, or could not be
+    bool limited;             // it has its own limit of descriptors
     uint32_t arguments_len;
     int status, ends[3];      // its stdin, stdout and stderr: pipes, or -1
     uint32_t wants[3];        // bytes that it is about to write
