@@ -22,7 +22,7 @@ from .rules_section import HEADER_NAME, read_rules, read_weights
 from .table import KeyPart, KeySource, Rule, SetEntry, SetState, Table, Weights
 from .timeouts import LONGEST_S, SHORTEST_S, Timeouts
 from .timeouts import NAMES as TIMEOUT_NAMES
-from .yaml_nodes import ConfigError, Mistake, Node, NodeReader
+from .yaml_nodes import ConfigError, Field, Mistake, Node, NodeReader
 from .yaml_text import root_of
 
 __all__ = ["MAX_FILE_BYTES", "ConfigError", "Loaded", "Mistake", "load", "parse_url"]
@@ -31,6 +31,7 @@ MAX_FILE_BYTES = 1024 * 1024
 KEYS = (
     "version",
     "change",
+    "operator_token_file",
     "sets",
     "rules",
     "default",
@@ -140,7 +141,8 @@ class _Reader(NodeReader):
             fields, "version", lambda n: self.whole(n, "version", 0, 10**12 - 1, "version: 42"), 0
         )
         by, why = self.optional(fields, "change", self._change, ("", ""))
-        sets = self.optional(fields, "sets", self._sets, _NO_SETS)
+        token_file = self._token_file(fields, "`operator_token_file`")
+        sets = self.optional(fields, "sets", lambda n: self._sets(n, token_file), _NO_SETS)
         for name in set(self.set_urls) - set(sets):
             if "sets" in fields:
                 self.wrong(
@@ -178,7 +180,7 @@ class _Reader(NodeReader):
         why = self.optional(fields, "why", lambda n: self.text(n, "`why`", 'why: "ramp b to 5 %"'), "")
         return by, why
 
-    def _sets(self, node: Node) -> dict[str, SetEntry]:
+    def _sets(self, node: Node, token_file: str | None) -> dict[str, SetEntry]:
         sets: dict[str, SetEntry] = {}
         fields = self.mapping(node, "`sets`", None)
         if isinstance(node, yaml.MappingNode) and not node.value:
@@ -189,12 +191,23 @@ class _Reader(NodeReader):
                     entry.key,
                     f"a set's name is 1 to 31 small letters and digits (ids begin with it), not {name!r}",
                 )
-            sets[name] = self._set(name, entry.value)
+            sets[name] = self._set(name, entry.value, token_file)
         return sets
 
-    def _set(self, name: str, node: Node) -> SetEntry:
+    def _token_file(self, fields: Mapping[str, Field], what: str) -> str | None:
+        example = "operator_token_file: /etc/gcompute/router.token"
+        if "operator_token_file" not in fields:
+            return None
+        node = fields["operator_token_file"].value
+        path = self.text(node, what, example)
+        if path is not None and not (path.startswith("/") and path.isprintable()):
+            self.wrong(node, f"{what} is the absolute path of a file that holds the token; write {example}")
+        return path
+
+    def _set(self, name: str, node: Node, token_file: str | None) -> SetEntry:
         what = f"set {name!r}"
-        fields = self.mapping(node, what, ("url", "state", "max_inflight"), required=("url",))
+        known = ("url", "state", "max_inflight", "operator_token_file")
+        fields = self.mapping(node, what, known, required=("url",))
         unknown = SetEntry(name, "unknown", 1)  # The mistake is told; that others name this set is none.
         if "url" not in fields:
             return unknown
@@ -220,7 +233,8 @@ class _Reader(NodeReader):
             )
         if address is None:
             return unknown
-        return SetEntry(name, address[0], address[1], SetState(state), inflight)
+        own_file = self._token_file(fields, f"the operator_token_file of {what}")
+        return SetEntry(name, address[0], address[1], SetState(state), inflight, own_file or token_file)
 
     def _default(
         self, node: Node, sets: Mapping[str, SetEntry]

@@ -34,6 +34,13 @@ ROOM_IDLE_S = 1.0
 FULL_TOLD_S = 60.0
 DRAIN_POLL_S = 0.02
 _MERGED = Destination.MERGED
+_NOWHERE = Destination.NOWHERE
+_NOT_RELAYED = Problem(
+    404,
+    "not-relayed",
+    "This is not relayed",
+    "/metrics, /livez, /readyz and /v1/admin are answered by each set and by the router's admin address; ask there",
+)
 MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work | Problem]
 InquiryFactory = Callable[["DataPlane", ClientConnection, RequestHead, Purpose, Choice, SetEntry], Work]
 
@@ -89,6 +96,8 @@ class DataPlane(Traffic):
             purpose = head.purpose = purpose_of(head.method, head.path, head.query, head.get(b"prefer"))
         if purpose.destination is _MERGED:
             return self._merge(self, client, head)
+        if purpose.destination is _NOWHERE:
+            return _NOT_RELAYED
         choice = self.choose(head, client.address, purpose)
         if choice.entry is None:
             assert choice.problem is not None

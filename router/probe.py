@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 
+from .credentials import Credentials
 from .plane import DataPlane
 from .room import told
 from .wire.fetch import FetchError, fetch
@@ -21,6 +22,7 @@ class Prober:
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._credentials = Credentials()
 
     def follow(self) -> None:
         """Check the sets of the table that the plane has now; call it after every change of the table."""
@@ -63,7 +65,10 @@ class Prober:
             answer = await fetch(
                 plane.pools[name].addresses,
                 policy.path.encode(),
-                (b"Host: %b\r\nUser-Agent: general-compute-router\r\n" % host,),
+                (
+                    b"Host: %b\r\nUser-Agent: general-compute-router\r\n" % host,
+                    *self._credentials.lines(entry),
+                ),
                 timeout_s=policy.timeout_s,
                 max_bytes=MAX_BODY_BYTES,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, unquote_to_bytes
 
 from .retry import RequestKind
 from .wire.request_head import RequestHead
@@ -17,12 +17,13 @@ _BEARER = re.compile(r"bearer +gc_([A-Za-z0-9-]+)_\S+", re.IGNORECASE)
 
 class Destination(enum.Enum):
     """RUN: new work, by rules and weights. OWNER: a task's set. MERGED: all sets, merged. ANY: by rules and
-    weights."""
+    weights. NOWHERE: what a set tells its operators is not relayed."""
 
     RUN = enum.auto()
     OWNER = enum.auto()
     MERGED = enum.auto()
     ANY = enum.auto()
+    NOWHERE = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,16 @@ _ASYNC_RUN = Purpose(Destination.RUN, RequestKind.UNSAFE, long_wait=True)
 _SAFE_ANY = Purpose(Destination.ANY, RequestKind.SAFE)
 _UNSAFE_ANY = Purpose(Destination.ANY, RequestKind.UNSAFE)
 _MERGED = Purpose(Destination.MERGED, RequestKind.SAFE)
+_NOWHERE = Purpose(Destination.NOWHERE, RequestKind.SAFE)
+_OPERATORS = re.compile(rb"/+(?:metrics|livez|readyz|v1/admin)(?:/.*)?", re.DOTALL)
 
 
 def purpose_of(method: bytes, path: bytes, query: bytes, prefer: bytes | None) -> Purpose:
     """Read `/v1/run/{image}`, `/v1/tasks/{id}…`, `TaskId=` in the query, and the merged lists."""
     if method == b"POST" and path.startswith(RUN):
         return _ASYNC_RUN if prefer is not None and is_async(prefer) else _SYNC_RUN
+    if _OPERATORS.fullmatch(unquote_to_bytes(path) if b"%" in path else path):
+        return _NOWHERE
     if path.startswith(b"/v1/tasks/"):
         task_id, _, rest = path[10:].partition(b"/")
         if task_id:

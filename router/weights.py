@@ -34,13 +34,15 @@ class SetState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SetEntry:
-    """One set as the table knows it. `max_inflight` bounds the requests that this router has open there."""
+    """One set as the table knows it. `max_inflight` bounds the requests that this router has open there;
+    `operator_token_file` holds the token with which the router asks it for its metrics."""
 
     name: str
     host: str
     port: int
     state: SetState = SetState.READY
     max_inflight: int | None = None
+    operator_token_file: str | None = None
 
     @property
     def authority(self) -> str:

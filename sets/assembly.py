@@ -15,6 +15,7 @@ from scheduler.store.sqlite import SqliteStore
 from sets.api import app
 from sets.api.accounts import Accounts
 from sets.api.health import SetMetrics
+from sets.api.operators import Operators
 from sets.build import build_name
 from sets.config import SetConfig
 from sets.cpu import cpu_features
@@ -79,4 +80,6 @@ def assemble(config: SetConfig) -> SetApp:
     build = build_name()
     metrics.watch(manager, build)
     life = Life(manager, config.name, build)
-    return app.build(manager, Accounts(config), blobs, metrics, config.name, build, cpu_features(), life)
+    accounts = Accounts(config)
+    operators = Operators(config, accounts)
+    return app.build(manager, accounts, operators, blobs, metrics, config.name, build, cpu_features(), life)

@@ -34,6 +34,13 @@ class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_input_mib: Positive | None = None
 
 
+class OperatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Someone with the scope `operator`: sees metrics and what tells of the whole set, runs no tasks. Hashes as of an
+    account's tokens; `gcompute token --operator NAME` makes one."""
+
+    token_hashes: tuple[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")], ...]
+
+
 class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One set. Sizes and times carry their unit in the name."""
 
@@ -42,6 +49,8 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bind: str = "127.0.0.1:8101"
     authentication: bool = False
     accounts: dict[str, AccountConfig] = {}
+    operators: dict[str, OperatorConfig] = {}
+    """Who may read `/metrics` and `/v1/admin/` when `authentication` is on; when it is off, this machine may."""
     cores: Annotated[float, Meta(ge=0.01, le=65_536)] | None = None
     """Cores that running tasks share; all of the machine's by default."""
     memory_mib: Positive | None = None
@@ -114,9 +123,10 @@ def parse(text: str, source: str) -> SetConfig:
         raise ConfigError(f"{source}: {error}; sets/config.py describes each field") from error
     if not SET_NAME.fullmatch(config.name):
         raise ConfigError(f"{source}: name: {config.name!r} is not lower-case letters and digits, 31 at most")
-    for account in config.accounts:
-        if not ACCOUNT_NAME.fullmatch(account):
-            raise ConfigError(f"{source}: accounts: {account!r} is not lower-case letters, digits and dashes")
+    for field, names in (("accounts", config.accounts), ("operators", config.operators)):
+        for name in names:
+            if not ACCOUNT_NAME.fullmatch(name):
+                raise ConfigError(f"{source}: {field}: {name!r} is not lower-case letters, digits and dashes")
     if config.authentication and not config.accounts:
         raise ConfigError(f"{source}: authentication is on, but accounts is empty: nobody could use the set")
     return config

@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
         url = urlsplit(target)
         if url.path == "/readyz" and fake.draining:
             self._problem("set-draining")
-        elif url.path in ("/readyz", "/livez"):
+        elif url.path in ("/readyz", "/openapi.json"):
             self._send(200, b"ok\n")
         elif url.path == "/v1/idempotency":
             self._send(200 if fake.knows(fields.get("idempotency-key")) else 404, b"{}")

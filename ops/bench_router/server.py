@@ -83,7 +83,7 @@ class Server:
     def answers(self) -> bool:
         """Whether a request gets through to where it should: Traefik listens before it has read its routes."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/openapi.json", timeout=2) as answer:
                 return bool(answer.status == 200)
         except (OSError, http.client.HTTPException):
             return False

@@ -71,7 +71,7 @@ class Tally:
 
     def _bytes(self, kind: str, number: int) -> bytes:
         if kind == "get":
-            return b"GET /livez HTTP/1.1\r\nHost: soak\r\n\r\n"
+            return b"GET /openapi.json HTTP/1.1\r\nHost: soak\r\n\r\n"
         lines = [f"POST {self.path} HTTP/1.1", "Host: soak", f"Content-Length: {len(BODY)}"]
         if kind == "async":
             lines[0] = f"POST {self.path}?name=n{number} HTTP/1.1"

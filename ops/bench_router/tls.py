@@ -53,7 +53,7 @@ class TlsServer(Server):
 
     def answers(self) -> bool:
         try:
-            url = f"https://127.0.0.1:{self.port}/readyz"
+            url = f"https://127.0.0.1:{self.port}/openapi.json"
             with urllib.request.urlopen(url, timeout=2, context=unverified()) as answer:
                 return bool(answer.status == 200)
         except (OSError, http.client.HTTPException):

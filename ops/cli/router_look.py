@@ -49,6 +49,7 @@ def check(
         git show HEAD:router.yaml | gcompute router check -
     """
     from router.config import ConfigError, load
+    from router.credentials import credential_doubts
     from router.tls import TlsError, TlsFiles
 
     if (tls_cert is None) != (tls_key is None):
@@ -72,7 +73,7 @@ def check(
             print(f"{count} mistake{'s' if count > 1 else ''}; a router would not take it", file=sys.stderr)
         return exits.CONFIG
     table = loaded.table
-    warnings = list(loaded.warnings)
+    warnings = [*loaded.warnings, *credential_doubts(table.sets.values())]
     if tls_cert is not None and tls_key is not None:
         try:
             doubt = TlsFiles(tls_cert, tls_key).doubt(time.time())

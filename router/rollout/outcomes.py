@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from router.credentials import Credentials
 from router.wire.addresses import Addresses
 from router.wire.fetch import FetchError, fetch
 
@@ -46,6 +47,8 @@ class Asked(Protocol):
     def port(self) -> int: ...
     @property
     def authority(self) -> str: ...
+    @property
+    def operator_token_file(self) -> str | None: ...
 
 
 def counted(metrics: bytes) -> Ended | None:
@@ -69,6 +72,8 @@ class Outcomes:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Ended] = {}
+        self._credentials = Credentials()
+        self._refused: set[str] = set()
 
     def forget(self) -> None:
         """Begin anew: what ends until the next look is nobody's."""
@@ -101,11 +106,25 @@ class Outcomes:
             answer = await fetch(
                 Addresses(asyncio.get_running_loop(), entry.host, entry.port),
                 b"/metrics",
-                (b"Host: %b\r\nUser-Agent: general-compute-router\r\n" % host,),
+                (
+                    b"Host: %b\r\nUser-Agent: general-compute-router\r\n" % host,
+                    *self._credentials.lines(entry),
+                ),
                 timeout_s=TIMEOUT_S,
                 max_bytes=MAX_BODY_BYTES,
             )
         except FetchError as error:
             _log.debug("rollout: set %s tells no outcomes: %s", entry.name, error)
             return None
+        if answer.head.status in (401, 403):
+            if entry.name not in self._refused:
+                self._refused.add(entry.name)
+                _log.warning(
+                    "rollout: set %s refuses its metrics with %d, so asynchronous tasks are not judged; "
+                    "give `operator_token_file`",
+                    entry.name,
+                    answer.head.status,
+                )
+            return None
+        self._refused.discard(entry.name)
         return counted(answer.body) if answer.head.status == 200 else None

@@ -15,6 +15,7 @@ from sets.api.body import SCOPE_KEY, Event, Receive, RequestBody
 from sets.api.health import LiveResource, MetricsResource, ReadyResource, SetMetrics
 from sets.api.idempotency import IdempotencyResource
 from sets.api.openapi import OpenApiResource
+from sets.api.operators import ADMIN, AdminSink, Operators
 from sets.api.problems import ProblemHandlers
 from sets.api.run import AnswerBrokenOff, RunResource
 from sets.api.tasks import ResultResource, TaskResource, TasksResource
@@ -50,6 +51,7 @@ class SetApp:
 def build(
     manager: Manager,
     accounts: Accounts,
+    operators: Operators,
     blobs: Blobs,
     metrics: SetMetrics,
     set_name: str,
@@ -74,7 +76,8 @@ def build(
     app.add_route("/v1/tasks/{task_id}/files/{path:path}", result, suffix="file")
     app.add_route("/v1/idempotency", IdempotencyResource(manager, accounts, set_name))
     app.add_route("/livez", LiveResource())
-    app.add_route("/readyz", ReadyResource(manager, set_name, build_name))
-    app.add_route("/metrics", MetricsResource(metrics))
+    app.add_route("/readyz", ReadyResource(manager, operators, set_name, build_name))
+    app.add_route("/metrics", MetricsResource(metrics, operators))
     app.add_route("/openapi.json", OpenApiResource(set_name))
+    app.add_sink(AdminSink(operators), ADMIN)
     return SetApp(app, manager)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 import falcon.asgi
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from scheduler.errors import SchedulerError
 from scheduler.manager import Manager
 from scheduler.task import FINAL_STATES, Kind, Task
+from sets.api.operators import Operators
 from sets.api.problems import problem_of
 from sets.api.view import send_json
 
@@ -124,26 +125,31 @@ class LiveResource:
 
 
 class ReadyResource:
-    """The set can run tasks; a 503 problem when it is draining or its engine does not answer. Both tell the build."""
+    """The set can run tasks; a 503 problem when it is draining or its engine does not answer. Both tell the build, and
+    operators what the set has and what is busy of it."""
 
-    def __init__(self, manager: Manager, set_name: str, build: str) -> None:
+    def __init__(self, manager: Manager, operators: Operators, set_name: str, build: str) -> None:
         self._manager = manager
-        self._who = {"set": set_name, "build": build}
+        self._operators = operators
+        self._who: dict[str, Any] = {"set": set_name, "build": build}
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        told = self._who | (self._manager.facts() if self._operators.admits(req) else {})
         try:
             await self._manager.check()
         except SchedulerError as error:
             problem = problem_of(error)
-            problem.members |= self._who
+            problem.members |= told
             raise problem from error
-        send_json(resp, {"status": "ready", **self._who, **self._manager.facts()})
+        send_json(resp, {"status": "ready", **told})
 
 
 class MetricsResource:
-    def __init__(self, metrics: SetMetrics) -> None:
+    def __init__(self, metrics: SetMetrics, operators: Operators) -> None:
         self._metrics = metrics
+        self._operators = operators
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        self._operators.check(req)
         resp.data = generate_latest(self._metrics.registry)
         resp.content_type = "text/plain; version=0.0.4; charset=utf-8"

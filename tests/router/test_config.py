@@ -19,8 +19,9 @@ from router.wire.limits import Limits
 FULL = b"""
 version: 42
 change: {by: ops, why: "ramp b to 5 %"}
+operator_token_file: /etc/gcompute/router.token
 sets:
-  a: {url: "http://127.0.0.1:8101", state: ready}
+  a: {url: "http://127.0.0.1:8101", state: ready, operator_token_file: /etc/gcompute/a.token}
   b: {url: "http://[::1]:8102", state: drain, max_inflight: 500}
 rules:
   - {name: qa, when: {header: {x-canary: b}}, to: b, if_down: fail}
@@ -53,6 +54,8 @@ def test_every_key_is_read() -> None:
         500,
         "http://[::1]:8102",
     )
+    assert b.operator_token_file == "/etc/gcompute/router.token"
+    assert table.sets["a"].operator_token_file == "/etc/gcompute/a.token"
     assert table.default.shares == {"a": 9475, "b": 525}
     assert [part.source for part in table.key_parts] == [KeySource.HEADER, KeySource.ACCOUNT]
     assert table.key_parts[0].header == b"x-user-id"
@@ -377,6 +380,13 @@ SETS = 'sets: {a: {url: "http://h:1"}, b: {url: "http://h:2"}}'
         ),
         (f'version: 1\nchange: {{why: "x}}\n{SETS}', 3, 18, "bracket that opens on line 2, or a quote in it"),
         ("version: 1\nchange: {why: 'x}\n", 2, 18, "close the quote that opens on line 2"),
+        (f"version: 1\n{SETS}\noperator_token_file: router.token", 3, 22, "absolute path"),
+        (
+            'version: 1\nsets:\n  a: {url: "http://h:1", operator_token_file: [x]}',
+            3,
+            47,
+            "operator_token_file",
+        ),
         ("version: 1\nchange: {why: @ops}\n", 2, 15, "quotes around what begins with @"),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -297,3 +298,27 @@ def test_purposes() -> None:
     assert ask(b"GET", b"/v1/usage?by=day").destination is Destination.MERGED
     assert ask(b"GET", b"/?Action=X&TaskId=b-7").task_id == "b-7"
     assert ask(b"GET", b"/openapi.json").destination is Destination.ANY
+
+
+@pytest.mark.parametrize(
+    ("target", "relayed"),
+    [
+        (b"/metrics", False),
+        (b"/livez", False),
+        (b"/readyz?x=1", False),
+        (b"/v1/admin/pools", False),
+        (b"/v1/admin", False),
+        # As a set reads them.
+        (b"/%6detrics", False),
+        (b"//metrics", False),
+        (b"/v1/%61dmin/x", False),
+        (b"/v1/administration", True),
+        (b"/metricsx", True),
+        (b"/x/metrics", True),
+    ],
+)
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"OPTIONS"])
+def test_what_sets_tell_operators_goes_nowhere(method: bytes, target: bytes, relayed: bool) -> None:
+    path, _, query = target.partition(b"?")
+    goes_on = purpose_of(method, path, query, None).destination is not Destination.NOWHERE
+    assert goes_on == relayed

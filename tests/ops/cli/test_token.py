@@ -8,7 +8,7 @@ import sys
 
 import yaml
 
-from sets.api.accounts import account_in
+from sets.api.accounts import name_in
 from sets.config import parse
 from tests.conftest import ROOT
 
@@ -23,7 +23,7 @@ def test_the_printed_yaml_is_the_sets() -> None:
     assert done.returncode == 0, done.stderr
     first, _, rest = done.stdout.partition("\n")
     token = first.split()[-1]
-    assert account_in(token) == "acme-2"
+    assert name_in(token) == "acme-2"
     lines = "\n".join(line.strip() for line in rest.splitlines()[1:])
     config = parse(f"name: a\nstate_dir: x\n{lines}\n", "printed")
     assert config.authentication
@@ -35,7 +35,15 @@ def test_two_tokens_differ_and_json_says_the_same() -> None:
     made = [json.loads(gcompute("token", "acme", "--json").stdout) for _ in range(2)]
     assert made[0]["token"] != made[1]["token"]
     assert made[0]["token_hash"] != made[1]["token_hash"]
-    assert account_in(made[0]["token"]) == "acme"
+    assert name_in(made[0]["token"]) == "acme"
+
+
+def test_an_operators_token_is_for_another_part_of_the_yaml() -> None:
+    done = gcompute("token", "--operator", "router")
+    lines = "\n".join(line.strip() for line in done.stdout.splitlines()[2:])
+    config = parse(f"name: a\nstate_dir: x\n{lines}\naccounts: {{x: {{token_hashes: []}}}}\n", "printed")
+    assert len(config.operators["router"].token_hashes) == 1
+    assert json.loads(gcompute("token", "--operator", "router", "--json").stdout)["operator"] == "router"
 
 
 def test_a_name_that_is_none_is_refused() -> None:

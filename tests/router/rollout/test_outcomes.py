@@ -86,6 +86,34 @@ async def test_sets_are_asked_and_those_that_do_not_tell_are_left_out() -> None:
         assert await Outcomes().read(entries) == {"a": Ended(0, 0)}
 
 
+async def test_a_set_with_authentication_is_asked_with_the_routers_token(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        if b"Authorization: Bearer gc_router_" in heads[-1]:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(TEXT), TEXT))
+        else:
+            writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    a = SetEntry("a", "127.0.0.1", server.sockets[0].getsockname()[1])
+    outcomes = Outcomes()
+    with caplog.at_level("WARNING", "router"):
+        assert [await outcomes.read([a]) for _ in range(2)] == [{}, {}]
+        assert caplog.text.count("operator_token_file") == 1, "an operator is told once what is missing"
+        token = tmp_path / "token"
+        token.write_text("gc_router_" + "5" * 48)
+        known = replace(a, operator_token_file=str(token))
+        assert await outcomes.read([known]) == {"a": Ended(0, 0)}
+    assert b"5555" not in b"".join(heads[:2])
+    assert "5555" not in caplog.text
+    server.close()
+
+
 @dataclass
 class Played(Outcomes):
     """Sets whose counts are told by hand; None: it does not answer."""

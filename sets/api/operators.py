@@ -1,0 +1,78 @@
+"""The scope `operator`: who may see what tells of the whole set, over all accounts."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, Final
+
+import falcon.asgi
+
+from sets.api.accounts import Accounts, bearer_token, matches, name_in
+from sets.api.problems import Problem
+from sets.config import SetConfig
+
+ADMIN: Final = r"^/v1/admin(/|$)"
+_RELAYED: Final = ("X-Forwarded-For", "Forwarded", "Via")
+"""A request with one of these headers came through a proxy: its connection does not tell where it is from."""
+
+
+class Operators:
+    """Where authentication is on, a token of an operator is needed; where it is off, a connection from this machine."""
+
+    def __init__(self, config: SetConfig, accounts: Accounts) -> None:
+        self._on = config.authentication
+        self._hashes = {name: operator.token_hashes for name, operator in config.operators.items()}
+        self._accounts = accounts
+
+    def check(self, req: falcon.asgi.Request) -> None:
+        """Raise `Problem` 401 or 403 where the request may not see what tells of the whole set."""
+        if not self._on:
+            if not _is_local(req):
+                raise _forbidden(
+                    "authentication is off here: this is answered to this machine only, not through a proxy"
+                )
+            return
+        token = bearer_token(req.get_header("Authorization"))
+        if self._knows(token):
+            return
+        # A valid token of an account is known, and has not enough scope.
+        self._accounts.of(req)
+        raise _forbidden(
+            "this token has no scope `operator`; `gcompute token --operator NAME` makes one that has"
+        )
+
+    def admits(self, req: falcon.asgi.Request) -> bool:
+        """Whether `check` lets it pass."""
+        if not self._on:
+            return _is_local(req)
+        return self._knows(bearer_token(req.get_header("Authorization")))
+
+    def _knows(self, token: str | None) -> bool:
+        return token is not None and matches(token, self._hashes.get(name_in(token) or "", ()))
+
+
+class AdminSink:
+    """Guards all of `/v1/admin/`, whatever lies there."""
+
+    def __init__(self, operators: Operators) -> None:
+        self._operators = operators
+
+    async def __call__(self, req: falcon.asgi.Request, resp: falcon.asgi.Response | None, **_: Any) -> None:
+        self._operators.check(req)
+        raise falcon.HTTPNotFound
+
+
+def _is_local(req: falcon.asgi.Request) -> bool:
+    client = req.scope["client"]
+    if client is None or any(req.get_header(name) is not None for name in _RELAYED):
+        return False
+    try:
+        address = ipaddress.ip_address(client[0])
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def _forbidden(detail: str) -> Problem:
+    return Problem(403, "forbidden", "The request is not allowed", detail)

@@ -1,0 +1,90 @@
+"""The scope `operator`: who may see what tells of the whole set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon.testing
+import pytest
+
+from sets.api.accounts import Accounts
+from sets.api.operators import Operators
+from sets.api.problems import Problem
+from sets.config import AccountConfig, OperatorConfig, SetConfig
+from tests.sets.api.conftest import Api, StartApi, problem
+from tests.sets.api.test_accounts import ALICE, bearer, hashed, settings
+
+__all__ = ["settings"]
+
+OPERATOR = "gc_router_s3cret"
+GUARDED = ("/metrics", "/v1/admin/pools", "/v1/admin/queue", "/v1/admin/tasks", "/v1/admin", "/v1/%61dmin/x")
+
+
+@pytest.mark.docker
+def test_with_authentication_an_operators_token_is_needed(start_api: StartApi, settings: str) -> None:
+    api = start_api(f"{settings}operators: {{router: {{token_hashes: [{hashed(OPERATOR)}]}}}}\n")
+    for path in GUARDED:
+        for headers in ({}, bearer("gc_router_wrong"), {"X-Account": "router"}):
+            answer = api.http.get(path, headers=headers)
+            assert problem(answer, 401, "unauthorized")["executed"] is False
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        found = problem(api.http.get(path, headers=bearer(ALICE)), 403, "forbidden")
+        assert "--operator" in found["detail"]
+    assert "gc_cores 2.0" in api.http.get("/metrics", headers=bearer(OPERATOR)).text
+    problem(api.http.get("/v1/admin/nothing-here", headers=bearer(OPERATOR)), 404, "not-found")
+    # Whether it is ready is everybody's to know; what it holds is not.
+    assert set(api.http.get("/readyz").json()) == {"status", "set", "build"}
+    assert set(api.http.get("/readyz", headers=bearer(ALICE)).json()) == {"status", "set", "build"}
+    assert api.http.get("/readyz", headers=bearer(OPERATOR)).json()["cores"] == 2
+    # An operator is no account.
+    for method, path in (("POST", api.target("say", "x")), ("GET", "/v1/tasks")):
+        refused = api.http.request(method, path, headers=bearer(OPERATOR))
+        assert "no account" in problem(refused, 403, "forbidden")["detail"]
+
+
+@pytest.mark.docker
+def test_without_authentication_a_proxy_is_not_this_machine(api: Api) -> None:
+    assert api.http.get("/metrics").status_code == 200
+    for header in ("X-Forwarded-For", "Forwarded", "Via"):
+        for path in GUARDED:
+            problem(api.http.get(path, headers={header: "127.0.0.1"}), 403, "forbidden")
+        assert "cores" not in api.http.get("/readyz", headers={header: "127.0.0.1"}).json()
+
+
+def admitted(client: Any, **config: Any) -> bool:
+    settings = SetConfig(name="a", state_dir="x", **config)
+    operators = Operators(settings, Accounts(settings))
+    req = falcon.testing.create_asgi_req(path="/metrics")
+    req.scope["client"] = client
+    may = operators.admits(req)
+    if may:
+        operators.check(req)
+    else:
+        with pytest.raises(Problem):
+            operators.check(req)
+    return may
+
+
+@pytest.mark.parametrize(
+    ("client", "may"),
+    [
+        (("127.0.0.1", 5), True),
+        (("127.8.9.1", 5), True),
+        (("::1", 5), True),
+        (("::ffff:127.0.0.1", 5), True),
+        (("10.0.0.7", 5), False),
+        (("0.0.0.0", 5), False),
+        (("::ffff:10.0.0.7", 5), False),
+        (("fe80::1%eth0", 5), False),
+        (("127.0.0.1.evil", 5), False),
+        (None, False),
+    ],
+)
+def test_without_authentication_this_machine_alone_is_answered(client: Any, may: bool) -> None:
+    assert admitted(client) == may
+
+
+def test_with_authentication_it_does_not_matter_where_a_request_is_from() -> None:
+    accounts = {"alice": AccountConfig((hashed(ALICE),))}
+    operators = {"router": OperatorConfig((hashed(OPERATOR),))}
+    assert not admitted(("127.0.0.1", 5), authentication=True, accounts=accounts, operators=operators)
