@@ -59,6 +59,7 @@ def assemble(config: SetConfig) -> SetApp:
             installation=identify(folder),
             guest_binary=GUEST_BINARY,
             docker_host=config.docker_host,
+            runtime=config.runtime,
             pull_registries=("*",) if config.pull else (),
         ),
         # The manager needs the launcher first.

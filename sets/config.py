@@ -78,6 +78,8 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     async_keep_s: Positive = 86_400
     docker_host: str | None = None
     """The engine; the environment's DOCKER_HOST or the usual socket by default."""
+    runtime: str | None = None
+    """The OCI runtime that slots run under, by its name in the engine's daemon.json; by default the engine's own."""
     pull: bool = False
     """Whether images that the engine does not hold are pulled from their registry."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"

@@ -15,7 +15,7 @@ import structlog
 from scheduler.errors import EngineRefused, EngineUnavailable, SchedulerError
 from scheduler.image import Image
 from scheduler.launchers.contract import SlotGone, SlotOrder
-from scheduler.launchers.docker_config import DockerSettings, container_name, create_body
+from scheduler.launchers.docker_config import DockerSettings, EngineFacts, container_name, create_body
 from scheduler.launchers.docker_contents import Contents
 from scheduler.launchers.docker_engine import ContentsGone, Engine
 from scheduler.launchers.docker_events import EventStream, SlotEvent
@@ -102,14 +102,14 @@ class DockerLauncher:
     async def open(self) -> None:
         """Connect, listen to events, and remove the containers that earlier runs of this installation left behind.
 
-        What the engine cannot remove within seconds is removed beside the work. Raises `EngineUnavailable`, and
-        `OSError` when the seccomp profile cannot be read.
+        What the engine cannot remove within seconds is removed beside the work. Raises `EngineUnavailable`, also for a
+        `runtime` that the engine lacks, and `OSError` when the seccomp profile cannot be read.
         """
         if self._opened:
             return
         named = self._settings.seccomp_profile
         self._seccomp = profile_json() if named is None else named.read_text(encoding="utf-8")
-        await self._engine.learn()
+        self._check(await self._engine.learn())
         others = await self._engine.count_others()
         if left := await self._removals.clear(_OPEN_CLEAN_UP_S):
             log.warning(
@@ -131,6 +131,25 @@ class DockerLauncher:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.call_timeout_s):
                 await self._listening.wait()
+
+    def _check(self, facts: EngineFacts) -> None:
+        runtime = self._settings.runtime
+        if runtime is not None and runtime not in facts.runtimes:
+            offered = ", ".join(facts.runtimes) or "none"
+            raise EngineUnavailable(
+                f"runtime: the container engine has no runtime {runtime!r}; it has {offered}. "
+                "Add it to the engine's daemon.json, or change the set's `runtime`."
+            )
+        shared = "queued signals, descriptors in flight, pipe pages, epoll watches"
+        if facts.user_namespaces:
+            shared = "descriptors in flight, pipe pages, epoll watches"
+        log.info(
+            "slots_separated_by",
+            user_namespaces=facts.user_namespaces,
+            runtime=runtime or "the engine's default",
+            cgroup_version=facts.cgroup_version,
+            shared_by_slots_of_one_uid=shared,
+        )
 
     async def close(self) -> None:
         """Stop every slot and leave nothing behind. Never raises; takes half a minute at most.

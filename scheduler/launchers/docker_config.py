@@ -48,6 +48,15 @@ _ULIMITS: Final = {
 }
 
 
+_SYSCTLS: Final = {
+    # A connection that a task closed keeps its port for a minute: the next task would find the port taken.
+    "net.ipv4.tcp_max_tw_buckets": "0",
+    # What TCP measured for one task must not shape the next one's connections.
+    "net.ipv4.tcp_no_metrics_save": "1",
+}
+"""Of the slot's own network namespace."""
+
+
 class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How slots are run on a Docker engine. Sizes are in MiB, times in seconds.
 
@@ -57,8 +66,9 @@ class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown
     all slots of the image. `seccomp_profile` is a JSON file that takes the place of our own profile (seccomp.py).
     `guest_binary` and `hosts_file` are paths on the engine's machine. `pull_registries` names the registries
     that images may be pulled from ("*": any that a reference names); empty, only images that the engine
-    holds are run. `ulimits` is laid over limits of ours (soft and hard alike, names as Docker has them); its `nofile`
-    is the program's: the guest has the most that the engine may give, which must be four times that.
+    holds are run. `runtime` names one of the engine's OCI runtimes; None is the engine's default. `ulimits` is
+    laid over limits of ours (soft and hard alike, names as Docker has them); its `nofile` is the program's: the
+    guest has the most that the engine may give, which must be four times that.
     """
 
     guest_binary: Path
@@ -72,6 +82,7 @@ class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown
     pids_limit: int = 256
     ulimits: dict[str, int] = msgspec.field(default_factory=dict)
     seccomp_profile: Path | None = None
+    runtime: str | None = None
     max_concurrent_starts: int = 4
     ping_timeout_s: float = 3.0
     call_timeout_s: float = 15.0
@@ -89,6 +100,8 @@ class EngineFacts(msgspec.Struct, frozen=True):
     version: str = ""
     architecture: str = ""
     cgroup_version: int = 2
+    runtimes: tuple[str, ...] = ()
+    user_namespaces: bool = False
 
 
 def container_name(settings: DockerSettings, slot_id: str) -> str:
@@ -241,6 +254,7 @@ def _host_config(
         "MemorySwap": memory,
         "NanoCpus": resources.cpu_percent * 10_000_000,
         "OomScoreAdj": _OOM_SCORE_ADJ,
+        "Sysctls": dict(_SYSCTLS),
         "Ulimits": [
             {"Name": name, "Soft": value, "Hard": value}
             for name, value in sorted(_limits(settings).items())
@@ -259,6 +273,8 @@ def _host_config(
         config["VolumesFrom"] = [f"{contents}:ro"]
     # The engine's own /dev can be written to by root and is cleaned by nobody. `dev`: its devices must work.
     config["Tmpfs"]["/dev"] = "ro,dev,nosuid,noexec,mode=755,size=64k,nr_inodes=64"
+    if settings.runtime is not None:
+        config["Runtime"] = settings.runtime
     if facts.cgroup_version == 1:
         config["MemorySwappiness"] = 0
     return config

@@ -186,6 +186,8 @@ class Engine:
                 version=str(version.get("Version") or ""),
                 architecture=str(version.get("Arch") or ""),
                 cgroup_version=1 if str(info.get("CgroupVersion") or "1") == "1" else 2,
+                runtimes=tuple(sorted(info.get("Runtimes") or {})),
+                user_namespaces="name=userns" in (info.get("SecurityOptions") or []),
             )
 
         self.facts = await self._call(Lane.CALL, ask)

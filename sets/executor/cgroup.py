@@ -13,6 +13,12 @@ UNIFIED: Final = ""
 """What version 2's one tree is called here, and in /proc/PID/cgroup, in the place of a controller's name."""
 READ: Final = os.O_RDONLY | os.O_CLOEXEC
 CONTROLLERS: Final = frozenset({"cpuacct", "memory"})
+SOCKET_BYTES: Final = 16 << 20
+"""Buffers of all TCP and UDP sockets of a slot, with cgroup version 1.
+
+Version 2 charges them to the slot's memory. Version 1 charges them to nobody, unless they have a limit of their own,
+and runc ignores Docker's setting for it.
+"""
 
 
 class CgroupError(Exception):
@@ -71,8 +77,18 @@ def _folder(mounts: list[_Mount], paths: dict[str, str], controller: str) -> str
     return None
 
 
+def _bound_sockets(folder: str) -> None:
+    # A kernel without this account, or a set that may only read cgroups, leaves sockets as they are.
+    with contextlib.suppress(OSError):
+        limit = os.open(folder + "/memory.kmem.tcp.limit_in_bytes", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(limit, b"%d" % SOCKET_BYTES)
+        finally:
+            os.close(limit)
+
+
 class SlotCgroup:
-    """Reads the accounts of the cgroup that holds process `pid` (as this process sees it).
+    """Reads the accounts of the cgroup that holds process `pid` (as this process sees it), and bounds its sockets.
 
     The accounts stay open, because they are read for every task. `proc` is where the proc file system is.
     """
@@ -104,6 +120,8 @@ class SlotCgroup:
                 self._memory_fd = os.open(memory + "/memory.oom_control", READ)
             elif unified is not None:
                 self._memory_fd = os.open(unified + "/memory.events", READ)
+        if memory is not None:
+            _bound_sockets(memory)
         self.cpu_us()
         self._oom_kills = self._read_oom_kills()
 

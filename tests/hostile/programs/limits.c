@@ -6,6 +6,7 @@
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <netinet/in.h>
 #include <time.h>
 
 static void fill(const char *folder, size_t block_bytes, long most) {
@@ -172,4 +173,74 @@ CASE(terminals, "takes pseudo-terminals", "contained", "they are counted for the
     for (int i = 0; i < 2; i++)
         if (open(doors[i], O_RDWR | O_NOCTTY) >= 0) breach("%s", doors[i]);
     if (!mknod("/tmp/ptmx", S_IFCHR | 0666, 5 << 8 | 2) && open("/tmp/ptmx", O_RDWR | O_NOCTTY) >= 0) breach("one made here");
+}
+
+// A socket on the loopback, and its address.
+static int on_loopback(int type, struct sockaddr_in *address) {
+    socklen_t length = sizeof *address;
+    *address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = address->sin_port};
+    int s = socket(AF_INET, type | SOCK_NONBLOCK, 0);
+    if (s < 0 || bind(s, (struct sockaddr *)address, length)) broken("bind");
+    getsockname(s, (struct sockaddr *)address, &length);
+    return s;
+}
+
+// What the buffers of a protocol's sockets take, in MiB: the machine's sum, for no other count is to be seen.
+static long socket_mib(const char *protocol) {
+    char line[200];
+    long pages = -1;
+    FILE *table = fopen("/proc/net/sockstat", "re");
+    while (table && fgets(line, sizeof line, table))
+        if (!strncmp(line, protocol, strlen(protocol)) && strstr(line, " mem ")) pages = atol(strstr(line, " mem ") + 5);
+    if (!table || pages < 0) broken("sockstat");
+    fclose(table);
+    return pages * sysconf(_SC_PAGESIZE) >> 20;
+}
+
+static const int large = 1 << 28;
+enum { SLOT_MIB = 96 };
+
+CASE(fill_tcp_sockets, "leaves as much as it can in TCP connections with itself", "any", "with cgroup version 1 their buffers are charged to nobody") {
+    static char block[1 << 20];
+    struct sockaddr_in address = {0};
+    long before = socket_mib("TCP:");
+    int listener = on_loopback(SOCK_STREAM, &address);
+    listen(listener, 100);
+    for (int i = 0; i < 100; i++) {
+        int c = socket(AF_INET, SOCK_STREAM, 0);
+        setsockopt(c, SOL_SOCKET, SO_SNDBUF, &large, sizeof large);
+        if (c < 0 || connect(c, (struct sockaddr *)&address, sizeof address)) break;
+        int s = accept(listener, NULL, NULL);
+        setsockopt(s, SOL_SOCKET, SO_RCVBUF, &large, sizeof large);
+        fcntl(c, F_SETFL, O_NONBLOCK);
+        for (int k = 0; k < 40 && socket_mib("TCP:") - before < 2 * SLOT_MIB; k++)
+            if (write(c, block, sizeof block) <= 0) usleep(500);
+    }
+    if (socket_mib("TCP:") - before > SLOT_MIB) breach("%ld MiB in a slot of %d", socket_mib("TCP:") - before, SLOT_MIB);
+}
+
+CASE(fill_udp_sockets, "leaves as much as it can in UDP sockets of its own", "any", "as with TCP") {
+    static char block[60000];
+    long before = socket_mib("UDP:");
+    for (int i = 0; i < 1000 && socket_mib("UDP:") - before < 2 * SLOT_MIB; i++) {
+        struct sockaddr_in address = {0};
+        int s = on_loopback(SOCK_DGRAM, &address);
+        setsockopt(s, SOL_SOCKET, SO_RCVBUF, &large, sizeof large);
+        for (int k = 0; k < 20; k++) sendto(s, block, sizeof block, 0, (struct sockaddr *)&address, sizeof address);
+    }
+    if (socket_mib("UDP:") - before > SLOT_MIB) breach("%ld MiB in a slot of %d", socket_mib("UDP:") - before, SLOT_MIB);
+}
+
+CASE(leave_ports_in_use, "closes connections so that their ports stay taken", "contained", "TIME_WAIT belongs to the network, not to a process") {
+    struct sockaddr_in address = {.sin_port = htons(5000)};
+    int listener = on_loopback(SOCK_STREAM, &address);
+    listen(listener, 100);
+    for (int i = 0; i < 500; i++) {
+        char byte;
+        int c = socket(AF_INET, SOCK_STREAM, 0);
+        if (c < 0 || connect(c, (struct sockaddr *)&address, sizeof address)) breach("port 5000: %s", strerror(errno));
+        close(accept(listener, NULL, NULL));
+        if (read(c, &byte, 1) != 0) broken("read");
+        if (i < 499) close(c);
+    }
 }

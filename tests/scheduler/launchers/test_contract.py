@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import msgspec
 import pytest
 from docker import APIClient
 
@@ -343,3 +344,23 @@ async def test_an_image_without_any_configuration_is_resolved(rig: Rig, images: 
     assert image.argv(()) == ()
     _, probe = await rig.run(image.reference)
     assert await probe.ask("id") == "1 0 0"
+
+
+async def test_a_runtime_that_the_engine_lacks_is_named_at_the_start(docker_settings: DockerSettings) -> None:
+    settings = msgspec.structs.replace(docker_settings, runtime="no-such-runtime")
+    launcher = DockerLauncher(settings, lambda slot_id, reason: None)
+    with pytest.raises(EngineUnavailable, match=r"no runtime 'no-such-runtime'; it has .*runc"):
+        await launcher.open()
+    await launcher.close()
+
+
+async def test_a_runtime_of_the_engine_runs_slots(docker_settings: DockerSettings, plain_image: str) -> None:
+    launcher = DockerLauncher(
+        msgspec.structs.replace(docker_settings, runtime="runc"), lambda slot_id, reason: None
+    )
+    await launcher.open()
+    rig = Rig(launcher, [])
+    _, probe = await rig.run(plain_image)
+    assert await probe.ask("id") == "1 0 0"
+    await launcher.close()
+    rig.close()

@@ -180,3 +180,16 @@ def test_images_that_cannot_run_here(fields: dict[str, Any], why: str | None) ->
         return
     with pytest.raises(ImageUnusable, match=why):
         image_from(parse_reference("ocr:1"), inspected(**fields), AMD)
+
+
+def test_a_runtime_is_named_only_where_one_is_set() -> None:
+    assert "Runtime" not in body(image())["HostConfig"]
+    named = msgspec.structs.replace(SETTINGS, runtime="kata")
+    assert body(image(), named)["HostConfig"]["Runtime"] == "kata"
+
+
+def test_nothing_of_a_closed_connection_stays_for_the_next_task() -> None:
+    assert body(image())["HostConfig"]["Sysctls"] == {
+        "net.ipv4.tcp_max_tw_buckets": "0",
+        "net.ipv4.tcp_no_metrics_save": "1",
+    }

@@ -232,3 +232,18 @@ def test_nothing_is_billed_twice_or_dropped(tasks: list[tuple[int, int, int, int
     assert billed_us >= programs_us - 1
     # Only a lag that nobody used the slot long enough to catch up with is left, and never to the program's cost.
     assert account.bill(used_us + 10**9, 0) + billed_us == programs_us + 10**9
+
+
+def test_version_1_has_a_limit_for_the_buffers_of_sockets(host: FakeHost) -> None:
+    host.mount("cgroup", "cpu", "rw,cpuacct")
+    memory = host.mount("cgroup", "memory", "rw,memory")
+    host.stands("4:memory:/docker/c1\n3:cpuacct:/docker/c1\n")
+    host.put("cpu/docker/c1/cpuacct.usage", "1000\n")
+    host.put("memory/docker/c1/memory.oom_control", V1_OOM.format(0))
+    limit = memory / "docker/c1/memory.kmem.tcp.limit_in_bytes"
+    # Of a kernel without that account nothing is asked.
+    host.read().close()
+    assert not limit.exists()
+    limit.touch()
+    host.read().close()
+    assert limit.read_text() == str(16 << 20)
