@@ -1,24 +1,7 @@
-"""The exit codes of `gcompute`: the task's own where a task ended, else those of sysexits.h. All of them stand here.
+"""The exit codes of `gcompute`, all in one place; `gcompute --help` prints them from here.
 
-| code | meaning |
-|---|---|
-| 0 | the task succeeded and its whole output was delivered |
-| 1 … 255 | the task's own exit code |
-| 128 + n | the task was ended by signal n (137: killed, also for want of memory) |
-| 124 | the task timed out |
-| 126 | the image or its program cannot be executed |
-| 130 | interrupted (Ctrl-C), or the task was cancelled |
-| 141 | whoever read our output went away; the task was cancelled |
-| 64 | wrong usage, or a parameter that the API refused |
-| 65 | the input is larger than the account may send; `gcompute router`: the file cannot be edited so |
-| 66 | the image, task or input does not exist or cannot be read |
-| 69 | the service cannot be reached or cannot work |
-| 70 | a fault in the service |
-| 74 | the output could not be written |
-| 75 | not now: the service is full, the account at its limit, the task not finished; try again |
-| 76 | the answer broke off, or was not General Compute's |
-| 77 | not allowed: token missing, wrong or without the right |
-| 78 | `gcompute set` and `gcompute router`: the configuration holds mistakes |
+Commands that end as a task did (`run`, `submit`, `wait`, `result`) keep Docker's habit: the task's own code passes
+through unchanged, and everything that is not the task's doing is 125. The other commands use the codes of sysexits.h.
 """
 
 import signal
@@ -35,7 +18,40 @@ from ops.client.errors import (
 )
 from ops.client.model import Task
 
+OF_TASKS = (
+    ("0", "the task succeeded, and its whole output was delivered"),
+    ("1 to 255", "the task's own exit code, unchanged"),
+    ("124", "the task ran longer than its time limit"),
+    (
+        "125",
+        "not the task but gcompute, the call or the service failed: stderr says how, with --json as JSON. "
+        "Where a task itself ends with 125, stderr says `task ID failed`",
+    ),
+    ("126", "the image or its program cannot be executed"),
+    ("128 + n", "signal n ended the task (137: killed, also for want of memory)"),
+    ("130", "interrupted (Ctrl-C), or the task was cancelled"),
+    ("141", "the reader of our output went away; a task that `run` waited for was cancelled"),
+)
+"""What the codes of `run`, `submit`, `wait` and `result` mean."""
+
+OF_OTHERS = (
+    ("0", "done"),
+    ("64", "wrong usage, or a parameter that the API refused"),
+    ("65", "`router`: the file cannot be edited in this way"),
+    ("66", "the task or file does not exist or cannot be read"),
+    ("69", "the service cannot be reached or cannot work"),
+    ("70", "a fault in the service or in gcompute"),
+    ("74", "the output could not be written"),
+    ("75", "not now: the service or the account is at its limit; try again"),
+    ("76", "the answer broke off, or was not General Compute's"),
+    ("77", "not allowed: the token is missing, wrong or without the right"),
+    ("78", "`set` and `router`: the configuration holds mistakes"),
+    ("130, 141", "interrupted; the reader of our output went away"),
+)
+"""What the codes of every other command mean."""
+
 TIMED_OUT = 124
+FAILED = 125
 NOT_EXECUTABLE = 126
 INTERRUPTED = 130
 READER_GONE = 141
@@ -68,8 +84,8 @@ _OF_STATUS = {
 }
 
 
-def of_error(error: ClientError) -> int:
-    """The exit code for a call that failed."""
+def of_error(error: ClientError, *, as_task: bool = False) -> int:
+    """The exit code for a call that failed; `as_task` for a command that ends as a task did."""
     match error:
         case TaskTimedOut():
             return TIMED_OUT
@@ -79,6 +95,11 @@ def of_error(error: ClientError) -> int:
             return INTERRUPTED
         case ApiProblem(name="image-unusable"):
             return NOT_EXECUTABLE
+    return FAILED if as_task else _of_refusal(error)
+
+
+def _of_refusal(error: ClientError) -> int:
+    match error:
         case ApiProblem(status=503, retry_after_s=int()):
             return TRY_AGAIN
         case ApiProblem():
@@ -94,7 +115,7 @@ def of_error(error: ClientError) -> int:
 
 
 def of_task(task: Task) -> int:
-    """The exit code that a task's state stands for; a task that has not ended counts as `not now`."""
+    """The exit code that a task's state stands for. One that has not ended is no success: FAILED."""
     match task.get("state"):
         case "succeeded":
             return 0
@@ -105,18 +126,20 @@ def of_task(task: Task) -> int:
         case "failed":
             return _of_end(task.get("reason"), task.get("exit_code"), task.get("signal"))
         case _:
-            return TRY_AGAIN
+            return FAILED
 
 
 def _of_end(reason: str | None, exit_code: int | None, by_signal: int | str | None) -> int:
     if by_signal is not None:
         return 128 + _number(by_signal)
+    if exit_code:
+        return exit_code & 0xFF or 1
     if reason == "out_of_memory":
         return 128 + signal.SIGKILL
     if reason == "not_executable":
-        return exit_code or NOT_EXECUTABLE
-    # A task may have failed without a bad exit code, e.g. by a platform's fault: that must not look like success.
-    return (exit_code or 1) & 0xFF or 1
+        return NOT_EXECUTABLE
+    # The platform failed it, or it failed after a good exit: neither may look like success.
+    return FAILED if exit_code is None else 1
 
 
 def _number(by_signal: int | str) -> int:

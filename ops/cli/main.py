@@ -1,68 +1,29 @@
-"""The program `gcompute`: its commands on one screen. Heavy parts are imported by the command that needs them."""
+"""The program `gcompute`: its commands on one screen, each loaded when it is called, and how it ends."""
 
 import sys
-from typing import Annotated, cast
+from typing import Annotated, Literal
 
-import typer
+import click
 
-from ops.cli import exits, router, run, serve, tasks
-from ops.cli import token as tokens
-from ops.cli.session import AccountOption, JsonOption, Session, TokenOption, UrlOption
+from ops.cli import exits, streams
+from ops.cli.command import Command, Context, Entry, Group, Option
+from ops.cli.session import AccountOption, JsonOption, Session, TokenOption, UrlOption, lost_output
 
 PROGRAM = "gcompute"
-
-app = typer.Typer(
-    name=PROGRAM,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+_START = "Start a part of the service"
+_COMMANDS = (
+    Entry("run", "ops.cli.run:run"),
+    Entry("submit", "ops.cli.run:submit"),
+    Entry("status", "ops.cli.tasks:status"),
+    Entry("result", "ops.cli.tasks:result"),
+    Entry("wait", "ops.cli.tasks:wait"),
+    Entry("cancel", "ops.cli.tasks:cancel"),
+    Entry("tasks", "ops.cli.tasks:tasks"),
+    Entry("set", "ops.cli.serve:start_set", _START),
+    Entry("router", "ops.cli.router:router", _START),
+    Entry("token", "ops.cli.token:token", _START),
 )
-
-# What stands after IMAGE is the algorithm's: its options must not be taken for ours.
-_UNTOUCHED = {"allow_interspersed_args": False}
-
-app.command("run", context_settings=_UNTOUCHED)(run.run)
-app.command("submit", context_settings=_UNTOUCHED)(run.submit)
-app.command("status")(tasks.status)
-app.command("result")(tasks.result)
-app.command("wait")(tasks.wait)
-app.command("cancel")(tasks.cancel)
-app.command("tasks")(tasks.tasks)
-app.command("set", rich_help_panel="Start a part of the service")(serve.start_set)
-app.add_typer(router.app, name="router", rich_help_panel="Start a part of the service")
-app.command("token", rich_help_panel="Start a part of the service")(tokens.token)
-
-
-# What BadParameter and every other complaint about the command line derive from; typer does not export it.
-_UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            number = version("general-compute")
-        except PackageNotFoundError:
-            number = "(not installed)"
-        print(f"{PROGRAM} {number}")
-        raise typer.Exit
-
-
-@app.callback()
-def program(
-    ctx: typer.Context,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    account: AccountOption = None,
-    as_json: JsonOption = False,
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version),
-    ] = False,
-) -> None:
-    """Run container images as functions: standard input in, standard output out, on General Compute.
+_HELP = """Run container images as functions: standard input in, standard output out, on General Compute.
 
     Examples:
 
@@ -71,20 +32,77 @@ def program(
         gcompute submit ocr:1 -l eng < page.png
 
         gcompute tasks --state running
-    """
+
+        eval "$(gcompute --completion bash)"
+"""
+
+
+def _print_version(_: Context, __: bool) -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        number = version("general-compute")
+    except PackageNotFoundError:
+        number = "(not installed)"
+    print(f"{PROGRAM} {number}")
+
+
+def _print_completion(ctx: Context, shell: str) -> None:
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    print(kind(ctx.command, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source())
+
+
+def _program(
+    ctx: Context,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    account: AccountOption = None,
+    as_json: JsonOption = False,
+    version: Annotated[bool, Option(("--version",), help="Print the version.", eager=_print_version)] = False,
+    completion: Annotated[
+        Literal["bash", "zsh", "fish"] | None,
+        Option(help="Print what lets this shell complete commands and options.", eager=_print_completion),
+    ] = None,
+) -> None:
     ctx.obj = Session(url, token, account, as_json)
 
 
+program = Group(
+    PROGRAM,
+    _program,
+    _COMMANDS,
+    help=_HELP,
+    tables={
+        "Exit codes of run, submit, wait and result": exits.OF_TASKS,
+        "Exit codes of the other commands": exits.OF_OTHERS,
+    },
+)
+
+
 def main() -> None:
-    """Run the program and exit with the code that ops.cli.exits documents."""
+    """Run the program and exit with one of the codes in ops.cli.exits."""
+    streams.secure()
     try:
-        code = app(prog_name=PROGRAM, standalone_mode=False)
-    except typer.Abort:
-        code = exits.INTERRUPTED
-    except _UsageError as error:
+        code = _code()
+        sys.stdout.flush()
+    except streams.OutputFailed as failure:
+        code = lost_output(failure)
+    sys.exit(code)
+
+
+def _code() -> int:
+    try:
+        code = program.main(prog_name=PROGRAM, standalone_mode=False)
+    except click.Abort:
+        return exits.INTERRUPTED
+    except click.UsageError as error:
         error.show()
-        code = exits.USAGE
-    sys.exit(code if isinstance(code, int) else 0)
+        command = error.ctx.command if error.ctx else None
+        return exits.FAILED if isinstance(command, Command) and command.as_task else exits.USAGE
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

@@ -2,65 +2,56 @@
 
 from typing import Annotated, Literal
 
-import typer
-
+from ops.cli.command import Argument, BadParameter, Option
 from ops.client import TaskOptions
 
 _PANEL = "The task"
 
 Image = Annotated[
     str,
-    typer.Argument(
-        metavar="IMAGE", help="The image, e.g. ocr:1 or host:5000/acme/ocr@sha256:….", show_default=False
+    Argument(
+        metavar="IMAGE",
+        help="The image, e.g. ocr:1 or host:5000/acme/ocr@sha256:….",
     ),
 ]
 Arguments = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="ARGS",
+    Argument(
+        metavar="[ARGS]…",
         help="Arguments for the algorithm, passed on untouched, options too. None: the image's own.",
-        show_default=False,
     ),
 ]
 Env = Annotated[
     list[str] | None,
-    typer.Option(
-        "--env", metavar="NAME=VALUE", help="Add to the environment (repeatable).", rich_help_panel=_PANEL
-    ),
+    Option(("--env",), metavar="NAME=VALUE", help="Add to the environment (repeatable).", panel=_PANEL),
 ]
-Name = Annotated[
-    str | None, typer.Option(help="A label of your own to find the task by.", rich_help_panel=_PANEL)
-]
+Name = Annotated[str | None, Option(help="A label of your own to find the task by.", panel=_PANEL)]
 TimeoutS = Annotated[
     float | None,
-    typer.Option(
-        help="Seconds that it may run: 60, at most 300 (submitted: 3600, 86400).", rich_help_panel=_PANEL
-    ),
+    Option(help="Seconds that it may run: 60, at most 300 (submitted: 3600, 86400).", panel=_PANEL),
 ]
-Cpu = Annotated[float | None, typer.Option(help="Cores, in hundredths.", rich_help_panel=_PANEL)]
-MemoryMib = Annotated[int | None, typer.Option(help="Memory in MiB.", rich_help_panel=_PANEL)]
+Cpu = Annotated[float | None, Option(help="Cores, in hundredths.", panel=_PANEL)]
+MemoryMib = Annotated[int | None, Option(help="Memory in MiB.", panel=_PANEL)]
 Isolation = Annotated[
     Literal["shared", "fresh"] | None,
-    typer.Option(
-        help="A slot reused by this account and image, or a container of its own.", rich_help_panel=_PANEL
-    ),
+    Option(help="A slot reused by this account and image, or a container of its own.", panel=_PANEL),
 ]
 CpuFeature = Annotated[
     list[str] | None,
-    typer.Option(metavar="FLAG", help="A CPU flag it needs, e.g. avx2 (repeatable).", rich_help_panel=_PANEL),
+    Option(metavar="FLAG", help="A CPU flag it needs, e.g. avx2 (repeatable).", panel=_PANEL),
 ]
 OutputFile = Annotated[
     list[str] | None,
-    typer.Option(
-        "--output",
+    Option(
+        ("--output",),
         metavar="PATH",
         help="A file it writes that is to be kept (repeatable).",
-        rich_help_panel=_PANEL,
+        panel=_PANEL,
     ),
 ]
 Priority = Annotated[
     Literal["normal", "spare"] | None,
-    typer.Option(help="`spare` runs on left-over capacity and gives way.", rich_help_panel=_PANEL),
+    Option(help="`spare` runs on left-over capacity and gives way.", panel=_PANEL),
 ]
 
 
@@ -70,7 +61,7 @@ def environment(pairs: list[str] | None) -> dict[str, str]:
     for pair in pairs or ():
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            raise typer.BadParameter(f"{pair!r} must look like NAME=VALUE", param_hint="--env")
+            raise BadParameter(f"{pair!r} must look like NAME=VALUE", param_hint="--env")
         found[name] = value
     return found
 
@@ -90,9 +81,7 @@ def task_options(
     """The client's options for the command line's; `output` must be absolute paths."""
     for path in output or ():
         if not path.startswith("/"):
-            raise typer.BadParameter(
-                f"{path!r} must be an absolute path in the container", param_hint="--output"
-            )
+            raise BadParameter(f"{path!r} must be an absolute path in the container", param_hint="--output")
     return TaskOptions(
         env=environment(env),
         name=name,

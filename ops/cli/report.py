@@ -3,9 +3,10 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from ops.cli import exits
+from ops.cli.streams import OutputFailed
 from ops.client.errors import AnswerBroken, ApiProblem, ClientError, InputFailed, TaskFailed, Unreachable
 from ops.client.model import Task
 
@@ -25,10 +26,10 @@ _HINTS = {
 }
 
 
-def error(failure: ClientError, *, as_json: bool) -> None:
-    """Print an error on stderr: for people, or as one JSON line with the problem's own fields."""
+def error(failure: ClientError, *, as_json: bool, code: int) -> None:
+    """Print an error on stderr: for people, or as one JSON line with the problem's own fields and our exit code."""
     if as_json:
-        print(json.dumps(_document(failure)), file=sys.stderr)
+        print(json.dumps(_document(failure) | {"exit_code_of_gcompute": code}), file=sys.stderr)
         return
     if isinstance(failure, TaskFailed):
         head = failure.stderr_head
@@ -208,12 +209,12 @@ def _document(failure: ClientError) -> dict[str, Any]:
         if isinstance(failure, AnswerBroken):
             document["task"] = failure.task_id
     document["hint"] = _hint(failure)
-    document["exit_code_of_gcompute"] = exits.of_error(failure)
     return document
 
 
 def _say_raw(text: str) -> None:
-    sys.stdout.flush()
+    with suppress(OutputFailed):  # What was printed before stands before; its failure is told at the end.
+        sys.stdout.flush()
     stream = sys.stderr
     encoded = (plain(text) if stream.isatty() else text).encode("utf-8", "replace")
     stream.flush()

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ops.cli import exits, report, router_report
+from ops.cli.command import Argument, BadParameter, Option
 from ops.cli.router_admin import Admin, AdminError
 from ops.cli.router_force import Force, Live, above_zero
 from ops.cli.router_look import NameOption, StateDirOption, changes
@@ -35,12 +34,12 @@ FILE_VARIABLE = "GC_ROUTER_FILE"
 IN_FORCE_WITHIN_S = 10.0
 _WEIGHT = re.compile(r"([a-z0-9]{1,31})=([0-9]{1,3}(?:\.[0-9]{1,2})?)%?")
 
-SetArgument = Annotated[str, typer.Argument(metavar="SET", help="The set's name.")]
+SetArgument = Annotated[str, Argument(metavar="SET", help="The set's name.")]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be changed in the file; change nothing.")
+    bool, Option(("--dry-run",), help="Show what would be changed in the file; change nothing.")
 ]
 ForceOption = Annotated[
-    bool, typer.Option("--force", help="Also where no set is left that is up and would take new requests.")
+    bool, Option(("--force",), help="Also where no set is left that is up and would take new requests.")
 ]
 
 
@@ -207,10 +206,10 @@ class _Target:
 def set_weight(
     weights: Annotated[
         list[str],
-        typer.Argument(metavar="SET=PERCENT…", help="Two decimals at most, e.g. b=10 or b=0.25."),
+        Argument(metavar="SET=PERCENT…", help="Two decimals at most, e.g. b=10 or b=0.25."),
     ],
     rule: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The weights of this rule instead of the default's.")
+        str | None, Option(metavar="NAME", help="The weights of this rule instead of the default's.")
     ] = None,
     force: ForceOption = False,
     why: WhyOption = None,
@@ -345,10 +344,9 @@ def ready(
 def rollback(
     version: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             metavar="[VERSION]",
             help="A version, or the beginning of a digest, of `gcompute router history`; else the one before.",
-            show_default=False,
         ),
     ] = None,
     force: ForceOption = False,
@@ -450,11 +448,11 @@ def _shares(pairs: list[str]) -> dict[str, int]:
     for pair in pairs:
         match = _WEIGHT.fullmatch(pair)
         if match is None or (share := round(float(match[2]) * 100)) > 10_000:
-            raise typer.BadParameter(
+            raise BadParameter(
                 f"{pair!r} must look like b=10 or b=0.25: a set's name and 0 to 100, two decimals at most"
             )
         if match[1] in found:
-            raise typer.BadParameter(f"set {match[1]!r} is given twice")
+            raise BadParameter(f"set {match[1]!r} is given twice")
         found[match[1]] = share
     return found
 

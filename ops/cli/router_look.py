@@ -8,9 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ops.cli import exits, report, router_report
+from ops.cli.command import Argument, BadParameter, Context, Option
 from ops.cli.router_admin import Admin
 from ops.cli.router_session import AdminOption, JsonOption, TokenFileOption, as_json, operating, print_json
 
@@ -19,23 +18,19 @@ if TYPE_CHECKING:
 
 StateDirOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR", help="Read the history of a router that is not running, from its --state-dir."
-    ),
+    Option(metavar="DIR", help="Read the history of a router that is not running, from its --state-dir."),
 ]
-NameOption = Annotated[str, typer.Option(help="That router's --name.")]
+NameOption = Annotated[str, Option(help="That router's --name.")]
 
 
 @operating
 def check(
-    ctx: typer.Context,
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The router's YAML file; `-`: standard input.")
-    ],
+    ctx: Context,
+    file: Annotated[Path, Argument(metavar="FILE", help="The router's YAML file; `-`: standard input.")],
     tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Look at the router's certificate, too: its PEM file.")
+        Path | None, Option(metavar="FILE", help="Look at the router's certificate, too: its PEM file.")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key.")] = None,
+    tls_key: Annotated[Path | None, Option(metavar="FILE", help="The certificate's key.")] = None,
     json_: JsonOption = False,
 ) -> int:
     """Say whether a router would take FILE: each mistake with its line, its column and what to write instead.
@@ -53,7 +48,7 @@ def check(
     from router.tls import TlsError, TlsFiles
 
     if (tls_cert is None) != (tls_key is None):
-        raise typer.BadParameter("give --tls-cert and --tls-key together", param_hint="--tls-cert")
+        raise BadParameter("give --tls-cert and --tls-key together", param_hint="--tls-cert")
     text = read_file(file)
     if text is None:
         return exits.NO_INPUT
@@ -107,13 +102,11 @@ def check(
 
 @operating
 def diff(
-    ctx: typer.Context,
-    old: Annotated[
-        str, typer.Argument(metavar="OLD", help="A file, or a version that was in force, or `live`.")
-    ],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Likewise.")],
+    ctx: Context,
+    old: Annotated[str, Argument(metavar="OLD", help="A file, or a version that was in force, or `live`.")],
+    new: Annotated[str, Argument(metavar="NEW", help="Likewise.")],
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit with 1 where they differ in what they do.")
+        bool, Option(("--exit-code",), help="Exit with 1 where they differ in what they do.")
     ] = False,
     json_: JsonOption = False,
     admin: AdminOption = None,
@@ -148,10 +141,10 @@ def diff(
 
 @operating
 def status(
-    ctx: typer.Context,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it, until Ctrl-C.")] = False,
+    ctx: Context,
+    watch: Annotated[bool, Option(("--watch", "-w"), help="Go on showing it, until Ctrl-C.")] = False,
     interval_s: Annotated[
-        float, typer.Option("--interval", min=0.2, max=3600, help="Seconds between two looks.")
+        float, Option(("--interval",), min=0.2, max=3600, help="Seconds between two looks.")
     ] = 1.0,
     json_: JsonOption = False,
     admin: AdminOption = None,
@@ -181,8 +174,8 @@ def status(
 
 @operating
 def history(
-    ctx: typer.Context,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many of the newest.")] = 20,
+    ctx: Context,
+    limit: Annotated[int, Option(("-n", "--limit"), min=1, help="How many of the newest.")] = 20,
     json_: JsonOption = False,
     state_dir: StateDirOption = None,
     name: NameOption = "router",

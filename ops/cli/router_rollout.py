@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from ops.cli import exits, report, router_offline, router_plan, router_report
+from ops.cli.command import BadParameter, Context, Entry, Group, Option
 from ops.cli.router_admin import Admin
 from ops.cli.router_look import NameOption
 from ops.cli.router_session import (
@@ -25,49 +25,34 @@ from ops.cli.router_session import (
     who,
 )
 
-_HELP_TEXT = """Release a set step by step, as the `rollout` section of the router's file says.
-
-    Examples:
-
-        gcompute router rollout start
-
-        gcompute router rollout status --watch
-"""
-
-app = typer.Typer(
-    no_args_is_help=True,
-    help=_HELP_TEXT,
-    pretty_exceptions_enable=False,
-)
-
-Why = Annotated[str, typer.Option(help="The reason, kept with the event.")]
+Why = Annotated[str, Option(help="The reason, kept with the event.")]
 IfStep = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Only if it is at this step still; else nothing is done."),
+    Option(min=1, metavar="N", help="Only if it is at this step still; else nothing is done."),
 ]
 IfPhase = Annotated[
     str | None,
-    typer.Option(metavar="PHASE", help="Only if it is in this phase still, as `status` names it."),
+    Option(metavar="PHASE", help="Only if it is in this phase still, as `status` names it."),
 ]
 Force = Annotated[
     bool,
-    typer.Option("--force", help="Also where no set is left that is up and would take new requests."),
+    Option(("--force",), help="Also where no set is left that is up and would take new requests."),
 ]
 StateDir = Annotated[
     Path | None,
-    typer.Option(
-        "--state-dir",
+    Option(
+        ("--state-dir",),
         metavar="DIR",
         help="Not by the router, which may be dead, but in this --state-dir of it.",
     ),
 ]
 
 
-def _order(verb: str, about: str, example: str) -> None:
+def _order(verb: str, about: str, example: str) -> Callable[..., int]:
     """Make a command of an order; all of them take the same options."""
 
     def command(
-        ctx: typer.Context,
+        ctx: Context,
         force: Force = False,
         why: Why = "",
         if_step: IfStep = None,
@@ -84,7 +69,7 @@ def _order(verb: str, about: str, example: str) -> None:
         if state_dir is None:
             document = Admin.of(admin, token_file).tell_rollout(verb, who(by), why, force=force, given=given)
         elif verb == "promote":
-            raise typer.BadParameter("a router must run for this; `skip` step by step needs none")
+            raise BadParameter("a router must run for this; `skip` step by step needs none")
         else:
             document = router_offline.order(
                 verb, state_dir, name, file, by=who(by), why=why, given=given, force=force
@@ -93,13 +78,12 @@ def _order(verb: str, about: str, example: str) -> None:
         return 0
 
     command.__doc__ = f"{about}\n\n    Examples:\n\n        {example}\n    "
-    app.command(verb)(operating(command))
+    return operating(command)
 
 
-@app.command("start")
 @operating
 def start(
-    ctx: typer.Context,
+    ctx: Context,
     force: Force = False,
     why: Why = "",
     by: ByOption = None,
@@ -127,10 +111,9 @@ def start(
     return 0
 
 
-@app.command("plan")
 @operating
 def plan(
-    ctx: typer.Context,
+    ctx: Context,
     json_: JsonOption = False,
     admin: AdminOption = None,
     token_file: TokenFileOption = None,
@@ -156,34 +139,33 @@ def plan(
     return 0 if can else exits.TRY_AGAIN
 
 
-_order(
+pause = _order(
     "pause", "Stay at the present weight until `resume`.", 'gcompute router rollout pause --why "odd answers"'
 )
-_order("resume", "Go on after a pause.", "gcompute router rollout resume")
-_order(
+resume = _order("resume", "Go on after a pause.", "gcompute router rollout resume")
+skip = _order(
     "skip",
     "Take the next step now, without waiting for the verdict.",
     "gcompute router rollout skip --if-step 2",
 )
-_order(
+promote = _order(
     "promote",
     "Take all steps that are left now: to the last one's weight, without hold, check or gate.",
     'gcompute router rollout promote --why "the fix cannot wait"',
 )
-_order(
+end = _order(
     "end",
     "Let the file's weights count again, after a rollout that is done or aborted.",
     'gcompute router rollout end --why "b is mended"',
 )
 
 
-@app.command("abort")
 @operating
 def abort(
-    ctx: typer.Context,
+    ctx: Context,
     at_once: Annotated[
         bool,
-        typer.Option("--at-once", help="In one move, even where that floods the other sets."),
+        Option(("--at-once",), help="In one move, even where that floods the other sets."),
     ] = False,
     force: Force = False,
     why: Why = "",
@@ -226,13 +208,12 @@ def abort(
     return 0
 
 
-@app.command("status")
 @operating
 def status(
-    ctx: typer.Context,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it, until Ctrl-C.")] = False,
+    ctx: Context,
+    watch: Annotated[bool, Option(("--watch", "-w"), help="Go on showing it, until Ctrl-C.")] = False,
     interval_s: Annotated[
-        float, typer.Option("--interval", min=0.2, max=3600, help="Seconds between two looks.")
+        float, Option(("--interval",), min=0.2, max=3600, help="Seconds between two looks.")
     ] = 1.0,
     json_: JsonOption = False,
     state_dir: StateDir = None,
@@ -274,8 +255,28 @@ def _given(step: int | None, phase: str | None) -> dict[str, Any]:
     return {name: value for name, value in (("step", step), ("phase", phase)) if value is not None}
 
 
-def _told(ctx: typer.Context, document: dict[str, Any], json_: bool) -> None:
+def _told(ctx: Context, document: dict[str, Any], json_: bool) -> None:
     if as_json(ctx, json_):
         print_json(document)
     else:
         router_report.rollout(document)
+
+
+_HELP_TEXT = """Release a set step by step, as the `rollout` section of the router's file says.
+
+    Examples:
+
+        gcompute router rollout start
+
+        gcompute router rollout status --watch
+"""
+
+rollout = Group(
+    "rollout",
+    None,
+    [
+        Entry(name, f"{__name__}:{name}")
+        for name in ("plan", "start", "pause", "resume", "skip", "promote", "abort", "end", "status")
+    ],
+    help=_HELP_TEXT,
+)

@@ -6,48 +6,45 @@ import functools
 import getpass
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from ops.cli import exits, report
+from ops.cli.command import Context, Option, UsageError
 from ops.cli.router_admin import AdminError, AdminRefused, AdminUnreachable
 from ops.cli.session import Session
+from ops.cli.streams import OutputFailed
 
 _ROUTER = "Which router"
 
 AdminOption = Annotated[
     str | None,
-    typer.Option(
-        "--admin",
+    Option(
+        ("--admin",),
         metavar="URL",
         help="The router's admin address; else GC_ADMIN_URL, else http://127.0.0.1:8081.",
-        rich_help_panel=_ROUTER,
+        panel=_ROUTER,
     ),
 ]
 TokenFileOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE", help="Where the admin token stands; else GC_ADMIN_TOKEN.", rich_help_panel=_ROUTER
-    ),
+    Option(metavar="FILE", help="Where the admin token stands; else GC_ADMIN_TOKEN.", panel=_ROUTER),
 ]
 FileOption = Annotated[
     Path | None,
-    typer.Option(
-        "--file",
+    Option(
+        ("--file",),
         metavar="FILE",
         help="The file to edit; else GC_ROUTER_FILE, else the one that the router says it reads.",
-        rich_help_panel=_ROUTER,
+        panel=_ROUTER,
     ),
 ]
 WhyOption = Annotated[
-    str | None, typer.Option(help="The reason, kept in the file and the history; else the command itself.")
+    str | None, Option(help="The reason, kept in the file and the history; else the command itself.")
 ]
-ByOption = Annotated[str | None, typer.Option(help="Who does it; else the name you are logged in with.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ByOption = Annotated[str | None, Option(help="Who does it; else the name you are logged in with.")]
+JsonOption = Annotated[bool, Option(("--json",), help="Print JSON.")]
 
 _OF_STATUS = {
     401: exits.NOT_ALLOWED,
@@ -68,7 +65,7 @@ def who(by: str | None) -> str:
         return "unknown"
 
 
-def as_json(ctx: typer.Context, own: bool) -> bool:
+def as_json(ctx: Context, own: bool) -> bool:
     """Whether JSON was asked for, before the command or after it."""
     root = ctx.find_root().obj
     return own or (isinstance(root, Session) and root.as_json)
@@ -81,10 +78,8 @@ def operating(command: Callable[..., int]) -> Callable[..., int]:
     def wrapper(*arguments: Any, **options: Any) -> int:
         try:
             code = command(*arguments, **options)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return exits.READER_GONE
+        except (OutputFailed, UsageError):
+            raise
         except Exception as error:
             code = _code(error)
             for line in getattr(error, "mistakes", (error,)):

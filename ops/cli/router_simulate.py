@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ops.cli import exits, report, router_report
+from ops.cli.command import Argument, BadParameter, Context, Option
 from ops.cli.router_look import read_file
 from ops.cli.router_session import JsonOption, as_json, operating, print_json
 
@@ -33,26 +32,24 @@ HEADING = (
 
 @operating
 def simulate(
-    ctx: typer.Context,
+    ctx: Context,
     scenario: Annotated[
-        str, typer.Argument(metavar="[SCENARIO]", help="What happens; --list names them.")
+        str, Argument(metavar="[SCENARIO]", help="What happens; --list names them.")
     ] = "healthy",
     file: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Play the `rollout` of this file, from its weights; else an example."
-        ),
+        Option(metavar="FILE", help="Play the `rollout` of this file, from its weights; else an example."),
     ] = None,
-    rate: Annotated[float, typer.Option(min=0.0, max=1000.0, help="Requests a second.")] = 20.0,
+    rate: Annotated[float, Option(min=0.0, max=1000.0, help="Requests a second.")] = 20.0,
     duration_s: Annotated[
         float,
-        typer.Option("--duration", min=1.0, max=7 * 86400.0, help="Seconds, if it does not end before."),
+        Option(("--duration",), min=1.0, max=7 * 86400.0, help="Seconds, if it does not end before."),
     ] = 3600.0,
     every_s: Annotated[
-        float, typer.Option("--every", min=1.0, help="Seconds from row to row; what happens is always shown.")
+        float, Option(("--every",), min=1.0, help="Seconds from row to row; what happens is always shown.")
     ] = 60.0,
-    seed: Annotated[int, typer.Option(help="Another seed, another history.")] = 0,
-    list_: Annotated[bool, typer.Option("--list", help="Name the scenarios, and play none.")] = False,
+    seed: Annotated[int, Option(help="Another seed, another history.")] = 0,
+    list_: Annotated[bool, Option(("--list",), help="Name the scenarios, and play none.")] = False,
     json_: JsonOption = False,
 ) -> int:
     """Play a release through: what the automation would do when the canary fails, hangs, is slow, or all goes well.
@@ -71,7 +68,7 @@ def simulate(
         router_report.columns(("SCENARIO", "WHAT"), [(name, about) for name, (about, _) in SCENARIOS.items()])
         return 0
     if scenario not in SCENARIOS:
-        raise typer.BadParameter(f"{scenario!r} is none of {', '.join(SCENARIOS)}", param_hint="SCENARIO")
+        raise BadParameter(f"{scenario!r} is none of {', '.join(SCENARIOS)}", param_hint="SCENARIO")
     plan = shares = None
     if file is not None:
         text = read_file(file)

@@ -1,40 +1,39 @@
 """`gcompute run` and `gcompute submit`: standard input to a task, its output to standard output."""
 
 import json
-import os
-import select
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from ops.cli import exits, options, report
-from ops.cli.session import Session, connected
+from ops.cli.command import Option, untouched
+from ops.cli.session import Session, ends_as_task
+from ops.cli.streams import write_out
 from ops.cli.waiting import follow
 from ops.client import Body, Client, ClientError, InputFailed, Output, Task, TaskFailed
 
 NoStdin = Annotated[
-    bool, typer.Option("--no-stdin", "-n", help="Send no input, instead of reading standard input.")
+    bool, Option(("--no-stdin", "-n"), help="Send no input, instead of reading standard input.")
 ]
 
 
-@connected
+@untouched
+@ends_as_task
 def run(
     session: Session,
     image: options.Image,
     args: options.Arguments = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show the task's facts and stderr on stderr.")
+        bool, Option(("--verbose", "-v"), help="Show the task's facts and stderr on stderr.")
     ] = False,
     no_stdin: NoStdin = False,
     stream: Annotated[
         bool,
-        typer.Option("--stream", help="Send output from its first byte, instead of holding back 64 KiB."),
+        Option(("--stream",), help="Send output from its first byte, instead of holding back 64 KiB."),
     ] = False,
     queue_timeout_s: Annotated[
-        float | None, typer.Option(help="Seconds to wait for a free slot (10).", rich_help_panel="The task")
+        float | None, Option(help="Seconds to wait for a free slot (10).", panel="The task")
     ] = None,
     env: options.Env = None,
     name: options.Name = None,
@@ -51,8 +50,8 @@ def run(
     Options of gcompute stand before IMAGE; everything after IMAGE belongs to the algorithm. Input and output stream.
     A terminal is read until Ctrl-D, as `cat` does; -n sends nothing. Ctrl-C cancels the task.
 
-    Exit codes: the task's own; 128+n for signal n; 124 timed out; 64 to 77 where the service, not the task, is at fault
-    (69 not reachable, 75 try again, 76 answer broken off).
+    Exit codes: the task's own, unchanged; 128+n for signal n; 124 timed out; 125 where not the task but the service or
+    the call is at fault. `gcompute --help` has them all.
 
     Examples:
 
@@ -80,36 +79,38 @@ def run(
                 image, args or (), body=body, stream=stream, queue_timeout_s=queue_timeout_s, **choices
             ) as answer:
                 for piece in answer:
-                    _write_out(piece)
+                    write_out(piece)
         except TaskFailed as failure:
-            report.error(failure, as_json=session.as_json)
+            code = exits.of_error(failure, as_task=True)
+            report.error(failure, as_json=session.as_json, code=code)
             if verbose and failure.task_id and not session.as_json:
                 with suppress(ClientError):
                     report.say(report.facts(client.task(failure.task_id)), prefix="")
-            return exits.of_error(failure)
+            return code
         if verbose or session.as_json:
             _show_facts(client, answer, as_json=session.as_json)
         return answer.facts.exit_code if answer.facts else 0
 
 
-@connected
+@untouched
+@ends_as_task
 def submit(
     session: Session,
     image: options.Image,
     args: options.Arguments = None,
     input_file: Annotated[
-        Path | None, typer.Option("--input", "-i", metavar="FILE", help="Read this file instead of stdin.")
+        Path | None, Option(("--input", "-i"), metavar="FILE", help="Read this file instead of stdin.")
     ] = None,
     no_stdin: NoStdin = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for its end; exit as `gcompute wait` does.")
+        bool, Option(("--wait",), help="Wait for its end; exit as `gcompute wait` does.")
     ] = False,
     idempotency_key: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Makes it safe to repeat: the same key is the same task."),
+        Option(metavar="KEY", help="Makes it safe to repeat: the same key is the same task."),
     ] = None,
     callback_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where to POST the task when it has ended.")
+        str | None, Option(metavar="URL", help="Where to POST the task when it has ended.")
     ] = None,
     env: options.Env = None,
     name: options.Name = None,
@@ -168,19 +169,6 @@ def _standard_input(*, no_stdin: bool) -> Body:
     if sys.stdin.isatty() and sys.stderr.isatty():
         report.say("reading the terminal: end the input with Ctrl-D (-n sends none)")
     return sys.stdin.buffer
-
-
-def _write_out(piece: bytes) -> None:
-    """To standard output unbuffered, so that a pipeline's next program sees every byte as it comes."""
-    rest = memoryview(piece)
-    fd = sys.stdout.fileno()
-    while rest:
-        try:
-            rest = rest[os.write(fd, rest) :]
-        except BlockingIOError:
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            poll.poll()
 
 
 def _show_facts(client: Client, answer: Output, *, as_json: bool) -> None:

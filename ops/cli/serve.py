@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from ops.cli import exits, report
+from ops.cli.command import Argument, BadParameter, Option
 
 ConfigFile = Annotated[
     Path,
-    typer.Argument(metavar="FILE", help="Its YAML file.", exists=True, dir_okay=False, readable=True),
+    Argument(metavar="FILE", help="Its YAML file.", existing=True),
 ]
 
 
@@ -17,7 +16,7 @@ def start_set(
     config: ConfigFile,
     bind: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Where to listen; else as in FILE, else 127.0.0.1:8101."),
+        Option(metavar="HOST:PORT", help="Where to listen; else as in FILE, else 127.0.0.1:8101."),
     ] = None,
 ) -> int:
     """Start a set (API, task manager, slots) in the foreground, until it is told to end.
@@ -37,17 +36,17 @@ def start_set(
 
 def start_router(
     config: ConfigFile,
-    name: Annotated[str, typer.Option(help="Its name, which its own answers carry in X-Router.")] = "router",
-    bind: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where clients come.")] = "127.0.0.1:8080",
+    name: Annotated[str, Option(help="Its name, which its own answers carry in X-Router.")] = "router",
+    bind: Annotated[str, Option(metavar="HOST:PORT", help="Where clients come.")] = "127.0.0.1:8080",
     admin_bind: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where operators come; keep it private.")
+        str, Option(metavar="HOST:PORT", help="Where operators come; keep it private.")
     ] = "127.0.0.1:8081",
     state_dir: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where it keeps what must outlive a restart.")
+        Path, Option(metavar="DIR", help="Where it keeps what must outlive a restart.")
     ] = Path("var/router"),
     workers: Annotated[
         int,
-        typer.Option(
+        Option(
             min=1,
             max=64,
             metavar="N",
@@ -56,28 +55,26 @@ def start_router(
     ] = 1,
     set_url: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=URL", help="Use this address for a set of FILE instead (repeatable)."),
+        Option(metavar="NAME=URL", help="Use this address for a set of FILE instead (repeatable)."),
     ] = None,
     tls_cert: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="FILE",
             help="Serve clients by TLS: the certificate's PEM file, read anew when it changes.",
         ),
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key.")] = None,
+    tls_key: Annotated[Path | None, Option(metavar="FILE", help="The certificate's key.")] = None,
     trust_front: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="ADDRESS",
             help="A balancer in front, or a network of them: its X-Forwarded-For is believed (repeatable).",
         ),
     ] = None,
     admin_token_file: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="The token that callers of --admin-bind need; off this machine, a must."
-        ),
+        Option(metavar="FILE", help="The token that callers of --admin-bind need; off this machine, a must."),
     ] = None,
 ) -> int:
     """Start a router in the foreground, until it is told to end; a saved change of FILE counts at once.
@@ -91,9 +88,9 @@ def start_router(
     _check_bind(bind, "--bind")
     _check_bind(admin_bind, "--admin-bind")
     if bind == admin_bind:
-        raise typer.BadParameter("must not be the address of --bind", param_hint="--admin-bind")
+        raise BadParameter("must not be the address of --bind", param_hint="--admin-bind")
     if (tls_cert is None) != (tls_key is None):
-        raise typer.BadParameter("give --tls-cert and --tls-key together", param_hint="--tls-cert")
+        raise BadParameter("give --tls-cert and --tls-key together", param_hint="--tls-cert")
     set_urls = _set_urls(set_url)
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
@@ -121,7 +118,7 @@ def start_router(
 def _check_bind(address: str, option: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise typer.BadParameter(f"{address!r} must look like 127.0.0.1:8080", param_hint=option)
+        raise BadParameter(f"{address!r} must look like 127.0.0.1:8080", param_hint=option)
 
 
 def _set_urls(pairs: list[str] | None) -> dict[str, str]:
@@ -129,10 +126,8 @@ def _set_urls(pairs: list[str] | None) -> dict[str, str]:
     for pair in pairs or ():
         name, equals, url = pair.partition("=")
         if not name or not equals or not url.startswith(("http://", "https://")):
-            raise typer.BadParameter(
-                f"{pair!r} must look like a=http://127.0.0.1:8101", param_hint="--set-url"
-            )
+            raise BadParameter(f"{pair!r} must look like a=http://127.0.0.1:8101", param_hint="--set-url")
         if name in found:
-            raise typer.BadParameter(f"set {name!r} is named twice", param_hint="--set-url")
+            raise BadParameter(f"set {name!r} is named twice", param_hint="--set-url")
         found[name] = url
     return found

@@ -5,13 +5,12 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Concatenate, ParamSpec
 
-import typer
-
 from ops.cli import exits, report
+from ops.cli.command import Context, Option, UsageError
+from ops.cli.streams import OutputFailed, forget_output
 from ops.client import DEFAULT_URL, Client, ClientError
 
 P = ParamSpec("P")
@@ -21,21 +20,17 @@ ENVIRONMENT = {"url": "GC_URL", "token": "GC_TOKEN", "account": "GC_ACCOUNT"}
 
 UrlOption = Annotated[
     str | None,
-    typer.Option(help=f"The router's address; else GC_URL, else {DEFAULT_URL}.", rich_help_panel=SHARED),
+    Option(help=f"The router's address; else GC_URL, else {DEFAULT_URL}.", panel=SHARED),
 ]
 TokenOption = Annotated[
     str | None,
-    typer.Option(
-        help="The account's token; better as GC_TOKEN, which other users cannot see.", rich_help_panel=SHARED
-    ),
+    Option(help="The account's token; better as GC_TOKEN, which other users cannot see.", panel=SHARED),
 ]
 AccountOption = Annotated[
     str | None,
-    typer.Option(help="The account where no token is asked for; else GC_ACCOUNT.", rich_help_panel=SHARED),
+    Option(help="The account where no token is asked for; else GC_ACCOUNT.", panel=SHARED),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print facts and errors as JSON.", rich_help_panel=SHARED)
-]
+JsonOption = Annotated[bool, Option(("--json",), help="Print facts and errors as JSON.", panel=SHARED)]
 
 
 @dataclass(slots=True)
@@ -65,10 +60,18 @@ def connected(command: Callable[Concatenate[Session, P], int]) -> Callable[..., 
 
     The command returns its exit code.
     """
+    return _connected(command, as_task=False)
 
+
+def ends_as_task(command: Callable[Concatenate[Session, P], int]) -> Callable[..., int]:
+    """`connected`, for a command whose exit code is a task's: every error of our own is `exits.FAILED`."""
+    return _connected(command, as_task=True)
+
+
+def _connected(command: Callable[Concatenate[Session, P], int], *, as_task: bool) -> Callable[..., int]:
     @functools.wraps(command, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
     def wrapper(
-        ctx: typer.Context,
+        ctx: Context,
         *,
         url: UrlOption = None,
         token: TokenOption = None,
@@ -82,34 +85,34 @@ def connected(command: Callable[Concatenate[Session, P], int]) -> Callable[..., 
             code = command(session, **arguments)  # type: ignore[call-arg]
             sys.stdout.flush()
         except ClientError as failure:
-            report.error(failure, as_json=session.as_json)
-            return exits.of_error(failure)
-        except BrokenPipeError:
-            _forget_stdout()
-            return exits.READER_GONE
-        except OSError as failure:
-            report.say(f"the output could not be written: {failure.strerror or failure}")
-            _forget_stdout()
-            return exits.IO
+            code = exits.of_error(failure, as_task=as_task)
+            report.error(failure, as_json=session.as_json, code=code)
+        except OutputFailed as failure:
+            code = lost_output(failure, as_task=as_task)
+        except UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
         return code
 
+    wrapper.as_task = as_task  # type: ignore[attr-defined]
     _merge_signatures(wrapper, command)
     return wrapper
 
 
+def lost_output(failure: OutputFailed, *, as_task: bool = False) -> int:
+    """Say that the output could not be written, and give it up. The exit code."""
+    forget_output()
+    if failure.reader_gone:
+        return exits.READER_GONE
+    report.say(str(failure))
+    return exits.FAILED if as_task else exits.IO
+
+
 def _merge_signatures(wrapper: Callable[..., int], command: Callable[..., int]) -> None:
-    """Typer reads a function's signature: show it the command's own parameters, then the shared ones."""
+    """A command is made from its signature: show it the command's own parameters, then the shared ones."""
     own = list(inspect.signature(command).parameters.values())[1:]
     shared = inspect.signature(wrapper, follow_wrapped=False).parameters.values()
     kept = [each for each in shared if each.kind is not inspect.Parameter.VAR_KEYWORD]
     merged = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in [*kept[:1], *own, *kept[1:]]]
     wrapper.__signature__ = inspect.Signature(merged, return_annotation=int)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {each.name: each.annotation for each in merged}
-
-
-def _forget_stdout() -> None:
-    """Nobody can take what is still buffered: without this, Python would complain once more when it ends."""
-    with suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

@@ -8,17 +8,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
-
 from ops.cli import report
-from ops.cli.session import Session, connected
+from ops.cli.command import Argument, BadParameter, Option
+from ops.cli.session import Session, connected, ends_as_task
+from ops.cli.streams import write_out
 from ops.cli.waiting import follow
 from ops.client import Client
 
 TaskId = Annotated[
-    str, typer.Argument(metavar="ID", help="The task's id, e.g. a-01jd3….", show_default=False)
+    str,
+    Argument(
+        metavar="ID",
+        help="The task's id, e.g. a-01jd3….",
+    ),
 ]
-TaskIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of tasks.", show_default=False)]
+TaskIds = Annotated[
+    list[str],
+    Argument(
+        metavar="ID",
+        help="Ids of tasks.",
+    ),
+]
 
 _PAGE = 20
 _WHOLE_LIST_PAGE = 100
@@ -43,21 +53,17 @@ def status(session: Session, task_id: TaskId) -> int:
     return 0
 
 
-@connected
+@ends_as_task
 def result(
     session: Session,
     task_id: TaskId,
-    stderr: Annotated[
-        bool, typer.Option("--stderr", help="Its standard error instead of its output.")
-    ] = False,
+    stderr: Annotated[bool, Option(("--stderr",), help="Its standard error instead of its output.")] = False,
     file: Annotated[
-        str | None, typer.Option(metavar="PATH", help="A file kept with --output, by its absolute path.")
+        str | None, Option(metavar="PATH", help="A file kept with --output, by its absolute path.")
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(
-            "-o", "--to", metavar="FILE", help="Write here; the file appears only once it is whole."
-        ),
+        Option(("-o", "--to"), metavar="FILE", help="Write here; the file appears only once it is whole."),
     ] = None,
 ) -> int:
     """Fetch what a submitted task wrote, once it has ended.
@@ -72,13 +78,13 @@ def result(
     """
     if file is not None and (stderr or not file.startswith("/")):
         reason = "not together with --stderr" if stderr else f"{file!r} must be an absolute path"
-        raise typer.BadParameter(reason, param_hint="--file")
+        raise BadParameter(reason, param_hint="--file")
     what = file or ("stderr" if stderr else "stdout")
     with session.client() as client:
         pieces = client.result(task_id, what)
         if to is None:
             for piece in pieces:
-                sys.stdout.buffer.write(piece)
+                write_out(piece)
             return 0
         size = _save(pieces, to)
     if session.as_json:
@@ -88,12 +94,12 @@ def result(
     return 0
 
 
-@connected
+@ends_as_task
 def wait(
     session: Session,
     task_ids: TaskIds,
     timeout_s: Annotated[
-        float | None, typer.Option(help="Give up after so many seconds, with exit code 75.")
+        float | None, Option(help="Give up after so many seconds, with exit code 125.")
     ] = None,
 ) -> int:
     """Wait until tasks have ended, and exit with the code of the first that did not succeed.
@@ -132,15 +138,15 @@ def tasks(
     session: Session,
     state: Annotated[
         Literal["queued", "running", "succeeded", "failed", "timed_out", "cancelled"] | None,
-        typer.Option(help="Only tasks in this state."),
+        Option(help="Only tasks in this state."),
     ] = None,
-    image: Annotated[str | None, typer.Option(help="Only tasks of this image.")] = None,
-    name: Annotated[str | None, typer.Option(help="Only tasks with this label.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Tasks on a page (20; with --all 100).")] = None,
+    image: Annotated[str | None, Option(help="Only tasks of this image.")] = None,
+    name: Annotated[str | None, Option(help="Only tasks with this label.")] = None,
+    limit: Annotated[int | None, Option(min=1, help="Tasks on a page (20; with --all 100).")] = None,
     before: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Go on after an earlier page: its `next`.")
+        str | None, Option(metavar="CURSOR", help="Go on after an earlier page: its `next`.")
     ] = None,
-    whole: Annotated[bool, typer.Option("--all", help="All pages, one after another.")] = False,
+    whole: Annotated[bool, Option(("--all",), help="All pages, one after another.")] = False,
 ) -> int:
     """List this account's tasks, newest first, merged over all sets.
 

@@ -8,19 +8,18 @@ import re
 import secrets
 from typing import Annotated
 
-import typer
-
+from ops.cli.command import Argument, BadParameter, Option
 from ops.cli.session import JsonOption
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def token(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and dashes.")],
+    name: Annotated[str, Argument(metavar="NAME", help="Lower-case letters, digits and dashes.")],
     operator: Annotated[
         bool,
-        typer.Option(
-            "--operator", help="Not an account's: it may read /metrics and /v1/admin, and run nothing."
+        Option(
+            ("--operator",), help="Not an account's: it may read /metrics and /v1/admin, and run nothing."
         ),
     ] = False,
     as_json: JsonOption = False,
@@ -36,7 +35,7 @@ def token(
         GC_TOKEN=$(gcompute token acme --json | jq -r .token)
     """
     if not _NAME.fullmatch(name):
-        raise typer.BadParameter(f"{name!r} is not lower-case letters, digits and dashes, 63 at most")
+        raise BadParameter(f"{name!r} is not lower-case letters, digits and dashes, 63 at most")
     # An underscore would end the name where the secret is taken off it.
     secret = f"gc_{name}_{secrets.token_hex(24)}"
     digest = hashlib.sha256(secret.encode()).hexdigest()

@@ -133,7 +133,7 @@ def test_wrong_usage_names_the_option_and_calls_nobody(
     api: FakeApi, gcompute: Program, arguments: list[str], named: bytes
 ) -> None:
     done = gcompute("run", *arguments)
-    assert done.returncode == 64
+    assert done.returncode == 125
     assert named in done.stderr
     assert api.connections == 0
 
@@ -265,8 +265,8 @@ def break_off(call: Call) -> None:
             b"disk gone\n",
         ),
         ({"state": "timed_out"}, 124, b"after part of its output"),
-        ({"state": "succeeded", "exit_code": 0}, 76, b"broke off"),
-        (None, 76, b"broke off"),
+        ({"state": "succeeded", "exit_code": 0}, 125, b"broke off"),
+        (None, 125, b"broke off"),
     ],
 )
 def test_an_answer_that_breaks_off_is_never_a_success(
@@ -295,7 +295,7 @@ def test_other_cut_or_endless_answers_are_errors_too(api: FakeApi, gcompute: Pro
         call.closes = True
 
     api.on("POST", "/v1/run/", cut)
-    assert gcompute("run", "cat", stdin=b"x").returncode == 76
+    assert gcompute("run", "cat", stdin=b"x").returncode == 125
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 O"])
@@ -307,7 +307,7 @@ def test_no_http_answer_is_an_error(api: FakeApi, gcompute: Program, answer: byt
 
     api.on("POST", "/v1/run/", hang_up)
     done = gcompute("run", "cat", stdin=b"x")
-    assert done.returncode == 69
+    assert done.returncode == 125
     assert b"no answer came" in done.stderr
 
 
@@ -326,7 +326,7 @@ def test_an_early_refusal_of_a_large_upload_is_shown(api: FakeApi, gcompute: Pro
         large.truncate(1 << 30)
     with (tmp_path / "large").open("rb") as file:
         done = gcompute("run", "cat", stdin=file)
-    assert done.returncode == 65
+    assert done.returncode == 125
     assert b"input too large: the limit is 1 MiB" in done.stderr
     assert b"hint: send less" in done.stderr
 
@@ -334,7 +334,7 @@ def test_an_early_refusal_of_a_large_upload_is_shown(api: FakeApi, gcompute: Pro
 def test_an_early_refusal_needs_no_end_of_the_input(api: FakeApi, gcompute: Program) -> None:
     api.on("POST", "/v1/run/", lambda call: call.problem(404, "image-unknown", "no image nope:1"))
     with gcompute.start("run", "nope:1") as process:
-        assert process.wait(20) == 66
+        assert process.wait(20) == 125
         assert process.stderr
         said = process.stderr.read()
     assert b"no image nope:1" in said
@@ -353,33 +353,53 @@ def test_interim_answers_are_passed_over(api: FakeApi, gcompute: Program) -> Non
 # --- the service's own troubles -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("status", "name", "headers", "code", "said"),
-    [
-        (400, "bad-parameter", {}, 64, b"the detail"),
-        (401, "unauthorized", {}, 77, b"GC_TOKEN"),
-        (403, "forbidden", {}, 77, b"GC_ACCOUNT"),
-        (422, "image-unusable", {}, 126, b"the detail"),
-        (429, "account-limit", {"Retry-After": 7}, 75, b"try again in 7 s"),
-        (503, "set-full", {"Retry-After": 2}, 75, b"try again in 2 s"),
-        (503, "router-no-set", {"X-Router": "r1"}, 69, b"(said by router r1)"),
-        (500, "internal", {}, 70, b"the detail"),
-    ],
-)
+REFUSALS: list[tuple[int, str, dict[str, str | int], int, int, bytes]] = [
+    (400, "bad-parameter", {}, 125, 64, b"the detail"),
+    (401, "unauthorized", {}, 125, 77, b"GC_TOKEN"),
+    (403, "forbidden", {}, 125, 77, b"GC_ACCOUNT"),
+    (422, "image-unusable", {}, 126, 126, b"the detail"),
+    (429, "account-limit", {"Retry-After": 7}, 125, 75, b"try again in 7 s"),
+    (503, "set-full", {"Retry-After": 2}, 125, 75, b"try again in 2 s"),
+    (503, "router-no-set", {"X-Router": "r1"}, 125, 69, b"(said by router r1)"),
+    (500, "internal", {}, 125, 70, b"the detail"),
+]
+
+
+@pytest.mark.parametrize(("status", "name", "headers", "of_run", "of_status", "said"), REFUSALS)
 def test_each_problem_has_its_exit_code_and_hint(
     api: FakeApi,
     gcompute: Program,
     status: int,
     name: str,
     headers: dict[str, str | int],
-    code: int,
+    of_run: int,
+    of_status: int,
     said: bytes,
 ) -> None:
+    """Where an algorithm could end with every code, one code is ours; elsewhere the codes tell more."""
     api.on("POST", "/v1/run/", lambda call: drain_and(call, status, name, "the detail", hdr=headers))
-    done = gcompute("run", "cat", stdin=b"x")
+    api.on("GET", "/v1/tasks/", lambda call: call.problem(status, name, "the detail", hdr=headers))
+    for done, code in ((gcompute("run", "cat", stdin=b"x"), of_run), (gcompute("status", "a-1"), of_status)):
+        assert done.returncode == code
+        assert b"the detail" in done.stderr
+        assert said in done.stderr
+
+
+@pytest.mark.parametrize("code", [1, 2, 42, 64, 69, 75, 77, 124, 125, 126, 127, 128, 137, 255])
+def test_an_algorithms_own_exit_code_passes_through_as_it_is(
+    api: FakeApi, gcompute: Program, code: int
+) -> None:
+    facts = {"task": "a-1", "reason": "exit", "exit_code": code, "signal": None, "stderr_head": ""}
+    api.on("POST", "/v1/run/", lambda call: drain_and(call, 422, "task-failed", f"exit code {code}", **facts))
+    done = gcompute("run", "mine:1")
     assert done.returncode == code
-    assert b"the detail" in done.stderr
-    assert said in done.stderr
+    assert done.stderr == f"gcompute: task a-1 failed: exit code {code}\n".encode()
+
+
+def test_a_task_that_the_platform_failed_is_125(api: FakeApi, gcompute: Program) -> None:
+    facts = {"task": "a-1", "reason": "platform", "exit_code": None, "signal": None}
+    api.on("POST", "/v1/run/", lambda call: drain_and(call, 422, "task-failed", "slot lost", **facts))
+    assert gcompute("run", "mine:1").returncode == 125
 
 
 def test_a_problem_is_json_when_asked(api: FakeApi, gcompute: Program) -> None:
@@ -388,14 +408,14 @@ def test_a_problem_is_json_when_asked(api: FakeApi, gcompute: Program) -> None:
     document = json.loads(done.stderr)
     assert document["detail"] == "slowly"
     assert document["retry_after_s"] == 3
-    assert document["exit_code_of_gcompute"] == done.returncode == 75
+    assert document["exit_code_of_gcompute"] == done.returncode == 125
 
 
 def test_no_router_says_how_to_start_one(gcompute: Program) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         nobody = f"http://127.0.0.1:{listener.getsockname()[1]}"
     done = gcompute("--url", nobody, "run", "cat")
-    assert done.returncode == 69
+    assert done.returncode == 125
     assert f"no router at {nobody}".encode() in done.stderr
     assert b"make up" in done.stderr
     assert b"GC_URL" in done.stderr
@@ -406,7 +426,7 @@ def test_no_router_says_how_to_start_one(gcompute: Program) -> None:
 )
 def test_a_bad_address_is_refused(gcompute: Program, url: str) -> None:
     done = gcompute("run", "--url", url, "cat")
-    assert done.returncode == 64
+    assert done.returncode == 125
     assert b"the address" in done.stderr
 
 
@@ -418,7 +438,7 @@ def test_a_server_of_another_kind_is_told_apart(api: FakeApi, gcompute: Program)
 
     api.on("POST", "/v1/run/", page)
     done = gcompute("run", "cat")
-    assert done.returncode == 76
+    assert done.returncode == 125
     assert b"not as General Compute does" in done.stderr
 
 
@@ -468,11 +488,11 @@ def test_a_reader_that_goes_away_cancels_the_task(api: FakeApi, gcompute: Progra
     assert closed.wait(20)
 
 
-def test_a_full_disk_under_the_output_is_74(api: FakeApi, gcompute: Program) -> None:
+def test_a_full_disk_under_the_output_is_a_failure_of_ours(api: FakeApi, gcompute: Program) -> None:
     api.on("POST", "/v1/run/", echo)
     with open("/dev/full", "wb") as full:
         done = gcompute("run", "cat", stdin=b"x", stdout=full)
-    assert done.returncode == 74
+    assert done.returncode == 125
     assert b"No space left on device" in done.stderr
 
 

@@ -48,9 +48,9 @@ def test_submit_prints_the_id_and_sends_its_headers(api: FakeApi, gcompute: Prog
     assert sent == ["respond-async", "k1", "http://x/y"]
 
 
-def test_submit_of_a_missing_file_is_66(api: FakeApi, gcompute: Program) -> None:
+def test_submit_of_a_missing_file_is_125(api: FakeApi, gcompute: Program) -> None:
     done = gcompute("submit", "--input", "/nonexistent", "ocr:1")
-    assert done.returncode == 66
+    assert done.returncode == 125
     assert b"--input /nonexistent: No such file" in done.stderr
     assert api.connections == 0
 
@@ -129,7 +129,7 @@ def test_a_download_that_cannot_be_resumed_is_an_error(api: FakeApi, gcompute: P
 
     api.on("GET", "/v1/tasks/a-1/stdout", ignores_range)
     done = gcompute("result", "a-1")
-    assert (done.returncode, done.stdout) == (76, b"begi")
+    assert (done.returncode, done.stdout) == (125, b"begi")
     assert b"cannot resume" in done.stderr
 
 
@@ -141,31 +141,31 @@ def test_a_result_that_stays_broken_leaves_no_file(api: FakeApi, gcompute: Progr
 
     api.on("GET", "/v1/tasks/a-1/stdout", half)
     done = gcompute("result", "a-1", "-o", str(tmp_path / "out"))
-    assert done.returncode == 76
+    assert done.returncode == 125
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("status", "name", "code", "hint"),
+    ("status", "name", "hint"),
     [
-        (404, "file-unknown", 66, b"gcompute status"),
-        (409, "task-not-finished", 75, b"gcompute wait"),
-        (410, "result-gone", 66, b"gcompute submit"),
+        (404, "file-unknown", b"gcompute status"),
+        (409, "task-not-finished", b"gcompute wait"),
+        (410, "result-gone", b"gcompute submit"),
     ],
 )
 def test_a_result_that_cannot_be_had_says_what_to_do(
-    api: FakeApi, gcompute: Program, status: int, name: str, code: int, hint: bytes
+    api: FakeApi, gcompute: Program, status: int, name: str, hint: bytes
 ) -> None:
     api.on("GET", "/v1/tasks/a-1/stdout", lambda call: call.problem(status, name, "not to be had"))
     done = gcompute("result", "a-1")
-    assert done.returncode == code
+    assert done.returncode == 125
     assert hint in done.stderr
 
 
 @pytest.mark.parametrize("wrong", [["--file", "relative"], ["--file", "/x", "--stderr"]])
 def test_result_refuses_options_that_contradict(api: FakeApi, gcompute: Program, wrong: list[str]) -> None:
     done = gcompute("result", "a-1", *wrong)
-    assert done.returncode == 64
+    assert done.returncode == 125
     assert b"--file" in done.stderr
     assert api.connections == 0
 
@@ -197,13 +197,13 @@ def test_wait_asks_until_each_has_ended_also_over_a_restart(api: FakeApi, gcompu
 def test_wait_gives_up_when_told_to(api: FakeApi, gcompute: Program) -> None:
     api.task({**DONE, "state": "running"})
     done = gcompute("wait", "--timeout-s", "0.2", "a-1")
-    assert done.returncode == 75
+    assert done.returncode == 125
     assert b"still running" in done.stderr
 
 
 def test_wait_does_not_ask_again_for_what_does_not_exist(api: FakeApi, gcompute: Program) -> None:
     api.on("GET", "/v1/tasks/", lambda call: call.problem(404, "task-unknown", "no task"))
-    assert gcompute("wait", "a-9").returncode == 66
+    assert gcompute("wait", "a-9").returncode == 125
     assert len(api.calls) == 1
 
 
