@@ -41,12 +41,16 @@ class Ending(msgspec.Struct):
     `stdout` and `stderr` hold all the output, unless `handed_over`: then `Run.output` has it. `files` gives, for
     each output path of the work, an open descriptor or a negative errno. The receiver calls `close_files`; until
     then the slot takes no other task, since what is open still fills its places and its memory.
+
+    `oom_kills` counts the program's processes that the kernel killed for memory. `memory_peak_kib` is the most that the
+    slot's cgroup held while the program ran, 0 where the kernel cannot tell; `max_rss_kib` is that of the largest
+    process. `notes` are hints for the caller, each a sentence without its full stop; they join the task's detail.
     """
 
     how: How
     code: int
     killed: bool
-    out_of_memory: bool
+    oom_kills: int
     wall_us: int
     cpu_us: int
     max_rss_kib: int
@@ -54,6 +58,8 @@ class Ending(msgspec.Struct):
     stdout: bytes
     stderr: bytes
     files: list[int]
+    memory_peak_kib: int = 0
+    notes: tuple[str, ...] = ()
     prestarted: bool = False
     files_closed: Callable[[], None] | None = None
     """Told once, by `close_files`."""

@@ -49,7 +49,7 @@ class LiveTask:
         self.stderr_error: SchedulerError | None = None
         self._argv0 = argv0
         self._record = record
-        # Whether the whole slot died because the kernel found its memory used up: that is the program's doing.
+        # Whether the whole slot died because the kernel found its memory used up: that ends the task, too.
         self._out_of_memory = out_of_memory
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
@@ -87,7 +87,7 @@ class LiveTask:
         try:
             first = await self.run.first()
         except SlotLost:
-            if not await self._is_its_own_doing():
+            if not self._was_wanted() and not await self._out_of_memory():
                 self.close()
                 raise
             return b"", True
@@ -173,10 +173,12 @@ class LiveTask:
         try:
             ending = await self.run.ending()
         except SlotLost:
-            self.close()
-            if not await self._is_its_own_doing():
+            # Asked also of a task that was being killed: its detail says so.
+            out_of_memory = await self._out_of_memory()
+            if not out_of_memory and not self._was_wanted():
+                self.close()
                 raise
-            ending = self._killed_with_its_slot()
+            ending = self._killed_with_its_slot(out_of_memory=out_of_memory)
         try:
             self._deadline.cancel()
             if self._why_killed is Reason.PLATFORM and ending.killed:
@@ -208,18 +210,16 @@ class LiveTask:
         await self._record(self.task)
         self._recorded_bytes = stdout_bytes
 
-    async def _is_its_own_doing(self) -> bool:
-        """Whether a slot was lost by what the task did, or what its owner wanted: then that is the task's end."""
-        if self._why_killed is not None and self._why_killed is not Reason.PLATFORM:
-            return True
-        return await self._out_of_memory()
+    def _was_wanted(self) -> bool:
+        """Whether the task's owner or its limits wanted its end: a slot that is lost then is the task's end."""
+        return self._why_killed is not None and self._why_killed is not Reason.PLATFORM
 
-    def _killed_with_its_slot(self) -> Ending:
+    def _killed_with_its_slot(self, *, out_of_memory: bool) -> Ending:
         return Ending(
             how=How.SIGNALLED,
             code=signal.SIGKILL,
             killed=self._why_killed is not None,
-            out_of_memory=self._why_killed is None,
+            oom_kills=int(out_of_memory),
             wall_us=round((self._loop.time() - self._began) * 1e6),
             cpu_us=0,
             max_rss_kib=0,

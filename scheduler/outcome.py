@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Final
 
 from scheduler.execution import Ending, How
 from scheduler.task import HEAD_BYTES, Reason, State, Task
 
+MACHINE_FULL_BELOW: Final = 0.9
+"""A slot whose own limit makes the kernel kill held nearly all of it; below this share it was the machine
+that had no memory left."""
+
 
 def conclude(task: Task, ending: Ending, *, why_killed: Reason | None, argv0: bytes, now_us: int) -> None:
-    """Write a run's outcome into its task. `why_killed` is why the platform killed it, if it did."""
+    """Write a run's outcome into its task. `why_killed` is why the platform killed it, if it did.
+
+    The task's detail says why it did not succeed, whether the kernel killed for memory, and what the run's notes say.
+    """
     task.ended_us = now_us
     task.duration_us = ending.wall_us
     task.cpu_us = ending.cpu_us
-    task.memory_peak_kib = ending.max_rss_kib
+    task.memory_peak_kib = ending.memory_peak_kib
+    task.max_rss_kib = ending.max_rss_kib
     task.prestarted = ending.prestarted
     if not ending.handed_over:
         task.stdout_bytes, task.stdout_head = len(ending.stdout), ending.stdout[:HEAD_BYTES]
@@ -32,17 +41,27 @@ def conclude(task: Task, ending: Ending, *, why_killed: Reason | None, argv0: by
         _fail(task, Reason.NOT_EXECUTABLE, f"{name!r} could not be executed: {os.strerror(ending.code)}")
     elif ending.how is How.EXITED and ending.code == 0:
         task.move(State.SUCCEEDED)
-    elif ending.out_of_memory:
-        limit_mib = task.spec.resources.memory_mib
-        _fail(
-            task,
-            Reason.OUT_OF_MEMORY,
-            f"the program used more memory than memory_mib allows ({limit_mib} MiB)",
-        )
+    elif ending.oom_kills:
+        # A program that fails after one of its processes was killed for memory fails for that.
+        _fail(task, Reason.OUT_OF_MEMORY, None)
     elif ending.how is How.SIGNALLED:
         _fail(task, Reason.SIGNAL, f"ended by {_signal_name(ending.code)}")
     else:
         _fail(task, Reason.EXIT, f"exit code {ending.code}")
+    said = [task.detail, _killed_for_memory(task, ending), *ending.notes]
+    task.detail = "; ".join(filter(None, said)) or None
+
+
+def _killed_for_memory(task: Task, ending: Ending) -> str | None:
+    if not ending.oom_kills:
+        return None
+    killed = f"the kernel killed {ending.oom_kills} of the task's processes"
+    limit_mib = task.spec.resources.memory_mib
+    # Of a program that was started ahead the peak does not cover all its time.
+    if not ending.prestarted and 0 < ending.memory_peak_kib < MACHINE_FULL_BELOW * limit_mib * 1024:
+        peak_mib = ending.memory_peak_kib >> 10
+        return f"{killed} because the machine's memory was used up: of memory_mib ({limit_mib} MiB) it used {peak_mib}"
+    return f"{killed} for using more memory than memory_mib allows ({limit_mib} MiB, files in /tmp included)"
 
 
 def _killed(task: Task, why: Reason) -> None:
@@ -61,7 +80,7 @@ def _killed(task: Task, why: Reason) -> None:
     task.reason = why
 
 
-def _fail(task: Task, reason: Reason, detail: str) -> None:
+def _fail(task: Task, reason: Reason, detail: str | None) -> None:
     task.move(State.FAILED)
     task.reason = reason
     task.detail = detail

@@ -95,7 +95,11 @@ class TaskSpec(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct):
-    """A task and what is known of it. Times are microseconds since the epoch, durations microseconds."""
+    """A task and what is known of it. Times are microseconds since the epoch, durations microseconds.
+
+    `memory_peak_kib` is the most that the slot's memory cgroup held while the task ran: its processes, its files in
+    /tmp, the pages it read; 0: not known. `max_rss_kib` is the resident memory of its largest process.
+    """
 
     id: str
     spec: TaskSpec
@@ -112,6 +116,7 @@ class Task(msgspec.Struct):
     duration_us: int = 0
     cpu_us: int = 0
     memory_peak_kib: int = 0
+    max_rss_kib: int = 0
     cold_start: bool = False
     prestarted: bool = False
     stdin_bytes: int = 0

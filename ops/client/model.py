@@ -29,6 +29,7 @@ class Task(TypedDict, total=False):
     duration_us: int | None
     cpu_us: int | None
     memory_peak_kib: int | None
+    max_rss_kib: int
     cold_start: bool | None
     stdin_bytes: int
     stdout_bytes: int

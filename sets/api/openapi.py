@@ -188,6 +188,12 @@ def _task_schema() -> dict[str, Any]:
         "files": {"type": "object", "additionalProperties": number},
     }
     properties |= dict.fromkeys(("exit_code", "signal"), maybe_number)
+    properties["memory_peak_kib"] = maybe_number | {
+        "description": "the most that the task's memory cgroup held: its processes, its files in /tmp, the pages that "
+        "it read; null: the kernel cannot tell (cgroup version 2 before Linux 6.12, unless it rose above all earlier "
+        "tasks of its slot)"
+    }
+    properties["max_rss_kib"] = number | {"description": "resident memory of the largest process"}
     properties |= dict.fromkeys(("created_at", "started_at", "ended_at", "expires_at"), moment)
     properties |= dict.fromkeys(
         (
@@ -195,7 +201,7 @@ def _task_schema() -> dict[str, Any]:
             "queue_us",
             "duration_us",
             "cpu_us",
-            "memory_peak_kib",
+            "max_rss_kib",
             "stdin_bytes",
             "stdout_bytes",
             "stderr_bytes",

@@ -9,11 +9,11 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from scheduler.task import Task
+from scheduler.task import State, Task
 
 
 def facts(task: Task) -> dict[str, str]:
-    """The headers of a sync answer whose task has ended."""
+    """The headers of a sync answer whose task has ended. A task that succeeds may have something to tell, too."""
     headers = {
         "X-Task-Id": task.id,
         "X-Cpu-Us": str(task.cpu_us),
@@ -23,6 +23,9 @@ def facts(task: Task) -> dict[str, str]:
     }
     if task.exit_code is not None:
         headers["X-Exit-Code"] = str(task.exit_code)
+    if task.detail is not None and task.state is State.SUCCEEDED:
+        # It may name files, whose names are any text.
+        headers["X-Detail"] = task.detail.encode("unicode_escape").decode("ascii")
     return headers
 
 
@@ -55,7 +58,8 @@ def task_json(task: Task, set_name: str) -> dict[str, Any]:
         "queue_us": task.queue_us,
         "duration_us": task.duration_us,
         "cpu_us": task.cpu_us,
-        "memory_peak_kib": task.memory_peak_kib,
+        "memory_peak_kib": task.memory_peak_kib or None,
+        "max_rss_kib": task.max_rss_kib,
         "cold_start": task.cold_start,
         "prestarted": task.prestarted,
         "stdin_bytes": task.stdin_bytes,

@@ -1,4 +1,5 @@
-"""A slot's cgroup: the CPU time that is billed, and whether the kernel killed for memory. Versions 1 and 2."""
+"""A slot's cgroup: the CPU time that is billed, the memory that a task held, and whether the kernel killed for it.
+Versions 1 and 2."""
 
 from __future__ import annotations
 
@@ -23,6 +24,17 @@ and runc ignores Docker's setting for it.
 
 class CgroupError(Exception):
     """The slot's cgroup cannot be read."""
+
+
+class MemoryUse(NamedTuple):
+    """What one task did with its slot's memory.
+
+    `oom_kills`: how many of its processes the kernel killed for memory. `peak_kib`: the most that the cgroup held, 0
+    where the kernel cannot tell.
+    """
+
+    oom_kills: int
+    peak_kib: int
 
 
 class _Mount(NamedTuple):
@@ -94,8 +106,10 @@ class SlotCgroup:
     """
 
     def __init__(self, pid: int, proc: Path = PROC) -> None:
-        self._cpu_fd = self._memory_fd = -1
-        self._oom_kills = 0
+        self._cpu_fd = self._memory_fd = self._peak_fd = -1
+        self._kills_at_begin = self._kills_at_end = 0
+        self._peak_resets = True
+        self._peak_at_begin = 0
         try:
             self._open(_mounts(proc), _paths(proc, pid))
         except (OSError, ValueError, CgroupError) as error:
@@ -118,12 +132,14 @@ class SlotCgroup:
         with contextlib.suppress(FileNotFoundError):
             if memory is not None:
                 self._memory_fd = os.open(memory + "/memory.oom_control", READ)
+                self._peak_fd = _open_peak(memory + "/memory.max_usage_in_bytes")
             elif unified is not None:
                 self._memory_fd = os.open(unified + "/memory.events", READ)
+                self._peak_fd = _open_peak(unified + "/memory.peak")
         if memory is not None:
             _bound_sockets(memory)
         self.cpu_us()
-        self._oom_kills = self._read_oom_kills()
+        self._kills_at_begin = self._kills_at_end = self._oom_kills()
 
     def cpu_us(self) -> int:
         """CPU time used by the slot since it began, microseconds. Raises `CgroupError` once the slot is gone."""
@@ -134,12 +150,39 @@ class SlotCgroup:
         except (OSError, ValueError) as error:
             raise CgroupError(f"the slot's CPU account cannot be read: {error}") from error
 
-    def out_of_memory_since(self) -> bool:
-        """Whether the kernel killed a process of the slot for memory since the last call (or the start)."""
-        before, self._oom_kills = self._oom_kills, self._read_oom_kills()
-        return self._oom_kills > before
+    def begin_task(self) -> None:
+        """A task begins: its memory is counted from here on. Never raises."""
+        self._kills_at_begin = self._oom_kills()
+        if self._peak_fd < 0:
+            return
+        if self._peak_resets:
+            try:
+                os.pwrite(self._peak_fd, b"0", 0)
+                return
+            except OSError:
+                # Version 2 before Linux 6.12, or a tree that is mounted read-only.
+                self._peak_resets = False
+        self._peak_at_begin = self._read_peak()
 
-    def _read_oom_kills(self) -> int:
+    def end_task(self, *, prestarted: bool) -> MemoryUse:
+        """A task has ended: what it did. `prestarted`: its program was started after the last task's end. Never raises.
+
+        Where the peak cannot be reset, it is the task's own only if it rose while the task ran.
+        """
+        kills = self._oom_kills()
+        oom_kills = kills - (self._kills_at_end if prestarted else self._kills_at_begin)
+        self._kills_at_end = kills
+        peak = self._read_peak()
+        if not self._peak_resets and peak <= self._peak_at_begin:
+            peak = 0
+        return MemoryUse(oom_kills, peak >> 10)
+
+    def killed_between_tasks(self) -> bool:
+        """Whether the kernel killed for memory since the last task's end. The next task is not blamed for it."""
+        before, self._kills_at_end = self._kills_at_end, self._oom_kills()
+        return self._kills_at_end > before
+
+    def _oom_kills(self) -> int:
         if self._memory_fd < 0:
             return 0
         try:
@@ -147,14 +190,31 @@ class SlotCgroup:
             at = text.index(b"oom_kill ") + 9
             return int(text[at : text.index(b"\n", at)])
         except (OSError, ValueError):
-            return self._oom_kills
+            return self._kills_at_end
+
+    def _read_peak(self) -> int:
+        """Bytes."""
+        if self._peak_fd < 0:
+            return 0
+        try:
+            return int(os.pread(self._peak_fd, 64, 0))
+        except (OSError, ValueError):
+            return 0
 
     def close(self) -> None:
         """Close the accounts; closing twice is fine."""
-        for fd in (self._cpu_fd, self._memory_fd):
+        for fd in (self._cpu_fd, self._memory_fd, self._peak_fd):
             if fd >= 0:
                 os.close(fd)
-        self._cpu_fd = self._memory_fd = -1
+        self._cpu_fd = self._memory_fd = self._peak_fd = -1
+
+
+def _open_peak(path: str) -> int:
+    """The cgroup's peak, to be reset where that is possible; -1 on a kernel that has none (version 2 before 5.19)."""
+    for flags in (os.O_RDWR, os.O_RDONLY):
+        with contextlib.suppress(OSError):
+            return os.open(path, flags | os.O_CLOEXEC)
+    return -1
 
 
 class CpuAccount:

@@ -120,8 +120,10 @@ class Slot:
         connection = self._socket
         if self.state is not SlotState.IDLE or connection is None:
             raise SlotLost(f"slot {self.id} is {self.state}")
+        assert self._cgroup is not None
         number = self._number + 1
         message = protocol.encode_task(number, work)
+        self._cgroup.begin_task()
         stdin: PipeWriter | None = None
         try:
             if work.stdin is None and work.prestart:
@@ -254,7 +256,10 @@ class Slot:
             self._stdin(message, fds)
             return False
         if isinstance(message, UnfitMessage) and not fds:
-            self._unfit(self.id, "it wrote or ended before its input came")
+            assert self._cgroup is not None
+            killed = self._cgroup.killed_between_tasks()
+            reason = "the kernel killed it for memory" if killed else "it wrote or ended"
+            self._unfit(self.id, f"{reason} before its input came")
             return False
         raise ProtocolError("a second HELLO")
 
@@ -294,8 +299,7 @@ class Slot:
             return False
         assert self._cgroup is not None
         cpu_us = self._account.bill(self._cgroup.cpu_us(), message.guest_cpu_us)
-        # Asked each time: a kill that a successful program survived is not the next one's.
-        out_of_memory = self._cgroup.out_of_memory_since()
+        memory = self._cgroup.end_task(prestarted=message.prestarted)
         files: list[int] = []
         if errnos:
             opened = iter(fds)
@@ -306,8 +310,8 @@ class Slot:
             how=How(message.how),
             code=message.code,
             killed=message.killed,
-            # Whoever failed after one of its processes was killed for memory failed for that.
-            out_of_memory=out_of_memory and message.code != 0,
+            oom_kills=memory.oom_kills,
+            memory_peak_kib=memory.peak_kib,
             wall_us=message.wall_us,
             cpu_us=cpu_us,
             max_rss_kib=message.max_rss_kib,

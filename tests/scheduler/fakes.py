@@ -100,6 +100,7 @@ class FakeRun:
         killed: bool = False,
         files: list[int] | None = None,
         cpu_us: int = 700,
+        oom_kills: int = 0,
         clean: bool = True,
     ) -> None:
         """The program ends, and the slot is free, unless it must be cleaned first."""
@@ -113,7 +114,7 @@ class FakeRun:
             how=how,
             code=code,
             killed=killed,
-            out_of_memory=False,
+            oom_kills=oom_kills,
             wall_us=1000,
             cpu_us=cpu_us,
             max_rss_kib=64,

@@ -415,6 +415,18 @@ async def test_a_slot_that_dies_of_its_memory_is_the_tasks_own_end(world: World)
     world.assert_nothing_left()
 
 
+async def test_a_slot_that_dies_of_its_memory_while_its_task_is_ended_is_told(world: World) -> None:
+    world.launcher.out_of_memory = True
+    running = world.begin(timeout_s=0.05)
+    run = await world.started()
+    run.kill = lambda: run.lose("its container was killed")  # type: ignore[method-assign]
+    task, _ = await running
+    assert (task.state, task.reason) == (State.TIMED_OUT, Reason.TIMEOUT)
+    assert task.detail is not None
+    assert "killed 1 of the task's processes for using more memory" in task.detail
+    world.assert_nothing_left()
+
+
 async def test_a_slot_that_dies_after_the_end_of_its_task_changes_nothing(world: World) -> None:
     running = world.begin()
     run = await world.started()

@@ -136,3 +136,38 @@ def test_a_prestarted_task_that_is_cancelled_or_fails_does_no_harm(own_set: SetP
             time.sleep(0.1)
             assert run(client, image, slow, timeout_s="0.3").status_code == 504
         assert again_until_prestarted(client, image, "cat", b"fine").content == b"fine"
+
+
+def test_a_process_killed_for_memory_before_its_input_came_is_the_tasks(
+    own_set: SetProcess, image: str
+) -> None:
+    """Its child dies while it loads: that is told by the task that the process waited for, and by no other."""
+    script = "(head -c 200000000 /dev/zero | tail -c 199999999) > /dev/null 2>&1; cat"
+    with own_set.client() as client:
+        for _ in range(100):
+            time.sleep(0.2)
+            answer = run(client, image, script, memory_mib="64")
+            assert answer.status_code == 200, answer.text
+            assert answer.headers["X-Detail"].startswith("the kernel killed 1 of the task's processes")
+            if prestarted(client, answer):
+                break
+        assert prestarted(client, answer)
+        time.sleep(0.5)
+        other = run(client, image, "cat", memory_mib="64")
+        assert (other.content, other.headers.get("X-Detail")) == (b"in", None)
+
+
+def test_a_process_that_memory_kills_while_it_waits_is_not_the_next_tasks_doing(
+    start_set: StartSet, image: str
+) -> None:
+    own = start_set("tunfitmemory")
+    with own.client() as client:
+        script = "x=$(tr '\\0' x < /dev/zero)"
+        assert run(client, image, script, memory_mib="64").json()["reason"] == "out_of_memory"
+        for _ in range(100):
+            if client.get("/readyz").json()["prestart_unfit_images"] == 1:
+                break
+            time.sleep(0.05)
+        assert b"the kernel killed it for memory before its input came" in own.log.read_bytes()
+        other = run(client, image, "cat", memory_mib="64")
+        assert (other.content, other.headers.get("X-Detail")) == (b"in", None)

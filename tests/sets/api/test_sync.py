@@ -125,6 +125,58 @@ def test_a_program_that_needs_more_memory(api: Api) -> None:
     assert api.run("say", "on", memory_mib=64).content == b"on\n"
 
 
+KILLED_FOR_MEMORY = "the kernel killed 1 of the task's processes for using more memory than memory_mib allows"
+
+
+def test_a_child_that_is_killed_for_memory_is_told_though_its_parent_succeeds(api: Api) -> None:
+    answer = api.run("child", "200", "say", "on", memory_mib=64)
+    assert (answer.status_code, answer.content) == (200, b"on\n")
+    assert answer.headers["X-Detail"].startswith(KILLED_FOR_MEMORY)
+    task = api.task(answer.headers["X-Task-Id"])
+    assert (task["state"], task["reason"], task["detail"]) == ("succeeded", None, answer.headers["X-Detail"])
+    # The next one in that slot has nothing to tell.
+    answer = api.run("say", "on", memory_mib=64)
+    assert "X-Detail" not in answer.headers
+    assert api.task(answer.headers["X-Task-Id"])["detail"] is None
+
+
+@pytest.mark.parametrize("isolation", ["shared", "fresh"])
+def test_a_child_that_is_killed_for_memory_is_told_of_a_task_that_times_out(api: Api, isolation: str) -> None:
+    answer = api.run("child", "200", "sleep", "60", memory_mib=64, timeout_s=1, isolation=isolation)
+    found = problem(answer, 504, "task-timed-out")
+    assert found["reason"] == "timeout"
+    assert KILLED_FOR_MEMORY in found["detail"]
+
+
+def test_a_program_that_kills_itself_is_not_out_of_memory(api: Api) -> None:
+    found = problem(api.run("signal", "9"), 422, "task-failed")
+    assert (found["reason"], found["detail"]) == ("signal", "ended by SIGKILL")
+
+
+def test_files_in_tmp_count_as_memory(api: Api) -> None:
+    found = problem(api.run("fill", "/tmp/much", "200", memory_mib=64), 422, "task-failed")
+    assert found["reason"] == "out_of_memory"
+    assert "files in /tmp included" in found["detail"]
+
+
+def test_the_memory_peak_is_the_tasks_own(api: Api) -> None:
+    def peak_mib(*words: str) -> float:
+        answer = api.run(*words, memory_mib=128)
+        assert answer.status_code == 200, answer.text
+        peak_kib: int | None = api.task(answer.headers["X-Task-Id"])["memory_peak_kib"]
+        # A kernel that cannot tell says nothing, rather than another task's peak.
+        assert peak_kib is None or peak_kib > 0
+        return (peak_kib or 0) / 1024
+
+    for words in (
+        ("eat", "40"),
+        ("fill", "/tmp/x", "40"),
+        ("child", "20", "fill", "/tmp/x", "20", "eat", "20"),
+    ):
+        assert peak_mib(*words) >= 40 or peak_mib("say", "x") == 0, words
+        assert peak_mib("say", "x") < 30, "what an earlier task of the slot held"
+
+
 def test_a_program_that_runs_too_long(api: Api) -> None:
     word = mark()
     answer = api.run("warn", "thinking", "children", "2", "sleep", "60", word, timeout_s=0.3)

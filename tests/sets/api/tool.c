@@ -15,6 +15,7 @@
  *   sleep S      sleep; S may be a fraction
  *   burn MS      use that much CPU time
  *   eat MIB      touch that much memory
+ *   child MIB    have a child touch that much memory, wait for its end, and go on
  *   children N   leave N processes behind that hold all descriptors and sleep
  *   mute         close standard output
  *   exit N       end with that status
@@ -28,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -114,6 +116,16 @@ static void eat(long mib)
     }
 }
 
+static void child(long mib)
+{
+    pid_t pid = fork();
+    if (!pid) {
+        eat(mib);
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+}
+
 static void children(int count)
 {
     for (int i = 0; i < count; i++)
@@ -165,6 +177,7 @@ int main(int argc, char **argv)
             } else if (!strcmp(word, "sleep")) rest(atof(value));
             else if (!strcmp(word, "burn")) burn(atol(value));
             else if (!strcmp(word, "eat")) eat(atol(value));
+            else if (!strcmp(word, "child")) child(atol(value));
             else if (!strcmp(word, "children")) children(atoi(value));
             else if (!strcmp(word, "exit")) return atoi(value);
             else if (!strcmp(word, "signal")) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sets.executor.cgroup import CgroupError, CpuAccount, SlotCgroup
+from sets.executor.cgroup import CgroupError, CpuAccount, MemoryUse, SlotCgroup
 from tests.sets.executor.conftest import FdCheck
 
 PID = 4242
@@ -69,10 +70,13 @@ def check(host: FakeHost, cpu: tuple[str, str], memory: tuple[str, str]) -> None
     assert cgroup.cpu_us() == 5_000
     host.put(cpu[0], cpu[1].format(7_500_000 if nanoseconds else 7_500))
     assert cgroup.cpu_us() == 7_500
-    assert not cgroup.out_of_memory_since(), "what was before the slot"
-    host.put(memory[0], memory[1].format(3))
-    assert cgroup.out_of_memory_since()
-    assert not cgroup.out_of_memory_since()
+    cgroup.begin_task()
+    assert cgroup.end_task(prestarted=False).oom_kills == 0, "what was before the slot"
+    cgroup.begin_task()
+    host.put(memory[0], memory[1].format(4))
+    assert cgroup.end_task(prestarted=False).oom_kills == 2
+    cgroup.begin_task()
+    assert cgroup.end_task(prestarted=False).oom_kills == 0
     cgroup.close()
     cgroup.close()
 
@@ -141,7 +145,8 @@ def test_a_host_without_the_memory_controller(host: FakeHost) -> None:
     host.put("unified/a/cpu.stat", V2_CPU.format(5))
     cgroup = host.read()
     assert cgroup.cpu_us() == 5
-    assert not cgroup.out_of_memory_since()
+    cgroup.begin_task()
+    assert cgroup.end_task(prestarted=False) == MemoryUse(0, 0)
     cgroup.close()
 
 
@@ -185,7 +190,104 @@ def test_this_very_process(no_fd_leaks: FdCheck) -> None:
         pass
     # The kernel may not yet have written down the running slice, a tick or two.
     assert cgroup.cpu_us() - before >= 30_000
-    assert not cgroup.out_of_memory_since()
+    assert cgroup.end_task(prestarted=False).oom_kills == 0
+    cgroup.close()
+
+
+# -- memory
+
+
+class FakeSlot:
+    """A slot's memory files of either version, in which a kernel writes what a test says."""
+
+    def __init__(self, host: FakeHost, version: int) -> None:
+        self._host = host
+        self._version = version
+        if version == 1:
+            host.mount("cgroup", "cpuacct", "rw,cpuacct")
+            host.mount("cgroup", "memory", "rw,memory")
+            host.stands("4:memory:/s\n2:cpuacct:/s\n")
+            host.put("cpuacct/s/cpuacct.usage", "0\n")
+        else:
+            host.mount("cgroup2", "unified")
+            host.stands("0::/s\n")
+            host.put("unified/s/cpu.stat", V2_CPU.format(0))
+
+    def kernel_killed(self, kills: int) -> None:
+        if self._version == 1:
+            self._host.put("memory/s/memory.oom_control", V1_OOM.format(kills))
+        else:
+            self._host.put("unified/s/memory.events", V2_OOM.format(kills))
+
+    @property
+    def peak_file(self) -> Path:
+        name = "memory/s/memory.max_usage_in_bytes" if self._version == 1 else "unified/s/memory.peak"
+        return self._host.trees / name
+
+    def peak(self, kib: int) -> None:
+        self.peak_file.write_text(f"{kib << 10}\n")
+
+
+@pytest.fixture(params=[1, 2])
+def fake_slot(host: FakeHost, request: pytest.FixtureRequest) -> FakeSlot:
+    slot = FakeSlot(host, request.param)
+    slot.kernel_killed(5)
+    slot.peak(900)
+    return slot
+
+
+def test_a_kill_between_tasks_is_not_the_next_ones(host: FakeHost, fake_slot: FakeSlot) -> None:
+    cgroup = host.read()
+    cgroup.begin_task()
+    cgroup.end_task(prestarted=False)
+    fake_slot.kernel_killed(6)
+    cgroup.begin_task()
+    assert cgroup.end_task(prestarted=False).oom_kills == 0
+    # But a program that was started ahead of its task was its task's already.
+    fake_slot.kernel_killed(7)
+    cgroup.begin_task()
+    assert cgroup.end_task(prestarted=True).oom_kills == 1
+    # Unless it is gone, and a task starts its own.
+    fake_slot.kernel_killed(8)
+    assert cgroup.killed_between_tasks()
+    assert not cgroup.killed_between_tasks()
+    cgroup.begin_task()
+    assert cgroup.end_task(prestarted=True).oom_kills == 0
+    cgroup.close()
+
+
+def test_the_peak_is_reset_when_a_task_begins(host: FakeHost, fake_slot: FakeSlot) -> None:
+    cgroup = host.read()
+    cgroup.begin_task()
+    assert fake_slot.peak_file.read_text().startswith("0"), "the kernel takes it for a reset"
+    fake_slot.peak(640)
+    assert cgroup.end_task(prestarted=False).peak_kib == 640
+    cgroup.close()
+
+
+def test_a_peak_that_cannot_be_reset_is_told_only_where_it_rose(
+    host: FakeHost, fake_slot: FakeSlot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 2 before Linux 6.12: writing fails, and what the file says may be an earlier task's."""
+
+    def refuse(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    cgroup = host.read()
+    cgroup.begin_task()
+    fake_slot.peak(1000)
+    assert cgroup.end_task(prestarted=False).peak_kib == 1000
+    cgroup.begin_task()
+    assert cgroup.end_task(prestarted=False).peak_kib == 0
+    cgroup.close()
+
+
+def test_a_kernel_that_keeps_no_peak(host: FakeHost, fake_slot: FakeSlot) -> None:
+    fake_slot.peak_file.unlink()
+    cgroup = host.read()
+    cgroup.begin_task()
+    assert cgroup.end_task(prestarted=False).peak_kib == 0
     cgroup.close()
 
 

@@ -31,7 +31,7 @@ async def test_small_output_comes_with_the_end(rig: Rig) -> None:
         first = await run.first()
     assert isinstance(first, Ending)
     assert first == await run.ending() == await run.first()
-    assert (first.how, first.code, first.killed, first.out_of_memory) == (How.EXITED, 3, False, False)
+    assert (first.how, first.code, first.killed, first.oom_kills) == (How.EXITED, 3, False, 0)
     assert (first.stdout, first.stderr, first.handed_over, first.files) == (b"out", b"err", False, [])
     assert (first.wall_us, first.max_rss_kib) == (9, 7)
     assert (rig.slot.state, rig.freed, rig.lost) == (SlotState.IDLE, 1, [])
