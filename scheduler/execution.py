@@ -127,6 +127,8 @@ class Run(Protocol):
 
 TOKEN_VARIABLE: Final = "GENERAL_COMPUTE_SLOT_TOKEN"
 """The environment variable in which a slot's guest is given its token; the only name that the platform takes."""
+CONTENT_FILE: Final = "content"
+"""In a slot's folder, beside its socket: what a launcher has the guest write to the slot's places at the start."""
 
 
 class SlotAddress(msgspec.Struct, frozen=True):

@@ -22,8 +22,8 @@ class PoolKey(msgspec.Struct, frozen=True):
 
 
 class SlotOrder(msgspec.Struct, frozen=True):
-    """One slot to be started. `directory` is the host folder that holds the slot's socket `executor.sock`; `token` is
-    what its guest will say in HELLO."""
+    """One slot to be started. `directory` is the host folder that holds the slot's socket `executor.sock`, and where a
+    launcher may leave `CONTENT_FILE` for the guest; `token` is what its guest will say in HELLO."""
 
     slot_id: str
     pool: PoolKey

@@ -8,11 +8,13 @@ from collections import OrderedDict
 from collections.abc import Coroutine
 from contextlib import suppress
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from scheduler.errors import EngineRefused, EngineUnavailable, SchedulerError
+from scheduler.execution import CONTENT_FILE
 from scheduler.image import Image
 from scheduler.launchers.contract import SlotGone, SlotOrder
 from scheduler.launchers.docker_config import DockerSettings, EngineFacts, container_name, create_body
@@ -257,6 +259,8 @@ class DockerLauncher:
 
     async def _create(self, order: SlotOrder, slot: _Slot, laid_out: Layout) -> None:
         contents = await self._contents.hold(order.slot_id, order.image, laid_out)
+        if laid_out.content:
+            await asyncio.to_thread(_write_content, order.directory / CONTENT_FILE, laid_out.content)
         body = create_body(order, self._settings, self._engine.facts, self._seccomp, laid_out, contents)
         await self._engine.start(slot.name, body)
 
@@ -373,6 +377,16 @@ class DockerLauncher:
         self._removals.want(
             container.name for container in listed if not any(container.slot_id in each for each in needed)
         )
+
+
+def _write_content(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+        path.chmod(0o644)
+    except OSError as error:
+        raise EngineUnavailable(
+            f"what HOME begins with cannot be written to {path.parent}: {error.strerror}"
+        ) from error
 
 
 def _how_it_ended(exit_code: int | None) -> str:

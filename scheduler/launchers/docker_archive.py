@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,10 +14,13 @@ import msgspec
 from docker import APIClient
 from docker.utils import decode_json_header
 
+from scheduler.launchers.content import MAX_ENTRIES, Entry, Kind
 from scheduler.launchers.places import MAX_FOLDERS, Folder
+from scheduler.launchers.user import Owner
 
 _FACTS_HEADER: Final = "X-Docker-Container-Path-Stat"
 _CHUNK_BYTES: Final = 64 * 1024
+_PATH_BYTES: Final = 4096
 _TAR_OVERHEAD_BYTES: Final = 256 * 1024
 """Headers, padding and extended attributes beside a file's own bytes."""
 
@@ -67,10 +71,13 @@ def mode_of(client: APIClient, container: str, path: str) -> int | None:
         return None
 
 
-def read_folder(client: APIClient, container: str, path: str, most_bytes: int | None) -> Folder | None:
+def read_folder(
+    client: APIClient, container: str, path: str, most_bytes: int | None, content_bytes: int = 0
+) -> Folder | None:
     """What a folder holds; None when it is missing or no folder. Links are not followed.
 
-    Given `most_bytes`, all its files are read, but not kept, to tell whether they are more.
+    Given `most_bytes`, all its files are read, to tell whether they are more. Given `content_bytes`, its content is
+    kept where it is no more than that, and no more than `MAX_ENTRIES`.
     Blocks. Raises `FolderTooLarge`, and what the Docker client raises.
     """
     names = path.strip("/").split("/")
@@ -90,16 +97,15 @@ def read_folder(client: APIClient, container: str, path: str, most_bytes: int | 
     with client.get(url, params={"path": path}, stream=True, timeout=client.timeout) as response:
         if not response.ok:
             raise docker.errors.DockerException(f"the engine does not read {path}: {response.text[:500]}")
-        received = _Counted(response.iter_content(_CHUNK_BYTES), (most_bytes or 0) + _TAR_OVERHEAD_BYTES)
+        most = max(most_bytes or 0, content_bytes) + _TAR_OVERHEAD_BYTES
+        received = _Counted(response.iter_content(_CHUNK_BYTES), most)
         try:
-            folders = _folders_only(received)
+            folder = _unpacked_folder(received, path, content_bytes)
         except (tarfile.TarError, ValueError) as error:
             raise docker.errors.DockerException(f"the engine sent a broken archive: {error}") from error
-        if folders is not None:
-            return Folder(folders=folders)
-        while most_bytes is not None and received.read(_CHUNK_BYTES):
+        while folder.holds_files and most_bytes is not None and received.read(_CHUNK_BYTES):
             pass
-    return Folder(holds_files=True)
+    return folder
 
 
 class FolderTooLarge(Exception):
@@ -124,19 +130,65 @@ class _Counted:
         return taken
 
 
-def _folders_only(received: _Counted) -> tuple[str, ...] | None:
-    """The innermost folders of an archive; None if it has anything but folders, or too many of them."""
+def _unpacked_folder(received: _Counted, path: str, content_bytes: int) -> Folder:
+    """Reads until it is certain that there are files, and more than may be kept as content."""
     found: list[str] = []
+    content = _Content(path, content_bytes) if content_bytes else None
+    holds_files = False
     with tarfile.open(fileobj=received, mode="r|") as unpacked:  # type: ignore[call-overload]
         top = unpacked.next()
         if top is None or not top.isdir():
             raise ValueError("it does not begin with the folder")
+        if content is not None:
+            content.add(unpacked, top)
         for entry in unpacked:
             name = entry.name.partition("/")[2]
             if not entry.isdir() or not name.isprintable() or len(found) == MAX_FOLDERS:
-                return None
+                holds_files = True
             found.append(name)
-    return tuple(name for name in found if not any(other.startswith(name + "/") for other in found))
+            if content is not None and not content.add(unpacked, entry):
+                content = None
+            if holds_files and content is None:
+                return Folder(holds_files=True)
+    kept = tuple(content.entries) if content is not None else None
+    if holds_files:
+        return Folder(holds_files=True, content=kept)
+    innermost = tuple(name for name in found if not any(other.startswith(name + "/") for other in found))
+    return Folder(folders=innermost, content=kept)
+
+
+class _Content:
+    """A folder's entries, as they come out of an archive, while they are within the bounds."""
+
+    def __init__(self, path: str, most_bytes: int) -> None:
+        self.entries: list[Entry] = []
+        self._path = path
+        self._left = most_bytes
+        self._files: dict[str, bytes] = {}
+
+    def add(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bool:
+        """Take the archive's next entry; False when it is beyond the bounds. Devices and pipes are left out."""
+        name = entry.name.rstrip("/").partition("/")[2]
+        path = f"{self._path}/{name}" if name else self._path
+        if entry.isdir():
+            kind, data = Kind.FOLDER, b""
+        elif entry.issym():
+            kind, data = Kind.LINK, os.fsencode(entry.linkname)
+        elif entry.islnk():
+            if (linked := self._files.get(entry.linkname)) is None:
+                return False
+            kind, data = Kind.FILE, linked
+        elif entry.isreg():
+            if entry.size > self._left or (file := archive.extractfile(entry)) is None:
+                return False
+            kind, data = Kind.FILE, file.read()
+            self._files[entry.name] = data
+        else:
+            return True
+        self._left -= len(data)
+        owner, mtime_s = Owner(entry.uid, entry.gid), max(0, int(entry.mtime))
+        self.entries.append(Entry(path, kind, owner, entry.mode & 0o7777, mtime_s, data))
+        return self._left >= 0 and len(self.entries) <= MAX_ENTRIES and len(os.fsencode(path)) < _PATH_BYTES
 
 
 def _container_is_gone(error: docker.errors.NotFound) -> bool:

@@ -62,10 +62,11 @@ class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown
 
     `tmp_mib` bounds /tmp, `shm_mib` /dev/shm, `writable_mib` each VOLUME and each place of the label
     `org.general-compute.writable`; `inodes` bounds the files in each. What is stored there counts towards
-    the slot's memory too. `volume_content_mib` bounds what an image may bring along in a VOLUME: it is copied, once for
-    all slots of the image. `seccomp_profile` is a JSON file that takes the place of our own profile (seccomp.py).
-    `guest_binary` and `hosts_file` are paths on the engine's machine. `pull_registries` names the registries
-    that images may be pulled from ("*": any that a reference names); empty, only images that the engine
+    the slot's memory too. `volume_content_mib` bounds what an image may bring along in a VOLUME: it is copied, once
+    for all slots of the image. `home_content_kib` bounds what an image may have in its HOME so that programs can
+    write there: each slot has a copy. `seccomp_profile` is a JSON file that takes the place of our own profile
+    (seccomp.py). `guest_binary` and `hosts_file` are paths on the engine's machine. `pull_registries` names the
+    registries that images may be pulled from ("*": any that a reference names); empty, only images that the engine
     holds are run. `runtime` names one of the engine's OCI runtimes; None is the engine's default. `ulimits` is
     laid over limits of ours (soft and hard alike, names as Docker has them); its `nofile` is the program's: the
     guest has the most that the engine may give, which must be four times that.
@@ -79,6 +80,7 @@ class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown
     writable_mib: int = 512
     inodes: int = 65_536
     volume_content_mib: int = 256
+    home_content_kib: int = 1024
     pids_limit: int = 256
     ulimits: dict[str, int] = msgspec.field(default_factory=dict)
     seccomp_profile: Path | None = None
@@ -142,9 +144,6 @@ def create_body(
     """
     image, pool = order.image, order.pool
     laid_out = laid_out or layout(image)
-    env = [f"{TOKEN_VARIABLE}={order.token}"]
-    if not any(entry.startswith("HOME=/") for entry in image.env):
-        env.append("HOME=/tmp")
     return {
         "Image": image.image_id,
         "Entrypoint": [GUEST],
@@ -156,7 +155,8 @@ def create_body(
             *_ENGINE_VARIABLES,
             *_names(image),
         ],
-        "Env": env,
+        # HOME is the engine's to add, as /etc/passwd says, where the image does not set it.
+        "Env": [f"{TOKEN_VARIABLE}={order.token}"],
         "Hostname": HOSTNAME,
         "Tty": False,
         "OpenStdin": False,
@@ -290,7 +290,8 @@ def _tmpfs(place: str, settings: DockerSettings, owner: Owner) -> str:
     # that one's mode in place of ours, and 755 would keep all but its owner from writing. So its owner is who writes.
     # /dev/shm is the exception: it lies in a /dev of ours, so the image never has one.
     belongs_to = "" if place == "/dev/shm" or owner == Owner() else f"uid={owner.uid},gid={owner.gid},"
-    return f"rw,exec,nosuid,nodev,mode=1777,{belongs_to}size={size_mib}m,nr_inodes={settings.inodes}"
+    # noatime: which of the files in HOME a task has read is nothing for the next to know.
+    return f"rw,exec,nosuid,nodev,noatime,mode=1777,{belongs_to}size={size_mib}m,nr_inodes={settings.inodes}"
 
 
 def image_from(reference: Reference, inspected: dict[str, Any], facts: EngineFacts) -> Image:

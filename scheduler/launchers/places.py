@@ -1,7 +1,8 @@
 """Which folders of a slot can be written to, and what becomes of what an image itself holds there. Pure.
 
-A place is an empty tmpfs, emptied again after each task. Whatever the image holds in that folder would be hidden, so
-a folder with files is no place unless its image says so by label: it stays as the image has it, to be read only.
+A place is a tmpfs, which is as it was at the start again after each task. It begins empty, but for HOME, which begins
+with what the image holds there, up to a bound. Any other folder with files is no place unless its image says so by
+label: it stays as the image has it, to be read only.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 
 from scheduler.errors import ImageUnusable
 from scheduler.image import LABEL_WRITABLE, Image
+from scheduler.launchers.content import Entry, Kind, packed, seen_by
 from scheduler.launchers.user import Owner
 
 MAX_WRITABLE_PLACES: Final = 16
@@ -22,6 +24,9 @@ MAX_FOLDERS: Final = 8
 """Folders that the image may have within a place before they count as content."""
 
 ALWAYS_WRITABLE: Final = ("/tmp", "/dev/shm")
+
+HOME_FOLDERS: Final = (".cache", ".config", ".local/share", ".local/state")
+"""Where programs write in a HOME (XDG base directories): places where HOME itself holds too much to be one."""
 
 _MAX_PLACE_CHARS: Final = 1024
 _MOST_PLACES: Final = len(ALWAYS_WRITABLE) + MAX_WRITABLE_PLACES + MAX_FOLDERS
@@ -37,24 +42,27 @@ class Folder(msgspec.Struct, frozen=True):
 
     `holds_files`: there is anything but folders, or more than `MAX_FOLDERS` of those. Otherwise `folders` are those
     within that hold nothing, as paths relative to this one. `behind_link`: a symbolic link leads there, and it was not
-    looked at: what lies where a mount goes must never be the image's to choose (such as over the guest).
+    looked at: what lies where a mount goes must never be the image's to choose (such as over the guest). `content` is
+    the folder itself and all that it holds, parents first, where that was asked for and is within the bound.
     """
 
     holds_files: bool = False
     folders: tuple[str, ...] = ()
     behind_link: bool = False
+    content: tuple[Entry, ...] | None = None
 
 
 class Layout(msgspec.Struct, frozen=True):
     """How the slots of an image are laid out.
 
     `places` are tmpfs, parents before children, and belong to `owner`; `kept` are the VOLUMEs whose content the
-    image brings along.
+    image brings along. `content` is what the guest writes to places at the start (`content.packed`).
     """
 
     places: tuple[str, ...]
     kept: tuple[str, ...] = ()
     owner: Owner = Owner()
+    content: bytes = b""
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -66,6 +74,8 @@ class Question(msgspec.Struct, frozen=True):
     """Folders of which it matters only whether they hold files."""
     existence: tuple[str, ...] = ()
     """Paths of which it matters only whether they exist."""
+    home: str = ""
+    """HOME, of which the content matters up to a bound, and beyond that the content of `HOME_FOLDERS`."""
 
 
 def writable_places(image: Image) -> tuple[str, ...]:
@@ -87,39 +97,56 @@ def writable_places(image: Image) -> tuple[str, ...]:
     return _in_order(places)
 
 
-def question(image: Image) -> Question:
+def question(image: Image, home: str = "") -> Question:
     """What a look into the image must answer. Raises `ImageUnusable`."""
     places, labelled = writable_places(image), _labelled(image)
     volumes = tuple(place for place in places if place not in ALWAYS_WRITABLE and place not in labelled)
-    folders, workdir = _home(image, places), _workdir(image)
-    if workdir not in (*places, *folders) and _holder(workdir, (*ALWAYS_WRITABLE, *labelled)):
-        folders.append(workdir)
-    return Question(volumes, tuple(folders), tuple(place for place in labelled if _holder(place, volumes)))
+    home, workdir = _home(image, home), _workdir(image)
+    hidden = workdir not in (*places, home) and _holder(workdir, (*ALWAYS_WRITABLE, *labelled))
+    return Question(
+        volumes,
+        (workdir,) if hidden else (),
+        tuple(place for place in labelled if _holder(place, volumes)),
+        home,
+    )
 
 
 def layout(
-    image: Image, seen: Mapping[str, Folder | None] | None = None, owner: Owner | None = None
+    image: Image,
+    seen: Mapping[str, Folder | None] | None = None,
+    owner: Owner | None = None,
+    home: str = "",
 ) -> Layout:
-    """How slots of the image look like. Raises `ImageUnusable`.
+    """How slots of the image look like. `home` is HOME as its programs have it. Raises `ImageUnusable`.
 
     `seen` answers `question`, None for what the image does not have; without it every folder counts as absent.
     """
-    seen = seen or {}
+    seen, home = seen or {}, _home(image, home)
     asked, explicit = _asked(image), {*ALWAYS_WRITABLE, *_labelled(image)}
     places = {*writable_places(image)}
-    home = _home(image, places)
     kept: list[str] = []
-    for place in _in_order({*places, *home} - explicit):
+    # HOME last: it gives way to what is kept within it.
+    for place in (*_in_order(places - explicit - {home}), *([home] if home else ())):
         held = seen.get(place) or Folder()
         folders = {f"{place}/{name}" for name in held.folders}
         if held.behind_link:
             # A VOLUME stays an empty tmpfs, wherever that is; HOME is left alone.
             continue
-        if held.holds_files or len(places | folders) > _MOST_PLACES:
+        if held.content is not None and not _within(place, kept):
+            places.add(place)
+        elif held.holds_files or len(places | folders) > _MOST_PLACES:
             places.discard(place)
             kept += [place] if place in asked else []
         elif place in asked or not (_holder(place, kept) and seen.get(place) is None):
             places |= {place, *folders}
+    filled = [home] if home in places and (seen.get(home) or Folder()).content is not None else []
+    in_home = seen.get(home)
+    if home not in (*places, *kept) and in_home is not None and in_home.holds_files:
+        if in_home.content is not None:
+            seen = {**seen, **{folder: _below(folder, in_home.content) for folder in home_folders(home)}}
+        new = [folder for folder in home_folders(home) if _can_be_place(folder, seen, {*places, *kept})]
+        places |= {*new}
+        filled = [folder for folder in new if (seen.get(folder) or Folder()).content is not None]
     for place in kept:
         if above := _holder(place, places):
             raise ImageUnusable(_hidden(asked[place], above))
@@ -132,12 +159,51 @@ def layout(
     workdir = _workdir(image)
     if workdir not in places and (above := _holder(workdir, {*places, *kept})) in places:
         found = seen.get(workdir)
-        if found is not None and found.holds_files:
+        if above not in filled and found is not None and found.holds_files:
             raise ImageUnusable(_hidden(f"WORKDIR {workdir}", above))
         if len(workdir) > _MAX_PLACE_CHARS or not workdir.isprintable():
             raise ImageUnusable(f"WORKDIR {workdir!r}: the path is too long or holds control characters")
         places.add(workdir)
-    return Layout(_in_order(places), tuple(sorted(kept)), owner or Owner())
+    # The engine would make the ways to places as root's, and content in them could not be written.
+    places |= {way for place in places for way in _ways(place, filled)}
+    owner = owner or Owner()
+    return Layout(_in_order(places), tuple(sorted(kept)), owner, _content(filled, seen, owner, explicit))
+
+
+def home_folders(home: str) -> tuple[str, ...]:
+    """The paths of `HOME_FOLDERS`."""
+    return tuple(f"{home}/{name}" for name in HOME_FOLDERS)
+
+
+def _below(folder: str, content: Collection[Entry]) -> Folder | None:
+    """A folder within one whose content is known."""
+    found = tuple(entry for entry in content if entry.path == folder or entry.path.startswith(folder + "/"))
+    if not found:
+        return None
+    return (
+        Folder(holds_files=True, content=found) if found[0].kind is Kind.FOLDER else Folder(behind_link=True)
+    )
+
+
+def _can_be_place(folder: str, seen: Mapping[str, Folder | None], taken: Collection[str]) -> bool:
+    """Whether a folder of a HOME that can only be read can be written to without anything of the image being hidden."""
+    held = seen.get(folder) or Folder()
+    if held.behind_link or folder in taken or _within(folder, taken):
+        return False
+    return held.content is not None or not held.holds_files
+
+
+def _content(
+    filled: Collection[str], seen: Mapping[str, Folder | None], owner: Owner, emptied: Collection[str]
+) -> bytes:
+    """What the guest writes to filled places, but for what lies in places that are to begin empty."""
+    found = [entry for place in filled if (held := seen.get(place)) for entry in held.content or ()]
+    return packed(
+        seen_by(
+            owner,
+            (entry for entry in found if _holder(entry.path + "/.", (*filled, *emptied)) not in emptied),
+        )
+    )
 
 
 def _hidden(what: str, above: str) -> str:
@@ -202,17 +268,25 @@ def _check_program(image: Image) -> None:
         )
 
 
-def _home(image: Image, places: Collection[str]) -> list[str]:
-    """HOME, where the image sets it to a folder that could be a place; without a word where it could not."""
-    said = [entry.removeprefix("HOME=") for entry in image.env if entry.startswith("HOME=/")]
-    home = posixpath.normpath(said[-1]) if said else ""
-    if not home or home in places:
-        return []
+def said_home(image: Image) -> str | None:
+    """HOME as the image sets it; None where it does not, and what /etc/passwd says counts.
+
+    As with every variable the last word counts; an empty one says nothing.
+    """
+    said = [entry.removeprefix("HOME=") for entry in image.env if entry.startswith("HOME=")]
+    return said[-1] or None if said else None
+
+
+def _home(image: Image, home: str) -> str:
+    """HOME, where it can be a place and no label wants it empty; else "", without a word."""
+    if not home.startswith("/"):
+        return ""
+    path = "/" + posixpath.normpath(home).lstrip("/")
     try:
-        _check_place(home, "HOME")
+        _check_place(path, "HOME")
     except ImageUnusable:
-        return []
-    return [home]
+        return ""
+    return "" if path in ALWAYS_WRITABLE or path in _labelled(image) else path
 
 
 def _workdir(image: Image) -> str:
@@ -223,3 +297,15 @@ def _workdir(image: Image) -> str:
 def _holder(path: str, folders: Collection[str]) -> str:
     """The innermost of these folders that `path` lies strictly within, or ""."""
     return max((folder for folder in folders if path.startswith(folder + "/")), key=len, default="")
+
+
+def _ways(place: str, folders: Collection[str]) -> list[str]:
+    """The folders between a place and the one of `folders` that it lies in."""
+    above = _holder(place, folders)
+    parts = place.removeprefix(above + "/").split("/") if above else []
+    return ["/".join([above, *parts[:depth]]) for depth in range(1, len(parts))]
+
+
+def _within(folder: str, paths: Collection[str]) -> bool:
+    """Whether any of these paths lies strictly within `folder`."""
+    return any(path.startswith(folder + "/") for path in paths)

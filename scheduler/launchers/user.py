@@ -82,6 +82,19 @@ class User(msgspec.Struct, frozen=True):
         return Owner(uid, gid)
 
 
+def home_of(uid: int, passwd: bytes | None) -> str:
+    """HOME of a user as runc sets it where the image does not: of the first line with this uid, else `/`.
+
+    It may be empty or relative, as that line says.
+    """
+    for line in (passwd or b"").split(b"\n"):
+        if stripped := line.strip():
+            fields = stripped.split(b":", 6)
+            if fields[0] == b"%d" % uid or _number(fields, 2) == uid:
+                return fields[5].decode("utf-8", "surrogateescape") if len(fields) > 5 else ""
+    return "/"
+
+
 def parse_user(text: str) -> User:
     """USER as it stands in an image's configuration: `""`, `app`, `1000`, `app:users`, `1000:1000`, `:users`.
 

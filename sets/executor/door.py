@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from scheduler.execution import CONTENT_FILE
 from sets.executor import protocol
 from sets.executor.protocol import Hello, ProtocolError
 
@@ -98,6 +99,7 @@ class Door:
         # Nobody else writes there, and this needs no descriptor, which may be what there is none of.
         with contextlib.suppress(OSError):
             (self.directory / SOCKET_NAME).unlink(missing_ok=True)
+            (self.directory / CONTENT_FILE).unlink(missing_ok=True)
             self.directory.rmdir()
 
     # -- greetings

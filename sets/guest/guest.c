@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -38,6 +39,7 @@
 #define OUTPUT_BYTES 61440
 #define FILES_COUNT 64
 #define PLACES_COUNT 64
+#define ITEMS_COUNT 257
 #define TASK_FDS_MOST (FILES_COUNT + 16)
 #define TOKEN_NAME "GENERAL_COMPUTE_SLOT_TOKEN"
 #define TOKEN_BYTES 64
@@ -81,11 +83,26 @@ struct output { int fd, end; uint32_t len; unsigned char data[OUTPUT_BYTES]; };
 struct place {
     const char *path, *name;  // name: the path's last part
     int fd, parent, keeps;    // parent: the place that holds this one, or -1; keeps: how many places this one holds
+    int items, tops;          // of its content: how many in all, and how many right below it
     bool counts;              // its file system is a tmpfs of its own: the number of inodes in use tells whether it is clean
     bool ours;                // the program, being us, may change the folder itself
     uint64_t inodes;
     struct stat was;
     ssize_t xattrs;
+};
+
+// A part of the content that a place begins with. A file is mapped, so that a look at its bytes takes no call: a program that
+// has mapped it itself can change them without a trace in its times.
+struct __attribute__((packed)) item_head { uint8_t kind, reserved; uint16_t mode; uint32_t path_len, reserved2; int64_t mtime_s; uint64_t size; };
+enum { ITEM_FOLDER = 1, ITEM_FILE = 2, ITEM_LINK = 3 };
+struct item {
+    const char *name;  // below the place
+    const unsigned char *data, *there;
+    size_t size;
+    int place, kind;
+    mode_t mode;
+    time_t mtime_s;
+    struct stat was;
 };
 
 static int executor = -1, children = -1, oom_score = -1;
@@ -102,6 +119,10 @@ static const char *socket_path;
 static char **base_env;
 static struct place places[PLACES_COUNT];
 static int place_count;
+static struct item items[ITEMS_COUNT];
+static int item_count;
+// The last change that we made to content. What changes it in the same tick of the clock would have the same time.
+static struct timespec filled_at;
 static char start_cwd[PATH_MAX];
 static dev_t root_device;
 static char listings[2][LISTING_BYTES] __attribute__((aligned(8)));
@@ -294,10 +315,19 @@ static int execute(char **env) {
     }
 }
 
+static bool later(struct timespec a, struct timespec b) { return a.tv_sec != b.tv_sec ? a.tv_sec > b.tv_sec : a.tv_nsec > b.tv_nsec; }
+
+static void let_a_tick_pass(void) {
+    struct timespec t;
+    for (int tries = 0; tries < 100 && (clock_gettime(CLOCK_REALTIME_COARSE, &t), !later(t, filled_at)); tries++) poll(NULL, 0, 1);
+    filled_at.tv_sec = 0;
+}
+
 // Start the program with these as stdin, stdout and stderr. Returns 0, the errno of a failed exec, or below 0 that of whatever
 // failed before it: the machine's fault, not the program's.
 static int spawn(int in, int o, int e) {
     volatile int failed = 0;
+    if (filled_at.tv_sec) let_a_tick_pass();
     // The child inherits the score; ours goes back to what it was. So the kernel, short of memory, takes the program.
     if (oom_score >= 0 && pwrite(oom_score, oom_program, strlen(oom_program), 0) < 0) shut(&oom_score);
     pid_t pid = vfork();
@@ -335,17 +365,24 @@ static bool is_kept(const struct place *p, const char *name) {
     return false;
 }
 
-// Whether a place holds what it keeps, and nothing else.
+// Whether the place's content has an entry of that name right below it.
+static bool is_item(const struct place *p, const char *name) {
+    for (int i = 0; p->tops && i < item_count; i++)
+        if (items[i].place == p - places && !strcmp(items[i].name, name)) return true;
+    return false;
+}
+
+// Whether a place holds what it keeps and its content, and nothing else.
 static bool is_empty(const struct place *p) {
     ssize_t n;
     int kept = 0;
     if (lseek(p->fd, 0, SEEK_SET)) return false;
     while ((n = getdents64(p->fd, listings[0], LISTING_BYTES)) > 0)
         for EACH_ENTRY(e, listings[0], n) {
-            if (!is_kept(p, e->d_name)) return false;
+            if (!is_kept(p, e->d_name) && !is_item(p, e->d_name)) return false;
             kept++;
         }
-    return !n && kept == p->keeps;
+    return !n && kept == p->keeps + p->tops;
 }
 
 static bool same_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
@@ -353,14 +390,28 @@ static bool same_time(struct timespec a, struct timespec b) { return a.tv_sec ==
 // Its owner could leave a word to the next task in its times, too.
 static bool put_times_back(const struct place *p) { return !futimens(p->fd, (struct timespec[]){p->was.st_atim, p->was.st_mtim}); }
 
+// Whether the content is what we made of it. No program can set a change's time back, and each is a change but one: a store into a
+// mapped file.
+static bool is_intact(const struct place *p) {
+    struct stat st;
+    for (const struct item *i = items; i < items + item_count; i++)
+        if (i->place == p - places &&
+            (fstatat(p->fd, i->name, &st, AT_SYMLINK_NOFOLLOW) || st.st_dev != i->was.st_dev || st.st_ino != i->was.st_ino ||
+             !same_time(st.st_ctim, i->was.st_ctim) || st.st_size != i->was.st_size || (i->there && memcmp(i->there, i->data, i->size))))
+            return false;
+    return true;
+}
+
 static bool is_clean(const struct place *p) {
     struct statfs fs;
     struct stat st;
-    if (p->ours && (fstat(p->fd, &st) || st.st_mode != p->was.st_mode || st.st_gid != p->was.st_gid ||
+    const bool ours = p->ours;
+    if (ours && (fstat(p->fd, &st) || st.st_mode != p->was.st_mode || st.st_gid != p->was.st_gid ||
                     flistxattr(p->fd, NULL, 0) != p->xattrs))
         return false;
     if (!(p->counts ? !fstatfs(p->fd, &fs) && fs.f_files - fs.f_ffree == p->inodes : is_empty(p))) return false;
-    return !p->ours || (same_time(st.st_mtim, p->was.st_mtim) && same_time(st.st_atim, p->was.st_atim)) || put_times_back(p);
+    if (p->items && !is_intact(p)) return false;
+    return !ours || (same_time(st.st_mtim, p->was.st_mtim) && same_time(st.st_atim, p->was.st_atim)) || put_times_back(p);
 }
 
 // Move a folder up to the place itself.
@@ -412,6 +463,44 @@ static bool make_again(struct place *p) {
     return made;
 }
 
+static bool make_file(const struct place *p, struct item *i) {
+    int fd = openat(p->fd, i->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0) return false;
+    for (size_t at = 0; at < i->size;) {
+        ssize_t n = write(fd, i->data + at, i->size - at);
+        if (n <= 0) return close(fd), false;
+        at += (size_t)n;
+    }
+    close(fd);
+    if (!i->size) return true;
+    // Opened again: what is mapped by a descriptor that can write cannot be executed.
+    if ((fd = openat(p->fd, i->name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)) < 0) return false;
+    void *there = mmap(NULL, i->size, PROT_READ, MAP_SHARED, fd, 0);
+    close(fd);
+    if (there != MAP_FAILED) i->there = there;
+    return i->there;
+}
+
+// Write the content of a place that is empty. False with errno. Folders get their mode and time last, after what is in them.
+static bool fill(const struct place *p) {
+    for (struct item *i = items; i < items + item_count; i++) {
+        if (i->place != p - places) continue;
+        if (i->there) munmap((void *)(uintptr_t)i->there, i->size);
+        i->there = NULL;
+        if (i->kind == ITEM_FOLDER ? mkdirat(p->fd, i->name, 0700) : i->kind == ITEM_LINK ? symlinkat((const char *)i->data, p->fd, i->name) : !make_file(p, i))
+            return false;
+    }
+    for (struct item *i = items + item_count; i-- > items;) {
+        if (i->place != p - places) continue;
+        struct timespec times[2] = {{i->mtime_s, 0}, {i->mtime_s, 0}};
+        if ((i->kind != ITEM_LINK && fchmodat(p->fd, i->name, i->mode, 0)) || utimensat(p->fd, i->name, times, AT_SYMLINK_NOFOLLOW) ||
+            fstatat(p->fd, i->name, &i->was, AT_SYMLINK_NOFOLLOW))
+            return false;
+        if (later(i->was.st_ctim, filled_at)) filled_at = i->was.st_ctim;
+    }
+    return true;
+}
+
 // 0, or the errno of what could not be removed.
 static int clean(struct place *p) {
     if (p->ours) fchmod(p->fd, p->was.st_mode & 07777);
@@ -433,6 +522,7 @@ static int clean(struct place *p) {
     }
     for (struct place *q = places; q < places + place_count; q++)
         if (q->parent == p - places && !is_kept(p, q->name) && !make_again(q)) return errno;
+    if (p->items && !fill(p)) return errno;
     if (p->ours) {
         ssize_t n = flistxattr(p->fd, listings[1], LISTING_BYTES);
         if (n != p->xattrs)
@@ -519,6 +609,46 @@ static void add_way(const char *path) {
     add_place(path);
 }
 
+// Learn what places begin with: the file beside the executor's socket, if there is one. Its entries stand behind their folders.
+static void take_content(void) {
+    char path[sizeof ((struct sockaddr_un *)0)->sun_path + 8];
+    snprintf(path, sizeof path, "%.*s/content", (int)(strrchr(socket_path, '/') ? strrchr(socket_path, '/') - socket_path : 0), socket_path);
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) return;
+    if (fd < 0 || fstat(fd, &st)) unusable(path, strerror(errno));
+    if (!st.st_size) return;
+    const unsigned char *at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0), *end = at + st.st_size;
+    if (at == MAP_FAILED) unusable(path, strerror(errno));
+    close(fd);
+    while (at < end) {
+        struct item_head head;
+        if ((size_t)(end - at) < sizeof head) unusable(path, "it is cut off");
+        memcpy(&head, at, sizeof head);
+        at += sizeof head;
+        if (head.path_len >= PATH_MAX || (size_t)(end - at) < head.path_len + 2 || head.size > (size_t)(end - at) - head.path_len - 2 ||
+            at[head.path_len] || at[head.path_len + 1 + head.size] || *at != '/' || strlen((const char *)at) != head.path_len)
+            unusable(path, "it is malformed");
+        struct item i = {.name = (const char *)at, .data = at + head.path_len + 1, .size = head.size, .kind = head.kind,
+                         .mode = head.mode, .mtime_s = head.mtime_s, .place = holder_of((const char *)at)};
+        at = i.data + i.size + 1;
+        // A place itself is there already, and has its mode.
+        bool is_place = false;
+        for (struct place *p = places; p < places + place_count && !is_place; p++) {
+            is_place = !strcmp(p->path, i.name);
+            if (is_place && p->ours && !fchmod(p->fd, i.mode | S_IRWXU)) fstat(p->fd, &p->was);
+        }
+        if (is_place) continue;
+        if (i.place < 0 || item_count == ITEMS_COUNT || i.kind < ITEM_FOLDER || i.kind > ITEM_LINK) unusable(i.name, "cannot be content of a place");
+        if (i.kind == ITEM_FOLDER) i.mode |= S_IRWXU;
+        struct place *p = &places[i.place];
+        i.name += strlen(p->path) + 1;
+        p->items++;
+        if (!strchr(i.name, '/')) p->tops++;
+        items[item_count++] = i;
+    }
+}
+
 // So a place comes before those that lie in it.
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
@@ -534,6 +664,7 @@ static void take_places(char **paths, int count) {
     if (holder_of(start_cwd) >= 0) add_way(start_cwd);
     if (stat("/", &st)) unusable("/", strerror(errno));
     root_device = st.st_dev;
+    take_content();
     for (int i = 0; i < place_count; i++) {
         struct place *p = &places[i];
         struct statfs fs;

@@ -136,6 +136,11 @@ class Probe:
             await loop.sock_sendall(self._connection, question.encode())
             return (await loop.sock_recv(self._connection, 65536)).decode()
 
+    async def places(self) -> list[str]:
+        """The places that it was given."""
+        argv = (await self.ask("argv")).split("\n")
+        return argv[3 : argv.index("--")]
+
     async def end(self, how: str) -> None:
         """Tell it to do what it will not answer."""
         await asyncio.get_running_loop().sock_sendall(self._connection, how.encode())

@@ -14,6 +14,7 @@ from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
 from scheduler.task import Resources
 from tests.scheduler.launchers.rig import (
+    PASSWD,
     Files,
     ImageMaker,
     Rig,
@@ -35,21 +36,44 @@ async def test_a_slot_runs_the_guest_in_the_image(rig: Rig, images: ImageMaker) 
     order, probe = await rig.run(reference)
     argv = (await probe.ask("argv")).split("\n")
     assert argv[1:-1] == [
-        *("/gc/run/executor.sock", "4096", "/tmp", "/dev/shm", "/var/x"),
+        *("/gc/run/executor.sock", "4096", "/tmp", "/dev/shm", "/home/worker", "/var/x"),
         *("--", "PATH", "HOSTNAME", "HOME", "COLOUR"),
     ]
     env = (await probe.ask("env")).split("\n")
-    assert {"COLOUR=blue", f"GENERAL_COMPUTE_SLOT_TOKEN={order.token}", "HOME=/tmp"} <= set(env)
+    assert {"COLOUR=blue", f"GENERAL_COMPUTE_SLOT_TOKEN={order.token}", "HOME=/home/worker"} <= set(env)
     assert await probe.ask("id") == "1 1234 2345"
     assert await probe.ask("cwd") == "/data"
     assert await probe.ask("read /data/from-image") == "of the image\n"
 
 
 async def test_an_image_that_sets_home_keeps_it(rig: Rig, images: ImageMaker) -> None:
-    for set_to, home in (("/data", "/data"), ("", "/tmp")):
+    for set_to, home in (("/data", "/data"), ("", "/root"), ("relative", "relative")):
         _, probe = await rig.run(images.make('CMD ["/x"]', f"ENV HOME={set_to}"))
         env = (await probe.ask("env")).split("\n")
         assert [entry for entry in env if entry.startswith("HOME=")] == [f"HOME={home}"]
+
+
+@pytest.mark.parametrize(
+    ("user", "home", "writable"),
+    [
+        ("0", "/root", True),
+        ("worker", "/home/worker", True),
+        # Its line in /etc/passwd counts for a number, too.
+        ("1234", "/home/worker", True),
+        # Nobody can write there with `docker run` either.
+        ("1000", "/", False),
+        ("system", "/usr/sbin", False),
+    ],
+)
+async def test_home_is_what_the_engine_gives_and_can_be_written_to(
+    rig: Rig, images: ImageMaker, user: str, home: str, writable: bool
+) -> None:
+    passwd = PASSWD + "system:x:5:5::/usr/sbin:/none\n"
+    reference = images.make('CMD ["/x"]', f"USER {user}", files={"etc/passwd": passwd.encode()})
+    _, probe = await rig.run(reference)
+    assert f"HOME={home}" in (await probe.ask("env")).split("\n")
+    assert (await probe.ask(f"write {home}/new") == "ok") is writable
+    assert (home in await probe.places()) is writable
 
 
 @pytest.mark.parametrize("target", ["/gc", "../../../../etc", "/tmp"])
@@ -62,7 +86,7 @@ async def test_a_volume_by_a_symbolic_link_stays_inside_the_slot(
     writable = writable_mounts(await probe.ask("read /proc/mounts"))
     inside = "/" + target.lstrip("./")
     assert writable.pop(inside) == "tmpfs"
-    assert set(writable) <= {"/proc", "/sys/fs/cgroup", "/tmp", "/dev/shm"}
+    assert set(writable) <= {"/proc", "/sys/fs/cgroup", "/tmp", "/dev/shm", "/root"}
     assert await probe.ask("unlink /gc/guest") in ("errno EBUSY", "errno EROFS")
 
 

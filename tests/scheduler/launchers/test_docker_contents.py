@@ -19,8 +19,9 @@ FILES: Files = {
     "data/deep": 0o700,
     "data/deep/link": "/etc/passwd",
     "data/out": 0o777,
-    "etc/passwd": b"app:x:7:8::/:\n",
+    "etc/passwd": b"root:x:0:0::/root:\napp:x:7:8::/:\n",
 }
+HOMES = {"0": ["/root"], "1000": [], "app": []}
 HELD = ('CMD ["/x"]', "VOLUME /data")
 
 
@@ -43,8 +44,7 @@ async def test_it_is_there_to_be_read_only(rig: Rig, images: ImageMaker, user: s
     for path in ("/data/new-file", "/data/out/file", "/data/new/file"):
         assert await probe.ask(f"write {path}") == "errno EROFS"
     assert await probe.ask("unlink /data/from-image") == "errno EROFS"
-    argv = (await probe.ask("argv")).split()
-    assert argv[3 : argv.index("--")] == ["/tmp", "/dev/shm"]
+    assert await probe.places() == [*HOMES[user], "/tmp", "/dev/shm"]
 
 
 async def test_who_asks_for_an_empty_folder_gets_it(

@@ -192,19 +192,66 @@ async def test_images_are_looked_into_only_where_it_matters(
         (["USER 1000"], Owner(1000, 0)),
         (["USER 1000:5", "LABEL org.general-compute.writable=/srv"], Owner(1000, 5)),
     ):
-        assert (await layouts.layout(await image_of(rig, images, *changes))).owner == owner
-    assert looks.count == 0
-    for changes, owner in (([*CHANGES, "USER 1000"], Owner(1000, 0)), (["USER app", "ENV A=1"], Owner(0, 0))):
-        # The image has no /tmp, or an open one: then nothing is to be read for it.
-        assert (await layouts.layout(await image_of(rig, images, *changes))).owner == owner
-    open_tmp: Files = {"tmp": 0o1777}
-    of = await image_of(rig, images, "USER app", files=open_tmp)
-    assert (await layouts.layout(of)).owner == Owner(0, 0)
-    assert (looks.count, read) == (3, [])
-    for user, paths in (("app", ["/etc/passwd"]), ("5:app", ["/etc/group"]), ("app:5", ["/etc/passwd"])):
+        # No HOME that could be written to.
+        image = await image_of(rig, images, "ENV HOME=/tmp", *changes)
+        assert (await layouts.layout(image)).owner == owner
+    assert (looks.count, read) == (0, [])
+    for changes, paths in (
+        (["USER 0"], ["/etc/passwd"]),
+        (["USER 1000", "ENV HOME="], ["/etc/passwd"]),
+        (["USER 1000", "ENV HOME=/srv"], []),
+        (["USER 1000", "VOLUME /r755", "ENV HOME=/tmp"], []),
+        (["USER app"], ["/etc/passwd"]),
+        (["USER 5:app", "ENV HOME=/tmp"], ["/etc/group"]),
+        (["USER app:app"], ["/etc/group", "/etc/passwd"]),
+    ):
         read.clear()
-        await layouts.layout(await image_of(rig, images, f"USER {user}", files={"tmp": 0o755}))
-        assert read == paths
+        await layouts.layout(await image_of(rig, images, *changes))
+        assert sorted(read) == paths
+    assert looks.count == 7
+
+
+async def test_what_is_remembered_of_homes_is_bounded(
+    rig: Rig, images: ImageMaker, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_layouts, "MAX_REMEMBERED_BYTES", 2_500)
+    layouts = Layouts(looks)
+    first, second, third = [
+        await image_of(
+            rig, images, "USER app", f"ENV N={n}", files={"home/app": None, "home/app/x": b"x" * 1000}
+        )
+        for n in range(3)
+    ]
+    for image in (first, second, first, third, first):
+        assert b"x" * 1000 in (await layouts.layout(image)).content
+    assert looks.count == 3
+    await layouts.layout(second)
+    assert looks.count == 4
+
+
+@pytest.mark.parametrize("bytes_more", [0, 1])
+async def test_a_home_is_copied_up_to_the_bound(
+    docker_settings: DockerSettings, rig: Rig, images: ImageMaker, bytes_more: int
+) -> None:
+    engine = Looks(msgspec.structs.replace(docker_settings, home_content_kib=2))
+    home: Files = {
+        "home/app": 0o700,
+        "home/app/.cache": None,
+        "home/app/.cache/v1": b"x" * 1024,
+        "home/app/link": ".cache/v1",
+        "home/app/more": b"y" * (1024 - len(".cache/v1") + bytes_more),
+    }
+    found = await Layouts(engine).layout(await image_of(rig, images, "USER app", files=home))
+    engine.close()
+    if not bytes_more:
+        assert "/home/app" in found.places
+        return
+    # Too much for all of it; .cache alone is within the bound.
+    within = {f"/home/app/{name}" for name in (".cache", ".config", ".local/share", ".local/state")}
+    assert within <= set(found.places)
+    assert "/home/app" not in found.places
+    assert b"x" * 1024 in found.content
+    assert b"yy" not in found.content
 
 
 async def test_first_starts_share_one_look_that_is_remembered(

@@ -43,15 +43,27 @@ NOT_THERE = "No such file or directory"
             ["ENV HOME=/home/app", "WORKDIR /home/app"],
             HOME,
             "home/app/run",
-            {".": READ_ONLY, "/home/app": READ_ONLY, "model.bin": "weights", "/tmp": "ok"},
+            {".": "ok", "/home/app/.cache": NOT_THERE, "model.bin": "weights", "/tmp": "ok"},
             id="program in HOME",
         ),
         pytest.param(
             ["ENV HOME=/home/app", "WORKDIR /home/app/src"],
             {**HOME, "home/app/src": 0o755},
             "home/app/src/run",
-            {".": READ_ONLY, "../model.bin": "weights", "/tmp": "ok"},
+            {".": "ok", "..": "ok", "../model.bin": "weights", "/tmp": "ok"},
             id="program below HOME",
+        ),
+        pytest.param(
+            ["ENV HOME=/home/app", "WORKDIR /home/app"],
+            {
+                **HOME,
+                "home/app/big": b"x" * (1 << 20),
+                "home/app/.config": 0o755,
+                "home/app/.config/rc": b"rc",
+            },
+            "home/app/run",
+            {".": READ_ONLY, "model.bin": "weights", ".config/rc": "rc", ".config": "ok", ".cache": "ok"},
+            id="program in a large HOME",
         ),
         pytest.param(
             ["WORKDIR /app", "VOLUME /app"],
@@ -125,3 +137,27 @@ def test_a_program_that_slots_would_hide_is_refused_with_the_reason(
             answer = client.post(f"/v1/run/{image}")
             assert answer.status_code == 422
             assert why in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("user", "home"), [("app", "/home/app"), ("1234", "/home/app"), ("0", "/root")])
+def test_what_the_build_left_in_a_home_that_the_image_does_not_name(
+    own_set: SetProcess, images: ImageMaker, writer: bytes, user: str, home: str
+) -> None:
+    """`RUN mkdir -p ~/.cache/model && echo weights > ~/.cache/model/v1` and no ENV HOME."""
+    below = home.lstrip("/")
+    files: Files = {
+        **USERS,
+        "etc/passwd": b"root:x:0:0::/root:/\napp:x:1234:2345::/home/app:/none\n",
+        below: 0o755,
+        f"{below}/.cache": 0o755,
+        f"{below}/.cache/model": 0o755,
+        f"{below}/.cache/model/v1": b"weights",
+        "run": writer,
+    }
+    image = images.make('ENTRYPOINT ["/run"]', f"USER {user}", files=files, bare=True)
+    told = {f"{home}/.cache/model/v1": "weights", home: "ok", f"{home}/.cache": "ok"}
+    with own_set.client() as client:
+        for _ in range(2):
+            answer = client.post(f"/v1/run/{image}", params=[("arg", path) for path in told])
+            assert answer.status_code == 200, answer.text
+            assert dict(line.split("\t", 1) for line in answer.text.splitlines()) == told

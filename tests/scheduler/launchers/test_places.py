@@ -10,14 +10,17 @@ from hypothesis import strategies as st
 
 from scheduler.errors import ImageUnusable
 from scheduler.image import LABEL_WRITABLE, Image
+from scheduler.launchers.content import Entry, Kind, packed, seen_by
 from scheduler.launchers.places import (
     MAX_FOLDERS,
     MAX_WRITABLE_PLACES,
     Folder,
     Layout,
     Question,
+    home_folders,
     layout,
     question,
+    said_home,
     writable_places,
 )
 from scheduler.launchers.user import Owner
@@ -119,8 +122,8 @@ def labelled(places: str, **fields: Any) -> Image:
         # A folder that is to be empty needs no look.
         (labelled("/v", volumes=("/v",)), Question()),
         (labelled("/v/x,/y", volumes=("/v",)), Question(volumes=("/v",), existence=("/v/x",))),
-        (image(env=("HOME=/home/app",)), Question(folders=("/home/app",))),
-        (image(env=("HOME=/root", "HOME=/home/app/")), Question(folders=("/home/app",))),
+        (image(env=("HOME=/home/app",)), Question(home="/home/app")),
+        (image(env=("HOME=/root", "HOME=/home/app/")), Question(home="/home/app")),
         (image(env=("HOME=/tmp",)), Question()),
         *((image(env=(f"HOME={home}",)), Question()) for home in ("/", "/usr", "/proc/x", "relative", "")),
         (image(workdir="/tmp/work"), Question(folders=("/tmp/work",))),
@@ -130,7 +133,7 @@ def labelled(places: str, **fields: Any) -> Image:
     ],
 )
 def test_what_must_be_looked_up(of: Image, asked: Question) -> None:
-    assert question(of) == asked
+    assert question(of, said_home(of) or "") == asked
 
 
 @pytest.mark.parametrize(
@@ -162,8 +165,19 @@ def test_what_must_be_looked_up(of: Image, asked: Question) -> None:
             ("/tmp", "/dev/shm", "/v/b"),
             ("/v", "/v/a"),
         ),
-        # The program of an image that keeps it in its HOME is never hidden.
-        (image(env=("HOME=/home/app",)), {"/home/app": FULL}, ALWAYS, ()),
+        # What an image has in its HOME is never hidden. Where it is too much to be copied, places within it remain.
+        (
+            image(env=("HOME=/h",)),
+            {"/h": FULL, "/h/.cache": FULL, "/h/.config": Folder(behind_link=True)},
+            ("/tmp", "/dev/shm", "/h/.local/share", "/h/.local/state"),
+            (),
+        ),
+        (
+            labelled("/h/.config", env=("HOME=/h",), volumes=("/h/.cache/v", "/h/.local/share")),
+            {"/h": FULL, "/h/.cache": FULL, "/h/.cache/v": FULL, "/h/.local/share": FULL},
+            ("/tmp", "/dev/shm", "/h/.config", "/h/.local/state"),
+            ("/h/.cache/v", "/h/.local/share"),
+        ),
         (image(env=("HOME=/home/app",)), {"/home/app": None}, ("/tmp", "/dev/shm", "/home/app"), ()),
         (
             image(env=("HOME=/home/app",), workdir="/home/app/work"),
@@ -175,7 +189,8 @@ def test_what_must_be_looked_up(of: Image, asked: Question) -> None:
         # Nothing is ever kept, or added, where a link of the image leads.
         (
             image(volumes=("/v",), env=("HOME=/h",)),
-            {"/v": Folder(behind_link=True), "/h": Folder(behind_link=True)},
+            {"/v": Folder(behind_link=True), "/h": Folder(behind_link=True)}
+            | {folder: Folder(behind_link=True) for folder in home_folders("/h")},
             ("/tmp", "/v", "/dev/shm"),
             (),
         ),
@@ -191,7 +206,7 @@ def test_what_must_be_looked_up(of: Image, asked: Question) -> None:
 def test_layouts(
     of: Image, seen: dict[str, Folder | None], places: tuple[str, ...], kept: tuple[str, ...]
 ) -> None:
-    assert layout(of, seen, Owner(1, 2)) == Layout(places, kept, Owner(1, 2))
+    assert layout(of, seen, Owner(1, 2), said_home(of) or "") == Layout(places, kept, Owner(1, 2))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +228,7 @@ def test_layouts_that_would_hide_what_is_needed_are_refused_with_the_way_out(
     of: Image, seen: dict[str, Folder | None], why: str
 ) -> None:
     with pytest.raises(ImageUnusable, match=why):
-        layout(of, seen)
+        layout(of, seen, home=said_home(of) or "")
 
 
 def test_folders_within_places_are_bounded_too() -> None:
@@ -222,3 +237,113 @@ def test_folders_within_places_are_bounded_too() -> None:
     laid_out = layout(image(volumes=many), {"/v0": eight, "/v1": eight})
     assert len(laid_out.places) == 2 + MAX_WRITABLE_PLACES + MAX_FOLDERS - len(laid_out.kept)
     assert laid_out.kept == ("/v1",)
+
+
+def entry(path: str, kind: Kind = Kind.FILE, **fields: Any) -> Entry:
+    return Entry(path, kind, **fields)
+
+
+def holding(folder: str, *paths: str) -> Folder:
+    return Folder(
+        holds_files=bool(paths), content=(entry(folder, Kind.FOLDER), *(entry(path) for path in paths))
+    )
+
+
+def with_cache(folder: Folder) -> Folder:
+    content = (*(folder.content or ()), *(holding("/h/.cache", "/h/.cache/m").content or ()))
+    return Folder(holds_files=True, content=content)
+
+
+def laid(*paths: str, folders: tuple[str, ...]) -> bytes:
+    """As the guest reads it: `folders` and `paths`, all of the user 1:2."""
+    entries = [entry(path, Kind.FOLDER if path in folders else Kind.FILE) for path in paths]
+    return packed(seen_by(Owner(1, 2), entries))
+
+
+@pytest.mark.parametrize(
+    ("of", "seen", "places", "kept", "content"),
+    [
+        (
+            image(env=("HOME=/h",)),
+            {"/h": holding("/h", "/h/.bashrc")},
+            ("/h", *ALWAYS),
+            (),
+            ("/h", "/h/.bashrc"),
+        ),
+        # Folders without files are content as well: they have the image's modes.
+        (image(env=("HOME=/h",)), {"/h": holding("/h")}, ("/h", *ALWAYS), (), ("/h",)),
+        # A HOME that is a VOLUME, one within /tmp, and one with the WORKDIR.
+        (
+            image(env=("HOME=/v",), volumes=("/v",)),
+            {"/v": holding("/v", "/v/x")},
+            ("/tmp", "/v", "/dev/shm"),
+            (),
+            ("/v", "/v/x"),
+        ),
+        (
+            image(env=("HOME=/tmp/h",), workdir="/tmp/h/w"),
+            {"/tmp/h": holding("/tmp/h", "/tmp/h/w/run"), "/tmp/h/w": FULL},
+            (*ALWAYS, "/tmp/h", "/tmp/h/w"),
+            (),
+            ("/tmp/h", "/tmp/h/w/run"),
+        ),
+        # A label still makes an empty place, within HOME too.
+        (
+            labelled("/h/out", env=("HOME=/h",)),
+            {"/h": holding("/h", "/h/x", "/h/out/x")},
+            ("/h", *ALWAYS, "/h/out"),
+            (),
+            ("/h", "/h/x"),
+        ),
+        (labelled("/h", env=("HOME=/h",)), {}, ("/h", *ALWAYS), (), ()),
+        # So that the way to a place within belongs to the USER.
+        (
+            image(env=("HOME=/h",), workdir="/h/a/b/c"),
+            {"/h": holding("/h", "/h/x")},
+            ("/h", *ALWAYS, "/h/a", "/h/a/b", "/h/a/b/c"),
+            (),
+            ("/h", "/h/x"),
+        ),
+        # A VOLUME with files within HOME would be hidden by it.
+        (
+            image(env=("HOME=/h",), volumes=("/h/v",)),
+            {"/h": with_cache(holding("/h", "/h/v/x")), "/h/v": FULL},
+            (*ALWAYS, "/h/.cache", "/h/.config", "/h/.local/share", "/h/.local/state"),
+            ("/h/v",),
+            ("/h/.cache", "/h/.cache/m"),
+        ),
+        # One that is within a VOLUME with files has them beneath it.
+        (
+            image(env=("HOME=/v/h",), volumes=("/v",)),
+            {"/v": FULL, "/v/h": holding("/v/h", "/v/h/x")},
+            (*ALWAYS, "/v/h"),
+            ("/v",),
+            ("/v/h", "/v/h/x"),
+        ),
+    ],
+)
+def test_homes_with_content(
+    of: Image,
+    seen: dict[str, Folder | None],
+    places: tuple[str, ...],
+    kept: tuple[str, ...],
+    content: tuple[str, ...],
+) -> None:
+    found = layout(of, seen, Owner(1, 2), said_home(of) or "")
+    assert (set(found.places), found.kept) == (set(places), kept)
+    assert found.content == laid(*content, folders=("/h", "/v", "/tmp/h", "/v/h", "/h/.cache"))
+
+
+@pytest.mark.parametrize(
+    ("env", "home"),
+    [
+        ((), None),
+        (("HOME=",), None),
+        (("HOME=/a", "HOME="), None),
+        (("HOME=/a", "HOME=/b"), "/b"),
+        (("HOME=relative",), "relative"),
+        (("HOMES=/a",), None),
+    ],
+)
+def test_what_an_image_says_of_its_home(env: tuple[str, ...], home: str | None) -> None:
+    assert said_home(image(env=env)) == home

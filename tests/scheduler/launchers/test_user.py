@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.launchers.user import GROUP, MAX_ID, PASSWD, Owner, UserUnusable, parse_user
+from scheduler.launchers.user import GROUP, MAX_ID, PASSWD, Owner, UserUnusable, home_of, parse_user
 
 PASSWD_FILE = b"""\
 # a comment: it is no user
@@ -57,6 +57,25 @@ def test_users_that_there_are(user: str, owner: Owner, needed: str) -> None:
     parsed = parse_user(user)
     assert "".join(parsed.files_needed()) == needed
     assert parsed.owner({path: FILES[path] for path in parsed.files_needed()}) == owner
+
+
+@pytest.mark.parametrize(
+    ("uid", "passwd", "home"),
+    [
+        (0, PASSWD_FILE, ""),  # The comment, which is a line as any other, and has uid 0.
+        (1000, PASSWD_FILE, "/home/app"),
+        (9, PASSWD_FILE, "/"),
+        (5, PASSWD_FILE, ""),
+        (42, PASSWD_FILE, "/"),
+        (7, PASSWD_FILE, "/"),
+        (7, None, "/"),
+        (7, b"a:x:7:7::/a:/bin/sh\nb:x:7:7::/b:\n", "/a"),
+        (7, b"a:x:7:7::relative:/bin/sh:more\n", "relative"),
+        (7, b"a:x:7:7::\xff:\n", "\udcff"),
+    ],
+)
+def test_the_home_of_a_user(uid: int, passwd: bytes | None, home: str) -> None:
+    assert home_of(uid, passwd) == home
 
 
 @pytest.mark.parametrize("user", ["-1", "1000:-1", str(MAX_ID + 1), f"0:{MAX_ID + 1}", "9" * 5000])

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -380,6 +381,15 @@ static void facts(void) {
            getuid(), getcwd(cwd, sizeof cwd) ? cwd : "?", own, score_of("/proc/1/oom_score_adj"), umask(0));
 }
 
+// store FILE: change a byte of it in memory.
+static void store(void) {
+    int fd = open(text(1), O_RDWR | O_NOATIME);
+    must(fd >= 0, text(1));
+    char *byte = mmap(NULL, 1, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    must(byte != MAP_FAILED, "mmap");
+    byte[4000] ^= 1;
+}
+
 int main(int argc, char **argv, char **env) {
     args = argv + 1;
     arg_count = argc - 1;
@@ -416,6 +426,7 @@ int main(int argc, char **argv, char **env) {
     else if (!strcmp(what, "steal")) steal();
     else if (!strcmp(what, "eat")) eat();
     else if (!strcmp(what, "fill")) fill();
+    else if (!strcmp(what, "store")) store();
     else if (!strcmp(what, "rmdir")) must(!rmdir(text(1)) && !mkdir(text(2), 0700), "rmdir");
     else return 98;
     return fflush(stdout) ? 97 : 0;

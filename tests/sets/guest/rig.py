@@ -20,6 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec.structs import replace
+
+from scheduler.launchers.content import Entry, packed
 from tests.sets.guest import wire
 
 TOKEN = "0123456789abcdef" * 4
@@ -257,10 +260,12 @@ class Guest:
         outer: str = "",
         arguments: Sequence[str] = (),
         descriptors: int | str = DESCRIPTORS,
+        content: Sequence[Entry] | bytes = b"",
     ) -> None:
-        """`folders` are made within the places before the start; `outer` and `before` are shell that
-        runs first: with the test's own rights, and with the guest's; PLACE and
-        PLACES in them stand for the first place and for all."""
+        """`content` is what places begin with, its paths relative to the folder of all places; or that as bytes.
+        `folders` are made within the places before the start; `outer` and `before` are shell that runs first: with
+        the test's own rights, and with the guest's; PLACE and PLACES in them stand for the first place and for all.
+        """
         self.listener = Listener()
         self.places = [self.listener.folder / "places" / place for place in places]
         self.user = user
@@ -270,6 +275,10 @@ class Guest:
             shell.replace("PLACES", " ".join(map(str, self.places))).replace("PLACE", str(self.places[0]))
             for shell in (outer, before)
         )
+        if not isinstance(content, bytes):
+            content = packed(replace(entry, path=f"{places_folder}/{entry.path}") for entry in content)
+        if content:
+            (self.listener.folder / "content").write_bytes(content)
         script = ["set -e"]
         for place in self.places:
             script.append(f"mkdir -p {place}; mount -t tmpfs -o {tmpfs} guest-test {place}")
