@@ -25,13 +25,11 @@ function fullness(set) {
   return ["fair", "!", `saturated: ${whole(set.queued)} waiting${wait}`];
 }
 
-function cores(set) {
-  return set.cores === null || set.cores_busy === null ? NONE : `${amount(set.cores_busy)} of ${amount(set.cores)}`;
-}
-
-function queue(set) {
-  const wait = set.queued && set.oldest_wait_s !== null ? h("div", { class: "quiet" }, `oldest ${duration(set.oldest_wait_s)}`) : null;
-  return [whole(set.queued), wait];
+/** Cores in use of all, and under them the tasks that wait. */
+function work(set) {
+  const cores = set.cores === null || set.cores_busy === null ? NONE : `${amount(set.cores_busy)} of ${amount(set.cores)}`;
+  const wait = set.oldest_wait_s === null ? "" : `, ${duration(set.oldest_wait_s)}`;
+  return [cores, set.queued > 0 && h("div", { class: "quiet" }, `${whole(set.queued)} waiting${wait}`)];
 }
 
 const STATES = {
@@ -72,7 +70,7 @@ export function showWeights(bar, legend, status, canary) {
 export function showSets(place, status, canary) {
   const sets = Object.entries(status.sets);
   fill(place, [status.sets, canary], () => {
-    const heads = ["Set", "State", "Health", "Weight", "Cores busy", "Queue", "In flight", "Requests", "Errors", "p50", "p99", "Since start"];
+    const heads = ["Set", "State", "Health", "Weight", "Cores busy", "In flight", "Requests", "Errors", "p50", "p99", "Since start"];
     const rows = sets.map(([name, set]) => {
       const room = set.max_inflight === null ? whole(set.inflight) : `${whole(set.inflight)} of ${whole(set.max_inflight)}`;
       const full = set.max_inflight !== null && set.inflight >= set.max_inflight;
@@ -82,8 +80,7 @@ export function showSets(place, status, canary) {
         badge(STATES[set.state] ?? ["fair", "!", set.state]),
         [badge(condition(set)), set.saturated && h("div", {}, badge(["fair", "!", "saturated"]))],
         [percent(set.effective_weight), Math.abs(set.weight - set.effective_weight) >= 0.01 && h("div", { class: "quiet" }, `file: ${percent(set.weight)}`)],
-        cores(set),
-        queue(set),
+        work(set),
         [room, set.reading > 0 && h("div", { class: "quiet" }, `${whole(set.reading)} reading`), full && h("div", { class: "badge fair" }, "! full")],
         idle ? h("span", { class: "quiet" }, "no traffic") : perSecond(set.requests_per_s),
         h("span", { class: set.error_rate ? "bad-text" : "" }, rate(set.error_rate)),

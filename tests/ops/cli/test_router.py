@@ -208,10 +208,10 @@ def test_status_is_a_table_of_the_sets(operator: Operator) -> None:
     for _ in range(5):
         urllib.request.urlopen(f"http://127.0.0.1:{operator.port}/x", timeout=10).read()
     heading, *rows = operator("status").splitlines()
-    assert heading.split("\t")[:5] == ["SET", "STATE", "HEALTH", "WEIGHT", "NOW"]
-    assert [row.split("\t")[:5] for row in rows] == [
-        ["a", "ready", "up", "95 %", "95 %"],
-        ["b", "ready", "up", "5 %", "5 %"],
+    assert heading.split("\t")[:6] == ["SET", "BUILD", "STATE", "HEALTH", "WEIGHT", "NOW"]
+    assert [row.split("\t")[:6] for row in rows] == [
+        ["a", "0.1.0+abc", "ready", "up", "95 %", "95 %"],
+        ["b", "0.1.0+abc", "ready", "up", "5 %", "5 %"],
     ]
     document = operator.json("status")
     assert sum(each["answers"] for each in document["sets"].values()) >= 5

@@ -520,7 +520,7 @@ async def test_a_set_that_is_saturated_is_not_shown_as_if_all_were_well(tmp_path
         )
         await expect(row).to_contain_text("build 0.1.0+abc")
         await expect(row).to_contain_text("2 of 2")
-        await expect(row).to_contain_text("oldest 1 min 15 s")
+        await expect(row).to_contain_text("10 waiting, 1 min 15 s")
         await expect(row).to_contain_text("saturated")
         await expect(page.locator("#legend")).to_contain_text(
             "saturated: 10 waiting, the first for 1 min 15 s"
