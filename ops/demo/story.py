@@ -105,8 +105,8 @@ class Story:
             with target.open("wb") as file:
                 file.writelines(client.result(task_id))
         text = target.read_text()
-        if "segmentation" not in text:
-            raise DemoFailed(f"{_short(target)}: the page's heading is not in it")
+        if "unambiguously as either object or background" not in text:
+            raise DemoFailed(f"{_short(target)}: the page's third line is not in it")
         for line in [line for line in text.splitlines() if line.strip()][:5]:
             self._say(f"  | {line}")
         result = f"set {task['set']}, {(task['duration_us'] or 0) / 1000:.0f} ms, {_cpu_and_start(task)}"
