@@ -15,7 +15,7 @@ from scheduler.execution import ByteReader, ByteWriter, Ending, How, Output, Run
 from scheduler.outcome import conclude
 from scheduler.outputs import OutputFiles
 from scheduler.store.contract import BodyWriter
-from scheduler.task import HEAD_BYTES, Reason, Task
+from scheduler.task import Reason, State, Task
 
 DRAIN_TIMEOUT_S: Final = 30.0
 """How long stderr may still be read after the program's end; its writers are dead by then, so it is at its end."""
@@ -207,6 +207,9 @@ class LiveTask:
 
     async def _write_record(self) -> None:
         stdout_bytes = self.task.stdout_bytes
+        if self.task.state is State.SUCCEEDED:
+            # Its caller has it; rows of large outputs stay small.
+            self.task.stdout_tail = b""
         await self._record(self.task)
         self._recorded_bytes = stdout_bytes
 
@@ -230,19 +233,14 @@ class LiveTask:
         )
 
     def _count(self, data: bytes) -> None:
-        task = self.task
-        if len(task.stdout_head) < HEAD_BYTES:
-            task.stdout_head += data[: HEAD_BYTES - len(task.stdout_head)]
-        task.stdout_bytes += len(data)
+        self.task.stdout = self.task.stdout.then(data)
 
     async def _read_stderr(self, head: bytes, reader: ByteReader) -> None:
         task = self.task
         chunk = head
         try:
             while True:
-                task.stderr_bytes += len(chunk)
-                if len(task.stderr_head) < HEAD_BYTES:
-                    task.stderr_head += chunk[: HEAD_BYTES - len(task.stderr_head)]
+                task.stderr = task.stderr.then(chunk)
                 if self.stderr_error is None:
                     await self._keep_stderr(chunk)
                 chunk = await reader.read()

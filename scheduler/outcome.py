@@ -6,8 +6,9 @@ import os
 import signal
 from typing import Final
 
+from scheduler.excerpt import Excerpt
 from scheduler.execution import Ending, How
-from scheduler.task import HEAD_BYTES, Reason, State, Task
+from scheduler.task import Reason, State, Task
 
 MACHINE_FULL_BELOW: Final = 0.9
 """A slot whose own limit makes the kernel kill held nearly all of it; below this share it was the machine
@@ -26,8 +27,7 @@ def conclude(task: Task, ending: Ending, *, why_killed: Reason | None, argv0: by
     task.max_rss_kib = ending.max_rss_kib
     task.prestarted = ending.prestarted
     if not ending.handed_over:
-        task.stdout_bytes, task.stdout_head = len(ending.stdout), ending.stdout[:HEAD_BYTES]
-        task.stderr_bytes, task.stderr_head = len(ending.stderr), ending.stderr[:HEAD_BYTES]
+        task.stdout, task.stderr = Excerpt.of(ending.stdout), Excerpt.of(ending.stderr)
     if ending.how is How.EXITED:
         task.exit_code = ending.code
     elif ending.how is How.SIGNALLED:
@@ -73,7 +73,7 @@ def _killed(task: Task, why: Reason) -> None:
         task.detail = "cancelled" if why is Reason.CANCELLED else "the client went away"
     elif why is Reason.OUTPUT_TOO_LARGE:
         task.move(State.FAILED)
-        task.detail = "the output is larger than this set keeps; only its beginning was kept"
+        task.detail = "the output is larger than this set keeps"
     else:
         task.move(State.FAILED)
         task.detail = "the platform had to end the task"

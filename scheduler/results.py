@@ -9,7 +9,7 @@ from scheduler.errors import SchedulerError
 from scheduler.live import LiveTask
 from scheduler.outputs import FileLimits, OutputFiles
 from scheduler.store.contract import INLINE_BYTES, Blobs, Results
-from scheduler.task import Reason
+from scheduler.task import Reason, Task
 
 
 class KeepLimits(FileLimits, Protocol):
@@ -60,8 +60,19 @@ class Collector:
         if not ending.handed_over:
             await self._stdout.write(ending.stdout)
             await self._stderr.write(ending.stderr[: self._limits.stderr_max_bytes])
+        self._tell_what_is_missing(live.task)
         files = self._files.bodies if self._files is not None else {}
         return Results(await self._stdout.finish(), await self._stderr.finish(), files)
+
+    def _tell_what_is_missing(self, task: Task) -> None:
+        kept = (
+            ("stdout", self._stdout.size_bytes, task.stdout_bytes),
+            ("stderr", self._stderr.size_bytes, task.stderr_bytes),
+        )
+        for name, kept_bytes, written_bytes in kept:
+            if kept_bytes < written_bytes:
+                said = f"of its {name}, {written_bytes} bytes, this set keeps the first {kept_bytes}"
+                task.detail = f"{task.detail}; {said}" if task.detail else said
 
     async def abort(self) -> None:
         """Throw away what was written. Never raises: what stays is swept up later."""

@@ -24,6 +24,7 @@ from scheduler.errors import (
     StoreError,
     TaskCancelled,
 )
+from scheduler.excerpt import Excerpt
 from scheduler.floor import Floor
 from scheduler.image import Image
 from scheduler.live import LiveTask
@@ -122,8 +123,7 @@ class SyncSide:
                 lost = True
                 entry.live = None
                 entry.task.move(State.QUEUED)
-                entry.task.stdout_bytes, entry.task.stdout_head = 0, b""
-                entry.task.stderr_bytes, entry.task.stderr_head = 0, b""
+                entry.task.stdout = entry.task.stderr = Excerpt()
             except NotRecorded:
                 raise
             except BaseException:

@@ -11,9 +11,7 @@ from typing import Final
 import msgspec
 
 from scheduler.errors import IllegalMove
-
-HEAD_BYTES: Final = 4096
-"""How much of stdout and stderr a task's own row shows."""
+from scheduler.excerpt import Excerpt
 
 
 class State(StrEnum):
@@ -98,7 +96,8 @@ class Task(msgspec.Struct):
     """A task and what is known of it. Times are microseconds since the epoch, durations microseconds.
 
     `memory_peak_kib` is the most that the slot's memory cgroup held while the task ran: its processes, its files in
-    /tmp, the pages it read; 0: not known. `max_rss_kib` is the resident memory of its largest process.
+    /tmp, the pages it read; 0: not known. `max_rss_kib` is the resident memory of its largest process. The tail of
+    stdout is kept of tasks that did not succeed.
     """
 
     id: str
@@ -124,6 +123,8 @@ class Task(msgspec.Struct):
     stderr_bytes: int = 0
     stdout_head: bytes = b""
     stderr_head: bytes = b""
+    stdout_tail: bytes = b""
+    stderr_tail: bytes = b""
     files: dict[str, int] = {}
     expires_us: int | None = None
 
@@ -136,6 +137,22 @@ class Task(msgspec.Struct):
     @property
     def ended(self) -> bool:
         return self.state in FINAL_STATES
+
+    @property
+    def stdout(self) -> Excerpt:
+        return Excerpt(self.stdout_head, self.stdout_tail, self.stdout_bytes)
+
+    @stdout.setter
+    def stdout(self, excerpt: Excerpt) -> None:
+        self.stdout_head, self.stdout_tail, self.stdout_bytes = excerpt
+
+    @property
+    def stderr(self) -> Excerpt:
+        return Excerpt(self.stderr_head, self.stderr_tail, self.stderr_bytes)
+
+    @stderr.setter
+    def stderr(self, excerpt: Excerpt) -> None:
+        self.stderr_head, self.stderr_tail, self.stderr_bytes = excerpt
 
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"

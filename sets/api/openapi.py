@@ -99,7 +99,8 @@ def _run() -> dict[str, Any]:
         "Run a task; the body is its standard input",
         {
             "200": _answer(
-                "Standard output; the facts in headers, or at the task's URL where it was streamed. "
+                "Standard output; the facts in headers, or at the task's URL where it was streamed. X-Detail: what "
+                "the task's `detail` says, where a task that succeeded has one. "
                 "Whoever has all of it can fetch the output files that were asked for",
                 _BINARY,
             ),
@@ -139,7 +140,8 @@ def _list() -> dict[str, Any]:
 
 
 def _bytes(summary: str, *more: dict[str, Any]) -> dict[str, Any]:
-    answers = {"200": _answer("All of it", _BINARY), "206": _answer("The asked range", _BINARY)}
+    whole = "All that is kept. X-Missing-Bytes: how many more the task wrote, where the set does not keep them all"
+    answers = {"200": _answer(whole, _BINARY), "206": _answer("The asked range", _BINARY)}
     return _operation(summary, answers, [_path("id"), *more], ("404", "409", "410", "416"))
 
 
@@ -175,7 +177,7 @@ def _task_schema() -> dict[str, Any]:
         ("id", "set", "image", "image_digest", "kind", "isolation", "priority"), text
     )
     properties |= dict.fromkeys(("name", "detail"), maybe_text)
-    properties |= dict.fromkeys(("stdout_head", "stderr_head"), text)
+    properties |= _outputs()
     properties |= {name: {"type": "array", "items": text} for name in ("args", "env")}
     properties |= {
         "state": {"type": "string", "enum": list(State)},
@@ -201,14 +203,31 @@ def _task_schema() -> dict[str, Any]:
             "queue_us",
             "duration_us",
             "cpu_us",
-            "max_rss_kib",
             "stdin_bytes",
-            "stdout_bytes",
-            "stderr_bytes",
         ),
         number,
     )
     return {"type": "object", "properties": properties, "required": sorted(properties)}
+
+
+def _outputs() -> dict[str, Any]:
+    """What is shown of a task's outputs, in its JSON and in the problem of one that failed."""
+    found: dict[str, Any] = {}
+    for name in ("stdout", "stderr"):
+        only = ", of tasks that did not succeed" if name == "stdout" else ""
+        found |= {
+            f"{name}_bytes": {"type": "integer", "description": "how many the task wrote"},
+            f"{name}_head": {"type": "string", "description": "the first 4 KiB"},
+            f"{name}_tail": {
+                "type": "string",
+                "description": f"the last 4 KiB of what follows the head{only}; empty where the head is all",
+            },
+            f"{name}_cut_bytes": {
+                "type": "integer",
+                "description": "how many bytes lie between head and tail, or behind the head, and are not shown",
+            },
+        }
+    return found
 
 
 def _problem_schema() -> dict[str, Any]:
@@ -220,6 +239,12 @@ def _problem_schema() -> dict[str, Any]:
             "status": {"type": "integer"},
             "detail": {"type": "string"},
             "executed": {"type": "boolean"},
+            # Of a task that failed:
+            "task": {"type": "string"},
+            "reason": {"enum": [*Reason, None]},
+            "exit_code": {"type": ["integer", "null"]},
+            "signal": {"type": ["integer", "null"]},
+            **_outputs(),
         },
         "required": ["type", "title", "status", "detail", "executed"],
     }

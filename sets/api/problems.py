@@ -13,6 +13,7 @@ import structlog
 from scheduler import errors
 from scheduler.task import Reason, State, Task
 from sets.api.body import BodyCutOff
+from sets.api.view import outputs
 
 log = structlog.get_logger()
 
@@ -112,7 +113,7 @@ def problem_of_task(task: Task, facts: dict[str, str]) -> Problem:
         "reason": task.reason,
         "exit_code": task.exit_code,
         "signal": task.signal,
-        "stderr_head": task.stderr_head.decode(errors="replace"),
+        **outputs(task),
     }
     detail = task.detail or ""
     if task.state is State.TIMED_OUT:

@@ -15,7 +15,7 @@ import falcon.asgi
 from scheduler.errors import BadRequest, StoreError
 from scheduler.manager import Manager
 from scheduler.store.contract import Body, TaskFilter
-from scheduler.task import HEAD_BYTES, Kind, State, Task
+from scheduler.task import Kind, State, Task
 from sets.api.accounts import Accounts
 from sets.api.params import DECIMAL, decode_pairs
 from sets.api.problems import Problem
@@ -99,17 +99,21 @@ class ResultResource:
         if task.spec.kind is Kind.SYNC:
             raise _gone("a sync task's stdout is its answer; it is not kept")
         results = await self._manager.results(task_id)
-        await self._send(req, resp, results.stdout if results else None)
+        await self._send(req, resp, results.stdout if results else None, task.stdout_bytes)
 
     async def on_get_stderr(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str) -> None:
         task = await self._ended(req, task_id)
         if task.spec.kind is Kind.SYNC:
-            if task.stderr_bytes > HEAD_BYTES:
-                raise _gone("of a sync task's stderr only its beginning is kept: stderr_head of the task")
-            await self._send(req, resp, Body(len(task.stderr_head), task.stderr_head))
+            kept = task.stderr_head + task.stderr_tail
+            if task.stderr_bytes > len(kept):
+                raise _gone(
+                    f"of a sync task's stderr ({task.stderr_bytes} bytes) only its beginning and its end are kept: "
+                    "stderr_head and stderr_tail of the task"
+                )
+            await self._send(req, resp, Body(len(kept), kept), task.stderr_bytes)
             return
         results = await self._manager.results(task_id)
-        await self._send(req, resp, results.stderr if results else None)
+        await self._send(req, resp, results.stderr if results else None, task.stderr_bytes)
 
     async def on_get_file(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str, path: str
@@ -132,9 +136,14 @@ class ResultResource:
             raise Problem(409, "task-not-finished", "The task has not finished", detail, executed=True)
         return task
 
-    async def _send(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, body: Body | None) -> None:
+    async def _send(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, body: Body | None, written_bytes: int = 0
+    ) -> None:
+        """Answer with what is kept. `written_bytes`: how many the task wrote, where not all of them may be kept."""
         if body is None:
             raise _gone("its results are no longer kept")
+        if written_bytes > body.size_bytes:
+            resp.set_header("X-Missing-Bytes", str(written_bytes - body.size_bytes))
         asked = byte_range(req.get_header("Range"), body.size_bytes)
         first, last = asked or (0, body.size_bytes - 1)
         resp.content_type = "application/octet-stream"

@@ -63,12 +63,24 @@ def task_json(task: Task, set_name: str) -> dict[str, Any]:
         "cold_start": task.cold_start,
         "prestarted": task.prestarted,
         "stdin_bytes": task.stdin_bytes,
-        "stdout_bytes": task.stdout_bytes,
-        "stderr_bytes": task.stderr_bytes,
-        "stdout_head": task.stdout_head.decode(errors="replace"),
-        "stderr_head": task.stderr_head.decode(errors="replace"),
+        **outputs(task),
         "files": task.files,
         "expires_at": timestamp(task.expires_us),
+    }
+
+
+def outputs(task: Task) -> dict[str, Any]:
+    """What a task wrote, as its JSON and its problem show it."""
+    stdout, stderr = task.stdout.text(), task.stderr.text()
+    return {
+        "stdout_bytes": task.stdout_bytes,
+        "stdout_head": stdout.head,
+        "stdout_tail": stdout.tail,
+        "stdout_cut_bytes": stdout.cut_bytes,
+        "stderr_bytes": task.stderr_bytes,
+        "stderr_head": stderr.head,
+        "stderr_tail": stderr.tail,
+        "stderr_cut_bytes": stderr.cut_bytes,
     }
 
 

@@ -337,6 +337,8 @@ async def test_more_output_than_is_kept_fails_the_task_and_keeps_its_beginning(n
     run.stdout.feed(LARGE)
     ended = await world.wait(task)
     assert (ended.state, ended.reason) == (State.FAILED, Reason.OUTPUT_TOO_LARGE)
+    assert ended.detail is not None
+    assert ended.detail.endswith("; of its stdout, 200000 bytes, this set keeps the first 150000")
     assert run.killed
     assert await world.stdout(task) == b"x" * 150_000
 
@@ -361,6 +363,7 @@ async def test_stderr_beyond_its_limit_is_counted_and_dropped(new_world: NewWorl
     results = await world.manager.results(task.id)
     assert results is not None
     assert (ended.state, ended.stderr_bytes, results.stderr.inline) == (State.SUCCEEDED, 13, b"1234567890")
+    assert ended.detail == "of its stderr, 13 bytes, this set keeps the first 10"
 
 
 async def test_files_are_kept_and_what_is_not_kept_is_said(new_world: NewWorld, tmp_path: Path) -> None:

@@ -76,6 +76,26 @@ async def test_output_that_outgrows_a_message_is_streamed_and_counted_to_its_end
     assert world.ended.tasks == [task]
 
 
+@pytest.mark.parametrize("code", [0, 1])
+async def test_a_row_shows_how_each_output_began_and_how_it_ended(world: World, code: int) -> None:
+    running = world.begin()
+    run = await world.started()
+    run.outgrow(b"first out" + b"o" * 70_000, b"first err" + b"e" * 5_000)
+    run.exit(code, b"o" * 5_000 + b"last out", b"e" * 5_000 + b"last err")
+    task, _ = await running
+    kept = await world.store.get(task.id)
+    assert kept is not None
+    assert (kept.stderr_head[:9], kept.stderr_tail[-8:], kept.stderr_bytes) == (
+        b"first err",
+        b"last err",
+        10_017,
+    )
+    assert (kept.stdout_head[:9], kept.stdout_bytes) == (b"first out", 75_017)
+    # The caller of one that succeeded has it all.
+    assert kept.stdout_tail[-8:] == (b"last out" if code else b"")
+    assert len(kept.stderr_tail) == 4096
+
+
 async def test_a_stalled_reader_holds_up_neither_slot_nor_record(world: World) -> None:
     starting = asyncio.create_task(
         world.manager.run(world.spec(), CAT, b"", queue_timeout_s=5, head_bytes=10)

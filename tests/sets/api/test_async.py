@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from http.client import IncompleteRead
+from typing import Any
 
 import pytest
 
-from tests.sets.api.conftest import Api, mark, problem, running, until
+from tests.sets.api.conftest import Api, StartApi, mark, problem, running, until
 
 pytestmark = pytest.mark.docker
 
@@ -112,6 +113,32 @@ def test_a_program_that_fails_leaves_what_it_said(
     assert (ended["state"], ended["reason"]) == (state, reason)
     assert ended["detail"]
     assert api.http.get(f"/v1/tasks/{task['id']}/stdout").content == b"half\n"
+
+
+def test_output_beyond_what_a_set_keeps_is_marked_as_cut(start_api: StartApi) -> None:
+    mib = 1 << 20
+    api = start_api("max_stdout_mib: 1\nmax_stderr_mib: 1\n")
+    whole = api.task(api.submit("print", str(mib), "grumble", str(mib))["id"], wait=20)
+    assert (whole["state"], whole["detail"]) == ("succeeded", None)
+
+    chatty = api.task(api.submit("print", "5", "grumble", str(mib + 7))["id"], wait=20)
+    said = f"of its stderr, {mib + 7} bytes, this set keeps the first {mib}"
+    assert (chatty["state"], chatty["detail"], chatty["stderr_bytes"]) == ("succeeded", said, mib + 7)
+    large = api.task(api.submit("print", str(3 * mib))["id"], wait=20)
+    assert (large["state"], large["reason"]) == ("failed", "output_too_large")
+    assert large["detail"].endswith(
+        f"; of its stdout, {large['stdout_bytes']} bytes, this set keeps the first {mib}"
+    )
+
+    def missing(task: dict[str, Any], what: str, **headers: str) -> str | None:
+        answer = api.http.get(f"/v1/tasks/{task['id']}/{what}", headers=headers)
+        assert int(answer.headers["Content-Length"]) <= mib
+        found: str | None = answer.headers.get("X-Missing-Bytes")
+        return found
+
+    assert missing(chatty, "stderr") == missing(chatty, "stderr", Range="bytes=0-9") == "7"
+    assert missing(large, "stdout") == str(large["stdout_bytes"] - mib)
+    assert [missing(whole, "stdout"), missing(whole, "stderr"), missing(chatty, "stdout")] == [None] * 3
 
 
 def test_files_that_are_not_there(api: Api) -> None:

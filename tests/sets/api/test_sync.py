@@ -111,11 +111,34 @@ def test_a_program_that_fails(
     assert (task["state"], task["reason"], task["stderr_bytes"]) == ("failed", reason, 18)
 
 
-def test_stderr_is_shown_up_to_its_first_4_kib(api: Api) -> None:
-    found = problem(api.run("warn", "é" * 3000, "exit", "3"), 422, "task-failed")
-    assert found["stderr_head"] == "é" * 2048
+def test_a_failed_task_shows_how_its_outputs_began_and_how_they_ended(api: Api) -> None:
+    words = ("warn", "a" + "é" * 6000 + "why", "say", "found", "print", "20000", "say", "this", "exit", "3")
+    found = problem(api.run(*words), 422, "task-failed")
+    assert (found["stderr_head"], found["stderr_tail"]) == ("a" + "é" * 2047, "é" * 2046 + "why")
+    assert (found["stderr_bytes"], found["stderr_cut_bytes"]) == (12_004, 12_004 - 4095 - 4095)
+    assert found["stdout_head"] == "found\n" + "x" * 4090
+    assert found["stdout_tail"] == "x" * 4091 + "this\n"
+    assert (found["stdout_bytes"], found["stdout_cut_bytes"]) == (20_011, 20_011 - 8192)
+    task = api.task(found["task"])
+    assert {name: found[name] for name in found if name.startswith("std")} == {
+        name: task[name] for name in task if name.startswith("std") and name != "stdin_bytes"
+    }
     answer = api.http.get(f"/v1/tasks/{found['task']}/stderr")
-    assert "stderr_head" in problem(answer, 410, "result-gone")["detail"]
+    assert "stderr_tail" in problem(answer, 410, "result-gone")["detail"]
+
+
+def test_a_stderr_that_head_and_tail_hold_is_whole(api: Api) -> None:
+    text = "a" + "é" * 4000
+    found = problem(api.run("warn", text, "exit", "1"), 422, "task-failed")
+    assert (found["stderr_head"] + found["stderr_tail"], found["stderr_cut_bytes"]) == (text, 0)
+    assert api.http.get(f"/v1/tasks/{found['task']}/stderr").text == text
+
+
+def test_a_program_that_answers_on_stdout_and_fails_is_heard(api: Api) -> None:
+    """As grep, diff and linters do."""
+    found = problem(api.run("say", "line 3 differs", "exit", "1"), 422, "task-failed")
+    assert (found["stdout_head"], found["stdout_tail"], found["stderr_head"]) == ("line 3 differs\n", "", "")
+    assert found["detail"] == "exit code 1"
 
 
 def test_a_program_that_needs_more_memory(api: Api) -> None:
@@ -197,6 +220,31 @@ def test_a_failure_after_the_first_byte_breaks_the_answer_off(api: Api, words: t
     assert not answer.whole
     assert answer.body == b"x" * 200_000
     assert api.task(answer.headers["X-Task-Id"])["state"] == "failed"
+
+
+def test_the_row_of_an_answer_that_broke_off_shows_how_it_ended(api: Api) -> None:
+    words = (
+        "warn",
+        "first",
+        "print",
+        "200000",
+        "grumble",
+        "20000",
+        "say",
+        "this",
+        "warn",
+        "why",
+        "exit",
+        "3",
+    )
+    with api.wire() as wire:
+        wire.post(api.target(*words, stream=1), "Content-Length: 0")
+        answer = wire.answer()
+    assert not answer.whole
+    task = api.task(answer.headers["X-Task-Id"])
+    assert (task["state"], task["stdout_bytes"], task["stderr_bytes"]) == ("failed", 200_005, 20_008)
+    assert (task["stderr_head"][:6], task["stderr_tail"][-4:]) == ("firstx", "xwhy")
+    assert (task["stdout_head"][:1], task["stdout_tail"][-5:]) == ("x", "this\n")
 
 
 def test_a_time_out_after_the_first_byte_breaks_the_answer_off(api: Api) -> None:

@@ -5,6 +5,7 @@
  *   take N       read N bytes of standard input, or less at its end
  *   reopen       copy as cat does, but open /dev/stdin and /dev/stdout again and again, and tell on /dev/stderr how many bytes it was
  *   print N      N bytes of output
+ *   grumble N    N bytes on standard error
  *   say TEXT     TEXT and a line end on standard output
  *   warn TEXT    TEXT on standard error
  *   args ...     print the arguments that follow, each ended by a NUL, and stop
@@ -92,12 +93,12 @@ static int reopen(void)
     return 0;
 }
 
-static void print(long long size)
+static void print(int fd, long long size)
 {
     memset(buffer, 'x', sizeof buffer);
     while (size > 0) {
         size_t n = size < (long long)sizeof buffer ? (size_t)size : sizeof buffer;
-        put(1, buffer, n);
+        put(fd, buffer, n);
         size -= n;
     }
 }
@@ -164,7 +165,8 @@ int main(int argc, char **argv)
         } else {
             i++;
             if (!strcmp(word, "take")) drain(0, atoll(value));
-            else if (!strcmp(word, "print")) print(atoll(value));
+            else if (!strcmp(word, "print")) print(1, atoll(value));
+            else if (!strcmp(word, "grumble")) print(2, atoll(value));
             else if (!strcmp(word, "say")) dprintf(1, "%s\n", value);
             else if (!strcmp(word, "warn")) put(2, value, strlen(value));
             else if (!strcmp(word, "env")) dprintf(1, "%s", getenv(value) ? getenv(value) : "(unset)");
