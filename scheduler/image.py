@@ -30,3 +30,9 @@ class Image(msgspec.Struct, frozen=True):
     def argv(self, args: tuple[str, ...]) -> tuple[str, ...]:
         """The whole command line: arguments replace the image's CMD, as with `docker run IMAGE ARGS`."""
         return self.entrypoint + (args or self.cmd)
+
+    @staticmethod
+    def variables(given: tuple[str, ...]) -> tuple[str, ...]:
+        """The caller's variables, as `docker run -e` takes them: of a name the last, and no empty HOME."""
+        last = {variable.partition("=")[0]: variable for variable in given}
+        return tuple([variable for variable in last.values() if variable != "HOME="])

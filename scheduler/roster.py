@@ -70,7 +70,7 @@ class Entry:
         spec = self.task.spec
         return Work(
             argv=tuple([arg.encode() for arg in self.image.argv(spec.args)]),
-            env=tuple([variable.encode() for variable in spec.env]),
+            env=tuple([variable.encode() for variable in self.image.variables(spec.env)]) if spec.env else (),
             stdin=stdin,
             outputs=tuple([path.encode() for path in spec.outputs]) if spec.outputs else (),
             stream=self.stream,

@@ -156,7 +156,7 @@ def create_body(
             *_names(image),
         ],
         # HOME is the engine's to add, as /etc/passwd says, where the image does not set it.
-        "Env": [f"{TOKEN_VARIABLE}={order.token}"],
+        "Env": [f"{TOKEN_VARIABLE}={order.token}", *_said_twice(image)],
         "Hostname": HOSTNAME,
         "Tty": False,
         "OpenStdin": False,
@@ -180,6 +180,13 @@ def create_body(
 
 def _limits(settings: DockerSettings) -> dict[str, int]:
     return {**_ULIMITS, **settings.ulimits}
+
+
+def _said_twice(image: Image) -> list[str]:
+    """The last of each variable that the image sets twice. Given any variable, the engine would take the first."""
+    names = _names(image)
+    last = dict(zip(names, image.env, strict=True))
+    return [entry for name, entry in last.items() if names.count(name) > 1]
 
 
 def _names(image: Image) -> list[str]:
@@ -310,11 +317,13 @@ def image_from(reference: Reference, inspected: dict[str, Any], facts: EngineFac
     config = inspected.get("Config") or {}
     if not isinstance(config, dict):
         raise _broken(reference, "Config")
+    # To the engine, an ENTRYPOINT of one empty string is none.
+    entrypoint = _strings(reference, config, "Entrypoint")
     image = Image(
         reference=reference.text,
         digest=_digest(reference, inspected.get("RepoDigests") or [], image_id),
         image_id=image_id,
-        entrypoint=_strings(reference, config, "Entrypoint"),
+        entrypoint=() if entrypoint == ("",) else entrypoint,
         cmd=_strings(reference, config, "Cmd"),
         env=_strings(reference, config, "Env"),
         user=_string(reference, config, "User"),

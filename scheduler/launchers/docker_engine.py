@@ -59,6 +59,8 @@ _IMAGE_FAULTS: Final = {
     "unable to find user": "its USER does not exist in the image",
     "unable to find group": "the group of its USER does not exist in the image",
     "uids and gids must be in range": "its USER is out of range",
+    "environment variable name can't be empty": "an ENV of it has no name",
+    "cwd must be an absolute path": "its WORKDIR must be an absolute path",
     "not a directory": _NO_DIRECTORY,
     "too many levels of symbolic links": "symbolic links lead in a circle",
     "too many links": "symbolic links lead in a circle",

@@ -84,10 +84,10 @@ class ImageMaker:
         self._made |= {reference, json.loads(said)["status"]}
         return reference
 
-    def load(self, config: dict[str, Any], **fields: Any) -> str:
+    def load(self, config: dict[str, Any], *, files: Files | None = None, **fields: Any) -> str:
         """An image whose configuration is written by hand, as `docker load` takes it."""
         reference = f"gc-test-{uuid.uuid4().hex[:10]}:1"
-        layer = tar_of(ROOT_FILES)
+        layer = tar_of(ROOT_FILES if files is None else files)
         written = {
             "architecture": "amd64",
             "os": "linux",
