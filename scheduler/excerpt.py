@@ -20,14 +20,14 @@ class Excerpt(NamedTuple):
     @classmethod
     def of(cls, data: bytes) -> Excerpt:
         """Of a whole output."""
-        return cls(data[:HEAD_BYTES], data[HEAD_BYTES:][-TAIL_BYTES:], len(data))
+        return cls(data[:HEAD_BYTES], data[max(HEAD_BYTES, len(data) - TAIL_BYTES) :], len(data))
 
     def then(self, data: bytes) -> Excerpt:
         """The excerpt once `data` has followed."""
         size_bytes = self.size_bytes + len(data)
         room = HEAD_BYTES - len(self.head)
         if room > 0:
-            return Excerpt(self.head + data[:room], data[room:][-TAIL_BYTES:], size_bytes)
+            return Excerpt(self.head + data[:room], data[max(room, len(data) - TAIL_BYTES) :], size_bytes)
         if len(data) >= TAIL_BYTES:
             return Excerpt(self.head, data[-TAIL_BYTES:], size_bytes)
         return Excerpt(self.head, (self.tail + data)[-TAIL_BYTES:], size_bytes)

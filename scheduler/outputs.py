@@ -76,7 +76,8 @@ class OutputFiles:
         task.files = {path: body.size_bytes for path, body in self.bodies.items()}
         if self._refused:
             said = f"{task.detail}; " if task.detail else ""
-            task.detail = (said + "output not kept: " + "; ".join(self._refused))[:DETAIL_CHARS]
+            detail = said + "output not kept: " + "; ".join(self._refused)
+            task.detail = detail if len(detail) <= DETAIL_CHARS else detail[: DETAIL_CHARS - 1] + "…"
 
     def results(self) -> Results:
         """What a task has that left nothing else."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import falcon
 import falcon.asgi
 import msgspec
 
 from scheduler.task import State, Task
+
+HEADER_CHARS: Final = 1000
+"""Longest value of `X-Detail`: proxies on the way may bound all of an answer's headers to 4 KiB."""
 
 
 def facts(task: Task) -> dict[str, str]:
@@ -24,9 +27,14 @@ def facts(task: Task) -> dict[str, str]:
     if task.exit_code is not None:
         headers["X-Exit-Code"] = str(task.exit_code)
     if task.detail is not None and task.state is State.SUCCEEDED:
-        # It may name files, whose names are any text.
-        headers["X-Detail"] = task.detail.encode("unicode_escape").decode("ascii")
+        headers["X-Detail"] = _header_text(task.detail)
     return headers
+
+
+def _header_text(text: str) -> str:
+    """Any text (it may name files) as a header's value: escaped as in Python, its end cut off where it is too long."""
+    escaped = text.encode("unicode_escape").decode("ascii")
+    return escaped if len(escaped) <= HEADER_CHARS else escaped[: HEADER_CHARS - 3] + "..."
 
 
 def task_json(task: Task, set_name: str) -> dict[str, Any]:

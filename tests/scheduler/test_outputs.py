@@ -13,6 +13,7 @@ import pytest
 from scheduler import usage
 from scheduler.errors import DiskFull, FilesNotKept, NotRecorded, StoreError, TaskUnknown
 from scheduler.execution import How
+from scheduler.outputs import DETAIL_CHARS
 from scheduler.store.blobs import SpooledBody
 from scheduler.store.contract import Results
 from scheduler.task import Reason, State, Task
@@ -175,6 +176,13 @@ async def test_a_file_that_cannot_be_read_is_not_kept(world: World, folder: Fold
     assert task.detail is not None
     assert task.detail.count("it cannot be read: Bad file descriptor") == 2
     assert blob_files(world) == []
+
+
+async def test_a_long_list_of_what_is_not_kept_is_marked_where_it_is_cut(world: World) -> None:
+    world.executor.program = lambda run: run.exit(0, files=[-errno.ENOENT] * 20)
+    task, _ = await world.run(outputs=tuple(f"/tmp/{number}{'n' * 200}" for number in range(20)))
+    assert task.detail is not None
+    assert (len(task.detail), task.detail[-2:]) == (DETAIL_CHARS, "n…")
 
 
 async def test_a_path_that_is_asked_for_twice_is_kept_once(world: World, folder: Folder) -> None:
