@@ -124,6 +124,15 @@ class Group(click.Group):
             return found
         return Command.of(entry.name, found, untouched=getattr(found, "untouched", False))
 
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            # Click would look for a similar name among commands that are loaded already.
+            raise click.NoSuchCommand(error.command_name, possibilities=self.entries, ctx=ctx) from None
+
     def format_help_text(self, ctx: Context, formatter: click.HelpFormatter) -> None:
         _write_text(self.help or "", formatter)
 

@@ -40,18 +40,24 @@ CpuFeature = Annotated[
     list[str] | None,
     Option(metavar="FLAG", help="A CPU flag it needs, e.g. avx2 (repeatable).", panel=_PANEL),
 ]
-OutputFile = Annotated[
+KeptFile = Annotated[
     list[str] | None,
     Option(
         ("--output",),
         metavar="PATH",
-        help="A file it writes that is to be kept (repeatable).",
+        help="A file that it writes and that is to be kept, for `gcompute result --file` (repeatable).",
         panel=_PANEL,
     ),
 ]
-Priority = Annotated[
-    Literal["normal", "spare"] | None,
-    Option(help="`spare` runs on left-over capacity and gives way.", panel=_PANEL),
+BroughtFile = Annotated[
+    list[str] | None,
+    Option(
+        ("--output",),
+        metavar="PATH[:LOCAL]",
+        help="A file that it writes, brought here when it has ended: as LOCAL, else under its own name in this folder; "
+        "a file of that name is replaced (repeatable).",
+        panel=_PANEL,
+    ),
 ]
 
 
@@ -76,7 +82,6 @@ def task_options(
     isolation: Literal["shared", "fresh"] | None,
     cpu_feature: list[str] | None,
     output: list[str] | None,
-    priority: Literal["normal", "spare"] | None,
 ) -> TaskOptions:
     """The client's options for the command line's; `output` must be absolute paths."""
     for path in output or ():
@@ -91,5 +96,4 @@ def task_options(
         isolation=isolation,
         cpu_features=cpu_feature or (),
         outputs=output or (),
-        priority=priority,
     )

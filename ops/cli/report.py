@@ -14,8 +14,9 @@ _HINTS_BY_NAME = {
     "image-unknown": "check the image's name and tag; the set's engine must hold or be able to pull it",
     "task-unknown": "`gcompute tasks` lists this account's tasks",
     "router-unknown-task": "`gcompute tasks` lists this account's tasks",
-    "file-unknown": "`gcompute status ID` lists the files that were kept; ask for them with --output",
+    "file-unknown": "`gcompute status ID` lists the files that were kept; --output asks for them when a task begins",
 }
+_NOT_KEPT = "output not kept: "
 _HINTS = {
     401: "give a token with GC_TOKEN or --token; it looks like gc_ACCOUNT_SECRET",
     403: "this account may not do that; check GC_TOKEN, GC_ACCOUNT and whose task it is",
@@ -32,15 +33,49 @@ def error(failure: ClientError, *, as_json: bool, code: int) -> None:
         print(json.dumps(_document(failure) | {"exit_code_of_gcompute": code}), file=sys.stderr)
         return
     if isinstance(failure, TaskFailed):
-        head = failure.stderr_head
-        if head:
-            _say_raw(head if head.endswith("\n") else head + "\n")
+        said(failure.document)
         say(f"task {failure.task_id or ''} failed: {failure.detail or failure.title}".replace("  ", " "))
         return
     say(_sentence(failure))
     hint = _hint(failure)
     if hint:
         say(f"hint: {hint}", prefix="")
+
+
+def said(task: Mapping[str, Any]) -> None:
+    """What a task said on its standard error, on ours: its beginning and its end, the cut between them marked."""
+    text = whole(task.get("stderr_head") or "", task.get("stderr_tail") or "", task.get("stderr_bytes"))
+    if text:
+        _say_raw(text if text.endswith("\n") else text + "\n")
+
+
+def say_missing(task: Task, asked: Iterable[str] = ()) -> bool:
+    """Say which output files a task did not leave, of those `asked` for or as the set tells, and why.
+
+    Whether any is missing.
+    """
+    missing = [path for path in asked if path not in (task.get("files") or {})]
+    why = (task.get("detail") or "").partition(_NOT_KEPT)[2]
+    if missing or why:
+        say(f"task {task['id']}: {_NOT_KEPT}{plain(why) or ', '.join(missing)}")
+    return bool(missing or why)
+
+
+def whole(head: str, tail: str, length_bytes: int | None) -> str:
+    """A text of which the service keeps only the beginning and the end, with a mark where something is missing."""
+    kept = head.encode(), tail.encode()
+    if length_bytes is None:
+        return head + tail
+    left = length_bytes - len(kept[0]) - len(kept[1])
+    if left > 0:
+        return f"{head}\n[… {counted(left, 'byte')} left out …]\n{tail}"
+    # Where both overlap, the end repeats some of the beginning.
+    return head + kept[1][-left:].decode("utf-8", "replace") if tail else head
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: 1 byte, 2 bytes."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def say(text: str, *, prefix: str = "gcompute: ") -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from ops.cli import exits, options, report
 from ops.cli.command import Option, untouched
+from ops.cli.downloads import bring, wanted
 from ops.cli.session import Session, ends_as_task
 from ops.cli.streams import write_out
 from ops.cli.waiting import follow
@@ -42,8 +43,7 @@ def run(
     memory_mib: options.MemoryMib = None,
     isolation: options.Isolation = None,
     cpu_feature: options.CpuFeature = None,
-    output: options.OutputFile = None,
-    priority: options.Priority = None,
+    output: options.BroughtFile = None,
 ) -> int:
     """Run an image like a local program: standard input in, standard output out, its exit code as ours.
 
@@ -60,7 +60,10 @@ def run(
         gcompute run -v --timeout-s 120 ocr:1 -l eng < page.png
 
         tar c src | gcompute run --env LEVEL=9 packer:2 > src.packed
+
+        gcompute run --output /tmp/paper.pdf:draft.pdf --output /tmp/paper.log tex:1 < paper.tex
     """
+    files = wanted(output)
     choices = options.task_options(
         env=env,
         name=name,
@@ -69,8 +72,7 @@ def run(
         memory_mib=memory_mib,
         isolation=isolation,
         cpu_feature=cpu_feature,
-        output=output,
-        priority=priority,
+        output=[each.path for each in files],
     )
     body = _standard_input(no_stdin=no_stdin)
     with session.client() as client:
@@ -81,14 +83,25 @@ def run(
                 for piece in answer:
                     write_out(piece)
         except TaskFailed as failure:
+            _show_output(failure)
             code = exits.of_error(failure, as_task=True)
             report.error(failure, as_json=session.as_json, code=code)
-            if verbose and failure.task_id and not session.as_json:
+            if failure.task_id and (files or (verbose and not session.as_json)):
                 with suppress(ClientError):
-                    report.say(report.facts(client.task(failure.task_id)), prefix="")
+                    task = client.task(failure.task_id)
+                    if verbose and not session.as_json:
+                        report.say(report.facts(task), prefix="")
+                    bring(client, task, files, told=verbose)
+                    if not session.as_json and "not kept" not in failure.detail:
+                        report.say_missing(task, choices["outputs"])
             return code
         if verbose or session.as_json:
             _show_facts(client, answer, as_json=session.as_json)
+        if files:
+            task = client.task(answer.task_id or "", wait_s=5)
+            bring(client, task, files, told=verbose)
+            if report.say_missing(task, choices["outputs"]):
+                return exits.FAILED
         return answer.facts.exit_code if answer.facts else 0
 
 
@@ -109,9 +122,6 @@ def submit(
         str | None,
         Option(metavar="KEY", help="Makes it safe to repeat: the same key is the same task."),
     ] = None,
-    callback_url: Annotated[
-        str | None, Option(metavar="URL", help="Where to POST the task when it has ended.")
-    ] = None,
     env: options.Env = None,
     name: options.Name = None,
     timeout_s: options.TimeoutS = None,
@@ -119,8 +129,7 @@ def submit(
     memory_mib: options.MemoryMib = None,
     isolation: options.Isolation = None,
     cpu_feature: options.CpuFeature = None,
-    output: options.OutputFile = None,
-    priority: options.Priority = None,
+    output: options.KeptFile = None,
 ) -> int:
     """Leave a task with the service and print its id; once printed, task and input are on disk there.
 
@@ -141,7 +150,6 @@ def submit(
         isolation=isolation,
         cpu_feature=cpu_feature,
         output=output,
-        priority=priority,
     )
     if input_file is None:
         body = _standard_input(no_stdin=no_stdin)
@@ -156,7 +164,6 @@ def submit(
             args or (),
             body=body,
             idempotency_key=idempotency_key,
-            callback_url=callback_url,
             **choices,
         )
         print(json.dumps(task) if session.as_json else task["id"], flush=True)
@@ -169,6 +176,17 @@ def _standard_input(*, no_stdin: bool) -> Body:
     if sys.stdin.isatty() and sys.stderr.isatty():
         report.say("reading the terminal: end the input with Ctrl-D (-n sends none)")
     return sys.stdin.buffer
+
+
+def _show_output(failure: TaskFailed) -> None:
+    """The output that a failed task had written, on ours: for many programs, e.g. `diff`, it is the answer."""
+    if failure.stdout_head:
+        write_out(failure.stdout_head.encode("utf-8", "replace"))
+        length, shown = failure.document.get("stdout_bytes"), len(failure.stdout_head.encode())
+        if isinstance(length, int) and length > shown:
+            report.say(
+                f"only the first {shown} of {length} bytes of its output were kept; `gcompute submit` keeps all of it"
+            )
 
 
 def _show_facts(client: Client, answer: Output, *, as_json: bool) -> None:
@@ -186,7 +204,5 @@ def _show_facts(client: Client, answer: Output, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(task), file=sys.stderr)
         return
-    head = task.get("stderr_head")
-    if head:
-        report.say(head.rstrip("\n"), prefix="")
+    report.said(task)
     report.say(report.facts(task), prefix="")

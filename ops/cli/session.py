@@ -89,6 +89,9 @@ def _connected(command: Callable[Concatenate[Session, P], int], *, as_task: bool
             report.error(failure, as_json=session.as_json, code=code)
         except OutputFailed as failure:
             code = lost_output(failure, as_task=as_task)
+        except OSError as failure:
+            report.say(f"{failure.filename or 'a file'}: {failure.strerror or failure}")
+            code = exits.FAILED if as_task else exits.IO
         except UsageError as error:
             error.ctx = error.ctx or ctx
             raise

@@ -1,34 +1,22 @@
 """`gcompute status`, `result`, `wait`, `cancel` and `tasks`: what became of the work."""
 
 import json
-import os
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from ops.cli import report
+from ops.cli import exits, report
 from ops.cli.command import Argument, BadParameter, Option
+from ops.cli.downloads import save
+from ops.cli.ids import on_task
 from ops.cli.session import Session, connected, ends_as_task
 from ops.cli.streams import write_out
 from ops.cli.waiting import follow
-from ops.client import Client
+from ops.client import Client, Task
 
-TaskId = Annotated[
-    str,
-    Argument(
-        metavar="ID",
-        help="The task's id, e.g. a-01jd3….",
-    ),
-]
-TaskIds = Annotated[
-    list[str],
-    Argument(
-        metavar="ID",
-        help="Ids of tasks.",
-    ),
-]
+_ID = "A task's id, or enough of its beginning or end, e.g. its last four characters."
+TaskId = Annotated[str, Argument(metavar="ID", help=_ID)]
+TaskIds = Annotated[list[str], Argument(metavar="ID…", help=_ID)]
 
 _PAGE = 20
 _WHOLE_LIST_PAGE = 100
@@ -45,7 +33,7 @@ def status(session: Session, task_id: TaskId) -> int:
         gcompute status --json a-01jd3x | jq .cpu_us
     """
     with session.client() as client:
-        task = client.task(task_id)
+        task = on_task(client, task_id, client.task)
     if session.as_json:
         print(json.dumps(task))
     else:
@@ -66,7 +54,7 @@ def result(
         Option(("-o", "--to"), metavar="FILE", help="Write here; the file appears only once it is whole."),
     ] = None,
 ) -> int:
-    """Fetch what a submitted task wrote, once it has ended.
+    """Fetch what a submitted task wrote, once it has ended. Exits as the task did, and says so where it failed.
 
     Examples:
 
@@ -79,19 +67,32 @@ def result(
     if file is not None and (stderr or not file.startswith("/")):
         reason = "not together with --stderr" if stderr else f"{file!r} must be an absolute path"
         raise BadParameter(reason, param_hint="--file")
+    if to is not None and to.is_dir():
+        raise BadParameter(f"{to} is a folder; name a file", param_hint="--to")
     what = file or ("stderr" if stderr else "stdout")
-    with session.client() as client:
-        pieces = client.result(task_id, what)
+
+    def fetch(found: str) -> Task:
+        pieces = client.result(found, what)
         if to is None:
             for piece in pieces:
                 write_out(piece)
-            return 0
-        size = _save(pieces, to)
-    if session.as_json:
-        print(json.dumps({"task": task_id, "what": what, "bytes": size, "file": str(to)}))
-    else:
-        report.say(f"{size} bytes in {to}", prefix="")
-    return 0
+        else:
+            size = save(pieces, to)
+            if session.as_json:
+                print(json.dumps({"task": found, "what": what, "bytes": size, "file": str(to)}))
+            else:
+                report.say(f"{report.counted(size, 'byte')} in {to}", prefix="")
+        return client.task(found)
+
+    with session.client() as client:
+        task = on_task(client, task_id, fetch)
+    code = exits.of_task(task)
+    report.say_missing(task)
+    if code:
+        if not stderr:
+            report.said(task)
+        report.say(f"task {task['id']} {report.ending(task)}")
+    return code
 
 
 @ends_as_task
@@ -128,7 +129,7 @@ def cancel(session: Session, task_ids: TaskIds) -> int:
     """
     with session.client() as client:
         for task_id in task_ids:
-            task = client.cancel(task_id)
+            task = on_task(client, task_id, client.cancel)
             print(json.dumps(task) if session.as_json else report.facts(task), flush=True)
     return 0
 
@@ -197,18 +198,3 @@ def _list(
         before, first = following, False
     if before and not session.as_json:
         report.say(f"more: --before {before}, or --all", prefix="")
-
-
-def _save(pieces: Iterable[bytes], to: Path) -> int:
-    """Write beside the target and rename: nobody takes half a download for a whole one. Returns its size."""
-    unfinished = to.with_name(f".{to.name}.{os.getpid()}.part")
-    size = 0
-    try:
-        with unfinished.open("wb") as file:
-            for piece in pieces:
-                size += file.write(piece)
-        unfinished.replace(to)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-    return size

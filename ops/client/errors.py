@@ -100,6 +100,11 @@ class TaskFailed(ApiProblem):
     def stderr_head(self) -> str:
         return str(self.document.get("stderr_head") or "")
 
+    @property
+    def stdout_head(self) -> str:
+        """The beginning of what it had written when it failed; none of it was sent as output."""
+        return str(self.document.get("stdout_head") or "")
+
 
 class TaskTimedOut(TaskFailed):
     """The algorithm ran longer than its time-out and was killed."""

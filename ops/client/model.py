@@ -19,6 +19,7 @@ class Task(TypedDict, total=False):
     kind: str
     state: str
     reason: str | None
+    detail: str | None
     exit_code: int | None
     signal: int | str | None
     attempts: int
@@ -35,6 +36,7 @@ class Task(TypedDict, total=False):
     stdout_bytes: int
     stderr_bytes: int
     stderr_head: str
+    stderr_tail: str
     stdout_head: str
     files: dict[str, int]
     expires_at: str | None
@@ -64,7 +66,6 @@ class TaskOptions(TypedDict, total=False):
     isolation: Literal["shared", "fresh"] | None
     cpu_features: Sequence[str]
     outputs: Sequence[str]
-    priority: Literal["normal", "spare"] | None
 
 
 class SyncOptions(TaskOptions, total=False):
@@ -75,14 +76,13 @@ class SyncOptions(TaskOptions, total=False):
 
 
 class AsyncOptions(TaskOptions, total=False):
-    """… and those that only a submission has; both travel as headers."""
+    """… and those that only a submission has; they travel as headers."""
 
     idempotency_key: str | None
-    callback_url: str | None
 
 
 _REPEATED = {"cpu_features": "cpu_feature", "outputs": "output"}
-_HEADERS = {"idempotency_key": "Idempotency-Key", "callback_url": "X-Callback-Url"}
+_HEADERS = {"idempotency_key": "Idempotency-Key"}
 
 
 def parameters(args: Iterable[str], options: Mapping[str, Any]) -> list[tuple[str, str]]:

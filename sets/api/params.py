@@ -117,10 +117,11 @@ def _isolation(name: str, value: str) -> Isolation:
 
 
 def _priority(name: str, value: str) -> Priority:
-    try:
-        return Priority(value)
-    except ValueError:
-        raise BadRequest(f"{name}: {value[:40]!r} is neither normal nor spare", field=name) from None
+    if value != Priority.NORMAL:
+        raise BadRequest(
+            f"{name}: {value[:40]!r} is not normal, the only one that this set knows", field=name
+        )
+    return Priority.NORMAL
 
 
 def _feature(name: str, value: str) -> str:
@@ -203,8 +204,8 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     ),
     "priority": Parameter(
         _priority,
-        {"type": "string", "enum": ["normal", "spare"], "default": "normal"},
-        "normal, or spare: runs on left-over capacity",
+        {"type": "string", "enum": ["normal"], "default": "normal"},
+        "normal",
     ),
 }
 

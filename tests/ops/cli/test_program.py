@@ -57,6 +57,12 @@ def test_the_shell_can_complete_commands(gcompute: Program) -> None:
     assert b"_GCOMPUTE_COMPLETE=bash_complete" in gcompute("--completion", "bash").stdout
 
 
+def test_a_mistyped_word_gets_the_one_that_was_meant(gcompute: Program) -> None:
+    assert b"Did you mean 'submit'?" in gcompute("sumbit").stderr
+    assert b"Did you mean 'check'?" in gcompute("router", "chek").stderr
+    assert b"Did you mean '--name'?" in gcompute("run", "--nmae", "x", "cat").stderr
+
+
 def test_without_a_command_help_is_shown(gcompute: Program) -> None:
     done = gcompute()
     assert done.returncode == exits.USAGE

@@ -48,6 +48,13 @@ def test_what_stands_after_the_image_is_the_algorithms(api: FakeApi, gcompute: P
     assert api.calls[0].values("arg") == ["-l", "eng", "--help", "--", "-v", "", "a b&c"]
 
 
+@pytest.mark.parametrize("option", ["--callback-url", "--priority"])
+def test_what_the_service_does_not_do_yet_is_not_offered(gcompute: Program, option: str) -> None:
+    for command in ("run", "submit"):
+        assert option.encode() not in gcompute(command, "--help").stdout
+        assert b"No such option" in gcompute(command, option, "x", "cat").stderr
+
+
 def test_every_option_becomes_its_parameter(api: FakeApi, gcompute: Program) -> None:
     api.on("POST", "/v1/run/", echo)
     done = gcompute(
@@ -65,7 +72,7 @@ def test_every_option_becomes_its_parameter(api: FakeApi, gcompute: Program) -> 
             "2.5",
         ),
         *("--stream", "--cpu", "0.25", "--memory-mib", "64", "--isolation", "fresh", "--cpu-feature", "avx2"),
-        *("--cpu-feature", "fma", "--output", "/tmp/a b", "--priority", "spare", "cat:1", "x"),
+        *("--cpu-feature", "fma", "cat:1", "x"),
     )
     assert done.returncode == 0, done.stderr
     assert sorted(api.calls[0].query) == sorted(
@@ -82,8 +89,6 @@ def test_every_option_becomes_its_parameter(api: FakeApi, gcompute: Program) -> 
             ("isolation", "fresh"),
             ("cpu_feature", "avx2"),
             ("cpu_feature", "fma"),
-            ("output", "/tmp/a b"),
-            ("priority", "spare"),
         ]
     )
 
@@ -240,6 +245,46 @@ def test_a_failed_tasks_exit_code_is_ours(
     done = gcompute("run", "convert", stdin=b"x")
     assert (done.returncode, done.stdout) == (code, b"")
     assert done.stderr == b"no decode delegate\ngcompute: task a-1 failed: it ended badly\n"
+
+
+def test_the_output_of_a_failed_task_is_ours(api: FakeApi, gcompute: Program) -> None:
+    """Programs such as diff and linters answer on standard output and exit with 1."""
+    facts = {"task": "a-1", "reason": "exit", "exit_code": 1, "stdout_head": "3c3\n", "stdout_bytes": 4}
+    api.on("POST", "/v1/run/", lambda call: drain_and(call, 422, "task-failed", "exit code 1", **facts))
+    done = gcompute("run", "diff", "a", "b")
+    assert (done.returncode, done.stdout) == (1, b"3c3\n")
+    assert done.stderr == b"gcompute: task a-1 failed: exit code 1\n"
+    facts["stdout_bytes"] = 9000
+    done = gcompute("run", "diff", "a", "b")
+    assert (done.returncode, done.stdout) == (1, b"3c3\n")
+    assert b"only the first 4 of 9000 bytes of its output" in done.stderr
+    with open("/dev/full", "wb") as full:
+        assert gcompute("run", "diff", stdout=full).returncode == 125
+
+
+@pytest.mark.parametrize(
+    ("length", "shown"),
+    [
+        (12, "begin-middle\n"),
+        (9_000, "begin-\n[… 8988 bytes left out …]\nmiddle\n"),
+        (9, "begin-dle\n"),
+        (None, "begin-middle\n"),
+    ],
+)
+def test_both_ends_of_a_failed_tasks_stderr_are_shown_and_the_cut_is_marked(
+    api: FakeApi, gcompute: Program, length: int | None, shown: str
+) -> None:
+    facts = {
+        "task": "a-1",
+        "reason": "exit",
+        "exit_code": 1,
+        "stderr_head": "begin-",
+        "stderr_tail": "middle",
+    }
+    more = facts if length is None else facts | {"stderr_bytes": length}
+    api.on("POST", "/v1/run/", lambda call: drain_and(call, 422, "task-failed", "exit code 1", **more))
+    done = gcompute("run", "tex")
+    assert done.stderr.decode() == f"{shown}gcompute: task a-1 failed: exit code 1\n"
 
 
 def test_a_timed_out_task_is_124(api: FakeApi, gcompute: Program) -> None:

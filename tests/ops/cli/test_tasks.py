@@ -35,8 +35,6 @@ def test_submit_prints_the_id_and_sends_its_headers(api: FakeApi, gcompute: Prog
             str(tmp_path / "page"),
             "--idempotency-key",
             "k1",
-            "--callback-url",
-            "http://x/y",
         ),
         *("--timeout-s", "7200", "ocr:1", "-l", "eng"),
     )
@@ -44,8 +42,8 @@ def test_submit_prints_the_id_and_sends_its_headers(api: FakeApi, gcompute: Prog
     call = api.calls[0]
     assert call.body == b"page"
     assert sorted(call.query) == [("arg", "-l"), ("arg", "eng"), ("timeout_s", "7200")]
-    sent = [call.headers.get(name) for name in ("prefer", "idempotency-key", "x-callback-url")]
-    assert sent == ["respond-async", "k1", "http://x/y"]
+    sent = [call.headers.get(name) for name in ("prefer", "idempotency-key")]
+    assert sent == ["respond-async", "k1"]
 
 
 def test_submit_of_a_missing_file_is_125(api: FakeApi, gcompute: Program) -> None:
@@ -90,12 +88,36 @@ def test_what_a_task_chose_cannot_steer_the_terminal(api: FakeApi, gcompute: Pro
     assert "\\x1b]0;owned\\x07\\x9b31m" in done.stdout.decode()
 
 
+def test_result_of_a_failed_task_says_so_and_exits_as_it_did(api: FakeApi, gcompute: Program) -> None:
+    api.on("GET", "/v1/tasks/a-1/stdout", lambda call: call.output(b"3c3\n"))
+    api.on("GET", "/v1/tasks/a-1/stderr", lambda call: call.output(b"all of it\n"))
+    api.task({**DONE, "state": "failed", "reason": "exit", "exit_code": 3, "stderr_head": "no page\n"})
+    done = gcompute("result", "a-1")
+    assert (done.returncode, done.stdout) == (3, b"3c3\n")
+    assert done.stderr == b"no page\ngcompute: task a-1 failed: exit code 3\n"
+    done = gcompute("result", "a-1", "--stderr")
+    assert (done.returncode, done.stdout) == (3, b"all of it\n")
+    assert done.stderr == b"gcompute: task a-1 failed: exit code 3\n"
+
+
+@pytest.mark.parametrize(("state", "code"), [("timed_out", 124), ("cancelled", 130)])
+def test_result_of_another_bad_end_does_as_well(
+    api: FakeApi, gcompute: Program, state: str, code: int
+) -> None:
+    api.on("GET", "/v1/tasks/a-1/stdout", lambda call: call.output(b"half"))
+    api.task({**DONE, "state": state, "exit_code": None})
+    done = gcompute("result", "a-1")
+    assert (done.returncode, done.stdout) == (code, b"half")
+    assert f"task a-1 {state.replace('_', ' ')}".encode() in done.stderr
+
+
 # --- result ---------------------------------------------------------------------------------------------------
 
 
 def test_result_fetches_each_stream_and_file(api: FakeApi, gcompute: Program, tmp_path: Path) -> None:
     for tail in ("stdout", "stderr", "files/tmp/o ut.pdf"):
         api.on("GET", f"/v1/tasks/a-1/{tail}", lambda call, tail=tail: call.output(tail.encode()))  # type: ignore[misc]
+    api.task(DONE)
     assert gcompute("result", "a-1").stdout == b"stdout"
     assert gcompute("result", "a-1", "--stderr").stdout == b"stderr"
     done = gcompute("result", "a-1", "--file", "/tmp/o ut.pdf", "-o", str(tmp_path / "out"))
@@ -114,9 +136,10 @@ def test_result_resumes_where_the_download_broke_off(api: FakeApi, gcompute: Pro
         call.closes = True
 
     api.on("GET", "/v1/tasks/a-1/stdout", unreliable)
+    api.task(DONE)
     done = gcompute("result", "a-1")
     assert (done.returncode, done.stdout) == (0, data)
-    assert [call.headers.get("range") for call in api.calls] == [None, "bytes=400-", "bytes=800-"]
+    assert [call.headers.get("range") for call in api.calls[:3]] == [None, "bytes=400-", "bytes=800-"]
 
 
 def test_a_download_that_cannot_be_resumed_is_an_error(api: FakeApi, gcompute: Program) -> None:

@@ -26,7 +26,12 @@ def test_all_at_once() -> None:
         [
             *(("arg", "-l"), ("arg", ""), ("env", "A=1"), ("env", "B="), ("name", "n"), ("timeout_s", "1.5")),
             *(("queue_timeout_s", "0"), ("stream", "1"), ("cpu", "0.5"), ("memory_mib", "64")),
-            *(("isolation", "fresh"), ("cpu_feature", "avx2"), ("output", "/tmp/a b"), ("priority", "spare")),
+            *(
+                ("isolation", "fresh"),
+                ("cpu_feature", "avx2"),
+                ("output", "/tmp/a b"),
+                ("priority", "normal"),
+            ),
         ]
     )
     assert parse_run(query.encode()) == RunParams(
@@ -41,7 +46,7 @@ def test_all_at_once() -> None:
         isolation=Isolation.FRESH,
         cpu_feature=("avx2",),
         output=("/tmp/a b",),
-        priority=Priority.SPARE,
+        priority=Priority.NORMAL,
     )
 
 

@@ -1,0 +1,62 @@
+"""Task ids as people give them: whole, or so much of their beginning or end that one task alone fits.
+
+An id begins with its set's name and the time, so that ids of one minute begin alike; its last characters are random.
+"""
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from ops.cli import report
+from ops.cli.command import BadParameter
+from ops.client import ApiProblem, Client
+
+SHORTEST = 4
+"""Characters of an id that are taken for a part of it."""
+
+NEWEST = 1000
+"""How many tasks are looked through, the newest first: ten pages of the list at most."""
+
+_PAGE = 100
+_SHOWN = 10
+_WHOLE = re.compile(r"[a-z0-9]{1,31}-[0-9a-z]{26}")
+_UNKNOWN = ("task-unknown", "router-unknown-task")
+
+T = TypeVar("T")
+
+
+def on_task(client: Client, given: str, call: Callable[[str], T]) -> T:
+    """What `call` answers for a task's id; where no task has the id that was given, for the one task that it fits.
+
+    Raises BadParameter where it fits several tasks, and the API's own refusal where it fits none.
+    """
+    try:
+        return call(given)
+    except ApiProblem as problem:
+        if problem.name not in _UNKNOWN or len(given) < SHORTEST or _WHOLE.fullmatch(given):
+            raise
+        found = _fitting(client, given)
+        if not found:
+            raise
+    if len(found) > 1:
+        names = ", ".join(found[:_SHOWN]) + (" and others" if len(found) > _SHOWN else "")
+        raise BadParameter(f"{given!r} fits several tasks: {names}; give more of the id", param_hint="ID")
+    return call(found[0])
+
+
+def _fitting(client: Client, part: str) -> list[str]:
+    """The ids, of the newest tasks, that begin or end so."""
+    found: list[str] = []
+    before: str | None = None
+    for _ in range(NEWEST // _PAGE):
+        page = client.tasks(before=before, limit=_PAGE)
+        ids = [task["id"] for task in page["tasks"]]
+        found += [each for each in ids if each.startswith(part) or each.endswith(part)]
+        if page.get("partial"):
+            report.say(
+                f"of the sets, {', '.join(page.get('sets') or ['none'])} alone answered: looked only there"
+            )
+        if page.get("next") in (None, before) or len(found) > _SHOWN:
+            break
+        before = page["next"]
+    return found
