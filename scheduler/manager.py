@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -27,6 +27,7 @@ from scheduler.roster import Roster, pool_of
 from scheduler.store.contract import Blobs, Body, Idempotency, Results, Store, TaskFilter
 from scheduler.sync_side import SyncSide
 from scheduler.task import Reason, Task, TaskIds, TaskSpec
+from scheduler.trouble import Trouble
 from scheduler.upkeep import Upkeep
 
 log = structlog.get_logger()
@@ -35,6 +36,8 @@ CANCEL_WAIT_S: Final = 10.0
 """How long `cancel` waits for the end that it asked for."""
 CLOSE_GRACE_S: Final = 5.0
 """How long `close` waits for each kind of outcome to be stored."""
+ENGINE_WAIT_S: Final = 10.0
+"""How long `open` waits for the launcher, in seconds; a slower one goes on opening while the set already answers."""
 ENGINE_AGAIN_S: Final = 1.0
 ENGINE_AGAIN_MAX_S: Final = 5.0
 
@@ -134,8 +137,9 @@ class Manager:
     async def open(self) -> None:
         """Open the parts and go on with what an earlier run left queued or running.
 
-        A set whose engine does not answer opens all the same: it is not ready until the engine does. Raises
-        `StoreError`, `StoreTooNew`; then nothing is left open.
+        A set whose engine does not answer, or answers slowly, opens all the same: it is not ready until the launcher is
+        open. Raises `StoreError`, `StoreTooNew`, and what of `Launcher.open` is not the engine's fault; then nothing is
+        left open.
         """
         async with AsyncExitStack() as parts:
             parts.push_async_callback(asyncio.to_thread, self._blobs.close)
@@ -144,13 +148,14 @@ class Manager:
             await self._executor.open(self)
             parts.push_async_callback(self._executor.close)
             parts.push_async_callback(self._launcher.close)
+            parts.push_async_callback(self._background.stop, 0)
             self._recovery.begin()
-            try:
-                await self._launcher.open()
-                self._background.spawn(self._recovery.run())
-            except EngineUnavailable as error:
-                log.error("the container engine does not answer; trying again", error=str(error))
-                self._background.spawn(self._open_later())
+            opening = self._background.spawn(self._launcher.open(), awaited=True)
+            await asyncio.wait({opening}, timeout=ENGINE_WAIT_S)
+            if opening.done():
+                with suppress(EngineUnavailable):
+                    opening.result()
+            self._background.spawn(self._connect(opening))
             self._background.every(self.settings.tick_s, self._floor.tick)
             self._background.spawn(self._upkeep.expire())
             self._background.spawn(self._upkeep.sweep())
@@ -300,14 +305,22 @@ class Manager:
         self._upkeep.task_ended()
         self._observer.task_ended(task)
 
-    async def _open_later(self) -> None:
+    async def _connect(self, opening: asyncio.Task[None]) -> None:
+        """Go on with what needs the engine, once the launcher is open."""
+        away = Trouble(
+            "the container engine does not answer; trying again", "the container engine answers now"
+        )
         delay_s = ENGINE_AGAIN_S
+        if not opening.done():
+            log.warning("the container engine is slow; the set goes on opening", waited_s=ENGINE_WAIT_S)
         while True:
-            await asyncio.sleep(delay_s)
             try:
-                await self._launcher.open()
+                await opening
                 break
             except EngineUnavailable as error:
-                log.warning("the container engine still does not answer", error=str(error))
+                away.met(str(error))
+            await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, ENGINE_AGAIN_MAX_S)
+            opening = self._background.spawn(self._launcher.open(), awaited=True)
+        away.over()
         await self._recovery.run()

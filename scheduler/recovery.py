@@ -14,6 +14,7 @@ from scheduler.launchers.contract import Launcher
 from scheduler.launchers.reference import parse_reference
 from scheduler.store.contract import Store
 from scheduler.task import Reason, State, Task, TaskSpec
+from scheduler.trouble import Trouble
 
 log = structlog.get_logger()
 
@@ -37,6 +38,8 @@ class Recovery:
         self._launcher = launcher
         self._side = side
         self._images: dict[tuple[str, str], Image | SchedulerError] = {}
+        # What was logged of each image: with the same error it is tried again silently.
+        self._told: dict[tuple[str, str], str] = {}
         self._put_aside: list[Task] = []
         self._given_up: list[tuple[Task, State, Reason, str]] = []
         self._cancelled: set[str] = set()
@@ -56,15 +59,17 @@ class Recovery:
     async def run(self) -> None:
         """Take up all unfinished tasks; a store that does not answer is asked again from the beginning."""
         delay_s = IMAGE_AGAIN_S
+        unread = Trouble("unfinished tasks cannot be read; trying again", "unfinished tasks are read again")
         taken: set[str] = set()
         while True:
             try:
                 await self._read(taken)
                 break
             except SchedulerError as error:
-                log.error("unfinished tasks cannot be read; trying again", error=str(error))
+                unread.met(str(error))
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, IMAGE_AGAIN_MAX_S)
+        unread.over()
         self._side.accepted = None
         if taken:
             log.info("went on with an earlier run's tasks", tasks=len(taken), put_aside=len(self._put_aside))
@@ -83,6 +88,7 @@ class Recovery:
                     if number % TURN == 0:
                         await asyncio.sleep(0)
         self._images.clear()
+        self._told.clear()
         self._cancelled.clear()
         self.ended = True
 
@@ -118,8 +124,9 @@ class Recovery:
         known = self._images.get(key)
         if known is None:
             known = self._images[key] = await self._resolve(spec)
-            if not isinstance(known, Image):
-                log.warning("a kept task's image is not to be had", image=spec.image, error=str(known))
+            if not isinstance(known, Image) and self._told.get(key) != str(known):
+                self._told[key] = str(known)
+                log.warning("image of a kept task is not available", image=spec.image, error=str(known))
         return known
 
     async def _resolve(self, spec: TaskSpec) -> Image | SchedulerError:

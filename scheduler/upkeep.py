@@ -11,6 +11,7 @@ import structlog
 
 from scheduler.errors import SchedulerError
 from scheduler.store.contract import Blobs, Store
+from scheduler.trouble import Trouble
 
 log = structlog.get_logger()
 
@@ -40,6 +41,7 @@ class Upkeep:
 
     async def expire(self) -> None:
         """Again and again: as many rows as tasks ended lately, and some more, so that a backlog shrinks too."""
+        trouble = Trouble("expired tasks could not be removed", "expired tasks are removed again")
         while True:
             rounds, self._ended = 2 + 2 * self._ended // EXPIRE_ROWS, 0
             try:
@@ -47,7 +49,9 @@ class Upkeep:
                     freed = await self._store.expire(time.time_ns() // 1000, EXPIRE_ROWS)
                     await self._blobs.delete(freed)
             except (SchedulerError, OSError) as error:
-                log.error("expired tasks could not be removed", error=str(error))
+                trouble.met(str(error))
+            else:
+                trouble.over()
             await asyncio.sleep(self._expire_every_s)
 
     async def sweep(self) -> None:

@@ -186,9 +186,11 @@ class DockerLauncher:
 
     async def check(self) -> None:
         """Raises `EngineUnavailable` when the engine does not answer, or before `open`."""
-        if not self._opened:
-            raise EngineUnavailable("not connected to the container engine yet")
         await self._engine.ping()
+        if not self._opened:
+            raise EngineUnavailable(
+                "the container engine answers, but the set has not finished connecting to it"
+            )
 
     async def resolve(self, reference: str) -> Image:
         """The image that `reference` names now.

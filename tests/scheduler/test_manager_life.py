@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from scheduler import recovery
 from scheduler.errors import (
@@ -159,6 +160,62 @@ async def test_a_set_opens_without_its_engine_and_is_ready_once_it_answers(
     world.launcher.away = None
     assert (await world.wait(task)).state is State.SUCCEEDED
     await world.manager.check()
+
+
+async def test_an_engine_that_hangs_keeps_no_set_from_opening(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.manager.ENGINE_WAIT_S", 0.01)
+    (task,) = await left(world, 1)
+    world.make()
+    answers = asyncio.Event()
+    monkeypatch.setattr(world.launcher, "open", answers.wait)
+    world.executor.program = cat
+    await world.open()
+    assert (await world.manager.get("acme", task.id)).state is State.QUEUED
+    answers.set()
+    assert (await world.wait(task)).state is State.SUCCEEDED
+
+
+async def test_an_engine_that_stays_away_is_logged_once_and_its_return_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.manager.ENGINE_AGAIN_S", 0.001)
+    monkeypatch.setattr("scheduler.manager.ENGINE_AGAIN_MAX_S", 0.001)
+    (task,) = await left(world, 1)
+    world.make()
+    tries = 0
+
+    async def away() -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 50:
+            raise EngineUnavailable("no engine")
+
+    monkeypatch.setattr(world.launcher, "open", away)
+    world.executor.program = cat
+    with capture_logs() as lines:
+        await world.open()
+        await world.wait(task)
+    assert [line["event"] for line in lines if "engine" in line["event"]] == [
+        "the container engine does not answer; trying again",
+        "the container engine answers now",
+    ]
+
+
+async def test_what_is_not_the_engines_fault_ends_the_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.close()
+    world.make()
+
+    async def unreadable() -> None:
+        raise PermissionError("the seccomp profile")
+
+    monkeypatch.setattr(world.launcher, "open", unreadable)
+    with pytest.raises(PermissionError):
+        await world.open()
+    assert world.launcher.closed
 
 
 # -- recovery
