@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class OpsError(Exception):
     """The step could not be done."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+def described(error: OSError) -> str:
+    """A full disk, a missing right and the like, in one line: the file, what is wrong, and what helps."""
+    hints = {
+        errno.ENOSPC: "free some space there and try again",
+        errno.EDQUOT: "free some space there and try again",
+        errno.EACCES: "give this user the right to it, or run make as its owner",
+        errno.EPERM: "give this user the right to it, or run make as its owner",
+        errno.EROFS: "use a checkout on a file system that can be written to",
+    }
+    where = f"{error.filename}: " if error.filename else ""
+    hint = f"; {hints[error.errno]}" if error.errno in hints else ""
+    return f"{where}{error.strerror or error}{hint}"
 
 
 class NoEngine(OpsError):

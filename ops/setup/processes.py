@@ -6,6 +6,7 @@ beside the pid, a mark: a string that the command line of the right process cont
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -80,6 +81,11 @@ def has_ended(child: int) -> bool:
         return False
 
 
+def exists(pid: int) -> bool:
+    """Whether any process has this pid, a zombie included."""
+    return Path(f"/proc/{pid}").exists()
+
+
 def stop(pid: int, mark: str, grace_s: float) -> None:
     """SIGTERM, up to `grace_s` seconds of patience, then SIGKILL; returns when the process is gone."""
     if not _signal(pid, mark, signal.SIGTERM):
@@ -88,6 +94,13 @@ def stop(pid: int, mark: str, grace_s: float) -> None:
         _signal(pid, mark, signal.SIGKILL)
         wait_until(lambda: not alive(pid, mark), 10)
     _reap(pid)
+
+
+def kill_children(parent: int) -> None:
+    """SIGKILL for the children of a process; those of its children that they leave are not touched."""
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:

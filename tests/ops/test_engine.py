@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,165 @@ def test_a_killed_daemon_with_a_container_is_cleared_away(private: PrivateEngine
     private.stop()
     assert leftovers(private) == []
     assert not processes.alive(container, "sleeper")
+
+
+Kill = Callable[[PrivateEngine], None]
+
+
+def kill(*pids: int) -> None:
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def containerds(private: PrivateEngine) -> list[int]:
+    return processes.marked(private.layout.child_marks[0])
+
+
+def shims(private: PrivateEngine) -> list[int]:
+    return processes.marked(private.layout.child_marks[1])
+
+
+def kill_dockerd(private: PrivateEngine) -> None:
+    kill(private.pid)
+    assert processes.wait_until(lambda: not private.pid, 10)
+
+
+def kill_both(private: PrivateEngine) -> None:
+    kill(private.pid, *containerds(private))
+    assert processes.wait_until(lambda: not private.pid and not containerds(private), 10)
+
+
+def kill_all(private: PrivateEngine) -> None:
+    kill(private.pid, *containerds(private), *shims(private))
+    assert processes.wait_until(lambda: not private.pid and not shims(private), 10)
+
+
+def lose_pid_file(private: PrivateEngine) -> None:
+    private.layout.pid_file.unlink()
+
+
+def leave_containerd(private: PrivateEngine) -> None:
+    """As a containerd that outlives its dockerd: it holds the lock on its data, and no pid file names it."""
+    kill_both(private)
+    layout = private.layout
+    processes.start_detached(layout.child_marks[0].split(" "), layout.log, os.environ, layout.folder)
+    assert processes.wait_until(lambda: layout.containerd_socket.exists() and bool(containerds(private)), 60)
+
+
+def leave_frozen_containerd(private: PrivateEngine) -> None:
+    leave_containerd(private)
+    for pid in containerds(private):
+        os.kill(pid, signal.SIGSTOP)
+
+
+KILLS: list[Kill] = [
+    kill_dockerd,
+    lambda private: kill(*containerds(private)),
+    kill_both,
+    lambda private: kill(*shims(private)),
+    kill_all,
+    lose_pid_file,
+    leave_containerd,
+    leave_frozen_containerd,
+]
+KILL_NAMES = [
+    "dockerd",
+    "containerd",
+    "both",
+    "shims",
+    "all",
+    "pid-file",
+    "left-containerd",
+    "frozen-containerd",
+]
+
+
+@needs_root
+@pytest.mark.docker
+@pytest.mark.parametrize("private", ["k"], indirect=True)
+@pytest.mark.parametrize("killed", KILLS, ids=KILL_NAMES)
+def test_it_comes_back_after_any_kill(private: PrivateEngine, tmp_path: Path, killed: Kill) -> None:
+    private.start()
+    run_container(private, tmp_path)
+    killed(private)
+    private.start()
+    docker(private, "run", "-d", "--network=none", "--log-driver=none", "--name=two", "sleeper:1")
+    docker(private, "rm", "-f", "one", "two")
+    assert docker(private, "ps", "-aq") == ""
+    private.stop()
+    assert leftovers(private) == []
+
+
+@needs_root
+@pytest.mark.docker
+@pytest.mark.parametrize("private", ["k"], indirect=True)
+def test_down_after_everything_was_killed_leaves_no_container(private: PrivateEngine, tmp_path: Path) -> None:
+    private.start()
+    container = run_container(private, tmp_path)
+    kill_all(private)
+    assert processes.alive(container, "sleeper")
+    private.stop()
+    assert leftovers(private) == []
+    assert not processes.alive(container, "sleeper")
+
+
+@needs_root
+@pytest.mark.docker
+@pytest.mark.parametrize("private", ["k"], indirect=True)
+def test_down_ends_containers_of_an_engine_whose_data_is_damaged(
+    private: PrivateEngine, tmp_path: Path
+) -> None:
+    private.start()
+    container = run_container(private, tmp_path)
+    kill_both(private)
+    (private.layout.data / "image/overlay2/repositories.json").write_bytes(b"")
+    with pytest.raises(EngineFailed, match=r"(?s)reference store.*damaged: make down, then remove .*/data"):
+        private.start()
+    private.stop()
+    assert leftovers(private) == []
+    assert not processes.alive(container, "sleeper")
+
+
+@needs_root
+@pytest.mark.docker
+@pytest.mark.parametrize("private", ["k"], indirect=True)
+def test_a_containerd_that_is_too_slow_for_its_dockerd_is_waited_for(
+    private: PrivateEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """dockerd gives up after 15 s."""
+    slow = tmp_path / "containerd"
+    slow.write_text(f'#!/bin/sh\nsleep 16\nexec {shutil.which("containerd")} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    private.start()
+    assert "containerd does not answer yet, after 15 s; waiting" in capsys.readouterr().err
+    run_container(private, tmp_path)
+
+
+def test_a_docker_host_that_up_printed_before_is_the_private_engine_not_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = PrivateEngine().layout.host
+    monkeypatch.setenv("DOCKER_HOST", host)
+    # Running or not: never an error that asks for that engine to be started.
+    assert engine.find() in (host, None)
+
+
+def test_a_full_disk_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/srv/var/docker/daemon.json")
+
+    monkeypatch.setattr(engine, "up", full)
+    assert engine.main(["up"]) == 1
+    assert capsys.readouterr().err == (
+        "engine: /srv/var/docker/daemon.json: No space left on device; free some space there and try again\n"
+    )
 
 
 @needs_root

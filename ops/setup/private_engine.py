@@ -1,0 +1,387 @@
+"""A private engine: a dockerd and a containerd of one checkout, that come back after whatever was killed.
+
+It has no bridge and no iptables, so it needs and changes nothing of the machine's network, and its own socket, so it
+meets no other engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ops.setup import processes, userns
+from ops.setup.errors import EngineFailed
+
+ROOT = Path(__file__).resolve().parents[2]
+
+START_TIMEOUT_S = 300
+"""An idle machine needs two seconds, and ten more where containers of a killed engine must be ended."""
+PROGRESS_S = 15
+CONTAINERD_RETURNS_S = 30
+"""Within this time, in seconds, a dockerd has replaced a containerd that was killed: mostly in seven."""
+CONTAINERD_TOO_SLOW = "timeout waiting for containerd to start"
+"""What dockerd says at its end when its containerd did not answer within 15 s."""
+STOP_GRACE_S = 30
+PING_TIMEOUT_S = 15
+
+# A unix socket's path may have 107 bytes. The longest that the engine makes under its folder is
+# exec/containerd/containerd.sock.ttrpc, 38 bytes with the slash; the rest is for versions to come.
+DEEPEST_FOLDER = 60
+
+
+def say(message: str) -> None:
+    """Progress, on stderr: stdout is for the answer."""
+    print(f"engine: {message}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a private engine keeps what.
+
+    `sockets` is `folder` itself, or where that lies too deep for a socket's path, a short stand-in under /run.
+    With `userns` it always is: root of a container must reach the data, and a checkout may lie where only root can go.
+    """
+
+    folder: Path
+    sockets: Path
+    userns: bool = False
+
+    @classmethod
+    def under(cls, root: Path, *, userns: bool = False) -> Layout:
+        """The layout for a checkout; the same on every call, so that a later run finds an earlier one's engine."""
+        folder = root / ("var/docker-userns" if userns else "var/docker")
+        if len(os.fsencode(folder)) <= DEEPEST_FOLDER and not userns:
+            return cls(folder, folder)
+        digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+        return cls(folder, Path(f"/run/gcompute-{digest}"), userns)
+
+    @property
+    def data(self) -> Path:
+        """Images and containers; kept when the engine stops."""
+        return self.folder / "data"
+
+    @property
+    def data_root(self) -> Path:
+        """The path by which the engine knows `data`; with `userns`, a bind mount."""
+        return self.sockets / "data" if self.userns else self.data
+
+    @property
+    def exec(self) -> Path:
+        """State and sockets of what runs."""
+        return self.sockets / "exec"
+
+    @property
+    def socket(self) -> Path:
+        """Where the engine listens."""
+        return self.sockets / "docker.sock"
+
+    @property
+    def link(self) -> Path:
+        """The socket as documented: the socket itself, or a symbolic link to it."""
+        return self.folder / "docker.sock"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.folder / "dockerd.pid"
+
+    @property
+    def containerd_socket(self) -> Path:
+        return self.exec / "containerd/containerd.sock"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "dockerd.log"
+
+    @property
+    def host(self) -> str:
+        """The DOCKER_HOST of this engine."""
+        return f"unix://{self.socket}"
+
+    @property
+    def daemon_mark(self) -> str:
+        """What only this engine's dockerd has on its command line."""
+        return f"--pidfile {self.pid_file} "
+
+    @property
+    def child_marks(self) -> tuple[str, str]:
+        """What only its containerd and the shims of its containers have on theirs."""
+        return (
+            f"containerd --config {self.exec}/containerd/containerd.toml",
+            f"-address {self.exec}/containerd/containerd.sock",
+        )
+
+
+def ping(host: str) -> str:
+    """Asks an engine for its version; gives "" where it answers, else in one line why not."""
+    return _ask(host, "version", "{{.Server.Version}}")[1]
+
+
+def _ask(host: str, command: str, form: str) -> tuple[str, str]:
+    """What `docker COMMAND --format FORM` prints, and "" or in one line why it fails."""
+    try:
+        asked = subprocess.run(
+            ["docker", "--host", host, command, "--format", form],
+            capture_output=True,
+            text=True,
+            timeout=PING_TIMEOUT_S,
+        )
+    except FileNotFoundError:
+        return "", "the docker command is not installed"
+    except subprocess.TimeoutExpired:
+        return "", f"no answer within {PING_TIMEOUT_S} s"
+    if asked.returncode == 0:
+        return asked.stdout.strip(), ""
+    return "", (asked.stderr.strip().splitlines() or ["no answer"])[-1]
+
+
+class PrivateEngine:
+    """The engine under ``var/docker/`` of one checkout, or with `userns` the one under ``var/docker-userns/``."""
+
+    def __init__(self, root: Path = ROOT, *, userns: bool = False) -> None:
+        self.layout = Layout.under(root, userns=userns)
+
+    @property
+    def pid(self) -> int:
+        """Of its dockerd, 0 where none runs."""
+        mark = self.layout.daemon_mark
+        if pid := processes.running(self.layout.pid_file, mark):
+            return pid
+        # Its pid file may be lost, or not yet written: a second dockerd on the same data would ruin both.
+        return next((pid for pid in processes.marked(mark) if _is_daemon(pid)), 0)
+
+    def problem(self) -> str:
+        """Why it cannot be used just now; "" where it can. A dockerd answers also while its containerd is dead."""
+        if problem := ping(self.layout.host):
+            return problem
+        commit, problem = _ask(self.layout.host, "info", "{{.ContainerdCommit.ID}}")
+        return problem or ("its containerd does not answer" if commit == "N/A" else "")
+
+    def start(self) -> None:
+        """Starts it where it doesn't run, and returns when it answers. Raises EngineFailed with the end of its log.
+
+        Whatever of an earlier one was killed, and whatever outlived it, this one takes over its data. On a busy machine
+        this may take minutes.
+        """
+        layout = self.layout
+        with self._locked():
+            deadline = time.monotonic() + START_TIMEOUT_S
+            daemon = self.pid
+            if daemon and not processes.wait_until(self._containerd_answers, CONTAINERD_RETURNS_S):
+                say("its containerd is gone and does not come back: stopping its dockerd")
+                processes.stop(daemon, layout.daemon_mark, STOP_GRACE_S)
+                daemon = 0
+            if not daemon:
+                say(f"starting a private one under {layout.folder}")
+                self._end_leftovers()
+                layout.log.write_bytes(b"")
+                daemon = self._spawn()
+            problem = self._wait_until_it_answers(daemon, deadline)
+            if problem and not self.pid and CONTAINERD_TOO_SLOW in processes.tail(layout.log):
+                say(
+                    "its containerd was too slow for its dockerd: starting that one first, and waiting for it"
+                )
+                self._end_leftovers()
+                self._spawn_containerd(deadline)
+                daemon = self._spawn("--containerd", str(layout.containerd_socket))
+                problem = self._wait_until_it_answers(daemon, deadline)
+            if problem:
+                raise self._failed(problem)
+            if layout.link != layout.socket:
+                layout.link.unlink(missing_ok=True)
+                layout.link.symlink_to(layout.socket)
+
+    def stop(self) -> None:
+        """Removes its containers and ends it; afterwards none of its processes, sockets and mounts is left."""
+        layout = self.layout
+        if not layout.folder.is_dir():
+            return
+        if not self.pid and (self._children() or self._has_container_mounts()):
+            # Its dockerd was killed and left containers behind. A new one adopts and ends them as no kill from
+            # outside could: shims, cgroups, network namespaces and mounts included.
+            say("its daemon is gone but containers are left: starting it to end them")
+            with contextlib.suppress(EngineFailed):
+                self.start()
+        with self._locked():
+            if pid := self.pid:
+                self._remove_containers()
+                say("stopping the private one")
+                processes.stop(pid, layout.daemon_mark, STOP_GRACE_S)
+            self._end_children()
+            self._unmount_leftovers()
+            for file in (layout.pid_file, layout.socket, layout.link):
+                file.unlink(missing_ok=True)
+            if layout.sockets != layout.folder:
+                shutil.rmtree(layout.sockets, ignore_errors=True)
+
+    def _spawn(self, *options: str) -> int:
+        layout = self.layout
+        # The machine's own daemon.json is for the machine's own engine.
+        settings = layout.folder / "daemon.json"
+        settings.write_text(json.dumps(self._settings()) + "\n")
+        environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"}
+        command = [
+            "dockerd",
+            *("--config-file", str(settings)),
+            # The pid file stands before other options: its mark ends with the space that follows.
+            *("--pidfile", str(layout.pid_file)),
+            *("--data-root", str(layout.data_root)),
+            *("--exec-root", str(layout.exec)),
+            *("--host", layout.host),
+            "--bridge=none",
+            "--iptables=false",
+            "--ip6tables=false",
+            "--log-level=warn",
+            *options,
+        ]
+        return processes.start_detached(command, layout.log, environment, layout.folder)
+
+    def _spawn_containerd(self, deadline: float) -> None:
+        """Start the containerd that the next dockerd is to use, and wait for it.
+
+        A dockerd gives up when the containerd that it started itself does not answer within 15 s, and takes it along.
+        """
+        layout = self.layout
+        command = layout.child_marks[0].split(" ")
+        pid = processes.start_detached(command, layout.log, os.environ, layout.folder)
+        self._wait("its containerd", self._containerd_answers, lambda: processes.has_ended(pid), deadline)
+
+    def _settings(self) -> dict[str, str]:
+        layout = self.layout
+        if not layout.userns:
+            return {}
+        user = userns.prepare()
+        layout.sockets.chmod(0o711)
+        layout.data.mkdir(exist_ok=True)
+        layout.data_root.mkdir(exist_ok=True)
+        if layout.data_root not in _mount_points():
+            subprocess.run(["mount", "--bind", layout.data, layout.data_root], check=True)
+        return {"userns-remap": user}
+
+    def _wait_until_it_answers(self, daemon: int, deadline: float) -> str:
+        """Gives "" once it does, else why not. `daemon` is its dockerd's pid."""
+        problem = ""
+
+        def answers() -> bool:
+            nonlocal problem
+            problem = self.problem()
+            return not problem
+
+        # One that has just been started has no command line for a moment, so that `pid` alone may not know it yet.
+        self._wait(
+            "it", answers, lambda: processes.has_ended(daemon) or not processes.exists(daemon), deadline
+        )
+        if problem and self.pid:
+            problem += f"; its dockerd (pid {self.pid}) runs: wait and try again, or end it with make down"
+        return problem
+
+    def _wait(
+        self, who: str, answers: Callable[[], bool], ended: Callable[[], bool], deadline: float
+    ) -> None:
+        began = time.monotonic()
+        while not processes.wait_until(
+            lambda: answers() or ended(), min(PROGRESS_S, deadline - time.monotonic())
+        ):
+            if time.monotonic() > deadline:
+                return
+            say(f"{who} does not answer yet, after {time.monotonic() - began:.0f} s; waiting")
+
+    def _containerd_answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(PING_TIMEOUT_S)
+            return probe.connect_ex(str(self.layout.containerd_socket)) == 0
+
+    def _failed(self, problem: str) -> EngineFailed:
+        log = self.layout.log
+        return EngineFailed(
+            f"The private engine did not start: {problem}\nThe end of {log}:\n{processes.tail(log)}\n"
+            f"Where its data is damaged: make down, then remove {self.layout.data}; images must be built again.\n"
+            "Where containers can't run here, set DOCKER_HOST to an engine that answers."
+        )
+
+    def _remove_containers(self) -> None:
+        """By force and at once: a slot's PID 1 ignores SIGTERM, and a graceful stop would wait for it."""
+        docker = ["docker", "--host", self.layout.host]
+        try:
+            listed = subprocess.run(
+                [*docker, "ps", "-aq"], capture_output=True, text=True, timeout=STOP_GRACE_S
+            )
+            if containers := listed.stdout.split():
+                say(f"removing the {len(containers)} containers that are left on the private one")
+                subprocess.run([*docker, "rm", "-fv", *containers], capture_output=True, timeout=STOP_GRACE_S)
+        except (OSError, subprocess.TimeoutExpired):
+            say("its containers could not be removed one by one; it ends them itself")
+
+    def _children(self) -> list[int]:
+        return [pid for mark in self.layout.child_marks for pid in processes.marked(mark)]
+
+    def _end_children(self) -> None:
+        containerd, shim = self.layout.child_marks
+        for pid in processes.marked(shim):
+            # No dockerd could be started to do so: a shim that is killed leaves its container running.
+            processes.kill_children(pid)
+        for mark in (containerd, shim):
+            for pid in processes.marked(mark):
+                processes.stop(pid, mark, 5)
+
+    def _end_leftovers(self) -> None:
+        """What of a dead dockerd would keep the next one from starting.
+
+        A containerd that outlived it holds the lock on its data, and the next dockerd would remove its socket; the next
+        containerd takes over its shims. A pid file whose number is another process's by now keeps dockerd from
+        starting, or from starting its containerd.
+        """
+        layout = self.layout
+        mark = layout.child_marks[0]
+        for containerd in processes.marked(mark):
+            processes.stop(containerd, mark, 5)
+        for file in (layout.pid_file, layout.exec / "containerd/containerd.pid"):
+            file.unlink(missing_ok=True)
+
+    def _has_container_mounts(self) -> bool:
+        """Whether containers live, or died, whose shims were killed: their files are still mounted."""
+        return any(point.is_relative_to(self.layout.data_root / "overlay2") for point in _mount_points())
+
+    def _unmount_leftovers(self) -> None:
+        """Deepest first; lazily where something still holds one."""
+        folders = (self.layout.data, self.layout.data_root, self.layout.exec)
+        ours = [point for point in _mount_points() if any(point.is_relative_to(folder) for folder in folders)]
+        for point in sorted(ours, reverse=True):
+            if subprocess.run(["umount", point], capture_output=True).returncode != 0:
+                subprocess.run(["umount", "--lazy", point], capture_output=True)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.layout.folder.mkdir(parents=True, exist_ok=True)
+        self.layout.exec.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self.layout.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _mount_points() -> list[Path]:
+    return [
+        Path(_unescape(line.split()[4])) for line in Path("/proc/self/mountinfo").read_text().splitlines()
+    ]
+
+
+def _is_daemon(pid: int) -> bool:
+    """Not a shell or an editor with its command line as an argument."""
+    return processes.command_line(pid).startswith("dockerd ")
+
+
+def _unescape(path: str) -> str:
+    # mountinfo writes space, tab, newline and backslash as octal.
+    for code, sign in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        path = path.replace(code, sign)
+    return path
