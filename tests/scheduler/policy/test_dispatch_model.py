@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from scheduler.policy.dispatch import Limits
 from scheduler.task import Isolation
@@ -29,11 +29,16 @@ class AnyHistory(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.house = House()
+        self.sizes(cores=3, max_slots=4)
+
+    @initialize(cores=st.sampled_from([3, 4, 40]), max_slots=st.sampled_from([1, 2, 4, 9]))
+    def sizes(self, cores: int, max_slots: int) -> None:
         self.house = House(
             Limits(
-                cpu_percent=300,
+                cpu_percent=100 * cores,
                 memory_mib=2048,
-                max_slots=4,
+                max_slots=max_slots,
                 keep_idle_s=5.0,
                 start_backoff_s=1.0,
                 patience_s=self.patience_s,

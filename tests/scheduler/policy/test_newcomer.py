@@ -1,8 +1,9 @@
-"""A newcomer's first task starts soon, whatever the others send: over cores, slots, shapes and numbers of accounts."""
+"""A newcomer's first task starts soon, whatever the others send: over cores, slots, shapes, durations and accounts."""
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -25,10 +26,14 @@ class World:
     """Virtual time around the policy: a task runs for `TASK_S`, a slot starts in `START_S`, a tick comes each second.
 
     A flooder sends a task for each that it got back, so its queues never run dry. A start fails where `fails` says so.
+    `task_s`: how long the tasks of an account run, where not `TASK_S`. `fickle`: each second a flooder takes a waiting
+    task back and sends another.
     """
 
     limits: Limits
     fails: frozenset[int] = frozenset()
+    task_s: dict[str, float] = field(default_factory=dict)
+    fickle: bool = False
     now: float = 0.0
     stops: int = 0
     started_at: dict[str, float] = field(default_factory=dict)
@@ -60,9 +65,25 @@ class World:
             elif tick_at <= until_s:
                 self.now = tick_at
                 self._do(self.policy.tick(self.now))
+                if self.fickle and (task_id := next(self._waiting(), None)) is not None:
+                    self._leave(task_id)
+                    self.flood(self._floods.pop(task_id), 1)
             else:
                 self.now = until_s
                 return
+
+    def end(self) -> None:
+        """All floods end, tasks that wait leave, and time passes until nothing should be left."""
+        for task_id in list(self._waiting()):
+            self._leave(task_id)
+        self._floods.clear()
+        self.run_until(self.now + MOST_S)
+
+    def _waiting(self) -> Iterator[str]:
+        return (task_id for task_id in self._floods if task_id not in self.started_at)
+
+    def _leave(self, task_id: str) -> None:
+        self._do(self.policy.task_left(task_id, self.now))
 
     def _happen(self, what: str, slot_id: str) -> None:
         if what == "ready":
@@ -80,7 +101,8 @@ class World:
             if isinstance(decision, Assign):
                 self.started_at[decision.task_id] = self.now
                 self._task_of[decision.slot_id] = decision.task_id
-                self._later(TASK_S, "ended", decision.slot_id)
+                account = self._floods[decision.task_id].account if decision.task_id in self._floods else ""
+                self._later(self.task_s.get(account, TASK_S), "ended", decision.slot_id)
             elif isinstance(decision, StartSlot):
                 failed = next(self._starts) in self.fails
                 self._later(START_S, "failed" if failed else "ready", decision.slot_id)
@@ -95,6 +117,7 @@ shapes = st.tuples(
     st.sampled_from([1, 6, 50, 100, 200]), st.sampled_from([32, 512, 2048]), st.sampled_from(list(Isolation))
 )
 floods = st.lists(st.tuples(st.integers(0, 3), shapes, st.integers(1, 60)), min_size=1, max_size=8)
+durations = st.lists(st.sampled_from([0.3, TASK_S, 4.0]), min_size=4, max_size=4)
 
 
 def pool(account: str, shape: tuple[int, int, Isolation]) -> PoolKey:
@@ -104,29 +127,48 @@ def pool(account: str, shape: tuple[int, int, Isolation]) -> PoolKey:
 
 SMALL = (6, 32, Isolation.SHARED)
 CORE = (100, 32, Isolation.SHARED)
+SAME = [TASK_S] * 4
 
 
 @given(
     cores=st.sampled_from([2, 3, 8, 40]),
-    places=st.integers(8, 48),
+    places=st.integers(1, 48),
     floods=floods,
     newcomers=st.lists(shapes, min_size=1, max_size=4),
+    task_s=durations,
+    fickle=st.booleans(),
 )
-@example(cores=2, places=32, floods=[(0, SMALL, 48)], newcomers=[CORE])
-@example(cores=40, places=32, floods=[(0, CORE, 48)], newcomers=[CORE])
-@example(cores=2, places=32, floods=[(0, SMALL, 48), (1, SMALL, 48)], newcomers=[CORE])
-@example(cores=2, places=32, floods=[(0, (6, 32, Isolation.FRESH), 48)], newcomers=[CORE, SMALL])
+@example(cores=2, places=32, floods=[(0, SMALL, 48)], newcomers=[CORE], task_s=SAME, fickle=False)
+@example(cores=40, places=32, floods=[(0, CORE, 48)], newcomers=[CORE], task_s=SAME, fickle=False)
+@example(
+    cores=2, places=32, floods=[(0, SMALL, 48), (1, SMALL, 48)], newcomers=[CORE], task_s=SAME, fickle=False
+)
+@example(
+    cores=2,
+    places=32,
+    floods=[(0, (6, 32, Isolation.FRESH), 48)],
+    newcomers=[CORE, SMALL],
+    task_s=SAME,
+    fickle=False,
+)
 @settings(max_examples=300, deadline=None)
 def test_a_newcomer_is_served_in_turn(
     cores: int,
     places: int,
     floods: list[tuple[int, tuple[int, int, Isolation], int]],
     newcomers: list[tuple[int, int, Isolation]],
+    task_s: list[float],
+    fickle: bool,
 ) -> None:
     limits = Limits(
-        cpu_percent=100 * cores, memory_mib=8192, max_slots=places, patience_s=PATIENCE_S, fresh_ahead=2
+        cpu_percent=100 * cores,
+        memory_mib=8192,
+        max_slots=places,
+        patience_s=PATIENCE_S,
+        fresh_ahead=2,
+        keep_idle_s=5.0,
     )
-    world = World(limits)
+    world = World(limits, task_s={f"flooder-{n}": task_s[n] for n in range(4)}, fickle=fickle)
     for number, shape, tasks in floods:
         world.flood(pool(f"flooder-{number}", shape), tasks)
     world.run_until(ARRIVES_S)
@@ -135,10 +177,45 @@ def test_a_newcomer_is_served_in_turn(
     accounts = len({number for number, _, _ in floods}) + len(newcomers)
     # A place comes free within a task's end, or once its patience is used up; its slot starts; then each account has
     # one turn before it, of which each may have to wait for room.
-    bound_s = PATIENCE_S + TASK_S + START_S + accounts * (TASK_S + PATIENCE_S) + 1.0
+    longest_s = max(TASK_S, *task_s)
+    bound_s = PATIENCE_S + longest_s + START_S + accounts * (longest_s + PATIENCE_S) + 1.0
     world.run_until(ARRIVES_S + bound_s)
     late = [f"new-{number}" for number in range(len(newcomers)) if f"new-{number}" not in world.started_at]
     assert late == []
+    world.end()
+    assert world.policy.slots_by_state() == {"idle": 0, "starting": 0, "running": 0}
+    assert world.policy.pools == 0
+    books = vars(world.policy) | vars(world.policy._demand)
+    assert {name: book for name, book in books.items() if isinstance(book, (dict, set)) and book} == {}
+
+
+@given(
+    spare=st.integers(0, 30),
+    floods=floods,
+    isolations=st.lists(st.sampled_from(list(Isolation)), min_size=1, max_size=4),
+    task_s=durations,
+    fickle=st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_with_room_and_a_place_for_each_account_newcomers_wait_for_one_end_and_one_start(
+    spare: int,
+    floods: list[tuple[int, tuple[int, int, Isolation], int]],
+    isolations: list[Isolation],
+    task_s: list[float],
+    fickle: bool,
+) -> None:
+    """Several at once, too. A slot that was just starting when they came has its one task first, if it is fresh."""
+    flooders = {f"flooder-{number}": task_s[number] for number, _, _ in floods}
+    places = len(flooders) + len(isolations) + spare
+    limits = Limits(cpu_percent=1 << 20, memory_mib=1 << 20, max_slots=places, fresh_ahead=2)
+    world = World(limits, task_s=flooders, fickle=fickle)
+    for number, shape, tasks in floods:
+        world.flood(pool(f"flooder-{number}", shape), tasks)
+    world.run_until(ARRIVES_S)
+    for number, isolation in enumerate(isolations):
+        world.arrive(f"new-{number}", pool(f"newcomer-{number}", (100, 32, isolation)))
+    world.run_until(ARRIVES_S + START_S + max(flooders.values()) + START_S + 0.001)
+    assert [number for number in range(len(isolations)) if f"new-{number}" not in world.started_at] == []
 
 
 def test_a_newcomer_waits_for_one_task_and_one_start() -> None:
