@@ -137,6 +137,7 @@ _HTTP_NAMES: Final = {
     414: "uri-too-long",
     415: "unsupported-media-type",
     416: "range-not-satisfiable",
+    417: "expectation-unknown",
     426: "upgrade-required",
     431: "header-too-large",
     501: "not-implemented",

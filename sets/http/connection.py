@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final, Protocol, cast
 
-import httptools
 import structlog
 
 from sets.api.problems import MEDIA_TYPE, problem_of_http
 from sets.http.exchange import Exchange
-from sets.http.head import HEAD_BYTES, Address, Refusal, RequestHead
+from sets.http.head import Address, RequestHead
+from sets.http.reader import RequestReader
+from sets.http.refusal import Refusal
 
 log = structlog.get_logger()
 
@@ -26,8 +27,6 @@ LINGER_S: Final = 2.0
 """How long what a client still sends is read and dropped after an answer that did not wait for it."""
 PIPELINED: Final = 256
 """Requests that may wait behind the one that is served."""
-PLAIN_BYTES: Final = 65_536
-"""Where at least this much of a body with a Content-Length is still to come, it goes past the parser."""
 WRITE_HIGH_BYTES: Final = 262_144
 """Answer bytes that may wait in the process for a client that reads slowly."""
 WRITE_STALL_S: Final = 300.0
@@ -61,18 +60,14 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._transport: asyncio.Transport
         self._addresses: tuple[Address, Address] = (None, None)
-        self._parser = httptools.HttpRequestParser(self)
-        self._head: RequestHead | None = None
+        self._reader = RequestReader()
+        # Whether bytes have come that may be the next request's.
+        self._head_begun = False
         # The request whose body is being read, and the one that is served: often the same.
         self._reading: Exchange | None = None
         self._serving: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
         self._waiting: deque[Exchange | Refusal] = deque()
-        self._since_body_bytes = 0
-        # How much of a body comes next that needs no parser.
-        self._plain_bytes = 0
-        # Whether llhttp is about to stop for another protocol, where there is a body to be read.
-        self._upgrade_with_body = False
         # Whether what still comes is not read as requests.
         self._deaf = False
         self._read_paused = False
@@ -120,58 +115,42 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering is not None or self.closed or self._deaf:
             return
-        if self._plain_bytes:
-            data = self._take_plain(data)
-            if not data:
-                return
-        self._since_body_bytes += len(data)
+        if self._reading is None and not self._head_begun:
+            self._head_begun = True
+            if self._serving is None:
+                self._deadline_s = self.loop.time() + HEAD_TIMEOUT_S
         try:
-            self._parse(data)
-            if self._since_body_bytes > HEAD_BYTES:
-                raise Refusal(431, "the request's headers are too many or too large")
+            for event in self._reader.read(data):
+                if event is None:
+                    self._end_body()
+                elif isinstance(event, bytes):
+                    self._take_body(event)
+                else:
+                    self._begin(event)
         except Refusal as refusal:
             self._refuse(refusal)
-        except httptools.HttpParserCallbackError as error:
-            if not isinstance(error.__context__, Refusal):
-                raise
-            self._refuse(error.__context__)
-        except httptools.HttpParserError as error:
-            self._refuse(_refusal(error))
-        reading = self._reading
-        if reading is not None and reading.left_bytes >= PLAIN_BYTES:
-            self._plain_bytes = reading.left_bytes
-        # Only now: a head whose framing is wrong may have raised after it seemed complete.
+        # Only now: a body whose framing is wrong is refused with its head, where both came at once.
         self._serve_next()
 
-    def _parse(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stopped:
-            # What was asked for is not offered: the request is an ordinary one, and the last on this connection.
-            self._upgrade_with_body = False
-            reading = self._reading
-            if reading is None:
-                self._deaf = True
-                return
-            # llhttp would have left its body to the other protocol.
-            length = reading.left_bytes
-            framing = b"content-length: %d" % length if length else b"transfer-encoding: chunked"
-            self._parser = httptools.HttpRequestParser(_BodyOnly(self))
-            self._parser.feed_data(b"POST / HTTP/1.1\r\nconnection: close\r\n%b\r\n\r\n" % framing)
-            self._parser.feed_data(data[stopped.args[0] :])
+    def _begin(self, head: RequestHead) -> None:
+        if len(self._waiting) > PIPELINED:
+            raise Refusal(400, f"more than {PIPELINED} requests were sent before the first was answered")
+        self._head_begun = False
+        scope = head.scope(*self._addresses)
+        self._reading = Exchange(self, scope, keep_alive=head.keep_alive, waits=head.waits)
+        self._waiting.append(self._reading)
 
-    def _take_plain(self, data: bytes) -> bytes:
-        """Hand on what is body by the request's Content-Length, past the parser, which would copy it. Returns what
-        follows it: another parser's."""
-        rest = b""
-        if len(data) > self._plain_bytes:
-            data, rest = data[: self._plain_bytes], data[self._plain_bytes :]
-        self._plain_bytes -= len(data)
-        self.on_body(data)
-        if not self._plain_bytes:
-            self.on_message_complete()
-            self._parser = httptools.HttpRequestParser(self)
-        return rest
+    def _take_body(self, piece: bytes) -> None:
+        reading = self._reading
+        assert reading is not None
+        reading.feed(piece)
+        if reading.full:
+            self._pause()
+
+    def _end_body(self) -> None:
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.complete()
 
     def eof_received(self) -> None:
         """The client sends no more. Where a body should still come it may yet read an answer; else it is gone."""
@@ -188,53 +167,6 @@ class Connection(asyncio.Protocol):
         paused, self.write_paused = self.write_paused, None
         if paused is not None and not paused.done():
             paused.set_result(None)
-
-    # -- the parser's callbacks
-
-    def on_message_begin(self) -> None:
-        if len(self._waiting) > PIPELINED:
-            raise Refusal(400, f"more than {PIPELINED} requests were sent before the first was answered")
-        self._head = RequestHead()
-        if self._serving is None:
-            self._deadline_s = self.loop.time() + HEAD_TIMEOUT_S
-
-    def on_url(self, part: bytes) -> None:
-        assert self._head is not None
-        self._head.add_url(part)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # Trailers, which come behind a chunked body, are dropped.
-        if self._head is not None:
-            self._head.add_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        head, self._head = self._head, None
-        assert head is not None
-        parser = self._parser
-        server, client = self._addresses
-        scope, waits = head.scope(parser.get_method(), parser.get_http_version(), server, client)
-        upgrade = parser.should_upgrade()
-        keep_alive = parser.should_keep_alive() and not upgrade
-        self._upgrade_with_body = upgrade and (head.chunked or head.content_length > 0)
-        self._reading = Exchange(self, scope, head.content_length, keep_alive=keep_alive, waits=waits)
-        self._waiting.append(self._reading)
-        self._since_body_bytes = 0
-
-    def on_body(self, chunk: bytes) -> None:
-        reading = self._reading
-        assert reading is not None
-        self._since_body_bytes = 0
-        reading.feed(chunk)
-        if reading.full:
-            self._pause()
-
-    def on_message_complete(self) -> None:
-        if self._upgrade_with_body:
-            return
-        reading, self._reading = self._reading, None
-        if reading is not None:
-            reading.complete()
-        self._since_body_bytes = 0
 
     # -- serving
 
@@ -403,20 +335,5 @@ class Connection(asyncio.Protocol):
         return bool(poll.poll(0))
 
 
-class _BodyOnly:
-    """Of what a parser tells, only what is of a body."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.on_body = connection.on_body
-        self.on_message_complete = connection.on_message_complete
-
-
 def _address(name: Any) -> Address:
     return tuple(name[:2]) if isinstance(name, tuple) else None
-
-
-def _refusal(error: httptools.HttpParserError) -> Refusal:
-    message = str(error)
-    if message == "Request has invalid `Transfer-Encoding`":
-        return Refusal(501, "only `Transfer-Encoding: chunked` is understood")
-    return Refusal(400, f"the request is not valid HTTP/1.1 ({message})")

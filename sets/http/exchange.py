@@ -68,14 +68,11 @@ class Exchange:
         "answer_whole",
         "body_whole",
         "keep_alive",
-        "left_bytes",
         "scope",
     )
 
-    def __init__(self, connection: Line, scope: Scope, length: int, *, keep_alive: bool, waits: bool) -> None:
+    def __init__(self, connection: Line, scope: Scope, *, keep_alive: bool, waits: bool) -> None:
         self.scope = scope
-        # What is still to come of a body whose length is known, else 0 or less.
-        self.left_bytes = length
         self.keep_alive = keep_alive
         # Whether all of the request's body has come.
         self.body_whole = False
@@ -105,7 +102,6 @@ class Exchange:
         self._waits = False
         self._chunks.append(chunk)
         self._buffered += len(chunk) + PIECE_BYTES
-        self.left_bytes -= len(chunk)
         self._wake()
 
     def complete(self) -> None:

@@ -1,123 +1,194 @@
-"""The head of one request, as llhttp finds it, and the ASGI scope that it makes."""
+"""The head of one request, read strictly by RFC 9112, and the ASGI scope that it makes. Pure.
+
+A head is read whole, never in part. Its framing is what smuggling works on: what is not exactly one Content-Length, or
+exactly `Transfer-Encoding: chunked`, is refused, as the router refuses it (tests/sets/http/test_router_corpus.py).
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
+
+from sets.http.refusal import Refusal
 
 Scope = dict[str, Any]
 Address = tuple[str, int] | None
 
+METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 REQUEST_LINE_BYTES: Final = 65_536
 FIELDS: Final = 100
 FIELD_BYTES: Final = 16_384
 HEAD_BYTES: Final = 196_608
-"""All of a head; also all of what may come between two pieces of a chunked body, and of its trailers."""
+"""All of a head."""
+LENGTH_DIGITS: Final = 18
+KNOWN_LINES: Final = 4_096
+KNOWN_LINE_BYTES: Final = 256
+"""Lines up to this size are remembered once read: clients and routers repeat themselves."""
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
-_ORIGIN: Final = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
-_TOO_LONG: Final = "the request line is longer than 64 KiB: send large arguments as the body"
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE: Final = re.compile(rb"(%b) ([\x21-\x7e]+) ([\x21-\x7e]+)" % _TOKEN)
+_FIELD: Final = re.compile(rb"(%b):[ \t]*([\t\x20-\x7e\x80-\xff]*)" % _TOKEN)
+_HOST: Final = re.compile(rb"[A-Za-z0-9.\-_~%!$&'()*+;=\[\]:]*")
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE | re.DOTALL)
 _TOO_LARGE: Final = "the request's headers are too many or too large"
 
+_known: dict[bytes, tuple[bytes, bytes]] = {}
 
-class Refusal(Exception):
-    """The request is not one that a set takes: `status` and the message say why."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+class RequestLine(NamedTuple):
+    """`path` and `query` as sent; `decoded` is the path as ASGI has it."""
+
+    method: str
+    path: bytes
+    query: bytes
+    decoded: str
+    version: str
 
 
 class RequestHead:
-    """What has come of a head. `add_url` and `add_header` raise `Refusal` above the limits."""
+    """One request's head. `keep_alive`: the connection may be used again; `waits`: the client waits for a `100
+    Continue`. `content_length` is 0 where no length is given."""
 
-    __slots__ = ("chunked", "content_length", "headers", "url")
+    __slots__ = ("_line", "chunked", "content_length", "headers", "keep_alive", "waits")
 
-    def __init__(self) -> None:
-        self.url = b""
-        self.content_length = 0
-        self.chunked = False
-        # Lower-case names, as ASGI has them.
-        self.headers: list[tuple[bytes, bytes]] = []
-
-    def add_url(self, part: bytes) -> None:
-        self.url = self.url + part if self.url else part
-        if len(self.url) > REQUEST_LINE_BYTES:
-            raise Refusal(414, _TOO_LONG)
-
-    def add_header(self, name: bytes, value: bytes) -> None:
-        if len(name) + len(value) > FIELD_BYTES:
-            raise Refusal(431, f"{_TOO_LARGE} (one field may have {FIELD_BYTES} bytes)")
-        if len(self.headers) == FIELDS:
+    def __init__(self, raw: bytes) -> None:
+        """`raw` is exactly one head with its empty line. Raises `Refusal`."""
+        lines = raw[:-4].split(b"\r\n")
+        line = lines.pop(0)
+        if len(line) > REQUEST_LINE_BYTES:
+            raise line_too_long()
+        if len(raw) > HEAD_BYTES:
+            raise head_too_large()
+        self._line = _known_line(line) if len(line) <= KNOWN_LINE_BYTES else _request_line(line)
+        if len(lines) > FIELDS:
             raise Refusal(431, f"{_TOO_LARGE} ({FIELDS} fields at most)")
-        # llhttp leaves the white space behind a value.
-        self.headers.append((name.lower(), value.rstrip(b" \t")))
+        # Lower-case names, as ASGI has them.
+        self.headers: list[tuple[bytes, bytes]] = [_known.get(line) or _learn(line) for line in lines]
+        self._read_fields()
 
-    def scope(self, method: bytes, version: str, server: Address, client: Address) -> tuple[Scope, bool]:
-        """The ASGI scope of the complete head; and whether the client waits for a `100 Continue`.
-
-        Raises `Refusal` for what llhttp lets pass and HTTP/1.1 does not.
-        """
-        if len(method) + len(self.url) + len(" ") * 2 + len("HTTP/1.1") > REQUEST_LINE_BYTES:
-            raise Refusal(414, _TOO_LONG)
-        if version not in ("1.1", "1.0"):
-            raise Refusal(400, f"HTTP/{version} is not understood here: send HTTP/1.1")
-        path, query = _target(method, self.url)
+    def scope(self, server: Address, client: Address) -> Scope:
+        """The ASGI scope."""
+        line = self._line
         return {
             "type": "http",
             "asgi": _ASGI,
-            "http_version": version,
-            "method": method.decode("ascii"),
+            "http_version": line.version,
+            "method": line.method,
             "scheme": "http",
-            "path": (unquote_to_bytes(path) if b"%" in path else path).decode("utf-8", "replace"),
-            "raw_path": path,
-            "query_string": query,
+            "path": line.decoded,
+            "raw_path": line.path,
+            "query_string": line.query,
             "root_path": "",
             "headers": self.headers,
             "server": server,
             "client": client,
-        }, self._check_fields(version)
+        }
 
-    def _check_fields(self, version: str) -> bool:
-        hosts = types = 0
-        waits = False
+    def _read_fields(self) -> None:
+        found: dict[bytes, bytes] = {}
         for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"content-type":
-                types += 1
-            elif name == b"transfer-encoding":
-                # llhttp has seen to it that "chunked" is the last one.
-                if value.lower() != b"chunked":
-                    raise Refusal(501, "only `Transfer-Encoding: chunked` is understood")
-                if version == "1.0":
-                    raise Refusal(400, "Transfer-Encoding is not of HTTP/1.0: send a Content-Length")
-                self.chunked = True
-            elif name == b"content-length":
-                self.content_length = int(value)
-            elif name == b"expect":
-                waits = version == "1.1" and value.lower() == b"100-continue"
-        if hosts > 1 or types > 1:
-            raise Refusal(400, f"the header {'Host' if hosts > 1 else 'Content-Type'} came twice")
-        if not hosts and version == "1.1":
-            raise Refusal(400, "the header Host is missing")
-        return waits
+            if name in _MEANT:
+                if name in found:
+                    if name != b"connection":
+                        raise Refusal(400, f"the header {name.decode().title()} came twice")
+                    value = found[name] + b"," + value
+                found[name] = value
+        modern = self._line.version == "1.1"
+        host = found.get(b"host")
+        if host is None:
+            if modern:
+                raise Refusal(400, "the header Host is missing")
+        elif not _HOST.fullmatch(host):
+            raise Refusal(400, "the header Host is no host name")
+        length = found.get(b"content-length", b"0")
+        if not length.isdigit() or len(length) > LENGTH_DIGITS:
+            raise Refusal(400, f"Content-Length must be one number of {LENGTH_DIGITS} digits at most")
+        self.content_length = int(length)
+        coding = found.get(b"transfer-encoding")
+        self.chunked = coding is not None
+        if coding is not None:
+            if coding.lower() != b"chunked":
+                raise Refusal(501, "only `Transfer-Encoding: chunked` is understood")
+            if not modern:
+                raise Refusal(400, "Transfer-Encoding is not of HTTP/1.0: send a Content-Length")
+            if b"content-length" in found:
+                raise Refusal(400, "Content-Length and Transfer-Encoding exclude each other")
+        expects = found.get(b"expect")
+        if expects is not None and expects.lower() != b"100-continue":
+            raise Refusal(417, "Expect knows only '100-continue'")
+        self.waits = modern and expects is not None
+        self.keep_alive = modern
+        connection = found.get(b"connection")
+        if connection is not None:
+            tokens = {token.strip() for token in connection.lower().split(b",")}
+            # No other protocol is offered: a client that asks for one is answered, and sends no request behind it.
+            last = b"close" in tokens or b"upgrade" in tokens
+            self.keep_alive = not last and (modern or b"keep-alive" in tokens)
 
 
-def _target(method: bytes, url: bytes) -> tuple[bytes, bytes]:
-    """Path and query of a request's target."""
+_MEANT: Final = frozenset(
+    (b"host", b"content-type", b"content-length", b"transfer-encoding", b"connection", b"expect")
+)
+"""Headers that mean something here; each but Connection may come once."""
+
+
+def line_too_long() -> Refusal:
+    return Refusal(414, "the request line is longer than 64 KiB: send large arguments as the body")
+
+
+def head_too_large() -> Refusal:
+    return Refusal(431, f"{_TOO_LARGE} ({HEAD_BYTES} bytes at most)")
+
+
+def _learn(line: bytes) -> tuple[bytes, bytes]:
+    match = _FIELD.fullmatch(line)
+    if match is None:
+        raise Refusal(400, "a header line must be a name, a colon and a value, and end with CR LF")
+    if len(line) > FIELD_BYTES:
+        raise Refusal(431, f"{_TOO_LARGE} (one field may have {FIELD_BYTES} bytes)")
+    field = (match[1].lower(), match[2].rstrip(b" \t"))
+    if len(line) <= KNOWN_LINE_BYTES:
+        if len(_known) >= KNOWN_LINES:
+            _known.clear()
+        _known[line] = field
+    return field
+
+
+def _request_line(line: bytes) -> RequestLine:
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise Refusal(400, "the request line must be METHOD TARGET HTTP/1.1, with single spaces")
+    method, target, protocol = match.groups()
     if method == b"CONNECT":
         raise Refusal(400, "CONNECT: a set is no proxy")
-    if not url.startswith(b"/"):
-        origin = _ORIGIN.match(url)
-        if origin is not None:
-            url = url[origin.end() :]
-            if not url.startswith(b"/"):
-                url = b"/" + url
-        elif url != b"*":
-            raise Refusal(400, "the request's target is neither a path nor an http address")
-    if b"#" in url:
+    if protocol not in (b"HTTP/1.1", b"HTTP/1.0"):
+        raise Refusal(400, f"{protocol[:20].decode()} is not understood here: send HTTP/1.1")
+    if method not in METHODS:
+        known = ", ".join(sorted(method.decode() for method in METHODS))
+        raise Refusal(501, f"the method {method[:40].decode()} is unknown here; use one of {known}")
+    path, query = _target(method, target)
+    decoded = (unquote_to_bytes(path) if b"%" in path else path).decode("utf-8", "replace")
+    return RequestLine(method.decode(), path, query, decoded, protocol[5:].decode())
+
+
+_known_line = lru_cache(maxsize=KNOWN_LINES)(_request_line)
+
+
+def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
+    """Path and query of a request's target."""
+    if b"#" in target:
         raise Refusal(400, "the request's target has a fragment (#): write %23 for the character")
-    path, _, query = url.partition(b"?")
+    if not target.startswith(b"/"):
+        match = _ABSOLUTE.fullmatch(target)
+        if match is not None:
+            if not _HOST.fullmatch(match[1]):
+                raise Refusal(400, "the request's target names no valid host")
+            rest = match[2]
+            target = rest if rest.startswith(b"/") else b"/" + rest
+        elif not (target == b"*" and method == b"OPTIONS"):
+            raise Refusal(400, "the request's target is neither a path nor an http address")
+    path, _, query = target.partition(b"?")
     return path, query

@@ -388,7 +388,7 @@ def test_an_early_answer_says_that_the_connection_ends(api: Api) -> None:
     [
         ("nonsense\r\n\r\n", 400, "bad-request"),
         ("GET / HTTP/9.9\r\nHost: x\r\n\r\n", 400, "bad-request"),
-        ("get /livez HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad-request"),
+        ("get /livez HTTP/1.1\r\nHost: x\r\n\r\n", 501, "not-implemented"),
         ("GET /livez HTTP/1.1\r\nHost: x\r\nBad Name: x\r\n\r\n", 400, "bad-request"),
         ("GET /livez HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n", 400, "bad-request"),
         ("POST /v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400, "bad-request"),
@@ -422,7 +422,7 @@ def test_a_bad_head(api: Api, request_head: str, status: int, name: str) -> None
         ("DELETE", "/v1/tasks/x", 405, "method-not-allowed"),
         ("POST", "/livez", 405, "method-not-allowed"),
         ("GET", "/v1/tasks/x/cancel", 405, "method-not-allowed"),
-        ("BREW", "/livez", 400, "bad-request"),
+        ("BREW", "/livez", 501, "not-implemented"),
     ],
 )
 def test_no_such_thing(api: Api, method: str, path: str, status: int, name: str) -> None:

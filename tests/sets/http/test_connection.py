@@ -227,7 +227,7 @@ class TestRequests:
         bodies = ["a" * size, "b" * (size + 1), "c" * 5, "d" * size]
         for number, body in enumerate(bodies):
             client.send(f"POST /{number} HTTP/1.1\r\n{HOST}Content-Length: {len(body)}\r\n\r\n", body)
-        client.send("nonsense")
+        client.send("nonsense\r\n\r\n")
         for number, body in enumerate(bodies):
             said = (await client.answer())[2]
             assert (said["path"], said["body"]) == (f"/{number}", body)
@@ -239,18 +239,26 @@ REFUSED = [
     (f"GET /a HTTP/1.1\r\n{HOST}{HOST}\r\n", 400, "Host came twice"),
     (f"GET /a HTTP/1.1\r\n{HOST}Content-Type: a/b\r\nContent-Type: a/b\r\n\r\n", 400, "Content-Type came twice"),
     (f"GET /a HTTP/2.0\r\n{HOST}\r\n", 400, "HTTP/2.0"),
-    ("GET /a\r\n\r\n", 400, "HTTP/0.9"),
+    ("GET /a\r\n\r\n", 400, "request line"),
     (f"GET /a#b HTTP/1.1\r\n{HOST}\r\n", 400, "fragment"),
     (f"GET ftp://a/b HTTP/1.1\r\n{HOST}\r\n", 400, "target"),
     (f"CONNECT a:1 HTTP/1.1\r\n{HOST}\r\n", 400, "CONNECT"),
-    (f"BREW /a HTTP/1.1\r\n{HOST}\r\n", 400, "method"),
-    (f"GET /a HTTP/1.1\n{HOST}\n", 400, "CRLF"),
+    (f"BREW /a HTTP/1.1\r\n{HOST}\r\n", 501, "method"),
+    (f"SOURCE /a ICE/1.0\r\n{HOST}\r\n", 400, "ICE/1.0"),
+    (f"OPTIONS /a RTSP/1.0\r\n{HOST}\r\n", 400, "RTSP/1.0"),
+    (f"GET /a RTSP/1.0\r\n{HOST}\r\n", 400, "RTSP/1.0"),
+    (f"GET  /a HTTP/1.1\r\n{HOST}\r\n", 400, "single spaces"),
+    ("GET /a HTTP/1.1\r\nHost: a b\r\n\r\n", 400, "Host"),
+    ("GET /a HTTP/1.1\r\nHost: u@a\r\n\r\n", 400, "Host"),
+    (f"GET http://u@a/ HTTP/1.1\r\n{HOST}\r\n", 400, "host"),
+    (f"GET /a HTTP/1.1\r\n{HOST}Expect: tea\r\n\r\n", 417, "100-continue"),
+    (f"GET /a HTTP/1.1\n{HOST}\n", 400, "CR LF"),
     (f"GET /a HTTP/1.1\r\n{HOST}A: b\r\n c\r\n\r\n", 400, ""),
     (f"GET /a HTTP/1.1\r\n{HOST}A : b\r\n\r\n", 400, ""),
     (f"GET /\xff HTTP/1.1\r\n{HOST}\r\n", 400, ""),
     (f"POST /a HTTP/1.1\r\n{HOST}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, ""),
     (f"POST /a HTTP/1.1\r\n{HOST}Content-Length: 1\r\nContent-Length: 1\r\n\r\n", 400, ""),
-    (f"POST /a HTTP/1.1\r\n{HOST}Content-Length: 99999999999999999999\r\n\r\n", 400, "overflow"),
+    (f"POST /a HTTP/1.1\r\n{HOST}Content-Length: 99999999999999999999\r\n\r\n", 400, "18 digits"),
     (f"POST /a HTTP/1.1\r\n{HOST}Transfer-Encoding: gzip, chunked\r\n\r\n", 501, "chunked"),
     (f"POST /a HTTP/1.1\r\n{HOST}Transfer-Encoding: gzip\r\n\r\n", 501, "chunked"),
     ("POST /a HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "HTTP/1.0"),
@@ -277,7 +285,7 @@ class TestRefusals:
         assert server.calls == []
 
     async def test_what_came_before_is_answered_first(self, server: Server, client: Client) -> None:
-        client.send(f"GET /a HTTP/1.1\r\n{HOST}\r\nnonsense")
+        client.send(f"GET /a HTTP/1.1\r\n{HOST}\r\nnonsense\r\n\r\n")
         assert (await client.answer())[2]["path"] == "/a"
         assert (await client.answer())[0] == 400
         assert await client.rest() == b""

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sets.http import connection, exchange
+from sets.http import exchange
 from tests.router.wire.cases import REQUESTS
 from tests.sets.http.wire import Talk
 
@@ -71,7 +71,6 @@ def cut(data: bytes, seed: int) -> Iterator[bytes]:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PLAIN_BYTES", 16)
     monkeypatch.setattr(exchange, "BODY_BYTES", 100)
     monkeypatch.setattr(exchange, "SMALL_BYTES", 8)
 

@@ -1,0 +1,100 @@
+"""A client's bytes, taken apart into requests: heads and bodies, one after the other, however they come in. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from sets.http.chunks import ChunkedBody
+from sets.http.head import HEAD_BYTES, REQUEST_LINE_BYTES, RequestHead, head_too_large, line_too_long
+from sets.http.refusal import Refusal
+
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_HEAD_END: Final = b"\r\n\r\n"
+
+
+class RequestReader:
+    """The requests of one connection."""
+
+    __slots__ = ("_chunks", "_left", "_line_whole", "_partial")
+
+    def __init__(self) -> None:
+        # What has come of a head.
+        self._partial = bytearray()
+        self._line_whole = False
+        # What is still to come of a body with a Content-Length; a chunked body.
+        self._left = 0
+        self._chunks: ChunkedBody | None = None
+
+    def read(self, data: bytes) -> Iterator[RequestHead | bytes | None]:
+        """What `data` holds, in order: a request's head, pieces of its body, and None at its end. Raises `Refusal`
+        behind what was right; then nothing that follows can be understood.
+
+        Take all of it before the next call.
+        """
+        at = 0
+        size = len(data)
+        while at < size:
+            if self._left:
+                stop = at + self._left
+                # A large body's pieces are handed on without a copy.
+                piece = data[at:stop] if at or stop < size else data
+                self._left -= len(piece)
+                at += len(piece)
+                yield piece
+                if not self._left:
+                    yield None
+            elif self._chunks is not None:
+                pieces, at = self._chunks.read(data, at)
+                yield from pieces
+                if self._chunks.done:
+                    self._chunks = None
+                    yield None
+            else:
+                raw, at = self._head(data, at)
+                if raw is None:
+                    return
+                head = RequestHead(raw)
+                self._left = head.content_length
+                if head.chunked:
+                    self._chunks = ChunkedBody()
+                yield head
+                if not head.content_length and not head.chunked:
+                    yield None
+
+    def _head(self, data: bytes, at: int) -> tuple[bytes | None, int]:
+        """The next head, None where not all of it has come; and where what follows it begins."""
+        partial = self._partial
+        size = len(data)
+        if not partial:
+            # Empty lines before a request are no part of it.
+            while at < size and data[at] in b"\r\n":
+                at += 1
+            stop = data.find(_HEAD_END, at) + len(_HEAD_END)
+            if stop >= len(_HEAD_END):
+                return data[at:stop], stop
+        known = len(partial)
+        partial += data[at:]
+        stop = partial.find(_HEAD_END, max(0, known - 3)) + len(_HEAD_END)
+        if stop < len(_HEAD_END):
+            self._check_part(known)
+            return None, size
+        raw = bytes(partial[:stop])
+        at = size - (len(partial) - stop)
+        partial.clear()
+        self._line_whole = False
+        return raw, at
+
+    def _check_part(self, known: int) -> None:
+        """Raise `Refusal` where a head that is not complete can be no request already."""
+        partial = self._partial
+        if not self._line_whole:
+            self._line_whole = partial.find(b"\r\n", max(0, known - 1)) >= 0
+            if not self._line_whole and len(partial) > REQUEST_LINE_BYTES:
+                raise line_too_long()
+        if len(partial) > HEAD_BYTES:
+            raise head_too_large()
+        # The character before is looked at, too.
+        if _BARE_LF.search(partial, known):
+            raise Refusal(400, "lines must end with CR LF")
