@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from scheduler.errors import SchedulerError
 from scheduler.installation import identify
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
@@ -37,7 +38,11 @@ class Life:
         self._build = build
 
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
-        await self._manager.open()
+        try:
+            await self._manager.open()
+        except (SchedulerError, OSError) as error:
+            log.error("set cannot start", set=self._set_name, reason=str(error))
+            raise
         log.info("set started", set=self._set_name, build=self._build)
 
     async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from ops.local.parts import HOST, SET_NAMES, Part, Ports, environment_for, parts_of
 from ops.setup import engine, processes
 from ops.setup.engine import ROOT, PrivateEngine
-from ops.setup.errors import NoEngine, OpsError, StackFailed
+from ops.setup.errors import NoEngine, OpsError, StackFailed, described
 from scheduler.installation import known
 
 READY_TIMEOUT_S = 60
@@ -67,6 +67,7 @@ class Stack:
             self._engine_file.write_text(f"{host}\n")
             for part in wrong:
                 _check_ports(part)
+            for part in wrong:
                 _start(part, host)
             for part in self.parts:
                 _wait_until_ready(part)
@@ -147,7 +148,11 @@ class Stack:
         """Two calls at once would each start what both find missing."""
         (self._var / "run").mkdir(parents=True, exist_ok=True)
         with (self._var / "run/lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("another make up or make down of this checkout is at work: waiting for it")
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
 
@@ -195,13 +200,21 @@ def _check_ports(part: Part) -> None:
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     raise StackFailed(
-                        f"{HOST}:{port}, where {part.name} should listen, is taken by a process that is not of this "
-                        f"stack.\nStop that one (ss -ltnp 'sport = :{port}' tells which), or choose another port: "
-                        f"{variable}=NUMBER make up"
+                        f"{HOST}:{port}, where {part.name} should listen, is taken by {_holder(port)}.\n"
+                        f"Stop that one, or choose another port: {variable}=NUMBER make up"
                     ) from error
                 raise StackFailed(
                     f"{HOST}:{port}, where {part.name} should listen: {error.strerror}"
                 ) from error
+
+
+def _holder(port: int) -> str:
+    """Who listens there, as far as a command line tells: mostly the stack of another checkout."""
+    for pid in processes.marked(f"{HOST}:{port} "):
+        words = processes.command_line(pid).split()
+        if files := [word for word in words if word.endswith((".yaml", ".yml"))]:
+            return f"process {pid}, which runs {files[0]}: the stack of another checkout"
+    return f"a process that is not of this stack (ss -ltnp 'sport = :{port}' tells which)"
 
 
 def _asked(url: str) -> str:
@@ -239,6 +252,9 @@ def main(arguments: list[str]) -> int:
                 return 64
     except OpsError as error:
         say(str(error))
+        return 1
+    except OSError as error:
+        say(described(error))
         return 1
     return 0
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from ops.local import stack
 from ops.local.parts import Part, Ports, parts_of
+from ops.setup import processes
 from ops.setup.errors import StackFailed
+from tests.ports import free_port
 
 
 def test_ports_without_variables_are_the_documented_ones() -> None:
@@ -56,3 +64,58 @@ def test_a_port_that_is_taken_is_told_with_its_variable(tmp_path: Path) -> None:
         part = Part(tmp_path, "router", ("x", "router", "y"), ((port, "GC_ROUTER_PORT"),), "")
         with pytest.raises(StackFailed, match=rf"127\.0\.0\.1:{port}.*(?s:.*)GC_ROUTER_PORT=NUMBER make up"):
             stack._check_ports(part)
+
+
+def test_a_port_that_another_checkouts_stack_has_is_told_with_that_checkout(tmp_path: Path) -> None:
+    program = (
+        "import socket, sys; socket.create_server(('127.0.0.1', int(sys.argv[2].split(':')[1]))).accept()"
+    )
+    port = free_port()
+    words = ["/elsewhere/ops/local/set-a.yaml", f"127.0.0.1:{port}", "--end"]
+    with subprocess.Popen([sys.executable, "-c", program, *words]) as other:
+        try:
+            assert processes.wait_until(lambda: _listens(port), 30)
+            part = Part(tmp_path, "set-a", ("x", "set", "y"), ((port, "GC_SET_A_PORT"),), "")
+            told = rf"taken by process {other.pid}, which runs /elsewhere/ops/local/set-a\.yaml: the stack of another"
+            with pytest.raises(StackFailed, match=told):
+                stack._check_ports(part)
+        finally:
+            other.kill()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def test_a_full_disk_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(stack: stack.Stack) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/srv/var/run/engine")
+
+    monkeypatch.setattr(stack.Stack, "up", full)
+    assert stack.main(["up"]) == 1
+    assert capsys.readouterr().err == (
+        "stack: /srv/var/run/engine: No space left on device; free some space there and try again\n"
+    )
+
+
+def test_down_waits_for_an_up_that_is_at_work_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "var/run").mkdir(parents=True)
+    with (tmp_path / "var/run/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        down = threading.Thread(target=stack.Stack(Ports(), tmp_path).down)
+        down.start()
+        said = ""
+        while "waiting for it" not in said:
+            said += capsys.readouterr().err
+        assert down.is_alive()
+    down.join(60)
+    assert not down.is_alive()

@@ -184,3 +184,12 @@ def test_expired_tasks_are_unknown(start_api: StartApi) -> None:
         problem(api.http.get(f"/v1/tasks/{task_id}"), 404, "task-unknown")
     blobs = api.process.folder / "state" / "blobs"
     assert [path for path in blobs.rglob("*") if path.is_file()] == []
+
+
+def test_a_second_set_on_the_same_state_folder_ends_and_harms_nothing(start_api: StartApi) -> None:
+    first = start_api()
+    assert first.run("say", "x").content == b"x\n"
+    with pytest.raises(RuntimeError, match=r"store is in use by process.*set cannot start"):
+        start_api(folder=first.process.folder)
+    assert first.run("say", "y").content == b"y\n"
+    assert first.http.get("/readyz").status_code == 200
