@@ -44,7 +44,8 @@ def error(failure: ClientError, *, as_json: bool, code: int) -> None:
 
 def said(task: Mapping[str, Any]) -> None:
     """What a task said on its standard error, on ours: its beginning and its end, the cut between them marked."""
-    text = whole(task.get("stderr_head") or "", task.get("stderr_tail") or "", task.get("stderr_bytes"))
+    head, tail = task.get("stderr_head") or "", task.get("stderr_tail") or ""
+    text = head + cut(task, "stderr") + tail
     if text:
         _say_raw(text if text.endswith("\n") else text + "\n")
 
@@ -61,16 +62,20 @@ def say_missing(task: Task, asked: Iterable[str] = ()) -> bool:
     return bool(missing or why)
 
 
-def whole(head: str, tail: str, length_bytes: int | None) -> str:
-    """A text of which the service keeps only the beginning and the end, with a mark where something is missing."""
-    kept = head.encode(), tail.encode()
-    if length_bytes is None:
-        return head + tail
-    left = length_bytes - len(kept[0]) - len(kept[1])
-    if left > 0:
-        return f"{head}\n[… {counted(left, 'byte')} left out …]\n{tail}"
-    # Where both overlap, the end repeats some of the beginning.
-    return head + kept[1][-left:].decode("utf-8", "replace") if tail else head
+def say_detail(task: Task, asked: Iterable[str] = ()) -> bool:
+    """Say what a task's detail adds to how it ended (whatever that was), or which files of those `asked` for it did not
+    leave. Whether any file is missing."""
+    detail = task.get("detail") or ""
+    if not detail or detail in ending(task):
+        return say_missing(task, asked)
+    say(f"task {task['id']}: {plain(detail)}")
+    return _NOT_KEPT in detail or any(path not in (task.get("files") or {}) for path in asked)
+
+
+def cut(task: Mapping[str, Any], name: str) -> str:
+    """The mark between the beginning and the end of an output, where the service has not kept all that lay between."""
+    cut_bytes = task.get(f"{name}_cut_bytes")
+    return f"\n[… {counted(cut_bytes, 'byte')} of {name} left out …]\n" if cut_bytes else ""
 
 
 def counted(number: int, noun: str) -> str:

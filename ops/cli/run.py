@@ -100,8 +100,10 @@ def run(
         if files:
             task = client.task(answer.task_id or "", wait_s=5)
             bring(client, task, files, told=verbose)
-            if report.say_missing(task, choices["outputs"]):
+            if report.say_detail(task, choices["outputs"]):
                 return exits.FAILED
+        elif answer.facts and answer.facts.detail and not session.as_json:
+            report.say(f"task {answer.task_id}: {report.plain(answer.facts.detail)}")
         return answer.facts.exit_code if answer.facts else 0
 
 
@@ -180,13 +182,14 @@ def _standard_input(*, no_stdin: bool) -> Body:
 
 def _show_output(failure: TaskFailed) -> None:
     """The output that a failed task had written, on ours: for many programs, e.g. `diff`, it is the answer."""
-    if failure.stdout_head:
-        write_out(failure.stdout_head.encode("utf-8", "replace"))
-        length, shown = failure.document.get("stdout_bytes"), len(failure.stdout_head.encode())
-        if isinstance(length, int) and length > shown:
-            report.say(
-                f"only the first {shown} of {length} bytes of its output were kept; `gcompute submit` keeps all of it"
-            )
+    write_out(failure.stdout_head.encode("utf-8", "replace"))
+    mark = report.cut(failure.document, "stdout")
+    if mark:
+        # What stands on our output must not look whole, nor join what was apart.
+        report.say(f"{mark.lstrip()}{report.plain(failure.stdout_tail).rstrip()}", prefix="")
+        report.say("`gcompute submit` keeps all of an output")
+    else:
+        write_out(failure.stdout_tail.encode("utf-8", "replace"))
 
 
 def _show_facts(client: Client, answer: Output, *, as_json: bool) -> None:

@@ -87,7 +87,7 @@ def result(
     with session.client() as client:
         task = on_task(client, task_id, fetch)
     code = exits.of_task(task)
-    report.say_missing(task)
+    report.say_detail(task)
     if code:
         if not stderr:
             report.said(task)

@@ -74,5 +74,5 @@ def follow(
             if code:
                 report.said(task)
         if not as_json:
-            report.say_missing(task)
+            report.say_detail(task)
     return worst

@@ -247,7 +247,15 @@ class Client:
         kind = {"failed": "task-failed", "timed_out": "task-timed-out"}.get(task.get("state", ""))
         if kind is None:
             return broken
-        told = ("reason", "exit_code", "signal", "stderr_head", "stderr_tail", "stderr_bytes")
+        told = (
+            "reason",
+            "exit_code",
+            "signal",
+            "stderr_head",
+            "stderr_tail",
+            "stderr_bytes",
+            "stderr_cut_bytes",
+        )
         facts = {key: value for key, value in task.items() if key in told}
         title = "The task failed" if kind == "task-failed" else "The task timed out"
         document = {"type": PROBLEM_BASE + kind, "title": title, "status": 200, "executed": True}

@@ -105,6 +105,11 @@ class TaskFailed(ApiProblem):
         """The beginning of what it had written when it failed; none of it was sent as output."""
         return str(self.document.get("stdout_head") or "")
 
+    @property
+    def stdout_tail(self) -> str:
+        """The end of it; the problem's `stdout_cut_bytes` lie between."""
+        return str(self.document.get("stdout_tail") or "")
+
 
 class TaskTimedOut(TaskFailed):
     """The algorithm ran longer than its time-out and was killed."""

@@ -34,10 +34,13 @@ class Task(TypedDict, total=False):
     cold_start: bool | None
     stdin_bytes: int
     stdout_bytes: int
+    stdout_head: str
+    stdout_tail: str
+    stdout_cut_bytes: int
     stderr_bytes: int
     stderr_head: str
     stderr_tail: str
-    stdout_head: str
+    stderr_cut_bytes: int
     files: dict[str, int]
     expires_at: str | None
 
@@ -120,6 +123,8 @@ class Facts:
     duration_us: int
     queue_us: int
     cold_start: bool
+    detail: str | None = None
+    """What the platform noticed although the task succeeded, e.g. that the kernel killed a process for memory."""
 
     @classmethod
     def of_headers(cls, headers: Mapping[str, str]) -> "Facts | None":
@@ -131,6 +136,7 @@ class Facts:
                 duration_us=int(headers["x-duration-us"]),
                 queue_us=int(headers["x-queue-us"]),
                 cold_start=headers["x-cold-start"] == "1",
+                detail=headers.get("x-detail"),
             )
         except (KeyError, ValueError):
             return None

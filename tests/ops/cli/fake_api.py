@@ -81,9 +81,10 @@ class Call:
     def end(self) -> None:
         self.send(b"0\r\n\r\n")
 
-    def output(self, data: bytes, *, task: str = "a-1", exit_code: int = 0) -> None:
+    def output(self, data: bytes, *, task: str = "a-1", exit_code: int = 0, **headers: str | int) -> None:
         """The answer of a small task."""
         self.head(
+            200,
             X_Task_Id=task,
             X_Set="a",
             X_Exit_Code=exit_code,
@@ -92,6 +93,7 @@ class Call:
             X_Queue_Us=100,
             X_Cold_Start=0,
             Content_Length=len(data),
+            **headers,
         )
         self.send(data)
 

@@ -254,37 +254,50 @@ def test_the_output_of_a_failed_task_is_ours(api: FakeApi, gcompute: Program) ->
     done = gcompute("run", "diff", "a", "b")
     assert (done.returncode, done.stdout) == (1, b"3c3\n")
     assert done.stderr == b"gcompute: task a-1 failed: exit code 1\n"
-    facts["stdout_bytes"] = 9000
+    facts |= {"stdout_tail": "< old\n", "stdout_cut_bytes": 0}
+    assert gcompute("run", "diff", "a", "b").stdout == b"3c3\n< old\n"
+    facts["stdout_cut_bytes"] = 9000
     done = gcompute("run", "diff", "a", "b")
     assert (done.returncode, done.stdout) == (1, b"3c3\n")
-    assert b"only the first 4 of 9000 bytes of its output" in done.stderr
+    assert done.stderr.decode() == (
+        "[… 9000 bytes of stdout left out …]\n< old\n"
+        "gcompute: `gcompute submit` keeps all of an output\ngcompute: task a-1 failed: exit code 1\n"
+    )
     with open("/dev/full", "wb") as full:
         assert gcompute("run", "diff", stdout=full).returncode == 125
 
 
 @pytest.mark.parametrize(
-    ("length", "shown"),
+    ("cut_bytes", "shown"),
     [
-        (12, "begin-middle\n"),
-        (9_000, "begin-\n[… 8988 bytes left out …]\nmiddle\n"),
-        (9, "begin-dle\n"),
-        (None, "begin-middle\n"),
+        (0, "begin-end\n"),
+        (1, "begin-\n[… 1 byte of stderr left out …]\nend\n"),
+        (8_988, "begin-\n[… 8988 bytes of stderr left out …]\nend\n"),
+        (None, "begin-end\n"),
     ],
 )
 def test_both_ends_of_a_failed_tasks_stderr_are_shown_and_the_cut_is_marked(
-    api: FakeApi, gcompute: Program, length: int | None, shown: str
+    api: FakeApi, gcompute: Program, cut_bytes: int | None, shown: str
 ) -> None:
     facts = {
         "task": "a-1",
         "reason": "exit",
         "exit_code": 1,
         "stderr_head": "begin-",
-        "stderr_tail": "middle",
+        "stderr_tail": "end",
     }
-    more = facts if length is None else facts | {"stderr_bytes": length}
+    more = facts if cut_bytes is None else facts | {"stderr_cut_bytes": cut_bytes}
     api.on("POST", "/v1/run/", lambda call: drain_and(call, 422, "task-failed", "exit code 1", **more))
     done = gcompute("run", "tex")
     assert done.stderr.decode() == f"{shown}gcompute: task a-1 failed: exit code 1\n"
+
+
+def test_what_the_platform_noticed_of_a_task_that_succeeded_is_told(api: FakeApi, gcompute: Program) -> None:
+    killed = "the kernel killed 1 of the task's processes"
+    api.on("POST", "/v1/run/", lambda call: call.output(b"half?", X_Detail=killed))
+    done = gcompute("run", "make")
+    assert (done.returncode, done.stdout) == (0, b"half?")
+    assert done.stderr.decode() == f"gcompute: task a-1: {killed}\n"
 
 
 def test_a_timed_out_task_is_124(api: FakeApi, gcompute: Program) -> None:

@@ -100,6 +100,18 @@ def test_result_of_a_failed_task_says_so_and_exits_as_it_did(api: FakeApi, gcomp
     assert done.stderr == b"gcompute: task a-1 failed: exit code 3\n"
 
 
+@pytest.mark.parametrize("command", ["result", "wait"])
+@pytest.mark.parametrize("detail", ["of its stderr, 13 bytes, this set keeps the first 10", None])
+def test_a_tasks_detail_is_told_although_it_succeeded(
+    api: FakeApi, gcompute: Program, command: str, detail: str | None
+) -> None:
+    api.on("GET", "/v1/tasks/a-1/stdout", lambda call: call.output(b"out"))
+    api.task({**DONE, "detail": detail})
+    done = gcompute(command, "a-1")
+    assert done.returncode == 0
+    assert done.stderr.decode() == (f"gcompute: task a-1: {detail}\n" if detail else "")
+
+
 @pytest.mark.parametrize(("state", "code"), [("timed_out", 124), ("cancelled", 130)])
 def test_result_of_another_bad_end_does_as_well(
     api: FakeApi, gcompute: Program, state: str, code: int
