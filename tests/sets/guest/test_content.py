@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.launchers.content import MAX_ENTRIES, Entry, Kind, packed
+from scheduler.launchers.places import HOME_FOLDERS
 from tests.sets.guest import wire
 from tests.sets.guest.conftest import StartGuest
 from tests.sets.guest.rig import Connection, Guest, User
@@ -115,6 +116,18 @@ def test_a_store_into_a_mapped_file_which_leaves_no_trace_in_its_times(
         assert connection.run(b"/bin/cat", path).stdout == b"weights" * 10_000
 
 
+def test_a_store_behind_the_end_of_a_mapped_file(start: StartGuest, actor: bytes, user: User) -> None:
+    """It changes no byte of the file, and whoever maps the file reads it."""
+    guest, connection, _ = start_with_content(start, user)
+    path = guest.place() + b"/.profile"
+    for _ in range(2):
+        result = connection.run(actor, b"store", path)
+        assert (result.end, result.stderr) == ((wire.EXITED, 0), b"")
+        after = connection.run(actor, b"stored", path)
+        assert (after.stdout, after.cleaned) == (b"0", None)
+        assert result.cleaned == (True, 0)
+
+
 def test_a_task_that_only_reads_costs_no_cleaning(start: StartGuest, user: User) -> None:
     guest, connection, _ = start_with_content(start, user)
     for _ in range(3):
@@ -152,6 +165,23 @@ def test_as_many_entries_as_there_may_be(start: StartGuest, user: User) -> None:
     guest, connection = start(user, places=("home",), content=(CONTENT[0], *files), tmpfs=tmpfs(user))
     for _ in range(2):
         assert shell(connection, "cat 0 1 254; ls | wc -l; rm *", guest) == f"01254{MAX_ENTRIES - 1}\n"
+
+
+def test_as_many_entries_in_each_of_the_folders_that_stand_for_a_large_home(
+    start: StartGuest, user: User
+) -> None:
+    names = [f"home/{n}" for n in range(len(HOME_FOLDERS))]
+    content = [
+        entry
+        for name in names
+        for entry in (
+            Entry(name, Kind.FOLDER),
+            *(Entry(f"{name}/{n}", Kind.FILE, data=b"x") for n in range(MAX_ENTRIES - 1)),
+        )
+    ]
+    guest, connection = start(user, places=tuple(names), content=content, tmpfs=tmpfs(user))
+    for _ in range(2):
+        assert shell(connection, "cat ../?/* | wc -c; rm *", guest) == f"{(MAX_ENTRIES - 1) * len(names)}\n"
 
 
 @pytest.mark.parametrize(
