@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -107,6 +108,16 @@ static long memory_mib(void)
     }
     long mib = bytes > 0 && bytes < 1LL << 40 ? (long)(bytes >> 20) : 512;
     return mib > 128 ? mib - 64 : mib / 2;
+}
+
+/* Bounds what the decoders may take. Most know no limit of their own: with this one a huge picture is an error with a
+ * message; else the kernel would kill the program without a word. Gives the bound in MiB. */
+static long limit_memory(void)
+{
+    long mib = memory_mib();
+    struct rlimit limit = {(rlim_t)mib << 20, (rlim_t)mib << 20};
+    setrlimit(RLIMIT_DATA, &limit);
+    return mib;
 }
 
 /* Reads all of standard input. Ends the program where it is no picture. */

@@ -309,6 +309,21 @@ def test_a_decompression_bomb_is_refused(run: Run, width: int, height: int) -> N
     assert done.err.startswith("imgproc: the picture can't be used: ")
 
 
+@pytest.mark.parametrize(
+    ("format", "options"), [("JPEG", {"progressive": True}), ("WEBP", {"method": 0}), ("GIF", {})]
+)
+@pytest.mark.parametrize("image", ["imgproc:1", "ocr:1"])
+def test_a_picture_that_its_decoder_has_no_memory_for_is_refused(
+    run: Run, image: str, format: str, options: dict[str, object]
+) -> None:
+    source = encoded(Image.new("L", (16000, 16000)), format, **options)
+    arguments = ("thumbnail", "200x200") if image == "imgproc:1" else ()
+    done = run(image, *arguments, stdin=source, options=("--memory-swap=512m",))
+    assert (done.code, done.out) == (65, b"")
+    assert "memory of this task" in done.err
+    assert done.err.count("\n") == 1
+
+
 def test_more_memory_allows_larger_pictures(run: Run) -> None:
     source = blank_png(8000, 4000)
     refused = run("imgproc:1", "rotate", "90", stdin=source)

@@ -135,7 +135,7 @@ static void note(ExceptionInfo *exception)
 
 __attribute__((noreturn)) static void unusable_picture(void)
 {
-    if (strncmp(heard.failure, "cache resources exhausted", 25) == 0)
+    if (strstr(heard.failure, "cache resources exhausted") || strstr(heard.failure, "emory"))
         die(EX_DATAERR, "the picture can't be used: it is too large for the memory of this task; ask for more");
     if (heard.cut_short)
         die(EX_DATAERR, "the picture is cut short");
@@ -255,7 +255,7 @@ int main(int count, char **arguments)
     ExceptionInfo *exception = AcquireExceptionInfo();
 
     struct picture picture = take_picture();
-    SetMagickResourceLimit(MemoryResource, (MagickSizeType)memory_mib() << 20); /* policy.xml's is the most */
+    SetMagickResourceLimit(MemoryResource, (MagickSizeType)limit_memory() << 20); /* policy.xml's is the most */
     if (!output)
         output = picture.format;
     int opaque = strcmp(output, "jpeg") == 0;

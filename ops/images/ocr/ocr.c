@@ -11,8 +11,6 @@
 #include <fcntl.h>
 #include <leptonica/allheaders.h>
 #include <signal.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <tesseract/capi.h>
 #include <tiffio.h>
 
@@ -123,7 +121,10 @@ static PIX *decoded(const struct picture *picture, size_t *offset, long limit_mi
 {
     l_int32 format, width, height, bits, samples, palette, warnings = 0;
     PIX *page;
-    if (pixReadHeaderMem(picture->bytes, picture->length, &format, &width, &height, &bits, &samples, &palette) == 0)
+    if (strcmp(picture->format, "gif") == 0 && picture->length >= 10) /* Leptonica would decode it for its size */
+        need_memory((long)little_endian(picture->bytes + 6, 2), (long)little_endian(picture->bytes + 8, 2), limit_mib);
+    else if (pixReadHeaderMem(picture->bytes, picture->length, &format, &width, &height, &bits, &samples,
+                              &palette) == 0)
         need_memory(width, height, limit_mib);
     if (strcmp(picture->format, "tiff") == 0)
         page = pixReadMemFromMultipageTiff(picture->bytes, picture->length, offset);
@@ -331,11 +332,7 @@ int main(int count, char **arguments)
     TessBaseAPISetPageSegMode(tesseract, (TessPageSegMode)layout);
 
     struct picture picture = take_picture();
-    long limit_mib = memory_mib();
-    /* With this limit a huge picture is an error with a message; else the kernel would kill it without a word. */
-    struct rlimit limit = {(rlim_t)limit_mib << 20, (rlim_t)limit_mib << 20};
-    setrlimit(RLIMIT_AS, &limit);
-
+    long limit_mib = limit_memory();
     char *output;
     size_t length, offset = 0;
     FILE *to = open_memstream(&output, &length);
