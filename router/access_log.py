@@ -4,6 +4,7 @@
     request_id, traceparent
     client          address of the connection
     method, path    without the query, whose values may be secrets
+    task            the id of the task that the path or the answer names
     account         as readable from the request; only the set checks it
     status          0: no answer began
     bytes_in, bytes_out     of the bodies, chunk framing included
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 BATCH_BYTES = 64 * 1024
 """Handed to the writer together: some 190 lines."""
 FLUSH_EVERY_S = 0.25
+TASKS = b"/v1/tasks/"
+MAX_TASK_BYTES = 64
+"""Longest task id of a line: no set makes a longer one."""
 
 
 class AccessLog:
@@ -129,8 +133,10 @@ class AccessLog:
         cohort: str = "",
         reason: str = "",
         executed: bool | None = None,
+        task_id: bytes = b"",
     ) -> None:
-        """Log a request that ended now and began at `began` (`time.monotonic`); ask `wants` before."""
+        """Log a request that ended now and began at `began` (`time.monotonic`); ask `wants` before. `task_id`: as the
+        answer tells it; a path that names a task has it from there."""
         ended = monotonic()
         into_s = ended - self._second_at
         if not 0.0 <= into_s < 1.0:
@@ -146,7 +152,7 @@ class AccessLog:
         request_id = head.request_id
         self._add(
             b'{"time":"%b%bZ","request_id":"%b","traceparent":"%b",%b,"status":%d,"bytes_in":%d,"bytes_out":%d,'
-            b'"duration_us":%d,"upstream_us":%d%b%b}\n'
+            b'"duration_us":%d,"upstream_us":%d%b%b%b}\n'
             % (
                 self._second,
                 b"%06d" % (into_s * 1e6),
@@ -159,6 +165,7 @@ class AccessLog:
                 (ended - began) * 1e6,
                 upstream_us,
                 _placed(home, chosen, attempts, rule, cohort),
+                _task(b"" if head.path.startswith(TASKS) else task_id),
                 b"" if reason == "" and executed is None else _more(reason, executed),
             )
         )
@@ -223,6 +230,10 @@ def _more(reason: str, executed: bool | None) -> bytes:
     return more + b',"reason":%b' % json.dumps(reason).encode() if reason else more
 
 
+def _task(task_id: bytes) -> bytes:
+    return b',"task":"%b"' % _json(task_id[:MAX_TASK_BYTES]) if task_id else b""
+
+
 def _json(text: bytes) -> bytes:
     """A part of a head, which holds no control characters, as JSON has it between quotes."""
     if text.isascii() and b'"' not in text and b"\\" not in text:
@@ -236,10 +247,12 @@ _account_of = lru_cache(maxsize=4096)(account_of)
 def _about(head: RequestHead, client: bytes) -> bytes:
     """What is the same for every request with this head, all of which come by one connection."""
     account = _account_of(head.get(b"authorization"), head.get(b"x-account"))
-    about = head.logged = b'"client":"%b","method":"%b","path":"%b","account":%b' % (
+    named = head.path[len(TASKS) :].partition(b"/")[0] if head.path.startswith(TASKS) else b""
+    about = head.logged = b'"client":"%b","method":"%b","path":"%b","account":%b%b' % (
         client,
         head.method,
         _json(head.path),
         json.dumps(account).encode(),
+        _task(named),
     )
     return about

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
+from . import log_lines
 from .admin.access import check_bind, read_token
 from .assembly import Settings
 from .config import ConfigError
@@ -96,9 +96,7 @@ def main(
 
     `workers`: processes that share both addresses. One by default: a core carries more requests than the sets of most
     machines, and what is judged by counting (passive ejection, the retry budget) is then judged by all requests."""
-    # The process id tells which worker speaks; `/status` and gunicorn's own lines have it too.
-    form = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form)
+    log_lines.configure()
     try:
         token = read_token(Path(admin_token_file)) if admin_token_file else None
         check_bind(admin_bind, token)
@@ -151,6 +149,7 @@ def main(
             "control_socket_disable": True,
             "proc_name": f"gcompute-router-{name}",
             "loglevel": "warning",
+            "logger_class": log_lines.GunicornLog,
             "asgi_lifespan": "off",
             "keepalive": 30,
         },

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import sys
 from pathlib import Path
 from typing import Any
 
-import structlog
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
+from sets import log_lines
 from sets.assembly import assemble
 from sets.config import ConfigError, SetConfig, load
 
@@ -47,6 +46,7 @@ class SetServer(BaseApplication):  # type: ignore[misc]
             "proc_name": f"gc-set-{self.config.name}",
             "loglevel": self.config.log_level,
             "accesslog": None,
+            "logger_class": log_lines.GunicornLog,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
@@ -75,7 +75,7 @@ def main(config_path: Path, *, bind: str | None = None) -> int:
     except ConfigError as error:
         print(f"gcompute set: {error}", file=sys.stderr)
         return 78
-    configure_logging(config.log_level)
+    log_lines.configure(config.log_level)
     try:
         config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -86,18 +86,3 @@ def main(config_path: Path, *, bind: str | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     return 0
-
-
-def configure_logging(level: str) -> None:
-    """Structured lines on stderr, one JSON object each."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )

@@ -339,7 +339,12 @@ class Attempts(AnswerTaker):
             "" if traffic.observer is None else traffic.observer.cohort(choice),
             reason if problem is None else f"{problem.name}: {problem.detail}",
             None if problem is None else problem.executed,
+            self._task_id(),
         )
+
+    def _task_id(self) -> bytes:
+        """The task that the answer names; empty where it names none."""
+        return b""
 
     def _note_failed(self, failure: Failure) -> None:
         observer = self._traffic.observer

@@ -199,6 +199,10 @@ class Exchange(Attempts):
         self._client.write([self._begin_answer(head, bodied=True, body=memoryview(held))])
         self._done()
 
+    def _task_id(self) -> bytes:
+        answer = self._answer if self._held is None else self._held[0]
+        return b"" if answer is None else answer.get(b"x-task-id") or b""
+
     def _forget_answer(self) -> None:
         self._held = None
         self._body = None

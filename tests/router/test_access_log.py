@@ -55,6 +55,18 @@ async def test_a_request_that_goes_well(tmp_path: Path) -> None:
     assert "s3cret" not in path.read_text()
 
 
+async def test_a_line_tells_the_task(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    answer = b'HTTP/1.1 200 OK\r\nX-Task-Id: a-01"x\r\nContent-Length: 2\r\n\r\nok'
+    async with running({"a": answering(answer)}, more=to(path)) as rig:
+        await rig.ask(b"POST /v1/run/cat:1 HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
+        await rig.ask(b"GET /v1/tasks/a-02/stdout HTTP/1.1\r\nHost: h\r\n\r\n")
+        await rig.ask(b"GET /v1/tasks/a-%b HTTP/1.1\r\nHost: h\r\n\r\n" % (b"x" * 1000))
+        tasks = [line["task"] for line in logged(path, rig)]
+    assert tasks[:2] == ['a-01"x', "a-02"]
+    assert len(tasks[2]) < 100
+
+
 async def test_long_and_chunked_bodies_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     large = b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000)

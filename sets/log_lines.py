@@ -1,0 +1,68 @@
+"""A set's log: each record is one line of JSON, whatever it tells of, with gunicorn's and other libraries' records.
+
+Image names, reasons and errors come from outside: line breaks, escape sequences and signs that turn the direction of
+text are escaped, so that no text can pass for a line of the log, or order a terminal about.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any, Final
+
+import structlog
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+from structlog.typing import Processor
+
+TEXT_CHARS: Final = 8_192
+"""Longest text of one field; what is longer is cut, and says so. An exception's trace is one field."""
+
+
+def one_line(fields: Any, **options: Any) -> str:
+    """The fields as JSON in ASCII, which escapes all that is dangerous but DEL."""
+    short = {name: _short(value) for name, value in fields.items()}
+    return json.dumps(short, **options).replace("\x7f", "\\u007f")
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > TEXT_CHARS:
+        return f"{value[: TEXT_CHARS // 2]}… ({len(value)} characters) …{value[-TEXT_CHARS // 2 :]}"
+    return value
+
+
+_BEFORE: Final[list[Processor]] = [
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+]
+_RENDER: Final[Processor] = structlog.processors.JSONRenderer(serializer=one_line)
+
+
+def formatter() -> logging.Formatter:
+    """For records of the standard library's loggers."""
+    remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    before: list[Processor] = [structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder(), *_BEFORE]
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=[remove, _RENDER])
+
+
+class GunicornLog(Logger):  # type: ignore[misc]
+    """gunicorn's records in the same form."""
+
+    def _set_handler(self, log: Any, output: Any, fmt: Any, stream: Any = None) -> None:
+        super()._set_handler(log, output, formatter(), stream)
+
+
+def configure(level: str) -> None:
+    """Let all loggers of this process write such lines to standard error."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*_BEFORE, _RENDER],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter())
+    # Libraries' warnings count; what else they say of each request does not.
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler])
