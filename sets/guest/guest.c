@@ -935,6 +935,15 @@ static void wait_beside(void) {
         if (!is_fit(-1, &there)) report_unfit();
 }
 
+// A file of the content that the executor is to read: it gets this one for itself, and the place another. A program that waits for
+// the next task runs while it reads.
+static void give_away(int fd) {
+    struct stat st;
+    if (!item_count || fstat(fd, &st)) return;
+    for (struct item *i = items; i < items + item_count; i++)
+        if (i->was.st_dev == st.st_dev && i->was.st_ino == st.st_ino) i->was.st_ino = 0;
+}
+
 // Report the end. False when the executor is lost.
 static bool report(const struct task_message *m, int failed, uint64_t wall_us, bool prestarted) {
     int32_t errnos[FILES_COUNT];
@@ -943,7 +952,7 @@ static bool report(const struct task_message *m, int failed, uint64_t wall_us, b
     for (int i = 0; i < m->filec; i++) {
         int fd = open_file(files[i]);
         errnos[i] = fd < 0 ? -fd : 0;
-        if (fd >= 0) fds[fd_count++] = fd;
+        if (fd >= 0) give_away(fds[fd_count++] = fd);
     }
     bool dirty = !all_clean();
     struct exit_message x = {
