@@ -310,7 +310,8 @@ def test_a_decompression_bomb_is_refused(run: Run, width: int, height: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("format", "options"), [("JPEG", {"progressive": True}), ("WEBP", {"method": 0}), ("GIF", {})]
+    ("format", "options"),
+    [("JPEG", {"progressive": True}), ("WEBP", {"lossless": True, "quality": 0, "method": 0}), ("GIF", {})],
 )
 @pytest.mark.parametrize("image", ["imgproc:1", "ocr:1"])
 def test_a_picture_that_its_decoder_has_no_memory_for_is_refused(
