@@ -246,7 +246,7 @@ class AsyncSide:
             task.attempts -= 1
             await self._queue_again(task, Durability.POWER)
         elif task.attempts >= self._limits.max_attempts:
-            detail = f"the platform lost {task.attempts} attempts; the last one: {error}"
+            detail = f"the platform lost every attempt (attempts: {task.attempts}); the last one: {error}"
             await self._give_up(entry, State.FAILED, Reason.PLATFORM, detail)
         else:
             first_s = (

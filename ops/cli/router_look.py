@@ -64,8 +64,10 @@ def check(
         else:
             for mistake in error.mistakes:
                 print(f"{shown}:{mistake.line}:{mistake.column}: {mistake.message}", file=sys.stderr)
-            count = len(error.mistakes)
-            print(f"{count} mistake{'s' if count > 1 else ''}; a router would not take it", file=sys.stderr)
+            print(
+                f"{report.counted(len(error.mistakes), 'mistake')}; a router would not take it",
+                file=sys.stderr,
+            )
         return exits.CONFIG
     table = loaded.table
     warnings = [*loaded.warnings, *credential_doubts(table.sets.values())]

@@ -40,18 +40,20 @@ def lines(document: dict[str, Any]) -> list[str]:
         told.append(text)
     about = document["about_s"]
     takes = f"about {_span(about)}" if about is not None else "no end in sight at this rate"
-    waits = [f"{document[what]} {what}" for what in ("pauses", "gates") if document[what]]
+    waits = [report.counted(document[f"{what}s"], what) for what in ("pause", "gate") if document[f"{what}s"]]
     told.append(
         f"{takes}{', and ' + ' and '.join(waits) if waits else ''}; at the present {rate:.3g} requests/s of all sets"
     )
-    told.append(f"nothing is judged before both sides have {document['min_requests']} requests; then")
+    told.append(
+        f"nothing is judged before both sides have {report.counted(document['min_requests'], 'request')}; then"
+    )
     for check in document["checks"]:
         unit = "points" if check["unit"] == "points" else "%"
         if check["threshold"] is None:
             told.append(f"  {check['name']}: not judged")
             continue
         fails, proves = (
-            "never" if needed is None else f"after {needed} requests a side"
+            "never" if needed is None else f"after {report.counted(needed, 'request')} a side"
             for needed in (check["fails_after"], check["proves_after"])
         )
         worst = "where all takes twice that" if check["name"] == "latency" else "where all goes wrong"

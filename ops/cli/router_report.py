@@ -49,7 +49,7 @@ def contents(table: Table) -> str:
     """A table in a few words."""
     shares = ", ".join(f"{name} {percent(share / 100)}" for name, share in table.default.shares.items())
     rules = len(table.rules)
-    return f"weights {shares}; {len(table.sets)} sets, {rules} rule{'' if rules == 1 else 's'}"
+    return f"weights {shares}; {report.counted(len(table.sets), 'set')}, {report.counted(rules, 'rule')}"
 
 
 def percent(value: float) -> str:
@@ -197,7 +197,8 @@ def _status_drawn(document: dict[str, Any]) -> RenderableType:
     head = Text(
         report.plain(
             f"router {document['router']}, version {document['version']}{about}, "
-            f"{document['active']} requests in work, {document['connections']} connections"
+            f"{report.counted(document['active'], 'request')} in work, "
+            f"{report.counted(document['connections'], 'connection')}"
         )
     )
     drawn = _table(_STATUS, right=_STATUS[4:])
@@ -361,7 +362,7 @@ def _rollout_lines(document: dict[str, Any]) -> list[str]:
         asked = document["requests"]
         lines.append(
             f"verdict: {document['verdict']} ({document['verdict_reason']}); "
-            f"{asked['canary']} requests of the canary, {asked['control']} of the control"
+            f"{report.counted(asked['canary'], 'request')} of the canary, {asked['control']} of the control"
         )
     if document["error"]:
         lines.append(f"error: {document['error']}")

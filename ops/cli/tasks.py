@@ -71,27 +71,33 @@ def result(
         raise BadParameter(f"{to} is a folder; name a file", param_hint="--to")
     what = file or ("stderr" if stderr else "stdout")
 
-    def fetch(found: str) -> Task:
+    def fetch(found: str) -> tuple[Task, int]:
         pieces = client.result(found, what)
+        size = 0
         if to is None:
             for piece in pieces:
                 write_out(piece)
+                size += len(piece)
         else:
             size = save(pieces, to)
             if session.as_json:
                 print(json.dumps({"task": found, "what": what, "bytes": size, "file": str(to)}))
             else:
                 report.say(f"{report.counted(size, 'byte')} in {to}", prefix="")
-        return client.task(found)
+        return client.task(found), size
 
     with session.client() as client:
-        task = on_task(client, task_id, fetch)
+        task, size = on_task(client, task_id, fetch)
     code = exits.of_task(task)
     report.say_detail(task)
     if code:
         if not stderr:
             report.said(task)
         report.say(f"task {task['id']} {report.ending(task)}")
+    written = {"stdout": task.get("stdout_bytes"), "stderr": task.get("stderr_bytes")}.get(what)
+    if written is not None and size < written:
+        report.say(f"only the first {size} of {written} bytes of its {what} were kept")
+        return code or exits.FAILED
     return code
 
 

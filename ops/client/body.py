@@ -78,9 +78,7 @@ class FileSource:
         except OSError as error:
             raise InputFailed(f"the input file could not be read: {error.strerror}") from error
         if not piece:
-            raise InputFailed(
-                f"the input file became shorter while it was sent: {self._left} bytes are missing"
-            )
+            raise InputFailed(f"the input file became shorter while it was sent; bytes missing: {self._left}")
         self._offset += len(piece)
         self._left -= len(piece)
         return piece

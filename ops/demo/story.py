@@ -129,7 +129,7 @@ class Story:
             )
         for name, percent in weights.items():
             self._say(
-                f"set {name}: {load.sets[name]:4} tasks, {load.percent(name):4.1f} %  {_bar(load.percent(name))}"
+                f"set {name}: tasks {load.sets[name]:4}, {load.percent(name):4.1f} %  {_bar(load.percent(name))}"
             )
             # Five standard deviations: once in two million demos chance alone looks like a fault.
             chance = 5 * math.sqrt(percent * (100 - percent) / count)
@@ -138,7 +138,7 @@ class Story:
                     f"set {name} ran {load.percent(name):.1f} %, by the weights {percent:g} % +- {chance:.1f}"
                 )
         latency = f"p50 {load.quantile_ms(0.5):.1f} ms, p99 {load.quantile_ms(0.99):.1f} ms"
-        self._say(f"{latency}, {load.per_second:.0f} tasks/s from 4 clients, {load.cold_starts} cold starts")
+        self._say(f"{latency}, {load.per_second:.0f} tasks/s from 4 clients, cold starts: {load.cold_starts}")
         self.summary.append(
             (f"{count:,} small tasks at {flow(weights)}", f"{_shares(load, weights)}; {latency}")
         )

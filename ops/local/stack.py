@@ -134,7 +134,7 @@ class Stack:
                     continue
                 label = f"label=org.general-compute.installation={installation}"
                 if slots := _docker(host, "ps", "-aq", "--filter", label).split():
-                    say(f"removing {len(slots)} containers of set {name}")
+                    say(f"removing the containers of set {name}: {len(slots)}")
                     _docker(host, "rm", "-fv", *slots)
             if problem:
                 say(

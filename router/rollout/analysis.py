@@ -157,7 +157,7 @@ def _too_few(least: int, canary: int, control: int) -> str:
     """Why there is too little to judge, or nothing."""
     for name, requests in (("canary", canary), ("control", control)):
         if requests < least:
-            return f"{name} has {requests} of the {least} requests that min_requests asks for"
+            return f"requests of the {name}: {requests}; min_requests asks for {least}"
     return ""
 
 

@@ -76,7 +76,7 @@ class Dispatch:
         """Raise `BadRequest` for what could never run here, `QueueFull` or `AccountLimit` when too many wait."""
         if key.resources.cpu_percent > self.limits.cpu_percent:
             raise BadRequest(
-                f"cpu: this set has {self.limits.cpu_percent / 100:g} cores; ask for at most that",
+                f"cpu: at most {self.limits.cpu_percent / 100:g}, which is all that this set has",
                 field="cpu",
             )
         if key.resources.memory_mib > self.limits.memory_mib:
@@ -84,10 +84,10 @@ class Dispatch:
                 f"memory_mib: this set runs tasks of {self.limits.memory_mib} MiB at most", field="memory_mib"
             )
         if self.waiting >= self.limits.max_waiting:
-            raise QueueFull(f"{self.waiting} tasks are waiting in this set; try again later")
+            raise QueueFull(f"no more tasks may wait in this set (waiting: {self.waiting}); try again later")
         if self._waiting_of.get(key.account, 0) >= self.limits.max_waiting_account:
             raise AccountLimit(
-                f"{self.limits.max_waiting_account} tasks of this account are waiting; try again later"
+                f"no more tasks of this account may wait (waiting: {self.limits.max_waiting_account}); try again later"
             )
 
     def task_arrived(self, task_id: str, key: PoolKey, now: float) -> list[Decision]:

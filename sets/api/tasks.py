@@ -192,7 +192,7 @@ def byte_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
         first, last = max(0, size_bytes - int(match[2])), size_bytes - 1
     if first > last or first >= size_bytes:
         headers = {"Content-Range": f"bytes */{size_bytes}"}
-        detail = f"Range: the body has {size_bytes} bytes"
+        detail = f"Range: the body ends before it; its length in bytes is {size_bytes}"
         raise Problem(
             416, "range-not-satisfiable", "The range lies outside", detail, executed=True, headers=headers
         )

@@ -92,7 +92,8 @@ class Connection(asyncio.Protocol):
         self._server.connections.add(self)
         if len(self._server.connections) > self._server.connections_max:
             refusal = Refusal(
-                503, f"{self._server.connections_max} connections are open: close some, or come again"
+                503,
+                f"no more connections may be open (open: {self._server.connections_max}): close some, or come again",
             )
             self.write(self._problem(refusal.status, str(refusal), executed=False))
             self.closed = True

@@ -99,7 +99,7 @@ function showCurves() {
   if (which === "sets") {
     const all = setSeries(status, colours(status.sets, rollout.phase === "idle" ? null : rollout.set), store);
     series = all.series;
-    note = all.left ? `The ${series.length} busiest sets; ${all.left} more are in the table below.` : "";
+    note = all.left ? `The ${series.length} busiest sets; ${all.left === 1 ? "one more is" : `${all.left} more are`} in the table below.` : "";
   } else if (!store.hasCohorts) note = "No rollout compared two sets in this time.";
   if (which === "cohorts" && rollout.leader === false && rollout.led_by) note += ` Drawn from this router's own requests; the checks judge those of all routers that share the rollout, at the leader's, ${rollout.led_by}.`;
   byId("curves-note").textContent = note;

@@ -2,10 +2,10 @@
 
 import { fill, h } from "./dom.js";
 import { CHECKS } from "./rollout.js";
-import { duration, percent, perSecond, whole } from "./words.js";
+import { counted, duration, percent, perSecond } from "./words.js";
 
 function takes(next) {
-  const waits = [next.pauses && `${next.pauses} ${next.pauses === 1 ? "pause" : "pauses"}`, next.gates && `${next.gates} ${next.gates === 1 ? "gate" : "gates"}`].filter(Boolean);
+  const waits = [next.pauses && counted(next.pauses, "pause"), next.gates && counted(next.gates, "gate")].filter(Boolean);
   const time = next.about_s === null ? "It would not end by itself: there is too little traffic to judge by" : `About ${duration(next.about_s)}`;
   return `${time}${waits.length ? `, and ${waits.join(" and ")}` : ""}, at the present ${perSecond(next.requests_per_s)} of all sets.`;
 }
@@ -45,7 +45,7 @@ function stepRows(next) {
 
 function checkRows(next) {
   const heads = ["Check", "Limit", "Fails after", "Proof after"];
-  const many = (count) => (count === null ? "never" : `${whole(count)} requests a side`);
+  const many = (count) => (count === null ? "never" : `${counted(count, "request")} a side`);
   const rows = next.checks.map((check) => [
     [h("b", {}, CHECKS[check.name] ?? check.name), check.threshold !== null && !check.aborts && h("div", { class: "quiet" }, "reports only, never decides")],
     check.threshold === null ? "off" : `${check.threshold} ${check.unit === "points" ? "points" : "%"}`,
@@ -70,7 +70,7 @@ export function showPlan(box, place, rollout) {
     next.lowers && h("p", { class: "fair-text" }, `! ${down(next)}`),
     h("p", {}, `Releases ${next.set}, compared with ${next.stable.join(", ") || "nobody"}. ${takes(next)}`),
     stepRows(next),
-    h("p", { class: "quiet" }, `Nothing is judged before both sides have ${whole(next.min_requests)} requests. Below: how much worse than control a canary may be; after how many requests it fails if all of it goes wrong (or takes twice what is allowed); and after how many it is proven, not just presumed, that all is well. A canary as good as control is aborted in ${percent(100 - next.confidence)} of rollouts at most.`),
+    h("p", { class: "quiet" }, `Nothing is judged before both sides have ${counted(next.min_requests, "request")}. Below: how much worse than control a canary may be; after how many requests it fails if all of it goes wrong (or takes twice what is allowed); and after how many it is proven, not just presumed, that all is well. A canary as good as control is aborted in ${percent(100 - next.confidence)} of rollouts at most.`),
     checkRows(next),
   ]);
 }

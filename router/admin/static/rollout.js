@@ -1,7 +1,7 @@
 // The rollout: where it stands, its steps, its checks with intervals, its events.
 
 import { badge, fill, h, s } from "./dom.js";
-import { ago, duration, milliseconds, percent, signed, whole } from "./words.js";
+import { ago, counted, duration, milliseconds, percent, signed, whole } from "./words.js";
 
 const PHASES = {
   idle: ["quiet", "○", "no rollout is under way"],
@@ -131,7 +131,7 @@ export function showChecks(place, rollout, last) {
   fill(place, [checks, requests, verdict, verdict_reason, phase, last], () => {
     if (checks.length) {
       return [
-        h("p", { class: "overall" }, badge(VERDICTS[verdict] ?? ["fair", "?", "no verdict yet"]), " ", verdict_reason ?? "", h("span", { class: "quiet" }, ` · judged: ${whole(requests.canary)} requests of the canary, ${whole(requests.control)} of control`)),
+        h("p", { class: "overall" }, badge(VERDICTS[verdict] ?? ["fair", "?", "no verdict yet"]), " ", verdict_reason ?? "", h("span", { class: "quiet" }, ` · judged: ${counted(requests.canary, "request")} of the canary, ${whole(requests.control)} of control`)),
         checkRows(checks),
       ];
     }

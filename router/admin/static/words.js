@@ -34,6 +34,9 @@ export const amount = (value) => (value === null || value === undefined ? NONE :
 
 export const whole = (value) => (value === null || value === undefined ? NONE : value.toLocaleString("en"));
 
+/** A number and its noun: 1 pause, 2 pauses. */
+export const counted = (value, noun) => `${whole(value)} ${noun}${value === 1 ? "" : "s"}`;
+
 /** 5 s, 3 min 20 s, 2 h 5 min, 3 d 4 h. */
 export function duration(seconds) {
   const all = Math.max(0, Math.round(seconds));

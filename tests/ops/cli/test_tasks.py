@@ -112,6 +112,14 @@ def test_a_tasks_detail_is_told_although_it_succeeded(
     assert done.stderr.decode() == (f"gcompute: task a-1: {detail}\n" if detail else "")
 
 
+def test_a_result_that_was_not_kept_whole_is_no_success(api: FakeApi, gcompute: Program) -> None:
+    api.on("GET", "/v1/tasks/a-1/stdout", lambda call: call.output(b"0123"))
+    api.task({**DONE, "stdout_bytes": 10})
+    done = gcompute("result", "a-1")
+    assert (done.returncode, done.stdout) == (125, b"0123")
+    assert done.stderr == b"gcompute: only the first 4 of 10 bytes of its stdout were kept\n"
+
+
 @pytest.mark.parametrize(("state", "code"), [("timed_out", 124), ("cancelled", 130)])
 def test_result_of_another_bad_end_does_as_well(
     api: FakeApi, gcompute: Program, state: str, code: int

@@ -20,7 +20,7 @@ SEEDED = settings(deadline=None, derandomize=True)
 PASS = Analysis(Verdict.PASS, "every check passed", enough=True)
 FAIL = Analysis(Verdict.FAIL, "error rate: surely more than allowed", enough=True)
 UNSURE = Analysis(Verdict.INCONCLUSIVE, "error rate: cannot be told yet", enough=True)
-FEW = Analysis(Verdict.INCONCLUSIVE, "canary has 3 of the 100 requests that min_requests asks for")
+FEW = Analysis(Verdict.INCONCLUSIVE, "requests of the canary: 3; min_requests asks for 100")
 STEPS = (Step(100, 600.0), Step(1_000, 1_800.0), Step(None), Step(5_000, 3_600.0))
 URLS = {"a": "http://a", "b": "http://b", "c": "http://c"}
 

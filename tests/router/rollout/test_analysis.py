@@ -55,7 +55,7 @@ def test_nothing_seen_is_inconclusive() -> None:
     found = analyse(PLAN, Tally(), Tally())
     assert found.verdict is Verdict.INCONCLUSIVE
     assert not found.enough
-    assert "canary has 0 of the 100 requests" in found.reason
+    assert "requests of the canary: 0; min_requests asks for 100" in found.reason
 
 
 def test_few_requests_are_inconclusive_however_they_end() -> None:
@@ -63,7 +63,7 @@ def test_few_requests_are_inconclusive_however_they_end() -> None:
     assert analyse(PLAN, tally(error=99), tally(500)).verdict is Verdict.INCONCLUSIVE
     found = analyse(PLAN, tally(500), tally(99))
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert "control has 99" in found.reason
+    assert "of the control: 99;" in found.reason
 
 
 def test_equal_sets_pass_from_min_requests_on() -> None:

@@ -297,7 +297,7 @@ def test_events_about_unknown_slots_and_tasks_are_nothing() -> None:
 
 def test_what_can_never_run_and_what_is_too_much_is_refused() -> None:
     house = House(Limits(cpu_percent=100, memory_mib=1024, max_waiting=3, max_waiting_account=2))
-    with pytest.raises(BadRequest, match="1 cores"):
+    with pytest.raises(BadRequest, match="cpu: at most 1,"):
         house.policy.check(pool(cpu_percent=150))
     with pytest.raises(BadRequest, match="1024 MiB"):
         house.policy.check(pool(memory_mib=2048))
