@@ -8,6 +8,7 @@ from typing import Final
 
 from scheduler.excerpt import Excerpt
 from scheduler.execution import Ending, How
+from scheduler.hints import hints_of
 from scheduler.task import Reason, State, Task
 
 MACHINE_FULL_BELOW: Final = 0.9
@@ -49,6 +50,8 @@ def conclude(task: Task, ending: Ending, *, why_killed: Reason | None, argv0: by
     else:
         _fail(task, Reason.EXIT, f"exit code {ending.code}")
     said = [task.detail, _killed_for_memory(task, ending), *ending.notes]
+    if task.reason in (Reason.EXIT, Reason.SIGNAL):
+        said += hints_of(task.stderr.head + task.stderr.tail)
     task.detail = "; ".join(filter(None, said)) or None
 
 

@@ -33,7 +33,7 @@ _TASK: Final = struct.Struct("<BBHIHHHHII")
 _HELLO: Final = struct.Struct("<B3x64s")
 HELLO_BYTES: Final = _HEAD.size + _HELLO.size
 _OUTPUT: Final = struct.Struct("<II")
-_EXIT: Final = struct.Struct("<B3xiQQQQHHII")
+_EXIT: Final = struct.Struct("<BB2xiQQQQHHII")
 _CLEANED: Final = struct.Struct("<B3xiQ")
 
 NOT_STARTED: Final = 3
@@ -60,6 +60,19 @@ class OutputMessage(msgspec.Struct):
     stderr: bytes
 
 
+WHY_NOT: Final = (
+    "",
+    "it is a folder",
+    "it may not be executed by the image's USER: chmod +x it in the Dockerfile",
+    "its #! line ends in a carriage return: save the script with Unix line ends",
+    "the interpreter of its #! line is not in the image",
+    "its dynamic loader is not in the image: add the C library that it was built for, or link it statically",
+    "it is neither a program nor a script with a #! line, and no shell is involved",
+    "it is built for another architecture: slots run this machine's 64-bit programs alone",
+)
+"""EXIT's `why` in words."""
+
+
 class ExitMessage(msgspec.Struct):
     task: int
     handed_over: bool
@@ -75,6 +88,8 @@ class ExitMessage(msgspec.Struct):
     stdout: bytes
     stderr: bytes
     prestarted: bool = False
+    why_not: str = ""
+    """Why the program could not be executed, where its file tells."""
 
 
 class CleanedMessage(msgspec.Struct):
@@ -188,7 +203,9 @@ def decode(data: memoryview) -> Message:
 
 
 def _decode_exit(data: memoryview, flags: int, task: int) -> ExitMessage:
-    how, code, wall_us, reaped, guest, rss, filec, _, out_len, err_len = _EXIT.unpack_from(data, _HEAD.size)
+    how, why, code, wall_us, reaped, guest, rss, filec, _, out_len, err_len = _EXIT.unpack_from(
+        data, _HEAD.size
+    )
     at = _HEAD.size + _EXIT.size
     errnos: tuple[int, ...] = ()
     if filec:
@@ -201,6 +218,8 @@ def _decode_exit(data: memoryview, flags: int, task: int) -> ExitMessage:
             raise ProtocolError("a file's errno out of range")
     if how > NOT_STARTED or not _CODES[how][0] <= code <= _CODES[how][1]:
         raise ProtocolError(f"a program that ended in way {how} with code {code}")
+    if why >= len(WHY_NOT):
+        raise ProtocolError(f"a program that could not be executed for reason {why}")
     if wall_us > _MOST or reaped > _MOST or guest > _MOST or rss > _MOST:
         raise ProtocolError("a number out of range")
     stdout, stderr = _two_bodies(data, at, out_len, err_len)
@@ -219,6 +238,7 @@ def _decode_exit(data: memoryview, flags: int, task: int) -> ExitMessage:
         stdout,
         stderr,
         bool(flags & PRESTARTED),
+        WHY_NOT[why],
     )
 
 

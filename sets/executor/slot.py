@@ -320,6 +320,7 @@ class Slot:
             stderr=message.stderr,
             files=files,
             prestarted=message.prestarted,
+            notes=(message.why_not,) if message.why_not else (),
             # Whoever closes them may be the garbage collector, in any thread.
             files_closed=partial(self._call_soon, self._files_closed) if self._files_open else None,
         )

@@ -3,6 +3,7 @@
 // or read us (we are not dumpable), signals from within do nothing to PID 1, and a filter keeps our limits and priority ours.
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -53,6 +54,11 @@
 // Our own limit of descriptors is at least so many times the program's.
 #define DESCRIPTORS_FACTOR 4
 #define LISTING_BYTES 32768
+#if defined(__x86_64__)
+#define OWN_MACHINE EM_X86_64
+#elif defined(__aarch64__)
+#define OWN_MACHINE EM_AARCH64
+#endif
 
 enum { EXIT_RETIRED = 0, EXIT_USAGE = 2, EXIT_NO_EXECUTOR = 3, EXIT_MALFORMED = 4, EXIT_UNCLEAN = 5, EXIT_FEW_DESCRIPTORS = 6 };
 enum { TASK = 1, KILL = 2, RETIRE = 3, HELLO = 16, OUTPUT = 17, EXITED = 18, CLEANED = 19, STDIN = 20, UNFIT = 21 };
@@ -60,13 +66,15 @@ enum { STDIN_FD = 1, STREAM = 2, PRESTART = 4, STDIN_ASKED = 8 };
 enum { HANDED_OVER = 1, KILLED = 2, CLEANING = 4, PRESTARTED = 8 };
 enum { HOW_EXITED = 0, HOW_SIGNALLED = 1, HOW_NOT_EXECUTED = 2, HOW_NOT_STARTED = 3 };
 
+enum { WHY_UNKNOWN, WHY_FOLDER, WHY_NO_PERMISSION, WHY_CARRIAGE_RETURN, WHY_NO_INTERPRETER, WHY_NO_LOADER, WHY_NO_FORMAT, WHY_FOREIGN };
+
 struct __attribute__((packed)) head { uint8_t type, flags; uint16_t reserved; uint32_t task; };
 struct __attribute__((packed)) task_message { struct head head; uint16_t argc, envc, filec, reserved; uint32_t strings_len, stdin_len; };
 struct __attribute__((packed)) hello_message { struct head head; uint8_t version, reserved[3]; char token[TOKEN_BYTES]; };
 struct __attribute__((packed)) output_message { struct head head; uint32_t stdout_len, stderr_len; };
 struct __attribute__((packed)) exit_message {
     struct head head;
-    uint8_t how, reserved[3];
+    uint8_t how, why, reserved[2];
     int32_t code;
     uint64_t wall_us, reaped_cpu_us, guest_cpu_us, max_rss_kib;
     uint16_t filec, reserved2;
@@ -131,6 +139,9 @@ static unsigned char message[MESSAGE_BYTES];
 static struct output out, err;
 static char *argv[STRINGS_COUNT + 1], **envp, *files[FILES_COUNT];
 static uint64_t reported_cpu_us;
+// The path of the program that was started last, and why it could not be.
+static const char *tried;
+static uint8_t why;
 
 // The running task, or the program that waits for one.
 static struct {
@@ -292,27 +303,62 @@ static const char *value_of(char **env, const char *name) {
     return NULL;
 }
 
+// Why a file cannot be executed, as far as it tells itself: WHY_UNKNOWN also for one that does not exist. `error` is execve's.
+static uint8_t why_not(const char *path, int error) {
+    unsigned char head[256] __attribute__((aligned(8))) = "";
+    struct stat st;
+    if (stat(path, &st)) return WHY_UNKNOWN;
+    if (S_ISDIR(st.st_mode)) return WHY_FOLDER;
+    if (error == EACCES) return S_ISREG(st.st_mode) && access(path, X_OK) ? WHY_NO_PERMISSION : WHY_UNKNOWN;
+    int fd = S_ISREG(st.st_mode) ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
+    if (fd < 0) return WHY_UNKNOWN;
+    ssize_t n = read(fd, head, sizeof head);
+    close(fd);
+    if (n >= (ssize_t)sizeof(Elf32_Ehdr) && !memcmp(head, ELFMAG, SELFMAG)) {
+        // The field has the same place in headers of both classes.
+        if (head[EI_CLASS] != ELFCLASS64 || ((Elf64_Ehdr *)head)->e_machine != OWN_MACHINE) return WHY_FOREIGN;
+        return error == ENOENT ? WHY_NO_LOADER : WHY_UNKNOWN;
+    }
+    if (n >= 2 && !memcmp(head, "#!", 2)) {
+        const unsigned char *end = memchr(head, '\n', (size_t)n);
+        if (end && end[-1] == '\r') return WHY_CARRIAGE_RETURN;
+        return error == ENOENT ? WHY_NO_INTERPRETER : WHY_UNKNOWN;
+    }
+    return n >= 0 && error == ENOEXEC ? WHY_NO_FORMAT : WHY_UNKNOWN;
+}
+
+// The next path that PATH gives for argv[0], or NULL; *at is where to go on.
+static const char *candidate(const char **at) {
+    static char full[PATH_MAX + 256];
+    while (*at) {
+        const char *end = strchrnul(*at, ':');
+        int n = snprintf(full, sizeof full, "%.*s%s%s", (int)(end - *at), *at, end > *at ? "/" : "./", argv[0]);
+        *at = *end ? end + 1 : NULL;
+        if (n > 0 && (size_t)n < sizeof full) return full;
+    }
+    return NULL;
+}
+
 // Runs in the vforked child: execve with a search of PATH, and never a shell.
 static int execute(char **env) {
-    static char full[PATH_MAX + 256];
-    const char *path = value_of(env, "PATH");
+    const char *path = value_of(env, "PATH"), *first = path ? path : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     if (!*argv[0]) return ENOENT;
     if (strchr(argv[0], '/')) {
-        execve(argv[0], argv, env);
-        return errno;
+        tried = argv[0];
+        execve(tried, argv, env);
+        int error = errno;
+        why = why_not(tried, error);
+        return error;
     }
     int result = ENOENT;
-    for (const char *at = path ? path : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";; at++) {
-        const char *end = strchrnul(at, ':');
-        int n = snprintf(full, sizeof full, "%.*s%s%s", (int)(end - at), at, end > at ? "/" : "./", argv[0]);
-        if (n > 0 && (size_t)n < sizeof full) {
-            execve(full, argv, env);
-            if (errno == EACCES) result = EACCES;
-            else if (errno != ENOENT && errno != ENOTDIR) return errno;
-        }
-        at = end;
-        if (!*at) return result;
+    for (const char *at = first; (tried = candidate(&at));) {
+        execve(tried, argv, env);
+        int error = errno;
+        if (error == EACCES) result = EACCES;
+        else if (error != ENOENT && error != ENOTDIR) return why = why_not(tried, error), error;
     }
+    for (const char *at = first; !why && (tried = candidate(&at));) why = why_not(tried, result);
+    return result;
 }
 
 static bool later(struct timespec a, struct timespec b) { return a.tv_sec != b.tv_sec ? a.tv_sec > b.tv_sec : a.tv_nsec > b.tv_nsec; }
@@ -327,6 +373,7 @@ static void let_a_tick_pass(void) {
 // failed before it: the machine's fault, not the program's.
 static int spawn(int in, int o, int e) {
     volatile int failed = 0;
+    why = WHY_UNKNOWN;
     if (filled_at.tv_sec) let_a_tick_pass();
     // The child inherits the score; ours goes back to what it was. So the kernel, short of memory, takes the program.
     if (oom_score >= 0 && pwrite(oom_score, oom_program, strlen(oom_program), 0) < 0) shut(&oom_score);
@@ -959,6 +1006,8 @@ static bool report(const struct task_message *m, int failed, uint64_t wall_us, b
         .head = {.type = EXITED, .task = run.number,
                  .flags = (uint8_t)((run.handed_over ? HANDED_OVER : 0) | (run.killed ? KILLED : 0) | (dirty ? CLEANING : 0) | (prestarted ? PRESTARTED : 0))},
         .how = failed < 0 ? HOW_NOT_STARTED : failed ? HOW_NOT_EXECUTED : WIFSIGNALED(run.status) ? HOW_SIGNALLED : HOW_EXITED,
+        // The profile kills nobody but who makes another architecture's calls.
+        .why = failed || !WIFSIGNALED(run.status) || WTERMSIG(run.status) != SIGSYS || !tried ? why : why_not(tried, 0),
         .code = failed ? abs(failed) : WIFSIGNALED(run.status) ? WTERMSIG(run.status) : WEXITSTATUS(run.status),
         .wall_us = wall_us,
         .reaped_cpu_us = run.reaped_cpu_us,

@@ -5,6 +5,7 @@ A real set, guest and slot.
 
 from __future__ import annotations
 
+import struct
 import subprocess
 from pathlib import Path
 
@@ -27,6 +28,18 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     binary = tmp_path_factory.mktemp("writer") / "writer"
     flags = ("-static", "-O1", "-Wall", "-Wextra", "-Werror")
     subprocess.run(["cc", *flags, "-o", binary, HERE / "writer.c"], check=True)
+    return binary.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def printer(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Writes to the file that it is told, or prints why it cannot, as most programs do."""
+    binary = tmp_path_factory.mktemp("printer") / "printer"
+    source = (
+        "#include <stdio.h>\n"
+        'int main(int count, char **args) { return count > 1 && fopen(args[1], "w") ? 0 : (perror(args[1]), 1); }'
+    )
+    subprocess.run(["cc", "-static", "-x", "c", "-", "-o", binary], input=source.encode(), check=True)
     return binary.read_bytes()
 
 
@@ -161,3 +174,48 @@ def test_what_the_build_left_in_a_home_that_the_image_does_not_name(
             answer = client.post(f"/v1/run/{image}", params=[("arg", path) for path in told])
             assert answer.status_code == 200, answer.text
             assert dict(line.split("\t", 1) for line in answer.text.splitlines()) == told
+
+
+def elf32(code: bytes) -> bytes:
+    """A whole 32-bit program for x86: its headers, and code that begins right behind them."""
+    begin, size = 0x08048000, 52 + 32
+    header = struct.pack(
+        "<16sHHIIIIIHHHHHH",
+        b"\x7fELF\x01\x01\x01",
+        *(2, 3, 1, begin + size, 52, 0, 0, 52, 32, 1, 0, 0, 0),
+    )
+    segment = struct.pack("<IIIIIIII", 1, 0, begin, begin, size + len(code), size + len(code), 5, 4096)
+    return header + segment + code
+
+
+@pytest.mark.parametrize(
+    ("program", "executed", "hint"),
+    [
+        (b"#!/bin/sh\r\ncat\r\n", False, "its #! line ends in a carriage return"),
+        (b"#!/nowhere\n", False, "the interpreter of its #! line is not in the image"),
+        (b"cat\n", False, "neither a program nor a script with a #! line"),
+        # exit(0), by the call of 32-bit programs. A kernel that has no such calls does not execute it.
+        (elf32(b"\xb8\x01\x00\x00\x00\x31\xdb\xcd\x80"), None, "built for another architecture"),
+    ],
+)
+def test_a_program_that_no_slot_can_run_is_told_why(
+    own_set: SetProcess, images: ImageMaker, program: bytes, executed: bool | None, hint: str
+) -> None:
+    image = images.make('ENTRYPOINT ["/run"]', files={"run": program})
+    with own_set.client() as client:
+        answer = client.post(f"/v1/run/{image}")
+    assert answer.status_code == 422
+    assert hint in answer.json()["detail"]
+    assert executed in (None, answer.json()["executed"])
+
+
+def test_a_refusal_that_a_program_prints_has_its_hint(
+    own_set: SetProcess, images: ImageMaker, printer: bytes
+) -> None:
+    image = images.make('ENTRYPOINT ["/run"]', files={"run": printer})
+    with own_set.client() as client:
+        answer = client.post(f"/v1/run/{image}", params={"arg": "/data/new"})
+    assert answer.status_code == 422
+    assert answer.json()["stderr_head"] == "/data/new: Read-only file system\n"
+    assert "exit code 1; stderr says 'Read-only file system': " in answer.json()["detail"]
+    assert "org.general-compute.writable" in answer.json()["detail"]

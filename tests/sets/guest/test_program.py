@@ -105,6 +105,55 @@ def test_what_cannot_be_executed(start: StartGuest, actor: bytes, user: User) ->
     assert connection.run(actor, b"exit", b"0").end == (wire.EXITED, 0)
 
 
+ELF_ELSEWHERE = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\x16\x00" + bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "number", "why"),
+    [
+        (b"#!/bin/true\n", 0o600, errno.EACCES, 2),
+        (b"#!/bin/sh\r\ncat\r\n", 0o700, errno.ENOENT, 3),
+        (b"#!/nowhere\n", 0o700, errno.ENOENT, 4),
+        (b"cat\n", 0o700, errno.ENOEXEC, 6),
+        (b"", 0o700, errno.ENOEXEC, 6),
+        (b"\x7fELF", 0o700, errno.ENOEXEC, 6),
+        (ELF_ELSEWHERE, 0o700, errno.ENOEXEC, 7),
+        (None, 0o700, errno.EACCES, 1),
+    ],
+)
+@pytest.mark.parametrize("by_path", [False, True])
+def test_why_a_file_cannot_be_executed(
+    start: StartGuest, user: User, content: bytes | None, mode: int, number: int, why: int, by_path: bool
+) -> None:
+    guest, connection = start(user)
+    script = guest.inside(connection) / "program"
+    if content is None:
+        script.mkdir()
+    else:
+        script.write_bytes(content)
+    os.chown(script, user.uid, user.gid)
+    script.chmod(mode)
+    path = b"PATH=/nowhere:" + guest.place() + b":/usr/bin"
+    result = connection.run(b"program" if by_path else guest.place() + b"/program", env=[path])
+    assert (result.end, result.exit.why) == ((wire.NOT_EXECUTED, number), why)
+
+
+def test_a_program_without_its_loader(start: StartGuest, user: User) -> None:
+    guest, connection = start(user)
+    program = guest.inside(connection) / "program"
+    program.write_bytes(Path("/bin/true").read_bytes().replace(b"/lib64/ld-", b"/nowhere/l"))
+    program.chmod(0o755)
+    result = connection.run(guest.place() + b"/program")
+    assert (result.end, result.exit.why) == ((wire.NOT_EXECUTED, errno.ENOENT), 5)
+
+
+def test_a_program_that_is_missing_has_no_reason(guest: Started) -> None:
+    for name in (b"/nowhere", b"nowhere", b"/etc/passwd/x", b""):
+        assert guest[1].run(name).exit.why == 0
+    result = guest[1].run(b"/bin/sh", b"-c", b"kill -SYS $$")
+    assert (result.end, result.exit.why) == ((wire.SIGNALLED, signal.SIGSYS), 0)
+
+
 def test_search_of_path(start: StartGuest, actor: bytes, actor_path: Path) -> None:
     folder = str(actor_path.parent)
     _, connection = start(WORKER, env=[f"PATH=/nowhere:/etc/passwd:/root:{folder}:/bin"])

@@ -41,6 +41,7 @@ class Exit:
     files: tuple[int, ...]
     stdout: bytes
     stderr: bytes
+    why: int = 0
 
 
 def head(kind: int, task: int = 0, flags: int = 0, reserved: int = 0) -> bytes:
@@ -82,14 +83,14 @@ def read_output(message: bytes) -> tuple[bytes, bytes]:
 def read_exit(message: bytes) -> Exit:
     known = read_head(message)
     assert known.type == EXIT
-    how, code, wall, reaped, guest, rss, count, reserved = struct.unpack_from("<B3xiQQQQHH", message, 8)
+    how, why, code, wall, reaped, guest, rss, count, reserved = struct.unpack_from("<BB2xiQQQQHH", message, 8)
     assert reserved == 0
-    assert message[9:12] == bytes(3)
+    assert message[10:12] == bytes(2)
     # The lengths stand before the files' errnos, the bytes after them.
     at = 8 + 44
     errnos = struct.unpack_from(f"<{count}i", message, at + 8)
     stdout, stderr = _two_bodies(message[at : at + 8] + message[at + 8 + 4 * count :], 0)
-    return Exit(known.task, known.flags, how, code, wall, reaped, guest, rss, errnos, stdout, stderr)
+    return Exit(known.task, known.flags, how, code, wall, reaped, guest, rss, errnos, stdout, stderr, why)
 
 
 def read_cleaned(message: bytes) -> tuple[bool, int]:

@@ -7,6 +7,7 @@
 // With $FUZZ_TRACE the messages of each input go to stderr.
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -25,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -66,6 +68,7 @@
 #define setsockopt(...) ((void)(__VA_ARGS__))
 #define sigprocmask(...) ((void)(__VA_ARGS__), 0)
 #define socket(...) k_socket(__VA_ARGS__)
+#define stat(...) k_stat_path(__VA_ARGS__)
 #define syscall(number, ...) k_syscall(number, __VA_ARGS__)
 #define vfork() K_VFORK()
 #define wait4(...) k_wait4(__VA_ARGS__)

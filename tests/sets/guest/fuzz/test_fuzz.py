@@ -27,8 +27,8 @@ _IN_EARNEST = """
 __errno_location _setjmp abort abs atoi bcmp calloc clock_gettime exit fprintf getenv getrlimit getrusage longjmp memchr
 memcmp memcpy memmove memset perror qsort sigaddset sigemptyset snprintf stderr strchr strchrnul strcmp strcpy strerror
 strlen strncmp strndup strrchr strstr strtoul vfprintf
-chdir dup3 environ fchmod fchmodat fchown flistxattr fremovexattr fstatfs futimens getcwd getdents64 geteuid getpid
-lseek mkdirat mmap munmap prctl pread pwrite renameat2 signalfd stat statfs symlinkat umask unlinkat utimensat
+access chdir dup3 environ fchmod fchmodat fchown flistxattr fremovexattr fstatfs futimens getcwd getdents64 geteuid
+getpid lseek mkdirat mmap munmap prctl pread pwrite renameat2 signalfd statfs symlinkat umask unlinkat utimensat
 """
 IN_EARNEST = frozenset(_IN_EARNEST.split())
 
