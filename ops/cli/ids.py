@@ -37,6 +37,7 @@ def on_task(client: Client, given: str, call: Callable[[str], T]) -> T:
             raise
         found = _fitting(client, given)
         if not found:
+            report.say(f"no task of the newest {NEWEST} has an id that begins or ends with {given}")
             raise
     if len(found) > 1:
         names = ", ".join(found[:_SHOWN]) + (" and others" if len(found) > _SHOWN else "")

@@ -108,6 +108,24 @@ def test_a_client_command_loads_neither_service_nor_what_it_does_not_use() -> No
     assert done.stdout == b"[]\n"
 
 
+def test_a_call_of_a_router_loads_what_a_small_call_needs() -> None:
+    import subprocess
+
+    script = (
+        "import sys; sys.argv = ['gcompute', 'router', 'status', '--admin', 'http://127.0.0.1:1']\n"
+        "from ops.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 69, end.code\n"
+        "print([name for name in ['httpx', 'rich', 'yaml', 'msgspec', 'asyncio', 'sets'] if name in sys.modules])"
+    )
+    root = Path(main.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, timeout=40, check=True
+    )
+    assert done.stdout == b"[]\n"
+    assert b"Connection refused" in done.stderr
+
+
 def test_exit_codes_are_distinct_and_help_shows_them_all(gcompute: Program) -> None:
     codes = {name: value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
     assert len(set(codes.values())) == len(codes)
