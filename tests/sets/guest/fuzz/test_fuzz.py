@@ -25,8 +25,8 @@ SERVING = _SERVING.split()
 # Pure, or of this process alone; then those of the guest's start and of its places, of which the model has none.
 _IN_EARNEST = """
 __errno_location _setjmp abort abs atoi bcmp calloc clock_gettime exit fprintf getenv getpagesize getrlimit getrusage
-longjmp memchr memcmp memcpy memmove memset perror qsort sigaddset sigemptyset snprintf stderr strchr strchrnul strcmp strcpy strerror
-strlen strncmp strndup strrchr strstr strtoul vfprintf
+longjmp memchr memcmp memcpy memmove memset perror qsort sigaddset sigemptyset snprintf stderr strchr strchrnul strcmp
+strcpy strerror strlen strncmp strndup strrchr strstr strtoul vfprintf
 access chdir dup3 environ fchmod fchmodat fchown flistxattr fremovexattr fstatfs futimens getcwd getdents64 geteuid
 getpid lseek mkdirat mmap munmap prctl pread pwrite renameat2 signalfd statfs symlinkat umask unlinkat utimensat
 """
