@@ -248,10 +248,11 @@ class Connection(asyncio.Protocol):
     def _problem(self, status: int, detail: str, *, executed: bool) -> bytes:
         title = HTTPStatus(status).phrase
         again = b"retry-after: 1\r\n" if status == 503 else b""
-        body = problem_of_http(status, title, detail, executed=executed).body()
+        problem = problem_of_http(status, title, detail, executed=executed)
+        body, link = problem.body(), problem.headers["Link"].encode()
         return (
-            b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\n%s%sconnection: close\r\n\r\n%s"
-            % (status, title.encode(), MEDIA_TYPE.encode(), len(body), self.set_header, again, body)
+            b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nlink: %s\r\n%s%sconnection: close\r\n\r\n%s"
+            % (status, title.encode(), MEDIA_TYPE.encode(), len(body), link, self.set_header, again, body)
         )
 
     # -- the transport

@@ -56,6 +56,9 @@ class RequestHead:
 
     def __init__(self, raw: bytes) -> None:
         """`raw` is exactly one head with its empty line. Raises `Refusal`."""
+        # First, as it is found first where a head comes in pieces.
+        if raw.count(b"\n") != raw.count(b"\r\n"):
+            raise bare_line_feed()
         lines = raw[:-4].split(b"\r\n")
         line = lines.pop(0)
         if len(line) > REQUEST_LINE_BYTES:
@@ -133,6 +136,10 @@ _MEANT: Final = frozenset(
     (b"host", b"content-type", b"content-length", b"transfer-encoding", b"connection", b"expect")
 )
 """Headers that mean something here; each but Connection may come once."""
+
+
+def bare_line_feed() -> Refusal:
+    return Refusal(400, "lines must end with CR LF")
 
 
 def line_too_long() -> Refusal:

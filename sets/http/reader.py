@@ -7,8 +7,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from sets.http.chunks import ChunkedBody
-from sets.http.head import HEAD_BYTES, REQUEST_LINE_BYTES, RequestHead, head_too_large, line_too_long
-from sets.http.refusal import Refusal
+from sets.http.head import (
+    HEAD_BYTES,
+    REQUEST_LINE_BYTES,
+    RequestHead,
+    bare_line_feed,
+    head_too_large,
+    line_too_long,
+)
 
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _HEAD_END: Final = b"\r\n\r\n"
@@ -97,4 +103,4 @@ class RequestReader:
             raise head_too_large()
         # The character before is looked at, too.
         if _BARE_LF.search(partial, known):
-            raise Refusal(400, "lines must end with CR LF")
+            raise bare_line_feed()
