@@ -16,6 +16,7 @@ from sets.api.health import LiveResource, MetricsResource, ReadyResource, SetMet
 from sets.api.idempotency import IdempotencyResource
 from sets.api.openapi import OpenApiResource
 from sets.api.operators import ADMIN, AdminSink, Operators
+from sets.api.problem_kinds import ProblemsResource
 from sets.api.problems import ProblemHandlers
 from sets.api.run import AnswerBrokenOff, RunResource
 from sets.api.tasks import ResultResource, TaskResource, TasksResource
@@ -67,17 +68,29 @@ def build(
     run = RunResource(manager, accounts, blobs, set_name, cpu_features)
     task = TaskResource(manager, accounts, set_name)
     result = ResultResource(manager, accounts)
-    app.add_route("/v1/run/{image:path}", run)
-    app.add_route("/v1/tasks", TasksResource(manager, accounts, set_name))
-    app.add_route("/v1/tasks/{task_id}", task)
-    app.add_route("/v1/tasks/{task_id}/cancel", task, suffix="cancel")
-    app.add_route("/v1/tasks/{task_id}/stdout", result, suffix="stdout")
-    app.add_route("/v1/tasks/{task_id}/stderr", result, suffix="stderr")
-    app.add_route("/v1/tasks/{task_id}/files/{path:path}", result, suffix="file")
-    app.add_route("/v1/idempotency", IdempotencyResource(manager, accounts, set_name))
-    app.add_route("/livez", LiveResource())
-    app.add_route("/readyz", ReadyResource(manager, operators, set_name, build_name))
-    app.add_route("/metrics", MetricsResource(metrics, operators))
-    app.add_route("/openapi.json", OpenApiResource(set_name))
+    _add(app, "/v1/run/{image:path}", run)
+    _add(app, "/v1/tasks", TasksResource(manager, accounts, set_name))
+    _add(app, "/v1/tasks/{task_id}", task)
+    _add(app, "/v1/tasks/{task_id}/cancel", task, suffix="cancel")
+    _add(app, "/v1/tasks/{task_id}/stdout", result, suffix="stdout")
+    _add(app, "/v1/tasks/{task_id}/stderr", result, suffix="stderr")
+    _add(app, "/v1/tasks/{task_id}/files/{path:path}", result, suffix="file")
+    _add(app, "/v1/idempotency", IdempotencyResource(manager, accounts, set_name))
+    _add(app, "/livez", LiveResource())
+    _add(app, "/readyz", ReadyResource(manager, operators, set_name, build_name))
+    _add(app, "/metrics", MetricsResource(metrics, operators))
+    _add(app, "/openapi.json", OpenApiResource(set_name))
+    problems = ProblemsResource()
+    _add(app, "/problems", problems)
+    _add(app, "/problems/{name}", problems, suffix="one")
     app.add_sink(AdminSink(operators), ADMIN)
     return SetApp(app, manager)
+
+
+def _add(app: falcon.asgi.App[Any, Any], path: str, resource: object, suffix: str | None = None) -> None:
+    """Add a route. It answers HEAD wherever it answers GET: the server leaves the body away."""
+    end = f"_{suffix}" if suffix else ""
+    getter = getattr(resource, f"on_get{end}", None)
+    if getter is not None:
+        setattr(resource, f"on_head{end}", getter)
+    app.add_route(path, resource, suffix=suffix)

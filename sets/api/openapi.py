@@ -9,10 +9,16 @@ import falcon.asgi
 import msgspec
 
 from scheduler.task import Reason, State
+from sets.api.idempotency import HEADER as KEY_HEADER
+from sets.api.idempotency import KEY_CHARS
 from sets.api.params import PARAMETERS
-from sets.api.problems import MEDIA_TYPE
+from sets.api.problem_kinds import KINDS
+from sets.api.problems import BASE, MEDIA_TYPE
 
 _BINARY: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_JSON: Final = {"application/json": {"schema": {"type": "object"}}}
+_TEXT: Final = {"text/plain": {"schema": {"type": "string"}}}
+_PAGE: Final = {"text/html": {"schema": {"type": "string"}}}
 _TASK: Final = {"application/json": {"schema": {"$ref": "#/components/schemas/Task"}}}
 
 
@@ -31,6 +37,7 @@ def document(set_name: str) -> dict[str, Any]:
             "/v1/tasks": {"get": _list()},
             "/v1/tasks/{id}": {
                 "get": _operation(
+                    "getTask",
                     "The task; with wait, once it has ended",
                     {"200": _answer("The task", _TASK)},
                     [
@@ -40,15 +47,16 @@ def document(set_name: str) -> dict[str, Any]:
                     ("400", "404"),
                 )
             },
-            "/v1/tasks/{id}/stdout": {"get": _bytes("Standard output of an async task")},
-            "/v1/tasks/{id}/stderr": {"get": _bytes("Standard error")},
-            "/v1/tasks/{id}/files/{path}": {
-                "get": _bytes(
-                    "A file that the task was asked to keep, for as long as the task itself", _path("path")
-                )
-            },
+            "/v1/tasks/{id}/stdout": _bytes("getStdout", "Standard output of an async task"),
+            "/v1/tasks/{id}/stderr": _bytes("getStderr", "Standard error"),
+            "/v1/tasks/{id}/files/{path}": _bytes(
+                "getFile",
+                "A file that the task was asked to keep, for as long as the task itself",
+                _path("path"),
+            ),
             "/v1/tasks/{id}/cancel": {
                 "post": _operation(
+                    "cancelTask",
                     "End a task now; one that has ended stays as it is",
                     {"200": _answer("The task", _TASK)},
                     [_path("id")],
@@ -57,15 +65,53 @@ def document(set_name: str) -> dict[str, Any]:
             },
             "/v1/idempotency": {
                 "get": _operation(
+                    "findTaskByKey",
                     "The task that the account's key made within 24 h",
                     {"200": _answer("The task", _TASK)},
-                    [_header("Idempotency-Key", "the key to look for")],
+                    [_header("Idempotency-Key", "the key to look for", required=True)],
                     ("400", "404"),
                 )
             },
-            "/livez": {"get": _operation("The process answers", {"200": _answer("Alive")}, [], ())},
-            "/readyz": {"get": _operation("The set can run tasks", {"200": _answer("Ready")}, [], ("503",))},
-            "/metrics": {"get": _operation("Prometheus metrics", {"200": _answer("Metrics")}, [], ())},
+            "/livez": {
+                "get": _operation(
+                    "isAlive", "The process answers", {"200": _answer("Alive", _JSON)}, [], (), guarded=False
+                )
+            },
+            "/readyz": {
+                "get": _operation(
+                    "isReady",
+                    "The set can run tasks",
+                    {"200": _answer("Ready", _JSON)},
+                    [],
+                    ("503",),
+                    guarded=False,
+                )
+            },
+            "/metrics": {
+                "get": _operation(
+                    "getMetrics", "Prometheus metrics", {"200": _answer("Metrics", _TEXT)}, [], ()
+                )
+            },
+            "/problems": {
+                "get": _operation(
+                    "listProblems",
+                    "What each problem means",
+                    {"200": _answer("A page", _PAGE)},
+                    [],
+                    (),
+                    guarded=False,
+                )
+            },
+            "/problems/{name}": {
+                "get": _operation(
+                    "explainProblem",
+                    "What a problem means: NAME is the last part of its type",
+                    {"200": _answer("A page", _PAGE)},
+                    [_path("name")],
+                    ("404",),
+                    guarded=False,
+                )
+            },
         },
         "components": {
             "securitySchemes": {
@@ -96,6 +142,7 @@ def _run() -> dict[str, Any]:
         _header("Idempotency-Key", "async: the same key and request within 24 h answer the same task"),
     ]
     operation = _operation(
+        "runTask",
         "Run a task; the body is its standard input",
         {
             "200": _answer(
@@ -103,8 +150,9 @@ def _run() -> dict[str, Any]:
                 "the task's `detail` says, where a task that succeeded has one. "
                 "Whoever has all of it can fetch the output files that were asked for",
                 _BINARY,
+                ("X-Task-Id", "X-Detail", *_TASK_FACTS),
             ),
-            "202": _answer("The task and its input are on disk", _TASK),
+            "202": _answer("The task and its input are on disk", _TASK, ("Location", "X-Task-Id")),
         },
         parameters,
         ("400", "401", "404", "408", "413", "414", "422", "429", "503", "504"),
@@ -136,25 +184,89 @@ def _list() -> dict[str, Any]:
         _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}, "tasks on a page"),
     ]
     answers = {"200": _answer("A page of tasks, newest first", {"application/json": {"schema": schema}})}
-    return _operation("The account's tasks, newest first", answers, parameters, ("400",))
+    return _operation("listTasks", "The account's tasks, newest first", answers, parameters, ("400",))
 
 
-def _bytes(summary: str, *more: dict[str, Any]) -> dict[str, Any]:
+def _bytes(operation_id: str, summary: str, *more: dict[str, Any]) -> dict[str, Any]:
+    """GET, with Range, and HEAD of what a task left."""
     whole = "All that is kept. X-Missing-Bytes: how many more the task wrote, where the set does not keep them all"
-    answers = {"200": _answer(whole, _BINARY), "206": _answer("The asked range", _BINARY)}
-    return _operation(summary, answers, [_path("id"), *more], ("404", "409", "410", "416"))
+    answers = {
+        "200": _answer(whole, _BINARY, ("Accept-Ranges", "Content-Length", "X-Missing-Bytes")),
+        "206": _answer("The asked range", _BINARY, ("Content-Range", "Content-Length")),
+    }
+    parameters = [_path("id"), *more, _header("Range", "bytes=FIRST-LAST, of one range")]
+    get = _operation(operation_id, summary, answers, parameters, ("404", "409", "410", "416"))
+    head = {
+        **get,
+        "operationId": operation_id.replace("get", "head"),
+        "summary": f"{summary}: its size alone",
+    }
+    head["responses"] = {
+        status: {part: told for part, told in answer.items() if part != "content"}
+        for status, answer in get["responses"].items()
+    }
+    return {"get": get, "head": head}
 
 
 def _operation(
-    summary: str, answers: dict[str, Any], parameters: list[dict[str, Any]], problems: tuple[str, ...]
+    operation_id: str,
+    summary: str,
+    answers: dict[str, Any],
+    parameters: list[dict[str, Any]],
+    problems: tuple[str, ...],
+    *,
+    guarded: bool = True,
 ) -> dict[str, Any]:
+    """`guarded`: it needs a token where authentication is on, else it answers everybody."""
     problem = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    responses = answers | {status: _answer("A problem", problem) for status in problems}
-    return {"summary": summary, "parameters": parameters, "responses": responses}
+    responses = answers | {
+        status: _answer("A problem", problem, ("Link", *_OF_PROBLEMS.get(status, ())))
+        for status in sorted({*problems, *(("401", "403") if guarded else ())})
+    }
+    operation = {
+        "operationId": operation_id,
+        "summary": summary,
+        "parameters": parameters,
+        "responses": responses,
+    }
+    return operation if guarded else operation | {"security": [{}]}
 
 
-def _answer(description: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"description": description} | ({"content": content} if content else {})
+_OF_PROBLEMS: Final = {
+    "401": ("WWW-Authenticate",),
+    "416": ("Content-Range",),
+    "429": ("Retry-After",),
+    "503": ("Retry-After",),
+}
+_TASK_FACTS: Final = ("X-Exit-Code", "X-Cpu-Us", "X-Duration-Us", "X-Queue-Us", "X-Cold-Start")
+_HEADERS: Final = {
+    "Accept-Ranges": ("string", "bytes: ranges can be asked for"),
+    "Content-Length": ("integer", "bytes of the body"),
+    "Content-Range": ("string", "which part of how many bytes this is"),
+    "Link": ("string", "the page that explains the problem, rel=help"),
+    "Location": ("string", "where the task is"),
+    "Retry-After": ("integer", "seconds until the request may be sent again"),
+    "WWW-Authenticate": ("string", "the scheme: Bearer"),
+    "X-Cold-Start": ("integer", "1: the task waited for a slot to start"),
+    "X-Cpu-Us": ("integer", "CPU time that the task used, microseconds"),
+    "X-Detail": ("string", "the task's detail, where it has one"),
+    "X-Duration-Us": ("integer", "run time, microseconds"),
+    "X-Exit-Code": ("integer", "the program's exit code"),
+    "X-Missing-Bytes": ("integer", "bytes that the task wrote and the set does not keep"),
+    "X-Queue-Us": ("integer", "time until a slot was free, microseconds"),
+    "X-Set": ("string", "the set that answered"),
+    "X-Task-Id": ("string", "the task's id"),
+}
+
+
+def _answer(
+    description: str, content: dict[str, Any] | None = None, headers: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    told = {
+        name: {"schema": {"type": _HEADERS[name][0]}, "description": _HEADERS[name][1]}
+        for name in ("X-Set", *headers)
+    }
+    return {"description": description, "headers": told} | ({"content": content} if content else {})
 
 
 def _path(name: str) -> dict[str, Any]:
@@ -165,8 +277,12 @@ def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
-def _header(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "schema": {"type": "string"}, "description": description}
+def _header(name: str, description: str, *, required: bool = False) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    if name == KEY_HEADER:
+        schema |= {"minLength": 1, "maxLength": KEY_CHARS}
+    where = {"name": name, "in": "header", "schema": schema, "description": description}
+    return where | ({"required": True} if required else {})
 
 
 def _task_schema() -> dict[str, Any]:
@@ -234,11 +350,24 @@ def _problem_schema() -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            "type": {"type": "string", "format": "uri"},
+            "type": {
+                "type": "string",
+                "format": "uri",
+                "enum": [BASE + name for name in KINDS],
+                "description": "its last part is NAME of /problems/NAME, where a page explains it",
+            },
             "title": {"type": "string"},
             "status": {"type": "integer"},
             "detail": {"type": "string"},
-            "executed": {"type": "boolean"},
+            "executed": {
+                "type": "boolean",
+                "description": "false: no program ran, so the request can be sent elsewhere",
+            },
+            # Of a parameter or header that is wrong:
+            "field": {"type": "string"},
+            # Of /readyz:
+            "set": {"type": "string"},
+            "build": {"type": "string"},
             # Of a task that failed:
             "task": {"type": "string"},
             "reason": {"enum": [*Reason, None]},

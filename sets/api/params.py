@@ -193,7 +193,7 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     ),
     "output": Parameter(
         _path,
-        {"type": "string", "pattern": "^/", "maxLength": PATH_BYTES},
+        {"type": "string", "pattern": r"^(/(?!\.{1,2}(/|$))[^/\x00]+)+$", "maxLength": PATH_BYTES},
         "absolute path of a file to keep beside stdout, a regular file: /v1/tasks/{id}/files/{path} has it afterwards",
         OUTPUTS,
     ),

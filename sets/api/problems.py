@@ -13,6 +13,7 @@ import structlog
 from scheduler import errors
 from scheduler.task import Reason, State, Task
 from sets.api.body import BodyCutOff
+from sets.api.problem_kinds import help_link
 from sets.api.view import outputs
 
 log = structlog.get_logger()
@@ -38,7 +39,7 @@ class Problem(Exception):
     ) -> None:
         super().__init__(detail)
         self.status = status
-        self.headers = dict(headers or {})
+        self.headers = {"Link": help_link(name), **(headers or {})}
         if retry_after_s is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
         self.members = {

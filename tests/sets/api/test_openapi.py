@@ -80,17 +80,26 @@ def test_every_path_of_it_is_there(api: Api) -> None:
         for method, operation in methods.items():
             answer = api.http.request(method, at)
             assert str(answer.status_code) in operation["responses"], (method, path, answer.text)
-            assert not answer.text or "not-found" not in answer.text
+            there = answer.status_code < 400 or "not-found" not in answer.text
+            assert there or path == "/problems/{name}"
 
 
 @pytest.mark.docker
 def test_whatever_schemathesis_thinks_of(api: Api, tmp_path: Path) -> None:
-    """Requests made from the document alone, good and bad ones: no answer that it does not tell, so no 500 either."""
-    checks = "status_code_conformance,content_type_conformance,response_schema_conformance"
+    """Requests made from the document alone, good and bad ones: no answer that it does not tell, so no 500 either.
+
+    Two checks are left out: the 501 of a method that nobody has here is RFC 9110's, and 503 is an answer that is told.
+    A request that each schema allows may still be refused: an image's name, and a time-out too long for a sync task.
+    """
+    (tmp_path / "schemathesis.toml").write_text(
+        "[checks.positive_data_acceptance]\n"
+        'expected-statuses = ["2xx", 400, 401, 403, 404, 409, 410, 416, 429, "5xx"]\n'
+    )
+    without = "unsupported_method,not_a_server_error"
     done = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"),
-            *("run", f"{api.process.url}/openapi.json", "--checks", checks, "--seed", "7"),
+            *("run", f"{api.process.url}/openapi.json", "--exclude-checks", without, "--seed", "7"),
             *(
                 "--max-examples",
                 "20",
