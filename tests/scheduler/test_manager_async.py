@@ -141,7 +141,7 @@ async def test_attempts_are_bounded(world: World) -> None:
         0,
     )
     assert ended.detail is not None
-    assert "lost 3 attempts" in ended.detail
+    assert "lost every attempt (attempts: 3)" in ended.detail
     assert "its guest is gone" in ended.detail
     assert len(world.executor.runs) == 3
     world.assert_nothing_left()

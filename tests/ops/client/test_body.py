@@ -68,7 +68,7 @@ def test_a_file_that_grows_is_sent_at_its_first_length_and_one_that_shrinks_is_a
         source = source_of(file)
         source.read(10)
         os.truncate(tmp_path / "in", 20)
-        with pytest.raises(InputFailed, match="180 bytes are missing"):
+        with pytest.raises(InputFailed, match="bytes missing: 180"):
             drained(source)
 
 
