@@ -12,12 +12,12 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from router.rollout.analysis import Verdict
 from router.rollout.states import Phase
 from router.rollout.tally import Outcome
+from router.serving import SERVING
 from router.stats import COARSE, LATENCY_BOUNDS_S
 
 from .counts import Counts, latency
 from .status import Snapshot, room_of
 
-_WELL = ("up", "slow start")
 _ROOM = {
     "cores": "Cores of a set, as it told at its last health check.",
     "cores_busy": "Cores that its running tasks occupy.",
@@ -155,7 +155,7 @@ def _set_gauges(snapshots: Sequence[Snapshot], first: Snapshot) -> Iterator[Metr
     told = {key: _set_gauge(f"set_{key}", text) for key, text in _ROOM.items()}
     for name, own in first.sets.items():
         each = [snapshot.sets[name] for snapshot in snapshots if name in snapshot.sets]
-        up.add_metric([name], sum(one.health in _WELL for one in each) / len(each))
+        up.add_metric([name], sum(one.health in SERVING for one in each) / len(each))
         weight.add_metric([name], own.weight)
         effective.add_metric([name], sum(one.effective_weight for one in each) / len(each))
         inflight.add_metric([name], sum(one.inflight for one in each))
