@@ -6,6 +6,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 import structlog
@@ -22,8 +23,8 @@ from scheduler.task import State
 
 log = structlog.get_logger()
 
-_POOLS_FORGOTTEN_AT = 64
-_UNFIT_MOST = 10_000
+_POOLS_FORGOTTEN_AT: Final = 64
+_UNFIT_MOST: Final = 10_000
 
 
 class Floor:

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
@@ -14,14 +14,14 @@ from sets import log_lines
 from sets.assembly import assemble
 from sets.config import ConfigError, SetConfig, load
 
-HEARTBEAT_TIMEOUT_S = 60
-CLOSE_TIMEOUT_S = 45
+HEARTBEAT_TIMEOUT_S: Final = 60
+CLOSE_TIMEOUT_S: Final = 45
 """How long a set's parts may take to close after the drain, before gunicorn ends the process by force."""
 
 
 # glibc's malloc.h
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
 
 
 class SetServer(BaseApplication):  # type: ignore[misc]

@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 from ops.bench import figures, slotfigures
 from ops.bench.stack import BenchFailed, Stack
 
-PARTS = {
+PARTS: Final = {
     "latency": (figures.latency, 300, "a sync task at a time"),
     "throughput": (figures.throughput, 5, "100 MB through the whole path"),
     "cold": (figures.cold_start, 10, "cold starts beside docker run"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from router.choice import Chooser
 from router.config import load
@@ -20,14 +21,14 @@ from router.retry import RequestKind
 from router.wire.limits import Limits
 from router.wire.request_head import parse_request
 
-SIZES = ((2, 0), (10, 50), (1000, 1000))
+SIZES: Final = ((2, 0), (10, 50), (1000, 1000))
 """Sets, rules."""
-_RUN = Purpose(Destination.RUN, RequestKind.SYNC_RUN)
-_HEAD = (
+_RUN: Final = Purpose(Destination.RUN, RequestKind.SYNC_RUN)
+_HEAD: Final = (
     b"POST /v1/run/cat:1?arg=x HTTP/1.1\r\nHost: h\r\nUser-Agent: curl/8.0\r\nAccept: */*\r\nX-Canary: no\r\n"
     b"Authorization: Bearer gc_customer_abcdef0123456789\r\nX-User-Id: u17\r\nContent-Length: 5\r\n\r\n"
 )
-_RULES = (
+_RULES: Final = (
     "when: {{account: acme{0}}}",
     "when: {{header: {{x-canary: v{0}}}}}",
     'when: {{image: {{prefix: "ocr{0}/"}}}}',

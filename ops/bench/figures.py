@@ -11,14 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from ops.bench.client import BLOCK, KeepAlive, request_bytes, stream_through
 from ops.bench.stack import BenchFailed, Stack
 from ops.setup.engine import ROOT
 
-SMALL = b"x" * 1024
-LARGE_BYTES = 100_000_000
-MEMORY_LIMIT_MIB = 120.0
+SMALL: Final = b"x" * 1024
+LARGE_BYTES: Final = 100_000_000
+MEMORY_LIMIT_MIB: Final = 120.0
 Say = Callable[[str], None]
 
 

@@ -9,13 +9,13 @@ import asyncio
 import json
 import sys
 import time
-from typing import cast
+from typing import Final, cast
 
 import uvloop
 
 from ops.bench.client import request_bytes
 
-BODY = b"x" * 1024
+BODY: Final = b"x" * 1024
 
 
 class Client(asyncio.Protocol):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Final
 
 from ops.bench.client import KeepAlive, request_bytes, stream_through
 from ops.bench.figures import Figure, Say, run_load
@@ -18,12 +19,12 @@ from ops.bench.peers import FLOOR_OVER_WATCHDOG, SpawnFloor, Watchdog, program_o
 from ops.bench.stack import SET_NAME, BenchFailed, Stack
 from sets.executor.cgroup import SlotCgroup
 
-CLIENTS = 16
-BODY_BYTES = 10_000_000
-BODY_CLIENTS = 4
-SOAK_TASKS = 100_000
-REST_S = 5.0
-GROWTH_KIB = 64
+CLIENTS: Final = 16
+BODY_BYTES: Final = 10_000_000
+BODY_CLIENTS: Final = 4
+SOAK_TASKS: Final = 100_000
+REST_S: Final = 5.0
+GROWTH_KIB: Final = 64
 """What comes and goes with the kernel's own caches; 100,000 tasks that left a byte each would be above."""
 
 

@@ -12,13 +12,13 @@ import time
 import urllib.request
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from ops.setup.engine import ROOT
 
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 40.0
-SET_NAME = "bench"
+START_TIMEOUT_S: Final = 30.0
+STOP_TIMEOUT_S: Final = 40.0
+SET_NAME: Final = "bench"
 
 
 class BenchFailed(Exception):

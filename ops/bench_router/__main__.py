@@ -14,15 +14,14 @@ from typing import Final
 from ops.bench.__main__ import table
 from ops.bench.figures import Figure
 from ops.bench.stack import BenchFailed
-
-from .bench import Bench
-from .bodies import bodies
-from .choosing import choosing
-from .delay import latency
-from .idle import idle
-from .small import small
-from .soak import soak
-from .tls import tls
+from ops.bench_router.bench import Bench
+from ops.bench_router.bodies import bodies
+from ops.bench_router.choosing import choosing
+from ops.bench_router.delay import latency
+from ops.bench_router.idle import idle
+from ops.bench_router.small import small
+from ops.bench_router.soak import soak
+from ops.bench_router.tls import tls
 
 Part = Callable[[Bench, float], Iterator[Figure]]
 

@@ -12,12 +12,11 @@ from typing import Final, Self, TypeVar
 
 from ops.bench.figures import Figure, Say
 from ops.bench.stack import BenchFailed, free_port
+from ops.bench_router import programs, proxies
+from ops.bench_router.load import Loader
+from ops.bench_router.machine import Cores, available_cores, pinned
+from ops.bench_router.server import Server
 from ops.setup.engine import ROOT
-
-from . import programs, proxies
-from .load import Loader
-from .machine import Cores, available_cores, pinned
-from .server import Server
 
 T = TypeVar("T")
 LOGGED: Final = 0.99

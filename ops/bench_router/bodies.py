@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from ops.bench.figures import Figure
-
-from .bench import Bench, at_least, at_most, ratio, row, turns
-from .load import Shot
+from ops.bench_router.bench import Bench, at_least, at_most, ratio, row, turns
+from ops.bench_router.load import Shot
 
 BODY_BYTES: Final = 10_000_000
 CLIENTS: Final = 4

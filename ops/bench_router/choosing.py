@@ -8,8 +8,7 @@ from typing import Final
 
 from ops.bench import choice
 from ops.bench.figures import Figure
-
-from .bench import Bench, at_most
+from ops.bench_router.bench import Bench, at_most
 
 LIMITS_US: Final = {(10, 50): 15.0, (1000, 1000): 1000.0}
 """By sets and rules."""

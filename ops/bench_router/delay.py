@@ -14,9 +14,8 @@ from statistics import median
 from typing import Final
 
 from ops.bench.figures import Figure
-
-from .bench import Bench, at_most, row, turns
-from .load import Shot
+from ops.bench_router.bench import Bench, at_most, row, turns
+from ops.bench_router.load import Shot
 
 SECONDS: Final = 3.0
 WARM_SECONDS: Final = 1.0

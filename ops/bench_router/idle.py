@@ -8,9 +8,8 @@ from statistics import median
 from typing import Final
 
 from ops.bench.figures import Figure
-
-from .bench import Bench, at_most, turns
-from .load import Shot
+from ops.bench_router.bench import Bench, at_most, turns
+from ops.bench_router.load import Shot
 
 CONNECTIONS: Final = 10_000
 PER_S: Final = 2000.0

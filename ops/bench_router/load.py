@@ -11,10 +11,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from ops.bench.stack import BenchFailed
-
-from . import programs
-from .machine import pinned
-from .server import Server
+from ops.bench_router import programs
+from ops.bench_router.machine import pinned
+from ops.bench_router.server import Server
 
 CLIENTS: Final = 16
 GET: Final = "/v1/tasks/bench-01jd3k5v8zq4n2w7c9x1b6m0ta"

@@ -11,10 +11,9 @@ from typing import Final
 
 from ops.bench.figures import Say
 from ops.bench.stack import BenchFailed, free_port
-
-from . import programs
-from .machine import pinned
-from .server import Server
+from ops.bench_router import programs
+from ops.bench_router.machine import pinned
+from ops.bench_router.server import Server
 
 SET_NAME: Final = "bench"
 UNBUFFERED: Final = "64k"

@@ -11,14 +11,13 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from ops.bench.stack import BenchFailed
+from ops.bench_router.machine import cpu_us, memory_mib
 
-from .machine import cpu_us, memory_mib
-
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 10.0
+START_TIMEOUT_S: Final = 30.0
+STOP_TIMEOUT_S: Final = 10.0
 
 
 class Server:

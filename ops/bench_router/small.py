@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from ops.bench.figures import Figure
-
-from .bench import Bench, at_least, at_most, below, ratio, row, turns
-from .load import Shot
+from ops.bench_router.bench import Bench, at_least, at_most, below, ratio, row, turns
+from ops.bench_router.load import Shot
 
 SECONDS: Final = 2.0
 PEERS: Final = ("nginx", "haproxy", "envoy", "traefik", "caddy")

@@ -20,12 +20,11 @@ from typing import Any, Final, Self
 
 from ops.bench.figures import Figure
 from ops.bench.stack import BenchFailed, free_port
+from ops.bench_router.bench import Bench
+from ops.bench_router.proxies import Place, router_command
+from ops.bench_router.server import Server
+from ops.bench_router.soaksets import SoakSet, made_sets
 from ops.setup.engine import ROOT
-
-from .bench import Bench
-from .proxies import Place, router_command
-from .server import Server
-from .soaksets import SoakSet, made_sets
 
 REQUESTS: Final = 1_000_000
 RELOADS: Final = 200

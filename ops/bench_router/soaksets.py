@@ -15,9 +15,8 @@ from typing import Final
 
 from ops.bench.figures import Say
 from ops.bench.stack import free_port
+from ops.bench_router.server import Server
 from ops.setup.engine import ROOT
-
-from .server import Server
 
 IMAGE: Final = "ncat:1"
 WAITING_AT_MOST: Final = 1_000_000

@@ -21,13 +21,12 @@ from typing import Final
 
 from ops.bench.figures import Figure
 from ops.bench.stack import BenchFailed, free_port
-
-from . import programs, proxies
-from .bench import Bench, ratio, turns
-from .load import CLIENTS, GET, PATIENCE_S, POST, wrk_result
-from .machine import pinned
-from .proxies import Place
-from .server import Server
+from ops.bench_router import programs, proxies
+from ops.bench_router.bench import Bench, ratio, turns
+from ops.bench_router.load import CLIENTS, GET, PATIENCE_S, POST, wrk_result
+from ops.bench_router.machine import pinned
+from ops.bench_router.proxies import Place
+from ops.bench_router.server import Server
 
 BODY_BYTES: Final = 100_000_000
 SECONDS: Final = 2.0

@@ -12,15 +12,26 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import click
 from click import BadParameter, Context, UsageError
 
 __all__ = ["Argument", "BadParameter", "Command", "Context", "Entry", "Group", "Option", "UsageError"]
 
-SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-_EXAMPLES = "Examples:"
+SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_EXAMPLES: Final = "Examples:"
 
 F = TypeVar("F", bound=Callable[..., Any])
 

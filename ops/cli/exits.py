@@ -5,6 +5,7 @@ through unchanged, and everything that is not the task's doing is 125. The other
 """
 
 import signal
+from typing import Final
 
 from ops.client.errors import (
     AnswerBroken,
@@ -18,7 +19,7 @@ from ops.client.errors import (
 )
 from ops.client.model import Task
 
-OF_TASKS = (
+OF_TASKS: Final = (
     ("0", "the task succeeded, and its whole output was delivered"),
     ("1 to 255", "the task's own exit code, unchanged"),
     ("124", "the task ran longer than its time limit"),
@@ -34,7 +35,7 @@ OF_TASKS = (
 )
 """What the codes of `run`, `submit`, `wait` and `result` mean."""
 
-OF_OTHERS = (
+OF_OTHERS: Final = (
     ("0", "done"),
     ("64", "wrong usage, or a parameter that the API refused"),
     ("65", "`router`: the file cannot be edited in this way"),
@@ -50,23 +51,23 @@ OF_OTHERS = (
 )
 """What the codes of every other command mean."""
 
-TIMED_OUT = 124
-FAILED = 125
-NOT_EXECUTABLE = 126
-INTERRUPTED = 130
-READER_GONE = 141
-USAGE = 64
-DATA = 65
-NO_INPUT = 66
-UNAVAILABLE = 69
-SOFTWARE = 70
-IO = 74
-TRY_AGAIN = 75
-PROTOCOL = 76
-NOT_ALLOWED = 77
-CONFIG = 78
+TIMED_OUT: Final = 124
+FAILED: Final = 125
+NOT_EXECUTABLE: Final = 126
+INTERRUPTED: Final = 130
+READER_GONE: Final = 141
+USAGE: Final = 64
+DATA: Final = 65
+NO_INPUT: Final = 66
+UNAVAILABLE: Final = 69
+SOFTWARE: Final = 70
+IO: Final = 74
+TRY_AGAIN: Final = 75
+PROTOCOL: Final = 76
+NOT_ALLOWED: Final = 77
+CONFIG: Final = 78
 
-_OF_STATUS = {
+_OF_STATUS: Final = {
     400: USAGE,
     401: NOT_ALLOWED,
     403: NOT_ALLOWED,

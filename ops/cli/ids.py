@@ -5,22 +5,22 @@ An id begins with its set's name and the time, so that ids of one minute begin a
 
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from ops.cli import report
 from ops.cli.command import BadParameter
 from ops.client import ApiProblem, Client
 
-SHORTEST = 4
+SHORTEST: Final = 4
 """Characters of an id that are taken for a part of it."""
 
-NEWEST = 1000
+NEWEST: Final = 1000
 """How many tasks are looked through, the newest first: ten pages of the list at most."""
 
-_PAGE = 100
-_SHOWN = 10
-_WHOLE = re.compile(r"[a-z0-9]{1,31}-[0-9a-z]{26}")
-_UNKNOWN = ("task-unknown", "router-unknown-task")
+_PAGE: Final = 100
+_SHOWN: Final = 10
+_WHOLE: Final = re.compile(r"[a-z0-9]{1,31}-[0-9a-z]{26}")
+_UNKNOWN: Final = ("task-unknown", "router-unknown-task")
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
 """The program `gcompute`: its commands on one screen, each loaded when it is called, and how it ends."""
 
 import sys
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import click
 
@@ -9,9 +9,9 @@ from ops.cli import exits, streams
 from ops.cli.command import Command, Context, Entry, Group, Option
 from ops.cli.session import AccountOption, JsonOption, Session, TokenOption, UrlOption, lost_output
 
-PROGRAM = "gcompute"
-_START = "Start a part of the service"
-_COMMANDS = (
+PROGRAM: Final = "gcompute"
+_START: Final = "Start a part of the service"
+_COMMANDS: Final = (
     Entry("run", "ops.cli.run:run"),
     Entry("submit", "ops.cli.run:submit"),
     Entry("status", "ops.cli.tasks:status"),
@@ -23,7 +23,7 @@ _COMMANDS = (
     Entry("router", "ops.cli.router:router", _START),
     Entry("token", "ops.cli.token:token", _START),
 )
-_HELP = """Run container images as functions: standard input in, standard output out, on General Compute.
+_HELP: Final = """Run container images as functions: standard input in, standard output out, on General Compute.
 
     Examples:
 

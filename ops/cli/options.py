@@ -1,11 +1,11 @@
 """The options of a task, shared by `run` and `submit`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from ops.cli.command import Argument, BadParameter, Option
 from ops.client import TaskOptions
 
-_PANEL = "The task"
+_PANEL: Final = "The task"
 
 Image = Annotated[
     str,

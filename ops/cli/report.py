@@ -4,20 +4,20 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from ops.cli.streams import OutputFailed
 from ops.client.errors import AnswerBroken, ApiProblem, ClientError, InputFailed, TaskFailed, Unreachable
 from ops.client.model import Task
 
-_HINTS_BY_NAME = {
+_HINTS_BY_NAME: Final = {
     "image-unknown": "check the image's name and tag; the set's engine must hold or be able to pull it",
     "task-unknown": "`gcompute tasks` lists this account's tasks",
     "router-unknown-task": "`gcompute tasks` lists this account's tasks",
     "file-unknown": "`gcompute status ID` lists the files that were kept; --output asks for them when a task begins",
 }
-_NOT_KEPT = "output not kept: "
-_HINTS = {
+_NOT_KEPT: Final = "output not kept: "
+_HINTS: Final = {
     401: "give a token with GC_TOKEN or --token; it looks like gc_ACCOUNT_SECRET",
     403: "this account may not do that; check GC_TOKEN, GC_ACCOUNT and whose task it is",
     409: "wait for it with `gcompute wait ID`",
@@ -143,7 +143,7 @@ def duration(microseconds: int) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} h"
 
 
-_COLUMNS = ("ID", "STATE", "IMAGE", "NAME", "CREATED", "RAN", "CPU", "EXIT")
+_COLUMNS: Final = ("ID", "STATE", "IMAGE", "NAME", "CREATED", "RAN", "CPU", "EXIT")
 
 
 def _row(task: Task) -> tuple[str, ...]:

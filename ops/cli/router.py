@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from ops.cli.command import Context, Entry, Group
 
-_YAML = (".yaml", ".yml", ".json")
-_HELP = ("-h", "--help")
-_HELP_TEXT = """Start a router, look at it, and change what it does: weights, drains, releases, rollbacks.
+_YAML: Final = (".yaml", ".yml", ".json")
+_HELP: Final = ("-h", "--help")
+_HELP_TEXT: Final = """Start a router, look at it, and change what it does: weights, drains, releases, rollbacks.
 
     Examples:
 

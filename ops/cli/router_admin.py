@@ -8,16 +8,16 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 
-TIMEOUT_S = 10.0
-ANSWER_BYTES_MAX = 16 * 1024 * 1024
+TIMEOUT_S: Final = 10.0
+ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 """How much of an answer is read: far more than a router's file or status has. A longer one is none of a router's."""
-URL_VARIABLE = "GC_ADMIN_URL"
-PORT_VARIABLE = "GC_ADMIN_PORT"
-TOKEN_VARIABLE = "GC_ADMIN_TOKEN"
+URL_VARIABLE: Final = "GC_ADMIN_URL"
+PORT_VARIABLE: Final = "GC_ADMIN_PORT"
+TOKEN_VARIABLE: Final = "GC_ADMIN_TOKEN"
 
 
 class AdminError(Exception):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from ops.cli import exits, report, router_report
 from ops.cli.command import Argument, BadParameter, Option
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from router.edit import Draft
     from router.table import Table
 
-FILE_VARIABLE = "GC_ROUTER_FILE"
-IN_FORCE_WITHIN_S = 10.0
-_WEIGHT = re.compile(r"([a-z0-9]{1,31})=([0-9]{1,3}(?:\.[0-9]{1,2})?)%?")
+FILE_VARIABLE: Final = "GC_ROUTER_FILE"
+IN_FORCE_WITHIN_S: Final = 10.0
+_WEIGHT: Final = re.compile(r"([a-z0-9]{1,31})=([0-9]{1,3}(?:\.[0-9]{1,2})?)%?")
 
 SetArgument = Annotated[str, Argument(metavar="SET", help="The set's name.")]
 DryRunOption = Annotated[

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from router.table import Table
 
-ENDED = ("done", "aborted")
+ENDED: Final = ("done", "aborted")
 
 
 @dataclass(frozen=True, slots=True)

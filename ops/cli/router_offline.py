@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ops.cli import report
 from ops.cli.router_admin import AdminError
@@ -12,7 +12,7 @@ from ops.cli.router_admin import AdminError
 if TYPE_CHECKING:
     from router.table import Table
 
-FILE_VARIABLE = "GC_ROUTER_FILE"
+FILE_VARIABLE: Final = "GC_ROUTER_FILE"
 
 
 def status(state_dir: Path, name: str, file: Path | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ops.cli import report, router_plan
 from ops.cli.router_admin import AdminError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from router.difference import Difference
     from router.table import Table
 
-_STATUS = (
+_STATUS: Final = (
     "SET",
     "BUILD",
     "STATE",
@@ -32,9 +32,9 @@ _STATUS = (
     "P50",
     "P99",
 )
-NOT_TOLD = "–"
+NOT_TOLD: Final = "–"
 """What stands for a figure that a set does not tell."""
-_HEALTH_STYLES = {
+_HEALTH_STYLES: Final = {
     "up": "green",
     "slow start": "yellow",
     "ejected": "yellow",
@@ -42,7 +42,7 @@ _HEALTH_STYLES = {
     "down": "red",
     "refused": "red",
 }
-_STATE_STYLES = {"drain": "yellow", "maint": "yellow"}
+_STATE_STYLES: Final = {"drain": "yellow", "maint": "yellow"}
 
 
 def contents(table: Table) -> str:
@@ -287,7 +287,7 @@ def history(document: dict[str, Any]) -> None:
     columns(("", "SINCE", "WHAT", "DIGEST", "BY", "WHY"), rows)
 
 
-_CHECKS = ("CHECK", "VERDICT", "CANARY", "CONTROL", "DIFFERENCE", "BETWEEN", "LIMIT", "WHY")
+_CHECKS: Final = ("CHECK", "VERDICT", "CANARY", "CONTROL", "DIFFERENCE", "BETWEEN", "LIMIT", "WHY")
 
 
 def rollout(document: dict[str, Any]) -> None:

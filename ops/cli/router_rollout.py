@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from ops.cli import exits, report, router_offline, router_plan, router_report
 from ops.cli.command import BadParameter, Context, Entry, Group, Option
@@ -262,7 +262,7 @@ def _told(ctx: Context, document: dict[str, Any], json_: bool) -> None:
         router_report.rollout(document)
 
 
-_HELP_TEXT = """Release a set step by step, as the `rollout` section of the router's file says.
+_HELP_TEXT: Final = """Release a set step by step, as the `rollout` section of the router's file says.
 
     Examples:
 

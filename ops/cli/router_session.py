@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from ops.cli import exits, report
 from ops.cli.command import Context, Option, UsageError
@@ -16,7 +16,7 @@ from ops.cli.router_admin import AdminError, AdminRefused, AdminUnreachable
 from ops.cli.session import Session
 from ops.cli.streams import OutputFailed
 
-_ROUTER = "Which router"
+_ROUTER: Final = "Which router"
 
 AdminOption = Annotated[
     str | None,
@@ -46,7 +46,7 @@ WhyOption = Annotated[
 ByOption = Annotated[str | None, Option(help="Who does it; else the name you are logged in with.")]
 JsonOption = Annotated[bool, Option(("--json",), help="Print JSON.")]
 
-_OF_STATUS = {
+_OF_STATUS: Final = {
     401: exits.NOT_ALLOWED,
     403: exits.NOT_ALLOWED,
     404: exits.NO_INPUT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from ops.cli import exits, report, router_report
 from ops.cli.command import Argument, BadParameter, Context, Option
@@ -15,7 +15,7 @@ from ops.cli.router_session import JsonOption, as_json, operating, print_json
 if TYPE_CHECKING:
     from router.rollout.simulate import Row
 
-HEADING = (
+HEADING: Final = (
     "AT",
     "PHASE",
     "STEP",

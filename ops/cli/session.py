@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Concatenate, ParamSpec
+from typing import Annotated, Any, Concatenate, Final, ParamSpec
 
 from ops.cli import exits, report
 from ops.cli.command import Context, Option, UsageError
@@ -15,8 +15,8 @@ from ops.client import DEFAULT_URL, Client, ClientError
 
 P = ParamSpec("P")
 
-SHARED = "Where and as whom"
-ENVIRONMENT = {"url": "GC_URL", "token": "GC_TOKEN", "account": "GC_ACCOUNT"}
+SHARED: Final = "Where and as whom"
+ENVIRONMENT: Final = {"url": "GC_URL", "token": "GC_TOKEN", "account": "GC_ACCOUNT"}
 
 UrlOption = Annotated[
     str | None,

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from ops.cli import exits, report
 from ops.cli.command import Argument, BadParameter, Option
@@ -14,12 +14,12 @@ from ops.cli.streams import write_out
 from ops.cli.waiting import follow
 from ops.client import Client, Task
 
-_ID = "A task's id, or enough of its beginning or end, e.g. its last four characters."
+_ID: Final = "A task's id, or enough of its beginning or end, e.g. its last four characters."
 TaskId = Annotated[str, Argument(metavar="ID", help=_ID)]
 TaskIds = Annotated[list[str], Argument(metavar="ID…", help=_ID)]
 
-_PAGE = 20
-_WHOLE_LIST_PAGE = 100
+_PAGE: Final = 20
+_WHOLE_LIST_PAGE: Final = 100
 
 
 @connected

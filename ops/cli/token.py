@@ -6,12 +6,12 @@ import hashlib
 import json
 import re
 import secrets
-from typing import Annotated
+from typing import Annotated, Final
 
 from ops.cli.command import Argument, BadParameter, Option
 from ops.cli.session import JsonOption
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def token(

@@ -9,16 +9,16 @@ import select
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Final, Protocol, runtime_checkable
 
 from ops.client.errors import InputFailed
 
 Body = bytes | bytearray | memoryview | BinaryIO | Iterable[bytes]
 
-SMALL_BYTES = 60 * 1024
+SMALL_BYTES: Final = 60 * 1024
 """Piped input that ends within this much is sent with its length: the API's own bound of a small body."""
 
-SETTLE_S = 0.1
+SETTLE_S: Final = 0.1
 """How long piped input may take to end before it is taken for a long one and sent as it comes."""
 
 

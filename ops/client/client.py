@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self, Unpack, cast
+from typing import Any, Final, Self, Unpack, cast
 from urllib.parse import quote, urlencode
 
 from ops.client.body import Body, BytesSource, Source, source_of
@@ -32,19 +32,19 @@ from ops.client.model import (
 )
 from ops.client.wire import Address, Answer, Connection, Request
 
-DEFAULT_URL = "http://127.0.0.1:8080"
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
-DOCUMENT_BYTES_MAX = 16 * 1024 * 1024
-IDLE_TIMEOUT_S = 60.0
+DOCUMENT_BYTES_MAX: Final = 16 * 1024 * 1024
+IDLE_TIMEOUT_S: Final = 60.0
 """How long nothing may move on a call beyond what the call itself was told to wait."""
 
-DEFAULT_RUN_S = 60.0
-DEFAULT_QUEUE_S = 10.0
-POLL_S = 30.0
-PATIENCE_S = 60.0
+DEFAULT_RUN_S: Final = 60.0
+DEFAULT_QUEUE_S: Final = 10.0
+POLL_S: Final = 30.0
+PATIENCE_S: Final = 60.0
 """How long `watch` bears a service that does not answer, before it gives up: longer than a set's restart."""
 
-RESUMES_MAX = 5
+RESUMES_MAX: Final = 5
 
 
 class Output:

@@ -1,9 +1,9 @@
 """What can go wrong in a call. Every error is a ClientError; its docstring is the default message."""
 
 import inspect
-from typing import Any
+from typing import Any, Final
 
-PROBLEM_BASE = "https://general-compute.invalid/problems/"
+PROBLEM_BASE: Final = "https://general-compute.invalid/problems/"
 
 
 class ClientError(Exception):

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
-ENDED_STATES = frozenset({"succeeded", "failed", "timed_out", "cancelled"})
+ENDED_STATES: Final = frozenset({"succeeded", "failed", "timed_out", "cancelled"})
 
 
 class Task(TypedDict, total=False):
@@ -84,8 +84,8 @@ class AsyncOptions(TaskOptions, total=False):
     idempotency_key: str | None
 
 
-_REPEATED = {"cpu_features": "cpu_feature", "outputs": "output"}
-_HEADERS = {"idempotency_key": "Idempotency-Key"}
+_REPEATED: Final = {"cpu_features": "cpu_feature", "outputs": "output"}
+_HEADERS: Final = {"idempotency_key": "Idempotency-Key"}
 
 
 def parameters(args: Iterable[str], options: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import select
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import h11
 
@@ -20,9 +20,9 @@ from ops.client.errors import AnswerBroken, BadAddress, NotGeneralCompute, Unrea
 if TYPE_CHECKING:
     import ssl
 
-CHUNK_BYTES = 256 * 1024
-HEAD_BYTES_MAX = 64 * 1024
-CONNECT_TIMEOUT_S = 10.0
+CHUNK_BYTES: Final = 256 * 1024
+HEAD_BYTES_MAX: Final = 64 * 1024
+CONNECT_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)

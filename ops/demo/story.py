@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlencode
 
 from PIL import Image
@@ -22,11 +23,11 @@ from ops.images import pictures
 from ops.local.parts import HOST, Ports
 from ops.setup.engine import ROOT
 
-SMALL_TASKS = 1000
-SMALL_IMAGE = "cat:1"
-OUTPUT_FOLDER = ROOT / "var/demo"
+SMALL_TASKS: Final = 1000
+SMALL_IMAGE: Final = "cat:1"
+OUTPUT_FOLDER: Final = ROOT / "var/demo"
 # native-api.md: a saved edit counts within 2 s; more is a fault, and said so.
-EDIT_TIMEOUT_S = 10
+EDIT_TIMEOUT_S: Final = 10
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 

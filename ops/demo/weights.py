@@ -6,12 +6,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from ops.demo.errors import DemoFailed
 
 # The default's weights in flow style; rules may have weights too, and stand before it.
-WEIGHTS = re.compile(r"^(default:.*?\bweights:\s*)\{([^}]*)\}", re.MULTILINE | re.DOTALL)
-PAIR = re.compile(r"([a-z0-9]+)\s*:\s*([0-9]+(?:\.[0-9]{1,2})?)")
+WEIGHTS: Final = re.compile(r"^(default:.*?\bweights:\s*)\{([^}]*)\}", re.MULTILINE | re.DOTALL)
+PAIR: Final = re.compile(r"([a-z0-9]+)\s*:\s*([0-9]+(?:\.[0-9]{1,2})?)")
 
 Weights = Mapping[str, float]
 

@@ -19,24 +19,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from ops.setup import processes
 from ops.setup.engine import ROOT, PrivateEngine
 from ops.setup.errors import ImageFailed
 
-FOLDER = ROOT / "ops/images"
-NAMES = ("imgproc", "ocr", "cat", "ncat", "model")
+FOLDER: Final = ROOT / "ops/images"
+NAMES: Final = ("imgproc", "ocr", "cat", "ncat", "model")
 
-PULLED_BASE = "debian:bookworm-slim"
-MADE_BASE = "general-compute/base:bookworm"
-INPUTS_LABEL = "org.general-compute.inputs"
+PULLED_BASE: Final = "debian:bookworm-slim"
+MADE_BASE: Final = "general-compute/base:bookworm"
+INPUTS_LABEL: Final = "org.general-compute.inputs"
 
 # Whether a registry answers is known quickly; what follows is a download of 30 MB.
-REGISTRY_TIMEOUT_S = 15
-PULL_TIMEOUT_S = 300
-BUILD_TIMEOUT_S = 900
+REGISTRY_TIMEOUT_S: Final = 15
+PULL_TIMEOUT_S: Final = 300
+BUILD_TIMEOUT_S: Final = 900
 
-PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+PROXY_VARIABLES: Final = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
 def say(message: str) -> None:

@@ -11,14 +11,15 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Final
 
 from ops.setup.engine import ROOT
 from ops.setup.errors import OpsError
 
-FOLDER = ROOT / "var/pictures"
-PHOTOGRAPH = "rocket.jpg"  # 640 x 427, a launch photographed by SpaceX, public domain
-PAGE = "page.png"  # 384 x 191, a page of a book in uneven light
-DOWNLOAD_TIMEOUT_S = 300
+FOLDER: Final = ROOT / "var/pictures"
+PHOTOGRAPH: Final = "rocket.jpg"  # 640 x 427, a launch photographed by SpaceX, public domain
+PAGE: Final = "page.png"  # 384 x 191, a page of a book in uneven light
+DOWNLOAD_TIMEOUT_S: Final = 300
 
 
 class PicturesMissing(OpsError):

@@ -6,13 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from ops.setup import processes
 from ops.setup.engine import ROOT
 from ops.setup.errors import StackFailed
 
-HOST = "127.0.0.1"
-SET_NAMES = ("a", "b")
+HOST: Final = "127.0.0.1"
+SET_NAMES: Final = ("a", "b")
 
 
 @dataclass(frozen=True)

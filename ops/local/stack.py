@@ -22,6 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from ops.local.parts import HOST, SET_NAMES, Part, Ports, environment_for, parts_of
 from ops.setup import engine, processes
@@ -29,10 +30,10 @@ from ops.setup.engine import ROOT, PrivateEngine
 from ops.setup.errors import NoEngine, OpsError, StackFailed, described
 from scheduler.installation import known
 
-READY_TIMEOUT_S = 60
+READY_TIMEOUT_S: Final = 60
 # A set finishes what runs for up to 30 s (drain_timeout_s), a router what is in flight.
-STOP_GRACE_S = 40
-LOG_LIMIT_BYTES = 32 << 20
+STOP_GRACE_S: Final = 40
+LOG_LIMIT_BYTES: Final = 32 << 20
 
 # Ours go to 127.0.0.1, whatever the proxies of this machine.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

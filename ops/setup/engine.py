@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 from ops.setup import userns
 from ops.setup.errors import NoEngine, OpsError, described
@@ -27,7 +28,7 @@ from ops.setup.private_engine import ROOT, Layout, PrivateEngine, ping, say
 
 __all__ = ["ROOT", "Layout", "PrivateEngine", "find", "ping", "up"]
 
-USUAL_SOCKET = Path("/var/run/docker.sock")
+USUAL_SOCKET: Final = Path("/var/run/docker.sock")
 
 
 def find() -> str | None:

@@ -19,25 +19,26 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from ops.setup import processes, userns
 from ops.setup.errors import EngineFailed
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT: Final = Path(__file__).resolve().parents[2]
 
-START_TIMEOUT_S = 300
+START_TIMEOUT_S: Final = 300
 """An idle machine needs two seconds, and ten more where containers of a killed engine must be ended."""
-PROGRESS_S = 15
-CONTAINERD_RETURNS_S = 30
+PROGRESS_S: Final = 15
+CONTAINERD_RETURNS_S: Final = 30
 """Within this time, in seconds, a dockerd has replaced a containerd that was killed: mostly in seven."""
-CONTAINERD_TOO_SLOW = "timeout waiting for containerd to start"
+CONTAINERD_TOO_SLOW: Final = "timeout waiting for containerd to start"
 """What dockerd says at its end when its containerd did not answer within 15 s."""
-STOP_GRACE_S = 30
-PING_TIMEOUT_S = 15
+STOP_GRACE_S: Final = 30
+PING_TIMEOUT_S: Final = 15
 
 # A unix socket's path may have 107 bytes. The longest that the engine makes under its folder is
 # exec/containerd/containerd.sock.ttrpc, 38 bytes with the slash; the rest is for versions to come.
-DEEPEST_FOLDER = 60
+DEEPEST_FOLDER: Final = 60
 
 
 def say(message: str) -> None:

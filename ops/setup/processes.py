@@ -13,8 +13,9 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
-POLL_S = 0.05
+POLL_S: Final = 0.05
 
 
 def command_line(pid: int) -> str:

@@ -8,19 +8,20 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Final
 
 from ops.setup.errors import EngineFailed, NoEngine
 
-USER = "gcompute-slots"
+USER: Final = "gcompute-slots"
 """A user of our own: ranges of root or of `dockremap` may be another engine's."""
 
-COUNT = 1 << 30
+COUNT: Final = 1 << 30
 """Ids in a range. Some images have files and USERs of high ids: Docker's usual 65,536 cannot hold them."""
 
-STARTS = (2 << 30, 1 << 30)
+STARTS: Final = (2 << 30, 1 << 30)
 """Where a range may begin. Nothing usually has ids from 2^31 on: Debian, systemd and directory services end below."""
 
-TABLES = (Path("/etc/subuid"), Path("/etc/subgid"))
+TABLES: Final = (Path("/etc/subuid"), Path("/etc/subgid"))
 
 
 def asked() -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from scheduler.errors import StoreError
 from scheduler.task import State, Task
 
-INLINE_BYTES = 32 * 1024
+INLINE_BYTES: Final = 32 * 1024
 """Bodies up to this size lie in the task's row, so that one group commit covers them; larger ones are blobs."""
 
 
@@ -32,7 +32,7 @@ class Body(msgspec.Struct, frozen=True):
     blob: str | None = None
 
 
-EMPTY = Body(0, b"")
+EMPTY: Final = Body(0, b"")
 
 
 class Results(msgspec.Struct, frozen=True):

@@ -6,10 +6,11 @@ label org.general-compute.prestart=1 it happens before the task is there.
 
 import os
 import sys
+from typing import Final
 
 import numpy
 
-MODEL = "/model.npz"
+MODEL: Final = "/model.npz"
 INPUTS, HIDDEN, CLASSES = 512, 1600, 64
 
 

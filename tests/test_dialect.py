@@ -1,0 +1,96 @@
+"""One dialect of Python in all packages: the rules of CONTRIBUTING.md that ruff cannot check."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import ROOT
+
+PRODUCT = ("router", "scheduler", "sets", "ops")
+CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]+")
+TYPES_THAT_LOOK_CONSTANT = ("TypeVar", "ParamSpec")
+
+NOT_CONVERTED_YET = ("router/", "scheduler/launchers/", "scheduler/policy/", "sets/api/", "sets/executor/")
+"""Folders that other changes still touch; a folder leaves this list with its conversion, and none joins it."""
+
+ROUTER_LOG = "router/log_lines.py"
+SET_LOG = "sets/log_lines.py"
+
+
+def breaches(source: str, path: str) -> Iterator[str]:
+    """Each place of the source at `path` (relative to the root, with slashes) that breaks a rule, and the remedy."""
+    tree = ast.parse(source, path)
+    for statement in tree.body:
+        name = _constant_without_final(statement)
+        if name is not None:
+            yield f"{path}:{statement.lineno}: write `{name}: Final = …`"
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        module = _imports(node)
+        if "dataclasses" in module and not path.startswith("ops/"):
+            yield f"{path}:{node.lineno}: a service's records are msgspec.Struct, not dataclasses"
+        if "logging" in module and path not in (ROUTER_LOG, SET_LOG):
+            yield f"{path}:{node.lineno}: log with structlog.get_logger()"
+
+
+def _constant_without_final(node: ast.stmt) -> str | None:
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        called = node.value.func if isinstance(node.value, ast.Call) else None
+        if isinstance(called, ast.Name) and called.id in TYPES_THAT_LOOK_CONSTANT:
+            return None
+        name, annotation = node.targets[0].id, ""
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        name, annotation = node.target.id, ast.unparse(node.annotation)
+    else:
+        return None
+    if not CONSTANT.fullmatch(name) or annotation.startswith(("Final", "TypeAlias")):
+        return None
+    return name
+
+
+def _imports(node: ast.Import | ast.ImportFrom) -> tuple[str, ...]:
+    if isinstance(node, ast.Import):
+        return tuple(each.name.split(".")[0] for each in node.names)
+    return () if node.level else ((node.module or "").split(".")[0],)
+
+
+def test_every_package_is_written_in_the_same_dialect() -> None:
+    found: list[str] = []
+    for package in PRODUCT:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            path = file.relative_to(ROOT).as_posix()
+            if not path.startswith(NOT_CONVERTED_YET):
+                found += breaches(file.read_text(encoding="utf-8"), path)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("sets/cpu.py", "MAX_CORES = 4"),
+        ("sets/cpu.py", "_NAMES: tuple[str, ...] = ()"),
+        ("sets/cpu.py", "from dataclasses import dataclass"),
+        ("sets/cpu.py", "import logging"),
+        ("ops/cli/run.py", "def main():\n    from logging import getLogger"),
+    ],
+)
+def test_each_breach_is_found(path: str, source: str) -> None:
+    assert len(list(breaches(source, path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("sets/cpu.py", "MAX_CORES: Final = 4\n_NAMES: Final[tuple[str, ...]] = ()\nlower = 1"),
+        ("sets/cpu.py", "T = TypeVar('T')\nP = ParamSpec('P')"),
+        ("sets/log_lines.py", "import logging"),
+        ("ops/cli/run.py", "from dataclasses import dataclass"),
+    ],
+)
+def test_what_the_dialect_allows_passes(path: str, source: str) -> None:
+    assert list(breaches(source, path)) == []
