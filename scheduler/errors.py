@@ -81,10 +81,6 @@ class AccountLimit(SchedulerError):
         self.retry_after_s = retry_after_s
 
 
-class InputTooLarge(SchedulerError):
-    """The input is over the account's limit."""
-
-
 class SlotLost(SchedulerError):
     """The slot died while the task ran: the platform's failure, not the task's; it is not billed."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
@@ -13,18 +13,16 @@ from scheduler.launchers.docker_config import DockerSettings
 from scheduler.manager import Manager, ManagerSettings
 from scheduler.store.blobs import BlobStore
 from scheduler.store.sqlite import SqliteStore
-from sets.api import app
 from sets.api.accounts import Accounts
-from sets.api.health import SetMetrics
-from sets.api.operators import Operators
+from sets.api.app import SetApp
+from sets.api.metrics import SetMetrics
+from sets.api.native import routes
+from sets.api.runs import Runs
 from sets.build import build_name
 from sets.config import SetConfig
 from sets.cpu import cpu_features
 from sets.executor.executor import LocalExecutor
 from sets.guest import GUEST_BINARY
-
-if TYPE_CHECKING:
-    from sets.api.app import SetApp
 
 log = structlog.get_logger()
 
@@ -87,5 +85,6 @@ def assemble(config: SetConfig) -> SetApp:
     metrics.watch(manager, build)
     life = Life(manager, config.name, build)
     accounts = Accounts(config)
-    operators = Operators(config, accounts)
-    return app.build(manager, accounts, operators, blobs, metrics, config.name, build, cpu_features(), life)
+    runs = Runs(manager, accounts, blobs, cpu_features())
+    native = routes.build(manager, accounts, runs, metrics, config.name, build, life)
+    return SetApp(native, manager)

@@ -1,1 +1,4 @@
-"""The native HTTP API of a set. `app` shows all routes on one screen; `problems` is every answer that is an error."""
+"""What a call to a set means, whatever dialect carries it. `native/` is the dialect of HTTP paths and problem details.
+
+A dialect reads a request, asks `runs` and `results`, and writes the answer; nothing here knows a dialect or Falcon.
+"""

@@ -1,7 +1,8 @@
-"""A request's body as it comes, never held whole.
+"""A request's body, read piece by piece and never held whole.
 
-Falcon's own stream takes a client that went away for the end of the body; for us half an input must never look like
-a whole one. And it waits for the first bytes before it calls a handler; ours may refuse before a body is sent.
+Falcon's own stream takes a client that went away for the end of the body; here half an input must never look like
+a whole one. Falcon also waits for the first bytes before it calls a handler; a handler here may refuse before a body
+is sent.
 """
 
 from __future__ import annotations
@@ -9,18 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
+from sets.api.errors import BodyCutOff, BodyTooLarge
+
 Event = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 SCOPE_KEY: Final = "general_compute.body"
+"""Where a request's ASGI scope holds its `RequestBody`."""
 _EMPTY_FIRST: Final[Event] = {"type": "http.request", "body": b"", "more_body": True}
-
-
-class BodyCutOff(Exception):
-    """The request's body stalled or was cut off before its end."""
-
-
-class BodyTooLarge(Exception):
-    """The request's body is larger than allowed."""
 
 
 class RequestBody:
@@ -34,7 +30,7 @@ class RequestBody:
         self.size_bytes = 0
 
     async def receive(self) -> Event:
-        """What Falcon gets: an empty first event at once, then what comes."""
+        """What Falcon gets: an empty first event at once, then the events as they come."""
         if not self._given_first:
             self._given_first = True
             return _EMPTY_FIRST
@@ -47,7 +43,7 @@ class RequestBody:
             event = await self._receive()
             chunk: bytes = event.get("body", b"")
             if not chunk and not event.get("more_body", False):
-                # Its end, or the client's.
+                # The body's end, or the client's.
                 raise BodyCutOff
             data = data + chunk if data else chunk
         self.size_bytes = size_bytes
@@ -63,7 +59,7 @@ class RequestBody:
             if chunk:
                 self.size_bytes += len(chunk)
                 if self.size_bytes > max_bytes:
-                    raise BodyTooLarge
+                    raise BodyTooLarge(max_bytes)
                 yield chunk
             if not event.get("more_body", False):
                 return

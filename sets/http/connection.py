@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, cast
 
 import structlog
 
-from sets.api.problems import MEDIA_TYPE, problem_of_http
+from sets.api.native.problems import MEDIA_TYPE, problem_of_http
 from sets.http.exchange import Exchange
 from sets.http.head import Address, RequestHead
 from sets.http.reader import RequestReader

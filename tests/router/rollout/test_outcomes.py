@@ -10,13 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from prometheus_client import generate_latest
 
 from router.rollout.outcomes import ASK_EVERY_S, Asked, Ended, Outcomes, counted
 from router.rollout.plan import AbortWhen, Plan, Step
 from router.rollout.runner import Runner
 from router.table import SetEntry
-from sets.api.health import SetMetrics
+from sets.api.metrics import SetMetrics
 from tests.router.rig import OK, Rig, answering, running
 
 TEXT = b"""# HELP gc_tasks_ended_total Tasks ended
@@ -44,7 +43,7 @@ def test_who_tells_nothing_has_no_counts(text: bytes) -> None:
 
 
 def test_the_sets_own_metrics_are_understood() -> None:
-    assert counted(generate_latest(SetMetrics().registry)) == Ended(0, 0)
+    assert counted(SetMetrics().text()) == Ended(0, 0)
 
 
 def test_only_what_is_new_counts() -> None:

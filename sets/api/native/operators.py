@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import falcon.asgi
 
-from sets.api.accounts import Accounts, bearer_token, matches, name_in
-from sets.api.problems import Problem
-from sets.config import SetConfig
+from sets.api.accounts import Accounts
+from sets.api.errors import Forbidden
+from sets.api.native.callers import Callers, bearer_token
 
 ADMIN: Final = r"^/v1/admin(/|$)"
 _RELAYED: Final = ("X-Forwarded-For", "Forwarded", "Via")
@@ -19,36 +19,30 @@ _RELAYED: Final = ("X-Forwarded-For", "Forwarded", "Via")
 class Operators:
     """Where authentication is on, a token of an operator is needed; where it is off, a connection from this machine."""
 
-    def __init__(self, config: SetConfig, accounts: Accounts) -> None:
-        self._on = config.authentication
-        self._hashes = {name: operator.token_hashes for name, operator in config.operators.items()}
+    def __init__(self, accounts: Accounts, callers: Callers) -> None:
         self._accounts = accounts
+        self._callers = callers
 
     def check(self, req: falcon.asgi.Request) -> None:
-        """Raise `Problem` 401 or 403 where the request may not see what tells of the whole set."""
-        if not self._on:
-            if not _is_local(req):
-                raise _forbidden(
-                    "authentication is off here: this is answered to this machine only, not through a proxy"
-                )
+        """Raise `Unauthorized` or `Forbidden` where the request may not see what tells of the whole set."""
+        if self.admits(req):
             return
-        token = bearer_token(req.get_header("Authorization"))
-        if self._knows(token):
-            return
+        if not self._accounts.authentication:
+            raise Forbidden(
+                "authentication is off here: this is answered to this machine only, not through a proxy"
+            )
         # A valid token of an account is known, and has not enough scope.
-        self._accounts.of(req)
-        raise _forbidden(
+        self._callers.account_of(req)
+        raise Forbidden(
             "this token has no scope `operator`; `gcompute token --operator NAME` makes one that has"
         )
 
     def admits(self, req: falcon.asgi.Request) -> bool:
         """Whether `check` lets it pass."""
-        if not self._on:
+        if not self._accounts.authentication:
             return _is_local(req)
-        return self._knows(bearer_token(req.get_header("Authorization")))
-
-    def _knows(self, token: str | None) -> bool:
-        return token is not None and matches(token, self._hashes.get(name_in(token) or "", ()))
+        token = bearer_token(req.get_header("Authorization"))
+        return token is not None and self._accounts.is_operator(token)
 
 
 class AdminSink:
@@ -72,7 +66,3 @@ def _is_local(req: falcon.asgi.Request) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
-
-
-def _forbidden(detail: str) -> Problem:
-    return Problem(403, "forbidden", "The request is not allowed", detail)

@@ -8,8 +8,8 @@ import falcon.asgi
 
 from scheduler.errors import BadRequest
 from scheduler.manager import Manager
-from sets.api.accounts import Accounts
-from sets.api.view import send_json, task_json
+from sets.api.native.callers import Callers
+from sets.api.native.view import send_json, task_json
 
 HEADER: Final = "Idempotency-Key"
 KEY_CHARS: Final = 255
@@ -24,13 +24,13 @@ def key_of(req: falcon.asgi.Request) -> str | None:
 
 
 class IdempotencyResource:
-    def __init__(self, manager: Manager, accounts: Accounts, set_name: str) -> None:
+    def __init__(self, manager: Manager, callers: Callers, set_name: str) -> None:
         self._manager = manager
-        self._accounts = accounts
+        self._callers = callers
         self._set_name = set_name
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        account = self._accounts.of(req)
+        account = self._callers.account_of(req)
         key = key_of(req)
         if key is None:
             raise BadRequest(f"{HEADER}: send the key to look for in this header", field=HEADER)

@@ -1,22 +1,20 @@
-"""/livez, /readyz and /metrics of a set."""
+"""The metrics of a set: what its manager tells, and what it holds now."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from itertools import accumulate
-from typing import Any, Final
+from typing import Final
 
-import falcon.asgi
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from scheduler.errors import SchedulerError
 from scheduler.manager import Manager
 from scheduler.task import FINAL_STATES, Kind, Task
-from sets.api.operators import Operators
-from sets.api.problems import problem_of
-from sets.api.view import send_json
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""Of what `SetMetrics.text` returns: Prometheus' text format."""
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 _LIMITS_US = [round(seconds * 1_000_000) for seconds in _SECONDS]
@@ -26,11 +24,11 @@ class SetMetrics:
     """Counts what the manager tells (`scheduler.manager.Observer`)."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self._registry = CollectorRegistry()
         self._tasks = _TaskCounts()
-        self.registry.register(self._tasks)
+        self._registry.register(self._tasks)
         self._start = Histogram(
-            "gc_slot_start_seconds", "From the decision to start a slot to its hello", registry=self.registry
+            "gc_slot_start_seconds", "From the decision to start a slot to its hello", registry=self._registry
         )
 
     def task_ended(self, task: Task) -> None:
@@ -41,7 +39,11 @@ class SetMetrics:
 
     def watch(self, manager: Manager, build: str) -> None:
         """Add the manager's gauges and the build."""
-        self.registry.register(_Gauges(manager, build))
+        self._registry.register(_Gauges(manager, build))
+
+    def text(self) -> bytes:
+        """All metrics as they are now, in Prometheus' text format."""
+        return generate_latest(self._registry)
 
 
 class _TaskCounts(Collector):
@@ -115,41 +117,3 @@ class _Gauges(Collector):
                 for name, value in self._manager.facts().items()
             ),
         ]
-
-
-class LiveResource:
-    """The process answers."""
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        resp.media = {"status": "ok"}
-
-
-class ReadyResource:
-    """The set can run tasks; a 503 problem when it is draining or its engine does not answer. Both tell the build, and
-    operators what the set has and what is busy of it."""
-
-    def __init__(self, manager: Manager, operators: Operators, set_name: str, build: str) -> None:
-        self._manager = manager
-        self._operators = operators
-        self._who: dict[str, Any] = {"set": set_name, "build": build}
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        told = self._who | (self._manager.facts() if self._operators.admits(req) else {})
-        try:
-            await self._manager.check()
-        except SchedulerError as error:
-            problem = problem_of(error)
-            problem.members |= told
-            raise problem from error
-        send_json(resp, {"status": "ready", **told})
-
-
-class MetricsResource:
-    def __init__(self, metrics: SetMetrics, operators: Operators) -> None:
-        self._metrics = metrics
-        self._operators = operators
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        self._operators.check(req)
-        resp.data = generate_latest(self._metrics.registry)
-        resp.content_type = "text/plain; version=0.0.4; charset=utf-8"

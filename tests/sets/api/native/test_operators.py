@@ -8,8 +8,9 @@ import falcon.testing
 import pytest
 
 from sets.api.accounts import Accounts
-from sets.api.operators import Operators
-from sets.api.problems import Problem
+from sets.api.errors import CallError
+from sets.api.native.callers import Callers
+from sets.api.native.operators import Operators
 from sets.config import AccountConfig, OperatorConfig, SetConfig
 from tests.sets.api.conftest import Api, StartApi, problem
 from tests.sets.api.test_accounts import ALICE, bearer, hashed, settings
@@ -52,15 +53,15 @@ def test_without_authentication_a_proxy_is_not_this_machine(api: Api) -> None:
 
 
 def admitted(client: Any, **config: Any) -> bool:
-    settings = SetConfig(name="a", state_dir="x", **config)
-    operators = Operators(settings, Accounts(settings))
+    accounts = Accounts(SetConfig(name="a", state_dir="x", **config))
+    operators = Operators(accounts, Callers(accounts))
     req = falcon.testing.create_asgi_req(path="/metrics")
     req.scope["client"] = client
     may = operators.admits(req)
     if may:
         operators.check(req)
     else:
-        with pytest.raises(Problem):
+        with pytest.raises(CallError):
             operators.check(req)
     return may
 

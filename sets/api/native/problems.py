@@ -12,9 +12,18 @@ import structlog
 
 from scheduler import errors
 from scheduler.task import Reason, State, Task
-from sets.api.body import BodyCutOff
-from sets.api.problem_kinds import help_link
-from sets.api.view import outputs
+from sets.api.errors import (
+    BodyCutOff,
+    BodyTooLarge,
+    CallError,
+    FileUnknown,
+    Forbidden,
+    NotFinished,
+    ResultGone,
+    Unauthorized,
+)
+from sets.api.native.problem_kinds import help_link
+from sets.api.native.view import outputs
 
 log = structlog.get_logger()
 
@@ -55,7 +64,7 @@ class Problem(Exception):
         return msgspec.json.encode(self.members)
 
 
-# What each error of the scheduler is to a client: status, type and title.
+# What each error of the scheduler or of a call is to a client: status, type and title.
 _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
     errors.BadRequest: (400, "bad-parameter", "A parameter is wrong"),
     errors.ImageUnknown: (404, "image-unknown", "There is no such image"),
@@ -66,7 +75,13 @@ _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
         "idempotency-conflict",
         "The Idempotency-Key was used for another request",
     ),
-    errors.InputTooLarge: (413, "input-too-large", "The input is too large"),
+    Unauthorized: (401, "unauthorized", "The request is not authorized"),
+    Forbidden: (403, "forbidden", "The request is not allowed"),
+    BodyCutOff: (408, "body-stalled", "The body did not arrive"),
+    BodyTooLarge: (413, "input-too-large", "The input is too large"),
+    NotFinished: (409, "task-not-finished", "The task has not finished"),
+    ResultGone: (410, "result-gone", "The result is not kept"),
+    FileUnknown: (404, "file-unknown", "There is no such file"),
     errors.AccountLimit: (429, "account-limit", "The account's limit is reached"),
     errors.QueueFull: (503, "set-full", "The set is full"),
     errors.QueueTimeout: (503, "queue-timeout", "No slot became free in time"),
@@ -83,9 +98,9 @@ _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
 }
 
 
-def problem_of(error: errors.SchedulerError, *, executed: bool = False) -> Problem:
-    """The problem that a scheduler's error is to a client; `executed` where a program ran although the error's own
-    kind does not say so."""
+def problem_of(error: errors.SchedulerError | CallError, *, executed: bool = False) -> Problem:
+    """The problem that an error is to a client; `executed` where a program ran although the error itself does not say
+    so."""
     for known in type(error).__mro__:
         if known in _KNOWN:
             status, name, title = _KNOWN[known]
@@ -95,14 +110,23 @@ def problem_of(error: errors.SchedulerError, *, executed: bool = False) -> Probl
     retry_after_s = getattr(error, "retry_after_s", None)
     if status == 503 and retry_after_s is None:
         retry_after_s = 1.0
-    extra: dict[str, Any] = {"field": error.field} if isinstance(error, errors.BadRequest) else {}
+    detail = str(error)
+    headers: dict[str, str] = {}
+    extra: dict[str, Any] = {}
+    if isinstance(error, errors.BadRequest):
+        extra["field"] = error.field
+    elif isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="general-compute"'
+    elif isinstance(error, NotFinished):
+        detail += f"; wait for its end with GET /v1/tasks/{error.task.id}?wait=30"
     return Problem(
         status,
         name,
         title,
-        str(error),
+        detail,
         executed=executed or error.executed,
         retry_after_s=retry_after_s,
+        headers=headers,
         **extra,
     )
 
@@ -153,23 +177,13 @@ def problem_of_http(
     return Problem(status, name, title, detail, headers=headers, executed=executed)
 
 
-def body_stalled(*, executed: bool) -> Problem:
-    detail = "the request's body stalled or was cut off before its end; nothing of it was kept"
-    return Problem(408, "body-stalled", "The body did not arrive", detail, executed=executed)
-
-
-def input_too_large(limit_bytes: int, *, executed: bool) -> Problem:
-    detail = f"the input is over the {limit_bytes} bytes that this account may send"
-    return problem_of(errors.InputTooLarge(detail), executed=executed)
-
-
 class ProblemHandlers:
     """Falcon's error handlers."""
 
     def add_to(self, app: falcon.asgi.App[Any, Any]) -> None:
         app.add_error_handler(Exception, self.unexpected)
         app.add_error_handler(falcon.HTTPError, self.http_error)
-        app.add_error_handler(BodyCutOff, self.cut_off)
+        app.add_error_handler(CallError, self.call_error)
         app.add_error_handler(errors.SchedulerError, self.scheduler_error)
         app.add_error_handler(Problem, self.problem)
 
@@ -198,10 +212,10 @@ class ProblemHandlers:
             log.warning("refused", error=str(error), kind=type(error).__name__, path=req.path[:200])
         self._answer(resp, problem)
 
-    async def cut_off(
-        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, error: BodyCutOff, params: dict[str, Any]
+    async def call_error(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, error: CallError, params: dict[str, Any]
     ) -> None:
-        self._answer(resp, body_stalled(executed=False))
+        self._answer(resp, problem_of(error))
 
     async def http_error(
         self,

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from sets.api.openapi import document
+from sets.api.native.openapi import document
 from tests.sets.api.conftest import Api
 
 DOCUMENT = document("a")

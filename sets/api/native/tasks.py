@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-from collections.abc import AsyncIterator
-from io import FileIO
 from typing import Final
 
 import falcon
 import falcon.asgi
 
-from scheduler.errors import BadRequest, StoreError
+from scheduler.errors import BadRequest
 from scheduler.manager import Manager
-from scheduler.store.contract import Body, TaskFilter
-from scheduler.task import Kind, State, Task
-from sets.api.accounts import Accounts
-from sets.api.params import DECIMAL, decode_pairs
-from sets.api.problems import Problem
-from sets.api.view import send_json, task_json
+from scheduler.store.contract import TaskFilter
+from scheduler.task import State
+from sets.api.native.callers import Callers
+from sets.api.native.problems import Problem
+from sets.api.native.view import send_json, task_json
+from sets.api.query import decode_pairs
+from sets.api.results import KeptBody, TaskResults
+from sets.api.values import DECIMAL
 
 WAIT_MAX_S: Final = 60.0
 PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 1000
-READ_BYTES: Final = 1 << 18
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII | re.IGNORECASE)
 
 
 class TasksResource:
     """The account's tasks, newest first."""
 
-    def __init__(self, manager: Manager, accounts: Accounts, set_name: str) -> None:
+    def __init__(self, manager: Manager, callers: Callers, set_name: str) -> None:
         self._manager = manager
-        self._accounts = accounts
+        self._callers = callers
         self._set_name = set_name
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        account = self._accounts.of(req)
+        account = self._callers.account_of(req)
         query = _single(req, ("state", "image", "name", "before", "limit"))
         limit = _whole(query, "limit", PAGE_DEFAULT, PAGE_MAX)
         state = query.get("state")
@@ -66,13 +63,13 @@ class TasksResource:
 class TaskResource:
     """One task; with `wait`, once it has ended or that many seconds passed."""
 
-    def __init__(self, manager: Manager, accounts: Accounts, set_name: str) -> None:
+    def __init__(self, manager: Manager, callers: Callers, set_name: str) -> None:
         self._manager = manager
-        self._accounts = accounts
+        self._callers = callers
         self._set_name = set_name
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str) -> None:
-        account = self._accounts.of(req)
+        account = self._callers.account_of(req)
         wait = _single(req, ("wait",)).get("wait", "0")
         if not DECIMAL.fullmatch(wait) or float(wait) > WAIT_MAX_S:
             raise BadRequest(f"wait: a number of seconds, {WAIT_MAX_S:g} at most", field="wait")
@@ -82,7 +79,7 @@ class TaskResource:
     async def on_post_cancel(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str
     ) -> None:
-        account = self._accounts.of(req)
+        account = self._callers.account_of(req)
         task = await self._manager.cancel(account, task_id)
         send_json(resp, task_json(task, self._set_name))
 
@@ -90,89 +87,40 @@ class TaskResource:
 class ResultResource:
     """What a task left: its stdout, its stderr, its files; with `Range`."""
 
-    def __init__(self, manager: Manager, accounts: Accounts) -> None:
-        self._manager = manager
-        self._accounts = accounts
+    def __init__(self, results: TaskResults, callers: Callers) -> None:
+        self._results = results
+        self._callers = callers
 
     async def on_get_stdout(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str) -> None:
-        task = await self._ended(req, task_id)
-        if task.spec.kind is Kind.SYNC:
-            raise _gone("a sync task's stdout is its answer; it is not kept")
-        results = await self._manager.results(task_id)
-        await self._send(req, resp, results.stdout if results else None, task.stdout_bytes)
+        self._send(req, resp, await self._results.stdout(self._callers.account_of(req), task_id))
 
     async def on_get_stderr(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str) -> None:
-        task = await self._ended(req, task_id)
-        if task.spec.kind is Kind.SYNC:
-            kept = task.stderr_head + task.stderr_tail
-            if task.stderr_bytes > len(kept):
-                raise _gone(
-                    f"of a sync task's stderr ({task.stderr_bytes} bytes) only its beginning and its end are kept: "
-                    "stderr_head and stderr_tail of the task"
-                )
-            await self._send(req, resp, Body(len(kept), kept), task.stderr_bytes)
-            return
-        results = await self._manager.results(task_id)
-        await self._send(req, resp, results.stderr if results else None, task.stderr_bytes)
+        self._send(req, resp, await self._results.stderr(self._callers.account_of(req), task_id))
 
     async def on_get_file(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str, path: str
     ) -> None:
-        task = await self._ended(req, task_id)
-        results = await self._manager.results(task_id)
-        wanted = "/" + path.lstrip("/")
-        if results is None or wanted not in results.files:
-            kept = ", ".join(results.files) if results is not None and results.files else "none"
-            detail = f"task {task.id} left no file {wanted[:200]}; its files: {kept[:1000]}"
-            if task.detail:
-                detail += f"; of the task: {task.detail}"
-            raise Problem(404, "file-unknown", "There is no such file", detail, executed=True)
-        await self._send(req, resp, results.files[wanted])
+        account = self._callers.account_of(req)
+        self._send(req, resp, await self._results.file(account, task_id, "/" + path.lstrip("/")))
 
-    async def _ended(self, req: falcon.asgi.Request, task_id: str) -> Task:
-        task = await self._manager.get(self._accounts.of(req), task_id)
-        if not task.ended:
-            detail = f"task {task.id} is {task.state}; wait for its end with GET /v1/tasks/{task.id}?wait=30"
-            raise Problem(409, "task-not-finished", "The task has not finished", detail, executed=True)
-        return task
-
-    async def _send(
-        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, body: Body | None, written_bytes: int = 0
-    ) -> None:
-        """Answer with what is kept. `written_bytes`: how many the task wrote, where not all of them may be kept."""
-        if body is None:
-            raise _gone("its results are no longer kept")
-        if written_bytes > body.size_bytes:
-            resp.set_header("X-Missing-Bytes", str(written_bytes - body.size_bytes))
-        asked = byte_range(req.get_header("Range"), body.size_bytes)
-        first, last = asked or (0, body.size_bytes - 1)
+    def _send(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, kept: KeptBody) -> None:
+        size_bytes = kept.body.size_bytes
+        if kept.missing_bytes:
+            resp.set_header("X-Missing-Bytes", str(kept.missing_bytes))
+        asked = byte_range(req.get_header("Range"), size_bytes)
+        first, last = asked or (0, size_bytes - 1)
         resp.content_type = "application/octet-stream"
         resp.set_header("Accept-Ranges", "bytes")
         if asked is not None:
             resp.status = 206
-            resp.set_header("Content-Range", f"bytes {first}-{last}/{body.size_bytes}")
-        if body.inline is not None:
-            resp.data = body.inline[first : last + 1]
-            return
-        assert body.blob is not None
-        try:
-            # An object closes itself even where nobody begins to read it.
-            blob = FileIO(self._manager.open_blob(body.blob))
-        except StoreError as error:
-            raise _gone("its results are no longer kept") from error
-        resp.content_length = last + 1 - first
-        resp.stream = _read(blob, first, last + 1 - first)
-
-
-async def _read(blob: FileIO, first: int, length: int) -> AsyncIterator[bytes]:
-    with blob:
-        while length:
-            chunk = await asyncio.to_thread(os.pread, blob.fileno(), min(READ_BYTES, length), first)
-            if not chunk:
-                raise StoreError("a stored body is shorter than its record")
-            first += len(chunk)
-            length -= len(chunk)
-            yield chunk
+            resp.set_header("Content-Range", f"bytes {first}-{last}/{size_bytes}")
+        length = last + 1 - first
+        found = self._results.read(kept.body, first, length)
+        if isinstance(found, bytes):
+            resp.data = found
+        else:
+            resp.content_length = length
+            resp.stream = found
 
 
 def byte_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
@@ -199,10 +147,6 @@ def byte_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
     return first, last
 
 
-def _gone(detail: str) -> Problem:
-    return Problem(410, "result-gone", "The result is not kept", detail, executed=True)
-
-
 def _single(req: falcon.asgi.Request, names: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in decode_pairs(req.scope["query_string"]):
@@ -211,7 +155,7 @@ def _single(req: falcon.asgi.Request, names: tuple[str, ...]) -> dict[str, str]:
                 f"{name[:80]}: there is no such parameter; there are {', '.join(names)}", field=name
             )
         if name in found:
-            raise BadRequest(f"{name}: stands twice", field=name)
+            raise BadRequest(f"{name}: given twice; give it once", field=name)
         found[name] = value
     return found
 

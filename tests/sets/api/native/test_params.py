@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from scheduler.errors import BadRequest
 from scheduler.task import Isolation, Priority
-from sets.api.params import PARAMETERS, RunParams, decode_pairs, parse_run
+from sets.api.call import RunCall
+from sets.api.native.params import PARAMETERS, parse_run
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
 def test_defaults() -> None:
-    assert parse_run(b"") == RunParams()
-    assert (RunParams().timeout(sync=True), RunParams().timeout(sync=False)) == (60, 3600)
+    assert parse_run(b"") == RunCall()
 
 
 def test_all_at_once() -> None:
@@ -34,37 +34,37 @@ def test_all_at_once() -> None:
             ),
         ]
     )
-    assert parse_run(query.encode()) == RunParams(
-        arg=("-l", ""),
+    assert parse_run(query.encode()) == RunCall(
+        args=("-l", ""),
         env=("A=1", "B="),
         name="n",
         timeout_s=1.5,
         queue_timeout_s=0,
         stream=True,
-        cpu=0.5,
+        cpu_percent=50,
         memory_mib=64,
         isolation=Isolation.FRESH,
-        cpu_feature=("avx2",),
-        output=("/tmp/a b",),
+        cpu_features=("avx2",),
+        outputs=("/tmp/a b",),
         priority=Priority.NORMAL,
     )
 
 
 def test_the_table_and_the_structure_name_the_same() -> None:
-    assert tuple(PARAMETERS) == RunParams.__struct_fields__
+    assert tuple(parameter.field for parameter in PARAMETERS.values()) == RunCall.__struct_fields__
 
 
 @given(st.lists(TEXT, max_size=8))
 def test_arguments_arrive_as_they_were_sent(words: list[str]) -> None:
     for write in (quote, lambda word: quote(word, safe="/:,"), lambda word: urlencode({"": word})[1:]):
         query = "&".join(f"arg={write(word)}" for word in words)
-        assert parse_run(query.encode()).arg == tuple(words)
+        assert parse_run(query.encode()).args == tuple(words)
 
 
 @given(st.integers(1, 102_400))
 def test_cores_in_hundredths(cpu_percent: int) -> None:
     for text in (str(cpu_percent / 100), f"{cpu_percent / 100:.2f}", f"{cpu_percent / 100:.4f}"):
-        assert round(parse_run(f"cpu={text}".encode()).cpu * 100) == cpu_percent
+        assert parse_run(f"cpu={text}".encode()).cpu_percent == cpu_percent
 
 
 @given(st.floats(0.001, 300, allow_subnormal=False))
@@ -76,17 +76,3 @@ def test_seconds_as_a_program_prints_them(seconds: float) -> None:
 def test_whatever_comes_is_read_or_refused_by_name(query: bytes) -> None:
     with suppress(BadRequest):
         parse_run(query)
-
-
-@given(st.lists(st.tuples(TEXT.filter(bool), TEXT)))
-def test_pairs(pairs: list[tuple[str, str]]) -> None:
-    assert decode_pairs(urlencode(pairs).encode()) == pairs
-
-
-def test_the_limits_of_time() -> None:
-    assert parse_run(b"timeout_s=300").timeout(sync=True) == 300
-    assert parse_run(b"timeout_s=86400").timeout(sync=False) == 86_400
-    for query, sync in ((b"timeout_s=300.5", True), (b"timeout_s=86400.5", False)):
-        with pytest.raises(BadRequest) as caught:
-            parse_run(query).timeout(sync=sync)
-        assert caught.value.field == "timeout_s"

@@ -9,11 +9,11 @@ import falcon.asgi
 import msgspec
 
 from scheduler.task import Reason, State
-from sets.api.idempotency import HEADER as KEY_HEADER
-from sets.api.idempotency import KEY_CHARS
-from sets.api.params import PARAMETERS
-from sets.api.problem_kinds import KINDS
-from sets.api.problems import BASE, MEDIA_TYPE
+from sets.api.native.idempotency import HEADER as KEY_HEADER
+from sets.api.native.idempotency import KEY_CHARS
+from sets.api.native.params import PARAMETERS
+from sets.api.native.problem_kinds import KINDS
+from sets.api.native.problems import BASE, MEDIA_TYPE
 
 _BINARY: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _JSON: Final = {"application/json": {"schema": {"type": "object"}}}

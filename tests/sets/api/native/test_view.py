@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scheduler.task import State, Task, TaskSpec
-from sets.api.view import HEADER_CHARS, facts
+from sets.api.native.view import HEADER_CHARS, facts
 
 
 def header(detail: str | None, state: State = State.SUCCEEDED) -> str | None:

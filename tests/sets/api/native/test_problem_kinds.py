@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from sets.api import problems
-from sets.api.problem_kinds import KINDS
+from sets.api.native import problems
+from sets.api.native.problem_kinds import KINDS
 from tests.conftest import ROOT
 from tests.sets.api.conftest import Api, problem
 

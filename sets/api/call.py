@@ -1,0 +1,88 @@
+"""What a caller asks of one run, and the task that comes of it with what the image's labels say. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import msgspec
+
+from scheduler.errors import BadRequest, ImageUnusable
+from scheduler.image import LABEL_CPU_FEATURES, LABEL_ISOLATION, LABEL_PRESTART, Image
+from scheduler.task import Isolation, Kind, Priority, Resources, TaskSpec
+
+SYNC_TIMEOUT_MAX_S: Final = 300.0
+ASYNC_TIMEOUT_MAX_S: Final = 86_400.0
+SYNC_TIMEOUT_S: Final = 60.0
+ASYNC_TIMEOUT_S: Final = 3600.0
+
+
+class RunCall(msgspec.Struct, frozen=True):
+    """What is asked of one run, as values. None: the image's label decides, or else a default.
+
+    `timeout_s` bounds the run, `queue_timeout_s` a sync task's wait for its slot. `stream`: output is sent from its
+    first byte on.
+    """
+
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    name: str | None = None
+    timeout_s: float | None = None
+    queue_timeout_s: float = 10.0
+    stream: bool = False
+    cpu_percent: int = 100
+    memory_mib: int = 512
+    isolation: Isolation | None = None
+    cpu_features: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    prestart: bool | None = None
+    priority: Priority = Priority.NORMAL
+
+    def timeout(self, kind: Kind) -> float:
+        """The limit on the run time, in seconds. Raises `BadRequest` above the kind's own limit."""
+        sync = kind is Kind.SYNC
+        limit_s = SYNC_TIMEOUT_MAX_S if sync else ASYNC_TIMEOUT_MAX_S
+        if self.timeout_s is None:
+            return SYNC_TIMEOUT_S if sync else ASYNC_TIMEOUT_S
+        if self.timeout_s > limit_s:
+            which = f"a synchronous task; an asynchronous one may have {ASYNC_TIMEOUT_MAX_S:g}"
+            raise BadRequest(
+                f"timeout_s: at most {limit_s:g} for {which if sync else 'a task'}", field="timeout_s"
+            )
+        return self.timeout_s
+
+
+def spec_of(
+    account: str, reference: str, image: Image, call: RunCall, kind: Kind, machine_features: Collection[str]
+) -> TaskSpec:
+    """The task that a call asks for. Raises `BadRequest`, and `ImageUnusable` for a label that makes no sense."""
+    if not image.entrypoint and not image.cmd and not call.args:
+        raise BadRequest("arg: the image has neither ENTRYPOINT nor CMD; say what to run", field="arg")
+    features = call.cpu_features or tuple(image.labels.get(LABEL_CPU_FEATURES, "").split())
+    missing = sorted(set(features).difference(machine_features))
+    if missing:
+        raise BadRequest(f"cpu_feature: no machine here has {', '.join(missing)}", field="cpu_feature")
+    return TaskSpec(
+        account=account,
+        image=reference,
+        image_digest=image.digest,
+        args=call.args,
+        env=call.env,
+        name=call.name,
+        kind=kind,
+        timeout_s=call.timeout(kind),
+        resources=Resources(call.cpu_percent, call.memory_mib),
+        isolation=call.isolation or _label_isolation(image),
+        cpu_features=features,
+        outputs=call.outputs,
+        priority=call.priority,
+        prestart=image.labels.get(LABEL_PRESTART) == "1" if call.prestart is None else call.prestart,
+    )
+
+
+def _label_isolation(image: Image) -> Isolation:
+    label = image.labels.get(LABEL_ISOLATION, Isolation.SHARED)
+    try:
+        return Isolation(label)
+    except ValueError:
+        raise ImageUnusable(f"its label {LABEL_ISOLATION}={label!r} is neither shared nor fresh") from None

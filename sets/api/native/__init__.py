@@ -1,0 +1,1 @@
+"""The native HTTP API. `routes` shows all routes on one screen; `problems` holds every answer that is an error."""

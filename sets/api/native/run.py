@@ -1,0 +1,91 @@
+"""POST /v1/run/{image}: run a task, synchronously with its output as the answer, or asynchronously with a 202."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import falcon.asgi
+
+from scheduler.errors import BadRequest, SchedulerError
+from scheduler.image import LABEL_CONTENT_TYPE, Image
+from scheduler.task import Kind, State
+from sets.api.body import SCOPE_KEY, RequestBody
+from sets.api.native.callers import Callers
+from sets.api.native.idempotency import key_of
+from sets.api.native.params import parse_run
+from sets.api.native.problems import problem_of, problem_of_task
+from sets.api.native.view import facts, send_json, task_json
+from sets.api.runs import AcceptedCall, Runs, SyncRun
+
+DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
+_CONTENT_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
+
+
+class RunResource:
+    def __init__(self, runs: Runs, callers: Callers, set_name: str) -> None:
+        self._runs = runs
+        self._callers = callers
+        self._set_name = set_name
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, image: str) -> None:
+        account = self._callers.account_of(req)
+        call = parse_run(req.scope["query_string"])
+        if req.get_header("X-Callback-Url") is not None:
+            detail = "X-Callback-Url: this set delivers no callbacks; ask with GET /v1/tasks/{id}?wait=30"
+            raise BadRequest(detail, field="X-Callback-Url")
+        kind = Kind.ASYNC if _wants_async(req.get_header("Prefer")) else Kind.SYNC
+        accepted = await self._runs.accept(account, image, call, kind, _content_length(req))
+        body: RequestBody = req.scope[SCOPE_KEY]
+        if kind is Kind.ASYNC:
+            await self._submit(req, resp, accepted, body)
+            return
+        run = await self._runs.run(accepted, body)
+        resp.content_type = _content_type(accepted.image)
+        if run.whole:
+            await self._answer(resp, run)
+        else:
+            resp.set_header("X-Task-Id", run.task_id)
+            resp.stream = run.output()
+
+    async def _answer(self, resp: falcon.asgi.Response, run: SyncRun) -> None:
+        try:
+            task = await run.finish()
+        except SchedulerError as error:
+            raise problem_of(error, executed=True) from error
+        headers = facts(task)
+        if task.state is not State.SUCCEEDED:
+            raise problem_of_task(task, headers)
+        resp.set_headers(headers)
+        resp.data = run.head
+
+    async def _submit(
+        self,
+        req: falcon.asgi.Request,
+        resp: falcon.asgi.Response,
+        accepted: AcceptedCall,
+        body: RequestBody,
+    ) -> None:
+        task = await self._runs.submit(accepted, body, key_of(req))
+        resp.status = 202
+        resp.set_headers({"Location": f"/v1/tasks/{task.id}", "X-Task-Id": task.id})
+        send_json(resp, task_json(task, self._set_name))
+
+
+def _wants_async(prefer: str | None) -> bool:
+    return prefer is not None and any(
+        item.partition(";")[0].strip().lower() == "respond-async" for item in prefer.split(",")
+    )
+
+
+def _content_length(req: falcon.asgi.Request) -> int | None:
+    """The body's length; 0 for a request without a body, None where it is chunked."""
+    if req.content_length is not None:
+        return req.content_length
+    return None if req.get_header("Transfer-Encoding") else 0
+
+
+def _content_type(image: Image) -> str:
+    """The image's label, where that is a media type."""
+    label = image.labels.get(LABEL_CONTENT_TYPE, "")
+    return label if _CONTENT_TYPE.fullmatch(label) else DEFAULT_CONTENT_TYPE

@@ -1,0 +1,290 @@
+"""Runs images for a dialect: from what a call asks for to a task's output, or to its id."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from scheduler.errors import SchedulerError
+from scheduler.image import Image
+from scheduler.live import LiveTask
+from scheduler.manager import Manager
+from scheduler.store.contract import INLINE_BYTES, Blobs, Body, Idempotency
+from scheduler.task import Kind, Reason, State, Task, TaskSpec
+from sets.api.accounts import Accounts
+from sets.api.body import RequestBody
+from sets.api.call import RunCall, spec_of
+from sets.api.errors import AnswerBrokenOff, BodyCutOff, BodyTooLarge, CallError
+
+HEAD_BYTES: Final = 65_536
+"""Output up to this size is held back, so that the exit code decides the status."""
+SMALL_INPUT_BYTES: Final = 61_440
+"""Input up to this size, its length known, goes to the guest in one message."""
+REMEMBERED: Final = 1_024
+"""How many checked calls are remembered."""
+REMEMBERED_CHARS: Final = 512
+"""Calls whose arguments, variables and paths are longer together are not remembered."""
+
+
+class AcceptedCall(NamedTuple):
+    """A call that was checked before its input is read. `length_bytes` is the input's size; None: not known."""
+
+    spec: TaskSpec
+    image: Image
+    call: RunCall
+    length_bytes: int | None
+    max_input_bytes: int
+
+
+class Runs:
+    """Runs tasks and submits them, for all dialects of one set."""
+
+    def __init__(
+        self, manager: Manager, accounts: Accounts, blobs: Blobs, machine_features: frozenset[str]
+    ) -> None:
+        self._manager = manager
+        self._accounts = accounts
+        self._blobs = blobs
+        self._machine_features = machine_features
+        self._specs: dict[tuple[str, str, str, RunCall, Kind], TaskSpec] = {}
+        self._submitting: set[asyncio.Task[Task]] = set()
+
+    async def accept(
+        self, account: str, reference: str, call: RunCall, kind: Kind, length_bytes: int | None
+    ) -> AcceptedCall:
+        """Resolve the image and check the call, before any input is read.
+
+        Raises `SchedulerError`, as `Manager.resolve` and `Manager.check_room` do, and `BodyTooLarge`.
+        """
+        image = await self._manager.resolve(reference)
+        # Clients repeat themselves: a call that was checked before is not checked again.
+        asked = (account, reference, image.digest, call, kind)
+        spec = self._specs.get(asked)
+        if spec is None:
+            spec = spec_of(account, reference, image, call, kind, self._machine_features)
+            if _chars(call) <= REMEMBERED_CHARS:
+                if len(self._specs) >= REMEMBERED:
+                    self._specs.clear()
+                self._specs[asked] = spec
+        self._manager.check_room(spec)
+        max_bytes = self._accounts.max_input_bytes(account)
+        if length_bytes is not None and length_bytes > max_bytes:
+            raise BodyTooLarge(max_bytes)
+        return AcceptedCall(spec, image, call, length_bytes, max_bytes)
+
+    # -- sync
+
+    async def run(self, accepted: AcceptedCall, body: RequestBody) -> SyncRun:
+        """Run a sync task; returns with the beginning of its output.
+
+        Raises `SchedulerError`, as `Manager.run` does, `BodyCutOff` and `BodyTooLarge`.
+        """
+        spec, image, call, length_bytes, max_bytes = accepted
+        head_bytes = 0 if call.stream else HEAD_BYTES
+        if length_bytes is not None and length_bytes <= SMALL_INPUT_BYTES:
+            data = await body.small(length_bytes)
+            live, head, whole = await self._manager.run(
+                spec,
+                image,
+                data,
+                queue_timeout_s=call.queue_timeout_s,
+                head_bytes=head_bytes,
+                stream=call.stream,
+            )
+            return SyncRun(self._manager, live, head, None, whole=whole)
+        live = await self._manager.start(
+            spec, image, None, queue_timeout_s=call.queue_timeout_s, stream=call.stream
+        )
+        feeding = asyncio.get_running_loop().create_task(_feed(live, body, max_bytes))
+        try:
+            head, whole = await _head_or_bad_body(live, head_bytes, feeding)
+        except BaseException:
+            feeding.cancel()
+            self._manager.abandon(live)
+            raise
+        return SyncRun(self._manager, live, head, feeding, whole=whole)
+
+    # -- async
+
+    async def submit(self, accepted: AcceptedCall, body: RequestBody, key: str | None) -> Task:
+        """Keep an async task, whose idempotency key is `key`; when this returns it survives loss of power.
+
+        Raises `SchedulerError`, as `Manager.submit` does, `BodyCutOff` and `BodyTooLarge`.
+        """
+        spec = accepted.spec
+        stdin, digest = await self._keep_input(accepted, body, hashed=key is not None)
+        idempotency = None
+        if key is not None:
+            digest.update(msgspec.msgpack.encode(spec))
+            idempotency = Idempotency(key, digest.digest())
+        # A commit under way cannot be taken back: a client that goes away now has submitted its task nevertheless.
+        return await self._to_its_end(self._hand_in(spec, accepted.image, stdin, idempotency))
+
+    async def _hand_in(
+        self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None
+    ) -> Task:
+        try:
+            return await self._manager.submit(spec, image, stdin, idempotency)
+        except SchedulerError:
+            if stdin.blob is not None:
+                await self._blobs.delete([stdin.blob])
+            raise
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, Task]) -> Task:
+        """Await `work`, which goes on when the awaiting request is cancelled."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._submitting.add(task)
+        task.add_done_callback(self._submitted)
+        return await asyncio.shield(task)
+
+    def _submitted(self, task: asyncio.Task[Task]) -> None:
+        self._submitting.discard(task)
+        if not task.cancelled():
+            # Fetched, so that asyncio does not report a failure that no one waits for.
+            task.exception()
+
+    async def _keep_input(
+        self, accepted: AcceptedCall, body: RequestBody, *, hashed: bool
+    ) -> tuple[Body, Any]:
+        digest = hashlib.sha256()
+        length_bytes = accepted.length_bytes
+        if length_bytes is not None and length_bytes <= INLINE_BYTES:
+            data = await body.small(length_bytes)
+            if hashed:
+                digest.update(data)
+            return Body(length_bytes, data), digest
+        writer = self._blobs.body()
+        try:
+            async for chunk in body.chunks(accepted.max_input_bytes):
+                if hashed:
+                    digest.update(chunk)
+                await writer.write(chunk)
+            if length_bytes is not None and writer.size_bytes != length_bytes:
+                raise BodyCutOff
+            return await writer.finish(), digest
+        except BaseException:
+            await writer.abort()
+            raise
+
+
+class SyncRun:
+    """A sync task that runs or has ended, with the beginning of its output, `head`; all of it where `whole`.
+
+    A whole one is concluded by `finish`; otherwise `output` reads the rest and concludes it.
+    """
+
+    __slots__ = ("_feeding", "_live", "_manager", "head", "whole")
+
+    def __init__(
+        self,
+        manager: Manager,
+        live: LiveTask,
+        head: bytes,
+        feeding: asyncio.Task[None] | None,
+        *,
+        whole: bool,
+    ) -> None:
+        self.head = head
+        self.whole = whole
+        self._manager = manager
+        self._live = live
+        self._feeding = feeding
+
+    @property
+    def task_id(self) -> str:
+        return self._live.task.id
+
+    async def finish(self) -> Task:
+        """Conclude the task; its usage is recorded when this returns.
+
+        Raises `SchedulerError`, as `Manager.finish` does, and what was wrong with an input that ended the task.
+        """
+        feeding = self._feeding
+        try:
+            task = await self._manager.finish(self._live)
+        except asyncio.CancelledError:
+            self._manager.abandon(self._live)
+            raise
+        finally:
+            if feeding is not None:
+                feeding.cancel()
+        if feeding is not None and task.state is State.CANCELLED and _failed(feeding):
+            feeding.result()
+        return task
+
+    async def output(self) -> AsyncIterator[bytes]:
+        """The whole output, as it comes. Raises `AnswerBrokenOff` where the task does not succeed: the answer must be
+        broken off then, since half an answer must never look like a whole one."""
+        feeding = self._feeding
+        finished = False
+        try:
+            yield self.head
+            async for chunk in self._live.rest():
+                yield chunk
+            if feeding is not None and feeding.done():
+                # A body that was cut off made the end of this output.
+                feeding.result()
+            task = await self._manager.finish(self._live)
+            finished = True
+            if task.state is not State.SUCCEEDED:
+                raise AnswerBrokenOff(f"task {task.id} {task.state}: {task.detail}")
+        except (CallError, SchedulerError) as error:
+            raise AnswerBrokenOff(f"task {self.task_id}: {error}") from error
+        finally:
+            if feeding is not None:
+                feeding.cancel()
+            if not finished:
+                self._manager.abandon(self._live)
+
+
+async def _feed(live: LiveTask, body: RequestBody, max_bytes: int) -> None:
+    """Stream a request's body into the program. A body that ends too early ends the task, never the input.
+
+    Raises `BodyCutOff` and `BodyTooLarge`; executed, since the program has seen what came before.
+    """
+    stdin = live.stdin
+    assert stdin is not None
+    try:
+        async for chunk in body.chunks(max_bytes):
+            live.task.stdin_bytes += len(chunk)
+            await stdin.write(chunk)
+    except BrokenPipeError:
+        # The program no longer reads, or has ended: the rest of the body is not wanted.
+        return
+    except (BodyCutOff, BodyTooLarge) as error:
+        live.kill(Reason.CLIENT_GONE)
+        error.executed = True
+        raise
+    stdin.close()
+
+
+def _failed(work: asyncio.Task[None]) -> bool:
+    return work.done() and not work.cancelled() and work.exception() is not None
+
+
+async def _head_or_bad_body(
+    live: LiveTask, limit_bytes: int, feeding: asyncio.Task[None]
+) -> tuple[bytes, bool]:
+    """The head of the output. Raises what went wrong with the body, if that comes first."""
+    head = asyncio.ensure_future(live.head(limit_bytes))
+    try:
+        await asyncio.wait({head, feeding}, return_when=asyncio.FIRST_COMPLETED)
+        if feeding.done():
+            feeding.result()
+        return await head
+    finally:
+        if not head.done():
+            head.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await head
+
+
+def _chars(call: RunCall) -> int:
+    texts = (*call.args, *call.env, *call.outputs, *call.cpu_features, call.name or "")
+    # An empty argument takes room, too.
+    return sum(map(len, texts)) + len(texts)
