@@ -10,20 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .crew import Crew
-from .fronts import Fronts
-from .history import History, HistoryError
-from .inquiry import Inquiry
-from .lists import Lists
-from .past import IDEMPOTENCY_S
-from .plane import DataPlane
-from .probe import Prober
-from .rollout.outcomes import Outcomes
-from .rollout.runner import Runner
-from .scribe import Scribe
-from .tls import Certificate, TlsFiles
-from .watch import POLL_S, ConfigFile, Recorder
-from .wire.limits import Limits
+from router.asking.outcomes import Outcomes
+from router.asking.probe import Prober
+from router.choosing.past import IDEMPOTENCY_S
+from router.config.history import History, HistoryError
+from router.config.scribe import Scribe
+from router.config.watch import POLL_S, ConfigFile, Recorder
+from router.relay.fronts import Fronts
+from router.relay.inquiry import Inquiry
+from router.relay.lists import Lists
+from router.relay.plane import DataPlane
+from router.rollout.runner import Runner
+from router.wire.limits import Limits
+from router.wire.tls import Certificate, TlsFiles
+from router.workers.crew import Crew
 
 _log = logging.getLogger("router")
 

@@ -11,15 +11,15 @@ from typing import Any
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
-from . import log_lines
-from .admin.access import check_bind, read_token
-from .assembly import Settings
-from .config import ConfigError
-from .crew import MOST_WORKERS, Crew
-from .errors import RouterError
-from .fronts import Fronts
-from .tls import TlsFiles
-from .worker import RouterWorker
+from router import log_lines
+from router.admin.access import check_bind, read_token
+from router.assembly import Settings
+from router.config.reader import ConfigError
+from router.errors import RouterError
+from router.relay.fronts import Fronts
+from router.wire.tls import TlsFiles
+from router.worker import RouterWorker
+from router.workers.crew import MOST_WORKERS, Crew
 
 EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h: the configuration file holds mistakes, and there is no last good copy."""

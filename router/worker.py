@@ -22,10 +22,10 @@ import uvloop
 from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
 from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
 
-from .admin.app import create_app
-from .admin.team import Team
-from .assembly import Router, Settings
-from .descriptors import fitted
+from router.admin.app import create_app
+from router.admin.team import Team
+from router.assembly import Router, Settings
+from router.workers.descriptors import fitted
 
 HEARTBEAT_S = 1.0
 WORKER_BOOT_ERROR = 3

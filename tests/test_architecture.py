@@ -124,7 +124,7 @@ def test_every_package_was_looked_at() -> None:
         ("router/table.py", "import importlib\nimportlib.import_module('sets.server')"),
         ("router/table.py", "__import__('scheduler')"),
         ("scheduler/manager.py", "from sets import assembly"),
-        ("scheduler/manager.py", "import router.table"),
+        ("scheduler/manager.py", "import router.routing.table"),
         ("scheduler/policy/queue.py", "from ops.client import Client"),
         ("sets/assembly.py", "import router"),
         ("sets/assembly.py", "import ops.cli"),
@@ -150,7 +150,10 @@ def test_the_checker_sees_each_kind_of_breach(path: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("router/assembly.py", "from router.table import Table\nfrom .wire import head\nimport asyncio"),
+        (
+            "router/assembly.py",
+            "from router.routing.table import Table\nfrom .wire import head\nimport asyncio",
+        ),
         ("router/admin/app.py", "import falcon.asgi"),
         ("router/table.py", "import setsuna, operator\nfrom schedulers import x\nNOTE = 'import sets'"),
         ("sets/assembly.py", "from scheduler.manager import Manager\nfrom sets.api import app"),

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from router.choice import Chooser
-from router.config import load
-from router.health import EJECT_AFTER_FAILURES, HealthBoard
-from router.request import Destination, HeadFacts, Purpose
-from router.retry import RequestKind
+from router.choosing.choice import Chooser
+from router.choosing.health import HealthBoard
+from router.choosing.request import Destination, HeadFacts, Purpose
+from router.choosing.retry import RequestKind
+from router.config.reader import load
+from router.routing.policies import EJECT_AFTER_FAILURES
 from router.wire.limits import Limits
 from router.wire.request_head import parse_request
 

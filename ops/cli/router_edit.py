@@ -27,8 +27,8 @@ from ops.cli.router_session import (
 )
 
 if TYPE_CHECKING:
-    from router.edit import Draft
-    from router.table import Table
+    from router.config.edit import Draft
+    from router.routing.table import Table
 
 FILE_VARIABLE: Final = "GC_ROUTER_FILE"
 IN_FORCE_WITHIN_S: Final = 10.0
@@ -100,9 +100,9 @@ class _Target:
 
         `unchanged`: what to do where the file says so already, but a rollout's weights count; None: nothing.
         """
-        from router.config import ConfigError
-        from router.edit import Draft
-        from router.savefile import opened
+        from router.config.edit import Draft
+        from router.config.reader import ConfigError
+        from router.config.savefile import opened
 
         live = self.live()
         force = live.force
@@ -131,8 +131,8 @@ class _Target:
     def guard(self, before: Table | None, new: bytes, live: Live) -> None:
         """Raise `EditError` where a change would take away the last set that serves; say which weights go to a set
         that is away."""
-        from router.config import load
-        from router.edit import EditError
+        from router.config.edit import EditError
+        from router.config.reader import load
 
         after = load(new).table
         problem = live.leaves_nobody(before, after)
@@ -144,8 +144,8 @@ class _Target:
 
     def show(self, old: bytes, before: Table | None, new: bytes, force: Force | None) -> None:
         """Say what a change would do to what is in force, before it is made."""
-        from router.config import load
-        from router.difference import difference
+        from router.config.difference import difference
+        from router.config.reader import load
 
         table = load(new).table
         if self.dry_run:
@@ -164,7 +164,7 @@ class _Target:
         """Say what was saved, and whether the router has it in force."""
         import hashlib
 
-        from router.config import load
+        from router.config.reader import load
 
         table = load(new).table
         if self.dry_run:
@@ -227,7 +227,7 @@ def set_weight(
 
         gcompute router set-weight a=33.33 b=33.33 c=33.34
     """
-    from router.edit import EditError, spread
+    from router.config.edit import EditError, spread
 
     wanted = _shares(weights)
 
@@ -260,7 +260,7 @@ def set_weight(
 
 def _let_count(target: _Target, table: Table, force: Force, by: str, why: str) -> int:
     """The file says already what is wanted, but a rollout's weights count: end it, where it is over."""
-    from router.difference import difference
+    from router.config.difference import difference
 
     if not force.ended:
         report.say(
@@ -368,9 +368,9 @@ def rollback(
 
         gcompute router rollback 41
     """
-    from router.config import ConfigError, load
-    from router.edit import older_as_new
-    from router.savefile import create, opened
+    from router.config.edit import older_as_new
+    from router.config.reader import ConfigError, load
+    from router.config.savefile import create, opened
 
     target = _Target.of(admin, token_file, file, dry_run, forced=force, may_lack=True)
     live = target.live()
@@ -423,7 +423,7 @@ def _say_what_goes_on(force: Force, *, goes_on: bool) -> None:
 def _older(version: str | None, state_dir: Path | None, name: str, admin: Admin) -> bytes:
     if state_dir is None:
         return admin.version(version or "previous")
-    from router.history import History
+    from router.config.history import History
 
     kept = History(state_dir / f"{name}.history")
     files = kept.files()
@@ -433,7 +433,7 @@ def _older(version: str | None, state_dir: Path | None, name: str, admin: Admin)
 
 
 def _state(target: _Target, name: str, word: str, by: str | None, why: str | None) -> int:
-    from router.table import SetState
+    from router.routing.table import SetState
 
     state = SetState(word)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from router.table import Table
+    from router.routing.table import Table
 
 ENDED: Final = ("done", "aborted")
 
@@ -78,7 +78,7 @@ class Live:
     def leaves_nobody(self, before: Table | None, after: Table) -> str:
         """Why no set would take new requests once `after` is in the file; empty where one would, or where `before`
         has that problem already."""
-        from router.serving import leaves_nobody
+        from router.choosing.serving import leaves_nobody
 
         if self.force is None:
             return leaves_nobody(before, after, self._health(after))
@@ -89,7 +89,7 @@ class Live:
 
     def remarks(self, before: Table | None, after: Table) -> list[str]:
         """A sentence for each set that gets more weight, or is made `ready`, though it is away."""
-        from router.serving import away, serves
+        from router.choosing.serving import away, serves
 
         health = self._health(after)
         return [

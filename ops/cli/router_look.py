@@ -14,7 +14,7 @@ from ops.cli.router_admin import Admin
 from ops.cli.router_session import AdminOption, JsonOption, TokenFileOption, as_json, operating, print_json
 
 if TYPE_CHECKING:
-    from router.table import Table
+    from router.routing.table import Table
 
 StateDirOption = Annotated[
     Path | None,
@@ -43,9 +43,9 @@ def check(
 
         git show HEAD:router.yaml | gcompute router check -
     """
-    from router.config import ConfigError, load
-    from router.credentials import credential_doubts
-    from router.tls import TlsError, TlsFiles
+    from router.asking.credentials import credential_doubts
+    from router.config.reader import ConfigError, load
+    from router.wire.tls import TlsError, TlsFiles
 
     if (tls_cert is None) != (tls_key is None):
         raise BadParameter("give --tls-cert and --tls-key together", param_hint="--tls-cert")
@@ -122,7 +122,7 @@ def diff(
 
         gcompute router diff 41 42
     """
-    from router.difference import difference
+    from router.config.difference import difference
 
     tables = []
     for wanted in (old, new):
@@ -207,7 +207,7 @@ def changes(state_dir: Path | None, name: str, admin: str | None, token_file: Pa
         return Admin.of(admin, token_file).history()
     import msgspec
 
-    from router.history import History
+    from router.config.history import History
 
     kept = History(state_dir / f"{name}.history")
     files = kept.files()
@@ -219,7 +219,7 @@ def changes(state_dir: Path | None, name: str, admin: str | None, token_file: Pa
 
 def read_file(file: Path) -> bytes | None:
     """A file's bytes, or those of standard input for `-`; None (and a word on stderr) where it cannot be read."""
-    from router.config import MAX_FILE_BYTES
+    from router.config.reader import MAX_FILE_BYTES
 
     try:
         if str(file) == "-":
@@ -263,7 +263,7 @@ def _is_bad(wanted: str) -> bool:
 
 def _table(wanted: str, admin: str | None, token_file: Path | None) -> Table | None:
     """The table of a file, or of a version that a running router knows; None: it was said what is wrong."""
-    from router.config import ConfigError, load
+    from router.config.reader import ConfigError, load
 
     path = Path(wanted)
     is_version = wanted in ("live", "previous") or (wanted.isdigit() and not path.exists())

@@ -10,7 +10,7 @@ from ops.cli import report
 from ops.cli.router_admin import AdminError
 
 if TYPE_CHECKING:
-    from router.table import Table
+    from router.routing.table import Table
 
 FILE_VARIABLE: Final = "GC_ROUTER_FILE"
 
@@ -62,8 +62,8 @@ def _folder(state_dir: Path, name: str) -> Path:
 
 def _table(state_dir: Path, name: str, file: Path | None) -> Table:
     """The operators' file, else the last that the router had in force."""
-    from router.config import load
-    from router.history import History
+    from router.config.history import History
+    from router.config.reader import load
 
     named = file or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else None)
     if named is not None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table as Drawn
 
-    from router.difference import Difference
-    from router.table import Table
+    from router.config.difference import Difference
+    from router.routing.table import Table
 
 _STATUS: Final = (
     "SET",
@@ -164,7 +164,7 @@ def _remarks(document: dict[str, Any]) -> list[str]:
 
 
 def _serves(each: dict[str, Any]) -> bool:
-    from router.serving import SERVING
+    from router.choosing.serving import SERVING
 
     return each["effective_weight"] > 0 and each["state"] == "ready" and each["health"] in SERVING
 

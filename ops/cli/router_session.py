@@ -102,10 +102,10 @@ def _code(error: Exception) -> int:
         case AdminError():
             return exits.USAGE
     # Heavy, and needed here only.
-    from router.config import ConfigError
-    from router.edit import EditError
+    from router.config.edit import EditError
+    from router.config.history import HistoryError
+    from router.config.reader import ConfigError
     from router.errors import RouterError
-    from router.history import HistoryError
     from router.rollout.states import NotAllowed
 
     match error:

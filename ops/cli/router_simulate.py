@@ -60,7 +60,7 @@ def simulate(
 
         gcompute router simulate slow --file router.yaml --rate 5
     """
-    from router.config import load
+    from router.config.reader import load
     from router.rollout.simulate import SCENARIOS
     from router.rollout.simulate import simulate as play
 

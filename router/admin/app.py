@@ -10,18 +10,17 @@ import falcon.asgi
 import msgspec
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from router.admin.access import Access
+from router.admin.metrics import metrics_text
+from router.admin.page import add_page
+from router.admin.promote import promote
+from router.admin.status import status_of
+from router.admin.team import Team, WorkerMissing
+from router.config.history import History, NoSuchVersion
 from router.errors import RouterError
-from router.history import History, NoSuchVersion
 from router.rollout.orders import ANYHOW, Given
 from router.rollout.states import Moved, NeedsForce, NotAllowed
 from router.wire.problems import TYPE_BASE
-
-from .access import Access
-from .metrics import metrics_text
-from .page import add_page
-from .promote import promote
-from .status import status_of
-from .team import Team, WorkerMissing
 
 if TYPE_CHECKING:
     from router.assembly import Router

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from router.rollout.tally import Tally, total
-from router.stats import SetStats
+from router.counting.stats import SetStats
+from router.counting.tally import Tally, total
 
 if TYPE_CHECKING:
     from router.assembly import Router

@@ -9,14 +9,13 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from router.admin.counts import Counts, latency
+from router.admin.status import Snapshot, room_of
+from router.choosing.serving import SERVING
+from router.counting.stats import COARSE, LATENCY_BOUNDS_S
+from router.counting.tally import Outcome
 from router.rollout.analysis import Verdict
 from router.rollout.states import Phase
-from router.rollout.tally import Outcome
-from router.serving import SERVING
-from router.stats import COARSE, LATENCY_BOUNDS_S
-
-from .counts import Counts, latency
-from .status import Snapshot, room_of
 
 _ROOM = {
     "cores": "Cores of a set, as it told at its last health check.",

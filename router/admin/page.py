@@ -13,7 +13,7 @@ import falcon
 import falcon.asgi
 
 if TYPE_CHECKING:
-    from .team import Team
+    from router.admin.team import Team
 
 FOLDER = Path(__file__).parent / "static"
 INDEX = "index.html"

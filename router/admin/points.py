@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from router.curves import STEP_S, Curves, Point, Sample
+from router.counting.curves import STEP_S, Curves, Point, Sample
 
 
 def points_since(curves: Curves, now: float, mine: str, boot: str, after: int) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from router.room import Room
-from router.stats import FINE_BOUNDS_S, Window
-from router.table import SetEntry
+from router.choosing.room import Room
+from router.counting.stats import FINE_BOUNDS_S, Window
+from router.routing.table import SetEntry
 
 if TYPE_CHECKING:
     from router.assembly import Router

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from router.curves import STEP_S, Curves
+from router.admin.counts import Counts, Keeper, added, counts_of, put_back
+from router.admin.points import points_since
+from router.admin.status import Snapshot, snapshot
+from router.counting.curves import STEP_S, Curves
+from router.counting.tally import Tally
 from router.errors import RouterError
-from router.peers import Peers
-from router.rollout.tally import Tally
-
-from .counts import Counts, Keeper, added, counts_of, put_back
-from .points import points_since
-from .status import Snapshot, snapshot
+from router.workers.peers import Peers
 
 if TYPE_CHECKING:
     from router.assembly import Router

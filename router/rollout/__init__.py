@@ -1,10 +1,11 @@
 """Automated release of one set: steps with holds, judged by statistics, taken back by itself when it is sick.
 
+The plan is read by `config.rollout_section` into `routing.plan`; what the two cohorts did is counted in `counting`.
+
 Pure:
 
-- `section`, `plan`: the operators' YAML → what is to be done: steps, limits, windows
-- `cohort`, `overlay`: which requests are compared; the table's weights with the rollout's on top
-- `tally`, `lately`, `flow`: what was seen of a cohort, in bounded memory; in the latest window; whether it still comes
+- `overlay`: the table's weights with the rollout's on top
+- `lately`, `flow`: what was seen in the latest window; whether traffic still comes
 - `rates`, `tail`, `analysis`: a difference of rates, a ratio of 95th percentiles, both always valid; verdicts in words
 - `states`, `record`, `turn`, `progress`: legal moves; something happens, out come another progress and instructions
 - `glide`: how fast weights may move when a set must take over
@@ -14,8 +15,6 @@ Pure:
 
 Shell:
 
-- `observer`: what the data plane calls for every answer
 - `statefile`, `tallies`: progress on disk and the lease of the one leader; what all workers saw, added up
-- `outcomes`: how asynchronous tasks end, by the sets' own counts
 - `orders`, `leader`, `runner`, `outside`: operators; the leader's clock; every worker's part; gates and webhooks
 """

@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from . import rates, tail
-from .plan import ABORTING_CHECKS, AbortWhen, CheckName, Plan
-from .tally import Tally
+from router.counting.tally import Tally
+from router.rollout import rates, tail
+from router.routing.plan import ABORTING_CHECKS, AbortWhen, CheckName, Plan
 
 ALPHA_PASS = 0.1
 """How often, at most, an upper bound that lets a check pass is below the truth, over all looks of a step."""

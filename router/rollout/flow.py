@@ -3,7 +3,7 @@ dried up since: no traffic is not health."""
 
 from __future__ import annotations
 
-from .record import Mark, Progress
+from router.rollout.record import Mark, Progress
 
 MIN_WINDOW_S = 30.0
 MAX_WINDOW_S = 600.0

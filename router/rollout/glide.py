@@ -14,7 +14,7 @@ from math import inf
 
 import msgspec
 
-from router.table import WEIGHT_TOTAL
+from router.routing.table import WEIGHT_TOTAL
 
 MOVE_EVERY_S = 5.0
 MAX_MOVES = 12

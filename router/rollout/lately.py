@@ -3,10 +3,10 @@ saved by the good hours before. Pure."""
 
 from __future__ import annotations
 
-from .analysis import Window
-from .flow import window_s
-from .record import Progress
-from .tally import Tally, minus
+from router.counting.tally import Tally, minus
+from router.rollout.analysis import Window
+from router.rollout.flow import window_s
+from router.rollout.record import Progress
 
 
 class Lately:

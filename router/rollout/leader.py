@@ -7,16 +7,15 @@ from collections.abc import Callable
 
 import msgspec
 
-from router.table import SetState, Table
-
-from .analysis import analyse
-from .lately import Lately
-from .orders import others_of
-from .progress import advance
-from .record import AskGate, Edited, GateSaid, Gone, Happening, Progress, Tick
-from .statefile import Lease, LeaseLost, StateFile
-from .tallies import Tallies, cohorts, loads
-from .tally import Tally
+from router.counting.tally import Tally
+from router.rollout.analysis import analyse
+from router.rollout.lately import Lately
+from router.rollout.orders import others_of
+from router.rollout.progress import advance
+from router.rollout.record import AskGate, Edited, GateSaid, Gone, Happening, Progress, Tick
+from router.rollout.statefile import Lease, LeaseLost, StateFile
+from router.rollout.tallies import Tallies, cohorts, loads
+from router.routing.table import SetState, Table
 
 TICK_EVERY_S = 1.0
 SAVE_EVERY_S = 2.0

@@ -7,14 +7,13 @@ from enum import StrEnum
 
 import msgspec
 
-from router.serving import UNKNOWN, Health, away, leaves_nobody, serves
-from router.table import SetState, Table
-
-from .overlay import overlay, takers
-from .progress import advance
-from .record import Abort, End, Happening, Pause, Progress, Resume, Skip, Start
-from .statefile import StateFile
-from .states import Moved, NeedsForce, NotAllowed
+from router.choosing.serving import UNKNOWN, Health, away, leaves_nobody, serves
+from router.rollout.overlay import overlay, takers
+from router.rollout.progress import advance
+from router.rollout.record import Abort, End, Happening, Pause, Progress, Resume, Skip, Start
+from router.rollout.statefile import StateFile
+from router.rollout.states import Moved, NeedsForce, NotAllowed
+from router.routing.table import SetState, Table
 
 
 class Order(StrEnum):

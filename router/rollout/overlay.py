@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from router.table import WEIGHT_TOTAL, SetState, Table, Weights
+from router.routing.table import WEIGHT_TOTAL, SetState, Table, Weights
 
 _NOBODY: Mapping[str, int] = {}
 

@@ -11,19 +11,18 @@ from functools import lru_cache
 from math import ceil, isinf, log2
 from typing import Any
 
-from router.serving import UNKNOWN, Health
-from router.table import WEIGHT_TOTAL, Table
-
-from . import rates, tail
-from .analysis import ALPHA_PASS, check_alpha
-from .glide import next_weight
-from .orders import Order, permit, starting
-from .overlay import overlay
-from .plan import ABORTING_CHECKS, CheckName, Plan, Step
-from .progress import advance
-from .record import Progress
-from .states import NotAllowed, Phase
-from .tally import BUCKETS_PER_OCTAVE, bucket_of
+from router.choosing.serving import UNKNOWN, Health
+from router.counting.tally import BUCKETS_PER_OCTAVE, bucket_of
+from router.rollout import rates, tail
+from router.rollout.analysis import ALPHA_PASS, check_alpha
+from router.rollout.glide import next_weight
+from router.rollout.orders import Order, permit, starting
+from router.rollout.overlay import overlay
+from router.rollout.progress import advance
+from router.rollout.record import Progress
+from router.rollout.states import NotAllowed, Phase
+from router.routing.plan import ABORTING_CHECKS, CheckName, Plan, Step
+from router.routing.table import WEIGHT_TOTAL, Table
 
 MOST_REQUESTS = 1 << 20
 """A check that needs more cannot be met."""

@@ -11,13 +11,10 @@ from typing import Any
 
 import msgspec
 
-from router.table import WEIGHT_TOTAL
-
-from .analysis import Verdict
-from .flow import flowing, marked, window_s
-from .glide import MAX_MOVES, MOVE_EVERY_S
-from .plan import OnNoData
-from .record import (
+from router.rollout.analysis import Verdict
+from router.rollout.flow import flowing, marked, window_s
+from router.rollout.glide import MAX_MOVES, MOVE_EVERY_S
+from router.rollout.record import (
     Abort,
     AskGate,
     Edited,
@@ -32,8 +29,10 @@ from .record import (
     Start,
     Tick,
 )
-from .states import Cause, NeedsForce, NotAllowed, Phase
-from .turn import NEARLY, Turn
+from router.rollout.states import Cause, NeedsForce, NotAllowed, Phase
+from router.rollout.turn import NEARLY, Turn
+from router.routing.plan import OnNoData
+from router.routing.table import WEIGHT_TOTAL
 
 MAX_TICK_S = 5.0
 SETTLE_S = 3.0

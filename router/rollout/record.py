@@ -6,13 +6,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from router.table import WEIGHT_TOTAL
-
-from .analysis import Analysis
-from .glide import MAX_MOVES, Load
-from .plan import Plan
-from .states import RUNNING, Phase
-from .tally import Tally
+from router.counting.tally import Tally
+from router.rollout.analysis import Analysis
+from router.rollout.glide import MAX_MOVES, Load
+from router.rollout.states import RUNNING, Phase
+from router.routing.plan import Plan
+from router.routing.table import WEIGHT_TOTAL
 
 MAX_EVENTS = 50
 

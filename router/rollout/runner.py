@@ -14,20 +14,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from router.serving import UNKNOWN, Health
-from router.table import Table
-
-from . import outside
-from .leader import Leader
-from .observer import Observer
-from .orders import ANYHOW, Given, Order, give, in_force
-from .outcomes import ASK_EVERY_S, Ended, Outcomes
-from .preview import preview
-from .record import AskGate, Event, GateSaid, Progress
-from .statefile import StateFile
-from .states import NotAllowed, RolloutError
-from .status import describe, event_of
-from .tallies import Seen, Tallies
+from router.asking.outcomes import ASK_EVERY_S, Outcomes
+from router.choosing.serving import UNKNOWN, Health
+from router.counting.observer import Observer
+from router.counting.tally import Ended
+from router.rollout import outside
+from router.rollout.leader import Leader
+from router.rollout.orders import ANYHOW, Given, Order, give, in_force
+from router.rollout.preview import preview
+from router.rollout.record import AskGate, Event, GateSaid, Progress
+from router.rollout.statefile import StateFile
+from router.rollout.states import NotAllowed, RolloutError
+from router.rollout.status import describe, event_of
+from router.rollout.tallies import Seen, Tallies
+from router.routing.table import Table
 
 LOOK_EVERY_S = 0.5
 WRITE_EVERY_S = 1.0

@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from router.table import SetState
-
-from .plan import AbortWhen, Plan, Step
-from .record import Abort, Pause, Resume
-from .states import Phase, RolloutError
-from .world import World
+from router.rollout.record import Abort, Pause, Resume
+from router.rollout.states import Phase, RolloutError
+from router.rollout.world import World
+from router.routing.plan import AbortWhen, Plan, Step
+from router.routing.table import SetState
 
 EXAMPLE = Plan(
     "b",

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from .record import Progress
-from .states import RolloutError
+from router.rollout.record import Progress
+from router.rollout.states import RolloutError
 
 STATE = "state.json"
 COPY = "state.last.json"

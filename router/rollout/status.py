@@ -6,11 +6,10 @@ from typing import Any
 
 import msgspec
 
-from router.table import Table
-
-from .analysis import Check
-from .record import Event, Progress
-from .states import LEGAL_MOVES, Cause, Phase
+from router.rollout.analysis import Check
+from router.rollout.record import Event, Progress
+from router.rollout.states import LEGAL_MOVES, Cause, Phase
+from router.routing.table import Table
 
 _ORDERS = (
     ("pause", Cause.STOP, (Phase.PAUSED,)),

@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil, floor, inf, lgamma, log
 
-from .rates import Interval
-from .tally import BUCKETS_PER_OCTAVE, LAST_BUCKET
+from router.counting.tally import BUCKETS_PER_OCTAVE, LAST_BUCKET
+from router.rollout.rates import Interval
 
 QUANTILE = 0.95
 _CONCENTRATION = 40.0

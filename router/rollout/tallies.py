@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from .glide import Load
-from .statefile import write_whole
-from .tally import Tally, total
+from router.counting.tally import Tally, total
+from router.rollout.glide import Load
+from router.rollout.statefile import write_whole
 
 MAX_FILES = 64
 MAX_FILE_BYTES = 256 * 1024

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from router.table import WEIGHT_TOTAL
-
-from .glide import MAX_MOVES, WARM_S, next_weight
-from .plan import Plan
-from .record import MAX_EVENTS, AskGate, Carried, Event, Progress
-from .states import Cause, NotAllowed, Phase, check
+from router.rollout.glide import MAX_MOVES, WARM_S, next_weight
+from router.rollout.record import MAX_EVENTS, AskGate, Carried, Event, Progress
+from router.rollout.states import Cause, NotAllowed, Phase, check
+from router.routing.plan import Plan
+from router.routing.table import WEIGHT_TOTAL
 
 NEARLY = 0.8
 """A set that carried so much of its largest share still counts as carrying it."""

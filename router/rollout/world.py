@@ -10,22 +10,33 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from router.choice import Choice, Chooser
-from router.health import HealthBoard
-from router.request import Destination, Purpose
-from router.retry import Failure, RequestKind
-from router.table import SetEntry, SetState, Table, Weights
-
-from .analysis import analyse
-from .glide import Load
-from .lately import Lately
-from .observer import Observer
-from .orders import in_force, others_of
-from .overlay import takers
-from .plan import Plan
-from .progress import advance
-from .record import Abort, Edited, GateSaid, Gone, Happening, Progress, Resume, Skip, Start, Tick
-from .tally import Tally
+from router.choosing.choice import Choice, Chooser
+from router.choosing.health import HealthBoard
+from router.choosing.request import Destination, Purpose
+from router.choosing.retry import RequestKind
+from router.counting.observer import Observer
+from router.counting.tally import Tally
+from router.rollout.analysis import analyse
+from router.rollout.glide import Load
+from router.rollout.lately import Lately
+from router.rollout.orders import in_force, others_of
+from router.rollout.overlay import takers
+from router.rollout.progress import advance
+from router.rollout.record import (
+    Abort,
+    Edited,
+    GateSaid,
+    Gone,
+    Happening,
+    Progress,
+    Resume,
+    Skip,
+    Start,
+    Tick,
+)
+from router.routing.plan import Plan
+from router.routing.table import SetEntry, SetState, Table, Weights
+from router.wire.failure import Failure
 
 _RUN = Purpose(Destination.RUN, RequestKind.SYNC_RUN)
 MAX_REQUESTS_A_TICK = 500

@@ -1,1 +1,1 @@
-"""The HTTP/1.1 data plane: heads, framing, connections on both sides. Decides nothing about which set."""
+"""HTTP/1.1 as bytes: heads, framing, TLS, connections on both sides. Knows nothing of tables, rules or health."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .answer_head import AnswerHead
-from .framing import Body, ChunkedBody, LengthBody, UntilCloseBody
-from .request_head import RequestHead
-from .stream import Piece
+from router.wire.answer_head import AnswerHead
+from router.wire.framing import Body, ChunkedBody, LengthBody, UntilCloseBody
+from router.wire.request_head import RequestHead
+from router.wire.stream import Piece
 
 
 def has_body(answer: AnswerHead, request: RequestHead) -> bool:

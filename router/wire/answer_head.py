@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from .fields import DROP, BadHead, Field, Interner
-from .head import KINDS, Head
+from router.wire.fields import DROP, BadHead, Field, Interner
+from router.wire.head import KINDS, Head
 
 _KINDS = KINDS | {
     b"te": DROP,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from .answer_head import AnswerHead, parse_answer
-from .fields import PASS, Field
-from .head import LENGTH, MAX_LENGTH_DIGITS
+from router.wire.answer_head import AnswerHead, parse_answer
+from router.wire.fields import PASS, Field
+from router.wire.head import LENGTH, MAX_LENGTH_DIGITS
 
 MAX_SHAPES = 8
 LEARN_AFTER = 16

@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from .addresses import Address, Addresses
+from router.wire.addresses import Address, Addresses
 
 OWN_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """What is missing here, and says nothing about who was to be reached."""

@@ -12,9 +12,9 @@ import socket
 from collections.abc import Sequence
 from typing import Protocol
 
-from .framing import ChunkedBody, FramingError, LengthBody
-from .limits import Limits
-from .problems import (
+from router.wire.framing import ChunkedBody, FramingError, LengthBody
+from router.wire.limits import Limits
+from router.wire.problems import (
     PROBLEM_TYPE,
     Lines,
     Problem,
@@ -24,10 +24,10 @@ from .problems import (
     slow_body,
     slow_head,
 )
-from .request_head import RequestHead, client_lines
-from .request_reader import RequestReader
-from .stream import Buffers, Piece, Stream
-from .work import Work
+from router.wire.request_head import RequestHead, client_lines
+from router.wire.request_reader import RequestReader
+from router.wire.stream import Buffers, Piece, Stream
+from router.wire.work import Work
 
 READ_BYTES = 64 * 1024
 SKIPPED_BODY_BYTES = 1024 * 1024

@@ -7,11 +7,11 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .addresses import Addresses
-from .answer_head import AnswerHead, parse_answer
-from .dial import OWN_ERRORS, dialled
-from .fields import BadHead
-from .framing import Body, ChunkedBody, FramingError, LengthBody, UntilCloseBody
+from router.wire.addresses import Addresses
+from router.wire.answer_head import AnswerHead, parse_answer
+from router.wire.dial import OWN_ERRORS, dialled
+from router.wire.fields import BadHead
+from router.wire.framing import Body, ChunkedBody, FramingError, LengthBody, UntilCloseBody
 
 READ_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 64 * 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from .stream import Piece
+from router.wire.stream import Piece
 
 MAX_CHUNK_LINE_BYTES = 4096
 MAX_TRAILER_BYTES = 16 * 1024

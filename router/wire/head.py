@@ -5,7 +5,7 @@ Framing is what smuggling works on, so it is read in one place, and more strictl
 
 from __future__ import annotations
 
-from .fields import DROP, PASS, BadHead, Field
+from router.wire.fields import DROP, PASS, BadHead, Field
 
 LENGTH, CODING, CONNECTION, FIRST_FREE = range(2, 6)
 """Kinds of fields that every head knows; a kind of head numbers its own from FIRST_FREE."""

@@ -7,15 +7,11 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-from router.retry import RequestKind
-
-from .addresses import Addresses
-from .dial import Dial
-from .limits import Limits
-from .stream import Buffers
-from .upstream import SetConnection
-
-_UNSAFE = RequestKind.UNSAFE
+from router.wire.addresses import Addresses
+from router.wire.dial import Dial
+from router.wire.limits import Limits
+from router.wire.stream import Buffers
+from router.wire.upstream import SetConnection
 
 
 class SetPool:
@@ -46,13 +42,15 @@ class SetPool:
     def idle(self) -> int:
         return len(self._idle)
 
-    def take(self, kind: RequestKind) -> SetConnection | None:
-        """An idle connection, the one used last; for a request that must not run twice only one used just
-        now."""
+    def take(self, *, used_just_now: bool) -> SetConnection | None:
+        """The idle connection that was used last, if any.
+
+        `used_just_now`: only one that its set is unlikely to have closed meanwhile, as for a request that must not
+        run twice."""
         idle = self._idle
         if not idle:
             return None
-        if kind is _UNSAFE and self._loop.time() - idle[-1].at > self.limits.pool_idle_unsafe_s:
+        if used_just_now and self._loop.time() - idle[-1].at > self.limits.pool_idle_unsafe_s:
             return None
         return idle.pop()
 

@@ -10,11 +10,11 @@ import re
 
 import httptools
 
-from .fields import DROP, BadHead, Field, Interner
-from .head import FIRST_FREE, KINDS, Head
-from .ids import HexSource
-from .limits import Limits
-from .problems import Refusal, bad_request, refuse
+from router.wire.fields import DROP, BadHead, Field, Interner
+from router.wire.head import FIRST_FREE, KINDS, Head
+from router.wire.ids import HexSource
+from router.wire.limits import Limits
+from router.wire.problems import Refusal, bad_request, refuse
 
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 

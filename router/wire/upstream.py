@@ -7,13 +7,12 @@ import socket
 from collections.abc import Sequence
 from typing import Protocol
 
-from router.retry import Failure
-
-from .answer_head import AnswerHead, parse_answer
-from .answer_shape import Shapes
-from .fields import BadHead
-from .limits import Limits
-from .stream import Buffers, Piece, Stream
+from router.wire.answer_head import AnswerHead, parse_answer
+from router.wire.answer_shape import Shapes
+from router.wire.failure import Failure
+from router.wire.fields import BadHead
+from router.wire.limits import Limits
+from router.wire.stream import Buffers, Piece, Stream
 
 _shapes = Shapes()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .problems import Problem
-from .stream import Piece
+from router.wire.problems import Problem
+from router.wire.stream import Piece
 
 
 class Work(Protocol):

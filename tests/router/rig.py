@@ -11,11 +11,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from router.config import load
-from router.inquiry import Inquiry
-from router.lists import Lists
-from router.plane import DataPlane
-from router.table import Table
+from router.config.reader import load
+from router.relay.inquiry import Inquiry
+from router.relay.lists import Lists
+from router.relay.plane import DataPlane
+from router.routing.table import Table
 from router.wire.limits import Limits
 from tests.ports import free_port as free_port
 

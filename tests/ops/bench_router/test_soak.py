@@ -17,7 +17,7 @@ from ops.bench_router.soak import Clients, planned, write_config
 from ops.bench_router.soakload import Client, Tally
 from ops.bench_router.soaksets import SoakSet, _fake
 from ops.setup.engine import ROOT
-from router.config import load
+from router.config.reader import load
 from tests.ports import free_port
 
 PATH = "/v1/run/cat:1"

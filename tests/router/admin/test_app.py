@@ -14,7 +14,7 @@ import pytest
 
 from router.admin.app import NEEDS_FORCE, create_app
 from router.assembly import Router, Settings
-from router.stats import Recent
+from router.counting.stats import Recent
 from tests.router.rig import a_set_that_answers, eventually, free_port
 
 YAML = """

@@ -13,7 +13,7 @@ from router.admin.counts import Counts, Keeper, SetCounts, added, counts_of, put
 from router.admin.metrics import metrics_text
 from router.admin.status import snapshot
 from router.assembly import Router, Settings
-from router.rollout.tally import Outcome, Tally
+from router.counting.tally import Outcome, Tally
 from tests.router.rig import free_port
 
 YAML = """

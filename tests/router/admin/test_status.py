@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from router.admin.status import SetSnapshot, Snapshot, status_of
-from router.room import Room
-from router.stats import FINE_BOUNDS_S
+from router.choosing.room import Room
+from router.counting.stats import FINE_BOUNDS_S
 
 
 def place(duration_s: float) -> int:

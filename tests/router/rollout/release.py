@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from hypothesis import settings
 
+from router.counting.tally import Tally
 from router.rollout.analysis import Analysis, Verdict, analyse
 from router.rollout.glide import Load
-from router.rollout.plan import Plan, Step
 from router.rollout.progress import advance
 from router.rollout.record import AskGate, Happening, Progress, Start, Tick
 from router.rollout.states import Phase
-from router.rollout.tally import Tally
+from router.routing.plan import Plan, Step
 
 SEEDED = settings(deadline=None, derandomize=True)
 """For property tests: the same examples every time, no timing."""

@@ -8,11 +8,11 @@ from math import log
 import msgspec
 import pytest
 
+from router.counting.tally import Outcome, Tally, minus, total
 from router.rollout.analysis import Analysis, Check, Verdict, Window, analyse
 from router.rollout.lately import Lately
-from router.rollout.plan import AbortWhen, CheckName, Plan, Step
 from router.rollout.record import Progress
-from router.rollout.tally import Outcome, Tally, minus, total
+from router.routing.plan import AbortWhen, CheckName, Plan, Step
 
 PLAN = Plan("b", (Step(100, 600.0), Step(1_000, 600.0)))
 

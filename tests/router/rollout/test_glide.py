@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.rollout.glide import FORCED_MOVES, MAX_MOVES, Load, next_weight
-from router.table import WEIGHT_TOTAL
+from router.routing.table import WEIGHT_TOTAL
 from tests.router.rollout.release import SEEDED
 
 weights = st.integers(0, WEIGHT_TOTAL)

@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from router.config import load
+from router.config.reader import load
 from router.rollout.orders import Order, give, in_force, others_of
-from router.rollout.plan import OnNoData, Step
 from router.rollout.record import Abort, Edited, End, Progress, Resume, Skip
 from router.rollout.statefile import StateFile
 from router.rollout.states import NotAllowed, Phase
 from router.rollout.status import describe
-from router.table import SetState, Table
+from router.routing.plan import OnNoData, Step
+from router.routing.table import SetState, Table
 from tests.router.rollout.release import FAIL, FEW, Release, plan
 
 FILE = """

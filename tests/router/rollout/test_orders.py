@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from router.config import load
+from router.config.reader import load
 from router.rollout.orders import Given, Order, give
 from router.rollout.record import Progress
 from router.rollout.statefile import StateFile
 from router.rollout.states import Moved, NeedsForce, NotAllowed, Phase
-from router.table import Table
+from router.routing.table import Table
 
 FILE = b"""
 version: 1

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.rollout.overlay import overlay, rounded
-from router.table import WEIGHT_TOTAL, SetEntry, Table, Weights, key_hash
+from router.routing.table import WEIGHT_TOTAL, SetEntry, Table, Weights, key_hash
 from tests.router.rollout.release import SEEDED
 
 KEYS = [key_hash(b"user-%d" % number) for number in range(4_000)]

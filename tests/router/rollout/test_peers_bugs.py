@@ -9,10 +9,10 @@ import pytest
 
 from router.rollout.glide import Load
 from router.rollout.orders import in_force
-from router.rollout.plan import Step
 from router.rollout.record import Abort
 from router.rollout.states import Phase
-from router.table import SetEntry, Table, Weights, key_hash
+from router.routing.plan import Step
+from router.routing.table import SetEntry, Table, Weights, key_hash
 from tests.router.rollout.release import FAIL, FEW, PASS, Release, plan
 
 SETS = {name: SetEntry(name, "h", 80) for name in ("a", "b")}

@@ -8,16 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from router.config import load
+from router.config.reader import load
+from router.counting.tally import Tally, bucket_of
 from router.rollout import rates
 from router.rollout.analysis import ALPHA_PASS, Verdict, analyse, check_alpha
 from router.rollout.orders import in_force, starting
-from router.rollout.plan import AbortWhen, CheckName, Plan, Step
 from router.rollout.preview import preview
 from router.rollout.progress import advance
 from router.rollout.record import Abort, Progress
-from router.rollout.tally import Tally, bucket_of
-from router.table import SetState, Table
+from router.routing.plan import AbortWhen, CheckName, Plan, Step
+from router.routing.table import SetState, Table
 
 NOW = 1e9
 FILE = """

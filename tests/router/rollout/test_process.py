@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from router.config import load
+from router.config.reader import load
 from router.rollout.orders import Order, give
 from router.rollout.statefile import StateFile
 from tests.router.rig import Client

@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from router.config import load
-from router.rollout.plan import OnNoData, Step
+from router.config.reader import load
 from router.rollout.record import (
     Abort,
     Edited,
@@ -19,7 +18,8 @@ from router.rollout.record import (
 )
 from router.rollout.states import LEGAL_MOVES, Cause, IllegalMove, NotAllowed, Phase, check
 from router.rollout.status import describe
-from router.table import Table
+from router.routing.plan import OnNoData, Step
+from router.routing.table import Table
 from tests.router.rollout.release import FAIL, FEW, PASS, UNSURE, Release, plan
 
 

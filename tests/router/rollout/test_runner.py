@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from router.rollout.plan import AbortWhen, Plan, Step
 from router.rollout.runner import Runner
 from router.rollout.statefile import StateUnreadable
 from router.rollout.states import NotAllowed
-from router.table import Table, Weights
+from router.routing.plan import AbortWhen, Plan, Step
+from router.routing.table import Table, Weights
 from tests.router.rig import OK, Client, Conversation, FakeSet, Play, Rig, answering, eventually, running
 
 TASK_FAILED = b"HTTP/1.1 200 OK\r\nX-Task-Id: b-1\r\nX-Exit-Code: 3\r\nContent-Length: 2\r\n\r\nok"

@@ -15,13 +15,13 @@ import msgspec
 import pytest
 
 from router.rollout.orders import others_of
-from router.rollout.plan import AbortWhen, OnNoData, Plan, Step
 from router.rollout.record import Abort, End, Happening, Pause, Resume, Skip
 from router.rollout.simulate import EXAMPLE, EXAMPLE_SHARES, SCENARIOS, Row, simulate
 from router.rollout.states import NotAllowed, Phase, RolloutError
 from router.rollout.status import describe
 from router.rollout.world import Served, World
-from router.table import WEIGHT_TOTAL, SetState, Table, key_hash
+from router.routing.plan import AbortWhen, OnNoData, Plan, Step
+from router.routing.table import WEIGHT_TOTAL, SetState, Table, key_hash
 
 HISTORIES = int(os.environ.get("GC_HISTORIES", "2000"))
 BATCHES = 20

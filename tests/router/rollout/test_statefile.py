@@ -15,17 +15,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from router.counting.tally import Tally
 from router.rollout import statefile
 from router.rollout.leader import Leader
 from router.rollout.orders import Order, give
-from router.rollout.plan import Plan, Step
 from router.rollout.record import Progress
 from router.rollout.statefile import Lease, LeaseLost, StateFile, StateUnreadable
 from router.rollout.states import NotAllowed, Phase, RolloutError
 from router.rollout.status import describe
 from router.rollout.tallies import MAX_FILES, Seen, Tallies, cohorts, loads
-from router.rollout.tally import Tally
-from router.table import SetEntry, SetState, Table, Weights
+from router.routing.plan import Plan, Step
+from router.routing.table import SetEntry, SetState, Table, Weights
 
 SETS = {name: SetEntry(name, "h", port) for port, name in enumerate("ab", 1)}
 PLAN = Plan("b", (Step(500, 60.0), Step(5_000, 60.0)))

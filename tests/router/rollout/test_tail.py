@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.counting.tally import Outcome, Tally, bucket_of
 from router.rollout.tail import ratio
-from router.rollout.tally import Outcome, Tally, bucket_of
 from tests.router.rollout.release import SEEDED
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from router.timeouts import NAMES
+from router.routing.timeouts import NAMES
 from tests.router.wire.cases import CONVERSATIONS
 from tests.router.wire.conversation import play
 

@@ -18,8 +18,8 @@ from unittest import mock
 import h11
 import httptools
 
-from router.config import load
-from router.plane import DataPlane
+from router.config.reader import load
+from router.relay.plane import DataPlane
 from router.wire import dial
 from router.wire.answer_framing import has_body, relayed_head
 from router.wire.answer_head import parse_answer

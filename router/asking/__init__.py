@@ -1,0 +1,1 @@
+"""Requests that the router makes to sets by itself: health checks, and how asynchronous tasks end."""

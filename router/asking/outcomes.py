@@ -1,0 +1,124 @@
+"""How asynchronous tasks end: read from the sets' own counts, as their answer was a 202 long before.
+
+Nothing of it passes through the router unless the caller asks, and then as often as he likes. So the leader asks the
+sets what they count anyway, `gc_tasks_ended_total` of `/metrics`, while a rollout compares. That is no cohort of keys:
+it is all that ends at the canary beside all that ends at the old sets in the same time, rules' tasks and those of other
+routers included. The test for rates does not need sides of one size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Iterable
+from typing import Protocol
+
+from router.asking.credentials import Credentials
+from router.counting.tally import Ended
+from router.wire.addresses import Addresses
+from router.wire.fetch import FetchError, fetch
+
+ASK_EVERY_S = 5.0
+TIMEOUT_S = 3.0
+MAX_BODY_BYTES = 512 * 1024
+MAX_SETS = 64
+"""Of more old sets than this, only so many are asked."""
+_COUNT = re.compile(rb"^gc_tasks_ended_total\{([^}\n]*)\} ([0-9.]+(?:e\+?[0-9]+)?)\r?$", re.MULTILINE)
+_LABEL = re.compile(rb'([a-z_]+)="([a-z_]*)"')
+_FAILED = (b"failed", b"timed_out")
+_log = logging.getLogger("router")
+
+
+class Asked(Protocol):
+    """What is needed of a `table.SetEntry`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def authority(self) -> str: ...
+    @property
+    def operator_token_file(self) -> str | None: ...
+
+
+def counted(metrics: bytes) -> Ended | None:
+    """What a set's metrics tell since it began; None: nothing."""
+    found = False
+    ok = failed = 0
+    for labels, value in _COUNT.findall(metrics):
+        told = dict(_LABEL.findall(labels))
+        if told.get(b"kind") != b"async":
+            continue
+        found = True
+        if told.get(b"state") == b"succeeded":
+            ok += int(float(value))
+        elif told.get(b"state") in _FAILED:
+            failed += int(float(value))
+    return Ended(ok, failed) if found else None
+
+
+class Outcomes:
+    """Turns counts since a set's start into what was new since it was asked last."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Ended] = {}
+        self._credentials = Credentials()
+        self._refused: set[str] = set()
+
+    def forget(self) -> None:
+        """Begin anew: what ends until the next look is nobody's."""
+        self._known.clear()
+
+    def gained(self, entry: Asked, now: Ended) -> Ended:
+        """What is new; nothing at the first look. A set that began anew has counted all of it since."""
+        key = entry.name, entry.authority
+        before = self._known.get(key)
+        self._known[key] = now
+        if before is None:
+            return Ended()
+        if now.ok < before.ok or now.failed < before.failed:
+            return now
+        return Ended(now.ok - before.ok, now.failed - before.failed)
+
+    async def read(self, entries: Iterable[Asked]) -> dict[str, Ended]:
+        """What is new at each set, by name; those that do not answer, or do not tell, are left out."""
+        asked = list(entries)[:MAX_SETS]
+        found = await asyncio.gather(*map(self._ask, asked))
+        return {
+            entry.name: self.gained(entry, now)
+            for entry, now in zip(asked, found, strict=True)
+            if now is not None
+        }
+
+    async def _ask(self, entry: Asked) -> Ended | None:
+        host = entry.authority.encode()
+        try:
+            answer = await fetch(
+                Addresses(asyncio.get_running_loop(), entry.host, entry.port),
+                b"/metrics",
+                (
+                    b"Host: %b\r\nUser-Agent: general-compute-router\r\n" % host,
+                    *self._credentials.lines(entry),
+                ),
+                timeout_s=TIMEOUT_S,
+                max_bytes=MAX_BODY_BYTES,
+            )
+        except FetchError as error:
+            _log.debug("rollout: set %s tells no outcomes: %s", entry.name, error)
+            return None
+        if answer.head.status in (401, 403):
+            if entry.name not in self._refused:
+                self._refused.add(entry.name)
+                _log.warning(
+                    "rollout: set %s refuses its metrics with %d, so asynchronous tasks are not judged; "
+                    "give `operator_token_file`",
+                    entry.name,
+                    answer.head.status,
+                )
+            return None
+        self._refused.discard(entry.name)
+        return counted(answer.body) if answer.head.status == 200 else None

@@ -1,0 +1,390 @@
+"""Which sets can take a request now. Pure: results and the time come in, no clock and no I/O here.
+
+Two sources: active checks of `/readyz` (down after `fall` failures, up after `rise` successes) and passive
+ones, the requests themselves (5 failures in a row eject a set for 30 s × times ejected, 300 s at most).
+Back-pressure, a set's own `executed: false`, is never reported here as a failure: else overload would eject
+one set after another; a set that says it drains gets no new work until a check succeeds. A restart costs a set
+connections, not trust: an ejection for lost connections alone ends with the checks, one for bad answers in its own
+time. But a set that ends without a word soon after it returned is crashing: from the second such end on, its return is
+put off, as long as an ejection and longer each time. What counts against a set fades with the time that it is well.
+A set that returns starts slowly: its weight grows back over `slow_start_s`, as its slots are cold and everybody else's
+are not.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterable
+
+from router.routing.policies import HealthPolicy
+from router.wire.failure import Failure
+
+FADE_S = 120.0
+"""So long a time in good health takes one from the count of ejections, and of crashes."""
+REFUSED_PROBE_S = 0.25
+SLOW_START_STEPS = 10
+"""A returning set's weight grows in so many steps: what is chosen among is worked out anew at each."""
+
+
+class Blame(enum.Enum):
+    """What a failed request says against its set."""
+
+    REFUSED = enum.auto()
+    """There was no connection."""
+    LOST = enum.auto()
+    """A connection ended before the answer."""
+    BAD = enum.auto()
+    """It is there, and does not do its work: what it said was no answer, or it said nothing."""
+
+
+def blame_for(failure: Failure, *, reused: bool) -> Blame | None:
+    """None: the set is not to blame. What an algorithm takes its time for is no fault of its set (TIMEOUT), a kept
+    connection may end at any time, and what was missing here (NO_ROOM), or is said with `executed: false`, is none."""
+    if failure is Failure.CONNECT:
+        return Blame.REFUSED
+    if failure is Failure.RESET or (failure is Failure.SEND and not reused):
+        return Blame.LOST
+    if failure in (Failure.BAD_ANSWER, Failure.SILENT):
+        return Blame.BAD
+    return None
+
+
+class SetHealth:
+    """What is known about one set."""
+
+    __slots__ = (
+        "bad_answers",
+        "because",
+        "crashes",
+        "down",
+        "ejected_until",
+        "ejections",
+        "ended",
+        "failures",
+        "last_away",
+        "last_end",
+        "leaving",
+        "lost",
+        "refused",
+        "returned",
+        "row_since",
+        "streak_bad",
+        "streak_good",
+        "was_up",
+    )
+
+    def __init__(self) -> None:
+        self.down = False
+        """The active checks say so."""
+        self.refused = False
+        """Its last connection was refused; true until something succeeds."""
+        self.leaving = False
+        """It said that it takes no new work as it ends; true until a check succeeds."""
+        self.streak_bad = 0
+        self.streak_good = 0
+        self.failures = 0
+        """Passive failures in a row …"""
+        self.bad_answers = 0
+        """… those of them that were answers, not lost connections …"""
+        self.row_since = -math.inf
+        """… and when the row began."""
+        self.last_end = -math.inf
+        """When it last refused a connection, or said that it ends."""
+        self.lost = False
+        """The ejection now is for lost connections alone."""
+        self.because = ""
+        """What the last ejection was for."""
+        self.ejections = 0
+        self.crashes = 0
+        """How often it ended without a word; both counts fade."""
+        self.ended = False
+        """A check found it ended like that, and it has not returned yet."""
+        self.ejected_until = -math.inf
+        self.was_up = False
+        """It was seen at work: only then can it return."""
+        self.returned = -math.inf
+        """When it came to life again; never: it was there from the start."""
+        self.last_away = -math.inf
+        """When a request last had to go elsewhere though it belonged here, as far as this process saw."""
+
+    def alive(self) -> bool:
+        """It can be asked, if not for new work."""
+        return not self.down and not self.refused
+
+    def ejected(self, now: float) -> bool:
+        return now < self.ejected_until
+
+    def takes_work(self) -> bool:
+        return not self.down and not self.refused and not self.leaving
+
+    def well(self, now: float) -> bool:
+        return not self.down and not self.refused and not self.leaving and now >= self.ejected_until
+
+    def well_since(self) -> float:
+        return max(self.returned, self.ejected_until)
+
+    def fade(self, now: float) -> None:
+        """Set its time in good health, which ends now, against what it did before."""
+        if (self.ejections or self.crashes) and self.takes_work():
+            times = int(max(0.0, now - self.well_since()) // FADE_S)
+            self.ejections = max(0, self.ejections - times)
+            self.crashes = max(0, self.crashes - times)
+
+    def word(self, now: float) -> str:
+        """One word for people: `up`, `down`, `refused`, `draining` or `ejected`."""
+        if self.down:
+            return "down"
+        if self.refused:
+            return "refused"
+        if self.leaving:
+            return "draining"
+        return "ejected" if self.ejected(now) else "up"
+
+
+class HealthBoard:
+    """Health of every set. `now` is any monotonic time in seconds, the same in all calls."""
+
+    def __init__(self, policy: HealthPolicy) -> None:
+        self.policy = policy
+        self._sets: dict[str, SetHealth] = {}
+        self.uneasy = False
+        """False: no set has failed since its last success, so that successes need not be told."""
+        self.troubled = False
+        """False: every set is alive, none is ejected and none starts slowly, so that nothing need be asked."""
+        self.generation = 0
+        """Another number: what `usable` and `part` answer may have changed; see `refresh`."""
+        self._due = math.inf
+        self._latest = -math.inf
+        """The last time that anybody told."""
+
+    def adopt(self, names: Iterable[str], policy: HealthPolicy) -> None:
+        """Follow a new table: what is known of a set that stays is kept; a new set is trusted until
+        checked."""
+        self.policy = policy
+        self._sets = {name: self._sets.get(name) or SetHealth() for name in names}
+        self._changed()
+
+    def forget(self, name: str) -> None:
+        """Start anew with a set, as its address changed."""
+        if name in self._sets:
+            self._sets[name] = SetHealth()
+            self._changed()
+
+    def of(self, name: str) -> SetHealth:
+        return self._sets[name]
+
+    def probe_ok(self, name: str, now: float) -> bool:
+        """An active check succeeded. True when this brought the set up."""
+        state = self._sets.get(name)
+        if state is None:
+            return False
+        self._latest = now
+        took_work = state.takes_work()
+        state.refused = state.leaving = False
+        state.streak_bad = 0
+        state.streak_good += 1
+        forgiven = False
+        if state.streak_good >= self.policy.rise:
+            state.down = False
+            forgiven = self._forgive_restart(state, now)
+        if state.takes_work() == took_work and not forgiven:
+            state.was_up = state.was_up or state.takes_work()
+            return False
+        self._returned(state, now)
+        state.was_up = True
+        return True
+
+    def _forgive_restart(self, state: SetHealth, now: float) -> bool:
+        """Forget the connections that a restart cost: a refusal meanwhile tells it from a set that loses requests
+        while it runs. True when this ended an ejection."""
+        if state.last_end < state.row_since:
+            return False
+        if not state.bad_answers:
+            state.failures = 0
+        if not (state.lost and state.ejected(now)):
+            return False
+        state.lost = False
+        state.ejected_until = now
+        state.ejections = max(0, state.ejections - 1)
+        return True
+
+    def probe_failed(self, name: str, now: float, *, refused: bool = False) -> bool:
+        """An active check failed; `refused`: there was no connection. True when this took the set down."""
+        state = self._sets.get(name)
+        if state is None:
+            return False
+        self._latest = now
+        was_alive = state.alive()
+        state.streak_good = 0
+        state.streak_bad += 1
+        if refused or state.streak_bad >= self.policy.fall:
+            state.fade(now)
+        if refused:
+            state.refused = True
+            state.last_end = now
+            if state.was_up and not state.leaving and not state.ended:
+                state.ended = True
+                state.crashes += 1
+        if state.streak_bad >= self.policy.fall:
+            state.down = True
+        if state.alive() == was_alive:
+            return False
+        self._changed()
+        return True
+
+    def drains(self, name: str, now: float) -> bool:
+        """A set refused a task because it ends: no new work until a check succeeds. True when this is news."""
+        state = self._sets.get(name)
+        if state is None or state.leaving:
+            return False
+        self._latest = now
+        state.fade(now)
+        state.leaving = True
+        state.last_end = now
+        state.streak_good = 0
+        self._changed()
+        return True
+
+    def succeeded(self, name: str) -> None:
+        """A request was answered by the set itself, about at the time told last."""
+        state = self._sets.get(name)
+        if state is not None:
+            state.failures = state.bad_answers = 0
+            state.was_up = True
+            if state.refused:
+                state.refused = False
+                if state.takes_work():
+                    self._returned(state, self._latest)
+            self.uneasy = any(other.failures or other.refused for other in self._sets.values())
+
+    def failed(self, name: str, now: float, *, refused: bool = False, lost: bool = False) -> bool:
+        """A request failed: no connection (`refused`), a reset before the answer (`lost`), or a bad answer or none
+        (a 502/503/504 without `X-Task-Id`, too). True when this ejected the set."""
+        state = self._sets.get(name)
+        if state is None:
+            return False
+        self._latest = now
+        if not state.failures:
+            state.bad_answers = 0
+            if not (state.lost and state.ejected(now)):
+                state.row_since = now
+        state.failures += 1
+        if not refused and not lost:
+            state.bad_answers += 1
+        self.uneasy = True
+        changed = refused and not state.refused
+        if refused:
+            state.fade(now)
+            state.refused = True
+            state.last_end = now
+            # What checks found before it is no longer about this process.
+            state.streak_good = 0
+        ejected = False
+        if state.failures >= self.policy.eject_after and not state.ejected(now):
+            state.fade(now)
+            state.ejections += 1
+            state.ejected_until = now + self.policy.away_s(state.ejections)
+            state.lost = not state.bad_answers
+            state.failures = 0
+            ejected = changed = True
+        if changed:
+            self._changed()
+        return ejected
+
+    def usable(self, names: Iterable[str], now: float, *, last_resort: bool = True) -> frozenset[str]:
+        """Which of `names` may be chosen now: the healthy. With `last_resort`, where none is: those that only
+        passive checks ejected (the panic rule: the weights count again), then those that can at least be asked;
+        else all, since one of them may just have come back."""
+        names = tuple(names)
+        sets = self._sets
+        well = frozenset(name for name in names if sets[name].well(now))
+        if well or not last_resort:
+            return well
+        return (
+            frozenset(name for name in names if sets[name].takes_work())
+            or frozenset(name for name in names if sets[name].alive())
+            or frozenset(names)
+        )
+
+    def part(self, name: str, now: float) -> float:
+        """How much of its weight a set has now: 0 away, 1 whole, between them while it starts slowly."""
+        state = self._sets[name]
+        return self._slow_part(state, now) if state.well(now) else 0.0
+
+    def word(self, name: str, now: float) -> str:
+        """One word for people: `up`, `slow start`, `down`, `refused` or `ejected`."""
+        state = self._sets[name]
+        return "slow start" if 0.0 < self.part(name, now) < 1.0 else state.word(now)
+
+    def words(self, now: float) -> dict[str, str]:
+        """`word` of every set."""
+        return {name: self.word(name, now) for name in self._sets}
+
+    def _slow_part(self, state: SetHealth, now: float) -> float:
+        window = self.policy.slow_start_s
+        since = now - state.well_since()
+        if since >= window:
+            return 1.0
+        return max(1, int(since / window * SLOW_START_STEPS)) / SLOW_START_STEPS
+
+    def refresh(self, now: float) -> int:
+        """The `generation` for this moment: it has grown when an ejection ran out or a slow start went a step on."""
+        if now >= self._due:
+            self.generation += 1
+            self._schedule(now)
+        return self.generation
+
+    def passed_over(self, name: str, now: float) -> None:
+        """Note that work which belonged to a set had to go elsewhere: it was away, or full."""
+        self._sets[name].last_away = now
+
+    def away_since(self, name: str, moment: float) -> bool:
+        """Whether work that belonged to a set may have gone elsewhere after `moment`."""
+        return self._sets[name].last_away >= moment
+
+    def settle(self, now: float) -> None:
+        """Notice what time alone has mended; call it every second or so."""
+        self._latest = now
+        if self.troubled:
+            self.refresh(now)
+            self.troubled = any(not s.well(now) or self._slow_part(s, now) < 1.0 for s in self._sets.values())
+
+    def next_probe_s(self, name: str) -> float:
+        """How long until a set is asked again: sooner after a refusal, as a restart takes about a second."""
+        state = self._sets.get(name)
+        if state is not None and (state.refused or state.leaving):
+            return min(REFUSED_PROBE_S, self.policy.interval_s)
+        return self.policy.interval_s
+
+    def _returned(self, state: SetHealth, now: float) -> None:
+        # A set that is first seen starting, as its router, is not cold beside others.
+        if state.was_up:
+            state.returned = now
+        if state.ended:
+            state.ended = False
+            if state.crashes > 1:
+                state.ejected_until = max(state.ejected_until, now + self.policy.away_s(state.crashes - 1))
+                state.because = f"it ended without a word {state.crashes} times"
+                state.lost = False
+        self._changed()
+
+    def _changed(self) -> None:
+        self.generation += 1
+        self._due = -math.inf  # The next `refresh` works it out.
+        self.troubled = any(
+            not s.takes_work() or max(s.returned, s.ejected_until) > -math.inf for s in self._sets.values()
+        )
+        self.uneasy = self.uneasy or any(s.refused for s in self._sets.values())
+
+    def _schedule(self, now: float) -> None:
+        """When `part` of any set changes next by itself."""
+        due = math.inf
+        for state in self._sets.values():
+            if not state.takes_work():
+                continue
+            if state.ejected(now):
+                due = min(due, state.ejected_until)
+            elif self._slow_part(state, now) < 1.0:
+                due = min(due, now + self.policy.slow_start_s / SLOW_START_STEPS)
+        self._due = due

@@ -1,0 +1,97 @@
+"""May a request be sent once more? Pure: what happened and what is asked in, yes or no out."""
+
+from __future__ import annotations
+
+import enum
+import random
+
+from router.routing.policies import RetryPolicy
+from router.wire.failure import Failure
+
+FIRST_BACKOFF_S = 0.025
+MIN_CONCURRENT_RETRIES = 3
+MAX_WAITING = 2048
+"""So many retries of a process may wait for room in the budget at once."""
+SHORTEST_WAIT_S = 0.001
+LONGEST_WAIT_S = 0.25
+"""Between two looks for room."""
+
+
+class RequestKind(enum.Enum):
+    """What a repetition of the request would mean.
+
+    SAFE: reads, and calls that change nothing twice (cancel). SYNC_RUN: a stateless task without network,
+    which may run twice. UNSAFE: everything else, async runs above all: at most once.
+    """
+
+    SAFE = enum.auto()
+    SYNC_RUN = enum.auto()
+    UNSAFE = enum.auto()
+
+
+NOTHING_RAN = frozenset({Failure.CONNECT, Failure.NO_ROOM, Failure.SEND, Failure.BACK_PRESSURE})
+"""Failures after which surely no algorithm ran: the problem then says `executed: false`."""
+
+
+TOO_LATE = frozenset({Failure.TIMEOUT, Failure.SILENT})
+"""The client waited long enough: it is told 504, and nothing is repeated."""
+
+
+def may_repeat(kind: RequestKind, failure: Failure, policy: RetryPolicy) -> bool:
+    """Whether the request may be sent again at all, attempts and budget aside."""
+    if failure in TOO_LATE:
+        return False
+    if failure in NOTHING_RAN:
+        return True
+    if kind is RequestKind.SAFE:
+        return True
+    if kind is RequestKind.SYNC_RUN and policy.retry_sync:
+        return failure in (Failure.STALE, Failure.RESET)
+    return False
+
+
+def within_budget(policy: RetryPolicy, *, active_requests: int, active_retries: int) -> bool:
+    """Retries in flight stay below a share of all requests in flight, yet a few are always allowed."""
+    return active_retries < max(MIN_CONCURRENT_RETRIES, int(policy.budget * active_requests))
+
+
+class Admission(enum.Enum):
+    """What becomes of a retry whose time has come."""
+
+    NOW = enum.auto()
+    LATER = enum.auto()
+    """There is no room in the budget: look again."""
+    NEVER = enum.auto()
+
+
+def admission(
+    policy: RetryPolicy,
+    kind: RequestKind,
+    failure: Failure,
+    *,
+    active_requests: int,
+    active_retries: int,
+    waiting: int,
+    waited_s: float,
+) -> Admission:
+    """Whether a retry may begin. `active_requests` without those that wait, of which there are `waiting`.
+
+    When a set ends, half of all requests need one retry each in the same moment: more than the budget, which is made
+    against more load on what is overloaded. Later is soon enough for them, so where surely nothing ran, or a read
+    was lost, they wait their turn; the budget still bounds how many are tried at once.
+    """
+    if within_budget(policy, active_requests=active_requests, active_retries=active_retries):
+        return Admission.NOW
+    harmless = failure in NOTHING_RAN or kind is RequestKind.SAFE
+    may_wait = harmless and waited_s < policy.patience_s and waiting <= MAX_WAITING
+    return Admission.LATER if may_wait else Admission.NEVER
+
+
+def wait_s(looks: int, rng: random.Random) -> float:
+    """How long until the next look for room in the budget; `looks` counts from 1."""
+    return min(LONGEST_WAIT_S, SHORTEST_WAIT_S + backoff_s(min(looks + 1, 8), rng))
+
+
+def backoff_s(retry: int, rng: random.Random) -> float:
+    """Full jitter: uniform up to 25 ms × 2^(retry - 1), at most 1 s. `retry` counts from 1."""
+    return rng.uniform(0.0, min(1.0, FIRST_BACKOFF_S * 2 ** (retry - 1)))

@@ -1,0 +1,1 @@
+"""The operators' file: read, check, edit, watch, and keep its history."""

@@ -1,0 +1,365 @@
+"""The operators' YAML file → a routing table. Strict: every mistake is told with its line, its column and
+what to write."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from urllib.parse import urlsplit
+
+import yaml
+
+from router.config.doubts import doubts
+from router.config.rollout_section import read_rollout
+from router.config.rules_section import HEADER_NAME, read_rules, read_weights
+from router.config.yaml_nodes import ConfigError, Field, Mistake, Node, NodeReader
+from router.config.yaml_text import root_of
+from router.routing.log_policy import AccessLogPolicy, is_target
+from router.routing.policies import HealthPolicy, RetryPolicy
+from router.routing.table import KeyPart, KeySource, Rule, SetEntry, SetState, Table, Weights
+from router.routing.timeouts import LONGEST_S, SHORTEST_S, Timeouts
+from router.routing.timeouts import NAMES as TIMEOUT_NAMES
+
+__all__ = ["MAX_FILE_BYTES", "ConfigError", "Loaded", "Mistake", "load", "parse_url"]
+
+MAX_FILE_BYTES = 1024 * 1024
+KEYS = (
+    "version",
+    "change",
+    "operator_token_file",
+    "sets",
+    "rules",
+    "default",
+    "health",
+    "retry",
+    "timeouts",
+    "access_log",
+    "rollout",
+)
+_HEALTH = (
+    "path",
+    "interval",
+    "timeout",
+    "fall",
+    "rise",
+    "slow_start",
+    "eject_after",
+    "eject_for",
+    "eject_max",
+)
+_RETRY = ("attempts", "budget", "replay_body_max", "retry_sync", "patience")
+
+_HOST = re.compile(
+    r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?"
+)  # Docker's names may have underscores.
+_SET_NAME = re.compile(r"[a-z0-9]{1,31}")
+
+Default = tuple[tuple[KeyPart, ...], Weights]
+_NO_SETS: dict[str, SetEntry] = {}
+_NO_DEFAULT: Default = ((), Weights({}, {}))
+_NO_RULES: tuple[Rule, ...] = ()
+_USUAL_KEY: tuple[KeyPart, ...] = (KeyPart(KeySource.HEADER, b"x-user-id"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A file that holds no mistake."""
+
+    table: Table
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What operators should look at; worked out anew each time."""
+        return doubts(self.table)
+
+
+def load(text: bytes, *, set_urls: Mapping[str, str] | None = None) -> Loaded:
+    """Read the file's bytes. `set_urls` replaces the URL of sets by name. Raises `ConfigError` with every
+    mistake found."""
+    return _Reader(set_urls=set_urls or {}).read(text)
+
+
+def parse_url(url: str) -> tuple[str, int]:
+    """Host and port of a set's URL. Raises `ValueError` that says what to write."""
+    example = 'write it like "http://127.0.0.1:8101"'
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"{url!r} is no URL; {example}") from None
+    if parts.scheme != "http":
+        raise ValueError(f"{url!r} must begin with http:// (TLS to sets is not supported); {example}")
+    if port == 0:
+        raise ValueError(f"{url!r} must have a port from 1 to 65535; {example}")
+    if not parts.hostname or parts.username is not None or parts.password is not None:
+        raise ValueError(f"{url!r} must name a host, and no user; {example}")
+    if not _is_host(parts.hostname):
+        raise ValueError(f"{url!r} names no host: letters, digits, dots and hyphens; {example}")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(f"{url!r} must end after the port; {example}")
+    return parts.hostname, port if port is not None else 80
+
+
+def _is_host(host: str) -> bool:
+    if ":" not in host:
+        return _HOST.fullmatch(host) is not None
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(slots=True)
+class _Reader(NodeReader):
+    set_urls: Mapping[str, str] = field(default_factory=dict)
+
+    # The file.
+
+    def read(self, text: bytes) -> Loaded:
+        if len(text) > MAX_FILE_BYTES:
+            raise ConfigError([Mistake(1, 1, f"the file is larger than {MAX_FILE_BYTES // 1024} KiB")])
+        root = root_of(text)
+        if root is None:
+            raise ConfigError([Mistake(1, 1, "the file is empty; it needs `version`, `sets` and `default`")])
+        try:
+            table = self._file(root, hashlib.sha256(text).hexdigest())
+        except RecursionError:
+            raise ConfigError([Mistake(1, 1, "the file is nested too deeply")]) from None
+        if self.mistakes or table is None:
+            raise ConfigError(self.mistakes or [Mistake(1, 1, "the file must be a mapping")])
+        return Loaded(table)
+
+    def _file(self, root: Node, digest: str) -> Table | None:
+        fields = self.mapping(root, "the file", KEYS, required=("version", "sets", "default"))
+        version = self.optional(
+            fields, "version", lambda n: self.whole(n, "version", 0, 10**12 - 1, "version: 42"), 0
+        )
+        by, why = self.optional(fields, "change", self._change, ("", ""))
+        token_file = self._token_file(fields, "`operator_token_file`")
+        sets = self.optional(fields, "sets", lambda n: self._sets(n, token_file), _NO_SETS)
+        for name in set(self.set_urls) - set(sets):
+            if "sets" in fields:
+                self.wrong(
+                    fields["sets"].key,
+                    f"--set-url names set {name!r}, which is not among the sets; add it here",
+                )
+        key_parts, default = self.optional(fields, "default", lambda n: self._default(n, sets), _NO_DEFAULT)
+        rules = self.optional(fields, "rules", lambda n: read_rules(self, n, sets), _NO_RULES)
+        health = self.optional(fields, "health", self._health, HealthPolicy())
+        retry = self.optional(fields, "retry", self._retry, RetryPolicy())
+        timeouts = self.optional(fields, "timeouts", self._timeouts, Timeouts())
+        access_log = self.optional(fields, "access_log", self._access_log, AccessLogPolicy())
+        rollout = self.optional(fields, "rollout", lambda n: read_rollout(self, n, sets), None)
+        if self.mistakes:
+            return None
+        return Table(
+            version=version,
+            sets=sets,
+            default=default,
+            rules=rules,
+            key_parts=key_parts,
+            health=health,
+            retry=retry,
+            timeouts=timeouts,
+            access_log=access_log,
+            rollout=rollout,
+            changed_by=by,
+            changed_why=why,
+            digest=digest,
+        )
+
+    def _change(self, node: Node) -> tuple[str, str]:
+        fields = self.mapping(node, "`change`", ("by", "why"))
+        by = self.optional(fields, "by", lambda n: self.text(n, "`by`", "by: ops"), "")
+        why = self.optional(fields, "why", lambda n: self.text(n, "`why`", 'why: "ramp b to 5 %"'), "")
+        return by, why
+
+    def _sets(self, node: Node, token_file: str | None) -> dict[str, SetEntry]:
+        sets: dict[str, SetEntry] = {}
+        fields = self.mapping(node, "`sets`", None)
+        if isinstance(node, yaml.MappingNode) and not node.value:
+            self.wrong(node, '`sets` is empty; write a: {url: "http://127.0.0.1:8101"}')
+        for name, entry in fields.items():
+            if not _SET_NAME.fullmatch(name):
+                self.wrong(
+                    entry.key,
+                    f"a set's name is 1 to 31 small letters and digits (ids begin with it), not {name!r}",
+                )
+            sets[name] = self._set(name, entry.value, token_file)
+        return sets
+
+    def _token_file(self, fields: Mapping[str, Field], what: str) -> str | None:
+        example = "operator_token_file: /etc/gcompute/router.token"
+        if "operator_token_file" not in fields:
+            return None
+        node = fields["operator_token_file"].value
+        path = self.text(node, what, example)
+        if path is not None and not (path.startswith("/") and path.isprintable()):
+            self.wrong(node, f"{what} is the absolute path of a file that holds the token; write {example}")
+        return path
+
+    def _set(self, name: str, node: Node, token_file: str | None) -> SetEntry:
+        what = f"set {name!r}"
+        known = ("url", "state", "max_inflight", "operator_token_file")
+        fields = self.mapping(node, what, known, required=("url",))
+        unknown = SetEntry(name, "unknown", 1)  # The mistake is told; that others name this set is none.
+        if "url" not in fields:
+            return unknown
+        url = self.text(fields["url"].value, f"the url of {what}", 'url: "http://127.0.0.1:8101"')
+        address: tuple[str, int] | None = None
+        if url is not None:
+            try:
+                address = parse_url(url)
+            except ValueError as error:
+                self.wrong(fields["url"].value, f"the url of {what}: {error}")
+        if name in self.set_urls:
+            try:
+                address = parse_url(self.set_urls[name])
+            except ValueError as error:
+                self.wrong(fields["url"].value, f"--set-url of {what}: {error}")
+        state = self.optional(
+            fields, "state", lambda n: self.one_of(n, f"the state of {what}", SetState), "ready"
+        )
+        inflight = None
+        if "max_inflight" in fields:
+            inflight = self.whole(
+                fields["max_inflight"].value, f"max_inflight of {what}", 1, 1_000_000, "max_inflight: 500"
+            )
+        if address is None:
+            return unknown
+        own_file = self._token_file(fields, f"the operator_token_file of {what}")
+        return SetEntry(name, address[0], address[1], SetState(state), inflight, own_file or token_file)
+
+    def _default(
+        self, node: Node, sets: Mapping[str, SetEntry]
+    ) -> tuple[tuple[KeyPart, ...], Weights] | None:
+        fields = self.mapping(node, "`default`", ("key", "weights"), required=("weights",))
+        parts = self.optional(fields, "key", self._key, _USUAL_KEY)
+        if "weights" not in fields:
+            return None
+        weights = read_weights(self, fields["weights"].value, "the weights of `default`", sets)
+        return None if weights is None else (parts, weights)
+
+    def _key(self, node: Node) -> tuple[KeyPart, ...]:
+        example = 'key: ["header:x-user-id"]'
+        parts = []
+        for item in self.items(node, "`key`", example):
+            text = self.text(item, "a key", example)
+            if text is None:
+                continue
+            if text in ("account", "image", "client"):
+                parts.append(KeyPart(KeySource(text)))
+            elif text.startswith("header:") and HEADER_NAME.fullmatch(text[7:]):
+                parts.append(KeyPart(KeySource.HEADER, text[7:].lower().encode()))
+            else:
+                self.wrong(
+                    item, f"a key is header:NAME, account, image or client, not {text!r}; write {example}"
+                )
+        return tuple(parts)
+
+    def _health(self, node: Node) -> HealthPolicy:
+        usual = HealthPolicy()
+        fields = self.mapping(node, "`health`", _HEALTH)
+        path = self.optional(fields, "path", lambda n: self.text(n, "path", "path: /readyz"), usual.path)
+        if not re.fullmatch(r"/[\x21\x22\x24-\x7e]*", path):
+            self.wrong(fields["path"].value, "path must begin with '/'; write path: /readyz")
+        interval = self.optional(
+            fields,
+            "interval",
+            lambda n: self.duration_s(n, "interval", 0.05, 3600, "interval: 2s"),
+            usual.interval_s,
+        )
+        timeout = self.optional(
+            fields,
+            "timeout",
+            lambda n: self.duration_s(n, "timeout", 0.05, 60, "timeout: 2s"),
+            usual.timeout_s,
+        )
+        fall = self.optional(fields, "fall", lambda n: self.whole(n, "fall", 1, 100, "fall: 3"), usual.fall)
+        rise = self.optional(fields, "rise", lambda n: self.whole(n, "rise", 1, 100, "rise: 2"), usual.rise)
+        slow_start = self.optional(
+            fields,
+            "slow_start",
+            lambda n: self.duration_s(n, "slow_start", 0, 3600, "slow_start: 10s"),
+            usual.slow_start_s,
+        )
+        eject_after = self.optional(
+            fields,
+            "eject_after",
+            lambda n: self.whole(n, "eject_after", 1, 1000, "eject_after: 5"),
+            usual.eject_after,
+        )
+        eject_s, eject_max_s = (
+            self.optional(fields, name, partial(self._eject_time_s, name=name), usual_s)
+            for name, usual_s in (("eject_for", usual.eject_s), ("eject_max", usual.eject_max_s))
+        )
+        if eject_max_s < eject_s:
+            given = fields.get("eject_max") or fields["eject_for"]
+            self.wrong(
+                given.value,
+                f"eject_max ({eject_max_s:g} s) must not be below eject_for ({eject_s:g} s); "
+                "write {eject_for: 30s, eject_max: 5m}",
+            )
+        return HealthPolicy(
+            path, interval, fall, rise, timeout, slow_start, eject_after, eject_s, eject_max_s
+        )
+
+    def _eject_time_s(self, node: Node, name: str) -> float | None:
+        return self.duration_s(node, name, 1, 86400, f"{name}: {'30s' if name == 'eject_for' else '5m'}")
+
+    def _retry(self, node: Node) -> RetryPolicy:
+        usual = RetryPolicy()
+        fields = self.mapping(node, "`retry`", _RETRY)
+        attempts = self.optional(
+            fields, "attempts", lambda n: self.whole(n, "attempts", 1, 10, "attempts: 2"), usual.attempts
+        )
+        budget = self.optional(
+            fields, "budget", lambda n: self.percent(n, "budget", "budget: 20%"), usual.budget
+        )
+        replay = self.optional(
+            fields,
+            "replay_body_max",
+            lambda n: self.size_bytes(n, "replay_body_max", 1024 * 1024, "replay_body_max: 64KiB"),
+            usual.replay_body_max_bytes,
+        )
+        sync = self.optional(fields, "retry_sync", lambda n: self.truth(n, "retry_sync"), usual.retry_sync)
+        patience = self.optional(
+            fields,
+            "patience",
+            lambda n: self.duration_s(n, "patience", 0, 60, "patience: 1500ms"),
+            usual.patience_s,
+        )
+        return RetryPolicy(attempts, budget, replay, sync, patience)
+
+    def _timeouts(self, node: Node) -> Timeouts:
+        given: dict[str, float] = {}
+        for name, entry in self.mapping(node, "`timeouts`", TIMEOUT_NAMES).items():
+            value = self.duration_s(entry.value, name, SHORTEST_S, LONGEST_S, f"{name}: 30s")
+            if value is not None:
+                given[name] = value
+        return Timeouts(given)
+
+    def _access_log(self, node: Node) -> AccessLogPolicy:
+        usual = AccessLogPolicy()
+        example = 'to: "/var/log/gcompute/access.jsonl"'
+        fields = self.mapping(node, "`access_log`", ("to", "sample", "errors_per_s"), required=("to",))
+        to = self.optional(fields, "to", lambda n: self.text(n, "to", example), usual.to)
+        if not is_target(to):
+            self.wrong(
+                fields["to"].value, f"to is stderr, off or an absolute path, not {to!r}; write {example}"
+            )
+        sample = self.optional(
+            fields, "sample", lambda n: self.percent(n, "sample", "sample: 10%"), usual.sample
+        )
+        errors = self.optional(
+            fields,
+            "errors_per_s",
+            lambda n: self.whole(n, "errors_per_s", 1, 100_000, "errors_per_s: 100"),
+            usual.errors_per_s,
+        )
+        return AccessLogPolicy(to, sample, errors)

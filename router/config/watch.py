@@ -1,0 +1,223 @@
+"""Watching the configuration file: looks twice a second, reads on a change, and keeps the last good table,
+loudly.
+
+The file may be edited in place, replaced by a rename, or be a link that is swung to another file (as
+Kubernetes does): so device, inode, size and both times are compared through the link, and the content by hash. The
+time of the inode's own change tells of an edit whose other time was put back, as by `rsync --times` or `cp -p`.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from router.config.history import HistoryError
+from router.config.reader import MAX_FILE_BYTES, ConfigError, Loaded, Mistake, load
+from router.routing.table import Table
+
+POLL_S = 0.5
+REREAD_YOUNGER_THAN_S = 2.0
+"""A file changed this recently is read even if nothing about it seems to differ: clocks of file systems are
+coarse."""
+SETTLE_S = 0.02
+"""A young file is read twice, this far apart."""
+
+_log = logging.getLogger("router")
+Stamp = tuple[int, int, int, int, int]
+
+
+class Recorder(Protocol):
+    """Who keeps what was in force: `history.History`, or `scribe.Scribe` where several processes would."""
+
+    def record(self, text: bytes, table: Table, now: float) -> bool: ...
+
+
+class ConfigFile:
+    """The operators' file and the copy of the last good one (`last_good_path`), which survives a restart.
+
+    `history` is told of every file that comes into force.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        last_good_path: Path | None,
+        set_urls: Mapping[str, str],
+        history: Recorder | None = None,
+    ) -> None:
+        self.path = path
+        self._history = history
+        self._last_good_path = last_good_path
+        self._set_urls = dict(set_urls)
+        self._stamp: Stamp | None = None
+        self._seen: bytes | None = None
+        self.loaded: Loaded | None = None
+        self.error: str | None = None
+        """Why the file as it is now is not in force; None: it is."""
+        self.reloads = 0
+        self.failures = 0
+
+    def first(self) -> Loaded:
+        """Load at start. With mistakes in the file the last good copy serves; without one `ConfigError` is
+        raised."""
+        self._stamp = self._look()
+        try:
+            text = self._read()
+            self._seen = text
+            self._accept(load(text, set_urls=self._set_urls), text)
+        except ConfigError as error:
+            self._reject(error)
+            copy = self._last_good()
+            if copy is None:
+                raise
+            self.loaded = copy
+            _log.error("%s is not in force; the last good version %d serves", self.path, copy.table.version)
+        assert self.loaded is not None
+        return self.loaded
+
+    def poll(self, *, force: bool = False) -> Loaded | None:
+        """The newly loaded file if its content changed and holds no mistake; else None. `force`: do not trust
+        the stamp."""
+        stamp = self._look()
+        if not force and stamp == self._stamp and not self._young(stamp):
+            return None
+        self._stamp = stamp
+        try:
+            text = self._read()
+        except ConfigError as error:
+            if self.error != str(error):
+                self._reject(error)
+            self._seen = None
+            return None
+        if text == self._seen and not (force and self.error):
+            return None
+        if not self._settled(text):
+            self._stamp = None  # Looked at again at the next poll.
+            return None
+        self._seen = text
+        try:
+            with _uncollected():
+                loaded = load(text, set_urls=self._set_urls)
+        except ConfigError as error:
+            self._reject(error)
+            return None
+        old = self.loaded
+        if old is not None and old.table.digest == loaded.table.digest:
+            if self.error is not None:
+                self.error = None
+                _log.info("%s is good again: version %d, as is in force", self.path, loaded.table.version)
+            return None
+        if old is not None and loaded.table.version <= old.table.version:
+            _log.warning(
+                "%s: version %d does not grow (%d was in force); taken all the same, as after a revert",
+                self.path,
+                loaded.table.version,
+                old.table.version,
+            )
+        self._accept(loaded, text)
+        self.reloads += 1
+        return loaded
+
+    def _look(self) -> Stamp | None:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    def _young(self, stamp: Stamp | None) -> bool:
+        if stamp is None:
+            return False
+        try:
+            found, now = os.stat(self.path), time.time()
+            return min(abs(found.st_mtime - now), abs(found.st_ctime - now)) < REREAD_YOUNGER_THAN_S
+        except OSError:
+            return False
+
+    def _read(self) -> bytes:
+        try:
+            # Somebody may have put a pipe there, which would be waited on for ever.
+            with open(
+                self.path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
+            ) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise ConfigError([Mistake(1, 1, f"{self.path} cannot be read: it is no regular file")])
+                return file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise ConfigError([Mistake(1, 1, f"{self.path} cannot be read: {error.strerror}")]) from None
+
+    def _settled(self, text: bytes) -> bool:
+        """Whether nobody is at writing the file in place: a half of it could be valid and mean something else."""
+        if not self._young(self._stamp):
+            return True
+        time.sleep(SETTLE_S)
+        try:
+            return self._read() == text
+        except ConfigError:
+            return False
+
+    def _accept(self, loaded: Loaded, text: bytes) -> None:
+        self.loaded = loaded
+        self.error = None
+        table = loaded.table
+        _log.info(
+            "%s: version %d is in force (%s: %s)",
+            self.path,
+            table.version,
+            table.changed_by or "-",
+            table.changed_why or "-",
+        )
+        for warning in loaded.warnings:
+            _log.warning("%s: %s", self.path, warning)
+        if self._last_good_path is not None:
+            try:
+                self._last_good_path.parent.mkdir(parents=True, exist_ok=True)
+                new = self._last_good_path.with_name(f"{self._last_good_path.name}.{os.getpid()}")
+                new.write_bytes(text)
+                os.replace(new, self._last_good_path)
+            except OSError as error:
+                _log.error(
+                    "the last good configuration cannot be kept at %s: %s", self._last_good_path, error
+                )
+        if self._history is not None:
+            try:
+                self._history.record(text, table, time.time())
+            except HistoryError as error:
+                _log.error("version %d is not in the history: %s", table.version, error)
+
+    def _reject(self, error: ConfigError) -> None:
+        self.error = str(error)
+        self.failures += 1
+        for mistake in error.mistakes:
+            _log.error("%s, %s", self.path, mistake)
+        if self.loaded is not None:
+            _log.error("%s is not taken; version %d stays in force", self.path, self.loaded.table.version)
+
+    def _last_good(self) -> Loaded | None:
+        if self._last_good_path is None:
+            return None
+        try:
+            return load(self._last_good_path.read_bytes(), set_urls=self._set_urls)
+        except (OSError, ConfigError):
+            return None
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector: hundreds of thousands of nodes come and go, none in a circle that would matter,
+    and a look at them all holds the event loop up for as long as it takes."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

@@ -1,0 +1,1 @@
+"""Counts what the data plane does, for metrics, curves and a rollout's comparison."""

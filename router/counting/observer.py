@@ -1,0 +1,146 @@
+"""What the data plane tells about requests, turned into the two cohorts' tallies. No I/O; some microseconds each.
+
+A request counts for the set that is its *home*, whatever happened to it after: a canary whose failed requests are
+retried elsewhere with success is no good canary, and one that is so unwell that the router no longer asks it must
+not look as if it had no traffic. Only requests that the default weights placed count: rules pick their
+requests, so theirs cannot be compared. What began before the last change of weights belongs to that time
+and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from router.choosing.retry import TOO_LATE
+from router.counting.cohort import Cohort, Cohorts
+from router.counting.tally import Ended, Outcome, Tally
+from router.routing.table import Rule, SetEntry, Weights
+from router.wire.failure import Failure
+
+_NOT_THE_SET = frozenset({Failure.STALE, Failure.BACK_PRESSURE, Failure.NO_ROOM})
+_NO_OUTCOME = frozenset({408, 429})
+"""The caller's own limits and delays."""
+
+
+class Routed(Protocol):
+    """What is asked of a `choice.Choice`."""
+
+    entry: SetEntry | None
+    home: SetEntry | None
+    key: int
+    weights: Weights | None
+    rule: Rule | None
+
+
+class Answered(Protocol):
+    """What is asked of an answer's head."""
+
+    status: int
+
+    def get(self, name: bytes) -> bytes | None: ...
+
+
+class Observer:
+    """Counts for one stint of one rollout in one process. `watch` begins a stint, `rest` ends it."""
+
+    __slots__ = ("_cohorts", "_weights", "canary", "control", "stint")
+
+    def __init__(self) -> None:
+        self._weights: Weights | None = None
+        self._cohorts: Cohorts | None = None
+        self.stint = 0
+        self.canary = Tally()
+        self.control = Tally()
+
+    @property
+    def watching(self) -> bool:
+        return self._weights is not None
+
+    def watch(self, stint: int, canary: str, weights: Weights, shares: Mapping[str, int]) -> None:
+        """Count requests placed by `weights`, the default ones in force; anew if `stint` is another one. `shares`: by
+        which the cohorts are made equal."""
+        if stint != self.stint:
+            self.stint = stint
+            self.canary = Tally()
+            self.control = Tally()
+        self._weights = weights
+        self._cohorts = Cohorts(canary, shares)
+
+    def rest(self) -> None:
+        """Count nothing until told again."""
+        self._weights = None
+
+    # What the data plane calls, once per event; `latency_s` since the request began.
+
+    def answered(self, choice: Routed, entry: SetEntry, answer: Answered, latency_s: float) -> None:
+        """The answer of `entry` was relayed whole."""
+        tally = self._tally(choice)
+        home = choice.home
+        if tally is None or home is None:
+            return
+        if entry.name == home.name:
+            outcome = outcome_of(answer)
+            if outcome is not None:
+                tally.note(outcome, latency_s * 1e6)
+
+    def failed(self, choice: Routed, entry: SetEntry, failure: Failure, latency_s: float) -> None:
+        """An attempt at `entry` ended without a whole answer (also: broken off half way), or with `executed: false`."""
+        tally = self._tally(choice)
+        home = choice.home
+        if tally is None or home is None or entry.name != home.name:
+            return
+        if failure is Failure.BACK_PRESSURE:
+            tally.note(Outcome.SHED)
+        elif failure not in _NOT_THE_SET:
+            # A hang until the time-out shows in the latencies too; a refusal, quick as it is, must not.
+            tally.note(Outcome.ERROR, latency_s * 1e6 if failure in TOO_LATE else None)
+
+    def passed_over(self, choice: Routed, *, unwell: bool) -> None:
+        """The home set was not asked at all: it is `unwell`, or has no room."""
+        tally = self._tally(choice)
+        if tally is not None:
+            tally.note(Outcome.ERROR if unwell else Outcome.SHED)
+
+    def left(self, choice: Routed, entry: SetEntry, latency_s: float) -> None:
+        """The client went away before the answer of `entry` was whole."""
+        tally = self._tally(choice)
+        if tally is not None and choice.home is not None and entry.name == choice.home.name:
+            tally.note(Outcome.LEFT, latency_s * 1e6)
+
+    def ended(self, canary: Ended, control: Ended) -> None:
+        """Asynchronous tasks that ended at the canary, and at the old sets."""
+        for tally, ended in ((self.canary, canary), (self.control, control)):
+            tally.async_ok += ended.ok
+            tally.async_failed += ended.failed
+
+    def cohort(self, choice: Routed) -> str:
+        """The cohort that a request belongs to; empty: none."""
+        tally = self._tally(choice)
+        return "" if tally is None else "canary" if tally is self.canary else "control"
+
+    def _tally(self, choice: Routed) -> Tally | None:
+        if choice.weights is not self._weights or choice.rule is not None or choice.home is None:
+            return None
+        if self._cohorts is None or self._weights is None:
+            return None
+        cohort = self._cohorts.of(choice.home.name, choice.key)
+        if cohort is Cohort.CANARY:
+            return self.canary
+        return self.control if cohort is Cohort.CONTROL else None
+
+
+def outcome_of(answer: Answered) -> Outcome | None:
+    """How an answer that was relayed whole counts; None: not at all.
+
+    An answer with a task's id is a set at work, so its 422 and 504 are the task's; the exit code tells of the rest.
+    """
+    status = answer.status
+    if status in _NO_OUTCOME:
+        return None
+    if status < 400:
+        code = answer.get(b"x-exit-code")
+        return Outcome.OK if code is None or code == b"0" else Outcome.TASK_FAILED
+    if status in (422, 504) and answer.get(b"x-task-id") is not None:
+        return Outcome.TASK_FAILED
+    return Outcome.ERROR if status >= 500 else Outcome.OK

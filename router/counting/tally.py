@@ -1,0 +1,155 @@
+"""What was seen of a cohort: counts, and a sketch of its latencies. Bounded memory, and sums of several add up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+BUCKETS_PER_OCTAVE = 32
+"""Latency buckets grow by 2.2 % each."""
+FLOOR_US = 1000.0
+"""Quicker answers count as this: who is better below a millisecond is nobody's concern, and mostly chance."""
+LAST_BUCKET = 32 * BUCKETS_PER_OCTAVE - 1
+"""Up to 2^32 µs, 71 minutes; longer ones count as this."""
+
+
+class Outcome(StrEnum):
+    """How one request of a cohort ended at its home set.
+
+    OK: answered, the caller's own mistakes (4xx) included. TASK_FAILED: answered, but the task had another exit
+    code than 0, a signal or a time-out. ERROR: the platform's fault: no connection, a reset, no valid answer, a
+    5xx that is no task's, a broken-off answer, or a set so unwell that it was not even asked. SHED: the set said
+    that it is full. LEFT: the client went away first.
+    """
+
+    OK = "ok"
+    TASK_FAILED = "task_failed"
+    ERROR = "error"
+    SHED = "shed"
+    LEFT = "left"
+
+
+class Ended(NamedTuple):
+    """Asynchronous tasks that ended well, and those that failed or timed out. Cancelled ones say nothing."""
+
+    ok: int = 0
+    failed: int = 0
+
+
+def bucket_of(latency_us: float) -> int:
+    """The bucket of a latency; bucket i holds [2^(i/32), 2^((i+1)/32)) µs, from `FLOOR_US` on."""
+    latency_us = max(FLOOR_US, latency_us)
+    return min(LAST_BUCKET, int(math.log2(latency_us) * BUCKETS_PER_OCTAVE))
+
+
+class Tally(msgspec.Struct):
+    """Counts of one cohort in one stint (the time between two changes of weight).
+
+    `latencies`: bucket → count, at most 1,024 of them. A request whose client left counts there with the time that
+    it had waited, at least: else a canary that hangs would look as fast as those who did not wait for it.
+    """
+
+    ok: int = 0
+    task_failed: int = 0
+    error: int = 0
+    shed: int = 0
+    left: int = 0
+    latencies: dict[int, int] = {}
+    async_ok: int = 0
+    """Asynchronous tasks that ended, as the sets count them (outcomes.py); no requests."""
+    async_failed: int = 0
+
+    def note(self, outcome: Outcome, latency_us: float | None = None) -> None:
+        """Count one request; `latency_us` None where none was measured."""
+        if outcome is Outcome.OK:
+            self.ok += 1
+        elif outcome is Outcome.TASK_FAILED:
+            self.task_failed += 1
+        elif outcome is Outcome.ERROR:
+            self.error += 1
+        elif outcome is Outcome.SHED:
+            self.shed += 1
+        else:
+            self.left += 1
+        if latency_us is not None:
+            bucket = bucket_of(latency_us)
+            self.latencies[bucket] = self.latencies.get(bucket, 0) + 1
+
+    def copy(self) -> Tally:
+        """Another one with the same counts."""
+        return msgspec.structs.replace(self, latencies=dict(self.latencies))
+
+    @property
+    def answered(self) -> int:
+        """Requests that got the set's own answer."""
+        return self.ok + self.task_failed
+
+    @property
+    def async_ended(self) -> int:
+        return self.async_ok + self.async_failed
+
+    @property
+    def judged(self) -> int:
+        """Requests that say whether the set works: answered, or failed by it."""
+        return self.ok + self.task_failed + self.error
+
+    @property
+    def measured(self) -> int:
+        """Requests whose latency is known, at least from below."""
+        return sum(self.latencies.values())
+
+    @property
+    def requests(self) -> int:
+        return self.judged + self.shed + self.left
+
+    def quantile_us(self, share: float) -> float | None:
+        """The latency that `share` of the requests do not exceed, interpolated within its bucket; None: no data."""
+        total = sum(self.latencies.values())
+        if total == 0:
+            return None
+        rank = share * total
+        below = 0
+        bucket = 0
+        for bucket, count in sorted(self.latencies.items()):
+            if below + count >= rank:
+                return float(2.0 ** ((bucket + (rank - below) / count) / BUCKETS_PER_OCTAVE))
+            below += count
+        return float(2.0 ** ((bucket + 1) / BUCKETS_PER_OCTAVE))
+
+
+def total(tallies: Iterable[Tally]) -> Tally:
+    """All of them together."""
+    result = Tally()
+    for tally in tallies:
+        result.ok += tally.ok
+        result.task_failed += tally.task_failed
+        result.error += tally.error
+        result.shed += tally.shed
+        result.left += tally.left
+        result.async_ok += tally.async_ok
+        result.async_failed += tally.async_failed
+        for bucket, count in tally.latencies.items():
+            result.latencies[bucket] = result.latencies.get(bucket, 0) + count
+    return result
+
+
+def minus(whole: Tally, part: Tally) -> Tally:
+    """What of `whole` came after `part` was all; never below 0, should a worker's counts have been lost."""
+    return Tally(
+        max(0, whole.ok - part.ok),
+        max(0, whole.task_failed - part.task_failed),
+        max(0, whole.error - part.error),
+        max(0, whole.shed - part.shed),
+        max(0, whole.left - part.left),
+        {
+            bucket: count - part.latencies.get(bucket, 0)
+            for bucket, count in whole.latencies.items()
+            if count > part.latencies.get(bucket, 0)
+        },
+        max(0, whole.async_ok - part.async_ok),
+        max(0, whole.async_failed - part.async_failed),
+    )

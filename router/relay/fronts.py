@@ -1,0 +1,77 @@
+"""Balancers in front of the router whose word about their clients counts. Pure.
+
+From anybody else `X-Forwarded-For` is a claim, and dropped. A balancer keeps its connections and sends requests of many
+clients on each: so whose a request is stands in its head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from router.errors import RouterError
+from router.wire.request_head import RequestHead, client_lines
+
+MOST_HOPS = 16
+CACHE_ENTRIES = 4096
+_SCHEMES = (b"http", b"https")
+
+
+class FrontError(RouterError):
+    """That is no address of a balancer in front."""
+
+
+class Fronts:
+    """The balancers' networks, such as `10.0.0.7` or `10.0.0.0/24`. Raises `FrontError`."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks = []
+        for text in networks:
+            try:
+                self._networks.append(ip_network(text))
+            except ValueError as error:
+                raise FrontError(
+                    f"{text!r} is no address of a balancer in front: {error}; write it like 10.0.0.7 or 10.0.0.0/24"
+                ) from None
+        self._known: dict[tuple[bytes, bytes, bytes], tuple[bytes, bytes]] = {}
+
+    def client_of(self, head: RequestHead, peer: bytes, scheme: bytes) -> tuple[bytes, bytes]:
+        """The client's address, and the lines that tell a set of it. `peer` and `scheme` are the connection's own: they
+        count where it is no balancer's, or the balancer says nothing that makes sense."""
+        # There may be several lines; they count as one, in their order (RFC 9110, 5.3).
+        claimed = b",".join(field[2] for field in head.fields if field[1] == b"x-forwarded-for")
+        proto = head.get(b"x-forwarded-proto") or b""
+        key = (peer, claimed, proto)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= CACHE_ENTRIES:
+                self._known.clear()
+            found = self._known[key] = self._read(peer, claimed, proto, scheme)
+        return found
+
+    def _read(self, peer: bytes, claimed: bytes, proto: bytes, scheme: bytes) -> tuple[bytes, bytes]:
+        address = peer
+        if self._trusts(_address(peer)):
+            # Each hop adds whom it got the request from: the last that is no balancer of ours is the client.
+            for hop in reversed(claimed.rsplit(b",", MOST_HOPS)[-MOST_HOPS:]):
+                known = _address(hop.strip())
+                if known is None:
+                    break
+                address = str(known).encode()
+                if not self._trusts(known):
+                    break
+            if proto in _SCHEMES:
+                scheme = proto
+        return address, client_lines(address, scheme)
+
+    def _trusts(self, address: IPv4Address | IPv6Address | None) -> bool:
+        return address is not None and any(address in network for network in self._networks)
+
+
+def _address(text: bytes) -> IPv4Address | IPv6Address | None:
+    try:
+        found = ip_address(text.decode("ascii"))
+    except ValueError:
+        return None
+    # A socket for both families tells of IPv4 like this.
+    return getattr(found, "ipv4_mapped", None) or found

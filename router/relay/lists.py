@@ -1,0 +1,366 @@
+"""GET /v1/tasks and /v1/usage: asked of every set at once, merged into one answer.
+
+A task's id is its set's name, a dash, and a part that sorts by time. So a page of all sets is the newest of
+their pages, and one id is a cursor for all of them: `before=a-01jd…` asks set b for what is before `b-01jd…`.
+
+A set that is down, silent, or says what cannot be read is left out, and named with the reason: its list is `partial`,
+and nobody waits for it for long. Bounded: in number, in time, and in the bytes that one list, and all of them, hold
+until their clients have them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from functools import partial
+from urllib.parse import parse_qsl, urlencode
+
+from router.relay.merging import Unreadable, merge_tasks, merge_usage, told
+from router.relay.plane import DataPlane
+from router.routing.table import SetEntry, SetState
+from router.wire.downstream import ClientConnection
+from router.wire.fetch import Fetched, FetchError, fetch
+from router.wire.problems import PROBLEM_TYPE, Lines, Problem
+from router.wire.request_head import RequestHead
+from router.wire.stream import Piece
+
+MERGES_AT_ONCE = 64
+LIST_BYTES = 16 * 1024 * 1024
+"""What all sets together may say to one question …"""
+HELD_BYTES = 32 * 1024 * 1024
+"""… and to all questions of a worker that are not answered yet."""
+MERGED_INLINE_BYTES = 32 * 1024
+"""More than this is merged beside the event loop: it would hold up others for milliseconds."""
+ASK_TIMEOUT_S = 5.0
+PATIENCE_S = 2.0
+"""How long others are waited for once a set has answered; as long as that one took, where it took longer."""
+ASK_AT_ONCE = 16
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 1000
+MAX_FIELDS = 100
+
+_log = logging.getLogger("router")
+_NOT_PASSED_ON = (b"content-length", b"transfer-encoding", b"range", b"if-", b"accept-encoding")
+_OF_REFUSALS = ("Retry-After", "WWW-Authenticate")
+_TASKS = b"/v1/tasks"
+_BUSY = Problem(
+    503,
+    "lists-busy",
+    "Too many lists are asked for at once",
+    "the router holds as much of other lists as it may; try again soon, or with a smaller `limit`",
+    retry_after_s=1,
+)
+_Answer = tuple[int, str, bytes, Lines]
+
+
+class Lists:
+    """The data plane's factory for merged lists, and what they share."""
+
+    def __init__(
+        self,
+        *,
+        at_once: int = MERGES_AT_ONCE,
+        list_bytes: int = LIST_BYTES,
+        held_bytes: int = HELD_BYTES,
+    ) -> None:
+        self.at_once = at_once
+        self.list_bytes = list_bytes
+        self.held_bytes = held_bytes
+        self.held = 0
+        self.running: set[Merge] = set()
+        self.merging = asyncio.Lock()
+        """Held by the one list that is merged beside the loop."""
+
+    def __call__(self, plane: DataPlane, client: ClientConnection, head: RequestHead) -> Merge | Problem:
+        if len(self.running) >= self.at_once:
+            return _BUSY
+        return Merge(self, plane, client, head)
+
+
+class _NoRoom(Exception):
+    """All lists together hold as much as they may."""
+
+
+class Merge:
+    """The work for one list: a task that asks the sets and merges, then one answer."""
+
+    def __init__(self, lists: Lists, plane: DataPlane, client: ClientConnection, head: RequestHead) -> None:
+        self._lists = lists
+        self._plane = plane
+        self._client = client
+        self._head = head
+        self._task: asyncio.Task[None] | None = None
+        self._held = 0
+        self._in_thread = False
+        self._cancelled = False
+        self._answer: _Answer | None = None
+        """What is being sent."""
+        lists.running.add(self)
+
+    def start(self, pieces: list[Piece]) -> None:
+        self._client.want_body()
+        self._task = self._plane.loop.create_task(self._run(), name="merge")
+        self._task.add_done_callback(self._ran)
+
+    def send_body(self, pieces: list[Piece], *, last: bool, shared: bool) -> bool:
+        return True  # A list's request needs no body: read and dropped.
+
+    def on_client_drained(self) -> None:
+        if self._answer is not None:
+            self._sent(self._answer)
+
+    def timed_out(self, now: float) -> bool:
+        return False  # The asking itself is bounded.
+
+    def cancel(self, problem: Problem | None = None) -> None:
+        self._cancelled = True
+        if self._answer is not None:
+            self._end()
+        elif self._task is not None and not self._in_thread:  # A thread goes on, and so do the bytes it has.
+            self._task.cancel()
+        if problem is None:
+            self._plane.log_own(self._head, self._client, 0, 0, "the client left")
+        else:
+            self._plane.log_problem(problem, self._head, self._client)
+        self._client.exchange_ended()
+
+    async def _run(self) -> None:
+        try:
+            outcome = await self._outcome()
+        except Exception:
+            _log.exception("merging %s failed", self._head.path.decode("latin-1"))
+            outcome = Problem(
+                500, "list-failed", "The lists could not be merged", "an error of the router; see its log"
+            )
+        if self._cancelled:
+            return
+        client = self._client
+        if isinstance(outcome, Problem):
+            client.exchange_ended()
+            client.respond(outcome)
+            return
+        self._keep(len(outcome[2]) - self._held)  # The pages are gone, the answer is there.
+        self._answer = outcome
+        if client.write(client.own_pieces(*outcome)):
+            self._sent(outcome)
+
+    def _sent(self, answer: _Answer) -> None:
+        """The kernel has all of it."""
+        self._end()
+        self._client.exchange_ended()
+        self._client.exchange_done()
+        self._plane.log_own(self._head, self._client, answer[0], len(answer[2]))
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        if self._answer is None:
+            self._end()
+
+    # What is held.
+
+    def _keep(self, count: int) -> None:
+        self._held += count
+        self._lists.held += count
+
+    def _end(self) -> None:
+        self._lists.running.discard(self)
+        self._keep(-self._held)
+
+    # Asking.
+
+    async def _outcome(self) -> Problem | _Answer:
+        try:
+            # In and out as Latin-1: each byte stays what it was, whatever text the client meant by it.
+            query = parse_qsl(
+                self._head.query.decode("latin-1"),
+                keep_blank_values=True,
+                max_num_fields=MAX_FIELDS,
+                encoding="latin-1",
+            )
+        except ValueError:
+            return Problem(
+                400,
+                "bad-query",
+                "The query has too many parameters",
+                f"it may have {MAX_FIELDS}; leave some out",
+            )
+        asked, missing = self._whom()
+        answers = await self._ask_all(asked, query, missing)
+        if answers is None:
+            return _BUSY
+        bodies = {name: answer.body for name, answer in answers.items() if answer.head.status == 200}
+        refusals = {name: answer for name, answer in answers.items() if name not in bodies}
+        if not bodies:
+            return _refused(refusals) if refusals else _nobody(missing)
+        for name, answer in refusals.items():
+            missing[name] = f"it answered {answer.head.status}"
+        del answers, refusals
+        if self._head.path == _TASKS:
+            merge = partial(merge_tasks, bodies, missing, _limit(query))
+        else:
+            merge = partial(merge_usage, bodies, missing)
+        try:
+            if self._held <= MERGED_INLINE_BYTES:
+                merged = merge()
+            else:
+                async with self._lists.merging:
+                    self._in_thread = True
+                    merged = await asyncio.to_thread(merge)
+        except Unreadable as error:
+            return Problem(502, "list-unreadable", "The sets' lists could not be read", str(error))
+        return 200, "application/json", merged, ()
+
+    def _whom(self) -> tuple[list[SetEntry], dict[str, str]]:
+        """The sets to ask, and why not the others. Where all are down, one may just have come back: all are asked."""
+        missing: dict[str, str] = {}
+        asked: list[SetEntry] = []
+        down: list[SetEntry] = []
+        for entry in self._plane.table.sets.values():
+            if entry.state is SetState.MAINT:
+                missing[entry.name] = "it is in maintenance"
+            elif self._plane.board.of(entry.name).down:
+                missing[entry.name] = "its health check fails"
+                down.append(entry)
+            else:
+                asked.append(entry)
+        if not asked:
+            for entry in down:
+                del missing[entry.name]
+        return asked or down, missing
+
+    async def _ask_all(
+        self, asked: list[SetEntry], query: list[tuple[str, str]], missing: dict[str, str]
+    ) -> dict[str, Fetched] | None:
+        """The answers in the sets' order; who gave none comes to be `missing`. None: there is no room for them."""
+        if not asked:
+            return {}
+        loop = self._plane.loop
+        gate = asyncio.Semaphore(ASK_AT_ONCE)
+        names = {loop.create_task(self._ask(entry, query, gate)): entry.name for entry in asked}
+        waiting = set(names)
+        found: dict[str, Fetched] = {}
+        began = loop.time()
+        deadline = began + ASK_TIMEOUT_S
+        try:
+            while waiting:
+                timeout_s = max(0.0, deadline - loop.time())
+                done, waiting = await asyncio.wait(
+                    waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    break
+                for task in done:
+                    answer = task.result()
+                    if answer is None:
+                        return None
+                    if isinstance(answer, str):
+                        missing[names[task]] = answer
+                        continue
+                    found[names[task]] = answer
+                    now = loop.time()
+                    deadline = min(began + ASK_TIMEOUT_S, now + max(PATIENCE_S, now - began))
+        finally:
+            for task in waiting:
+                task.cancel()
+        for task in waiting:
+            missing[names[task]] = f"it gave no whole answer within {loop.time() - began:.1f} s"
+            _log.warning("set %s gave no list in time", names[task])
+        return {entry.name: found[entry.name] for entry in asked if entry.name in found}
+
+    async def _ask(
+        self, entry: SetEntry, query: list[tuple[str, str]], gate: asyncio.Semaphore
+    ) -> Fetched | str | None:
+        """The set's answer, or why there is none; None: there is no room for it."""
+        head = self._head
+        lines = [line for line in head.lines if not line.lower().startswith(_NOT_PASSED_ON)]
+        host = head.host if head.host is not None else entry.authority.encode()
+        lines.append(
+            b"Host: %b\r\nX-Request-Id: %b\r\ntraceparent: %b\r\n" % (host, head.request_id, head.traceparent)
+        )
+        lists = self._lists
+        kept = 0
+
+        def keep(count: int) -> None:
+            nonlocal kept
+            if self._held + count > lists.list_bytes:
+                raise FetchError("the list is too large; ask with a smaller `limit`, or for less time")
+            if lists.held + count > lists.held_bytes:
+                raise _NoRoom
+            self._keep(count)
+            kept += count
+
+        async with gate:
+            pool = self._plane.pools.get(entry.name)
+            if pool is None:
+                return "it left the configuration"
+            try:
+                answer = await fetch(
+                    pool.addresses,
+                    self._target(entry, query),
+                    lines,
+                    timeout_s=ASK_TIMEOUT_S,
+                    max_bytes=lists.list_bytes,
+                    keep=keep,
+                )
+            except (FetchError, _NoRoom) as error:
+                self._keep(-kept)
+                if isinstance(error, _NoRoom):
+                    return None
+                _log.warning("set %s could not be asked for its list: %s", entry.name, error)
+                return "it cannot be reached" if error.refused or error.own else str(error)
+        status = answer.head.status
+        if status == 200 or 400 <= status < 500:
+            return answer
+        self._keep(-kept)
+        _log.warning("set %s answered its list with %d", entry.name, status)
+        return f"it answered {status}"
+
+    def _target(self, entry: SetEntry, query: list[tuple[str, str]]) -> bytes:
+        """As it was asked for, with that set's cursor, and never more than a page."""
+        path = self._head.path
+        fields = list(query)
+        if path == _TASKS:
+            fields = [
+                (name, cursor_for(entry.name, value) if name == "before" else value) for name, value in query
+            ]
+            if all(name != "limit" for name, _ in query):
+                fields.append(("limit", str(DEFAULT_LIMIT)))
+        return path + (b"?" + urlencode(fields, encoding="latin-1").encode() if fields else b"")
+
+
+def _refused(refusals: dict[str, Fetched]) -> _Answer:
+    """No set has a list for this request: what one of them says to that. Too many requests, or a set that knows no
+    such path, tells less than what is wrong with the request itself."""
+    name, answer = min(
+        refusals.items(), key=lambda item: (item[1].head.status in (404, 429), item[1].head.status)
+    )
+    lines: list[tuple[str, str]] = [("X-Set", name)]
+    for field in _OF_REFUSALS:
+        value = answer.head.get(field.lower().encode())
+        if value is not None:
+            lines.append((field, value.decode("latin-1")))
+    return answer.head.status, PROBLEM_TYPE, answer.body, tuple(lines)
+
+
+def _nobody(missing: dict[str, str]) -> Problem:
+    return Problem(
+        503,
+        "no-set-answers",
+        "No set could be asked",
+        f"none of the sets gave its list; their tasks are not lost, try again ({told(missing)})",
+        retry_after_s=1,
+    )
+
+
+def _limit(query: list[tuple[str, str]]) -> int:
+    """How many tasks a page has; what is no such number, the sets refuse."""
+    for name, value in query:
+        if name == "limit" and re.fullmatch(r"[0-9]{1,9}", value):
+            return min(MAX_LIMIT, int(value))
+    return DEFAULT_LIMIT
+
+
+def cursor_for(set_name: str, before: str) -> str:
+    """One set's cursor from the merged list's: the same moment, under that set's name."""
+    name, dash, rest = before.partition("-")
+    return f"{set_name}-{rest}" if dash and name else before

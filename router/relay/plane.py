@@ -1,0 +1,303 @@
+"""The data plane of one process: listens, accepts clients, and gives each of their requests its work."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import math
+import socket
+from collections.abc import Callable
+from time import monotonic
+from typing import cast
+
+from router.choosing.choice import Choice
+from router.choosing.request import Destination, Purpose, purpose_of
+from router.relay.access_log import AccessLog
+from router.relay.exchange import Exchange
+from router.relay.fronts import Fronts
+from router.relay.traffic import Traffic
+from router.routing.table import SetEntry, Table
+from router.wire.downstream import ClientConnection
+from router.wire.limits import Limits
+from router.wire.problems import Problem
+from router.wire.request_head import RequestHead
+from router.wire.tls import Certificate, Handshakes, TlsSocket
+from router.wire.work import Work
+from router.workers.occupancy import Loads
+
+ACCEPTS_AT_ONCE = 64
+CHECKS_AT_ONCE = 512
+DRAIN_IDLE_S = 1.0
+ROOM_IDLE_S = 1.0
+"""Where there are as many clients as may be, who was silent for so long makes room for others."""
+FULL_TOLD_S = 60.0
+DRAIN_POLL_S = 0.02
+_MERGED = Destination.MERGED
+_NOWHERE = Destination.NOWHERE
+_NOT_RELAYED = Problem(
+    404,
+    "not-relayed",
+    "This is not relayed",
+    "/metrics, /livez, /readyz and /v1/admin are answered by each set and by the router's admin address; ask there",
+)
+MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work | Problem]
+InquiryFactory = Callable[["DataPlane", ClientConnection, RequestHead, Purpose, Choice, SetEntry], Work]
+
+_log = logging.getLogger("router")
+
+
+class DataPlane(Traffic):
+    """Serves clients on the sockets given to `listen`, by the table given to `adopt`.
+
+    `merge` makes the work for the lists that are merged over sets, `inquire` that for idempotency keys which other
+    sets may know (without it they are new work).
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        table: Table,
+        *,
+        limits: Limits | None = None,
+        loads: Loads | None = None,
+        merge: MergeFactory,
+        inquire: InquiryFactory | None = None,
+    ) -> None:
+        super().__init__(loop, name, table, limits=limits, loads=loads)
+        self.clients: set[ClientConnection] = set()
+        self.certificate: Certificate | None = None
+        """Where clients come by TLS."""
+        self.fronts: Fronts | None = None
+        """Balancers in front that tell whose a request is."""
+        self.handshakes_failed = 0
+        self._handshakes = Handshakes(loop, self._greet, self._handshake_failed)
+        self._merge = merge
+        self._inquire = inquire
+        self._listeners: list[socket.socket] = []
+        self._accepting = False
+        self._fresh = 0
+        """Clients accepted since the last sweep …"""
+        self._before = 0
+        """… and between the two last ones."""
+        self._full_told_at = -math.inf
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    # Requests.
+
+    def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem:
+        """What to do about a request whose head was read."""
+        if self.fronts is not None:
+            scheme = b"http" if self.certificate is None else b"https"
+            client.address, client.forwarded = self.fronts.client_of(head, client.peer, scheme)
+        purpose = head.purpose
+        if not isinstance(purpose, Purpose):
+            purpose = head.purpose = purpose_of(head.method, head.path, head.query, head.get(b"prefer"))
+        if purpose.destination is _MERGED:
+            return self._merge(self, client, head)
+        if purpose.destination is _NOWHERE:
+            return _NOT_RELAYED
+        choice = self.choose(head, client.address, purpose)
+        if choice.entry is None:
+            assert choice.problem is not None
+            return choice.problem
+        if choice.ask_first and self._inquire is not None:
+            return self._inquire(self, client, head, purpose, choice, choice.entry)
+        return Exchange(self, client, head, purpose, choice, choice.entry)
+
+    def note_problem(self, problem: Problem, head: RequestHead | None) -> None:
+        self.problems.note(problem.name)
+        if problem.status >= 500:
+            request_id = head.request_id.decode("latin-1") if head is not None else "-"
+            _log.warning("%d %s: %s (request %s)", problem.status, problem.name, problem.detail, request_id)
+
+    def log_problem(self, problem: Problem, head: RequestHead | None, client: ClientConnection) -> None:
+        """Tell the access log of a request that no exchange tells of."""
+        if self.access is None or not self.access.wants(error=True):
+            return
+        if head is None:
+            self.access.note_unread(client.peer, problem)
+            return
+        self._note_own(
+            self.access,
+            head,
+            client,
+            problem.status,
+            0,
+            f"{problem.name}: {problem.detail}",
+            problem.executed,
+        )
+
+    def log_own(
+        self, head: RequestHead, client: ClientConnection, status: int, bytes_out: int, reason: str = ""
+    ) -> None:
+        """Likewise of an answer that the router made of several, or of a client (status 0) that left before one."""
+        if self.access is not None and self.access.wants(error=False):
+            self._note_own(self.access, head, client, status, bytes_out, reason, None)
+
+    def _note_own(
+        self,
+        access: AccessLog,
+        head: RequestHead,
+        client: ClientConnection,
+        status: int,
+        bytes_out: int,
+        reason: str,
+        executed: bool | None,
+    ) -> None:
+        began = monotonic() - (self.loop.time() - client.at)
+        access.note(head, client.address, status, began, 0, 0, bytes_out, None, "", 0, "", reason, executed)
+
+    def client_closed(self, client: ClientConnection) -> None:
+        self.clients.discard(client)
+        self._room()
+
+    def _room(self) -> None:
+        """A connection ended, or is found to be silent: another one may come."""
+        if not self._accepting and not self.draining and not self._is_full():
+            self._resume_accepting()
+
+    def _is_full(self) -> bool:
+        open_ = len(self.clients) + len(self._handshakes)
+        if open_ >= self.limits.connections:
+            return True
+        # Who came just now is about to need a connection to a set, too.
+        return open_ + self.active + self._fresh + self._before >= self._descriptors()
+
+    def _descriptors(self) -> int:
+        return self.limits.descriptors - self.limits.idle_connections
+
+    def crowded(self) -> bool:
+        return len(self.clients) + len(self._handshakes) + self.active > self._descriptors()
+
+    # Listening.
+
+    def listen(self, sock: socket.socket) -> None:
+        """Accept clients on a bound, listening socket."""
+        sock.setblocking(False)
+        self._listeners.append(sock)
+        self._resume_accepting()
+        if self._sweeper is None:
+            self._sweeper = self.loop.call_later(self.limits.sweep_s, self._sweep)
+
+    def _resume_accepting(self) -> None:
+        self._accepting = True
+        for sock in self._listeners:
+            self.loop.add_reader(sock.fileno(), self._accept, sock)
+
+    def _pause_accepting(self) -> None:
+        self._accepting = False
+        for sock in self._listeners:
+            self.loop.remove_reader(sock.fileno())
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    _log.error("cannot accept: %s; pausing for a second", error)
+                    self._pause_accepting()
+                    self.loop.call_later(1.0, self._accept_again)
+                    return
+                raise
+            sock.setblocking(False)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._fresh += 1
+            peer = address[0] if isinstance(address, tuple) else "unix"
+            if self.certificate is None:
+                self.clients.add(ClientConnection(self, sock, peer.encode()))
+            else:
+                self._handshakes.begin(self.certificate.context, sock, peer.encode())
+            if self._is_full():
+                self._full()
+                return
+
+    def _full(self) -> None:
+        """Whoever comes now waits in the listener's backlog, or goes to another worker."""
+        self._pause_accepting()
+        now = self.loop.time()
+        if now - self._full_told_at > FULL_TOLD_S:
+            self._full_told_at = now
+            count = len(self.clients) + len(self._handshakes)
+            _log.warning("%d clients are connected, as many as may be: others wait", count)
+
+    def _greet(self, ready: TlsSocket, peer: bytes) -> None:
+        # What a stream uses of a socket, this one has.
+        self.clients.add(ClientConnection(self, cast(socket.socket, ready), peer, b"https"))
+
+    def _handshake_failed(self) -> None:
+        self.handshakes_failed += 1
+        self._room()
+
+    def _accept_again(self) -> None:
+        if not self.draining and not self._accepting:
+            self._resume_accepting()
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for pool in self.pools.values():
+            pool.sweep(now)
+        self.board.settle(now)
+        self.recent.tick(now, self.stats)
+        self.curves.tick(now, self.stats, self.observer)
+        self._sweeper = self.loop.call_later(self.limits.sweep_s, self._sweep)
+        self._before, self._fresh = self._fresh, 0
+        if not self._accepting:
+            self._room()
+        if not self._accepting and not self._before:
+            # Still full, though all who came lately are counted as what they are.
+            self._close_idle(ROOM_IDLE_S)
+        self._check_times(tuple(self.clients), 0)
+
+    def _check_times(self, clients: tuple[ClientConnection, ...], start: int) -> None:
+        """A few at a time, spread over the sweep: ten thousand at once would hold up requests for milliseconds."""
+        now = self.loop.time()
+        stop = start + CHECKS_AT_ONCE
+        for client in clients[start:stop]:
+            if client in self.clients:
+                client.check_time(now)
+        if stop < len(clients):
+            pause_s = self.limits.sweep_s * CHECKS_AT_ONCE / len(clients)
+            self.loop.call_later(pause_s, self._check_times, clients, stop)
+
+    # The end.
+
+    async def drain(self, bound_s: float) -> int:
+        """Stop accepting, let requests in work finish, at most `bound_s`; then close all. Returns how many
+        were cut.
+
+        A connection that was in use just now is likely to bring another request before its client can know: that one is
+        answered, with `Connection: close`. One that stays silent for `DRAIN_IDLE_S` is closed."""
+        self.draining = True
+        self._pause_accepting()
+        for sock in self._listeners:
+            sock.close()
+        self._listeners.clear()
+        deadline = self.loop.time() + bound_s
+        self._close_idle(DRAIN_IDLE_S)
+        while (self.clients or self._handshakes) and self.loop.time() < deadline:
+            await asyncio.sleep(DRAIN_POLL_S)
+            self._close_idle(DRAIN_IDLE_S)
+            # Who was accepted before has its request answered; one that is silent is none of those.
+            self._handshakes.abandon(DRAIN_IDLE_S)
+        self._handshakes.abandon(0.0)
+        self._close_idle(0.0)
+        cut = len(self.clients)
+        for client in tuple(self.clients):
+            client.shut()
+        for pool in self.pools.values():
+            pool.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self.log.close()
+        self.access = None
+        return cut
+
+    def _close_idle(self, idle_s: float) -> None:
+        for client in tuple(self.clients):
+            client.close_if_idle(idle_s)

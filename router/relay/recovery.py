@@ -1,0 +1,233 @@
+"""One request whose attempt failed: may it be sent again, where to, and what its client is told if not.
+
+Made at the first failure, so that requests that go well pay nothing for it.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from router.choosing.choice import Choice
+from router.choosing.request import Purpose
+from router.choosing.retry import (
+    NOTHING_RAN,
+    TOO_LATE,
+    Admission,
+    RequestKind,
+    admission,
+    backoff_s,
+    may_repeat,
+    wait_s,
+)
+from router.relay.traffic import Traffic
+from router.routing.table import SetEntry, Table
+from router.wire.failure import Failure
+from router.wire.problems import Problem
+from router.wire.request_head import RequestHead
+
+_rng = random.SystemRandom()  # Forked workers would share any other one's numbers.
+
+
+@dataclass(frozen=True, slots=True)
+class NextAttempt:
+    """`fresh`: on a new connection, at once; else ask `Recovery.turn` after `delay_s`, or, where that is 0, begin
+    now."""
+
+    entry: SetEntry
+    delay_s: float = 0.0
+    fresh: bool = False
+
+
+class Recovery:
+    """What is known of a request's failed attempts. `may_have_run`: one of them failed after which an
+    algorithm may have run. `table` is the one by which `choice` was made."""
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        table: Table,
+        head: RequestHead,
+        purpose: Purpose,
+        choice: Choice,
+        client: bytes,
+        started_at: float,
+    ) -> None:
+        self._traffic = traffic
+        self._table = table
+        self._head = head
+        self._purpose = purpose
+        self._choice = choice
+        self._client = client
+        self._started_at = started_at
+        self.attempts = 1
+        self.reason = ""
+        """What the last one failed for."""
+        self._tried: frozenset[str] = frozenset()
+        self._stale_used = False
+        self._counted = False
+        self._waiting = False
+        self._waiting_since = 0.0
+        self._looks = 0
+        self._next: SetEntry | None = None
+        self.failure = Failure.CONNECT
+        self.detail = ""
+        """What is known of the last failure."""
+        self.may_have_run = False
+
+    def next_attempt(self, entry: SetEntry, failure: Failure, *, reused: bool) -> NextAttempt | None:
+        """What to do after a failure at a set, on a connection that was `reused` or new; None: no more."""
+        traffic = self._traffic
+        policy = traffic.table.retry
+        if not may_repeat(self._purpose.kind, failure, policy):
+            return None
+        if (
+            reused
+            and not self._stale_used
+            and entry.name in traffic.pools
+            and failure in (Failure.STALE, Failure.SEND)
+        ):
+            # The connection was old, the set is not at fault: the same set, a new connection, at once.
+            self._stale_used = True
+            return NextAttempt(entry, fresh=True)
+        if self.attempts >= policy.attempts:
+            return None
+        now = traffic.loop.time()
+        if failure is Failure.BACK_PRESSURE and now - self._started_at > traffic.patience_s(
+            self._purpose, self._head.query
+        ):
+            return None
+        self._tried |= {entry.name}
+        other = self._other(entry, failure, now)
+        if other is None or other.name not in traffic.pools:
+            return None
+        self._uncount()
+        self._waiting = True
+        self._waiting_since = now
+        self._looks = 0
+        traffic.waiting_retries += 1
+        self._next = other
+        if self._admission() is Admission.NEVER:
+            self._uncount()
+            traffic.retries_over_budget += 1
+            return None
+        return NextAttempt(other, backoff_s(self.attempts, _rng))
+
+    def turn(self) -> NextAttempt | None:
+        """The time of a retry has come: begin it now, or look again after `delay_s`; None: no more."""
+        traffic = self._traffic
+        verdict = self._admission()
+        if verdict is Admission.LATER:
+            assert self._next is not None
+            self._looks += 1
+            return NextAttempt(self._next, wait_s(self._looks, _rng))
+        self._uncount()
+        if verdict is Admission.NEVER:
+            traffic.retries_over_budget += 1
+            return None
+        entry = self._where_now()
+        if entry is None:
+            return None
+        self.attempts += 1
+        self._counted = True
+        traffic.active_retries += 1
+        traffic.stats[entry.name].retries += 1
+        return NextAttempt(entry)
+
+    def _admission(self) -> Admission:
+        traffic = self._traffic
+        return admission(
+            traffic.table.retry,
+            self._purpose.kind,
+            self.failure,
+            active_requests=traffic.active - traffic.waiting_retries,
+            active_retries=traffic.active_retries,
+            waiting=traffic.waiting_retries,
+            waited_s=traffic.loop.time() - self._waiting_since,
+        )
+
+    def _where_now(self) -> SetEntry | None:
+        """The set that was found when the retry began to wait, unless it is away meanwhile."""
+        traffic = self._traffic
+        entry = self._next
+        if entry is None or entry.name not in traffic.pools:
+            # The set left the configuration meanwhile: by the new table, then.
+            entry = self.chosen_anew()
+            if entry is None:
+                self.failure, self.detail = Failure.CONNECT, "it left the configuration"
+            return entry
+        now = traffic.loop.time()
+        if not traffic.board.of(entry.name).well(now):
+            return self._another(now) or entry
+        return entry
+
+    def _other(self, entry: SetEntry, failure: Failure, now: float) -> SetEntry | None:
+        traffic = self._traffic
+        other = self._another(now)
+        if other is None and self._table is not traffic.table:
+            other = self.chosen_anew()
+        if other is None:
+            return entry if failure in (Failure.CONNECT, Failure.NO_ROOM) else None
+        if other.name == entry.name and failure is Failure.BACK_PRESSURE:
+            return None
+        return other
+
+    def _another(self, now: float) -> SetEntry | None:
+        needs_room = self._purpose.kind is not RequestKind.SAFE
+        return self._traffic.chooser.another(self._choice, self._tried, now, needs_room=needs_room)
+
+    def chosen_anew(self) -> SetEntry | None:
+        """A set by the table that is in force now, unless it was tried."""
+        self._choice = self._traffic.choose(self._head, self._client, self._purpose)
+        entry = self._choice.entry
+        return None if entry is None or entry.name in self._tried else entry
+
+    def note(self, failure: Failure, detail: str) -> None:
+        """Another attempt failed."""
+        self.failure = failure
+        self.detail = detail
+        self.reason = failure.name.lower()
+        if failure not in NOTHING_RAN:
+            self.may_have_run = True
+
+    def problem(self, entry: SetEntry, failure: Failure, detail: str) -> Problem:
+        """What the client is told when the last attempt failed at a set."""
+        name = entry.name
+        # Reading runs no algorithm.
+        executed = self.may_have_run and self._head.method not in (b"GET", b"HEAD", b"OPTIONS")
+        if failure in TOO_LATE:
+            return Problem(
+                504,
+                "answer-timeout",
+                "The set did not answer in time",
+                f"set {name!r}: {detail}",
+                executed=executed,
+            )
+        if not self.may_have_run:
+            return Problem(
+                503,
+                "set-unavailable",
+                "The set cannot be reached",
+                f"set {name!r}: {detail}; nothing ran, send the request again",
+                retry_after_s=1,
+            )
+        advice = "send the request again" if not executed else "it may have run: look before sending it again"
+        return Problem(
+            502,
+            "set-lost",
+            "The set's answer was lost",
+            f"set {name!r}: {detail}; {advice}",
+            executed=executed,
+        )
+
+    def end(self) -> None:
+        """The request is over: it is no longer a retry in work, or one that waits."""
+        self._uncount()
+
+    def _uncount(self) -> None:
+        if self._counted:
+            self._counted = False
+            self._traffic.active_retries -= 1
+        if self._waiting:
+            self._waiting = False
+            self._traffic.waiting_retries -= 1

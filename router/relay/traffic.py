@@ -1,0 +1,161 @@
+"""What all requests of a process share: the table in force, the sets' pools and health, and the counts.
+
+It decides where a request goes and is told what came of it; it serves nobody itself (plane.py does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+
+from router.choosing.choice import Choice, Chooser, Load
+from router.choosing.health import Blame, HealthBoard, blame_for
+from router.choosing.past import PastTables
+from router.choosing.request import Destination, HeadFacts, Purpose, queue_timeout_s
+from router.choosing.room import Room
+from router.counting.curves import Curves
+from router.counting.observer import Observer
+from router.counting.stats import ProblemCounts, Recent, SetStats
+from router.relay.access_log import AccessLog
+from router.routing.table import SetEntry, Table
+from router.wire.failure import Failure
+from router.wire.limits import Limits
+from router.wire.pool import SetPool
+from router.wire.request_head import RequestHead
+from router.wire.stream import Buffers
+from router.workers.occupancy import Loads
+
+_RUN = Destination.RUN
+
+_log = logging.getLogger("router")
+
+
+class Traffic:
+    """Routes by the table given to `adopt`; `active` counts requests in work, `active_retries` those of them
+    that are retries, `waiting_retries` those that wait to be. Everything happens on the event loop's thread."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        table: Table,
+        *,
+        limits: Limits | None = None,
+        loads: Loads | None = None,
+    ) -> None:
+        self.loop = loop
+        self.name = name
+        self.limits = self._usual_limits = limits or Limits()
+        """Those of the process, with the time-outs of the table in force."""
+        self.buffers = Buffers()
+        self.board = HealthBoard(table.health)
+        self.pools: dict[str, SetPool] = {}
+        self.loads: dict[str, Load] = {}
+        """By which sets are chosen: those of all workers together."""
+        self._loads = loads or Loads()
+        self.stats: dict[str, SetStats] = {}
+        self.recent = Recent()
+        self.rooms: dict[str, Room] = {}
+        """What each set told at its last health check that it answered."""
+        self.curves = Curves()
+        self.problems = ProblemCounts()
+        self.table = table
+        self.past = PastTables()
+        self.chooser = Chooser(table, self.board, self.loads, self.past)
+        self.requests = 0
+        self.active = 0
+        self.active_retries = 0
+        self.waiting_retries = 0
+        self.retries_over_budget = 0
+        self.cancelled = 0
+        self.stalled_clients = 0
+        self.draining = False
+        self.log = AccessLog(loop)
+        self.access: AccessLog | None = None
+        """Told of each request that ended, where the file says so."""
+        self.observer: Observer | None = None
+        """Told what becomes of each request, while a rollout compares two sets."""
+        self._addresses: dict[str, tuple[str, int]] = {}
+        self.adopt(table)
+
+    def adopt(self, table: Table) -> None:
+        """Put another table in force: one swap; requests in work go on with what they have."""
+        limits = table.timeouts.over(self._usual_limits)
+        kept = min(limits.pool_size, limits.idle_connections // max(1, len(table.sets)))
+        self.limits = replace(limits, pool_size=kept)
+        for name, entry in table.sets.items():
+            address = (entry.host, entry.port)
+            if self._addresses.get(name) != address:
+                if name in self.pools:
+                    self.pools[name].close()
+                    self.board.forget(name)
+                    self.rooms.pop(name, None)
+                self.pools[name], self.loads[name] = self._loads.pool(
+                    self.loop, name, address, self.buffers, self.limits
+                )
+                self._addresses[name] = address
+            self.stats.setdefault(name, SetStats())
+        for name in set(self.pools) - set(table.sets):
+            self.pools.pop(name).close()
+            del self.loads[name]
+            del self._addresses[name]
+            self.rooms.pop(name, None)
+        for pool in self.pools.values():
+            pool.limits = self.limits
+        self.board.adopt(table.sets, table.health)
+        self.past.adopt(table, time.time())
+        self.chooser = Chooser(table, self.board, self.loads, self.past)
+        self.access = self.log.follow(table.access_log)
+        self.table = table
+
+    def choose(self, head: RequestHead, client: bytes, purpose: Purpose) -> Choice:
+        """The set for a request by the table in force; `client` is its address."""
+        facts = head.facts
+        if not isinstance(facts, HeadFacts):
+            facts = head.facts = HeadFacts(head, client)
+        idempotency_key = head.get(b"idempotency-key") if purpose.destination is _RUN else None
+        now = self.loop.time()
+        choice = self.chooser.choose(purpose, facts, idempotency_key, now)
+        if self.observer is not None and choice.entry is not choice.home and choice.home is not None:
+            self._note_passed_over(self.observer, choice, choice.home, now)
+        return choice
+
+    def _note_passed_over(self, observer: Observer, choice: Choice, home: SetEntry, now: float) -> None:
+        """A set that starts slowly is neither unwell nor full: that says nothing about it."""
+        if not self.board.of(home.name).well(now):
+            observer.passed_over(choice, unwell=True)
+        elif home.max_inflight is not None and self.loads[home.name].inflight >= home.max_inflight:
+            observer.passed_over(choice, unwell=False)
+
+    def crowded(self) -> bool:
+        """Whether one more connection to a set would take what is kept back for other files."""
+        return False
+
+    def patience_s(self, purpose: Purpose, query: bytes) -> float:
+        """How long after its start a request that met back-pressure may still try another set: its own queue
+        time, else the caller would wait twice."""
+        return max(1.0, 0.9 * queue_timeout_s(query)) if purpose.destination is _RUN else 1.0
+
+    def set_succeeded(self, name: str) -> None:
+        self.board.succeeded(name)
+
+    def set_failed(self, name: str, detail: str, blame: Blame = Blame.BAD) -> None:
+        refused, lost = blame is Blame.REFUSED, blame is Blame.LOST
+        if self.board.failed(name, self.loop.time(), refused=refused, lost=lost):
+            self.board.of(name).because = detail
+            self.stats[name].ejections += 1
+            _log.warning("set %s ejected after failures in a row; the last: %s", name, detail)
+
+    def set_drains(self, name: str) -> None:
+        """A set said so itself."""
+        if self.board.drains(name, self.loop.time()):
+            _log.info("set %s drains: no new work for it until its health check succeeds", name)
+
+    def attempt_failed(self, name: str, failure: Failure, detail: str, *, reused: bool) -> None:
+        """An attempt at a set ended without an answer, on a connection that was `reused` or new."""
+        self.stats[name].note_failure(failure)
+        blame = blame_for(failure, reused=reused)
+        if blame is not None:
+            self.set_failed(name, detail, blame)

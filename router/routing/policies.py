@@ -1,0 +1,43 @@
+"""The `health` and `retry` sections of the operators' file. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EJECT_AFTER_FAILURES = 5
+EJECT_S = 30.0
+EJECT_MAX_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPolicy:
+    """The `health` section: what is asked, how often, and how many results change a verdict."""
+
+    path: str = "/readyz"
+    interval_s: float = 2.0
+    fall: int = 3
+    rise: int = 2
+    timeout_s: float = 2.0
+    slow_start_s: float = 10.0
+    eject_after: int = EJECT_AFTER_FAILURES
+    """So many requests that fail in a row eject a set …"""
+    eject_s: float = EJECT_S
+    """… for so long, times how often that was …"""
+    eject_max_s: float = EJECT_MAX_S
+    """… and not for longer than this."""
+
+    def away_s(self, times: int) -> float:
+        """How long a set is left alone that was found bad so many times."""
+        return min(self.eject_max_s, self.eject_s * times)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """`attempts` counts the first one. `budget` is a share (0.2) of the requests in flight that may be retries;
+    `patience_s`: so long a retry may wait for room in it, where nothing can have run twice."""
+
+    attempts: int = 2
+    budget: float = 0.2
+    replay_body_max_bytes: int = 64 * 1024
+    retry_sync: bool = True
+    patience_s: float = 1.5

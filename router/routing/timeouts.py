@@ -1,0 +1,35 @@
+"""The `timeouts` section: how long the data plane waits for what. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from router.wire.limits import Limits
+
+NAMES = (
+    "connect",
+    "header",
+    "body_idle",
+    "first_byte",
+    "task_first_byte",
+    "answer_idle",
+    "write_stall",
+    "total",
+    "keep_alive",
+    "pool_idle",
+)
+"""The keys of the section; each with `_s` added is a time of `wire.limits.Limits`, which says what it means."""
+SHORTEST_S = 0.05
+LONGEST_S = 7 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """What the file gives, in seconds by key; what it leaves out stays as the process was started with."""
+
+    given_s: Mapping[str, float] = field(default_factory=dict)
+
+    def over(self, limits: Limits) -> Limits:
+        """`limits` with the given times in the place of its own."""
+        return replace(limits, **{f"{name}_s": value for name, value in self.given_s.items()})  # type: ignore[arg-type]

@@ -1,0 +1,349 @@
+"""TLS for clients: a certificate that is read anew when its files change, and a socket that encrypts.
+
+`TlsSocket` has what `wire.stream.Stream` uses of a socket, with a socket's errors, so that the data plane is the same
+with TLS and without. HTTP/2 is left to a balancer in front (`ops/front/`): ALPN offers http/1.1 alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from router.errors import RouterError
+
+RECORD_BYTES = 16 * 1024
+"""What one TLS record holds."""
+HEADER_BYTES = 5
+"""Of a record: its type, a version, and its length."""
+HANDSHAKE_S = 10.0
+MOST_HANDSHAKES = 1024
+"""At once; when more begin, the oldest is given up: clients that go on with theirs are never that many."""
+WARN_BEFORE_S = 14 * 86400.0
+WARN_EVERY_S = 86400.0
+TICKETS = 1
+"""For a client's next connection; each costs a tenth of a handshake."""
+_EXPIRED, _NOT_YET = 10, 9  # X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_CERT_NOT_YET_VALID
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_ABORT = b"\1\0\0\0\0\0\0\0"
+_Stamp = tuple[tuple[int, int, int, int], ...]
+
+_log = logging.getLogger("router")
+
+
+class TlsError(RouterError):
+    """The certificate or its key cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files: the certificate with those that signed it behind it, and its key."""
+
+    cert: Path
+    key: Path
+
+    def context(self) -> ssl.SSLContext:
+        """Raises `TlsError`."""
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        made.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        made.set_alpn_protocols(["http/1.1"])
+        made.num_tickets = TICKETS
+        try:
+            # Without a password of ours OpenSSL would ask the terminal for one.
+            made.load_cert_chain(self.cert, self.key, password=lambda: "")
+        except (OSError, ssl.SSLError, ValueError) as error:
+            said = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+            raise TlsError(f"{self.cert} with {self.key} cannot be used: {said}") from error
+        return made
+
+    def doubt(self, now: float) -> str | None:
+        """Why clients will refuse the certificate, or will soon, for its dates; None: they will not. `now`: seconds
+        since 1970. Raises `TlsError` when it cannot be used at all."""
+        not_after = _not_after(self.context(), self.cert.read_text("latin-1"))
+        if isinstance(not_after, str):
+            return f"{self.cert}: clients refuse it: {not_after}"
+        left_s = not_after - now
+        if left_s > WARN_BEFORE_S:
+            return None
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(not_after))
+        return f"{self.cert} expires in {max(0.0, left_s) / 86400:.1f} days, on {when}: renew it"
+
+    def stamp(self) -> _Stamp | None:
+        """Another value when a file changed, was replaced, or its link swung; None: one is not there."""
+        try:
+            found = [os.stat(path) for path in (self.cert, self.key)]
+        except OSError:
+            return None
+        return tuple((each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns) for each in found)
+
+
+def _not_after(context: ssl.SSLContext, pem: str) -> float | str:
+    """When the first certificate in `pem` ends, in seconds since 1970; or what is wrong with it now.
+
+    The module ssl tells a certificate's dates to clients alone: so there is one, in memory, who trusts this very one.
+    """
+    first = _PEM.search(pem)
+    if first is None:
+        return "there is no certificate in it"
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    trusting.load_verify_locations(cadata=first[0])
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting.wrap_bio(down, up)
+    server = context.wrap_bio(up, down, server_side=True)
+    try:
+        for _ in range(4):
+            for side in (client, server):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    side.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        known = {
+            _EXPIRED: "it has expired; renew it",
+            _NOT_YET: "it is not valid yet; look at its dates and the clock",
+        }
+        return known.get(error.verify_code, error.verify_message)
+    except ssl.SSLError as error:
+        return str(error)
+    said = client.getpeercert()
+    return float(ssl.cert_time_to_seconds(str(said["notAfter"]))) if said else "it says nothing of its end"
+
+
+class Certificate:
+    """The context for new connections. `error`: why the files as they are now are not in it."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        """Raises `TlsError`."""
+        self._files = files
+        self._stamp = files.stamp()
+        self.context = files.context()
+        self.error: str | None = None
+        self.reloads = 0
+        self.failures = 0
+        self.doubt: str | None = None
+        """Why clients refuse the one in use, or will soon."""
+        self._warned_at = 0.0
+        self._judge()
+
+    def look(self) -> None:
+        """Read the files if they changed; with mistakes in them the last good ones stay. Small file I/O."""
+        self._read()
+        if time.time() - self._warned_at > WARN_EVERY_S:
+            self._judge()
+
+    def _judge(self) -> None:
+        self._warned_at = time.time()
+        if self.error is None:
+            # An unreadable file is told of by whoever reads it next.
+            with contextlib.suppress(TlsError, OSError):
+                self.doubt = self._files.doubt(self._warned_at)
+        if self.doubt is not None:
+            _log.warning("%s", self.doubt)
+
+    def _read(self) -> None:
+        stamp = self._files.stamp()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            context = self._files.context()
+        except TlsError as error:
+            # A certificate whose key is not there yet is put right by the key's own change.
+            self.error = str(error)
+            self.failures += 1
+            _log.error("%s; the certificate before stays in use", error)
+            return
+        self.context = context
+        self.error = None
+        self.reloads += 1
+        _log.info("the certificate %s is in use for new connections", self._files.cert)
+        self._judge()
+
+
+class TlsSocket:
+    """A connected, non-blocking socket after its handshake."""
+
+    __slots__ = ("_aborted", "_sock", "fileno")
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        self._sock = sock
+        self._aborted = False
+        self.fileno = sock.fileno
+
+    def recv_into(self, view: memoryview, count: int) -> int:
+        """What came, 0 at the end; of a large body several records at once. `count` is 16 KiB or more: a smaller one
+        would leave a rest of a record, of which no event tells."""
+        sock = self._sock
+        try:
+            got = sock.recv_into(view, count)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return 0
+        if got == RECORD_BYTES:
+            while got + RECORD_BYTES <= count and self._full_record_waits():
+                try:
+                    got += sock.recv_into(view[got:], count - got)
+                except OSError:  # Not all of it is here, or it is broken: the next event finds that again.
+                    break
+        return got
+
+    def _full_record_waits(self) -> bool:
+        """Whether the next record is a full one: that is a piece of a body, and no alert, whose event would be lost.
+        Between two records OpenSSL has read nothing ahead."""
+        try:
+            header = socket.socket.recv(self._sock, HEADER_BYTES, socket.MSG_PEEK)
+        except OSError:
+            return False
+        return len(header) == HEADER_BYTES and int.from_bytes(header[3:], "big") > RECORD_BYTES
+
+    def send(self, data: bytes | memoryview) -> int:
+        """As much as the kernel takes, in whole records: OpenSSL wants a record that was refused once again as it was,
+        so where the next one begins hangs on nothing but what was sent."""
+        try:
+            if len(data) <= RECORD_BYTES:
+                return self._sock.send(data)
+            view = memoryview(data)
+            sent = self._sock.send(view[:RECORD_BYTES])
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            raise BlockingIOError from None
+        try:
+            while sent < len(view):
+                sent += self._sock.send(view[sent : sent + RECORD_BYTES])
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            pass
+        return sent
+
+    def sendmsg(self, pieces: Sequence[bytes | memoryview]) -> int:
+        return self.send(b"".join(pieces))
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        return self._sock.getsockopt(level, option, size)
+
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        self._aborted = self._aborted or (option == socket.SO_LINGER and value == _ABORT)
+        self._sock.setsockopt(level, option, value)
+
+    def shutdown(self, how: int) -> None:
+        """Say that nothing more comes, and mean it."""
+        self._say_end()
+        socket.socket.shutdown(self._sock, how)
+
+    def close(self) -> None:
+        if not self._aborted:
+            self._say_end()
+        self._sock.close()
+
+    def _say_end(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._sock.unwrap()
+
+
+class Handshake:
+    """One client's, within `HANDSHAKE_S`; then `done` gets the socket, or `failed` is called."""
+
+    __slots__ = ("_done", "_failed", "_loop", "_sock", "_timer", "_writing", "since")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: ssl.SSLContext,
+        sock: socket.socket,
+        done: Callable[[TlsSocket], None],
+        failed: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._sock = context.wrap_socket(
+            sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
+        )
+        self._done = done
+        self._failed = failed
+        self._writing = False
+        self.since = loop.time()
+        self._timer = loop.call_later(HANDSHAKE_S, self.abandon)
+        loop.add_reader(self._sock.fileno(), self._step)
+
+    def _step(self) -> None:
+        try:
+            self._sock.do_handshake()
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLWantWriteError:
+            if not self._writing:
+                self._writing = True
+                self._loop.add_writer(self._sock.fileno(), self._step)
+            return
+        except (OSError, ValueError):
+            self.abandon()
+            return
+        self._leave()
+        self._done(TlsSocket(self._sock))
+
+    def abandon(self) -> None:
+        """Close: it failed, took too long, or nobody wants it any more."""
+        self._leave()
+        self._sock.close()
+        self._failed()
+
+    def _leave(self) -> None:
+        self._timer.cancel()
+        self._loop.remove_reader(self._sock.fileno())
+        if self._writing:
+            self._loop.remove_writer(self._sock.fileno())
+
+
+class Handshakes:
+    """Those under way, the oldest first, `MOST_HANDSHAKES` at most. `ready` gets the socket and what `begin` was given
+    with it; `failed` is called for each that comes to nothing."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ready: Callable[[TlsSocket, bytes], None],
+        failed: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._ready = ready
+        self._failed = failed
+        self._under_way: dict[Handshake, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def begin(self, context: ssl.SSLContext, sock: socket.socket, peer: bytes) -> None:
+        """With a client that was just accepted."""
+
+        def done(made: TlsSocket) -> None:
+            del self._under_way[handshake]
+            self._ready(made, peer)
+
+        def failed() -> None:
+            del self._under_way[handshake]
+            self._failed()
+
+        if len(self._under_way) >= MOST_HANDSHAKES:
+            next(iter(self._under_way)).abandon()
+        try:
+            handshake = Handshake(self._loop, context, sock, done, failed)
+        except (OSError, ValueError):  # Gone already.
+            sock.close()
+            self._failed()
+            return
+        self._under_way[handshake] = None
+
+    def abandon(self, older_than_s: float) -> None:
+        """Give up those that take so long."""
+        before = self._loop.time() - older_than_s
+        for handshake in tuple(self._under_way):
+            if handshake.since > before:
+                break
+            handshake.abandon()

@@ -1,0 +1,145 @@
+"""Requests in flight per set, over all workers of a router: `max_inflight` counts for the router, not for a worker.
+
+A share of the limit for each worker would answer "full" while others have room, as connections never spread evenly,
+and a limit of 2 could not be shared by four. So each worker has a cell of its own per set in memory that the
+arbiter mapped before it forked them. Only its owner writes a cell, so there is no lock; whoever wants the sum adds
+the cells up. Two workers that look at the same moment may exceed a limit by one request each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import logging
+import mmap
+import os
+
+from router.choosing.choice import Load
+from router.wire.limits import Limits
+from router.wire.pool import SetPool
+from router.wire.stream import Buffers
+
+ROWS = 4096
+"""Names of sets that a router may have had in its life; those beyond are counted by each worker alone."""
+_WORD = 8
+
+_log = logging.getLogger("router")
+
+
+class Occupancy:
+    """Made before the fork, for `workers` processes; `row` and `cell` are then the same in all of them."""
+
+    def __init__(self, workers: int, rows: int = ROWS) -> None:
+        self.workers = workers
+        self._rows = rows
+        self._fd = os.memfd_create("occupancy", os.MFD_CLOEXEC)
+        size = rows * (workers + 1) * _WORD
+        os.ftruncate(self._fd, size)
+        self._words = memoryview(mmap.mmap(self._fd, size)).cast("q")
+
+    def row(self, name: str) -> int | None:
+        """Where a set's cells begin; taken on first use. None: there is no room."""
+        words = self._words
+        wanted = (
+            int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True) or 1
+        )
+        start = wanted % self._rows
+        fcntl.lockf(self._fd, fcntl.LOCK_EX)  # Ends with its process.
+        try:
+            for step in range(self._rows):
+                at = (start + step) % self._rows * (self.workers + 1)
+                if words[at] == 0:
+                    words[at] = wanted
+                if words[at] == wanted:
+                    return at + 1
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        return None
+
+    def add(self, cell: int, change: int) -> None:
+        """Change a cell of one's own."""
+        self._words[cell] += change
+
+    def total(self, row: int) -> int:
+        return sum(self._words[row : row + self.workers])
+
+    def clear(self, index: int) -> None:
+        """Forget what a worker that is no more had in flight."""
+        for at in range(1 + index, len(self._words), self.workers + 1):
+            self._words[at] = 0
+
+
+class Whole:
+    """A set's load over all workers."""
+
+    __slots__ = ("_occupancy", "_row")
+
+    def __init__(self, occupancy: Occupancy, row: int) -> None:
+        self._occupancy = occupancy
+        self._row = row
+
+    @property
+    def inflight(self) -> int:
+        return self._occupancy.total(self._row)
+
+
+class CountedPool(SetPool):
+    """A pool whose `inflight`, this worker's own, is in the shared memory too."""
+
+    __slots__ = ("_cell", "_count", "_occupancy")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        address: tuple[str, int],
+        buffers: Buffers,
+        limits: Limits,
+        occupancy: Occupancy,
+        cell: int,
+    ) -> None:
+        self._occupancy = occupancy
+        self._cell = cell
+        self._count = 0
+        super().__init__(loop, name, address, buffers, limits)
+
+    @property
+    def inflight(self) -> int:
+        return self._count
+
+    @inflight.setter
+    def inflight(self, value: int) -> None:
+        # By difference: the pool before this one, of another address, may still have requests in the cell.
+        self._occupancy.add(self._cell, value - self._count)
+        self._count = value
+
+
+class Loads:
+    """Makes the pools of one worker, and tells the loads that its choices go by."""
+
+    def __init__(self, occupancy: Occupancy | None = None, index: int = 0) -> None:
+        self._occupancy = occupancy
+        self._index = index
+
+    def pool(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        address: tuple[str, int],
+        buffers: Buffers,
+        limits: Limits,
+    ) -> tuple[SetPool, Load]:
+        """A new pool, and the load that choices go by: the sum of all workers, where there are several."""
+        if self._occupancy is not None:
+            row = self._occupancy.row(name)
+            if row is not None:
+                counted = CountedPool(
+                    loop, name, address, buffers, limits, self._occupancy, row + self._index
+                )
+                return counted, Whole(self._occupancy, row)
+            _log.error(
+                "set %s: this router had more than %d sets; each worker counts max_inflight alone", name, ROWS
+            )
+        pool = SetPool(loop, name, address, buffers, limits)
+        return pool, pool

@@ -1,0 +1,549 @@
+"""The operators' file: what is taken, and for each mistake the place and the advice."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.config.reader import ConfigError, load, parse_url
+from router.routing.policies import HealthPolicy, RetryPolicy
+from router.routing.table import IfDown, KeySource, MatchKind, SetState
+from router.routing.timeouts import NAMES
+from router.wire.limits import Limits
+
+FULL = b"""
+version: 42
+change: {by: ops, why: "ramp b to 5 %"}
+operator_token_file: /etc/gcompute/router.token
+sets:
+  a: {url: "http://127.0.0.1:8101", state: ready, operator_token_file: /etc/gcompute/a.token}
+  b: {url: "http://[::1]:8102", state: drain, max_inflight: 500}
+rules:
+  - {name: qa, when: {header: {x-canary: b}}, to: b, if_down: fail}
+  - {name: early, when: {account: {in: [acme]}, image: {prefix: "ocr/"}}, weights: {a: 50, b: 50}}
+  - {name: odd, when: {path: {regex: "/v1/.*"}, method: POST}, to: a}
+default:
+  key: ["header:X-User-Id", account]
+  weights: {a: 94.75, b: 5.25}
+health: {path: /readyz, interval: 500ms, fall: 4, rise: 1, timeout: 1s, slow_start: 30s,
+  eject_after: 7, eject_for: 10s, eject_max: 1m}
+timeouts: {connect: 2s, first_byte: 310s, answer_idle: 5m, total: 1h}
+retry: {attempts: 3, budget: 12.5%, replay_body_max: 128KiB, retry_sync: false, patience: 0s}
+rollout:
+  set: b
+  steps: [{weight: 1, hold: 10m}, {weight: 10, hold: 30m}, {pause: true}, {weight: 50, hold: 1h}]
+  abort_when: {min_requests: 100, error_rate_over_baseline: 2%, p95_over_baseline: 25%}
+  on_no_data: pause
+"""
+
+
+def test_every_key_is_read() -> None:
+    loaded = load(FULL)
+    table = loaded.table
+    assert (table.version, table.changed_by, table.changed_why) == (42, "ops", "ramp b to 5 %")
+    b = table.sets["b"]
+    assert (b.host, b.port, b.state, b.max_inflight, b.url) == (
+        "::1",
+        8102,
+        SetState.DRAIN,
+        500,
+        "http://[::1]:8102",
+    )
+    assert b.operator_token_file == "/etc/gcompute/router.token"
+    assert table.sets["a"].operator_token_file == "/etc/gcompute/a.token"
+    assert table.default.shares == {"a": 9475, "b": 525}
+    assert [part.source for part in table.key_parts] == [KeySource.HEADER, KeySource.ACCOUNT]
+    assert table.key_parts[0].header == b"x-user-id"
+    qa, early, odd = table.rules
+    assert (qa.if_down, qa.weights.shares) == (IfDown.FAIL, {"b": 10_000})
+    assert early.account is not None
+    assert (early.account.kind, set(early.account.texts)) == (MatchKind.IN, {"acme"})
+    assert odd.path is not None
+    assert odd.path("/v1/x")
+    assert not odd.path("/v2/x")
+    health, retry = table.health, table.retry
+    assert (health.interval_s, health.fall, health.rise, health.timeout_s) == (0.5, 4, 1, 1.0)
+    assert (health.slow_start_s, health.eject_after, health.eject_s, health.eject_max_s) == (30, 7, 10, 60)
+    assert retry.patience_s == 0.0
+    limits = table.timeouts.over(Limits(body_idle_s=7.0))
+    assert (limits.connect_s, limits.first_byte_s, limits.answer_idle_s, limits.total_s) == (
+        2.0,
+        310.0,
+        300.0,
+        3600.0,
+    )
+    assert (limits.body_idle_s, limits.header_s) == (7.0, Limits().header_s)
+    assert (retry.attempts, retry.budget, retry.replay_body_max_bytes, retry.retry_sync) == (
+        3,
+        0.125,
+        131072,
+        False,
+    )
+    assert table.rollout is not None
+    assert table.rollout.set == "b"
+
+
+SETS = 'sets: {a: {url: "http://h:1"}, b: {url: "http://h:2"}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "says"),
+    [
+        ("", 1, 1, "empty"),
+        ("- a", 1, 1, "must be a mapping"),
+        ("version: 1\nsets: }", 2, 7, "not valid YAML"),
+        ("version: 1\nsetz: {}\n", 2, 1, "did you mean 'sets'?"),
+        (f"version: 1\n{SETS}", 1, 1, "lacks 'default'"),
+        (f"version: 1\nversion: 2\n{SETS}\ndefault: {{weights: {{a: 100}}}}", 2, 1, "stands twice"),
+        (f"version: one\n{SETS}\ndefault: {{weights: {{a: 100}}}}", 1, 10, "whole number"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 99.99}}", 4, 12, "add 0.01"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 95, b: 5.01}}", 4, 12, "take away 0.01"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 99.995, b: 0.005}}", 4, 16, "two decimals"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: -5, b: 105}}", 4, 16, "from 0 to 100"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 95%, b: 5}}", 4, 16, "write 5"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 95, a: 5}}", 4, 20, "stands twice"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 95, c: 5}}", 4, 20, "lacks"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: [a, b]", 4, 12, "must be a mapping"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 100}}\n  key: [cookie]", 5, 9, "header:NAME"),
+        (f"version: 1\n{SETS}\ndefault:\n  weights: {{a: 100}}\n  key: account", 5, 8, "must be a list"),
+        ("version: 1\nsets:\n  a: {url: 8101}\ndefault: {weights: {a: 100}}", 3, 12, "http://"),
+        (
+            'version: 1\nsets:\n  a: {url: "https://h:1"}\ndefault: {weights: {a: 100}}',
+            3,
+            12,
+            "must begin with http://",
+        ),
+        ('version: 1\nsets:\n  a: {url: "http://h:99999"}\ndefault: {weights: {a: 100}}', 3, 12, "no URL"),
+        (
+            'version: 1\nsets:\n  a: {url: "http://h:1/x"}\ndefault: {weights: {a: 100}}',
+            3,
+            12,
+            "end after the port",
+        ),
+        ("version: 1\nsets:\n  a: {state: ready}\ndefault: {weights: {a: 100}}", 3, 6, "lacks 'url'"),
+        (
+            'version: 1\nsets:\n  A_b: {url: "http://h:1"}\ndefault: {weights: {A_b: 100}}',
+            3,
+            3,
+            "small letters",
+        ),
+        (
+            'version: 1\nsets:\n  a: {url: "http://h:1", state: drained}\ndefault: {weights: {a: 100}}',
+            3,
+            33,
+            "ready, drain, maint",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nhealth: {{interval: 2}}",
+            4,
+            20,
+            "with its unit",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nhealth: {{fall: 0}}",
+            4,
+            16,
+            "from 1 to 100",
+        ),
+        (f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nretry: {{budget: 20}}", 4, 17, "20%"),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nretry: {{replay_body_max: 64kb}}",
+            4,
+            26,
+            "KiB",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nretry: {{retry_sync: 1}}",
+            4,
+            21,
+            "true or false",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n  - {{name: x, to: a}}",
+            5,
+            5,
+            "lacks 'when'",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n  - {{name: x, when: {{path: /}}}}",
+            5,
+            5,
+            "either `to: SET`",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: {regex: '('}}, to: a}",
+            5,
+            36,
+            "no regular expression",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {account: {regex: '(?!acme).*'}}, to: a}",
+            5,
+            39,
+            "lookaround is not supported; write a rule before this one",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n  - {{name: x, when: {{}}, to: a}}",
+            5,
+            21,
+            "match everything",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrollout: {{set: c, steps: []}}",
+            4,
+            16,
+            "not in `sets`",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrollout: {{set: b, steps: [{{hold: 1m}}]}}",
+            4,
+            27,
+            "needs a weight or a pause",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\ntimeouts: {{conect: 2s}}",
+            4,
+            12,
+            "did you mean 'connect'?",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\ntimeouts: {{connect: 2}}",
+            4,
+            21,
+            "write connect: 30s",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\ntimeouts: {{total: 0s}}",
+            4,
+            19,
+            "must lie between",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nhealth: {{slow_start: on}}",
+            4,
+            22,
+            "slow_start: 10s",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nhealth: {{eject_for: 10m}}",
+            4,
+            21,
+            "eject_max (300 s) must not be below eject_for (600 s)",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nretry: {{patience: 2m}}",
+            4,
+            19,
+            "patience: 1500ms",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {header: {}}, to: a}",
+            5,
+            30,
+            "match everything",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {account: {in: []}}, to: a}",
+            5,
+            36,
+            "never match",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            '  - {name: x, when: {image: {prefix: ""}}, to: a}',
+            5,
+            38,
+            "match everything",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {image: [a]}, to: a}",
+            5,
+            29,
+            "{prefix: …}",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: /}, to: c}",
+            5,
+            36,
+            "`sets` lacks",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: /}, weights: {a: 50, b: 49.99}}",
+            5,
+            41,
+            "add 0.01",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: /}, to: a}\n  - {name: x, when: {path: /}, to: b}",
+            6,
+            12,
+            "first on line 5",
+        ),
+        ("version: 1\nsets: {}\ndefault: {weights: {a: 100}}", 2, 7, "write a: {url:"),
+        (
+            'version: 1\nsets:\n  a: {url: "http://u@h:1"}\ndefault: {weights: {a: 100}}',
+            3,
+            12,
+            "and no user",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nhealth: {{path: readyz}}",
+            4,
+            16,
+            "write path: /readyz",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            '  - {name: "", when: {path: /}, to: a}',
+            5,
+            12,
+            "write name: qa",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {header: {x canary: b}}, to: a}",
+            5,
+            31,
+            "no header's name",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: {prefix: /a, exact: /b}}, to: a}",
+            5,
+            28,
+            "exactly one of",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules: [qa]",
+            4,
+            9,
+            "must be a mapping",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules: {{name: qa}}",
+            4,
+            8,
+            "must be a list",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: /}, to: [a]}",
+            5,
+            36,
+            "write to: b",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+            "  - {name: x, when: {path: /}, to: a, if_down: wait}",
+            5,
+            48,
+            "fail, default",
+        ),
+        (f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\n[a]: 1", 4, 1, "must be a plain word"),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nchange: {{why: }}",
+            4,
+            15,
+            'write why: "ramp',
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nretry: {{replay_body_max: 2MiB}}",
+            4,
+            26,
+            "1024 KiB at most",
+        ),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nretry: {{attempts: 0}}",
+            4,
+            19,
+            "write attempts: 2",
+        ),
+        (f"version: 1\n{SETS}\ndefault:\n\tweights: {{a: 100}}", 4, 1, "spaces, not tabs"),
+        (
+            f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}",
+            3,
+            28,
+            "close the bracket that opens on line 3",
+        ),
+        (f'version: 1\nchange: {{why: "x}}\n{SETS}', 3, 18, "bracket that opens on line 2, or a quote in it"),
+        ("version: 1\nchange: {why: 'x}\n", 2, 18, "close the quote that opens on line 2"),
+        (f"version: 1\n{SETS}\noperator_token_file: router.token", 3, 22, "absolute path"),
+        (
+            'version: 1\nsets:\n  a: {url: "http://h:1", operator_token_file: [x]}',
+            3,
+            47,
+            "operator_token_file",
+        ),
+        ("version: 1\nchange: {why: @ops}\n", 2, 15, "quotes around what begins with @"),
+    ],
+)
+def test_each_mistake_is_placed_and_explained(text: str, line: int, column: int, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(text.encode())
+    mistakes = caught.value.mistakes
+    assert [(m.line, m.column) for m in mistakes if says in m.message][:1] == [(line, column)], caught.value
+    assert f"line {line}, column {column}: " in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_time_out_of_the_file_is_one_of_the_wires(name: str) -> None:
+    text = f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\ntimeouts: {{{name}: 1234ms}}"
+    limits = load(text.encode()).table.timeouts.over(Limits())
+    assert getattr(limits, f"{name}_s") == 1.234
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(b"version: x\nsets: {a: {url: ftp://h}}\ndefault: {weights: {a: 1, b: 2}, kee: 3}\nfoo: 1")
+    assert {mistake.line for mistake in caught.value.mistakes} == {1, 2, 3, 4}
+
+
+def test_a_set_url_of_the_command_line_replaces_the_files() -> None:
+    loaded = load(FULL, set_urls={"a": "http://10.0.0.1:9000"})
+    assert (loaded.table.sets["a"].host, loaded.table.sets["a"].port) == ("10.0.0.1", 9000)
+    with pytest.raises(ConfigError, match="names set 'z'"):
+        load(FULL, set_urls={"z": "http://10.0.0.1:9000"})
+    with pytest.raises(ConfigError, match="--set-url of set 'a'"):
+        load(FULL, set_urls={"a": "nonsense"})
+
+
+def test_aliases_cannot_blow_the_file_up() -> None:
+    lines = ["version: 1", "x0: &x0 {a: 1}"]
+    lines += [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 10)}]" for i in range(1, 9)]
+    with pytest.raises(ConfigError):
+        load("\n".join(lines).encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"\xff\xfe", b"\0", b"a: " + b"[" * 5000, b"version: 1\n" * 200_000, b"!!python/object:os.system {}"],
+)
+def test_garbage_is_a_mistake_and_no_crash(text: bytes) -> None:
+    with pytest.raises(ConfigError):
+        load(text)
+
+
+def test_nesting_without_end_is_a_mistake_too() -> None:
+    text = f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrollout: " + "[" * 900 + "]" * 900
+    with pytest.raises(ConfigError):
+        load(text.encode())
+
+
+def test_a_list_that_is_named_again_and_again_counts_each_time() -> None:
+    items = ", ".join(f"x{number}" for number in range(40_000))
+    text = f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n"
+    text += f"- {{name: r, when: {{account: {{in: &l [{items}]}}}}, to: a}}\n"
+    assert len(load(text.encode()).table.rules) == 1
+    text += "".join(f"- {{name: r{i}, when: {{account: {{in: *l}}}}, to: a}}\n" for i in range(200))
+    with pytest.raises(ConfigError, match=r"line 5, column .* over and over by an alias") as caught:
+        load(text.encode())
+    assert len(caught.value.mistakes) == 1
+
+
+def test_one_mistake_that_is_named_again_and_again_is_bounded() -> None:
+    text = (
+        f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\nrules:\n- &r {{{'x' * 1000}: 1}}\n"
+        + "- *r\n" * 5000
+    )
+    with pytest.raises(ConfigError, match="correct these first") as caught:
+        load(text.encode())
+    assert len(str(caught.value)) < 100_000
+
+
+@pytest.mark.parametrize(
+    "text", ["version: 1\nsets: {a: [", "version: 1\nsets: {a: [\n", "version: 1\nsets: {a: [\n\n\n"]
+)
+def test_of_a_truncated_file_only_lines_that_are_there_are_named(text: str) -> None:
+    with pytest.raises(ConfigError, match="close the bracket that opens on line 2") as caught:
+        load(text.encode())
+    assert caught.value.mistakes[0].line <= text.count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h:0",
+        "http://a b:1",
+        "http://h_:0",
+        "http://-h:1",
+        "http://h!:1",
+        "http://[::x]:1",
+        "http://é:1",
+    ],
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(f'version: 1\nsets: {{a: {{url: "{url}"}}}}\ndefault: {{weights: {{a: 100}}}}'.encode())
+    # That `default` names the set is no second mistake.
+    (mistake,) = caught.value.mistakes
+    assert (mistake.line, mistake.column) == (2, 17)
+
+
+@pytest.mark.parametrize(
+    "host", ["h", "a-b.c.example.", "set_a", "127.0.0.1", "[::1]", "[fe80::1%eth0]", "x1", "H"]
+)
+def test_addresses(host: str) -> None:
+    assert parse_url(f"http://{host}:8101") == (host.strip("[]").lower(), 8101)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "says"),
+    [
+        (b"version: 1\nsets: {\x00}\n", 2, 8, "U+0000"),
+        (b"version: 1\n# \xc3\xa9 \x07\n", 2, 5, "U+0007"),
+        (b"version: 1\n# \xc3\xa9 \xff\n", 2, 5, "UTF-8"),
+        (b"version: 1\n---\nversion: 2\n", 2, 1, "take away the line `---`"),
+        (b"version: 1\n...\nversion: 2\n", 3, 1, "nothing may follow the line `...`"),
+        (b"version: *one\n", 1, 10, "quotes around the *"),
+    ],
+)
+def test_what_is_no_yaml_has_its_place(text: bytes, line: int, column: int, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    (mistake,) = caught.value.mistakes
+    assert (mistake.line, mistake.column) == (line, column), mistake
+    assert says in mistake.message
+
+
+def test_the_file_in_the_readme_is_good_and_tells_the_defaults() -> None:
+    readme = (Path(__file__).resolve().parents[3] / "router/README.md").read_text()
+    table = load(readme.partition("```yaml\n")[2].partition("```")[0].encode()).table
+    assert table.timeouts.over(Limits(header_s=1.0)) == Limits()
+    assert set(table.timeouts.given_s) == set(NAMES)
+    assert (table.health, table.retry) == (HealthPolicy(), RetryPolicy())
+    for section, policy in (("health", HealthPolicy), ("retry", RetryPolicy)):
+        line = readme.partition(f"\n{section}: {{")[2].partition("\n")[0]
+        assert line.count(": ") == len(fields(policy)), "a default is not told"
+
+
+@given(st.text(alphabet="versionsetdfaulwgh:{}[],-\n 0123456789.%\"'&*ab", max_size=200))
+def test_whatever_is_written_ends_in_a_table_or_in_mistakes(text: str) -> None:
+    try:
+        load(text.encode())
+    except ConfigError as error:
+        mistakes = error.mistakes
+    else:
+        return
+    assert mistakes
+
+
+@given(st.text(max_size=60))
+def test_no_url_crashes(url: str) -> None:
+    try:
+        host, port = parse_url(url)
+    except ValueError:
+        return
+    assert host
+    assert 0 <= port < 65536

@@ -1,0 +1,155 @@
+"""What counts for which cohort, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from router.choosing.choice import Choice
+from router.counting.observer import Observer, outcome_of
+from router.counting.tally import Outcome, Tally
+from router.routing.table import Rule, SetEntry, Weights, key_hash
+from router.wire.failure import Failure
+
+SETS = {name: SetEntry(name, "h", 80) for name in ("a", "b")}
+HALF = Weights(SETS, {"a": 5_000, "b": 5_000})
+
+
+@dataclass
+class Head:
+    status: int = 200
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+
+    def get(self, name: bytes) -> bytes | None:
+        return self.headers.get(name)
+
+
+def observer(weights: Weights = HALF) -> Observer:
+    made = Observer()
+    made.watch(1, "b", weights, weights.shares)
+    return made
+
+
+def choice(home: str, chosen: str | None = None, weights: Weights | None = HALF) -> Choice:
+    key = next(k for k in map(key_hash, (b"%d" % n for n in range(100))) if HALF.home(k) is SETS[home])
+    return Choice(SETS[chosen or home], SETS[home], key, weights)
+
+
+def counts(tally: Tally) -> tuple[int, int, int, int, int]:
+    return tally.ok, tally.task_failed, tally.error, tally.shed, tally.left
+
+
+def test_answers_count_for_their_cohort() -> None:
+    seen = observer()
+    seen.answered(choice("a"), SETS["a"], Head(), 0.001)
+    seen.answered(choice("b"), SETS["b"], Head(200, {b"x-exit-code": b"1"}), 0.002)
+    assert counts(seen.control) == (1, 0, 0, 0, 0)
+    assert counts(seen.canary) == (0, 1, 0, 0, 0)
+    assert seen.canary.measured == 1
+
+
+def test_a_failure_at_home_counts_although_another_set_saved_the_request() -> None:
+    seen = observer()
+    asked = choice("b")
+    seen.failed(asked, SETS["b"], Failure.RESET, 0.01)
+    seen.answered(asked, SETS["a"], Head(), 0.02)
+    assert counts(seen.canary) == (0, 0, 1, 0, 0)
+    assert counts(seen.control) == (0, 0, 0, 0, 0)
+
+
+def test_a_second_failure_elsewhere_is_not_the_home_sets() -> None:
+    seen = observer()
+    asked = choice("b")
+    seen.failed(asked, SETS["b"], Failure.RESET, 0.01)
+    seen.failed(asked, SETS["a"], Failure.RESET, 0.02)
+    seen.left(asked, SETS["a"], 0.03)
+    assert counts(seen.canary) == (0, 0, 1, 0, 0)
+
+
+def test_a_set_that_is_too_unwell_to_be_asked_counts_as_failing() -> None:
+    seen = observer()
+    seen.passed_over(choice("b", "a"), unwell=True)
+    seen.answered(choice("b", "a"), SETS["a"], Head(), 0.02)
+    seen.passed_over(choice("b", "a"), unwell=False)
+    assert counts(seen.canary) == (0, 0, 1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (Failure.CONNECT, (0, 0, 1, 0, 0)),
+        (Failure.SEND, (0, 0, 1, 0, 0)),
+        (Failure.RESET, (0, 0, 1, 0, 0)),
+        (Failure.BAD_ANSWER, (0, 0, 1, 0, 0)),
+        (Failure.TIMEOUT, (0, 0, 1, 0, 0)),
+        (Failure.SILENT, (0, 0, 1, 0, 0)),
+        (Failure.NO_ROOM, (0, 0, 0, 0, 0)),
+        (Failure.BACK_PRESSURE, (0, 0, 0, 1, 0)),
+        (Failure.STALE, (0, 0, 0, 0, 0)),
+    ],
+)
+def test_back_pressure_is_no_failure_and_an_old_connection_nobodys(
+    failure: Failure, expected: tuple[int, int, int, int, int]
+) -> None:
+    seen = observer()
+    seen.failed(choice("b"), SETS["b"], failure, 0.01)
+    assert counts(seen.canary) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "outcome"),
+    [
+        (200, {}, Outcome.OK),
+        (200, {b"x-exit-code": b"0"}, Outcome.OK),
+        (200, {b"x-exit-code": b"137"}, Outcome.TASK_FAILED),
+        (202, {}, Outcome.OK),
+        (404, {}, Outcome.OK),
+        (422, {b"x-task-id": b"a-1"}, Outcome.TASK_FAILED),
+        (422, {}, Outcome.OK),
+        (504, {b"x-task-id": b"a-1"}, Outcome.TASK_FAILED),
+        (504, {}, Outcome.ERROR),
+        (500, {}, Outcome.ERROR),
+        (502, {}, Outcome.ERROR),
+        (408, {}, None),
+        (429, {}, None),
+    ],
+)
+def test_answers_are_told_apart(status: int, headers: dict[bytes, bytes], outcome: Outcome | None) -> None:
+    assert outcome_of(Head(status, headers)) is outcome
+
+
+def test_only_what_the_default_weights_in_force_placed_counts() -> None:
+    seen = observer()
+    earlier = Weights(SETS, {"a": 5_000, "b": 5_000})
+    rule = Rule("qa", HALF)
+    ruled = choice("b")
+    ruled.rule = rule
+    for asked in (choice("b", weights=earlier), choice("b", weights=None), ruled):
+        seen.answered(asked, SETS["b"], Head(), 0.1)
+        seen.failed(asked, SETS["b"], Failure.RESET, 0.1)
+        seen.passed_over(asked, unwell=True)
+        seen.left(asked, SETS["b"], 0.1)
+    assert counts(seen.canary) == counts(seen.control) == (0, 0, 0, 0, 0)
+
+
+def test_a_stint_begins_with_nothing_and_a_reload_within_it_keeps_what_was_seen() -> None:
+    seen = observer()
+    seen.answered(choice("b"), SETS["b"], Head(), 0.001)
+    again = Weights(SETS, {"a": 5_000, "b": 5_000})
+    seen.watch(1, "b", again, again.shares)
+    assert seen.canary.ok == 1
+    seen.answered(choice("b", weights=again), SETS["b"], Head(), 0.001)
+    assert seen.canary.ok == 2
+    seen.watch(2, "b", again, again.shares)
+    assert seen.canary.ok == 0
+    seen.rest()
+    seen.answered(choice("b", weights=again), SETS["b"], Head(), 0.001)
+    assert (seen.watching, seen.canary.ok) == (False, 0)
+
+
+def test_a_client_that_left_counts_with_the_time_it_waited() -> None:
+    seen = observer()
+    seen.left(choice("b"), SETS["b"], 30.0)
+    assert counts(seen.canary) == (0, 0, 0, 0, 1)
+    assert seen.canary.quantile_us(0.5) == pytest.approx(30e6, rel=0.03)
