@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from scheduler.background import Background
+from scheduler.backoff import Backoff
 from scheduler.deadlines import Deadlines
 from scheduler.errors import (
     BadRequest,
@@ -24,8 +25,9 @@ from scheduler.errors import (
 from scheduler.floor import Floor
 from scheduler.image import Image
 from scheduler.live import LiveTask
+from scheduler.pool import pool_of
 from scheduler.results import Collector, KeepLimits
-from scheduler.roster import Entry, Roster, pool_of
+from scheduler.roster import Entry, Roster
 from scheduler.store.contract import Blobs, Body, Durability, Idempotency, Results, Store
 from scheduler.sync_side import Ended
 from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
@@ -33,8 +35,8 @@ from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
 log = structlog.get_logger()
 
 BACKOFF_MAX_S: Final = 30.0
-STORE_AGAIN_S: Final = 0.1
-STORE_AGAIN_MAX_S: Final = 10.0
+STORE_AGAIN: Final = Backoff(0.1, 10.0)
+"""Pauses between tries to store an outcome."""
 
 
 class AsyncLimits(KeepLimits, Protocol):
@@ -254,7 +256,7 @@ class AsyncSide:
                 if isinstance(error, DiskFull)
                 else self._limits.retry_backoff_s
             )
-            delay_s = min(first_s * 2 ** (task.attempts - 1), BACKOFF_MAX_S)
+            delay_s = Backoff(first_s, BACKOFF_MAX_S).after(task.attempts)
             await self._queue_again(task, Durability.PROCESS)
             await self._pause(entry, delay_s)
 
@@ -296,18 +298,16 @@ class AsyncSide:
         """Store the outcome. It is tried again for as long as the set runs: an outcome must not be lost."""
         entry.ending = True
         task.expires_us = (task.ended_us or 0) + self._limits.async_keep_s * 1_000_000
-        delay_s = STORE_AGAIN_S
         bodies = (results.stdout, results.stderr, *results.files.values())
         blobs = [body.blob for body in bodies if body.blob is not None]
         self.unstored.update(blobs)
-        while True:
+        for delay_s in STORE_AGAIN:
             try:
                 await self._store.finish(task, results)
                 break
             except Exception as error:
                 log.error("an outcome could not be stored; trying again", task=task.id, error=str(error))
             await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, STORE_AGAIN_MAX_S)
         self.unstored.difference_update(blobs)
         entry.task = task
         self._roster.remove(task.id)

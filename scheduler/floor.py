@@ -14,9 +14,10 @@ import structlog
 from scheduler.errors import SchedulerError, SlotLost
 from scheduler.execution import Executor, Run, Work
 from scheduler.image import Image
-from scheduler.launchers.contract import Launcher, PoolKey
+from scheduler.launchers.contract import Launcher
 from scheduler.leftover import Leftovers
 from scheduler.policy.dispatch import Assign, Decision, Dispatch, FailTask, Limits, StartSlot, number_slots
+from scheduler.pool import PoolKey
 from scheduler.roster import Entry, Roster
 from scheduler.slots import SlotKeeper
 from scheduler.task import State

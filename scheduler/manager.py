@@ -13,6 +13,7 @@ import structlog
 
 from scheduler.async_side import AsyncSide
 from scheduler.background import Background
+from scheduler.backoff import Backoff
 from scheduler.deadlines import Deadlines
 from scheduler.errors import Draining, EngineUnavailable, TaskUnknown
 from scheduler.execution import Executor
@@ -22,8 +23,9 @@ from scheduler.launchers.contract import Launcher
 from scheduler.leftover import Leftovers
 from scheduler.live import LiveTask
 from scheduler.policy.dispatch import Limits
+from scheduler.pool import pool_of
 from scheduler.recovery import Recovery
-from scheduler.roster import Roster, pool_of
+from scheduler.roster import Roster
 from scheduler.store.contract import Blobs, Body, Idempotency, Results, Store, TaskFilter
 from scheduler.sync_side import SyncSide
 from scheduler.task import Reason, Task, TaskIds, TaskSpec
@@ -38,8 +40,8 @@ CLOSE_GRACE_S: Final = 5.0
 """How long `close` waits for each kind of outcome to be stored."""
 ENGINE_WAIT_S: Final = 10.0
 """How long `open` waits for the launcher, in seconds; a slower one goes on opening while the set already answers."""
-ENGINE_AGAIN_S: Final = 1.0
-ENGINE_AGAIN_MAX_S: Final = 5.0
+ENGINE_AGAIN: Final = Backoff(1.0, 5.0)
+"""Pauses between tries to open the launcher."""
 
 
 class ManagerSettings(msgspec.Struct, frozen=True):
@@ -310,17 +312,15 @@ class Manager:
         away = Trouble(
             "the container engine does not answer; trying again", "the container engine answers now"
         )
-        delay_s = ENGINE_AGAIN_S
         if not opening.done():
             log.warning("the container engine is slow; the set goes on opening", waited_s=ENGINE_WAIT_S)
-        while True:
+        for delay_s in ENGINE_AGAIN:
             try:
                 await opening
                 break
             except EngineUnavailable as error:
                 away.met(str(error))
             await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, ENGINE_AGAIN_MAX_S)
             opening = self._background.spawn(self._launcher.open(), awaited=True)
         away.over()
         await self._recovery.run()

@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from scheduler.async_side import AsyncSide
+from scheduler.backoff import Backoff
 from scheduler.errors import BadRequest, ImageUnknown, ImageUnusable, SchedulerError
 from scheduler.image import Image
 from scheduler.launchers.contract import Launcher
@@ -20,8 +21,8 @@ log = structlog.get_logger()
 
 TURN: Final = 32
 """How many tasks are taken up before other work of the event loop has its turn, and how many ends stored at once."""
-IMAGE_AGAIN_S: Final = 1.0
-IMAGE_AGAIN_MAX_S: Final = 15.0
+AGAIN: Final = Backoff(1.0, 15.0)
+"""Pauses between tries to read the store, and to find images that are not available."""
 CANCELS_MAX: Final = 100_000
 SPECS_SHARED: Final = 10_000
 
@@ -58,29 +59,26 @@ class Recovery:
 
     async def run(self) -> None:
         """Take up all unfinished tasks; a store that does not answer is asked again from the beginning."""
-        delay_s = IMAGE_AGAIN_S
         unread = Trouble("unfinished tasks cannot be read; trying again", "unfinished tasks are read again")
         taken: set[str] = set()
-        while True:
+        for delay_s in AGAIN:
             try:
                 await self._read(taken)
                 break
             except SchedulerError as error:
                 unread.met(str(error))
             await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, IMAGE_AGAIN_MAX_S)
         unread.over()
         self._side.accepted = None
         if taken:
             log.info("went on with an earlier run's tasks", tasks=len(taken), put_aside=len(self._put_aside))
         taken.clear()
         self._specs.clear()
-        delay_s = IMAGE_AGAIN_S
+        pauses_s = iter(AGAIN)
         while self._put_aside or self._given_up:
             await self._store_ends()
             if self._put_aside:
-                await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, IMAGE_AGAIN_MAX_S)
+                await asyncio.sleep(next(pauses_s))
                 tasks, self._put_aside = self._put_aside, []
                 self._images.clear()
                 for number, task in enumerate(tasks, 1):

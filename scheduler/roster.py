@@ -9,10 +9,10 @@ from typing import Protocol
 from scheduler.errors import TaskUnknown
 from scheduler.execution import Work
 from scheduler.image import Image
-from scheduler.launchers.contract import PoolKey
 from scheduler.live import LiveTask
+from scheduler.pool import PoolKey
 from scheduler.store.contract import Store
-from scheduler.task import Isolation, Reason, Task, TaskSpec
+from scheduler.task import Isolation, Reason, Task
 
 
 class Side(Protocol):
@@ -128,8 +128,3 @@ class Roster:
                 if not watchers:
                     del self._watchers[task_id]
         return await self.get(account, task_id)
-
-
-def pool_of(spec: TaskSpec) -> PoolKey:
-    """The pool whose slots can run such a task."""
-    return PoolKey(spec.account, spec.image_digest, spec.resources, spec.isolation)

@@ -13,7 +13,8 @@ from scheduler.background import Background
 from scheduler.errors import ImageUnknown, ImageUnusable, SchedulerError
 from scheduler.execution import Executor
 from scheduler.image import Image
-from scheduler.launchers.contract import Launcher, PoolKey, SlotOrder
+from scheduler.launchers.contract import Launcher, SlotOrder
+from scheduler.pool import PoolKey
 
 log = structlog.get_logger()
 

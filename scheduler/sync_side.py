@@ -29,7 +29,8 @@ from scheduler.floor import Floor
 from scheduler.image import Image
 from scheduler.live import LiveTask
 from scheduler.outputs import FileLimits, OutputFiles
-from scheduler.roster import Entry, Roster, pool_of
+from scheduler.pool import pool_of
+from scheduler.roster import Entry, Roster
 from scheduler.store.contract import Blobs, Store
 from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
 from scheduler.usage import UsageRecords

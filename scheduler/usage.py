@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import structlog
 
+from scheduler.backoff import Backoff
 from scheduler.errors import DiskFull, NotRecorded, SchedulerError, StoreError
 from scheduler.store.contract import Durability, Results, Store
 from scheduler.task import Task
@@ -17,6 +18,8 @@ log = structlog.get_logger()
 
 PATIENCE_S: Final = 5.0
 """How long an answer waits for a store that refuses its record."""
+AGAIN: Final = Backoff(0.05, 1.0)
+"""Pauses between tries to write a record."""
 REFUSE_S: Final = 1.0
 """How long new tasks are refused after a record was: they could not be answered either."""
 
@@ -57,15 +60,13 @@ class UsageRecords:
 
     async def _insist(self, task: Task, results: Results | None, error: SchedulerError) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        delay_s = 0.05
-        while True:
+        for delay_s in AGAIN:
             self._refused, self._refuse_until = error, time.monotonic() + REFUSE_S
             if time.monotonic() + delay_s > deadline:
                 # For the operator's books: the only trace that is left of it.
                 log.error("usage not recorded, result withheld", error=str(error), **_usage(task))
                 raise NotRecorded(f"the task ran, but its usage could not be recorded: {error}") from error
             await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, 1.0)
             try:
                 await self._save(task, results)
                 return

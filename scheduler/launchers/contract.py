@@ -9,16 +9,7 @@ from typing import Protocol
 import msgspec
 
 from scheduler.image import Image
-from scheduler.task import Isolation, Resources
-
-
-class PoolKey(msgspec.Struct, frozen=True):
-    """Slots of one pool are alike: any of them can run any task of the pool."""
-
-    account: str
-    image_digest: str
-    resources: Resources
-    isolation: Isolation
+from scheduler.pool import PoolKey
 
 
 class SlotOrder(msgspec.Struct, frozen=True):

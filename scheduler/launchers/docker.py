@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import structlog
 
+from scheduler.backoff import Backoff
 from scheduler.errors import EngineRefused, EngineUnavailable, SchedulerError
 from scheduler.execution import CONTENT_FILE
 from scheduler.image import Image
@@ -41,8 +42,7 @@ _OPEN_CLEAN_UP_S: Final = 5.0
 """How long `open` waits for an earlier run's containers to go; what is left then is removed beside the work."""
 _CLOSE_STARTS_S: Final = 10.0
 _CLOSE_CLEAN_UP_S: Final = 15.0
-_RELIST_PAUSE_S: Final = 0.25
-_RELIST_LONGEST_PAUSE_S: Final = 5.0
+_RELIST_AGAIN: Final = Backoff(0.25, 5.0)
 
 
 class _Phase(StrEnum):
@@ -348,7 +348,8 @@ class DockerLauncher:
     # Comparing with what the engine lists: after each connection, after doubtful starts, and now and then
 
     async def _keep_listing(self) -> None:
-        pause_s = _RELIST_PAUSE_S
+        pauses_s = iter(_RELIST_AGAIN)
+        pause_s = next(pauses_s)
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.relist_s):
@@ -360,10 +361,11 @@ class DockerLauncher:
                 except SchedulerError as error:
                     self._unlisted.met(str(error))
                     self._relist_now.set()
-                    pause_s = min(2 * pause_s, _RELIST_LONGEST_PAUSE_S)
+                    pause_s = next(pauses_s)
                 else:
                     self._unlisted.over()
-                    pause_s = _RELIST_PAUSE_S
+                    pauses_s = iter(_RELIST_AGAIN)
+                    pause_s = next(pauses_s)
             await asyncio.sleep(pause_s)
 
     async def _compare(self) -> None:

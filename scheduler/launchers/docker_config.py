@@ -11,10 +11,11 @@ import msgspec
 from scheduler.errors import ImageUnusable
 from scheduler.execution import TOKEN_VARIABLE
 from scheduler.image import Image
-from scheduler.launchers.contract import LauncherSettings, PoolKey, SlotOrder
+from scheduler.launchers.contract import LauncherSettings, SlotOrder
 from scheduler.launchers.places import Layout, layout, writable_places
 from scheduler.launchers.reference import Reference
 from scheduler.launchers.user import Owner
+from scheduler.pool import PoolKey
 
 LABEL_SET: Final = "org.general-compute.set"
 LABEL_INSTALLATION: Final = "org.general-compute.installation"

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from scheduler.backoff import Backoff
 from scheduler.errors import EngineUnavailable
 from scheduler.launchers.docker_config import LABEL_INSTALLATION, LABEL_SLOT
 from scheduler.launchers.docker_engine import Engine, translated
@@ -20,8 +21,7 @@ _IMAGE_EVENTS: Final = ("tag", "untag", "delete", "pull", "load", "import")
 _REPLAY_S: Final = 2
 """Events of the last seconds are asked for again at each connection: the engine answers slightly before it listens."""
 
-_FIRST_PAUSE_S: Final = 0.05
-_LONGEST_PAUSE_S: Final = 5.0
+_AGAIN: Final = Backoff(0.05, 5.0)
 
 
 class SlotEvent(msgspec.Struct, frozen=True):
@@ -72,7 +72,7 @@ class EventStream:
                 stream.close()
 
     def _run(self) -> None:
-        pause_s = _FIRST_PAUSE_S
+        pauses_s = iter(_AGAIN)
         while not self._closed.is_set():
             opened_at = time.monotonic()
             try:
@@ -83,10 +83,9 @@ class EventStream:
             self._stream = None
             self._engine.renew()
             self._tell(self._listener.stream_lost, reason)
-            if time.monotonic() - opened_at > _LONGEST_PAUSE_S:
-                pause_s = _FIRST_PAUSE_S
-            self._closed.wait(pause_s)
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            if time.monotonic() - opened_at > _AGAIN.max_s:
+                pauses_s = iter(_AGAIN)
+            self._closed.wait(next(pauses_s))
 
     def _listen(self) -> None:
         filters = {"type": ["container", "image"], "event": [*_CONTAINER_EVENTS, *_IMAGE_EVENTS]}

@@ -7,16 +7,15 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Final
 
+from scheduler.backoff import Backoff
 from scheduler.errors import EngineUnavailable
 from scheduler.launchers.docker_engine import REMOVALS_AT_ONCE, Engine, Removal
 from scheduler.trouble import Trouble
 
-_FIRST_PAUSE_S: Final = 0.25
-_LONGEST_PAUSE_S: Final = 60.0
+_AGAIN: Final = Backoff(0.25, 60.0)
 _RETRIES_AT_ONCE: Final = 1
 """Of REMOVALS_AT_ONCE, so that containers which the engine cannot remove hold up no other's removal."""
-_FIRST_LIST_PAUSE_S: Final = 0.05
-_LONGEST_LIST_PAUSE_S: Final = 1.0
+_LIST_AGAIN: Final = Backoff(0.05, 1.0)
 
 
 class Removals:
@@ -61,17 +60,15 @@ class Removals:
         Raises `EngineUnavailable` where the engine does not list them.
         """
         left: set[str] = set()
-        pause_s = _FIRST_LIST_PAUSE_S
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while True:
+                for pause_s in _LIST_AGAIN:
                     left = {container.name for container in await self._engine.list_slots()}
                     self.listed(left)
                     self.want(left)
                     if left <= self._gone:
                         break
                     await asyncio.sleep(pause_s)
-                    pause_s = min(2 * pause_s, _LONGEST_LIST_PAUSE_S)
         return len(left - self._gone)
 
     async def close(self) -> None:
@@ -82,14 +79,14 @@ class Removals:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _remove(self, name: str) -> None:
-        container, turns, pause_s = self._removing[name], self._first_tries, _FIRST_PAUSE_S
+        container, turns, pauses_s = self._removing[name], self._first_tries, iter(_AGAIN)
         while not await self._try(name, turns):
             container.asked.set()
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout(next(pauses_s)):
                     await container.again.wait()
             container.again.clear()
-            turns, pause_s = self._retries, min(2 * pause_s, _LONGEST_PAUSE_S)
+            turns = self._retries
         container.asked.set()
         self._forget(name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from scheduler.launchers.contract import PoolKey
+from scheduler.pool import PoolKey
 
 
 class Assign(msgspec.Struct, frozen=True):

@@ -16,11 +16,12 @@ from typing import Final
 
 import msgspec
 
+from scheduler.backoff import Backoff
 from scheduler.errors import AccountLimit, BadRequest, QueueFull
-from scheduler.launchers.contract import PoolKey
 from scheduler.policy.decisions import Assign, Decision, FailTask, StartSlot, StopSlot
 from scheduler.policy.demand import Demand
 from scheduler.policy.pool import Pool
+from scheduler.pool import PoolKey
 from scheduler.task import Isolation
 
 SCAN_LIMIT: Final = 64
@@ -54,6 +55,7 @@ class Dispatch:
         self.free_cpu = limits.cpu_percent
         self.free_memory = limits.memory_mib
         self.waiting = 0
+        self._start_again = Backoff(limits.start_backoff_s, limits.start_backoff_max_s)
         self._waiting_of: dict[str, int] = {}
         self._slot_ids = slot_ids
         self._pools: dict[PoolKey, Pool] = {}
@@ -164,8 +166,7 @@ class Dispatch:
         decisions: list[Decision] = []
         if slot_id in pool.starting or slot_id in self._unused:
             pool.failures += 1
-            backoff_s = self.limits.start_backoff_s * 2 ** min(pool.failures - 1, 10)
-            pool.retry_at = now + min(backoff_s, self.limits.start_backoff_max_s)
+            pool.retry_at = now + self._start_again.after(pool.failures)
         pool.idle.pop(slot_id, None)
         pool.starting.discard(slot_id)
         self._forget_slot(pool, slot_id)

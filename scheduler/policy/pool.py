@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from scheduler.launchers.contract import PoolKey
 from scheduler.policy.ahead import Ahead
+from scheduler.pool import PoolKey
 from scheduler.task import Isolation
 
 

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler import recovery
+from scheduler.backoff import Backoff
 from scheduler.errors import (
     Draining,
     EngineUnavailable,
@@ -148,7 +149,7 @@ async def test_a_manager_that_cannot_open_leaves_nothing_open(new_world: NewWorl
 async def test_a_set_opens_without_its_engine_and_is_ready_once_it_answers(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.manager.ENGINE_AGAIN_S", 0.01)
+    monkeypatch.setattr("scheduler.manager.ENGINE_AGAIN", Backoff(0.01, 5.0))
     (task,) = await left(world, 1)
     world.make()
     world.launcher.away = EngineUnavailable("no engine")
@@ -180,8 +181,7 @@ async def test_an_engine_that_hangs_keeps_no_set_from_opening(
 async def test_an_engine_that_stays_away_is_logged_once_and_its_return_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.manager.ENGINE_AGAIN_S", 0.001)
-    monkeypatch.setattr("scheduler.manager.ENGINE_AGAIN_MAX_S", 0.001)
+    monkeypatch.setattr("scheduler.manager.ENGINE_AGAIN", Backoff(0.001, 0.001))
     (task,) = await left(world, 1)
     world.make()
     tries = 0
@@ -317,7 +317,7 @@ async def test_an_image_of_a_registry_is_found_by_repository_and_digest(world: W
 async def test_a_task_whose_image_is_being_pulled_waits_for_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovery, "IMAGE_AGAIN_S", 0.01)
+    monkeypatch.setattr(recovery, "AGAIN", Backoff(0.01, 15.0))
     slow = await left(world, 3, image="slow:1", image_digest="sha256:" + "1" * 64)
     (prompt,) = await left(world, 1)
     world.make()
@@ -347,7 +347,7 @@ async def test_a_task_whose_image_is_being_pulled_waits_for_it(
 async def test_unfinished_tasks_that_cannot_be_read_are_read_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovery, "IMAGE_AGAIN_S", 0.01)
+    monkeypatch.setattr(recovery, "AGAIN", Backoff(0.01, 15.0))
     tasks = await left(world, 20)
     world.make()
     unfinished = world.store.unfinished

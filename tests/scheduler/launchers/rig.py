@@ -20,7 +20,8 @@ from docker import APIClient
 from docker.errors import ImageNotFound
 
 from scheduler.image import Image
-from scheduler.launchers.contract import Launcher, PoolKey, SlotOrder
+from scheduler.launchers.contract import Launcher, SlotOrder
+from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
 
 PASSWD = "root:x:0:0::/root:/none\nworker:x:1234:2345::/home/worker:/none\n"

@@ -10,7 +10,7 @@ import pytest
 
 from scheduler.errors import ImageUnusable
 from scheduler.image import Image
-from scheduler.launchers.contract import PoolKey, SlotOrder
+from scheduler.launchers.contract import SlotOrder
 from scheduler.launchers.docker_config import (
     DockerSettings,
     EngineFacts,
@@ -22,6 +22,7 @@ from scheduler.launchers.docker_config import (
 from scheduler.launchers.places import Layout
 from scheduler.launchers.reference import parse_reference
 from scheduler.launchers.user import Owner
+from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
 
 ID = "sha256:" + "1" * 64

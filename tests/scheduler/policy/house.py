@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from scheduler.launchers.contract import PoolKey
 from scheduler.policy.dispatch import Assign, Decision, Dispatch, FailTask, Limits, StartSlot, number_slots
+from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
 
 GONE = RuntimeError("the image is gone")

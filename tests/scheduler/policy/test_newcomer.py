@@ -10,8 +10,8 @@ from itertools import count
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scheduler.launchers.contract import PoolKey
 from scheduler.policy.dispatch import Assign, Decision, Dispatch, Limits, StartSlot, StopSlot, number_slots
+from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
 
 TASK_S = 1.5

@@ -12,9 +12,10 @@ import pytest
 from docker import APIClient
 
 from scheduler.execution import Ending, How, Output, Work
-from scheduler.launchers.contract import PoolKey, SlotOrder
+from scheduler.launchers.contract import SlotOrder
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings, container_name
+from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
 from sets.executor.cgroup import SlotCgroup
 from sets.executor.executor import LocalExecutor

@@ -15,9 +15,10 @@ from docker.utils import kwargs_from_env
 
 from ops.bench.slotfigures import GROWTH_KIB, charge_at_rest_kib
 from scheduler.image import LABEL_WRITABLE
-from scheduler.launchers.contract import PoolKey, SlotOrder
+from scheduler.launchers.contract import SlotOrder
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
+from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
 from tests.scheduler.launchers.rig import ImageMaker
 from tests.sets.guest import wire
