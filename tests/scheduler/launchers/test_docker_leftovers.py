@@ -43,7 +43,7 @@ async def launcher(
     """Not open yet."""
     monkeypatch.setattr(docker, "_OPEN_CLEAN_UP_S", 0.3)
     monkeypatch.setattr(docker, "_CLOSE_CLEAN_UP_S", 0.1)
-    monkeypatch.setattr(docker_removals, "_LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr(docker_removals, "_AGAIN", Backoff(0.05, 0.1))
     settings = DockerSettings(
         set_name=set_name,
         installation=installation_of(set_name),
