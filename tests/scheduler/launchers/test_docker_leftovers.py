@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from scheduler.backoff import Backoff
 from scheduler.launchers import docker, docker_removals
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
