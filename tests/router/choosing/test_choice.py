@@ -263,7 +263,7 @@ def test_reads_need_no_room_and_are_no_spill() -> None:
     scene.loads["b"].inflight = SPILL_AT_LEAST
 
     def asked(purpose: Purpose) -> set[str | None]:
-        choices = [scene.chooser.choose(purpose, Asked(), None, scene.now) for _ in range(200)]
+        choices = [scene.chooser.choose(purpose, Asked(), None, scene.now) for _ in range(2_000)]
         return {None if choice.entry is None else choice.entry.name for choice in choices}
 
     assert asked(SYNC) <= {"b", None}
