@@ -28,6 +28,11 @@ _HINTS: Final = (
         "each writable place has a bound of its own, in bytes and in files",
     ),
     (
+        rb"(?<![\w.~-])/(?:tmp|dev/shm)/[!-~][ -~]{0,199}no such file"
+        rb"|(?:no such file|\bENOENT\b)[ -~]{1,99}(?<![\w.~-])/(?:tmp|dev/shm)/[!-~]+",
+        "a task finds /tmp and /dev/shm empty: what the image has there is hidden, keep it elsewhere, such as in /app",
+    ),
+    (
         rb"too many open files|\bEMFILE\b",
         "a program's open files are limited",
     ),

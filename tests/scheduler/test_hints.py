@@ -19,6 +19,10 @@ from scheduler.hints import hints_of
         ),
         (b"cat: /app/model: Permission denied", "another user's files"),
         (b"dd: error writing '/tmp/x': No space left on device", "bound of its own"),
+        (b"sh: 0: cannot open /tmp/run.sh: No such file", "such as in /app"),
+        (b"python3: can't open file '/tmp/a b.py': [Errno 2] No such file or directory", "such as in /app"),
+        (b"FileNotFoundError: [Errno 2] No such file or directory: '/dev/shm/model'", "such as in /app"),
+        (b"Error: ENOENT: no such file or directory, open '/tmp/run.js'", "such as in /app"),
         (b"OSError: [Errno 24] Too many open files", "open files are limited"),
         (b"RuntimeError: can't start new thread", "threads are limited"),
         (b"java.lang.OutOfMemoryError: unable to create native thread", "threads are limited"),
@@ -36,6 +40,17 @@ def test_words_that_are_known(said: bytes, hint: str) -> None:
     assert hint in found
 
 
-@pytest.mark.parametrize("said", [b"", b"exit", b"\xff\xfe", b"MYEROFS", b"all is well"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"exit",
+        b"\xff\xfe",
+        b"MYEROFS",
+        b"all is well",
+        b"cat: /app/tmp/x: No such file",
+        b"No such file: a/tmp/x",
+    ],
+)
 def test_words_that_are_not(said: bytes) -> None:
     assert hints_of(said) == []
