@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from typing import Any, Final, Protocol
 
@@ -212,18 +211,18 @@ class AsyncSide:
             **collector.keep(),
         )
         if stdin.blob is not None:
-            self._background.spawn(self._feed(live, stdin.blob, stdin.size_bytes))
+            self._background.spawn(self._feed(live, stdin.blob))
         return live
 
-    async def _feed(self, live: LiveTask, blob: str, size_bytes: int) -> None:
+    async def _feed(self, live: LiveTask, blob: str) -> None:
         stdin = live.stdin
         assert stdin is not None
         try:
-            fd = self._blobs.open_read(blob)
+            source = self._blobs.open_read(blob)
             try:
-                await stdin.send_file(fd, size_bytes)
+                await stdin.send(source)
             finally:
-                os.close(fd)
+                source.close()
         except BrokenPipeError:
             # The program reads no more, or has ended.
             pass

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
+
+from scheduler.source import Source
 
 
 class How(IntEnum):
@@ -35,12 +36,18 @@ class Work(msgspec.Struct, frozen=True):
     prestart: bool = False
 
 
+class NoFile(msgspec.Struct, frozen=True):
+    """An output path at which no file can be handed over; `errno` says why."""
+
+    errno: int
+
+
 class Ending(msgspec.Struct):
     """How a program ended, and what it cost. `code` is an exit status, a signal or an errno, as `how` says.
 
-    `stdout` and `stderr` hold all the output, unless `handed_over`: then `Run.output` has it. `files` gives, for
-    each output path of the work, an open descriptor or a negative errno. The receiver calls `close_files`; until
-    then the slot takes no other task, since what is open still fills its places and its memory.
+    `stdout` and `stderr` hold all the output, unless `handed_over`: then `Run.first` gave it. `files` holds, for each
+    output path of the work, the file or why there is none. The receiver calls `close_files`; until then the slot takes
+    no other task, since its open files still fill its places and its memory.
 
     `oom_kills` counts the program's processes that the kernel killed for memory. `memory_peak_kib` is the most that the
     slot's cgroup held while the program ran, 0 where the kernel cannot tell; `max_rss_kib` is that of the largest
@@ -57,19 +64,19 @@ class Ending(msgspec.Struct):
     handed_over: bool
     stdout: bytes
     stderr: bytes
-    files: list[int]
+    files: list[Source | NoFile]
     memory_peak_kib: int = 0
     notes: tuple[str, ...] = ()
     prestarted: bool = False
     files_closed: Callable[[], None] | None = None
-    """Told once, by `close_files`."""
+    """Called once, by `close_files`."""
 
     def close_files(self) -> None:
-        """Close the output files' descriptors; closing twice is fine."""
+        """Close the output files; closing twice is fine."""
         files, self.files = self.files, []
-        for fd in files:
-            if fd >= 0:
-                os.close(fd)
+        for file in files:
+            if not isinstance(file, NoFile):
+                file.close()
         tell, self.files_closed = self.files_closed, None
         if tell is not None:
             tell()
@@ -90,8 +97,11 @@ class ByteWriter(Protocol):
     async def write(self, data: bytes) -> None:
         """Raises `BrokenPipeError` when the program reads no more."""
 
-    async def send_file(self, fd: int, size_bytes: int) -> None:
-        """Feed `size_bytes` of an open file without copying; raises `BrokenPipeError` likewise."""
+    async def send(self, source: Source) -> None:
+        """Feed all of a source, without a copy where that is possible.
+
+        Raises `BrokenPipeError` as `write` does, `SourceUnreadable`, and `OSError`.
+        """
 
     def close(self) -> None: ...
 

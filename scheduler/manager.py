@@ -26,6 +26,7 @@ from scheduler.policy.dispatch import Limits
 from scheduler.pool import pool_of
 from scheduler.recovery import Recovery
 from scheduler.roster import Roster
+from scheduler.source import Source
 from scheduler.store.contract import Blobs, Body, Idempotency, Results, Store, TaskFilter
 from scheduler.sync_side import SyncSide
 from scheduler.task import Reason, Task, TaskIds, TaskSpec
@@ -275,8 +276,8 @@ class Manager:
         """What an ended task left (a sync one: its files); None when it is kept no longer, or never was."""
         return await self._store.results(task_id)
 
-    def open_blob(self, name: str) -> int:
-        """A descriptor of a result's blob, owned by the caller. Raises `StoreError` when it is gone."""
+    def open_blob(self, name: str) -> Source:
+        """A result's blob, for the caller to close. Raises `StoreError` when it is gone."""
         return self._blobs.open_read(name)
 
     async def cancel(self, account: str, task_id: str) -> Task:

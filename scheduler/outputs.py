@@ -1,4 +1,4 @@
-"""The output files of one attempt: from the descriptors that its slot handed over to the store's bodies."""
+"""The output files of one attempt: from those that its slot handed over to the store's bodies."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from scheduler.errors import SchedulerError
-from scheduler.execution import Ending
-from scheduler.store.contract import Blobs, Body, BodyWriter, Results, SourceUnreadable
+from scheduler.execution import Ending, NoFile
+from scheduler.source import SourceUnreadable
+from scheduler.store.contract import Blobs, Body, BodyWriter, Results
 from scheduler.task import Task
 
 DETAIL_CHARS: Final = 2000
@@ -86,14 +87,14 @@ class OutputFiles:
     async def _copy(self, ending: Ending, writers: dict[str, BodyWriter]) -> None:
         # A slot that died has handed nothing over.
         left_bytes = self._limits.files_max_bytes
-        for path, fd in zip(self._paths, ending.files, strict=False):
+        for path, file in zip(self._paths, ending.files, strict=False):
             if path in writers:
                 # Asked for twice.
                 continue
-            if fd < 0:
-                self._refuse(path, _WHY.get(-fd) or os.strerror(-fd))
+            if isinstance(file, NoFile):
+                self._refuse(path, _WHY.get(file.errno) or os.strerror(file.errno))
                 continue
-            size_bytes = os.fstat(fd).st_size
+            size_bytes = file.size_bytes
             if size_bytes > self._limits.file_max_bytes:
                 most = f"the {self._limits.file_max_bytes} that are kept of a file"
                 self._refuse(path, f"its {size_bytes} bytes are more than {most}")
@@ -104,7 +105,7 @@ class OutputFiles:
                 writer = self._blobs.body(size_bytes)
                 try:
                     # Nothing in its container runs by now; what cannot be read all the same is its slot's doing.
-                    await writer.write_file(fd, size_bytes)
+                    await writer.write_source(file)
                 except SourceUnreadable as error:
                     await _abort([writer])
                     self._refuse(path, str(error))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from scheduler.errors import DiskFull, StoreError
+from scheduler.source import OpenFile, Source
 from scheduler.store import faults, holes
 from scheduler.store.contract import INLINE_BYTES, Body
 
@@ -77,11 +78,11 @@ class BlobStore:
         """A body that becomes a blob only if it is large."""
         return SpooledBody(self, self.limit_bytes if limit_bytes is None else limit_bytes)
 
-    def open_read(self, name: str) -> int:
-        """A descriptor for reading, which the caller closes. Raises `BlobMissing`."""
+    def open_read(self, name: str) -> OpenFile:
+        """A finished blob for reading, which the caller closes. Raises `BlobMissing`."""
         path = self.path(name)
         try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except FileNotFoundError:
             raise BlobMissing(f"blob {name} is not there") from None
         except OSError as error:
@@ -209,8 +210,13 @@ class BlobWriter:
             await self._store.in_thread(lambda: self._write(chunk))
             self._whole = True
 
-    async def write_file(self, fd: int, size_bytes: int) -> None:
-        """See `BodyWriter.write_file`; raises as `write`."""
+    async def write_source(self, source: Source) -> None:
+        """See `BodyWriter.write_source`; raises as `write`."""
+        fd, size_bytes = source.fileno(), source.size_bytes
+        if fd is None:
+            async for piece in source.pieces():
+                await self.write(piece)
+            return
         self._check()
         if self.size_bytes + size_bytes > self._limit_bytes:
             self._whole = False
@@ -320,15 +326,18 @@ class SpooledBody:
             return
         await (await self._begin_blob()).write(data)
 
-    async def write_file(self, fd: int, size_bytes: int) -> None:
-        """See `BodyWriter.write_file`; raises as `write`."""
+    async def write_source(self, source: Source) -> None:
+        """See `BodyWriter.write_source`; raises as `write`."""
+        fd, size_bytes = source.fileno(), source.size_bytes
         if not size_bytes:
             return
-        if self._writer is None and self.size_bytes + size_bytes <= INLINE_BYTES:
-            await self.write(await _to_its_end(self._store.in_thread(lambda: holes.read(fd, size_bytes))))
-            return
-        writer = self._writer or await self._begin_blob()
-        await writer.write_file(fd, size_bytes)
+        if fd is not None and self._writer is None and self.size_bytes + size_bytes <= INLINE_BYTES:
+            await self.write(await _to_its_end(self._store.in_thread(partial(holes.read, fd, size_bytes))))
+        elif fd is not None:
+            await (self._writer or await self._begin_blob()).write_source(source)
+        else:
+            async for piece in source.pieces():
+                await self.write(piece)
 
     async def finish(self) -> Body:
         """The stored body; a blob is synced by now, an inline one must still get into its row."""
@@ -358,7 +367,7 @@ class SpooledBody:
 
 
 async def _to_its_end(work: Awaitable[T]) -> T:
-    """Await file I/O whose descriptor must stay open until it is done, also where the caller is cancelled."""
+    """Await file I/O whose source must stay open until it is done, also where the caller is cancelled."""
     done = asyncio.ensure_future(work)
     cancelled = False
     while not done.done():

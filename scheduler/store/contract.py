@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from scheduler.errors import StoreError
+from scheduler.source import Source
 from scheduler.task import State, Task
 
 INLINE_BYTES: Final = 32 * 1024
@@ -107,10 +107,6 @@ class Store(Protocol):
         """All blobs that rows name: whatever else lies in the blob folder is an orphan."""
 
 
-class SourceUnreadable(StoreError):
-    """The file that was to be kept cannot be read, or is not what it was."""
-
-
 class BodyWriter(Protocol):
     """Gathers a body: in memory up to `INLINE_BYTES`, above that in a blob. Raises `DiskFull`."""
 
@@ -119,10 +115,10 @@ class BodyWriter(Protocol):
 
     async def write(self, data: bytes) -> None: ...
 
-    async def write_file(self, fd: int, size_bytes: int) -> None:
-        """The first `size_bytes` of an open regular file, whose holes stay holes.
+    async def write_source(self, source: Source) -> None:
+        """All of a source. Holes of an open file stay holes.
 
-        The caller may close `fd` when this has ended, however it did. Raises `SourceUnreadable`, too.
+        The caller may close the source when this has ended, however it did. Raises `SourceUnreadable`, too.
         """
 
     async def finish(self) -> Body:
@@ -140,8 +136,8 @@ class Blobs(Protocol):
 
     def body(self, limit_bytes: int | None = None) -> BodyWriter: ...
 
-    def open_read(self, name: str) -> int:
-        """A descriptor of a finished blob, owned by the caller. Raises `StoreError` when it is gone."""
+    def open_read(self, name: str) -> Source:
+        """A finished blob, for the caller to close. Raises `StoreError` when it is gone."""
 
     async def delete(self, names: Collection[str]) -> None: ...
 

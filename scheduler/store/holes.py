@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from io import FileIO
 from typing import Final
 
-from scheduler.store.contract import SourceUnreadable
+from scheduler.source import SourceUnreadable
 
 READ_BYTES: Final = 1 << 20
 EXTENT_COST_BYTES: Final = 4096

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator
-from io import FileIO
 from typing import Final, NamedTuple
 
 from scheduler.errors import StoreError
 from scheduler.manager import Manager
+from scheduler.source import Source
 from scheduler.store.contract import Body
 from scheduler.task import Kind, Task
 from sets.api.errors import FileUnknown, NotFinished, ResultGone
 
-READ_BYTES: Final = 1 << 18
-"""Size of the pieces in which a stored body is read."""
 _GONE: Final = "its results are no longer kept"
 
 
@@ -73,11 +69,10 @@ class TaskResults:
             return body.inline[first : first + length]
         assert body.blob is not None
         try:
-            # An object closes itself even where no one begins to read it.
-            blob = FileIO(self._manager.open_blob(body.blob))
+            source = self._manager.open_blob(body.blob)
         except StoreError as error:
             raise ResultGone(_GONE) from error
-        return _pieces(blob, first, length)
+        return _pieces(source, first, length)
 
     async def _ended(self, account: str, task_id: str) -> Task:
         task = await self._manager.get(account, task_id)
@@ -92,12 +87,9 @@ def _kept(body: Body | None, written_bytes: int) -> KeptBody:
     return KeptBody(body, max(0, written_bytes - body.size_bytes))
 
 
-async def _pieces(blob: FileIO, first: int, length: int) -> AsyncIterator[bytes]:
-    with blob:
-        while length:
-            chunk = await asyncio.to_thread(os.pread, blob.fileno(), min(READ_BYTES, length), first)
-            if not chunk:
-                raise StoreError("a stored body is shorter than its record")
-            first += len(chunk)
-            length -= len(chunk)
-            yield chunk
+async def _pieces(source: Source, first: int, length: int) -> AsyncIterator[bytes]:
+    try:
+        async for piece in source.pieces(first, length):
+            yield piece
+    finally:
+        source.close()

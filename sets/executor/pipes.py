@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from scheduler.source import Source
+
 PIPE_BYTES: Final = 1 << 20
 """Size asked for pipes that carry large bodies; the kernel may refuse, and then the default stays."""
 READ_BYTES: Final = 1 << 18
@@ -109,11 +111,16 @@ class PipeWriter(_Pipe):
             except BlockingIOError:
                 await self._until(self._loop.add_writer, self._loop.remove_writer)
 
-    async def send_file(self, fd: int, size_bytes: int) -> None:
-        """Feed the first `size_bytes` of the open file `fd` without copying them through this process.
+    async def send(self, source: Source) -> None:
+        """Feed all of `source`; bytes of an open file are not copied through this process.
 
-        Raises `BrokenPipeError` as `write` does, and `OSError` when the file is shorter.
+        Raises `BrokenPipeError` as `write` does, `SourceUnreadable`, and `OSError` when the file is shorter.
         """
+        fd, size_bytes = source.fileno(), source.size_bytes
+        if fd is None:
+            async for piece in source.pieces():
+                await self.write(piece)
+            return
         offset = 0
         while offset < size_bytes:
             if self._fd < 0:
@@ -157,9 +164,9 @@ class PromisedWriter(PipeWriter):
         await self._arrived()
         await super().write(data)
 
-    async def send_file(self, fd: int, size_bytes: int) -> None:
+    async def send(self, source: Source) -> None:
         await self._arrived()
-        await super().send_file(fd, size_bytes)
+        await super().send(source)
 
     def close(self) -> None:
         self._closed = True

@@ -15,7 +15,8 @@ from typing import Final
 import structlog
 
 from scheduler.errors import IllegalMove, SlotLost
-from scheduler.execution import Ending, How, Work
+from scheduler.execution import Ending, How, NoFile, Work
+from scheduler.source import OpenFile, Source
 from sets.executor import protocol
 from sets.executor.cgroup import CgroupError, CpuAccount, SlotCgroup
 from sets.executor.pipes import PipeReader, PipeWriter, PromisedWriter, enlarge
@@ -300,12 +301,10 @@ class Slot:
         assert self._cgroup is not None
         cpu_us = self._account.bill(self._cgroup.cpu_us(), message.guest_cpu_us)
         memory = self._cgroup.end_task(prestarted=message.prestarted)
-        files: list[int] = []
+        files: list[Source | NoFile] = []
         if errnos:
-            opened = iter(fds)
-            files = [-errno if errno else next(opened) for errno in errnos]
             self._files_open = bool(fds)
-            fds.clear()
+            files = [NoFile(errno) if errno else OpenFile(fds.pop(0)) for errno in errnos]
         ending = Ending(
             how=How(message.how),
             code=message.code,

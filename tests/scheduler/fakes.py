@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from scheduler.errors import ImageUnknown, SchedulerError, SlotLost
-from scheduler.execution import ByteReader, Ending, How, Output, SlotAddress, SlotEvents, Work
+from scheduler.execution import ByteReader, Ending, How, NoFile, Output, SlotAddress, SlotEvents, Work
 from scheduler.image import Image
 from scheduler.launchers.contract import SlotOrder
+from scheduler.source import Source, SourceUnreadable
 
 CAT = Image("cat:1", "sha256:" + "c" * 64, "sha256:" + "c" * 64, entrypoint=("/cat",))
 
@@ -41,12 +41,37 @@ class Pipe:
             raise BrokenPipeError
         self.feed(data)
 
-    async def send_file(self, fd: int, size_bytes: int) -> None:
-        await self.write(os.pread(fd, size_bytes, 0))
+    async def send(self, source: Source) -> None:
+        async for piece in source.pieces():
+            await self.write(piece)
 
     def close(self) -> None:
         self.closed = True
         self._changed.set()
+
+
+class Elsewhere:
+    """A `Source` without a descriptor: its bytes come over a link, in pieces, which may break."""
+
+    def __init__(self, data: bytes, *, breaks_at: int | None = None) -> None:
+        self.data = data
+        self.size_bytes = len(data)
+        self.closed = False
+        self._breaks_at = breaks_at
+
+    def fileno(self) -> None:
+        return None
+
+    async def pieces(self, first: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        end = self.size_bytes if length is None else first + length
+        for at in range(first, end, 10_000):
+            await asyncio.sleep(0)
+            if self._breaks_at is not None and at >= self._breaks_at:
+                raise SourceUnreadable("its node is gone")
+            yield self.data[at : min(at + 10_000, end)]
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class FakeRun:
@@ -98,7 +123,7 @@ class FakeRun:
         *,
         how: How = How.EXITED,
         killed: bool = False,
-        files: list[int] | None = None,
+        files: Sequence[Source | NoFile] = (),
         cpu_us: int = 700,
         oom_kills: int = 0,
         clean: bool = True,
@@ -121,7 +146,7 @@ class FakeRun:
             handed_over=self._handed_over,
             stdout=stdout,
             stderr=stderr,
-            files=files or [],
+            files=list(files),
         )
         self._end.set_result(ending)
         if not self._first.done():

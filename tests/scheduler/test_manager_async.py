@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from scheduler.errors import (
     StoreError,
     TaskUnknown,
 )
+from scheduler.execution import NoFile
 from scheduler.policy.dispatch import Limits
+from scheduler.source import OpenFile
 from scheduler.store.blobs import SpooledBody
 from scheduler.store.contract import Body, Idempotency, TaskFilter
 from scheduler.task import Reason, State, Task
@@ -369,13 +372,13 @@ async def test_stderr_beyond_its_limit_is_counted_and_dropped(new_world: NewWorl
 async def test_files_are_kept_and_what_is_not_kept_is_said(new_world: NewWorld, tmp_path: Path) -> None:
     world = await new_world(file_max_bytes=200_000)
     contents = {"small": b"pdf", "large": LARGE, "huge": LARGE * 3, "empty": b""}
-    opened: list[int] = []
+    opened: list[OpenFile] = []
 
     def leave(run: FakeRun) -> None:
         for name, data in contents.items():
             (tmp_path / name).write_bytes(data)
-            opened.append(os.open(tmp_path / name, os.O_RDONLY))
-        run.exit(0, files=[*opened, -2, -40])
+            opened.append(OpenFile(os.open(tmp_path / name, os.O_RDONLY)))
+        run.exit(0, files=[*opened, NoFile(errno.ENOENT), NoFile(errno.ELOOP)])
 
     world.executor.program = leave
     paths = tuple(f"/tmp/{name}" for name in (*contents, "missing", "link"))

@@ -12,13 +12,14 @@ import pytest
 
 from scheduler import usage
 from scheduler.errors import DiskFull, FilesNotKept, NotRecorded, StoreError, TaskUnknown
-from scheduler.execution import How
+from scheduler.execution import How, NoFile
 from scheduler.outputs import DETAIL_CHARS
+from scheduler.source import OpenFile, Source
 from scheduler.store.blobs import SpooledBody
 from scheduler.store.contract import Results
 from scheduler.task import Reason, State, Task
 from tests.scheduler.conftest import NewWorld, World, until
-from tests.scheduler.fakes import CAT, FakeRun
+from tests.scheduler.fakes import CAT, Elsewhere, FakeRun
 
 SMALL = b"small"
 LARGE = os.urandom(100_000)
@@ -31,11 +32,11 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def open(self, name: str, data: bytes) -> int:
+    def open(self, name: str, data: bytes) -> OpenFile:
         (self.path / name).write_bytes(data)
-        return os.open(self.path / name, os.O_RDONLY)
+        return OpenFile(os.open(self.path / name, os.O_RDONLY))
 
-    def both(self) -> list[int]:
+    def both(self) -> list[OpenFile]:
         return [self.open("small", SMALL), self.open("large", LARGE)]
 
     @property
@@ -81,6 +82,26 @@ async def test_files_of_a_sync_task_are_there_when_its_answer_may_end(world: Wor
     world.assert_nothing_left()
 
 
+async def test_files_that_lie_on_another_machine_are_kept_alike(world: World) -> None:
+    elsewhere = [Elsewhere(SMALL), Elsewhere(LARGE), Elsewhere(b"")]
+    world.executor.program = lambda run: run.exit(0, files=elsewhere)
+    task, _ = await world.run(outputs=(*PATHS, "/tmp/empty"))
+    assert task.files == {"/tmp/small": 5, "/tmp/large": 100_000, "/tmp/empty": 0}
+    assert await content(world, task, "/tmp/small") == SMALL
+    assert await content(world, task, "/tmp/large") == LARGE
+    assert all(each.closed for each in elsewhere)
+
+
+async def test_a_file_whose_machine_goes_away_is_not_kept(world: World) -> None:
+    world.executor.program = lambda run: run.exit(
+        0, files=[Elsewhere(LARGE, breaks_at=50_000), Elsewhere(SMALL)]
+    )
+    task, _ = await world.run(outputs=("/tmp/large", "/tmp/small"))
+    assert (task.state, task.files) == (State.SUCCEEDED, {"/tmp/small": 5})
+    assert task.detail == "output not kept: /tmp/large: its node is gone"
+    assert blob_files(world) == []
+
+
 async def test_a_task_that_asks_for_none_has_no_results(world: World) -> None:
     world.executor.program = lambda run: run.exit(0, b"out")
     task, _ = await world.run()
@@ -122,7 +143,7 @@ async def test_a_slow_reader_keeps_neither_files_open_nor_the_record_waiting(
 async def test_files_of_a_task_that_failed(
     world: World,
     folder: Folder,
-    end: Callable[[FakeRun, list[int]], None],
+    end: Callable[[FakeRun, list[OpenFile]], None],
     state: State,
     reason: Reason,
 ) -> None:
@@ -137,9 +158,9 @@ async def test_what_is_not_kept_is_said_and_fails_nothing(new_world: NewWorld, f
 
     def leave(run: FakeRun) -> None:
         opened = [folder.open(f"{n}", bytes(n)) for n in (200_001, 200_000, 50_001, 50_000, 0)]
-        unreadable = os.open(folder.path / "50000", os.O_WRONLY)
-        errnos = [-errno.ENOENT, -errno.ELOOP, -errno.EINVAL, -errno.EACCES, -errno.ENOTDIR]
-        run.exit(0, files=[*opened, unreadable, *errnos])
+        unreadable = OpenFile(os.open(folder.path / "50000", os.O_WRONLY))
+        errnos = (errno.ENOENT, errno.ELOOP, errno.EINVAL, errno.EACCES, errno.ENOTDIR)
+        run.exit(0, files=[*opened, unreadable, *map(NoFile, errnos)])
 
     world.executor.program = leave
     names = ("over", "most", "too-much", "rest", "empty", "wo", "none", "link", "fifo", "mode", "way")
@@ -168,7 +189,7 @@ async def test_a_file_that_cannot_be_read_is_not_kept(world: World, folder: Fold
         paths = [folder.path / name for name in ("small", "large")]
         for path, data in zip(paths, (SMALL, LARGE), strict=True):
             path.write_bytes(data)
-        run.exit(0, files=[os.open(path, os.O_WRONLY) for path in paths])
+        run.exit(0, files=[OpenFile(os.open(path, os.O_WRONLY)) for path in paths])
 
     world.executor.program = leave
     task, _ = await world.run(outputs=PATHS)
@@ -179,7 +200,7 @@ async def test_a_file_that_cannot_be_read_is_not_kept(world: World, folder: Fold
 
 
 async def test_a_long_list_of_what_is_not_kept_is_marked_where_it_is_cut(world: World) -> None:
-    world.executor.program = lambda run: run.exit(0, files=[-errno.ENOENT] * 20)
+    world.executor.program = lambda run: run.exit(0, files=[NoFile(errno.ENOENT)] * 20)
     task, _ = await world.run(outputs=tuple(f"/tmp/{number}{'n' * 200}" for number in range(20)))
     assert task.detail is not None
     assert (len(task.detail), task.detail[-2:]) == (DETAIL_CHARS, "n…")
@@ -213,14 +234,14 @@ async def test_a_set_without_room_runs_nothing_whose_files_it_could_not_keep(
 
 
 def refuse_large(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
-    write_file = SpooledBody.write_file
+    write_source = SpooledBody.write_source
 
-    async def no_room(body: SpooledBody, fd: int, size_bytes: int) -> None:
-        if size_bytes > 32_768:
+    async def no_room(body: SpooledBody, source: Source) -> None:
+        if source.size_bytes > 32_768:
             raise error
-        await write_file(body, fd, size_bytes)
+        await write_source(body, source)
 
-    monkeypatch.setattr(SpooledBody, "write_file", no_room)
+    monkeypatch.setattr(SpooledBody, "write_source", no_room)
 
 
 @pytest.mark.parametrize("error", [DiskFull, StoreError])
@@ -326,15 +347,15 @@ async def test_a_second_record_that_cannot_be_written_leaves_the_files_of_the_fi
 @pytest.fixture
 def slow_copies(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
     """Set when a copy has begun; it goes on when the second is set."""
-    write_file = SpooledBody.write_file
+    write_source = SpooledBody.write_source
     begun, go_on = asyncio.Event(), asyncio.Event()
 
-    async def slow(body: SpooledBody, fd: int, size_bytes: int) -> None:
+    async def slow(body: SpooledBody, source: Source) -> None:
         begun.set()
         await go_on.wait()
-        await write_file(body, fd, size_bytes)
+        await write_source(body, source)
 
-    monkeypatch.setattr(SpooledBody, "write_file", slow)
+    monkeypatch.setattr(SpooledBody, "write_source", slow)
     return begun, go_on
 
 

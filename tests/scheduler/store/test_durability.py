@@ -58,8 +58,9 @@ async def test_every_acknowledged_row_and_blob_survives_kill_9(tmp_path: Path) -
         elif blob != "-":
             stdin = await store.stdin(task_id)
             assert stdin == Body(40 * 500 * len(task_id), blob=blob)
-            with open(blobs.open_read(blob), "rb") as file:  # noqa: ASYNC230
-                assert file.read() == task_id.encode() * 500 * 40
+            kept = blobs.open_read(blob)
+            assert b"".join([piece async for piece in kept.pieces()]) == task_id.encode() * 500 * 40
+            kept.close()
         else:
             # Its end may have been written without the victim's having been able to say so.
             assert await store.stdin(task_id) == Body(3, b"abc") or task.state is State.SUCCEEDED

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.errors import DiskFull
+from scheduler.source import OpenFile, SourceUnreadable
 from scheduler.store import blobs as blobs_module
 from scheduler.store import faults, holes
 from scheduler.store.blobs import BlobStore, BlobTooLarge
-from scheduler.store.contract import INLINE_BYTES, Body, SourceUnreadable
+from scheduler.store.contract import INLINE_BYTES, Body
 
 PAGE: Final = 4096
 
@@ -29,17 +30,25 @@ def blobs(tmp_path: Path) -> Iterator[BlobStore]:
     blobs.close()
 
 
+class File(OpenFile):
+    """An open file of which `size_bytes` are meant, whatever becomes of it."""
+
+    def of(self, size_bytes: int) -> File:
+        self.size_bytes = size_bytes
+        return self
+
+
 @pytest.fixture
-def source(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path / "source", os.O_RDWR | os.O_CREAT)
-    yield fd
-    os.close(fd)
+def source(tmp_path: Path) -> Iterator[File]:
+    source = File(os.open(tmp_path / "source", os.O_RDWR | os.O_CREAT))
+    yield source
+    source.close()
 
 
-async def keep(blobs: BlobStore, fd: int) -> Body:
-    size_bytes = os.fstat(fd).st_size
+async def keep(blobs: BlobStore, source: File) -> Body:
+    size_bytes = os.fstat(source.fileno()).st_size
     writer = blobs.body(size_bytes)
-    await writer.write_file(fd, size_bytes)
+    await writer.write_source(source.of(size_bytes))
     assert writer.size_bytes == size_bytes
     body = await writer.finish()
     assert body.size_bytes == size_bytes
@@ -56,9 +65,9 @@ def left(blobs: BlobStore) -> list[Path]:
 
 
 @pytest.mark.parametrize("size", [0, 1, INLINE_BYTES, INLINE_BYTES + 1, 3 * holes.READ_BYTES + 7, 20 << 20])
-async def test_files_of_any_size(blobs: BlobStore, source: int, size: int) -> None:
+async def test_files_of_any_size(blobs: BlobStore, source: File, size: int) -> None:
     data = os.urandom(size)
-    os.pwrite(source, data, 0)
+    os.pwrite(source.fileno(), data, 0)
     body = await keep(blobs, source)
     if size <= INLINE_BYTES:
         assert (body.inline, body.blob) == (data, None)
@@ -66,8 +75,8 @@ async def test_files_of_any_size(blobs: BlobStore, source: int, size: int) -> No
         assert path_of(blobs, body).read_bytes() == data
 
 
-async def test_a_file_that_is_all_hole(blobs: BlobStore, source: int) -> None:
-    os.truncate(source, 1 << 30)
+async def test_a_file_that_is_all_hole(blobs: BlobStore, source: File) -> None:
+    os.truncate(source.fileno(), 1 << 30)
     path = path_of(blobs, await keep(blobs, source))
     assert path.stat().st_size == 1 << 30
     assert path.stat().st_blocks * 512 < 1 << 20
@@ -102,44 +111,44 @@ def test_data_and_holes_in_any_order(
         assert step > 1 or steps >= extents
 
 
-async def test_what_was_written_before_comes_first(blobs: BlobStore, source: int) -> None:
+async def test_what_was_written_before_comes_first(blobs: BlobStore, source: File) -> None:
     data = os.urandom(100_000)
-    os.pwrite(source, data, PAGE)
-    os.truncate(source, 200_000)
+    os.pwrite(source.fileno(), data, PAGE)
+    os.truncate(source.fileno(), 200_000)
     for before in (b"few", os.urandom(300_000)):
         writer = blobs.body()
         await writer.write(before)
-        await writer.write_file(source, 200_000)
+        await writer.write_source(source.of(200_000))
         await writer.write(b"after")
         whole = bytes(PAGE) + data + bytes(200_000 - PAGE - len(data))
         assert path_of(blobs, await writer.finish()).read_bytes() == before + whole + b"after"
 
 
-async def test_only_as_much_as_is_asked_for(blobs: BlobStore, source: int) -> None:
-    os.pwrite(source, os.urandom(100_000), 0)
+async def test_only_as_much_as_is_asked_for(blobs: BlobStore, source: File) -> None:
+    os.pwrite(source.fileno(), os.urandom(100_000), 0)
     writer = blobs.body()
-    await writer.write_file(source, 50_000)
+    await writer.write_source(source.of(50_000))
     assert path_of(blobs, await writer.finish()).stat().st_size == 50_000
 
 
 @pytest.mark.parametrize("size", [100, 100_000])
-async def test_more_than_the_limit(blobs: BlobStore, source: int, size: int) -> None:
-    os.pwrite(source, bytes(size), 0)
+async def test_more_than_the_limit(blobs: BlobStore, source: File, size: int) -> None:
+    os.pwrite(source.fileno(), bytes(size), 0)
     writer = blobs.body(size - 1)
     with pytest.raises(BlobTooLarge):
-        await writer.write_file(source, size)
+        await writer.write_source(source.of(size))
     await writer.abort()
     assert left(blobs) == []
 
 
 @pytest.mark.parametrize("size", [100, 100_000, 20 << 20])
 @pytest.mark.parametrize("by", [1, 99])
-async def test_a_file_that_became_shorter(blobs: BlobStore, source: int, size: int, by: int) -> None:
-    os.pwrite(source, os.urandom(size), 0)
-    os.truncate(source, size - by)
+async def test_a_file_that_became_shorter(blobs: BlobStore, source: File, size: int, by: int) -> None:
+    os.pwrite(source.fileno(), os.urandom(size), 0)
+    os.truncate(source.fileno(), size - by)
     writer = blobs.body()
     with pytest.raises(SourceUnreadable, match="shorter"):
-        await writer.write_file(source, size)
+        await writer.write_source(source.of(size))
     await writer.abort()
     assert left(blobs) == []
     assert blobs.being_written == set()
@@ -151,20 +160,20 @@ async def test_a_descriptor_that_cannot_be_read(
     blobs: BlobStore, tmp_path: Path, size: int, flags: int
 ) -> None:
     (tmp_path / "source").write_bytes(bytes(size))
-    fd = os.open(tmp_path / "source", flags)
+    source = OpenFile(os.open(tmp_path / "source", flags))
     writer = blobs.body()
     with pytest.raises(SourceUnreadable, match="Bad file descriptor"):
-        await writer.write_file(fd, size)
-    os.close(fd)
+        await writer.write_source(source)
+    source.close()
     await writer.abort()
     assert left(blobs) == []
 
 
 async def test_a_disk_that_fills_up_meanwhile(
-    blobs: BlobStore, source: int, monkeypatch: pytest.MonkeyPatch
+    blobs: BlobStore, source: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = 3 * blobs_module.COPY_BYTES
-    os.pwrite(source, os.urandom(size), 0)
+    os.pwrite(source.fileno(), os.urandom(size), 0)
     blobs.min_free_bytes = 1
     asked = 0
 
@@ -176,7 +185,7 @@ async def test_a_disk_that_fills_up_meanwhile(
     monkeypatch.setattr(faults, "free_bytes", free_bytes)
     writer = blobs.body()
     with pytest.raises(DiskFull):
-        await writer.write_file(source, size)
+        await writer.write_source(source.of(size))
     (unfinished,) = left(blobs)
     assert unfinished.stat().st_size < size
     await writer.abort()
@@ -184,9 +193,9 @@ async def test_a_disk_that_fills_up_meanwhile(
 
 
 async def test_whoever_is_cancelled_may_close_the_file_at_once(
-    blobs: BlobStore, source: int, monkeypatch: pytest.MonkeyPatch
+    blobs: BlobStore, source: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    os.pwrite(source, os.urandom(100_000), 0)
+    os.pwrite(source.fileno(), os.urandom(100_000), 0)
     copy, began, go_on = holes.copy, threading.Event(), threading.Event()
     done = []
 
@@ -199,7 +208,7 @@ async def test_whoever_is_cancelled_may_close_the_file_at_once(
 
     monkeypatch.setattr(holes, "copy", slow)
     writer = blobs.body()
-    copying = asyncio.create_task(writer.write_file(source, 100_000))
+    copying = asyncio.create_task(writer.write_source(source.of(100_000)))
     await asyncio.to_thread(began.wait, 10)
     for _ in range(3):
         copying.cancel()

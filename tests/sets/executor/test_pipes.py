@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.source import OpenFile
 from sets.executor.pipes import PIPE_BYTES, PipeReader, PipeWriter, enlarge
+from tests.scheduler.fakes import Elsewhere
 from tests.sets.executor.conftest import FdCheck
 
 WAIT_S = 60.0
@@ -98,13 +100,13 @@ async def test_a_writer_whose_pipe_holds_little_writes_all_the_same(loop: asynci
     reader.close()
 
 
-@pytest.mark.parametrize("end", ["write", "send_file"])
+@pytest.mark.parametrize("end", ["write", "send"])
 async def test_nobody_reads_any_more(loop: asyncio.AbstractEventLoop, end: str, tmp_path: Path) -> None:
     far, near = os.pipe()
     writer = PipeWriter(loop, near)
     (tmp_path / "input").write_bytes(bytes(4 << 20))
-    fd = os.open(tmp_path / "input", os.O_RDONLY)
-    work = writer.write(bytes(4 << 20)) if end == "write" else writer.send_file(fd, 4 << 20)
+    source = OpenFile(os.open(tmp_path / "input", os.O_RDONLY))
+    work = writer.write(bytes(4 << 20)) if end == "write" else writer.send(source)
     writing = asyncio.create_task(work)
     await settle()
     assert is_waiting(writing)
@@ -115,7 +117,7 @@ async def test_nobody_reads_any_more(loop: asyncio.AbstractEventLoop, end: str, 
         with pytest.raises(BrokenPipeError):
             await writer.write(b"more")
     writer.close()
-    os.close(fd)
+    source.close()
 
 
 async def test_close_wakes_a_waiting_reader(loop: asyncio.AbstractEventLoop) -> None:
@@ -131,15 +133,15 @@ async def test_close_wakes_a_waiting_reader(loop: asyncio.AbstractEventLoop) -> 
     os.close(near)
 
 
-@pytest.mark.parametrize("end", ["write", "send_file"])
+@pytest.mark.parametrize("end", ["write", "send"])
 async def test_close_wakes_a_waiting_writer(
     loop: asyncio.AbstractEventLoop, end: str, tmp_path: Path
 ) -> None:
     far, near = os.pipe()
     writer = PipeWriter(loop, near)
     (tmp_path / "input").write_bytes(bytes(4 << 20))
-    fd = os.open(tmp_path / "input", os.O_RDONLY)
-    work = writer.write(bytes(4 << 20)) if end == "write" else writer.send_file(fd, 4 << 20)
+    source = OpenFile(os.open(tmp_path / "input", os.O_RDONLY))
+    work = writer.write(bytes(4 << 20)) if end == "write" else writer.send(source)
     writing = asyncio.create_task(work)
     await settle()
     assert is_waiting(writing)
@@ -150,9 +152,9 @@ async def test_close_wakes_a_waiting_writer(
     with pytest.raises(BrokenPipeError):
         await writer.write(b"x")
     with pytest.raises(BrokenPipeError):
-        await writer.send_file(fd, 1)
+        await writer.send(source)
     os.close(far)
-    os.close(fd)
+    source.close()
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
@@ -295,17 +297,18 @@ async def test_complete_loses_no_byte_that_came_at_the_same_moment(loop: asyncio
 # -- files
 
 
+@pytest.mark.parametrize("here", [True, False])
 @pytest.mark.parametrize("size", [0, 1, 4096, 65_536, PIPE_BYTES, 5 * PIPE_BYTES + 17])
-async def test_send_file(loop: asyncio.AbstractEventLoop, tmp_path: Path, size: int) -> None:
+async def test_send(loop: asyncio.AbstractEventLoop, tmp_path: Path, size: int, here: bool) -> None:
     data = os.urandom(size)
     path = tmp_path / "input"
-    path.write_bytes(data + b"not this")
+    path.write_bytes(data)
     far, near = os.pipe()
     reader, writer = PipeReader(loop, far), PipeWriter(loop, near)
-    fd = os.open(path, os.O_RDONLY)
+    source = OpenFile(os.open(path, os.O_RDONLY)) if here else Elsewhere(data)
 
     async def send() -> None:
-        await writer.send_file(fd, size)
+        await writer.send(source)
         writer.close()
 
     sending = asyncio.create_task(send())
@@ -315,21 +318,23 @@ async def test_send_file(loop: asyncio.AbstractEventLoop, tmp_path: Path, size: 
             got += chunk
         await sending
     assert got == data
-    assert os.lseek(fd, 0, os.SEEK_CUR) == 0
-    os.close(fd)
+    if isinstance(source, OpenFile):
+        assert os.lseek(source.fileno(), 0, os.SEEK_CUR) == 0
+    source.close()
     reader.close()
 
 
 async def test_a_file_shorter_than_said(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> None:
     path = tmp_path / "input"
-    path.write_bytes(b"short")
+    path.write_bytes(b"shortened")
     far, near = os.pipe()
     writer = PipeWriter(loop, near)
-    fd = os.open(path, os.O_RDONLY)
+    source = OpenFile(os.open(path, os.O_RDONLY))
+    os.truncate(path, 5)
     with pytest.raises(OSError, match="ends after 5 of 9 bytes"):
-        await writer.send_file(fd, 9)
-    for each in (fd, far):
-        os.close(each)
+        await writer.send(source)
+    source.close()
+    os.close(far)
     writer.close()
 
 

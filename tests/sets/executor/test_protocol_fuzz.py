@@ -164,9 +164,7 @@ async def _use(run: SlotRun) -> None:
                         pass
                 pipe.close()
         ending = await run.ending()
-        for fd in ending.files:
-            if fd >= 0:
-                os.close(fd)
+        ending.close_files()
 
 
 async def _converse(steps: list[Step]) -> None:

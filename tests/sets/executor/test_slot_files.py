@@ -11,12 +11,20 @@ from pathlib import Path
 import pytest
 
 from scheduler.errors import SlotLost
-from scheduler.execution import Work
+from scheduler.execution import Ending, NoFile, Work
+from scheduler.source import OpenFile
 from sets.executor import protocol, slot
 from sets.executor.slot import SlotState
 from tests.sets.executor import wire
 from tests.sets.executor.conftest import open_fds
 from tests.sets.executor.scripted import WAIT_S, Rig, file_with, null, pipe_ends
+
+
+def fd_of(ending: Ending, number: int) -> int:
+    """The descriptor of an output file that was handed over."""
+    file = ending.files[number]
+    assert isinstance(file, OpenFile)
+    return file.fileno()
 
 
 async def test_output_files(rig: Rig, tmp_path: Path) -> None:
@@ -25,9 +33,9 @@ async def test_output_files(rig: Rig, tmp_path: Path) -> None:
     rig.guest.says(wire.ended(1, files=[0, errno.ENOENT, 0]), files)
     async with asyncio.timeout(WAIT_S):
         ending = await run.ending()
-    assert ending.files[1] == -errno.ENOENT
-    assert [os.read(ending.files[n], 10) for n in (0, 2)] == [b"of a", b"of c"]
-    assert not os.get_inheritable(ending.files[0])
+    assert ending.files[1] == NoFile(errno.ENOENT)
+    assert [os.read(fd_of(ending, n), 10) for n in (0, 2)] == [b"of a", b"of c"]
+    assert not os.get_inheritable(fd_of(ending, 0))
     ending.close_files()
     ending.close_files()
 
@@ -52,7 +60,7 @@ async def test_a_slot_whose_files_are_open_takes_no_other_task(rig: Rig, tmp_pat
     assert (rig.freed, rig.slot.state) == (1, SlotState.IDLE)
     run = rig.run(work)
     rig.guest.says(wire.ended(2, files=[errno.ENOENT, errno.ENOENT]))
-    assert (await run.ending()).files == [-errno.ENOENT, -errno.ENOENT]
+    assert (await run.ending()).files == [NoFile(errno.ENOENT), NoFile(errno.ENOENT)]
     assert rig.freed == 2
 
 
@@ -79,7 +87,7 @@ async def test_files_that_stay_open_cost_the_slot(
             await asyncio.sleep(0.001)
     assert rig.lost == ["its output files were not closed in time"]
     # They are their reader's all the same, and harm nobody when they are closed.
-    assert os.read(ending.files[0], 10) == b"a"
+    assert os.read(fd_of(ending, 0), 10) == b"a"
     ending.close_files()
     await rig.settle()
     assert (rig.freed, rig.slot.state) == (0, SlotState.LOST)
@@ -109,7 +117,7 @@ async def test_as_many_and_as_large_as_a_message_can_carry(rig: Rig, tmp_path: P
     async with asyncio.timeout(WAIT_S):
         ending = await run.ending()
     assert (ending.stdout, ending.stderr) == (big, big[::-1])
-    assert len(set(ending.files)) == 64
+    assert len({fd_of(ending, n) for n in range(64)}) == 64
     ending.close_files()
 
 
@@ -131,7 +139,7 @@ async def test_files_that_somebody_fetched_are_his(rig: Rig, tmp_path: Path) -> 
     async with asyncio.timeout(WAIT_S):
         ending = await run.ending()
     del run
-    assert os.read(ending.files[0], 10) == b"mine"
+    assert os.read(fd_of(ending, 0), 10) == b"mine"
     ending.close_files()
 
 
