@@ -36,6 +36,12 @@ class Load(Protocol):
     def inflight(self) -> int: ...
 
 
+class Watch(Protocol):
+    """Is told of requests that belong to a set which cannot take them."""
+
+    def passed_over(self, choice: Choice, *, unwell: bool) -> None: ...
+
+
 class Choice:
     """The outcome for one request: a set (`entry`) or a `problem`. `home` is where it belongs by weights alone.
 
@@ -142,6 +148,19 @@ class Chooser:
         if entry is not None and choice.home is not None and choice.home.name in self.table.sets:
             self.board.passed_over(choice.home.name, now)
         return entry
+
+    def tell_passed_over(self, choice: Choice, watch: Watch, now: float) -> None:
+        """Tell `watch` where a request does not go home because home is unwell or full.
+
+        A set that starts slowly is neither: that says nothing about it.
+        """
+        home = choice.home
+        if home is None or choice.entry is home:
+            return
+        if not self.board.of(home.name).well(now):
+            watch.passed_over(choice, unwell=True)
+        elif not self._room(home):
+            watch.passed_over(choice, unwell=False)
 
     def percentages(self, now: float) -> dict[str, float]:
         """The share of new work in percent that each set of the default weights gets now, health and states

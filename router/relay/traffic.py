@@ -19,7 +19,7 @@ from router.counting.curves import Curves
 from router.counting.observer import Observer
 from router.counting.stats import ProblemCounts, Recent, SetStats
 from router.relay.access_log import AccessLog
-from router.routing.table import SetEntry, Table
+from router.routing.table import Table
 from router.wire.failure import Failure
 from router.wire.limits import Limits
 from router.wire.pool import SetPool
@@ -118,16 +118,9 @@ class Traffic:
         idempotency_key = head.get(b"idempotency-key") if purpose.destination is _RUN else None
         now = self.loop.time()
         choice = self.chooser.choose(purpose, facts, idempotency_key, now)
-        if self.observer is not None and choice.entry is not choice.home and choice.home is not None:
-            self._note_passed_over(self.observer, choice, choice.home, now)
+        if self.observer is not None and choice.entry is not choice.home:
+            self.chooser.tell_passed_over(choice, self.observer, now)
         return choice
-
-    def _note_passed_over(self, observer: Observer, choice: Choice, home: SetEntry, now: float) -> None:
-        """A set that starts slowly is neither unwell nor full: that says nothing about it."""
-        if not self.board.of(home.name).well(now):
-            observer.passed_over(choice, unwell=True)
-        elif home.max_inflight is not None and self.loads[home.name].inflight >= home.max_inflight:
-            observer.passed_over(choice, unwell=False)
 
     def crowded(self) -> bool:
         """Whether one more connection to a set would take what is kept back for other files."""

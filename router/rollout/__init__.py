@@ -8,6 +8,7 @@ Pure:
 - `lately`, `flow`: what was seen in the latest window; whether traffic still comes
 - `rates`, `tail`, `analysis`: a difference of rates, a ratio of 95th percentiles, both always valid; verdicts in words
 - `states`, `record`, `turn`, `progress`: legal moves; something happens, out come another progress and instructions
+- `lead`: one turn of the worker that leads, and of the simulator; `applier`: what file and progress say, put in force
 - `glide`: how fast weights may move when a set must take over
 - `preview`: what a start would do, how long it takes and how many requests it needs
 - `status`: everything that operators want to see, as plain data

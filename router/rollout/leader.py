@@ -7,15 +7,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from router.counting.tally import Tally
-from router.rollout.analysis import analyse
-from router.rollout.lately import Lately
-from router.rollout.orders import others_of
+from router.rollout.lead import Evidence, Lead
 from router.rollout.progress import advance
-from router.rollout.record import AskGate, Edited, GateSaid, Gone, Happening, Progress, Tick
+from router.rollout.record import AskGate, GateSaid, Progress
 from router.rollout.statefile import Lease, LeaseLost, StateFile
 from router.rollout.tallies import Tallies, cohorts, loads
-from router.routing.table import SetState, Table
+from router.routing.table import Table
 
 TICK_EVERY_S = 1.0
 SAVE_EVERY_S = 2.0
@@ -35,7 +32,7 @@ class Leader:
         self._clock = clock
         self._ahead: Progress | None = None
         """Our progress since it was saved; it counts as long as nobody else changed what is on the disk."""
-        self._lately = Lately()
+        self._lead = Lead()
         self._saved_at = 0.0
         self._ticked_at = 0.0
         self._tried_at = -TRY_EVERY_S
@@ -64,9 +61,8 @@ class Leader:
         asked: list[AskGate] = []
 
         def step(progress: Progress) -> Progress:
-            for happening in self._happenings(progress, file, now):
-                progress, instructions = advance(progress, happening, now)
-                asked.extend(instructions)
+            progress, gates = self._lead.turn(progress, file, lambda stint: self._seen(stint, now), now)
+            asked.extend(gates)
             return progress
 
         progress = self._change(step, now)
@@ -115,32 +111,9 @@ class Leader:
         self._ahead = msgspec.structs.replace(ahead[0], revision=disk.revision)
         return self._ahead
 
-    def _happenings(self, progress: Progress, file: Table, now: float) -> list[Happening]:
-        """What is new: first the file, then the clock."""
-        found: list[Happening] = [Edited(file.default.shares, file.version)]
-        plan = progress.plan
-        if plan is None or not progress.running:
-            return found
-        entry = file.sets.get(plan.set)
-        if entry is None:
-            return [Gone(), *found]
-        if file.rollout is None:
-            found.append(Gone(set_left=False))
-        views = self._tallies.read(progress.stint)
-        canary, control = cohorts(views)
-        analysis = None
-        if progress.comparing and progress.without_control:
-            control = progress.baseline or Tally()
-            late = self._lately.cut(progress, canary, control)
-            analysis = analyse(
-                plan, canary, control, lately=late and late._replace(control=control), elsewhen=True
-            )
-        elif progress.comparing:
-            late = self._lately.cut(progress, canary, control)
-            analysis = analyse(plan, canary, control, lately=late)
-        ready = entry.state is SetState.READY
-        found.append(Tick(analysis, control, loads(views, now), ready, others_of(file, progress)))
-        return found
+    def _seen(self, stint: int, now: float) -> Evidence:
+        views = self._tallies.read(stint)
+        return Evidence(*cohorts(views), loads(views, now))
 
 
 def _worth(progress: Progress) -> object:

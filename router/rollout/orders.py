@@ -133,14 +133,23 @@ def _happening(
     if order is Order.PAUSE:
         return Pause(by, why)
     if order is Order.RESUME:
-        return Resume(by, why, _ready(table, progress))
+        return completed(Resume(by, why), table, progress)
     if order is Order.SKIP:
-        return Skip(by, why, _ready(table, progress))
+        return completed(Skip(by, why), table, progress)
     if order is Order.ABORT:
-        return Abort(by, why, at_once, others_of(table, progress), force)
+        return completed(Abort(by, why, at_once, force=force), table, progress)
     if order is Order.END:
         return End(table.default.shares, by, why)
     return starting(table, progress, by=by, why=why)
+
+
+def completed(order: Happening, table: Table, progress: Progress) -> Happening:
+    """An order with what the table says of the sets that it concerns."""
+    if isinstance(order, Abort):
+        return msgspec.structs.replace(order, others=others_of(table, progress))
+    if isinstance(order, Resume | Skip):
+        return msgspec.structs.replace(order, takes_work=_ready(table, progress))
+    return order
 
 
 def starting(table: Table, progress: Progress, *, by: str = "", why: str = "") -> Start:

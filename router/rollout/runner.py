@@ -19,8 +19,9 @@ from router.choosing.serving import UNKNOWN, Health
 from router.counting.observer import Observer
 from router.counting.tally import Ended
 from router.rollout import outside
+from router.rollout.applier import Applier, Plane
 from router.rollout.leader import Leader
-from router.rollout.orders import ANYHOW, Given, Order, give, in_force
+from router.rollout.orders import ANYHOW, Given, Order, give
 from router.rollout.preview import preview
 from router.rollout.record import AskGate, Event, GateSaid, Progress
 from router.rollout.statefile import StateFile
@@ -38,16 +39,11 @@ class Pool(Protocol):
     inflight: int
 
 
-class Traffic(Protocol):
-    """What is needed of the data plane (`traffic.Traffic`)."""
-
-    table: Table
-    observer: Observer | None
+class Traffic(Plane, Protocol):
+    """What is needed of the data plane (`relay.traffic.Traffic`)."""
 
     @property
     def pools(self) -> Mapping[str, Pool]: ...
-
-    def adopt(self, table: Table) -> None: ...
 
 
 RecordWeights = Callable[[Table, str, str, float], object]
@@ -94,7 +90,7 @@ class Runner:
         self._counted_stint = -1
         self._clock = clock
         self._stamp: object = ()
-        self._applied: object = None
+        self._applier = Applier(traffic, self.observer)
         self._written_at = 0.0
         self._running: asyncio.Task[None] | None = None
         self._errands: set[asyncio.Task[None]] = set()
@@ -113,23 +109,10 @@ class Runner:
     def _apply(self) -> None:
         """Put in force what file and progress say together, if it is not."""
         progress = self.progress
-        key = (id(self._file), progress.in_force)
-        if key != self._applied:
-            self._applied = key
-            table = in_force(self._file, progress)
-            if table is not self._traffic.table:
-                self._traffic.adopt(table)
-            if progress.in_force is not None:
-                canary, weight = progress.in_force
-                _log.info("rollout: %s has %g %% (%s)", canary, weight / 100, progress.reason)
-                self._note_weights(table, progress)
-        if progress.comparing and progress.plan is not None:
-            default = self._traffic.table.default
-            self.observer.watch(progress.stint, progress.plan.set, default, default.shares)
-            self._traffic.observer = self.observer
-        else:
-            self.observer.rest()
-            self._traffic.observer = None
+        if self._applier.apply(self._file, progress) and progress.in_force is not None:
+            canary, weight = progress.in_force
+            _log.info("rollout: %s has %g %% (%s)", canary, weight / 100, progress.reason)
+            self._note_weights(self._traffic.table, progress)
 
     def _note_weights(self, table: Table, progress: Progress) -> None:
         """Keep the weights in the history, so that idempotency keys find their sets after a restart."""

@@ -159,7 +159,7 @@ def simulate(
 
 def _row(world: World, reached: Mapping[str, int], failed: int, events: tuple[str, ...]) -> Row:
     progress = world.progress
-    canary, control = world.observer.canary, world.observer.control
+    canary, control = world.watching.canary, world.watching.control
     analysis = progress.analysis
     step = world.plan.steps[progress.step]
 
@@ -173,7 +173,7 @@ def _row(world: World, reached: Mapping[str, int], failed: int, events: tuple[st
         at_s=world.at_s,
         phase=str(progress.phase),
         step=progress.step + 1,
-        effective={name: share / 100 for name, share in world.live.default.shares.items()},
+        effective={name: share / 100 for name, share in world.table.default.shares.items()},
         requests=dict(reached),
         failed=failed,
         canary_requests=canary.judged,

@@ -16,24 +16,12 @@ from router.choosing.request import Destination, Purpose
 from router.choosing.retry import RequestKind
 from router.counting.observer import Observer
 from router.counting.tally import Tally
-from router.rollout.analysis import analyse
+from router.rollout.applier import Applier
 from router.rollout.glide import Load
-from router.rollout.lately import Lately
-from router.rollout.orders import in_force, others_of
-from router.rollout.overlay import takers
+from router.rollout.lead import Evidence, Lead
+from router.rollout.orders import completed, starting
 from router.rollout.progress import advance
-from router.rollout.record import (
-    Abort,
-    Edited,
-    GateSaid,
-    Gone,
-    Happening,
-    Progress,
-    Resume,
-    Skip,
-    Start,
-    Tick,
-)
+from router.rollout.record import GateSaid, Happening, Progress
 from router.routing.plan import Plan
 from router.routing.table import SetEntry, SetState, Table, Weights
 from router.wire.failure import Failure
@@ -128,32 +116,33 @@ class World:
         self.clock = 1.7e9
         """What the router's wall clock shows."""
         self.file = Table(version=1, sets=sets, default=Weights(sets, shares), rollout=plan)
-        self.live = self.file
+        self.table = self.file
+        """The one in force."""
         self.progress = Progress()
         self.board = HealthBoard(self.file.health)
         self.loads = {name: InFlight() for name in sets}
-        self.observer = Observer()
-        self._lately = Lately()
-        self._adopt(self.file)
+        self._begin()
+
+    def _begin(self) -> None:
+        """As a router's process begins: with what the file and the rollout's progress say."""
+        self.observer: Observer | None = None
+        """Told of requests while two cohorts are compared."""
+        self.watching = Observer()
+        self._leading = Lead()
+        self._applier = Applier(self, self.watching)
+        self.adopt(self.file)
+        self._apply()
 
     # What operators do.
 
     def happen(self, happening: Happening) -> None:
         """An order, or news of the gate. Raises `NotAllowed` where it does not fit."""
-        if isinstance(happening, Abort):
-            happening = msgspec.structs.replace(happening, others=others_of(self.file, self.progress))
-        if isinstance(happening, Resume | Skip):
-            ready = self.file.sets[self.plan.set].state is SetState.READY
-            happening = msgspec.structs.replace(happening, takes_work=ready)
-        self.progress, _ = advance(self.progress, happening, self.clock)
+        order = completed(happening, self.file, self.progress)
+        self.progress, _ = advance(self.progress, order, self.clock)
         self._apply()
 
     def start(self) -> None:
-        urls = {name: entry.url for name, entry in self.file.sets.items()}
-        shares = self.file.default.shares
-        others = takers(self.file, self.plan.set)
-        ready = self.file.sets[self.plan.set].state is SetState.READY
-        self.happen(Start(self.plan, shares, self.live.default.shares, urls, ready, by="ops", others=others))
+        self.happen(starting(self.file, self.progress, by="ops"))
 
     def edit(self, shares: Mapping[str, int]) -> None:
         """Save other default weights in the file."""
@@ -171,10 +160,7 @@ class World:
         """The router's process ends and begins again: only the state file is left."""
         self.progress = msgspec.json.decode(msgspec.json.encode(self.progress), type=Progress)
         self.board = HealthBoard(self.file.health)
-        self.observer = Observer()
-        self._lately = Lately()
-        self._adopt(self.file)
-        self._apply()
+        self._begin()
 
     # Time.
 
@@ -196,63 +182,35 @@ class World:
             temper = self.tempers[name]
             hold_s = self.patience_s if temper.hangs else temper.median_ms / 1000
             load.inflight = int(served.reached.get(name, 0) / self.tick_s * hold_s)
-        before = self.live
+        before = self.table
         if leader:
             self._lead()
-        if self.live.default is not before.default:
-            served.moved_at = (before, self.live)
+        if self.table.default is not before.default:
+            served.moved_at = (before, self.table)
         return served
 
     def _lead(self) -> None:
-        plan = self.progress.plan
-        happenings: list[Happening] = [Edited(self.file.default.shares, self.file.version)]
-        if plan is not None and self.progress.running:
-            if plan.set not in self.file.sets:
-                happenings.insert(0, Gone())
-            analysis = None
-            seen = self.observer
-            current = self.progress.comparing and seen.stint == self.progress.stint
-            canary, control = (seen.canary, seen.control) if current else (Tally(), Tally())
-            if self.progress.comparing and self.progress.without_control:
-                control = self.progress.baseline or Tally()
-                late = self._lately.cut(self.progress, canary, control)
-                analysis = analyse(
-                    plan, canary, control, lately=late and late._replace(control=control), elsewhen=True
-                )
-            elif self.progress.comparing:
-                late = self._lately.cut(self.progress, canary, control)
-                analysis = analyse(plan, canary, control, lately=late)
-            loads = {
-                name: Load(load.inflight, self.file.sets[name].max_inflight)
-                for name, load in self.loads.items()
-            }
-            ready = self.file.sets[plan.set].state is SetState.READY
-            others = others_of(self.file, self.progress)
-            happenings.append(Tick(analysis, control.copy(), loads, ready, others))
-        for happening in happenings:
-            self.progress, asked = advance(self.progress, happening, self.clock)
-            for question in asked:
-                self.progress, _ = advance(self.progress, GateSaid(question.serial, True), self.clock)
+        self.progress, asked = self._leading.turn(self.progress, self.file, self._seen, self.clock)
+        for question in asked:
+            self.progress, _ = advance(self.progress, GateSaid(question.serial, True), self.clock)
         self._apply()
 
-    def _apply(self) -> None:
-        table = in_force(self.file, self.progress)
-        if (
-            table.default.shares != self.live.default.shares
-            or table.version != self.live.version
-            or self.live.default is not self.chooser.table.default
-        ):
-            self._adopt(table)
-        if self.progress.comparing and self.progress.plan is not None:
-            default = self.live.default
-            self.observer.watch(self.progress.stint, self.progress.plan.set, default, default.shares)
-        else:
-            self.observer.rest()
+    def _seen(self, stint: int) -> Evidence:
+        loads = {
+            name: Load(load.inflight, self.file.sets[name].max_inflight) for name, load in self.loads.items()
+        }
+        if self.watching.stint != stint:
+            return Evidence(Tally(), Tally(), loads)
+        return Evidence(self.watching.canary.copy(), self.watching.control.copy(), loads)
 
-    def _adopt(self, table: Table) -> None:
+    def _apply(self) -> None:
+        self._applier.apply(self.file, self.progress)
+
+    def adopt(self, table: Table) -> None:
+        """Choose by another table from now on."""
         self.board.adopt(table.sets, table.health)
         self.chooser = Chooser(table, self.board, self.loads)
-        self.live = table
+        self.table = table
 
     # One request.
 
@@ -267,12 +225,7 @@ class World:
         caller = _Caller(b"user-%d" % rng.randrange(self.users))
         now = self.at_s
         choice = self.chooser.choose(_RUN, caller, None, now)
-        home = choice.home
-        if home is not None and choice.entry is not home and choice.entry is not None:
-            if not self.board.of(home.name).well(now):
-                self.observer.passed_over(choice, unwell=True)
-            elif home.max_inflight is not None and self.loads[home.name].inflight >= home.max_inflight:
-                self.observer.passed_over(choice, unwell=False)
+        self.chooser.tell_passed_over(choice, self.watching, now)
         entry = choice.entry
         tried: frozenset[str] = frozenset()
         while entry is not None and len(tried) < 2:
@@ -290,24 +243,24 @@ class World:
         rng, board, now = self.rng, self.board, self.at_s
         if temper.down:
             board.failed(entry.name, now, refused=True)
-            self.observer.failed(choice, entry, Failure.CONNECT, 0.001)
+            self.watching.failed(choice, entry, Failure.CONNECT, 0.001)
             return False
         if temper.hangs:
-            self.observer.left(choice, entry, self.patience_s)
+            self.watching.left(choice, entry, self.patience_s)
             return True
         if temper.room is not None and self.loads[entry.name].inflight >= temper.room:
-            self.observer.failed(choice, entry, Failure.BACK_PRESSURE, 0.001)
+            self.watching.failed(choice, entry, Failure.BACK_PRESSURE, 0.001)
             return False
         latency_s = temper.median_ms / 1000 * math.exp(rng.gauss(0.0, temper.spread))
         chance = rng.random()
         if chance < temper.error:
             board.failed(entry.name, now)
-            self.observer.answered(choice, entry, _Head(502, None, None), latency_s)
+            self.watching.answered(choice, entry, _Head(502, None, None), latency_s)
             return True
         if board.uneasy:
             board.succeeded(entry.name)
         failed = chance < temper.error + (1 - temper.error) * temper.task_failed
-        self.observer.answered(choice, entry, _Head(200, b"1" if failed else b"0"), latency_s)
+        self.watching.answered(choice, entry, _Head(200, b"1" if failed else b"0"), latency_s)
         return True
 
 

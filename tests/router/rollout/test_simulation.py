@@ -21,7 +21,7 @@ from router.rollout.states import NotAllowed, Phase, RolloutError
 from router.rollout.status import describe
 from router.rollout.world import Served, World
 from router.routing.plan import AbortWhen, OnNoData, Plan, Step
-from router.routing.table import WEIGHT_TOTAL, SetState, Table, key_hash
+from router.routing.table import WEIGHT_TOTAL, SetState, Table, Weights, key_hash
 
 HISTORIES = int(os.environ.get("GC_HISTORIES", "2000"))
 BATCHES = 20
@@ -120,7 +120,7 @@ def disturb(world: World, rng: random.Random) -> None:
 
 def order(world: World, happening: Happening | None) -> None:
     """An order that may be refused, and then changes nothing. None: start."""
-    before, live = world.progress, world.live
+    before, live = world.progress, world.table
     try:
         if happening is None:
             world.start()
@@ -129,9 +129,9 @@ def order(world: World, happening: Happening | None) -> None:
     except NotAllowed:
         assert world.progress is before
         return
-    old, new = live.default.shares, world.live.default.shares
+    old, new = live.default.shares, world.table.default.shares
     if not isinstance(happening, End):
-        assert serving(world.live) or not serving(live), "no order leaves nobody to take requests"
+        assert serving(world.table) or not serving(live), "no order leaves nobody to take requests"
     if happening is None and world.plan.dry_run:
         assert new == old, "a dry run touches nothing"
     elif happening is None and new["b"] < old["b"]:
@@ -174,11 +174,11 @@ class Watcher:
     def reported(self) -> None:
         """What is told is what is in force; and who was taken back stays away until the file or a person says so."""
         world, progress = self.world, self.world.progress
-        told = describe(progress, world.file, world.live)
-        b = world.live.default.shares["b"]
+        told = describe(progress, world.file, world.table)
+        b = world.table.default.shares["b"]
         assert told["now"] == b / 100
         if told["in_force"] is not None:
-            assert abs(told["in_force"]["weight"] * 100 - b) <= len(world.live.sets)
+            assert abs(told["in_force"]["weight"] * 100 - b) <= len(world.table.sets)
         if progress.phase is Phase.ABORTED and not told["dry_run"]:
             assert b == 0, "aborted means that it has nothing"
         if self.taken_back is not None and progress.in_force is not None:
@@ -190,7 +190,7 @@ class Watcher:
 
     def look(self, before: Table, served: Served) -> None:
         world = self.world
-        live = world.live
+        live = world.table
         assert sum(live.default.shares.values()) == WEIGHT_TOTAL
         assert all(share >= 0 for share in live.default.shares.values())
         for name, share in before.default.shares.items():
@@ -225,7 +225,7 @@ def test_what_must_hold_holds_in_every_history(batch: int) -> None:
         for _ in range(rng.randint(10, 36)):
             if rng.random() < 0.25:
                 disturb(world, rng)
-            before = world.live
+            before = world.table
             served = world.tick(leader=rng.random() > 0.05)
             watcher.look(before, served)
         ended[world.progress.phase] = ended.get(world.progress.phase, 0) + 1
@@ -286,7 +286,7 @@ def test_a_healthy_canary_finishes(batch: int) -> None:
             if rng.random() < 0.05:
                 world.restart() if rng.random() < 0.5 else setattr(world, "clock", world.clock + 1e5)
             world.tick()
-        if world.live.default.shares != {"a": 0, "b": WEIGHT_TOTAL}:
+        if world.table.default.shares != {"a": 0, "b": WEIGHT_TOTAL}:
             stopped.append((seed, world.progress.phase, world.progress.reason))
     assert len(stopped) <= max(1, len(seeds) // 20), stopped
 
@@ -333,3 +333,31 @@ def test_the_same_seed_gives_the_same_rows() -> None:
 def test_a_scenario_that_is_unknown_is_named_with_those_that_are_known() -> None:
     with pytest.raises(RolloutError, match="known: healthy"):
         next(simulate("nonsense"))
+
+
+def begun() -> World:
+    plan = Plan("b", (Step(2_000, 600.0), Step(10_000)), AbortWhen(min_requests=50))
+    world = World(plan, {"a": 10_000, "b": 0}, seed=1)
+    world.start()
+    for _ in range(12):
+        world.tick()
+    assert world.progress.phase is Phase.HOLDING
+    return world
+
+
+def test_a_plan_that_leaves_the_file_pauses_the_rollout_as_it_does_in_a_router() -> None:
+    world = begun()
+    world.file = replace(world.file, version=2, rollout=None)
+    world.tick()
+    assert world.progress.phase is Phase.PAUSED
+    assert "`rollout` section was taken out" in world.progress.reason
+
+
+def test_a_canary_that_leaves_the_file_ends_the_rollout_as_it_does_in_a_router() -> None:
+    world = begun()
+    sets = {"a": world.file.sets["a"]}
+    world.file = replace(world.file, version=2, sets=sets, default=Weights(sets, {"a": 10_000}))
+    world.tick()
+    assert world.progress.phase is Phase.ABORTED
+    assert "left the file" in world.progress.reason
+    assert dict(world.table.default.shares) == {"a": 10_000}

@@ -1,0 +1,75 @@
+"""One turn of the worker that leads: what is new, judged, and where it moves the rollout. Pure.
+
+`leader.py` takes the turn with the state file and the tallies of all workers, `world.py` with a made-up data plane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from router.counting.tally import Tally
+from router.rollout.analysis import analyse
+from router.rollout.glide import Load
+from router.rollout.lately import Lately
+from router.rollout.orders import others_of
+from router.rollout.progress import advance
+from router.rollout.record import AskGate, Edited, Gone, Happening, Progress, Tick
+from router.routing.table import SetState, Table
+
+
+class Evidence(NamedTuple):
+    """What all workers saw of one stint, and each set's load now."""
+
+    canary: Tally
+    control: Tally
+    loads: Mapping[str, Load]
+
+
+class Lead:
+    """Keeps the latest window of evidence between the turns of one leader; another leader begins its own."""
+
+    def __init__(self) -> None:
+        self._lately = Lately()
+
+    def turn(
+        self, progress: Progress, file: Table, seen: Callable[[int], Evidence], now: float
+    ) -> tuple[Progress, list[AskGate]]:
+        """The progress after this turn, and the gates to ask.
+
+        `file`: the table of the operators' file, without the rollout's weights. `seen`: the evidence of a stint, asked
+        for only while a rollout runs. `now`: seconds since the epoch.
+        """
+        gates: list[AskGate] = []
+        for happening in self._happenings(progress, file, seen):
+            progress, asked = advance(progress, happening, now)
+            gates += asked
+        return progress, gates
+
+    def _happenings(
+        self, progress: Progress, file: Table, seen: Callable[[int], Evidence]
+    ) -> list[Happening]:
+        """What is new: first the file, then the clock."""
+        found: list[Happening] = [Edited(file.default.shares, file.version)]
+        plan = progress.plan
+        if plan is None or not progress.running:
+            return found
+        entry = file.sets.get(plan.set)
+        if entry is None:
+            return [Gone(), *found]
+        if file.rollout is None:
+            found.append(Gone(set_left=False))
+        canary, control, loads = seen(progress.stint)
+        analysis = None
+        if progress.comparing and progress.without_control:
+            control = progress.baseline or Tally()
+            late = self._lately.cut(progress, canary, control)
+            analysis = analyse(
+                plan, canary, control, lately=late and late._replace(control=control), elsewhen=True
+            )
+        elif progress.comparing:
+            late = self._lately.cut(progress, canary, control)
+            analysis = analyse(plan, canary, control, lately=late)
+        ready = entry.state is SetState.READY
+        found.append(Tick(analysis, control, loads, ready, others_of(file, progress)))
+        return found
