@@ -1,8 +1,8 @@
-"""Commands made from functions: the annotations of a function's parameters say what it takes, click reads the rest.
+"""Makes click commands from functions: the annotations of the parameters describe arguments and options.
 
     def hello(name: Annotated[str, Argument(metavar="NAME", help="Whom to greet.")]) -> int: ...
 
-Why not typer, which looks the same: it loads a data validator for each option, which takes longer than a whole run.
+typer looks the same, but loads a data validator for each option, which takes longer than a whole run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Option(NamedTuple):
-    """An option: its flags (none: the parameter's name with dashes), and the heading of the help that it stands under.
+    """An option: its flags (none: the parameter's name with dashes), and its heading in the help.
 
     A list may be given several times, a bool is a flag, a Literal a choice. `min` and `max` bound a number. `eager`
     is called with the value as soon as it is seen, for options that end the program.
@@ -53,7 +53,7 @@ class Option(NamedTuple):
 
 
 class Argument(NamedTuple):
-    """A positional argument; `existing` is a file that must be there and be readable."""
+    """A positional argument; with `existing` it is a file that must exist and be readable."""
 
     metavar: str
     help: str = ""
@@ -61,7 +61,7 @@ class Argument(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A command of a group: its name, where it is found as `module:name`, and its heading in the group's help."""
+    """A command of a group: its name, its target as `module:name`, and its heading in the group's help."""
 
     name: str
     target: str
@@ -69,16 +69,16 @@ class Entry(NamedTuple):
 
 
 class Command(click.Command):
-    """A click command whose help has its options under headings, and its examples as they were written.
+    """A click command whose help groups options under headings and prints examples unchanged.
 
-    `as_task` says that its exit code may be a task's own, so that errors need a code apart.
+    `as_task`: the exit code may be a task's own, so errors need a code of their own.
     """
 
     as_task = False
 
     @classmethod
     def of(cls, name: str, function: Callable[..., int], *, untouched: bool = False) -> Command:
-        """The command that calls a function. `untouched`: options after the first argument belong to somebody else."""
+        """Make the command that calls a function. `untouched`: pass on options after the first argument."""
         made = cls(
             name,
             callback=_caller(function),
@@ -93,7 +93,7 @@ class Command(click.Command):
         _write_text(self.help or "", formatter)
 
     def format_arguments(self, ctx: Context, formatter: click.HelpFormatter) -> None:
-        """Written together with the options."""
+        """Do nothing: `format_options` writes the arguments too."""
 
     def format_options(self, ctx: Context, formatter: click.HelpFormatter) -> None:
         _write_parameters(self, ctx, formatter)
@@ -141,14 +141,14 @@ class Group(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
-            # Click would look for a similar name among commands that are loaded already.
+            # Click would suggest only names of commands that are already loaded.
             raise click.NoSuchCommand(error.command_name, possibilities=self.entries, ctx=ctx) from None
 
     def format_help_text(self, ctx: Context, formatter: click.HelpFormatter) -> None:
         _write_text(self.help or "", formatter)
 
     def format_arguments(self, ctx: Context, formatter: click.HelpFormatter) -> None:
-        """Groups have none."""
+        """Do nothing: a group has no arguments."""
 
     def format_options(self, ctx: Context, formatter: click.HelpFormatter) -> None:
         _write_parameters(self, ctx, formatter)
@@ -167,13 +167,13 @@ class Group(click.Group):
 
 
 def untouched(function: F) -> F:
-    """Mark a command whose arguments after the first belong to somebody else, options too."""
+    """Mark a command that passes on everything after its first argument, options included."""
     function.untouched = True  # type: ignore[attr-defined]
     return function
 
 
 def _caller(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What click is to call: click gives an empty tuple for a list that was not given, functions have a default."""
+    """Wrap a function for click, which passes an empty tuple for a list that was not given, not the default."""
     wants_context = [name for name, kind in _hints(function).items() if kind is Context]
     defaults = {
         name: parameter.default
@@ -217,7 +217,7 @@ def _parameters(function: Callable[..., Any]) -> list[click.Parameter]:
 def _parameter(name: str, hint: Any, about: Option | Argument, default: Any) -> click.Parameter:
     required = default is inspect.Parameter.empty
     kind, many = _plain(hint)
-    # Click's own word for "nothing was given" is not None: it is left to choose.
+    # Click has its own marker for "not given", which is not None, so no default is passed.
     more: dict[str, Any] = {} if required or default is None else {"default": default}
     if isinstance(about, Argument):
         return click.Argument(
@@ -262,7 +262,7 @@ def _ending(act: Callable[[Context, Any], None]) -> Callable[[Context, click.Par
 
 
 def _plain(hint: Any) -> tuple[Any, bool]:
-    """A hint without `| None` and `list[…]`, and whether it was a list."""
+    """Return a hint without `| None` and `list[…]`, and whether it was a list."""
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (each for each in get_args(hint) if each is not NoneType)
     if get_origin(hint) is list:
@@ -301,7 +301,7 @@ def _write_text(text: str, formatter: click.HelpFormatter) -> None:
     if lines:
         formatter.write_paragraph()
         formatter.write(_bold(_EXAMPLES) + "\n")
-        # A command that is broken over two lines could not be copied.
+        # Not wrapped: a command broken over two lines could not be copied.
         formatter.write("".join(f"  {line}\n" for line in lines))
 
 

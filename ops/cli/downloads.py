@@ -1,4 +1,4 @@
-"""Output files of tasks on their way to this machine: where each goes, and how it gets there whole."""
+"""Downloads the output files of tasks: chooses where each goes and writes it whole or not at all."""
 
 import os
 import stat
@@ -15,14 +15,14 @@ from ops.client import Client, Task
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A file that a task is to leave at `path`, and the file here that it becomes."""
+    """An output file at `path` in the container, and the local file that it is saved as."""
 
     path: str
     to: Path
 
     @classmethod
     def of(cls, text: str) -> "Wanted":
-        """From PATH or PATH:LOCAL. Raises BadParameter where LOCAL cannot be written, before a task runs in vain."""
+        """Parse PATH or PATH:LOCAL. Raises BadParameter where LOCAL cannot be written, before the task runs."""
         path, colon, local = text.partition(":")
         name = path.rpartition("/")[2]
         if not path.startswith("/") or name in ("", ".", ".."):
@@ -31,7 +31,7 @@ class Wanted:
             )
         if colon and local in ("", "-"):
             raise BadParameter(
-                f"{text!r}: after the colon belongs a file's name; standard output is the algorithm's own",
+                f"{text!r}: give a file name after the colon; standard output carries the algorithm's output",
                 param_hint="--output",
             )
         to = Path(local or name)
@@ -44,18 +44,18 @@ class Wanted:
 
 
 def wanted(texts: Sequence[str] | None) -> list[Wanted]:
-    """What --output asks for. Raises BadParameter also where two files would become one."""
+    """Parse the values of --output. Raises BadParameter also where two files would be saved under one name."""
     found = [Wanted.of(text) for text in texts or ()]
     for number, each in enumerate(found):
         if each.to.resolve() in [other.to.resolve() for other in found[:number]]:
             raise BadParameter(
-                f"two files would become {each.to}; name another as PATH:LOCAL", param_hint="--output"
+                f"two files would be saved as {each.to}; rename one with PATH:LOCAL", param_hint="--output"
             )
     return found
 
 
 def bring(client: Client, task: Task, files: Sequence[Wanted], *, told: bool) -> None:
-    """Fetch those of the files that a task left. `told` says each that came. Raises ClientError and OSError."""
+    """Save those of the files that the task left. `told` reports each on stderr. Raises ClientError and OSError."""
     kept = task.get("files") or {}
     for each in files:
         if each.path in kept:
@@ -65,9 +65,9 @@ def bring(client: Client, task: Task, files: Sequence[Wanted], *, told: bool) ->
 
 
 def save(pieces: Iterable[bytes], to: Path, *, size_bytes: int | None = None) -> int:
-    """Write beside the target and rename: nobody takes half a download for a whole one. The file's size in bytes.
+    """Write beside the target, then rename, so that the target is never half a download. Returns its size in bytes.
 
-    A device or a pipe is written into as it is, and a link's target is what is replaced. Raises OSError.
+    A device or pipe is written directly; of a link the target is replaced. Raises OSError.
     """
     if _is_special(to):
         with to.open("wb") as device:
@@ -79,7 +79,7 @@ def save(pieces: Iterable[bytes], to: Path, *, size_bytes: int | None = None) ->
             size = _copy(pieces, file.write, to, size_bytes)
         unfinished.replace(target)
     except OSError as error:
-        # Of the name beside it the caller knows nothing.
+        # The error would name the temporary file, which the caller does not know.
         raise OSError(error.errno, error.strerror, str(to)) from error
     finally:
         with suppress(OSError):
@@ -102,7 +102,7 @@ def _copy(pieces: Iterable[bytes], write: Callable[[bytes], int], to: Path, size
 
 
 def _is_special(path: Path) -> bool:
-    """Whether it exists and is no regular file: a device, a pipe, a terminal."""
+    """True if the path exists and is not a regular file but a device, pipe or terminal."""
     try:
         return not stat.S_ISREG(path.stat().st_mode) and not path.is_dir()
     except OSError:

@@ -1,7 +1,7 @@
-"""The exit codes of `gcompute`, all in one place; `gcompute --help` prints them from here.
+"""Exit codes of `gcompute`. `gcompute --help` prints this table.
 
-Commands that end as a task did (`run`, `submit`, `wait`, `result`) keep Docker's habit: the task's own code passes
-through unchanged, and everything that is not the task's doing is 125. The other commands use the codes of sysexits.h.
+`run`, `submit`, `wait` and `result` follow Docker: they exit with the task's own code, and with 125 for any failure
+that is not the task's. The other commands use the codes of sysexits.h.
 """
 
 import signal
@@ -29,11 +29,11 @@ OF_TASKS: Final = (
         "Where a task itself ends with 125, stderr says `task ID failed`",
     ),
     ("126", "the image or its program cannot be executed"),
-    ("128 + n", "signal n ended the task (137: killed, also for want of memory)"),
+    ("128 + n", "signal n ended the task (137: killed, also when out of memory)"),
     ("130", "interrupted (Ctrl-C), or the task was cancelled"),
-    ("141", "the reader of our output went away; a task that `run` waited for was cancelled"),
+    ("141", "the program that read our output ended; a task that `run` waited for was cancelled"),
 )
-"""What the codes of `run`, `submit`, `wait` and `result` mean."""
+"""Exit codes of `run`, `submit`, `wait` and `result`, with their meaning."""
 
 OF_OTHERS: Final = (
     ("0", "done"),
@@ -43,13 +43,13 @@ OF_OTHERS: Final = (
     ("69", "the service cannot be reached or cannot work"),
     ("70", "a fault in the service or in gcompute"),
     ("74", "the output could not be written"),
-    ("75", "not now: the service or the account is at its limit; try again"),
-    ("76", "the answer broke off, or was not General Compute's"),
-    ("77", "not allowed: the token is missing, wrong or without the right"),
-    ("78", "`set` and `router`: the configuration holds mistakes"),
-    ("130, 141", "interrupted; the reader of our output went away"),
+    ("75", "the service or the account is at its limit; try again later"),
+    ("76", "the answer broke off, or did not come from General Compute"),
+    ("77", "not allowed: the token is missing, wrong or lacks the permission"),
+    ("78", "`set` and `router`: the configuration has mistakes"),
+    ("130, 141", "interrupted; the program that read our output ended"),
 )
-"""What the codes of every other command mean."""
+"""Exit codes of all other commands, with their meaning."""
 
 TIMED_OUT: Final = 124
 FAILED: Final = 125
@@ -86,7 +86,7 @@ _OF_STATUS: Final = {
 
 
 def of_error(error: ClientError, *, as_task: bool = False) -> int:
-    """The exit code for a call that failed; `as_task` for a command that ends as a task did."""
+    """Return the exit code for a failed call; `as_task`: the command exits with a task's code."""
     match error:
         case TaskTimedOut():
             return TIMED_OUT
@@ -116,7 +116,7 @@ def _of_refusal(error: ClientError) -> int:
 
 
 def of_task(task: Task) -> int:
-    """The exit code that a task's state stands for. One that has not ended is no success: FAILED."""
+    """Return the exit code for a task's state; FAILED for a task that has not ended."""
     match task.get("state"):
         case "succeeded":
             return 0
@@ -139,7 +139,7 @@ def _of_end(reason: str | None, exit_code: int | None, by_signal: int | str | No
         return 128 + signal.SIGKILL
     if reason == "not_executable":
         return NOT_EXECUTABLE
-    # The platform failed it, or it failed after a good exit: neither may look like success.
+    # The platform failed the task, or the task failed after exit code 0: neither may look like success.
     return FAILED if exit_code is None else 1
 
 

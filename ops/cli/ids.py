@@ -1,6 +1,6 @@
-"""Task ids as people give them: whole, or so much of their beginning or end that one task alone fits.
+"""Finds a task by its id, or by the beginning or end of its id if only one task matches.
 
-An id begins with its set's name and the time, so that ids of one minute begin alike; its last characters are random.
+An id begins with its set's name and the time, so ids of one minute look alike; the last characters are random.
 """
 
 import re
@@ -12,10 +12,10 @@ from ops.cli.command import BadParameter
 from ops.client import ApiProblem, Client
 
 SHORTEST: Final = 4
-"""Characters of an id that are taken for a part of it."""
+"""Minimum number of characters that are accepted as part of an id."""
 
 NEWEST: Final = 1000
-"""How many tasks are looked through, the newest first: ten pages of the list at most."""
+"""Maximum number of tasks searched, newest first: ten pages of the list."""
 
 _PAGE: Final = 100
 _SHOWN: Final = 10
@@ -26,9 +26,9 @@ T = TypeVar("T")
 
 
 def on_task(client: Client, given: str, call: Callable[[str], T]) -> T:
-    """What `call` answers for a task's id; where no task has the id that was given, for the one task that it fits.
+    """Return what `call` returns for the given id; if no task has that id, for the only task that matches it.
 
-    Raises BadParameter where it fits several tasks, and the API's own refusal where it fits none.
+    Raises BadParameter if several tasks match, and the API's own refusal if none does.
     """
     try:
         return call(given)
@@ -37,16 +37,18 @@ def on_task(client: Client, given: str, call: Callable[[str], T]) -> T:
             raise
         found = _fitting(client, given)
         if not found:
-            report.say(f"no task of the newest {NEWEST} has an id that begins or ends with {given}")
+            report.say(f"no task among the newest {NEWEST} has an id that begins or ends with {given}")
             raise
     if len(found) > 1:
         names = ", ".join(found[:_SHOWN]) + (" and others" if len(found) > _SHOWN else "")
-        raise BadParameter(f"{given!r} fits several tasks: {names}; give more of the id", param_hint="ID")
+        raise BadParameter(
+            f"{given!r} matches several tasks: {names}; give more characters of the id", param_hint="ID"
+        )
     return call(found[0])
 
 
 def _fitting(client: Client, part: str) -> list[str]:
-    """The ids, of the newest tasks, that begin or end so."""
+    """Return the ids among the newest tasks that begin or end with the text."""
     found: list[str] = []
     before: str | None = None
     for _ in range(NEWEST // _PAGE):

@@ -1,4 +1,4 @@
-"""The program `gcompute`: its commands on one screen, each loaded when it is called, and how it ends."""
+"""The program `gcompute`: lists its commands, loads each when it is called, and maps errors to exit codes."""
 
 import sys
 from typing import Annotated, Final, Literal
@@ -64,7 +64,10 @@ def _program(
     version: Annotated[bool, Option(("--version",), help="Print the version.", eager=_print_version)] = False,
     completion: Annotated[
         Literal["bash", "zsh", "fish"] | None,
-        Option(help="Print what lets this shell complete commands and options.", eager=_print_completion),
+        Option(
+            help="Print the script that makes this shell complete commands and options.",
+            eager=_print_completion,
+        ),
     ] = None,
 ) -> None:
     ctx.obj = Session(url, token, account, as_json)

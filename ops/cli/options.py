@@ -18,23 +18,27 @@ Arguments = Annotated[
     list[str] | None,
     Argument(
         metavar="[ARGS]…",
-        help="Arguments for the algorithm, passed on untouched, options too. None: the image's own.",
+        help="Arguments for the algorithm, options included, passed on unchanged. None: the image's own.",
     ),
 ]
 Env = Annotated[
     list[str] | None,
     Option(("--env",), metavar="NAME=VALUE", help="Add to the environment (repeatable).", panel=_PANEL),
 ]
-Name = Annotated[str | None, Option(help="A label of your own to find the task by.", panel=_PANEL)]
+Name = Annotated[str | None, Option(help="A label to find the task by.", panel=_PANEL)]
 TimeoutS = Annotated[
     float | None,
-    Option(help="Seconds that it may run: 60, at most 300 (submitted: 3600, 86400).", panel=_PANEL),
+    Option(
+        help="Time limit in seconds: 60, at most 300 (submitted tasks: 3600, at most 86400).", panel=_PANEL
+    ),
 ]
 Cpu = Annotated[float | None, Option(help="Cores, in hundredths.", panel=_PANEL)]
 MemoryMib = Annotated[int | None, Option(help="Memory in MiB.", panel=_PANEL)]
 Isolation = Annotated[
     Literal["shared", "fresh"] | None,
-    Option(help="A slot reused by this account and image, or a container of its own.", panel=_PANEL),
+    Option(
+        help="`shared`: a slot that this account and image reuse; `fresh`: a new container.", panel=_PANEL
+    ),
 ]
 CpuFeature = Annotated[
     list[str] | None,
@@ -45,7 +49,7 @@ KeptFile = Annotated[
     Option(
         ("--output",),
         metavar="PATH",
-        help="A file that it writes and that is to be kept, for `gcompute result --file` (repeatable).",
+        help="Keep this file that the algorithm writes; fetch it with `gcompute result --file` (repeatable).",
         panel=_PANEL,
     ),
 ]
@@ -54,15 +58,15 @@ BroughtFile = Annotated[
     Option(
         ("--output",),
         metavar="PATH[:LOCAL]",
-        help="A file that it writes, brought here when it has ended: as LOCAL, else under its own name in this folder; "
-        "a file of that name is replaced (repeatable).",
+        help="Download this file that the algorithm writes: to LOCAL, else under its own name into the current folder; "
+        "an existing file is replaced (repeatable).",
         panel=_PANEL,
     ),
 ]
 
 
 def environment(pairs: list[str] | None) -> dict[str, str]:
-    """The mapping for --env. Raises BadParameter for a pair without `=` or name."""
+    """Parse the values of --env. Raises BadParameter for a pair without `=` or without a name."""
     found: dict[str, str] = {}
     for pair in pairs or ():
         name, equals, value = pair.partition("=")
@@ -83,7 +87,7 @@ def task_options(
     cpu_feature: list[str] | None,
     output: list[str] | None,
 ) -> TaskOptions:
-    """The client's options for the command line's; `output` must be absolute paths."""
+    """Turn command-line options into the client's; each `output` must be an absolute path."""
     for path in output or ():
         if not path.startswith("/"):
             raise BadParameter(f"{path!r} must be an absolute path in the container", param_hint="--output")

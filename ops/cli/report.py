@@ -1,4 +1,4 @@
-"""What people read: errors with a hint of what to do, a task's facts, the table of tasks."""
+"""Prints errors with a hint, a task's facts and the table of tasks."""
 
 import json
 import sys
@@ -21,14 +21,14 @@ _HINTS: Final = {
     401: "give a token with GC_TOKEN or --token; it looks like gc_ACCOUNT_SECRET",
     403: "this account may not do that; check GC_TOKEN, GC_ACCOUNT and whose task it is",
     409: "wait for it with `gcompute wait ID`",
-    410: "a sync task's output is sent once and not kept; use `gcompute submit` for one that is kept",
+    410: "the output of a synchronous task is sent once and not kept; `gcompute submit` keeps it",
     413: "send less, or ask for a higher limit for the account",
     414: "arguments and environment travel in the request line, 64 KiB long at most; send the rest as input",
 }
 
 
 def error(failure: ClientError, *, as_json: bool, code: int) -> None:
-    """Print an error on stderr: for people, or as one JSON line with the problem's own fields and our exit code."""
+    """Print an error on stderr: as text, or as one line of JSON with the problem's fields and our exit code."""
     if as_json:
         print(json.dumps(_document(failure) | {"exit_code_of_gcompute": code}), file=sys.stderr)
         return
@@ -43,7 +43,7 @@ def error(failure: ClientError, *, as_json: bool, code: int) -> None:
 
 
 def said(task: Mapping[str, Any]) -> None:
-    """What a task said on its standard error, on ours: its beginning and its end, the cut between them marked."""
+    """Print the beginning and the end of a failed task's stderr on our stderr, and mark the cut between them."""
     head, tail = task.get("stderr_head") or "", task.get("stderr_tail") or ""
     text = head + cut(task, "stderr") + tail
     if text:
@@ -51,9 +51,9 @@ def said(task: Mapping[str, Any]) -> None:
 
 
 def say_missing(task: Task, asked: Iterable[str] = ()) -> bool:
-    """Say which output files a task did not leave, of those `asked` for or as the set tells, and why.
+    """Print which output files are missing (of those `asked` for, or as the set reports) and why.
 
-    Whether any is missing.
+    Returns True if any is missing.
     """
     missing = [path for path in asked if path not in (task.get("files") or {})]
     why = (task.get("detail") or "").partition(_NOT_KEPT)[2]
@@ -63,8 +63,9 @@ def say_missing(task: Task, asked: Iterable[str] = ()) -> bool:
 
 
 def say_detail(task: Task, asked: Iterable[str] = ()) -> bool:
-    """Say what a task's detail adds to how it ended (whatever that was), or which files of those `asked` for it did not
-    leave. Whether any file is missing."""
+    """Print a task's `detail`, however the task ended, or which of the files `asked` for are missing.
+
+    Returns True if any file is missing."""
     detail = task.get("detail") or ""
     if not detail or detail in ending(task):
         return say_missing(task, asked)
@@ -73,23 +74,23 @@ def say_detail(task: Task, asked: Iterable[str] = ()) -> bool:
 
 
 def cut(task: Mapping[str, Any], name: str) -> str:
-    """The mark between the beginning and the end of an output, where the service has not kept all that lay between."""
+    """Return the mark that stands between the beginning and the end of an output of which the middle was not kept."""
     cut_bytes = task.get(f"{name}_cut_bytes")
     return f"\n[… {counted(cut_bytes, 'byte')} of {name} left out …]\n" if cut_bytes else ""
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and its noun: 1 byte, 2 bytes."""
+    """Return a number with its noun: 1 byte, 2 bytes."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def say(text: str, *, prefix: str = "gcompute: ") -> None:
-    """A line on stderr."""
+    """Print a line on stderr."""
     _say_raw(f"{prefix}{text}\n")
 
 
 def plain(text: str) -> str:
-    """Text that a task or a caller chose, without what could steer the reader's terminal."""
+    """Return text from outside without the characters that could control a terminal."""
     return "".join(
         character if character.isprintable() or character in "\n\t" else f"\\x{ord(character):02x}"
         for character in text
@@ -97,7 +98,7 @@ def plain(text: str) -> str:
 
 
 def facts(task: Task) -> str:
-    """A task's facts in one line, those that are known."""
+    """Return the known facts of a task in one line."""
     parts = [f"task {task.get('id', '?')}"]
     if task.get("set"):
         parts[0] += f" on set {task['set']}"
@@ -115,7 +116,7 @@ def facts(task: Task) -> str:
 
 
 def ending(task: Task) -> str:
-    """How a task ended, or its state."""
+    """Return how a task ended, or its state."""
     state = task.get("state", "succeeded")
     if state == "failed":
         reason = {"out_of_memory": "out of memory", "not_executable": "not executable"}.get(
@@ -132,7 +133,7 @@ def ending(task: Task) -> str:
 
 
 def duration(microseconds: int) -> str:
-    """A duration with a unit that fits it."""
+    """Return a duration with a suitable unit."""
     if microseconds < 1_000:
         return f"{microseconds} µs"
     if microseconds < 1_000_000:
@@ -164,7 +165,7 @@ def _row(task: Task) -> tuple[str, ...]:
 
 
 def table(tasks: Iterable[Task], *, heading: bool = True) -> None:
-    """Tasks as a table on stdout: drawn for a terminal; for a pipe, columns parted by tabs and never cut off."""
+    """Print tasks as a table: drawn on a terminal; in a pipe with tabs between columns, and nothing cut off."""
     rows = [_row(task) for task in tasks]
     if not sys.stdout.isatty():
         for row in ([_COLUMNS] if heading else []) + rows:
@@ -194,7 +195,7 @@ def table(tasks: Iterable[Task], *, heading: bool = True) -> None:
 
 
 def details(task: Mapping[str, Any]) -> None:
-    """Every field of a task on stdout, one a line, as they came; empty ones are left out."""
+    """Print the fields of a task, one a line, in the order of the answer; empty fields are left out."""
     width = max((len(key) for key in task), default=0)
     for key, value in task.items():
         if value in (None, "", [], {}):
@@ -226,7 +227,7 @@ def _hint(failure: ClientError) -> str | None:
         case Unreachable(refused=True):
             return "start one with `make up`, or set --url or GC_URL"
         case Unreachable() | AnswerBroken():
-            return "it is not known how far the call came; a submission with --idempotency-key can be repeated safely"
+            return "the call may have been executed; only a submission with --idempotency-key can be repeated safely"
         case ApiProblem(name=name) if name in _HINTS_BY_NAME:
             return _HINTS_BY_NAME[name]
         case ApiProblem(retry_after_s=int(seconds)):
@@ -253,7 +254,9 @@ def _document(failure: ClientError) -> dict[str, Any]:
 
 
 def _say_raw(text: str) -> None:
-    with suppress(OutputFailed):  # What was printed before stands before; its failure is told at the end.
+    with suppress(
+        OutputFailed
+    ):  # Flush stdout first, to keep the order; an error of stdout is reported at the end.
         sys.stdout.flush()
     stream = sys.stderr
     encoded = (plain(text) if stream.isatty() else text).encode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""`gcompute router`: start one, look at it, and change what it does. Each command's own module does the work."""
+"""`gcompute router`: lists the commands that start, show and change a router."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ops.cli.command import Context, Entry, Group
 
 _YAML: Final = (".yaml", ".yml", ".json")
 _HELP: Final = ("-h", "--help")
-_HELP_TEXT: Final = """Start a router, look at it, and change what it does: weights, drains, releases, rollbacks.
+_HELP_TEXT: Final = """Start a router, show its state, and change it: weights, drains, releases, rollbacks.
 
     Examples:
 
@@ -53,7 +53,7 @@ router = RouterGroup(
         Entry("drain", "ops.cli.router_edit:drain", _CHANGE),
         Entry("maint", "ops.cli.router_edit:maint", _CHANGE),
         Entry("ready", "ops.cli.router_edit:ready", _CHANGE),
-        Entry("rollback", "ops.cli.router_edit:rollback", _CHANGE),
+        Entry("rollback", "ops.cli.router_rollback:rollback", _CHANGE),
         Entry("simulate", "ops.cli.router_simulate:simulate", _RELEASE),
         Entry("rollout", "ops.cli.router_rollout:rollout", _RELEASE),
     ),

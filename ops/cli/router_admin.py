@@ -1,4 +1,4 @@
-"""The router's admin address as the commands call it: status, history, rollout."""
+"""Client of the router's admin address: status, history, rollout."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from urllib.parse import quote, urlsplit
 
 TIMEOUT_S: Final = 10.0
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
-"""How much of an answer is read: far more than a router's file or status has. A longer one is none of a router's."""
+"""Maximum size of an answer, in bytes; a router's file or status is far smaller."""
 URL_VARIABLE: Final = "GC_ADMIN_URL"
 PORT_VARIABLE: Final = "GC_ADMIN_PORT"
 TOKEN_VARIABLE: Final = "GC_ADMIN_TOKEN"
 
 
 class AdminError(Exception):
-    """The router's admin address could not be asked; `hint` says what may help."""
+    """A call of the router's admin address failed; `hint` says what to try."""
 
     hint = ""
 
@@ -51,7 +51,7 @@ class Admin:
 
     @classmethod
     def of(cls, url: str | None, token_file: Path | None) -> Admin:
-        """From the options, else the environment, else 127.0.0.1:8081. Raises `AdminError`."""
+        """Make a client from the options, else the environment, else for 127.0.0.1:8081. Raises `AdminError`."""
         port = os.environ.get(PORT_VARIABLE) or "8081"
         chosen = (url or os.environ.get(URL_VARIABLE) or f"http://127.0.0.1:{port}").rstrip("/")
         if urlsplit(chosen).scheme not in ("http", "https") or not urlsplit(chosen).hostname:
@@ -68,11 +68,11 @@ class Admin:
         return self._document("GET", "/status")
 
     def history(self) -> dict[str, Any]:
-        """`changes`, oldest first, and the `digest` of what is in force."""
+        """Return `changes`, oldest first, and the `digest` of the configuration in force."""
         return self._document("GET", "/history")
 
     def version(self, wanted: str) -> bytes:
-        """The file of a version: a number, a digest's beginning, `previous` or `live`."""
+        """Return the file of a version: a number, the beginning of a digest, `previous` or `live`."""
         return self._call("GET", f"/history/{quote(wanted, safe='')}")
 
     def rollout(self) -> dict[str, Any]:
@@ -88,8 +88,8 @@ class Admin:
         force: bool = False,
         given: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Give an order; the rollout's status after it. Refused where it is not what the order was `given` for (fields
-        of its status: `run`, `event`, `set`, `phase`, `step`; `plan`)."""
+        """Give an order and return the rollout's status after it. The router refuses the order if the rollout no
+        longer matches the fields in `given`: `run`, `event`, `set`, `phase`, `step`, `plan`."""
         body = {"by": by, "why": why, "at_once": at_once, "force": force, "if": given or {}}
         return self._document("POST", f"/rollout/{verb}", body)
 
@@ -97,24 +97,24 @@ class Admin:
         document = _json(self._call(method, path, body))
         if document is None:
             raise AdminRefused(
-                200, f"{self.url} answered with no JSON object; is it a router's admin address?"
+                200, f"{self.url} did not answer with a JSON object; is it a router's admin address?"
             )
         return document
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
-        # A quarter of the time that httpx takes to load, for a command that makes one or two small calls.
+        # urllib loads in a quarter of httpx's time, and a command makes one or two small calls.
         import http.client
         from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
         class NoRedirect(HTTPRedirectHandler):
             def redirect_request(self, *_: Any) -> None:
-                """The token must not go elsewhere."""
+                """Refuse redirections: the token must not be sent to another address."""
 
         headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             headers["Content-Type"] = "application/json"
-        # A proxy of this machine has no business with its own addresses.
+        # No proxy for addresses of this machine.
         proxies = [ProxyHandler({})] if _is_here(urlsplit(self.url).hostname or "") else []
         request = Request(self.url + path, data, headers, method=method)
         try:
@@ -146,7 +146,7 @@ def _json(text: bytes) -> dict[str, Any] | None:
 
 
 def _reason(error: Exception) -> str:
-    """What the system says, which urllib wraps in an error of its own."""
+    """Return the system's message, which urllib wraps in an error of its own."""
     inner = getattr(error, "reason", error)
     return getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
 

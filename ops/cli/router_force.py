@@ -1,5 +1,5 @@
-"""What commands that edit or compare files must know of the running router: what a rollout keeps in force over the
-file, and which sets are up."""
+"""The state of the running router that commands take into account: the weights that a rollout keeps in force over
+the file, and which sets are up."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ENDED: Final = ("done", "aborted")
 
 @dataclass(frozen=True, slots=True)
 class Force:
-    """A set and its weight, in hundredths of a percent; `others`: what the other sets share where the file gives them
-    nothing; `phase` of the rollout."""
+    """A rollout's weights in force: its set and that one's weight, in hundredths of a percent; `others`: the weights of
+    the other sets where the file gives them none; `phase` of the rollout."""
 
     set: str
     weight: int
@@ -26,7 +26,7 @@ class Force:
 
     @classmethod
     def of(cls, rollout: Mapping[str, Any] | None) -> Force | None:
-        """From the `rollout` of a router's status; None: the file's weights count."""
+        """Read the `rollout` of a router's status; None: the file's weights are in force."""
         told = rollout.get("in_force") if rollout else None
         if rollout is None or told is None:
             return None
@@ -44,26 +44,26 @@ class Force:
         return f"the {kind} of {self.set}{phase} has {self.set} at {self.weight / 100:g} %"
 
     def over(self, table: Table) -> Table:
-        """The table with these weights on top."""
+        """Return the table with these weights in place of the file's."""
         from router.rollout.overlay import overlay
 
         return overlay(table, self.set, self.weight, self.others)
 
     def stays(self, before: Table, after: Table) -> bool:
-        """Whether these weights go on when `after` takes the place of `before`: edited weights count, except that they
-        keep no set that is being taken back."""
+        """True if these weights stay in force when `after` replaces `before`: edited weights replace them, but cannot
+        keep a set that is being taken back."""
         return self.phase == "aborting" or above_zero(before) == above_zero(after)
 
     def after(self, before: Table, after: Table) -> Table:
-        """What is in force once `after` has taken the place of `before`."""
+        """Return the table in force once `after` has replaced `before`."""
         return self.over(after) if self.stays(before, after) else after
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The router that reads a file: `force` as of `Force.of`, and of each set its address and health word.
+    """The router that reads a file: `force`, and each set's address and health word.
 
-    Nothing is known where no router answers; every set is then taken for well.
+    Without an answer nothing is known, and every set counts as healthy.
     """
 
     force: Force | None = None
@@ -71,13 +71,13 @@ class Live:
 
     @classmethod
     def of(cls, status: Mapping[str, Any]) -> Live:
-        """From a router's status."""
+        """Read a router's status."""
         seen = {name: (str(each["url"]), str(each["health"])) for name, each in status["sets"].items()}
         return cls(Force.of(status.get("rollout")), seen)
 
     def leaves_nobody(self, before: Table | None, after: Table) -> str:
-        """Why no set would take new requests once `after` is in the file; empty where one would, or where `before`
-        has that problem already."""
+        """Return why no set would take new requests with `after` in the file; empty if one would, or if `before` has
+        the same problem."""
         from router.choosing.serving import leaves_nobody
 
         if self.force is None:
@@ -88,7 +88,7 @@ class Live:
         )
 
     def remarks(self, before: Table | None, after: Table) -> list[str]:
-        """A sentence for each set that gets more weight, or is made `ready`, though it is away."""
+        """Return a sentence for each set that gets more weight, or is made `ready`, although it is down."""
         from router.choosing.serving import away, serves
 
         health = self._health(after)
@@ -100,7 +100,7 @@ class Live:
         ]
 
     def _health(self, table: Table) -> dict[str, str]:
-        # A set that moves to another address is another process, which nobody has asked yet.
+        # A set at another address is another process, whose health is not known yet.
         return {
             name: word
             for name, (url, word) in self.health.items()
@@ -109,5 +109,5 @@ class Live:
 
 
 def above_zero(table: Table) -> dict[str, int]:
-    """The default weights, without those that are 0."""
+    """Return the default weights that are not 0."""
     return {name: share for name, share in table.default.shares.items() if share > 0}

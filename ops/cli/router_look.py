@@ -1,4 +1,4 @@
-"""`gcompute router check`, `diff`, `status` and `history`: look, and change nothing."""
+"""`gcompute router check`, `diff`, `status` and `history`: commands that change nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ops.cli import exits, report, router_report
+from ops.cli import exits, report, router_status, router_tables
 from ops.cli.command import Argument, BadParameter, Context, Option
 from ops.cli.router_admin import Admin
+from ops.cli.router_columns import columns
 from ops.cli.router_session import AdminOption, JsonOption, TokenFileOption, as_json, operating, print_json
 
 if TYPE_CHECKING:
@@ -28,14 +29,14 @@ def check(
     ctx: Context,
     file: Annotated[Path, Argument(metavar="FILE", help="The router's YAML file; `-`: standard input.")],
     tls_cert: Annotated[
-        Path | None, Option(metavar="FILE", help="Look at the router's certificate, too: its PEM file.")
+        Path | None, Option(metavar="FILE", help="Check this certificate as well: the router's PEM file.")
     ] = None,
     tls_key: Annotated[Path | None, Option(metavar="FILE", help="The certificate's key.")] = None,
     json_: JsonOption = False,
 ) -> int:
-    """Say whether a router would take FILE: each mistake with its line, its column and what to write instead.
+    """Check whether a router would accept FILE: prints each mistake with line, column and correction.
 
-    Exits with 0, or with 78 where there are mistakes, or a certificate that cannot be used.
+    Exits with 0, or with 78 if there are mistakes or the certificate cannot be used.
 
     Examples:
 
@@ -65,7 +66,7 @@ def check(
             for mistake in error.mistakes:
                 print(f"{shown}:{mistake.line}:{mistake.column}: {mistake.message}", file=sys.stderr)
             print(
-                f"{report.counted(len(error.mistakes), 'mistake')}; a router would not take it",
+                f"{report.counted(len(error.mistakes), 'mistake')}; a router would not accept it",
                 file=sys.stderr,
             )
         return exits.CONFIG
@@ -96,7 +97,7 @@ def check(
             }
         )
         return 0
-    print(f"{shown}: good. Version {table.version}, {router_report.contents(table)}")
+    print(f"{shown}: good. Version {table.version}, {router_tables.summary(table)}")
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return 0
@@ -108,13 +109,13 @@ def diff(
     old: Annotated[str, Argument(metavar="OLD", help="A file, or a version that was in force, or `live`.")],
     new: Annotated[str, Argument(metavar="NEW", help="Likewise.")],
     exit_code: Annotated[
-        bool, Option(("--exit-code",), help="Exit with 1 where they differ in what they do.")
+        bool, Option(("--exit-code",), help="Exit with 1 if the files route differently.")
     ] = False,
     json_: JsonOption = False,
     admin: AdminOption = None,
     token_file: TokenFileOption = None,
 ) -> int:
-    """Show what a change would do: which share of keys moves, per set, and what else becomes different.
+    """Show the effect of a change: the share of keys that moves, per set, and every other difference.
 
     Examples:
 
@@ -133,9 +134,9 @@ def diff(
     remark = _with_rollout((old, new), tables, admin, token_file) if "live" in (old, new) else ""
     found = difference(*tables)
     if as_json(ctx, json_):
-        print_json(router_report.difference_document(found))
+        print_json(router_tables.difference_document(found))
     else:
-        router_report.difference(found)
+        router_tables.difference(found)
     if remark:
         report.say(remark)
     return 1 if exit_code and found.any else 0
@@ -144,16 +145,16 @@ def diff(
 @operating
 def status(
     ctx: Context,
-    watch: Annotated[bool, Option(("--watch", "-w"), help="Go on showing it, until Ctrl-C.")] = False,
+    watch: Annotated[bool, Option(("--watch", "-w"), help="Repeat until Ctrl-C.")] = False,
     interval_s: Annotated[
-        float, Option(("--interval",), min=0.2, max=3600, help="Seconds between two looks.")
+        float, Option(("--interval",), min=0.2, max=3600, help="Seconds between two updates.")
     ] = 1.0,
     json_: JsonOption = False,
     admin: AdminOption = None,
     token_file: TokenFileOption = None,
 ) -> int:
-    """Show each set: weight as configured and as it counts now, health, requests in flight, and of the last half
-    minute requests per second, errors, and the time of answers (p50, p99).
+    """Show each set: weight as configured and in force, health, requests in flight, and for the last half minute
+    requests per second, errors and response times (p50, p99).
 
     Examples:
 
@@ -170,14 +171,14 @@ def status(
             while True:
                 _show(asked.status(), as_json(ctx, json_))
                 time.sleep(interval_s)
-        router_report.watch(asked.status, interval_s)
+        router_status.watch(asked.status, interval_s)
     return 0
 
 
 @operating
 def history(
     ctx: Context,
-    limit: Annotated[int, Option(("-n", "--limit"), min=1, help="How many of the newest.")] = 20,
+    limit: Annotated[int, Option(("-n", "--limit"), min=1, help="Number of changes, newest first.")] = 20,
     json_: JsonOption = False,
     state_dir: StateDirOption = None,
     name: NameOption = "router",
@@ -197,12 +198,12 @@ def history(
     if as_json(ctx, json_):
         print_json(document)
     else:
-        router_report.history(document)
+        _print_changes(document)
     return 0
 
 
 def changes(state_dir: Path | None, name: str, admin: str | None, token_file: Path | None) -> dict[str, Any]:
-    """The history from a running router, or from its state folder. Raises `AdminError`, `HistoryError`."""
+    """Read the history from a running router, or from its state folder. Raises `AdminError`, `HistoryError`."""
     if state_dir is None:
         return Admin.of(admin, token_file).history()
     import msgspec
@@ -218,16 +219,16 @@ def changes(state_dir: Path | None, name: str, admin: str | None, token_file: Pa
 
 
 def read_file(file: Path) -> bytes | None:
-    """A file's bytes, or those of standard input for `-`; None (and a word on stderr) where it cannot be read."""
+    """Return a file's bytes, or standard input for `-`; None, after a message on stderr, if it cannot be read."""
     from router.config.reader import MAX_FILE_BYTES
 
     try:
         if str(file) == "-":
             return sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-        # A pipe that nobody writes to would be waited on for ever; the shell's own, as in <(…), have a writer.
+        # A named pipe without a writer would block for ever; the shell's pipes, as in <(…), have one.
         if file.is_fifo() and file.parts[:2] not in (("/", "dev"), ("/", "proc")):
             report.say(
-                f"{file} cannot be read: it is no regular file, and a router would not take it; use `-` for a pipe"
+                f"{file} cannot be read: it is not a regular file, and a router would not accept it; use `-` for a pipe"
             )
             return None
         with file.open("rb") as opened:
@@ -240,7 +241,7 @@ def read_file(file: Path) -> bytes | None:
 def _with_rollout(
     names: tuple[str, str], tables: list[Table], admin: str | None, token_file: Path | None
 ) -> str:
-    """Lay the rollout's weights over what is live, and over what would leave them in force; what to say about it."""
+    """Apply the rollout's weights to the live table, and to the other one if they stay in force; return a remark."""
     from ops.cli.router_force import Force
 
     force = Force.of(Admin.of(admin, token_file).status().get("rollout"))
@@ -253,8 +254,8 @@ def _with_rollout(
         for name, table in zip(names, tables, strict=True)
     ]
     if stays:
-        return f"{force.words}; that stays, the default weights of the file do not count"
-    return f"{force.words}; other default weights in the file count instead"
+        return f"{force.words}; that stays in force, and the file's default weights do not"
+    return f"{force.words}; the file's new default weights replace it"
 
 
 def _is_bad(wanted: str) -> bool:
@@ -262,7 +263,7 @@ def _is_bad(wanted: str) -> bool:
 
 
 def _table(wanted: str, admin: str | None, token_file: Path | None) -> Table | None:
-    """The table of a file, or of a version that a running router knows; None: it was said what is wrong."""
+    """Return the table of a file, or of a version that a running router knows; None after an error message."""
     from router.config.reader import ConfigError, load
 
     path = Path(wanted)
@@ -282,4 +283,25 @@ def _show(document: dict[str, Any], json_: bool) -> None:
     if json_:
         print_json(document)
     else:
-        router_report.status(document)
+        router_status.status(document)
+
+
+def _print_changes(document: dict[str, Any]) -> None:
+    """Print changes, newest first, and mark the one in force."""
+    rows = []
+    marked = False
+    for change in reversed(document["changes"]):
+        live = not marked and change["digest"] == document["digest"]
+        marked |= live
+        what = "weights of the rollout" if change["weights"] is not None else f"version {change['version']}"
+        rows.append(
+            (
+                "*" if live else "",
+                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(change["at"])),
+                what,
+                change["digest"][:10],
+                change["by"],
+                change["why"],
+            )
+        )
+    columns(("", "SINCE", "WHAT", "DIGEST", "BY", "WHY"), rows)

@@ -1,4 +1,4 @@
-"""A rollout's orders without a router: given to its state folder, as when the router does not answer."""
+"""Gives a rollout's orders to a router's state folder, for when the router does not answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE_VARIABLE: Final = "GC_ROUTER_FILE"
 
 
 def status(state_dir: Path, name: str, file: Path | None) -> dict[str, Any]:
-    """The rollout's status as it lies on the disk. Raises `AdminError`, `RouterError`."""
+    """Read the rollout's status from the disk. Raises `AdminError`, `RouterError`."""
     from router.rollout.statefile import StateFile
 
     return _document(StateFile(_folder(state_dir, name)).read(), _table(state_dir, name, file))
@@ -34,7 +34,7 @@ def order(
     at_once: bool = False,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Give an order; the status after it. Routers that use the folder follow within a second, or when they start.
+    """Give an order and return the status after it. Routers that use the folder obey within a second, or on start.
 
     Raises `AdminError`, and `RouterError` as `router.rollout.orders.give`.
     """
@@ -45,9 +45,11 @@ def order(
     progress = give(
         state, Order(verb), table, by=by, why=why, at_once=at_once, force=force, given=Given(**given)
     )
-    report.say(f"written to {state.path}; routers that use it follow within a second, or when they start")
+    report.say(f"written to {state.path}; routers that use it obey within a second, or when they start")
     if progress.phase == "aborting":
-        report.say("the rest is taken back move by move while a router runs; --at-once is one move")
+        report.say(
+            "the rest is taken back step by step while a router runs; --at-once takes it back in one step"
+        )
     return _document(progress, table)
 
 
@@ -61,7 +63,7 @@ def _folder(state_dir: Path, name: str) -> Path:
 
 
 def _table(state_dir: Path, name: str, file: Path | None) -> Table:
-    """The operators' file, else the last that the router had in force."""
+    """Return the operators' file, else the last configuration that the router had in force."""
     from router.config.history import History
     from router.config.reader import load
 
@@ -74,7 +76,7 @@ def _table(state_dir: Path, name: str, file: Path | None) -> Table:
     kept = History(state_dir / f"{name}.history")
     files = kept.files()
     if not files:
-        raise AdminError(f"no configuration lies in {state_dir}; give the router's file with --file")
+        raise AdminError(f"there is no configuration in {state_dir}; give the router's file with --file")
     return load(kept.text(files[-1].digest)).table
 
 

@@ -1,4 +1,4 @@
-"""What a start of a rollout would do, as operators read it before they start."""
+"""Describes what starting a rollout would do."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ops.cli import report
 
 
 def lines(document: dict[str, Any]) -> list[str]:
-    """`next` of `GET /rollout`, which `router.rollout.preview` describes, in words."""
+    """Return `next` of `GET /rollout` (see `router.rollout.preview`) in words."""
     name, rate = document["set"], document["requests_per_s"]
     told = [f"a start would release {name}, compared with {', '.join(document['stable']) or 'nobody'}"]
     if document["refused"] is not None:
         told.append(f"but it would be refused: {document['refused']}")
     if document["dry_run"]:
-        told.append("dry run: it judges, and touches no weight")
+        told.append("dry run: it judges, but changes no weight")
     if document["returning"]:
         told.append(f"{name} carried as much not long ago: it gets that back at once, without the steps")
     if document["lowers"] is not None:
@@ -56,7 +56,7 @@ def lines(document: dict[str, Any]) -> list[str]:
             "never" if needed is None else f"after {report.counted(needed, 'request')} a side"
             for needed in (check["fails_after"], check["proves_after"])
         )
-        worst = "where all takes twice that" if check["name"] == "latency" else "where all goes wrong"
+        worst = "if all answers take twice as long" if check["name"] == "latency" else "if everything fails"
         does = "aborts" if check["aborts"] else "reports"
         told.append(
             f"  {check['name']}: {does} above control by {check['threshold']:g} {unit}; {worst}, {fails}; "

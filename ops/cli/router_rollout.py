@@ -1,4 +1,4 @@
-"""`gcompute router rollout …`: the automated release, told what to do and asked how it goes."""
+"""`gcompute router rollout …`: controls the automated release and shows its state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from ops.cli import exits, report, router_offline, router_plan, router_report
+from ops.cli import exits, report, router_offline, router_plan, router_progress, router_status
 from ops.cli.command import BadParameter, Context, Entry, Group, Option
 from ops.cli.router_admin import Admin
 from ops.cli.router_look import NameOption
@@ -28,11 +28,11 @@ from ops.cli.router_session import (
 Why = Annotated[str, Option(help="The reason, kept with the event.")]
 IfStep = Annotated[
     int | None,
-    Option(min=1, metavar="N", help="Only if it is at this step still; else nothing is done."),
+    Option(min=1, metavar="N", help="Do this only if the rollout is still at this step."),
 ]
 IfPhase = Annotated[
     str | None,
-    Option(metavar="PHASE", help="Only if it is in this phase still, as `status` names it."),
+    Option(metavar="PHASE", help="Do this only if the rollout is still in this phase, as `status` names it."),
 ]
 Force = Annotated[
     bool,
@@ -43,13 +43,13 @@ StateDir = Annotated[
     Option(
         ("--state-dir",),
         metavar="DIR",
-        help="Not by the router, which may be dead, but in this --state-dir of it.",
+        help="Write the order into this --state-dir of a router, which need not run.",
     ),
 ]
 
 
 def _order(verb: str, about: str, example: str) -> Callable[..., int]:
-    """Make a command of an order; all of them take the same options."""
+    """Make a command for an order; all of them take the same options."""
 
     def command(
         ctx: Context,
@@ -69,7 +69,7 @@ def _order(verb: str, about: str, example: str) -> Callable[..., int]:
         if state_dir is None:
             document = Admin.of(admin, token_file).tell_rollout(verb, who(by), why, force=force, given=given)
         elif verb == "promote":
-            raise BadParameter("a router must run for this; `skip` step by step needs none")
+            raise BadParameter("this needs a running router; `skip`, step by step, does not")
         else:
             document = router_offline.order(
                 verb, state_dir, name, file, by=who(by), why=why, given=given, force=force
@@ -91,9 +91,9 @@ def start(
     admin: AdminOption = None,
     token_file: TokenFileOption = None,
 ) -> int:
-    """Show what the file's plan will do, and begin with its first step.
+    """Show what the file's plan will do, and start its first step.
 
-    Where the plan has become another one in between, nothing is started.
+    Starts nothing if the plan changes in between.
 
     Examples:
 
@@ -118,9 +118,9 @@ def plan(
     admin: AdminOption = None,
     token_file: TokenFileOption = None,
 ) -> int:
-    """Show what a start would do now: steps, checks, how long it takes at the present rate. Starts nothing.
+    """Show what `start` would do now: steps, checks, duration at the present request rate. Starts nothing.
 
-    Exits with 0, or with 75 where a start would be refused now.
+    Exits with 0, or with 75 if a start would be refused now.
 
     Examples:
 
@@ -132,7 +132,7 @@ def plan(
     elif document["next"] is not None:
         _show(document["next"])
     elif document["phase"] in ("idle", "aborted", "done"):
-        report.say("the file in force has no `rollout` section; write what is to be done there")
+        report.say("the file in force has no `rollout` section; write the plan there")
     else:
         report.say(f"a rollout of {document['set']} is under way ({document['phase']}); see `status`")
     can = document["next"] is not None and document["next"]["refused"] is None
@@ -150,12 +150,12 @@ skip = _order(
 )
 promote = _order(
     "promote",
-    "Take all steps that are left now: to the last one's weight, without hold, check or gate.",
+    "Take all remaining steps now: go to the last one's weight, without hold, check or gate.",
     'gcompute router rollout promote --why "the fix cannot wait"',
 )
 end = _order(
     "end",
-    "Let the file's weights count again, after a rollout that is done or aborted.",
+    "Put the file's weights in force again, after a rollout that is done or aborted.",
     'gcompute router rollout end --why "b is mended"',
 )
 
@@ -165,7 +165,7 @@ def abort(
     ctx: Context,
     at_once: Annotated[
         bool,
-        Option(("--at-once",), help="In one move, even where that floods the other sets."),
+        Option(("--at-once",), help="In one move, even if that overloads the other sets."),
     ] = False,
     force: Force = False,
     why: Why = "",
@@ -179,7 +179,7 @@ def abort(
     admin: AdminOption = None,
     token_file: TokenFileOption = None,
 ) -> int:
-    """Take the set's weight away again.
+    """Take the set's weight away again, move by move.
 
     Examples:
 
@@ -222,7 +222,7 @@ def status(
     admin: AdminOption = None,
     token_file: TokenFileOption = None,
 ) -> int:
-    """Show the steps, and each check with its difference, interval, threshold and verdict; what a start would do.
+    """Show the steps, and each check with difference, interval, threshold and verdict; also what `start` would do.
 
     Examples:
 
@@ -241,7 +241,7 @@ def status(
             while True:
                 _told(ctx, look(), json_)
                 time.sleep(interval_s)
-        router_report.watch(look, interval_s, router_report.rollout_drawn)
+        router_status.watch(look, interval_s, router_progress.drawn_progress)
     return 0
 
 
@@ -251,7 +251,7 @@ def _show(ahead: dict[str, Any]) -> None:
 
 
 def _given(step: int | None, phase: str | None) -> dict[str, Any]:
-    """What an order is given for, as the router wants to hear it."""
+    """Return the conditions of an order in the router's form."""
     return {name: value for name, value in (("step", step), ("phase", phase)) if value is not None}
 
 
@@ -259,7 +259,7 @@ def _told(ctx: Context, document: dict[str, Any], json_: bool) -> None:
     if as_json(ctx, json_):
         print_json(document)
     else:
-        router_report.rollout(document)
+        router_progress.progress(document)
 
 
 _HELP_TEXT: Final = """Release a set step by step, as the `rollout` section of the router's file says.

@@ -1,4 +1,4 @@
-"""What every `gcompute router …` command shares: whom to ask, how to print, and how errors end."""
+"""Shared by all `gcompute router …` commands: their options, their output, and their exit codes for errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AdminOption = Annotated[
 ]
 TokenFileOption = Annotated[
     Path | None,
-    Option(metavar="FILE", help="Where the admin token stands; else GC_ADMIN_TOKEN.", panel=_ROUTER),
+    Option(metavar="FILE", help="A file with the admin token; else GC_ADMIN_TOKEN.", panel=_ROUTER),
 ]
 FileOption = Annotated[
     Path | None,
@@ -43,7 +43,7 @@ FileOption = Annotated[
 WhyOption = Annotated[
     str | None, Option(help="The reason, kept in the file and the history; else the command itself.")
 ]
-ByOption = Annotated[str | None, Option(help="Who does it; else the name you are logged in with.")]
+ByOption = Annotated[str | None, Option(help="Your name, for the history; else your login name.")]
 JsonOption = Annotated[bool, Option(("--json",), help="Print JSON.")]
 
 _OF_STATUS: Final = {
@@ -56,7 +56,7 @@ _OF_STATUS: Final = {
 
 
 def who(by: str | None) -> str:
-    """Who edits, also behind sudo."""
+    """Return the login name of the person who edits, also under sudo."""
     if by:
         return by
     try:
@@ -66,13 +66,13 @@ def who(by: str | None) -> str:
 
 
 def as_json(ctx: Context, own: bool) -> bool:
-    """Whether JSON was asked for, before the command or after it."""
+    """True if --json was given, before the command or after it."""
     root = ctx.find_root().obj
     return own or (isinstance(root, Session) and root.as_json)
 
 
 def operating(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command errors that say what to do, and exit codes as in ops.cli.exits."""
+    """Wrap a command: its errors say what to do, and its exit codes are those of ops.cli.exits."""
 
     @functools.wraps(command)
     def wrapper(*arguments: Any, **options: Any) -> int:
@@ -93,7 +93,7 @@ def operating(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def _code(error: Exception) -> int:
-    """The exit code of an error that a command may end with; any other is raised again."""
+    """Return the exit code for an expected error; raise any other again."""
     match error:
         case AdminUnreachable():
             return exits.UNAVAILABLE
@@ -101,7 +101,7 @@ def _code(error: Exception) -> int:
             return _OF_STATUS.get(error.status, exits.SOFTWARE)
         case AdminError():
             return exits.USAGE
-    # Heavy, and needed here only.
+    # Imported here because it loads slowly.
     from router.config.edit import EditError
     from router.config.history import HistoryError
     from router.config.reader import ConfigError

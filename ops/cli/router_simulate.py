@@ -1,4 +1,4 @@
-"""`gcompute router simulate`: one made-up history of a release as a table, without a router or a set."""
+"""`gcompute router simulate`: plays an invented release and prints it as a table; needs no router or set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-from ops.cli import exits, report, router_report
+from ops.cli import exits, report, router_columns
 from ops.cli.command import Argument, BadParameter, Context, Option
 from ops.cli.router_look import read_file
 from ops.cli.router_session import JsonOption, as_json, operating, print_json
@@ -34,25 +34,27 @@ HEADING: Final = (
 def simulate(
     ctx: Context,
     scenario: Annotated[
-        str, Argument(metavar="[SCENARIO]", help="What happens; --list names them.")
+        str, Argument(metavar="[SCENARIO]", help="The scenario; --list names them.")
     ] = "healthy",
     file: Annotated[
         Path | None,
-        Option(metavar="FILE", help="Play the `rollout` of this file, from its weights; else an example."),
+        Option(
+            metavar="FILE", help="Play the `rollout` section of this file, from its weights; else an example."
+        ),
     ] = None,
     rate: Annotated[float, Option(min=0.0, max=1000.0, help="Requests a second.")] = 20.0,
     duration_s: Annotated[
         float,
-        Option(("--duration",), min=1.0, max=7 * 86400.0, help="Seconds, if it does not end before."),
+        Option(("--duration",), min=1.0, max=7 * 86400.0, help="Maximum duration in seconds."),
     ] = 3600.0,
     every_s: Annotated[
-        float, Option(("--every",), min=1.0, help="Seconds from row to row; what happens is always shown.")
+        float, Option(("--every",), min=1.0, help="Seconds between rows; events are always shown.")
     ] = 60.0,
-    seed: Annotated[int, Option(help="Another seed, another history.")] = 0,
-    list_: Annotated[bool, Option(("--list",), help="Name the scenarios, and play none.")] = False,
+    seed: Annotated[int, Option(help="Seed of the random events.")] = 0,
+    list_: Annotated[bool, Option(("--list",), help="List the scenarios and exit.")] = False,
     json_: JsonOption = False,
 ) -> int:
-    """Play a release through: what the automation would do when the canary fails, hangs, is slow, or all goes well.
+    """Simulate a release: what the automation does when the canary fails, hangs, is slow, or is healthy.
 
     Examples:
 
@@ -65,7 +67,9 @@ def simulate(
     from router.rollout.simulate import simulate as play
 
     if list_:
-        router_report.columns(("SCENARIO", "WHAT"), [(name, about) for name, (about, _) in SCENARIOS.items()])
+        router_columns.columns(
+            ("SCENARIO", "WHAT"), [(name, about) for name, (about, _) in SCENARIOS.items()]
+        )
         return 0
     if scenario not in SCENARIOS:
         raise BadParameter(f"{scenario!r} is none of {', '.join(SCENARIOS)}", param_hint="SCENARIO")
@@ -84,12 +88,12 @@ def simulate(
         for row in rows:
             print_json(asdict(row))
         return 0
-    router_report.columns(HEADING, map(_cells, _thinned(rows, every_s)))
+    router_columns.columns(HEADING, map(_cells, _thinned(rows, every_s)))
     return 0
 
 
 def _thinned(rows: Iterator[Row], every_s: float) -> Iterator[Row]:
-    """The rows in which something happens, one in every so many seconds, and the last."""
+    """Select the rows with an event, one row per interval, and the last."""
     shown_at = -every_s
     unseen: Row | None = None
     for row in rows:
@@ -106,14 +110,14 @@ def _cells(row: Row) -> tuple[str, ...]:
     minutes, seconds = divmod(round(row.at_s), 60)
 
     def side(requests: int, errors: float | None) -> str:
-        return f"{requests}" if errors is None else f"{requests}, {router_report.percent(100 * errors)} bad"
+        return f"{requests}" if errors is None else f"{requests}, {router_columns.percent(100 * errors)} bad"
 
     latencies = (row.canary_p95_ms, row.control_p95_ms)
     return (
         f"{minutes}:{seconds:02d}",
         row.phase,
         str(row.step),
-        " ".join(f"{name} {router_report.percent(share)}" for name, share in row.effective.items()),
+        " ".join(f"{name} {router_columns.percent(share)}" for name, share in row.effective.items()),
         " ".join(f"{name} {count}" for name, count in row.requests.items()),
         str(row.failed) if row.failed else "",
         side(row.canary_requests, row.canary_errors),

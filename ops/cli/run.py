@@ -1,4 +1,4 @@
-"""`gcompute run` and `gcompute submit`: standard input to a task, its output to standard output."""
+"""`gcompute run` and `gcompute submit`: send standard input to a task, and its output to standard output."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from ops.cli.waiting import follow
 from ops.client import Body, Client, ClientError, InputFailed, Output, Task, TaskFailed
 
 NoStdin = Annotated[
-    bool, Option(("--no-stdin", "-n"), help="Send no input, instead of reading standard input.")
+    bool, Option(("--no-stdin", "-n"), help="Send an empty input; do not read standard input.")
 ]
 
 
@@ -31,7 +31,7 @@ def run(
     no_stdin: NoStdin = False,
     stream: Annotated[
         bool,
-        Option(("--stream",), help="Send output from its first byte, instead of holding back 64 KiB."),
+        Option(("--stream",), help="Deliver output from its first byte; do not hold back the first 64 KiB."),
     ] = False,
     queue_timeout_s: Annotated[
         float | None, Option(help="Seconds to wait for a free slot (10).", panel="The task")
@@ -45,13 +45,13 @@ def run(
     cpu_feature: options.CpuFeature = None,
     output: options.BroughtFile = None,
 ) -> int:
-    """Run an image like a local program: standard input in, standard output out, its exit code as ours.
+    """Run an image like a local program, with our standard input and output, and exit with its code.
 
     Options of gcompute stand before IMAGE; everything after IMAGE belongs to the algorithm. Input and output stream.
     A terminal is read until Ctrl-D, as `cat` does; -n sends nothing. Ctrl-C cancels the task.
 
-    Exit codes: the task's own, unchanged; 128+n for signal n; 124 timed out; 125 where not the task but the service or
-    the call is at fault. `gcompute --help` has them all.
+    Exit codes: the task's own, unchanged; 128+n for signal n; 124 timed out; 125 if the service or the call failed, not
+    the task. `gcompute --help` lists them all.
 
     Examples:
 
@@ -114,15 +114,16 @@ def submit(
     image: options.Image,
     args: options.Arguments = None,
     input_file: Annotated[
-        Path | None, Option(("--input", "-i"), metavar="FILE", help="Read this file instead of stdin.")
+        Path | None,
+        Option(("--input", "-i"), metavar="FILE", help="Read this file instead of standard input."),
     ] = None,
     no_stdin: NoStdin = False,
     wait: Annotated[
-        bool, Option(("--wait",), help="Wait for its end; exit as `gcompute wait` does.")
+        bool, Option(("--wait",), help="Wait until it ends; exit as `gcompute wait` does.")
     ] = False,
     idempotency_key: Annotated[
         str | None,
-        Option(metavar="KEY", help="Makes it safe to repeat: the same key is the same task."),
+        Option(metavar="KEY", help="Make repeating safe: calls with the same key are one task."),
     ] = None,
     env: options.Env = None,
     name: options.Name = None,
@@ -133,7 +134,7 @@ def submit(
     cpu_feature: options.CpuFeature = None,
     output: options.KeptFile = None,
 ) -> int:
-    """Leave a task with the service and print its id; once printed, task and input are on disk there.
+    """Submit a task and print its id; by then the service has task and input on disk.
 
     Examples:
 
@@ -181,11 +182,11 @@ def _standard_input(*, no_stdin: bool) -> Body:
 
 
 def _show_output(failure: TaskFailed) -> None:
-    """The output that a failed task had written, on ours: for many programs, e.g. `diff`, it is the answer."""
+    """Print the output that a failed task had written; for many programs, e.g. `diff`, it is the answer."""
     write_out(failure.stdout_head.encode("utf-8", "replace"))
     mark = report.cut(failure.document, "stdout")
     if mark:
-        # What stands on our output must not look whole, nor join what was apart.
+        # A cut output must not look complete, nor join the parts before and after the cut.
         report.say(f"{mark.lstrip()}{report.plain(failure.stdout_tail).rstrip()}", prefix="")
         report.say("`gcompute submit` keeps all of an output")
     else:
@@ -201,7 +202,7 @@ def _show_facts(client: Client, answer: Output, *, as_json: bool) -> None:
         task["queue_us"] = answer.facts.queue_us
         task["cold_start"] = answer.facts.cold_start
     if answer.task_id:
-        # The row tells more (stderr, memory); where it cannot be had, the headers do.
+        # The task's row has more fields (stderr, memory); without it the headers suffice.
         with suppress(ClientError):
             task = client.task(answer.task_id, wait_s=5)
     if as_json:

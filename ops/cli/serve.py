@@ -8,7 +8,7 @@ from ops.cli.command import Argument, BadParameter, Option
 
 ConfigFile = Annotated[
     Path,
-    Argument(metavar="FILE", help="Its YAML file.", existing=True),
+    Argument(metavar="FILE", help="The set's YAML file.", existing=True),
 ]
 
 
@@ -19,7 +19,7 @@ def start_set(
         Option(metavar="HOST:PORT", help="Where to listen; else as in FILE, else 127.0.0.1:8101."),
     ] = None,
 ) -> int:
-    """Start a set (API, task manager, slots) in the foreground, until it is told to end.
+    """Start a set (API, task manager, slots) in the foreground; SIGTERM or Ctrl-C ends it.
 
     Examples:
 
@@ -36,13 +36,13 @@ def start_set(
 
 def start_router(
     config: ConfigFile,
-    name: Annotated[str, Option(help="Its name, which its own answers carry in X-Router.")] = "router",
-    bind: Annotated[str, Option(metavar="HOST:PORT", help="Where clients come.")] = "127.0.0.1:8080",
+    name: Annotated[str, Option(help="The router's name, sent as X-Router in its own answers.")] = "router",
+    bind: Annotated[str, Option(metavar="HOST:PORT", help="Address for clients.")] = "127.0.0.1:8080",
     admin_bind: Annotated[
-        str, Option(metavar="HOST:PORT", help="Where operators come; keep it private.")
+        str, Option(metavar="HOST:PORT", help="Address for operators; keep it private.")
     ] = "127.0.0.1:8081",
     state_dir: Annotated[
-        Path, Option(metavar="DIR", help="Where it keeps what must outlive a restart.")
+        Path, Option(metavar="DIR", help="Folder for the state that survives a restart.")
     ] = Path("var/router"),
     workers: Annotated[
         int,
@@ -55,13 +55,15 @@ def start_router(
     ] = 1,
     set_url: Annotated[
         list[str] | None,
-        Option(metavar="NAME=URL", help="Use this address for a set of FILE instead (repeatable)."),
+        Option(
+            metavar="NAME=URL", help="Use this address for a set, instead of the one in FILE (repeatable)."
+        ),
     ] = None,
     tls_cert: Annotated[
         Path | None,
         Option(
             metavar="FILE",
-            help="Serve clients by TLS: the certificate's PEM file, read anew when it changes.",
+            help="Serve clients over TLS: the certificate's PEM file, reloaded when it changes.",
         ),
     ] = None,
     tls_key: Annotated[Path | None, Option(metavar="FILE", help="The certificate's key.")] = None,
@@ -69,15 +71,18 @@ def start_router(
         list[str] | None,
         Option(
             metavar="ADDRESS",
-            help="A balancer in front, or a network of them: its X-Forwarded-For is believed (repeatable).",
+            help="Address or network of a load balancer in front, whose X-Forwarded-For is trusted (repeatable).",
         ),
     ] = None,
     admin_token_file: Annotated[
         Path | None,
-        Option(metavar="FILE", help="The token that callers of --admin-bind need; off this machine, a must."),
+        Option(
+            metavar="FILE",
+            help="A file with the token that callers of --admin-bind need; required beyond loopback addresses.",
+        ),
     ] = None,
 ) -> int:
-    """Start a router in the foreground, until it is told to end; a saved change of FILE counts at once.
+    """Start a router in the foreground; SIGTERM or Ctrl-C ends it. A saved change of FILE takes effect at once.
 
     Examples:
 
@@ -88,7 +93,7 @@ def start_router(
     _check_bind(bind, "--bind")
     _check_bind(admin_bind, "--admin-bind")
     if bind == admin_bind:
-        raise BadParameter("must not be the address of --bind", param_hint="--admin-bind")
+        raise BadParameter("must differ from the address of --bind", param_hint="--admin-bind")
     if (tls_cert is None) != (tls_key is None):
         raise BadParameter("give --tls-cert and --tls-key together", param_hint="--tls-cert")
     set_urls = _set_urls(set_url)

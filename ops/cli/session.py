@@ -1,4 +1,4 @@
-"""What every command shares: whom to call and as whom, how to print, and what an error's exit code is."""
+"""Shared by all commands: the options for address and account, JSON output, and exit codes for errors."""
 
 import functools
 import inspect
@@ -15,7 +15,7 @@ from ops.client import DEFAULT_URL, Client, ClientError
 
 P = ParamSpec("P")
 
-SHARED: Final = "Where and as whom"
+SHARED: Final = "Address and account"
 ENVIRONMENT: Final = {"url": "GC_URL", "token": "GC_TOKEN", "account": "GC_ACCOUNT"}
 
 UrlOption = Annotated[
@@ -24,18 +24,18 @@ UrlOption = Annotated[
 ]
 TokenOption = Annotated[
     str | None,
-    Option(help="The account's token; better as GC_TOKEN, which other users cannot see.", panel=SHARED),
+    Option(help="The account's token; prefer GC_TOKEN, which other users cannot see.", panel=SHARED),
 ]
 AccountOption = Annotated[
     str | None,
-    Option(help="The account where no token is asked for; else GC_ACCOUNT.", panel=SHARED),
+    Option(help="The account, if the service needs no token; else GC_ACCOUNT.", panel=SHARED),
 ]
 JsonOption = Annotated[bool, Option(("--json",), help="Print facts and errors as JSON.", panel=SHARED)]
 
 
 @dataclass(slots=True)
 class Session:
-    """The caller's choices; a command's own option counts before the program's, and that before the environment."""
+    """The caller's options; those of the command override those of the program, and both the environment."""
 
     url: str | None = None
     token: str | None = None
@@ -43,11 +43,11 @@ class Session:
     as_json: bool = False
 
     def refined(self, *, url: str | None, token: str | None, account: str | None, as_json: bool) -> "Session":
-        """This session with a command's own options put over it."""
+        """Return this session, overridden by a command's own options."""
         return Session(url or self.url, token or self.token, account or self.account, as_json or self.as_json)
 
     def client(self) -> Client:
-        """A client for these choices. Raises BadAddress."""
+        """Make a client for this session. Raises BadAddress."""
         chosen = {
             key: getattr(self, key) or os.environ.get(variable) or None
             for key, variable in ENVIRONMENT.items()
@@ -56,7 +56,7 @@ class Session:
 
 
 def connected(command: Callable[Concatenate[Session, P], int]) -> Callable[..., int]:
-    """Give a command the shared options, a Session for them as its first argument, and errors that exit properly.
+    """Add the shared options to a command, pass it a Session as first argument, and map its errors to exit codes.
 
     The command returns its exit code.
     """
@@ -64,7 +64,7 @@ def connected(command: Callable[Concatenate[Session, P], int]) -> Callable[..., 
 
 
 def ends_as_task(command: Callable[Concatenate[Session, P], int]) -> Callable[..., int]:
-    """`connected`, for a command whose exit code is a task's: every error of our own is `exits.FAILED`."""
+    """Like `connected`, for a command that exits with a task's code: every error of our own is `exits.FAILED`."""
     return _connected(command, as_task=True)
 
 
@@ -103,7 +103,7 @@ def _connected(command: Callable[Concatenate[Session, P], int], *, as_task: bool
 
 
 def lost_output(failure: OutputFailed, *, as_task: bool = False) -> int:
-    """Say that the output could not be written, and give it up. The exit code."""
+    """Report that the output could not be written, and discard the rest of it. Returns the exit code."""
     forget_output()
     if failure.reader_gone:
         return exits.READER_GONE
@@ -112,7 +112,7 @@ def lost_output(failure: OutputFailed, *, as_task: bool = False) -> int:
 
 
 def _merge_signatures(wrapper: Callable[..., int], command: Callable[..., int]) -> None:
-    """A command is made from its signature: show it the command's own parameters, then the shared ones."""
+    """Set the signature that the command is made from: the command's own parameters, then the shared ones."""
     own = list(inspect.signature(command).parameters.values())[1:]
     shared = inspect.signature(wrapper, follow_wrapped=False).parameters.values()
     kept = [each for each in shared if each.kind is not inspect.Parameter.VAR_KEYWORD]

@@ -1,7 +1,7 @@
-"""Standard input, output and error as they may be: closed, full, read by nobody, or of another encoding.
+"""Makes standard input, output and error safe to use when they are closed, full, unread or in another encoding.
 
-Nothing that a command prints may end in a traceback. A failure of standard output is `OutputFailed`, which becomes an
-exit code; what cannot be said on standard error is left unsaid.
+Printing never ends in a traceback. A failure of standard output is `OutputFailed`, which becomes an exit code; a
+message that standard error does not accept is dropped.
 """
 
 import errno
@@ -20,7 +20,7 @@ class OutputFailed(Exception):
 
 
 class _Output(io.FileIO):
-    """Descriptor 1. Waits where it would block, and raises `OutputFailed` in the place of `OSError`."""
+    """Descriptor 1: waits where it would block, and raises `OutputFailed` instead of `OSError`."""
 
     forgotten = False
 
@@ -38,7 +38,7 @@ class _Output(io.FileIO):
 
 
 class _Complaints(io.FileIO):
-    """Descriptor 2. What it does not take is lost: the exit code says that something went wrong."""
+    """Descriptor 2: drops what it does not accept; the exit code still reports the failure."""
 
     def write(self, data: "bytes | memoryview") -> int:  # type: ignore[override]
         try:
@@ -49,20 +49,20 @@ class _Complaints(io.FileIO):
 
 
 def secure() -> None:
-    """Put streams in place that fail as the module says. Before anything is opened: a descriptor that is closed would
-    be taken by the next file or socket, and receive what was meant for the terminal."""
+    """Install these streams. Call it before anything is opened: the next file or socket would take a closed
+    descriptor's number, and receive what was meant for the terminal."""
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            # Read-only in the place of standard output: writing to it fails, as it does to a closed one.
+            # Read-only for standard output, so that writing fails as it does on a closed descriptor.
             opened = os.open(os.devnull, mode)
             if opened != descriptor:
                 os.dup2(opened, descriptor)
                 os.close(opened)
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False))
-    # Streams that a test has put in place stay.
+    # Leave streams alone that a test has installed.
     if sys.stdout is sys.__stdout__ and not isinstance(_raw(sys.stdout), _Output):
         sys.stdout = _text(_Output(1, "wb", closefd=False), sys.stdout)
     if sys.stderr is sys.__stderr__ and not isinstance(_raw(sys.stderr), _Complaints):
@@ -70,13 +70,13 @@ def secure() -> None:
 
 
 def write_out(piece: bytes) -> None:
-    """To standard output at once, so that a pipeline's next program sees every byte as it comes."""
+    """Write to standard output and flush, so that the next program of a pipeline sees every byte at once."""
     sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
 
 
 def forget_output() -> None:
-    """Throw away what standard output has not taken: else Python would try again when it ends, and complain."""
+    """Discard what standard output has not accepted; Python would otherwise try again at exit, and fail loudly."""
     raw = _raw(sys.stdout)
     if isinstance(raw, _Output):
         raw.forgotten = True
@@ -90,7 +90,7 @@ def _text(raw: io.FileIO, before: io.TextIOWrapper | object) -> io.TextIOWrapper
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=getattr(before, "encoding", None) or "utf-8",
-        # A sign that the terminal's encoding lacks, e.g. µ, must not end the program.
+        # A character that the terminal's encoding lacks, e.g. µ, must not end the program.
         errors="backslashreplace",
         line_buffering=raw.fileno() == 2 or raw.isatty(),
         write_through=getattr(before, "write_through", False),

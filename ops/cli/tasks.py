@@ -1,4 +1,4 @@
-"""`gcompute status`, `result`, `wait`, `cancel` and `tasks`: what became of the work."""
+"""`gcompute status`, `result`, `wait`, `cancel` and `tasks`: follow and control tasks."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ _WHOLE_LIST_PAGE: Final = 100
 
 @connected
 def status(session: Session, task_id: TaskId) -> int:
-    """Show everything that is known of a task.
+    """Show all facts about a task.
 
     Examples:
 
@@ -45,16 +45,20 @@ def status(session: Session, task_id: TaskId) -> int:
 def result(
     session: Session,
     task_id: TaskId,
-    stderr: Annotated[bool, Option(("--stderr",), help="Its standard error instead of its output.")] = False,
+    stderr: Annotated[
+        bool, Option(("--stderr",), help="Fetch its standard error instead of its output.")
+    ] = False,
     file: Annotated[
-        str | None, Option(metavar="PATH", help="A file kept with --output, by its absolute path.")
+        str | None, Option(metavar="PATH", help="Fetch this file, kept with --output, by its absolute path.")
     ] = None,
     to: Annotated[
         Path | None,
-        Option(("-o", "--to"), metavar="FILE", help="Write here; the file appears only once it is whole."),
+        Option(
+            ("-o", "--to"), metavar="FILE", help="Write to this file; it appears only once it is complete."
+        ),
     ] = None,
 ) -> int:
-    """Fetch what a submitted task wrote, once it has ended. Exits as the task did, and says so where it failed.
+    """Fetch the output of a submitted task that has ended. Exits as the task did, and says so if it failed.
 
     Examples:
 
@@ -65,7 +69,7 @@ def result(
         gcompute result a-01jd3x --stderr
     """
     if file is not None and (stderr or not file.startswith("/")):
-        reason = "not together with --stderr" if stderr else f"{file!r} must be an absolute path"
+        reason = "cannot be combined with --stderr" if stderr else f"{file!r} must be an absolute path"
         raise BadParameter(reason, param_hint="--file")
     if to is not None and to.is_dir():
         raise BadParameter(f"{to} is a folder; name a file", param_hint="--to")
@@ -106,12 +110,12 @@ def wait(
     session: Session,
     task_ids: TaskIds,
     timeout_s: Annotated[
-        float | None, Option(help="Give up after so many seconds, with exit code 125.")
+        float | None, Option(help="Give up after this many seconds, with exit code 125.")
     ] = None,
 ) -> int:
     """Wait until tasks have ended, and exit with the code of the first that did not succeed.
 
-    A service that is away for a moment, e.g. restarting, is asked again.
+    Tries again while the service is down for a moment, e.g. restarting.
 
     Examples:
 
@@ -125,7 +129,7 @@ def wait(
 
 @connected
 def cancel(session: Session, task_ids: TaskIds) -> int:
-    """Cancel tasks that wait or run; one that has ended stays as it is.
+    """Cancel tasks that wait or run; a task that has ended is left unchanged.
 
     Examples:
 
@@ -149,15 +153,15 @@ def tasks(
     ] = None,
     image: Annotated[str | None, Option(help="Only tasks of this image.")] = None,
     name: Annotated[str | None, Option(help="Only tasks with this label.")] = None,
-    limit: Annotated[int | None, Option(min=1, help="Tasks on a page (20; with --all 100).")] = None,
+    limit: Annotated[int | None, Option(min=1, help="Tasks per page (20; with --all 100).")] = None,
     before: Annotated[
-        str | None, Option(metavar="CURSOR", help="Go on after an earlier page: its `next`.")
+        str | None, Option(metavar="CURSOR", help="Continue after an earlier page: the value of its `next`.")
     ] = None,
     whole: Annotated[bool, Option(("--all",), help="All pages, one after another.")] = False,
 ) -> int:
     """List this account's tasks, newest first, merged over all sets.
 
-    Into a pipe, columns are parted by tabs; with --json, each page is one JSON line.
+    In a pipe, columns are separated by tabs; with --json, each page is one line of JSON.
 
     Examples:
 
@@ -200,7 +204,7 @@ def _list(
             report.table(page["tasks"], heading=first)
             sys.stdout.flush()
         if following == before:
-            break  # A cursor that does not move would keep us here for ever.
+            break  # A cursor that does not advance would make this loop endless.
         before, first = following, False
     if before and not session.as_json:
         report.say(f"more: --before {before}, or --all", prefix="")

@@ -19,12 +19,13 @@ def token(
     operator: Annotated[
         bool,
         Option(
-            ("--operator",), help="Not an account's: it may read /metrics and /v1/admin, and run nothing."
+            ("--operator",),
+            help="Make an operator's token: it may read /metrics and /v1/admin, but run nothing.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Make a bearer token: the secret for its user, the hash for the set's YAML. Nothing is stored.
+    """Make a bearer token: prints the secret for its user and the hash for the set's YAML. Nothing is stored.
 
     Examples:
 
@@ -36,7 +37,7 @@ def token(
     """
     if not _NAME.fullmatch(name):
         raise BadParameter(f"{name!r} is not lower-case letters, digits and dashes, 63 at most")
-    # An underscore would end the name where the secret is taken off it.
+    # No underscores: the first one separates the name from the secret.
     secret = f"gc_{name}_{secrets.token_hex(24)}"
     digest = hashlib.sha256(secret.encode()).hexdigest()
     if as_json:

@@ -1,4 +1,4 @@
-"""Waiting for tasks with a line that shows how far they are."""
+"""Waits for tasks, and shows their state in one line."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from ops.client import ENDED_STATES, Client, Task
 
 
 class ProgressLine:
-    """One line on the terminal that is overwritten, from `after_s` seconds on; nothing where stderr is no terminal."""
+    """A line on the terminal that is overwritten, shown after `after_s` seconds; nothing if stderr is no terminal."""
 
     def __init__(self, after_s: float = 0) -> None:
         self.shown = sys.stderr.isatty()
@@ -43,7 +43,7 @@ def follow(
     timeout_s: float | None = None,
     quiet: bool = False,
 ) -> int:
-    """Wait for tasks in turn and print each end; `quiet` leaves out a task that succeeded.
+    """Wait for tasks in turn and print how each ended; `quiet` omits tasks that succeeded.
 
     Returns the exit code of the first that did not succeed, else 0.
     """

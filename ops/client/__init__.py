@@ -1,4 +1,4 @@
-"""The Python client of General Compute's native API: what the command line, the demo and the benchmarks use.
+"""The Python client of General Compute's native API, used by the command line, the demo and the benchmarks.
 
     from ops.client import Client
 
@@ -8,7 +8,7 @@
                 for piece in output:
                     ...
 
-Bodies stream in both directions at once and are never held whole. One client belongs to one thread.
+Bodies stream in both directions at once and are never held in memory whole. Use one client per thread.
 """
 
 from ops.client.body import Body

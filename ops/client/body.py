@@ -1,4 +1,4 @@
-"""Where a request's body comes from: bytes, a file, a pipe or terminal, any iterable of bytes.
+"""Sources of a request's body: bytes, a file, a pipe or terminal, any iterable of bytes.
 
 A body whose length is known is sent with Content-Length, which lets the set take its fast path; any other is
 chunked.
@@ -16,17 +16,17 @@ from ops.client.errors import InputFailed
 Body = bytes | bytearray | memoryview | BinaryIO | Iterable[bytes]
 
 SMALL_BYTES: Final = 60 * 1024
-"""Piped input that ends within this much is sent with its length: the API's own bound of a small body."""
+"""Bytes read ahead from a pipe: input that ends within them is sent with its length (the API's small body)."""
 
 SETTLE_S: Final = 0.1
-"""How long piped input may take to end before it is taken for a long one and sent as it comes."""
+"""Longest wait for the end of a piped input, in seconds, before it is sent in chunks."""
 
 
 class Source(Protocol):
-    """A body on its way.
+    """A body that is being sent.
 
-    `length` is its size in bytes or None; `fd` is what to wait on before the next read, or None when there is
-    nothing to wait on.
+    `length` is its size in bytes or None; `fd` is the descriptor to poll before the next read, or None if a read
+    never blocks.
     """
 
     length: int | None
@@ -35,7 +35,7 @@ class Source(Protocol):
     def fd(self) -> int | None: ...
 
     def read(self, limit: int) -> bytes | memoryview:
-        """The next piece, at most `limit` bytes; empty at the end. Raises InputFailed."""
+        """Return the next piece, at most `limit` bytes; empty at the end. Raises InputFailed."""
         ...
 
 
@@ -46,7 +46,7 @@ class _Readable(Protocol):
 
 
 class BytesSource:
-    """Bytes that are here already."""
+    """A body that is in memory."""
 
     fd = None
 
@@ -60,7 +60,7 @@ class BytesSource:
 
 
 class FileSource:
-    """A regular file from an offset to the end that it had when the call began."""
+    """A regular file, from an offset to the end that it had when the call began."""
 
     fd = None
 
@@ -78,14 +78,14 @@ class FileSource:
         except OSError as error:
             raise InputFailed(f"the input file could not be read: {error.strerror}") from error
         if not piece:
-            raise InputFailed(f"the input file became shorter while it was sent; bytes missing: {self._left}")
+            raise InputFailed(f"the input file was truncated while it was sent; bytes missing: {self._left}")
         self._offset += len(piece)
         self._left -= len(piece)
         return piece
 
 
 class PipeSource:
-    """A pipe, terminal, socket or device, read as its bytes come; `head` was read from it before."""
+    """A pipe, terminal, socket or device, read as its bytes arrive; `head` was read from it before."""
 
     length: int | None = None
 
@@ -105,7 +105,7 @@ class PipeSource:
 
 
 class IterableSource:
-    """Pieces made by a generator, or the reads of a file object that has no descriptor."""
+    """Pieces from a generator, or from a file object without a descriptor."""
 
     fd = None
     length: int | None = None
@@ -125,7 +125,7 @@ class IterableSource:
 
 
 def source_of(body: Body) -> Source:
-    """The source that fits a body. A pipe must not have been read through a Python buffer before."""
+    """Return the source for a body. A pipe must not have been read through a Python buffer before."""
     if isinstance(body, bytes | bytearray | memoryview):
         return BytesSource(body)
     if not isinstance(body, _Readable):
@@ -138,12 +138,12 @@ def source_of(body: Body) -> Source:
 
 
 def descriptor_source(fd: int, *, offset: int | None = None) -> Source:
-    """A source that reads an open descriptor; files and pipes that end early have a known length."""
+    """Return a source that reads an open descriptor; a file, or a pipe that ends early, has a known length."""
     try:
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
             start = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
-            # Files of /proc say 0 and still hold something: those are read like a pipe.
+            # Files of /proc report size 0 but have content: read them like a pipe.
             if status.st_size > start:
                 return FileSource(fd, start, status.st_size - start)
     except OSError as error:
@@ -174,7 +174,7 @@ def _read(fd: int, limit: int) -> bytes:
 
 
 def _position(body: object) -> int | None:
-    """Where a file object stands, which is before where its descriptor stands when it has read ahead."""
+    """Return a file object's position; its descriptor may be further ahead because of buffering."""
     try:
         return int(body.tell())  # type: ignore[attr-defined]
     except (AttributeError, OSError, ValueError):

@@ -36,23 +36,23 @@ DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
 DOCUMENT_BYTES_MAX: Final = 16 * 1024 * 1024
 IDLE_TIMEOUT_S: Final = 60.0
-"""How long nothing may move on a call beyond what the call itself was told to wait."""
+"""Longest time without a byte in either direction, in seconds, beyond the time that the call itself waits."""
 
 DEFAULT_RUN_S: Final = 60.0
 DEFAULT_QUEUE_S: Final = 10.0
 POLL_S: Final = 30.0
 PATIENCE_S: Final = 60.0
-"""How long `watch` bears a service that does not answer, before it gives up: longer than a set's restart."""
+"""Seconds for which `watch` tries again while the service does not answer: longer than a set's restart."""
 
 RESUMES_MAX: Final = 5
 
 
 class Output:
-    """A sync run's answer: iterate over it for the algorithm's standard output, as it comes.
+    """The answer of a sync run: iterate over it to get the algorithm's standard output as it comes.
 
-    `task_id` and `set_name` are known from the start; `facts` only of a task that ended within its first 64 KiB
-    of output. Iterating raises TaskFailed or TaskTimedOut where the task ended badly midway, and AnswerBroken
-    where the answer was cut for another reason. Closing it early cancels the task.
+    `task_id` and `set_name` are known from the start; `facts` only for a task that ended within its first 64 KiB
+    of output. Iterating raises TaskFailed or TaskTimedOut if the task failed midway, and AnswerBroken if the
+    answer was cut for another reason. Closing it early cancels the task.
     """
 
     def __init__(self, client: "Client", connection: Connection, answer: Answer) -> None:
@@ -75,11 +75,11 @@ class Output:
         self.close()
 
     def read(self) -> bytes:
-        """All of the output, held in memory: for outputs that are known to be small."""
+        """Return the whole output in memory; use it for small outputs only."""
         return b"".join(self)
 
     def close(self) -> None:
-        """Give the connection back, or close it where the answer was not read to its end."""
+        """Give the connection back, or close it if the answer was not read to its end."""
         if not self._closed:
             self._closed = True
             self._client._release(self._connection, self._answer)
@@ -92,10 +92,10 @@ class Output:
 
 
 class Client:
-    """A caller of one General Compute address. Not thread-safe: make one for each thread.
+    """A client for one General Compute address. Not thread-safe: make one for each thread.
 
-    Every method raises ClientError: Unreachable where no connection or answer came, ApiProblem where the API
-    refused, AnswerBroken where an answer was cut.
+    Every method raises ClientError: Unreachable without a connection or answer, ApiProblem if the API refused,
+    AnswerBroken if an answer was cut.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Client:
     ) -> Output:
         """Run an image and return its output as a stream; the input is sent while the output is read.
 
-        Raises TaskFailed and TaskTimedOut for a task that ended badly before its first byte of output.
+        Raises TaskFailed and TaskTimedOut for a task that failed before its output began.
         """
         run_s = options.get("timeout_s") or DEFAULT_RUN_S
         queue_s = options.get("queue_timeout_s") or DEFAULT_QUEUE_S
@@ -134,7 +134,7 @@ class Client:
     def submit(
         self, image: str, args: Iterable[str] = (), *, body: Body = b"", **options: Unpack[AsyncOptions]
     ) -> Task:
-        """Leave a task with the service; when this returns, the task and its input are on its disk."""
+        """Submit a task; when this returns, the service has the task and its input on disk."""
         return self._task(
             "POST",
             _path("run", image),
@@ -144,16 +144,16 @@ class Client:
         )
 
     def task(self, task_id: str, *, wait_s: float = 0) -> Task:
-        """The task now, or, with `wait_s`, once it has ended or that many seconds passed."""
+        """Return the task as it is now, or, with `wait_s`, once it has ended or that many seconds have passed."""
         query = [("wait", format(wait_s, "g"))] if wait_s else []
         return self._task("GET", _path("tasks", task_id), query=query, idle_timeout_s=IDLE_TIMEOUT_S + wait_s)
 
     def watch(
         self, task_id: str, *, timeout_s: float | None = None, poll_s: float = POLL_S
     ) -> Iterator[Task]:
-        """The task about every `poll_s` seconds, the last time when it has ended or `timeout_s` passed.
+        """Yield the task about every `poll_s` seconds, for the last time when it has ended or `timeout_s` has passed.
 
-        A service that is away or overloaded is asked again for PATIENCE_S seconds.
+        Tries again for PATIENCE_S seconds while the service is down or overloaded.
         """
         began = heard = time.monotonic()
         pause_s = 0.25
@@ -178,13 +178,13 @@ class Client:
                 return
 
     def wait(self, task_id: str, *, timeout_s: float | None = None) -> Task:
-        """The task once it has ended, or as it is after `timeout_s`."""
+        """Return the task once it has ended, or as it is after `timeout_s`."""
         return collections.deque(self.watch(task_id, timeout_s=timeout_s), maxlen=1)[0]
 
     def result(self, task_id: str, what: str = "stdout") -> Iterator[bytes]:
-        """The bytes of an ended task's `stdout`, `stderr`, or of an output file named by its absolute path.
+        """Yield the bytes of an ended task's `stdout`, `stderr`, or of an output file named by its absolute path.
 
-        A download that breaks off is resumed where it stopped, a few times.
+        Resumes a download that breaks off, a few times.
         """
         tail = f"files/{quote(what.lstrip('/'))}" if what.startswith("/") else what
         path = f"{_path('tasks', task_id)}/{tail}"
@@ -201,7 +201,7 @@ class Client:
                     raise
             time.sleep(
                 0.1 * (failures - 1) ** 2
-            )  # At once after a first break; a router's restart takes longer.
+            )  # Immediately after the first break; later with a wait, as a router's restart takes longer.
 
     def _download(self, path: str, offset: int) -> Iterator[bytes]:
         ranges = [("Range", f"bytes={offset}-")] if offset else []
@@ -216,7 +216,7 @@ class Client:
             self._release(connection, answer)
 
     def cancel(self, task_id: str) -> Task:
-        """Cancel a task; one that has ended stays as it is."""
+        """Cancel a task; a task that has ended is left unchanged."""
         return self._task("POST", f"{_path('tasks', task_id)}/cancel")
 
     def tasks(
@@ -228,7 +228,7 @@ class Client:
         before: str | None = None,
         limit: int | None = None,
     ) -> Page:
-        """One page of this account's tasks, newest first; the page's `next` is the next call's `before`."""
+        """Return one page of this account's tasks, newest first; its `next` is the `before` of the next call."""
         asked = {"state": state, "image": image, "name": name, "before": before, "limit": limit}
         query = [(key, str(value)) for key, value in asked.items() if value is not None]
         page = self._document("GET", "/v1/tasks", query=query)
@@ -237,7 +237,7 @@ class Client:
         return cast(Page, page)
 
     def why_broken(self, broken: AnswerBroken) -> ClientError:
-        """What a cut answer means: the task's own bad end where its row says so, else the cut itself."""
+        """Return the reason for a cut answer: the task's own failure if its row has one, else the cut itself."""
         if broken.task_id is None:
             return broken
         try:
@@ -290,7 +290,7 @@ class Client:
             self._release(connection, answer)
         if document is None:
             raise NotGeneralCompute(
-                f"{self.url} answered {method} {path} with something that is no JSON object"
+                f"{self.url} answered {method} {path} with something that is not a JSON object"
             )
         return document
 
@@ -305,7 +305,7 @@ class Client:
         idle_timeout_s: float = IDLE_TIMEOUT_S,
     ) -> tuple[Connection, Answer]:
         target = self._address.prefix + path
-        # Arguments are bytes to the algorithm: what is not UTF-8 travels as it was given.
+        # Arguments are bytes for the algorithm: those that are not UTF-8 are sent unchanged.
         encoded = urlencode([(key, os.fsencode(value)) for key, value in query], quote_via=quote)
         request = Request(
             method,
@@ -322,7 +322,7 @@ class Client:
                 self._release(connection, answer)
         if answer.status >= 300:
             self._release(connection, answer)
-            raise NotGeneralCompute(f"{self.url} answered with a redirection, which this API never does")
+            raise NotGeneralCompute(f"{self.url} answered with a redirect, which General Compute never does")
         return connection, answer
 
     def _send(self, request: Request) -> tuple[Connection, Answer]:
@@ -341,7 +341,7 @@ class Client:
         except BaseException:
             connection.close()
             raise
-        # The other side closed the kept connection just as we used it; asking again changes nothing there.
+        # The server closed the kept connection just as we used it; it is safe to ask again.
         connection = Connection(self._address)
         try:
             return connection, connection.request(request)

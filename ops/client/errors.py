@@ -1,4 +1,4 @@
-"""What can go wrong in a call. Every error is a ClientError; its docstring is the default message."""
+"""Errors of a call. All are ClientErrors; the class docstring is the default message."""
 
 import inspect
 from typing import Any, Final
@@ -20,7 +20,7 @@ class BadAddress(ClientError):
 class Unreachable(ClientError):
     """Nothing answers at the address.
 
-    `refused` is true where the connection itself could not be made, so that nothing was sent.
+    `refused` is true if no connection could be made, so nothing was sent.
     """
 
     def __init__(self, url: str, message: str, *, refused: bool) -> None:
@@ -30,7 +30,7 @@ class Unreachable(ClientError):
 
 
 class InputFailed(ClientError):
-    """The input could not be read to its end; the call was broken off, so that half an input never counts."""
+    """The input could not be read to its end; the call was aborted, so that the task never sees half an input."""
 
 
 class AnswerBroken(ClientError):
@@ -42,7 +42,7 @@ class AnswerBroken(ClientError):
 
 
 class NotGeneralCompute(ClientError):
-    """What answered does not speak General Compute's API."""
+    """The answer does not come from General Compute's API."""
 
 
 class ApiProblem(ClientError):
@@ -102,12 +102,12 @@ class TaskFailed(ApiProblem):
 
     @property
     def stdout_head(self) -> str:
-        """The beginning of what it had written when it failed; none of it was sent as output."""
+        """The beginning of its standard output when it failed; none of it was sent as output."""
         return str(self.document.get("stdout_head") or "")
 
     @property
     def stdout_tail(self) -> str:
-        """The end of it; the problem's `stdout_cut_bytes` lie between."""
+        """The end of its standard output; the problem's `stdout_cut_bytes` lie between."""
         return str(self.document.get("stdout_tail") or "")
 
 
@@ -118,7 +118,7 @@ class TaskTimedOut(TaskFailed):
 def problem(
     document: dict[str, Any], *, status: int, router: str | None = None, retry_after_s: int | None = None
 ) -> ApiProblem:
-    """The error class that fits a problem document."""
+    """Return the error for a problem document."""
     name = str(document.get("type") or "").removeprefix(PROBLEM_BASE)
     kind = {"task-failed": TaskFailed, "task-timed-out": TaskTimedOut}.get(name, ApiProblem)
     return kind(document, status=status, router=router, retry_after_s=retry_after_s)

@@ -1,4 +1,4 @@
-"""The shapes that travel: a task, a page of tasks, the facts of a sync answer, the parameters of a run."""
+"""The types of the API: a task, a page of tasks, the facts of a sync answer, the parameters of a run."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Task(TypedDict, total=False):
 class Page(TypedDict, total=False):
     """One page of the task list, newest first; `next` is the cursor of the next page, None on the last one.
 
-    `partial` is true when a set could not be asked, so that its tasks are missing; `missing` says why, by its name.
+    `partial` is true when a set did not answer, so its tasks are missing; `missing` says why, by set name.
     """
 
     tasks: list[Task]
@@ -59,7 +59,7 @@ class Page(TypedDict, total=False):
 
 
 class TaskOptions(TypedDict, total=False):
-    """Parameters of a run that sync and async share; what is left out takes the API's default."""
+    """Parameters of any run; a parameter that is left out takes the API's default."""
 
     env: Mapping[str, str] | None
     name: str | None
@@ -72,14 +72,14 @@ class TaskOptions(TypedDict, total=False):
 
 
 class SyncOptions(TaskOptions, total=False):
-    """… and those that only a synchronous run has."""
+    """Parameters of a synchronous run."""
 
     queue_timeout_s: float | None
     stream: bool
 
 
 class AsyncOptions(TaskOptions, total=False):
-    """… and those that only a submission has; they travel as headers."""
+    """Parameters of a submission, including those that are sent as headers."""
 
     idempotency_key: str | None
 
@@ -89,7 +89,7 @@ _HEADERS: Final = {"idempotency_key": "Idempotency-Key"}
 
 
 def parameters(args: Iterable[str], options: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The query parameters, in order, of a run with these arguments and options."""
+    """Return the query parameters, in order, of a run with these arguments and options."""
     pairs = [("arg", argument) for argument in args]
     for key, value in options.items():
         if value is None or value is False or key in _HEADERS:
@@ -110,13 +110,13 @@ def _text(value: object) -> str:
 
 
 def submit_headers(options: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The headers that carry a submission's own options."""
+    """Return the headers for a submission's own options."""
     return [(header, str(options[key])) for key, header in _HEADERS.items() if options.get(key) is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a sync answer's headers tell of a task that ended within its first 64 KiB of output."""
+    """The facts in a sync answer's headers about a task that ended within its first 64 KiB of output."""
 
     exit_code: int
     cpu_us: int
@@ -124,11 +124,11 @@ class Facts:
     queue_us: int
     cold_start: bool
     detail: str | None = None
-    """What the platform noticed although the task succeeded, e.g. that the kernel killed a process for memory."""
+    """A remark of the platform on a task that succeeded, e.g. that the kernel killed a process for memory."""
 
     @classmethod
     def of_headers(cls, headers: Mapping[str, str]) -> "Facts | None":
-        """None where the answer streams, so that the facts are only at the task's URL."""
+        """Return the facts; None if the answer streams, as the facts are only at the task's URL then."""
         try:
             return cls(
                 exit_code=int(headers["x-exit-code"]),

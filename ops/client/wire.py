@@ -1,9 +1,8 @@
-"""One HTTP/1.1 connection that sends and receives at the same time, in one thread.
+"""An HTTP/1.1 connection that sends and receives at the same time, in one thread.
 
-Why not httpx: it sends the whole request before it looks at the answer. An algorithm answers while it still
-reads, so a body larger than the buffers on the way would stop both sides for ever; and an early 413 would be
-seen only after the upload. Here every step waits for whatever comes first: room to send, input to send, or a
-piece of the answer.
+httpx sends the whole request before it reads the answer. An algorithm answers while it still reads, so with a
+body larger than the buffers both sides would wait for ever, and an early 413 would be seen only after the
+upload. Here every step waits for the first of: room to send, input to send, a piece of the answer.
 """
 
 import select
@@ -27,7 +26,7 @@ CONNECT_TIMEOUT_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the API is: scheme, host, port, and a path that stands before every call's own."""
+    """The API's address: scheme, host, port, and a path prefix for every call."""
 
     scheme: str
     host: str
@@ -48,7 +47,7 @@ class Address:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise BadAddress(f"the address {url!r} must begin with http:// or https:// and name a host")
         if parts.query or parts.fragment or parts.username is not None:
-            raise BadAddress(f"the address {url!r} may hold scheme, host, port and path only")
+            raise BadAddress(f"the address {url!r} may have a scheme, host, port and path only")
         default = 443 if parts.scheme == "https" else 80
         return cls(parts.scheme, parts.hostname, port or default, parts.path.rstrip("/"))
 
@@ -65,7 +64,7 @@ class Address:
 class Request:
     """A request to send.
 
-    `idle_timeout_s` bounds how long no byte may move in either direction while we wait for the other side.
+    `idle_timeout_s`: longest time without a byte in either direction while we wait for the server.
     """
 
     method: str
@@ -78,7 +77,7 @@ class Request:
 class Answer:
     """A status and headers (names in lower case), and a body that is read by iterating.
 
-    The request's body goes on being sent by the same iteration. Raises AnswerBroken where the body ends too
+    The same iteration goes on sending the request's body. Raises AnswerBroken if the answer's body ends too
     early.
     """
 
@@ -100,27 +99,23 @@ class Answer:
                 yield bytes(event.data)
             elif isinstance(event, h11.EndOfMessage):
                 if not self._framed and self.status < 400:
-                    raise AnswerBroken(
-                        "the answer has neither a length nor chunks, so its end proves nothing"
-                    )
+                    raise AnswerBroken("the answer has neither a length nor chunks, so it may be incomplete")
                 self.whole = True
 
     def read(self, limit: int) -> bytes:
-        """The whole body. Raises NotGeneralCompute where it is longer than `limit` bytes."""
+        """Return the whole body. Raises NotGeneralCompute if it is longer than `limit` bytes."""
         pieces: list[bytes] = []
         size = 0
         for piece in self:
             size += len(piece)
             if size > limit:
-                raise NotGeneralCompute(
-                    f"an answer of more than {limit} bytes came where a small one belongs"
-                )
+                raise NotGeneralCompute(f"an answer of more than {limit} bytes came instead of a small one")
             pieces.append(piece)
         return b"".join(pieces)
 
 
 class Connection:
-    """A connected socket and the HTTP/1.1 state on it; one exchange after another."""
+    """A connected socket and its HTTP/1.1 state; it carries one exchange after another."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -141,7 +136,7 @@ class Connection:
             raise Unreachable(str(where), _reason(error), refused=True) from error
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A peer that vanished is noticed within two minutes also while we only wait for our own input.
+            # Keepalive finds a vanished peer within two minutes, even while we only wait for our own input.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
                 if hasattr(socket, option):
@@ -157,9 +152,9 @@ class Connection:
         return sock
 
     def request(self, request: Request) -> Answer:
-        """Send a request, at least as much of it as the other side takes, and return its answer's head.
+        """Send a request, or as much of it as the server reads, and return the head of the answer.
 
-        Raises Unreachable where no answer came, AnswerBroken where it came broken, InputFailed.
+        Raises Unreachable without an answer, AnswerBroken for a broken one, InputFailed.
         """
         if self._http.our_state is h11.DONE:
             self._http.start_next_cycle()
@@ -182,7 +177,7 @@ class Connection:
                 return Answer(self, event)
 
     def next_event(self) -> h11.Event:
-        """The next part of the answer, moving both directions until there is one."""
+        """Return the next part of the answer; sends and receives until one has come."""
         while True:
             try:
                 event = self._http.next_event()
@@ -201,19 +196,19 @@ class Connection:
 
     @property
     def reusable(self) -> bool:
-        """Both sides finished and neither closed: the next exchange may use this connection."""
+        """True if both sides finished and neither closed: the next exchange may use this connection."""
         done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
         return done and self._http.trailing_data == (b"", False)
 
     @property
     def stale(self) -> bool:
-        """The other side has closed, or sent something unasked, since the last exchange."""
+        """True if the server closed the connection, or sent something unasked, since the last exchange."""
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(0))
 
     def close(self) -> None:
-        """Close at once; an exchange under way is thereby cancelled."""
+        """Close at once, which cancels an exchange under way."""
         self._sock.close()
 
     def _broken(self, why: str) -> AnswerBroken | Unreachable:
@@ -223,7 +218,7 @@ class Connection:
         return Unreachable(str(self._address), f"no answer came: {why}{lost}", refused=False)
 
     def _advance(self) -> None:
-        """One wait: send what can be sent, receive what has come."""
+        """Wait once, then send what can be sent and receive what has come."""
         if not self._pending:
             self._fill()
         poll = select.poll()
@@ -231,7 +226,7 @@ class Connection:
         source_fd = None if self._pending or self._body is None else self._body.fd
         if source_fd is not None:
             poll.register(source_fd, select.POLLIN)
-        # Our own user may take as long as they like to type; the set has its own bound for that (408).
+        # A user may type as slowly as they like; the set bounds that itself (408).
         patience_ms = self._idle_timeout_s * 1000 if source_fd is None else None
         ready = dict(poll.poll(patience_ms))
         if not ready:
@@ -245,11 +240,11 @@ class Connection:
             self._receive()
 
     def _fill(self) -> None:
-        """Queue input that is at hand, so that a small body travels with its head in one packet."""
+        """Queue input that is available, so that a small body and the head go out in one packet."""
         while self._body is not None and self._body.fd is None and sum(map(len, self._pending)) < CHUNK_BYTES:
             at_hand = self._body.length is not None
             self._push_body()
-            if not at_hand:  # An iterable may block on its next piece: send this one first.
+            if not at_hand:  # An iterable may block before its next piece: send this one first.
                 break
 
     def _push_body(self) -> None:
@@ -269,7 +264,7 @@ class Connection:
             sent = self._sock.send(self._pending[0]) if self._tls else self._sock.sendmsg(self._pending[:64])
         except OSError as error:
             if not _try_later(error):
-                # The other side reads no more. It may have said why: its answer is still to be read.
+                # The server reads no further. Its answer, still to be read, may say why.
                 self._lost = error
                 self._stop_sending()
             return
@@ -288,7 +283,7 @@ class Connection:
 
     def _receive(self) -> None:
         try:
-            # More than a TLS record holds, so that none is left decrypted where poll cannot see it.
+            # More than a TLS record, so that no decrypted rest stays where poll cannot see it.
             data = self._sock.recv(CHUNK_BYTES)
         except OSError as error:
             if _try_later(error):

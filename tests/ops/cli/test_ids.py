@@ -85,7 +85,7 @@ def test_the_search_is_bounded(api: FakeApi, gcompute: Program) -> None:
     api.on("GET", "/v1/tasks/", lambda call: call.problem(404, "task-unknown", "no such task"))
     done = gcompute("status", "zzzz")
     assert done.returncode == 66
-    assert b"no task of the newest 1000 has an id that begins or ends with zzzz" in done.stderr
+    assert b"no task among the newest 1000 has an id that begins or ends with zzzz" in done.stderr
     assert len(api.calls) == 1 + 10
 
 

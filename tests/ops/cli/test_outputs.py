@@ -99,12 +99,12 @@ def test_a_download_that_breaks_off_leaves_the_older_file(
         (["relative"], b"absolute path"),
         (["/tmp/.."], b"absolute path"),
         (["/tmp/"], b"absolute path"),
-        (["/tmp/x:-"], b"standard output is the algorithm's own"),
+        (["/tmp/x:-"], b"standard output carries the algorithm's output"),
         (["/tmp/x:"], b"after the colon"),
         (["/tmp/x:missing/y"], b"there is no folder"),
         (["/tmp/x:folder"], b"it is a folder"),
-        (["/tmp/x", "/srv/x"], b"two files would become x"),
-        (["/tmp/x:link", "/srv/x:target"], b"two files would become target"),
+        (["/tmp/x", "/srv/x"], b"two files would be saved as x"),
+        (["/tmp/x:link", "/srv/x:target"], b"two files would be saved as target"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(
