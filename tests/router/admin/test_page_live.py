@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from .live import Eyes, looking, rollout, staged
+from tests.router.admin.live import Eyes, looking, rollout, staged
 
 pytestmark = pytest.mark.timeout(120)
 expect.set_options(timeout=20_000)
