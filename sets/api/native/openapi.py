@@ -107,7 +107,7 @@ def document(set_name: str) -> dict[str, Any]:
                     "explainProblem",
                     "What a problem means: NAME is the last part of its type",
                     {"200": _answer("A page", _PAGE)},
-                    [_path("name")],
+                    [_path("name", sorted(KINDS))],
                     ("404",),
                     guarded=False,
                 )
@@ -133,12 +133,13 @@ class OpenApiResource:
 
 
 def _run() -> dict[str, Any]:
-    parameters = [_path("image")]
+    parameters = [_path("image") | {"examples": {"sample": {"value": "cat:1"}}}]
     for name, parameter in PARAMETERS.items():
         schema = {"type": "array", "items": parameter.schema} if parameter.repeatable else parameter.schema
         parameters.append(_query(name, schema, parameter.help))
     parameters += [
-        _header("Prefer", "respond-async: answer 202 at once; without it the call is synchronous"),
+        _header("Prefer", "respond-async: answer 202 at once; without it the call is synchronous")
+        | {"examples": {"async": {"value": "respond-async"}}},
         _header("Idempotency-Key", "async: the same key and request within 24 h answer the same task"),
     ]
     operation = _operation(
@@ -152,7 +153,8 @@ def _run() -> dict[str, Any]:
                 _BINARY,
                 ("X-Task-Id", "X-Detail", *_TASK_FACTS),
             ),
-            "202": _answer("The task and its input are on disk", _TASK, ("Location", "X-Task-Id")),
+            "202": _answer("The task and its input are on disk", _TASK, ("Location", "X-Task-Id"))
+            | {"links": _LINKS},
         },
         parameters,
         ("400", "401", "404", "408", "413", "414", "422", "429", "503", "504"),
@@ -238,6 +240,16 @@ _OF_PROBLEMS: Final = {
     "429": ("Retry-After",),
     "503": ("Retry-After",),
 }
+_LINKS: Final = {
+    operation: {"operationId": operation, "parameters": {"path.id": "$response.body#/id"}}
+    for operation in ("getTask", "getStdout", "getStderr", "headStdout", "headStderr", "cancelTask")
+} | {
+    "findTaskByKey": {
+        "operationId": "findTaskByKey",
+        "parameters": {f"header.{KEY_HEADER}": f"$request.header.{KEY_HEADER}"},
+    }
+}
+"""Where a task that was answered with 202 is found, for clients that are generated from the document."""
 _TASK_FACTS: Final = ("X-Exit-Code", "X-Cpu-Us", "X-Duration-Us", "X-Queue-Us", "X-Cold-Start")
 _HEADERS: Final = {
     "Accept-Ranges": ("string", "bytes: ranges can be asked for"),
@@ -269,8 +281,9 @@ def _answer(
     return {"description": description, "headers": told} | ({"content": content} if content else {})
 
 
-def _path(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+def _path(name: str, values: list[str] | None = None) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"} | ({"enum": values} if values else {})
+    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:

@@ -34,11 +34,12 @@ class RunResource:
         if req.get_header("X-Callback-Url") is not None:
             detail = "X-Callback-Url: this set delivers no callbacks; ask with GET /v1/tasks/{id}?wait=30"
             raise BadRequest(detail, field="X-Callback-Url")
+        key = key_of(req)
         kind = Kind.ASYNC if _wants_async(req.get_header("Prefer")) else Kind.SYNC
         accepted = await self._runs.accept(account, image, call, kind, _content_length(req))
         body: RequestBody = req.scope[SCOPE_KEY]
         if kind is Kind.ASYNC:
-            await self._submit(req, resp, accepted, body)
+            await self._submit(resp, accepted, body, key)
             return
         run = await self._runs.run(accepted, body)
         resp.content_type = _content_type(accepted.image)
@@ -61,12 +62,12 @@ class RunResource:
 
     async def _submit(
         self,
-        req: falcon.asgi.Request,
         resp: falcon.asgi.Response,
         accepted: AcceptedCall,
         body: RequestBody,
+        key: str | None,
     ) -> None:
-        task = await self._runs.submit(accepted, body, key_of(req))
+        task = await self._runs.submit(accepted, body, key)
         resp.status = 202
         resp.set_headers({"Location": f"/v1/tasks/{task.id}", "X-Task-Id": task.id})
         send_json(resp, task_json(task, self._set_name))

@@ -284,9 +284,10 @@ def test_concurrent_twins_are_one_task(api: Api, size: int) -> None:
     assert api.task(ids.pop(), wait=20)["stdout_head"] == str(size)
 
 
+@pytest.mark.parametrize("how", [ASYNC, {}], ids=["async", "sync"])
 @pytest.mark.parametrize("key", ["", "k" * 256])
-def test_a_bad_key(api: Api, key: str) -> None:
-    answer = api.run("say", "x", headers={"Idempotency-Key": key, **ASYNC})
+def test_a_bad_key(api: Api, key: str, how: dict[str, str]) -> None:
+    answer = api.run("say", "x", headers={"Idempotency-Key": key, **how})
     assert problem(answer, 400, "bad-parameter")["field"] == "Idempotency-Key"
 
 

@@ -34,6 +34,27 @@ def test_the_document_is_valid() -> None:
     OpenAPIV31SpecValidator(DOCUMENT).validate()
 
 
+def test_the_links_of_a_202_name_operations_and_their_parameters() -> None:
+    operations = {
+        operation["operationId"]: operation
+        for path in DOCUMENT["paths"].values()
+        for operation in path.values()
+    }
+    links = operations["runTask"]["responses"]["202"]["links"]
+    assert set(links) == {
+        "getTask",
+        "getStdout",
+        "getStderr",
+        "headStdout",
+        "headStderr",
+        "cancelTask",
+        "findTaskByKey",
+    }
+    for link in links.values():
+        parameters = {f"{at['in']}.{at['name']}" for at in operations[link["operationId"]]["parameters"]}
+        assert set(link["parameters"]) <= parameters
+
+
 @pytest.mark.docker
 def test_it_is_served(api: Api) -> None:
     answer = api.http.get("/openapi.json")
@@ -89,11 +110,12 @@ def test_whatever_schemathesis_thinks_of(api: Api, tmp_path: Path) -> None:
     """Requests made from the document alone, good and bad ones: no answer that it does not tell, so no 500 either.
 
     Two checks are left out: the 501 of a method that nobody has here is RFC 9110's, and 503 is an answer that is told.
-    A request that each schema allows may still be refused: an image's name, and a time-out too long for a sync task.
+    A request that each schema allows may still be refused: an image's name, a range, a time-out too long for a sync
+    task; and a task may fail. Links lead from a task's 202 to what is asked about it.
     """
     (tmp_path / "schemathesis.toml").write_text(
         "[checks.positive_data_acceptance]\n"
-        'expected-statuses = ["2xx", 400, 401, 403, 404, 409, 410, 413, 414, 416, 429, 431, "5xx"]\n'
+        'expected-statuses = ["2xx", 400, 401, 403, 404, 409, 410, 413, 414, 416, 422, 429, 431, "5xx"]\n'
         # What breaks the schema is often also too long for a request line (414) or a header (431).
         "[checks.negative_data_rejection]\n"
         'expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 414, 415, 422, 428, 429, 431, "5xx"]\n'
@@ -107,7 +129,7 @@ def test_whatever_schemathesis_thinks_of(api: Api, tmp_path: Path) -> None:
                 "--max-examples",
                 "20",
                 "--phases",
-                "coverage,fuzzing",
+                "examples,coverage,fuzzing,stateful",
                 "--request-timeout",
                 "20",
                 "--no-color",
