@@ -16,6 +16,7 @@ from router.choosing.past import IDEMPOTENCY_S
 from router.config.history import History, HistoryError
 from router.config.scribe import Scribe
 from router.config.watch import POLL_S, ConfigFile, Recorder
+from router.dialects.native import NativeDialect
 from router.relay.fronts import Fronts
 from router.relay.inquiry import Inquiry
 from router.relay.lists import Lists
@@ -94,6 +95,7 @@ class Router:
             table,
             limits=settings.limits,
             loads=self.crew.loads(index),
+            dialect=NativeDialect(),
             merge=Lists(),
             inquire=Inquiry,
         )

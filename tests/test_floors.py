@@ -21,7 +21,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("wire",),
         ("routing",),
         ("choosing", "config"),
-        ("counting", "workers"),
+        ("counting", "dialects", "workers"),
         ("asking", "relay"),
         ("rollout",),
         ("admin",),

@@ -15,9 +15,10 @@ from typing import Final
 
 from router.choosing.choice import Chooser
 from router.choosing.health import HealthBoard
-from router.choosing.request import Destination, HeadFacts, Purpose
+from router.choosing.request import Destination, Purpose
 from router.choosing.retry import RequestKind
 from router.config.reader import load
+from router.dialects.native import HeadFacts
 from router.routing.policies import EJECT_AFTER_FAILURES
 from router.wire.limits import Limits
 from router.wire.request_head import parse_request

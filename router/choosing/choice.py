@@ -104,7 +104,7 @@ class Chooser:
     def choose(self, purpose: Purpose, facts: Facts, idempotency_key: bytes | None, now: float) -> Choice:
         """The set for a new request."""
         if purpose.destination is _OWNER:
-            return self._owner(purpose.task_id)
+            return self._owner(purpose.owner)
         weights = self._default
         rule = None
         if self._rules and (rule := self.table.rule_for(facts)) is not None:
@@ -167,8 +167,8 @@ class Chooser:
         considered, room not."""
         return self._among(self._default, now, last_resort=True)[0].percentages()
 
-    def _owner(self, task_id: str) -> Choice:
-        entry = self.table.owner(task_id)
+    def _owner(self, name: str) -> Choice:
+        entry = self.table.sets.get(name)
         if entry is None:
             known = ", ".join(sorted(self.table.sets)) or "none"
             problem = Problem(

@@ -32,7 +32,7 @@ from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from router.choosing.request import account_of
+from router.dialects.contract import Dialect
 from router.relay.log_writer import LogWriter
 from router.routing.log_policy import OFF, AccessLogPolicy
 from router.wire.request_head import RequestHead
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 BATCH_BYTES = 64 * 1024
 """Handed to the writer together: some 190 lines."""
 FLUSH_EVERY_S = 0.25
-TASKS = b"/v1/tasks/"
 MAX_TASK_BYTES = 64
 """Longest task id of a line: no set makes a longer one."""
 
@@ -53,8 +52,9 @@ class AccessLog:
     """One per process. `lines`, `sampled_out`, `errors_dropped` count what became of each request that ended while the
     log was on. `everything`: of what went well, all is wanted."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, dialect: Dialect) -> None:
         self._loop = loop
+        self._dialect = dialect
         self._policy = AccessLogPolicy()
         self._writer: LogWriter | None = None
         self._batch = bytearray()
@@ -158,17 +158,28 @@ class AccessLog:
                 b"%06d" % (into_s * 1e6),
                 request_id if request_id.isalnum() else _json(request_id),
                 head.traceparent,
-                head.logged or _about(head, client),
+                head.logged or self._about(head, client),
                 status,
                 bytes_in,
                 bytes_out,
                 (ended - began) * 1e6,
                 upstream_us,
                 _placed(home, chosen, attempts, rule, cohort),
-                _task(b"" if head.path.startswith(TASKS) else task_id),
+                _task(task_id if task_id and not self._dialect.task_named(head) else b""),
                 b"" if reason == "" and executed is None else _more(reason, executed),
             )
         )
+
+    def _about(self, head: RequestHead, client: bytes) -> bytes:
+        """What is the same for every request with this head, all of which come by one connection."""
+        about = head.logged = b'"client":"%b","method":"%b","path":"%b","account":%b%b' % (
+            client,
+            head.method,
+            _json(head.path),
+            json.dumps(self._dialect.account_of(head)).encode(),
+            _task(self._dialect.task_named(head)),
+        )
+        return about
 
     def note_unread(self, client: bytes, problem: Problem) -> None:
         """Log what was no valid request; ask `wants` before."""
@@ -239,20 +250,3 @@ def _json(text: bytes) -> bytes:
     if text.isascii() and b'"' not in text and b"\\" not in text:
         return text
     return json.dumps(text.decode("latin-1"))[1:-1].encode()
-
-
-_account_of = lru_cache(maxsize=4096)(account_of)
-
-
-def _about(head: RequestHead, client: bytes) -> bytes:
-    """What is the same for every request with this head, all of which come by one connection."""
-    account = _account_of(head.get(b"authorization"), head.get(b"x-account"))
-    named = head.path[len(TASKS) :].partition(b"/")[0] if head.path.startswith(TASKS) else b""
-    about = head.logged = b'"client":"%b","method":"%b","path":"%b","account":%b%b' % (
-        client,
-        head.method,
-        _json(head.path),
-        json.dumps(account).encode(),
-        _task(named),
-    )
-    return about

@@ -1,8 +1,8 @@
 """Work for an async run whose Idempotency-Key may be known elsewhere: ask there first, then send it on.
 
-Weights may have changed since the key was used, or its home may have been away. The sets where it could have gone
-are asked `GET /v1/idempotency`; one that answers 200 has the task and gets the request, which it answers with that
-task. Where nobody knows it, or nobody answers in time, it is new work and goes where it was chosen for.
+Weights may have changed since the key was used, or its home may have been away. The router asks the sets where the
+request could have gone (the native dialect by `GET /v1/idempotency`). A set that answers 200 has the task: it gets the
+request, and answers with that task. If no set knows the key, or none answers in time, the request is new work.
 """
 
 from __future__ import annotations
@@ -24,9 +24,6 @@ from router.wire.work import Work
 
 ASK_TIMEOUT_S = 2.0
 MAX_ANSWER_BYTES = 64 * 1024
-TARGET = b"/v1/idempotency"
-_ASKED_WITH = (b"idempotency-key", b"authorization", b"x-account", b"traceparent")
-
 _log = logging.getLogger("router")
 
 
@@ -98,17 +95,14 @@ class Inquiry:
         self._exchange.start(pieces)
 
     async def _knows(self, entry: SetEntry) -> bool:
-        lines = [b"Host: %b\r\n" % entry.authority.encode()]
-        for name in _ASKED_WITH:
-            value = self._head.get(name)
-            if value is not None:
-                lines.append(b"%b: %b\r\n" % (name, value))
+        ask = self._plane.dialect.key_inquiry(self._head)
+        lines = (b"Host: %b\r\n" % entry.authority.encode(), *ask.lines)
         pool = self._plane.pools.get(entry.name)
         if pool is None:
             return False
         try:
             answer = await fetch(
-                pool.addresses, TARGET, lines, timeout_s=ASK_TIMEOUT_S, max_bytes=MAX_ANSWER_BYTES
+                pool.addresses, ask.target, lines, timeout_s=ASK_TIMEOUT_S, max_bytes=MAX_ANSWER_BYTES
             )
         except FetchError as error:
             _log.warning("set %s could not be asked for an idempotency key: %s", entry.name, error)

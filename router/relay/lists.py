@@ -1,7 +1,4 @@
-"""GET /v1/tasks and /v1/usage: asked of every set at once, merged into one answer.
-
-A task's id is its set's name, a dash, and a part that sorts by time. So a page of all sets is the newest of
-their pages, and one id is a cursor for all of them: `before=a-01jd…` asks set b for what is before `b-01jd…`.
+"""Lists of all sets, such as the native `GET /v1/tasks`: asked of every set at once, merged into one answer.
 
 A set that is down, silent, or says what cannot be read is left out, and named with the reason: its list is `partial`,
 and nobody waits for it for long. Bounded: in number, in time, and in the bytes that one list, and all of them, hold
@@ -12,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from functools import partial
-from urllib.parse import parse_qsl, urlencode
 
-from router.relay.merging import Unreadable, merge_tasks, merge_usage, told
+from router.dialects.contract import BadQuery, Merging
+from router.dialects.merging import Unreadable, told
 from router.relay.plane import DataPlane
 from router.routing.table import SetEntry, SetState
 from router.wire.downstream import ClientConnection
 from router.wire.fetch import Fetched, FetchError, fetch
-from router.wire.problems import PROBLEM_TYPE, Lines, Problem
+from router.wire.problems import PROBLEM_TYPE, OwnAnswer, Problem
 from router.wire.request_head import RequestHead
 from router.wire.stream import Piece
 
@@ -36,14 +31,10 @@ ASK_TIMEOUT_S = 5.0
 PATIENCE_S = 2.0
 """How long others are waited for once a set has answered; as long as that one took, where it took longer."""
 ASK_AT_ONCE = 16
-DEFAULT_LIMIT = 50
-MAX_LIMIT = 1000
-MAX_FIELDS = 100
 
 _log = logging.getLogger("router")
 _NOT_PASSED_ON = (b"content-length", b"transfer-encoding", b"range", b"if-", b"accept-encoding")
 _OF_REFUSALS = ("Retry-After", "WWW-Authenticate")
-_TASKS = b"/v1/tasks"
 _BUSY = Problem(
     503,
     "lists-busy",
@@ -51,7 +42,6 @@ _BUSY = Problem(
     "the router holds as much of other lists as it may; try again soon, or with a smaller `limit`",
     retry_after_s=1,
 )
-_Answer = tuple[int, str, bytes, Lines]
 
 
 class Lists:
@@ -94,7 +84,7 @@ class Merge:
         self._held = 0
         self._in_thread = False
         self._cancelled = False
-        self._answer: _Answer | None = None
+        self._answer: OwnAnswer | None = None
         """What is being sent."""
         lists.running.add(self)
 
@@ -145,7 +135,7 @@ class Merge:
         if client.write(client.own_pieces(*outcome)):
             self._sent(outcome)
 
-    def _sent(self, answer: _Answer) -> None:
+    def _sent(self, answer: OwnAnswer) -> None:
         """The kernel has all of it."""
         self._end()
         self._client.exchange_ended()
@@ -168,24 +158,13 @@ class Merge:
 
     # Asking.
 
-    async def _outcome(self) -> Problem | _Answer:
+    async def _outcome(self) -> Problem | OwnAnswer:
         try:
-            # In and out as Latin-1: each byte stays what it was, whatever text the client meant by it.
-            query = parse_qsl(
-                self._head.query.decode("latin-1"),
-                keep_blank_values=True,
-                max_num_fields=MAX_FIELDS,
-                encoding="latin-1",
-            )
-        except ValueError:
-            return Problem(
-                400,
-                "bad-query",
-                "The query has too many parameters",
-                f"it may have {MAX_FIELDS}; leave some out",
-            )
+            merging = self._plane.dialect.merging(self._head)
+        except BadQuery as error:
+            return error.problem
         asked, missing = self._whom()
-        answers = await self._ask_all(asked, query, missing)
+        answers = await self._ask_all(asked, merging, missing)
         if answers is None:
             return _BUSY
         bodies = {name: answer.body for name, answer in answers.items() if answer.head.status == 200}
@@ -195,20 +174,16 @@ class Merge:
         for name, answer in refusals.items():
             missing[name] = f"it answered {answer.head.status}"
         del answers, refusals
-        if self._head.path == _TASKS:
-            merge = partial(merge_tasks, bodies, missing, _limit(query))
-        else:
-            merge = partial(merge_usage, bodies, missing)
         try:
             if self._held <= MERGED_INLINE_BYTES:
-                merged = merge()
+                merged = merging.merge(bodies, missing)
             else:
                 async with self._lists.merging:
                     self._in_thread = True
-                    merged = await asyncio.to_thread(merge)
+                    merged = await asyncio.to_thread(merging.merge, bodies, missing)
         except Unreadable as error:
             return Problem(502, "list-unreadable", "The sets' lists could not be read", str(error))
-        return 200, "application/json", merged, ()
+        return OwnAnswer(200, merging.content_type, merged)
 
     def _whom(self) -> tuple[list[SetEntry], dict[str, str]]:
         """The sets to ask, and why not the others. Where all are down, one may just have come back: all are asked."""
@@ -229,14 +204,14 @@ class Merge:
         return asked or down, missing
 
     async def _ask_all(
-        self, asked: list[SetEntry], query: list[tuple[str, str]], missing: dict[str, str]
+        self, asked: list[SetEntry], merging: Merging, missing: dict[str, str]
     ) -> dict[str, Fetched] | None:
         """The answers in the sets' order; who gave none comes to be `missing`. None: there is no room for them."""
         if not asked:
             return {}
         loop = self._plane.loop
         gate = asyncio.Semaphore(ASK_AT_ONCE)
-        names = {loop.create_task(self._ask(entry, query, gate)): entry.name for entry in asked}
+        names = {loop.create_task(self._ask(entry, merging, gate)): entry.name for entry in asked}
         waiting = set(names)
         found: dict[str, Fetched] = {}
         began = loop.time()
@@ -267,9 +242,7 @@ class Merge:
             _log.warning("set %s gave no list in time", names[task])
         return {entry.name: found[entry.name] for entry in asked if entry.name in found}
 
-    async def _ask(
-        self, entry: SetEntry, query: list[tuple[str, str]], gate: asyncio.Semaphore
-    ) -> Fetched | str | None:
+    async def _ask(self, entry: SetEntry, merging: Merging, gate: asyncio.Semaphore) -> Fetched | str | None:
         """The set's answer, or why there is none; None: there is no room for it."""
         head = self._head
         lines = [line for line in head.lines if not line.lower().startswith(_NOT_PASSED_ON)]
@@ -296,7 +269,7 @@ class Merge:
             try:
                 answer = await fetch(
                     pool.addresses,
-                    self._target(entry, query),
+                    merging.target(entry.name),
                     lines,
                     timeout_s=ASK_TIMEOUT_S,
                     max_bytes=lists.list_bytes,
@@ -315,20 +288,8 @@ class Merge:
         _log.warning("set %s answered its list with %d", entry.name, status)
         return f"it answered {status}"
 
-    def _target(self, entry: SetEntry, query: list[tuple[str, str]]) -> bytes:
-        """As it was asked for, with that set's cursor, and never more than a page."""
-        path = self._head.path
-        fields = list(query)
-        if path == _TASKS:
-            fields = [
-                (name, cursor_for(entry.name, value) if name == "before" else value) for name, value in query
-            ]
-            if all(name != "limit" for name, _ in query):
-                fields.append(("limit", str(DEFAULT_LIMIT)))
-        return path + (b"?" + urlencode(fields, encoding="latin-1").encode() if fields else b"")
 
-
-def _refused(refusals: dict[str, Fetched]) -> _Answer:
+def _refused(refusals: dict[str, Fetched]) -> OwnAnswer:
     """No set has a list for this request: what one of them says to that. Too many requests, or a set that knows no
     such path, tells less than what is wrong with the request itself."""
     name, answer = min(
@@ -339,7 +300,8 @@ def _refused(refusals: dict[str, Fetched]) -> _Answer:
         value = answer.head.get(field.lower().encode())
         if value is not None:
             lines.append((field, value.decode("latin-1")))
-    return answer.head.status, PROBLEM_TYPE, answer.body, tuple(lines)
+    content_type = (answer.head.get(b"content-type") or PROBLEM_TYPE.encode()).decode("latin-1")
+    return OwnAnswer(answer.head.status, content_type, answer.body, tuple(lines))
 
 
 def _nobody(missing: dict[str, str]) -> Problem:
@@ -350,17 +312,3 @@ def _nobody(missing: dict[str, str]) -> Problem:
         f"none of the sets gave its list; their tasks are not lost, try again ({told(missing)})",
         retry_after_s=1,
     )
-
-
-def _limit(query: list[tuple[str, str]]) -> int:
-    """How many tasks a page has; what is no such number, the sets refuse."""
-    for name, value in query:
-        if name == "limit" and re.fullmatch(r"[0-9]{1,9}", value):
-            return min(MAX_LIMIT, int(value))
-    return DEFAULT_LIMIT
-
-
-def cursor_for(set_name: str, before: str) -> str:
-    """One set's cursor from the merged list's: the same moment, under that set's name."""
-    name, dash, rest = before.partition("-")
-    return f"{set_name}-{rest}" if dash and name else before

@@ -12,7 +12,8 @@ from time import monotonic
 from typing import cast
 
 from router.choosing.choice import Choice
-from router.choosing.request import Destination, Purpose, purpose_of
+from router.choosing.request import Destination, Purpose
+from router.dialects.contract import Dialect
 from router.relay.access_log import AccessLog
 from router.relay.exchange import Exchange
 from router.relay.fronts import Fronts
@@ -20,7 +21,7 @@ from router.relay.traffic import Traffic
 from router.routing.table import SetEntry, Table
 from router.wire.downstream import ClientConnection
 from router.wire.limits import Limits
-from router.wire.problems import Problem
+from router.wire.problems import OwnAnswer, Problem
 from router.wire.request_head import RequestHead
 from router.wire.tls import Certificate, Handshakes, TlsSocket
 from router.wire.work import Work
@@ -35,12 +36,6 @@ FULL_TOLD_S = 60.0
 DRAIN_POLL_S = 0.02
 _MERGED = Destination.MERGED
 _NOWHERE = Destination.NOWHERE
-_NOT_RELAYED = Problem(
-    404,
-    "not-relayed",
-    "This is not relayed",
-    "/metrics, /livez, /readyz and /v1/admin are answered by each set and by the router's admin address; ask there",
-)
 MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work | Problem]
 InquiryFactory = Callable[["DataPlane", ClientConnection, RequestHead, Purpose, Choice, SetEntry], Work]
 
@@ -60,12 +55,13 @@ class DataPlane(Traffic):
         name: str,
         table: Table,
         *,
+        dialect: Dialect,
         limits: Limits | None = None,
         loads: Loads | None = None,
         merge: MergeFactory,
         inquire: InquiryFactory | None = None,
     ) -> None:
-        super().__init__(loop, name, table, limits=limits, loads=loads)
+        super().__init__(loop, name, table, dialect=dialect, limits=limits, loads=loads)
         self.clients: set[ClientConnection] = set()
         self.certificate: Certificate | None = None
         """Where clients come by TLS."""
@@ -93,11 +89,11 @@ class DataPlane(Traffic):
             client.address, client.forwarded = self.fronts.client_of(head, client.peer, scheme)
         purpose = head.purpose
         if not isinstance(purpose, Purpose):
-            purpose = head.purpose = purpose_of(head.method, head.path, head.query, head.get(b"prefer"))
+            purpose = head.purpose = self.dialect.purpose_of(head)
         if purpose.destination is _MERGED:
             return self._merge(self, client, head)
         if purpose.destination is _NOWHERE:
-            return _NOT_RELAYED
+            return self.dialect.not_relayed
         choice = self.choose(head, client.address, purpose)
         if choice.entry is None:
             assert choice.problem is not None
@@ -105,6 +101,9 @@ class DataPlane(Traffic):
         if choice.ask_first and self._inquire is not None:
             return self._inquire(self, client, head, purpose, choice, choice.entry)
         return Exchange(self, client, head, purpose, choice, choice.entry)
+
+    def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
+        return self.dialect.error(problem, head)
 
     def note_problem(self, problem: Problem, head: RequestHead | None) -> None:
         self.problems.note(problem.name)

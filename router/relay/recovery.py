@@ -94,7 +94,7 @@ class Recovery:
             return None
         now = traffic.loop.time()
         if failure is Failure.BACK_PRESSURE and now - self._started_at > traffic.patience_s(
-            self._purpose, self._head.query
+            self._purpose, self._head
         ):
             return None
         self._tried |= {entry.name}

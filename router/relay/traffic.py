@@ -13,11 +13,12 @@ from dataclasses import replace
 from router.choosing.choice import Choice, Chooser, Load
 from router.choosing.health import Blame, HealthBoard, blame_for
 from router.choosing.past import PastTables
-from router.choosing.request import Destination, HeadFacts, Purpose, queue_timeout_s
+from router.choosing.request import Destination, Purpose
 from router.choosing.room import Room
 from router.counting.curves import Curves
 from router.counting.observer import Observer
 from router.counting.stats import ProblemCounts, Recent, SetStats
+from router.dialects.contract import Dialect
 from router.relay.access_log import AccessLog
 from router.routing.table import Table
 from router.wire.failure import Failure
@@ -42,11 +43,13 @@ class Traffic:
         name: str,
         table: Table,
         *,
+        dialect: Dialect,
         limits: Limits | None = None,
         loads: Loads | None = None,
     ) -> None:
         self.loop = loop
         self.name = name
+        self.dialect = dialect
         self.limits = self._usual_limits = limits or Limits()
         """Those of the process, with the time-outs of the table in force."""
         self.buffers = Buffers()
@@ -72,7 +75,7 @@ class Traffic:
         self.cancelled = 0
         self.stalled_clients = 0
         self.draining = False
-        self.log = AccessLog(loop)
+        self.log = AccessLog(loop, dialect)
         self.access: AccessLog | None = None
         """Told of each request that ended, where the file says so."""
         self.observer: Observer | None = None
@@ -113,9 +116,9 @@ class Traffic:
     def choose(self, head: RequestHead, client: bytes, purpose: Purpose) -> Choice:
         """The set for a request by the table in force; `client` is its address."""
         facts = head.facts
-        if not isinstance(facts, HeadFacts):
-            facts = head.facts = HeadFacts(head, client)
-        idempotency_key = head.get(b"idempotency-key") if purpose.destination is _RUN else None
+        if facts is None:
+            facts = head.facts = self.dialect.facts_of(head, client)
+        idempotency_key = self.dialect.idempotency_key(head) if purpose.destination is _RUN else None
         now = self.loop.time()
         choice = self.chooser.choose(purpose, facts, idempotency_key, now)
         if self.observer is not None and choice.entry is not choice.home:
@@ -126,10 +129,10 @@ class Traffic:
         """Whether one more connection to a set would take what is kept back for other files."""
         return False
 
-    def patience_s(self, purpose: Purpose, query: bytes) -> float:
+    def patience_s(self, purpose: Purpose, head: RequestHead) -> float:
         """How long after its start a request that met back-pressure may still try another set: its own queue
         time, else the caller would wait twice."""
-        return max(1.0, 0.9 * queue_timeout_s(query)) if purpose.destination is _RUN else 1.0
+        return max(1.0, 0.9 * self.dialect.queue_timeout_s(head)) if purpose.destination is _RUN else 1.0
 
     def set_succeeded(self, name: str) -> None:
         self.board.succeeded(name)

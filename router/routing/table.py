@@ -107,7 +107,3 @@ class Table:
             else:
                 return key_hash(b"client\0" + facts.client.encode())
         return random_key()
-
-    def owner(self, task_id: str) -> SetEntry | None:
-        """The set that a task's id names: all before its first dash. None: no such set here."""
-        return self.sets.get(task_id.partition("-")[0])

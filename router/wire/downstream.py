@@ -15,8 +15,8 @@ from typing import Protocol
 from router.wire.framing import ChunkedBody, FramingError, LengthBody
 from router.wire.limits import Limits
 from router.wire.problems import (
-    PROBLEM_TYPE,
     Lines,
+    OwnAnswer,
     Problem,
     Refusal,
     bad_body,
@@ -52,6 +52,9 @@ class Front(Protocol):
     stalled_clients: int
 
     def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem: ...
+    def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
+        """How a problem is told to the client; `head` is None where no head could be read."""
+
     def note_problem(self, problem: Problem, head: RequestHead | None) -> None: ...
     def log_problem(self, problem: Problem, head: RequestHead | None, client: ClientConnection) -> None: ...
     def client_closed(self, client: ClientConnection) -> None: ...
@@ -273,8 +276,7 @@ class ClientConnection:
     def respond(self, problem: Problem, *, logged: bool = False) -> None:
         """Answer with a problem of the router's own. `logged`: the access log knows of it."""
         head = self._head
-        body = problem.body(head.request_id.decode("latin-1") if head is not None else None)
-        self.answer(problem.status, PROBLEM_TYPE, body, problem.lines)
+        self.answer(*self._front.error(problem, head))
         self._front.note_problem(problem, head)
         if not logged:
             self._front.log_problem(problem, head, self)

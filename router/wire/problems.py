@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import NamedTuple
 
 PROBLEM_TYPE = "application/problem+json"
 TYPE_BASE = "https://general-compute.invalid/problems/"
@@ -65,6 +66,20 @@ class Problem:
         if self.retry_after_s is not None:
             lines += (("Retry-After", str(self.retry_after_s)),)
         return lines
+
+
+class OwnAnswer(NamedTuple):
+    """An answer that the router makes itself; `lines` are further header names and values."""
+
+    status: int
+    content_type: str
+    body: bytes
+    lines: Lines = ()
+
+
+def own_answer(problem: Problem, request_id: str | None) -> OwnAnswer:
+    """A problem as problem details."""
+    return OwnAnswer(problem.status, PROBLEM_TYPE, problem.body(request_id), problem.lines)
 
 
 def reason(status: int) -> str:

@@ -7,6 +7,7 @@ body's framing is ours (framing.py). Pure: bytes in, a head or a refusal out.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httptools
 
@@ -90,8 +91,8 @@ class RequestHead(Head):
     takes_trailers = False
     request_id = b""
     traceparent = b""
-    purpose: object = None
-    facts: object = None
+    purpose: Any = None
+    facts: Any = None
     """For the router's own use: what the request is about and what choice looks at, once read from the head."""
     logged: bytes | None = None
     """… and what the access log tells of it."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from router.config.reader import load
+from router.dialects.contract import Dialect
+from router.dialects.native import NativeDialect
 from router.relay.inquiry import Inquiry
 from router.relay.lists import Lists
 from router.relay.plane import DataPlane
@@ -246,6 +248,7 @@ async def running(
     more: str = "",
     limits: Limits | None = None,
     lists: Lists | None = None,
+    dialect: Dialect | None = None,
 ) -> AsyncIterator[Rig]:
     """A rig with one fake set per entry of `plays`."""
     # pytest-timeout cannot interrupt uvloop.
@@ -261,7 +264,13 @@ async def running(
         table = table_for({name: fake.port for name, fake in sets.items()}, weights, more)
         limits = replace(limits or Limits(), sweep_s=0.02)
         plane = DataPlane(
-            asyncio.get_running_loop(), "r1", table, limits=limits, merge=lists or Lists(), inquire=Inquiry
+            asyncio.get_running_loop(),
+            "r1",
+            table,
+            dialect=dialect or NativeDialect(),
+            limits=limits,
+            merge=lists or Lists(),
+            inquire=Inquiry,
         )
         sock = socket.create_server(("127.0.0.1", 0))
         plane.listen(sock)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from router.config.reader import ConfigError, load
+from router.dialects.native import NativeDialect
 from router.relay.access_log import AccessLog
 from router.relay.log_writer import QUEUE_BYTES, LogWriter
 from router.routing.log_policy import AccessLogPolicy
@@ -181,7 +182,7 @@ async def test_a_client_that_leaves_and_a_merged_list(tmp_path: Path) -> None:
 
 @pytest.fixture
 async def log() -> AsyncIterator[AccessLog]:
-    made = AccessLog(asyncio.get_running_loop())
+    made = AccessLog(asyncio.get_running_loop(), NativeDialect())
     yield made
     made.close()
 

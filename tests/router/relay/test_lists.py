@@ -11,9 +11,10 @@ from urllib.parse import parse_qs, unquote_to_bytes
 
 import pytest
 
+from router.dialects import native_lists
+from router.dialects.merging import merge_tasks
 from router.relay import lists
-from router.relay.lists import Lists, cursor_for
-from router.relay.merging import merge_tasks
+from router.relay.lists import Lists
 from router.routing.table import SetState
 from tests.router.rig import Conversation, FakeSet, Play, Rig, eventually, free_port, running, table_for
 
@@ -266,7 +267,7 @@ async def test_large_lists_are_merged_beside_the_loop(monkeypatch: pytest.Monkey
         threads.append(threading.current_thread() is threading.main_thread())
         return merge_tasks(bodies, missing, limit)
 
-    monkeypatch.setattr(lists, "merge_tasks", noting)
+    monkeypatch.setattr(native_lists, "merge_tasks", noting)
     async with running({"a": large(10), "b": large(100_000)}) as rig:
         assert len((await page_of(rig))["tasks"]) == 2
         rig.plane.adopt(table_for({"a": rig.sets["a"].port}))
@@ -282,7 +283,7 @@ async def test_a_client_that_leaves_while_its_list_is_merged(monkeypatch: pytest
         assert go_on.wait(20)
         return merge_tasks(bodies, missing, limit)
 
-    monkeypatch.setattr(lists, "merge_tasks", slowly)
+    monkeypatch.setattr(native_lists, "merge_tasks", slowly)
     shared = Lists()
     async with running({"a": large(100_000)}, lists=shared) as rig:
         client = await rig.client()
@@ -327,8 +328,3 @@ async def test_lists_share_a_connection_with_other_requests() -> None:
         client = await rig.client()
         await client.send(get("/v1/tasks") + get("/v1/tasks/zz-1") + get("/v1/tasks?limit=1"))
         assert [(await client.answer()).status for _ in range(3)] == [200, 404, 200]
-
-
-def test_cursors() -> None:
-    assert cursor_for("b", "a-0123") == "b-0123"
-    assert cursor_for("b", "garbage") == "garbage"

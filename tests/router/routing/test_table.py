@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.choosing.choice import Chooser
 from router.choosing.health import HealthBoard
-from router.choosing.request import Destination, Purpose, purpose_of
+from router.choosing.request import Destination, Purpose
 from router.choosing.retry import RequestKind
 from router.routing.policies import HealthPolicy
 from router.routing.table import (
@@ -228,7 +227,7 @@ def test_a_draining_set_gets_no_new_work_but_its_own_tasks() -> None:
     chosen = [choosing.choose(RUN, Asked(), None, 0.0) for _ in range(100)]
     assert {choice.entry.name for choice in chosen if choice.entry} == {"b"}
     assert "a" in {choice.home.name for choice in chosen if choice.home}
-    owner = choosing.choose(Purpose(Destination.OWNER, RequestKind.SAFE, "a-1"), Asked(), None, 0.0)
+    owner = choosing.choose(Purpose(Destination.OWNER, RequestKind.SAFE, "a"), Asked(), None, 0.0)
     assert owner.entry is sets["a"]
 
 
@@ -275,51 +274,3 @@ def test_a_retry_goes_to_a_set_not_tried_and_never_to_weight_zero() -> None:
     assert other is not None
     assert {choice.entry.name, other.name} == {"a", "b"}
     assert choosing.another(choice, frozenset({"a", "b"}), 0.0) is None
-
-
-# What a request is.
-
-
-def test_purposes() -> None:
-    def ask(method: bytes, target: bytes, prefer: bytes | None = None) -> Purpose:
-        path, _, query = target.partition(b"?")
-        return purpose_of(method, path, query, prefer)
-
-    assert ask(b"POST", b"/v1/run/host:5000/a/b@sha256:1").kind is RequestKind.SYNC_RUN
-    assert ask(b"POST", b"/v1/run/x", b"respond-async").kind is RequestKind.UNSAFE
-    assert ask(b"POST", b"/v1/run/x", b"wait=5, Respond-Async;x=1").kind is RequestKind.UNSAFE
-    assert ask(b"POST", b"/v1/run/x", b"respond-async-not").kind is RequestKind.SYNC_RUN
-    owner = ask(b"GET", b"/v1/tasks/a-1/files/tmp/x?wait=3")
-    assert (owner.destination, owner.task_id, owner.long_wait) == (Destination.OWNER, "a-1", True)
-    assert ask(b"GET", b"/v1/tasks/a%2D1").task_id == "a-1"
-    assert ask(b"POST", b"/v1/tasks/a-1/cancel").kind is RequestKind.SAFE
-    assert ask(b"POST", b"/v1/tasks/a-1/other").kind is RequestKind.UNSAFE
-    assert ask(b"GET", b"/v1/tasks").destination is Destination.MERGED
-    assert ask(b"POST", b"/v1/tasks").destination is Destination.ANY
-    assert ask(b"GET", b"/v1/usage?by=day").destination is Destination.MERGED
-    assert ask(b"GET", b"/?Action=X&TaskId=b-7").task_id == "b-7"
-    assert ask(b"GET", b"/openapi.json").destination is Destination.ANY
-
-
-@pytest.mark.parametrize(
-    ("target", "relayed"),
-    [
-        (b"/metrics", False),
-        (b"/livez", False),
-        (b"/readyz?x=1", False),
-        (b"/v1/admin/pools", False),
-        (b"/v1/admin", False),
-        # As a set reads them.
-        (b"/%6detrics", False),
-        (b"//metrics", False),
-        (b"/v1/%61dmin/x", False),
-        (b"/v1/administration", True),
-        (b"/metricsx", True),
-        (b"/x/metrics", True),
-    ],
-)
-@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"OPTIONS"])
-def test_what_sets_tell_operators_goes_nowhere(method: bytes, target: bytes, relayed: bool) -> None:
-    path, _, query = target.partition(b"?")
-    goes_on = purpose_of(method, path, query, None).destination is not Destination.NOWHERE
-    assert goes_on == relayed

@@ -9,8 +9,8 @@ import pytest
 
 from router.choosing.choice import Chooser
 from router.choosing.health import HealthBoard
-from router.choosing.request import HeadFacts, purpose_of
 from router.config.reader import load
+from router.dialects.native import HeadFacts, NativeDialect
 from router.wire.limits import Limits
 from router.wire.request_head import parse_request
 from router.wire.stream import Buffers
@@ -98,7 +98,7 @@ async def test_a_limit_holds_for_all_workers_together(pools: tuple[Occupancy, li
     board = HealthBoard(table.health)
     board.adopt(table.sets, table.health)
     head = parse_request(b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", Limits())
-    purpose = purpose_of(head.method, head.path, head.query, None)
+    purpose = NativeDialect().purpose_of(head)
     chooser = Chooser(table, board, {name: each[0][1] for name, each in made.items()})
 
     def chosen() -> str | None:

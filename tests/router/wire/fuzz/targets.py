@@ -19,6 +19,7 @@ import h11
 import httptools
 
 from router.config.reader import load
+from router.dialects.native import NativeDialect
 from router.relay.plane import DataPlane
 from router.wire import dial
 from router.wire.answer_framing import has_body, relayed_head
@@ -178,7 +179,7 @@ class World:
 
     def __init__(self) -> None:
         self.loop = PlayedLoop()
-        self.plane = DataPlane(cast(Any, self.loop), "fuzz", TABLE, merge=_no_merge)
+        self.plane = DataPlane(cast(Any, self.loop), "fuzz", TABLE, dialect=NativeDialect(), merge=_no_merge)
         self.set_side: list[SetSide] = []
         self.clients: list[PlayedSocket] = []
         for _ in MARKS:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.relay.merging import Unreadable, merge_tasks, merge_usage, told
+from router.dialects.merging import Unreadable, merge_tasks, merge_usage, told
 
 IDS = st.sets(st.integers(0, 10_000), max_size=30)
 

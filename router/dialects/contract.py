@@ -1,0 +1,79 @@
+"""What the data plane needs to know of the API that its clients speak. Pure.
+
+A router relays what clients and sets say to each other unread. A dialect tells the few things that it must understand:
+where a request goes, and how the router's own answers look. `native.py` is the only one so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from router.choosing.request import Purpose
+from router.routing.rules import Facts
+from router.wire.problems import OwnAnswer, Problem
+from router.wire.request_head import RequestHead
+
+
+class Ask(NamedTuple):
+    """A request that the router itself makes of a set: its target, and header lines beside Host."""
+
+    target: bytes
+    lines: tuple[bytes, ...] = ()
+
+
+class BadQuery(Exception):
+    """A list was asked for in a way that the router cannot read; `problem` is the answer."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+class Merging(Protocol):
+    """One request for a list that all sets answer together."""
+
+    content_type: str
+
+    def target(self, set_name: str) -> bytes:
+        """What to ask a set for, with that set's own cursor."""
+
+    def merge(self, bodies: Mapping[str, bytes], missing: Mapping[str, str]) -> bytes:
+        """One body of several, by set name.
+
+        `missing`: the sets whose body is not there, and why. May run beside the event loop. Raises
+        `merging.Unreadable`.
+        """
+
+
+class Dialect(Protocol):
+    """One API. Each method is a function of its arguments alone."""
+
+    not_relayed: Problem
+    """The answer to a request whose destination is NOWHERE."""
+
+    def purpose_of(self, head: RequestHead) -> Purpose:
+        """Where a request goes and what its repetition would mean; for a task's own requests, the set that owns it."""
+
+    def facts_of(self, head: RequestHead, client: bytes) -> Facts:
+        """What rules and sticky keys may look at, read when asked for. `client`: the client's address."""
+
+    def account_of(self, head: RequestHead) -> str:
+        """The account that a request speaks for, as readable from it; the set alone checks the secret."""
+
+    def task_named(self, head: RequestHead) -> bytes:
+        """The task that a request is about, as its path spells it; empty where it names none."""
+
+    def idempotency_key(self, head: RequestHead) -> bytes | None: ...
+
+    def queue_timeout_s(self, head: RequestHead) -> float:
+        """How long the caller lets a run wait for a slot."""
+
+    def key_inquiry(self, head: RequestHead) -> Ask:
+        """The question whether a set knows the request's idempotency key; a set that does answers 200."""
+
+    def merging(self, head: RequestHead) -> Merging:
+        """How the list that a request of destination MERGED asks for is made. Raises `BadQuery`."""
+
+    def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
+        """The answer that tells a client of a problem. `head` is None where no head could be read."""

@@ -1,0 +1,161 @@
+"""The native API: `/v1`, problem details (RFC 9457), and task ids that begin with the name of their set. Pure."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from urllib.parse import parse_qs, unquote, unquote_to_bytes
+
+from router.choosing.request import Destination, Purpose
+from router.choosing.retry import RequestKind
+from router.dialects.contract import Ask, Dialect
+from router.dialects.native_lists import NativeList
+from router.wire.problems import OwnAnswer, Problem, own_answer
+from router.wire.request_head import RequestHead
+
+DEFAULT_ACCOUNT = "default"
+DEFAULT_QUEUE_TIMEOUT_S = 10.0
+RUN = b"/v1/run/"
+TASKS = b"/v1/tasks/"
+IDEMPOTENCY = b"/v1/idempotency"
+_ASKED_WITH = (b"idempotency-key", b"authorization", b"x-account", b"traceparent")
+_BEARER = re.compile(r"bearer +gc_([A-Za-z0-9-]+)_\S+", re.IGNORECASE)
+_QUEUE_TIMEOUT = re.compile(rb"(?:^|&)queue_timeout_s=([0-9.]{1,12})(?:&|$)")
+
+_SYNC_RUN = Purpose(Destination.RUN, RequestKind.SYNC_RUN, long_wait=True)
+_ASYNC_RUN = Purpose(Destination.RUN, RequestKind.UNSAFE, long_wait=True)
+_SAFE_ANY = Purpose(Destination.ANY, RequestKind.SAFE)
+_UNSAFE_ANY = Purpose(Destination.ANY, RequestKind.UNSAFE)
+_MERGED = Purpose(Destination.MERGED, RequestKind.SAFE)
+_NOWHERE = Purpose(Destination.NOWHERE, RequestKind.SAFE)
+_OPERATORS = re.compile(rb"/+(?:metrics|livez|readyz|v1/admin)(?:/.*)?", re.DOTALL)
+
+
+class NativeDialect(Dialect):
+    """The paths, headers and errors of the native API."""
+
+    not_relayed = Problem(
+        404,
+        "not-relayed",
+        "This is not relayed",
+        "/metrics, /livez, /readyz and /v1/admin are answered by each set and by the router's admin address; ask there",
+    )
+
+    def purpose_of(self, head: RequestHead) -> Purpose:
+        """Read `/v1/run/{image}`, `/v1/tasks/{id}…`, `TaskId=` in the query, and the merged lists."""
+        method, path, query = head.method, head.path, head.query
+        if method == b"POST" and path.startswith(RUN):
+            prefer = head.get(b"prefer")
+            return _ASYNC_RUN if prefer is not None and is_async(prefer) else _SYNC_RUN
+        if _OPERATORS.fullmatch(unquote_to_bytes(path) if b"%" in path else path):
+            return _NOWHERE
+        if path.startswith(TASKS):
+            task_id, _, rest = path[len(TASKS) :].partition(b"/")
+            if task_id:
+                kind = RequestKind.SAFE if rest == b"cancel" else _kind(method)
+                text = unquote(task_id.decode("latin-1"), errors="surrogateescape")
+                return Purpose(Destination.OWNER, kind, owner_of(text), long_wait=b"wait=" in query)
+        elif path in (b"/v1/tasks", b"/v1/usage") and method in (b"GET", b"HEAD"):
+            return _MERGED
+        if b"TaskId=" in query:
+            ids = parse_qs(query.decode("latin-1"), max_num_fields=1000).get("TaskId")
+            if ids:
+                return Purpose(
+                    Destination.OWNER, _kind(method), owner_of(ids[0]), long_wait=b"wait=" in query
+                )
+        return _SAFE_ANY if _kind(method) is RequestKind.SAFE else _UNSAFE_ANY
+
+    def facts_of(self, head: RequestHead, client: bytes) -> HeadFacts:
+        return HeadFacts(head, client)
+
+    def account_of(self, head: RequestHead) -> str:
+        return _account_of(head.get(b"authorization"), head.get(b"x-account"))
+
+    def task_named(self, head: RequestHead) -> bytes:
+        return head.path[len(TASKS) :].partition(b"/")[0] if head.path.startswith(TASKS) else b""
+
+    def idempotency_key(self, head: RequestHead) -> bytes | None:
+        return head.get(b"idempotency-key")
+
+    def queue_timeout_s(self, head: RequestHead) -> float:
+        """The caller's `queue_timeout_s`; the default where it is missing or not a number."""
+        match = _QUEUE_TIMEOUT.search(head.query)
+        if match is None:
+            return DEFAULT_QUEUE_TIMEOUT_S
+        try:
+            return float(match[1])
+        except ValueError:
+            return DEFAULT_QUEUE_TIMEOUT_S
+
+    def key_inquiry(self, head: RequestHead) -> Ask:
+        known = ((name, head.get(name)) for name in _ASKED_WITH)
+        return Ask(
+            IDEMPOTENCY, tuple(b"%b: %b\r\n" % (name, value) for name, value in known if value is not None)
+        )
+
+    def merging(self, head: RequestHead) -> NativeList:
+        return NativeList(head)
+
+    def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
+        return own_answer(problem, None if head is None else head.request_id.decode("latin-1"))
+
+
+def owner_of(task_id: str) -> str:
+    """The name of the set that owns a task: all before the first dash of its id."""
+    return task_id.partition("-")[0]
+
+
+def _kind(method: bytes) -> RequestKind:
+    return RequestKind.SAFE if method in (b"GET", b"HEAD", b"OPTIONS") else RequestKind.UNSAFE
+
+
+def is_async(prefer: bytes) -> bool:
+    """Whether a Prefer header asks for `respond-async`."""
+    return any(part.split(b";")[0].strip().lower() == b"respond-async" for part in prefer.split(b","))
+
+
+def account_of(authorization: bytes | None, x_account: bytes | None) -> str:
+    """The account that a request speaks for, as readable from it; the set alone checks the secret."""
+    if authorization is not None:
+        match = _BEARER.fullmatch(authorization.decode("latin-1"))
+        if match is not None:
+            return match[1]
+    return x_account.decode("latin-1") if x_account else DEFAULT_ACCOUNT
+
+
+_account_of = lru_cache(maxsize=4096)(account_of)
+"""For the access log, which names the account of every request."""
+
+
+class HeadFacts:
+    """What rules and keys may look at (`table.Facts`), read from a head only when asked for."""
+
+    __slots__ = ("_client", "_head", "header")
+
+    def __init__(self, head: RequestHead, client: bytes) -> None:
+        self._head = head
+        self._client = client
+        self.header = head.get
+
+    @property
+    def method(self) -> str:
+        return self._head.method.decode()
+
+    @property
+    def path(self) -> str:
+        return self._head.path.decode("latin-1")
+
+    @property
+    def account(self) -> str:
+        return account_of(self._head.get(b"authorization"), self._head.get(b"x-account"))
+
+    @property
+    def image(self) -> str | None:
+        path = self._head.path
+        if not path.startswith(RUN):
+            return None
+        return unquote(path[len(RUN) :].decode("latin-1"), errors="surrogateescape")
+
+    @property
+    def client(self) -> str:
+        return self._client.decode()

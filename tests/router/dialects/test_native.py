@@ -1,0 +1,112 @@
+"""The native dialect: what it reads from a request's head, and how it tells errors."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from router.choosing.request import Destination, Purpose
+from router.choosing.retry import RequestKind
+from router.dialects.native import NativeDialect
+from router.dialects.native_lists import cursor_for
+from router.wire.limits import Limits
+from router.wire.problems import Problem
+from router.wire.request_head import RequestHead, parse_request
+
+DIALECT = NativeDialect()
+
+
+def head(method: bytes, target: bytes, lines: bytes = b"") -> RequestHead:
+    return parse_request(b"%b %b HTTP/1.1\r\nHost: h\r\n%b\r\n" % (method, target, lines), Limits())
+
+
+def ask(method: bytes, target: bytes, prefer: bytes | None = None) -> Purpose:
+    return DIALECT.purpose_of(head(method, target, b"" if prefer is None else b"Prefer: %b\r\n" % prefer))
+
+
+def test_purposes() -> None:
+    assert ask(b"POST", b"/v1/run/host:5000/a/b@sha256:1").kind is RequestKind.SYNC_RUN
+    assert ask(b"POST", b"/v1/run/x", b"respond-async").kind is RequestKind.UNSAFE
+    assert ask(b"POST", b"/v1/run/x", b"wait=5, Respond-Async;x=1").kind is RequestKind.UNSAFE
+    assert ask(b"POST", b"/v1/run/x", b"respond-async-not").kind is RequestKind.SYNC_RUN
+    owner = ask(b"GET", b"/v1/tasks/a-1/files/tmp/x?wait=3")
+    assert (owner.destination, owner.owner, owner.long_wait) == (Destination.OWNER, "a", True)
+    assert ask(b"GET", b"/v1/tasks/a%2D1").owner == "a"
+    assert ask(b"POST", b"/v1/tasks/a-1/cancel").kind is RequestKind.SAFE
+    assert ask(b"POST", b"/v1/tasks/a-1/other").kind is RequestKind.UNSAFE
+    assert ask(b"GET", b"/v1/tasks").destination is Destination.MERGED
+    assert ask(b"POST", b"/v1/tasks").destination is Destination.ANY
+    assert ask(b"GET", b"/v1/usage?by=day").destination is Destination.MERGED
+    assert ask(b"GET", b"/?Action=X&TaskId=b-7").owner == "b"
+    assert ask(b"GET", b"/openapi.json").destination is Destination.ANY
+
+
+@pytest.mark.parametrize(
+    ("target", "relayed"),
+    [
+        (b"/metrics", False),
+        (b"/livez", False),
+        (b"/readyz?x=1", False),
+        (b"/v1/admin/pools", False),
+        (b"/v1/admin", False),
+        # As a set reads them.
+        (b"/%6detrics", False),
+        (b"//metrics", False),
+        (b"/v1/%61dmin/x", False),
+        (b"/v1/administration", True),
+        (b"/metricsx", True),
+        (b"/x/metrics", True),
+    ],
+)
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"OPTIONS"])
+def test_what_sets_tell_operators_goes_nowhere(method: bytes, target: bytes, relayed: bool) -> None:
+    goes_on = ask(method, target).destination is not Destination.NOWHERE
+    assert goes_on == relayed
+
+
+def test_a_task_is_named_by_a_path_alone() -> None:
+    assert DIALECT.task_named(head(b"GET", b"/v1/tasks/a-1/files/x")) == b"a-1"
+    assert DIALECT.task_named(head(b"GET", b"/v1/tasks")) == b""
+    assert DIALECT.task_named(head(b"POST", b"/v1/run/cat")) == b""
+
+
+@pytest.mark.parametrize(
+    ("query", "expected_s"),
+    [
+        (b"", 10.0),
+        (b"?queue_timeout_s=2.5", 2.5),
+        (b"?x=1&queue_timeout_s=3", 3.0),
+        (b"?queue_timeout_s=1.2.3", 10.0),
+    ],
+)
+def test_the_callers_queue_timeout(query: bytes, expected_s: float) -> None:
+    assert DIALECT.queue_timeout_s(head(b"POST", b"/v1/run/cat" + query)) == expected_s
+
+
+def test_a_key_inquiry_speaks_for_the_caller() -> None:
+    lines = b"Idempotency-Key: k1\r\nX-Account: acme\r\nX-Other: 1\r\n"
+    target, sent = DIALECT.key_inquiry(head(b"POST", b"/v1/run/cat", lines))
+    assert target == b"/v1/idempotency"
+    assert b"".join(sent) == b"idempotency-key: k1\r\nx-account: acme\r\n"
+
+
+def test_an_error_is_problem_details_with_the_requests_id() -> None:
+    problem = Problem(503, "no-set", "No set", "none is there", retry_after_s=3)
+    asked = head(b"GET", b"/", b"X-Request-Id: r-1\r\n")
+    answer = DIALECT.error(problem, asked)
+    assert (answer.status, answer.content_type) == (503, "application/problem+json")
+    assert json.loads(answer.body)["request_id"] == asked.request_id.decode()
+    assert ("Retry-After", "3") in answer.lines
+    assert "request_id" not in json.loads(DIALECT.error(problem, None).body)
+
+
+def test_a_lists_target_is_a_page_with_each_sets_own_cursor() -> None:
+    merging = DIALECT.merging(head(b"GET", b"/v1/tasks?before=a-0123&state=failed"))
+    assert merging.target("b") == b"/v1/tasks?before=b-0123&state=failed&limit=50"
+    assert DIALECT.merging(head(b"GET", b"/v1/usage")).target("b") == b"/v1/usage"
+
+
+def test_cursors() -> None:
+    assert cursor_for("b", "a-0123") == "b-0123"
+    assert cursor_for("b", "garbage") == "garbage"
