@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import IntEnum
-from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
@@ -137,15 +136,6 @@ class Run(Protocol):
 
 TOKEN_VARIABLE: Final = "GENERAL_COMPUTE_SLOT_TOKEN"
 """The environment variable in which a slot's guest is given its token; the only name that the platform takes."""
-CONTENT_FILE: Final = "content"
-"""In a slot's folder, beside its socket: what a launcher has the guest write to the slot's places at the start."""
-
-
-class SlotAddress(msgspec.Struct, frozen=True):
-    """Where a slot's guest finds its executor, and what it must say."""
-
-    directory: Path
-    token: str
 
 
 class SlotEvents(Protocol):
@@ -171,10 +161,10 @@ class Executor(Protocol):
     async def open(self, events: SlotEvents) -> None: ...
 
     async def close(self) -> None:
-        """Tell every guest to exit, and remove what `prepare` made. Never raises."""
+        """Tell every guest to exit, and remove what `expect` made. Never raises."""
 
-    def prepare(self, slot_id: str) -> SlotAddress:
-        """Listen for a slot that is about to be started."""
+    def expect(self, slot_id: str, token: str) -> None:
+        """Let in the guest that says this token in its hello. Its slot is about to be started, wherever that may be."""
 
     def run(self, slot_id: str, work: Work) -> Run:
         """Start a program in a ready slot. Raises `SlotLost`, also when the work does not fit a message."""

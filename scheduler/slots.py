@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +22,8 @@ log = structlog.get_logger()
 Gone = Callable[[str, Exception | None], None]
 """Called with a slot id, and the error when no slot of its pool can ever start."""
 
+TOKEN_BYTES: Final = 32
+"""Random bytes of the token by which a slot's guest proves itself."""
 POST_MORTEM_KEPT_S: Final = 60.0
 TROUBLE_KEPT_S: Final = 60.0
 TROUBLES_KEPT: Final = 256
@@ -111,8 +114,9 @@ class SlotKeeper:
         try:
             if slot_id not in self._known:
                 return
-            address = self._executor.prepare(slot_id)
-            order = SlotOrder(slot_id, pool, image, address.directory, address.token)
+            token = secrets.token_hex(TOKEN_BYTES)
+            self._executor.expect(slot_id, token)
+            order = SlotOrder(slot_id, pool, image, token)
             async with asyncio.timeout(self._start_timeout_s):
                 await self._launcher.start(order)
                 await self._starting[slot_id].wait()

@@ -65,6 +65,7 @@ def assemble(config: SetConfig) -> SetApp:
             runtime=config.runtime,
             pull_registries=("*",) if config.pull else (),
         ),
+        executor.folder_of,
         # The manager needs the launcher first.
         lambda slot_id, reason: manager.slot_lost(slot_id, reason),
     )

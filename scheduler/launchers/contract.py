@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -13,14 +12,16 @@ from scheduler.pool import PoolKey
 
 
 class SlotOrder(msgspec.Struct, frozen=True):
-    """One slot to be started. `directory` is the host folder that holds the slot's socket `executor.sock`, and where a
-    launcher may leave `CONTENT_FILE` for the guest; `token` is what its guest will say in HELLO."""
+    """One slot to be started.
+
+    `token`, a secret, is what its guest will say in HELLO. `node` is where it must run; empty: the launcher chooses.
+    """
 
     slot_id: str
     pool: PoolKey
     image: Image
-    directory: Path
     token: str
+    node: str = ""
 
 
 class LauncherSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

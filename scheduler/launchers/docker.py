@@ -15,7 +15,6 @@ import structlog
 
 from scheduler.backoff import Backoff
 from scheduler.errors import EngineRefused, EngineUnavailable, SchedulerError
-from scheduler.execution import CONTENT_FILE
 from scheduler.image import Image
 from scheduler.launchers.contract import SlotGone, SlotOrder
 from scheduler.launchers.docker_config import DockerSettings, EngineFacts, container_name, create_body
@@ -25,6 +24,7 @@ from scheduler.launchers.docker_events import EventStream, SlotEvent
 from scheduler.launchers.docker_images import Images
 from scheduler.launchers.docker_layouts import Layouts
 from scheduler.launchers.docker_removals import Removals
+from scheduler.launchers.doorway import CONTENT_FILE, SlotFolder
 from scheduler.launchers.places import Layout
 from scheduler.launchers.seccomp import profile_json
 from scheduler.trouble import Trouble
@@ -75,13 +75,15 @@ class _Ended:
 class DockerLauncher:
     """Implements `contract.Launcher` on one Docker engine.
 
-    `on_gone` is told of slots that ended without `stop`. `open` may be called again after it failed. While the
+    `folder_of` tells where the executor of this machine listens for a slot. `on_gone` is told of slots that ended
+    without `stop`. `open` may be called again after it failed. While the
     engine is away calls raise `EngineUnavailable`; once it is back the launcher goes on by itself, and slots that
     did not survive are reported.
     """
 
-    def __init__(self, settings: DockerSettings, on_gone: SlotGone) -> None:
+    def __init__(self, settings: DockerSettings, folder_of: SlotFolder, on_gone: SlotGone) -> None:
         self._settings = settings
+        self._folder_of = folder_of
         self._on_gone = on_gone
         self._engine = Engine(settings)
         self._images = Images(self._engine)
@@ -261,9 +263,12 @@ class DockerLauncher:
 
     async def _create(self, order: SlotOrder, slot: _Slot, laid_out: Layout) -> None:
         contents = await self._contents.hold(order.slot_id, order.image, laid_out)
+        folder = self._folder_of(order.slot_id)
         if laid_out.content:
-            await asyncio.to_thread(_write_content, order.directory / CONTENT_FILE, laid_out.content)
-        body = create_body(order, self._settings, self._engine.facts, self._seccomp, laid_out, contents)
+            await asyncio.to_thread(_write_content, folder / CONTENT_FILE, laid_out.content)
+        body = create_body(
+            order, folder, self._settings, self._engine.facts, self._seccomp, laid_out, contents
+        )
         await self._engine.start(slot.name, body)
 
     def _forget(self, slot_id: str) -> None:

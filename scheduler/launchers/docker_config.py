@@ -12,6 +12,7 @@ from scheduler.errors import ImageUnusable
 from scheduler.execution import TOKEN_VARIABLE
 from scheduler.image import Image
 from scheduler.launchers.contract import LauncherSettings, SlotOrder
+from scheduler.launchers.doorway import SOCKET_FILE
 from scheduler.launchers.places import Layout, layout, writable_places
 from scheduler.launchers.reference import Reference
 from scheduler.launchers.user import Owner
@@ -27,7 +28,7 @@ LABEL_SLOT: Final = "org.general-compute.slot"
 
 GUEST: Final = "/gc/guest"
 RUN_DIRECTORY: Final = "/gc/run"
-SOCKET: Final = RUN_DIRECTORY + "/executor.sock"
+SOCKET: Final = f"{RUN_DIRECTORY}/{SOCKET_FILE}"
 HOSTNAME: Final = "slot"
 
 _OOM_SCORE_ADJ: Final = 200
@@ -130,14 +131,16 @@ def pool_name(pool: PoolKey) -> str:
 
 def create_body(
     order: SlotOrder,
+    folder: Path,
     settings: DockerSettings,
     facts: EngineFacts,
     seccomp: str | None = None,
     laid_out: Layout | None = None,
     contents: str | None = None,
 ) -> dict[str, Any]:
-    """The body of the engine's `POST /containers/create` for a slot. `seccomp` is a profile's JSON.
+    """The body of the engine's `POST /containers/create` for a slot, whose socket is in `folder` on the host.
 
+    `seccomp` is a profile's JSON.
     `laid_out` is the image's layout; None for an image of which nothing was looked up. `contents` names the
     container that holds what the image has in those of its VOLUMEs that the layout keeps.
     The image's own ENTRYPOINT and CMD never appear: the executor sends them with each task. USER, WORKDIR and
@@ -175,7 +178,7 @@ def create_body(
             LABEL_DIGEST: image.digest,
             LABEL_POOL: pool_name(pool),
         },
-        "HostConfig": _host_config(order, settings, facts, laid_out, seccomp, contents),
+        "HostConfig": _host_config(order, folder, settings, facts, laid_out, seccomp, contents),
     }
 
 
@@ -236,6 +239,7 @@ def _unstarted(
 
 def _host_config(
     order: SlotOrder,
+    folder: Path,
     settings: DockerSettings,
     facts: EngineFacts,
     laid_out: Layout,
@@ -271,7 +275,7 @@ def _host_config(
         ],
         "Mounts": [
             _read_only(settings.guest_binary, GUEST),
-            _read_only(order.directory, RUN_DIRECTORY),
+            _read_only(folder, RUN_DIRECTORY),
             # The engine writes none without a network; the name `localhost` must still be known.
             _read_only(settings.hosts_file, "/etc/hosts"),
         ],

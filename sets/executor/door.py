@@ -14,13 +14,12 @@ from typing import Final
 
 import structlog
 
-from scheduler.execution import CONTENT_FILE
+from scheduler.launchers.doorway import CONTENT_FILE, SOCKET_FILE
 from sets.executor import protocol
 from sets.executor.protocol import Hello, ProtocolError
 
 log = structlog.get_logger()
 
-SOCKET_NAME: Final = "executor.sock"
 HELLO_TIMEOUT_S: Final = 5.0
 BACKLOG: Final = 4
 GREETINGS: Final = 4
@@ -72,8 +71,8 @@ class Door:
             # Any USER of the image must pass; nobody on the host can, for the folder above is closed.
             directory.chmod(0o755)
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-            _bind(self._socket, directory / SOCKET_NAME)
-            (directory / SOCKET_NAME).chmod(0o666)
+            _bind(self._socket, directory / SOCKET_FILE)
+            (directory / SOCKET_FILE).chmod(0o666)
             self._socket.listen(BACKLOG)
             loop.add_reader(self._socket.fileno(), self._accept)
         except OSError:
@@ -98,7 +97,7 @@ class Door:
         self.close()
         # Nobody else writes there, and this needs no descriptor, which may be what there is none of.
         with contextlib.suppress(OSError):
-            (self.directory / SOCKET_NAME).unlink(missing_ok=True)
+            (self.directory / SOCKET_FILE).unlink(missing_ok=True)
             (self.directory / CONTENT_FILE).unlink(missing_ok=True)
             self.directory.rmdir()
 

@@ -7,7 +7,6 @@ socket does not break by itself, so either its slot was given up here, or this e
 from __future__ import annotations
 
 import asyncio
-import secrets
 import shutil
 import socket
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from scheduler.errors import SlotLost
-from scheduler.execution import SlotAddress, SlotEvents, Work
+from scheduler.execution import SlotEvents, Work
 from sets.executor import protocol
 from sets.executor.cgroup import CgroupError
 from sets.executor.door import Door
@@ -49,13 +48,16 @@ class LocalExecutor:
             self.discard(slot_id)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def prepare(self, slot_id: str) -> SlotAddress:
+    def folder_of(self, slot_id: str) -> Path:
+        """Where the executor listens for a slot of this machine (`scheduler.launchers.doorway.SlotFolder`)."""
+        return self._folder / slot_id
+
+    def expect(self, slot_id: str, token: str) -> None:
         """Listen for a slot that is about to be started. Raises `OSError`."""
         assert self._events is not None
-        token = secrets.token_hex(32)
         door = Door(
             self._loop,
-            self._folder / slot_id,
+            self.folder_of(slot_id),
             token,
             lambda connection, pid: self._admitted(slot_id, connection, pid),
             lambda reason: self._slots[slot_id].fail(reason),
@@ -70,7 +72,6 @@ class LocalExecutor:
             self._events.prestart_unfit,
             self._events.left_over,
         )
-        return SlotAddress(door.directory, token)
 
     def run(self, slot_id: str, work: Work) -> SlotRun:
         slot = self._slots.get(slot_id)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
 
 from scheduler.errors import ImageUnknown, SchedulerError, SlotLost
-from scheduler.execution import ByteReader, Ending, How, NoFile, Output, SlotAddress, SlotEvents, Work
+from scheduler.execution import ByteReader, Ending, How, NoFile, Output, SlotEvents, Work
 from scheduler.image import Image
 from scheduler.launchers.contract import SlotOrder
 from scheduler.source import Source, SourceUnreadable
@@ -176,6 +175,7 @@ class FakeExecutor:
 
     def __init__(self) -> None:
         self.runs: list[FakeRun] = []
+        self.expected: dict[str, str] = {}
         self.current: dict[str, FakeRun | None] = {}
         self.program: Callable[[FakeRun], None] | None = None
         self.refuse: list[SchedulerError] = []
@@ -189,8 +189,9 @@ class FakeExecutor:
     async def close(self) -> None:
         self.closed = True
 
-    def prepare(self, slot_id: str) -> SlotAddress:
-        return SlotAddress(Path("/nowhere"), "token")
+    def expect(self, slot_id: str, token: str) -> None:
+        assert slot_id not in self.expected
+        self.expected[slot_id] = token
 
     def hello(self, slot_id: str) -> None:
         self.current[slot_id] = None

@@ -15,7 +15,7 @@ from docker.utils import kwargs_from_env
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
 from tests.conftest import SetProcess, StartSet
-from tests.scheduler.launchers.rig import ImageMaker, Rig, installation_of
+from tests.scheduler.launchers.rig import ImageMaker, Rig, folder_of, installation_of
 
 HERE = Path(__file__).parent
 
@@ -91,7 +91,9 @@ async def rig(request: pytest.FixtureRequest, docker_settings: DockerSettings) -
     """A launcher, open. Tests that take this fixture hold for every kind of launcher."""
     assert request.param == "docker"
     gone: list[tuple[str, str]] = []
-    launcher = DockerLauncher(docker_settings, lambda slot_id, reason: gone.append((slot_id, reason)))
+    launcher = DockerLauncher(
+        docker_settings, folder_of, lambda slot_id, reason: gone.append((slot_id, reason))
+    )
     await launcher.open()
     rig = Rig(launcher, gone)
     yield rig

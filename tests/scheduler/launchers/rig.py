@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import io
 import json
-import shutil
 import socket
 import tarfile
 import tempfile
@@ -21,6 +21,7 @@ from docker.errors import ImageNotFound
 
 from scheduler.image import Image
 from scheduler.launchers.contract import Launcher, SlotOrder
+from scheduler.launchers.doorway import SOCKET_FILE
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
 
@@ -150,6 +151,22 @@ class Probe:
         self._connection.close()
 
 
+@functools.cache
+def _folders() -> tempfile.TemporaryDirectory[str]:
+    # A socket's path may have 107 bytes, which pytest's own folders can exceed.
+    folders = tempfile.TemporaryDirectory(prefix="gcl")
+    Path(folders.name).chmod(0o755)
+    return folders
+
+
+def folder_of(slot_id: str) -> Path:
+    """Where the tests, instead of an executor, listen for a slot (`SlotFolder`). It is gone when the tests end."""
+    folder = Path(_folders().name) / slot_id
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    return folder
+
+
 class Rig:
     """One launcher under test, the slots that it starts, and what it reported."""
 
@@ -157,7 +174,6 @@ class Rig:
         self.launcher = launcher
         self.gone = gone
         self._sockets: list[socket.socket] = []
-        self._directories: list[Path] = []
 
     def order(
         self,
@@ -165,18 +181,15 @@ class Rig:
         *,
         resources: Resources | None = None,
         slot_id: str = "",
-        directory: Path | None = None,
     ) -> SlotOrder:
-        # A socket's path may have 107 bytes, which pytest's own folders can exceed.
-        directory = directory or Path(tempfile.mkdtemp(prefix="gcl"))
-        self._directories.append(directory)
-        directory.chmod(0o755)
         pool = PoolKey("acme", image.digest, resources or Resources(memory_mib=64), Isolation.SHARED)
-        return SlotOrder(slot_id or f"t-{uuid.uuid4().hex[:12]}", pool, image, directory, "ab" * 32)
+        return SlotOrder(slot_id or f"t-{uuid.uuid4().hex[:12]}", pool, image, "ab" * 32)
 
     async def start(self, order: SlotOrder) -> Probe:
         """Start a slot and wait for its guest."""
-        path = order.directory / "executor.sock"
+        path = folder_of(order.slot_id) / SOCKET_FILE
+        # Slots of two installations may have one id; the other's guest is connected by now.
+        path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sockets.append(listener)
         listener.setblocking(False)
@@ -197,8 +210,6 @@ class Rig:
     def close(self) -> None:
         for each in self._sockets:
             each.close()
-        for directory in self._directories:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 async def until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:

@@ -20,6 +20,7 @@ from tests.scheduler.launchers.rig import (
     Rig,
     container_of,
     containers,
+    folder_of,
     left_no_volume,
     until,
     volumes,
@@ -200,7 +201,9 @@ async def test_an_end_is_never_reported_before_its_start_returned(
     docker_settings: DockerSettings, plain_image: str
 ) -> None:
     told: list[str] = []
-    launcher = DockerLauncher(docker_settings, lambda slot_id, reason: told.append(f"{slot_id} gone"))
+    launcher = DockerLauncher(
+        docker_settings, folder_of, lambda slot_id, reason: told.append(f"{slot_id} gone")
+    )
     await launcher.open()
     rig = Rig(launcher, [])
     image = await launcher.resolve(plain_image)
@@ -208,8 +211,8 @@ async def test_an_end_is_never_reported_before_its_start_returned(
         order = rig.order(image, slot_id=f"brief{n}")
         # The probe ends at once when nobody answers it.
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as refusing:
-            refusing.bind(str(order.directory / "executor.sock"))
-            (order.directory / "executor.sock").chmod(0o666)
+            refusing.bind(str(folder_of(order.slot_id) / "executor.sock"))
+            (folder_of(order.slot_id) / "executor.sock").chmod(0o666)
             refusing.listen(0)
             refusing.setblocking(False)
 
@@ -235,7 +238,7 @@ async def test_leftovers_of_an_earlier_run_are_removed_at_open(
         "Id"
     ]
     try:
-        later = DockerLauncher(docker_settings, lambda slot_id, reason: None)
+        later = DockerLauncher(docker_settings, folder_of, lambda slot_id, reason: None)
         await later.open()
         assert containers(client, set_name) == []
         assert len(containers(client, set_name + "2")) == 1
@@ -247,7 +250,7 @@ async def test_leftovers_of_an_earlier_run_are_removed_at_open(
 async def test_close_leaves_nothing(
     docker_settings: DockerSettings, plain_image: str, client: APIClient, set_name: str
 ) -> None:
-    launcher = DockerLauncher(docker_settings, lambda slot_id, reason: None)
+    launcher = DockerLauncher(docker_settings, folder_of, lambda slot_id, reason: None)
     with pytest.raises(EngineUnavailable):
         await launcher.check()
     await launcher.open()
@@ -333,7 +336,7 @@ async def test_an_image_that_cannot_start_says_why_and_leaves_nothing(
     assert reference in told
     # Nothing of how the host is laid out.
     assert "merged" not in told
-    assert str(order.directory) not in told
+    assert str(folder_of(order.slot_id)) not in told
     assert containers(client, set_name) == []
     await left_no_volume(client, before)
 
@@ -372,7 +375,7 @@ async def test_an_image_without_any_configuration_is_resolved(rig: Rig, images: 
 
 async def test_a_runtime_that_the_engine_lacks_is_named_at_the_start(docker_settings: DockerSettings) -> None:
     settings = msgspec.structs.replace(docker_settings, runtime="no-such-runtime")
-    launcher = DockerLauncher(settings, lambda slot_id, reason: None)
+    launcher = DockerLauncher(settings, folder_of, lambda slot_id, reason: None)
     with pytest.raises(EngineUnavailable, match=r"no runtime 'no-such-runtime'; it has .*runc"):
         await launcher.open()
     await launcher.close()
@@ -380,7 +383,7 @@ async def test_a_runtime_that_the_engine_lacks_is_named_at_the_start(docker_sett
 
 async def test_a_runtime_of_the_engine_runs_slots(docker_settings: DockerSettings, plain_image: str) -> None:
     launcher = DockerLauncher(
-        msgspec.structs.replace(docker_settings, runtime="runc"), lambda slot_id, reason: None
+        msgspec.structs.replace(docker_settings, runtime="runc"), folder_of, lambda slot_id, reason: None
     )
     await launcher.open()
     rig = Rig(launcher, [])

@@ -43,7 +43,8 @@ def image(**fields: Any) -> Image:
 def body(of: Image, settings: DockerSettings = SETTINGS, **more: Any) -> dict[str, Any]:
     pool = PoolKey("acme", of.digest, Resources(cpu_percent=150, memory_mib=256), Isolation.SHARED)
     return create_body(
-        SlotOrder("s1", pool, of, Path("/run/s1"), "t" * 64),
+        SlotOrder("s1", pool, of, "t" * 64),
+        Path("/run/s1"),
         settings,
         more.pop("facts", EngineFacts()),
         **more,

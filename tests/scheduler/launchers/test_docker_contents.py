@@ -11,7 +11,7 @@ from docker import APIClient
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown, ImageUnusable
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
-from tests.scheduler.launchers.rig import Files, ImageMaker, Rig, containers, until, volumes
+from tests.scheduler.launchers.rig import Files, ImageMaker, Rig, containers, folder_of, until, volumes
 
 pytestmark = pytest.mark.docker
 
@@ -154,7 +154,7 @@ async def test_a_killed_set_leaves_what_the_next_one_removes(
     docker_settings: DockerSettings, images: ImageMaker, client: APIClient, set_name: str
 ) -> None:
     reference = images.make(*HELD, files=FILES)
-    launchers = [DockerLauncher(docker_settings, lambda slot_id, reason: None) for _ in range(2)]
+    launchers = [DockerLauncher(docker_settings, folder_of, lambda slot_id, reason: None) for _ in range(2)]
     rigs = [Rig(launcher, []) for launcher in launchers]
     try:
         await launchers[0].open()
@@ -175,7 +175,9 @@ async def test_more_than_the_bound_is_refused_with_the_way_out(
     docker_settings: DockerSettings, images: ImageMaker, client: APIClient, set_name: str
 ) -> None:
     launcher = DockerLauncher(
-        msgspec.structs.replace(docker_settings, volume_content_mib=2), lambda slot_id, reason: None
+        msgspec.structs.replace(docker_settings, volume_content_mib=2),
+        folder_of,
+        lambda slot_id, reason: None,
     )
     await launcher.open()
     rig = Rig(launcher, [])

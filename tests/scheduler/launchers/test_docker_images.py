@@ -21,7 +21,7 @@ from scheduler.errors import ImagePulling, ImageUnknown, Unavailable
 from scheduler.image import Image
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
-from tests.scheduler.launchers.rig import Files, ImageMaker, Rig, containers, until
+from tests.scheduler.launchers.rig import Files, ImageMaker, Rig, containers, folder_of, until
 
 pytestmark = pytest.mark.docker
 
@@ -63,7 +63,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def launched(settings: DockerSettings, **changes: object) -> AsyncIterator[Rig]:
     gone: list[tuple[str, str]] = []
     launcher = DockerLauncher(
-        msgspec.structs.replace(settings, **changes), lambda slot_id, reason: gone.append((slot_id, reason))
+        msgspec.structs.replace(settings, **changes),
+        folder_of,
+        lambda slot_id, reason: gone.append((slot_id, reason)),
     )
     await launcher.open()
     rig = Rig(launcher, gone)
@@ -211,4 +213,4 @@ async def test_a_seccomp_profile_that_is_missing_is_told_at_once(
 ) -> None:
     settings = msgspec.structs.replace(docker_settings, seccomp_profile=folder / "profile.json")
     with pytest.raises(FileNotFoundError, match=r"profile\.json"):
-        await DockerLauncher(settings, lambda slot_id, reason: None).open()
+        await DockerLauncher(settings, folder_of, lambda slot_id, reason: None).open()

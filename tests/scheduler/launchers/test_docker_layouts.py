@@ -21,7 +21,16 @@ from scheduler.launchers.docker_engine import Engine, Listed
 from scheduler.launchers.docker_layouts import MAX_FILE_BYTES, Layouts
 from scheduler.launchers.places import Layout
 from scheduler.launchers.user import Owner
-from tests.scheduler.launchers.rig import Files, ImageMaker, Rig, containers, left_no_volume, until, volumes
+from tests.scheduler.launchers.rig import (
+    Files,
+    ImageMaker,
+    Rig,
+    containers,
+    folder_of,
+    left_no_volume,
+    until,
+    volumes,
+)
 
 T = TypeVar("T")
 
@@ -338,7 +347,7 @@ async def test_a_look_under_way_is_left_alone_and_a_cancelled_start_takes_it_awa
     monkeypatch.setattr(Engine, "list_slots", counting)
     monkeypatch.setattr(docker_layouts, "read_file", slow)
     launcher = DockerLauncher(
-        msgspec.structs.replace(docker_settings, relist_s=0.05), lambda slot_id, reason: None
+        msgspec.structs.replace(docker_settings, relist_s=0.05), folder_of, lambda slot_id, reason: None
     )
     await launcher.open()
     rig = Rig(launcher, [])

@@ -16,7 +16,7 @@ from scheduler.backoff import Backoff
 from scheduler.launchers import docker, docker_removals
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
-from tests.scheduler.launchers.rig import installation_of, until
+from tests.scheduler.launchers.rig import folder_of, installation_of, until
 from tests.scheduler.launchers.scripted_engine import REMOVED, Answer, ScriptedEngine
 
 BUSY: Answer = (500, 'driver "overlay2" failed to remove root filesystem: device or resource busy')
@@ -52,7 +52,7 @@ async def launcher(
         docker_host=scripted.host,
         relist_s=0.2,
     )
-    launcher = DockerLauncher(settings, lambda slot_id, reason: None)
+    launcher = DockerLauncher(settings, folder_of, lambda slot_id, reason: None)
     yield launcher
     scripted.removal = lambda name: REMOVED
     await launcher.close()

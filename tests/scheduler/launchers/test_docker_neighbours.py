@@ -12,14 +12,14 @@ from structlog.testing import capture_logs
 
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
-from tests.scheduler.launchers.rig import ImageMaker, Probe, Rig, container_of, containers, until
+from tests.scheduler.launchers.rig import ImageMaker, Probe, Rig, container_of, containers, folder_of, until
 
 pytestmark = pytest.mark.docker
 
 
 async def open_rig(settings: DockerSettings) -> Rig:
     gone: list[tuple[str, str]] = []
-    launcher = DockerLauncher(settings, lambda slot_id, reason: gone.append((slot_id, reason)))
+    launcher = DockerLauncher(settings, folder_of, lambda slot_id, reason: gone.append((slot_id, reason)))
     await launcher.open()
     return Rig(launcher, gone)
 

@@ -19,7 +19,7 @@ from ops.setup.engine import PrivateEngine
 from scheduler.errors import EngineUnavailable
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
-from tests.scheduler.launchers.rig import ImageMaker, Rig, container_of, containers, until
+from tests.scheduler.launchers.rig import ImageMaker, Rig, container_of, containers, folder_of, until
 
 pytestmark = [
     pytest.mark.docker,
@@ -73,7 +73,7 @@ def own_settings(docker_settings: DockerSettings, own: Own) -> DockerSettings:
 @pytest.fixture
 async def own_rig(own: Own, own_settings: DockerSettings) -> AsyncIterator[Rig]:
     gone: list[tuple[str, str]] = []
-    launcher = DockerLauncher(own_settings, lambda slot_id, reason: gone.append((slot_id, reason)))
+    launcher = DockerLauncher(own_settings, folder_of, lambda slot_id, reason: gone.append((slot_id, reason)))
     await launcher.open()
     rig = Rig(launcher, gone)
     yield rig
@@ -103,7 +103,7 @@ async def resolving(rig: Rig, image: str) -> None:
 
 async def test_no_engine_at_all(docker_settings: DockerSettings, tmp_path: Path) -> None:
     settings = msgspec.structs.replace(docker_settings, docker_host=f"unix://{tmp_path}/none.sock")
-    launcher = DockerLauncher(settings, lambda slot_id, reason: None)
+    launcher = DockerLauncher(settings, folder_of, lambda slot_id, reason: None)
     for _ in range(2):
         with pytest.raises(EngineUnavailable, match=r"none\.sock does not answer: .*No such file"):
             await launcher.open()
@@ -114,7 +114,7 @@ async def test_no_engine_at_all(docker_settings: DockerSettings, tmp_path: Path)
 
 async def test_a_docker_host_that_is_nonsense(docker_settings: DockerSettings) -> None:
     settings = msgspec.structs.replace(docker_settings, docker_host="nonsense://x")
-    launcher = DockerLauncher(settings, lambda slot_id, reason: None)
+    launcher = DockerLauncher(settings, folder_of, lambda slot_id, reason: None)
     with pytest.raises(EngineUnavailable, match="nonsense"):
         await launcher.open()
     await launcher.close()

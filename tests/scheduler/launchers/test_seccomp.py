@@ -17,7 +17,7 @@ import pytest
 from scheduler.launchers import seccomp
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
-from tests.scheduler.launchers.rig import Probe, Rig
+from tests.scheduler.launchers.rig import Probe, Rig, folder_of
 
 HERE = Path(__file__).parent
 
@@ -91,7 +91,7 @@ async def slot(
     docker_settings: DockerSettings, caller_binary: Path, plain_image: str, numbers: dict[str, int]
 ) -> AsyncIterator[Caller]:
     settings = msgspec.structs.replace(docker_settings, guest_binary=caller_binary)
-    launcher = DockerLauncher(settings, lambda slot_id, reason: None)
+    launcher = DockerLauncher(settings, folder_of, lambda slot_id, reason: None)
     await launcher.open()
     rig = Rig(launcher, [])
     _, probe = await rig.run(plain_image)

@@ -116,17 +116,14 @@ async def slot(docker_host: str, client: APIClient, image: str, tmp_path: Path) 
         guest_binary=GUEST_BINARY,
         docker_host=docker_host,
     )
-    launcher = DockerLauncher(
-        settings,
-        owner.slot_lost,
-    )
+    launcher = DockerLauncher(settings, executor.folder_of, owner.slot_lost)
     await executor.open(owner)
     await launcher.open()
     try:
         found = await launcher.resolve(image)
-        address = executor.prepare(slot_id)
+        executor.expect(slot_id, "ab" * 32)
         pool = PoolKey("acme", found.digest, Resources(200, 128), Isolation.SHARED)
-        await launcher.start(SlotOrder(slot_id, pool, found, address.directory, address.token))
+        await launcher.start(SlotOrder(slot_id, pool, found, "ab" * 32))
         await until(lambda: owner.ready, "the guest's hello")
         inspected = await asyncio.to_thread(client.inspect_container, container_name(settings, slot_id))
         owner.slot = RealSlot(executor, slot_id, inspected["State"]["Pid"])

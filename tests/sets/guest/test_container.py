@@ -72,7 +72,8 @@ async def start_slot(
         inodes=30_000,
         pids_limit=PIDS,
     )
-    launcher = DockerLauncher(settings, lambda slot_id, reason: None)
+    folders: dict[str, Path] = {}
+    launcher = DockerLauncher(settings, folders.__getitem__, lambda slot_id, reason: None)
     await launcher.open()
     started: list[Slot] = []
 
@@ -90,7 +91,8 @@ async def start_slot(
         listener = Listener()
         pool = PoolKey("acme", image.digest, Resources(memory_mib=64), Isolation.SHARED)
         slot_id = f"t-{uuid.uuid4().hex[:12]}"
-        await launcher.start(SlotOrder(slot_id, pool, image, listener.folder, TOKEN))
+        folders[slot_id] = listener.folder
+        await launcher.start(SlotOrder(slot_id, pool, image, TOKEN))
         slot = listener, listener.greet()
         started.append(slot)
         return slot

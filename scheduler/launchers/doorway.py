@@ -1,0 +1,19 @@
+"""Where slots meet the executor of their own machine: a folder on the host, mounted into the slot's container.
+
+Only a launcher and an executor on one machine know of it. The executor makes the folder before the slot is started,
+listens in it, and removes it; the launcher mounts it, and may leave a file there for the guest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+SOCKET_FILE: Final = "executor.sock"
+"""The socket in a slot's folder at which the guest finds its executor."""
+CONTENT_FILE: Final = "content"
+"""Beside the socket: what a launcher has the guest write to the slot's places at the start."""
+
+SlotFolder = Callable[[str], Path]
+"""The host folder of a slot, by the slot's id."""
