@@ -1,4 +1,4 @@
-"""A set's configuration: one YAML file, strict. Each setting is described once, here."""
+"""A set's configuration: one YAML file, read strictly. Each setting is described once, here."""
 
 from __future__ import annotations
 
@@ -17,72 +17,94 @@ from scheduler.policy.dispatch import Limits
 SET_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9]{0,30})")
 ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
-# The upper bounds keep every product of them within 64 bits, and out what can only be a slip.
+# The upper bounds keep every product within 64 bits, and catch slips of the keyboard.
 Positive = Annotated[int, Meta(gt=0, le=1 << 30)]
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]
 
 
 class ConfigError(Exception):
-    """The set's configuration cannot be used."""
+    """The set's configuration is not valid."""
 
 
 class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An account that may use the set when `authentication` is on. `token_hashes` are SHA-256 in hexadecimal of whole
-    tokens (`gc_ACCOUNT_SECRET`; `gcompute token ACCOUNT` makes one)."""
+    """An account that may use the set when `authentication` is on."""
 
     token_hashes: tuple[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")], ...]
+    """SHA-256 in hexadecimal of each whole token (`gc_ACCOUNT_SECRET`); `gcompute token ACCOUNT` makes one."""
     max_input_mib: Positive | None = None
+    """Largest input of one task; by default the set's `max_input_mib`."""
 
 
 class OperatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Someone with the scope `operator`: sees metrics and what tells of the whole set, runs no tasks. Hashes as of an
-    account's tokens; `gcompute token --operator NAME` makes one."""
+    """A person or program with the scope `operator`: reads the state of the whole set, and runs no tasks."""
 
     token_hashes: tuple[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")], ...]
+    """As for an account; `gcompute token --operator NAME` makes one."""
 
 
 class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One set. Sizes and times carry their unit in the name."""
+    """The settings of one set. The name of a size or a time ends with its unit.
+
+    `python -m ops.docs` writes sets/docs/settings.md from the docstrings here.
+    """
 
     name: str
+    """Name of the set: lower-case letters and digits, 31 at most. The ids of its tasks begin with it."""
     state_dir: str
+    """Folder for tasks, bodies and the installation's identity. It must survive restarts; one set per folder."""
     bind: str = "127.0.0.1:8101"
+    """Address and port on which the set listens."""
     authentication: bool = False
+    """Require a bearer token of an account for every call. When off, the header `X-Account` names the account."""
     accounts: dict[str, AccountConfig] = {}
+    """Accounts by name, used when `authentication` is on."""
     operators: dict[str, OperatorConfig] = {}
-    """Who may read `/metrics` and `/v1/admin/` when `authentication` is on; when it is off, this machine may."""
+    """Operators by name: they may read `/metrics` and `/v1/admin/` when `authentication` is on. When it is off, every
+    caller on this machine may."""
     cores: Annotated[float, Meta(ge=0.01, le=65_536)] | None = None
-    """Cores that running tasks share; all of the machine's by default."""
+    """Cores that running tasks share; by default all cores of the machine."""
     memory_mib: Positive | None = None
-    """Memory that running tasks share; three quarters of the machine's by default."""
+    """Memory that running tasks share; by default three quarters of the machine's."""
     max_slots: Positive = 32
+    """Slots that exist at the same time, busy and idle."""
     max_waiting: Positive = 100_000
+    """Tasks that wait for a slot; the set refuses further ones with 503."""
     max_waiting_account: Positive = 20_000
+    """Tasks of one account that wait for a slot; the set refuses further ones with 429."""
     max_input_mib: Positive = 16_384
+    """Largest input of one task."""
     max_stdout_mib: Positive = 4096
+    """Largest standard output of an async task; a task that writes more fails."""
     max_stderr_mib: Positive = 64
+    """Standard error kept of an async task; the rest is cut, and `detail` says so."""
     max_file_mib: Positive = 1024
-    """The largest output file that is kept, holes included."""
+    """Largest output file that is kept, holes included."""
     max_files_mib: Positive = 2048
-    """How much of all output files of one task is kept, holes included."""
+    """Size of all kept output files of one task together, holes included."""
     min_free_disk_mib: Positive = 256
+    """Free disk space below which the set refuses new async tasks and stores no further bodies."""
     keep_idle_s: Seconds = 300
+    """How long an idle slot is kept for its pool's next task."""
     slot_start_timeout_s: Seconds = 60
+    """How long a slot may take to start before it is given up."""
     body_stall_s: Annotated[int, Meta(gt=0, le=3600)] = 60
-    """How long a request's body may stand still before it is given up with 408."""
+    """How long a request's body may pause before the set answers 408."""
     drain_timeout_s: Annotated[int, Meta(gt=0, le=86_400)] = 30
-    """How long a set that was told to stop goes on answering requests that are under way."""
+    """How long a stopping set goes on answering requests that are under way."""
     drain_notice_s: Annotated[float, Meta(ge=0, le=600)] = 2.0
-    """How long, at least, it goes on refusing new tasks by an answer, so that routers learn of it."""
+    """How long a stopping set at least goes on refusing new tasks with an answer, so that routers notice."""
     sync_keep_s: Positive = 900
+    """How long a sync task and its output files can be fetched after its end."""
     async_keep_s: Positive = 86_400
+    """How long an async task and its results can be fetched after its end."""
     docker_host: str | None = None
-    """The engine; the environment's DOCKER_HOST or the usual socket by default."""
+    """Address of the engine; by default the environment's `DOCKER_HOST`, else the usual socket."""
     runtime: str | None = None
-    """The OCI runtime that slots run under, by its name in the engine's daemon.json; by default the engine's own."""
+    """OCI runtime of the slots, by its name in the engine's daemon.json; by default the engine's own."""
     pull: bool = False
-    """Whether images that the engine does not hold are pulled from their registry."""
+    """Pull images that the engine does not have from their registry."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    """Lowest level of the records that are logged."""
 
     @property
     def directory(self) -> Path:
@@ -102,7 +124,7 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load(path: Path) -> SetConfig:
-    """Read a set's YAML. Raises `ConfigError` that names the file, the line or field, and what is wrong."""
+    """Read a set's YAML file. Raises `ConfigError` with the file, the line or field, and the mistake."""
     try:
         text = path.read_text()
     except OSError as error:
@@ -113,7 +135,7 @@ def load(path: Path) -> SetConfig:
 
 
 def parse(text: str, source: str) -> SetConfig:
-    """As `load`, from text; `source` names it in errors."""
+    """Like `load`, from text; `source` names the text in errors."""
     try:
         # The loader derives from SafeLoader.
         data = yaml.load(text, Loader=_StrictLoader)
@@ -122,7 +144,7 @@ def parse(text: str, source: str) -> SetConfig:
     try:
         config = msgspec.convert(data, SetConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}; sets/config.py describes each field") from error
+        raise ConfigError(f"{source}: {error}; see sets/docs/settings.md") from error
     if not SET_NAME.fullmatch(config.name):
         raise ConfigError(f"{source}: name: {config.name!r} is not lower-case letters and digits, 31 at most")
     for field, names in (("accounts", config.accounts), ("operators", config.operators)):
@@ -139,7 +161,7 @@ def _machine_memory_mib() -> int:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice: the second would win silently."""
+    """Refuses a key that appears twice, as the second would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -151,7 +173,7 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                    None, None, f"the key {key!r} appears twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)

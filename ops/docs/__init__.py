@@ -1,0 +1,1 @@
+"""`python -m ops.docs`: writes the references of settings from the code that reads them."""

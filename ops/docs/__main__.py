@@ -1,0 +1,30 @@
+"""`python -m ops.docs`: write the generated references into the tree; a test compares them with the code."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Final
+
+from ops.docs.settings import table
+from ops.setup.engine import ROOT
+from sets.config import AccountConfig, OperatorConfig, SetConfig
+
+SET_SETTINGS: Final = ROOT / "sets/docs/settings.md"
+
+
+def set_settings() -> str:
+    """Return the reference of a set's settings, as Markdown."""
+    parts = [
+        "# Settings of a set",
+        "A set reads one YAML file (`gcompute set FILE`). An unknown setting, or one that appears twice, is an error.",
+        "`python -m ops.docs` writes this page from `sets/config.py`; edit that file instead.",
+        table(SetConfig).rstrip(),
+    ]
+    for record in (AccountConfig, OperatorConfig):
+        summary = inspect.cleandoc(record.__doc__ or "").split("\n\n")[0]
+        parts += [f"## {record.__name__}", summary, table(record).rstrip()]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    SET_SETTINGS.write_text(set_settings(), encoding="utf-8")
