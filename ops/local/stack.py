@@ -73,6 +73,20 @@ class Stack:
             for part in self.parts:
                 _wait_until_ready(part)
         say(f"ready: {self.ports.router_url} (traffic), http://{HOST}:{self.ports.admin} (admin)")
+        if variables := self._variables(host):
+            say(f"for docker and gcompute: export {' '.join(variables)}")
+
+    def _variables(self, host: str) -> list[str]:
+        """Environment variables that other commands need to find this stack, which is not where they look at first."""
+        standard = Ports()
+        found = []
+        if host in [private.layout.host for private in self._private]:
+            found.append(f"DOCKER_HOST={host}")
+        if self.ports.router != standard.router:
+            found.append(f"GC_URL={self.ports.router_url}")
+        if self.ports.admin != standard.admin:
+            found.append(f"GC_ADMIN_URL=http://{HOST}:{self.ports.admin}")
+        return found
 
     def down(self, *, keep_engine: bool = False) -> None:
         """Stops all; afterwards no process, container and mount of it is left. Nothing to stop is no error.

@@ -71,10 +71,17 @@ def run_small_task(stack: Stack) -> bytes:
         return body
 
 
-def test_up_is_idempotent_mends_what_died_and_down_leaves_nothing(stack: Stack, tmp_path: Path) -> None:
+def test_up_is_idempotent_mends_what_died_and_down_leaves_nothing(
+    stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert not stack.runs
     stack.up()
     assert stack.is_up()
+    engine = f"DOCKER_HOST={os.environ['DOCKER_HOST']}"
+    router = f"GC_URL={stack.ports.router_url} GC_ADMIN_URL=http://127.0.0.1:{stack.ports.admin}"
+    assert f"export {engine} {router}\n" in capsys.readouterr().err, (
+        "as neither docker nor gcompute looks there"
+    )
     load_small_image(stack, tmp_path)
     assert run_small_task(stack) == b"through all of it"
 
