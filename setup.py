@@ -1,11 +1,12 @@
 """Metadata of the project, and the build of the guest.
 
 ``python setup.py build_guest`` compiles ``sets/guest/guest.c`` to the static program ``sets/guest/guest``; so
-does every other build, the editable install included. Nothing is done where the program is newer than its source.
+does every other build, the editable install included. A program that was built from the same source is kept.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shlex
@@ -21,10 +22,10 @@ GUEST_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static")
 
 
 class BuildGuest(Command):
-    """Compiles the guest where its source is newer than the program."""
+    """Compiles the guest unless the program was built from the same source."""
 
     description = "compile sets/guest/guest.c to a static program"
-    user_options = [("force", "f", "compile even if the program is newer than its source")]  # noqa: RUF012
+    user_options = [("force", "f", "compile even if the program was built from the same source")]  # noqa: RUF012
     boolean_options = ["force"]  # noqa: RUF012
 
     editable_mode = False
@@ -38,14 +39,17 @@ class BuildGuest(Command):
 
     def run(self) -> None:
         source, program = ROOT / "sets/guest/guest.c", ROOT / "sets/guest/guest"
-        if self.force or not program.exists() or program.stat().st_mtime <= source.stat().st_mtime:
-            self.compile(source, program)
+        # The program's build id is its source's digest: `sets.guest.unusable` compares them when a set starts.
+        build_id = hashlib.sha256(source.read_bytes()).digest()[:20]
+        if self.force or not program.exists() or build_id not in program.read_bytes():
+            self.compile(source, program, build_id)
 
-    def compile(self, source: Path, program: Path) -> None:
+    def compile(self, source: Path, program: Path, build_id: bytes) -> None:
         """Compiles beside the target and renames, so that an interrupted build leaves no half program."""
         compiler = shlex.split(os.environ.get("CC") or "cc")
         unfinished = program.with_name(f".guest.{os.getpid()}")
-        command = [*compiler, *GUEST_FLAGS, "-o", str(unfinished), str(source)]
+        flags = (*GUEST_FLAGS, f"-Wl,--build-id=0x{build_id.hex()}")
+        command = [*compiler, *flags, "-o", str(unfinished), str(source)]
         print(shlex.join(command), flush=True)
         try:
             subprocess.run(command, check=True)
@@ -61,7 +65,7 @@ class BuildGuest(Command):
         finally:
             unfinished.unlink(missing_ok=True)
 
-    # What setuptools asks of a step of `build`: the program is package data, so copying it is not our business.
+    # Required of a step of `build`. The program is package data, so this step does not copy it.
     def get_source_files(self) -> list[str]:
         return ["sets/guest/guest.c"]
 
@@ -73,13 +77,13 @@ class BuildGuest(Command):
 
 
 class Build(build):
-    """The guest, then the usual build, which finds the guest among the package data."""
+    """Builds the guest, then the rest, which includes the guest as package data."""
 
     sub_commands = [("build_guest", None), *build.sub_commands]  # noqa: RUF012
 
 
 def packages() -> list[str]:
-    """Our packages. Only their own folders are walked: `var/` may hold whole file systems, with links in circles."""
+    """Return our packages. Walks only their folders: `var/` may hold whole file systems with circular links."""
     found: list[str] = []
     for name in PACKAGES:
         found += [name, *(f"{name}.{inner}" for inner in find_namespace_packages(str(ROOT / name)))]
@@ -87,7 +91,7 @@ def packages() -> list[str]:
 
 
 def runtime_requirements() -> list[str]:
-    """The names in requirements/runtime.in; exact versions are the lock's matter, not the metadata's."""
+    """Return the names in requirements/runtime.in; exact versions belong in the lock, not in the metadata."""
     lines = (ROOT / "requirements/runtime.in").read_text().splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
@@ -102,7 +106,7 @@ setup(
     python_requires=">=3.11",
     install_requires=runtime_requirements(),
     packages=packages(),
-    # SQL, C, YAML, Dockerfiles and pages lie beside the code that uses them.
+    # SQL, C, YAML, Dockerfiles and pages are in the folders of the code that uses them.
     package_data={"": ["*"]},
     exclude_package_data={"": ["*.pyc"]},
     include_package_data=False,

@@ -13,10 +13,11 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from sets import log_lines
 from sets.assembly import assemble
 from sets.config import ConfigError, SetConfig, load
+from sets.guest import unusable
 
 HEARTBEAT_TIMEOUT_S: Final = 60
 CLOSE_TIMEOUT_S: Final = 45
-"""How long a set's parts may take to close after the drain, before gunicorn ends the process by force."""
+"""Time, in seconds, that a set's parts have to close after the drain, before gunicorn kills the process."""
 
 
 # glibc's malloc.h
@@ -52,16 +53,16 @@ class SetServer(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        # One loop thread and one writer thread share the interpreter: the default of 5 ms would let the writer wait
-        # that long for its turn.
+        # The loop thread and the store's writer thread share the interpreter. With the default of 5 ms the writer would
+        # wait that long for its turn.
         sys.setswitchinterval(0.0005)
         _keep_memory()
         return assemble(self.config)
 
 
 def _keep_memory() -> None:
-    """Let the C library keep the memory of body pieces for the next ones, instead of giving each back to the system
-    and having it cleared again: that was a fifth of a large body's time."""
+    """Let the C library keep the memory of body pieces for later ones. Returning it to the system, which clears it
+    again, took a fifth of a large body's time."""
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, 4 << 20)
@@ -69,7 +70,7 @@ def _keep_memory() -> None:
 
 
 def main(config_path: Path, *, bind: str | None = None) -> int:
-    """Run the set that `config_path` describes until it is told to stop; returns an exit status."""
+    """Run the set that `config_path` describes until a signal stops it; return an exit status."""
     try:
         config = load(Path(config_path))
     except ConfigError as error:
@@ -81,6 +82,9 @@ def main(config_path: Path, *, bind: str | None = None) -> int:
     except OSError as error:
         print(f"gcompute set: state_dir: {config.directory}: {error.strerror}", file=sys.stderr)
         return 78
+    if problem := unusable():
+        print(f"gcompute set: {problem}", file=sys.stderr)
+        return 70
     try:
         SetServer(config, bind or config.bind).run()
     except SystemExit as stop:

@@ -68,7 +68,7 @@ if [ "$(cat .venv/installed 2>/dev/null)" != "$key" ]; then
     fresh=1
 fi
 
-if [ ! -x sets/guest/guest ] || [ sets/guest/guest.c -nt sets/guest/guest ]; then
+if ! .venv/bin/python -c 'import sys; from sets.guest import unusable; sys.exit(bool(unusable()))'; then
     # libc.a is what a static program needs and what a bare compiler lacks.
     probe='int main(void) { return 0; }'
     if ! echo "$probe" | ${CC:-cc} -static -x c -o var/compiler-probe - 2>/dev/null; then

@@ -1,4 +1,4 @@
-"""``python setup.py build_guest``: compiles when the source is newer, with the compiler of CC, whole or not at all."""
+"""``python setup.py build_guest``: compiles a changed source with the compiler of CC, whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ops.setup.engine import ROOT
+from sets.guest import unusable
 
 INTERPRETER = 3  # PT_INTERP: the segment that names the dynamic loader
 
@@ -54,16 +55,30 @@ def test_it_is_static_and_runs(tree: Path) -> None:
     assert guests(tree) == ["guest", "guest.c"]
 
 
-def test_it_is_compiled_again_only_when_its_source_is_newer(tree: Path) -> None:
+def test_it_is_compiled_again_only_when_its_source_has_changed(tree: Path) -> None:
     build(tree)
     program, source = tree / "sets/guest/guest", tree / "sets/guest/guest.c"
     first = program.stat().st_ino, program.stat().st_mtime_ns
     assert build(tree, CC="/no/compiler/is/needed").returncode == 0
     assert (program.stat().st_ino, program.stat().st_mtime_ns) == first
+    os.utime(source)
+    assert build(tree, CC="/no/compiler/is/needed").returncode == 0
     source.write_text("int main(void) { return 8; }\n")
-    os.utime(source, ns=(first[1] + 1, first[1] + 1))
+    os.utime(source, ns=(first[1] - 1, first[1] - 1))
     assert build(tree).returncode == 0
     assert subprocess.run([program]).returncode == 8
+
+
+def test_a_set_refuses_a_guest_that_is_missing_or_of_another_source(tree: Path) -> None:
+    program, source = tree / "sets/guest/guest", tree / "sets/guest/guest.c"
+    assert (
+        unusable(program, source)
+        == f"the guest {program} is missing; build it with `python setup.py build_guest`"
+    )
+    build(tree)
+    assert unusable(program, source) == ""
+    source.write_text("int main(void) { return 8; }\n")
+    assert "was built from another guest.c" in unusable(program, source)
 
 
 def test_a_source_with_a_warning_is_refused_and_leaves_nothing(tree: Path) -> None:
