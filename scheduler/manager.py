@@ -19,6 +19,7 @@ from scheduler.errors import Draining, EngineUnavailable, TaskUnknown
 from scheduler.execution import Executor
 from scheduler.floor import Floor
 from scheduler.image import Image
+from scheduler.images.contract import ImageSource
 from scheduler.launchers.contract import Launcher
 from scheduler.leftover import Leftovers
 from scheduler.live import LiveTask
@@ -85,6 +86,7 @@ class Manager:
         settings: ManagerSettings,
         store: Store,
         blobs: Blobs,
+        images: ImageSource,
         launcher: Launcher,
         executor: Executor,
         observer: Observer,
@@ -94,6 +96,7 @@ class Manager:
         self.draining = False
         self._store = store
         self._blobs = blobs
+        self._images = images
         self._launcher = launcher
         self._executor = executor
         self._observer = observer
@@ -124,7 +127,7 @@ class Manager:
         self._async = AsyncSide(
             settings, store, blobs, self._floor, self._roster, self.ids, deadlines, self._task_ended
         )
-        self._recovery = Recovery(store, launcher, self._async)
+        self._recovery = Recovery(store, images, self._async)
         self._upkeep = Upkeep(store, blobs, settings.expire_every_s, lambda: self._async.unstored)
         self._background = Background()
         self._parts = AsyncExitStack()
@@ -189,8 +192,8 @@ class Manager:
     # -- tasks
 
     async def resolve(self, reference: str) -> Image:
-        """The image that a reference names now. Raises as `Launcher.resolve`."""
-        return await self._launcher.resolve(reference)
+        """The image that a reference names now. Raises as `ImageSource.resolve`."""
+        return await self._images.resolve(reference)
 
     def start(
         self,

@@ -11,8 +11,8 @@ from scheduler.async_side import AsyncSide
 from scheduler.backoff import Backoff
 from scheduler.errors import BadRequest, ImageUnknown, ImageUnusable, SchedulerError
 from scheduler.image import Image
-from scheduler.launchers.contract import Launcher
-from scheduler.launchers.reference import parse_reference
+from scheduler.images.contract import ImageSource
+from scheduler.images.reference import parse_reference
 from scheduler.store.contract import Store
 from scheduler.task import Reason, State, Task, TaskSpec
 from scheduler.trouble import Trouble
@@ -34,9 +34,9 @@ class Recovery:
     tried again until it is; one whose image is gone fails.
     """
 
-    def __init__(self, store: Store, launcher: Launcher, side: AsyncSide) -> None:
+    def __init__(self, store: Store, images: ImageSource, side: AsyncSide) -> None:
         self._store = store
-        self._launcher = launcher
+        self._source = images
         self._side = side
         self._images: dict[tuple[str, str], Image | SchedulerError] = {}
         # What was logged of each image: with the same error it is tried again silently.
@@ -139,7 +139,7 @@ class Recovery:
         error: SchedulerError = ImageUnknown()
         for reference in references:
             try:
-                return await self._launcher.resolve(reference)
+                return await self._source.resolve(reference)
             except (ImageUnknown, BadRequest) as unknown:
                 error = ImageUnknown(f"image {spec.image} ({spec.image_digest}) is gone: {unknown}")
             except SchedulerError as other:

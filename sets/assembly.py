@@ -81,7 +81,7 @@ def assemble(config: SetConfig) -> SetApp:
         file_max_bytes=config.max_file_mib * mib,
         files_max_bytes=config.max_files_mib * mib,
     )
-    manager = Manager(settings, store, blobs, launcher, executor, metrics)
+    manager = Manager(settings, store, blobs, launcher.images, launcher, executor, metrics)
     build = build_name()
     metrics.watch(manager, build)
     life = Life(manager, config.name, build)

@@ -55,9 +55,6 @@ class Launcher(Protocol):
     async def check(self) -> None:
         """Return when the engine answers; raise `EngineUnavailable` with the reason otherwise."""
 
-    async def resolve(self, reference: str) -> Image:
-        """The image that `reference` names now. Raises `ImageUnknown`, `ImageUnusable`, `ImagePulling`."""
-
     async def start(self, order: SlotOrder) -> None:
         """Start a slot; returns once its container runs. Raises `EngineRefused`, `ImageUnknown`, `ImageUnusable`."""
 

@@ -15,7 +15,7 @@ import structlog
 
 from scheduler.backoff import Backoff
 from scheduler.errors import EngineRefused, EngineUnavailable, SchedulerError
-from scheduler.image import Image
+from scheduler.images.places import Layout
 from scheduler.launchers.contract import SlotGone, SlotOrder
 from scheduler.launchers.docker_config import DockerSettings, EngineFacts, container_name, create_body
 from scheduler.launchers.docker_contents import Contents
@@ -25,7 +25,6 @@ from scheduler.launchers.docker_images import Images
 from scheduler.launchers.docker_layouts import Layouts
 from scheduler.launchers.docker_removals import Removals
 from scheduler.launchers.doorway import CONTENT_FILE, SlotFolder
-from scheduler.launchers.places import Layout
 from scheduler.launchers.seccomp import profile_json
 from scheduler.trouble import Trouble
 
@@ -76,9 +75,9 @@ class DockerLauncher:
     """Implements `contract.Launcher` on one Docker engine.
 
     `folder_of` tells where the executor of this machine listens for a slot. `on_gone` is told of slots that ended
-    without `stop`. `open` may be called again after it failed. While the
-    engine is away calls raise `EngineUnavailable`; once it is back the launcher goes on by itself, and slots that
-    did not survive are reported.
+    without `stop`. `images` are the engine's; the launcher tells them what it hears of changes. `open` may be called
+    again after it failed. While the engine is away calls raise `EngineUnavailable`; once it is back the launcher goes
+    on by itself, and slots that did not survive are reported.
     """
 
     def __init__(self, settings: DockerSettings, folder_of: SlotFolder, on_gone: SlotGone) -> None:
@@ -86,7 +85,7 @@ class DockerLauncher:
         self._folder_of = folder_of
         self._on_gone = on_gone
         self._engine = Engine(settings)
-        self._images = Images(self._engine)
+        self.images = Images(self._engine)
         self._layouts = Layouts(self._engine)
         self._contents = Contents(self._engine)
         self._removals = Removals(self._engine)
@@ -181,7 +180,7 @@ class DockerLauncher:
                 log.warning("slots_left_behind", reason=str(error), next="the next start removes them")
         await self._removals.close()
         self._events.close()
-        await self._images.close()
+        await self.images.close()
         await self._layouts.close()
         await self._contents.close()
         self._engine.close()
@@ -193,14 +192,6 @@ class DockerLauncher:
             raise EngineUnavailable(
                 "the container engine answers, but the set has not finished connecting to it"
             )
-
-    async def resolve(self, reference: str) -> Image:
-        """The image that `reference` names now.
-
-        Raises `BadRequest` (field `image`), `ImageUnknown`, `ImageUnusable`, `ImagePulling` and `EngineUnavailable`.
-        An image without ENTRYPOINT and CMD is given as it is: it can be run with arguments.
-        """
-        return await self._images.resolve(reference)
 
     async def start(self, order: SlotOrder) -> None:
         """Start a slot; returns once its container runs. A start that fails, or is cancelled, leaves nothing behind.
@@ -315,18 +306,18 @@ class DockerLauncher:
     # What the event stream tells (docker_events.Listener)
 
     def images_changed(self) -> None:
-        self._images.changed()
+        self.images.changed()
 
     def stream_opened(self) -> None:
         self._unheard.over()
-        self._images.heard = True
+        self.images.heard = True
         self._removals.hurry()
         self._listening.set()
         self._relist_now.set()
 
     def stream_lost(self, reason: str) -> None:
         self._unheard.met(reason)
-        self._images.heard = False
+        self.images.heard = False
 
     def slot_event(self, event: SlotEvent) -> None:
         if event.slot_id not in self._slots and event.slot_id not in self._ended:
@@ -360,7 +351,7 @@ class DockerLauncher:
                 async with asyncio.timeout(self._settings.relist_s):
                     await self._relist_now.wait()
             self._relist_now.clear()
-            if self._images.heard:
+            if self.images.heard:
                 try:
                     await self._compare()
                 except SchedulerError as error:

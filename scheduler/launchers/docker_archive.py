@@ -14,9 +14,9 @@ import msgspec
 from docker import APIClient
 from docker.utils import decode_json_header
 
-from scheduler.launchers.content import MAX_ENTRIES, Entry, Kind
-from scheduler.launchers.places import MAX_FOLDERS, Folder
-from scheduler.launchers.user import Owner
+from scheduler.images.content import MAX_ENTRIES, Entry, Kind
+from scheduler.images.places import MAX_FOLDERS, Folder
+from scheduler.images.user import Owner
 
 _FACTS_HEADER: Final = "X-Docker-Container-Path-Stat"
 _CHUNK_BYTES: Final = 64 * 1024

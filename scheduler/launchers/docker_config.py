@@ -11,11 +11,12 @@ import msgspec
 from scheduler.errors import ImageUnusable
 from scheduler.execution import TOKEN_VARIABLE
 from scheduler.image import Image
+from scheduler.images.configuration import check_platform, image_of
+from scheduler.images.places import Layout, layout, writable_places
+from scheduler.images.reference import Reference
+from scheduler.images.user import Owner
 from scheduler.launchers.contract import LauncherSettings, SlotOrder
 from scheduler.launchers.doorway import SOCKET_FILE
-from scheduler.launchers.places import Layout, layout, writable_places
-from scheduler.launchers.reference import Reference
-from scheduler.launchers.user import Owner
 from scheduler.pool import PoolKey
 
 LABEL_SET: Final = "org.general-compute.set"
@@ -308,36 +309,14 @@ def _tmpfs(place: str, settings: DockerSettings, owner: Owner) -> str:
 
 def image_from(reference: Reference, inspected: dict[str, Any], facts: EngineFacts) -> Image:
     """What the engine's inspection says about an image. Raises `ImageUnusable` when it cannot be run on this engine."""
-    system, architecture = inspected.get("Os") or "linux", inspected.get("Architecture") or ""
-    if system != "linux":
-        raise ImageUnusable(f"{reference.text} is an image for {system}; slots run linux")
-    if architecture and facts.architecture and architecture != facts.architecture:
-        raise ImageUnusable(
-            f"{reference.text} is built for {architecture}, this machine is {facts.architecture}; "
-            f"build it with --platform linux/{facts.architecture}"
-        )
+    check_platform(
+        reference, inspected.get("Os") or "linux", inspected.get("Architecture") or "", facts.architecture
+    )
     image_id = inspected.get("Id")
     if not isinstance(image_id, str) or not image_id:
         raise ImageUnusable(f"{reference.text}: the engine gives the image no id")
-    config = inspected.get("Config") or {}
-    if not isinstance(config, dict):
-        raise _broken(reference, "Config")
-    # To the engine, an ENTRYPOINT of one empty string is none.
-    entrypoint = _strings(reference, config, "Entrypoint")
-    image = Image(
-        reference=reference.text,
-        digest=_digest(reference, inspected.get("RepoDigests") or [], image_id),
-        image_id=image_id,
-        entrypoint=() if entrypoint == ("",) else entrypoint,
-        cmd=_strings(reference, config, "Cmd"),
-        env=_strings(reference, config, "Env"),
-        user=_string(reference, config, "User"),
-        workdir=_string(reference, config, "WorkingDir"),
-        volumes=tuple(sorted(_mapping(reference, config, "Volumes"))),
-        labels={name: str(value) for name, value in _mapping(reference, config, "Labels").items()},
-    )
-    writable_places(image)
-    return image
+    digest = _digest(reference, inspected.get("RepoDigests") or [], image_id)
+    return image_of(reference, inspected.get("Config") or {}, digest=digest, image_id=image_id)
 
 
 def _digest(reference: Reference, repo_digests: list[str], image_id: str) -> str:
@@ -346,28 +325,3 @@ def _digest(reference: Reference, repo_digests: list[str], image_id: str) -> str
     prefix = reference.repository + "@"
     found = sorted(entry.removeprefix(prefix) for entry in repo_digests if entry.startswith(prefix))
     return found[0] if found and not reference.image_id else image_id
-
-
-def _strings(reference: Reference, config: dict[str, Any], field: str) -> tuple[str, ...]:
-    value = config.get(field) or []
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise _broken(reference, field)
-    return tuple(value)
-
-
-def _string(reference: Reference, config: dict[str, Any], field: str) -> str:
-    value = config.get(field) or ""
-    if not isinstance(value, str):
-        raise _broken(reference, field)
-    return value
-
-
-def _mapping(reference: Reference, config: dict[str, Any], field: str) -> dict[str, Any]:
-    value = config.get(field) or {}
-    if not isinstance(value, dict):
-        raise _broken(reference, field)
-    return value
-
-
-def _broken(reference: Reference, field: str) -> ImageUnusable:
-    return ImageUnusable(f"{reference.text}: the image's configuration is broken at {field}; build it again")

@@ -6,9 +6,9 @@ import asyncio
 import uuid
 
 from scheduler.image import Image
+from scheduler.images.places import Layout
 from scheduler.launchers.docker_config import container_name, contents_body
 from scheduler.launchers.docker_engine import Engine
-from scheduler.launchers.places import Layout
 
 
 class Contents:

@@ -1,7 +1,4 @@
-"""Which image a reference names.
-
-Asked of the Docker engine, remembered until something changes there, pulled where that is allowed.
-"""
+"""The images of a Docker engine: asked of it, remembered until something changes there, pulled where allowed."""
 
 from __future__ import annotations
 
@@ -25,9 +22,9 @@ from scheduler.errors import (
     Unavailable,
 )
 from scheduler.image import Image
+from scheduler.images.reference import Reference, parse_reference
 from scheduler.launchers.docker_config import image_from
 from scheduler.launchers.docker_engine import Engine, EngineError, translated
-from scheduler.launchers.reference import Reference, parse_reference
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +72,10 @@ class _Entry:
 
 
 class Images:
-    """Resolves references. `changed` may be called from any thread; all else belongs to the event loop."""
+    """Resolves references (`scheduler.images.contract.ImageSource`).
+
+    `changed` may be called from any thread; all else belongs to the event loop.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -11,6 +11,8 @@ from docker import APIClient
 
 from scheduler.errors import ImageUnusable
 from scheduler.image import Image
+from scheduler.images.places import Folder, Layout, Question, home_folders, layout, question, said_home
+from scheduler.images.user import PASSWD, User, UserUnusable, home_of, parse_user
 from scheduler.launchers.docker_archive import (
     FolderTooLarge,
     mode_of,
@@ -19,8 +21,6 @@ from scheduler.launchers.docker_archive import (
 )
 from scheduler.launchers.docker_config import DockerSettings, container_name, look_body
 from scheduler.launchers.docker_engine import Engine
-from scheduler.launchers.places import Folder, Layout, Question, home_folders, layout, question, said_home
-from scheduler.launchers.user import PASSWD, User, UserUnusable, home_of, parse_user
 
 MAX_REMEMBERED: Final = 1024
 MAX_REMEMBERED_BYTES: Final = 64 << 20

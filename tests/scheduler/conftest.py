@@ -66,8 +66,6 @@ class World:
             "tick_s": 0.01,
             "limits": Limits(start_backoff_s=0.01, patience_s=0.05),
         }
-        self.images = [CAT]
-        self.away: SchedulerError | None = None
         self.open_managers: list[Manager] = []
         self.make()
 
@@ -82,6 +80,7 @@ class World:
             ManagerSettings("t", **self.settings),
             self.store,
             self.blobs,
+            self.launcher.images,
             self.launcher,
             self.executor,
             self.ended,

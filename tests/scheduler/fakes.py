@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from scheduler.errors import ImageUnknown, SchedulerError, SlotLost
 from scheduler.execution import ByteReader, Ending, How, NoFile, Output, SlotEvents, Work
 from scheduler.image import Image
+from scheduler.images.reference import parse_reference
 from scheduler.launchers.contract import SlotOrder
 from scheduler.source import Source, SourceUnreadable
 
@@ -232,12 +233,25 @@ class FakeExecutor:
             run.lost("the slot was retired")
 
 
+class FakeImages:
+    """A source of images in memory."""
+
+    def __init__(self) -> None:
+        self.known = {CAT.reference: CAT, CAT.digest: CAT}
+
+    async def resolve(self, reference: str) -> Image:
+        parse_reference(reference)
+        if reference not in self.known:
+            raise ImageUnknown(f"no such image here: {reference}")
+        return self.known[reference]
+
+
 class FakeLauncher:
     """`refuse` holds what the next starts raise; with `prompt` off, slots say hello only by `FakeExecutor.hello`."""
 
     def __init__(self, executor: FakeExecutor) -> None:
         self.executor = executor
-        self.images = {CAT.reference: CAT, CAT.digest: CAT}
+        self.images = FakeImages()
         self.orders: list[SlotOrder] = []
         self.stopped: list[str] = []
         self.refuse: list[SchedulerError] = []
@@ -256,13 +270,6 @@ class FakeLauncher:
     async def check(self) -> None:
         if self.away is not None:
             raise self.away
-
-    async def resolve(self, reference: str) -> Image:
-        if self.away is not None:
-            raise self.away
-        if reference not in self.images:
-            raise ImageUnknown(f"no such image here: {reference}")
-        return self.images[reference]
 
     async def start(self, order: SlotOrder) -> None:
         self.orders.append(order)

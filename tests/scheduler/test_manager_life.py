@@ -308,7 +308,7 @@ async def test_an_image_of_a_registry_is_found_by_repository_and_digest(world: W
     (task,) = await left(world, 1, image="registry.example/ocr:1", image_digest=digest)
     world.make()
     reference = f"registry.example/ocr@{digest}"
-    world.launcher.images[reference] = Image(reference, digest, "sha256:" + "e" * 64, ("/ocr",))
+    world.launcher.images.known[reference] = Image(reference, digest, "sha256:" + "e" * 64, ("/ocr",))
     world.executor.program = cat
     await world.open()
     assert (await world.wait(task)).state is State.SUCCEEDED
@@ -322,14 +322,14 @@ async def test_a_task_whose_image_is_being_pulled_waits_for_it(
     (prompt,) = await left(world, 1)
     world.make()
     pulling: dict[str, SchedulerError] = {slow[0].spec.image_digest: ImagePulling()}
-    resolve = world.launcher.resolve
+    resolve = world.launcher.images.resolve
 
     async def pull(reference: str) -> Image:
         if reference in pulling:
             raise pulling[reference]
         return await resolve(reference)
 
-    monkeypatch.setattr(world.launcher, "resolve", pull)
+    monkeypatch.setattr(world.launcher.images, "resolve", pull)
     world.executor.program = cat
     await world.open()
     assert (await world.wait(prompt)).state is State.SUCCEEDED
@@ -337,7 +337,7 @@ async def test_a_task_whose_image_is_being_pulled_waits_for_it(
     cancelling = asyncio.create_task(world.manager.cancel("acme", slow[0].id))
     await asyncio.sleep(0.02)
     pulling.clear()
-    world.launcher.images[slow[0].spec.image_digest] = CAT
+    world.launcher.images.known[slow[0].spec.image_digest] = CAT
     assert (await cancelling).state is State.CANCELLED
     for task in slow[1:]:
         assert (await world.wait(task)).state is State.SUCCEEDED

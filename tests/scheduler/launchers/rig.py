@@ -20,7 +20,8 @@ from docker import APIClient
 from docker.errors import ImageNotFound
 
 from scheduler.image import Image
-from scheduler.launchers.contract import Launcher, SlotOrder
+from scheduler.launchers.contract import SlotOrder
+from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.doorway import SOCKET_FILE
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
@@ -170,8 +171,9 @@ def folder_of(slot_id: str) -> Path:
 class Rig:
     """One launcher under test, the slots that it starts, and what it reported."""
 
-    def __init__(self, launcher: Launcher, gone: list[tuple[str, str]]) -> None:
+    def __init__(self, launcher: DockerLauncher, gone: list[tuple[str, str]]) -> None:
         self.launcher = launcher
+        self.images = launcher.images
         self.gone = gone
         self._sockets: list[socket.socket] = []
 
@@ -204,7 +206,7 @@ class Rig:
 
     async def run(self, reference: str, **options: Any) -> tuple[SlotOrder, Probe]:
         """Resolve, order, start."""
-        order = self.order(await self.launcher.resolve(reference), **options)
+        order = self.order(await self.images.resolve(reference), **options)
         return order, await self.start(order)
 
     def close(self) -> None:

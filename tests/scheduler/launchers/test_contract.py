@@ -101,21 +101,21 @@ async def test_what_resolve_says_of_an_image(rig: Rig, images: ImageMaker) -> No
         "VOLUME /v",
         "LABEL k=v",
     )
-    image = await rig.launcher.resolve(reference)
+    image = await rig.images.resolve(reference)
     assert image.reference == reference
     assert image.digest == image.image_id
     assert image.digest.startswith("sha256:")
     assert (image.entrypoint, image.cmd) == (("/bin/a", "-x"), ("one",))
     assert (image.env, image.user, image.workdir) == (("A=1",), "7:8", "/data")
     assert (image.volumes, image.labels) == (("/v",), {"k": "v"})
-    assert await rig.launcher.resolve(image.image_id) == type(image)(
+    assert await rig.images.resolve(image.image_id) == type(image)(
         **{name: getattr(image, name) for name in image.__struct_fields__ if name != "reference"},
         reference=image.image_id,
     )
 
 
 async def test_an_image_with_nothing_to_run_is_resolved(rig: Rig, images: ImageMaker) -> None:
-    image = await rig.launcher.resolve(images.make())
+    image = await rig.images.resolve(images.make())
     assert image.argv(()) == ()
     assert image.argv(("/bin/x",)) == ("/bin/x",)
 
@@ -125,35 +125,35 @@ async def test_an_image_with_nothing_to_run_is_resolved(rig: Rig, images: ImageM
 )
 async def test_an_unknown_image_is_refused_by_name(rig: Rig, reference: str) -> None:
     with pytest.raises(ImageUnknown, match=reference.split(":")[0]):
-        await rig.launcher.resolve(reference)
+        await rig.images.resolve(reference)
 
 
 async def test_the_beginning_of_an_image_id_names_nothing(rig: Rig, plain_image: str) -> None:
-    image = await rig.launcher.resolve(plain_image)
+    image = await rig.images.resolve(plain_image)
     with pytest.raises(ImageUnknown):
-        await rig.launcher.resolve(image.image_id.removeprefix("sha256:")[:12])
+        await rig.images.resolve(image.image_id.removeprefix("sha256:")[:12])
 
 
 async def test_a_malformed_reference_names_the_field(rig: Rig) -> None:
     with pytest.raises(BadRequest, match="lower case") as caught:
-        await rig.launcher.resolve("Imgproc:1")
+        await rig.images.resolve("Imgproc:1")
     assert caught.value.field == "image"
 
 
 async def test_a_tag_that_moves_is_seen(rig: Rig, images: ImageMaker, plain_image: str) -> None:
     moving = images.make('CMD ["/old"]')
     for entry in ("/new", "/newer"):
-        before = await rig.launcher.resolve(moving)
+        before = await rig.images.resolve(moving)
         images.make(f'CMD ["{entry}"]', tag=moving)
         # Sooner than anything remembered is looked up again: it is the event that counts.
         async with asyncio.timeout(0.4):
-            while (after := await rig.launcher.resolve(moving)) == before:  # noqa: ASYNC110
+            while (after := await rig.images.resolve(moving)) == before:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         assert after.cmd == (entry,)
     images.remove(moving)
     await asyncio.sleep(0.2)
     with pytest.raises(ImageUnknown):
-        await rig.launcher.resolve(moving)
+        await rig.images.resolve(moving)
 
 
 async def test_a_slot_that_is_stopped_leaves_nothing(
@@ -206,7 +206,7 @@ async def test_an_end_is_never_reported_before_its_start_returned(
     )
     await launcher.open()
     rig = Rig(launcher, [])
-    image = await launcher.resolve(plain_image)
+    image = await launcher.images.resolve(plain_image)
     for n in range(5):
         order = rig.order(image, slot_id=f"brief{n}")
         # The probe ends at once when nobody answers it.
@@ -258,7 +258,7 @@ async def test_close_leaves_nothing(
     rig = Rig(launcher, [])
     for _ in range(2):
         await rig.run(plain_image)
-    image = await launcher.resolve(plain_image)
+    image = await launcher.images.resolve(plain_image)
     under_way = [asyncio.create_task(launcher.start(rig.order(image))) for _ in range(6)]
     await asyncio.sleep(0.05)
     await launcher.close()
@@ -274,7 +274,7 @@ async def test_close_leaves_nothing(
 async def test_a_start_that_is_cancelled_leaves_nothing(
     rig: Rig, plain_image: str, client: APIClient, set_name: str
 ) -> None:
-    image = await rig.launcher.resolve(plain_image)
+    image = await rig.images.resolve(plain_image)
     for delay_s in (0.0, 0.004, 0.03, 0.06):
         starting = asyncio.create_task(rig.launcher.start(rig.order(image)))
         await asyncio.sleep(delay_s)
@@ -289,7 +289,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing(
 async def test_a_slot_stopped_while_it_starts_does_not_stay(
     rig: Rig, plain_image: str, client: APIClient, set_name: str
 ) -> None:
-    order = rig.order(await rig.launcher.resolve(plain_image))
+    order = rig.order(await rig.images.resolve(plain_image))
     starting = asyncio.create_task(rig.launcher.start(order))
     await asyncio.sleep(0.01)
     await rig.launcher.stop(order.slot_id)
@@ -329,7 +329,7 @@ async def test_an_image_that_cannot_start_says_why_and_leaves_nothing(
 ) -> None:
     reference = images.make('CMD ["/x"]', *changes, files=files)
     before = volumes(client, unused=True)
-    order = rig.order(await rig.launcher.resolve(reference))
+    order = rig.order(await rig.images.resolve(reference))
     with pytest.raises(ImageUnusable, match=why) as caught:
         await rig.launcher.start(order)
     told = str(caught.value)
@@ -343,7 +343,7 @@ async def test_an_image_that_cannot_start_says_why_and_leaves_nothing(
 
 async def test_an_image_deleted_meanwhile_is_unknown(rig: Rig, images: ImageMaker) -> None:
     reference = images.make('CMD ["/x"]')
-    image = await rig.launcher.resolve(reference)
+    image = await rig.images.resolve(reference)
     images.remove(reference)
     with pytest.raises(ImageUnknown, match=reference):
         await rig.launcher.start(rig.order(image))
@@ -357,17 +357,17 @@ async def test_a_volume_that_would_break_the_slot_is_refused(
 ) -> None:
     reference = images.make('CMD ["/x"]', f"VOLUME {volume}")
     with pytest.raises(ImageUnusable, match=f"VOLUME {volume}"):
-        await rig.launcher.resolve(reference)
+        await rig.images.resolve(reference)
 
 
 async def test_an_image_of_another_machine_is_refused(rig: Rig, images: ImageMaker) -> None:
     reference = images.load({"Cmd": ["/x"]}, architecture="s390x")
     with pytest.raises(ImageUnusable, match="built for s390x"):
-        await rig.launcher.resolve(reference)
+        await rig.images.resolve(reference)
 
 
 async def test_an_image_without_any_configuration_is_resolved(rig: Rig, images: ImageMaker) -> None:
-    image = await rig.launcher.resolve(images.load({}))
+    image = await rig.images.resolve(images.load({}))
     assert image.argv(()) == ()
     _, probe = await rig.run(image.reference)
     assert await probe.ask("id") == "1 0 0"

@@ -10,6 +10,9 @@ import pytest
 
 from scheduler.errors import ImageUnusable
 from scheduler.image import Image
+from scheduler.images.places import Layout
+from scheduler.images.reference import parse_reference
+from scheduler.images.user import Owner
 from scheduler.launchers.contract import SlotOrder
 from scheduler.launchers.docker_config import (
     DockerSettings,
@@ -19,9 +22,6 @@ from scheduler.launchers.docker_config import (
     image_from,
     look_body,
 )
-from scheduler.launchers.places import Layout
-from scheduler.launchers.reference import parse_reference
-from scheduler.launchers.user import Owner
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
 

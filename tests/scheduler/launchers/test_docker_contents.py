@@ -105,7 +105,7 @@ async def test_an_image_cannot_put_a_guest_of_its_own_in_the_place_of_ours(
 async def test_slots_share_one_copy_that_goes_with_the_last_of_them(
     rig: Rig, images: ImageMaker, client: APIClient, set_name: str
 ) -> None:
-    image = await rig.launcher.resolve(images.make(*HELD, files=FILES))
+    image = await rig.images.resolve(images.make(*HELD, files=FILES))
     orders = [rig.order(image) for _ in range(3)]
     probes = await asyncio.gather(*(rig.start(order) for order in orders))
     assert len(held(client, set_name)) == 1
@@ -132,7 +132,7 @@ async def test_slots_share_one_copy_that_goes_with_the_last_of_them(
 async def test_a_copy_that_somebody_removed_is_made_again(
     rig: Rig, images: ImageMaker, client: APIClient, set_name: str
 ) -> None:
-    image = await rig.launcher.resolve(images.make(*HELD, files=FILES))
+    image = await rig.images.resolve(images.make(*HELD, files=FILES))
     first = rig.order(image)
     probes = [await rig.start(first)]
     made = copies(client, set_name)
@@ -183,7 +183,7 @@ async def test_more_than_the_bound_is_refused_with_the_way_out(
     rig = Rig(launcher, [])
     try:
         for mib, fits in ((1, True), (3, False)):
-            image = await launcher.resolve(images.make(*HELD, files={"data/big": b"x" * (mib << 20)}))
+            image = await launcher.images.resolve(images.make(*HELD, files={"data/big": b"x" * (mib << 20)}))
             if fits:
                 await rig.start(rig.order(image))
                 continue
@@ -200,7 +200,7 @@ async def test_more_than_the_bound_is_refused_with_the_way_out(
 async def test_a_start_that_fails_leaves_no_copy(
     rig: Rig, images: ImageMaker, client: APIClient, set_name: str
 ) -> None:
-    image = await rig.launcher.resolve(images.make(*HELD, "USER 1000", files=FILES))
+    image = await rig.images.resolve(images.make(*HELD, "USER 1000", files=FILES))
     order = rig.order(image)
     probe = await rig.start(order)
     await rig.launcher.stop(order.slot_id)

@@ -98,7 +98,7 @@ async def resolved(rig: Rig, reference: str, timeout_s: float = 30.0) -> Image:
     async with asyncio.timeout(timeout_s):
         while True:
             try:
-                return await rig.launcher.resolve(reference)
+                return await rig.images.resolve(reference)
             except ImagePulling:
                 await asyncio.sleep(0.02)
 
@@ -108,7 +108,7 @@ async def test_an_image_is_pulled_once_for_all_who_ask(
 ) -> None:
     reference = push(images, registry, 'CMD ["/pulled"]')
     with pytest.raises(ImagePulling, match="is being pulled") as caught:
-        await pulling.launcher.resolve(reference)
+        await pulling.images.resolve(reference)
     assert caught.value.retry_after_s > 0
     found = await asyncio.gather(*(resolved(pulling, reference) for _ in range(20)))
     assert {image.cmd for image in found} == {("/pulled",)}
@@ -116,7 +116,7 @@ async def test_an_image_is_pulled_once_for_all_who_ask(
     assert image.digest.startswith("sha256:")
     assert image.digest != image.image_id
     by_digest = f"{reference.rpartition(':')[0]}@{image.digest}"
-    assert (await pulling.launcher.resolve(by_digest)).digest == image.digest
+    assert (await pulling.images.resolve(by_digest)).digest == image.digest
     order, probe = await pulling.run(by_digest)
     assert await probe.ask("host") == "slot"
     await pulling.launcher.stop(order.slot_id)
@@ -149,13 +149,13 @@ async def test_nothing_is_pulled_without_leave(
     for allowed in ((), ("other.example",)):
         async with launched(docker_settings, pull_registries=allowed) as rig:
             with pytest.raises(ImageUnknown, match=f"not pulled from {registry}"):
-                await rig.launcher.resolve(reference)
+                await rig.images.resolve(reference)
     async with launched(docker_settings, pull_registries=("*",)) as rig:
         image = await resolved(rig, reference)
         images.client.remove_image(image.image_id, force=True)
         # Names no registry, so there is none to ask.
         with pytest.raises(ImageUnknown, match="no such image here"):
-            await rig.launcher.resolve("no-such-image:1")
+            await rig.images.resolve("no-such-image:1")
 
 
 async def test_a_registry_that_is_down_is_not_the_caller_s_fault(docker_settings: DockerSettings) -> None:
@@ -178,8 +178,8 @@ async def test_a_registry_that_stalls_holds_up_nobody(
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         async with launched(docker_settings, pull_registries=(host,), pull_stall_s=1.0) as rig:
             with pytest.raises(ImagePulling):
-                await rig.launcher.resolve(f"{host}/x:1")
-            assert (await rig.launcher.resolve(plain_image)).reference == plain_image
+                await rig.images.resolve(f"{host}/x:1")
+            assert (await rig.images.resolve(plain_image)).reference == plain_image
             _, probe = await rig.run(plain_image)
             assert await probe.ask("host") == "slot"
             with pytest.raises(Unavailable) as caught:
@@ -194,17 +194,17 @@ async def test_closing_does_not_wait_for_a_pull(docker_settings: DockerSettings)
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         async with asyncio.timeout(15), launched(docker_settings, pull_registries=(host,)) as rig:
             with pytest.raises(ImagePulling):
-                await rig.launcher.resolve(f"{host}/x:1")
+                await rig.images.resolve(f"{host}/x:1")
 
 
 async def test_the_number_of_lookups_is_bounded(rig: Rig) -> None:
-    asked = [rig.launcher.resolve(f"no-such-image:{n}") for n in range(400)]
+    asked = [rig.images.resolve(f"no-such-image:{n}") for n in range(400)]
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     kinds = {type(outcome) for outcome in outcomes}
     assert kinds <= {ImageUnknown, Unavailable}
     assert ImageUnknown in kinds
     with pytest.raises(ImageUnknown):
-        await rig.launcher.resolve("no-such-image:1")
+        await rig.images.resolve("no-such-image:1")
 
 
 @pytest.mark.parametrize("folder", [Path("/nonexistent")])

@@ -13,14 +13,14 @@ from docker import APIClient
 
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown, ImageUnusable
 from scheduler.image import Image
+from scheduler.images.places import Layout
+from scheduler.images.user import Owner
 from scheduler.launchers import docker_layouts
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_archive import ImageFile, read_file
 from scheduler.launchers.docker_config import DockerSettings
 from scheduler.launchers.docker_engine import Engine, Listed
 from scheduler.launchers.docker_layouts import MAX_FILE_BYTES, Layouts
-from scheduler.launchers.places import Layout
-from scheduler.launchers.user import Owner
 from tests.scheduler.launchers.rig import (
     Files,
     ImageMaker,
@@ -123,7 +123,7 @@ async def test_users_that_cannot_be_told_are_the_images_fault_and_leave_nothing(
 ) -> None:
     reference = images.make(*CHANGES, f"USER {user}", files={**ROOMS, **files})
     before = volumes(client, unused=True)
-    image = await rig.launcher.resolve(reference)
+    image = await rig.images.resolve(reference)
     for _ in range(2):
         order = rig.order(image)
         with pytest.raises(ImageUnusable, match=why) as caught:
@@ -188,7 +188,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def image_of(rig: Rig, images: ImageMaker, *changes: str, files: Files | None = None) -> Image:
-    return await rig.launcher.resolve(images.make(*changes, files={**ROOMS, **(files or {})}))
+    return await rig.images.resolve(images.make(*changes, files={**ROOMS, **(files or {})}))
 
 
 async def test_images_are_looked_into_only_where_it_matters(

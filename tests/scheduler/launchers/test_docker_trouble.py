@@ -97,7 +97,7 @@ async def resolving(rig: Rig, image: str) -> None:
     """Resolve until that fails."""
     async with asyncio.timeout(90):
         while True:
-            await rig.launcher.resolve(image)
+            await rig.images.resolve(image)
             await asyncio.sleep(0.05)
 
 
@@ -108,7 +108,7 @@ async def test_no_engine_at_all(docker_settings: DockerSettings, tmp_path: Path)
         with pytest.raises(EngineUnavailable, match=r"none\.sock does not answer: .*No such file"):
             await launcher.open()
     with pytest.raises(EngineUnavailable):
-        await launcher.resolve("imgproc:1")
+        await launcher.images.resolve("imgproc:1")
     await launcher.close()
 
 
@@ -153,7 +153,7 @@ async def test_a_slot_stopped_while_the_engine_is_away_is_removed_later(
 
 async def test_a_frozen_engine(own: Own, own_rig: Rig, own_settings: DockerSettings) -> None:
     order, probe = await own_rig.run(own.image)
-    await own_rig.launcher.resolve(own.image)
+    await own_rig.images.resolve(own.image)
     pid = own.engine.pid
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -161,7 +161,7 @@ async def test_a_frozen_engine(own: Own, own_rig: Rig, own_settings: DockerSetti
             with pytest.raises(EngineUnavailable, match="timed out"):
                 await own_rig.launcher.check()
             with pytest.raises(EngineUnavailable, match="timed out"):
-                await own_rig.launcher.resolve("another:1")
+                await own_rig.images.resolve("another:1")
             starts = [own_rig.launcher.start(own_rig.order(order.image)) for _ in range(6)]
             outcomes = await asyncio.gather(*starts, return_exceptions=True)
             assert {type(outcome) for outcome in outcomes} == {EngineUnavailable}

@@ -120,7 +120,7 @@ async def slot(docker_host: str, client: APIClient, image: str, tmp_path: Path) 
     await executor.open(owner)
     await launcher.open()
     try:
-        found = await launcher.resolve(image)
+        found = await launcher.images.resolve(image)
         executor.expect(slot_id, "ab" * 32)
         pool = PoolKey("acme", found.digest, Resources(200, 128), Isolation.SHARED)
         await launcher.start(SlotOrder(slot_id, pool, found, "ab" * 32))

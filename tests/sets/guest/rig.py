@@ -22,7 +22,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from scheduler.launchers.content import Entry, packed
+from scheduler.images.content import Entry, packed
 from tests.sets.guest import wire
 
 TOKEN = "0123456789abcdef" * 4

@@ -87,7 +87,7 @@ async def start_slot(
             f"LABEL {LABEL_WRITABLE}=/var/room/deep/cache",
             files={"bin": None, "bin/actor": actor_path.read_bytes()},
         )
-        image = await launcher.resolve(reference)
+        image = await launcher.images.resolve(reference)
         listener = Listener()
         pool = PoolKey("acme", image.digest, Resources(memory_mib=64), Isolation.SHARED)
         slot_id = f"t-{uuid.uuid4().hex[:12]}"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.launchers.content import MAX_ENTRIES, Entry, Kind, packed
-from scheduler.launchers.places import HOME_FOLDERS
+from scheduler.images.content import MAX_ENTRIES, Entry, Kind, packed
+from scheduler.images.places import HOME_FOLDERS
 from tests.sets.guest import wire
 from tests.sets.guest.conftest import StartGuest
 from tests.sets.guest.rig import Connection, Guest, User

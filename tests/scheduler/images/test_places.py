@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from scheduler.errors import ImageUnusable
 from scheduler.image import LABEL_WRITABLE, Image
-from scheduler.launchers.content import Entry, Kind, packed, seen_by
-from scheduler.launchers.places import (
+from scheduler.images.content import Entry, Kind, packed, seen_by
+from scheduler.images.places import (
     MAX_FOLDERS,
     MAX_WRITABLE_PLACES,
     Folder,
@@ -23,7 +23,7 @@ from scheduler.launchers.places import (
     said_home,
     writable_places,
 )
-from scheduler.launchers.user import Owner
+from scheduler.images.user import Owner
 
 ID = "sha256:" + "1" * 64
 FULL = Folder(holds_files=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.launchers.user import GROUP, MAX_ID, PASSWD, Owner, UserUnusable, home_of, parse_user
+from scheduler.images.user import GROUP, MAX_ID, PASSWD, Owner, UserUnusable, home_of, parse_user
 
 PASSWD_FILE = b"""\
 # a comment: it is no user

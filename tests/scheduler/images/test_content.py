@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from scheduler.launchers.content import Entry, Kind, seen_by
-from scheduler.launchers.user import Owner
+from scheduler.images.content import Entry, Kind, seen_by
+from scheduler.images.user import Owner
 
 ROOT, APP = Owner(), Owner(1000, 1000)
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from scheduler.launchers.user import Owner
+from scheduler.images.user import Owner
 
 MAX_ENTRIES: Final = 256
 """Files, links and folders of one HOME. The guest looks at each after every task."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.errors import BadRequest
-from scheduler.launchers.reference import MAX_CHARS, Reference, parse_reference
+from scheduler.images.reference import MAX_CHARS, Reference, parse_reference
 
 SHA = "sha256:" + "0f" * 32
 

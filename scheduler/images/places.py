@@ -15,8 +15,8 @@ import msgspec
 
 from scheduler.errors import ImageUnusable
 from scheduler.image import LABEL_WRITABLE, Image
-from scheduler.launchers.content import Entry, Kind, packed, seen_by
-from scheduler.launchers.user import Owner
+from scheduler.images.content import Entry, Kind, packed, seen_by
+from scheduler.images.user import Owner
 
 MAX_WRITABLE_PLACES: Final = 16
 """VOLUMEs and labelled places of one image. Each costs a mount at every start."""
