@@ -83,7 +83,7 @@ async def test_a_killed_sets_slots_are_removed_by_its_next_run_alone(
     await killed.run(reference)
     assert len(containers(client, set_name)) == 2
     # A killed one neither closes nor hears anything.
-    killed.launcher._events.close()  # type: ignore[attr-defined]
+    killed.launcher._events.close()
     again = await open_rig(docker_settings)
     assert len(containers(client, set_name)) == 1
     assert await lives(other, their_probe)
