@@ -14,7 +14,7 @@ two_processes := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-vm fuzz fuzz-router lint up down status bench bench-router images lock
+.PHONY: help setup demo test test-all test-vm fuzz fuzz-router lint up down status bench bench-router release-sim images lock
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -65,6 +65,9 @@ bench: setup  ## measure the figures of README.md on this machine
 bench-router: setup  ## compare the router with nginx, HAProxy, Envoy, Traefik and Caddy; 30 minutes, or ARGS="small --rounds 0.2"
 	@bash ops/setup/packages.sh --if-possible "the router's peers in the bench" curl gcc haproxy libc6-dev nginx-light openssl wrk
 	@$(python) -m ops.bench_router $(ARGS)
+
+release-sim: setup  ## how the automated release judges sick and healthy canaries; ARGS="--releases 1000" for fine figures
+	@$(python) -m ops.release_sim $(ARGS)
 
 images: setup  ## build the sample images: imgproc:1, ocr:1, cat:1, ncat:1, model:1
 	@$(engine) && $(python) -m ops.images

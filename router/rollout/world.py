@@ -3,6 +3,7 @@ rollout between them. No I/O, no clock but its own; the same seed gives the same
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -28,6 +29,9 @@ from router.wire.failure import Failure
 
 _RUN = Purpose(Destination.RUN, RequestKind.SYNC_RUN)
 MAX_REQUESTS_A_TICK = 500
+COLD_START_S = 10.0
+WANDER_S = 60.0
+"""Time after which a wandering latency remembers only a third of where it was."""
 
 
 @dataclass(slots=True)
@@ -42,6 +46,12 @@ class Temper:
     down: bool = False
     hangs: bool = False
     """It accepts, and never answers: clients leave after `patience_s`."""
+    hang_share: float = 0.0
+    """The share of requests that it never answers."""
+    wander: float = 0.0
+    """How far its latency wanders by itself: the standard deviation of the logarithm, over some minutes."""
+    cold_starts: int = 0
+    """How many requests after each growth of its weight wait `COLD_START_S` for a slot."""
 
 
 @dataclass(slots=True)
@@ -74,8 +84,9 @@ class _Head:
 
 @dataclass(slots=True)
 class Served:
-    """What one tick brought: requests that reached each set, and what clients got."""
+    """What one tick brought: requests whose home each set is, requests that reached it, and what clients got."""
 
+    homed: dict[str, int] = field(default_factory=dict)
     reached: dict[str, int] = field(default_factory=dict)
     ok: int = 0
     failed: int = 0
@@ -88,6 +99,12 @@ class World:
     between ticks as you like, and give orders with `happen`."""
 
     patience_s = 20.0
+    """How long clients wait for an answer."""
+    sick_user: bytes | None = None
+    """A user whose requests fail at every set, `sick_share` of all."""
+    sick_share = 0.05
+    slope_per_h = 0.0
+    """By how much the latency of all sets grows in an hour, as over a day."""
 
     def __init__(
         self,
@@ -121,6 +138,10 @@ class World:
         self.progress = Progress()
         self.board = HealthBoard(self.file.health)
         self.loads = {name: InFlight() for name in sets}
+        self.users_at: dict[str, set[bytes]] = {name: set() for name in sets}
+        """Users whose requests reached each set."""
+        self._wandered = dict.fromkeys(sets, 0.0)
+        self._cold = dict.fromkeys(sets, 0)
         self._begin()
 
     def _begin(self) -> None:
@@ -128,6 +149,9 @@ class World:
         self.observer: Observer | None = None
         """Told of requests while two cohorts are compared."""
         self.watching = Observer()
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        """What ends later than the tick in which it began: when, and in which order."""
+        self._serial = 0
         self._leading = Lead()
         self._applier = Applier(self, self.watching)
         self.adopt(self.file)
@@ -176,11 +200,19 @@ class World:
                 else:
                     self.board.probe_ok(name, self.at_s)
         self.board.settle(self.at_s)
+        while self._later and self._later[0][0] <= self.at_s:
+            heapq.heappop(self._later)[2]()
+        for name, temper in self.tempers.items():
+            if temper.wander:
+                kept = math.exp(-self.tick_s / WANDER_S)
+                fresh = self.rng.gauss(0.0, temper.wander * math.sqrt(1 - kept * kept))
+                self._wandered[name] = kept * self._wandered[name] + fresh
         for _ in range(min(MAX_REQUESTS_A_TICK, self._arrivals())):
             self._request(served)
         for name, load in self.loads.items():
             temper = self.tempers[name]
             hold_s = self.patience_s if temper.hangs else temper.median_ms / 1000
+            hold_s += temper.hang_share * self.patience_s
             load.inflight = int(served.reached.get(name, 0) / self.tick_s * hold_s)
         before = self.table
         if leader:
@@ -208,6 +240,9 @@ class World:
 
     def adopt(self, table: Table) -> None:
         """Choose by another table from now on."""
+        for name, share in table.default.shares.items():
+            if share > self.table.default.shares.get(name, 0):
+                self._cold[name] = self.tempers[name].cold_starts
         self.board.adopt(table.sets, table.health)
         self.chooser = Chooser(table, self.board, self.loads)
         self.table = table
@@ -222,22 +257,28 @@ class World:
 
     def _request(self, served: Served) -> None:
         rng = self.rng
-        caller = _Caller(b"user-%d" % rng.randrange(self.users))
+        user = b"user-%d" % rng.randrange(self.users)
+        if self.sick_user is not None and rng.random() < self.sick_share:
+            user = self.sick_user
+        caller = _Caller(user)
         now = self.at_s
         choice = self.chooser.choose(_RUN, caller, None, now)
         self.chooser.tell_passed_over(choice, self.watching, now)
+        if choice.home is not None:
+            served.homed[choice.home.name] = served.homed.get(choice.home.name, 0) + 1
         entry = choice.entry
         tried: frozenset[str] = frozenset()
         while entry is not None and len(tried) < 2:
             served.reached[entry.name] = served.reached.get(entry.name, 0) + 1
-            if self._attempt(choice, entry):
+            self.users_at[entry.name].add(user)
+            if self._attempt(choice, entry, sick=user == self.sick_user):
                 served.ok += 1
                 return
             tried |= {entry.name}
             entry = self.chooser.another(choice, tried, now)
         served.failed += 1
 
-    def _attempt(self, choice: Choice, entry: SetEntry) -> bool:
+    def _attempt(self, choice: Choice, entry: SetEntry, *, sick: bool) -> bool:
         """True: an answer, good or bad, went to the client."""
         temper = self.tempers[entry.name]
         rng, board, now = self.rng, self.board, self.at_s
@@ -245,23 +286,37 @@ class World:
             board.failed(entry.name, now, refused=True)
             self.watching.failed(choice, entry, Failure.CONNECT, 0.001)
             return False
-        if temper.hangs:
-            self.watching.left(choice, entry, self.patience_s)
+        if temper.hangs or (temper.hang_share and rng.random() < temper.hang_share):
+            patience_s = self.patience_s
+            self._after(patience_s, lambda: self.watching.left(choice, entry, patience_s))
             return True
         if temper.room is not None and self.loads[entry.name].inflight >= temper.room:
             self.watching.failed(choice, entry, Failure.BACK_PRESSURE, 0.001)
             return False
         latency_s = temper.median_ms / 1000 * math.exp(rng.gauss(0.0, temper.spread))
+        latency_s *= math.exp(self._wandered[entry.name]) * (1 + self.slope_per_h * now / 3600.0)
+        if self._cold[entry.name]:
+            self._cold[entry.name] -= 1
+            latency_s += COLD_START_S
         chance = rng.random()
-        if chance < temper.error:
+        if sick or chance < temper.error:
             board.failed(entry.name, now)
-            self.watching.answered(choice, entry, _Head(502, None, None), latency_s)
-            return True
-        if board.uneasy:
-            board.succeeded(entry.name)
-        failed = chance < temper.error + (1 - temper.error) * temper.task_failed
-        self.watching.answered(choice, entry, _Head(200, b"1" if failed else b"0"), latency_s)
+            head = _Head(502, None, None)
+        else:
+            if board.uneasy:
+                board.succeeded(entry.name)
+            failed = chance < temper.error + (1 - temper.error) * temper.task_failed
+            head = _Head(200, b"1" if failed else b"0")
+        self._after(latency_s, lambda: self.watching.answered(choice, entry, head, latency_s))
         return True
+
+    def _after(self, delay_s: float, event: Callable[[], None]) -> None:
+        """What ends within the tick ends at once."""
+        if delay_s < self.tick_s:
+            event()
+        else:
+            self._serial += 1
+            heapq.heappush(self._later, (self.at_s + delay_s, self._serial, event))
 
 
 class InFlight:

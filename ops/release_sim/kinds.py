@@ -1,0 +1,86 @@
+"""Kinds of canaries: what is wrong with each, or what looks wrong and is not. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from router.rollout.world import World
+from router.routing.plan import AbortWhen, Plan, Step
+
+PLAN = Plan(
+    "b",
+    (Step(500, 300.0), Step(2_500, 300.0), Step(5_000, 300.0), Step(10_000)),
+    AbortWhen(min_requests=100),
+)
+"""5, 25, and 50 % for five minutes each, with the default margins: 2 points of errors, a quarter of latency."""
+HELD_PLAN = Plan("b", (*PLAN.steps[:3], Step(10_000, 1_800.0)), PLAN.abort_when)
+"""The same, with half an hour at 100 %."""
+
+
+class Right(StrEnum):
+    """The right end of a release."""
+
+    ABORT = "abort"
+    PROMOTE = "promote"
+    NEVER_PROMOTE = "never promote"
+    """Abort, or pause for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`prepare` changes the world before the start."""
+
+    name: str
+    right: Right
+    prepare: Callable[[World], None]
+    plan: Plan = PLAN
+
+
+def _canary(**changes: float | bool) -> Callable[[World], None]:
+    def prepare(world: World) -> None:
+        for name, value in changes.items():
+            setattr(world.tempers["b"], name, value)
+
+    return prepare
+
+
+def _hanging(share: float, patience_s: float) -> Callable[[World], None]:
+    def prepare(world: World) -> None:
+        world.patience_s = patience_s
+        world.tempers["b"].hang_share = share
+
+    return prepare
+
+
+def _sick_user(world: World) -> None:
+    world.sick_user = b"user-heavy"
+
+
+def _slope(world: World) -> None:
+    world.slope_per_h = 0.6
+
+
+def _wandering(world: World) -> None:
+    for temper in world.tempers.values():
+        temper.wander = 0.3
+
+
+KINDS = (
+    Kind("all requests fail", Right.ABORT, _canary(error=1.0)),
+    Kind("all requests hang", Right.ABORT, _hanging(1.0, 300.0)),
+    Kind("10 % hang for 300 s", Right.ABORT, _hanging(0.1, 300.0)),
+    Kind("33 % hang for 900 s", Right.ABORT, _hanging(0.33, 900.0)),
+    Kind("5 % hang for 300 s", Right.NEVER_PROMOTE, _hanging(0.05, 300.0)),
+    Kind("errors +20 points", Right.ABORT, _canary(error=0.205)),
+    Kind("errors +5 points", Right.ABORT, _canary(error=0.055)),
+    Kind("p95 +50 %", Right.ABORT, _canary(median_ms=30.0)),
+    Kind("healthy", Right.PROMOTE, _canary()),
+    Kind("healthy, errors +1 point", Right.PROMOTE, _canary(error=0.015)),
+    Kind("healthy, 5 cold starts a step", Right.PROMOTE, _canary(cold_starts=5)),
+    Kind("healthy, a key of 5 % fails", Right.PROMOTE, _sick_user),
+    Kind("healthy, 100 % held on a slope", Right.PROMOTE, _slope, HELD_PLAN),
+    Kind("healthy, latency wanders", Right.PROMOTE, _wandering),
+)
+"""Requests arrive at 20 a second; 0.5 % of them fail at the old set, too."""

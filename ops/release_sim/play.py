@@ -1,0 +1,73 @@
+"""Plays releases on the router's own objects, in a made-up world, and sums up how they end. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from ops.release_sim.kinds import Kind
+from router.rollout.states import Phase
+from router.rollout.world import World
+
+RATE_PER_S = 20.0
+MAX_S = 7_200.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How one release ended. `requests`: those that the weights sent to the canary; `users`: the share of all
+    users whose requests reached it."""
+
+    phase: Phase
+    at_s: float
+    requests: int
+    users: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """All releases of one kind, as shares of 1. The medians are over the releases that were aborted."""
+
+    releases: int
+    aborted: float
+    promoted: float
+    paused: float
+    requests: float | None
+    at_s: float | None
+    users: float | None
+
+
+def play(kind: Kind, seed: int, *, tick_s: float = 1.0, rate_per_s: float = RATE_PER_S) -> Ending:
+    """One release, until it is aborted, done, or paused with nobody there to resume it."""
+    world = World(kind.plan, {"a": 10_000, "b": 0}, seed=seed, rate=rate_per_s, tick_s=tick_s)
+    kind.prepare(world)
+    world.start()
+    requests = 0
+    while world.at_s < MAX_S:
+        requests += world.tick().homed.get("b", 0)
+        if world.progress.phase in (Phase.ABORTING, Phase.ABORTED, Phase.DONE, Phase.PAUSED):
+            break
+    progress = world.progress
+    phase = Phase.ABORTED if progress.phase is Phase.ABORTING else progress.phase
+    return Ending(phase, world.at_s, requests, len(world.users_at["b"]) / world.users, progress.reason)
+
+
+def summed(endings: Iterable[Ending]) -> Sum:
+    """The figures of a kind."""
+    all_ = list(endings)
+    aborted = [ending for ending in all_ if ending.phase is Phase.ABORTED]
+
+    def share(phase: Phase) -> float:
+        return sum(ending.phase is phase for ending in all_) / len(all_)
+
+    return Sum(
+        releases=len(all_),
+        aborted=share(Phase.ABORTED),
+        promoted=share(Phase.DONE),
+        paused=share(Phase.PAUSED),
+        requests=median(ending.requests for ending in aborted) if aborted else None,
+        at_s=median(ending.at_s for ending in aborted) if aborted else None,
+        users=median(ending.users for ending in aborted) if aborted else None,
+    )
