@@ -18,7 +18,7 @@ class SchedulerError(Exception):
 
 
 class IllegalMove(SchedulerError):
-    """A task or slot was asked to make a move that its table does not allow: a bug."""
+    """A task or slot was to make a move that its table does not allow: a bug."""
 
 
 class BadRequest(SchedulerError):
@@ -38,7 +38,7 @@ class ImageUnusable(SchedulerError):
 
 
 class Unavailable(SchedulerError):
-    """The set cannot run tasks just now; nothing was executed."""
+    """The set cannot run tasks now; nothing was executed."""
 
     def __init__(self, message: str | None = None, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)

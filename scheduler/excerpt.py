@@ -1,4 +1,4 @@
-"""What a task's row shows of one of its outputs: the first and the last bytes of it."""
+"""The first and the last bytes of an output, which a task's row shows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 HEAD_BYTES: Final = 4096
 TAIL_BYTES: Final = 4096
 _CONTINUATIONS_MAX: Final = 3
-"""A character of UTF-8 has at most so many bytes after its first."""
+"""Maximum number of bytes after the first of a UTF-8 character."""
 
 
 class Excerpt(NamedTuple):
-    """The first `HEAD_BYTES`, and the last `TAIL_BYTES` of what follows them: of a short output both hold all."""
+    """The first `HEAD_BYTES` of an output, and the last `TAIL_BYTES` of the rest; together all of a short output."""
 
     head: bytes = b""
     tail: bytes = b""
@@ -19,11 +19,11 @@ class Excerpt(NamedTuple):
 
     @classmethod
     def of(cls, data: bytes) -> Excerpt:
-        """Of a whole output."""
+        """Return the excerpt of a whole output."""
         return cls(data[:HEAD_BYTES], data[max(HEAD_BYTES, len(data) - TAIL_BYTES) :], len(data))
 
     def then(self, data: bytes) -> Excerpt:
-        """The excerpt once `data` has followed."""
+        """Return the excerpt after `data` was appended to the output."""
         size_bytes = self.size_bytes + len(data)
         room = HEAD_BYTES - len(self.head)
         if room > 0:
@@ -33,7 +33,7 @@ class Excerpt(NamedTuple):
         return Excerpt(self.head, (self.tail + data)[-TAIL_BYTES:], size_bytes)
 
     def text(self) -> Shown:
-        """As text, no character of UTF-8 broken by the cuts; bytes that are none become U+FFFD."""
+        """Return the excerpt as text: the cuts break no UTF-8 character, and invalid bytes become U+FFFD."""
         head, tail = self.head, self.tail
         begun = _begun(head) if self.size_bytes > len(head) else 0
         if self.size_bytes > len(head) + len(tail):
@@ -46,7 +46,7 @@ class Excerpt(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """An excerpt as text; `cut_bytes` of the output, between head and tail or behind the head, are not shown."""
+    """An excerpt as text; `cut_bytes` of the output, between head and tail or after the head, are left out."""
 
     head: str
     tail: str
@@ -54,7 +54,7 @@ class Shown(NamedTuple):
 
 
 def _begun(data: bytes) -> int:
-    """How many bytes at the end of `data` begin a character that goes on behind it."""
+    """Return the number of bytes at the end of `data` that begin an incomplete character."""
     for back in range(1, min(_CONTINUATIONS_MAX, len(data)) + 1):
         byte = data[-back]
         if byte & 0xC0 != 0x80:
@@ -64,7 +64,7 @@ def _begun(data: bytes) -> int:
 
 
 def _continuations(data: bytes) -> int:
-    """How many bytes at the start of `data` end a character that began before it."""
+    """Return the number of bytes at the start of `data` that end a character begun before it."""
     count = 0
     while count < min(_CONTINUATIONS_MAX, len(data)) and data[count] & 0xC0 == 0x80:
         count += 1

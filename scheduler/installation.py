@@ -1,6 +1,6 @@
-"""Which installation slots belong to: an identity in the set's state folder, made once, and on every slot.
+"""The identity of an installation: stored in the set's state folder, and put on each of its slots.
 
-Two installations on one engine may have sets of equal names. Each set leaves alone what bears another identity.
+Two installations on one engine may have sets of the same name. A set never touches slots with another identity.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _MOST_BYTES: Final = 64
 
 
 def identify(folder: Path) -> str:
-    """The identity of the set whose state is in `folder`, which exists; 12 hexadecimal digits.
+    """Return the identity of the set whose state is in the existing `folder`: 12 hexadecimal digits.
 
-    It is made at the first call, and again where the folder turns out to be a copy: the file names its own inode, which
-    a copy does not share and a renamed folder keeps. A copy that kept the identity would remove the slots of the
-    original. What cannot be written (a full disk) lasts for this run. Raises `OSError` where the file cannot be opened.
+    The first call makes it. It is replaced if the folder is a copy: the file contains its own inode, which a renamed
+    folder keeps and a copy does not. A copy with the same identity would remove the original's slots. An identity that
+    cannot be written (a full disk) lasts for this run. Raises `OSError` if the file cannot be opened.
     """
     fd = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        # Two processes that start at once must find the same one.
+        # Two processes that start at the same time must get the same identity.
         fcntl.flock(fd, fcntl.LOCK_EX)
         inode = os.fstat(fd).st_ino
         text = os.pread(fd, _MOST_BYTES, 0).decode("ascii", "replace")
@@ -65,7 +65,7 @@ def identify(folder: Path) -> str:
 
 
 def known(folder: Path) -> str | None:
-    """The identity in a state folder; None where no set has made one. Writes nothing."""
+    """Read the identity in a state folder; None if no set has made one."""
     try:
         found = _LINE.fullmatch((folder / FILE).read_bytes()[:_MOST_BYTES].decode("ascii", "replace"))
     except OSError:

@@ -1,4 +1,4 @@
-"""The task: one run of one image with one input; its states, and the only legal moves between them."""
+"""The task: one run of one image with one input, its states and the legal moves between them."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ FINAL_STATES: Final = frozenset(state for state, moves in LEGAL_MOVES.items() if
 
 
 class Resources(msgspec.Struct, frozen=True):
-    """What one slot may use. `cpu_percent` is in hundredths of a core."""
+    """The resources of one slot. `cpu_percent` is in hundredths of a core."""
 
     cpu_percent: int = 100
     memory_mib: int = 512
 
 
 class TaskSpec(msgspec.Struct, frozen=True):
-    """What was asked for; never changes. `args` empty means the image's own CMD."""
+    """The request for a task; never changes. Empty `args` means the image's own CMD."""
 
     account: str
     image: str
@@ -93,11 +93,11 @@ class TaskSpec(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct):
-    """A task and what is known of it. Times are microseconds since the epoch, durations microseconds.
+    """A task and its facts. Times are microseconds since the epoch, durations are microseconds.
 
-    `memory_peak_kib` is the most that the slot's memory cgroup held while the task ran: its processes, its files in
-    /tmp, the pages it read; 0: not known. `max_rss_kib` is the resident memory of its largest process. The tail of
-    stdout is kept of tasks that did not succeed.
+    `memory_peak_kib` is the peak of the slot's memory cgroup while the task ran: its processes, its files in /tmp, the
+    pages it read; 0 if unknown. `max_rss_kib` is the resident memory of its largest process. The tail of stdout is kept
+    only for tasks that did not succeed.
     """
 
     id: str
@@ -129,7 +129,7 @@ class Task(msgspec.Struct):
     expires_us: int | None = None
 
     def move(self, state: State) -> None:
-        """Change state. Raises `IllegalMove` where `LEGAL_MOVES` does not allow it."""
+        """Change the state. Raises `IllegalMove` if `LEGAL_MOVES` does not allow it."""
         if state not in LEGAL_MOVES[self.state]:
             raise IllegalMove(f"task {self.id}: {self.state} → {state} is not a legal move")
         self.state = state
@@ -160,23 +160,23 @@ _PAIRS: Final = [a + b for a in _ALPHABET for b in _ALPHABET]
 
 
 class TaskIds:
-    """Makes ids: the set's name, a dash, 26 characters that sort by time (a ULID in lower case).
+    """Makes task ids: the set's name, a dash, and 26 characters that sort by time (a ULID in lower case).
 
-    Ids of one process rise strictly; those of two processes differ by 80 random bits.
+    Ids of one process increase strictly; those of two processes differ in 80 random bits.
     """
 
     def __init__(self, set_name: str) -> None:
         self._prefix = set_name + "-"
         self._last_ms = 0
         self._random = 0
-        # Seeded by the system, then without a system call a millisecond: an id is no secret.
+        # Seeded by the system once, to save a system call each millisecond: an id is not a secret.
         self._bits = Random(os.urandom(32)).getrandbits
 
     def new(self) -> str:
         now_ms = time.time_ns() // 1_000_000
         if now_ms > self._last_ms:
             self._last_ms = now_ms
-            # The top bit stays free so that counting up within a millisecond cannot overflow.
+            # The top bit stays 0, so that counting up within a millisecond cannot overflow.
             self._random = self._bits(79)
         else:
             self._random += 1

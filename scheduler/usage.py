@@ -1,4 +1,4 @@
-"""Records what sync tasks used, before their callers have the last byte."""
+"""Records the usage of sync tasks, before their callers receive the last byte."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from scheduler.task import Task
 log = structlog.get_logger()
 
 PATIENCE_S: Final = 5.0
-"""How long an answer waits for a store that refuses its record."""
+"""Longest time, in seconds, that an answer waits for a store that refuses its record."""
 AGAIN: Final = Backoff(0.05, 1.0)
-"""Pauses between tries to write a record."""
+"""Pauses between attempts to write a record, in seconds."""
 REFUSE_S: Final = 1.0
-"""How long new tasks are refused after a record was: they could not be answered either."""
+"""Seconds for which new tasks are refused after a record was refused: they could not be answered either."""
 
 
 class UsageRecords:
-    """Sync tasks' rows. A task whose row cannot be written is not billed, and its result is withheld."""
+    """Writes the rows of sync tasks. A task whose row cannot be written is not billed, and its result is withheld."""
 
     def __init__(self, store: Store, keep_s: int) -> None:
         self._store = store
@@ -41,7 +41,7 @@ class UsageRecords:
             raise kind(str(refused))
 
     async def write(self, task: Task, results: Results | None = None) -> None:
-        """The row of a concluded task, with what it left; it survives a killed process when this returns.
+        """Write the row of an ended task, with its results; it survives a killed process when this returns.
 
         Raises `NotRecorded`.
         """
@@ -63,7 +63,7 @@ class UsageRecords:
         for delay_s in AGAIN:
             self._refused, self._refuse_until = error, time.monotonic() + REFUSE_S
             if time.monotonic() + delay_s > deadline:
-                # For the operator's books: the only trace that is left of it.
+                # The only trace of the task that remains for the operator's books.
                 log.error("usage not recorded, result withheld", error=str(error), **_usage(task))
                 raise NotRecorded(f"the task ran, but its usage could not be recorded: {error}") from error
             await asyncio.sleep(delay_s)

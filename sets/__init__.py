@@ -1,1 +1,1 @@
-"""A set: a cell of its own with API, task manager, executor and slots, behind one address."""
+"""A set: an independent cell with API, task manager, executor and slots, behind one address."""

@@ -1,4 +1,4 @@
-"""Wires a set from its configuration: the only place that knows which parts are real."""
+"""Builds a set from its configuration; the only module that names the concrete parts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 class Life:
-    """The start and the end of a set's parts (a Falcon middleware)."""
+    """Opens and closes the parts of a set (a Falcon middleware)."""
 
     def __init__(self, manager: Manager, set_name: str, build: str) -> None:
         self._manager = manager
@@ -49,7 +49,7 @@ class Life:
 
 
 def assemble(config: SetConfig) -> SetApp:
-    """The whole set as an ASGI application; its parts open at start-up."""
+    """Build the whole set as an ASGI application; its parts open at start-up."""
     folder = config.directory
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     metrics = SetMetrics()
@@ -66,7 +66,7 @@ def assemble(config: SetConfig) -> SetApp:
             pull_registries=("*",) if config.pull else (),
         ),
         executor.folder_of,
-        # The manager needs the launcher first.
+        # A lambda, as the manager is made after the launcher.
         lambda slot_id, reason: manager.slot_lost(slot_id, reason),
     )
     mib = 1 << 20

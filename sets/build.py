@@ -1,4 +1,4 @@
-"""The build that runs, in one word: the package's version and, where it is known, the commit."""
+"""The name of the running build: the package's version and, if known, the commit."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _GIT_TIMEOUT_S: Final = 5.0
 
 
 def build_name(root: Path = _ROOT) -> str:
-    """`GC_BUILD` where that is set, else the version: `0.1.0`, or `0.1.0+018bbc8ab012` in a checkout at `root`, with
-    `.dirty` behind it where files were changed since."""
+    """Return `GC_BUILD` if it is set, else the version: `0.1.0`, or `0.1.0+018bbc8ab012` in a checkout at `root`, with
+    `.dirty` appended if files have been changed."""
     named = "".join(filter(str.isprintable, os.environ.get(VARIABLE, "")))[:BUILD_CHARS]
     return named or _version() + _commit(root)
 
@@ -31,7 +31,7 @@ def _version() -> str:
 
 
 def _commit(root: Path) -> str:
-    # Without this look, Git would search the folders above, where another project may lie.
+    # Without this check, Git would search the parent folders, and could find another project.
     if not (root / ".git").exists():
         return ""
     command = ["git", "-C", str(root), "describe", "--always", "--exclude=*", "--dirty=.dirty", "--abbrev=12"]

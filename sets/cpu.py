@@ -1,4 +1,4 @@
-"""The CPU flags of this machine, as tasks ask for them (`cpu_feature=avx2`)."""
+"""The CPU flags of this machine, which tasks can ask for (`cpu_feature=avx2`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Flags that every CPU of the machine has; empty where the kernel does not tell."""
+    """Return the flags that every CPU of the machine has; empty if the kernel does not list them."""
     found: frozenset[str] | None = None
     try:
         lines = cpuinfo.read_text().splitlines()

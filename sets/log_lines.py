@@ -1,7 +1,7 @@
-"""A set's log: each record is one line of JSON, whatever it tells of, with gunicorn's and other libraries' records.
+"""A set's log: each record is one line of JSON, including those of gunicorn and other libraries.
 
-Image names, reasons and errors come from outside: line breaks, escape sequences and signs that turn the direction of
-text are escaped, so that no text can pass for a line of the log, or order a terminal about.
+Image names, reasons and errors come from outside. Line breaks, escape sequences and characters that change the
+direction of text are escaped, so that no text can forge a line of the log or control a terminal.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from structlog.typing import Processor
 
 TEXT_CHARS: Final = 8_192
-"""Longest text of one field; what is longer is cut, and says so. An exception's trace is one field."""
+"""Longest text of one field, in characters; longer text is cut and marked. An exception's trace is one field."""
 
 
 def one_line(fields: Any, **options: Any) -> str:
-    """The fields as JSON in ASCII, which escapes all that is dangerous but DEL."""
+    """Return the fields as JSON in ASCII, which escapes everything dangerous except DEL."""
     short = {name: _short(value) for name, value in fields.items()}
     return json.dumps(short, **options).replace("\x7f", "\\u007f")
 
@@ -40,21 +40,21 @@ _RENDER: Final[Processor] = structlog.processors.JSONRenderer(serializer=one_lin
 
 
 def formatter() -> logging.Formatter:
-    """For records of the standard library's loggers."""
+    """Return the formatter for records of the standard library's loggers."""
     remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     before: list[Processor] = [structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder(), *_BEFORE]
     return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=[remove, _RENDER])
 
 
 class GunicornLog(Logger):  # type: ignore[misc]
-    """gunicorn's records in the same form."""
+    """Writes gunicorn's records in the same form."""
 
     def _set_handler(self, log: Any, output: Any, fmt: Any, stream: Any = None) -> None:
         super()._set_handler(log, output, formatter(), stream)
 
 
 def configure(level: str) -> None:
-    """Let all loggers of this process write such lines to standard error."""
+    """Make all loggers of this process write such lines to standard error."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*_BEFORE, _RENDER],
@@ -64,5 +64,5 @@ def configure(level: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter())
-    # Libraries' warnings count; what else they say of each request does not.
+    # Libraries log warnings and worse; their records of each request are left out.
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler])

@@ -26,7 +26,7 @@ _M_MMAP_THRESHOLD: Final = -3
 
 
 class SetServer(BaseApplication):  # type: ignore[misc]
-    """gunicorn, configured from the set's configuration alone."""
+    """gunicorn, configured only from the set's configuration."""
 
     def __init__(self, config: SetConfig, bind: str) -> None:
         self.config = config

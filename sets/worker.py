@@ -1,4 +1,4 @@
-"""gunicorn's asgi worker as a set needs it: our own connections, and an end that loses and leaves nothing."""
+"""gunicorn's asgi worker with our own connections, and with an orderly drain at its end."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sets.http.connection import Connection
 
 DRAIN_POLL_S: Final = 0.05
 CONNECTIONS_MAX: Final = 16_384
-"""Open connections; fewer where the process may not have twice as many descriptors: slots and files need theirs."""
+"""Maximum number of open connections; at most half of the process's descriptors, as slots and files need some."""
 CHECK_S: Final = 1.0
-"""How often connections are looked at that wait for a request."""
+"""Seconds between two checks of connections that wait for a request."""
 
 GC_THRESHOLDS: Final = (10_000, 20, 20)
-"""Few of our objects are in circles."""
+"""Thresholds of the garbage collector, high because few of our objects are in reference cycles."""
 
 
 class SetWorker(gasgi.ASGIWorker):  # type: ignore[misc]
     """`gunicorn.workers.gasgi.ASGIWorker` with `Connection`, and a drain.
 
-    Told to stop, the set says so (`/readyz` is 503, new tasks are refused) and still answers, until no request is
-    under way and `drain_notice_s` has passed, or `drain_timeout_s`; then its parts close. SIGINT does the same without
-    waiting.
+    After SIGTERM `/readyz` is 503 and new tasks are refused, while other requests are still answered. The set's parts
+    close when no request is under way and `drain_notice_s` has passed, or after `drain_timeout_s`. SIGINT does the
+    same without waiting.
     """
 
     def init_process(self) -> None:
@@ -36,19 +36,19 @@ class SetWorker(gasgi.ASGIWorker):  # type: ignore[misc]
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.connections_max = CONNECTIONS_MAX if hard < 0 else min(CONNECTIONS_MAX, hard // 2)
         config = self.app.config
-        # Every answer names its set.
+        # The header that names the set in every answer.
         self.set_header = f"x-set: {config.name}\r\n".encode()
         self.body_stall_s = float(config.body_stall_s)
         self.connections: set[Connection] = set()
         self._drain_timeout_s = float(config.drain_timeout_s)
         self._drain_notice_s = config.drain_notice_s
-        # The worker names its protocol class in the middle of a long method: this is the seam that it leaves.
+        # The worker uses its protocol class in the middle of a long method; replacing this name is the only way in.
         gasgi.ASGIProtocol = Connection
         super().init_process()
 
     def run(self) -> None:
         self.loop.call_later(CHECK_S, self._check_connections)
-        # What is there now stays: looking for garbage in it again and again would only cost time.
+        # Objects that exist now stay: scanning them for garbage again and again would only cost time.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -65,7 +65,7 @@ class SetWorker(gasgi.ASGIWorker):  # type: ignore[misc]
         super().handle_exit_signal()
 
     def handle_quit_signal(self) -> None:
-        # gunicorn's own quick end would not close the set's parts.
+        # gunicorn's own quick exit would not close the set's parts.
         self._drain_timeout_s = 0.0
         self.handle_exit_signal()
 

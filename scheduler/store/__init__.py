@@ -1,1 +1,1 @@
-"""Where tasks survive: `contract` says what a store promises, `sqlite` keeps it, `blobs` holds large bodies."""
+"""The store of tasks: `contract` says what it guarantees, `sqlite` implements it, `blobs` holds large bodies."""

@@ -1,7 +1,7 @@
-"""Large bodies as files: whole and synced before they have a name, in folders of a 256th each.
+"""Large bodies as files, in 256 folders. A file gets its name only when it is complete and synced.
 
-A finished blob belongs to whoever names it in a row. One that no row names is an orphan, which
-`sweep` removes in time.
+A finished blob belongs to the row that names it. A blob that no row names is an orphan, which `sweep` removes
+later.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from scheduler.store import faults, holes
 from scheduler.store.contract import INLINE_BYTES, Body
 
 CHUNK_BYTES: Final = 256 * 1024
-"""Smaller writes are gathered to this before a thread writes them."""
+"""Smaller writes are collected up to this many bytes before a thread writes them."""
 COPY_BYTES: Final = 8 * 1024 * 1024
-"""How much of a file a thread copies before it looks for others' work, and for room."""
+"""Bytes that a thread copies of a file before it lets other work run and checks the free space again."""
 DEFAULT_MIN_FREE_MIB: Final = 512
 DEFAULT_BLOB_LIMIT_BYTES: Final = 16 * 1024**3
 
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class BlobTooLarge(StoreError):
-    """The body is over its size limit."""
+    """The body exceeds its size limit."""
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"the body is over its limit of {limit_bytes} bytes")
@@ -51,7 +51,7 @@ class BlobMissing(StoreError):
 
 
 class BlobStore:
-    """`contract.Blobs` below `directory`; with less than `min_free_mib` of free disk it takes no more."""
+    """`contract.Blobs` in `directory`; refuses new blobs when less than `min_free_mib` of the disk is free."""
 
     def __init__(
         self,
@@ -67,19 +67,19 @@ class BlobStore:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
 
     def close(self) -> None:
-        """End the threads; waits for the chunks that they are writing."""
+        """End the threads, after the chunks that they are writing."""
         self._threads.shutdown()
 
     def writer(self, limit_bytes: int | None = None) -> BlobWriter:
-        """A new blob, of at most `limit_bytes` (by default the store's own limit)."""
+        """Start a new blob of at most `limit_bytes` (by default the store's own limit)."""
         return BlobWriter(self, self.limit_bytes if limit_bytes is None else limit_bytes)
 
     def body(self, limit_bytes: int | None = None) -> SpooledBody:
-        """A body that becomes a blob only if it is large."""
+        """Start a body that becomes a blob only if it is large."""
         return SpooledBody(self, self.limit_bytes if limit_bytes is None else limit_bytes)
 
     def open_read(self, name: str) -> OpenFile:
-        """A finished blob for reading, which the caller closes. Raises `BlobMissing`."""
+        """Open a finished blob for reading; the caller closes it. Raises `BlobMissing`."""
         path = self.path(name)
         try:
             return OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
@@ -89,7 +89,7 @@ class BlobStore:
             raise faults.from_os(error, path) from error
 
     async def delete(self, names: Collection[str]) -> None:
-        """Delete blobs; those that are gone already are no error."""
+        """Delete blobs; a blob that does not exist is not an error."""
         paths = [self.path(name) for name in names]
 
         def delete() -> None:
@@ -99,16 +99,16 @@ class BlobStore:
         await self.in_thread(delete)
 
     async def sweep(self, in_use: Collection[str], older_than_s: float) -> int:
-        """Delete finished blobs outside `in_use`, and what earlier processes left unfinished; returns how many.
+        """Delete finished blobs outside `in_use` and unfinished ones of earlier processes; return their number.
 
-        Only what was last written longer than `older_than_s` ago.
-        `older_than_s` must be longer than a blob takes from its commit to its row, and `in_use` be asked for before.
+        Deletes only files that were last written more than `older_than_s` ago.
+        `older_than_s` must exceed the time from a blob's commit to its row, and `in_use` must be read before.
         """
         before_s = time.time() - older_than_s
         return await self.in_thread(lambda: self._sweep(in_use, before_s))
 
     def path(self, name: str) -> Path:
-        """Where a finished blob lies. Raises `BlobMissing` for what cannot be a blob's name."""
+        """Return the path of a finished blob. Raises `BlobMissing` for an invalid name."""
         if not _NAME.fullmatch(name):
             raise BlobMissing(f"{name!r} is no blob's name")
         return self.directory / name[:2] / name
@@ -124,7 +124,7 @@ class BlobStore:
             raise faults.from_os(error, self.directory) from error
 
     def create_unfinished(self, name: str) -> FileIO:
-        """In a thread: the file that a blob is until it is whole."""
+        """In a thread: create the file of an unfinished blob."""
         self.check_space()
         path = self.unfinished_path(name)
         try:
@@ -134,7 +134,7 @@ class BlobStore:
             return _create(path)
 
     def finish(self, name: str) -> None:
-        """In a thread: give a whole, synced file its name."""
+        """In a thread: give a complete, synced file its final name."""
         unfinished, path = self.unfinished_path(name), self.path(name)
         try:
             unfinished.rename(path)
@@ -147,7 +147,7 @@ class BlobStore:
         return self.directory / _UNFINISHED / name
 
     def check_space(self) -> None:
-        """Raises `DiskFull` below the floor."""
+        """Raise `DiskFull` if too little space is free."""
         try:
             free_bytes = faults.free_bytes(self.directory)
         except FileNotFoundError:
@@ -181,7 +181,7 @@ class BlobStore:
 
 
 class BlobWriter:
-    """One blob being written, by one caller at a time. It must end with `commit` or `abort`."""
+    """A blob that is being written, by one caller at a time. It must end with `commit` or `abort`."""
 
     def __init__(self, store: BlobStore, limit_bytes: int) -> None:
         self.name = secrets.token_hex(16)
@@ -191,13 +191,14 @@ class BlobWriter:
         self._gathered = bytearray()
         self._file: FileIO | None = None
         self._turn = threading.Lock()
-        """A cancelled caller leaves its chunk to the thread: what it does next waits for that."""
+        """Wait for the thread, which may still write the chunk of a cancelled caller."""
         self._ended = False
         self._whole = True
         store.being_written.add(self.name)
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Raises `BlobTooLarge`, `DiskFull`, `StoreError`; then, and after being cancelled, only `abort` is left."""
+        """Write a piece. Raises `BlobTooLarge`, `DiskFull`, `StoreError`; after that, or after a cancellation, only
+        `abort` is allowed."""
         self._check()
         if self.size_bytes + len(data) > self._limit_bytes:
             self._whole = False
@@ -231,7 +232,7 @@ class BlobWriter:
         self._whole = True
 
     async def commit(self) -> str:
-        """Sync file and folder; returns the blob's name. From now on it is there, also after loss of power."""
+        """Sync file and folder, and return the blob's name. From now on the blob survives a loss of power."""
         self._check()
         chunk, self._gathered = self._gathered, bytearray()
         self._whole = False
@@ -239,7 +240,7 @@ class BlobWriter:
         return self.name
 
     async def abort(self) -> None:
-        """Delete what was written. After `commit` it does nothing: a blob that no row names is `sweep`'s."""
+        """Delete what was written. Does nothing after `commit`: `sweep` removes a blob that no row names."""
         if not self._ended:
             self._ended = True
             self._gathered = bytearray()
@@ -294,7 +295,7 @@ class BlobWriter:
 
 
 class SpooledBody:
-    """A body that arrives in pieces: in memory up to `INLINE_BYTES`, above that a blob."""
+    """A body that arrives in pieces: kept in memory up to `INLINE_BYTES`, beyond that in a blob."""
 
     def __init__(self, store: BlobStore, limit_bytes: int) -> None:
         self._store = store
@@ -305,13 +306,13 @@ class SpooledBody:
 
     @property
     def size_bytes(self) -> int:
-        """How much was written."""
+        """Number of bytes written."""
         if self._writer is not None:
             return self._writer.size_bytes
         return len(self._inline or b"")
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Raises `BlobTooLarge`, `DiskFull`, `StoreError`; then only `abort` is left."""
+        """Write a piece. Raises `BlobTooLarge`, `DiskFull`, `StoreError`; after that only `abort` is allowed."""
         if self._writer is not None:
             await self._writer.write(data)
             return
@@ -340,7 +341,7 @@ class SpooledBody:
                 await self.write(piece)
 
     async def finish(self) -> Body:
-        """The stored body; a blob is synced by now, an inline one must still get into its row."""
+        """Return the stored body: a blob is synced by then, an inline one must still be written to its row."""
         if self._body is None:
             if self._writer is not None:
                 self._body = Body(self._writer.size_bytes, blob=await self._writer.commit())
@@ -352,7 +353,7 @@ class SpooledBody:
         return self._body
 
     async def abort(self) -> None:
-        """Drop what was written. After `finish` it does nothing: see `BlobWriter.abort`."""
+        """Drop what was written. Does nothing after `finish`; see `BlobWriter.abort`."""
         self._inline = None
         if self._writer is not None:
             await self._writer.abort()
@@ -367,7 +368,7 @@ class SpooledBody:
 
 
 async def _to_its_end(work: Awaitable[T]) -> T:
-    """Await file I/O whose source must stay open until it is done, also where the caller is cancelled."""
+    """Await file I/O whose source must stay open until it is done, even if the caller is cancelled."""
     done = asyncio.ensure_future(work)
     cancelled = False
     while not done.done():
@@ -376,7 +377,7 @@ async def _to_its_end(work: Awaitable[T]) -> T:
         except asyncio.CancelledError:
             cancelled = True
     if cancelled:
-        # Fetched: nobody hears of it any more.
+        # Retrieve the exception, so that asyncio does not log it as unhandled.
         done.exception()
         raise asyncio.CancelledError
     return done.result()

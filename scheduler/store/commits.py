@@ -1,10 +1,10 @@
 """Group commit: writes of concurrent callers share transactions; the event loop never waits for the database.
 
-One thread writes. It commits whatever is queued as soon as it is free; what comes meanwhile is the next commit. Rows
-that need only survive a killed process (every sync task's only row) are safe in the journal at once, and go into
-the database a few times a second, many in one statement.
+One thread writes. When it is free it commits everything that is queued; later writes form the next commit. Rows that
+need only survive a killed process (each sync task's only row) go to the journal at once, and into the database a few
+times a second, many in one statement.
 
-Another thread folds SQLite's log into the database from time to time, beside the writer.
+Another thread checkpoints SQLite's log into the database from time to time, in parallel with the writer.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ log = structlog.get_logger()
 ROWS_PER_STATEMENT: Final = 64
 WRITES_PER_COMMIT: Final = 1_000
 QUEUED_WRITES_MAX: Final = 1_000
-"""New tasks are refused above this many waiting writes. Other writes never are: their callers wait, one write each."""
+"""New tasks are refused above this many waiting writes. Other writes are never refused: each of their callers waits."""
 
 CHECKPOINT_FRAMES: Final = 4_000
-"""Pages in the log (estimated) after which it is folded into the database."""
+"""Pages in the log (estimated) after which it is checkpointed."""
 JOURNAL_S: Final = 0.25
-"""How long rows stay in the journal alone."""
+"""Seconds for which rows stay only in the journal."""
 JOURNAL_AGAIN_S: Final = 1.0
-"""The same, after the database refused them."""
+"""The same, in seconds, after the database refused them."""
 _LATER_S: Final = 0.02
 _BUSY_RETRIES: Final = 500
 _BUSY_PAUSE_S: Final = 0.01
 
 Apply = Callable[[sqlite3.Connection], Any]
-"""What a write does inside the transaction. A `SchedulerError` must be raised before its first change."""
+"""The part of a write inside the transaction. It must raise a `SchedulerError` before its first change."""
 
 
 class Write:
-    """One caller's write: a task's row, or `apply`."""
+    """A write of one caller: a task's row, or `apply`."""
 
     __slots__ = ("apply", "durability", "future", "row", "rows")
 
@@ -94,7 +94,7 @@ class GroupCommit:
         self._stopping = False
         self._queued_all = False
         self._folding: asyncio.Future[None] | None = None
-        # Why the database did not take the journal's rows the last time.
+        # Why the database refused the journal's rows the last time.
         self.journal_error: BaseException | None = None
         self.commits = 0
         self.rows = 0
@@ -112,7 +112,7 @@ class GroupCommit:
         thread.start()
 
     async def stop(self) -> None:
-        """Commit what is queued, fold the log in, close."""
+        """Commit what is queued, checkpoint the log, close."""
         await self.catch_up()
         if self._pending:
             self._hand_over([])
@@ -130,7 +130,7 @@ class GroupCommit:
     # -- on the event loop
 
     def save(self, row: Row, durability: Durability) -> asyncio.Future[None]:
-        """Write a row; the future ends when it is as durable as asked."""
+        """Write a row; the future completes when the row is as durable as requested."""
         future: asyncio.Future[None] = self._loop.create_future()
         self._hand_over([Write(row=row, durability=durability, future=future)])
         return future
@@ -143,14 +143,14 @@ class GroupCommit:
             self._flush_timer = self._loop.call_later(_LATER_S, self._flush)
 
     def record(self, row: Row) -> None:
-        """Keep a row that survives a killed process from here on. Raises `OSError`, `StoreError`."""
+        """Store a row so that it survives a killed process from now on. Raises `OSError`, `StoreError`."""
         self._check_open()
         self._journal.append(row)
         if self._journal_timer is None and self._journal_taken is None:
             self._journal_timer = self._loop.call_later(JOURNAL_S, self._take_journal)
 
     async def catch_up(self) -> None:
-        """Bring what waits now, in the journal or for the next commit, into the database, as far as that takes it."""
+        """Write everything that waits now, in the journal or for the next commit, to the database, if it accepts it."""
         if self._pending:
             await asyncio.wait({self.apply(lambda _: None, Durability.PROCESS)})
         if self._journal_taken is not None:
@@ -163,7 +163,7 @@ class GroupCommit:
     def apply(
         self, apply: Apply, durability: Durability, *, refusable: bool = False, rows: int = 1
     ) -> asyncio.Future[Any]:
-        """Run `apply`, which writes some `rows`, in a transaction; the future has what it returned.
+        """Run `apply`, which writes some `rows`, in a transaction; the future has its result.
 
         Raises `Unavailable` when `refusable` and too many writes wait already.
         """
@@ -174,7 +174,7 @@ class GroupCommit:
         return future
 
     def _hand_over(self, writes: list[Write]) -> None:
-        """To the writer thread, behind all that was gathered before: writes of one task keep their order."""
+        """Queue for the writer thread, after everything queued before: writes of one task keep their order."""
         self._check_open()
         if self._pending:
             writes = self._pending + writes
@@ -268,7 +268,7 @@ class GroupCommit:
         try:
             with self._lock:
                 self._checkpointer.close()
-                # As the last connection it folds the log in and removes it; syncing, so that nothing is lost by it.
+                # The last connection checkpoints the log and removes it; with syncing, so that nothing is lost.
                 self._connection.execute("PRAGMA synchronous = FULL")
                 self._connection.close()
         except sqlite3.Error as error:
@@ -276,13 +276,13 @@ class GroupCommit:
         return None
 
     def _tell(self, callback: Callable[[Any], None], argument: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop has ended, so no caller waits any more
             self._loop.call_soon_threadsafe(callback, argument)
 
     def _outcomes(self, writes: list[Write]) -> list[Outcome]:
         try:
             return self._commit(writes)
-        except Exception as error:  # whatever it was, nobody must wait for ever
+        except Exception as error:  # on any error, callers must not wait for ever
             return [(write.future, None, self._translate(error)) for write in writes]
 
     def _commit(self, writes: list[Write]) -> list[Outcome]:
@@ -291,7 +291,7 @@ class GroupCommit:
                 return self._transaction(writes)
             except Exception as error:
                 self._recover(error)
-            # One bad write must not fail its neighbours: each alone, in order.
+            # One bad write must not fail the others: apply each alone, in order.
             outcomes: list[Outcome] = []
             for write in writes:
                 try:
@@ -340,13 +340,13 @@ class GroupCommit:
             return (write.future, None, refusal)
 
     def _switch(self, synchronous: str) -> None:
-        """FULL syncs the log at each commit, NORMAL does not. Only between transactions."""
+        """Set the mode: FULL syncs the log at each commit, NORMAL does not. Call it only between transactions."""
         if synchronous != self._synchronous:
             self._connection.execute(f"PRAGMA synchronous = {synchronous}")
             self._synchronous = synchronous
 
     def _when_free(self, statement: str) -> None:
-        """Only a foreign program (a backup, an operator's shell) can hold the database: wait for it a while."""
+        """Wait a while for another program (a backup, an operator's shell) that holds the database."""
         for retry in range(_BUSY_RETRIES + 1):
             try:
                 self._connection.execute(statement)
@@ -368,7 +368,7 @@ class GroupCommit:
         if faults.is_sync_failure(error):
             self._unsynced = True
         if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
-            # A log that starts anew is overwritten, and needs no more space.
+            # A log that starts from the beginning is overwritten, and needs no more space.
             self._fold()
 
     def _translate(self, error: Exception) -> BaseException:
@@ -379,7 +379,7 @@ class GroupCommit:
         return error
 
     def _sync_all(self) -> None:
-        """After a failed sync nobody knows what of the log is on disk: copy it into the database, which syncs."""
+        """Copy the log into the database, which syncs: after a failed sync an unknown part of the log is on disk."""
         _, in_log, folded = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if in_log != folded:
             raise StoreError(f"store {self._path}: a sync failed, and the log could not be made safe yet")
@@ -388,7 +388,7 @@ class GroupCommit:
     # -- on the checkpoint thread
 
     def _checkpoint(self) -> None:
-        """The long part beside the writer's commits; then, with the lock, what these added meanwhile."""
+        """Checkpoint most of the log in parallel with commits; then, with the lock, what these have added."""
         try:
             self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
@@ -400,18 +400,18 @@ class GroupCommit:
             self._fold()
 
     def _fold(self) -> None:
-        """Copy the log into the database, and let the next write begin it anew: here, because that syncs."""
+        """Copy the log into the database, and let the next write start a new log: done here because that syncs."""
         try:
             self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             _count_checkpoint(self._connection)
             self.checkpoints += 1
         except sqlite3.Error as error:
             self._unsynced = self._unsynced or faults.is_sync_failure(error)
-            self._roll_back()  # a full disk: the log goes on growing where it can; the next time may do
+            self._roll_back()  # a full disk: the log may still grow, and the next checkpoint may succeed
 
 
 def save_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """Write tasks' rows in as few statements as may be."""
+    """Write tasks' rows in as few statements as possible."""
     for at in range(0, len(rows), ROWS_PER_STATEMENT):
         some = rows[at : at + ROWS_PER_STATEMENT]
         connection.execute(for_rows("save_tasks", len(some)), [value for row in some for value in row])

@@ -12,11 +12,11 @@ from scheduler.source import Source
 from scheduler.task import State, Task
 
 INLINE_BYTES: Final = 32 * 1024
-"""Bodies up to this size lie in the task's row, so that one group commit covers them; larger ones are blobs."""
+"""Bodies up to this size are stored in the task's row, so that one group commit covers them; larger ones are blobs."""
 
 
 class Durability(IntEnum):
-    """How much a write must survive before its call returns."""
+    """The failure that a write must survive when its call returns."""
 
     PROCESS = 1
     """A killed process (`kill -9`): handed to the operating system."""
@@ -36,7 +36,7 @@ EMPTY: Final = Body(0, b"")
 
 
 class Results(msgspec.Struct, frozen=True):
-    """What a task left: its outputs (an async one's), and its files by path."""
+    """The results of a task: its outputs (if async), and its files by path."""
 
     stdout: Body = EMPTY
     stderr: Body = EMPTY
@@ -51,7 +51,7 @@ class Idempotency(msgspec.Struct, frozen=True):
 
 
 class TaskFilter(msgspec.Struct, frozen=True):
-    """A page of one account's tasks, newest first: ids below `before`, at most `limit`."""
+    """Selects a page of one account's tasks, newest first: ids below `before`, at most `limit`."""
 
     account: str
     state: State | None = None
@@ -71,17 +71,17 @@ class Store(Protocol):
         """Write what is queued, then close."""
 
     async def add(self, task: Task, stdin: Body, idempotency: Idempotency | None) -> Task:
-        """Keep a new async task and its input, durable against loss of power.
+        """Store a new async task and its input, durable against loss of power.
 
         Returns `task`, or the task that the same key and fingerprint made within 24 h. Raises
         `IdempotencyConflict` when the key was used with another fingerprint.
         """
 
     async def update(self, task: Task, durability: Durability) -> None:
-        """Write the task's present facts (also one that is not there yet: a sync task's first and only row)."""
+        """Write the task's present facts, even if it has no row yet: a sync task's first and only row."""
 
     def update_later(self, task: Task) -> None:
-        """As `update`, with the next commit, waited for by nobody (a task that began to run)."""
+        """Like `update`, with the next commit and without waiting (for a task that began to run)."""
 
     async def finish(self, task: Task, results: Results, durability: Durability = Durability.POWER) -> None:
         """Write a task's end and its results in one commit; drop its input. Results may be written again."""
@@ -89,7 +89,7 @@ class Store(Protocol):
     async def get(self, task_id: str) -> Task | None: ...
 
     async def keyed(self, account: str, key: str, now_us: int) -> Task | None:
-        """The task that an account made under this idempotency key in the 24 h before `now_us`."""
+        """Return the task that an account made under this idempotency key in the 24 h before `now_us`."""
 
     async def stdin(self, task_id: str) -> Body | None: ...
 
@@ -98,17 +98,17 @@ class Store(Protocol):
     async def page(self, task_filter: TaskFilter) -> list[Task]: ...
 
     def unfinished(self) -> AsyncIterator[Task]:
-        """Async tasks that are queued or running, oldest first: what a restarted set goes on with."""
+        """Return async tasks that are queued or running, oldest first, for a set that restarts."""
 
     async def expire(self, now_us: int, limit: int) -> list[str]:
-        """Delete up to `limit` ended tasks whose `expires_us` has passed; returns the blobs that are free now."""
+        """Delete up to `limit` ended tasks whose `expires_us` has passed; return the blobs that are free now."""
 
     async def blobs_in_use(self) -> set[str]:
-        """All blobs that rows name: whatever else lies in the blob folder is an orphan."""
+        """Return all blobs that rows name; all others in the blob folder are orphans."""
 
 
 class BodyWriter(Protocol):
-    """Gathers a body: in memory up to `INLINE_BYTES`, above that in a blob. Raises `DiskFull`."""
+    """Collects a body: in memory up to `INLINE_BYTES`, beyond that in a blob. Raises `DiskFull`."""
 
     @property
     def size_bytes(self) -> int: ...
@@ -116,32 +116,32 @@ class BodyWriter(Protocol):
     async def write(self, data: bytes) -> None: ...
 
     async def write_source(self, source: Source) -> None:
-        """All of a source. Holes of an open file stay holes.
+        """Write a whole source. Holes of an open file stay holes.
 
-        The caller may close the source when this has ended, however it did. Raises `SourceUnreadable`, too.
+        The caller may close the source once this has ended in any way. Also raises `SourceUnreadable`.
         """
 
     async def finish(self) -> Body:
-        """The whole body; a blob is synced to disk."""
+        """Return the whole body; a blob is synced to disk."""
 
     async def abort(self) -> None:
-        """Throw it away; harmless after `finish`."""
+        """Discard the body; does nothing after `finish`."""
 
 
 class Blobs(Protocol):
-    """Large bodies, as files that appear whole or not at all."""
+    """Large bodies, as files that are complete or do not exist."""
 
     def check_space(self) -> None:
-        """Raise `DiskFull` when there is too little room for any blob."""
+        """Raise `DiskFull` if the disk has too little space for any blob."""
 
     def body(self, limit_bytes: int | None = None) -> BodyWriter: ...
 
     def open_read(self, name: str) -> Source:
-        """A finished blob, for the caller to close. Raises `StoreError` when it is gone."""
+        """Open a finished blob; the caller closes it. Raises `StoreError` if it does not exist."""
 
     async def delete(self, names: Collection[str]) -> None: ...
 
     async def sweep(self, in_use: Collection[str], older_than_s: float) -> int:
-        """Remove blobs that no row names and that are older than a writer could be; returns how many."""
+        """Remove blobs that no row names and that are too old to be in the making; return their number."""
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""SQLite's and the file system's errors as ours: translated once, here, keeping the cause."""
+"""Translates errors of SQLite and the file system into ours, keeping the cause."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _NEARLY_NOTHING_BYTES: Final = 256 * 1024
 
 
 def free_bytes(directory: Path) -> int:
-    """Bytes that an unprivileged process may still write to the file system of `directory`."""
+    """Return the bytes that an unprivileged process may still write to the file system of `directory`."""
     stat = os.statvfs(directory)
     return stat.f_bavail * stat.f_frsize
 
 
 def is_sync_failure(error: BaseException) -> bool:
-    """Whether the system could not say that data reached the disk."""
+    """True if the system failed to confirm that data reached the disk."""
     return getattr(error, "sqlite_errorname", "") in _SYNC_FAILURES
 
 
 def from_sqlite(error: sqlite3.Error, path: Path) -> SchedulerError:
-    """`DiskFull` where space is what is missing, else `StoreError`, which names the file and SQLite's error."""
+    """Return `DiskFull` if space is missing, else `StoreError` with the file and SQLite's error."""
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    # A full disk shows as an I/O error where SQLite extends its shared index.
+    # SQLite reports a full disk as an I/O error when it extends its shared index.
     if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and _is_full(path.parent)):
         return DiskFull(f"the disk of the store {path} is full")
     return StoreError(f"store {path}: {error} ({name})")
 
 
 def from_os(error: OSError, path: Path) -> SchedulerError:
-    """`DiskFull` where space is what is missing, else `StoreError`."""
+    """Return `DiskFull` if space is missing, else `StoreError`."""
     if error.errno in _FULL_ERRNOS:
         return DiskFull(f"the disk of {path} is full")
     return StoreError(f"{path}: {error.strerror or error}")

@@ -1,8 +1,8 @@
-"""Copies files of strangers: what is data is copied, what is a hole stays one.
+"""Copies sparse files: copies data, and keeps holes as holes.
 
-A program makes a hole of any size at no cost, `ftruncate(fd, 1 << 40)`. Written out as zeros it would cost us its size
-in disk and in time; as a hole it costs nothing here either, so that a copy never takes more disk than its original took
-of the slot's memory. Blocking; for threads.
+A program can make a hole of any size at no cost: `ftruncate(fd, 1 << 40)`. Written as zeros, it would cost us that much
+disk and time. Kept as a hole it costs nothing, so a copy never takes more disk than the original took of the slot's
+memory. Blocking; call it in threads.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from scheduler.source import SourceUnreadable
 
 READ_BYTES: Final = 1 << 20
 EXTENT_COST_BYTES: Final = 4096
-"""What finding an extent counts as, beside its bytes: a file of many small ones has its price, too."""
+"""Bytes counted for each extent, besides its data: finding many small extents takes time, too."""
 
 
 def copy(fd: int, at: int, end: int, target: FileIO, most_bytes: int) -> int:
-    """Copy from offset `at` on, up to `end` and some `most_bytes`; returns how far it came.
+    """Copy from offset `at` up to `end`, about `most_bytes` at most; return the offset reached.
 
-    `target` stands where the copy of `at` belongs, and afterwards where that of the returned offset does. Raises
+    The position of `target` is that of `at`'s copy before, and that of the returned offset's copy afterwards. Raises
     `SourceUnreadable`, and `OSError` for `target`.
     """
     while at < end and most_bytes > 0:
@@ -32,7 +32,7 @@ def copy(fd: int, at: int, end: int, target: FileIO, most_bytes: int) -> int:
         if data > at:
             target.seek(data - at, os.SEEK_CUR)
             if data == end:
-                # Writing nothing would leave the hole at the end out.
+                # Without a write the file would end before its last hole.
                 target.truncate()
         at = data
         hole = _seek(fd, at, end, os.SEEK_HOLE)
@@ -51,7 +51,7 @@ def copy(fd: int, at: int, end: int, target: FileIO, most_bytes: int) -> int:
 
 
 def read(fd: int, count: int, offset: int = 0) -> bytes:
-    """All of `count` bytes. Raises `SourceUnreadable`."""
+    """Read exactly `count` bytes. Raises `SourceUnreadable`."""
     pieces = []
     while count:
         with _reading():
@@ -65,7 +65,7 @@ def read(fd: int, count: int, offset: int = 0) -> bytes:
 
 
 def _seek(fd: int, at: int, end: int, whence: int) -> int:
-    """Where the next data, or the next hole, begins; `end` at most."""
+    """Return the offset at which the next data, or the next hole, begins; `end` at most."""
     if at == end:
         return end
     try:
@@ -79,7 +79,7 @@ def _seek(fd: int, at: int, end: int, whence: int) -> int:
 def _check_size(fd: int, size_bytes: int) -> None:
     with _reading():
         found_bytes = os.fstat(fd).st_size
-    # One that shrank looks like one that ends in a hole.
+    # A file that shrank looks like one that ends in a hole.
     if found_bytes < size_bytes:
         raise SourceUnreadable("it became shorter while it was read")
 

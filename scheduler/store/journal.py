@@ -1,9 +1,9 @@
-"""Rows that must survive a killed process before they are in the database: one `write` each, folded in later.
+"""A journal of rows that must survive a killed process before they reach the database: one `write` each.
 
-A commit of one small row costs SQLite some ten writes and fifty microseconds; thousands of rows in one transaction
-cost a few microseconds each. So a row goes to the end of a segment file first, and is as safe from `kill -9` as
-the page cache is. Against loss of power it is not safe, nor needs to be. Segments are deleted once their rows are
-in the database; what a killed process left is read when the store opens.
+Committing one small row costs SQLite about ten writes and fifty microseconds; thousands of rows in one transaction cost
+a few microseconds each. So a row is appended to a segment file first, where it survives `kill -9` in the page cache. It
+need not survive a loss of power. A segment is deleted once its rows are in the database; the segments of a killed
+process are read when the store opens.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from scheduler.store.rows import Row
 log = structlog.get_logger()
 
 MAGIC: Final = b"GC rows 1\n"
-"""Begins every segment: the layout of `Row`."""
+"""The first bytes of every segment: the version of `Row`'s layout."""
 UNFOLDED_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Above this rows are refused: the database has not taken any for too long."""
+"""Size, in bytes, above which rows are refused: the database has not accepted any for too long."""
 _RECORD: Final = struct.Struct("<II")
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -36,7 +36,7 @@ _decoder: Final = msgspec.msgpack.Decoder(Row)
 
 
 class Batch:
-    """Rows by task id that are on their way into the database, and the segments that hold them."""
+    """Rows by task id that are being written to the database, and the segments that hold them."""
 
     def __init__(self, rows: dict[str, Row], segments: list[Path], size_bytes: int) -> None:
         self.rows = rows
@@ -45,7 +45,7 @@ class Batch:
 
 
 class Journal:
-    """The journal of the store at `path`; its segments lie beside it. Used on one thread."""
+    """The journal of the store at `path`, with its segments in the same folder. Use it on one thread."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -58,23 +58,23 @@ class Journal:
         self._taken: Batch | None = None
 
     def __bool__(self) -> bool:
-        """Whether rows wait to be taken."""
+        """True if rows wait to be taken."""
         return bool(self._rows)
 
     @property
     def taken(self) -> bool:
-        """Whether a batch is on its way."""
+        """True if a batch is being written."""
         return self._taken is not None
 
     def get(self, task_id: str) -> Row | None:
-        """The newest row of a task that is not in the database yet."""
+        """Return the newest row of a task that is not in the database yet."""
         row = self._rows.get(task_id)
         if row is None and self._taken is not None:
             row = self._taken.rows.get(task_id)
         return row
 
     def append(self, row: Row) -> None:
-        """Keep a row. Raises `OSError`, `StoreError`; then nothing is kept."""
+        """Append a row. Raises `OSError`, `StoreError`; then nothing was appended."""
         payload = _encode(row)
         record = _RECORD.pack(len(payload), zlib.crc32(payload)) + payload
         taken_bytes = 0 if self._taken is None else self._taken.size_bytes
@@ -84,7 +84,7 @@ class Journal:
             self._begin()
         try:
             if os.write(self._fd, record) != len(record):
-                # As good as full: the next one would say so.
+                # Nearly full: the next append would be refused.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             self._cut_off()
@@ -94,7 +94,7 @@ class Journal:
         self._size_bytes += len(record)
 
     def take(self) -> Batch | None:
-        """All rows, to be written to the database; `folded` or `put_back` must follow before the next."""
+        """Take all rows to write them to the database; call `folded` or `put_back` before the next `take`."""
         assert self._taken is None
         if not self._rows:
             return None
@@ -104,7 +104,7 @@ class Journal:
         return self._taken
 
     def folded(self) -> None:
-        """What was taken is in the database. A segment that cannot be deleted now is so after the next batch."""
+        """Delete the taken rows, which are in the database. A segment that cannot be deleted is tried again later."""
         batch, self._taken = self._taken, None
         assert batch is not None
         for number, segment in enumerate(batch.segments):
@@ -112,12 +112,12 @@ class Journal:
                 segment.unlink(missing_ok=True)
             except OSError as error:
                 log.error("a segment of the journal stays", segment=str(segment), error=str(error))
-                # And all behind it: read again after a crash, older rows must not come without the newer.
+                # Keep all later segments too: older rows must not be read after a crash without the newer ones.
                 self._segments = batch.segments[number:] + self._segments
                 return
 
     def put_back(self) -> None:
-        """What was taken is not in the database: it waits again, before what came since."""
+        """Return the taken rows, which are not in the database, to the front of the waiting ones."""
         batch, self._taken = self._taken, None
         assert batch is not None
         self._rows = batch.rows | self._rows
@@ -125,7 +125,7 @@ class Journal:
         self._size_bytes += batch.size_bytes
 
     def close(self) -> None:
-        """Close the segment and forget the rows; what was not folded is read when the store opens again."""
+        """Close the segment and forget the rows; those not in the database are read when the store opens again."""
         self._rows, self._segments, self._size_bytes = {}, [], 0
         self._taken = None
         self._end_segment()
@@ -147,7 +147,7 @@ class Journal:
         self._segments.append(segment)
 
     def _cut_off(self) -> None:
-        """Nothing may follow half a record: it would never be read."""
+        """Cut off half a record: nothing after it could be read."""
         try:
             os.ftruncate(self._fd, self._end)
         except OSError:
@@ -161,7 +161,7 @@ class Journal:
     # -- what an earlier process left
 
     def left(self) -> list[Path]:
-        """Segments of an earlier process, the oldest first; new ones are numbered behind them."""
+        """Return the segments of an earlier process, oldest first; new ones are numbered after them."""
         name = re.compile(re.escape(self._path.name) + r"-rows-(\d+)")
         found = {
             int(match[1]): entry
@@ -173,7 +173,7 @@ class Journal:
 
 
 def read(segment: Path) -> Iterator[Row]:
-    """A segment's rows, as far as they are whole. Raises `StoreError` for another program's layout."""
+    """Return the complete rows of a segment. Raises `StoreError` for another program's layout."""
     content = segment.read_bytes()
     if not content.startswith(MAGIC):
         if MAGIC.startswith(content):
@@ -185,7 +185,7 @@ def read(segment: Path) -> Iterator[Row]:
     while at + _RECORD.size <= len(content):
         size, checksum = _RECORD.unpack_from(content, at)
         payload = content[at + _RECORD.size : at + _RECORD.size + size]
-        # After a loss of power there may be zeros.
+        # After a loss of power the file may end in zeros.
         if not size or len(payload) != size or zlib.crc32(payload) != checksum:
             return
         try:

@@ -1,4 +1,4 @@
-"""One process a store: a file lock that ends with the process, however it ends."""
+"""A file lock that lets one process use a store, and ends with the process."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from scheduler.errors import StoreError
 
 
 class StoreLock:
-    """Held from `take` to `release`. The file holds the owner's process id and is never removed."""
+    """A lock, held from `take` to `release`. The file contains the owner's process id and is never removed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd: int | None = None
 
     def take(self) -> None:
-        """Raises `StoreError`, naming the owner, when another process (or object) holds it."""
+        """Take the lock. Raises `StoreError` with the owner if another process (or object) holds it."""
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -35,7 +35,7 @@ class StoreLock:
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         except OSError:
-            pass  # a full disk: the lock holds all the same, only the message of a second process is poorer
+            pass  # a full disk: the lock still holds; only the message of a second process lacks the id
 
     def release(self) -> None:
         if self._fd is not None:

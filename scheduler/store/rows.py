@@ -1,4 +1,4 @@
-"""Tasks and results as rows: MessagePack of the whole, and beside it only the columns that queries filter on."""
+"""Encodes tasks and results as rows: the whole as MessagePack, plus the columns that queries filter on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scheduler.store.contract import Body, Results
 from scheduler.task import FINAL_STATES, Task
 
 Row = tuple[str, str, str, str, str, str | None, int | None, bytes]
-"""id, account, kind, state, image, name, expires_us, facts: the order of the queries `save_tasks` and `add_task`."""
+"""The columns id, account, kind, state, image, name, expires_us, facts, in the order of `save_tasks` and `add_task`."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _task_decoder: Final = msgspec.msgpack.Decoder(Task)
@@ -19,9 +19,9 @@ _results_decoder: Final = msgspec.msgpack.Decoder(Results)
 
 
 def task_row(task: Task) -> Row:
-    """The task as it is now; later changes to the object do not reach the row.
+    """Return the row for the task's present state; later changes of the object do not affect it.
 
-    Raises `StoreError` for text that is no Unicode (arguments with lone surrogates, made of other bytes).
+    Raises `StoreError` for text that is not Unicode (arguments with lone surrogates, decoded from other bytes).
     """
     spec = task.spec
     state = task.state
@@ -60,6 +60,6 @@ def read_results(body: bytes) -> Results:
 
 
 def blobs_of(results: Results) -> list[str]:
-    """Names of the blobs that results name."""
+    """Return the names of the blobs in results."""
     bodies: tuple[Body, ...] = (results.stdout, results.stderr, *results.files.values())
     return [body.blob for body in bodies if body.blob is not None]

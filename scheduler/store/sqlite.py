@@ -1,4 +1,4 @@
-"""The store in one SQLite file, for one process: reads in small threads, writes by group commit."""
+"""The store in one SQLite file, for one process: threads for reads, group commit for writes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from scheduler.task import Kind, State, Task
 IDEMPOTENCY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 DEFAULT_MIN_FREE_MIB: Final = 256
 PAGE_LIMIT: Final = 1_001
-"""One more than the API's largest page, by which it sees whether there is another."""
+"""Maximum number of tasks in a page: one more than in the API's, so that it knows whether another page exists."""
 FREED_BLOBS: Final = 10_000
-"""How many blobs one `expire` names at most; the rest is named by the next ones."""
+"""Maximum number of blobs that one `expire` returns; the next calls return the rest."""
 
 _READERS: Final = 2
 _READS_WAITING_MAX: Final = 1_000
@@ -48,9 +48,9 @@ T = TypeVar("T")
 
 
 class SqliteStore:
-    """`scheduler.store.contract.Store` at `path`; beside it `-wal`, `-shm`, `.lock`, and `-rows-N`, the journal.
+    """`scheduler.store.contract.Store` at `path`, with the files `-wal`, `-shm`, `.lock`, and `-rows-N` (the journal).
 
-    `min_free_mib`: below it new tasks are refused with `DiskFull`, while tasks that are there can still end.
+    `min_free_mib`: with less free disk, new tasks are refused with `DiskFull`; tasks in the store can still end.
     """
 
     def __init__(self, path: Path, *, min_free_mib: int = DEFAULT_MIN_FREE_MIB) -> None:
@@ -65,7 +65,7 @@ class SqliteStore:
         self._reads_waiting = 0
 
     async def open(self) -> None:
-        """Open or create. Raises `StoreTooNew`, and `StoreError` when another process has it or it is no store."""
+        """Open or create. Raises `StoreTooNew`, and `StoreError` if another process uses it or it is not a store."""
         if self._commits is not None:
             raise StoreError(f"store {self.path} is open already")
         try:
@@ -112,7 +112,7 @@ class SqliteStore:
         account, created_us = task.spec.account, task.created_us
 
         def add(connection: sqlite3.Connection) -> bytes | None:
-            """Facts of the earlier task of this key, or None when this one was added."""
+            """Return the facts of the earlier task of this key, or None if this one was added."""
             sql = queries()
             if idempotency is not None:
                 key: dict[str, Any] = {"account": account, "key": idempotency.key}
@@ -177,7 +177,7 @@ class SqliteStore:
         await self._writer().apply(finish, durability)
 
     async def _fold_journal_of(self, task_id: str) -> None:
-        """What was written of a task before must not come after. Raises why the database does not take it."""
+        """Wait until earlier rows of a task are in the database. Raises the reason if the database refuses them."""
         commits = self._writer()
         while self._journal.get(task_id) is not None:
             await commits.catch_up()
@@ -202,7 +202,7 @@ class SqliteStore:
             return [name for (name,) in free]
 
         await self._writer().catch_up()
-        # Durable before the caller deletes the blobs: rows that came back would name missing ones.
+        # Durable before the caller deletes the blobs: rows that reappear would name missing ones.
         freed: list[str] = await self._writer().apply(expire, Durability.POWER)
         return freed
 
@@ -266,7 +266,7 @@ class SqliteStore:
         return names
 
     async def _scan(self, query: str) -> AsyncIterator[list[Any]]:
-        """Rows in the order of their first column, in short reads: a long one would keep the log from starting anew."""
+        """Yield rows in the order of their first column, in short reads: a long one would keep the log growing."""
         after = ""
         while True:
             values = {"after": after, "limit": _SCAN_ROWS}
@@ -317,7 +317,7 @@ class SqliteStore:
         return connection
 
     def _connect_writer(self) -> sqlite3.Connection:
-        # No waiting inside SQLite: the writer itself knows how long.
+        # No waiting inside SQLite: the writer itself decides how long to wait.
         connection = self._connect(timeout_s=0)
         connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
@@ -330,7 +330,7 @@ class SqliteStore:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock.take()
         is_new = not self.path.exists()
-        if is_new:  # for nobody else's eyes; SQLite gives its other files the same mode
+        if is_new:  # readable only for us; SQLite gives its other files the same mode
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = self._connect(timeout_s=5.0)
         try:

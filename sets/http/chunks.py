@@ -1,4 +1,4 @@
-"""A chunked body, by RFC 9112, 7.1: bytes in, its data out. Extensions and trailers are checked and dropped. Pure."""
+"""Decodes a chunked body (RFC 9112, 7.1). Checks and drops extensions and trailers. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final
 from sets.http.refusal import Refusal
 
 LINE_BYTES: Final = 4_096
-"""A chunk's size with its extensions."""
+"""Longest line with a chunk's size and extensions, in bytes."""
 TRAILER_BYTES: Final = 16_384
-"""All trailers of a body."""
+"""Size of all trailers of a body together, in bytes."""
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
@@ -29,7 +29,7 @@ class _Next(enum.Enum):
 
 
 class ChunkedBody:
-    """`done`: its last chunk and its trailers have come."""
+    """The state of one chunked body; `done` after its last chunk and trailers."""
 
     __slots__ = ("_left", "_line", "_next", "_trailer_bytes", "done")
 
@@ -41,7 +41,8 @@ class ChunkedBody:
         self.done = False
 
     def read(self, data: bytes, at: int) -> tuple[list[bytes], int]:
-        """Pieces of the body in `data` from `at` on, and where the body's part of it ends. Raises `Refusal`."""
+        """Return the pieces of the body in `data` from `at` on, and the offset at which the body's part ends. Raises
+        `Refusal`."""
         pieces: list[bytes] = []
         end = len(data)
         while at < end and not self.done:

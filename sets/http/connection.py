@@ -1,4 +1,4 @@
-"""One client's connection: requests are read, served one after the other, and answered in order."""
+"""A client's connection: reads requests, serves them one at a time, and answers them in order."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from sets.http.refusal import Refusal
 log = structlog.get_logger()
 
 HEAD_TIMEOUT_S: Final = 30.0
-"""How long a request's head may take from its first byte, or from the connection's beginning."""
+"""Longest time for a request's head, in seconds, from its first byte or from the start of the connection."""
 KEEP_ALIVE_S: Final = 75.0
-"""How long a connection may wait for its next request."""
+"""Longest wait for the next request on a connection, in seconds."""
 LINGER_S: Final = 2.0
-"""How long what a client still sends is read and dropped after an answer that did not wait for it."""
+"""Seconds for which a client's further bytes are read and dropped after an answer that came before the body's end."""
 PIPELINED: Final = 256
-"""Requests that may wait behind the one that is served."""
+"""Maximum number of requests that wait behind the one that is served."""
 WRITE_HIGH_BYTES: Final = 262_144
-"""Answer bytes that may wait in the process for a client that reads slowly."""
+"""Maximum number of answer bytes buffered for a client that reads slowly."""
 WRITE_STALL_S: Final = 300.0
-"""How long a client may read nothing of an answer that waits for it: as long as a sync task may run."""
+"""Longest time, in seconds, for which a client may read nothing of its answer: the longest run of a sync task."""
 
 
 class Server(Protocol):
-    """What connections need of the worker that they belong to."""
+    """The parts of the worker that connections use."""
 
     loop: asyncio.AbstractEventLoop
     asgi: Callable[..., Awaitable[None]]
@@ -44,35 +44,35 @@ class Server(Protocol):
     connections: set[Connection]
     connections_max: int
     alive: bool
-    """False: it serves no request after the present ones."""
+    """False after the worker began to stop: no request is served after the present ones."""
 
 
 class Connection(asyncio.Protocol):
-    """What is no valid HTTP/1.1 is answered as the API answers: with a problem, and the connection's end."""
+    """The connection of one client. Invalid HTTP/1.1 is answered with a problem, like the API's own, and ends it."""
 
     def __init__(self, server: Server) -> None:
         self.loop: asyncio.AbstractEventLoop = server.loop
         self.body_stall_s: float = server.body_stall_s
         self.set_header: bytes = server.set_header
         self.closed = False
-        # Awaited while the client reads too slowly.
+        # Writers wait for this while the client reads too slowly.
         self.write_paused: asyncio.Future[None] | None = None
         self._server = server
         self._transport: asyncio.Transport
         self._addresses: tuple[Address, Address] = (None, None)
         self._reader = RequestReader()
-        # Whether bytes have come that may be the next request's.
+        # True if bytes have come that may belong to the next request.
         self._head_begun = False
-        # The request whose body is being read, and the one that is served: often the same.
+        # The request whose body is being read, and the one that is being served: often the same.
         self._reading: Exchange | None = None
         self._serving: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
         self._waiting: deque[Exchange | Refusal] = deque()
-        # Whether what still comes is not read as requests.
+        # True if further bytes are dropped, not read as requests.
         self._deaf = False
         self._read_paused = False
         self._lingering: asyncio.TimerHandle | None = None
-        # All bytes of answers; how many of them had left when it was looked last, and when that was less.
+        # All answer bytes so far; how many of them had been sent at the last check; and when that last changed.
         self._written = 0
         self._sent = 0
         self._sent_more_s = self.loop.time()
@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are of no common class with asyncio's.
+        # uvloop's transports share no class with asyncio's.
         self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._addresses = (
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
         if self._serving is not None:
             self._serving.lose()
         if self._task is not None:
-            # A client that goes away ends its task at once.
+            # When the client goes away, its task ends at once.
             self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
                     self._begin(event)
         except Refusal as refusal:
             self._refuse(refusal)
-        # Only now: a body whose framing is wrong is refused with its head, where both came at once.
+        # Only now, so that a body with wrong framing is refused together with its head if both came at once.
         self._serve_next()
 
     def _begin(self, head: RequestHead) -> None:
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
             reading.complete()
 
     def eof_received(self) -> None:
-        """The client sends no more. Where a body should still come it may yet read an answer; else it is gone."""
+        """Handle the end of the client's bytes: within a body it may still read an answer, else it is gone."""
         reading = self._reading
         if reading is not None and not self.closed and self._lingering is None:
             self._refuse(Refusal(400, "the request's body ended before its Content-Length or its last chunk"))
@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether it waits for a request, all its answers sent."""
+        """True if all answers have been sent and the connection waits for a request."""
         return (
             self._serving is None
             and self._reading is None
@@ -188,7 +188,7 @@ class Connection(asyncio.Protocol):
     def _serve_next(self) -> None:
         if self._serving is not None:
             if self._waiting:
-                # One request is served at a time; what comes behind it may wait with the client.
+                # One request is served at a time; further ones wait on the client's side.
                 self._pause()
             return
         if not self._waiting or self.closed:
@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
         self._serving = None
         self._deadline_s = self.loop.time() + KEEP_ALIVE_S
         if not exchange.answer_whole or not exchange.keep_alive:
-            # In the middle of an answer, the connection's end without the last chunk says that it is broken off.
+            # In the middle of an answer, closing without the last chunk tells the client that the answer is incomplete.
             self.close()
             return
         self._serve_next()
@@ -224,7 +224,7 @@ class Connection(asyncio.Protocol):
     # -- refusals
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer what is wrong, behind what was right before it."""
+        """Answer an invalid request, after the answers to the valid ones before it."""
         self._deaf = True
         reading, self._reading = self._reading, None
         if reading is not None and reading is not self._serving:
@@ -233,7 +233,7 @@ class Connection(asyncio.Protocol):
         if reading is None:
             self._waiting.append(refusal)
             return
-        # The wrong bytes are of the body of the request that is being served.
+        # The invalid bytes belong to the body of the request that is being served.
         if not reading.answer_begun:
             self._answer_refusal(refusal, executed=True)
         else:
@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
     # -- the transport
 
     def write(self, data: bytes) -> None:
-        # What a cancelled application still says comes behind a refusal, which was the last.
+        # A cancelled application may still write, but the refusal was the last answer.
         if not self.closed and self._lingering is None:
             self._written += len(data)
             self._transport.write(data)
@@ -269,7 +269,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on, where enough of what has come was taken."""
+        """Resume reading, once enough of the received bytes was taken."""
         reading = self._reading
         if self._read_paused and not self._waiting and (reading is None or not reading.full):
             self._read_paused = False
@@ -277,9 +277,9 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def close(self) -> None:
-        """Close, once what was written is sent. While more may still be on its way, a plain close would reset the
-        connection and take the answer along before the client has read it: then only our side ends, and what still
-        comes is dropped for a moment."""
+        """Close once everything written has been sent. While the client still sends, a plain close would reset the
+        connection, and the client could lose the answer. Then only our side is closed, and further bytes are read and
+        dropped for a moment."""
         if self.closed or self._lingering is not None:
             return
         if self._reading is not None or self._deaf or self._waiting or self._read_paused:
@@ -298,19 +298,19 @@ class Connection(asyncio.Protocol):
 
     def _lingered(self) -> None:
         if self._transport.get_write_buffer_size():
-            # The answer is still on its way to a slow reader.
+            # A slow reader has not yet received the whole answer.
             self._lingering = self.loop.call_later(LINGER_S, self._lingered)
             return
         self.closed = True
         self._transport.close()
 
     def abort(self) -> None:
-        """Close now, whatever it does."""
+        """Close at once, in any state."""
         self.closed = True
         self._transport.abort()
 
     def check(self, now_s: float) -> None:
-        """Close it when nothing came in time, or nothing was read; or when its client is gone. Called every second."""
+        """Close the connection if nothing came or was read in time, or if the client is gone. Called every second."""
         if self._stalled(now_s):
             self.abort()
         elif self._serving is None:
@@ -327,8 +327,8 @@ class Connection(asyncio.Protocol):
         return now_s - self._sent_more_s >= WRITE_STALL_S
 
     def _hung_up(self) -> bool:
-        """Whether the client has ended the connection: while nothing is read, nobody tells. (Where more was sent than
-        the system holds for us, its end waits behind that, and cannot be known.)"""
+        """True if the client has closed the connection, which goes unnoticed while reading is paused. (If it sent more
+        than the kernel buffers, its close waits behind that and cannot be seen.)"""
         socket = self._transport.get_extra_info("socket")
         if socket is None:
             return False

@@ -1,4 +1,4 @@
-"""One request and the answer to it: what an ASGI application receives and sends."""
+"""A request and its answer: the `receive` and `send` of an ASGI application."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sets.http.head import Scope
 Event = dict[str, Any]
 
 BODY_BYTES: Final = 262_144
-"""What of a body may wait for the application before no more is read from the client."""
+"""Body bytes that wait for the application before reading from the client is paused."""
 PIECE_BYTES: Final = 64
-"""What a piece that waits takes beside its bytes."""
+"""Bytes counted for each waiting piece, in addition to its own."""
 SMALL_BYTES: Final = 4_096
-"""A piece below this goes to the application together with all that wait behind it."""
+"""A piece smaller than this is joined with the pieces that wait behind it."""
 JOIN_BYTES: Final = 65_536
-"""Below this, what precedes a piece of an answer is joined to it: one write instead of a copy saved."""
+"""A piece of an answer smaller than this is joined with what precedes it: one write is worth more than one copy."""
 _GONE: Final[Event] = {"type": "http.disconnect"}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS_LINES: Final = {
@@ -29,25 +29,25 @@ _STATUS_LINES: Final = {
 
 
 class Line(Protocol):
-    """What an exchange needs of its connection."""
+    """The parts of a connection that an exchange uses."""
 
     loop: asyncio.AbstractEventLoop
     closed: bool
     body_stall_s: float
-    """How long it waits for more of a body."""
+    """Longest wait for more of a body, in seconds."""
     set_header: bytes
-    """The header line that every answer has."""
+    """The header line that is added to every answer."""
     write_paused: asyncio.Future[None] | None
-    """Ends when the client has read enough of what waits for it."""
+    """Wait until the client has read enough of its answer."""
 
     @property
     def draining(self) -> bool:
-        """Whether no request is to follow."""
+        """True if no further request will be served."""
 
     def write(self, data: bytes) -> None: ...
 
     def resume(self) -> None:
-        """Some of the body was taken."""
+        """Called when the application has taken some of the body."""
 
 
 class Exchange:
@@ -74,28 +74,28 @@ class Exchange:
     def __init__(self, connection: Line, scope: Scope, *, keep_alive: bool, waits: bool) -> None:
         self.scope = scope
         self.keep_alive = keep_alive
-        # Whether all of the request's body has come.
+        # True when the whole request body has come.
         self.body_whole = False
         self.answer_begun = False
         self.answer_whole = False
         self._connection = connection
         self._chunks: deque[bytes] = deque()
         self._buffered = 0
-        # Whether the client waits for a 100.
+        # True while the client waits for a 100.
         self._waits = waits
         self._waiter: asyncio.Future[None] | None = None
         self._gone = False
         self._start: Event | None = None
         self._chunked = False
         self._omits_body = False
-        # What the answer's Content-Length still promises.
+        # Bytes that the answer's Content-Length still promises.
         self._left = 0
 
     # -- the request's body
 
     @property
     def full(self) -> bool:
-        """Whether enough of the body waits."""
+        """True if reading should pause, as enough of the body waits."""
         return self._buffered > BODY_BYTES
 
     def feed(self, chunk: bytes) -> None:
@@ -109,7 +109,7 @@ class Exchange:
         self._wake()
 
     def lose(self) -> None:
-        """The client is gone, or its body stalled."""
+        """End the request's body: the client is gone, or its body stalled."""
         self._gone = True
         self._wake()
 
@@ -119,11 +119,11 @@ class Exchange:
             waiter.set_result(None)
 
     async def receive(self) -> Event:
-        """The body's next piece, its end, or the client's going away; a body that stalled looks like that too."""
+        """Return the body's next piece, its end, or a disconnect; a stalled body counts as a disconnect."""
         while not self._chunks and not self.body_whole and not self._gone:
             if self._waits:
                 self._waits = False
-                # In the middle of an answer it would be taken for a part of that.
+                # In the middle of an answer it would become a part of that.
                 if not self.answer_begun:
                     self._connection.write(_CONTINUE)
             await self._wait(self._connection.body_stall_s)
@@ -158,7 +158,7 @@ class Exchange:
     # -- the answer
 
     async def send(self, event: Event) -> None:
-        """Send a part of the answer. What comes after the client has gone is dropped."""
+        """Send a part of the answer; drop it if the client has gone."""
         connection = self._connection
         if connection.closed:
             return
@@ -197,7 +197,7 @@ class Exchange:
             connection.write(head)
             connection.write(body)
         if not more:
-            # Where the answer is shorter than it said, the connection's end must say so.
+            # Closing the connection shows the client that the answer is shorter than promised.
             self.answer_whole = self._omits_body or self._left <= 0
             return
         if connection.write_paused is not None:
@@ -222,10 +222,10 @@ class Exchange:
             parts.append(b"transfer-encoding: chunked\r\n")
             self._chunked = True
         elif not no_body:
-            # HTTP/1.0: the connection's end is the answer's.
+            # HTTP/1.0: the answer ends when the connection closes.
             self._left = -1
             self.keep_alive = False
-        # Whoever is answered before its body has arrived must not send another request behind it.
+        # A client that is answered before its body has arrived must not send another request.
         if not self.body_whole or self._connection.draining:
             self.keep_alive = False
         parts.append(self._connection.set_header)
@@ -243,7 +243,7 @@ _date_second = 0
 
 
 def _date() -> bytes:
-    """The Date header, made once a second."""
+    """Return the Date header, made once a second."""
     global _date_line, _date_second
     now = int(time.time())
     if now != _date_second:

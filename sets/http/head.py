@@ -1,7 +1,7 @@
-"""The head of one request, read strictly by RFC 9112, and the ASGI scope that it makes. Pure.
+"""Parses the head of a request, strictly by RFC 9112, and makes its ASGI scope. Pure.
 
-A head is read whole, never in part. Its framing is what smuggling works on: what is not exactly one Content-Length, or
-exactly `Transfer-Encoding: chunked`, is refused, as the router refuses it (tests/sets/http/test_router_corpus.py).
+A head is parsed as a whole. Request smuggling works on the framing, so anything but exactly one Content-Length, or
+exactly `Transfer-Encoding: chunked`, is refused, as in the router (tests/sets/http/test_router_corpus.py).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ REQUEST_LINE_BYTES: Final = 65_536
 FIELDS: Final = 100
 FIELD_BYTES: Final = 16_384
 HEAD_BYTES: Final = 196_608
-"""All of a head."""
+"""Maximum size of a head, in bytes."""
 LENGTH_DIGITS: Final = 18
 KNOWN_LINES: Final = 4_096
 KNOWN_LINE_BYTES: Final = 256
-"""Lines up to this size are remembered once read: clients and routers repeat themselves."""
+"""Parsed lines up to this size, in bytes, are cached: clients and routers repeat them."""
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -39,7 +39,7 @@ _known: dict[bytes, tuple[bytes, bytes]] = {}
 
 
 class RequestLine(NamedTuple):
-    """`path` and `query` as sent; `decoded` is the path as ASGI has it."""
+    """A request line: `path` and `query` as sent, and `decoded`, the path as ASGI wants it."""
 
     method: str
     path: bytes
@@ -49,14 +49,14 @@ class RequestLine(NamedTuple):
 
 
 class RequestHead:
-    """One request's head. `keep_alive`: the connection may be used again; `waits`: the client waits for a `100
-    Continue`. `content_length` is 0 where no length is given."""
+    """A request's head. `keep_alive`: the connection may be used again; `waits`: the client waits for `100 Continue`.
+    `content_length` is 0 if no length is given."""
 
     __slots__ = ("_line", "chunked", "content_length", "headers", "keep_alive", "waits")
 
     def __init__(self, raw: bytes) -> None:
-        """`raw` is exactly one head with its empty line. Raises `Refusal`."""
-        # First, as it is found first where a head comes in pieces.
+        """Parse `raw`, which is exactly one head with its empty line. Raises `Refusal`."""
+        # Checked first, because it is also found first when a head comes in pieces.
         if raw.count(b"\n") != raw.count(b"\r\n"):
             raise bare_line_feed()
         lines = raw[:-4].split(b"\r\n")
@@ -68,12 +68,12 @@ class RequestHead:
         self._line = _known_line(line) if len(line) <= KNOWN_LINE_BYTES else _request_line(line)
         if len(lines) > FIELDS:
             raise Refusal(431, f"{_TOO_LARGE} ({FIELDS} fields at most)")
-        # Lower-case names, as ASGI has them.
+        # Lower-case names, as ASGI wants them.
         self.headers: list[tuple[bytes, bytes]] = [_known.get(line) or _learn(line) for line in lines]
         self._read_fields()
 
     def scope(self, server: Address, client: Address) -> Scope:
-        """The ASGI scope."""
+        """Return the ASGI scope."""
         line = self._line
         return {
             "type": "http",
@@ -127,7 +127,7 @@ class RequestHead:
         connection = found.get(b"connection")
         if connection is not None:
             tokens = {token.strip() for token in connection.lower().split(b",")}
-            # No other protocol is offered: a client that asks for one is answered, and sends no request behind it.
+            # No other protocol is offered. A client that asks for one gets its answer, and the connection closes.
             last = b"close" in tokens or b"upgrade" in tokens
             self.keep_alive = not last and (modern or b"keep-alive" in tokens)
 
@@ -135,7 +135,7 @@ class RequestHead:
 _MEANT: Final = frozenset(
     (b"host", b"content-type", b"content-length", b"transfer-encoding", b"connection", b"expect")
 )
-"""Headers that mean something here; each but Connection may come once."""
+"""Headers that are interpreted here; each except Connection may come only once."""
 
 
 def bare_line_feed() -> Refusal:
@@ -185,7 +185,7 @@ _known_line = lru_cache(maxsize=KNOWN_LINES)(_request_line)
 
 
 def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
-    """Path and query of a request's target."""
+    """Split a request's target into path and query."""
     if b"#" in target:
         raise Refusal(400, "the request's target has a fragment (#): write %23 for the character")
     if not target.startswith(b"/"):

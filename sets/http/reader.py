@@ -1,4 +1,4 @@
-"""A client's bytes, taken apart into requests: heads and bodies, one after the other, however they come in. Pure."""
+"""Splits a client's bytes into requests, heads and bodies, in whatever pieces they arrive. Pure."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ _HEAD_END: Final = b"\r\n\r\n"
 
 
 class RequestReader:
-    """The requests of one connection."""
+    """Reads the requests of one connection."""
 
     __slots__ = ("_chunks", "_left", "_line_whole", "_partial")
 
     def __init__(self) -> None:
-        # What has come of a head.
+        # The part of a head that has come.
         self._partial = bytearray()
         self._line_whole = False
-        # What is still to come of a body with a Content-Length; a chunked body.
+        # The rest of a body with a Content-Length, in bytes; the state of a chunked body.
         self._left = 0
         self._chunks: ChunkedBody | None = None
 
     def read(self, data: bytes) -> Iterator[RequestHead | bytes | None]:
-        """What `data` holds, in order: a request's head, pieces of its body, and None at its end. Raises `Refusal`
-        behind what was right; then nothing that follows can be understood.
+        """Yield the contents of `data` in order: a request's head, pieces of its body, and None at its end. Raises
+        `Refusal` after everything valid; nothing after that can be parsed.
 
-        Take all of it before the next call.
+        Consume the whole result before the next call.
         """
         at = 0
         size = len(data)
         while at < size:
             if self._left:
                 stop = at + self._left
-                # A large body's pieces are handed on without a copy.
+                # Pieces of a large body are passed on without a copy.
                 piece = data[at:stop] if at or stop < size else data
                 self._left -= len(piece)
                 at += len(piece)
@@ -70,11 +70,11 @@ class RequestReader:
                     yield None
 
     def _head(self, data: bytes, at: int) -> tuple[bytes | None, int]:
-        """The next head, None where not all of it has come; and where what follows it begins."""
+        """Return the next head, or None if it is incomplete, and the offset of the bytes after it."""
         partial = self._partial
         size = len(data)
         if not partial:
-            # Empty lines before a request are no part of it.
+            # Ignore empty lines before a request.
             while at < size and data[at] in b"\r\n":
                 at += 1
             stop = data.find(_HEAD_END, at) + len(_HEAD_END)
@@ -93,7 +93,7 @@ class RequestReader:
         return raw, at
 
     def _check_part(self, known: int) -> None:
-        """Raise `Refusal` where a head that is not complete can be no request already."""
+        """Raise `Refusal` if an incomplete head can no longer become a valid request."""
         partial = self._partial
         if not self._line_whole:
             self._line_whole = partial.find(b"\r\n", max(0, known - 1)) >= 0
@@ -101,6 +101,6 @@ class RequestReader:
                 raise line_too_long()
         if len(partial) > HEAD_BYTES:
             raise head_too_large()
-        # The character before is looked at, too.
+        # The expression also looks at the character before `known`.
         if _BARE_LF.search(partial, known):
             raise bare_line_feed()
