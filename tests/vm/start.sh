@@ -1,5 +1,5 @@
 # In the virtual machine: unpacks the project from the second disk, which is a tar archive, and does what it says.
-mkdir /project && cd /project && tar x < /dev/vdb
+mkdir -p /project && cd /project && tar x < /dev/vdb
 sh /project/command.sh
 echo "vm-exit-status $?"
 sync
