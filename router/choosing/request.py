@@ -10,13 +10,14 @@ from router.choosing.retry import RequestKind
 
 class Destination(enum.Enum):
     """RUN: new work, by rules and weights. OWNER: a task's set. MERGED: all sets, merged. ANY: by rules and
-    weights. NOWHERE: what a set tells its operators is not relayed."""
+    weights. NOWHERE: what a set tells its operators is not relayed. PAGE: the router answers with a page of its own."""
 
     RUN = enum.auto()
     OWNER = enum.auto()
     MERGED = enum.auto()
     ANY = enum.auto()
     NOWHERE = enum.auto()
+    PAGE = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)

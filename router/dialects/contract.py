@@ -75,5 +75,8 @@ class Dialect(Protocol):
     def merging(self, head: RequestHead) -> Merging:
         """How the list that a request of destination MERGED asks for is made. Raises `BadQuery`."""
 
+    def page(self, head: RequestHead) -> OwnAnswer:
+        """The router's own answer to a request of destination PAGE."""
+
     def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
         """The answer that tells a client of a problem. `head` is None where no head could be read."""

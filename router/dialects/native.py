@@ -10,7 +10,8 @@ from router.choosing.request import Destination, Purpose
 from router.choosing.retry import RequestKind
 from router.dialects.contract import Ask, Dialect
 from router.dialects.native_lists import NativeList
-from router.wire.problems import OwnAnswer, Problem, own_answer
+from router.dialects.problem_kinds import KINDS, PREFIX, help_link, page_of
+from router.wire.problems import PROBLEM_TYPE, OwnAnswer, Problem
 from router.wire.request_head import RequestHead
 
 DEFAULT_ACCOUNT = "default"
@@ -28,6 +29,8 @@ _SAFE_ANY = Purpose(Destination.ANY, RequestKind.SAFE)
 _UNSAFE_ANY = Purpose(Destination.ANY, RequestKind.UNSAFE)
 _MERGED = Purpose(Destination.MERGED, RequestKind.SAFE)
 _NOWHERE = Purpose(Destination.NOWHERE, RequestKind.SAFE)
+_PAGE = Purpose(Destination.PAGE, RequestKind.SAFE)
+_PAGES = {f"{PREFIX}{name}".encode(): name for name in KINDS}
 _OPERATORS = re.compile(rb"/+(?:metrics|livez|readyz|v1/admin)(?:/.*)?", re.DOTALL)
 
 
@@ -42,7 +45,7 @@ class NativeDialect(Dialect):
     )
 
     def purpose_of(self, head: RequestHead) -> Purpose:
-        """Read `/v1/run/{image}`, `/v1/tasks/{id}…`, `TaskId=` in the query, and the merged lists."""
+        """Read `/v1/run/{image}`, `/v1/tasks/{id}…`, `TaskId=` in the query, the merged lists, and the pages."""
         method, path, query = head.method, head.path, head.query
         if method == b"POST" and path.startswith(RUN):
             prefer = head.get(b"prefer")
@@ -57,6 +60,8 @@ class NativeDialect(Dialect):
                 return Purpose(Destination.OWNER, kind, owner_of(text), long_wait=b"wait=" in query)
         elif path in (b"/v1/tasks", b"/v1/usage") and method in (b"GET", b"HEAD"):
             return _MERGED
+        elif path in _PAGES and method in (b"GET", b"HEAD"):
+            return _PAGE
         if b"TaskId=" in query:
             ids = parse_qs(query.decode("latin-1"), max_num_fields=1000).get("TaskId")
             if ids:
@@ -96,8 +101,14 @@ class NativeDialect(Dialect):
     def merging(self, head: RequestHead) -> NativeList:
         return NativeList(head)
 
+    def page(self, head: RequestHead) -> OwnAnswer:
+        return page_of(_PAGES[head.path])
+
     def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
-        return own_answer(problem, None if head is None else head.request_id.decode("latin-1"))
+        """Problem details (RFC 9457), and a link to the page that explains them."""
+        body = problem.body(None if head is None else head.request_id.decode("latin-1"))
+        lines = (*problem.lines, ("Link", help_link(problem.name)))
+        return OwnAnswer(problem.status, PROBLEM_TYPE, body, lines)
 
 
 def owner_of(task_id: str) -> str:

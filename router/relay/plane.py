@@ -36,6 +36,7 @@ FULL_TOLD_S = 60.0
 DRAIN_POLL_S = 0.02
 _MERGED = Destination.MERGED
 _NOWHERE = Destination.NOWHERE
+_PAGE = Destination.PAGE
 MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work | Problem]
 InquiryFactory = Callable[["DataPlane", ClientConnection, RequestHead, Purpose, Choice, SetEntry], Work]
 
@@ -82,7 +83,7 @@ class DataPlane(Traffic):
 
     # Requests.
 
-    def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem:
+    def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem | OwnAnswer:
         """What to do about a request whose head was read."""
         if self.fronts is not None:
             scheme = b"http" if self.certificate is None else b"https"
@@ -94,6 +95,10 @@ class DataPlane(Traffic):
             return self._merge(self, client, head)
         if purpose.destination is _NOWHERE:
             return self.dialect.not_relayed
+        if purpose.destination is _PAGE:
+            page = self.dialect.page(head)
+            self.log_own(head, client, page.status, len(page.body))
+            return page
         choice = self.choose(head, client.address, purpose)
         if choice.entry is None:
             assert choice.problem is not None

@@ -51,7 +51,7 @@ class Front(Protocol):
     active: int
     stalled_clients: int
 
-    def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem: ...
+    def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem | OwnAnswer: ...
     def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
         """How a problem is told to the client; `head` is None where no head could be read."""
 
@@ -197,8 +197,11 @@ class ClientConnection:
         self._state = _ANSWER if reader.body is None else _BODY
         front.requests += 1
         work = front.dispatch(self, head)
-        if isinstance(work, Problem):
-            self.respond(work)
+        if isinstance(work, (Problem, OwnAnswer)):
+            if isinstance(work, Problem):
+                self.respond(work)
+            else:
+                self.answer(*work)
             return
         front.active += 1
         self._work = work

@@ -77,11 +77,6 @@ class OwnAnswer(NamedTuple):
     lines: Lines = ()
 
 
-def own_answer(problem: Problem, request_id: str | None) -> OwnAnswer:
-    """A problem as problem details."""
-    return OwnAnswer(problem.status, PROBLEM_TYPE, problem.body(request_id), problem.lines)
-
-
 def reason(status: int) -> str:
     """The reason phrase of a status that the router sends itself."""
     return _REASONS.get(status, "Unknown")
