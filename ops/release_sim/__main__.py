@@ -8,12 +8,13 @@ canary. A row that ends in `!` holds releases that ended wrongly: the reason of 
 from __future__ import annotations
 
 import argparse
+from typing import Final
 
 from ops.release_sim.kinds import KINDS, Kind, Right
 from ops.release_sim.play import Ending, play, summed
 from router.rollout.states import Phase
 
-_WRONG = {
+_WRONG: Final = {
     Right.ABORT: (Phase.DONE,),
     Right.NEVER_PROMOTE: (Phase.DONE,),
     Right.PROMOTE: (Phase.ABORTED,),

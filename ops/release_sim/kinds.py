@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from router.rollout.world import World
 from router.routing.plan import AbortWhen, Plan, Step
 
-PLAN = Plan(
+PLAN: Final = Plan(
     "b",
     (Step(500, 300.0), Step(2_500, 300.0), Step(5_000, 300.0), Step(10_000)),
     AbortWhen(min_requests=100),
 )
 """5, 25, and 50 % for five minutes each, with the default margins: 2 points of errors, a quarter of latency."""
-HELD_PLAN = Plan("b", (*PLAN.steps[:3], Step(10_000, 1_800.0)), PLAN.abort_when)
+HELD_PLAN: Final = Plan("b", (*PLAN.steps[:3], Step(10_000, 1_800.0)), PLAN.abort_when)
 """The same, with half an hour at 100 %."""
 
 
@@ -67,7 +68,7 @@ def _wandering(world: World) -> None:
         temper.wander = 0.3
 
 
-KINDS = (
+KINDS: Final = (
     Kind("all requests fail", Right.ABORT, _canary(error=1.0)),
     Kind("all requests hang", Right.ABORT, _hanging(1.0, 300.0)),
     Kind("10 % hang for 300 s", Right.ABORT, _hanging(0.1, 300.0)),

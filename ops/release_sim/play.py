@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
+from typing import Final
 
 from ops.release_sim.kinds import Kind
 from router.rollout.states import Phase
 from router.rollout.world import World
 
-RATE_PER_S = 20.0
-MAX_S = 7_200.0
+RATE_PER_S: Final = 20.0
+MAX_S: Final = 7_200.0
 
 
 @dataclass(frozen=True, slots=True)
