@@ -31,7 +31,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ops": (
         ("client", "images/model", "setup"),
         ("bench", "cli", "images", "local"),
-        ("bench_router", "demo", "docs"),
+        ("bench_router", "demo", "docs", "release_sim"),
     ),
 }
 
