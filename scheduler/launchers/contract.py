@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from scheduler.image import Image
+from scheduler.launchers.hardening import SlotLimits
 from scheduler.pool import PoolKey
 
 
@@ -24,8 +25,8 @@ class SlotOrder(msgspec.Struct, frozen=True):
     node: str = ""
 
 
-class LauncherSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every launcher must know: whose slots it starts.
+class LauncherSettings(SlotLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every launcher must know: whose slots it starts, and what each may use.
 
     Two installations may have sets of one name on one engine or cluster. `installation` tells them apart
     (`scheduler.installation.identify`) and is on everything that a launcher starts. A launcher removes and reports

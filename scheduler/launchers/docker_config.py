@@ -1,4 +1,4 @@
-"""What a slot looks like to the Docker engine: settings and orders become the body of a create call. Pure."""
+"""Slots in the words of the Docker engine: orders and walls become the body of a create call. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scheduler.images.places import Layout, layout, writable_places
 from scheduler.images.reference import Reference
 from scheduler.images.user import Owner
 from scheduler.launchers.contract import LauncherSettings, SlotOrder
-from scheduler.launchers.doorway import SOCKET_FILE
+from scheduler.launchers.hardening import GUEST, HOSTS, RUN_DIRECTORY, Hardening, Tmpfs, harden
 from scheduler.pool import PoolKey
 
 LABEL_SET: Final = "org.general-compute.set"
@@ -27,65 +27,19 @@ LABEL_DIGEST: Final = "org.general-compute.digest"
 LABEL_POOL: Final = "org.general-compute.pool"
 LABEL_SLOT: Final = "org.general-compute.slot"
 
-GUEST: Final = "/gc/guest"
-RUN_DIRECTORY: Final = "/gc/run"
-SOCKET: Final = f"{RUN_DIRECTORY}/{SOCKET_FILE}"
-HOSTNAME: Final = "slot"
-
-_OOM_SCORE_ADJ: Final = 200
-"""Under memory pressure on the host a slot goes before the set's own process."""
-
-
-_ENGINE_VARIABLES: Final = ("PATH", "HOSTNAME", "HOME")
-"""What the engine itself gives each program, with `docker run` as well."""
-
-_DESCRIPTORS: Final = "nofile"
-_ULIMITS: Final = {
-    _DESCRIPTORS: 4096,
-    "core": 0,
-    "memlock": 64 * 1024,
-    # POSIX queues could not be cleaned between tasks: none can be made.
-    "msgqueue": 0,
-    # Counted by the kernel per host uid, so one slot could use up another's.
-    "sigpending": 1024,
-}
-
-
-_SYSCTLS: Final = {
-    # A connection that a task closed keeps its port for a minute: the next task would find the port taken.
-    "net.ipv4.tcp_max_tw_buckets": "0",
-    # What TCP measured for one task must not shape the next one's connections.
-    "net.ipv4.tcp_no_metrics_save": "1",
-}
-"""Of the slot's own network namespace."""
-
 
 class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How slots are run on a Docker engine. Sizes are in MiB, times in seconds.
+    """How slots are run on a Docker engine. Times are in seconds.
 
-    `tmp_mib` bounds /tmp, `shm_mib` /dev/shm, `writable_mib` each VOLUME and each place of the label
-    `org.general-compute.writable`; `inodes` bounds the files in each. What is stored there counts towards
-    the slot's memory too. `volume_content_mib` bounds what an image may bring along in a VOLUME: it is copied, once
-    for all slots of the image. `home_content_kib` bounds what an image may have in its HOME so that programs can
-    write there: each slot has a copy. `seccomp_profile` is a JSON file that takes the place of our own profile
-    (seccomp.py). `guest_binary` and `hosts_file` are paths on the engine's machine. `pull_registries` names the
-    registries that images may be pulled from ("*": any that a reference names); empty, only images that the engine
-    holds are run. `runtime` names one of the engine's OCI runtimes; None is the engine's default. `ulimits` is
-    laid over limits of ours (soft and hard alike, names as Docker has them); its `nofile` is the program's: the
-    guest has the most that the engine may give, which must be four times that.
+    `seccomp_profile` is a JSON file that takes the place of our own profile (seccomp.py). `guest_binary` and
+    `hosts_file` are paths on the engine's machine. `pull_registries` names the registries that images may be pulled
+    from ("*": any that a reference names); empty, only images that the engine holds are run. `runtime` names one of the
+    engine's OCI runtimes; None is the engine's default.
     """
 
     guest_binary: Path
     docker_host: str | None = None
     hosts_file: Path = Path(__file__).with_name("hosts")
-    tmp_mib: int = 512
-    shm_mib: int = 64
-    writable_mib: int = 512
-    inodes: int = 65_536
-    volume_content_mib: int = 256
-    home_content_kib: int = 1024
-    pids_limit: int = 256
-    ulimits: dict[str, int] = msgspec.field(default_factory=dict)
     seccomp_profile: Path | None = None
     runtime: str | None = None
     max_concurrent_starts: int = 4
@@ -141,28 +95,20 @@ def create_body(
 ) -> dict[str, Any]:
     """The body of the engine's `POST /containers/create` for a slot, whose socket is in `folder` on the host.
 
-    `seccomp` is a profile's JSON.
-    `laid_out` is the image's layout; None for an image of which nothing was looked up. `contents` names the
-    container that holds what the image has in those of its VOLUMEs that the layout keeps.
+    `seccomp` is a profile's JSON. `laid_out` is the image's layout; None for an image of which nothing was looked up.
+    `contents` names the container that holds what the image has in those of its VOLUMEs that the layout keeps.
     The image's own ENTRYPOINT and CMD never appear: the executor sends them with each task. USER, WORKDIR and
     ENV are left out, so that the engine takes the image's. Raises `ImageUnusable`.
     """
     image, pool = order.image, order.pool
-    laid_out = laid_out or layout(image)
+    walls = harden(image, pool.resources, settings, laid_out or layout(image), seccomp)
     return {
         "Image": image.image_id,
-        "Entrypoint": [GUEST],
-        "Cmd": [
-            SOCKET,
-            str(_limits(settings)[_DESCRIPTORS]),
-            *laid_out.places,
-            "--",
-            *_ENGINE_VARIABLES,
-            *_names(image),
-        ],
+        "Entrypoint": [walls.init[0]],
+        "Cmd": list(walls.init[1:]),
         # HOME is the engine's to add, as /etc/passwd says, where the image does not set it.
         "Env": [f"{TOKEN_VARIABLE}={order.token}", *_said_twice(image)],
-        "Hostname": HOSTNAME,
+        "Hostname": walls.hostname,
         "Tty": False,
         "OpenStdin": False,
         "AttachStdin": False,
@@ -172,19 +118,77 @@ def create_body(
         "Healthcheck": {"Test": ["NONE"]},
         # The container gets a network namespace with nothing but `lo` either way. `none` alone would have the
         # engine set up a sandbox of its own beside it, which takes longer than all the rest of a start.
-        "NetworkDisabled": True,
+        "NetworkDisabled": not walls.network,
         "Labels": {
             **_labels(settings, image, order.slot_id),
             LABEL_ACCOUNT: pool.account,
             LABEL_DIGEST: image.digest,
             LABEL_POOL: pool_name(pool),
         },
-        "HostConfig": _host_config(order, folder, settings, facts, laid_out, seccomp, contents),
+        "HostConfig": {
+            **rendered(walls, facts),
+            "Privileged": False,
+            "LogConfig": {"Type": "none", "Config": {}},
+            "RestartPolicy": {"Name": "no"},
+            "Init": False,
+            # So that nothing is left behind even when the set dies for good: the guest ends without its executor.
+            "AutoRemove": True,
+            "Mounts": [
+                _read_only(settings.guest_binary, GUEST),
+                _read_only(folder, RUN_DIRECTORY),
+                _read_only(settings.hosts_file, HOSTS),
+            ],
+            **({"VolumesFrom": [f"{contents}:ro"]} if contents is not None else {}),
+            **({"Runtime": settings.runtime} if settings.runtime is not None else {}),
+        },
     }
 
 
-def _limits(settings: DockerSettings) -> dict[str, int]:
-    return {**_ULIMITS, **settings.ulimits}
+def rendered(walls: Hardening, facts: EngineFacts) -> dict[str, Any]:
+    """A slot's walls in Docker's words: members of `HostConfig`."""
+    memory_bytes = walls.resources.memory_mib << 20
+    privileges = f"no-new-privileges:{str(not walls.new_privileges).lower()}"
+    config: dict[str, Any] = {
+        "NetworkMode": "default" if walls.network else "none",
+        "IpcMode": "private" if "ipc" in walls.private else "host",
+        "CgroupnsMode": "private" if "cgroup" in walls.private else "host",
+        "ReadonlyRootfs": walls.read_only_root,
+        "CapDrop": ["ALL"],
+        "CapAdd": list(walls.capabilities),
+        "SecurityOpt": [privileges, *([f"seccomp={walls.seccomp}"] if walls.seccomp else [])],
+        "PidsLimit": walls.pids,
+        "Memory": memory_bytes,
+        "MemorySwap": memory_bytes,
+        "NanoCpus": walls.resources.cpu_percent * 10_000_000,
+        "OomScoreAdj": walls.oom_score_adj,
+        "Sysctls": dict(walls.sysctls),
+        "Ulimits": [
+            {"Name": name, "Soft": value, "Hard": value} for name, value in sorted(walls.ulimits.items())
+        ],
+        "Tmpfs": {place.path: _options(place) for place in walls.tmpfs},
+    }
+    if facts.cgroup_version == 1:
+        config["MemorySwappiness"] = 0
+    return config
+
+
+def _options(place: Tmpfs) -> str:
+    owner = place.owner
+    size = f"{place.size_kib >> 10}m" if place.size_kib % 1024 == 0 else f"{place.size_kib}k"
+    return ",".join(
+        (
+            "rw" if place.writable else "ro",
+            "exec" if place.programs else "noexec",
+            "nosuid",
+            "dev" if place.devices else "nodev",
+            # Which of the files in HOME a task has read is nothing for the next to know.
+            "noatime",
+            f"mode={place.mode:o}",
+            *(() if owner == Owner() else (f"uid={owner.uid}", f"gid={owner.gid}")),
+            f"size={size}",
+            f"nr_inodes={place.inodes}",
+        )
+    )
 
 
 def _said_twice(image: Image) -> list[str]:
@@ -238,73 +242,8 @@ def _unstarted(
     }
 
 
-def _host_config(
-    order: SlotOrder,
-    folder: Path,
-    settings: DockerSettings,
-    facts: EngineFacts,
-    laid_out: Layout,
-    seccomp: str | None,
-    contents: str | None,
-) -> dict[str, Any]:
-    resources = order.pool.resources
-    memory = resources.memory_mib * 1024 * 1024
-    config: dict[str, Any] = {
-        "NetworkMode": "none",
-        "IpcMode": "private",
-        "CgroupnsMode": "private",
-        "ReadonlyRootfs": True,
-        "Privileged": False,
-        "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges:true", *([f"seccomp={seccomp}"] if seccomp else [])],
-        "LogConfig": {"Type": "none", "Config": {}},
-        "RestartPolicy": {"Name": "no"},
-        "Init": False,
-        # So that nothing is left behind even when the set dies for good: the guest ends without its executor.
-        "AutoRemove": True,
-        "PidsLimit": settings.pids_limit,
-        "Memory": memory,
-        "MemorySwap": memory,
-        "NanoCpus": resources.cpu_percent * 10_000_000,
-        "OomScoreAdj": _OOM_SCORE_ADJ,
-        "Sysctls": dict(_SYSCTLS),
-        "Ulimits": [
-            {"Name": name, "Soft": value, "Hard": value}
-            for name, value in sorted(_limits(settings).items())
-            # The guest sets the program's. Without any here its own are the most that the engine may give.
-            if name != _DESCRIPTORS
-        ],
-        "Mounts": [
-            _read_only(settings.guest_binary, GUEST),
-            _read_only(folder, RUN_DIRECTORY),
-            # The engine writes none without a network; the name `localhost` must still be known.
-            _read_only(settings.hosts_file, "/etc/hosts"),
-        ],
-        "Tmpfs": {place: _tmpfs(place, settings, laid_out.owner) for place in laid_out.places},
-    }
-    if contents is not None:
-        config["VolumesFrom"] = [f"{contents}:ro"]
-    # The engine's own /dev can be written to by root and is cleaned by nobody. `dev`: its devices must work.
-    config["Tmpfs"]["/dev"] = "ro,dev,nosuid,noexec,mode=755,size=64k,nr_inodes=64"
-    if settings.runtime is not None:
-        config["Runtime"] = settings.runtime
-    if facts.cgroup_version == 1:
-        config["MemorySwappiness"] = 0
-    return config
-
-
 def _read_only(source: Path, target: str) -> dict[str, Any]:
     return {"Type": "bind", "Source": str(source.absolute()), "Target": target, "ReadOnly": True}
-
-
-def _tmpfs(place: str, settings: DockerSettings, owner: Owner) -> str:
-    size_mib = {"/tmp": settings.tmp_mib, "/dev/shm": settings.shm_mib}.get(place, settings.writable_mib)
-    # Where the image has a directory already (the engine makes one for a WORKDIR), runc before 1.1.8 gives the tmpfs
-    # that one's mode in place of ours, and 755 would keep all but its owner from writing. So its owner is who writes.
-    # /dev/shm is the exception: it lies in a /dev of ours, so the image never has one.
-    belongs_to = "" if place == "/dev/shm" or owner == Owner() else f"uid={owner.uid},gid={owner.gid},"
-    # noatime: which of the files in HOME a task has read is nothing for the next to know.
-    return f"rw,exec,nosuid,nodev,noatime,mode=1777,{belongs_to}size={size_mib}m,nr_inodes={settings.inodes}"
 
 
 def image_from(reference: Reference, inspected: dict[str, Any], facts: EngineFacts) -> Image:
