@@ -46,6 +46,14 @@ _HINTS: Final = (
         "slots have no pseudo-terminals: programs read and write pipes",
     ),
     (
+        rb"function not implemented|\bENOSYS\b",
+        "slots have no System V IPC, POSIX message queues, inotify, io_uring or keyrings, as if the kernel lacked them",
+    ),
+    (
+        rb"(?:only|must) (?:be )?run as pid 1|has to be run as pid 1|must be process 1",
+        "process 1 of a slot belongs to the platform: run the program itself, without an init system before it",
+    ),
+    (
         rb"bad system call",
         "a 32-bit program's calls end it with SIGSYS",
     ),
