@@ -109,15 +109,15 @@ class Router:
         if settings.rollout_dir is not None:
             record = self._scribe.record_weights if self._scribe is not None else None
             self.rollout = Runner(
-                self.plane,
+                self.plane.traffic,
                 settings.rollout_dir,
                 table,
                 record=record,
                 room=lambda limit: self.crew.part(index, limit),
                 outcomes=Outcomes(),
-                health=lambda: self.plane.board.words(loop.time()),
+                health=lambda: self.plane.traffic.board.words(loop.time()),
             )
-        self.prober = Prober(self.plane)
+        self.prober = Prober(self.plane.traffic)
         self._watcher: asyncio.Task[None] | None = None
         self._catching_up: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
@@ -126,7 +126,9 @@ class Router:
         """An idempotency key of before the start still belongs to where it went then."""
         now = time.time()
         try:
-            self.plane.past.restore(history.ended_since(now - IDEMPOTENCY_S, self.settings.set_urls), now)
+            self.plane.traffic.past.restore(
+                history.ended_since(now - IDEMPOTENCY_S, self.settings.set_urls), now
+            )
         except HistoryError as error:
             _log.error("earlier configurations are not known: %s", error)
 
@@ -150,7 +152,7 @@ class Router:
             if self.rollout is not None:
                 self.rollout.follow(loaded.table)
             else:
-                self.plane.adopt(loaded.table)
+                self.plane.traffic.adopt(loaded.table)
             self.prober.follow()
             if self.history is not None and self.crew.count > 1:
                 task = self.plane.loop.create_task(self._catch_up(self.history))
@@ -167,7 +169,7 @@ class Router:
         except HistoryError as error:
             _log.error("what other workers had in force is not known: %s", error)
             return
-        self.plane.past.restore(ended, now)
+        self.plane.traffic.past.restore(ended, now)
 
     async def _watch(self) -> None:
         while True:

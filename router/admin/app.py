@@ -67,7 +67,7 @@ class Ready:
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         plane = self._router.plane
-        alive = [name for name in plane.table.sets if plane.board.of(name).alive()]
+        alive = [name for name in plane.traffic.table.sets if plane.traffic.board.of(name).alive()]
         ready = bool(alive) and not plane.draining
         resp.status = falcon.HTTP_200 if ready else falcon.HTTP_503
         resp.media = {
@@ -110,7 +110,10 @@ class Changes:
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         changes = await asyncio.to_thread(_history(self._router).changes)
-        resp.media = {"changes": msgspec.to_builtins(changes), "digest": self._router.plane.table.digest}
+        resp.media = {
+            "changes": msgspec.to_builtins(changes),
+            "digest": self._router.plane.traffic.table.digest,
+        }
 
 
 class Version:
@@ -121,7 +124,7 @@ class Version:
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, version: str) -> None:
         history = _history(self._router)
-        live = self._router.plane.table.digest
+        live = self._router.plane.traffic.table.digest
         try:
             digest = live if version == "live" else ""
             if not digest:

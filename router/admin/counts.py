@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -85,8 +86,14 @@ class Counts(msgspec.Struct):
     control: Tally = msgspec.field(default_factory=Tally)
 
 
-PLAIN = ("requests", "cancelled", "retries_over_budget", "stalled_clients", "handshakes_failed")
-"""Attributes of the data plane."""
+PLAIN = {
+    "requests": "requests",
+    "cancelled": "traffic.cancelled",
+    "retries_over_budget": "traffic.retries.refused",
+    "stalled_clients": "stalled_clients",
+    "handshakes_failed": "handshakes_failed",
+}
+"""Counter → attribute of the data plane."""
 LOG = {
     "access_log_lines": "lines",
     "access_log_sampled_out": "sampled_out",
@@ -99,14 +106,14 @@ LOG = {
 def counts_of(router: Router, starts: int = 1) -> Counts:
     """A worker's as they are now."""
     plane = router.plane
-    observer = plane.observer
+    observer = plane.traffic.observer
     counts = Counts(
         boot=router.crew.boot,
         starts=starts,
-        plain={name: getattr(plane, name) for name in PLAIN}
-        | {name: getattr(plane.log, attribute) for name, attribute in LOG.items()},
-        problems=dict(plane.problems.counts),
-        sets={name: SetCounts.of(stats) for name, stats in plane.stats.items()},
+        plain={name: attrgetter(attribute)(plane) for name, attribute in PLAIN.items()}
+        | {name: getattr(plane.traffic.log, attribute) for name, attribute in LOG.items()},
+        problems=dict(plane.traffic.problems.counts),
+        sets={name: SetCounts.of(stats) for name, stats in plane.traffic.stats.items()},
         reloads=router.file.reloads,
         reload_failures=router.file.failures,
     )
@@ -118,17 +125,20 @@ def counts_of(router: Router, starts: int = 1) -> Counts:
 def put_back(router: Router, counts: Counts) -> None:
     """Count on from where the worker before ended; call it before the first request."""
     plane = router.plane
-    for name in PLAIN:
-        setattr(plane, name, counts.plain.get(name, 0))
+    for name, attribute in PLAIN.items():
+        owner, _, counter = f"plane.{attribute}".rpartition(".")
+        setattr(attrgetter(owner)(router), counter, counts.plain.get(name, 0))
     for name, attribute in LOG.items():
-        setattr(plane.log, "lost_before" if attribute == "lost" else attribute, counts.plain.get(name, 0))
-    plane.problems.counts.update(counts.problems)
+        setattr(
+            plane.traffic.log, "lost_before" if attribute == "lost" else attribute, counts.plain.get(name, 0)
+        )
+    plane.traffic.problems.counts.update(counts.problems)
     for name, each in counts.sets.items():
-        plane.stats[name] = each.stats()
+        plane.traffic.stats[name] = each.stats()
     router.file.reloads += counts.reloads
     router.file.failures += counts.reload_failures
-    plane.recent.tick(plane.loop.time(), plane.stats)
-    plane.curves.tick(plane.loop.time(), plane.stats)
+    plane.traffic.recent.tick(plane.loop.time(), plane.traffic.stats)
+    plane.traffic.curves.tick(plane.loop.time(), plane.traffic.stats)
 
 
 def added(all_counts: Iterable[Counts]) -> Counts:

@@ -87,9 +87,9 @@ class Snapshot(msgspec.Struct, frozen=True):
 def snapshot(router: Router) -> Snapshot:
     """This worker's."""
     plane = router.plane
-    table = plane.table
+    table = plane.traffic.table
     now = plane.loop.time()
-    effective = plane.chooser.percentages(now)
+    effective = plane.traffic.chooser.percentages(now)
     return Snapshot(
         pid=os.getpid(),
         router=router.settings.name,
@@ -105,9 +105,9 @@ def snapshot(router: Router) -> Snapshot:
         requests=plane.requests,
         active=plane.active,
         connections=len(plane.clients),
-        cancelled=plane.cancelled,
-        retries_over_budget=plane.retries_over_budget,
-        problems=dict(plane.problems.counts),
+        cancelled=plane.traffic.cancelled,
+        retries_over_budget=plane.traffic.retries.refused,
+        problems=dict(plane.traffic.problems.counts),
         draining=plane.draining,
         tls_ok=None if plane.certificate is None else plane.certificate.error is None,
         connections_max=plane.limits.connections,
@@ -117,18 +117,20 @@ def snapshot(router: Router) -> Snapshot:
 def _set(router: Router, entry: SetEntry, effective: float, now: float) -> SetSnapshot:
     plane = router.plane
     name = entry.name
-    health = plane.board.of(name)
-    stats = plane.stats[name]
-    pool = plane.pools[name]
+    health = plane.traffic.board.of(name)
+    stats = plane.traffic.stats[name]
+    pool = plane.traffic.pools[name]
     # A rollout's weights lie over the file's in the plane's table.
-    configured = router.file.loaded.table.default if router.file.loaded is not None else plane.table.default
-    window = plane.recent.window(name, now, stats)
+    configured = (
+        router.file.loaded.table.default if router.file.loaded is not None else plane.traffic.table.default
+    )
+    window = plane.traffic.recent.window(name, now, stats)
     return SetSnapshot(
         url=entry.url,
         state=entry.state.value,
         weight=configured.shares.get(name, 0) / 100,
         effective_weight=effective,
-        health=plane.board.word(name, now),
+        health=plane.traffic.board.word(name, now),
         ejected_for_s=max(0.0, round(health.ejected_until - now, 1)),
         inflight=pool.inflight,
         reading=pool.reads,
@@ -146,7 +148,7 @@ def _set(router: Router, entry: SetEntry, effective: float, now: float) -> SetSn
         errors=window.errors,
         durations={index: count for index, count in enumerate(window.durations) if count},
         ejected_because=health.because if health.ejected(now) else "",
-        room=plane.rooms.get(name, Room()),
+        room=plane.traffic.rooms.get(name, Room()),
     )
 
 

@@ -68,7 +68,7 @@ class Team:
         self._keeper: Keeper | None = None
         self._starts = 1
         self._peers: Peers | None = None
-        self._curves = router.plane.curves if crew.count == 1 else Curves()
+        self._curves = router.plane.traffic.curves if crew.count == 1 else Curves()
         self._cohorts = Cohorts()
         self._boot = secrets.token_hex(4)
         self._known: dict[int, Counts] = {}
@@ -151,7 +151,7 @@ class Team:
         per_s = sum(
             each.sets[name].window.requests_per_s
             for each in snapshots
-            for name, share in self._router.plane.table.default.shares.items()
+            for name, share in self._router.plane.traffic.table.default.shares.items()
             if share > 0 and name in each.sets
         )
         return rollout.preview(per_s)
@@ -217,7 +217,7 @@ class Team:
             sets = {name: counts.stats() for name, counts in sum_.sets.items()}
             self._cohorts.take(sum_)
             now = asyncio.get_running_loop().time()
-            comparing = self._router.plane.observer is not None
+            comparing = self._router.plane.traffic.observer is not None
             self._curves.tick(now, sets, self._cohorts if comparing else None)
             await asyncio.sleep(STEP_S + 0.01)
 

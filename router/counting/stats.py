@@ -83,6 +83,21 @@ class SetStats:
         name = failure.name.lower()
         self.failures[name] = self.failures.get(name, 0) + 1
 
+    def note_retry(self) -> None:
+        """A request came here after it failed elsewhere, or here."""
+        self.retries += 1
+
+    def note_back_pressure(self) -> None:
+        """The set took nothing, and said so."""
+        self.back_pressure += 1
+
+    def note_truncated(self) -> None:
+        """An answer broke off."""
+        self.truncated += 1
+
+    def note_ejection(self) -> None:
+        self.ejections += 1
+
     @property
     def answers(self) -> int:
         return sum(self.statuses.values())

@@ -108,10 +108,7 @@ class Attempts(AnswerTaker):
     def _attempt(self, *, fresh: bool = False) -> None:
         pool = self._traffic.pools[self._entry.name]
         kind = self._purpose.kind
-        if kind is _SAFE:
-            pool.reads += 1
-        else:
-            pool.inflight += 1
+        pool.enter(reading=kind is _SAFE)
         connection = None if fresh else pool.take(used_just_now=kind is _UNSAFE)
         if connection is None:
             self._client.hold_body()
@@ -248,7 +245,7 @@ class Attempts(AnswerTaker):
         self._end()
 
     def _truncate(self) -> None:
-        self._traffic.stats[self._entry.name].truncated += 1
+        self._traffic.stats[self._entry.name].note_truncated()
         self._note_failed(Failure.BAD_ANSWER)
         self._log(self._client.status, reason="the set's answer broke off")
         self._client.truncate()
@@ -258,7 +255,7 @@ class Attempts(AnswerTaker):
         """The client is gone, or its request is broken: let the set know at once by closing its
         connection."""
         if not self.ended:
-            self._traffic.cancelled += 1
+            self._traffic.note_cancelled()
             if self._traffic.observer is not None and self._observed_at is not None:
                 self._traffic.observer.left(self._choice, self._entry, monotonic() - self._observed_at)
             status = self._client.status or (0 if problem is None else problem.status)
@@ -305,10 +302,7 @@ class Attempts(AnswerTaker):
 
     def _leave(self, pool: Pool) -> None:
         """The attempt is no longer at the set."""
-        if self._purpose.kind is _SAFE:
-            pool.reads -= 1
-        else:
-            pool.inflight -= 1
+        pool.leave(reading=self._purpose.kind is _SAFE)
 
     def _log(self, status: int, problem: Problem | None = None, reason: str = "") -> None:
         """Give the access log its line."""

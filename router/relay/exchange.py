@@ -177,7 +177,7 @@ class Exchange(Attempts):
             traffic.set_succeeded(name)
             if refusal == DRAINING:
                 traffic.set_drains(name)
-            traffic.stats[name].back_pressure += 1
+            traffic.stats[name].note_back_pressure()
             self._note_failed(Failure.BACK_PRESSURE)
             self._refused = head, held
             if not self._repeat(Failure.BACK_PRESSURE, "it takes nothing now"):
@@ -212,11 +212,7 @@ class Exchange(Attempts):
         connection = self._connection
         if connection is not None:
             self._connection = None
-            # As `_leave`; a call costs more than all the rest here.
-            if self._purpose.kind is _SAFE:
-                connection.pool.reads -= 1
-            else:
-                connection.pool.inflight -= 1
+            connection.pool.leave(reading=self._purpose.kind is _SAFE)
             answer = self._answer if self._held is None else self._held[0]
             connection.release(reusable=clean and answer is not None and answer.keep_alive)
 

@@ -78,7 +78,7 @@ class Inquiry:
             self._plane.log_problem(problem, self._head, self._client)
         if self._task is not None:
             self._task.cancel()
-        self._plane.cancelled += 1
+        self._plane.traffic.note_cancelled()
         self._client.exchange_ended()
 
     async def _run(self) -> None:
@@ -86,18 +86,18 @@ class Inquiry:
         answers = await asyncio.gather(*map(self._knows, asked))
         choice, entry = self._choice, self._entry
         for candidate, knows in zip(asked, answers, strict=True):
-            if knows and candidate.name in self._plane.pools:
+            if knows and candidate.name in self._plane.traffic.pools:
                 # As with a task's owner: another set would do the work twice.
                 choice, entry = Choice(candidate, choice.home, choice.key), candidate
                 break
-        self._exchange = Exchange(self._plane, self._client, self._head, self._purpose, choice, entry)
+        self._exchange = Exchange(self._plane.traffic, self._client, self._head, self._purpose, choice, entry)
         pieces, self._pieces = self._pieces, []
         self._exchange.start(pieces)
 
     async def _knows(self, entry: SetEntry) -> bool:
-        ask = self._plane.dialect.key_inquiry(self._head)
+        ask = self._plane.traffic.dialect.key_inquiry(self._head)
         lines = (b"Host: %b\r\n" % entry.authority.encode(), *ask.lines)
-        pool = self._plane.pools.get(entry.name)
+        pool = self._plane.traffic.pools.get(entry.name)
         if pool is None:
             return False
         try:

@@ -160,7 +160,7 @@ class Merge:
 
     async def _outcome(self) -> Problem | OwnAnswer:
         try:
-            merging = self._plane.dialect.merging(self._head)
+            merging = self._plane.traffic.dialect.merging(self._head)
         except BadQuery as error:
             return error.problem
         asked, missing = self._whom()
@@ -190,10 +190,10 @@ class Merge:
         missing: dict[str, str] = {}
         asked: list[SetEntry] = []
         down: list[SetEntry] = []
-        for entry in self._plane.table.sets.values():
+        for entry in self._plane.traffic.table.sets.values():
             if entry.state is SetState.MAINT:
                 missing[entry.name] = "it is in maintenance"
-            elif self._plane.board.of(entry.name).down:
+            elif self._plane.traffic.board.of(entry.name).down:
                 missing[entry.name] = "its health check fails"
                 down.append(entry)
             else:
@@ -263,7 +263,7 @@ class Merge:
             kept += count
 
         async with gate:
-            pool = self._plane.pools.get(entry.name)
+            pool = self._plane.traffic.pools.get(entry.name)
             if pool is None:
                 return "it left the configuration"
             try:

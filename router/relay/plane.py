@@ -43,7 +43,7 @@ InquiryFactory = Callable[["DataPlane", ClientConnection, RequestHead, Purpose, 
 _log = logging.getLogger("router")
 
 
-class DataPlane(Traffic):
+class DataPlane:
     """Serves clients on the sockets given to `listen`, by the table given to `adopt`.
 
     `merge` makes the work for the lists that are merged over sets, `inquire` that for idempotency keys which other
@@ -62,7 +62,14 @@ class DataPlane(Traffic):
         merge: MergeFactory,
         inquire: InquiryFactory | None = None,
     ) -> None:
-        super().__init__(loop, name, table, dialect=dialect, limits=limits, loads=loads)
+        self.loop = loop
+        self.name = name
+        self.traffic = Traffic(loop, table, self, dialect=dialect, limits=limits, loads=loads)
+        self.buffers = self.traffic.buffers
+        self.requests = 0
+        self.active = 0
+        """Requests in work."""
+        self.stalled_clients = 0
         self.clients: set[ClientConnection] = set()
         self.certificate: Certificate | None = None
         """Where clients come by TLS."""
@@ -81,6 +88,14 @@ class DataPlane(Traffic):
         self._full_told_at = -math.inf
         self._sweeper: asyncio.TimerHandle | None = None
 
+    @property
+    def limits(self) -> Limits:
+        return self.traffic.limits
+
+    @property
+    def draining(self) -> bool:
+        return self.traffic.draining
+
     # Requests.
 
     def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem | OwnAnswer:
@@ -88,43 +103,58 @@ class DataPlane(Traffic):
         if self.fronts is not None:
             scheme = b"http" if self.certificate is None else b"https"
             client.address, client.forwarded = self.fronts.client_of(head, client.peer, scheme)
+        self.requests += 1
+        work = self._work_for(client, head)
+        if not isinstance(work, (Problem, OwnAnswer)):
+            self.active += 1
+        return work
+
+    def _work_for(self, client: ClientConnection, head: RequestHead) -> Work | Problem | OwnAnswer:
+        traffic = self.traffic
         purpose = head.purpose
         if not isinstance(purpose, Purpose):
-            purpose = head.purpose = self.dialect.purpose_of(head)
+            purpose = head.purpose = traffic.dialect.purpose_of(head)
         if purpose.destination is _MERGED:
             return self._merge(self, client, head)
         if purpose.destination is _NOWHERE:
-            return self.dialect.not_relayed
+            return traffic.dialect.not_relayed
         if purpose.destination is _PAGE:
-            page = self.dialect.page(head)
+            page = traffic.dialect.page(head)
             self.log_own(head, client, page.status, len(page.body))
             return page
-        choice = self.choose(head, client.address, purpose)
+        choice = traffic.choose(head, client.address, purpose)
         if choice.entry is None:
             assert choice.problem is not None
             return choice.problem
         if choice.ask_first and self._inquire is not None:
             return self._inquire(self, client, head, purpose, choice, choice.entry)
-        return Exchange(self, client, head, purpose, choice, choice.entry)
+        return Exchange(traffic, client, head, purpose, choice, choice.entry)
+
+    def work_ended(self) -> None:
+        self.active -= 1
+
+    def client_stalled(self) -> None:
+        """A client took nothing of its answer for too long, and was cut off."""
+        self.stalled_clients += 1
 
     def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
-        return self.dialect.error(problem, head)
+        return self.traffic.dialect.error(problem, head)
 
     def note_problem(self, problem: Problem, head: RequestHead | None) -> None:
-        self.problems.note(problem.name)
+        self.traffic.problems.note(problem.name)
         if problem.status >= 500:
             request_id = head.request_id.decode("latin-1") if head is not None else "-"
             _log.warning("%d %s: %s (request %s)", problem.status, problem.name, problem.detail, request_id)
 
     def log_problem(self, problem: Problem, head: RequestHead | None, client: ClientConnection) -> None:
         """Tell the access log of a request that no exchange tells of."""
-        if self.access is None or not self.access.wants(error=True):
+        if self.traffic.access is None or not self.traffic.access.wants(error=True):
             return
         if head is None:
-            self.access.note_unread(client.peer, problem)
+            self.traffic.access.note_unread(client.peer, problem)
             return
         self._note_own(
-            self.access,
+            self.traffic.access,
             head,
             client,
             problem.status,
@@ -137,8 +167,8 @@ class DataPlane(Traffic):
         self, head: RequestHead, client: ClientConnection, status: int, bytes_out: int, reason: str = ""
     ) -> None:
         """Likewise of an answer that the router made of several, or of a client (status 0) that left before one."""
-        if self.access is not None and self.access.wants(error=False):
-            self._note_own(self.access, head, client, status, bytes_out, reason, None)
+        if self.traffic.access is not None and self.traffic.access.wants(error=False):
+            self._note_own(self.traffic.access, head, client, status, bytes_out, reason, None)
 
     def _note_own(
         self,
@@ -244,11 +274,7 @@ class DataPlane(Traffic):
 
     def _sweep(self) -> None:
         now = self.loop.time()
-        for pool in self.pools.values():
-            pool.sweep(now)
-        self.board.settle(now)
-        self.recent.tick(now, self.stats)
-        self.curves.tick(now, self.stats, self.observer)
+        self.traffic.sweep(now)
         self._sweeper = self.loop.call_later(self.limits.sweep_s, self._sweep)
         self._before, self._fresh = self._fresh, 0
         if not self._accepting:
@@ -277,7 +303,7 @@ class DataPlane(Traffic):
 
         A connection that was in use just now is likely to bring another request before its client can know: that one is
         answered, with `Connection: close`. One that stays silent for `DRAIN_IDLE_S` is closed."""
-        self.draining = True
+        self.traffic.drain()
         self._pause_accepting()
         for sock in self._listeners:
             sock.close()
@@ -294,12 +320,9 @@ class DataPlane(Traffic):
         cut = len(self.clients)
         for client in tuple(self.clients):
             client.shut()
-        for pool in self.pools.values():
-            pool.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        self.log.close()
-        self.access = None
+        self.traffic.close()
         return cut
 
     def _close_idle(self, idle_s: float) -> None:

@@ -15,7 +15,6 @@ from router.choosing.retry import (
     TOO_LATE,
     Admission,
     RequestKind,
-    admission,
     backoff_s,
     may_repeat,
     wait_s,
@@ -105,11 +104,11 @@ class Recovery:
         self._waiting = True
         self._waiting_since = now
         self._looks = 0
-        traffic.waiting_retries += 1
+        traffic.retries.begin_waiting()
         self._next = other
         if self._admission() is Admission.NEVER:
             self._uncount()
-            traffic.retries_over_budget += 1
+            traffic.retries.refuse()
             return None
         return NextAttempt(other, backoff_s(self.attempts, _rng))
 
@@ -123,28 +122,21 @@ class Recovery:
             return NextAttempt(self._next, wait_s(self._looks, _rng))
         self._uncount()
         if verdict is Admission.NEVER:
-            traffic.retries_over_budget += 1
+            traffic.retries.refuse()
             return None
         entry = self._where_now()
         if entry is None:
             return None
         self.attempts += 1
         self._counted = True
-        traffic.active_retries += 1
-        traffic.stats[entry.name].retries += 1
+        traffic.retries.begin()
+        traffic.stats[entry.name].note_retry()
         return NextAttempt(entry)
 
     def _admission(self) -> Admission:
         traffic = self._traffic
-        return admission(
-            traffic.table.retry,
-            self._purpose.kind,
-            self.failure,
-            active_requests=traffic.active - traffic.waiting_retries,
-            active_retries=traffic.active_retries,
-            waiting=traffic.waiting_retries,
-            waited_s=traffic.loop.time() - self._waiting_since,
-        )
+        waited_s = traffic.loop.time() - self._waiting_since
+        return traffic.retries.admission(traffic.table.retry, self._purpose.kind, self.failure, waited_s)
 
     def _where_now(self) -> SetEntry | None:
         """The set that was found when the retry began to wait, unless it is away meanwhile."""
@@ -227,7 +219,7 @@ class Recovery:
     def _uncount(self) -> None:
         if self._counted:
             self._counted = False
-            self._traffic.active_retries -= 1
+            self._traffic.retries.end()
         if self._waiting:
             self._waiting = False
-            self._traffic.waiting_retries -= 1
+            self._traffic.retries.end_waiting()

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
+from typing import Protocol
 
 from router.choosing.choice import Choice, Chooser, Load
 from router.choosing.health import Blame, HealthBoard, blame_for
@@ -20,6 +21,7 @@ from router.counting.observer import Observer
 from router.counting.stats import ProblemCounts, Recent, SetStats
 from router.dialects.contract import Dialect
 from router.relay.access_log import AccessLog
+from router.relay.retry_budget import RetryBudget
 from router.routing.table import Table
 from router.wire.failure import Failure
 from router.wire.limits import Limits
@@ -33,22 +35,29 @@ _RUN = Destination.RUN
 _log = logging.getLogger("router")
 
 
+class Clients(Protocol):
+    """The clients' side of the process: the data plane."""
+
+    active: int
+    """Requests in work."""
+
+    def crowded(self) -> bool: ...
+
+
 class Traffic:
-    """Routes by the table given to `adopt`; `active` counts requests in work, `active_retries` those of them
-    that are retries, `waiting_retries` those that wait to be. Everything happens on the event loop's thread."""
+    """Routes by the table given to `adopt`. Everything happens on the event loop's thread."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        name: str,
         table: Table,
+        clients: Clients,
         *,
         dialect: Dialect,
         limits: Limits | None = None,
         loads: Loads | None = None,
     ) -> None:
         self.loop = loop
-        self.name = name
         self.dialect = dialect
         self.limits = self._usual_limits = limits or Limits()
         """Those of the process, with the time-outs of the table in force."""
@@ -67,13 +76,9 @@ class Traffic:
         self.table = table
         self.past = PastTables()
         self.chooser = Chooser(table, self.board, self.loads, self.past)
-        self.requests = 0
-        self.active = 0
-        self.active_retries = 0
-        self.waiting_retries = 0
-        self.retries_over_budget = 0
         self.cancelled = 0
-        self.stalled_clients = 0
+        self.retries = RetryBudget(lambda: clients.active)
+        self._clients = clients
         self.draining = False
         self.log = AccessLog(loop, dialect)
         self.access: AccessLog | None = None
@@ -127,7 +132,30 @@ class Traffic:
 
     def crowded(self) -> bool:
         """Whether one more connection to a set would take what is kept back for other files."""
-        return False
+        return self._clients.crowded()
+
+    def note_cancelled(self) -> None:
+        """A request ended because its client left, or broke it."""
+        self.cancelled += 1
+
+    def drain(self) -> None:
+        """From now on each answer tells its client that the connection ends."""
+        self.draining = True
+
+    def close(self) -> None:
+        """Close the connections to sets, and the access log."""
+        for pool in self.pools.values():
+            pool.close()
+        self.log.close()
+        self.access = None
+
+    def sweep(self, now: float) -> None:
+        """Called twice a second: close old connections, and take the counts of this moment."""
+        for pool in self.pools.values():
+            pool.sweep(now)
+        self.board.settle(now)
+        self.recent.tick(now, self.stats)
+        self.curves.tick(now, self.stats, self.observer)
 
     def patience_s(self, purpose: Purpose, head: RequestHead) -> float:
         """How long after its start a request that met back-pressure may still try another set: its own queue
@@ -141,7 +169,7 @@ class Traffic:
         refused, lost = blame is Blame.REFUSED, blame is Blame.LOST
         if self.board.failed(name, self.loop.time(), refused=refused, lost=lost):
             self.board.of(name).because = detail
-            self.stats[name].ejections += 1
+            self.stats[name].note_ejection()
             _log.warning("set %s ejected after failures in a row; the last: %s", name, detail)
 
     def set_drains(self, name: str) -> None:

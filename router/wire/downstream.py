@@ -44,14 +44,17 @@ class Front(Protocol):
 
     name: str
     loop: asyncio.AbstractEventLoop
-    limits: Limits
     buffers: Buffers
-    draining: bool
-    requests: int
-    active: int
-    stalled_clients: int
 
-    def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem | OwnAnswer: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def draining(self) -> bool: ...
+    def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem | OwnAnswer:
+        """What to do about a request; work that is returned is begun, and its end told by `work_ended`."""
+
+    def work_ended(self) -> None: ...
+    def client_stalled(self) -> None: ...
     def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
         """How a problem is told to the client; `head` is None where no head could be read."""
 
@@ -195,7 +198,6 @@ class ClientConnection:
         self._head = head
         self.keep = head.keep_alive
         self._state = _ANSWER if reader.body is None else _BODY
-        front.requests += 1
         work = front.dispatch(self, head)
         if isinstance(work, (Problem, OwnAnswer)):
             if isinstance(work, Problem):
@@ -203,7 +205,6 @@ class ClientConnection:
             else:
                 self.answer(*work)
             return
-        front.active += 1
         self._work = work
         work.start(pieces)
 
@@ -316,7 +317,7 @@ class ClientConnection:
         """The exchange will do nothing more, whatever came of it."""
         if self._work is not None:
             self._work = None
-            self._front.active -= 1
+            self._front.work_ended()
 
     def exchange_done(self) -> None:
         """The answer is complete; what of it is not sent yet is in the stream."""
@@ -448,7 +449,7 @@ class ClientConnection:
             return
         stalled = self._stream.stalled_since
         if stalled and now - stalled > limits.write_stall_s:
-            self._front.stalled_clients += 1
+            self._front.client_stalled()
             self._gone()
             return
         if state is _BODY and self._paused and self._stream.peer_left():

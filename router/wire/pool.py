@@ -42,6 +42,20 @@ class SetPool:
     def idle(self) -> int:
         return len(self._idle)
 
+    def enter(self, *, reading: bool) -> None:
+        """A request begins at the set, on a connection or before it has one."""
+        if reading:
+            self.reads += 1
+        else:
+            self.inflight += 1
+
+    def leave(self, *, reading: bool) -> None:
+        """A request that entered is over."""
+        if reading:
+            self.reads -= 1
+        else:
+            self.inflight -= 1
+
     def take(self, *, used_just_now: bool) -> SetConnection | None:
         """The idle connection that was used last, if any.
 

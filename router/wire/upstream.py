@@ -18,11 +18,10 @@ _shapes = Shapes()
 
 
 class Pool(Protocol):
-    """Where a connection is kept between two exchanges; `inflight` counts the requests at the set, `reads` those
-    beside them that take no room there."""
+    """Where a connection is kept between two exchanges, and which counts the requests at its set."""
 
-    inflight: int
-    reads: int
+    def leave(self, *, reading: bool) -> None:
+        """A request at the set is over; `reading`: one that takes no room there."""
 
     def give_back(self, connection: SetConnection) -> None: ...
     def remove(self, connection: SetConnection) -> None: ...

@@ -87,7 +87,7 @@ class Whole:
 class CountedPool(SetPool):
     """A pool whose `inflight`, this worker's own, is in the shared memory too."""
 
-    __slots__ = ("_cell", "_count", "_occupancy")
+    __slots__ = ("_cell", "_occupancy")
 
     def __init__(
         self,
@@ -101,18 +101,18 @@ class CountedPool(SetPool):
     ) -> None:
         self._occupancy = occupancy
         self._cell = cell
-        self._count = 0
         super().__init__(loop, name, address, buffers, limits)
 
-    @property
-    def inflight(self) -> int:
-        return self._count
+    def enter(self, *, reading: bool) -> None:
+        super().enter(reading=reading)
+        if not reading:
+            self._occupancy.add(self._cell, 1)
 
-    @inflight.setter
-    def inflight(self, value: int) -> None:
-        # By difference: the pool before this one, of another address, may still have requests in the cell.
-        self._occupancy.add(self._cell, value - self._count)
-        self._count = value
+    def leave(self, *, reading: bool) -> None:
+        super().leave(reading=reading)
+        if not reading:
+            # One less, not "none": the pool before this one, of another address, may have requests in the cell too.
+            self._occupancy.add(self._cell, -1)
 
 
 class Loads:

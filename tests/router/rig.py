@@ -17,6 +17,7 @@ from router.dialects.native import NativeDialect
 from router.relay.inquiry import Inquiry
 from router.relay.lists import Lists
 from router.relay.plane import DataPlane
+from router.relay.traffic import Traffic
 from router.routing.table import Table
 from router.wire.limits import Limits
 from tests.ports import free_port as free_port
@@ -203,6 +204,10 @@ class Rig:
     port: int
     sets: dict[str, FakeSet]
     stack: AsyncExitStack
+
+    @property
+    def traffic(self) -> Traffic:
+        return self.plane.traffic
 
     async def client(self) -> Client:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)

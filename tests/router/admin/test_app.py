@@ -74,8 +74,8 @@ def edit(file: Path, **fields: object) -> None:
 async def test_status_tells_weights_health_and_figures(tmp_path: Path) -> None:
     async with running(tmp_path) as (router, admin, file):
         for _ in range(8):
-            router.plane.stats["a"].note_answer(200, 0.010)
-        router.plane.stats["a"].note_answer(502, 0.5)
+            router.plane.traffic.stats["a"].note_answer(200, 0.010)
+        router.plane.traffic.stats["a"].note_answer(502, 0.5)
         status: dict[str, Any] = (await admin.get("/status")).json
         assert (status["version"], status["change"]) == (1, {"by": "ops", "why": "w1"})
         assert status["file"] == str(file)
@@ -111,7 +111,7 @@ async def test_history_lists_and_gives_every_version(tmp_path: Path) -> None:
             (1, "ops", "w1"),
             (2, "ops", "w2"),
         ]
-        assert listed["digest"] == listed["changes"][1]["digest"] == router.plane.table.digest
+        assert listed["digest"] == listed["changes"][1]["digest"] == router.plane.traffic.table.digest
         for version, content in (("1", first), ("previous", first), ("live", file.read_bytes())):
             answer = await admin.get(f"/history/{version}")
             assert answer.content == content
@@ -125,7 +125,7 @@ async def test_after_a_restart_earlier_tables_are_known(tmp_path: Path) -> None:
         edit(file, a=0, b=100)
         assert await router.reload()
     again = Router(Settings(file, name="r1", state_dir=tmp_path / "state"), asyncio.get_running_loop())
-    assert len(again.plane.past) == 1
+    assert len(again.plane.traffic.past) == 1
     await again.stop(at_once=True)
 
 
@@ -155,10 +155,10 @@ async def test_an_order_for_another_moment_is_a_conflict_and_a_plan_is_told_befo
         file.write_text(file.read_text().replace("state: drain", "state: ready"))
         assert await router.reload()
         # What was answered since counts as the rate.
-        router.plane.recent = Recent()
-        router.plane.recent.tick(router.plane.loop.time() - 10, router.plane.stats)
+        router.plane.traffic.recent = Recent()
+        router.plane.traffic.recent.tick(router.plane.loop.time() - 10, router.plane.traffic.stats)
         for _ in range(50):
-            router.plane.stats["a"].note_answer(200, 0.010)
+            router.plane.traffic.stats["a"].note_answer(200, 0.010)
         seen = (await admin.get("/rollout")).json
         assert [step["weight"] for step in seen["next"]["steps"]] == [10.0, 50.0]
         assert seen["next"]["requests_per_s"] == pytest.approx(5, rel=0.2)
@@ -223,7 +223,7 @@ async def test_an_order_onto_a_set_that_is_down_takes_force(tmp_path: Path) -> N
         text = file.read_text().replace("state: drain", "state: ready")
         file.write_text(text.replace(text.split('"')[3], f"http://127.0.0.1:{free_port()}"))
         assert await router.reload()
-        await eventually(lambda: not router.plane.board.of("b").alive())
+        await eventually(lambda: not router.plane.traffic.board.of("b").alive())
         told = (await admin.get("/rollout")).json["next"]["refused"]
         assert "set 'b' takes no new requests: it is refused" in told
         answer = await admin.ask("POST", "/rollout/start", json={})

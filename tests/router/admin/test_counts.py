@@ -32,9 +32,9 @@ def a_router(tmp_path: Path) -> Router:
 async def test_a_worker_counts_on_from_its_predecessor(tmp_path: Path) -> None:
     router = a_router(tmp_path)
     router.plane.requests = 12
-    router.plane.problems.note("no-set")
-    router.plane.stats["a"].note_answer(200, 0.02)
-    router.plane.stats["a"].note_answer(502, 400.0)
+    router.plane.traffic.problems.note("no-set")
+    router.plane.traffic.stats["a"].note_answer(200, 0.02)
+    router.plane.traffic.stats["a"].note_answer(502, 400.0)
     keeper = Keeper(tmp_path / "0.counts")
     assert keeper.read(router.crew.boot) is None
     counts = counts_of(router)
@@ -44,14 +44,19 @@ async def test_a_worker_counts_on_from_its_predecessor(tmp_path: Path) -> None:
 
     after = a_router(tmp_path)
     put_back(after, counts)
-    after.plane.stats["a"].note_answer(200, 0.02)
+    after.plane.traffic.stats["a"].note_answer(200, 0.02)
     told = counts_of(after)
     assert told.plain["requests"] == 12
     assert told.problems == {"no-set": 1}
     assert told.sets["a"].statuses == {200: 2, 502: 1}
-    assert after.plane.stats["a"].latency[-1] == 1
+    assert after.plane.traffic.stats["a"].latency[-1] == 1
     # What was before is no traffic of this half minute.
-    assert after.plane.recent.window("a", after.plane.loop.time() + 1, after.plane.stats["a"]).answers == 1
+    assert (
+        after.plane.traffic.recent.window(
+            "a", after.plane.loop.time() + 1, after.plane.traffic.stats["a"]
+        ).answers
+        == 1
+    )
 
     (tmp_path / "0.counts").write_bytes(b"{broken")
     assert keeper.read(router.crew.boot) is None
@@ -77,8 +82,8 @@ def test_workers_add_up() -> None:
 
 async def test_metrics_of_all_are_text_that_prometheus_reads(tmp_path: Path) -> None:
     router = a_router(tmp_path)
-    router.plane.stats["a"].note_answer(200, 0.02)
-    router.plane.stats["a"].note_answer(200, 0.4)
+    router.plane.traffic.stats["a"].note_answer(200, 0.02)
+    router.plane.traffic.stats["a"].note_answer(200, 0.4)
     rollout = router.rollout
     assert rollout is not None
     mine = snapshot(router)

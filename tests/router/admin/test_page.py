@@ -126,7 +126,7 @@ async def test_another_site_orders_nothing(tmp_path: Path, verb: str) -> None:
 
 async def test_curves_tell_what_a_page_lacks(tmp_path: Path) -> None:
     async with admin(tmp_path) as (router, conductor):
-        curves, stats = router.plane.curves, router.plane.stats
+        curves, stats = router.plane.traffic.curves, router.plane.traffic.stats
         now = router.plane.loop.time()
         # Ahead of the router's own ticks, so that none of them comes between.
         curves.tick(now + 100, stats)
@@ -167,7 +167,7 @@ async def test_a_promotion_goes_through_pause_and_gate_to_the_last_weight(tmp_pa
         assert (await post("start")).json["weight"] == 10.0
         answer = await post("promote")
         assert (answer.json["phase"], answer.json["weight"]) == ("done", 50.0)
-        assert router.plane.table.default.shares == {"a": 5000, "b": 5000}
+        assert router.plane.traffic.table.default.shares == {"a": 5000, "b": 5000}
         skipped = [event for event in answer.json["events"] if event["kind"] == "skipped"]
         assert all("promoted: all is well" in event["text"] and event["by"] == "jo" for event in skipped)
         assert (await post("promote")).status_code == 409

@@ -157,8 +157,8 @@ async def leading(folder: Path, *, steps: tuple[Step, ...] = (Step(5_000, 600.0)
     plays = {"a": answering(OK), "b": answering(OK), "c": answering(OK)}
     async with running(plays, weights={"a": 60, "b": 0, "c": 40}) as rig:
         clock, sets = [1e6], Played()
-        file = replace(rig.plane.table, rollout=Plan("b", steps, AbortWhen(min_requests=20)))
-        runner = Runner(rig.plane, folder, file, outcomes=sets, clock=lambda: clock[0])
+        file = replace(rig.traffic.table, rollout=Plan("b", steps, AbortWhen(min_requests=20)))
+        runner = Runner(rig.traffic, folder, file, outcomes=sets, clock=lambda: clock[0])
         yield Leading(rig, runner, sets, clock)
         await runner.stop()
 
@@ -217,7 +217,9 @@ async def test_who_does_not_lead_asks_nobody(tmp_path: Path) -> None:
         await led.runner.command("start")
         await led.pass_s(2)
         other = Played()
-        second = Runner(led.rig.plane, tmp_path, led.runner._file, outcomes=other, clock=lambda: led.clock[0])
+        second = Runner(
+            led.rig.traffic, tmp_path, led.runner._file, outcomes=other, clock=lambda: led.clock[0]
+        )
         for _ in range(12):
             led.clock[0] += 1.0
             await second.turn()

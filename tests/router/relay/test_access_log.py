@@ -27,7 +27,7 @@ TRACE = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
 
 def logged(path: Path, rig: Rig) -> list[dict[str, Any]]:
     """What is written once the log was closed."""
-    rig.plane.log.close()
+    rig.traffic.log.close()
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -44,7 +44,7 @@ async def test_a_request_that_goes_well(tmp_path: Path) -> None:
         )
         assert answer.status == 200
         (line,) = logged(path, rig)
-        assert rig.plane.log.lines == 1
+        assert rig.traffic.log.lines == 1
     assert line.pop("time").startswith("20")
     assert line.pop("duration_us") >= line.pop("upstream_us") > 0
     assert line == {
@@ -135,7 +135,7 @@ async def test_what_goes_wrong_is_logged_whatever_the_sample(tmp_path: Path) -> 
         assert (await bad.ask(b"zz\r\n")).status == 400
         assert (await rig.ask(b"GET /v1/tasks/zz-1 HTTP/1.1\r\nHost: h\r\n\r\n")).status == 404
         lines = logged(path, rig)
-        assert rig.plane.log.sampled_out == 1
+        assert rig.traffic.log.sampled_out == 1
     told = [
         (line.get("path"), line["status"], line.get("executed"), line.get("reason", "")) for line in lines
     ]

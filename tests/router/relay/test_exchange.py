@@ -187,11 +187,11 @@ async def test_a_retry_after_a_reload_knows_only_the_new_sets(away: bool) -> Non
         asking = asyncio.create_task(rig.ask(SYNC))
         await held.wait()
         if away:  # The reload comes while the retry waits for its time.
-            rig.plane.adopt(table_for({name: rig.sets[name].port for name in "ab"}, {"a": 0, "b": 100}))
+            rig.traffic.adopt(table_for({name: rig.sets[name].port for name in "ab"}, {"a": 0, "b": 100}))
             reset.set()
-            await eventually(lambda: rig.plane.waiting_retries == 1 or rig.plane.stats["b"].retries == 1)
-        rig.plane.board.failed("b", rig.plane.loop.time())  # Trouble, so that health is asked.
-        rig.plane.adopt(table_for({"c": rig.sets["c"].port}))
+            await eventually(lambda: rig.traffic.retries.waiting == 1 or rig.traffic.stats["b"].retries == 1)
+        rig.traffic.board.failed("b", rig.plane.loop.time())  # Trouble, so that health is asked.
+        rig.traffic.adopt(table_for({"c": rig.sets["c"].port}))
         reset.set()
         assert (await asking).status == 200
         assert len(rig.sets["c"].requests) + len(rig.sets["b"].requests) == 1
@@ -204,7 +204,9 @@ async def test_a_problem_after_two_attempts_speaks_of_both() -> None:
         answer = await rig.ask(SYNC)
         assert answer.status == 502
         assert answer.problem["executed"] is True
-        rig.plane.adopt(table_for({"a": rig.sets["a"].port, "dead": free_port()}, {"a": 99.99, "dead": 0.01}))
+        rig.traffic.adopt(
+            table_for({"a": rig.sets["a"].port, "dead": free_port()}, {"a": 99.99, "dead": 0.01})
+        )
         answer = await rig.ask(SYNC)
         assert answer.status == 502
         assert answer.problem["executed"] is True
@@ -246,8 +248,8 @@ async def test_a_client_that_goes_away_closes_the_connection_to_the_set() -> Non
         client.close()
         await asyncio.wait_for(gone.wait(), 5)
         await eventually(lambda: rig.plane.active == 0)
-        assert rig.plane.cancelled == 1
-        assert rig.plane.pools["a"].inflight == 0
+        assert rig.traffic.cancelled == 1
+        assert rig.traffic.pools["a"].inflight == 0
 
 
 async def test_a_slow_reader_holds_the_set_back() -> None:
@@ -336,7 +338,7 @@ async def test_bytes_after_an_answer_end_the_connection() -> None:
 
     async with running({"a": scripted(babbles, answers_ok)}) as rig:
         assert (await rig.ask(GET)).body == b"ok"
-        await eventually(lambda: rig.plane.pools["a"].idle == 0)
+        await eventually(lambda: rig.traffic.pools["a"].idle == 0)
         assert (await rig.ask(GET)).body == b"ok"
 
 
@@ -348,7 +350,7 @@ async def test_a_kept_connection_that_ends_at_the_next_request_is_replaced(reque
         assert (await rig.ask(request_bytes)).status == 200
         assert (await rig.ask(request_bytes)).status == 200
         assert rig.sets["a"].connections == 2
-        assert rig.plane.board.of("a").failures == 0
+        assert rig.traffic.board.of("a").failures == 0
 
 
 async def test_an_async_run_on_a_kept_connection_that_ends_is_not_sent_twice() -> None:
@@ -378,8 +380,8 @@ async def test_a_reset_before_the_answer_is_tried_on_another_set(request_bytes: 
     async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
         answers = [await rig.ask(request_bytes) for _ in range(4)]
         assert [answer.status for answer in answers] == [200] * 4
-        assert rig.plane.stats["b"].retries >= 3
-        assert rig.plane.active_retries == 0
+        assert rig.traffic.stats["b"].retries >= 3
+        assert rig.traffic.retries.running == 0
 
 
 async def test_an_async_run_whose_answer_was_lost_is_not_repeated() -> None:
@@ -405,16 +407,16 @@ async def test_retry_sync_false_forbids_a_second_run() -> None:
 async def test_a_set_that_refuses_connections_is_avoided(request_bytes: bytes) -> None:
     async with running({"a": answering()}) as rig:
         ports = {"dead": free_port(), "a": rig.sets["a"].port}
-        rig.plane.adopt(table_for(ports, {"dead": 99, "a": 1}))
+        rig.traffic.adopt(table_for(ports, {"dead": 99, "a": 1}))
         for _ in range(30):
             assert (await rig.ask(request_bytes)).status == 200
         # Refused once, never chosen again while another is alive.
-        assert rig.plane.stats["dead"].failures == {"connect": 1}
+        assert rig.traffic.stats["dead"].failures == {"connect": 1}
 
 
 async def test_without_any_set_alive_nothing_ran() -> None:
     async with running({"a": answering()}) as rig:
-        rig.plane.adopt(table_for({"dead": free_port()}))
+        rig.traffic.adopt(table_for({"dead": free_port()}))
         answer = await rig.ask(ASYNC)
         assert answer.status == 503
         assert answer.problem["type"].endswith("router-set-unavailable")
@@ -434,21 +436,24 @@ async def test_a_connection_that_cannot_even_be_begun_is_a_failed_attempt(
     async with running({"a": answering(), "b": answering()}, weights={"a": 99.99, "b": 0.01}) as rig:
         for name in ("a", "b"):
             found = () if bad is None else (bad,)
-            rig.plane.pools[name].addresses = Addresses(rig.plane.loop, "set", 80, Resolver(*found))
+            rig.traffic.pools[name].addresses = Addresses(rig.plane.loop, "set", 80, Resolver(*found))
         answer = await rig.ask(request_bytes)
         assert answer.status == 503
         assert answer.problem["type"].endswith("router-set-unavailable")
         assert answer.problem["executed"] is False
-        assert [rig.plane.pools[name].inflight for name in ("a", "b")] == [0, 0]
-        assert [rig.plane.stats[name].failures for name in ("a", "b")] == [{"connect": 1}, {"connect": 1}]
-        rig.plane.pools["b"].addresses = Addresses(rig.plane.loop, "127.0.0.1", rig.sets["b"].port)
+        assert [rig.traffic.pools[name].inflight for name in ("a", "b")] == [0, 0]
+        assert [rig.traffic.stats[name].failures for name in ("a", "b")] == [
+            {"connect": 1},
+            {"connect": 1},
+        ]
+        rig.traffic.pools["b"].addresses = Addresses(rig.plane.loop, "127.0.0.1", rig.sets["b"].port)
         assert (await rig.ask(request_bytes)).status == 200
-        assert rig.plane.pools["a"].inflight == 0
+        assert rig.traffic.pools["a"].inflight == 0
 
 
 async def test_a_set_is_found_by_its_name() -> None:
     async with running({"a": answering()}) as rig:
-        pool = rig.plane.pools["a"]
+        pool = rig.traffic.pools["a"]
         pool.addresses = Addresses(rig.plane.loop, "localhost", rig.sets["a"].port)
         assert (await rig.ask(GET)).status == 200
         assert pool.inflight == 0
@@ -462,9 +467,9 @@ async def test_without_a_descriptor_the_client_is_told_and_the_set_not_blamed() 
             answer = await client.ask(GET)
         assert (answer.status, answer.problem["executed"]) == (503, False)
         assert "Too many open files" in answer.problem["detail"]
-        assert rig.plane.stats["a"].failures == {"no_room": 2}
-        assert rig.plane.board.word("a", rig.plane.loop.time()) == "up"
-        assert rig.plane.pools["a"].inflight == 0
+        assert rig.traffic.stats["a"].failures == {"no_room": 2}
+        assert rig.traffic.board.word("a", rig.plane.loop.time()) == "up"
+        assert rig.traffic.pools["a"].inflight == 0
         assert (await client.ask(GET)).status == 200
 
 
@@ -472,8 +477,8 @@ async def test_a_client_that_leaves_while_a_connection_is_made_is_forgotten() ->
     deaf = DeafSet()
     async with running({"a": answering()}) as rig:
         rig.stack.callback(deaf.close)
-        rig.plane.adopt(table_for({"a": deaf.port}))
-        pool = rig.plane.pools["a"]
+        rig.traffic.adopt(table_for({"a": deaf.port}))
+        pool = rig.traffic.pools["a"]
         client = await rig.client()
         await client.send(GET)
         await eventually(lambda: pool.reads == 1)
@@ -484,7 +489,9 @@ async def test_a_client_that_leaves_while_a_connection_is_made_is_forgotten() ->
 async def test_a_large_body_waits_for_a_living_set() -> None:
     """Nothing is read beyond what came with the head until a connection stands, so any body survives a dead set."""
     async with running({"a": answering()}) as rig:
-        rig.plane.adopt(table_for({"dead": free_port(), "a": rig.sets["a"].port}, {"dead": 99.99, "a": 0.01}))
+        rig.traffic.adopt(
+            table_for({"dead": free_port(), "a": rig.sets["a"].port}, {"dead": 99.99, "a": 0.01})
+        )
         client = await rig.client()
         await client.send(
             b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nX-User-Id: u1\r\nContent-Length: 1000000\r\n\r\n"
@@ -511,9 +518,9 @@ async def test_back_pressure_goes_elsewhere_and_ejects_nobody() -> None:
     async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
         for _ in range(20):
             assert (await rig.ask(ASYNC)).status == 200
-        assert rig.plane.stats["a"].back_pressure >= 15
-        assert rig.plane.stats["a"].ejections == 0
-        assert rig.plane.board.of("a").alive()
+        assert rig.traffic.stats["a"].back_pressure >= 15
+        assert rig.traffic.stats["a"].ejections == 0
+        assert rig.traffic.board.of("a").alive()
 
 
 async def test_a_set_that_says_it_drains_is_not_asked_again() -> None:
@@ -525,8 +532,8 @@ async def test_a_set_that_says_it_drains_is_not_asked_again() -> None:
         # Its own tasks it still answers.
         assert (await rig.ask(b"GET /v1/tasks/a-1 HTTP/1.1\r\nHost: h\r\n\r\n")).status == 503
         assert len(rig.sets["a"].requests) > 1
-        rig.plane.board.probe_ok("a", rig.plane.loop.time())
-        assert rig.plane.board.word("a", rig.plane.loop.time()) == "slow start"
+        rig.traffic.board.probe_ok("a", rig.plane.loop.time())
+        assert rig.traffic.board.word("a", rig.plane.loop.time()) == "slow start"
 
 
 async def test_back_pressure_of_every_set_reaches_the_client_as_it_is() -> None:
@@ -559,8 +566,8 @@ async def test_failures_in_a_row_eject_unless_a_task_answered(lines: bytes, ejec
     async with running({"a": answering(bad), "b": answering()}) as rig:
         for _ in range(5):
             assert (await rig.ask(GET)).status == 504
-        assert rig.plane.stats["a"].ejections == ejections
-        ready = rig.plane.board.usable(["a", "b"], rig.plane.loop.time())
+        assert rig.traffic.stats["a"].ejections == ejections
+        ready = rig.traffic.board.usable(["a", "b"], rig.plane.loop.time())
         assert ("a" in ready) is (ejections == 0)
 
 
@@ -594,11 +601,11 @@ async def test_a_set_whose_answers_are_garbage_is_ejected(parts: tuple[bytes, ..
         for _ in range(5):
             with suppress(asyncio.IncompleteReadError):  # Broken off, where it had begun.
                 assert (await rig.ask(SYNC)).status == 502
-        assert rig.plane.stats["a"].ejections == 1
-        assert rig.plane.board.word("a", rig.plane.loop.time()) == "ejected"
-        assert rig.plane.board.of("a").because
+        assert rig.traffic.stats["a"].ejections == 1
+        assert rig.traffic.board.word("a", rig.plane.loop.time()) == "ejected"
+        assert rig.traffic.board.of("a").because
         assert (await rig.ask(SYNC)).status == 200
-        assert not rig.plane.stats["b"].failures
+        assert not rig.traffic.stats["b"].failures
 
 
 @pytest.mark.parametrize(
@@ -610,7 +617,7 @@ async def test_only_what_runs_nothing_is_asked_again_after_garbage(request_bytes
         answer = await rig.ask(request_bytes)
         assert answer.status == status
         assert len(rig.sets["b"].requests) == (status == 200)
-        assert rig.plane.stats["a"].failures == {"bad_answer": 1}
+        assert rig.traffic.stats["a"].failures == {"bad_answer": 1}
         if status == 502:
             assert answer.problem["executed"] is True
 
@@ -631,17 +638,17 @@ async def test_a_set_is_blamed_for_silence_where_no_algorithm_may_be_slow(
     async with running({"a": scripted(is_silent)}, limits=limits) as rig:
         for _ in range(5):
             assert (await rig.ask(request_bytes)).status == 504
-        assert rig.plane.stats["a"].failures == {failure: 5}
-        assert rig.plane.stats["a"].ejections == ejections
+        assert rig.traffic.stats["a"].failures == {failure: 5}
+        assert rig.traffic.stats["a"].ejections == ejections
 
 
 async def test_retries_stay_within_their_budget() -> None:
     plays = {"a": scripted(resets_after_request), "b": answering()}
     async with running(plays, weights={"a": 99.99, "b": 0.01}, more="retry: {budget: 0%}") as rig:
-        rig.plane.active_retries = 3
+        rig.traffic.retries.running = 3
         assert (await rig.ask(SYNC)).status == 502
-        assert rig.plane.retries_over_budget == 1
-        assert rig.plane.waiting_retries == 0
+        assert rig.traffic.retries.refused == 1
+        assert rig.traffic.retries.waiting == 0
 
 
 @pytest.mark.parametrize("request_bytes", [GET, ASYNC])
@@ -649,14 +656,14 @@ async def test_what_surely_did_nothing_waits_for_room_in_the_budget(request_byte
     first = resets_after_request if request_bytes is GET else refuses_as_full
     plays = {"a": scripted(first), "b": answering()}
     async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
-        rig.plane.active_retries = 3
+        rig.traffic.retries.running = 3
         asking = asyncio.create_task(rig.ask(request_bytes))
-        await eventually(lambda: rig.plane.waiting_retries == 1)
-        assert rig.plane.stats["b"].retries == 0
-        rig.plane.active_retries = 2
+        await eventually(lambda: rig.traffic.retries.waiting == 1)
+        assert rig.traffic.stats["b"].retries == 0
+        rig.traffic.retries.running = 2
         assert (await asking).status == 200
-        assert (rig.plane.active_retries, rig.plane.waiting_retries) == (2, 0)
-        assert rig.plane.retries_over_budget == 0
+        assert (rig.traffic.retries.running, rig.traffic.retries.waiting) == (2, 0)
+        assert rig.traffic.retries.refused == 0
 
 
 async def test_waiting_for_room_ends() -> None:
@@ -664,29 +671,29 @@ async def test_waiting_for_room_ends() -> None:
     plays = {"a": answering(FULL), "b": answering()}
     short = "retry: {patience: 100ms}"
     async with running(plays, weights={"a": 99.99, "b": 0.01}, more=short) as rig:
-        rig.plane.active_retries = 3
+        rig.traffic.retries.running = 3
         answer = await rig.ask(ASYNC)
         assert (answer.status, answer.headers["x-set"]) == (503, "a")
-        assert rig.plane.retries_over_budget == 1
+        assert rig.traffic.retries.refused == 1
         ports = {"dead": free_port(), "b": rig.sets["b"].port}
-        rig.plane.adopt(table_for(ports, {"dead": 99.99, "b": 0.01}, short))
+        rig.traffic.adopt(table_for(ports, {"dead": 99.99, "b": 0.01}, short))
         answer = await rig.ask(ASYNC)
         assert answer.problem["executed"] is False
         assert "'dead'" in answer.problem["detail"]
-        assert rig.plane.waiting_retries == 0
+        assert rig.traffic.retries.waiting == 0
         assert rig.sets["b"].requests == []
 
 
 async def test_a_client_that_leaves_while_its_retry_waits_is_forgotten() -> None:
     plays = {"a": answering(FULL), "b": answering()}
     async with running(plays, weights={"a": 99.99, "b": 0.01}) as rig:
-        rig.plane.active_retries = 3
+        rig.traffic.retries.running = 3
         client = await rig.client()
         await client.send(ASYNC)
-        await eventually(lambda: rig.plane.waiting_retries == 1)
+        await eventually(lambda: rig.traffic.retries.waiting == 1)
         client.close()
-        await eventually(lambda: rig.plane.waiting_retries == 0)
-        assert (rig.plane.active, rig.plane.cancelled, rig.plane.active_retries) == (0, 1, 3)
+        await eventually(lambda: rig.traffic.retries.waiting == 0)
+        assert (rig.plane.active, rig.traffic.cancelled, rig.traffic.retries.running) == (0, 1, 3)
 
 
 async def test_a_set_that_ends_fails_nobody_though_all_need_a_retry_at_once() -> None:
@@ -745,10 +752,10 @@ async def test_a_task_is_asked_of_its_owner_also_while_it_drains() -> None:
     async with running({"a": answering(), "b": answering()}) as rig:
         request = b"GET /v1/tasks/b-01jd3/stdout HTTP/1.1\r\nHost: h\r\n\r\n"
         assert (await rig.ask(request)).status == 200
-        rig.plane.adopt(with_state(rig.plane.table, "b", SetState.DRAIN))
+        rig.traffic.adopt(with_state(rig.traffic.table, "b", SetState.DRAIN))
         assert (await rig.ask(request)).status == 200
         assert len(rig.sets["b"].requests) == 2
-        rig.plane.adopt(with_state(rig.plane.table, "b", SetState.MAINT))
+        rig.traffic.adopt(with_state(rig.traffic.table, "b", SetState.MAINT))
         answer = await rig.ask(request)
         assert answer.status == 503
         assert answer.problem["type"].endswith("router-set-in-maintenance")
@@ -756,7 +763,7 @@ async def test_a_task_is_asked_of_its_owner_also_while_it_drains() -> None:
 
 async def test_an_owner_that_is_gone_is_a_503_and_an_unknown_one_a_404() -> None:
     async with running({"a": answering()}) as rig:
-        rig.plane.adopt(table_for({"a": rig.sets["a"].port, "dead": free_port()}))
+        rig.traffic.adopt(table_for({"a": rig.sets["a"].port, "dead": free_port()}))
         gone = await rig.ask(b"GET /v1/tasks/dead-1 HTTP/1.1\r\nHost: h\r\n\r\n")
         assert (gone.status, gone.problem["executed"]) == (503, False)
         unknown = await rig.ask(b"GET /v1/tasks/nobody-1 HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -775,13 +782,13 @@ async def test_a_full_set_passes_new_work_on_and_all_full_is_a_503() -> None:
 
     plays = {"a": scripted(slow), "b": scripted(slow)}
     async with running(plays, weights={"a": 50, "b": 50}) as rig:
-        table = rig.plane.table
+        table = rig.traffic.table
         sets = {name: replace(entry, max_inflight=1) for name, entry in table.sets.items()}
-        rig.plane.adopt(replace(table, sets=sets, default=Weights(sets, table.default.shares)))
+        rig.traffic.adopt(replace(table, sets=sets, default=Weights(sets, table.default.shares)))
         clients = [await rig.client() for _ in range(2)]
         for client in clients:
             await client.send(SYNC)
-        await eventually(lambda: all(rig.plane.pools[name].inflight == 1 for name in "ab"))
+        await eventually(lambda: all(rig.traffic.pools[name].inflight == 1 for name in "ab"))
         answer = await rig.ask(SYNC)
         assert answer.status == 503
         assert answer.problem["type"].endswith("router-sets-full")
@@ -804,10 +811,10 @@ async def test_waits_take_no_room_of_runs() -> None:
         return play
 
     async with running({"a": waits}) as rig:
-        table = rig.plane.table
+        table = rig.traffic.table
         sets = {name: replace(entry, max_inflight=3) for name, entry in table.sets.items()}
-        rig.plane.adopt(replace(table, sets=sets, default=Weights(sets, table.default.shares)))
-        pool = rig.plane.pools["a"]
+        rig.traffic.adopt(replace(table, sets=sets, default=Weights(sets, table.default.shares)))
+        pool = rig.traffic.pools["a"]
         clients = [await rig.client() for _ in range(4)]
         for client in clients:
             await client.send(GET.replace(b"/x", b"/v1/tasks/a-1?wait=30"))
@@ -951,7 +958,7 @@ async def test_no_request_is_lost_through_reloads() -> None:
             share = round_ % 11 * 10
             names = {"a": ports["a"], "b": ports["b"]} if round_ % 7 else {"b": ports["b"]}
             weights = {"a": 100 - share, "b": share} if "a" in names else {"b": 100}
-            rig.plane.adopt(table_for(names, weights))
+            rig.traffic.adopt(table_for(names, weights))
             await asyncio.sleep(0.005)
         stop = True
         await asyncio.gather(*asking)

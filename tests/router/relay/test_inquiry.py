@@ -59,7 +59,7 @@ def heads(rig: Rig, name: str) -> list[bytes]:
 
 
 def reweigh(rig: Rig, **weights: float) -> None:
-    rig.plane.adopt(table_for({name: fake.port for name, fake in rig.sets.items()}, weights))
+    rig.traffic.adopt(table_for({name: fake.port for name, fake in rig.sets.items()}, weights))
 
 
 async def test_a_key_used_before_the_weights_changed_goes_back_to_the_set_that_knows_it() -> None:
@@ -143,7 +143,7 @@ async def test_a_client_that_leaves_while_others_are_asked_leaves_nothing_behind
         await eventually(lambda: heads(rig, "a") == [b"GET /v1/idempotency"])
         client.close()
         await eventually(lambda: rig.plane.active == 0)
-        assert rig.plane.cancelled == 1
+        assert rig.traffic.cancelled == 1
         assert heads(rig, "b") == []
         assert (await rig.ask(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n")).headers["x-set"] == "b"
 

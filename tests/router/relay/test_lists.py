@@ -78,10 +78,10 @@ async def test_the_account_is_passed_on() -> None:
 
 async def test_a_dead_set_makes_it_partial_and_all_dead_a_problem() -> None:
     async with running({"a": listing(1, 2)}) as rig:
-        rig.plane.adopt(table_for({"a": rig.sets["a"].port, "dead": free_port()}))
+        rig.traffic.adopt(table_for({"a": rig.sets["a"].port, "dead": free_port()}))
         page = json.loads((await rig.ask(get("/v1/tasks"))).body)
         assert (page["sets"], page["partial"], len(page["tasks"])) == (["a"], True, 2)
-        rig.plane.adopt(table_for({"dead": free_port()}))
+        rig.traffic.adopt(table_for({"dead": free_port()}))
         answer = await rig.ask(get("/v1/tasks"))
         assert answer.status == 503
         assert answer.problem["type"].endswith("router-no-set-answers")
@@ -171,7 +171,7 @@ async def test_nonsense_alone_is_told_with_the_sets_name() -> None:
 
 async def test_a_set_known_to_be_down_is_left_out_at_once() -> None:
     async with running({"a": listing(1), "b": listing(2)}) as rig:
-        board = rig.plane.board
+        board = rig.traffic.board
         for _ in range(board.policy.fall):
             board.probe_failed("b", 0.0)
         page = await page_of(rig)
@@ -189,7 +189,7 @@ async def test_a_set_in_maintenance_is_named() -> None:
         ports = {name: fake.port for name, fake in rig.sets.items()}
         table = table_for(ports)
         away = replace(table.sets["b"], state=SetState.MAINT)
-        rig.plane.adopt(replace(table, sets={**table.sets, "b": away}))
+        rig.traffic.adopt(replace(table, sets={**table.sets, "b": away}))
         assert (await page_of(rig))["missing"] == {"b": "it is in maintenance"}
 
 
@@ -270,7 +270,7 @@ async def test_large_lists_are_merged_beside_the_loop(monkeypatch: pytest.Monkey
     monkeypatch.setattr(native_lists, "merge_tasks", noting)
     async with running({"a": large(10), "b": large(100_000)}) as rig:
         assert len((await page_of(rig))["tasks"]) == 2
-        rig.plane.adopt(table_for({"a": rig.sets["a"].port}))
+        rig.traffic.adopt(table_for({"a": rig.sets["a"].port}))
         assert len((await page_of(rig))["tasks"]) == 1
     assert threads == [False, True]
 

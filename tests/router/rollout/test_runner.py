@@ -40,13 +40,13 @@ class Release:
 
     def runner(self) -> Runner:
         """Another worker; the rig's plane belongs to the last one."""
-        made = Runner(self.rig.plane, self.folder, self.file, clock=lambda: self.clock[0])
+        made = Runner(self.rig.traffic, self.folder, self.file, clock=lambda: self.clock[0])
         self.runners.append(made)
         return made
 
     @property
     def file(self) -> Table:
-        base = self.rig.plane.table if not self.runners else self.runners[-1]._file
+        base = self.rig.traffic.table if not self.runners else self.runners[-1]._file
         return replace(base, rollout=self.plan)
 
     async def turn(self, times: int = 1) -> None:
@@ -174,10 +174,10 @@ async def test_a_restart_continues_with_the_same_weights_before_the_first_reques
         await release.turn(10)
         await release.runners[0].stop()
         file = release.file
-        release.rig.plane.adopt(file)
+        release.rig.traffic.adopt(file)
         release.clock[0] += 600.0
         again = release.runner()
-        assert release.rig.plane.table.default.shares == {"a": 5_000, "b": 5_000}
+        assert release.rig.traffic.table.default.shares == {"a": 5_000, "b": 5_000}
         await release.turn(1)
         status = again.status()
         assert (status["phase"], status["leader"]) == ("holding", True)
@@ -191,8 +191,8 @@ async def test_a_second_worker_follows_and_its_requests_count(tmp_path: Path) ->
         await release.turn()
         plays = {"a": answering(OK), "b": answering(OK)}
         async with running(plays, weights={"a": 100, "b": 0}) as other:
-            file = replace(other.plane.table, rollout=release.plan)
-            follower = Runner(other.plane, tmp_path, file, clock=lambda: release.clock[0])
+            file = replace(other.traffic.table, rollout=release.plan)
+            follower = Runner(other.traffic, tmp_path, file, clock=lambda: release.clock[0])
             await follower.command("start", "ops")
             await leader.turn()
             assert leader.status()["effective"]["b"] == follower.status()["effective"]["b"] == 50.0

@@ -28,12 +28,12 @@ async def test_a_reload_counts_for_requests_in_work_and_for_pools() -> None:
         usual = rig.plane.limits
         client = await rig.client()
         await client.send(GET)
-        rig.plane.adopt(table_for(ports, more="timeouts: {total: 50ms, connect: 70ms}"))
+        rig.traffic.adopt(table_for(ports, more="timeouts: {total: 50ms, connect: 70ms}"))
         assert (await client.answer()).status == 504
-        assert rig.plane.pools["a"].limits.connect_s == 0.07
-        rig.plane.adopt(table_for(ports))
+        assert rig.traffic.pools["a"].limits.connect_s == 0.07
+        rig.traffic.adopt(table_for(ports))
         assert rig.plane.limits == usual
-        assert rig.plane.pools["a"].limits == usual
+        assert rig.traffic.pools["a"].limits == usual
 
 
 async def test_a_client_that_is_too_slow_with_its_head() -> None:

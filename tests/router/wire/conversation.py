@@ -227,7 +227,7 @@ class Stage:
 
     def _move_set(self, port: int) -> None:
         """The set's address is another one from now on."""
-        self._rig.plane.adopt(table_for({"a": port}, more=MORE))
+        self._rig.traffic.adopt(table_for({"a": port}, more=MORE))
 
     async def _hear(self, deaf: DeafSet) -> None:
         deaf.hear()
@@ -235,8 +235,8 @@ class Stage:
         self._rig.stack.callback(server.close)
 
     async def _count(self, name: str, wanted: str) -> None:
-        plane = self._rig.plane
-        where = plane if hasattr(plane, name) else plane.stats["a"]
+        traffic = self._rig.traffic
+        where = next(each for each in (traffic.stats["a"], traffic, self._rig.plane) if hasattr(each, name))
         await eventually(lambda: getattr(where, name) == int(wanted))
 
     async def settled(self) -> None:
@@ -244,8 +244,8 @@ class Stage:
         plane = self._rig.plane
         for peer in self.peers:
             peer.end()
-        await eventually(lambda: plane.active == 0 and plane.pools["a"].inflight == 0)
-        assert plane.pools["a"].reads == 0
+        await eventually(lambda: plane.active == 0 and plane.traffic.pools["a"].inflight == 0)
+        assert plane.traffic.pools["a"].reads == 0
         await eventually(lambda: not plane.clients and plane.buffers.loans == 0)
 
 

@@ -55,7 +55,7 @@ async def test_answer(case: Path) -> None:
             return
         if kind == "cut":
             assert REQUEST_ID.sub(b"", await client.rest()) == expected
-            assert rig.plane.stats["a"].truncated == 1
+            assert rig.traffic.stats["a"].truncated == 1
             return
         _, status, name = kind.split(" ")
         got = await client.reader.readuntil(b"\r\n\r\n")

@@ -170,7 +170,7 @@ async def test_an_end_right_behind_full_records_is_seen(certificates: tuple[TlsF
         await eventually(lambda: len(heard) == 1)
         await eventually(lambda: not rig.plane.clients)
         assert heard == [16 * 16384 - len(head)]
-        assert rig.plane.cancelled == 1
+        assert rig.traffic.cancelled == 1
         sock.close()
 
 

@@ -59,7 +59,7 @@ async def test_idle_connections_to_sets_are_parted_among_them() -> None:
     plays = {name: answering() for name in ("a", "b")}
     async with running(plays, limits=limits) as rig:
         await asyncio.gather(*(rig.ask(GET) for _ in range(4)))
-        assert rig.plane.pools["a"].idle == 1
+        assert rig.traffic.pools["a"].idle == 1
 
 
 async def test_the_longest_silent_make_room_where_all_places_are_taken(
@@ -95,8 +95,8 @@ async def test_clients_that_all_ask_at_last_find_what_is_left_and_a_503() -> Non
         assert sorted(answer.status for answer in answers) == [200] * 3 + [503] * 4
         refused = next(answer for answer in answers if answer.status == 503)
         assert "no file descriptor to spare" in refused.problem["detail"]
-        assert rig.plane.stats["a"].failures == {"no_room": 4}
-        assert rig.plane.pools["a"].reads == 0
+        assert rig.traffic.stats["a"].failures == {"no_room": 4}
+        assert rig.traffic.pools["a"].reads == 0
 
 
 async def test_under_a_low_limit_everybody_is_served_in_turn(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from router.choosing.health import HealthBoard
 from router.config.reader import load
 from router.dialects.native import HeadFacts, NativeDialect
 from router.wire.limits import Limits
+from router.wire.pool import SetPool
 from router.wire.request_head import parse_request
 from router.wire.stream import Buffers
 from router.workers.occupancy import Loads, Occupancy
@@ -23,20 +24,25 @@ async def pools() -> tuple[Occupancy, list[Loads]]:
     return occupancy, [Loads(occupancy, index) for index in range(3)]
 
 
+def enter(pool: SetPool, times: int) -> None:
+    for _ in range(times):
+        pool.enter(reading=False)
+
+
 async def test_the_sum_of_all_workers_counts(pools: tuple[Occupancy, list[Loads]]) -> None:
     occupancy, workers = pools
     loop = asyncio.get_running_loop()
     made = [each.pool(loop, "a", ("127.0.0.1", 9), Buffers(), Limits()) for each in workers]
     other, other_load = workers[0].pool(loop, "b", ("127.0.0.1", 9), Buffers(), Limits())
     for times, (pool, _) in enumerate(made):
-        pool.inflight += times + 1
-    other.inflight += 7
+        enter(pool, times + 1)
+    enter(other, 7)
     assert [pool.inflight for pool, _ in made] == [1, 2, 3]
     assert {load.inflight for _, load in made} == {6}
     assert other_load.inflight == 7
     occupancy.clear(2)  # That worker died.
     assert made[0][1].inflight == 3
-    made[0][0].inflight -= 1
+    made[0][0].leave(reading=False)
     assert made[1][1].inflight == 2
 
 
@@ -46,11 +52,12 @@ async def test_a_pool_of_another_address_leaves_what_the_one_before_has_in_fligh
     _, workers = pools
     loop = asyncio.get_running_loop()
     old, _ = workers[1].pool(loop, "a", ("127.0.0.1", 9), Buffers(), Limits())
-    old.inflight += 2
+    enter(old, 2)
     new, load = workers[1].pool(loop, "a", ("127.0.0.1", 10), Buffers(), Limits())
-    new.inflight += 1
+    enter(new, 1)
     assert load.inflight == 3
-    old.inflight -= 2
+    old.leave(reading=False)
+    old.leave(reading=False)
     assert load.inflight == 1
 
 
@@ -79,7 +86,7 @@ async def test_without_room_each_worker_counts_alone() -> None:
     loads = Loads(occupancy, 0)
     made = [loads.pool(loop, name, ("127.0.0.1", 9), Buffers(), Limits()) for name in ("a", "b", "c")]
     for pool, _ in made:
-        pool.inflight += 1
+        pool.enter(reading=False)
     assert [load.inflight for _, load in made] == [1, 1, 1]
     assert made[2][0] is made[2][1]
 
@@ -105,9 +112,9 @@ async def test_a_limit_holds_for_all_workers_together(pools: tuple[Occupancy, li
         entry = chooser.choose(purpose, HeadFacts(head, b"c"), None, 0.0).entry
         return None if entry is None else entry.name
 
-    made["a"][1][0].inflight += 2
+    enter(made["a"][1][0], 2)
     assert chosen() == "a"
-    made["a"][2][0].inflight += 1  # None of them is in this worker.
+    made["a"][2][0].enter(reading=False)  # None of them is in this worker.
     assert chosen() is None
-    made["a"][1][0].inflight -= 1
+    made["a"][1][0].leave(reading=False)
     assert chosen() == "a"

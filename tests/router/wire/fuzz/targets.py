@@ -347,8 +347,12 @@ def _come_to_an_end(world: World) -> None:
     while world.loop.fire_timers():
         world.loop.settle()
     assert not world.plane.clients
-    assert (world.plane.active, world.plane.pools["s"].inflight, world.plane.buffers.loans) == (0, 0, 0)
-    assert world.plane.pools["s"].reads == 0
+    assert (world.plane.active, world.plane.traffic.pools["s"].inflight, world.plane.buffers.loans) == (
+        0,
+        0,
+        0,
+    )
+    assert world.plane.traffic.pools["s"].reads == 0
 
 
 def _check_answers(mark: bytes, got: bytes) -> None:

@@ -1,0 +1,55 @@
+"""Counts the retries of a process, and decides when one may begin.
+
+When a set ends, half of all requests may need a retry in the same moment. `choosing.retry` says how many may run beside
+the requests in flight; this object knows how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from router.choosing.retry import Admission, RequestKind, admission
+from router.routing.policies import RetryPolicy
+from router.wire.failure import Failure
+
+
+class RetryBudget:
+    """`running` counts retries at a set, `waiting` those whose time has not come, `refused` those that found no room.
+
+    `requests_in_flight`: how many requests the process has in work, those that wait for a retry included.
+    """
+
+    def __init__(self, requests_in_flight: Callable[[], int]) -> None:
+        self._requests_in_flight = requests_in_flight
+        self.running = 0
+        self.waiting = 0
+        self.refused = 0
+
+    def begin_waiting(self) -> None:
+        self.waiting += 1
+
+    def end_waiting(self) -> None:
+        self.waiting -= 1
+
+    def begin(self) -> None:
+        self.running += 1
+
+    def end(self) -> None:
+        self.running -= 1
+
+    def refuse(self) -> None:
+        self.refused += 1
+
+    def admission(
+        self, policy: RetryPolicy, kind: RequestKind, failure: Failure, waited_s: float
+    ) -> Admission:
+        """Whether a retry that waited for `waited_s` may begin."""
+        return admission(
+            policy,
+            kind,
+            failure,
+            active_requests=self._requests_in_flight() - self.waiting,
+            active_retries=self.running,
+            waiting=self.waiting,
+            waited_s=waited_s,
+        )
