@@ -7,11 +7,11 @@ runs the connection stays readable, so that a client that goes away is noticed a
 from __future__ import annotations
 
 import asyncio
-import enum
 import socket
 from collections.abc import Sequence
 from typing import Protocol
 
+from router.wire.client_states import State, check
 from router.wire.framing import ChunkedBody, FramingError, LengthBody
 from router.wire.limits import Limits
 from router.wire.problems import (
@@ -63,21 +63,6 @@ class Front(Protocol):
     def client_closed(self, client: ClientConnection) -> None: ...
 
 
-class State(enum.Enum):
-    """HEAD: between requests, or within a head. BODY: a request's body is arriving. ANSWER: it is all there, the
-    answer is awaited or relayed. FLUSH: the answer is complete, not yet sent. SKIP: it is sent, before the
-    body's end; the rest, as it is short, is read and dropped. CLOSING: flush, then close. LINGER: as SKIP, of a
-    long or broken rest, for a while, and then close; a close at once could destroy the answer by a reset."""
-
-    HEAD = enum.auto()
-    BODY = enum.auto()
-    ANSWER = enum.auto()
-    FLUSH = enum.auto()
-    SKIP = enum.auto()
-    CLOSING = enum.auto()
-    LINGER = enum.auto()
-
-
 # Looking a member up in its class costs more than all else that is done with it.
 _HEAD, _BODY, _ANSWER, _FLUSH, _SKIP, _CLOSING, _LINGER = State
 
@@ -113,7 +98,7 @@ class ClientConnection:
         self._front = front
         self._stream = Stream(front.loop, sock, front.buffers, self._readable, self._drained, self._gone)
         self._reader = RequestReader(front.limits)
-        self._state = _HEAD
+        self._state: State = _HEAD
         self._scheduled = False
         self._paused = False
         self._head: RequestHead | None = None
@@ -197,7 +182,7 @@ class ClientConnection:
             return
         self._head = head
         self.keep = head.keep_alive
-        self._state = _ANSWER if reader.body is None else _BODY
+        self._state = check(self._state, _ANSWER if reader.body is None else _BODY)
         work = front.dispatch(self, head)
         if isinstance(work, (Problem, OwnAnswer)):
             if isinstance(work, Problem):
@@ -232,7 +217,7 @@ class ClientConnection:
             self._fail_body(work, bad_body(str(error)))
             return
         if body.done:
-            self._state = _ANSWER
+            self._state = check(self._state, _ANSWER)
         taken = work.send_body(pieces, last=body.done, shared=True)
         if not taken and self._state is _BODY:
             self.hold_body()
@@ -326,7 +311,7 @@ class ClientConnection:
         if self._stream.broken:
             self.close()
             return
-        self._state = _FLUSH
+        self._state = check(self._state, _FLUSH)
         stream = self._stream
         if not self.keep or self._reader.body is not None:
             # The end of the connection, perhaps: nothing may lie unsent.
@@ -347,7 +332,7 @@ class ClientConnection:
             # HTTP/1.0 may know the end by the close alone: only a reset tells.
             self.close(abort=self._head is not None and self._head.minor == 0)
         else:
-            self._state = _CLOSING
+            self._state = check(self._state, _CLOSING)
 
     def _drained(self) -> None:
         state = self._state
@@ -362,7 +347,7 @@ class ClientConnection:
         """The answer is out: the next request, or the end."""
         body = self._reader.body
         if body is not None and self._may_skip(body):
-            self._state = _SKIP
+            self._state = check(self._state, _SKIP)
             self.at = self._front.loop.time()
             return
         if body is not None or self._linger_after:
@@ -374,7 +359,7 @@ class ClientConnection:
             else:
                 self.close()
             return
-        self._state = _HEAD
+        self._state = check(self._state, _HEAD)
         self._head = None
         self.answering = False
         self._idle_since = self._front.loop.time()
@@ -393,7 +378,7 @@ class ClientConnection:
         return isinstance(body, LengthBody) and body.left <= SKIPPED_BODY_BYTES
 
     def _linger(self) -> None:
-        self._state = _LINGER
+        self._state = check(self._state, _LINGER)
         self._linger_since = self.at = self._front.loop.time()
         self._stream.shut_down_writing()
         self._stream.resume_reading()
