@@ -168,13 +168,8 @@ class ConfigFile:
         self.loaded = loaded
         self.error = None
         table = loaded.table
-        _log.info(
-            "%s: version %d is in force (%s: %s)",
-            self.path,
-            table.version,
-            table.changed_by or "-",
-            table.changed_why or "-",
-        )
+        given = ": ".join(part for part in (table.changed_by, table.changed_why) if part)
+        _log.info("%s: version %d is in force%s", self.path, table.version, f" ({given})" if given else "")
         for warning in loaded.warnings:
             _log.warning("%s: %s", self.path, warning)
         if self._last_good_path is not None:

@@ -41,6 +41,23 @@ def test_nothing_changed_is_nothing_new(path: Path) -> None:
     assert file.poll() is None
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ("", "in force"),
+        ("change: {by: ops, why: a day}\n", "in force (ops: a day)"),
+        ("change: {why: a day}\n", "in force (a day)"),
+    ],
+)
+def test_the_log_names_who_changed_the_file_and_why(
+    path: Path, changed: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_text(good(1) + changed)
+    with caplog.at_level("INFO", logger="router"):
+        opened(path).first()
+    assert caplog.messages[0].endswith(f"version 1 is {told}")
+
+
 def test_an_edit_in_place_of_the_same_size_is_seen(path: Path) -> None:
     file = opened(path)
     file.first()
