@@ -25,6 +25,23 @@ class SlotOrder(msgspec.Struct, frozen=True):
     node: str = ""
 
 
+class FoundSlot(msgspec.Struct, frozen=True):
+    """A slot that an earlier run of the set started and that still lives."""
+
+    slot_id: str
+    pool: PoolKey
+    node: str = ""
+
+
+Adopt = Callable[[FoundSlot], bool]
+"""Decides what becomes of a slot that is found at the start: True adopts it, False removes it."""
+
+
+def adopt_none(found: FoundSlot) -> bool:
+    """Remove every slot of an earlier run: its executor was in the set's process, and is gone with it."""
+    return False
+
+
 class LauncherSettings(SlotLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every launcher must know: whose slots it starts, and what each may use.
 
@@ -44,20 +61,26 @@ SlotGone = Callable[[str, str], None]
 class Launcher(Protocol):
     """All methods are called from the event loop and may raise `EngineUnavailable`."""
 
-    async def open(self) -> None:
-        """Connect, and begin to remove what earlier runs of this installation's set left behind.
+    async def open(self, adopt: Adopt = adopt_none) -> None:
+        """Connect, and adopt or begin to remove each slot that earlier runs of this installation's set left behind.
 
-        What cannot be removed within seconds is removed later, and keeps no slot from starting.
+        A slot that is adopted goes on as if this launcher had started it. What cannot be removed within seconds is
+        removed later, and keeps no slot from starting. A launcher whose slots cannot outlive their set's process asks
+        about none and removes all. `open` may be called again after it failed, and may ask again then.
         """
 
     async def close(self) -> None:
-        """Stop every slot that this launcher started and leave nothing behind. Never raises."""
+        """Stop every slot that this launcher started or adopted, and leave nothing behind. Never raises."""
 
     async def check(self) -> None:
         """Return when the engine answers; raise `EngineUnavailable` with the reason otherwise."""
 
     async def start(self, order: SlotOrder) -> None:
-        """Start a slot; returns once its container runs. Raises `EngineRefused`, `ImageUnknown`, `ImageUnusable`."""
+        """Start a slot; returns once its container runs. A start that fails, or is cancelled, leaves nothing behind.
+
+        Raises `EngineRefused`, also for a slot that was started already or is stopped meanwhile, `ImageUnknown`,
+        `ImageUnusable`.
+        """
 
     async def stop(self, slot_id: str) -> None:
         """Destroy a slot; unknown ids are fine."""

@@ -16,7 +16,7 @@ import structlog
 from scheduler.backoff import Backoff
 from scheduler.errors import EngineRefused, EngineUnavailable, SchedulerError
 from scheduler.images.places import Layout
-from scheduler.launchers.contract import SlotGone, SlotOrder
+from scheduler.launchers.contract import Adopt, SlotGone, SlotOrder, adopt_none
 from scheduler.launchers.docker_config import DockerSettings, EngineFacts, container_name, create_body
 from scheduler.launchers.docker_contents import Contents
 from scheduler.launchers.docker_engine import ContentsGone, Engine
@@ -102,11 +102,12 @@ class DockerLauncher:
         self._opened = False
         self._closed = False
 
-    async def open(self) -> None:
+    async def open(self, adopt: Adopt = adopt_none) -> None:
         """Connect, listen to events, and remove the containers that earlier runs of this installation left behind.
 
-        What the engine cannot remove within seconds is removed beside the work. Raises `EngineUnavailable`, also for a
-        `runtime` that the engine lacks, and `OSError` when the seccomp profile cannot be read.
+        `adopt` is never asked: a slot's guest found its executor in the set's process, and a new one lets no old guest
+        in. What the engine cannot remove within seconds is removed beside the work. Raises `EngineUnavailable`, also
+        for a `runtime` that the engine lacks, and `OSError` when the seccomp profile cannot be read.
         """
         if self._opened:
             return

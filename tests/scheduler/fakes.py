@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from scheduler.errors import ImageUnknown, SchedulerError, SlotLost
+from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown, SchedulerError, SlotLost
 from scheduler.execution import ByteReader, Ending, How, NoFile, Output, SlotEvents, Work
 from scheduler.image import Image
 from scheduler.images.reference import parse_reference
-from scheduler.launchers.contract import SlotOrder
+from scheduler.launchers.contract import Adopt, FoundSlot, SlotGone, SlotOrder, adopt_none
 from scheduler.source import Source, SourceUnreadable
 
 CAT = Image("cat:1", "sha256:" + "c" * 64, "sha256:" + "c" * 64, entrypoint=("/cat",))
@@ -246,43 +246,129 @@ class FakeImages:
         return self.known[reference]
 
 
+class FakeEngine:
+    """What launchers start slots on, in memory: it outlives them, as an engine does. `slots`: those that run."""
+
+    def __init__(self) -> None:
+        self.slots: dict[str, SlotOrder] = {}
+        self.images_gone: set[str] = set()
+        self.out_of_memory: set[str] = set()
+        self.short_lived = False
+        """Whether slots end as soon as they have begun."""
+        self._launchers: list[FakeLauncher] = []
+
+    def attach(self, launcher: FakeLauncher) -> None:
+        self._launchers.append(launcher)
+
+    def run(self, order: SlotOrder) -> None:
+        self.slots[order.slot_id] = order
+        if self.short_lived:
+            self.end(order.slot_id, "its container ended")
+
+    def end(self, slot_id: str, reason: str, *, out_of_memory: bool = False) -> None:
+        """A slot ends, whatever made it."""
+        del self.slots[slot_id]
+        if out_of_memory:
+            self.out_of_memory.add(slot_id)
+        for launcher in self._launchers:
+            launcher.ended(slot_id, reason)
+
+
 class FakeLauncher:
     """`refuse` holds what the next starts raise; with `prompt` off, slots say hello only by `FakeExecutor.hello`."""
 
-    def __init__(self, executor: FakeExecutor) -> None:
+    def __init__(
+        self, executor: FakeExecutor, engine: FakeEngine | None = None, on_gone: SlotGone | None = None
+    ) -> None:
         self.executor = executor
+        self.engine = engine or FakeEngine()
+        self.engine.attach(self)
         self.images = FakeImages()
         self.orders: list[SlotOrder] = []
         self.stopped: list[str] = []
         self.refuse: list[SchedulerError] = []
         self.away: SchedulerError | None = None
         self.prompt = True
+        self.start_takes_s = 0.0
         self.out_of_memory = False
         self.closed = False
+        self._on_gone = on_gone
+        self._opened = False
+        self._starting: dict[str, str | None] = {}
+        """Slots that start, and why they must not."""
+        self._running: set[str] = set()
 
-    async def open(self) -> None:
+    async def open(self, adopt: Adopt = adopt_none) -> None:
         if self.away is not None:
             raise self.away
+        self._opened = True
+        for order in list(self.engine.slots.values()):
+            if adopt(FoundSlot(order.slot_id, order.pool, order.node)):
+                self._running.add(order.slot_id)
+            else:
+                del self.engine.slots[order.slot_id]
 
     async def close(self) -> None:
         self.closed = True
+        for slot_id in self._starting:
+            self._starting[slot_id] = "the launcher was closed"
+        for slot_id in self._running:
+            self.engine.slots.pop(slot_id, None)
+        self._running.clear()
 
     async def check(self) -> None:
         if self.away is not None:
             raise self.away
+        if not self._opened:
+            raise EngineUnavailable("not connected")
 
     async def start(self, order: SlotOrder) -> None:
+        slot_id = order.slot_id
         self.orders.append(order)
+        if self.closed:
+            raise EngineUnavailable("the launcher is closed")
+        if slot_id in self._starting or slot_id in self._running:
+            raise EngineRefused(f"slot {slot_id} was started already")
         if self.refuse:
             raise self.refuse.pop(0)
+        if order.image.image_id in self.engine.images_gone:
+            raise ImageUnknown(f"no such image here: {order.image.reference}")
+        self._starting[slot_id] = None
+        try:
+            if self.start_takes_s:
+                await asyncio.sleep(self.start_takes_s)
+            if (why := self._starting[slot_id]) is not None:
+                raise EngineRefused(f"slot {slot_id} was stopped while it started: {why}")
+            self.engine.run(order)
+            gone = self._starting[slot_id]
+        finally:
+            del self._starting[slot_id]
+        self._running.add(slot_id)
+        if gone is not None:
+            # After the caller has seen its start return.
+            asyncio.get_running_loop().call_soon(self.ended, slot_id, gone)
         if self.prompt:
-            self.executor.loop.call_soon(self.executor.hello, order.slot_id)
+            self.executor.loop.call_soon(self.executor.hello, slot_id)
 
     async def stop(self, slot_id: str) -> None:
         self.stopped.append(slot_id)
+        if slot_id in self._starting:
+            self._starting[slot_id] = "stop was called"
+        elif slot_id in self._running:
+            self._running.discard(slot_id)
+            self.engine.slots.pop(slot_id, None)
 
     async def was_out_of_memory(self, slot_id: str) -> bool:
-        return self.out_of_memory
+        return self.out_of_memory or slot_id in self.engine.out_of_memory
+
+    def ended(self, slot_id: str, reason: str) -> None:
+        """What the engine tells of a slot."""
+        if slot_id in self._starting:
+            self._starting[slot_id] = reason
+        elif slot_id in self._running:
+            self._running.discard(slot_id)
+            if self._on_gone is not None:
+                self._on_gone(slot_id, reason)
 
 
 def cat(run: FakeRun) -> None:

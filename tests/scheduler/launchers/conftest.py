@@ -16,6 +16,7 @@ from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
 from tests.conftest import SetProcess, StartSet
 from tests.scheduler.launchers.rig import ImageMaker, Rig, folder_of, installation_of
+from tests.scheduler.launchers.stands import DockerStand, FakeStand, Stand
 
 HERE = Path(__file__).parent
 
@@ -86,10 +87,22 @@ def docker_settings(set_name: str, engine_host: str, probe_binary: Path) -> Dock
     )
 
 
-@pytest.fixture(params=["docker"])
-async def rig(request: pytest.FixtureRequest, docker_settings: DockerSettings) -> AsyncIterator[Rig]:
+@pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.docker), "double"])
+async def stand(request: pytest.FixtureRequest) -> AsyncIterator[Stand]:
     """A launcher, open. Tests that take this fixture hold for every kind of launcher."""
-    assert request.param == "docker"
+    stand: Stand
+    if request.param == "docker":
+        stand = DockerStand(request.getfixturevalue("docker_settings"), request.getfixturevalue("images"))
+    else:
+        stand = FakeStand()
+    await stand.launcher.open()
+    yield stand
+    await stand.close()
+
+
+@pytest.fixture
+async def rig(docker_settings: DockerSettings) -> AsyncIterator[Rig]:
+    """A launcher on a Docker engine, open, and its slots from the inside."""
     gone: list[tuple[str, str]] = []
     launcher = DockerLauncher(
         docker_settings, folder_of, lambda slot_id, reason: gone.append((slot_id, reason))

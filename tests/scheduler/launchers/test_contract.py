@@ -1,393 +1,178 @@
-"""What every launcher must do, on a real engine."""
+"""What every launcher must do. Nothing here knows an engine: `stands` has a stand for each launcher."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 
-import msgspec
 import pytest
-from docker import APIClient
 
-from scheduler.errors import BadRequest, EngineUnavailable, ImageUnknown, ImageUnusable
-from scheduler.launchers.docker import DockerLauncher
-from scheduler.launchers.docker_config import DockerSettings
-from scheduler.task import Resources
-from tests.scheduler.launchers.rig import (
-    PASSWD,
-    Files,
-    ImageMaker,
-    Rig,
-    container_of,
-    containers,
-    folder_of,
-    left_no_volume,
-    until,
-    volumes,
-    writable_mounts,
-)
-
-pytestmark = pytest.mark.docker
+from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown
+from scheduler.launchers.contract import FoundSlot
+from tests.scheduler.conftest import until
+from tests.scheduler.launchers.stands import Stand
 
 
-async def test_a_slot_runs_the_guest_in_the_image(rig: Rig, images: ImageMaker) -> None:
-    reference = images.make(
-        'ENTRYPOINT ["/bin/algorithm"]', "ENV COLOUR=blue", "USER worker", "WORKDIR /data", "VOLUME /var/x"
-    )
-    order, probe = await rig.run(reference)
-    argv = (await probe.ask("argv")).split("\n")
-    assert argv[1:-1] == [
-        *("/gc/run/executor.sock", "4096", "/tmp", "/dev/shm", "/home/worker", "/var/x"),
-        *("--", "PATH", "HOSTNAME", "HOME", "COLOUR"),
-    ]
-    env = (await probe.ask("env")).split("\n")
-    assert {"COLOUR=blue", f"GENERAL_COMPUTE_SLOT_TOKEN={order.token}", "HOME=/home/worker"} <= set(env)
-    assert await probe.ask("id") == "1 1234 2345"
-    assert await probe.ask("cwd") == "/data"
-    assert await probe.ask("read /data/from-image") == "of the image\n"
+async def test_a_slot_runs_once_its_start_returns(stand: Stand) -> None:
+    order = await stand.start()
+    assert await stand.left() == [order.slot_id]
+    await stand.launcher.check()
+    assert stand.gone == []
 
 
-async def test_an_image_that_sets_home_keeps_it(rig: Rig, images: ImageMaker) -> None:
-    for set_to, home in (("/data", "/data"), ("", "/root"), ("relative", "relative")):
-        _, probe = await rig.run(images.make('CMD ["/x"]', f"ENV HOME={set_to}"))
-        env = (await probe.ask("env")).split("\n")
-        assert [entry for entry in env if entry.startswith("HOME=")] == [f"HOME={home}"]
+async def test_a_slot_that_is_stopped_leaves_nothing(stand: Stand) -> None:
+    order = await stand.start()
+    await stand.launcher.stop(order.slot_id)
+    await stand.until_left()
+    await stand.launcher.stop(order.slot_id)
+    await stand.launcher.stop("never-heard-of")
+    assert stand.gone == []
 
 
-@pytest.mark.parametrize(
-    ("user", "home", "writable"),
-    [
-        ("0", "/root", True),
-        ("worker", "/home/worker", True),
-        # Its line in /etc/passwd counts for a number, too.
-        ("1234", "/home/worker", True),
-        # Nobody can write there with `docker run` either.
-        ("1000", "/", False),
-        ("system", "/usr/sbin", False),
-    ],
-)
-async def test_home_is_what_the_engine_gives_and_can_be_written_to(
-    rig: Rig, images: ImageMaker, user: str, home: str, writable: bool
-) -> None:
-    passwd = PASSWD + "system:x:5:5::/usr/sbin:/none\n"
-    reference = images.make('CMD ["/x"]', f"USER {user}", files={"etc/passwd": passwd.encode()})
-    _, probe = await rig.run(reference)
-    assert f"HOME={home}" in (await probe.ask("env")).split("\n")
-    assert (await probe.ask(f"write {home}/new") == "ok") is writable
-    assert (home in await probe.places()) is writable
+async def test_a_slot_that_ends_is_reported_once(stand: Stand) -> None:
+    order = await stand.start()
+    await stand.end(order.slot_id)
+    await until(lambda: bool(stand.gone))
+    await stand.until_left()
+    await stand.launcher.stop(order.slot_id)
+    ((slot_id, reason),) = stand.gone
+    assert slot_id == order.slot_id
+    assert "ended" in reason
+    assert await stand.launcher.was_out_of_memory(order.slot_id) is False
 
 
-@pytest.mark.parametrize("target", ["/gc", "../../../../etc", "/tmp"])
-async def test_a_volume_by_a_symbolic_link_stays_inside_the_slot(
-    rig: Rig, images: ImageMaker, target: str
-) -> None:
-    """It may spoil its own slot so, not the host: the place is a tmpfs wherever it ends up."""
-    _, probe = await rig.run(images.make('CMD ["/x"]', "VOLUME /v", files={"v": target}))
-    assert await probe.ask("write /v/new") == "ok"
-    writable = writable_mounts(await probe.ask("read /proc/mounts"))
-    inside = "/" + target.lstrip("./")
-    assert writable.pop(inside) == "tmpfs"
-    assert set(writable) <= {"/proc", "/sys/fs/cgroup", "/tmp", "/dev/shm", "/root"}
-    assert await probe.ask("unlink /gc/guest") in ("errno EBUSY", "errno EROFS")
+async def test_a_slot_that_somebody_else_removes_is_reported(stand: Stand) -> None:
+    order = await stand.start()
+    await stand.remove(order.slot_id)
+    await until(lambda: bool(stand.gone))
+    assert [slot_id for slot_id, _ in stand.gone] == [order.slot_id]
+    assert await stand.launcher.was_out_of_memory(order.slot_id) is False
 
 
-async def test_what_resolve_says_of_an_image(rig: Rig, images: ImageMaker) -> None:
-    reference = images.make(
-        'ENTRYPOINT ["/bin/a", "-x"]',
-        'CMD ["one"]',
-        "ENV A=1",
-        "USER 7:8",
-        "WORKDIR /data",
-        "VOLUME /v",
-        "LABEL k=v",
-    )
-    image = await rig.images.resolve(reference)
-    assert image.reference == reference
-    assert image.digest == image.image_id
-    assert image.digest.startswith("sha256:")
-    assert (image.entrypoint, image.cmd) == (("/bin/a", "-x"), ("one",))
-    assert (image.env, image.user, image.workdir) == (("A=1",), "7:8", "/data")
-    assert (image.volumes, image.labels) == (("/v",), {"k": "v"})
-    assert await rig.images.resolve(image.image_id) == type(image)(
-        **{name: getattr(image, name) for name in image.__struct_fields__ if name != "reference"},
-        reference=image.image_id,
-    )
+async def test_a_slot_whose_init_the_kernel_killed_for_memory_is_told_apart(stand: Stand) -> None:
+    order = await stand.start(memory_mib=16)
+    await stand.use_up_memory(order.slot_id)
+    await until(lambda: bool(stand.gone))
+    assert await stand.launcher.was_out_of_memory(order.slot_id) is True
 
 
-async def test_an_image_with_nothing_to_run_is_resolved(rig: Rig, images: ImageMaker) -> None:
-    image = await rig.images.resolve(images.make())
-    assert image.argv(()) == ()
-    assert image.argv(("/bin/x",)) == ("/bin/x",)
+async def test_an_end_is_never_reported_before_its_start_returned(stand: Stand) -> None:
+    for number in range(1, 6):
+        order = await stand.order()
+        await stand.start_one_that_ends_at_once(order)
+        reported = number - 1
+        assert len(stand.gone) == reported
+        await until(lambda reported=reported: len(stand.gone) > reported)  # type: ignore[misc]
+        assert stand.gone[-1][0] == order.slot_id
 
 
-@pytest.mark.parametrize(
-    "reference", ["no-such-image:1", "no-such-host.invalid:5000/acme/ocr:1", "ocr@sha256:" + "0" * 64]
-)
-async def test_an_unknown_image_is_refused_by_name(rig: Rig, reference: str) -> None:
-    with pytest.raises(ImageUnknown, match=reference.split(":")[0]):
-        await rig.images.resolve(reference)
+async def test_a_slot_is_started_once(stand: Stand) -> None:
+    order = await stand.start()
+    with pytest.raises(EngineRefused, match=f"{order.slot_id} was started already"):
+        await stand.launcher.start(order)
+    assert await stand.left() == [order.slot_id]
 
 
-async def test_the_beginning_of_an_image_id_names_nothing(rig: Rig, plain_image: str) -> None:
-    image = await rig.images.resolve(plain_image)
-    with pytest.raises(ImageUnknown):
-        await rig.images.resolve(image.image_id.removeprefix("sha256:")[:12])
-
-
-async def test_a_malformed_reference_names_the_field(rig: Rig) -> None:
-    with pytest.raises(BadRequest, match="lower case") as caught:
-        await rig.images.resolve("Imgproc:1")
-    assert caught.value.field == "image"
-
-
-async def test_a_tag_that_moves_is_seen(rig: Rig, images: ImageMaker, plain_image: str) -> None:
-    moving = images.make('CMD ["/old"]')
-    for entry in ("/new", "/newer"):
-        before = await rig.images.resolve(moving)
-        images.make(f'CMD ["{entry}"]', tag=moving)
-        # Sooner than anything remembered is looked up again: it is the event that counts.
-        async with asyncio.timeout(0.4):
-            while (after := await rig.images.resolve(moving)) == before:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
-        assert after.cmd == (entry,)
-    images.remove(moving)
-    await asyncio.sleep(0.2)
-    with pytest.raises(ImageUnknown):
-        await rig.images.resolve(moving)
-
-
-async def test_a_slot_that_is_stopped_leaves_nothing(
-    rig: Rig, plain_image: str, client: APIClient, set_name: str
-) -> None:
-    order, _ = await rig.run(plain_image)
-    assert containers(client, set_name) == ["/" + container_of(set_name, order.slot_id)]
-    await rig.launcher.stop(order.slot_id)
-    await until(lambda: not containers(client, set_name), "the container is removed")
-    await rig.launcher.stop(order.slot_id)
-    await rig.launcher.stop("never-heard-of")
-    assert rig.gone == []
-
-
-async def test_a_slot_that_ends_is_reported_once(
-    rig: Rig, plain_image: str, client: APIClient, set_name: str
-) -> None:
-    order, probe = await rig.run(plain_image)
-    await probe.end("exit 3")
-    await until(lambda: bool(rig.gone), "the end is reported")
-    await until(lambda: not containers(client, set_name), "its container is removed")
-    await rig.launcher.stop(order.slot_id)
-    assert rig.gone == [(order.slot_id, "its container ended with exit code 3")]
-    assert await rig.launcher.was_out_of_memory(order.slot_id) is False
-
-
-async def test_a_slot_that_is_removed_behind_our_back_is_reported(
-    rig: Rig, plain_image: str, client: APIClient, set_name: str
-) -> None:
-    order, _ = await rig.run(plain_image)
-    client.remove_container(container_of(set_name, order.slot_id), force=True)
-    await until(lambda: bool(rig.gone), "the end is reported")
-    assert rig.gone == [(order.slot_id, "its container was killed (exit code 137)")]
-    assert await rig.launcher.was_out_of_memory(order.slot_id) is False
-
-
-async def test_an_init_that_the_kernel_killed_for_memory_is_told_apart(rig: Rig, plain_image: str) -> None:
-    order, probe = await rig.run(plain_image, resources=Resources(memory_mib=16))
-    await probe.end("grow 64")
-    await until(lambda: bool(rig.gone), "the end is reported")
-    assert await rig.launcher.was_out_of_memory(order.slot_id) is True
-
-
-async def test_an_end_is_never_reported_before_its_start_returned(
-    docker_settings: DockerSettings, plain_image: str
-) -> None:
-    told: list[str] = []
-    launcher = DockerLauncher(
-        docker_settings, folder_of, lambda slot_id, reason: told.append(f"{slot_id} gone")
-    )
-    await launcher.open()
-    rig = Rig(launcher, [])
-    image = await launcher.images.resolve(plain_image)
-    for n in range(5):
-        order = rig.order(image, slot_id=f"brief{n}")
-        # The probe ends at once when nobody answers it.
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as refusing:
-            refusing.bind(str(folder_of(order.slot_id) / "executor.sock"))
-            (folder_of(order.slot_id) / "executor.sock").chmod(0o666)
-            refusing.listen(0)
-            refusing.setblocking(False)
-
-            async def refuse(listener: socket.socket = refusing) -> None:
-                (await asyncio.get_running_loop().sock_accept(listener))[0].close()
-
-            refusal = asyncio.create_task(refuse())
-            await launcher.start(order)
-            told.append(f"brief{n} started")
-            await refusal
-        await until(lambda number=n: len(told) == 2 * number + 2, "the end is reported")  # type: ignore[misc]
-    await launcher.close()
-    rig.close()
-    assert told == [f"brief{n} {what}" for n in range(5) for what in ("started", "gone")]
-
-
-async def test_leftovers_of_an_earlier_run_are_removed_at_open(
-    rig: Rig, docker_settings: DockerSettings, plain_image: str, client: APIClient, set_name: str
-) -> None:
-    for _ in range(3):
-        await rig.run(plain_image)
-    other = client.create_container(plain_image, "x", labels={"org.general-compute.set": set_name + "2"})[
-        "Id"
-    ]
-    try:
-        later = DockerLauncher(docker_settings, folder_of, lambda slot_id, reason: None)
-        await later.open()
-        assert containers(client, set_name) == []
-        assert len(containers(client, set_name + "2")) == 1
-        await later.close()
-    finally:
-        client.remove_container(other, force=True)
-
-
-async def test_close_leaves_nothing(
-    docker_settings: DockerSettings, plain_image: str, client: APIClient, set_name: str
-) -> None:
-    launcher = DockerLauncher(docker_settings, folder_of, lambda slot_id, reason: None)
-    with pytest.raises(EngineUnavailable):
-        await launcher.check()
-    await launcher.open()
-    await launcher.check()
-    rig = Rig(launcher, [])
-    for _ in range(2):
-        await rig.run(plain_image)
-    image = await launcher.images.resolve(plain_image)
-    under_way = [asyncio.create_task(launcher.start(rig.order(image))) for _ in range(6)]
-    await asyncio.sleep(0.05)
-    await launcher.close()
-    await launcher.close()
-    assert containers(client, set_name) == []
-    outcomes = await asyncio.gather(*under_way, return_exceptions=True)
-    assert {type(outcome).__name__ for outcome in outcomes} <= {"EngineRefused", "EngineUnavailable"}
-    with pytest.raises(EngineUnavailable):
-        await launcher.start(rig.order(image))
-    rig.close()
-
-
-async def test_a_start_that_is_cancelled_leaves_nothing(
-    rig: Rig, plain_image: str, client: APIClient, set_name: str
-) -> None:
-    image = await rig.images.resolve(plain_image)
+async def test_a_start_that_is_cancelled_leaves_nothing(stand: Stand) -> None:
     for delay_s in (0.0, 0.004, 0.03, 0.06):
-        starting = asyncio.create_task(rig.launcher.start(rig.order(image)))
+        starting = asyncio.create_task(stand.launcher.start(await stand.order()))
         await asyncio.sleep(delay_s)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-    _, probe = await rig.run(plain_image)
-    assert await probe.ask("host") == "slot"
-    await until(lambda: len(containers(client, set_name)) == 1, "the cancelled starts are removed")
+    order = await stand.start()
+    await stand.until_left(order.slot_id)
 
 
-async def test_a_slot_stopped_while_it_starts_does_not_stay(
-    rig: Rig, plain_image: str, client: APIClient, set_name: str
-) -> None:
-    order = rig.order(await rig.images.resolve(plain_image))
-    starting = asyncio.create_task(rig.launcher.start(order))
+async def test_a_slot_stopped_while_it_starts_does_not_stay(stand: Stand) -> None:
+    order = await stand.order()
+    starting = asyncio.create_task(stand.launcher.start(order))
     await asyncio.sleep(0.01)
-    await rig.launcher.stop(order.slot_id)
-    with pytest.raises(Exception, match="stopped while it started"):
+    await stand.launcher.stop(order.slot_id)
+    with pytest.raises(EngineRefused, match="stopped while it started"):
         await starting
-    await until(lambda: not containers(client, set_name), "the container is removed")
+    await stand.until_left()
 
 
-@pytest.mark.parametrize(
-    ("changes", "files", "why"),
-    [
-        (["USER nobody-here"], {}, "its USER does not exist"),
-        (["USER worker:nogroup-here"], {}, "group of its USER does not exist"),
-        (["USER 4294967296"], {}, "its USER is out of range"),
-        (["WORKDIR /etc/passwd"], {}, "must be a directory"),
-        (["WORKDIR /etc/passwd/x"], {}, "must be a directory"),
-        (["WORKDIR /w"], {"w": "/v", "v": "/w"}, "in a circle"),
-        (["VOLUME /etc/passwd"], {}, "must be a directory"),
-        (["VOLUME /a/b"], {"a": b"a file"}, "must be a directory"),
-        (["VOLUME /w"], {"w": "/v", "v": "/w"}, "in a circle"),
-        (["VOLUME /v"], {"v": "/"}, "leads nowhere good"),
-        (["VOLUME /v"], {"v": "/proc"}, "into /proc"),
-        (["VOLUME /v"], {"v": "/proc/sys"}, "into /proc"),
-        ([], {"gc": b"a file"}, "must be a directory"),
-        ([], {"gc": None, "gc/guest": None}, "must be a directory"),
-        ([], {"tmp": b"a file"}, "must be a directory"),
-    ],
-)
-async def test_an_image_that_cannot_start_says_why_and_leaves_nothing(
-    rig: Rig,
-    images: ImageMaker,
-    client: APIClient,
-    set_name: str,
-    changes: list[str],
-    files: Files,
-    why: str,
-) -> None:
-    reference = images.make('CMD ["/x"]', *changes, files=files)
-    before = volumes(client, unused=True)
-    order = rig.order(await rig.images.resolve(reference))
-    with pytest.raises(ImageUnusable, match=why) as caught:
-        await rig.launcher.start(order)
-    told = str(caught.value)
-    assert reference in told
-    # Nothing of how the host is laid out.
-    assert "merged" not in told
-    assert str(folder_of(order.slot_id)) not in told
-    assert containers(client, set_name) == []
-    await left_no_volume(client, before)
+async def test_an_image_deleted_meanwhile_is_unknown(stand: Stand) -> None:
+    order = await stand.order()
+    await stand.delete_image()
+    with pytest.raises(ImageUnknown, match=order.image.reference):
+        await stand.launcher.start(order)
+    assert await stand.left() == []
 
 
-async def test_an_image_deleted_meanwhile_is_unknown(rig: Rig, images: ImageMaker) -> None:
-    reference = images.make('CMD ["/x"]')
-    image = await rig.images.resolve(reference)
-    images.remove(reference)
-    with pytest.raises(ImageUnknown, match=reference):
-        await rig.launcher.start(rig.order(image))
+async def test_close_leaves_nothing(stand: Stand) -> None:
+    for _ in range(2):
+        await stand.start()
+    under_way = [asyncio.create_task(stand.launcher.start(await stand.order())) for _ in range(6)]
+    await asyncio.sleep(0.05)
+    await stand.launcher.close()
+    await stand.launcher.close()
+    outcomes = await asyncio.gather(*under_way, return_exceptions=True)
+    assert await stand.left() == []
+    assert {type(outcome) for outcome in outcomes} <= {EngineRefused, EngineUnavailable, type(None)}
+    with pytest.raises(EngineUnavailable):
+        await stand.launcher.start(await stand.order())
 
 
-@pytest.mark.parametrize(
-    "volume", ["/proc", "/proc/sys", "/gc", "/gc/run", "/dev", "/sys/fs", "/", "/etc", "/usr"]
-)
-async def test_a_volume_that_would_break_the_slot_is_refused(
-    rig: Rig, images: ImageMaker, volume: str
-) -> None:
-    reference = images.make('CMD ["/x"]', f"VOLUME {volume}")
-    with pytest.raises(ImageUnusable, match=f"VOLUME {volume}"):
-        await rig.images.resolve(reference)
+# -- what an earlier run left
 
 
-async def test_an_image_of_another_machine_is_refused(rig: Rig, images: ImageMaker) -> None:
-    reference = images.load({"Cmd": ["/x"]}, architecture="s390x")
-    with pytest.raises(ImageUnusable, match="built for s390x"):
-        await rig.images.resolve(reference)
+async def test_a_launcher_that_is_not_open_is_not_there(stand: Stand) -> None:
+    with pytest.raises(EngineUnavailable):
+        await stand.next_run().check()
 
 
-async def test_an_image_without_any_configuration_is_resolved(rig: Rig, images: ImageMaker) -> None:
-    image = await rig.images.resolve(images.load({}))
-    assert image.argv(()) == ()
-    _, probe = await rig.run(image.reference)
-    assert await probe.ask("id") == "1 0 0"
+async def test_slots_of_an_earlier_run_are_removed_at_open(stand: Stand) -> None:
+    for _ in range(3):
+        await stand.start()
+    later = stand.next_run()
+    await later.open()
+    assert await stand.left() == []
+    await later.check()
 
 
-async def test_a_runtime_that_the_engine_lacks_is_named_at_the_start(docker_settings: DockerSettings) -> None:
-    settings = msgspec.structs.replace(docker_settings, runtime="no-such-runtime")
-    launcher = DockerLauncher(settings, folder_of, lambda slot_id, reason: None)
-    with pytest.raises(EngineUnavailable, match=r"no runtime 'no-such-runtime'; it has .*runc"):
-        await launcher.open()
-    await launcher.close()
+async def test_slots_of_an_earlier_run_are_adopted_where_they_outlive_it(stand: Stand) -> None:
+    kept, dropped = await stand.start(), await stand.start()
+    asked: list[FoundSlot] = []
+
+    def adopt(found: FoundSlot) -> bool:
+        asked.append(found)
+        return found.slot_id == kept.slot_id
+
+    later = stand.next_run()
+    await later.open(adopt)
+    if not stand.slots_outlive_their_set:
+        assert asked == []
+        assert await stand.left() == []
+        return
+    assert {found.slot_id: found.pool for found in asked} == {
+        order.slot_id: order.pool for order in (kept, dropped)
+    }
+    assert await stand.left() == [kept.slot_id]
+    # It goes on as if it had been started here.
+    with pytest.raises(EngineRefused, match="started already"):
+        await later.start(kept)
+    stand.gone.clear()
+    await stand.end(kept.slot_id)
+    await until(lambda: bool(stand.gone_of_next_run))
+    assert [slot_id for slot_id, _ in stand.gone_of_next_run] == [kept.slot_id]
 
 
-async def test_a_runtime_of_the_engine_runs_slots(docker_settings: DockerSettings, plain_image: str) -> None:
-    launcher = DockerLauncher(
-        msgspec.structs.replace(docker_settings, runtime="runc"), folder_of, lambda slot_id, reason: None
-    )
-    await launcher.open()
-    rig = Rig(launcher, [])
-    _, probe = await rig.run(plain_image)
-    assert await probe.ask("id") == "1 0 0"
-    await launcher.close()
-    rig.close()
+async def test_an_adopted_slot_can_be_stopped_and_goes_with_its_launcher(stand: Stand) -> None:
+    one, other = await stand.start(), await stand.start()
+    later = stand.next_run()
+    await later.open(lambda found: True)
+    await later.stop(one.slot_id)
+    await stand.until_left(*([other.slot_id] if stand.slots_outlive_their_set else []))
+    await later.close()
+    assert await stand.left() == []
+
+
+async def test_slots_of_another_installation_are_left_alone(stand: Stand) -> None:
+    order = await stand.start()
+    stranger = stand.next_run(installation="0" * 12)
+    await stranger.open(lambda found: pytest.fail(f"{found} is not its own"))
+    await stranger.close()
+    assert await stand.left() == [order.slot_id]
+    assert stand.gone == []
