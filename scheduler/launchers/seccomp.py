@@ -161,6 +161,10 @@ _IOCTLS: Final = {
     "SIOCGIFHWADDR": 0x8927,
     "SIOCGIFINDEX": 0x8933,
     "RNDGETENTCNT": 0x8004_5200,
+    # The guest's: by these it answers whoever asks for a netlink socket.
+    "SECCOMP_IOCTL_NOTIF_RECV": 0xC050_2100,
+    "SECCOMP_IOCTL_NOTIF_SEND": 0xC018_2101,
+    "SECCOMP_IOCTL_NOTIF_ADDFD": 0x4018_2103,
 }
 """What programs ask of files, of terminals of their own and of the loopback. Not among them, on purpose: TIOCSTI and
 TIOCLINUX (typing for others), TIOCSETD (loads line disciplines into the kernel), FS_IOC_SETFLAGS (flags that would

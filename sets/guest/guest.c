@@ -19,8 +19,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -54,6 +56,10 @@
 // Our own limit of descriptors is at least so many times the program's.
 #define DESCRIPTORS_FACTOR 4
 #define LISTING_BYTES 32768
+// What unread messages of all netlink sockets together may take of the kernel's memory, and how much one may exceed its limit by.
+#define NETLINK_BYTES (16 << 20)
+#define NETLINK_EXCESS_BYTES 65536
+#define NETLINK_SOCKETS_LEAST 4
 #if defined(__x86_64__)
 #define OWN_MACHINE EM_X86_64
 #elif defined(__aarch64__)
@@ -114,6 +120,11 @@ struct item {
 };
 
 static int executor = -1, children = -1, oom_score = -1;
+// Where the kernel asks us for netlink sockets, where it says how many there are, how many there may be, and the word by which our
+// own calls pass the filter.
+static int netlink_asked = -1, protocols = -1;
+static long netlink_most;
+static uint64_t netlink_word;
 static struct rlimit program_descriptors;
 static char oom_own[16], oom_program[16];
 // What a program that is root may change about us in /proc, where the next one would read it.
@@ -393,6 +404,50 @@ static int spawn(int in, int o, int e) {
     if (oom_score >= 0 && pwrite(oom_score, oom_own, strlen(oom_own), 0) < 0) shut(&oom_score);
     if (pid > 0) run.pid = pid;
     return failed;
+}
+
+// ---- netlink sockets. The kernel charges what waits in them to nobody, so that we see to it that there are few at a time: a filter
+// has it ask us for each one. We make it and hand it over, so that the count is exact, however many ask at once.
+
+static int make_netlink(int type, int protocol) { return (int)syscall(SYS_socket, AF_NETLINK, type | SOCK_CLOEXEC, protocol, netlink_word); }
+
+// How many live. The kernel counts them for each network, those that are in flight in messages included.
+static long count_netlink(void) {
+    static const char name[] = "\nNETLINK ";
+    char *text = listings[0], *end = text;
+    if (lseek(protocols, 0, SEEK_SET)) return LONG_MAX;
+    for (ssize_t n; end < text + LISTING_BYTES - 1 && (n = read(protocols, end, (size_t)(text + LISTING_BYTES - 1 - end))) > 0;) end += n;
+    *end = 0;
+    if (!(text = strstr(text, name))) return LONG_MAX;
+    strtol(text + sizeof name - 1, &end, 10);  // the size of one
+    return strtol(end, NULL, 10);
+}
+
+static void refuse_netlink(uint64_t id, int error) {
+    struct seccomp_notif_resp answer = {.id = id, .error = -error};
+    ioctl(netlink_asked, SECCOMP_IOCTL_NOTIF_SEND, &answer);
+}
+
+// Hand the socket to whoever asked. The kernel has us wait until that thread runs, which may take as long as the program likes; so a
+// child of ours waits instead.
+static void __attribute__((noreturn)) hand_netlink_over(const struct seccomp_notif *asked, int fd) {
+    struct seccomp_notif_addfd added = {.id = asked->id, .flags = SECCOMP_ADDFD_FLAG_SEND, .srcfd = (uint32_t)fd,
+                                        .newfd_flags = asked->data.args[1] & SOCK_CLOEXEC ? O_CLOEXEC : 0};
+    if (ioctl(netlink_asked, SECCOMP_IOCTL_NOTIF_ADDFD, &added) < 0) refuse_netlink(asked->id, errno);
+    _exit(0);
+}
+
+static void answer_netlink(void) {
+    struct seccomp_notif asked;
+    memset(&asked, 0, sizeof asked);
+    // Fails where whoever asked has ended.
+    if (ioctl(netlink_asked, SECCOMP_IOCTL_NOTIF_RECV, &asked)) return;
+    if (count_netlink() >= netlink_most) return refuse_netlink(asked.id, ENOBUFS);
+    int fd = make_netlink((int)asked.data.args[1], (int)asked.data.args[2]);
+    pid_t pid = fd < 0 ? -1 : fork();
+    if (pid == 0) hand_netlink_over(&asked, fd);
+    if (pid < 0) refuse_netlink(asked.id, errno);
+    shut(&fd);
 }
 
 // ---- writable places. Nobody else runs while we look at them.
@@ -825,12 +880,13 @@ static bool attend(void) {
     // Not to block, for the program can open its own pipes and read what we are about to.
     if (!run.handed_over && (fcntl(out.fd, F_SETFL, O_NONBLOCK) || fcntl(err.fd, F_SETFL, O_NONBLOCK))) return false;
     while (!run.ended) {
-        struct pollfd p[5] = {{executor, POLLIN, 0}, {children, POLLIN, 0}, {run.in, POLLOUT, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}};
-        if (poll(p, 5, -1) < 0) continue;
+        struct pollfd p[6] = {{executor, POLLIN, 0}, {children, POLLIN, 0}, {run.in, POLLOUT, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}, {netlink_asked, POLLIN, 0}};
+        if (poll(p, 6, -1) < 0) continue;
         if (p[3].revents && out.fd >= 0 && !read_output(&out)) return false;
         if (p[4].revents && err.fd >= 0 && !read_output(&err)) return false;
         if (p[2].revents) feed();
         if (p[0].revents && !obey()) return false;
+        if (p[5].revents) answer_netlink();
         if (p[1].revents) {
             struct signalfd_siginfo info;
             if (read(children, &info, sizeof info) < 0 && errno != EAGAIN) return false;
@@ -938,13 +994,14 @@ static void dismiss(void) {
 
 // Whether it does what it must: neither write nor end before its input comes.
 static bool is_fit(int timeout_ms, bool *message_there) {
-    struct pollfd p[4] = {{children, POLLIN, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}, {executor, POLLIN, 0}};
-    if (poll(p, message_there ? 4 : 3, timeout_ms) < 0) return true;
+    struct pollfd p[5] = {{children, POLLIN, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}, {netlink_asked, POLLIN, 0}, {executor, POLLIN, 0}};
+    if (poll(p, message_there ? 5 : 4, timeout_ms) < 0) return true;
+    if (p[3].revents) answer_netlink();
     if (p[0].revents) {
         struct signalfd_siginfo info;
         if (read(children, &info, sizeof info) > 0) reap(WNOHANG);
     }
-    if (message_there) *message_there = p[3].revents;
+    if (message_there) *message_there = p[4].revents;
     return !run.ended && !p[1].revents && !p[2].revents;
 }
 
@@ -1129,17 +1186,45 @@ static struct sock_filter *refuse(struct sock_filter *at, unsigned call, bool ta
     return at + sizeof code / sizeof *code;
 }
 
+// Ask us, by `ask`, for a netlink socket; our own calls bear the word. What a socket may hold unread stays the machine's default: what
+// a program says of it is answered as by a machine where that is the most.
+static struct sock_filter *bound_netlink(struct sock_filter *at, unsigned socket_call, unsigned option_call, unsigned ask) {
+    const unsigned x32_bit = 0x40000000;
+    const struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, ~x32_bit),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, socket_call, 0, 7),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_NETLINK, 0, 11),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[3])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)netlink_word, 0, 2),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[3]) + 4),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)(netlink_word >> 32), 7, 0),
+        BPF_STMT(BPF_RET | BPF_K, ask),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, option_call, 0, 5),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SOL_SOCKET, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SO_RCVBUF, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    memcpy(at, code, sizeof code);
+    return at + sizeof code / sizeof *code;
+}
+
 // The program is our user, so the kernel would let it lower our limits and our priority, and every later task inherits both. This
-// filter, which it inherits, forbids that. Other calls cost nothing more: the kernel remembers that they always pass.
-static void guard(void) {
-    enum { CALLS = 7, TAKE_WHICH = 5, CODE_EACH = 9 };  // the calls from TAKE_WHICH on take (which, who)
-    static const struct { unsigned arch, calls[CALLS]; } tables[] = {
+// filter, which it inherits, forbids that, and bounds netlink sockets. Other calls cost nothing more: the kernel remembers that they
+// always pass. `flags` as of seccomp; the descriptor by which it asks, 0 where it does not, or below 0 when it cannot.
+static int filter(unsigned flags, unsigned netlink_answer) {
+    enum { CALLS = 7, TAKE_WHICH = 5, CODE_EACH = 9, CODE_NETLINK = 17 };  // the calls from TAKE_WHICH on take (which, who)
+    static const struct { unsigned arch, calls[CALLS], socket, setsockopt; } tables[] = {
 #if defined(__x86_64__)
-        {AUDIT_ARCH_X86_64, {302, 142, 144, 203, 314, 141, 251}},
-        {AUDIT_ARCH_I386, {340, 154, 156, 241, 351, 97, 289}},
+        {AUDIT_ARCH_X86_64, {302, 142, 144, 203, 314, 141, 251}, 41, 54},
+        {AUDIT_ARCH_I386, {340, 154, 156, 241, 351, 97, 289}, 359, 366},
 #elif defined(__aarch64__)
-        {AUDIT_ARCH_AARCH64, {261, 118, 119, 122, 274, 140, 30}},
-        {AUDIT_ARCH_ARM, {369, 154, 156, 241, 380, 97, 314}},
+        {AUDIT_ARCH_AARCH64, {261, 118, 119, 122, 274, 140, 30}, 198, 208},
+        {AUDIT_ARCH_ARM, {369, 154, 156, 241, 380, 97, 314}, 281, 294},
 #endif
         // in this order: prlimit64, sched_setparam, sched_setscheduler, sched_setaffinity, sched_setattr, setpriority, ioprio_set
     };
@@ -1147,12 +1232,29 @@ static void guard(void) {
     struct sock_filter *at = code;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
         *at++ = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
-        *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, tables[i].arch, 0, CALLS * CODE_EACH);
+        *at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, tables[i].arch, 0, CALLS * CODE_EACH + CODE_NETLINK);
         for (int j = 0; j < CALLS; j++) at = refuse(at, tables[i].calls[j], j >= TAKE_WHICH);
+        at = bound_netlink(at, tables[i].socket, tables[i].setsockopt, netlink_answer);
     }
     *at++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     struct sock_fprog program = {(unsigned short)(at - code), code};
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) unusable("seccomp", strerror(errno));
+    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+}
+
+// Kernels before 5.14 cannot ask as we need it, and one filter may ask at most: there nobody gets a netlink socket.
+static void guard(void) {
+    // Who asks is not to be interrupted once we have heard of it, where the kernel knows that (5.19).
+    const unsigned asking = SECCOMP_FILTER_FLAG_NEW_LISTENER, patient = asking | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    socklen_t size = sizeof (int);
+    int held = 0, probe;
+    if (getrandom(&netlink_word, sizeof netlink_word, 0) != sizeof netlink_word) unusable("getrandom", strerror(errno));
+    protocols = open("/proc/self/net/protocols", O_RDONLY | O_CLOEXEC);
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) unusable("no_new_privs", strerror(errno));
+    if (protocols >= 0 && (netlink_asked = filter(patient, SECCOMP_RET_USER_NOTIF)) < 0) netlink_asked = filter(asking, SECCOMP_RET_USER_NOTIF);
+    if (netlink_asked < 0 && filter(0, SECCOMP_RET_ERRNO | ENOBUFS)) unusable("seccomp", strerror(errno));
+    if ((probe = make_netlink(SOCK_RAW, 0)) >= 0 && !getsockopt(probe, SOL_SOCKET, SO_RCVBUF, &held, &size)) netlink_most = NETLINK_BYTES / (held + NETLINK_EXCESS_BYTES);
+    if (netlink_most < NETLINK_SOCKETS_LEAST) netlink_most = NETLINK_SOCKETS_LEAST;
+    shut(&probe);
 }
 
 // Between the guest and the program, whom the kernel should kill for memory: read what the launcher chose for us.

@@ -1,5 +1,7 @@
 // Using things up: memory, disk, pipes, watches, locks, signals. What the kernel counts per user reaches across slots.
 #include "hostile.h"
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -229,6 +231,65 @@ CASE(fill_udp_sockets, "leaves as much as it can in UDP sockets of its own", "an
         for (int k = 0; k < 20; k++) sendto(s, block, sizeof block, 0, (struct sockaddr *)&address, sizeof address);
     }
     if (socket_mib("UDP:") - before > SLOT_MIB) breach("%ld MiB in a slot of %d", socket_mib("UDP:") - before, SLOT_MIB);
+}
+
+// What waits unread in the slot's netlink sockets, in KiB.
+static long netlink_kib(void) {
+    char line[200];
+    long sum = 0, bytes;
+    FILE *table = fopen("/proc/net/netlink", "re");
+    if (!table) broken("/proc/net/netlink");
+    while (fgets(line, sizeof line, table))
+        if (sscanf(line, "%*s %*s %*s %*s %ld", &bytes) == 1) sum += bytes;
+    fclose(table);
+    return sum >> 10;
+}
+
+// Ask for a list of the network's interfaces. The kernel answers at once, whether or not anybody reads it.
+static bool ask_for_interfaces(int s) {
+    struct { struct nlmsghdr head; struct rtgenmsg family; } ask = {
+        {.nlmsg_len = sizeof ask, .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP}, {AF_UNSPEC}};
+    return send(s, &ask, sizeof ask, MSG_DONTWAIT) == sizeof ask;
+}
+
+// Take netlink sockets until there are no more, and leave in each as much as it holds.
+static long fill_netlink(long most) {
+    static char block[65536];
+    long count = 0;
+    for (int s; count < most && (s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)) >= 0; count++) {
+        setsockopt(s, SOL_SOCKET, SO_RCVBUF, &large, sizeof large);
+        setsockopt(s, SOL_SOCKET, SO_RCVBUFFORCE, &large, sizeof large);
+        // The kernel answers in blocks as large as it has seen us take.
+        ask_for_interfaces(s);
+        while (recv(s, block, sizeof block, MSG_DONTWAIT) > 0) {}
+        for (int k = 0; k < 2000; k++) ask_for_interfaces(s);
+    }
+    return count;
+}
+
+CASE(fill_netlink_sockets, "leaves as much as it can in netlink sockets, from many processes at once", "contained", "what waits in them is charged to nobody") {
+    int told[2];
+    if (pipe(told)) broken("pipe");
+    for (int i = 0; i < 32; i++)
+        if (fork() == 0) {
+            long count = fill_netlink(1000);
+            if (write(told[1], &count, sizeof count) != sizeof count) _exit(1);
+            for (;;) pause();
+        }
+    long sum = 0, count;
+    for (int i = 0; i < 32 && read(told[0], &count, sizeof count) == sizeof count; i++) sum += count;
+    if (sum < 4) broken("%ld netlink sockets", sum);
+    if (netlink_kib() > 16 << 10) breach("%ld sockets hold %ld KiB", sum, netlink_kib());
+    if (netlink_kib() < 256) broken("%ld sockets hold %ld KiB", sum, netlink_kib());
+}
+
+CASE(fill_netlink_again, "leaves much in netlink sockets and closes them, again and again", "contained", "the kernel frees them a moment later") {
+    for (int i = 0; i < 2000; i++) {
+        int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+        if (s < 0) breach("socket %d: %s", i, strerror(errno));
+        ask_for_interfaces(s);
+        close(s);
+    }
 }
 
 CASE(leave_ports_in_use, "closes connections so that their ports stay taken", "contained", "TIME_WAIT belongs to the network, not to a process") {

@@ -261,10 +261,12 @@ class Guest:
         arguments: Sequence[str] = (),
         descriptors: int | str = DESCRIPTORS,
         content: Sequence[Entry] | bytes = b"",
+        namespaces: Sequence[str] = (),
     ) -> None:
         """`content` is what places begin with, its paths relative to the folder of all places; or that as bytes.
         `folders` are made within the places before the start; `outer` and `before` are shell that runs first: with
         the test's own rights, and with the guest's; PLACE and PLACES in them stand for the first place and for all.
+        `namespaces` are options of unshare beside the usual ones.
         """
         self.listener = Listener()
         self.places = [self.listener.folder / "places" / place for place in places]
@@ -293,9 +295,9 @@ class Guest:
             *arguments,
         ]
         script += [outer or ":", f"cd {places_folder / cwd if cwd else '/'}", f"exec {shlex.join(command)}"]
-        namespaces = ("--pid", "--fork", "--mount-proc", "--mount", "--ipc", "--kill-child=SIGKILL")
+        usual = ("--pid", "--fork", "--mount-proc", "--mount", "--ipc", "--kill-child=SIGKILL")
         self.process = subprocess.Popen(
-            ["unshare", *namespaces, "sh", "-c", "\n".join(script)],
+            ["unshare", *usual, *namespaces, "sh", "-c", "\n".join(script)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

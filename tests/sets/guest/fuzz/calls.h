@@ -15,11 +15,18 @@ static int k_close(int fd) {
     return 0;
 }
 
+static int k_netlink(unsigned family, unsigned type, unsigned protocol) {
+    if (family != AF_NETLINK || protocol || world.netlink != HEARD || type != (SOCK_RAW | SOCK_CLOEXEC)) broken("makes a socket that nobody asked for");
+    if (fails(IN_SOCKET)) return -1;
+    return open_fd(NETLINK, 0, type & SOCK_CLOEXEC);
+}
+
 static long k_syscall(long number, ...) {
     va_list list;
     va_start(list, number);
     unsigned first = va_arg(list, unsigned), last = va_arg(list, unsigned), flags = va_arg(list, unsigned);
     va_end(list);
+    if (number == SYS_socket) return k_netlink(first, last, flags);
     if (number != SYS_close_range || last != ~0u || flags) broken("system call %ld is not modelled", number);
     if (fails(IN_CLOSE_RANGE)) {
         world.closes_blindly = true;
@@ -58,6 +65,11 @@ static ssize_t k_read(int fd, void *to, size_t size) {
         memset(to, 0, sizeof(struct signalfd_siginfo));
         return sizeof(struct signalfd_siginfo);
     }
+    if (kind_of(fd) == PROTOCOLS) {
+        if (world.netlink_told || size < 100) return 0;
+        world.netlink_told = true;
+        return snprintf(to, size, "protocol  size sockets  memory\nUNIX      1024     17     -1\nNETLINK   1096     %2u     -1   NI\n", world.netlink_live);
+    }
     int i = expect(fd, READ_END, "read");
     struct pipe_model *p = &world.pipes[world.fds[i].what];
     if (!p->held) {
@@ -95,6 +107,7 @@ static short ready(int fd) {
     switch (kind_of(fd)) {
     case CONNECTION: return world.queued || world.lost ? POLLIN : 0;
     case SIGNALS: return program.signalled ? POLLIN : 0;
+    case ASKED: return world.netlink == ASKS ? POLLIN : 0;
     case READ_END: return p->held ? POLLIN : 0;
     case WRITE_END: return !program.reads && !has_end(world.fds[fd - FIRST_FD].what, READ_END) ? POLLERR : p->size - p->held >= PIPE_PAGE ? POLLOUT : 0;
     default: broken("polls descriptor %d of kind %d", fd, kind_of(fd));
@@ -104,6 +117,7 @@ static short ready(int fd) {
 static int k_poll(struct pollfd *fds, nfds_t count, int timeout_ms) {
     if (!count) return 0;
     if (++world.spins > SPINS_MOST) broken("spins");
+    if (world.netlink == HEARD) broken("leaves a program without an answer");
     bool listens = false;
     for (nfds_t i = 0; i < count; i++) listens |= kind_of(fds[i].fd) == CONNECTION;
     if (timeout_ms && !listens) broken("waits without an ear for its executor");
@@ -137,6 +151,58 @@ static pid_t k_parent(void) {
     world.child = false;
     program.signalled |= program.dead;
     return 2;
+}
+
+static int k_fork_fails(void) {
+    if (world.child || world.forked || !program.lives) broken("forks where nobody asks");
+    if (fails(IN_VFORK)) return 1;
+    world.forked = true;
+    return 0;
+}
+
+// As with K_VFORK. The child has the guest's memory for its own, and must leave it alone.
+#define K_FORK() (k_fork_fails() ? -1 : setjmp(forked) ? 3 : 0)
+
+static off_t k_lseek(int fd, off_t to, int from) {
+    expect(fd, PROTOCOLS, "lseek");
+    if (to || from != SEEK_SET) broken("lseek to %ld", (long)to);
+    world.netlink_told = false;
+    return 0;
+}
+
+static void k_answer(uint64_t id) {
+    if (id != NETLINK_ID || world.netlink != HEARD) broken("answers whoever has not asked");
+    world.netlink = NOBODY;
+}
+
+static int k_ioctl(int fd, unsigned long request, void *about) {
+    expect(fd, ASKED, "ioctl");
+    if (request == SECCOMP_IOCTL_NOTIF_RECV) {
+        struct seccomp_notif *asked = about;
+        if (!world.netlink_requests) broken("waits for somebody to ask");
+        world.netlink_requests--;
+        if (world.netlink != ASKS) return errno = ENOENT, -1;
+        asked->id = NETLINK_ID;
+        asked->data.args[0] = AF_NETLINK;
+        asked->data.args[1] = world.netlink_type;
+        world.netlink = HEARD;
+        return 0;
+    }
+    if (request == SECCOMP_IOCTL_NOTIF_SEND) {
+        const struct seccomp_notif_resp *answer = about;
+        if (answer->error >= 0 || answer->flags) broken("lets a program have a socket that is not counted");
+        TRACE("netlink refused %d\n", -answer->error);
+        return k_answer(answer->id), 0;
+    }
+    const struct seccomp_notif_addfd *added = about;
+    if (request != SECCOMP_IOCTL_NOTIF_ADDFD) broken("ioctl %lx is not modelled", request);
+    if (!world.forked) broken("waits for a program to take its socket");
+    if (world.netlink_live >= NETLINK_MOST) broken("hands over a socket beside %u", world.netlink_live);
+    expect((int)added->srcfd, NETLINK, "addfd");
+    if (!(added->newfd_flags & O_CLOEXEC) != !(world.netlink_type & SOCK_CLOEXEC)) broken("loses the socket's flags");
+    if (fails(IN_SOCKET)) return -1;
+    TRACE("netlink given\n");
+    return k_answer(added->id), FIRST_FD;
 }
 
 // Returns twice, as vfork does: the child's part runs until k_execve or k_exit jumps back.
@@ -226,6 +292,12 @@ static pid_t k_wait4(pid_t pid, int *status, int flags, struct rusage *usage) {
 }
 
 static void __attribute__((noreturn)) k_exit(int code) {
+    if (world.forked) {
+        world.forked = false;
+        program.dead_orphans++;
+        program.signalled = true;
+        longjmp(forked, 1);
+    }
     if (world.child) {
         program.dead = program.failed = true;
         program.status = code << 8;

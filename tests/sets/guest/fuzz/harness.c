@@ -26,8 +26,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -53,9 +55,12 @@
 #define dup2(...) k_dup2(__VA_ARGS__)
 #define execve(...) k_execve(__VA_ARGS__)
 #define fcntl(...) k_fcntl(__VA_ARGS__)
+#define fork() K_FORK()
 #define fstat(...) k_fstat(__VA_ARGS__)
 #define fstatat(...) k_fstatat(__VA_ARGS__)
+#define ioctl(...) k_ioctl(__VA_ARGS__)
 #define kill(...) k_kill(__VA_ARGS__)
+#define lseek(...) k_lseek(__VA_ARGS__)
 #define open(...) k_openat(FIRST_FD, __VA_ARGS__)
 #define openat(...) k_openat(__VA_ARGS__)
 #define pipe2(...) k_pipe2(__VA_ARGS__)
@@ -119,6 +124,9 @@ static void set_up_guest(void) {
     out.len = err.len = 0;
     out.fd = out.end = err.fd = err.end = -1;
     children = open_fd(SIGNALS, 0, true);
+    netlink_asked = open_fd(ASKED, 0, true);
+    protocols = open_fd(PROTOCOLS, 0, true);
+    netlink_most = NETLINK_MOST;
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***args);

@@ -6,8 +6,8 @@
 #pragma once
 
 enum { FIRST_FD = 1000, FDS = 256, PIPES = 64, QUEUE = 8, INBOX_BYTES = 300000, PIPE_PAGE = 4096, PIPE_BYTES = 65536 };
-enum { SPINS_MOST = 100000, DESCRIPTORS = 4096 };
-enum kind { FREE, CONNECTION, SIGNALS, READ_END, WRITE_END, GIVEN, FOLDER, REGULAR };
+enum { SPINS_MOST = 100000, DESCRIPTORS = 4096, NETLINK_MOST = 60, NETLINK_ID = 77 };
+enum kind { FREE, CONNECTION, SIGNALS, READ_END, WRITE_END, GIVEN, FOLDER, REGULAR, ASKED, PROTOCOLS, NETLINK };
 enum call { IN_PIPE2, IN_SENDMSG, IN_RECVMSG, IN_VFORK, IN_EXECVE, IN_POLL, IN_WRITE, IN_WAIT4, IN_SOCKET, IN_CONNECT, IN_CLOSE_RANGE, IN_OPENAT, CALLS };
 
 // What each call may fail with, once, where the input asks for it.
@@ -50,6 +50,11 @@ static struct {
     bool heard_retire;
     bool refuse, empty;               // the last message was malformed; it was of no bytes
     bool child;                       // between vfork and execve
+    bool forked;                      // in a child of the guest's own
+    enum { NOBODY, ASKS, HEARD } netlink;  // a program wants a netlink socket
+    uint32_t netlink_live, netlink_type;
+    uint32_t netlink_requests;        // as the kernel counts them: also of whoever has ended since
+    bool netlink_told;                // the guest has read how many live
     uint32_t messages_sent;
 } world;
 
@@ -71,7 +76,7 @@ static struct { bool runs, handed_over, stdin_came, killed; uint32_t number, fed
 static uint8_t inbox[INBOX_BYTES], outbox[INBOX_BYTES], input_of_task[65536];
 static uint8_t arguments_of_task[75000], arguments_of_program[75000];
 static uint8_t pattern[65536];  // what every program writes, and is given to read
-static jmp_buf whole, vforked;
+static jmp_buf whole, vforked, forked;
 static int ended_with;
 static bool tracing;
 
@@ -158,6 +163,7 @@ static void no_program(void) {
 static void end_program(int status) {
     if (!program.lives) return;
     program.lives = program.reads = false;
+    world.netlink = NOBODY;
     program.dead = program.signalled = true;
     program.status = status;
     memset(program.wants, 0, sizeof program.wants);
@@ -178,7 +184,7 @@ static void flow(void) {
 
 // ---- the next record
 
-enum operation { MESSAGE_RAW, TASK_MADE, TASK_AGAIN, KILL_MADE, RETIRE_MADE, EXECUTOR_LOST, WRITES, READS, STUFFS, STEALS, ENDS, FORKS, FAILS, PIPES_OF, TOGETHER, OPERATIONS };
+enum operation { MESSAGE_RAW, TASK_MADE, TASK_AGAIN, KILL_MADE, RETIRE_MADE, EXECUTOR_LOST, WRITES, READS, STUFFS, STEALS, ENDS, FORKS, FAILS, PIPES_OF, TOGETHER, ASKS_NETLINK, OPERATIONS };
 
 static void skip_message(enum operation operation) {
     uint32_t n;
@@ -267,6 +273,13 @@ static bool step(void) {
         break;
     case PIPES_OF: world.pipe_size = (1 + take(1) % 16) * PIPE_PAGE; break;
     case TOGETHER: world.together += take(1) % 16; break;
+    case ASKS_NETLINK:  // while so many sockets live
+        world.netlink_live = take(1);
+        world.netlink_type = SOCK_RAW | (take(1) & 1 ? SOCK_CLOEXEC : 0);
+        if (!program.lives || world.netlink) break;
+        world.netlink = ASKS;
+        world.netlink_requests++;
+        break;
     default: break;
     }
     return true;

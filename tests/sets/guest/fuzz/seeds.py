@@ -29,7 +29,8 @@ from sets.executor import protocol
     FAILS,
     PIPES_OF,
     TOGETHER,
-) = range(15)
+    ASKS_NETLINK,
+) = range(16)
 CALLS: Final = (
     "pipe2",
     "sendmsg",
@@ -124,6 +125,11 @@ def forks(children: int, *, one_ends: bool = False) -> bytes:
 def fails(call: str, which: int = 0, after: int = 0) -> bytes:
     """The guest's next call of that name, or one `after` it, fails in one of four ways."""
     return bytes([FAILS, CALLS.index(call), which | after << 2])
+
+
+def asks_netlink(live: int = 0, *, cloexec: bool = True) -> bytes:
+    """The program asks for a netlink socket while `live` exist."""
+    return bytes([ASKS_NETLINK, live, cloexec])
 
 
 def together(records: int) -> bytes:
@@ -246,6 +252,26 @@ CONVERSATIONS: Final[dict[str, bytes]] = (
         + SUCCESS
         + stuffs(64_000)
         + again(stdin=4000)
+        + SUCCESS,
+        "netlink": task(b"cat")
+        + asks_netlink(59)
+        + asks_netlink(cloexec=False)
+        + asks_netlink(60)
+        + fails("vfork")
+        + asks_netlink()
+        + fails("socket")
+        + asks_netlink()
+        + fails("socket", after=1)
+        + asks_netlink()
+        + SUCCESS,
+        "waiting_asks_netlink": task(b"cat", flags=4)
+        + SUCCESS
+        + asks_netlink()
+        + asks_netlink(60)
+        + again(flags=4)
+        + asks_netlink()
+        + together(2)
+        + asks_netlink()
         + SUCCESS,
         "together": together(4)
         + task(b"cat")

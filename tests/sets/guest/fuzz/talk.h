@@ -113,7 +113,7 @@ static uint32_t make_message(const uint8_t *record, uint32_t *fds) {
 static void check_idle(void) {
     uint32_t open = 0;
     for (int i = 0; i < FDS; i++) open += world.fds[i].kind != FREE;
-    if (open > (guest_waits() ? 7u : 2u)) broken("%u descriptors are open between tasks", open);
+    if (open > (guest_waits() ? 9u : 4u)) broken("%u descriptors are open between tasks", open);
     if (guest_waits()) return;
     if (program.lives || program.dead || program.orphans || program.dead_orphans) broken("a process is left between tasks");
     if (asked.runs) broken("a task has no EXIT");

@@ -15,9 +15,10 @@ RUNS = 200_000
 GUEST = fuzzer.ROOT / "sets/guest/guest.c"
 
 _SERVING = """
-attend carry_out close_from connect_executor dismiss drain execute feed feed_inline hand_over hand_stdin_over hear
-is_fit is_storage kill_all matches obey open_file parse_strings prestart read_output reap reaped report report_unfit
-reset_run serve shut spawn start tell value_of wait_beside
+answer_netlink attend carry_out close_from connect_executor count_netlink dismiss drain execute feed feed_inline
+hand_netlink_over hand_over hand_stdin_over hear is_fit is_storage kill_all make_netlink matches obey open_file
+parse_strings prestart read_output reap reaped refuse_netlink report report_unfit reset_run serve shut spawn start
+tell value_of wait_beside
 """
 SERVING = _SERVING.split()
 """The functions that a message comes through, but for those that empty places: the model has none."""
@@ -26,9 +27,10 @@ SERVING = _SERVING.split()
 _IN_EARNEST = """
 __errno_location _setjmp abort abs atoi bcmp calloc clock_gettime exit fprintf getenv getpagesize getrlimit getrusage
 longjmp memchr memcmp memcpy memmove memset perror qsort sigaddset sigemptyset snprintf stderr strchr strchrnul strcmp
-strcpy strerror strlen strncmp strndup strrchr strstr strtoul vfprintf
+strcpy strerror strlen strncmp strndup strrchr strstr strtol strtoul vfprintf
 access chdir dup3 environ fchmod fchmodat fchown flistxattr fremovexattr fstatfs futimens getcwd getdents64 geteuid
-getpid lseek mkdirat mmap munmap prctl pread pwrite renameat2 signalfd statfs symlinkat umask unlinkat utimensat
+getpid getrandom getsockopt mkdirat mmap munmap prctl pread pwrite renameat2 signalfd statfs symlinkat umask
+unlinkat utimensat
 """
 IN_EARNEST = frozenset(_IN_EARNEST.split())
 
@@ -64,7 +66,11 @@ def _played(program: Path, folder: Path, name: str) -> list[str]:
     path.write_bytes(CONVERSATIONS[name])
     ended = fuzzer.run(program, [path], environment={"FUZZ_TRACE": "1"}, timeout_s=60)
     assert ended.returncode == 0, ended.stderr
-    return [line for line in ended.stderr.splitlines() if line.startswith(("heard ", "sent ", "ended "))]
+    return [
+        line
+        for line in ended.stderr.splitlines()
+        if line.startswith(("heard ", "sent ", "ended ", "netlink "))
+    ]
 
 
 def test_no_input_breaks_the_guest(fuzz: Path, tmp_path: Path) -> None:
@@ -79,7 +85,7 @@ def test_no_input_breaks_the_guest(fuzz: Path, tmp_path: Path) -> None:
     [
         # What a malformed message that is taken breaks first differs with the guest's code.
         ("accepts", "BROKEN: "),
-        ("descriptor", "BROKEN: 3 descriptors are open between tasks"),
+        ("descriptor", "BROKEN: 5 descriptors are open between tasks"),
         ("inherited", "BROKEN: a program inherits descriptor"),
         ("overflow", "AddressSanitizer: stack-buffer-overflow"),
         ("undefined", "runtime error: signed integer overflow"),
@@ -113,6 +119,9 @@ def test_a_guest_that_would_block_is_found(planted: Path, tmp_path: Path) -> Non
         ("waiting_stuffs_its_input", "sent EXIT task=2 flags=8 how=0 code=0 out=0 err=0 files=0 of 0"),
         ("waiting_is_unfit", "sent 21 task=1"),
         ("lost_while_it_runs", "sent EXIT task=1 flags=0 how=0 code=0 out=0 err=0 files=0 of 0"),
+        ("netlink", "netlink given"),
+        ("netlink", "netlink refused 105"),
+        ("waiting_asks_netlink", "netlink given"),
         ("late_kill", "ended 0"),
         ("malformed_after_a_task", "ended 4"),
         ("malformed_while_it_runs", "ended 4"),
