@@ -14,13 +14,14 @@ from typing import Protocol
 
 from router.choosing.retry import TOO_LATE
 from router.counting.cohort import Cohort, Cohorts
+from router.counting.open_requests import OpenRequests
 from router.counting.tally import Ended, Outcome, Tally
 from router.routing.table import Rule, SetEntry, Weights
 from router.wire.failure import Failure
 
 _NOT_THE_SET = frozenset({Failure.STALE, Failure.BACK_PRESSURE, Failure.NO_ROOM})
-_NO_OUTCOME = frozenset({408, 429})
-"""The caller's own limits and delays."""
+_NO_OUTCOME = frozenset({401, 403, 408, 429})
+"""The caller's own credentials, limits and delays."""
 
 
 class Routed(Protocol):
@@ -44,11 +45,12 @@ class Answered(Protocol):
 class Observer:
     """Counts for one stint of one rollout in one process. `watch` begins a stint, `rest` ends it."""
 
-    __slots__ = ("_cohorts", "_weights", "canary", "control", "stint")
+    __slots__ = ("_cohorts", "_open", "_weights", "canary", "control", "stint")
 
     def __init__(self) -> None:
         self._weights: Weights | None = None
         self._cohorts: Cohorts | None = None
+        self._open = OpenRequests(), OpenRequests()
         self.stint = 0
         self.canary = Tally()
         self.control = Tally()
@@ -64,12 +66,34 @@ class Observer:
             self.stint = stint
             self.canary = Tally()
             self.control = Tally()
+        if weights is not self._weights:
+            # Requests that other weights placed are not judged when they end, so they do not count while they are open.
+            self._open = OpenRequests(), OpenRequests()
         self._weights = weights
         self._cohorts = Cohorts(canary, shares)
 
     def rest(self) -> None:
         """Count nothing until told again."""
         self._weights = None
+
+    def seen(self, now_s: float) -> tuple[Tally, Tally]:
+        """Copies of canary's and control's tallies, with the requests that are open at `now_s`."""
+        canary, control = self.canary.copy(), self.control.copy()
+        canary.open, control.open = (each.ages(now_s) for each in self._open)
+        return canary, control
+
+    def began(self, choice: Routed, entry: SetEntry, at_s: float) -> OpenRequests | None:
+        """A request was sent whole to `entry` and waits for its answer since `at_s`. Tell what this returns when it
+        ends; None: it is not compared."""
+        home = choice.home
+        if home is None or entry.name != home.name:
+            return None
+        tally = self._tally(choice)
+        if tally is None:
+            return None
+        waiting = self._open[0 if tally is self.canary else 1]
+        waiting.began(at_s)
+        return waiting
 
     # What the data plane calls, once per event; `latency_s` since the request began.
 
@@ -102,11 +126,11 @@ class Observer:
         if tally is not None:
             tally.note(Outcome.ERROR if unwell else Outcome.SHED)
 
-    def left(self, choice: Routed, entry: SetEntry, latency_s: float) -> None:
-        """The client went away before the answer of `entry` was whole."""
+    def left(self, choice: Routed, entry: SetEntry, latency_s: float, *, unanswered: bool = True) -> None:
+        """The client went away before the answer of `entry` was whole; `unanswered`: before it began."""
         tally = self._tally(choice)
         if tally is not None and choice.home is not None and entry.name == choice.home.name:
-            tally.note(Outcome.LEFT, latency_s * 1e6)
+            tally.note_left(latency_s * 1e6, unanswered=unanswered)
 
     def ended(self, canary: Ended, control: Ended) -> None:
         """Asynchronous tasks that ended at the canary, and at the old sets."""

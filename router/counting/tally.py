@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ FLOOR_US = 1000.0
 """Quicker answers count as this: who is better below a millisecond is nobody's concern, and mostly chance."""
 LAST_BUCKET = 32 * BUCKETS_PER_OCTAVE - 1
 """Up to 2^32 µs, 71 minutes; longer ones count as this."""
+_LONGEST_US = 2.0**32
 
 
 class Outcome(StrEnum):
@@ -42,6 +43,8 @@ class Ended(NamedTuple):
 
 def bucket_of(latency_us: float) -> int:
     """The bucket of a latency; bucket i holds [2^(i/32), 2^((i+1)/32)) µs, from `FLOOR_US` on."""
+    if latency_us >= _LONGEST_US:
+        return LAST_BUCKET
     latency_us = max(FLOOR_US, latency_us)
     return min(LAST_BUCKET, int(math.log2(latency_us) * BUCKETS_PER_OCTAVE))
 
@@ -59,6 +62,10 @@ class Tally(msgspec.Struct):
     shed: int = 0
     left: int = 0
     latencies: dict[int, int] = {}
+    unanswered: dict[int, int] = {}
+    """Of `latencies`: requests whose client left before the answer began."""
+    open: dict[int, int] = {}
+    """Requests that have no answer yet, by the time that they have waited. In no other count."""
     async_ok: int = 0
     """Asynchronous tasks that ended, as the sets count them (outcomes.py); no requests."""
     async_failed: int = 0
@@ -79,9 +86,33 @@ class Tally(msgspec.Struct):
             bucket = bucket_of(latency_us)
             self.latencies[bucket] = self.latencies.get(bucket, 0) + 1
 
+    def note_left(self, waited_us: float, *, unanswered: bool) -> None:
+        """Count a request whose client went away after this time; `unanswered`: before the answer began."""
+        self.note(Outcome.LEFT, waited_us)
+        if unanswered:
+            bucket = bucket_of(waited_us)
+            self.unanswered[bucket] = self.unanswered.get(bucket, 0) + 1
+
     def copy(self) -> Tally:
         """Another one with the same counts."""
-        return msgspec.structs.replace(self, latencies=dict(self.latencies))
+        return msgspec.structs.replace(
+            self, latencies=dict(self.latencies), unanswered=dict(self.unanswered), open=dict(self.open)
+        )
+
+    @property
+    def waits(self) -> dict[int, int]:
+        """`latencies`, and the time that open requests have waited so far: bucket → count."""
+        return _sum(self.latencies, self.open) if self.open else self.latencies
+
+    def overdue(self, after_us: float) -> int:
+        """Requests without an answer after this time: still open, or their client left."""
+        after = bucket_of(after_us)
+        return sum(
+            count
+            for counts in (self.unanswered, self.open)
+            for bucket, count in counts.items()
+            if bucket > after
+        )
 
     @property
     def answered(self) -> int:
@@ -100,25 +131,19 @@ class Tally(msgspec.Struct):
     @property
     def measured(self) -> int:
         """Requests whose latency is known, at least from below."""
-        return sum(self.latencies.values())
+        return sum(self.latencies.values()) + sum(self.open.values())
 
     @property
     def requests(self) -> int:
         return self.judged + self.shed + self.left
 
     def quantile_us(self, share: float) -> float | None:
-        """The latency that `share` of the requests do not exceed, interpolated within its bucket; None: no data."""
-        total = sum(self.latencies.values())
-        if total == 0:
-            return None
-        rank = share * total
-        below = 0
-        bucket = 0
-        for bucket, count in sorted(self.latencies.items()):
-            if below + count >= rank:
-                return float(2.0 ** ((bucket + (rank - below) / count) / BUCKETS_PER_OCTAVE))
-            below += count
-        return float(2.0 ** ((bucket + 1) / BUCKETS_PER_OCTAVE))
+        """The latency that `share` of the requests do not exceed, open ones by their age; None: no data."""
+        return _quantile_us(self.waits, share)
+
+    def answered_us(self, share: float) -> float | None:
+        """The same of those that were answered."""
+        return _quantile_us(_rest(self.latencies, self.unanswered), share)
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
@@ -132,24 +157,52 @@ def total(tallies: Iterable[Tally]) -> Tally:
         result.left += tally.left
         result.async_ok += tally.async_ok
         result.async_failed += tally.async_failed
-        for bucket, count in tally.latencies.items():
-            result.latencies[bucket] = result.latencies.get(bucket, 0) + count
+        result.latencies = _sum(result.latencies, tally.latencies)
+        result.unanswered = _sum(result.unanswered, tally.unanswered)
+        result.open = _sum(result.open, tally.open)
     return result
 
 
 def minus(whole: Tally, part: Tally) -> Tally:
-    """What of `whole` came after `part` was all; never below 0, should a worker's counts have been lost."""
+    """What of `whole` came after `part` was all, and all that is open now; never below 0, should a worker's counts have
+    been lost."""
     return Tally(
         max(0, whole.ok - part.ok),
         max(0, whole.task_failed - part.task_failed),
         max(0, whole.error - part.error),
         max(0, whole.shed - part.shed),
         max(0, whole.left - part.left),
-        {
-            bucket: count - part.latencies.get(bucket, 0)
-            for bucket, count in whole.latencies.items()
-            if count > part.latencies.get(bucket, 0)
-        },
+        _rest(whole.latencies, part.latencies),
+        _rest(whole.unanswered, part.unanswered),
+        whole.open,
         max(0, whole.async_ok - part.async_ok),
         max(0, whole.async_failed - part.async_failed),
     )
+
+
+def _sum(one: Mapping[int, int], other: Mapping[int, int]) -> dict[int, int]:
+    both = dict(one)
+    for bucket, count in other.items():
+        both[bucket] = both.get(bucket, 0) + count
+    return both
+
+
+def _rest(whole: Mapping[int, int], part: Mapping[int, int]) -> dict[int, int]:
+    return {
+        bucket: count - part.get(bucket, 0) for bucket, count in whole.items() if count > part.get(bucket, 0)
+    }
+
+
+def _quantile_us(counts: Mapping[int, int], share: float) -> float | None:
+    """Interpolated within its bucket."""
+    total = sum(counts.values())
+    if total == 0:
+        return None
+    rank = share * total
+    below = 0
+    bucket = 0
+    for bucket, count in sorted(counts.items()):
+        if below + count >= rank:
+            return float(2.0 ** ((bucket + (rank - below) / count) / BUCKETS_PER_OCTAVE))
+        below += count
+    return float(2.0 ** ((bucket + 1) / BUCKETS_PER_OCTAVE))

@@ -12,6 +12,7 @@ from time import monotonic
 from router.choosing.choice import Choice
 from router.choosing.request import Purpose
 from router.choosing.retry import RequestKind
+from router.counting.open_requests import OpenRequests
 from router.relay.recovery import Recovery
 from router.relay.replay import Replay
 from router.relay.traffic import Traffic
@@ -53,6 +54,9 @@ class Attempts(AnswerTaker):
     access log."""
     _tried_at = 0.0
     """Likewise, when the last attempt began …"""
+    _waiting: OpenRequests | None = None
+    """Where a rollout counts the request among those without an answer, while it is one, and since when."""
+    _waiting_since = 0.0
     _headed_at = 0.0
     """… and its answer's head came."""
     _bytes_in = 0
@@ -93,6 +97,8 @@ class Attempts(AnswerTaker):
             replay = self._remember(pieces)
             if not replay.whole:
                 self._unsent = pieces
+        if self._client.body_done:
+            self._note_waiting()
         self._attempt()
 
     def _remember(self, pieces: list[Piece]) -> Replay:
@@ -150,6 +156,8 @@ class Attempts(AnswerTaker):
     def send_body(self, pieces: list[Piece], *, last: bool, shared: bool) -> bool:
         """Pass on a part of the body; False: wait for `ClientConnection.want_body`."""
         connection = self._connection
+        if last:
+            self._note_waiting()
         if pieces:
             self._remember(pieces)
         if connection is None or connection.closed or connection.stream.broken:
@@ -229,6 +237,8 @@ class Attempts(AnswerTaker):
             self._begin_again(attempt.entry)
 
     def _begin_again(self, entry: SetEntry, *, fresh: bool = False) -> None:
+        if entry is not self._entry:
+            self._wait_is_over()
         self._entry = entry
         self._refused = None
         self._forget_answer()
@@ -256,8 +266,11 @@ class Attempts(AnswerTaker):
         connection."""
         if not self.ended:
             self._traffic.note_cancelled()
-            if self._traffic.observer is not None and self._observed_at is not None:
-                self._traffic.observer.left(self._choice, self._entry, monotonic() - self._observed_at)
+            observer = self._traffic.observer
+            # An upload that its client gives up tells nothing of the set.
+            if observer is not None and self._observed_at is not None and self._client.body_done:
+                waited_s = monotonic() - self._observed_at
+                observer.left(self._choice, self._entry, waited_s, unanswered=not self._client.answering)
             status = self._client.status or (0 if problem is None else problem.status)
             self._log(status, problem, "" if problem is not None else CLIENT_LEFT)
             self._drop_connection()
@@ -346,8 +359,22 @@ class Attempts(AnswerTaker):
         if observer is not None and self._observed_at is not None:
             observer.failed(self._choice, self._entry, failure, monotonic() - self._observed_at)
 
+    def _note_waiting(self) -> None:
+        """The request is whole: a rollout counts it as open from now on."""
+        observer = self._traffic.observer
+        if observer is not None and self._observed_at is not None and self._waiting is None:
+            self._waiting_since = monotonic()
+            self._waiting = observer.began(self._choice, self._entry, self._waiting_since)
+
+    def _wait_is_over(self) -> None:
+        if self._waiting is not None:
+            self._waiting.ended(self._waiting_since)
+            self._waiting = None
+
     def _end(self) -> None:
         self.ended = True
+        if self._waiting is not None:
+            self._wait_is_over()
         if self._recovery is not None:
             self._recovery.end()
         if self._timer is not None:

@@ -54,6 +54,8 @@ class Exchange(Attempts):
         shared: bool,
     ) -> None:
         traffic = self._traffic
+        if self._waiting is not None:
+            self._wait_is_over()
         status = head.status
         if traffic.access is not None:
             self._headed_at = monotonic()

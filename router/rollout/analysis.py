@@ -5,6 +5,10 @@
                   of the threshold, and the interval reaches down to "no worse": nothing speaks against it
     inconclusive  everything else; too few requests, or none, above all
 
+`min_requests` holds back a pass, never a failure: the interval is valid from the first request on. A request without an
+answer after twice the time in which control answers 99 % counts as an error while it is open, and when its client gives
+up: else a canary that hangs would be judged by its survivors.
+
 The first is a promise: over all looks, steps and checks of a rollout an equal canary is aborted with probability
 1 − `confidence` at most (5 %), as that is divided evenly among them; half of it goes to the stint as a whole, half
 to its windows (lately.py), so that a canary that sickens late is found soon. The second kind of pass is none: it
@@ -17,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from math import isinf
+from math import inf, isinf
 from typing import NamedTuple
 
 import msgspec
@@ -30,6 +34,11 @@ ALPHA_PASS = 0.1
 """How often, at most, an upper bound that lets a check pass is below the truth, over all looks of a step."""
 ROOM_POINTS = 0.05
 """A canary may be full in so much more of its requests than control before it must wait."""
+
+
+PATIENCE_TIMES = 2.0
+LEAST_PATIENCE_US = 2e6
+"""A request never counts as an error for its age sooner than this, however quick control is."""
 
 
 class Verdict(StrEnum):
@@ -86,15 +95,20 @@ def analyse(
     control: Tally,
     *,
     lately: Window | None = None,
+    warm: tuple[Tally, Tally] | None = None,
     elsewhen: bool = False,
 ) -> Analysis:
     """Judge what was seen since the weight last changed. `lately`: what of it belongs to the latest window, in which a
-    canary may fail, too, but not pass. `elsewhen`: control was seen in an earlier step, as at 100 % there is none."""
+    canary may fail, too, but not pass. `warm`: what came after both sets had settled, by which latency is judged; None:
+    all. `elsewhen`: control was seen in an earlier step, as at 100 % there is none."""
     limits = plan.abort_when
     alpha = check_alpha(plan)
-    checks = _checks(limits, canary, control, alpha / 2)
+    sides = canary, control
+    patience_us = _patience_us(control)
+    checks = _checks(limits, sides, warm or sides, patience_us, alpha / 2, elsewhen=elsewhen)
     if lately is not None:
-        recent = _checks(limits, lately.canary, lately.control, alpha / 2 * lately.part)
+        sides = lately.canary, lately.control
+        recent = _checks(limits, sides, sides, patience_us, alpha / 2 * lately.part, elsewhen=elsewhen)
         checks = [
             msgspec.structs.replace(late, reason=f"lately, {late.reason}")
             if late.verdict is Verdict.FAIL and check.verdict is not Verdict.FAIL
@@ -102,11 +116,18 @@ def analyse(
             for check, late in zip(checks, recent, strict=True)
         ]
     checks = [msgspec.structs.replace(check, report_only=check.name in plan.report_only) for check in checks]
-    few = _too_few(limits.min_requests, canary.judged, control.judged)
+    seen, base = (each.judged + each.overdue(patience_us) for each in (canary, control))
+    few = _too_few(limits.min_requests, seen, base)
     worst, reason = _worst([check for check in checks if not check.report_only], few)
     if elsewhen:
         reason += " (compared with control of the step before, as at 100 % there is none)"
-    return Analysis(worst, reason, tuple(checks), canary.judged, control.judged, not few)
+    return Analysis(worst, reason, tuple(checks), seen, base, not few)
+
+
+def _patience_us(control: Tally) -> float:
+    """The time after which a request without an answer counts as an error."""
+    slow_us = control.answered_us(0.99)
+    return inf if slow_us is None else max(LEAST_PATIENCE_US, PATIENCE_TIMES * slow_us)
 
 
 def check_alpha(plan: Plan) -> float:
@@ -126,14 +147,27 @@ def _worst(checks: list[Check], few: str) -> tuple[Verdict, str]:
     return Verdict.PASS, "every check passed"
 
 
-def _checks(limits: AbortWhen, canary: Tally, control: Tally, alpha: float) -> list[Check]:
-    few = _too_few(limits.min_requests, canary.judged, control.judged)
+def _checks(
+    limits: AbortWhen,
+    sides: tuple[Tally, Tally],
+    warm: tuple[Tally, Tally],
+    patience_us: float,
+    alpha: float,
+    *,
+    elsewhen: bool,
+) -> list[Check]:
+    canary, control = sides
+    late, base_late = canary.overdue(patience_us), control.overdue(patience_us)
+    judged, base = canary.judged + late, control.judged + base_late
+    few = _too_few(limits.min_requests, judged, base)
     return [
         _rate(
             CheckName.ERRORS,
-            "error rate",
-            (canary.error, canary.judged),
-            (control.error, control.judged),
+            f"error rate ({late} without an answer after {patience_us / 1e6:.3g} s)"
+            if late
+            else "error rate",
+            (canary.error + late, judged),
+            (control.error + base_late, base),
             limits.error_rate_over_baseline,
             alpha,
             few,
@@ -148,7 +182,7 @@ def _checks(limits: AbortWhen, canary: Tally, control: Tally, alpha: float) -> l
             few,
         ),
         _later(canary, control, limits, alpha),
-        _latency(canary, control, limits, alpha),
+        _latency(*warm, limits, alpha, elsewhen=elsewhen),
         _room(canary, control, alpha),
     ]
 
@@ -192,7 +226,8 @@ def _rate(
 
 
 def _later(canary: Tally, control: Tally, limits: AbortWhen, alpha: float) -> Check:
-    """How asynchronous tasks ended. Where hardly any do there is nothing to wait for: too few hold nothing up."""
+    """How asynchronous tasks ended. Where hardly any do there is nothing to wait for: too few hold nothing up. Nor do
+    they fail it, as no cohort is compared: one account's could be all that a set has."""
     words, threshold = "share of failed asynchronous tasks", limits.async_failures_over_baseline
     if threshold is not None:
         for side, ended in (("the canary", canary.async_ended), ("the old sets", control.async_ended)):
@@ -215,11 +250,14 @@ def _later(canary: Tally, control: Tally, limits: AbortWhen, alpha: float) -> Ch
     )
 
 
-def _latency(canary: Tally, control: Tally, limits: AbortWhen, alpha: float) -> Check:
+def _latency(canary: Tally, control: Tally, limits: AbortWhen, alpha: float, *, elsewhen: bool) -> Check:
     name, words, threshold = CheckName.LATENCY, "95th percentile of latency", limits.p95_over_baseline
     if threshold is None:
         return Check(name, Verdict.PASS, f"{words}: not judged, as its limit is off")
-    interval = tail.ratio(canary.latencies, control.latencies, alpha_low=alpha, alpha_high=ALPHA_PASS)
+    if elsewhen:
+        # A day's slope would look like the canary's fault.
+        return Check(name, Verdict.PASS, f"{words}: not judged at 100 %, as control is of an earlier hour")
+    interval = tail.ratio(canary.waits, control.waits, alpha_low=alpha, alpha_high=ALPHA_PASS)
     mine = canary.quantile_us(tail.QUANTILE)
     base = control.quantile_us(tail.QUANTILE)
     difference = mine / base - 1.0 if mine is not None and base is not None else None
@@ -278,14 +316,15 @@ def _judge(
     few: str,
     show: Callable[[float], str],
 ) -> tuple[Verdict, str]:
-    if few:
-        return Verdict.INCONCLUSIVE, few
     if difference is None:
-        return Verdict.INCONCLUSIVE, "nothing to compare"
+        return Verdict.INCONCLUSIVE, few or "nothing to compare"
     low, high = interval
     told = f"{show(difference)} (between {show(low)} and {show(high)}), allowed {show(threshold)}"
     if low > threshold:
+        # However few: the interval knows.
         return Verdict.FAIL, f"{told}: surely more than allowed"
+    if few:
+        return Verdict.INCONCLUSIVE, few
     if high <= threshold:
         return Verdict.PASS, f"{told}: surely within"
     # A harm without any bound yet is not the lack of harm.

@@ -8,6 +8,15 @@ from router.rollout.analysis import Window
 from router.rollout.flow import window_s
 from router.rollout.record import Progress
 
+SETTLE_S = 30.0
+"""Maximum time after a change of weight in which latency is not judged: sets that take over start slots."""
+
+
+def settle_s(progress: Progress) -> float:
+    """How long latency is not judged after the weight changed: a tenth of the hold, within bounds."""
+    plan = progress.plan
+    return min(SETTLE_S, plan.steps[progress.step].hold_s / 10) if plan is not None else 0.0
+
 
 class Lately:
     """Cuts a stint into windows, one after another, each a quarter of the hold. Held by the leader only; another leader
@@ -17,6 +26,7 @@ class Lately:
         self._stint = -1
         self._since_s = 0.0
         self._before = Tally(), Tally()
+        self._cold = Tally(), Tally()
 
     def cut(self, progress: Progress, canary: Tally, control: Tally) -> Window | None:
         """Of the tallies of the whole stint, what belongs to the window that runs now; None in the first one, which is
@@ -25,6 +35,7 @@ class Lately:
             # A leader that comes later cannot tell what belongs to which window: all before it is "before".
             self._stint = progress.stint
             self._since_s = progress.clock_s
+            self._cold = Tally(), Tally()
             self._before = (canary.copy(), control.copy()) if progress.clock_s else (Tally(), Tally())
         elif progress.clock_s - self._since_s >= window_s(progress):
             self._since_s = progress.clock_s
@@ -33,3 +44,9 @@ class Lately:
             return None
         number = max(1, int(progress.clock_s / window_s(progress)))
         return Window(minus(canary, self._before[0]), minus(control, self._before[1]), number)
+
+    def warm(self, progress: Progress, canary: Tally, control: Tally) -> tuple[Tally, Tally]:
+        """Of the tallies of the whole stint, what came after both sets had settled. Call it after `cut`."""
+        if progress.clock_s <= settle_s(progress):
+            self._cold = canary.copy(), control.copy()
+        return minus(canary, self._cold[0]), minus(control, self._cold[1])

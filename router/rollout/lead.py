@@ -64,12 +64,12 @@ class Lead:
         if progress.comparing and progress.without_control:
             control = progress.baseline or Tally()
             late = self._lately.cut(progress, canary, control)
-            analysis = analyse(
-                plan, canary, control, lately=late and late._replace(control=control), elsewhen=True
-            )
+            late = late and late._replace(control=control)
+            analysis = analyse(plan, canary, control, lately=late, elsewhen=True)
         elif progress.comparing:
             late = self._lately.cut(progress, canary, control)
-            analysis = analyse(plan, canary, control, lately=late)
+            warm = self._lately.warm(progress, canary, control)
+            analysis = analyse(plan, canary, control, lately=late, warm=warm)
         ready = entry.state is SetState.READY
         found.append(Tick(analysis, control, loads, ready, others_of(file, progress)))
         return found

@@ -113,7 +113,7 @@ class Leader:
 
     def _seen(self, stint: int, now: float) -> Evidence:
         views = self._tallies.read(stint)
-        return Evidence(*cohorts(views), loads(views, now))
+        return Evidence(*cohorts(views, now), loads(views, now))
 
 
 def _worth(progress: Progress) -> object:

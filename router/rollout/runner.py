@@ -204,12 +204,13 @@ class Runner:
 
     def _seen(self) -> Seen:
         observer = self.observer
+        canary, control = observer.seen(time.monotonic())
         sets = self._traffic.table.sets
         return Seen(
             observer.stint,
             self._clock(),
-            observer.canary,
-            observer.control,
+            canary,
+            control,
             {name: pool.inflight for name, pool in self._traffic.pools.items()},
             {
                 name: self._room(each.max_inflight)

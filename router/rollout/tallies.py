@@ -76,8 +76,12 @@ def _load(path: Path) -> Seen | None:
         return None
 
 
-def cohorts(views: list[Seen]) -> tuple[Tally, Tally]:
-    """Canary and control over all workers."""
+def cohorts(views: list[Seen], now: float) -> tuple[Tally, Tally]:
+    """Canary and control over all workers. Requests that were open at a worker which no longer writes are over."""
+    for view in views:
+        if abs(now - view.at) > STALE_S:
+            view.canary.open = {}
+            view.control.open = {}
     return total(view.canary for view in views), total(view.control for view in views)
 
 

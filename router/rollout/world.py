@@ -233,7 +233,7 @@ class World:
         }
         if self.watching.stint != stint:
             return Evidence(Tally(), Tally(), loads)
-        return Evidence(self.watching.canary.copy(), self.watching.control.copy(), loads)
+        return Evidence(*self.watching.seen(self.at_s), loads)
 
     def _apply(self) -> None:
         self._applier.apply(self.file, self.progress)
@@ -288,7 +288,7 @@ class World:
             return False
         if temper.hangs or (temper.hang_share and rng.random() < temper.hang_share):
             patience_s = self.patience_s
-            self._after(patience_s, lambda: self.watching.left(choice, entry, patience_s))
+            self._after(patience_s, choice, entry, lambda: self.watching.left(choice, entry, patience_s))
             return True
         if temper.room is not None and self.loads[entry.name].inflight >= temper.room:
             self.watching.failed(choice, entry, Failure.BACK_PRESSURE, 0.001)
@@ -307,16 +307,24 @@ class World:
                 board.succeeded(entry.name)
             failed = chance < temper.error + (1 - temper.error) * temper.task_failed
             head = _Head(200, b"1" if failed else b"0")
-        self._after(latency_s, lambda: self.watching.answered(choice, entry, head, latency_s))
+        self._after(latency_s, choice, entry, lambda: self.watching.answered(choice, entry, head, latency_s))
         return True
 
-    def _after(self, delay_s: float, event: Callable[[], None]) -> None:
-        """What ends within the tick ends at once."""
+    def _after(self, delay_s: float, choice: Choice, entry: SetEntry, event: Callable[[], None]) -> None:
+        """End a request: at once where it takes less than a tick, else it is open until then."""
         if delay_s < self.tick_s:
             event()
-        else:
-            self._serial += 1
-            heapq.heappush(self._later, (self.at_s + delay_s, self._serial, event))
+            return
+        began = self.at_s
+        waiting = self.watching.began(choice, entry, began)
+
+        def end() -> None:
+            if waiting is not None:
+                waiting.ended(began)
+            event()
+
+        self._serial += 1
+        heapq.heappush(self._later, (began + delay_s, self._serial, end))
 
 
 class InFlight:

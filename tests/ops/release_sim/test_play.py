@@ -53,3 +53,30 @@ def test_the_program_prints_a_row_for_each_kind_asked_for(
     assert head.startswith("kind")
     assert row.startswith("all requests fail")
     assert "100.0%" in row
+
+
+@pytest.mark.parametrize(
+    ("name", "within"),
+    [
+        ("all requests fail", 15),
+        ("all requests hang", 15),
+        ("10 % hang for 300 s", 300),
+        ("33 % hang for 900 s", 100),
+        ("errors +20 points", 150),
+    ],
+)
+def test_a_sick_canary_is_aborted_within_so_many_requests(name: str, within: int) -> None:
+    found = summed(play(kind(name), seed) for seed in range(3))
+    assert found.aborted == 1.0
+    assert found.requests is not None
+    assert found.requests <= within
+
+
+def test_a_canary_with_a_twentieth_of_its_requests_open_is_never_promoted() -> None:
+    for seed in range(2):
+        ending = play(kind("5 % hang for 300 s"), seed, tick_s=5.0)
+        assert ending.phase in (Phase.ABORTED, Phase.PAUSED), ending
+
+
+def test_a_healthy_canary_is_promoted() -> None:
+    assert play(kind("healthy"), 0, tick_s=5.0).phase is Phase.DONE

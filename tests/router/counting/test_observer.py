@@ -111,6 +111,8 @@ def test_back_pressure_is_no_failure_and_an_old_connection_nobodys(
         (504, {}, Outcome.ERROR),
         (500, {}, Outcome.ERROR),
         (502, {}, Outcome.ERROR),
+        (401, {}, None),
+        (403, {}, None),
         (408, {}, None),
         (429, {}, None),
     ],
@@ -153,3 +155,57 @@ def test_a_client_that_left_counts_with_the_time_it_waited() -> None:
     seen.left(choice("b"), SETS["b"], 30.0)
     assert counts(seen.canary) == (0, 0, 0, 0, 1)
     assert seen.canary.quantile_us(0.5) == pytest.approx(30e6, rel=0.03)
+
+
+def waits(tally: Tally) -> list[float]:
+    """How long requests have been open, in seconds, rounded."""
+    return sorted(
+        round(2 ** (bucket / 32) / 1e6) for bucket, count in tally.open.items() for _ in range(count)
+    )
+
+
+def test_requests_without_an_answer_count_with_their_age_until_they_end() -> None:
+    seen = observer()
+    hangs = seen.began(choice("b"), SETS["b"], 100.2)
+    also = seen.began(choice("b"), SETS["b"], 100.9)
+    other = seen.began(choice("a"), SETS["a"], 105.0)
+    assert hangs is not None
+    assert also is not None
+    assert other is not None
+    canary, control = seen.seen(111.0)
+    assert (waits(canary), waits(control)) == ([10, 10], [5])
+    assert seen.canary.open == {}, "kept apart, so that nothing counts twice"
+    hangs.ended(100.2)
+    seen.left(choice("b"), SETS["b"], 11.0)
+    canary, _ = seen.seen(112.0)
+    assert (waits(canary), canary.overdue(5e6), canary.overdue(20e6)) == ([11], 2, 0)
+    also.ended(100.9)
+    other.ended(105.0)
+    assert [each.open for each in seen.seen(120.0)] == [{}, {}]
+
+
+def test_only_the_home_of_a_compared_request_waits_for_it() -> None:
+    seen = observer()
+    assert seen.began(choice("b", "a"), SETS["a"], 1.0) is None
+    assert seen.began(choice("b", weights=None), SETS["b"], 1.0) is None
+
+
+def test_what_is_open_at_a_change_of_weights_counts_no_longer() -> None:
+    seen = observer()
+    before = seen.began(choice("b"), SETS["b"], 1.0)
+    again = Weights(SETS, {"a": 5_000, "b": 5_000})
+    seen.watch(1, "b", again, again.shares)
+    assert seen.seen(9.0)[0].open == {}
+    assert seen.began(choice("b", weights=again), SETS["b"], 1.5) is not None
+    assert before is not None
+    before.ended(1.0)
+    assert waits(seen.seen(9.0)[0]) == [7], "an end of earlier times takes nobody else away"
+
+
+def test_a_client_that_left_within_its_answer_was_answered() -> None:
+    seen = observer()
+    seen.left(choice("b"), SETS["b"], 30.0, unanswered=False)
+    seen.left(choice("b"), SETS["b"], 40.0)
+    assert seen.canary.overdue(1e6) == 1
+    assert seen.canary.answered_us(0.99) == pytest.approx(30e6, rel=0.03)
+    assert seen.canary.measured == 2

@@ -8,7 +8,7 @@ from math import log
 import msgspec
 import pytest
 
-from router.counting.tally import Outcome, Tally, minus, total
+from router.counting.tally import Outcome, Tally, bucket_of, minus, total
 from router.rollout.analysis import Analysis, Check, Verdict, Window, analyse
 from router.rollout.lately import Lately
 from router.rollout.record import Progress
@@ -58,12 +58,94 @@ def test_nothing_seen_is_inconclusive() -> None:
     assert "requests of the canary: 0; min_requests asks for 100" in found.reason
 
 
-def test_few_requests_are_inconclusive_however_they_end() -> None:
+def test_few_requests_do_not_pass_however_well_they_end() -> None:
     assert analyse(PLAN, tally(99), tally(500)).verdict is Verdict.INCONCLUSIVE
-    assert analyse(PLAN, tally(error=99), tally(500)).verdict is Verdict.INCONCLUSIVE
     found = analyse(PLAN, tally(500), tally(99))
     assert found.verdict is Verdict.INCONCLUSIVE
     assert "of the control: 99;" in found.reason
+
+
+def test_few_requests_fail_where_all_of_them_go_wrong() -> None:
+    """`min_requests` is for a pass: who fails every request is not given a hundred."""
+    assert analyse(PLAN, tally(error=3), tally(3)).verdict is Verdict.INCONCLUSIVE
+    found = analyse(PLAN, tally(error=12), tally(12))
+    assert found.verdict is Verdict.FAIL
+    assert not found.enough
+    assert found.reason.startswith("error rate 100.00% against 0.00%")
+    # The same share of a few says nothing yet.
+    assert analyse(PLAN, tally(12, error=2), tally(14)).verdict is Verdict.INCONCLUSIVE
+
+
+def hanging(seen: Tally, count: int, waited_s: float) -> Tally:
+    """The same with requests that are open for so long."""
+    seen.open = {bucket_of(waited_s * 1e6): count}
+    return seen
+
+
+def test_requests_that_are_open_too_long_count_as_errors() -> None:
+    found = analyse(PLAN, hanging(tally(0), 12, 5.0), tally(12))
+    assert found.verdict is Verdict.FAIL
+    assert found.reason.startswith("error rate (12 without an answer after 2 s) 100.00% against 0.00%")
+    assert found.canary_requests == 12
+
+
+def test_requests_that_are_open_as_long_as_control_takes_are_no_errors() -> None:
+    canary, control = tally(100, median_us=30e6), tally(120, seed=2, median_us=30e6)
+    found = analyse(PLAN, hanging(canary, 20, 40.0), control)
+    assert check(found, CheckName.ERRORS).canary == 0.0
+    assert found.verdict is not Verdict.FAIL
+
+
+def test_a_twentieth_that_stays_open_is_never_promoted() -> None:
+    for requests in (100, 300, 1_000, 5_000):
+        found = analyse(
+            PLAN, hanging(tally(requests * 95 // 100), requests // 20, 60.0), tally(requests, seed=2)
+        )
+        assert found.verdict is not Verdict.PASS
+    assert found.verdict is Verdict.FAIL
+
+
+def test_as_many_open_at_control_are_no_harm_of_the_canary() -> None:
+    """Nor do they make control so slow that nothing counts as late."""
+    control = hanging(tally(980, seed=2), 20, 60.0)
+    assert analyse(PLAN, hanging(tally(980), 20, 60.0), control).verdict is Verdict.PASS
+    assert analyse(PLAN, hanging(tally(500), 500, 60.0), control).verdict is Verdict.FAIL
+
+
+def test_a_window_judges_what_is_open_now() -> None:
+    whole, before = hanging(tally(50), 7, 60.0), hanging(tally(30), 3, 5.0)
+    assert minus(whole, before).open == whole.open
+    assert total([whole, whole]).overdue(2e6) == 14
+
+
+def test_latency_is_judged_by_what_came_after_settling() -> None:
+    cold = total([tally(200, seed=1), tally(100, median_us=10e6)])
+    assert analyse(PLAN, cold, tally(300, seed=2)).verdict is Verdict.FAIL
+    warm = tally(200, seed=1), tally(200, seed=2)
+    assert analyse(PLAN, cold, tally(300, seed=2), warm=warm).verdict is Verdict.PASS
+    assert analyse(PLAN, cold, tally(300, seed=2), warm=(Tally(), Tally())).verdict is Verdict.INCONCLUSIVE
+
+
+def test_latency_is_not_compared_with_an_earlier_hour() -> None:
+    found = analyse(PLAN, tally(300, median_us=30_000.0), tally(300, seed=2), elsewhen=True)
+    assert found.verdict is Verdict.PASS
+    assert "not judged at 100 %" in check(found, CheckName.LATENCY).reason
+    assert analyse(PLAN, tally(200, error=100), tally(300), elsewhen=True).verdict is Verdict.FAIL
+
+
+def test_what_a_set_does_before_it_has_settled_is_cut_off() -> None:
+    progress = Progress(plan=Plan("b", (Step(100, 200.0),)), stint=3)
+    lately = Lately()
+    canary, control = tally(10), tally(9)
+    lately.cut(progress, canary, control)
+    progress.clock_s = 20.0
+    assert lately.warm(progress, canary, control)[0].ok == 0
+    progress.clock_s = 21.0
+    warm = lately.warm(progress, total([canary, tally(5)]), total([control, tally(4)]))
+    assert [each.ok for each in warm] == [5, 4]
+    progress.stint = 4
+    lately.cut(progress, canary, control)
+    assert [each.ok for each in lately.warm(progress, canary, control)] == [10, 9], "a leader that came later"
 
 
 def test_equal_sets_pass_from_min_requests_on() -> None:

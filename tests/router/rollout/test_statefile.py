@@ -265,11 +265,18 @@ def test_what_workers_saw_adds_up_also_after_one_is_gone(tmp_path: Path) -> None
     for number in range(3):
         Tallies(tmp_path, f"worker-{number}").write(seen(4, 10, inflight=2))
     views = Tallies(tmp_path, "leader").read(4)
-    canary, control = cohorts(views)
+    canary, control = cohorts(views, views[0].at)
     assert (canary.ok, control.ok, canary.latencies) == (30, 60, {5: 30})
     assert loads(views, 101.0)["a"].inflight == 6
     assert loads(views, 101.0)["a"].max_inflight == 30
     assert loads(views, 200.0) == {}, "what is in flight at a worker that is gone is not known"
+
+
+def test_requests_that_were_open_at_a_worker_that_is_gone_are_over(tmp_path: Path) -> None:
+    gone, alive = seen(4, 10, at=100.0), seen(4, 10, at=130.0)
+    gone.canary.open = alive.canary.open = {500: 3}
+    canary, _ = cohorts([gone, alive], 131.0)
+    assert (canary.ok, canary.open) == (20, {500: 3})
 
 
 def test_other_stints_and_damaged_files_do_not_count(tmp_path: Path) -> None:
