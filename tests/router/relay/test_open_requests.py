@@ -15,9 +15,9 @@ SYNC = b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nX-User-Id: u1\r\nContent-Length
 def watched(rig: Rig, canary: str = "b") -> Observer:
     """Have the plane's requests compared: all keys are those of `canary`."""
     observer = Observer()
-    default = rig.plane.table.default
+    default = rig.plane.traffic.table.default
     observer.watch(1, canary, default, default.shares)
-    rig.plane.observer = observer
+    rig.plane.traffic.observer = observer
     return observer
 
 
@@ -98,10 +98,10 @@ async def test_a_request_that_another_set_takes_over_waits_at_home_no_longer() -
         weights={"b": 99.99, "a": 0.01},
     ) as rig:
         observer = Observer()
-        default = rig.plane.table.default
+        default = rig.plane.traffic.table.default
         # Equal cohorts, so that all of b's keys are compared.
         observer.watch(1, "b", default, {"a": 5_000, "b": 5_000})
-        rig.plane.observer = observer
+        rig.plane.traffic.observer = observer
         client = await rig.client()
         await client.send(SYNC + b"hi")
         await eventually(lambda: rig.sets["a"].connections == 1)
