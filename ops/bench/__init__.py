@@ -1,1 +1,1 @@
-"""`make bench`: the figures of README.md, each beside what it is compared with, in one run on this machine."""
+"""`make bench`: measures the figures of README.md, and what they are compared with, in one run on this machine."""

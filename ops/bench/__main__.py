@@ -1,4 +1,4 @@
-"""`python -m ops.bench`: measure, print the table, exit with 1 when a figure falls short."""
+"""`python -m ops.bench`: measure, print the table, exit with 1 if a figure misses its target."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ops.bench.stack import BenchFailed, Stack
 PARTS: Final = {
     "latency": (figures.latency, 300, "a sync task at a time"),
     "throughput": (figures.throughput, 5, "100 MB through the whole path"),
-    "cold": (figures.cold_start, 10, "cold starts beside docker run"),
-    "peer": (slotfigures.peer, 3, "16 clients, beside a peer"),
-    "bodies": (slotfigures.bodies, 3, "10 MB bodies, beside a peer"),
-    "prestart": (slotfigures.prestart, 12, "a model that is loaded ahead"),
-    "fresh": (slotfigures.fresh, 10, "fresh slots that are ready ahead"),
+    "cold": (figures.cold_start, 10, "cold starts, compared with docker run"),
+    "peer": (slotfigures.peer, 3, "16 clients, compared with a peer"),
+    "bodies": (slotfigures.bodies, 3, "10 MB bodies, compared with a peer"),
+    "prestart": (slotfigures.prestart, 12, "a model that is loaded before its task"),
+    "fresh": (slotfigures.fresh, 10, "fresh slots that are started ahead"),
     "soak": (slotfigures.soak, 1, "100,000 tasks through one slot (a minute)"),
-    # Last: what it queues goes on running.
+    # Last, because the tasks that it queues go on running.
     "submit": (figures.submit, 3, "async submits"),
 }
 
@@ -35,9 +35,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="what to measure; all by default")
     parser.add_argument(
-        "--rounds", type=float, default=1.0, help="factor on the number of rounds (0.1: a quick look)"
+        "--rounds", type=float, default=1.0, help="factor for the number of rounds (0.1: a quick look)"
     )
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     found: list[figures.Figure] = []
     try:
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def table(found: list[figures.Figure]) -> str:
-    """The figures as a Markdown table, with machine and date below."""
+    """Return the figures as a Markdown table, with machine and date below."""
     lines = ["| what | measured | target | |", "|---|---|---|---|"]
     for figure in found:
         mark = "ok" if figure.good else "**short**"
@@ -97,6 +97,6 @@ def _check_engine() -> None:
 
 
 if __name__ == "__main__":
-    # However we are ended, what we started ends with us.
+    # Whatever signal ends us, end what we started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     raise SystemExit(main())

@@ -1,9 +1,9 @@
-"""What choosing a set costs: CPU time of one choice, by the number of sets and rules.
+"""Measures the CPU time of choosing a set, by the number of sets and rules.
 
     python -m ops.bench.choice
 
-No rule matches, which is the longest way; a fifth of them consists of regular expressions, which cannot be looked up by
-dictionary. Once all sets are well, and once one is ejected.
+No rule matches, which is the worst case. A fifth of the rules are regular expressions, which cannot be looked up in a
+dictionary. Measured with all sets up, and with one ejected.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Figure:
 
 
 def figures() -> Iterator[Figure]:
-    """One per size; the best of several rounds, as the machine does other things too."""
+    """Measure each size; take the best of several rounds, as other programs use the machine too."""
     for sets, rules in SIZES:
         chooser = _chooser(sets, rules)
         rounds = 20_000 // (sets + rules)

@@ -1,4 +1,4 @@
-"""Clients that cost little beside what they measure: raw sockets, one request after the other."""
+"""Clients that cost little compared with what they measure: raw sockets, one request after another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def request_bytes(path: str, body: bytes, *headers: str) -> bytes:
 
 
 class KeepAlive:
-    """One connection; `ask` sends prepared bytes and returns the answer's status and body."""
+    """A connection; `ask` sends prepared bytes and returns the answer's status and body."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
@@ -50,7 +50,7 @@ class KeepAlive:
 
 
 def stream_through(port: int, path: str, size_bytes: int) -> int:
-    """Send `size_bytes` and read the answer at the same time; returns how many body and framing bytes came."""
+    """Send `size_bytes` and read the answer at the same time; return the number of body and framing bytes received."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.settimeout(120)
         head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {size_bytes}\r\nConnection: close\r\n\r\n"

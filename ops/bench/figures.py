@@ -1,4 +1,4 @@
-"""What is measured, beside what, and what it must reach."""
+"""The measurements, what each is compared with, and its target."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. `good` compares `value` with `target`."""
+    """A line of the table. `good` compares `value` with `target`."""
 
     what: str
     value: float
@@ -40,7 +40,7 @@ def p(values: list[float], percent: float) -> float:
 
 
 def latency(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
-    """One sync `cat` of 1 KB at a time: bare subprocess, the set, the router, in turns."""
+    """Measure one sync `cat` of 1 KB at a time: bare subprocess, the set, the router, in turns."""
     request = request_bytes("/v1/run/cat:1", SMALL)
     cat = shutil.which("cat") or "cat"
     at_set, at_router = KeepAlive(stack.set_port), KeepAlive(stack.router_port)
@@ -93,7 +93,7 @@ def latency(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
 
 
 def throughput(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
-    """100 MB through `cat`, routed and through a bare pipe, in turns; and the memory that it took."""
+    """Measure 100 MB through `cat`, routed and through a bare pipe, in turns, and the memory used."""
     routed: list[float] = []
     bare: list[float] = []
     for _ in range(rounds):
@@ -143,12 +143,12 @@ def _bare_pipe() -> float:
 
 
 def cold_start(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
-    """The first task of a pool that has no slot, over `docker run` of the same, in turns."""
+    """Compare the first task of a pool without a slot with `docker run` of the same image, in turns."""
     ours: list[float] = []
     docker: list[float] = []
     connection = KeepAlive(stack.set_port)
     for number in range(rounds):
-        # An account of its own has no slot yet.
+        # A new account has no slot yet.
         request = request_bytes("/v1/run/cat:1", SMALL, f"X-Account: cold-{number}")
         began = time.perf_counter()
         status, body = connection.ask(request)
@@ -168,10 +168,10 @@ def cold_start(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
 
 
 def submit(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
-    """Async submits of 1 KB by 16 clients; each answer means that the task is on disk."""
+    """Measure async submits of 1 KB by 16 clients; each answer means that the task is on disk."""
     rates: list[float] = []
     for number in range(rounds):
-        # Submits outrun what two cores can run: an account of its own for each round stays below its limit.
+        # Clients submit faster than two cores can run tasks: a new account for each round stays below its limit.
         account = f"X-Account: submit-{number}"
         result = run_load(stack.set_port, "/v1/run/ncat:1", 16, 4.0, "Prefer: respond-async", account)
         rates.append(result["per_s"])
@@ -182,7 +182,7 @@ def submit(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
 
 
 def run_load(port: int, path: str, clients: int, seconds: float, *headers: str) -> dict[str, float]:
-    """Run `ops.bench.load` as a process. Raises `BenchFailed` when an answer was not a success."""
+    """Run `ops.bench.load` as a process. Raises `BenchFailed` if an answer was not a success."""
     command = [sys.executable, "-m", "ops.bench.load", str(port), path, str(clients), str(seconds), *headers]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=seconds + 120)
     result: dict[str, float] = json.loads(done.stdout)

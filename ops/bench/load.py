@@ -1,6 +1,6 @@
-"""A load of many clients as a process of its own: `python -m ops.bench.load PORT PATH CLIENTS SECONDS [HEADER…]`.
+"""A load of many clients, as a separate process: `python -m ops.bench.load PORT PATH CLIENTS SECONDS [HEADER…]`.
 
-Each client has one connection and asks again as soon as it was answered. Prints one JSON object.
+Each client has one connection and sends the next request as soon as it has an answer. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BODY: Final = b"x" * 1024
 
 
 class Client(asyncio.Protocol):
-    """Asks until `until`; keeps the latencies in seconds and counts other answers than 200 and 202."""
+    """A client that sends requests until `until`; keeps latencies in seconds, counts answers other than 200 and 202."""
 
     def __init__(self, request: bytes, until: float, latencies: list[float], bad: list[bytes]) -> None:
         self._request = request
@@ -31,7 +31,7 @@ class Client(asyncio.Protocol):
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclasses of asyncio's.
+        # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._ask()
 

@@ -1,4 +1,4 @@
-"""What the set is measured beside: of-watchdog where it can be had, else the bare spawn floor."""
+"""The peers of the bench: of-watchdog if it is available, else a bare spawn loop."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Final, Self
 from ops.bench.stack import BenchFailed, free_port
 
 FLOOR_OVER_WATCHDOG: Final = 7.4
-"""How much faster two bare spawn loops are than of-watchdog, measured where both were had (shared figures)."""
+"""Factor by which two bare spawn loops are faster than of-watchdog, measured on a machine with both."""
 
 
 def program_of(image: str, path: str, folder: Path) -> Path:
-    """The program `path` of an image, copied out, so that a peer runs the very same."""
+    """Copy the program `path` out of an image, so that a peer runs the same program."""
     created = subprocess.run(["docker", "create", image, "-"], capture_output=True, check=True, text=True)
     container = created.stdout.strip()
     try:
@@ -32,12 +32,12 @@ def program_of(image: str, path: str, folder: Path) -> Path:
 
 
 def watchdog_binary() -> str | None:
-    """of-watchdog: `OF_WATCHDOG`, or on PATH. It is built from its own repository, with Go, outside this tree."""
+    """Find of-watchdog: `OF_WATCHDOG`, or on PATH. It is built with Go from its own repository, outside this tree."""
     return os.environ.get("OF_WATCHDOG") or shutil.which("of-watchdog")
 
 
 class Watchdog:
-    """of-watchdog in streaming mode on the bare host, one fresh process a request; `port` answers inside."""
+    """of-watchdog in streaming mode on the bare host, a new process for each request; `port` answers in the context."""
 
     def __init__(self, binary: str, program: Path) -> None:
         self._binary = binary
@@ -72,7 +72,7 @@ class Watchdog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Its own shutdown waits for read_timeout.
+        # Killed, because its own shutdown waits for read_timeout.
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 

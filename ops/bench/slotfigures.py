@@ -1,4 +1,4 @@
-"""The slot's figures: beside a peer that spawns on the bare host, its CPU, its bodies, and what 100,000 tasks leave."""
+"""Figures of slots: compared with a peer that spawns on the bare host; CPU, bodies, and growth over 100,000 tasks."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ BODY_CLIENTS: Final = 4
 SOAK_TASKS: Final = 100_000
 REST_S: Final = 5.0
 GROWTH_KIB: Final = 64
-"""What comes and goes with the kernel's own caches; 100,000 tasks that left a byte each would be above."""
+"""Growth in KiB that the kernel's own caches explain; 100,000 tasks that leak one byte each exceed it."""
 
 
 def peer(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
-    """Tasks a second of 16 clients at the set and routed, of-watchdog (or the spawn floor) in turns; CPU per task."""
+    """Measure tasks per second of 16 clients: set, router, of-watchdog (or the spawn loop) in turns; CPU per task."""
     binary = watchdog_binary()
     ours: list[float] = []
     routed: list[float] = []
@@ -63,10 +63,10 @@ def peer(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
 
 
 def bodies(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
-    """10 MB through `cat`, four clients at once: at the set and of-watchdog, in turns."""
+    """Measure 10 MB through `cat` with four clients: the set and of-watchdog in turns."""
     binary = watchdog_binary()
     if binary is None:
-        say("10 MB bodies: skipped, of-watchdog is neither named by OF_WATCHDOG nor on PATH")
+        say("10 MB bodies: skipped, of-watchdog is neither in OF_WATCHDOG nor on PATH")
         return
     ours: list[float] = []
     theirs: list[float] = []
@@ -82,7 +82,7 @@ def bodies(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
 
 
 def soak(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
-    """100,000 tasks through one slot: what of its guest and its cgroup has grown."""
+    """Run 100,000 tasks in one slot, and measure the growth of its guest and its cgroup."""
     account = "X-Account: soak"
     path = "/v1/run/ncat:1?cpu=2"
     run_load(stack.set_port, path, 1, 2.0, account)
@@ -104,13 +104,13 @@ def soak(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
 
 
 def prestart(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
-    """A model behind numpy, its process started ahead of the task and not, in turns."""
+    """Compare a numpy model with and without a prestarted process, in turns."""
     body = b" ".join(b"%.2f" % (number / 100) for number in range(512))
     connection = KeepAlive(stack.set_port)
     times: dict[str, list[float]] = {"0": [], "1": []}
     for _ in range(rounds + 2):
         for wanted, taken in times.items():
-            # Slots of its own, and time to load: how soon the next task comes is not what is measured.
+            # Separate slots, and time to load: the delay until the next task is not measured.
             time.sleep(0.4)
             request = request_bytes(
                 f"/v1/run/model:1?prestart={wanted}", body, f"X-Account: prestart-{wanted}"
@@ -126,7 +126,7 @@ def prestart(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
 
 
 def fresh(stack: Stack, rounds: int, say: Say) -> Iterator[Figure]:
-    """A new container a task, ready before its task, over `docker run`, in turns."""
+    """Compare a new container for each task, started ahead, with `docker run`, in turns."""
     request = request_bytes("/v1/run/cat:1?isolation=fresh", b"x" * 1024, "X-Account: fresh")
     connection = KeepAlive(stack.set_port)
     ours: list[float] = []
@@ -156,7 +156,7 @@ def _ask_ms(connection: KeepAlive, request: bytes) -> float:
 
 
 def _many_bodies(port: int, path: str) -> float:
-    """MB/s of four clients that each send and receive four bodies."""
+    """Return the MB/s of four clients that each send and receive four bodies."""
     failed: list[BaseException] = []
 
     def work() -> None:
@@ -178,7 +178,7 @@ def _many_bodies(port: int, path: str) -> float:
 
 
 def _slots() -> list[dict[str, dict[str, str]]]:
-    """Labels and init's pid of the bench's slots."""
+    """Return labels and init's pid of the bench's slots."""
     label = f"label=org.general-compute.set={SET_NAME}"
     listed = subprocess.run(
         ["docker", "ps", "-q", "--filter", label], capture_output=True, check=True, text=True
@@ -194,7 +194,7 @@ def _slots() -> list[dict[str, dict[str, str]]]:
 
 
 def _cpu_us(stack: Stack) -> int:
-    """CPU time so far of the set's processes and of its slots, the router left out."""
+    """Return the CPU time so far of the set's processes and its slots, without the router."""
     total = 0
     for pid in stack.pids("set"):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -218,10 +218,10 @@ def _guest_facts(pid: int) -> dict[str, int]:
 
 
 def charge_at_rest_kib(pid: int, rest_s: float = REST_S) -> int:
-    """What the cgroup of process `pid` is charged for once nothing runs in it: the least of `rest_s` seconds.
+    """Return the memory charged to the cgroup of process `pid` at rest: the minimum over `rest_s` seconds.
 
-    The kernel frees much of what an ended process held only later, in batches (RCU): between tasks that follow each
-    other closely the charge goes up and down by some MiB, whatever the number of tasks.
+    The kernel frees much of an ended process's memory later, in batches (RCU). Between tasks in quick succession the
+    charge therefore varies by some MiB, whatever the number of tasks.
     """
     until = time.monotonic() + rest_s
     charges = [_charge_kib(pid)]
@@ -232,7 +232,7 @@ def charge_at_rest_kib(pid: int, rest_s: float = REST_S) -> int:
 
 
 def _charge_kib(pid: int) -> int:
-    """User and kernel memory in KiB, summed: the cgroup's `usage` holds what each CPU has reserved ahead, too."""
+    """Return user plus kernel memory in KiB; the cgroup's `usage` would include what each CPU has reserved ahead."""
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "memory":
@@ -242,13 +242,13 @@ def _charge_kib(pid: int) -> int:
         folder = Path(f"/sys/fs/cgroup{path}")
         if not controllers and (folder / "memory.stat").exists():
             kernel = _memory_stat(folder, "kernel")
-            # Before Linux 5.18 its parts stand alone.
+            # Before Linux 5.18 only its parts are listed.
             kernel = kernel or _memory_stat(folder, "slab", "kernel_stack", "pagetables", "percpu")
             return (kernel + _memory_stat(folder, "anon", "file", "sock")) // 1024
     raise BenchFailed("the slot's memory cgroup was not found")
 
 
 def _memory_stat(folder: Path, *names: str) -> int:
-    """The sum of these entries of a cgroup's memory.stat, in bytes."""
+    """Return the sum of these entries of a cgroup's memory.stat, in bytes."""
     entries = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
     return sum(int(value) for name, value in entries if name in names)

@@ -1,4 +1,4 @@
-"""A set and a router of the bench's own, on free ports, with their state in a folder that is removed afterwards."""
+"""A set and a router for the bench, on free ports, with their state in a folder that is removed afterwards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 
 class Stack:
-    """Use as a context manager; `set_port` and `router_port` answer inside."""
+    """Use as a context manager; `set_port` and `router_port` answer in the context."""
 
     def __init__(self) -> None:
         self.set_port = free_port()
@@ -76,7 +76,7 @@ class Stack:
         self._folder.cleanup()
 
     def peak_memory_mib(self) -> dict[str, float]:
-        """The largest resident memory so far of each process, by part."""
+        """Return the peak resident memory of each process, by part."""
         peaks: dict[str, float] = {}
         for name in self._processes:
             for pid in self.pids(name):
@@ -86,7 +86,7 @@ class Stack:
         return peaks
 
     def pids(self, name: str) -> list[int]:
-        """The part's own process, and its workers."""
+        """Return the part's own process and its workers."""
         pid = self._processes[name].pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [pid, *map(int, children)]

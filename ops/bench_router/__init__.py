@@ -1,5 +1,5 @@
-"""`make bench-router`: the router beside nginx, HAProxy, Envoy, Traefik and Caddy, in one run on this machine.
+"""`make bench-router`: compares the router with nginx, HAProxy, Envoy, Traefik and Caddy in one run on this machine.
 
-Every proxy has the same upstream, the same load, an access log, one core of its own and a warm-up; rounds take turns,
-ratios are taken within a round, and their medians are the figures.
+Every proxy has the same upstream, the same load, an access log, its own core and a warm-up. Rounds alternate between
+the proxies; the figures are medians of the ratios within a round.
 """

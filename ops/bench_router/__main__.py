@@ -1,4 +1,4 @@
-"""`python -m ops.bench_router`: measure, print the table, exit with 1 when a figure falls short."""
+"""`python -m ops.bench_router`: measure, print the table, exit with 1 if a figure misses its target."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def _in_rounds(measure: Callable[[Bench, int], Iterator[Figure]], rounds: int) -
 
 
 PARTS: Final[dict[str, tuple[Part, str]]] = {
-    "small": (_in_rounds(small, 7), "small requests, as many as go"),
+    "small": (_in_rounds(small, 7), "small requests, as many as possible"),
     "bodies": (_in_rounds(bodies, 7), "10 MB bodies"),
     "latency": (_in_rounds(latency, 7), "latency at half load"),
     "idle": (_in_rounds(idle, 5), "10,000 idle connections"),
     "tls": (_in_rounds(tls, 5), "TLS for clients"),
     "choice": (_in_rounds(choosing, 3), "choosing a set"),
-    # Scaled as a whole: its requests, reloads and restarts.
+    # The factor scales its requests, reloads and restarts together.
     "soak": (soak, "1,000,000 requests through reloads and restarts (a quarter of an hour)"),
 }
 
@@ -46,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make bench-router", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument(
-        "--rounds", type=_factor, default=1.0, metavar="F", help="factor on all rounds (0.15: a quick look)"
+        "--rounds", type=_factor, default=1.0, metavar="F", help="factor for all rounds (0.15: a quick look)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     options = parser.parse_args(arguments)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 try:
                     found += measure(bench, options.rounds)
                 except BenchFailed as error:
-                    # The other parts can still be measured.
+                    # Go on with the other parts.
                     failed = True
                     print(f"make bench-router: {name}: {error}", file=sys.stderr)
                 _say(f"({time.monotonic() - began:.0f} s)")
@@ -93,6 +93,6 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    # However we are ended, what we started ends with us.
+    # Whatever signal ends us, end what we started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     raise SystemExit(main())

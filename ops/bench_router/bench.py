@@ -1,4 +1,4 @@
-"""What every part of the bench measures with: the upstream, the load, the proxies it asks for, and turns."""
+"""Shared by all parts of the bench: the upstream, the load, the proxies and the rounds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ops.setup.engine import ROOT
 
 T = TypeVar("T")
 LOGGED: Final = 0.99
-"""A proxy that logs less than this share of its requests saves work that the others do: that is told."""
+"""Minimum share of requests that a proxy must log; one that logs less saves work, and a note says so."""
 
 
 class Bench:
-    """Use as a context manager; all its state lies in a folder under var/ that is removed afterwards."""
+    """Use as a context manager; its state is in a folder under var/ that is removed afterwards."""
 
     def __init__(self, say: Say) -> None:
         self.say = say
@@ -37,7 +37,7 @@ class Bench:
         (ROOT / "var").mkdir(exist_ok=True)
         self._folder = tempfile.TemporaryDirectory(prefix="bench-router-", dir=ROOT / "var")
         self.folder = Path(self._folder.name)
-        # nginx's worker gives up root, and must still reach its folder.
+        # nginx's worker drops root, and must still reach its folder.
         self.folder.chmod(0o755)
         try:
             self.loader = Loader(self.cores.load, self.folder)
@@ -58,7 +58,7 @@ class Bench:
 
     @contextmanager
     def proxies(self, *names: str) -> Iterator[dict[str, Server]]:
-        """Those of them that can be had, running on the proxies' core; `router` must be."""
+        """Start the available ones on the proxies' core; `router` must be available."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         folder.chmod(0o755)
         with proxies.running(names, folder, self.upstream.port, self.cores.proxy, self.say) as servers:
@@ -70,15 +70,15 @@ class Bench:
 
 
 def turns(names: Sequence[str], rounds: int) -> Iterator[tuple[int, list[str]]]:
-    """For each round its number and the names, each round beginning with another: what the machine does beside hits
-    all alike."""
+    """Yield the number and the names for each round. Each round starts with another name, so that other load on the
+    machine affects all alike."""
     for number in range(rounds):
         at = number % len(names)
         yield number, [*names[at:], *names[:at]]
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of the rounds' ratios."""
+    """Return the median of the rounds' ratios."""
     return median(our / their for our, their in zip(ours, theirs, strict=True))
 
 
@@ -95,5 +95,5 @@ def below(what: str, value: float, limit: float, unit: str = "×") -> Figure:
 
 
 def row(values: Mapping[str, Sequence[T]], read: Callable[[T], float], form: str) -> str:
-    """`name median` for each name, for a progress line."""
+    """Return `name median` for each name, for a progress line."""
     return ", ".join(f"{name} {median(map(read, shots)):{form}}" for name, shots in values.items() if shots)

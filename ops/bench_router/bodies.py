@@ -1,4 +1,4 @@
-"""Bodies of 10 MB, up and down: megabytes a second, and CPU time for each."""
+"""Measures bodies of 10 MB, up and down: megabytes per second, and CPU time for each."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ BODY_BYTES: Final = 10_000_000
 CLIENTS: Final = 4
 SECONDS: Final = 2.0
 TARGETS: Final = {"nginx-unbuffered": (1.1, 1.0), "haproxy-splice": (0.9, 1.6)}
-"""Of which peer: MB/s at least, CPU per body at most."""
+"""Targets by peer: minimum MB/s, maximum CPU per body."""
 
 
 def bodies(bench: Bench, rounds: int) -> Iterator[Figure]:
-    """Four clients at once. What no target speaks of (nginx with larger buffers, HAProxy by default) is told beside."""
+    """Measure with four clients. Also prints peers without a target (nginx with larger buffers, HAProxy by default)."""
     with bench.proxies("router", *TARGETS, "nginx-256k", "haproxy") as servers:
         shots: dict[str, dict[str, list[Shot]]] = {
             method: {name: [] for name in servers} for method in ("POST", "GET")
@@ -38,7 +38,7 @@ def bodies(bench: Bench, rounds: int) -> Iterator[Figure]:
 
 
 def figures(shots: dict[str, dict[str, list[Shot]]]) -> Iterator[Figure]:
-    """By method and proxy, the rounds' measurements."""
+    """Turn the rounds' measurements, by method and proxy, into rows."""
     for method, of_method in shots.items():
         ours = of_method["router"]
         for name, (speed, cpu) in TARGETS.items():

@@ -1,4 +1,4 @@
-"""What choosing a set costs, without the rest of a request."""
+"""Measures choosing a set, without the rest of a request."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ops.bench.figures import Figure
 from ops.bench_router.bench import Bench, at_most
 
 LIMITS_US: Final = {(10, 50): 15.0, (1000, 1000): 1000.0}
-"""By sets and rules."""
+"""Targets in µs, by sets and rules."""
 
 
 def choosing(bench: Bench, rounds: int) -> Iterator[Figure]:
-    """CPU µs per choice, all sets well and one of them ejected: the dearer of the two counts."""
+    """Measure CPU µs per choice with all sets up and with one ejected; the larger counts."""
     found: dict[tuple[int, int], list[choice.Figure]] = {size: [] for size in LIMITS_US}
     for _ in range(rounds):
         for each in choice.figures():
@@ -25,7 +25,7 @@ def choosing(bench: Bench, rounds: int) -> Iterator[Figure]:
 
 
 def figures(found: dict[tuple[int, int], list[choice.Figure]], bench: Bench) -> Iterator[Figure]:
-    """By sets and rules, the rounds' measurements."""
+    """Turn the rounds' measurements, by sets and rules, into rows."""
     for (sets, rules), each in found.items():
         well_us = median(one.well_us for one in each)
         ejected_us = median(one.one_ejected_us for one in each)

@@ -1,10 +1,9 @@
-"""What a proxy adds to the time of a request when it has half of what it can take to do.
+"""Measures the delay that a proxy adds to a request at half of its maximum load.
 
-p99 is that of a quarter of a second: of each such window, and then the median over all windows of all rounds. A machine
-that is shared stalls as a whole, for some milliseconds once or twice a second, whatever runs on it; a p99 of several
-seconds lies on the edge of that and says more of the host than of the proxy. Such stalls spoil the windows that they
-hit, not the median. What a proxy itself does less than twice a second, this p99 does not show: the line of progress has
-the p99 and p99.9 of all requests beside it.
+p99 is taken over windows of a quarter of a second; the figure is the median over all windows of all rounds. A shared
+machine stalls for some milliseconds once or twice a second. A p99 over several seconds is at the edge of that, and says
+more about the host than about the proxy; such stalls spoil the windows that they hit, but not the median. This p99 does
+not show what a proxy does less than twice a second; the progress line has the p99 and p99.9 of all requests.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from ops.bench_router.load import Shot
 SECONDS: Final = 3.0
 WARM_SECONDS: Final = 1.0
 LEAST_US: Final = 1.0
-"""What is added counts as this much at least: on a noisy machine the difference of two quantiles can be nothing."""
+"""Minimum that counts as the added delay, in µs: on a noisy machine the difference of two quantiles can be 0."""
 
 
 def latency(bench: Bench, rounds: int) -> Iterator[Figure]:
-    """Small GETs at half of the weaker one's maximum; what the upstream alone takes at that rate is taken off."""
+    """Measure small GETs at half of the weaker one's maximum, and subtract the upstream's own time at that rate."""
     with bench.proxies("router", "nginx") as servers:
         most = {
             name: max(bench.loader.small(server, "GET", WARM_SECONDS).per_s for _ in range(2))
@@ -46,7 +45,7 @@ def latency(bench: Bench, rounds: int) -> Iterator[Figure]:
 
 
 def figures(shots: dict[str, list[Shot]]) -> Iterator[Figure]:
-    """By proxy, the rounds' measurements; "upstream" is what both are compared with."""
+    """Turn the rounds' measurements, by proxy, into rows; "upstream" is the baseline."""
     if "nginx" not in shots:
         return
     medians = {

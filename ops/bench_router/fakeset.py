@@ -1,8 +1,8 @@
 """A set without an engine: `python -m ops.bench_router.fakeset NAME PORT JOURNAL`.
 
-It speaks the native API's statuses as a set would: 200 with a task's facts, 202 once the task stands in the journal
-(a line a task, so that a restart knows them), the same task for the same Idempotency-Key, 503 with `executed: false`
-while it ends. SIGTERM: it refuses new work for a moment, finishes the rest, ends.
+It answers with the native API's statuses: 200 with a task's facts, 202 once the task is in the journal (a line for
+each task, which survives a restart), the same task for the same Idempotency-Key, and 503 with `executed: false` while
+it stops. After SIGTERM it refuses new work for a moment, finishes the rest, and ends.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from urllib.parse import parse_qs, urlsplit
 import uvloop
 
 RUN_S: Final = 0.001
-"""How long a sync task takes: so that some are always in work when a set ends."""
+"""Duration of a sync task in seconds, so that some are always running when a set ends."""
 REFUSING_S: Final = 0.3
 FINISHING_S: Final = 5.0
 
 
 class FakeSet:
-    """Tasks and what became of them."""
+    """The tasks of the fake set, and their journal."""
 
     def __init__(self, name: str, journal: Path) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class FakeSet:
         return key is not None and key in self._keys
 
     def submit(self, label: str, key: str | None) -> str:
-        """The task's id, once it stands in the journal."""
+        """Return the task's id, once it is in the journal."""
         if key is not None and key in self._keys:
             return self._keys[key]
         self._tasks += 1
@@ -58,7 +58,7 @@ class FakeSet:
 
 
 class Connection(asyncio.Protocol):
-    """One request after the other, with Content-Length or without a body."""
+    """A connection with one request after another, with Content-Length or without a body."""
 
     def __init__(self, fake: FakeSet) -> None:
         self._fake = fake
@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._busy = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclasses of asyncio's.
+        # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._fake.connections.add(self)
 

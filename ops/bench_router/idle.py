@@ -1,4 +1,4 @@
-"""Ten thousand clients that asked once and stay connected: what they cost."""
+"""Measures ten thousand clients that send one request and stay connected."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ CONNECTIONS: Final = 10_000
 PER_S: Final = 2000.0
 SECONDS: Final = 2.0
 SHOTS: Final = 3
-"""Measurements in each turn: p99 alone differs by much from one to the next."""
+"""Measurements in each round: p99 varies much from one to the next."""
 NO_EFFECT: Final = 1.1
-"""How far p99 may be off and still count as not touched: the rounds of one and the same differ by more."""
+"""Factor by which p99 may rise and still count as unaffected; rounds of the same proxy differ by more."""
 
 
 def idle(bench: Bench, rounds: int) -> Iterator[Figure]:
-    """Memory with them, and p99 at a fixed rate with and without, in turns."""
+    """Measure memory with them, and p99 at a fixed rate with and without them, in turns."""
     with bench.proxies("router") as servers:
         server = servers["router"]
         alone_mib = server.memory_mib()
@@ -46,7 +46,7 @@ def idle(bench: Bench, rounds: int) -> Iterator[Figure]:
 
 
 def figures(shots: dict[str, list[Shot]], memory: list[float]) -> Iterator[Figure]:
-    """The rounds' measurements without and with the idle connections; MiB with them."""
+    """Turn the measurements without and with the idle connections, and the MiB with them, into rows."""
     what = f"{CONNECTIONS:,} idle keep-alive connections"
     yield at_most(f"{what}: memory of the process", max(memory), 100, "MiB", 0)
     value = median(shot.p99_us for shot in shots["with"]) / median(shot.p99_us for shot in shots["without"])

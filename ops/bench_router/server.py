@@ -1,4 +1,4 @@
-"""A server of the bench: a process on its core, in a folder of its own, with what it wrote at hand when it fails."""
+"""A server of the bench: a process on its own core and in its own folder, whose output is shown when it fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STOP_TIMEOUT_S: Final = 10.0
 
 
 class Server:
-    """Use as a context manager: inside, `port` answers."""
+    """Use as a context manager; `port` answers in the context."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Server:
         access_log: Path | None = None,
         log_folder: Path | None = None,
     ) -> None:
-        """`folder` is where it runs; what it writes goes to `log_folder`, else there too."""
+        """`folder` is its working directory; its output goes to `log_folder`, by default the same."""
         self.name = name
         self.port = port
         self._command = list(command)
@@ -42,12 +42,12 @@ class Server:
         self._environment = {**os.environ, **(environment or {})}
         self._access_log = access_log
         self.log = (log_folder or folder) / f"{name}.log"
-        """What it wrote to standard output and error."""
+        """Its standard output and error."""
         self._process: subprocess.Popen[bytes] | None = None
         self.requests = 0
-        """Asked of it by the loads."""
+        """Number of requests that the loads have sent."""
         self.logged = 0
-        """Lines of its access log that were collected."""
+        """Number of lines of its access log so far."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -59,7 +59,7 @@ class Server:
         self.stop()
 
     def start(self) -> None:
-        """Raises BenchFailed with the end of what it wrote when it does not answer in time."""
+        """Start it. Raises BenchFailed with the end of its output if it does not answer in time."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -80,7 +80,7 @@ class Server:
             time.sleep(0.05)
 
     def answers(self) -> bool:
-        """Whether a request gets through to where it should: Traefik listens before it has read its routes."""
+        """True if a request reaches the upstream: Traefik listens before it has read its routes."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/openapi.json", timeout=2) as answer:
                 return bool(answer.status == 200)
@@ -106,14 +106,14 @@ class Server:
         return self._process.pid
 
     def cpu_us(self) -> float:
-        """Of its processes and theirs, so far."""
+        """Return the CPU time so far of its processes and their descendants."""
         return cpu_us(self.pid)
 
     def memory_mib(self) -> float:
         return memory_mib(self.pid)
 
     def collect_log(self) -> None:
-        """Count what it has logged since, and empty the file: all append to theirs, and a bench writes gigabytes."""
+        """Count the new lines of its access log and empty the file, because a bench writes gigabytes."""
         if self._access_log is None:
             return
         try:

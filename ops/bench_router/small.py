@@ -1,4 +1,4 @@
-"""Small requests as fast as they go: CPU time for each, and how many a second one core gives."""
+"""Measures small requests at full speed: CPU time for each, and requests per second on one core."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORDS: Final = {"GET": "small GET", "POST": "1 KB POST"}
 
 
 def small(bench: Bench, rounds: int) -> Iterator[Figure]:
-    """A GET of 128 bytes and a POST of 1 KB from 16 connections."""
+    """Measure a GET of 128 bytes and a POST of 1 KB from 16 connections."""
     with bench.proxies("router", *PEERS) as servers:
         shots: dict[str, dict[str, list[Shot]]] = {method: {name: [] for name in servers} for method in WORDS}
         for server in servers.values():
@@ -33,12 +33,12 @@ def small(bench: Bench, rounds: int) -> Iterator[Figure]:
 
 
 def figures(shots: dict[str, dict[str, list[Shot]]]) -> Iterator[Figure]:
-    """By method and proxy, the rounds' measurements."""
+    """Turn the rounds' measurements, by method and proxy, into rows."""
     for method, of_method in shots.items():
         ours = of_method["router"]
         for name in PEERS:
             if name == "haproxy" or name not in of_method:
-                continue  # HAProxy is told above; no target speaks of it.
+                continue  # HAProxy has no target; its figures are in the progress lines.
             value = ratio([shot.cpu_us for shot in ours], [shot.cpu_us for shot in of_method[name]])
             what = f"{WORDS[method]}: CPU per request, of {name}"
             yield at_most(what, value, 1.7) if name == "nginx" else below(what, value, 1)

@@ -1,4 +1,4 @@
-"""A million requests while everything behind and within the router is replaced: what the clients saw."""
+"""Sends a million requests while sets, workers and configuration are replaced, and reports the clients' errors."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ WORKER_RESTARTS: Final = 5
 CLIENTS: Final = 32
 WORKERS: Final = 2
 FAILED_AT_MOST: Final = 1000
-"""More say nothing new: the soak gives up."""
+"""Number of failures after which the soak gives up."""
 SETTLE_S: Final = 60.0
-"""How long a change may take to count before the bench gives up."""
+"""Longest time, in seconds, that a change may take until it is in force."""
 
 
 @dataclass
 class Seen:
-    """What the clients count, as of the last line that they wrote."""
+    """The clients' counters, from the last line that they wrote."""
 
     answered: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Seen:
 
 
 class Clients:
-    """The load, as a process; `seen` follows it. Leave the context to end it."""
+    """The load, as a process; `seen` follows it. Leaving the context ends it."""
 
     def __init__(self, port: int, at_least: int, path: str) -> None:
         words = (str(port), str(at_least), str(CLIENTS), path)
@@ -86,7 +86,7 @@ class Clients:
         return self._process.poll() is None
 
     def await_requests(self, count: float) -> None:
-        """Until so many requests have ended, or the clients have. Raises BenchFailed when too many failed."""
+        """Wait until this many requests have ended, or the clients have. Raises BenchFailed if too many failed."""
         while self.alive and (seen := self.seen).requests < count:
             if seen.failures > FAILED_AT_MOST:
                 raise BenchFailed(
@@ -95,7 +95,7 @@ class Clients:
             time.sleep(0.05)
 
     def end(self, timeout_s: float) -> None:
-        """Let them finish. Raises BenchFailed when that takes too long."""
+        """Let them finish. Raises BenchFailed if that takes too long."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -113,7 +113,7 @@ class Clients:
 
 
 class Operator:
-    """Edits the router's file, restarts sets and workers, and waits until each change counts."""
+    """Edits the router's file, restarts sets and workers, and waits until each change is in force."""
 
     def __init__(self, router: Server, admin_port: int, config: Path, sets: list[SoakSet]) -> None:
         self._router = router
@@ -124,13 +124,13 @@ class Operator:
         self._restarted = 0
 
     def reload(self) -> None:
-        """Other weights, by an atomic replacement of the file."""
+        """Change the weights, by an atomic replacement of the file."""
         self._version += 1
         write_config(self._config, self._version, self._sets)
         self._await(lambda status: status["version"] == self._version, f"version {self._version} in force")
 
     def restart_set(self) -> None:
-        """The sets in turn, each only once all are alive again."""
+        """Restart the next set, once all are alive again."""
         one = self._sets[self._restarted % len(self._sets)]
         self._restarted += 1
         self.await_alive()
@@ -139,18 +139,18 @@ class Operator:
         self.await_alive()
 
     def restart_worker(self) -> None:
-        """SIGTERM to a worker; the arbiter starts another."""
+        """Send SIGTERM to a worker; the arbiter starts another."""
         before = self._workers()
         os.kill(before[0], signal.SIGTERM)
         deadline = time.monotonic() + SETTLE_S
         while before[0] in (now := self._workers()) or len(now) < len(before):
             if time.monotonic() > deadline:
-                raise BenchFailed("no new worker took the place of the one that was told to end")
+                raise BenchFailed("no new worker replaced the one that was sent SIGTERM")
             time.sleep(0.05)
         self.await_alive()
 
     def await_alive(self) -> None:
-        """Until the router takes every set for alive. One that is ejected is: it is used where nobody else is."""
+        """Wait until the router counts every set as alive. An ejected set is: it is used when no other is left."""
         names = [each.name for each in self._sets]
         self._await(
             lambda status: all(
@@ -174,11 +174,11 @@ class Operator:
             except (OSError, ValueError, KeyError) as trouble:
                 error = repr(trouble)
             time.sleep(0.05)
-        raise BenchFailed(f"waited {SETTLE_S:.0f} s in vain for {what}: {error}")
+        raise BenchFailed(f"waited {SETTLE_S:.0f} s without success for {what}: {error}")
 
 
 def soak(bench: Bench, factor: float) -> Iterator[Figure]:
-    """Scaled as a whole by `factor`; at least one of each kind of change."""
+    """Run the soak, scaled by `factor`, with at least one change of each kind."""
     requests = max(1000, round(REQUESTS * factor))
     counts = {
         "reload": max(1, round(RELOADS * factor)),
@@ -230,21 +230,21 @@ def soak(bench: Bench, factor: float) -> Iterator[Figure]:
 
 
 def figures(seen: Seen, labels: Counter[str], counts: dict[str, int]) -> Iterator[Figure]:
-    """`labels`: how many tasks the sets hold under each name of an async run."""
+    """Make the rows. `labels`: the number of tasks in the sets under each name of an async run."""
     words = f"{counts['reload']} reloads, {counts['set']} set restarts, {counts['worker']} worker restarts"
     yield _none(f"{seen.requests:,} requests through {words}: failed", seen.failures)
     yield _none("… async tasks doubled", sum(count - 1 for count in labels.values()))
-    # What failed may have been taken nevertheless; what was accepted must be there.
+    # A failed request may still have been accepted; an accepted one must have a task.
     yield _none("… accepted async tasks lost", max(0, seen.answered.get("async", 0) - len(labels)))
 
 
 def planned(counts: dict[str, int]) -> list[tuple[float, str]]:
-    """When each change is due, as a share of the requests: every kind spread evenly, in the order of time."""
+    """Return when each change is due, as a share of the requests: every kind evenly spread, in order."""
     return sorted(((number + 0.5) / count, kind) for kind, count in counts.items() for number in range(count))
 
 
 def write_config(path: Path, version: int, sets: list[SoakSet]) -> None:
-    """A router's file with these sets; the weights change with the version. Replaced at once."""
+    """Write a router's file with these sets, atomically; the weights change with the version."""
     first = 30 + version * 7 % 41
     shares = [first, 100 - first]
     lines = [f"version: {version}", "sets:"]

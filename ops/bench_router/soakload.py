@@ -1,9 +1,10 @@
-"""Clients that forgive nothing: `python -m ops.bench_router.soakload PORT AT_LEAST CLIENTS PATH`.
+"""Clients that count every error: `python -m ops.bench_router.soakload PORT AT_LEAST CLIENTS PATH`.
 
-Each asks again as soon as it was answered: GETs, sync runs and async runs (half of them with an Idempotency-Key), each
-async one under a name of its own. They go on until AT_LEAST requests were made and standard input has ended. A
-request has failed unless all of an answer with the right status came back: refused connections, connections that close
-after a request was sent, broken answers and silence all count. A line of JSON a second; the last has `"ended": true`.
+Each sends the next request as soon as it has an answer: GETs, sync runs and async runs (half of them with an
+Idempotency-Key), each async run under its own name. They go on until AT_LEAST requests were sent and standard input
+has ended. A request fails unless a complete answer with the right status comes back: refused connections, connections
+that close after a request, broken answers and silence all count. Prints a line of JSON each second; the last has
+`"ended": true`.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ import uvloop
 
 SILENCE_S: Final = 60.0
 RUNS_OF_TEN: Final = {3: "sync", 7: "async"}
-"""Of ten requests these are runs: what a set with an engine can do beside eight GETs."""
+"""Runs among ten requests: as many as a set with an engine can do besides eight GETs."""
 ACCEPTED: Final = {"get": 200, "sync": 200, "async": 202}
 SAMPLES_EACH: Final = 2
 BODY: Final = b"x" * 200
 
 
 class Failed(Exception):
-    """A request was not answered as it should be."""
+    """A request had no correct answer."""
 
 
 class Tally:
-    """What all clients saw."""
+    """The counters of all clients."""
 
     def __init__(self, at_least: int, path: str) -> None:
         self.at_least = at_least
@@ -44,7 +45,7 @@ class Tally:
         self._number = 0
 
     def requests(self) -> Iterator[tuple[str, bytes]]:
-        """Kind and bytes of the next requests, until the end."""
+        """Yield kind and bytes of the next requests, until the end."""
         while not (self.told_to_end and self.answered.total() + self.failed.total() >= self.at_least):
             number = self._number
             self._number += 1
@@ -84,7 +85,7 @@ class Tally:
 
 
 class Client:
-    """One connection at a time."""
+    """A client with one connection at a time."""
 
     def __init__(self, port: int, tally: Tally) -> None:
         self._port = port

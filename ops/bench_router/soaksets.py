@@ -1,4 +1,4 @@
-"""The two sets of the soak: real ones where an engine has their image, else fakes that answer as sets do."""
+"""The two sets of the soak: real ones if an engine has their image, else fakes that answer like sets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAITING_AT_MOST: Final = 1_000_000
 
 @dataclass(frozen=True)
 class SoakSet:
-    """`path` is what to POST to; `labels()` counts its async tasks by name."""
+    """A set of the soak: `path` is the target of a POST; `labels()` counts its async tasks by name."""
 
     name: str
     server: Server
@@ -33,8 +33,8 @@ class SoakSet:
 
 
 def made_sets(folder: Path, say: Say) -> list[SoakSet]:
-    """Two sets, not started."""
-    # Slots are found by their set's name on the engine, which others may use, too.
+    """Make two sets without starting them."""
+    # Unique names, as slots are found by their set's name and others may use the engine too.
     names = [f"soak{letter}{os.getpid()}" for letter in "ab"]
     real = _engine_has_image()
     say("two sets on the engine" if real else f"two fake sets: no engine holds {IMAGE} (make images)")

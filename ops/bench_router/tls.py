@@ -1,6 +1,6 @@
-"""TLS for clients: what it adds to a small request, to a large body, and what a handshake costs; beside nginx's.
+"""Measures TLS for clients: its cost for a small request, a large body and a handshake, compared with nginx.
 
-The issue sets no target for TLS: the lines tell, and count as reached whatever they say.
+TLS has no target: the lines inform, and always count as reached.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from ops.bench_router.server import Server
 BODY_BYTES: Final = 100_000_000
 SECONDS: Final = 2.0
 CIPHER: Final = "TLS_AES_256_GCM_SHA384"
-"""What both choose with clients of OpenSSL; told by each, and compared."""
+"""The cipher that both choose with clients of OpenSSL; each is asked, and the answers are compared."""
 KINDS: Final = ("small GET", "handshake", "100 MB GET", "100 MB POST")
 
 
 @dataclass(frozen=True)
 class TlsShot:
-    """One measurement. `per_s`: requests or handshakes; of bodies, megabytes."""
+    """A measurement. `per_s`: requests or handshakes, or megabytes of bodies."""
 
     per_s: float
     cpu_us: float
-    """Of the proxy, for each request, handshake (with the request after it) or body."""
+    """CPU time of the proxy for each request, handshake (with the request after it) or body."""
 
 
 Shots = Mapping[str, Mapping[str, list[TlsShot]]]
 
 
 class TlsServer(Server):
-    """One whose clients come by TLS, without looking at its certificate."""
+    """A server whose clients use TLS, without checking its certificate."""
 
     def answers(self) -> bool:
         try:
@@ -59,7 +59,7 @@ class TlsServer(Server):
             return False
 
     def cipher(self) -> str:
-        """The one that it agrees upon."""
+        """Return the cipher that it agrees on."""
         with unverified().wrap_socket(socket.create_connection(("127.0.0.1", self.port), 5)) as sock:
             agreed = sock.cipher()
             return str(agreed[0]) if agreed else "none"
@@ -73,7 +73,7 @@ def unverified() -> ssl.SSLContext:
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for the bench and its key, on the curve that nearly all use."""
+    """Make a certificate and its key for the bench, on the most common curve."""
     openssl = shutil.which("openssl")
     if openssl is None:
         raise BenchFailed("openssl is missing: install the Debian package openssl")
@@ -89,8 +89,8 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 
 def nginx(place: Place, cert: Path, key: Path) -> TlsServer:
-    """As it is beside the router elsewhere, with TLS before it."""
-    proxies.nginx(place, unbuffered=proxies.UNBUFFERED)  # Writes its configuration.
+    """nginx as in the other parts of the bench, with TLS."""
+    proxies.nginx(place, unbuffered=proxies.UNBUFFERED)  # Writes the configuration.
     config = place.folder / "nginx.conf"
     plain = f"listen 127.0.0.1:{place.port} "
     text = config.read_text()
@@ -103,7 +103,7 @@ def nginx(place: Place, cert: Path, key: Path) -> TlsServer:
 
 
 def router(place: Place, cert: Path, key: Path) -> TlsServer:
-    proxies.router(place)  # Writes its configuration.
+    proxies.router(place)  # Writes the configuration.
     command = proxies.router_command(place, place.folder / "router.yaml", free_port())
     command += ["--tls-cert", str(cert), "--tls-key", str(key)]
     return TlsServer(
@@ -112,7 +112,7 @@ def router(place: Place, cert: Path, key: Path) -> TlsServer:
 
 
 def tls(bench: Bench, rounds: int) -> Iterator[Figure]:
-    """Router and nginx with TLS, and both without for comparison."""
+    """Measure router and nginx with TLS, and both without for comparison."""
     cert, key = certificate(bench.folder)
     with ExitStack() as stack:
         servers: dict[str, Server] = dict(stack.enter_context(bench.proxies("router", "nginx-unbuffered")))
@@ -162,7 +162,7 @@ def tls(bench: Bench, rounds: int) -> Iterator[Figure]:
 
 
 def figures(shots: Shots) -> Iterator[Figure]:
-    """By kind and server, the rounds' measurements."""
+    """Turn the rounds' measurements, by kind and server, into rows."""
     for kind, of_kind in shots.items():
         ours = of_kind["router TLS"]
         theirs = of_kind.get("nginx TLS")
@@ -177,7 +177,7 @@ def figures(shots: Shots) -> Iterator[Figure]:
 
 
 def told(what: str, value: float) -> Figure:
-    """A line without a target."""
+    """Make a row without a target."""
     return Figure(what, value, f"{value:.2f} ×", "none set", True)
 
 
@@ -186,7 +186,7 @@ def _by_tls(server: Server) -> bool:
 
 
 class _Load:
-    """wrk and curl, on their core: the load of the other parts knows no TLS."""
+    """wrk and curl, on their core: the load of the other parts does not support TLS."""
 
     def __init__(self, core: int, folder: Path) -> None:
         self._core = core
@@ -203,7 +203,7 @@ class _Load:
         return self._many(server)
 
     def handshakes(self, server: Server) -> TlsShot:
-        """One request on each connection."""
+        """Send one request on each connection."""
         return self._many(server, "-H", "Connection: close")
 
     def down(self, server: Server) -> TlsShot:

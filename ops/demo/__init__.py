@@ -1,1 +1,1 @@
-"""The demo: real pictures through the routed API, with what each step does and the curl line that does the same."""
+"""The demo: real pictures through the routed API, with an explanation and the equivalent curl line for each step."""

@@ -1,4 +1,4 @@
-"""``python -m ops.demo``: tells the story, and leaves the stack and its weights as it found them, also on Ctrl-C."""
+"""``python -m ops.demo``: runs the demo, and restores the stack and its weights afterwards, also on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ops.setup.errors import OpsError
 
 
 def main() -> int:
-    """Gives the exit code: 0, 1 where a step failed, 130 where it was interrupted."""
+    """Run the demo. Returns the exit code: 0, 1 if a step failed, 130 if it was interrupted."""
     began = time.monotonic()
     signal.signal(signal.SIGTERM, _interrupt)
     print("General Compute, the demo: real pictures through a router and two sets", flush=True)
@@ -42,7 +42,7 @@ def main() -> int:
         story.tell()
         code = 0
     except (OpsError, ClientError) as error:
-        print(f"\ndemo: it ended early: {error}", file=sys.stderr)
+        print(f"\ndemo: stopped early: {error}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
         print("\ndemo: interrupted; cleaning up", file=sys.stderr)
@@ -68,7 +68,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _undisturbed(clean_up: Callable[[], object]) -> None:
-    """A second Ctrl-C must not leave half of it."""
+    """Ignore a second Ctrl-C, which would interrupt the clean-up."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     clean_up()

@@ -4,4 +4,4 @@ from ops.setup.errors import OpsError
 
 
 class DemoFailed(OpsError):
-    """A step of the demo did not give what it should."""
+    """A step of the demo had a wrong result."""

@@ -1,4 +1,4 @@
-"""Many small tasks from a few clients at once: which set ran each, and how long each took."""
+"""Runs many small tasks from a few clients: measures which set ran each, and how long each took."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ops.client import Client, ClientError
 
 @dataclass
 class Load:
-    """What came of it. Latencies are whole calls as their client saw them, in milliseconds."""
+    """The results. Latencies are those of whole calls, seen by their client, in milliseconds."""
 
     seconds: float = 0.0
     sets: Counter[str] = field(default_factory=Counter)
@@ -30,18 +30,18 @@ class Load:
         return self.tasks / self.seconds if self.seconds else 0.0
 
     def percent(self, name: str) -> float:
-        """The share of the tasks that this set ran."""
+        """Return the share of the tasks that this set ran."""
         return 100 * self.sets[name] / self.tasks if self.tasks else 0.0
 
     def quantile_ms(self, share: float) -> float:
-        """The latency that this share of the tasks stayed within; 0.5 is the median."""
+        """Return the latency that this share of the tasks did not exceed; 0.5 is the median."""
         if len(self.latencies_ms) < 2:
             return self.latencies_ms[0] if self.latencies_ms else 0.0
         return statistics.quantiles(self.latencies_ms, n=1000, method="inclusive")[round(share * 1000) - 1]
 
 
 def run_small_tasks(url: str, image: str, count: int, *, clients: int = 4, body: bytes = b"hello\n") -> Load:
-    """Runs `count` sync tasks, each of which must give back its body. Failures are counted, never raised."""
+    """Run `count` sync tasks, each of which must return its body. Failures are counted, not raised."""
     load, lock, left, stop = Load(), threading.Lock(), iter(range(count)), threading.Event()
 
     def work() -> None:
@@ -61,7 +61,7 @@ def run_small_tasks(url: str, image: str, count: int, *, clients: int = 4, body:
                     continue
                 with lock:
                     if not same:
-                        load.failures.append(f"task {output.task_id} gave back something else than it got")
+                        load.failures.append(f"task {output.task_id} did not return its input")
                     load.sets[output.set_name or "?"] += 1
                     load.latencies_ms.append(took_ms)
                     load.cold_starts += bool(output.facts and output.facts.cold_start)
@@ -74,6 +74,6 @@ def run_small_tasks(url: str, image: str, count: int, *, clients: int = 4, body:
         for thread in threads:
             thread.join()
     finally:
-        stop.set()  # who interrupts us wants no more of them
+        stop.set()  # after an interrupt no further tasks are wanted
     load.seconds = time.perf_counter() - began
     return load

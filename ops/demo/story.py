@@ -1,4 +1,4 @@
-"""The demo's steps, in order. Each prints what it does, the curl line that does the same, and what came of it."""
+"""The demo's steps, in order. Each prints what it does, the equivalent curl line, and the result."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from ops.setup.engine import ROOT
 SMALL_TASKS: Final = 1000
 SMALL_IMAGE: Final = "cat:1"
 OUTPUT_FOLDER: Final = ROOT / "var/demo"
-# native-api.md: a saved edit counts within 2 s; more is a fault, and said so.
+# A saved edit takes effect within 2 s; a longer wait is reported as a fault.
 EDIT_TIMEOUT_S: Final = 10
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Story:
-    """One telling of it, against a stack that is up."""
+    """A run of the demo, against a stack that is up."""
 
     def __init__(self, ports: Ports, weights_file: WeightsFile) -> None:
         self.url = ports.router_url
@@ -44,7 +44,7 @@ class Story:
         OUTPUT_FOLDER.mkdir(parents=True, exist_ok=True)
 
     def tell(self) -> None:
-        """All steps; raises DemoFailed or ClientError at the first that goes wrong."""
+        """Run all steps; raises DemoFailed or ClientError at the first that fails."""
         photograph = pictures.photograph()
         self._picture("A thumbnail", ("thumbnail", "200x200"), photograph, "thumbnail.jpg", _fits_200)
         self._picture("The same picture as PNG", ("convert", "png"), photograph, "converted.png", _is_png)
@@ -77,7 +77,7 @@ class Story:
             with client.run("imgproc:1", arguments, body=body) as output, target.open("wb") as file:
                 file.writelines(output)
             took_ms = 1000 * (time.perf_counter() - began)
-            # A task with a short answer has its facts in headers; of a longer one they stand at its URL.
+            # A short answer has the task's facts in headers; a longer one has them at the task's URL.
             task = client.task(output.task_id or "")
         if problem := check(source, target):
             raise DemoFailed(f"{_short(target)}: {problem}")
@@ -132,7 +132,7 @@ class Story:
             self._say(
                 f"set {name}: tasks {load.sets[name]:4}, {load.percent(name):4.1f} %  {_bar(load.percent(name))}"
             )
-            # Five standard deviations: once in two million demos chance alone looks like a fault.
+            # Five standard deviations: chance alone looks like a fault once in two million demos.
             chance = 5 * math.sqrt(percent * (100 - percent) / count)
             if abs(load.percent(name) - percent) > chance:
                 raise DemoFailed(
@@ -155,13 +155,13 @@ class Story:
         while self._weights_in_force() != wanted:
             if time.monotonic() - began > EDIT_TIMEOUT_S:
                 raise DemoFailed(
-                    f"the router does not know them after {EDIT_TIMEOUT_S} s; see var/log/router.log"
+                    f"the router has not loaded them after {EDIT_TIMEOUT_S} s; see var/log/router.log"
                 )
             time.sleep(0.05)
         self._say(f"in force after {time.monotonic() - began:.1f} s, with no connection lost")
         self._split("again, by the new weights", SMALL_TASKS)
         if not self.weights_file.restore():
-            self._say(f"{path} was edited by somebody else meanwhile, and is left as it is")
+            self._say(f"{path} was edited by somebody else meanwhile, and is not restored")
             return
         while self._weights_in_force() != before and time.monotonic() - began < 3 * EDIT_TIMEOUT_S:
             time.sleep(0.05)
@@ -191,7 +191,7 @@ class Story:
 
 
 def _short(path: Path) -> str:
-    """As one would type it: relative to the folder in which the demo runs."""
+    """Return a path as typed: relative to the folder in which the demo runs."""
     return os.path.relpath(path)
 
 

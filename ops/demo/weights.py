@@ -1,4 +1,4 @@
-"""Weights in the router's YAML file: read, changed in place as an operator would, and put back."""
+"""Reads the weights in the router's YAML file, changes them in place as an operator would, and restores them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 from ops.demo.errors import DemoFailed
 
-# The default's weights in flow style; rules may have weights too, and stand before it.
+# The default's weights in flow style; rules before it may have weights too.
 WEIGHTS: Final = re.compile(r"^(default:.*?\bweights:\s*)\{([^}]*)\}", re.MULTILINE | re.DOTALL)
 PAIR: Final = re.compile(r"([a-z0-9]+)\s*:\s*([0-9]+(?:\.[0-9]{1,2})?)")
 
@@ -18,9 +18,9 @@ Weights = Mapping[str, float]
 
 
 class WeightsFile:
-    """A router's YAML file whose default weights are changed for a while.
+    """A router's YAML file whose default weights are changed temporarily.
 
-    `restore` puts back what was there, unless somebody else edited the file meanwhile: theirs is theirs.
+    `restore` puts the old file back, unless somebody else has edited it meanwhile.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,20 +30,20 @@ class WeightsFile:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The default weights as configured, in percent. Raises DemoFailed where they don't stand in flow style."""
+        """Return the default weights as configured, in percent. Raises DemoFailed if they are not in flow style."""
         found = WEIGHTS.search(self.before)
         if not found:
             raise DemoFailed(f"{self.path}: no `weights: {{a: 95, b: 5}}` stands under `default:`")
         return {name: float(percent) for name, percent in PAIR.findall(found[2])}
 
     def change(self, weights: Weights) -> None:
-        """Saves the file with other default weights; everything else in it stays as it is."""
+        """Save the file with other default weights; everything else in it stays the same."""
         changed = WEIGHTS.sub(lambda found: f"{found[1]}{flow(weights)}", self.before, count=1)
         self._save(changed)
         self._ours = changed
 
     def restore(self) -> bool:
-        """Puts the file back; False where it was left as somebody else saved it."""
+        """Put the file back; returns False if somebody else has edited it."""
         if self._ours is None:
             return True
         if self.path.read_text() != self._ours:
@@ -53,7 +53,7 @@ class WeightsFile:
         return True
 
     def _save(self, text: str) -> None:
-        # A reader must never see half a file.
+        # Atomic, so that no reader sees half a file.
         unfinished = self.path.with_suffix(f".{os.getpid()}.new")
         unfinished.write_text(text)
         unfinished.chmod(self.path.stat().st_mode)
@@ -66,7 +66,7 @@ def flow(weights: Weights) -> str:
 
 
 def other_weights(weights: Weights) -> dict[str, float]:
-    """What the demo changes to: even shares, or where they are even already, 80 % for the first."""
+    """Return the demo's new weights: even shares, or, if they are even already, 80 % for the first."""
     even = {name: 100 / len(weights) for name in weights}
     if weights != even:
         return even

@@ -10,7 +10,7 @@ from ops.setup.errors import OpsError
 
 
 def main(arguments: list[str]) -> int:
-    """Builds the images named like ``imgproc`` or ``imgproc:1``; gives the exit code."""
+    """Build the images named like ``imgproc`` or ``imgproc:1``; return the exit code."""
     names = [argument.removesuffix(":1") for argument in arguments] or list(NAMES)
     if unknown := [name for name in names if name not in NAMES]:
         print(f"images: no sample image {unknown[0]!r}; there are {', '.join(NAMES)}", file=sys.stderr)

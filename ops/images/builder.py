@@ -1,10 +1,10 @@
-"""Builds the sample images with the docker command, and leaves alone what is up to date.
+"""Builds the sample images with the docker command, if they are missing or changed.
 
-An image carries the digest of what went into it (its folder, the base image) as a label; with the same digest it is
-not built again. The base is ``debian:bookworm-slim`` where a registry answers, else made by mmdebstrap.
+An image carries the digest of its inputs (its folder, the base image) as a label, and is not built again for the same
+digest. The base is ``debian:bookworm-slim`` if a registry answers, else made by mmdebstrap.
 
-Packages come over the machine's own network. An engine with `userns-remap` refuses that to a build: the private one
-gets its images from the plain private engine, which is started for as long as that takes; any other has a bridge.
+Builds use the machine's own network, which an engine with `userns-remap` refuses. Our private one therefore gets its
+images from the plain private engine, started just for that; any other engine has a bridge.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PULLED_BASE: Final = "debian:bookworm-slim"
 MADE_BASE: Final = "general-compute/base:bookworm"
 INPUTS_LABEL: Final = "org.general-compute.inputs"
 
-# Whether a registry answers is known quickly; what follows is a download of 30 MB.
+# A registry answers quickly or not at all; after that comes a download of 30 MB.
 REGISTRY_TIMEOUT_S: Final = 15
 PULL_TIMEOUT_S: Final = 300
 BUILD_TIMEOUT_S: Final = 900
@@ -41,12 +41,12 @@ PROXY_VARIABLES: Final = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY",
 
 
 def say(message: str) -> None:
-    """Progress, on stderr."""
+    """Print progress on stderr."""
     print(f"images: {message}", file=sys.stderr, flush=True)
 
 
 class Builder:
-    """Builds on one engine. All calls raise ImageFailed with the end of the log of what went wrong."""
+    """Builds on one engine. All calls raise ImageFailed with the end of the log."""
 
     def __init__(self, host: str) -> None:
         self._host = host
@@ -54,9 +54,9 @@ class Builder:
         self._logs = ROOT / "var/log/images"
 
     def build(self, names: Iterable[str]) -> None:
-        """Builds the images of these names, tagged ``NAME:1``, where they are missing or changed."""
+        """Build the images of these names, tagged ``NAME:1``, if they are missing or changed."""
         self._logs.mkdir(parents=True, exist_ok=True)
-        # Two builders at once would make the base twice, and one would take the other's half-made log.
+        # Two builders at the same time would make the base twice and mix their logs.
         with (self._logs / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._build_all(list(names))
@@ -76,7 +76,7 @@ class Builder:
                 self._build(name, base, digest, network)
 
     def _bring(self, names: Sequence[str]) -> None:
-        """Has the images built on the plain private engine, and copies those that are missing or changed."""
+        """Build the images on the plain private engine, and copy those that are missing or changed."""
         bases = [os.environ.get("GC_BASE_IMAGE") or "", PULLED_BASE, MADE_BASE]
         base_id = next((found for base in bases if base and (found := self._inspect(base, "{{.Id}}"))), "")
         if all(self._is_built(name, base_id) for name in names):
@@ -102,7 +102,7 @@ class Builder:
         return bool(base_id) and label == inputs_digest(name, base_id)
 
     def _base(self) -> tuple[str, str]:
-        """The base image's name and id; pulled or made where there is none yet."""
+        """Return the base image's name and id; pull or make it if it is missing."""
         named = os.environ.get("GC_BASE_IMAGE")
         for candidate in [named] if named else [PULLED_BASE, MADE_BASE]:
             if image_id := self._inspect(candidate, "{{.Id}}"):
@@ -118,7 +118,7 @@ class Builder:
         return base, self._inspect(base, "{{.Id}}")
 
     def _pull(self, image: str) -> bool:
-        """Pulls an image; False where no registry answers in time. Its first line of output is the answer."""
+        """Pull an image; return False if no registry answers in time. The first line of output counts as an answer."""
         answered = threading.Event()
 
         def watch(line: str) -> None:
@@ -148,13 +148,13 @@ class Builder:
         command += [f"--build-arg=BASE={base}", f"--label={INPUTS_LABEL}={digest}"]
         if "ARG APT_OPTIONS" in (FOLDER / name / "Dockerfile").read_text():
             command.append(f"--build-arg=APT_OPTIONS={apt_options()}")
-        # Docker knows these by itself and keeps them out of the image.
+        # Docker has these build arguments by default and keeps them out of the image.
         command += [f"--build-arg={variable}" for variable in PROXY_VARIABLES if variable in os.environ]
         start = time.monotonic()
         say(f"building {name}:1")
 
         def show(line: str) -> None:
-            # Of the builder's report, old style or new, what takes time.
+            # The slow steps in the builder's report, old style or new.
             if step := re.match(r"(?:Step (\d+/\d+) : |#\d+ \[.*?(\d+/\d+)\] )(RUN .*)", line):
                 say(f"  {step[1] or step[2]} {step[3][:90]}")
 
@@ -162,11 +162,11 @@ class Builder:
         say(f"{name}:1 is built, in {time.monotonic() - start:.0f} s")
 
     def _inspect(self, image: str, template: str) -> str:
-        """A field of a local image, "" where there is no such image."""
+        """Return a field of a local image, "" if the image does not exist."""
         return self._asked("image", "inspect", f"--format={template}", image)
 
     def _asked(self, *words: str) -> str:
-        """The answer of a docker command, "" where it fails."""
+        """Return the output of a docker command, "" if it fails."""
         command = ["docker", *words]
         asked = subprocess.run(command, capture_output=True, text=True, env=self._environment, timeout=60)
         return asked.stdout.strip() if asked.returncode == 0 else ""
@@ -179,13 +179,13 @@ class Builder:
             raise ImageFailed(
                 f"{log_name} was not built: {command[0]} ended with {status}. The end of {log}:\n"
                 f"{processes.tail(log)}\n"
-                "Where packages come from a mirror of your own, name it: GC_DEBIAN_MIRROR=URL make images"
+                "To use your own package mirror: GC_DEBIAN_MIRROR=URL make images"
             )
 
     def _run(
         self, command: Sequence[str], log_name: str, show: Callable[[str], None], give_up: Callable[[], bool]
     ) -> int:
-        """Runs a command in ops/images' tree, its output to the log and line by line to `show`, till `give_up()`."""
+        """Run a command in ops/images, with its output in the log and line by line to `show`, until `give_up()`."""
         environment = {**self._environment, "APT_OPTIONS": apt_options()}
         cwd = FOLDER if command[:2] == ["docker", "build"] else ROOT
         with (
@@ -224,7 +224,7 @@ class Builder:
 
 
 def inputs_digest(name: str, base_id: str) -> str:
-    """The digest of what an image is made of: the files of its folder, those that it shares, its base."""
+    """Return the digest of an image's inputs: the files of its folder, shared files, its base."""
     files = sorted(file for file in (FOLDER / name).rglob("*") if file.is_file())
     if "COPY picture.h" in (FOLDER / name / "Dockerfile").read_text():
         files.append(FOLDER / "picture.h")
@@ -236,10 +236,10 @@ def inputs_digest(name: str, base_id: str) -> str:
 
 
 def apt_options() -> str:
-    """What this machine's apt is told about dates and tries, as options for the apt of a build on it.
+    """Return this machine's apt settings for dates and retries, as options for apt in a build.
 
-    A machine that works with frozen package lists says so in its apt configuration; in a fresh image that would be
-    missing, and the lists would be refused as expired.
+    A machine with frozen package lists has a setting for that in its apt configuration. A new image lacks it, and
+    would refuse the lists as expired.
     """
     wanted = ("Acquire::Check-Valid-Until", "Acquire::Check-Date")
     options = ["-oAcquire::Retries=3"]

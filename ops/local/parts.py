@@ -1,4 +1,4 @@
-"""The processes of the local stack: what each is started with, and how it is found again."""
+"""The processes of the local stack: how each is started, and how it is found again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SET_NAMES: Final = ("a", "b")
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the parts listen, on 127.0.0.1."""
+    """The ports of the parts, on 127.0.0.1."""
 
     router: int = 8080
     admin: int = 8081
@@ -27,13 +27,13 @@ class Ports:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Ports:
-        """From GC_ROUTER_PORT, GC_ADMIN_PORT, GC_SET_A_PORT, GC_SET_B_PORT. Raises StackFailed naming what is wrong."""
+        """Read GC_ROUTER_PORT, GC_ADMIN_PORT, GC_SET_A_PORT, GC_SET_B_PORT. Raises StackFailed with the mistake."""
         found: dict[str, int] = {}
         for field, default in (("router", 8080), ("admin", 8081), ("set_a", 8101), ("set_b", 8102)):
             variable = variable_of(field)
             text = environment.get(variable) or str(default)
             if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-                raise StackFailed(f"{variable}={text!r} is no port: a number from 1 to 65535")
+                raise StackFailed(f"{variable}={text!r} is not a port: use a number from 1 to 65535")
             if int(text) in found.values():
                 other = next(variable_of(name) for name, port in found.items() if port == int(text))
                 raise StackFailed(
@@ -48,13 +48,13 @@ class Ports:
 
 
 def variable_of(field: str) -> str:
-    """The environment variable of a port: ``set_a`` is GC_SET_A_PORT."""
+    """Return the environment variable of a port: GC_SET_A_PORT for ``set_a``."""
     return f"GC_{field.upper()}_PORT"
 
 
 @dataclass(frozen=True)
 class Part:
-    """One process of the stack in `root`.
+    """A process of the stack in `root`.
 
     `ports` pairs each port with the variable that changes it; `ready_url` answers 200 when the part is ready.
     """
@@ -75,30 +75,30 @@ class Part:
 
     @property
     def mark(self) -> str:
-        """What its command line, and that of the workers that it forks, contains whatever the ports are."""
+        """The text that its command line and those of its workers contain, whatever the ports are."""
         return " ".join(self.command[:3]) + " "
 
     @property
     def pid(self) -> int:
-        """Of the process that was started, 0 where it doesn't live."""
+        """The pid of the started process, 0 if it is not alive."""
         return processes.running(self.pid_file, self.mark)
 
     def runs_as_wanted(self, docker_host: str) -> bool:
-        """Whether it runs with the ports, and on the engine, that are wanted now."""
+        """True if it runs with the wanted ports and engine."""
         pid = self.pid
         if not pid or " ".join(self.command) not in processes.command_line(pid):
             return False
         return f"DOCKER_HOST={docker_host}".encode() in _environment(pid)
 
     def all_pids(self) -> list[int]:
-        """Its own and those of the workers that it forked, which bear the same command line."""
+        """Its pid and those of its workers, which have the same command line."""
         return processes.marked(self.mark)
 
 
 def parts_of(ports: Ports, root: Path = ROOT) -> list[Part]:
-    """The sets, then the router, which looks for them."""
+    """Return the sets, then the router, which checks their health."""
     gcompute = str(ROOT / ".venv/bin/gcompute")
-    # Whole paths, so that two checkouts on one machine tell their processes apart.
+    # Absolute paths distinguish the processes of two checkouts on one machine.
     folder = root / "ops/local"
     sets = []
     for name, port in zip(SET_NAMES, (ports.set_a, ports.set_b), strict=True):
@@ -109,7 +109,7 @@ def parts_of(ports: Ports, root: Path = ROOT) -> list[Part]:
         *(gcompute, "router", f"{folder}/router.yaml", "--name", "local"),
         *("--bind", f"{HOST}:{ports.router}", "--admin-bind", f"{HOST}:{ports.admin}"),
         *("--state-dir", "var/router"),
-        # Operators edit the file itself, so addresses that differ from it are told beside it, not written into a copy.
+        # Operators edit the file itself, so different addresses go into options, not into a copy of the file.
         *(() if ports.set_a == Ports.set_a else ("--set-url", f"a=http://{HOST}:{ports.set_a}")),
         *(() if ports.set_b == Ports.set_b else ("--set-url", f"b=http://{HOST}:{ports.set_b}")),
     )
@@ -125,5 +125,5 @@ def _environment(pid: int) -> list[bytes]:
 
 
 def environment_for(docker_host: str) -> dict[str, str]:
-    """What the parts see: this environment, the engine, and output that reaches the log at once."""
+    """Return the parts' environment: ours, the engine, and unbuffered output for the log."""
     return {**os.environ, "DOCKER_HOST": docker_host, "PYTHONUNBUFFERED": "1"}

@@ -1,8 +1,8 @@
-"""Starts, stops and shows the local stack: a router, the sets a and b, and an engine where none answers.
+"""Starts, stops and shows the local stack: a router, the sets a and b, and an engine if none answers.
 
-    python -m ops.local.stack up       starts what is missing or dead; returns when all is ready
-    python -m ops.local.stack down     stops all of it, slots and the private engine included
-    python -m ops.local.stack status   tells what runs; exit code 0 when all does
+    python -m ops.local.stack up       starts the parts that do not run; returns when all are ready
+    python -m ops.local.stack down     stops everything, including slots and the private engine
+    python -m ops.local.stack status   shows which parts run; exit code 0 if all are ready
 
 The parts run detached, with pid files in ``var/run/``, logs in ``var/log/`` and state in ``var/set-a/``, ``var/set-b/``
 and ``var/router/``. Ports: GC_ROUTER_PORT, GC_ADMIN_PORT, GC_SET_A_PORT, GC_SET_B_PORT. Engine: DOCKER_HOST.
@@ -31,16 +31,16 @@ from ops.setup.errors import NoEngine, OpsError, StackFailed, described
 from scheduler.installation import known
 
 READY_TIMEOUT_S: Final = 60
-# A set finishes what runs for up to 30 s (drain_timeout_s), a router what is in flight.
+# A set finishes running tasks for up to 30 s (drain_timeout_s), and a router its requests.
 STOP_GRACE_S: Final = 40
 LOG_LIMIT_BYTES: Final = 32 << 20
 
-# Ours go to 127.0.0.1, whatever the proxies of this machine.
+# Our requests go to 127.0.0.1 directly, whatever proxies this machine has.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def say(message: str) -> None:
-    """Progress, on stderr."""
+    """Print progress on stderr."""
     print(f"stack: {message}", file=sys.stderr, flush=True)
 
 
@@ -54,14 +54,14 @@ class Stack:
         self._private = [PrivateEngine(root), PrivateEngine(root, userns=True)]
 
     def up(self) -> None:
-        """Starts what is missing, dead or at another address, and returns when all is ready.
+        """Start the parts that do not run or have another address; return when all are ready.
 
-        Raises StackFailed with the end of the log of what failed, NoEngine, EngineFailed.
+        Raises StackFailed with the end of the failed part's log, NoEngine, EngineFailed.
         """
         with self._locked():
             host = engine.up()
             wrong = [part for part in self.parts if not part.runs_as_wanted(host)]
-            for part in reversed(wrong):  # the router first, so that nothing is routed to a set that goes
+            for part in reversed(wrong):  # the router first, so that it routes nothing to a stopping set
                 if part.pid:
                     say(f"{part.name} runs with another address or engine: stopping it")
                 _stop(part)
@@ -89,9 +89,9 @@ class Stack:
         return found
 
     def down(self, *, keep_engine: bool = False) -> None:
-        """Stops all; afterwards no process, container and mount of it is left. Nothing to stop is no error.
+        """Stop everything that runs; afterwards none of its processes, containers and mounts is left.
 
-        With `keep_engine`, a private engine goes on, without a slot of ours.
+        With `keep_engine`, a private engine keeps running, without slots.
         """
         with self._locked():
             if any(part.all_pids() for part in self.parts):
@@ -109,7 +109,7 @@ class Stack:
                     private.stop()
 
     def status(self) -> bool:
-        """Prints a line for each part; says whether all are ready."""
+        """Print a line for each part; return True if all are ready."""
         try:
             host = engine.find()
         except NoEngine as error:
@@ -123,22 +123,22 @@ class Stack:
 
     @property
     def runs(self) -> bool:
-        """Whether any part runs, at whatever address, ready or not."""
+        """Return True if any part runs, at any address, ready or not."""
         return any(part.pid for part in self.parts)
 
     def is_up(self) -> bool:
-        """Whether every part runs and is ready."""
+        """Return True if every part runs and is ready."""
         return all(part.pid and not _asked(part.ready_url) for part in self.parts)
 
     @property
     def _engine_file(self) -> Path:
-        """Where the slots are, for whoever stops them: DOCKER_HOST may be another one by then."""
+        """Store the engine's address for `down`, as DOCKER_HOST may have changed by then."""
         return self._var / "run/engine"
 
     def _remove_slots(self) -> None:
-        """Containers that the sets could not remove themselves, because they were killed or their engine hung.
+        """Remove containers that the sets could not remove, because they were killed or their engine hung.
 
-        Only this installation's: other sets of these names may run on the same engine.
+        Removes only those of this installation: other sets of the same names may run on the engine.
         """
         with contextlib.suppress(FileNotFoundError):
             host = self._engine_file.read_text().strip()
@@ -160,13 +160,13 @@ class Stack:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Two calls at once would each start what both find missing."""
+        """Lock the stack: two calls at the same time would both start the missing parts."""
         (self._var / "run").mkdir(parents=True, exist_ok=True)
         with (self._var / "run/lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say("another make up or make down of this checkout is at work: waiting for it")
+                say("another make up or make down of this checkout is running: waiting for it")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -200,13 +200,13 @@ def _wait_until_ready(part: Part) -> None:
 def _stop(part: Part) -> None:
     if pid := part.pid:
         processes.stop(pid, part.mark, STOP_GRACE_S)
-    for pid in part.all_pids():  # workers that a killed one left behind
+    for pid in part.all_pids():  # workers of a killed process
         processes.stop(pid, part.mark, STOP_GRACE_S)
     part.pid_file.unlink(missing_ok=True)
 
 
 def _check_ports(part: Part) -> None:
-    """Finds out before a start what would otherwise stand somewhere in a log."""
+    """Check the ports before a start, as an error in a log would be hard to find."""
     for port, variable in part.ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -224,16 +224,16 @@ def _check_ports(part: Part) -> None:
 
 
 def _holder(port: int) -> str:
-    """Who listens there, as far as a command line tells: mostly the stack of another checkout."""
+    """Describe the process that listens on a port, from its command line: usually the stack of another checkout."""
     for pid in processes.marked(f"{HOST}:{port} "):
         words = processes.command_line(pid).split()
         if files := [word for word in words if word.endswith((".yaml", ".yml"))]:
             return f"process {pid}, which runs {files[0]}: the stack of another checkout"
-    return f"a process that is not of this stack (ss -ltnp 'sport = :{port}' tells which)"
+    return f"a process of another program (find it with ss -ltnp 'sport = :{port}')"
 
 
 def _asked(url: str) -> str:
-    """Asks a /readyz; gives "" for 200, else why it isn't ready, in a few words."""
+    """Ask a /readyz; return "" for 200, else a short reason."""
     try:
         with _opener.open(url, timeout=5):
             return ""
@@ -253,13 +253,13 @@ def _docker(host: str, *arguments: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """The command line; see the module's docstring."""
+    """Run the command line; see the module's docstring."""
     try:
         match arguments:
             case ["up"]:
                 Stack(Ports.of(os.environ)).up()
             case ["down"]:
-                Stack(Ports()).down()  # found by pid file, whatever the ports
+                Stack(Ports()).down()  # found by pid file, with any ports
             case ["status"]:
                 return 0 if Stack(Ports.of(os.environ)).status() else 1
             case _:

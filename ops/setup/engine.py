@@ -1,16 +1,16 @@
-"""The container engine: the one that answers already, else a private one under ``var/docker/``.
+"""Finds the container engine: one that already answers, else a private one under ``var/docker/``.
 
-    python -m ops.setup.engine up       finds or starts an engine; prints its DOCKER_HOST, progress on stderr
-    python -m ops.setup.engine down     stops the private one, and nothing else
-    python -m ops.setup.engine status   prints what there is
+    python -m ops.setup.engine up       finds or starts an engine; prints its DOCKER_HOST, with progress on stderr
+    python -m ops.setup.engine down     stops only the private engine
+    python -m ops.setup.engine status   prints the state of the engines
 
-Order: DOCKER_HOST where set; a private engine that runs; the usual socket where one answers; as root on Debian or
-Ubuntu, a private one, for which docker.io is installed. The private engine has no bridge and no iptables, so it needs
-and changes nothing of the machine's network, and its own socket, so it meets no other engine.
+Order: DOCKER_HOST, if set; a running private engine; the usual socket, if it answers; as root on Debian or Ubuntu, a
+new private engine, for which docker.io is installed. The private engine has no bridge and no iptables rules, so it
+does not touch the machine's network. It has its own socket, separate from other engines.
 
-With GC_ENGINE_USERNS=1 it is another private one, under ``var/docker-userns/``, whose containers run in a user
-namespace (Docker's `userns-remap`): root in a slot is nobody on the machine. That engine refuses
-`docker build --network=host`, so the sample images are built on the plain one and copied.
+GC_ENGINE_USERNS=1 selects a second private engine, under ``var/docker-userns/``, whose containers run in a user
+namespace (Docker's `userns-remap`): root in a slot has no rights on the machine. It refuses
+`docker build --network=host`, so the sample images are built on the plain private engine and copied.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ USUAL_SOCKET: Final = Path("/var/run/docker.sock")
 
 
 def find() -> str | None:
-    """The DOCKER_HOST of an engine that answers now; None where there is none, and nothing is installed or started.
+    """Return the DOCKER_HOST of an engine that answers now, else None. Installs and starts nothing.
 
-    Raises NoEngine where DOCKER_HOST names one that doesn't answer: another one would not be what was asked for.
+    Raises NoEngine if the engine in DOCKER_HOST does not answer: the caller did not ask for another one.
     """
     named, ours = os.environ.get("DOCKER_HOST"), _own_engines()
     if named and not ours:
@@ -55,12 +55,12 @@ def find() -> str | None:
 
 
 def up() -> str:
-    """Finds an engine or starts the private one; gives its DOCKER_HOST. Raises NoEngine, EngineFailed."""
+    """Find an engine or start the private one; return its DOCKER_HOST. Raises NoEngine, EngineFailed."""
     ours = _own_engines()
     if os.geteuid() == 0:
         for private in ours:
             if private.pid:
-                private.start()  # waits for one that starts, or whose containerd has just died
+                private.start()  # waits for an engine that starts, or whose containerd has just died
                 return private.layout.host
     if host := find():
         return host
@@ -77,9 +77,9 @@ def up() -> str:
 
 
 def _own_engines() -> list[PrivateEngine]:
-    """This checkout's engines that may be used, the one to start first; none where DOCKER_HOST names another.
+    """Return this checkout's usable engines, the one to start first; none if DOCKER_HOST names another.
 
-    DOCKER_HOST may be the address that an earlier `up` printed, of an engine that was stopped or killed since.
+    DOCKER_HOST may be the address that an earlier `up` printed, of an engine that has been stopped since.
     """
     engines = [PrivateEngine(userns=with_userns) for with_userns in (False, True)]
     if named := os.environ.get("DOCKER_HOST"):
@@ -101,7 +101,7 @@ def _apparmor_is_on() -> bool:
 
 
 def _install_client() -> None:
-    """The docker command comes with docker.io on Debian 12 and Ubuntu 24.04, as docker-cli on later ones."""
+    """Install the docker command: part of docker.io on Debian 12 and Ubuntu 24.04, docker-cli on later ones."""
     if shutil.which("docker") is None:
         _install("the docker command", "docker.io")
     if shutil.which("docker") is None:
@@ -109,20 +109,20 @@ def _install_client() -> None:
 
 
 def _advice() -> str:
-    lines = ["No container engine answers, and none could be started here. One of these helps:"]
+    lines = ["No container engine answers, and none could be started here. Do one of these:"]
     if USUAL_SOCKET.exists():
         lines.append(f"- {USUAL_SOCKET} exists, but: {ping(f'unix://{USUAL_SOCKET}')}")
-        lines.append('  if that is a matter of rights: sudo usermod -aG docker "$USER", then log in anew')
+        lines.append('  if permissions are the reason: sudo usermod -aG docker "$USER", then log in again')
     lines.append(
         "- install and start Docker: sudo apt-get install -y docker.io && sudo systemctl start docker"
     )
-    lines.append("- name an engine that runs elsewhere: export DOCKER_HOST=unix:///path/to/docker.sock")
+    lines.append("- use an engine that runs elsewhere: export DOCKER_HOST=unix:///path/to/docker.sock")
     lines.append("- run make as root on Debian or Ubuntu: it installs docker.io and starts a private engine")
     return "\n".join(lines)
 
 
 def main(arguments: list[str]) -> int:
-    """The command line; see the module's docstring."""
+    """Run the command line; see the module's docstring."""
     try:
         match arguments:
             case ["up"]:

@@ -6,20 +6,20 @@ import errno
 
 
 class OpsError(Exception):
-    """The step could not be done."""
+    """A set-up step failed."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())
 
 
 def described(error: OSError) -> str:
-    """A full disk, a missing right and the like, in one line: the file, what is wrong, and what helps."""
+    """Describe a system error such as a full disk in one line: the file, the error, and the remedy."""
     hints = {
         errno.ENOSPC: "free some space there and try again",
         errno.EDQUOT: "free some space there and try again",
-        errno.EACCES: "give this user the right to it, or run make as its owner",
-        errno.EPERM: "give this user the right to it, or run make as its owner",
-        errno.EROFS: "use a checkout on a file system that can be written to",
+        errno.EACCES: "give this user permission, or run make as its owner",
+        errno.EPERM: "give this user permission, or run make as its owner",
+        errno.EROFS: "use a checkout on a writable file system",
     }
     where = f"{error.filename}: " if error.filename else ""
     hint = f"; {hints[error.errno]}" if error.errno in hints else ""

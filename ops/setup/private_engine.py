@@ -1,7 +1,7 @@
-"""A private engine: a dockerd and a containerd of one checkout, that come back after whatever was killed.
+"""A private engine: a dockerd and a containerd of one checkout, which recover after any of their processes is killed.
 
-It has no bridge and no iptables, so it needs and changes nothing of the machine's network, and its own socket, so it
-meets no other engine.
+It has no bridge and no iptables rules, so it does not touch the machine's network. It has its own socket, separate from
+other engines.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from ops.setup.errors import EngineFailed
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 START_TIMEOUT_S: Final = 300
-"""An idle machine needs two seconds, and ten more where containers of a killed engine must be ended."""
+"""Longest start in seconds. An idle machine needs two, and ten more to end containers of a killed engine."""
 PROGRESS_S: Final = 15
 CONTAINERD_RETURNS_S: Final = 30
-"""Within this time, in seconds, a dockerd has replaced a containerd that was killed: mostly in seven."""
+"""Longest time, in seconds, until dockerd has replaced a killed containerd: usually seven."""
 CONTAINERD_TOO_SLOW: Final = "timeout waiting for containerd to start"
-"""What dockerd says at its end when its containerd did not answer within 15 s."""
+"""The last message of a dockerd whose containerd did not answer within 15 s."""
 STOP_GRACE_S: Final = 30
 PING_TIMEOUT_S: Final = 15
 
-# A unix socket's path may have 107 bytes. The longest that the engine makes under its folder is
-# exec/containerd/containerd.sock.ttrpc, 38 bytes with the slash; the rest is for versions to come.
+# A unix socket's path may have 107 bytes. The longest one in the engine's folder is
+# exec/containerd/containerd.sock.ttrpc, 38 bytes with the slash; the rest is a reserve for later versions.
 DEEPEST_FOLDER: Final = 60
 
 
 def say(message: str) -> None:
-    """Progress, on stderr: stdout is for the answer."""
+    """Print progress on stderr, as stdout is for the answer."""
     print(f"engine: {message}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a private engine keeps what.
+    """The files and sockets of a private engine.
 
-    `sockets` is `folder` itself, or where that lies too deep for a socket's path, a short stand-in under /run.
-    With `userns` it always is: root of a container must reach the data, and a checkout may lie where only root can go.
+    `sockets` is `folder` itself, or a short path under /run if `folder` is too long for a socket's path. With
+    `userns` it is always under /run: root of a container must reach the data, and only root may reach a checkout.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ class Layout:
 
     @classmethod
     def under(cls, root: Path, *, userns: bool = False) -> Layout:
-        """The layout for a checkout; the same on every call, so that a later run finds an earlier one's engine."""
+        """Return the layout for a checkout; always the same one, so that a later run finds an earlier run's engine."""
         folder = root / ("var/docker-userns" if userns else "var/docker")
         if len(os.fsencode(folder)) <= DEEPEST_FOLDER and not userns:
             return cls(folder, folder)
@@ -74,17 +74,17 @@ class Layout:
 
     @property
     def data_root(self) -> Path:
-        """The path by which the engine knows `data`; with `userns`, a bind mount."""
+        """The engine's path for `data`; with `userns`, a bind mount."""
         return self.sockets / "data" if self.userns else self.data
 
     @property
     def exec(self) -> Path:
-        """State and sockets of what runs."""
+        """State and sockets of the running engine."""
         return self.sockets / "exec"
 
     @property
     def socket(self) -> Path:
-        """Where the engine listens."""
+        """The engine's socket."""
         return self.sockets / "docker.sock"
 
     @property
@@ -111,12 +111,12 @@ class Layout:
 
     @property
     def daemon_mark(self) -> str:
-        """What only this engine's dockerd has on its command line."""
+        """Text that only this engine's dockerd has on its command line."""
         return f"--pidfile {self.pid_file} "
 
     @property
     def child_marks(self) -> tuple[str, str]:
-        """What only its containerd and the shims of its containers have on theirs."""
+        """Text that only its containerd and the shims of its containers have on theirs."""
         return (
             f"containerd --config {self.exec}/containerd/containerd.toml",
             f"-address {self.exec}/containerd/containerd.sock",
@@ -124,12 +124,12 @@ class Layout:
 
 
 def ping(host: str) -> str:
-    """Asks an engine for its version; gives "" where it answers, else in one line why not."""
+    """Ask an engine for its version; return "" if it answers, else the reason in one line."""
     return _ask(host, "version", "{{.Server.Version}}")[1]
 
 
 def _ask(host: str, command: str, form: str) -> tuple[str, str]:
-    """What `docker COMMAND --format FORM` prints, and "" or in one line why it fails."""
+    """Return the output of `docker COMMAND --format FORM`, and "" or the reason of its failure in one line."""
     try:
         asked = subprocess.run(
             ["docker", "--host", host, command, "--format", form],
@@ -154,25 +154,25 @@ class PrivateEngine:
 
     @property
     def pid(self) -> int:
-        """Of its dockerd, 0 where none runs."""
+        """The pid of its dockerd, 0 if none runs."""
         mark = self.layout.daemon_mark
         if pid := processes.running(self.layout.pid_file, mark):
             return pid
-        # Its pid file may be lost, or not yet written: a second dockerd on the same data would ruin both.
+        # Also search without the pid file, which may be lost or not yet written: two dockerds would ruin the data.
         return next((pid for pid in processes.marked(mark) if _is_daemon(pid)), 0)
 
     def problem(self) -> str:
-        """Why it cannot be used just now; "" where it can. A dockerd answers also while its containerd is dead."""
+        """Return why it cannot be used now, or "". A dockerd answers even while its containerd is dead."""
         if problem := ping(self.layout.host):
             return problem
         commit, problem = _ask(self.layout.host, "info", "{{.ContainerdCommit.ID}}")
         return problem or ("its containerd does not answer" if commit == "N/A" else "")
 
     def start(self) -> None:
-        """Starts it where it doesn't run, and returns when it answers. Raises EngineFailed with the end of its log.
+        """Start it if it does not run, and return when it answers. Raises EngineFailed with the end of its log.
 
-        Whatever of an earlier one was killed, and whatever outlived it, this one takes over its data. On a busy machine
-        this may take minutes.
+        It takes over the data of an earlier one, of which any process may have been killed or survived. On a busy
+        machine this may take minutes.
         """
         layout = self.layout
         with self._locked():
@@ -203,13 +203,13 @@ class PrivateEngine:
                 layout.link.symlink_to(layout.socket)
 
     def stop(self) -> None:
-        """Removes its containers and ends it; afterwards none of its processes, sockets and mounts is left."""
+        """Remove its containers and end it; afterwards none of its processes, sockets and mounts is left."""
         layout = self.layout
         if not layout.folder.is_dir():
             return
         if not self.pid and (self._children() or self._has_container_mounts()):
-            # Its dockerd was killed and left containers behind. A new one adopts and ends them as no kill from
-            # outside could: shims, cgroups, network namespaces and mounts included.
+            # Its dockerd was killed, but containers are left. A new dockerd adopts and ends them completely,
+            # with shims, cgroups, network namespaces and mounts; killing them from outside would not.
             say("its daemon is gone but containers are left: starting it to end them")
             with contextlib.suppress(EngineFailed):
                 self.start()
@@ -227,14 +227,14 @@ class PrivateEngine:
 
     def _spawn(self, *options: str) -> int:
         layout = self.layout
-        # The machine's own daemon.json is for the machine's own engine.
+        # Ignore the machine's daemon.json, which is for the machine's own engine.
         settings = layout.folder / "daemon.json"
         settings.write_text(json.dumps(self._settings()) + "\n")
         environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"}
         command = [
             "dockerd",
             *("--config-file", str(settings)),
-            # The pid file stands before other options: its mark ends with the space that follows.
+            # The pid file comes before other options, so that the space after it ends the mark.
             *("--pidfile", str(layout.pid_file)),
             *("--data-root", str(layout.data_root)),
             *("--exec-root", str(layout.exec)),
@@ -248,9 +248,9 @@ class PrivateEngine:
         return processes.start_detached(command, layout.log, environment, layout.folder)
 
     def _spawn_containerd(self, deadline: float) -> None:
-        """Start the containerd that the next dockerd is to use, and wait for it.
+        """Start the containerd for the next dockerd, and wait for it.
 
-        A dockerd gives up when the containerd that it started itself does not answer within 15 s, and takes it along.
+        A dockerd gives up, and ends its containerd, if the one that it started does not answer within 15 s.
         """
         layout = self.layout
         command = layout.child_marks[0].split(" ")
@@ -270,7 +270,7 @@ class PrivateEngine:
         return {"userns-remap": user}
 
     def _wait_until_it_answers(self, daemon: int, deadline: float) -> str:
-        """Gives "" once it does, else why not. `daemon` is its dockerd's pid."""
+        """Wait until it answers; return "", else the reason. `daemon` is the pid of its dockerd."""
         problem = ""
 
         def answers() -> bool:
@@ -278,7 +278,7 @@ class PrivateEngine:
             problem = self.problem()
             return not problem
 
-        # One that has just been started has no command line for a moment, so that `pid` alone may not know it yet.
+        # A process has no command line for a moment after its start, so `pid` may not find it yet.
         self._wait(
             "it", answers, lambda: processes.has_ended(daemon) or not processes.exists(daemon), deadline
         )
@@ -311,7 +311,7 @@ class PrivateEngine:
         )
 
     def _remove_containers(self) -> None:
-        """By force and at once: a slot's PID 1 ignores SIGTERM, and a graceful stop would wait for it."""
+        """Remove its containers by force, as a slot's PID 1 ignores SIGTERM and a graceful stop would wait for it."""
         docker = ["docker", "--host", self.layout.host]
         try:
             listed = subprocess.run(
@@ -329,18 +329,18 @@ class PrivateEngine:
     def _end_children(self) -> None:
         containerd, shim = self.layout.child_marks
         for pid in processes.marked(shim):
-            # No dockerd could be started to do so: a shim that is killed leaves its container running.
+            # No dockerd could be started for this. A killed shim leaves its container running.
             processes.kill_children(pid)
         for mark in (containerd, shim):
             for pid in processes.marked(mark):
                 processes.stop(pid, mark, 5)
 
     def _end_leftovers(self) -> None:
-        """What of a dead dockerd would keep the next one from starting.
+        """Remove remains of a dead dockerd that would keep the next one from starting.
 
-        A containerd that outlived it holds the lock on its data, and the next dockerd would remove its socket; the next
-        containerd takes over its shims. A pid file whose number is another process's by now keeps dockerd from
-        starting, or from starting its containerd.
+        A surviving containerd holds the lock on the data, and the next dockerd would remove its socket; the next
+        containerd takes over its shims. A pid file whose number belongs to another process by now keeps dockerd from
+        starting itself or its containerd.
         """
         layout = self.layout
         mark = layout.child_marks[0]
@@ -350,11 +350,11 @@ class PrivateEngine:
             file.unlink(missing_ok=True)
 
     def _has_container_mounts(self) -> bool:
-        """Whether containers live, or died, whose shims were killed: their files are still mounted."""
+        """True if containers whose shims were killed still run, or still have mounted files."""
         return any(point.is_relative_to(self.layout.data_root / "overlay2") for point in _mount_points())
 
     def _unmount_leftovers(self) -> None:
-        """Deepest first; lazily where something still holds one."""
+        """Unmount, deepest first; lazily if a process still uses a mount."""
         folders = (self.layout.data, self.layout.data_root, self.layout.exec)
         ours = [point for point in _mount_points() if any(point.is_relative_to(folder) for folder in folders)]
         for point in sorted(ours, reverse=True):
@@ -377,7 +377,7 @@ def _mount_points() -> list[Path]:
 
 
 def _is_daemon(pid: int) -> bool:
-    """Not a shell or an editor with its command line as an argument."""
+    """True for the program itself, not for a shell or editor with its command line as an argument."""
     return processes.command_line(pid).startswith("dockerd ")
 
 

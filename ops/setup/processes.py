@@ -1,7 +1,7 @@
-"""Processes that we started and no longer hold: found again by pid file, told from a stranger by command line.
+"""Finds processes that an earlier run started: by pid file, verified by their command line.
 
-A pid file alone proves nothing: after a crash or a reboot its number may be anybody's. So every function here takes,
-beside the pid, a mark: a string that the command line of the right process contains (a path of this tree).
+A pid file alone proves nothing: after a crash or a reboot its number may belong to any process. So every function here
+also takes a mark: a string that the command line of the right process contains (a path of this tree).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ POLL_S: Final = 0.05
 
 
 def command_line(pid: int) -> str:
-    """The arguments of a living process, joined by spaces; empty for none, for a zombie and for a kernel thread."""
+    """Return the arguments of a living process, joined by spaces; empty for a zombie, a kernel thread or none."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
@@ -27,13 +27,13 @@ def command_line(pid: int) -> str:
 
 
 def alive(pid: int, mark: str) -> bool:
-    """Whether this pid is a living process (no zombie) whose command line contains the mark."""
+    """Return True if this pid is a living process (not a zombie) whose command line contains the mark."""
     words = command_line(pid) if pid > 0 else ""
     return bool(words) and mark in words
 
 
 def read_pid(pid_file: Path) -> int:
-    """The number in a pid file; 0 where there is no such file or no number in it."""
+    """Return the number in a pid file; 0 if the file is missing or has no number."""
     try:
         return int(pid_file.read_text().strip())
     except (OSError, ValueError):
@@ -41,13 +41,13 @@ def read_pid(pid_file: Path) -> int:
 
 
 def running(pid_file: Path, mark: str) -> int:
-    """The pid in the file if that process lives and is ours, else 0."""
+    """Return the pid in the file if that process lives and is ours, else 0."""
     pid = read_pid(pid_file)
     return pid if alive(pid, mark) else 0
 
 
 def marked(mark: str) -> list[int]:
-    """Every living process whose command line contains the mark, ourselves and our parents left out."""
+    """Return every living process whose command line contains the mark, except ourselves and our parents."""
     ancestors, pid = set(), os.getpid()
     while pid > 0:
         ancestors.add(pid)
@@ -57,7 +57,7 @@ def marked(mark: str) -> list[int]:
 
 
 def start_detached(command: Sequence[str], log: Path, environment: Mapping[str, str], cwd: Path) -> int:
-    """Starts a process in a session of its own that outlives us, its output appended to the log; gives its pid."""
+    """Start a process in its own session that outlives us, with output appended to the log; return its pid."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -69,13 +69,13 @@ def start_detached(command: Sequence[str], log: Path, environment: Mapping[str, 
             cwd=cwd,
             start_new_session=True,
         )
-    # Nobody waits for it: it is meant to be orphaned. Without this, Popen's destructor warns.
+    # The process is meant to be orphaned. Without this, Popen's destructor warns.
     child.returncode = 0
     return child.pid
 
 
 def has_ended(child: int) -> bool:
-    """Whether a process that this run started is over; for others, which we are not told about, False."""
+    """Return True if a process that this run started has ended; False for others, whose end we cannot see."""
     try:
         return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
@@ -83,12 +83,12 @@ def has_ended(child: int) -> bool:
 
 
 def exists(pid: int) -> bool:
-    """Whether any process has this pid, a zombie included."""
+    """Return True if any process has this pid, including a zombie."""
     return Path(f"/proc/{pid}").exists()
 
 
 def stop(pid: int, mark: str, grace_s: float) -> None:
-    """SIGTERM, up to `grace_s` seconds of patience, then SIGKILL; returns when the process is gone."""
+    """Send SIGTERM, wait up to `grace_s` seconds, then send SIGKILL; return when the process is gone."""
     if not _signal(pid, mark, signal.SIGTERM):
         return
     if not wait_until(lambda: not alive(pid, mark), grace_s):
@@ -98,14 +98,14 @@ def stop(pid: int, mark: str, grace_s: float) -> None:
 
 
 def kill_children(parent: int) -> None:
-    """SIGKILL for the children of a process; those of its children that they leave are not touched."""
+    """Send SIGKILL to the children of a process, but not to its grandchildren."""
     with contextlib.suppress(OSError):
         for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
             os.kill(int(child), signal.SIGKILL)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Polls a condition until it holds or the time is over; says whether it held."""
+    """Poll a condition until it holds or the time is over; return True if it held."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() >= deadline:
@@ -115,7 +115,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log, for a message about what failed."""
+    """Return the last lines of a log, for an error message."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 64 * 1024))
@@ -125,7 +125,7 @@ def tail(log: Path, lines: int = 15) -> str:
 
 
 def _signal(pid: int, mark: str, number: signal.Signals) -> bool:
-    # A pidfd pins the process, so that between the look at its command line and the signal the pid can't change hands.
+    # A pidfd pins the process: its pid cannot be reused between the check of its command line and the signal.
     try:
         handle = os.pidfd_open(pid)
     except (OSError, ValueError):
@@ -143,16 +143,16 @@ def _signal(pid: int, mark: str, number: signal.Signals) -> bool:
 
 def _parent(pid: int) -> int:
     try:
-        # The name in parentheses may contain anything, so count from its end.
+        # The name in parentheses may contain any character, so count fields after its end.
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except (OSError, IndexError, ValueError):
         return 0
 
 
 def _reap(pid: int) -> None:
-    """Where we are still the parent (started and stopped by one run), take the zombie away too.
+    """Reap the zombie if we are still the parent (started and stopped by one run).
 
-    A process loses its command line a moment before its parent can wait for it, so this may have to try again.
+    A process loses its command line shortly before its parent can wait for it, so this may need several attempts.
     """
 
     def gone() -> bool:

@@ -1,6 +1,6 @@
-"""The host ids of the private engine whose containers run in a user namespace: a system user and its ranges.
+"""Host ids for the private engine whose containers run in a user namespace: a system user and its ranges.
 
-Docker's `userns-remap` takes the ids from the ranges that /etc/subuid and /etc/subgid give to a user.
+Docker's `userns-remap` takes the ids from a user's ranges in /etc/subuid and /etc/subgid.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Final
 from ops.setup.errors import EngineFailed, NoEngine
 
 USER: Final = "gcompute-slots"
-"""A user of our own: ranges of root or of `dockremap` may be another engine's."""
+"""Our own user, as the ranges of root or `dockremap` may belong to another engine."""
 
 COUNT: Final = 1 << 30
-"""Ids in a range. Some images have files and USERs of high ids: Docker's usual 65,536 cannot hold them."""
+"""Number of ids in a range. Some images have files and USERs with ids beyond Docker's usual 65,536."""
 
 STARTS: Final = (2 << 30, 1 << 30)
-"""Where a range may begin. Nothing usually has ids from 2^31 on: Debian, systemd and directory services end below."""
+"""Possible starts of a range. Ids from 2^31 on are usually free: Debian, systemd and directory services end below."""
 
 TABLES: Final = (Path("/etc/subuid"), Path("/etc/subgid"))
 
 
 def asked() -> bool:
-    """Whether the environment asks for that engine. Raises NoEngine for a slip in GC_ENGINE_USERNS."""
+    """Return True if the environment selects that engine. Raises NoEngine for an invalid GC_ENGINE_USERNS."""
     value = os.environ.get("GC_ENGINE_USERNS", "")
     if value not in ("", "0", "1"):
         raise NoEngine(f"GC_ENGINE_USERNS={value}: set it to 1, or unset it")
@@ -33,7 +33,7 @@ def asked() -> bool:
 
 
 def ranges(table: str) -> list[tuple[str, int, int]]:
-    """The (user, first, count) of a table's lines; what is no such line is left out."""
+    """Return (user, first, count) of a table's lines; skip lines of another form."""
     fields = [line.split(":") for line in table.splitlines() if not line.startswith("#")]
     return [
         (each[0], int(each[1]), int(each[2]))
@@ -43,7 +43,7 @@ def ranges(table: str) -> list[tuple[str, int, int]]:
 
 
 def free_start(table: str) -> int | None:
-    """Where `COUNT` ids begin that nobody in this table has; None where each place is taken."""
+    """Return a start of `COUNT` ids that are free in this table; None if none is."""
     taken = ranges(table)
     for start in STARTS:
         if all(first + count <= start or start + COUNT <= first for _, first, count in taken):
@@ -52,7 +52,7 @@ def free_start(table: str) -> int | None:
 
 
 def prepare() -> str:
-    """Make the user and its ranges where they are missing; the user's name. Needs root. Raises EngineFailed."""
+    """Make the user and its ranges if they are missing; return the user's name. Needs root. Raises EngineFailed."""
     mapped = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
     if mapped < STARTS[-1] + COUNT:
         raise _impossible(f"this machine has {mapped} user ids, too few to give slots ids of their own")

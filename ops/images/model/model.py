@@ -1,7 +1,7 @@
-"""Numbers on standard input, the network's three highest classes on standard output.
+"""Reads numbers from standard input, and prints the network's three highest classes.
 
-All that takes time, Python's start, numpy's import and the model's, happens before standard input is read: with the
-label org.general-compute.prestart=1 it happens before the task is there.
+Everything slow, the start of Python and loading numpy and the model, happens before standard input is read. With the
+label org.general-compute.prestart=1 it happens before the task arrives.
 """
 
 import os
@@ -15,7 +15,7 @@ INPUTS, HIDDEN, CLASSES = 512, 1600, 64
 
 
 def train() -> None:
-    """Make the model; a real one would be copied in."""
+    """Make the model; a real one would be copied into the image."""
     random = numpy.random.default_rng(2026)
     first = random.standard_normal((INPUTS, HIDDEN), dtype=numpy.float32) / INPUTS**0.5
     second = random.standard_normal((HIDDEN, HIDDEN // 2), dtype=numpy.float32) / HIDDEN**0.5
@@ -26,7 +26,7 @@ def train() -> None:
 def main() -> int:
     stored = numpy.load(MODEL)
     layers = [stored[name] for name in ("first", "second", "third")]
-    # The first multiplication sets BLAS up: that, too, before the input.
+    # The first multiplication initializes BLAS: do that before the input, too.
     run(layers, numpy.zeros(INPUTS, dtype=numpy.float32))
 
     text = sys.stdin.buffer.read()
@@ -55,5 +55,5 @@ if __name__ == "__main__":
         sys.exit(0)
     status = main()
     sys.stdout.flush()
-    # Nothing is left to save: taking interpreter and libraries down again would be the longest part of the task.
+    # Skip the clean-up of interpreter and libraries, which would take longer than the task itself.
     os._exit(status)

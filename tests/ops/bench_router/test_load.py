@@ -37,7 +37,7 @@ def test_a_run_of_wrk_with_errors_is_no_measurement(trouble: str) -> None:
 
 
 def test_a_run_of_wrk_without_requests_is_no_measurement() -> None:
-    with pytest.raises(BenchFailed, match="said nothing of requests"):
+    with pytest.raises(BenchFailed, match="printed no number of requests"):
         wrk_result("unable to connect to 127.0.0.1:1 Connection refused", "caddy")
 
 

@@ -102,6 +102,6 @@ def test_a_failed_step_ends_it_with_its_reason(stack: Stack, tmp_path: Path) -> 
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
-    assert "demo: it ended early:" in done.stderr
+    assert "demo: stopped early:" in done.stderr
     assert "Summary" not in done.stdout
     assert [part.pid for part in stack.parts] == pids
