@@ -17,13 +17,14 @@ from scheduler.backoff import Backoff
 from scheduler.errors import EngineRefused, EngineUnavailable, SchedulerError
 from scheduler.images.places import Layout
 from scheduler.launchers.contract import Adopt, SlotGone, SlotOrder, adopt_none
-from scheduler.launchers.docker_config import DockerSettings, EngineFacts, container_name, create_body
+from scheduler.launchers.docker_config import DockerSettings, container_name, create_body
 from scheduler.launchers.docker_contents import Contents
 from scheduler.launchers.docker_engine import ContentsGone, Engine
 from scheduler.launchers.docker_events import EventStream, SlotEvent
 from scheduler.launchers.docker_images import Images
 from scheduler.launchers.docker_layouts import Layouts
 from scheduler.launchers.docker_removals import Removals
+from scheduler.launchers.docker_separation import Separation
 from scheduler.launchers.doorway import CONTENT_FILE, SlotFolder
 from scheduler.launchers.seccomp import profile_json
 from scheduler.trouble import Trouble
@@ -89,6 +90,7 @@ class DockerLauncher:
         self._layouts = Layouts(self._engine)
         self._contents = Contents(self._engine)
         self._removals = Removals(self._engine)
+        self._separation = Separation(self._engine)
         self._events = EventStream(self._engine, self)
         self._slots: dict[str, _Slot] = {}
         self._ended: OrderedDict[str, _Ended] = OrderedDict()
@@ -113,7 +115,7 @@ class DockerLauncher:
             return
         named = self._settings.seccomp_profile
         self._seccomp = profile_json() if named is None else named.read_text(encoding="utf-8")
-        self._check(await self._engine.learn())
+        self._separation.check(await self._engine.learn())
         others = await self._engine.count_others()
         if left := await self._removals.clear(_OPEN_CLEAN_UP_S):
             log.warning(
@@ -135,25 +137,6 @@ class DockerLauncher:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.call_timeout_s):
                 await self._listening.wait()
-
-    def _check(self, facts: EngineFacts) -> None:
-        runtime = self._settings.runtime
-        if runtime is not None and runtime not in facts.runtimes:
-            offered = ", ".join(facts.runtimes) or "none"
-            raise EngineUnavailable(
-                f"runtime: the container engine has no runtime {runtime!r}; it has {offered}. "
-                "Add it to the engine's daemon.json, or change the set's `runtime`."
-            )
-        shared = "queued signals, descriptors in flight, pipe pages, epoll watches"
-        if facts.user_namespaces:
-            shared = "descriptors in flight, pipe pages, epoll watches"
-        log.info(
-            "slots_separated_by",
-            user_namespaces=facts.user_namespaces,
-            runtime=runtime or "the engine's default",
-            cgroup_version=facts.cgroup_version,
-            shared_by_slots_of_one_uid=shared,
-        )
 
     async def close(self) -> None:
         """Stop every slot and leave nothing behind. Never raises; takes half a minute at most.
@@ -219,6 +202,8 @@ class DockerLauncher:
             raise EngineRefused(f"slot {order.slot_id} was stopped while it started")
         slot.phase = _Phase.RUNNING
         slot.running_since = time.monotonic()
+        if self._separation.is_open:
+            self._go_on(self._separation.slot_started(slot.name, len(self._slots)))
         if slot.gone is not None:
             # After the caller has seen its start return.
             asyncio.get_running_loop().call_soon(self._gone, order.slot_id, slot.gone)

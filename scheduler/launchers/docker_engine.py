@@ -205,6 +205,10 @@ class Engine:
             raise
         return answer
 
+    async def inspect_container(self, name: str) -> dict[str, Any]:
+        answer: dict[str, Any] = await self._call(Lane.CALL, lambda client: client.inspect_container(name))
+        return answer
+
     async def list_slots(self) -> list[Listed]:
         """All containers of this installation's set, running or not, under whatever name the set had then."""
         return [Listed(entry) for entry in await self._list(LABEL_INSTALLATION, self.settings.installation)]

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import os
+import resource
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,6 +196,23 @@ def test_a_user_namespace_keeps_queued_signals_apart(userns_set: SetProcess, ima
     _beside_a_holder(userns_set, image, "neighbour", "signals")
 
 
+@pytest.mark.parametrize("image", [ROOT_IMAGE, USER_IMAGE], ids=["root", "user"])
+def test_what_one_slot_uses_up_another_still_has_in_a_user_namespace(
+    userns_set: SetProcess, image: str
+) -> None:
+    _beside_a_holder(userns_set, image, "neighbour")
+
+
+def test_a_set_tells_how_many_slots_have_queued_signals_of_their_own(userns_set: SetProcess) -> None:
+    with userns_set.client() as client:
+        residue(client, ROOT_IMAGE, "shared")
+    # The engine has its limit from these tests.
+    limit, _ = resource.getrlimit(resource.RLIMIT_SIGPENDING)
+    told = [line for line in userns_set.log.read_text().splitlines() if "queued_signals_separated" in line]
+    apart = [json.loads(line)["slots_kept_apart"] for line in told]
+    assert apart == ([] if limit == resource.RLIM_INFINITY else [limit // 1024])
+
+
 def _beside_a_holder(running: SetProcess, image: str, *command: str) -> None:
     """A program of one account works while one of another holds all it can get."""
     with (
@@ -210,13 +228,25 @@ def _beside_a_holder(running: SetProcess, image: str, *command: str) -> None:
 def test_descriptors_that_one_account_parks_keep_no_others_from_being_sent(
     hostile_set: SetProcess, image: str
 ) -> None:
+    _beside_a_parker(hostile_set, image)
+
+
+@pytest.mark.parametrize("image", [ROOT_IMAGE, USER_IMAGE], ids=["root", "user"])
+def test_descriptors_parked_in_a_user_namespace_keep_no_others_from_being_sent(
+    userns_set: SetProcess, image: str
+) -> None:
+    """There the guest's own user has no right to send more than its limit says."""
+    _beside_a_parker(userns_set, image)
+
+
+def _beside_a_parker(running: SetProcess, image: str) -> None:
     """Large inputs and outputs and kept files are handed over as descriptors, counted per user of the host."""
     query: dict[str, str | list[str]] = {"arg": "carrier", "output": ["/tmp/kept", "/tmp/other"]}
     kept = {"/tmp/kept": 5, "/tmp/other": 5}
     body = bytes(1 << 20)
     with (
-        hostile_set.client(**{"X-Account": "greedy"}) as greedy,
-        hostile_set.client(**{"X-Account": "modest"}) as modest,
+        running.client(**{"X-Account": "greedy"}) as greedy,
+        running.client(**{"X-Account": "modest"}) as modest,
         holding(greedy, image, "parker"),
     ):
         for more in ({}, {"stream": "1"}, {"prestart": "1"}, {"prestart": "1"}, {"isolation": "fresh"}):

@@ -1,0 +1,102 @@
+"""What separates the slots of an engine from one another: told at the start, and checked where it has a limit.
+
+In a user namespace each slot has a count of queued signals of its own. But the sum over all namespaces is bounded by
+the limit of the process that made them, as it was then. That process is containerd, or whatever the engine starts its
+runtime from, and its children inherit the limit (measured: Linux 6.18, Docker 20.10, runc 1.1.5). Once slots together
+reach the sum, one slot's queued signals keep others from queueing any.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from scheduler.errors import EngineUnavailable
+from scheduler.launchers.docker_config import EngineFacts
+from scheduler.launchers.docker_engine import Engine
+from scheduler.launchers.hardening import ULIMITS
+
+log = structlog.get_logger(__name__)
+
+_PENDING: Final = re.compile(r"^Max pending signals +(\d+) ", re.MULTILINE)
+_ULIMIT: Final = "sigpending"
+
+
+def signals_of_all_slots(container: dict[str, Any], proc: Path = Path("/proc")) -> int | None:
+    """Return how many signals may be queued in all slots together, given an inspected container that runs.
+
+    None if that has no limit, or if the container's processes are not on this machine.
+    """
+    try:
+        process = proc / str(container["State"]["Pid"])
+        # The number may be another machine's.
+        if container["Id"] not in (process / "cgroup").read_text():
+            return None
+        # The name, in parentheses, may hold anything.
+        parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+        found = _PENDING.search((proc / parent / "limits").read_text())
+    except (OSError, KeyError, IndexError):
+        return None
+    return int(found[1]) if found else None
+
+
+class Separation:
+    """Logs what separates the slots of an engine, and warns, once, when there are more than it can keep apart.
+
+    `is_open`: whether it still waits for slots to start.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._signals_each = {**ULIMITS, **engine.settings.ulimits}[_ULIMIT]
+        self._slots_apart: int | None = None
+        self.is_open = False
+
+    def check(self, facts: EngineFacts) -> None:
+        """Raises `EngineUnavailable` if the engine lacks the `runtime` of the settings."""
+        runtime = self._engine.settings.runtime
+        if runtime is not None and runtime not in facts.runtimes:
+            offered = ", ".join(facts.runtimes) or "none"
+            raise EngineUnavailable(
+                f"runtime: the container engine has no runtime {runtime!r}; it has {offered}. "
+                "Add it to the engine's daemon.json, or change the set's `runtime`."
+            )
+        shared = "queued signals, descriptors in flight, pipe pages, epoll watches"
+        if facts.user_namespaces:
+            shared = "descriptors in flight, pipe pages, epoll watches"
+        # Without namespaces slots share the count in any case.
+        self.is_open = facts.user_namespaces
+        self._slots_apart = None
+        log.info(
+            "slots_separated_by",
+            user_namespaces=facts.user_namespaces,
+            runtime=runtime or "the engine's default",
+            cgroup_version=facts.cgroup_version,
+            shared_by_slots_of_one_uid=shared,
+        )
+
+    async def slot_started(self, name: str, slots: int) -> None:
+        """The container `name` runs, one of so many `slots`. Raises `EngineUnavailable`."""
+        if self._slots_apart is None:
+            signals = signals_of_all_slots(await self._engine.inspect_container(name))
+            if signals is None:
+                self.is_open = False
+                return
+            self._slots_apart = signals // self._signals_each
+            log.info(
+                "queued_signals_separated",
+                slots_kept_apart=self._slots_apart,
+                signals_each=self._signals_each,
+            )
+        if slots > self._slots_apart and self.is_open:
+            self.is_open = False
+            log.warning(
+                "queued_signals_not_separated",
+                slots=slots,
+                slots_kept_apart=self._slots_apart,
+                next=f"set LimitSIGPENDING of containerd to at least {self._signals_each} for each slot of all sets "
+                "on this engine, and restart it",
+            )
