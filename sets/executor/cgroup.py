@@ -217,9 +217,15 @@ def _open_peak(path: str) -> int:
     return -1
 
 
+GUEST_ALLOWANCE_US: Final = 10_000
+"""CPU time that a guest may use free of charge in a task, and again in the clean-up after it. Ordinary tasks need less
+than a tenth of that. More is what the program made it do, such as removing 60,000 nested folders: it is billed."""
+
+
 class CpuAccount:
     """Divides what a slot's cgroup used, in microseconds, between the programs that it ran and its guest.
 
+    What the guest used beyond its allowance counts as the programs'; of a clean-up, as the slot's next program's.
     No microsecond is billed twice or dropped: where the kernel writes down the guest's share a moment later than the
     guest reports it, the difference is carried over to the slot's next task.
     """
@@ -230,7 +236,7 @@ class CpuAccount:
 
     def bill(self, used_us: int, guest_cpu_us: int) -> int:
         """A program has ended: its share of what the slot used since the last call, by the cgroup's count."""
-        unbilled_us = self._carried_us + used_us - self._used_us - guest_cpu_us
+        unbilled_us = self._carried_us + used_us - self._used_us - min(guest_cpu_us, GUEST_ALLOWANCE_US)
         self._used_us = used_us
         self._carried_us = min(0, unbilled_us)
         return max(0, unbilled_us)
@@ -240,5 +246,5 @@ class CpuAccount:
         return used_us - self._used_us
 
     def guest_used(self, guest_cpu_us: int) -> None:
-        """The guest used this between tasks: it is nobody's."""
-        self._carried_us -= guest_cpu_us
+        """The guest used this between tasks, to clean up: up to its allowance it is nobody's."""
+        self._carried_us -= min(guest_cpu_us, GUEST_ALLOWANCE_US)

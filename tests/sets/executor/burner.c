@@ -1,11 +1,12 @@
 // Burns CPU time in the ways that make accounting by wait4 go wrong: burner MODE MILLISECONDS.
-// Or leaves its stdout in flight: burner flight 0
+// Or leaves its stdout in flight: burner flight 0; or a deep tree: burner deep 0
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,7 +29,11 @@ int main(int argc, char **argv) {
     int parts = 4, done[2];
     long all_ms = atol(argv[2]);
     each_ms = all_ms / parts;
-    if (!strcmp(argv[1], "single")) {
+    if (!strcmp(argv[1], "deep")) {
+        // Folders within folders, for the guest to remove.
+        for (int i = 0; i < 30000; i++)
+            if (chdir(i ? "d" : "/tmp") || mkdir("d", 0700)) return 4;
+    } else if (!strcmp(argv[1], "single")) {
         each_ms = all_ms;
         burn();
     } else if (!strcmp(argv[1], "threads")) {

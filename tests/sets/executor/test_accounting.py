@@ -17,7 +17,7 @@ from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings, container_name
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
-from sets.executor.cgroup import SlotCgroup
+from sets.executor.cgroup import GUEST_ALLOWANCE_US, SlotCgroup
 from sets.executor.executor import LocalExecutor
 from sets.executor.run import SlotRun
 from sets.guest import GUEST_BINARY
@@ -74,9 +74,12 @@ class RealSlot:
     def close(self) -> None:
         self._cgroup.close()
 
+    def guest_us(self) -> int:
+        """What the guest itself has used since it began."""
+        return int(Path(f"/proc/{self._pid}/schedstat").read_text().split()[0]) // 1000
+
     def _programs_us(self) -> int:
-        guest_ns = int(Path(f"/proc/{self._pid}/schedstat").read_text().split()[0])
-        return self._cgroup.cpu_us() - guest_ns // 1000
+        return self._cgroup.cpu_us() - self.guest_us()
 
 
 class Owner:
@@ -151,6 +154,17 @@ async def test_the_bill_is_what_the_kernel_counted(slot: RealSlot, mode: str) ->
     assert (ending.how, ending.code, ending.stdout) == (How.EXITED, 0, b"burnt\n")
     assert ending.cpu_us >= BURN_MS * 1000, "all of it was burnt, and is billed"
     assert_billed(ending, kernel_us)
+
+
+async def test_what_a_clean_up_costs_beyond_its_allowance_is_billed(slot: RealSlot) -> None:
+    before_us = slot.guest_us()
+    left, _ = await slot.run("/burner", "deep", "0")
+    assert (left.how, left.code) == (How.EXITED, 0)
+    cleaning_us = slot.guest_us() - before_us
+    assert cleaning_us > 3 * GUEST_ALLOWANCE_US
+    ending, kernel_us = await slot.run("/burner", "single", "1")
+    # One allowance is for the task, one for the clean-up; the slot's next task pays.
+    assert cleaning_us - 2 * GUEST_ALLOWANCE_US - 1000 <= ending.cpu_us - kernel_us <= cleaning_us
 
 
 async def test_what_is_left_burning_is_billed_until_it_is_killed(slot: RealSlot) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sets.executor.cgroup import CgroupError, CpuAccount, MemoryUse, SlotCgroup
+from sets.executor.cgroup import GUEST_ALLOWANCE_US, CgroupError, CpuAccount, MemoryUse, SlotCgroup
 from tests.sets.executor.conftest import FdCheck
 
 PID = 4242
@@ -309,8 +309,15 @@ def test_what_the_guest_reports_before_the_kernel_does_is_carried_over() -> None
 def test_the_guests_time_between_tasks_is_nobodys() -> None:
     account = CpuAccount(0)
     assert account.bill(1_000, 0) == 1_000
-    account.guest_used(70_000)
-    assert account.bill(72_500, 0) == 1_500
+    account.guest_used(7_000)
+    assert account.bill(9_500, 0) == 1_500
+
+
+def test_what_a_program_makes_the_guest_do_beyond_its_allowance_is_billed() -> None:
+    account = CpuAccount(0)
+    assert account.bill(1_000 + 70_000, 70_000) == 1_000 + 60_000
+    account.guest_used(300_000)
+    assert account.bill(71_000 + 300_000 + 500, 0) == 290_000 + 500
 
 
 @given(
@@ -320,7 +327,7 @@ def test_the_guests_time_between_tasks_is_nobodys() -> None:
     )
 )
 def test_nothing_is_billed_twice_or_dropped(tasks: list[tuple[int, int, int, int]]) -> None:
-    """Whatever the kernel's lag: in the end the bills are what the programs used."""
+    """Whatever the kernel's lag: in the end the bills are what the programs used and made the guest use."""
     account = CpuAccount(0)
     used_us = billed_us = programs_us = written_us = 0
     for program_us, guest_us, cleaning_us, lag_us in tasks:
@@ -328,6 +335,7 @@ def test_nothing_is_billed_twice_or_dropped(tasks: list[tuple[int, int, int, int
         used_us += program_us + guest_us
         written_us = max(written_us, used_us + min(0, lag_us))
         billed_us += account.bill(written_us, guest_us)
+        programs_us += max(0, guest_us - GUEST_ALLOWANCE_US) + max(0, cleaning_us - GUEST_ALLOWANCE_US)
         used_us += cleaning_us
         account.guest_used(cleaning_us)
     billed_us += account.bill(used_us, 0)

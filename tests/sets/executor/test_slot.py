@@ -151,13 +151,13 @@ async def test_a_slot_that_cleans_is_free_when_it_is_clean(rig: Rig) -> None:
 async def test_the_guests_clean_up_is_not_the_next_tasks_cpu_time(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    used_us = iter([1_000, 90_000])
+    used_us = iter([1_000, 18_000])
     assert rig.slot._cgroup is not None
     rig.slot._account = type(rig.slot._account)(0)
     monkeypatch.setattr(rig.slot._cgroup, "cpu_us", lambda: next(used_us))
     first = rig.run()
     rig.guest.says(wire.ended(1, flags=wire.CLEANING, guest_cpu_us=100))
-    rig.guest.says(wire.cleaned(1, guest_cpu_us=80_000))
+    rig.guest.says(wire.cleaned(1, guest_cpu_us=8_000))
     await rig.settle()
     second = rig.run()
     rig.guest.says(wire.ended(2, guest_cpu_us=500))
