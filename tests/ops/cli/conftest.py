@@ -1,51 +1,15 @@
-"""The program as people run it, a real process, against a server that plays the API."""
+"""The program against a server that plays the API, and against a real router."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any
 
 import pytest
 
 from tests.ops.cli.fake_api import FakeApi
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-class Program:
-    """Starts `gcompute` with the fake API's address in its environment."""
-
-    def __init__(self, url: str) -> None:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("GC_", "_GCOMPUTE"))}
-        self.environment = {**kept, "GC_URL": url, "PYTHONPATH": str(ROOT), "TERM": "dumb"}
-
-    def start(self, *args: str | bytes, **popen: Any) -> subprocess.Popen[bytes]:
-        command: list[str | bytes] = [sys.executable, "-m", "ops.cli.main", *args]
-        environment = self.environment | popen.pop("env", {})
-        pipes: dict[str, Any] = {
-            "stdin": subprocess.PIPE,
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.PIPE,
-        }
-        process: subprocess.Popen[bytes] = subprocess.Popen(command, env=environment, **(pipes | popen))
-        return process
-
-    def __call__(
-        self, *args: str | bytes, stdin: bytes | IO[bytes] = b"", **popen: Any
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run to the end. Bytes come to it by a pipe, a file as a file."""
-        given = {} if isinstance(stdin, bytes) else {"stdin": stdin}
-        with self.start(*args, **given, **popen) as process:
-            try:
-                out, err = process.communicate(stdin if isinstance(stdin, bytes) else None, timeout=40)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-        return subprocess.CompletedProcess(args, process.returncode, out, err)
+from tests.ops.cli.program import Program
+from tests.ops.cli.routers import FILE, Operator, routing
 
 
 @pytest.fixture
@@ -58,3 +22,22 @@ def api() -> Iterator[FakeApi]:
 @pytest.fixture
 def gcompute(api: FakeApi) -> Program:
     return Program(api.url)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    with routing(tmp_path_factory.mktemp("router")) as operator:
+        yield operator
+
+
+@pytest.fixture
+def operator(shared: Operator) -> Operator:
+    """A router that has the first version in force again."""
+    wanted = FILE.format(port=shared.file.read_text().partition("127.0.0.1:")[2].partition('"')[0])
+    if shared.file.read_text() != wanted:
+        shared.file.write_text(wanted)
+        deadline = time.monotonic() + 10
+        while (status := shared.json("status"))["version"] != 7 or status["config_error"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    return shared

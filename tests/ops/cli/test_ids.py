@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.ops.cli.conftest import Program
 from tests.ops.cli.fake_api import Call, FakeApi
+from tests.ops.cli.program import Program
 
 FIRST = "a-01kb9s3q4tc1d2e3f4g5h6j7k8"
 SECOND = "a-01kb9s3q4tzzzzzzzzzzzzq7k9"

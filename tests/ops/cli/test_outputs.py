@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.ops.cli.conftest import ROOT, Program
 from tests.ops.cli.fake_api import Call, FakeApi
+from tests.ops.cli.program import ROOT, Program
 
 HERE = {"PYTHONPATH": str(ROOT)}
 

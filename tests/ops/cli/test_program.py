@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from ops.cli import exits, main, router, router_rollout
-from tests.ops.cli.conftest import Program
+from tests.ops.cli.program import Program
 
 COMMANDS = ["run", "submit", "status", "result", "wait", "cancel", "tasks", "set", "token"]
 ROUTER_COMMANDS = [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ops.cli import exits
-from tests.ops.cli.test_router import Operator, routing
+from tests.ops.cli.routers import Operator, routing
 from tests.ports import free_port
 
 FILE = """\

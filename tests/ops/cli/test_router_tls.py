@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ops.cli import exits
-from tests.ops.cli.conftest import Program
-from tests.ops.cli.test_router import FILE
+from tests.ops.cli.program import Program
+from tests.ops.cli.routers import FILE
 from tests.router.wire.test_tls import make, make_dated
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ops.cli.conftest import Program
 from tests.ops.cli.fake_api import Call, FakeApi
+from tests.ops.cli.program import Program
 
 DONE = {
     "id": "a-1",
