@@ -1,0 +1,27 @@
+"""Whether an attempt takes too long. Pure."""
+
+from __future__ import annotations
+
+from router.choosing.request import Purpose
+from router.wire.failure import Failure
+from router.wire.limits import Limits
+from router.wire.upstream import SetConnection
+
+
+def overdue(
+    limits: Limits, purpose: Purpose, connection: SetConnection, *, client_drained: bool, now: float
+) -> tuple[Failure, str] | None:
+    """How an attempt on `connection` failed by its time, and what to tell; None: it may go on."""
+    stream = connection.stream
+    if connection.has_answer:
+        if client_drained and now - connection.at > limits.answer_idle_s:
+            return Failure.TIMEOUT, "the answer stalled"
+    elif connection.whole_sent:
+        long_wait = purpose.long_wait
+        allowed_s = limits.task_first_byte_s if long_wait else limits.first_byte_s
+        if now - connection.at > allowed_s:
+            failure = Failure.TIMEOUT if long_wait else Failure.SILENT
+            return failure, f"no answer within {allowed_s:g} s"
+    elif stream.stalled_since and now - stream.stalled_since > limits.task_first_byte_s:
+        return Failure.TIMEOUT, "the set does not read the request's body"
+    return None
