@@ -19,21 +19,22 @@ from scheduler.errors import (
     ImageUnknown,
     ImageUnusable,
     SchedulerError,
+    SlotLost,
     StoreError,
 )
+from scheduler.execution import Run
 from scheduler.floor import Floor
 from scheduler.image import Image
 from scheduler.live import LiveTask
 from scheduler.pool import pool_of
 from scheduler.results import Collector, KeepLimits
-from scheduler.roster import Entry, Roster
+from scheduler.roster import Entry, Roster, Side
 from scheduler.store.contract import Blobs, Body, Durability, Idempotency, Results, Store
 from scheduler.sync_side import Ended
 from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
 
 log = structlog.get_logger()
 
-BACKOFF_MAX_S: Final = 30.0
 STORE_AGAIN: Final = Backoff(0.1, 10.0)
 """Pauses between tries to store an outcome."""
 
@@ -43,12 +44,20 @@ class AsyncLimits(KeepLimits, Protocol):
 
     @property
     def async_keep_s(self) -> int: ...
-    @property
-    def max_attempts(self) -> int: ...
-    @property
-    def retry_backoff_s(self) -> float: ...
-    @property
-    def full_disk_backoff_s(self) -> float: ...
+
+
+class AsyncEntry(Entry):
+    """An async task that waits or runs."""
+
+    __slots__ = ("ending", "gives_way", "live")
+
+    def __init__(self, task: Task, image: Image, side: Side[AsyncEntry]) -> None:
+        super().__init__(task, image, side)
+        self.live: LiveTask | None = None
+        # Its running attempt is being killed, so that a normal task has its room.
+        self.gives_way = False
+        # Its outcome is decided and being stored.
+        self.ending = False
 
 
 class AsyncSide:
@@ -114,9 +123,6 @@ class AsyncSide:
     def stop(self) -> None:
         """Attempts that are lost from now on go back to the queue, for the next start of the set."""
         self._stopping = True
-        for entry in self._roster.entries.values():
-            if entry.timer is not None:
-                entry.timer.cancel()
 
     async def close(self, grace_s: float) -> None:
         """Wait for outcomes to be stored; what is not stored by then runs again after the next start."""
@@ -125,19 +131,33 @@ class AsyncSide:
 
     # -- Side
 
-    def assigned(self, entry: Entry) -> None:
+    def assigned(self, entry: AsyncEntry) -> None:
         try:
             self._store.update_later(entry.task)
         except SchedulerError as error:
             log.warning("a task's start is not stored", task=entry.task.id, error=str(error))
         self._background.spawn(self._attempt(entry))
 
-    def cannot_run(self, entry: Entry, error: Exception) -> None:
+    def began(self, entry: AsyncEntry, run: Run) -> None:
+        raise AssertionError("an async task's input is read once it has a slot")
+
+    def not_begun(self, entry: AsyncEntry, error: SlotLost) -> None:
+        raise AssertionError("an async task's attempt ends by itself")
+
+    def queue_expired(self, entry: AsyncEntry) -> None:
+        raise AssertionError("an async task waits without an end")
+
+    def give_way(self, entry: AsyncEntry) -> None:
+        entry.gives_way = True
+        if entry.live is not None:
+            entry.live.kill(Reason.PLATFORM)
+
+    def cannot_run(self, entry: AsyncEntry, error: Exception) -> None:
         theirs = isinstance(error, (BadRequest, ImageUnknown, ImageUnusable))
         reason = Reason.NOT_EXECUTABLE if theirs else Reason.PLATFORM
         self._background.spawn(self._give_up(entry, State.FAILED, reason, str(error)))
 
-    def cancel(self, entry: Entry) -> None:
+    def cancel(self, entry: AsyncEntry) -> None:
         if entry.live is not None:
             entry.live.kill(Reason.CANCELLED)
         elif entry.task.state is State.QUEUED and not entry.ending:
@@ -161,14 +181,14 @@ class AsyncSide:
             self._floor.enter(self._enter(task, image))
         return task
 
-    def _enter(self, task: Task, image: Image) -> Entry:
-        entry = Entry(task, image, pool_of(task.spec), self)
+    def _enter(self, task: Task, image: Image) -> AsyncEntry:
+        entry = AsyncEntry(task, image, self)
         self._roster.entries[task.id] = entry
         return entry
 
     # -- attempts
 
-    async def _attempt(self, entry: Entry) -> None:
+    async def _attempt(self, entry: AsyncEntry) -> None:
         """From the stored input to the stored results."""
         collector = Collector(self._blobs, self._limits, entry.task.spec.outputs)
         live: LiveTask | None = None
@@ -187,7 +207,7 @@ class AsyncSide:
             raise
         await self._end(entry, live.task, results)
 
-    async def _begin(self, entry: Entry, collector: Collector) -> LiveTask:
+    async def _begin(self, entry: AsyncEntry, collector: Collector) -> LiveTask:
         slot_id = entry.slot_id
         try:
             stdin = await self._store.stdin(entry.task.id)
@@ -195,7 +215,9 @@ class AsyncSide:
                 raise StoreError("its stored input is gone")
             if entry.cancel is not None:
                 raise SchedulerError("it was cancelled")
-            work = entry.work(stdin.inline)
+            if entry.gives_way:
+                raise SchedulerError("it gives way to another task")
+            work = entry.new_work(stdin.inline)
         except BaseException:
             self._floor.give_back(slot_id)
             raise
@@ -233,10 +255,15 @@ class AsyncSide:
             return
         stdin.close()
 
-    async def _lost(self, entry: Entry, error: SchedulerError) -> None:
+    async def _lost(self, entry: AsyncEntry, error: SchedulerError) -> None:
         """The attempt came to nothing, and not by the task's doing."""
         task = entry.task
         entry.live = None
+        gave_way, entry.gives_way = entry.gives_way, False
+        if gave_way and entry.cancel is None and not self._stopping:
+            self._floor.gave_way(entry)
+            await self._store_queued(task, Durability.PROCESS)
+            return
         log.warning("attempt lost", task=task.id, attempt=task.attempts, reason=str(error))
         if entry.cancel is not None:
             await self._give_up(entry, State.CANCELLED, entry.cancel, "cancelled")
@@ -245,55 +272,36 @@ class AsyncSide:
         elif self._stopping:
             # It was going well: the attempt does not count.
             task.attempts -= 1
-            await self._queue_again(task, Durability.POWER)
-        elif task.attempts >= self._limits.max_attempts:
+            task.move(State.QUEUED)
+            task.started_us = None
+            await self._store_queued(task, Durability.POWER)
+        elif self._floor.attempt_lost(entry, disk_full=isinstance(error, DiskFull)):
+            await self._store_queued(task, Durability.PROCESS)
+        else:
             detail = f"the platform lost every attempt (attempts: {task.attempts}); the last one: {error}"
             await self._give_up(entry, State.FAILED, Reason.PLATFORM, detail)
-        else:
-            first_s = (
-                self._limits.full_disk_backoff_s
-                if isinstance(error, DiskFull)
-                else self._limits.retry_backoff_s
-            )
-            delay_s = Backoff(first_s, BACKOFF_MAX_S).after(task.attempts)
-            await self._queue_again(task, Durability.PROCESS)
-            await self._pause(entry, delay_s)
 
-    async def _pause(self, entry: Entry, delay_s: float) -> None:
-        if entry.cancel is not None:
-            await self._give_up(entry, State.CANCELLED, entry.cancel, "cancelled")
-        elif not self._stopping:
-            entry.timer = asyncio.get_running_loop().call_later(delay_s, self._again, entry)
-
-    async def _queue_again(self, task: Task, durability: Durability) -> None:
-        task.move(State.QUEUED)
-        task.started_us = None
+    async def _store_queued(self, task: Task, durability: Durability) -> None:
         try:
             await self._store.update(task, durability)
         except SchedulerError as error:
             # The row says `running`: after a restart that is a lost attempt, so the task is not forgotten.
             log.warning("a task's return to the queue is not stored", task=task.id, error=str(error))
 
-    def _again(self, entry: Entry) -> None:
-        entry.timer = None
-        self._floor.enter(entry)
-
     # -- ends
 
-    async def _give_up(self, entry: Entry, state: State, reason: Reason, detail: str) -> None:
+    async def _give_up(self, entry: AsyncEntry, state: State, reason: Reason, detail: str) -> None:
         """End a task that does not run."""
         if entry.ending:
             return
         entry.ending = True
-        if entry.timer is not None:
-            entry.timer.cancel()
         task = msgspec.structs.replace(entry.task)
         task.move(state)
         task.reason, task.detail = reason, detail
         task.ended_us = time.time_ns() // 1000
         await self._end(entry, task, Results())
 
-    async def _end(self, entry: Entry, task: Task, results: Results) -> None:
+    async def _end(self, entry: AsyncEntry, task: Task, results: Results) -> None:
         """Store the outcome. It is tried again for as long as the set runs: an outcome must not be lost."""
         entry.ending = True
         task.expires_us = (task.ended_us or 0) + self._limits.async_keep_s * 1_000_000

@@ -144,8 +144,8 @@ class SlotEvents(Protocol):
     def slot_ready(self, slot_id: str) -> None:
         """The guest said hello."""
 
-    def slot_freed(self, slot_id: str) -> None:
-        """The task has ended and the slot is clean: it can take the next."""
+    def slot_freed(self, slot_id: str, cpu_us: int) -> None:
+        """The task has ended, having used that much CPU time, and the slot is clean: it can take the next."""
 
     def slot_lost(self, slot_id: str, reason: str) -> None:
         """The slot is of no more use: its guest is gone, or it misbehaved."""

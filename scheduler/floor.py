@@ -1,7 +1,8 @@
-"""Where tasks meet slots: asks the policy at every event, and carries out what it decides, in its order."""
+"""Where tasks meet slots: the shell around the cell. It has the clock and the timer, and carries decisions out."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections import deque
@@ -16,84 +17,143 @@ from scheduler.execution import Executor, Run, Work
 from scheduler.image import Image
 from scheduler.launchers.contract import Launcher
 from scheduler.leftover import Leftovers
-from scheduler.policy.dispatch import Assign, Decision, Dispatch, FailTask, Limits, StartSlot, number_slots
+from scheduler.policy.cell import Cell
+from scheduler.policy.decisions import (
+    Assign,
+    Decision,
+    DropSlot,
+    FailTask,
+    GiveUp,
+    GiveWay,
+    QueueExpired,
+    StartSlot,
+)
+from scheduler.policy.limits import Limits, Retries, number_slots
+from scheduler.policy.node import OWN_NODE, NodeFacts
 from scheduler.pool import PoolKey
 from scheduler.roster import Entry, Roster
 from scheduler.slots import SlotKeeper
-from scheduler.task import State
+from scheduler.task import Kind, State
 
 log = structlog.get_logger()
 
 _POOLS_FORGOTTEN_AT: Final = 64
+"""How many more images than pools are kept before those of forgotten pools go."""
 _UNFIT_MOST: Final = 10_000
+"""How many images are remembered that must not be prestarted; the oldest is forgotten first."""
+_NEVER: Final = float("inf")
 
 
 class Floor:
-    """The policy, the slots and the executor of one set; hears what the executor tells of slots.
+    """The cell, the slots and the executor of one set; hears what the executor tells of slots.
 
-    An entry comes by `enter` and is then its side's to wait for: `Side.assigned` or `Side.cannot_run` follows, if
-    `leave` does not come first.
+    An entry comes by `enter` and is then its side's to wait for: one of `Side`'s calls follows, if `leave` does not
+    come first. Used on the event loop. `clock` gives seconds, and never goes back.
     """
 
     def __init__(
         self,
         limits: Limits,
+        retries: Retries,
         roster: Roster,
         leftovers: Leftovers,
         launcher: Launcher,
         executor: Executor,
         *,
-        slot_start_timeout_s: float,
+        cpu_features: frozenset[str],
         slot_started: Callable[[float], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._roster = roster
         self._leftovers = leftovers
         self._executor = executor
+        self._clock = clock
         # Slot ids of two runs of a set differ, also where the clock was set back: a leftover is never taken for a new
         # slot, and its name never used again.
         run = f"{time.time_ns() // 1_000_000:x}{secrets.token_hex(3)}"
-        self._dispatch = Dispatch(limits, number_slots(f"{run}-"))
-        self._keeper = SlotKeeper(
-            launcher, executor, self._slot_gone, start_timeout_s=slot_start_timeout_s, started=slot_started
-        )
+        own = NodeFacts(OWN_NODE, limits.cpu_percent, limits.memory_mib, limits.max_slots, cpu_features)
+        self._cell = Cell(limits, number_slots(f"{run}-"), [own], retries)
+        self._keeper = SlotKeeper(launcher, executor, self._slot_gone, started=slot_started, clock=clock)
         self._images: dict[PoolKey, Image] = {}
         # Digests of images whose programs did not wait for their input as they must, the oldest first.
         self._unfit: dict[str, str] = {}
         self._decided: deque[Decision] = deque()
         self._applying = False
         self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NEVER
 
     async def close(self) -> None:
         """Let all slots go: what runs in them is lost, what waits is left waiting."""
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         await self._keeper.close()
 
     # -- tasks
 
     def check(self, pool: PoolKey) -> None:
-        """Raise what the policy has against another task of this pool: `BadRequest`, `QueueFull`, `AccountLimit`."""
-        self._dispatch.check(pool)
+        """Raise what the cell has against another task of this pool: `BadRequest`, `QueueFull`, `AccountLimit`."""
+        self._cell.check(pool)
 
     def enter(self, entry: Entry) -> None:
         """The task waits for a slot; it may have one when this returns."""
-        self._images[entry.pool] = entry.image
-        self._apply(self._dispatch.task_arrived(entry.task.id, entry.pool, time.monotonic()))
+        self._remember(entry)
+        task = entry.task
+        self._apply(
+            self._cell.task_arrived(
+                task.id,
+                entry.pool,
+                self._clock(),
+                timeout_s=entry.queue_timeout_s,
+                steady=task.spec.kind is Kind.SYNC,
+            )
+        )
 
     def leave(self, entry: Entry) -> None:
         """The task waits no longer; harmless when it does not."""
-        self._apply(self._dispatch.task_left(entry.task.id, time.monotonic()))
+        self._apply(self._cell.task_left(entry.task.id, self._clock()))
+
+    def attempt_lost(self, entry: Entry, *, disk_full: bool = False) -> bool:
+        """The platform lost the running attempt: whether the task waits for another, or may have none."""
+        self._remember(entry)
+        task = entry.task
+        decisions = self._cell.attempt_lost(
+            task.id,
+            entry.pool,
+            task.attempts,
+            self._clock(),
+            disk_full=disk_full,
+            caller_waits=task.spec.kind is Kind.SYNC,
+            timeout_s=entry.queue_timeout_s,
+        )
+        if decisions and isinstance(decisions[0], GiveUp):
+            return False
+        task.move(State.QUEUED)
+        task.started_us = None
+        self._apply(decisions)
+        return True
+
+    def gave_way(self, entry: Entry) -> None:
+        """The running attempt was killed as `Side.give_way` asked: the task waits again, and the attempt never was."""
+        self._remember(entry)
+        task = entry.task
+        task.attempts -= 1
+        task.move(State.QUEUED)
+        task.started_us = None
+        self._apply(self._cell.task_gave_way(task.id, entry.pool, self._clock()))
 
     def go(self, slot_id: str, work: Work) -> Run:
         """Start a program in the slot that was assigned. Raises `SlotLost`, and `BadRequest` for unfit work.
 
-        When it raises, the slot is the task's no more.
+        When it raises, the slot is no longer the task's.
         """
         if work.prestart and self._digest_of(slot_id) in self._unfit:
             work = msgspec.structs.replace(work, prestart=False)
         try:
             return self._executor.run(slot_id, work)
         except SlotLost as error:
-            # Usually told already, on the way here.
+            # Usually known already, on the way here.
             self.slot_lost(slot_id, str(error))
             self._slot_gone(slot_id, None)
             raise
@@ -104,7 +164,7 @@ class Floor:
 
     def give_back(self, slot_id: str) -> None:
         """An assigned slot was not used."""
-        self.slot_freed(slot_id)
+        self.slot_freed(slot_id, 0)
 
     async def out_of_memory(self, slot_id: str) -> bool:
         """Whether a lost slot died because its memory was used up."""
@@ -114,52 +174,72 @@ class Floor:
         """Why the pool's last slot could not start, if that is what its tasks wait for."""
         return self._keeper.trouble(pool)
 
-    # -- events
+    def _remember(self, entry: Entry) -> None:
+        images = self._images
+        images[entry.pool] = entry.image
+        if len(images) > 2 * len(self._cell.books.pools) + _POOLS_FORGOTTEN_AT:
+            self._images = {
+                pool: image
+                for pool, image in images.items()
+                if pool in self._cell.books.pools or pool == entry.pool
+            }
 
-    def tick(self) -> None:
-        """Time passed."""
-        self._apply(self._dispatch.tick(time.monotonic()))
-        if len(self._images) > 2 * self._dispatch.pools + _POOLS_FORGOTTEN_AT:
-            self._images = {pool: image for pool, image in self._images.items() if self._dispatch.knows(pool)}
+    # -- events
 
     def slot_ready(self, slot_id: str) -> None:
         self._keeper.ready(slot_id)
-        self._apply(self._dispatch.slot_ready(slot_id, time.monotonic()))
+        self._apply(self._cell.slot_ready(slot_id, self._clock()))
 
-    def slot_freed(self, slot_id: str) -> None:
-        self._apply(self._dispatch.slot_freed(slot_id, time.monotonic()))
+    def slot_freed(self, slot_id: str, cpu_us: int) -> None:
+        self._apply(self._cell.slot_freed(slot_id, cpu_us, self._clock()))
 
     def slot_lost(self, slot_id: str, reason: str) -> None:
         self._keeper.lost(slot_id, reason)
 
     def prestart_unfit(self, slot_id: str, reason: str) -> None:
-        """The image of this slot is prestarted no more."""
+        """The image of this slot is no longer prestarted."""
         digest = self._digest_of(slot_id)
         if digest is None or digest in self._unfit:
             return
-        log.warning("image is prestarted no more", image=digest, reason=reason)
+        log.warning("image is no longer prestarted", image=digest, reason=reason)
         if len(self._unfit) >= _UNFIT_MOST:
             del self._unfit[next(iter(self._unfit))]
         self._unfit[digest] = reason
 
     def _digest_of(self, slot_id: str) -> str | None:
-        pool = self._dispatch.pool_of(slot_id)
-        return None if pool is None else pool.image_digest
+        slot = self._cell.books.slots.get(slot_id)
+        return None if slot is None else slot.pool.key.image_digest
 
-    def _slot_gone(self, slot_id: str, fatal: Exception | None) -> None:
-        self._apply(self._dispatch.slot_gone(slot_id, time.monotonic(), fatal))
+    def _slot_gone(self, slot_id: str, fatal: SchedulerError | None) -> None:
+        self._apply(self._cell.slot_gone(slot_id, self._clock(), fatal))
+
+    def _wake(self) -> None:
+        # The loop's clock may tick a little behind its timers.
+        now = max(self._clock(), self._timer_at)
+        self._timer, self._timer_at = None, _NEVER
+        self._apply(self._cell.wake(now))
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self._wake)
 
     # -- facts
 
     def facts(self) -> dict[str, float]:
         """Gauges: what is there, what is busy, what waits."""
-        return {"prestart_unfit_images": len(self._unfit), **self._dispatch.facts(time.monotonic())}
+        return {"prestart_unfit_images": len(self._unfit), **self._cell.books.facts(self._clock())}
 
     # -- decisions
 
     def _apply(self, decisions: list[Decision]) -> None:
-        """Carry decisions out. What that itself brings about (a slot that fails) is decided at once, done after."""
-        if not decisions or self._closed:
+        """Carry decisions out. Events that this itself causes (a slot that fails) are decided at once, done after."""
+        if self._closed:
+            return
+        if self._cell.wake_at < self._timer_at:
+            self._set_timer(self._cell.wake_at)
+        if not decisions:
             return
         if self._applying:
             self._decided.extend(decisions)
@@ -178,10 +258,18 @@ class Floor:
             self._assign(decision)
         elif isinstance(decision, StartSlot):
             self._keeper.start(decision.slot_id, decision.pool, self._images[decision.pool])
-        elif isinstance(decision, FailTask):
+        elif isinstance(decision, DropSlot):
+            self._keeper.drop(decision.slot_id, decision.reason)
+        elif isinstance(decision, (FailTask, QueueExpired, GiveWay, GiveUp)):
             entry = self._roster.entries.get(decision.task_id)
-            if entry is not None:
+            if entry is None:
+                return
+            if isinstance(decision, FailTask):
                 entry.side.cannot_run(entry, decision.error)
+            elif isinstance(decision, QueueExpired):
+                entry.side.queue_expired(entry)
+            elif isinstance(decision, GiveWay):
+                entry.side.give_way(entry)
         else:
             self._keeper.stop(decision.slot_id)
 
@@ -193,16 +281,29 @@ class Floor:
             return
         task = entry.task
         task.move(State.RUNNING)
-        entry.slot_id = decision.slot_id
+        slot_id = entry.slot_id = decision.slot_id
         task.cold_start = decision.cold
         task.attempts += 1
         task.started_us = time.time_ns() // 1000
         task.queue_us = max(0, task.started_us - task.created_us)
-        self._leftovers.begun(decision.slot_id, task)
+        self._leftovers.begun(slot_id, task)
+        run: Run | None = None
         try:
-            entry.side.assigned(entry)
+            if entry.work is None:
+                entry.side.assigned(entry)
+            else:
+                run = self.go(slot_id, entry.work)
+                entry.side.began(entry, run)
+        except SlotLost as error:
+            entry.side.not_begun(entry, error)
         except Exception as error:
+            if run is not None:
+                run.kill()
+            self._cannot_run(entry, error)
+
+    def _cannot_run(self, entry: Entry, error: Exception) -> None:
+        if not isinstance(error, SchedulerError):
             # A bug must cost its own task, not the decisions after it.
-            log.error("a task could not be started", task=task.id, exc_info=error)
-            self.give_back(decision.slot_id)
-            entry.side.cannot_run(entry, SchedulerError(f"the task could not be started: {error}"))
+            log.error("a task could not be started", task=entry.task.id, exc_info=error)
+            error = SchedulerError(f"the task could not be started: {error}")
+        entry.side.cannot_run(entry, error)

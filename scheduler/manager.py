@@ -23,7 +23,7 @@ from scheduler.images.contract import ImageSource
 from scheduler.launchers.contract import Launcher
 from scheduler.leftover import Leftovers
 from scheduler.live import LiveTask
-from scheduler.policy.dispatch import Limits
+from scheduler.policy.limits import Limits, Retries
 from scheduler.pool import pool_of
 from scheduler.recovery import Recovery
 from scheduler.roster import Roster
@@ -40,6 +40,8 @@ CANCEL_WAIT_S: Final = 10.0
 """How long `cancel` waits for the end that it asked for."""
 CLOSE_GRACE_S: Final = 5.0
 """How long `close` waits for each kind of outcome to be stored."""
+RETRY_BACKOFF_MAX_S: Final = 30.0
+"""Longest pause, in seconds, between two attempts of an async task."""
 ENGINE_WAIT_S: Final = 10.0
 """How long `open` waits for the launcher, in seconds; a slower one goes on opening while the set already answers."""
 ENGINE_AGAIN: Final = Backoff(1.0, 5.0)
@@ -52,6 +54,7 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     `file_max_bytes` bounds an output file that is kept, `files_max_bytes` all of a task's together, holes included.
     `max_attempts` bounds how often a task is started, where the platform lost it; async attempts pause
     `retry_backoff_s` (`full_disk_backoff_s` where the disk was full) in between, twice as long each time.
+    `cpu_features` are those of this machine.
     """
 
     set_name: str
@@ -66,7 +69,7 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     stderr_max_bytes: int = 64 << 20
     file_max_bytes: int = 1 << 30
     files_max_bytes: int = 2 << 30
-    tick_s: float = 0.25
+    cpu_features: frozenset[str] = frozenset()
     expire_every_s: float = 5.0
 
 
@@ -102,13 +105,19 @@ class Manager:
         self._observer = observer
         self._roster = Roster(store)
         self._leftovers = Leftovers(store, self._roster)
+        retries = Retries(
+            settings.max_attempts,
+            Backoff(settings.retry_backoff_s, RETRY_BACKOFF_MAX_S),
+            Backoff(settings.full_disk_backoff_s, RETRY_BACKOFF_MAX_S),
+        )
         self._floor = Floor(
-            settings.limits,
+            msgspec.structs.replace(settings.limits, start_timeout_s=settings.slot_start_timeout_s),
+            retries,
             self._roster,
             self._leftovers,
             launcher,
             executor,
-            slot_start_timeout_s=settings.slot_start_timeout_s,
+            cpu_features=settings.cpu_features,
             slot_started=observer.slot_started,
         )
         deadlines = Deadlines()
@@ -122,7 +131,6 @@ class Manager:
             deadlines,
             self._task_ended,
             keep_s=settings.sync_keep_s,
-            max_attempts=settings.max_attempts,
         )
         self._async = AsyncSide(
             settings, store, blobs, self._floor, self._roster, self.ids, deadlines, self._task_ended
@@ -162,7 +170,6 @@ class Manager:
                 with suppress(EngineUnavailable):
                     opening.result()
             self._background.spawn(self._connect(opening))
-            self._background.every(self.settings.tick_s, self._floor.tick)
             self._background.spawn(self._upkeep.expire())
             self._background.spawn(self._upkeep.sweep())
             self._parts = parts.pop_all()

@@ -4,76 +4,72 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from scheduler.errors import TaskUnknown
-from scheduler.execution import Work
+from scheduler.errors import SlotLost, TaskUnknown
+from scheduler.execution import Run, Work
 from scheduler.image import Image
-from scheduler.live import LiveTask
-from scheduler.pool import PoolKey
+from scheduler.pool import PoolKey, pool_of
 from scheduler.store.contract import Store
 from scheduler.task import Isolation, Reason, Task
 
+E = TypeVar("E", bound="Entry", contravariant=True)
 
-class Side(Protocol):
+
+class Side(Protocol[E]):
     """What becomes of an entry is up to its side: a caller waits for a sync task, the store for an async one."""
 
-    def assigned(self, entry: Entry) -> None:
-        """A slot, `entry.slot_id`, is the task's now; `Floor.go` or `Floor.give_back` must follow."""
+    def assigned(self, entry: E) -> None:
+        """The slot `entry.slot_id` is the task's now, which has no work yet: call `Floor.go` or `Floor.give_back`."""
 
-    def cannot_run(self, entry: Entry, error: Exception) -> None:
-        """No slot of its pool can be started; it waits no longer."""
+    def began(self, entry: E, run: Run) -> None:
+        """The task's program runs in its slot."""
 
-    def cancel(self, entry: Entry) -> None:
+    def not_begun(self, entry: E, error: SlotLost) -> None:
+        """The task's slot was lost before its program began."""
+
+    def cannot_run(self, entry: E, error: Exception) -> None:
+        """The task waits no longer: no slot of its pool can be started, or its work is refused."""
+
+    def queue_expired(self, entry: E) -> None:
+        """The task has waited for as long as it wanted to, and waits no longer."""
+
+    def give_way(self, entry: E) -> None:
+        """A normal task needs the room of this one: kill it, then call `Floor.gave_way`."""
+
+    def cancel(self, entry: E) -> None:
         """Its owner wants its end now. It may have been asked for before."""
 
 
 class Entry:
-    """A task that waits or runs."""
+    """A task that waits or runs, as both sides and the floor see it; each side has a type of its own with the rest.
 
-    __slots__ = (
-        "cancel",
-        "ending",
-        "image",
-        "live",
-        "pool",
-        "side",
-        "slot_id",
-        "started",
-        "stdin",
-        "stream",
-        "task",
-        "timer",
-        "to_first_news",
-    )
+    `work` is what the floor starts in the task's slot; None: the side makes it once it has the slot. `queue_timeout_s`
+    is how long the task waits for a slot, None: without an end.
+    """
 
-    def __init__(self, task: Task, image: Image, pool: PoolKey, side: Side) -> None:
+    __slots__ = ("cancel", "image", "pool", "queue_timeout_s", "side", "slot_id", "task", "work")
+
+    def __init__(self, task: Task, image: Image, side: Side[Any]) -> None:
         self.task = task
         self.image = image
-        self.pool = pool
+        self.pool: PoolKey = pool_of(task.spec)
         self.side = side
-        self.stdin: bytes | None = None
-        self.stream = False
-        # A sync task's caller waits here for its slot, or until its program has something to tell.
-        self.started: asyncio.Future[None] | None = None
-        self.to_first_news = False
-        self.live: LiveTask | None = None
+        self.work: Work | None = None
+        self.queue_timeout_s: float | None = None
         self.slot_id = ""
         # Why its owner wanted its end.
         self.cancel: Reason | None = None
-        # Its outcome is decided and being stored.
-        self.ending = False
-        # Until when it pauses before its next attempt.
-        self.timer: asyncio.TimerHandle | None = None
 
-    def work(self, stdin: bytes | None) -> Work:
+    def new_work(self, stdin: bytes | None, *, stream: bool = False) -> Work:
+        """The program to run, with this input."""
         spec = self.task.spec
         return Work(
             argv=tuple([arg.encode() for arg in self.image.argv(spec.args)]),
             env=tuple([variable.encode() for variable in self.image.variables(spec.env)]) if spec.env else (),
             stdin=stdin,
             outputs=tuple([path.encode() for path in spec.outputs]) if spec.outputs else (),
-            stream=self.stream,
+            stream=stream,
             # A fresh slot has one task only.
             prestart=spec.prestart and spec.isolation is Isolation.SHARED,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -19,7 +18,7 @@ from scheduler.pool import PoolKey
 
 log = structlog.get_logger()
 
-Gone = Callable[[str, Exception | None], None]
+Gone = Callable[[str, SchedulerError | None], None]
 """Called with a slot id, and the error when no slot of its pool can ever start."""
 
 TOKEN_BYTES: Final = 32
@@ -29,8 +28,22 @@ TROUBLE_KEPT_S: Final = 60.0
 TROUBLES_KEPT: Final = 256
 
 
+class _Start:
+    """A start under way. `over` is set when the guest says hello, or when waiting for it has no more use."""
+
+    __slots__ = ("over", "pool", "task")
+
+    def __init__(self, pool: PoolKey) -> None:
+        self.pool = pool
+        self.over = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+
 class SlotKeeper:
-    """The slots of one set. `gone` hears of every slot that ends without `stop`, `started` of start times in s."""
+    """The slots of one set. `gone` hears of every slot that ends without `stop`, `started` of start times in s.
+
+    `clock` gives seconds. How long a start may take is the cell's to decide: then it calls `drop`.
+    """
 
     def __init__(
         self,
@@ -38,17 +51,16 @@ class SlotKeeper:
         executor: Executor,
         gone: Gone,
         *,
-        start_timeout_s: float,
         started: Callable[[float], None],
+        clock: Callable[[], float],
     ) -> None:
         self._launcher = launcher
         self._executor = executor
         self._gone = gone
-        self._start_timeout_s = start_timeout_s
         self._started = started
+        self._clock = clock
         self._known: set[str] = set()
-        # Slots that start: set when the guest says hello, or when there is no more use in waiting for it.
-        self._starting: dict[str, asyncio.Event] = {}
+        self._starting: dict[str, _Start] = {}
         self._post_mortems: dict[str, asyncio.Task[bool]] = {}
         self._troubles: dict[PoolKey, tuple[float, str]] = {}
         self._background = Background()
@@ -56,8 +68,8 @@ class SlotKeeper:
     def start(self, slot_id: str, pool: PoolKey, image: Image) -> None:
         """Start a slot; its guest's hello, or `gone`, will tell how it went."""
         self._known.add(slot_id)
-        self._starting[slot_id] = asyncio.Event()
-        self._background.spawn(self._start(slot_id, pool, image))
+        start = self._starting[slot_id] = _Start(pool)
+        start.task = self._background.spawn(self._start(slot_id, pool, image))
 
     def stop(self, slot_id: str) -> None:
         """Let a slot go: its guest exits, its container is removed."""
@@ -67,11 +79,11 @@ class SlotKeeper:
 
     def ready(self, slot_id: str) -> None:
         """The guest said hello."""
-        event = self._starting.get(slot_id)
-        if event is not None:
-            event.set()
+        start = self._starting.get(slot_id)
+        if start is not None:
+            start.over.set()
 
-    def lost(self, slot_id: str, reason: str, fatal: Exception | None = None) -> None:
+    def lost(self, slot_id: str, reason: str, fatal: SchedulerError | None = None) -> None:
         """A slot is of no more use: find out why, remove it, tell. Slots that are not known are nobody's."""
         if slot_id not in self._known:
             return
@@ -80,6 +92,16 @@ class SlotKeeper:
         self._post_mortems[slot_id] = self._background.spawn(self._examine(slot_id), awaited=True)
         self._forget(slot_id)
         self._gone(slot_id, fatal)
+
+    def drop(self, slot_id: str, reason: str) -> None:
+        """Give a slot up that does not start in time, or that is out of reach."""
+        start = self._starting.get(slot_id)
+        if start is None:
+            self.lost(slot_id, reason)
+        else:
+            self._start_failed(slot_id, start.pool, reason)
+            if start.task is not None:
+                start.task.cancel()
 
     async def out_of_memory(self, slot_id: str) -> bool:
         """Whether a lost slot died because its memory was used up."""
@@ -96,7 +118,7 @@ class SlotKeeper:
     def trouble(self, pool: PoolKey) -> str | None:
         """Why the pool's last slot could not start; None when that is long ago or was mended."""
         since, reason = self._troubles.get(pool, (0.0, ""))
-        return reason if reason and time.monotonic() - since < TROUBLE_KEPT_S else None
+        return reason if reason and self._clock() - since < TROUBLE_KEPT_S else None
 
     async def close(self) -> None:
         """Let all slots go; what the launcher still has to do for them is its own `close`'s."""
@@ -110,20 +132,17 @@ class SlotKeeper:
         self.ready(slot_id)
 
     async def _start(self, slot_id: str, pool: PoolKey, image: Image) -> None:
-        began = time.monotonic()
+        began = self._clock()
         try:
             if slot_id not in self._known:
                 return
             token = secrets.token_hex(TOKEN_BYTES)
             self._executor.expect(slot_id, token)
             order = SlotOrder(slot_id, pool, image, token)
-            async with asyncio.timeout(self._start_timeout_s):
-                await self._launcher.start(order)
-                await self._starting[slot_id].wait()
+            await self._launcher.start(order)
+            await self._starting[slot_id].over.wait()
         except (ImageUnusable, ImageUnknown) as error:
             self._start_failed(slot_id, pool, str(error), error)
-        except TimeoutError:
-            self._start_failed(slot_id, pool, f"it did not start within {self._start_timeout_s:g} s")
         except (SchedulerError, OSError) as error:
             self._start_failed(slot_id, pool, str(error))
         except Exception as error:
@@ -132,16 +151,18 @@ class SlotKeeper:
         else:
             if slot_id in self._known:
                 self._troubles.pop(pool, None)
-                self._started(time.monotonic() - began)
+                self._started(self._clock() - began)
         finally:
             del self._starting[slot_id]
 
-    def _start_failed(self, slot_id: str, pool: PoolKey, reason: str, fatal: Exception | None = None) -> None:
+    def _start_failed(
+        self, slot_id: str, pool: PoolKey, reason: str, fatal: SchedulerError | None = None
+    ) -> None:
         if slot_id not in self._known:
             return
         if len(self._troubles) >= TROUBLES_KEPT:
             self._troubles.clear()
-        self._troubles[pool] = (time.monotonic(), reason)
+        self._troubles[pool] = (self._clock(), reason)
         self.lost(slot_id, reason, fatal)
 
     async def _remove(self, slot_id: str) -> None:

@@ -25,12 +25,12 @@ from scheduler.errors import (
     TaskCancelled,
 )
 from scheduler.excerpt import Excerpt
+from scheduler.execution import Run
 from scheduler.floor import Floor
 from scheduler.image import Image
 from scheduler.live import LiveTask
 from scheduler.outputs import FileLimits, OutputFiles
-from scheduler.pool import pool_of
-from scheduler.roster import Entry, Roster
+from scheduler.roster import Entry, Roster, Side
 from scheduler.store.contract import Blobs, Store
 from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
 from scheduler.usage import UsageRecords
@@ -44,6 +44,24 @@ class Ended(Protocol):
     """Called with every task whose outcome is known and recorded."""
 
     def __call__(self, task: Task) -> None: ...
+
+
+class SyncEntry(Entry):
+    """A sync task that waits or runs.
+
+    Its caller waits for `started`: for its slot, or with `to_first_news` for its program's first output or end.
+    """
+
+    __slots__ = ("cancelled", "live", "started", "to_first_news")
+
+    def __init__(self, task: Task, image: Image, side: Side[SyncEntry], queue_timeout_s: float) -> None:
+        super().__init__(task, image, side)
+        self.queue_timeout_s = queue_timeout_s
+        self.started: asyncio.Future[None] | None = None
+        self.to_first_news = False
+        self.live: LiveTask | None = None
+        # Its owner ended it before it ran, and that is being recorded.
+        self.cancelled = False
 
 
 class SyncSide:
@@ -61,7 +79,6 @@ class SyncSide:
         ended: Ended,
         *,
         keep_s: int,
-        max_attempts: int,
     ) -> None:
         self._limits = limits
         self._blobs = blobs
@@ -70,7 +87,6 @@ class SyncSide:
         self._ids = ids
         self._deadlines = deadlines
         self._ended = ended
-        self._max_attempts = max_attempts
         self._usage = UsageRecords(store, keep_s)
         self._background = Background()
         self._stopping = False
@@ -83,7 +99,7 @@ class SyncSide:
         self, spec: TaskSpec, image: Image, stdin: bytes | None, *, queue_timeout_s: float, stream: bool
     ) -> LiveTask:
         """See `Manager.start`."""
-        return await self._slot_for(self._entry(spec, image, stdin, stream), queue_timeout_s)
+        return await self._slot_for(self._entry(spec, image, stdin, stream, queue_timeout_s))
 
     async def run(
         self,
@@ -96,14 +112,14 @@ class SyncSide:
         stream: bool,
     ) -> tuple[LiveTask, bytes, bool]:
         """See `Manager.run`."""
-        entry = self._entry(spec, image, stdin, stream)
+        entry = self._entry(spec, image, stdin, stream, queue_timeout_s)
         entry.to_first_news = True
-        lost = False
+        lost: SlotLost | None = None
         while True:
             try:
-                live = await self._slot_for(entry, queue_timeout_s)
+                live = await self._slot_for(entry, lost)
             except SchedulerError as error:
-                if lost and not error.executed:
+                if lost is not None and not error.executed:
                     # A program has begun, whatever now keeps it from being run again. (Others may be told the same.)
                     told = copy.copy(error)
                     told.executed = True
@@ -118,12 +134,8 @@ class SyncSide:
             except (DiskFull, StoreError) as error:
                 raise await self._files_lost(live, error) from error
             except SlotLost as error:
-                if not self._may_try_again(entry):
-                    await self._lost(entry.task, error)
-                    raise
-                lost = True
+                lost = error
                 entry.live = None
-                entry.task.move(State.QUEUED)
                 entry.task.stdout = entry.task.stderr = Excerpt()
             except NotRecorded:
                 raise
@@ -153,7 +165,7 @@ class SyncSide:
     def stop(self) -> None:
         """Those who wait are told that the set is draining; what runs goes on until its slot goes."""
         self._stopping = True
-        for entry in list(self._roster.entries.values()):
+        for entry in self._entries():
             if entry.started is not None and entry.live is None and not entry.started.done():
                 self._floor.leave(entry)
                 entry.started.set_exception(Draining(STOPPED))
@@ -161,31 +173,26 @@ class SyncSide:
     async def close(self, grace_s: float) -> None:
         """Wait for the records of what was ended."""
         # Callers that were in the middle of something record its end themselves.
-        mine = [task_id for task_id, entry in self._roster.entries.items() if entry.side is self]
+        mine = [self._roster.left(entry.task.id) for entry in self._entries()]
         if mine:
-            await asyncio.wait([self._roster.left(task_id) for task_id in mine], timeout=grace_s)
+            await asyncio.wait(mine, timeout=grace_s)
         await self._background.stop(grace_s)
 
     # -- Side
 
-    def assigned(self, entry: Entry) -> None:
-        try:
-            work = entry.work(entry.stdin)
-            run = self._floor.go(entry.slot_id, work)
-        except SlotLost as error:
-            # Its program was never started: even a streaming caller may go on waiting.
-            if self._may_try_again(entry):
-                entry.task.move(State.QUEUED)
-                self._floor.enter(entry)
-            else:
-                lost = SlotLost(f"no slot could take the task: {error}")
-                lost.executed = False
-                self.cannot_run(entry, lost)
-            return
-        except SchedulerError as error:
-            self.cannot_run(entry, error)
-            return
+    def assigned(self, entry: SyncEntry) -> None:
+        raise AssertionError("the floor starts a sync task's work itself")
+
+    def not_begun(self, entry: SyncEntry, error: SlotLost) -> None:
+        # Its program was never started: even a streaming caller may go on waiting.
+        if not self._try_again(entry):
+            lost = SlotLost(f"no slot could take the task: {error}")
+            lost.executed = False
+            self.cannot_run(entry, lost)
+
+    def began(self, entry: SyncEntry, run: Run) -> None:
         slot_id = entry.slot_id
+        assert entry.work is not None
         record: Callable[[Task], Awaitable[None]] = self._record
         files = None
         if entry.task.spec.outputs:
@@ -194,7 +201,7 @@ class SyncSide:
         live = entry.live = LiveTask(
             entry.task,
             run,
-            work.argv[0],
+            entry.work.argv[0],
             record,
             lambda: self._floor.out_of_memory(slot_id),
             self._deadlines,
@@ -209,56 +216,62 @@ class SyncSide:
         else:
             started.set_result(None)
 
-    def cannot_run(self, entry: Entry, error: Exception) -> None:
+    def cannot_run(self, entry: SyncEntry, error: Exception) -> None:
         if entry.started is not None and not entry.started.done():
             entry.started.set_exception(error)
 
-    def cancel(self, entry: Entry) -> None:
+    def queue_expired(self, entry: SyncEntry) -> None:
+        message = f"no slot became free within queue_timeout_s ({entry.queue_timeout_s:g} s)"
+        trouble = self._floor.trouble(entry.pool)
+        if trouble is not None:
+            message += f"; the last slot of its kind could not start: {trouble}"
+        self.cannot_run(entry, QueueTimeout(message))
+
+    def give_way(self, entry: SyncEntry) -> None:
+        raise AssertionError("a sync task's caller may have read some of its output")
+
+    def cancel(self, entry: SyncEntry) -> None:
         if entry.live is not None:
             entry.live.kill(Reason.CANCELLED)
-        elif entry.task.state is State.QUEUED and not entry.ending:
-            entry.ending = True
+        elif entry.task.state is State.QUEUED and not entry.cancelled:
+            entry.cancelled = True
             self._floor.leave(entry)
             self.cannot_run(entry, TaskCancelled())
             self._end(entry.task, State.CANCELLED, Reason.CANCELLED, "cancelled before it ran")
 
     # -- waiting for a slot
 
-    def _entry(self, spec: TaskSpec, image: Image, stdin: bytes | None, stream: bool) -> Entry:
+    def _entries(self) -> list[SyncEntry]:
+        return [entry for entry in self._roster.entries.values() if isinstance(entry, SyncEntry)]
+
+    def _entry(
+        self, spec: TaskSpec, image: Image, stdin: bytes | None, stream: bool, queue_timeout_s: float
+    ) -> SyncEntry:
         if self._stopping:
             raise Draining
         self._usage.check()
         if spec.outputs:
             # Rather now than when it has run.
             self._blobs.check_space()
-        pool = pool_of(spec)
-        self._floor.check(pool)
         task = Task(self._ids.new(), spec, time.time_ns() // 1000)
         if stdin is not None:
             task.stdin_bytes = len(stdin)
-        entry = Entry(task, image, pool, self)
-        entry.stdin = stdin
-        entry.stream = stream
+        entry = SyncEntry(task, image, self, queue_timeout_s)
+        self._floor.check(entry.pool)
+        entry.work = entry.new_work(stdin, stream=stream)
         self._roster.entries[task.id] = entry
         return entry
 
-    async def _slot_for(self, entry: Entry, queue_timeout_s: float) -> LiveTask:
+    async def _slot_for(self, entry: SyncEntry, lost: SlotLost | None = None) -> LiveTask:
+        """The task in its slot. `lost`: how its last attempt ended, which is raised where it may have no other."""
         started = entry.started = asyncio.get_running_loop().create_future()
         try:
-            self._floor.enter(entry)
-            if not started.done():
-                deadline = None
-                if entry.live is None:
-                    deadline = self._deadlines.after(
-                        queue_timeout_s, lambda: self._queue_timeout(entry, queue_timeout_s)
-                    )
-                try:
-                    await started
-                finally:
-                    if deadline is not None:
-                        deadline.cancel()
-            # Raises, where there is no slot to be had.
-            started.result()
+            if lost is None:
+                self._floor.enter(entry)
+            elif not self._try_again(entry):
+                raise lost
+            # Raises, where no slot can be had.
+            await started
             assert entry.live is not None
             return entry.live
         except asyncio.CancelledError:
@@ -268,11 +281,11 @@ class SyncSide:
             await self._lost(entry.task, error)
             raise
         except Exception:
-            if not entry.ending:
+            if not entry.cancelled:
                 self._roster.remove(entry.task.id)
             raise
 
-    def _caller_left(self, entry: Entry, started: asyncio.Future[None]) -> None:
+    def _caller_left(self, entry: SyncEntry, started: asyncio.Future[None]) -> None:
         self._floor.leave(entry)
         if entry.live is not None:
             self.abandon(entry.live)
@@ -282,18 +295,8 @@ class SyncSide:
             # Came in the same moment; there is nobody to tell.
             started.exception()
 
-    def _queue_timeout(self, entry: Entry, queue_timeout_s: float) -> None:
-        if entry.live is not None or entry.started is None or entry.started.done():
-            return
-        self._floor.leave(entry)
-        message = f"no slot became free within queue_timeout_s ({queue_timeout_s:g} s)"
-        trouble = self._floor.trouble(entry.pool)
-        if trouble is not None:
-            message += f"; the last slot of its kind could not start: {trouble}"
-        entry.started.set_exception(QueueTimeout(message))
-
-    def _may_try_again(self, entry: Entry) -> bool:
-        return not self._stopping and entry.cancel is None and entry.task.attempts < self._max_attempts
+    def _try_again(self, entry: SyncEntry) -> bool:
+        return not self._stopping and entry.cancel is None and self._floor.attempt_lost(entry)
 
     # -- ends
 

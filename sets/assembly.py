@@ -76,6 +76,7 @@ def assemble(config: SetConfig) -> SetApp:
         sync_keep_s=config.sync_keep_s,
         async_keep_s=config.async_keep_s,
         slot_start_timeout_s=config.slot_start_timeout_s,
+        cpu_features=cpu_features(),
         stdout_max_bytes=config.max_stdout_mib * mib,
         stderr_max_bytes=config.max_stderr_mib * mib,
         file_max_bytes=config.max_file_mib * mib,

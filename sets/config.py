@@ -12,7 +12,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from scheduler.policy.dispatch import Limits
+from scheduler.policy.limits import Limits
 
 SET_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9]{0,30})")
 ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")

@@ -44,12 +44,17 @@ class Ahead:
     def gone(self, slot_id: str) -> None:
         self._starts.pop(slot_id, None)
 
+    def until(self, keep_s: float) -> float:
+        """When slots are no longer kept ready, if no task arrives before; 0 where none has arrived yet."""
+        return 0.0 if self._last_at is None else self._last_at + keep_s
+
     def wanted(self, now: float, keep_s: float, most: int) -> int:
         """Slots to have ready: none before the first task and `keep_s` after the last, else from 1 to `most`."""
-        if not most or self._last_at is None or now - self._last_at > keep_s:
+        if not most or now >= self.until(keep_s):
             return 0
         if self._gap_s is None:
             return 1
+        assert self._last_at is not None
         # Silence since the last arrival says that the rate has fallen.
         gap_s = max(self._gap_s, now - self._last_at)
         return max(1, min(most, math.ceil(SAFETY * self._start_s / gap_s)))

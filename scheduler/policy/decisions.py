@@ -1,4 +1,4 @@
-"""What the dispatching policy decides: instructions to whoever owns the slots and tasks."""
+"""What the cell decides: instructions to whoever owns the slots and tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scheduler.pool import PoolKey
 
 
 class Assign(msgspec.Struct, frozen=True):
-    """Run the task in the slot now."""
+    """Run the task in the slot now. `cold`: the task waited for the slot's start."""
 
     task_id: str
     slot_id: str
@@ -16,12 +16,24 @@ class Assign(msgspec.Struct, frozen=True):
 
 
 class StartSlot(msgspec.Struct, frozen=True):
+    """Start a slot of the pool on the node."""
+
     slot_id: str
     pool: PoolKey
+    node_id: str
 
 
 class StopSlot(msgspec.Struct, frozen=True):
+    """Let an idle slot go."""
+
     slot_id: str
+
+
+class DropSlot(msgspec.Struct, frozen=True):
+    """The slot is given up: it did not start in time, or its node is lost. An attempt that runs in it is lost."""
+
+    slot_id: str
+    reason: str
 
 
 class FailTask(msgspec.Struct, frozen=True):
@@ -31,4 +43,22 @@ class FailTask(msgspec.Struct, frozen=True):
     error: Exception
 
 
-Decision = Assign | StartSlot | StopSlot | FailTask
+class QueueExpired(msgspec.Struct, frozen=True):
+    """The task has waited for as long as it wanted to; it is in the queue no longer."""
+
+    task_id: str
+
+
+class GiveUp(msgspec.Struct, frozen=True):
+    """The platform has lost every attempt that the task may have."""
+
+    task_id: str
+
+
+class GiveWay(msgspec.Struct, frozen=True):
+    """Kill the running spare task; its attempt does not count. `Cell.task_gave_way` puts it back into the queue."""
+
+    task_id: str
+
+
+Decision = Assign | StartSlot | StopSlot | DropSlot | FailTask | QueueExpired | GiveUp | GiveWay

@@ -1,15 +1,19 @@
-"""Which pool gets the next slot: pools that want one, by account, the account that holds the fewest slots first. Pure.
+"""Which pool gets the next slot: pools that want one, by account, the one that holds the fewest first. Pure.
 
 Slots are places in the set, and places are scarce. Whoever asks first and most would take each that becomes free, so
-the order is by what an account holds already: a newcomer, who holds nothing, is never behind those who hold much.
+the order is by what an account holds already, over its weight: a newcomer, who holds nothing, is never behind those
+who hold much.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from itertools import islice
 from typing import Final
 
+from scheduler.policy.limits import USUAL_WEIGHT
+from scheduler.policy.node import Node
 from scheduler.policy.pool import Pool
 
 SCAN_LIMIT: Final = 64
@@ -25,19 +29,18 @@ class Demand:
     the one with the fewest slots comes first, of equal ones the one that was served longest ago.
     """
 
-    def __init__(self) -> None:
-        self._wanting: dict[str, dict[Pool, None]] = {}
+    def __init__(self, weights: Mapping[str, int]) -> None:
+        self._weights = weights
+        # By account; nobody wants a slot while this is empty.
+        self.wanting: dict[str, dict[Pool, None]] = {}
         self._held: dict[str, int] = {}
-        # A heap of (slots held, serial, account). Only an account's entry of the latest serial counts.
-        self._line: list[tuple[int, int, str]] = []
+        # A heap of (slots held / weight, serial, account). Only an account's entry of the latest serial counts.
+        self._line: list[tuple[float, int, str]] = []
         self._latest: dict[str, int] = {}
         self._serial = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._wanting)
-
     def __contains__(self, pool: Pool) -> bool:
-        return pool in self._wanting.get(pool.key.account, ())
+        return pool in self.wanting.get(pool.key.account, ())
 
     def held(self, account: str) -> int:
         """How many slots the account has, those that start included."""
@@ -47,7 +50,7 @@ class Demand:
         """A slot of the pool was started: its account's other pools come before it now."""
         account = pool.key.account
         self._held[account] = self.held(account) + 1
-        pools = self._wanting.get(account)
+        pools = self.wanting.get(account)
         if pools is not None:
             if pool in pools:
                 del pools[pool]
@@ -61,45 +64,60 @@ class Demand:
             self._held[account] = left
         else:
             del self._held[account]
-        if account in self._wanting:
+        if account in self.wanting:
             self._line_up(account)
 
     def want(self, pool: Pool) -> None:
         """The pool wants one more slot, at least; harmless when that is known."""
         account = pool.key.account
-        pools = self._wanting.get(account)
+        pools = self.wanting.get(account)
         if pools is not None:
             pools.setdefault(pool)
             return
-        self._wanting[account] = {pool: None}
+        self.wanting[account] = {pool: None}
         self._line_up(account)
 
     def drop(self, pool: Pool) -> None:
         """The pool wants no more; harmless when it did not."""
         account = pool.key.account
-        pools = self._wanting.get(account)
+        pools = self.wanting.get(account)
         if pools is None or pool not in pools:
             return
         del pools[pool]
         if not pools:
-            del self._wanting[account]
+            del self.wanting[account]
             del self._latest[account]
 
-    def neediest(self, beside: Pool | None = None) -> Pool | None:
-        """The pool that gets the next slot; None where none wants one. `beside`: a pool that is not meant."""
+    def neediest(self, beside: Pool | None = None, node: Node | None = None) -> Pool | None:
+        """The pool that gets the next slot; None where none wants one. `beside`: a pool that is not meant.
+
+        `node`: only pools that this node suits are meant; then accounts whose pools it does not suit are passed over.
+        """
         line = self._line
-        while line:
+        passed: list[tuple[float, int, str]] = []
+        found: Pool | None = None
+        while line and len(passed) < SCAN_LIMIT:
             _, serial, account = line[0]
             if self._latest.get(account) == serial:
-                pools = (pool for pool in self._wanting[account] if pool is not beside)
-                return min(islice(pools, SCAN_LIMIT), key=lambda pool: pool.slots, default=None)
+                pools = self.wanting[account]
+                suited = pools if node is None else [pool for pool in pools if node.suits(pool.key)]
+                if suited:
+                    for pool in islice(suited, SCAN_LIMIT):
+                        if pool is not beside and (found is None or pool.slots < found.slots):
+                            found = pool
+                    break
+                passed.append(line[0])
             heapq.heappop(line)
-        return None
+        for entry in passed:
+            heapq.heappush(line, entry)
+        return found
 
     def _line_up(self, account: str) -> None:
         self._serial += 1
         self._latest[account] = self._serial
-        heapq.heappush(self._line, (self.held(account), self._serial, account))
+        heapq.heappush(
+            self._line, (self.held(account) / self._weights.get(account, USUAL_WEIGHT), self._serial, account)
+        )
         if len(self._line) > 2 * len(self._latest) + _STALE_ENTRIES:
             self._line = [entry for entry in self._line if self._latest.get(entry[2]) == entry[1]]
             heapq.heapify(self._line)

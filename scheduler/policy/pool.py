@@ -1,52 +1,100 @@
-"""A pool as the dispatching policy counts it: the slots that are alike, and the tasks that wait for one of them."""
+"""A pool as the cell counts it: the slots that are alike, and the tasks that wait for one of them."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
 
 from scheduler.policy.ahead import Ahead
-from scheduler.pool import PoolKey
-from scheduler.task import Isolation
+from scheduler.task import Isolation, Priority
+
+NEVER: Final = float("inf")
+
+if TYPE_CHECKING:
+    from scheduler.policy.node import Node
+    from scheduler.policy.timers import Timer
+    from scheduler.pool import PoolKey
+
+
+class Slot:
+    """A slot of a pool on a node. `task_id`: the task that runs in it."""
+
+    __slots__ = ("gives_way", "id", "idle_since", "node", "pool", "start_timer", "task_id", "unused")
+
+    def __init__(self, slot_id: str, pool: Pool, node: Node) -> None:
+        self.id = slot_id
+        self.pool = pool
+        self.node = node
+        self.task_id: str | None = None
+        # It has started and has had no task yet.
+        self.unused = False
+        self.idle_since = 0.0
+        # Its task was told to give way.
+        self.gives_way = False
+        self.start_timer: Timer[tuple[str, str]] | None = None
 
 
 class Pool:
-    """`at_once`: how many of its tasks could run at the same time in an empty set. Times are the policy's clock."""
+    """`at_once`: how many of its tasks could run at the same time in an empty cell. Times are the cell's clock."""
 
     __slots__ = (
         "ahead",
         "at_once",
         "cpu_percent",
+        "cpu_us",
         "failures",
         "held_back_at",
         "idle",
+        "is_spare",
         "key",
+        "look_at",
         "memory_mib",
+        "most",
+        "paused",
         "retry_at",
         "running",
+        "slots",
         "starting",
+        "takes_turns",
         "waiting",
+        "wants",
     )
 
-    def __init__(self, key: PoolKey, at_once: int) -> None:
+    def __init__(self, key: PoolKey) -> None:
         self.key = key
-        self.at_once = at_once
+        self.at_once = 0
         # A fresh slot has one task only, so the next must be on its way before its task is.
         self.ahead = Ahead() if key.isolation is Isolation.FRESH else None
+        # Its tasks run on what others leave, and give way to them.
+        self.is_spare = key.priority is Priority.SPARE
         self.cpu_percent = key.resources.cpu_percent
         self.memory_mib = key.resources.memory_mib
-        # Waiting tasks in order of arrival, with the time of arrival.
+        # Waiting tasks in the order in which they run, with the time of arrival.
         # (Ordered, because a dict's first entry takes long to find once many before it were deleted.)
         self.waiting: OrderedDict[str, float] = OrderedDict()
+        # How many of its tasks pause before their next attempt.
+        self.paused = 0
         # Idle slots, the most recently used last: the warmest is taken first, the coldest retires first.
-        self.idle: dict[str, float] = {}
-        self.starting: set[str] = set()
-        self.running: set[str] = set()
+        self.idle: dict[Slot, None] = {}
+        self.starting: set[Slot] = set()
+        self.running: set[Slot] = set()
+        self.slots = 0
+        # The most slots that it may have.
+        self.most = 1
+        # Whether it is in the cell's turns, and whether its demand is known.
+        self.takes_turns = False
+        self.wants = False
         # Slots in a row that died before their first task, and when the next may be started.
         self.failures = 0
         self.retry_at = 0.0
         # Since when its next task, whose turn it was, has not fitted into what is free.
         self.held_back_at: float | None = None
+        # When the cell looks at it again because time has passed.
+        self.look_at = NEVER
+        # CPU time that its slots have reported, microseconds.
+        self.cpu_us = 0
 
     @property
-    def slots(self) -> int:
-        return len(self.idle) + len(self.starting) + len(self.running)
+    def is_unused(self) -> bool:
+        """Whether it has neither slots nor tasks."""
+        return not (self.slots or self.waiting or self.paused)

@@ -66,9 +66,9 @@ SLOT_MOVES: Final[dict[SlotState, frozenset[SlotState]]] = {
 class Slot:
     """The executor's end of one guest's connection.
 
-    `freed` is called when a task has ended and the slot is clean, `lost` when the slot is of no more use, `unfit` when
-    a program that waited for its task did what it must not, `left_over` with the CPU time, microseconds, of one that
-    waited in vain.
+    `freed` is called with a task's CPU time, microseconds, when it has ended and the slot is clean, `lost` when the
+    slot is of no more use, `unfit` when a program that waited for its task did what it must not, `left_over` with the
+    CPU time, microseconds, of one that waited in vain.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Slot:
         slot_id: str,
         loop: asyncio.AbstractEventLoop,
         buffer: memoryview,
-        freed: Callable[[str], None],
+        freed: Callable[[str, int], None],
         lost: Callable[[str, str], None],
         unfit: Callable[[str, str], None] = lambda _slot_id, _reason: None,
         left_over: Callable[[str, int], None] = lambda _slot_id, _cpu_us: None,
@@ -86,6 +86,8 @@ class Slot:
         self.state = SlotState.CONNECTING
         self._buffer = buffer
         self._freed = freed
+        # CPU time of the last task, microseconds.
+        self._spent_us = 0
         self._lost = lost
         self._unfit = unfit
         self._left_over = left_over
@@ -242,7 +244,7 @@ class Slot:
             for fd in fds:
                 os.close(fd)
         if free:
-            self._freed(self.id)
+            self._freed(self.id, self._spent_us)
 
     def _message(self, message: protocol.Message, fds: list[int]) -> bool:
         """Act on one message; descriptors that it takes over leave `fds`. True: the slot is free from here on."""
@@ -299,7 +301,7 @@ class Slot:
             self.fail(f"its guest could not start a program: {os.strerror(message.code)}")
             return False
         assert self._cgroup is not None
-        cpu_us = self._account.bill(self._cgroup.cpu_us(), message.guest_cpu_us)
+        cpu_us = self._spent_us = self._account.bill(self._cgroup.cpu_us(), message.guest_cpu_us)
         memory = self._cgroup.end_task(prestarted=message.prestarted)
         files: list[Source | NoFile] = []
         if errnos:
@@ -360,7 +362,7 @@ class Slot:
         if self.state is SlotState.CLEANING and not self._dirty:
             self._unwatch()
             self._move(SlotState.IDLE)
-            self._freed(self.id)
+            self._freed(self.id, self._spent_us)
 
     def _call_soon(self, what: Callable[[], None]) -> None:
         # A loop that has ended has no slots either.

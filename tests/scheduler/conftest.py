@@ -12,7 +12,7 @@ import pytest
 from scheduler.errors import SchedulerError
 from scheduler.live import LiveTask
 from scheduler.manager import Manager, ManagerSettings
-from scheduler.policy.dispatch import Limits
+from scheduler.policy.limits import Limits
 from scheduler.store.blobs import BlobStore
 from scheduler.store.contract import Body, Durability, Idempotency, Results
 from scheduler.store.sqlite import SqliteStore
@@ -63,7 +63,6 @@ class World:
         self.settings: dict[str, Any] = {
             "retry_backoff_s": 0.01,
             "full_disk_backoff_s": 0.01,
-            "tick_s": 0.01,
             "limits": Limits(start_backoff_s=0.01, patience_s=0.05),
         }
         self.open_managers: list[Manager] = []

@@ -81,6 +81,7 @@ class FakeRun:
         self.slot_id = slot_id
         self.work = work
         self.stdin = Pipe() if work.stdin is None else None
+        self.cpu_us = 0
         self.killed = False
         self.obeys = True
         self.stdout = Pipe()
@@ -151,6 +152,7 @@ class FakeRun:
         self._end.set_result(ending)
         if not self._first.done():
             self._first.set_result(ending)
+        self.cpu_us = cpu_us
         self._executor.ended(self, clean=clean)
 
     def lose(self, reason: str = "its guest is gone") -> None:
@@ -219,7 +221,7 @@ class FakeExecutor:
         if self.current.get(run.slot_id) is run:
             self.current[run.slot_id] = None
             if clean:
-                self.events.slot_freed(run.slot_id)
+                self.events.slot_freed(run.slot_id, run.cpu_us)
 
     def lose(self, slot_id: str, reason: str) -> None:
         run = self.current.pop(slot_id, None)

@@ -6,7 +6,8 @@ import asyncio
 import random
 from functools import partial
 
-from scheduler.deadlines import KINDS_SWEPT_AT, Deadline, Deadlines
+from scheduler.deadlines import Deadline, Deadlines
+from scheduler.policy.timers import LENGTHS_SWEPT_AT
 
 
 async def test_they_come_in_order_whatever_their_length() -> None:
@@ -72,9 +73,9 @@ async def test_one_that_fails_keeps_none_from_coming() -> None:
 
 async def test_lengths_that_are_no_longer_used_are_forgotten() -> None:
     deadlines = Deadlines()
-    for number in range(20 * KINDS_SWEPT_AT):
+    for number in range(20 * LENGTHS_SWEPT_AT):
         deadlines.after(100 + number, lambda: None).cancel()
-    assert len(deadlines._lines) <= KINDS_SWEPT_AT
+    assert len(deadlines._timers._lines) <= LENGTHS_SWEPT_AT
 
 
 async def test_one_that_another_cancels_in_the_same_moment_never_comes() -> None:
@@ -116,9 +117,9 @@ async def test_one_may_set_and_cancel_others() -> None:
 async def test_many_lengths_in_use_at_once_all_come() -> None:
     deadlines = Deadlines()
     came: list[int] = []
-    for number in range(3 * KINDS_SWEPT_AT):
+    for number in range(3 * LENGTHS_SWEPT_AT):
         deadlines.after(0.01 + number / 1e6, partial(came.append, number))
     async with asyncio.timeout(60):
-        while len(came) < 3 * KINDS_SWEPT_AT:  # noqa: ASYNC110
+        while len(came) < 3 * LENGTHS_SWEPT_AT:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     assert came == sorted(came)

@@ -20,7 +20,7 @@ from scheduler.errors import (
     TaskUnknown,
 )
 from scheduler.execution import NoFile
-from scheduler.policy.dispatch import Limits
+from scheduler.policy.limits import Limits
 from scheduler.source import OpenFile
 from scheduler.store.blobs import SpooledBody
 from scheduler.store.contract import Body, Idempotency, TaskFilter

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from scheduler.errors import DiskFull, EngineRefused, SchedulerError, SlotLost
-from scheduler.policy.dispatch import Limits
+from scheduler.policy.limits import Limits
 from scheduler.task import State, Task
 from tests.scheduler.conftest import NewWorld, World, until
 from tests.scheduler.fakes import FakeRun

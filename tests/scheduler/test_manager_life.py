@@ -22,7 +22,7 @@ from scheduler.errors import (
     Unavailable,
 )
 from scheduler.image import Image
-from scheduler.policy.dispatch import Limits
+from scheduler.policy.limits import Limits
 from scheduler.store.contract import Body
 from scheduler.task import Kind, Reason, State, Task
 from tests.scheduler.conftest import NewWorld, World, until, until_state

@@ -22,7 +22,7 @@ from scheduler.errors import (
     SlotLost,
     TaskCancelled,
 )
-from scheduler.policy.dispatch import Limits
+from scheduler.policy.limits import Limits
 from scheduler.task import Reason, Resources, State
 from tests.scheduler.conftest import NewWorld, World, until, until_state
 from tests.scheduler.fakes import CAT, cat
@@ -298,7 +298,7 @@ async def test_cancelling_a_task_that_waits_tells_its_caller(new_world: NewWorld
     run = await world.started()
     waiting = world.begin()
     await until(lambda: world.facts()["tasks_waiting"] == 1)
-    task_id = next(id for id, entry in world.manager._roster.entries.items() if entry.live is None)
+    task_id = next(id for id, entry in world.manager._roster.entries.items() if not entry.slot_id)
     task = await world.manager.cancel("acme", task_id)
     assert (task.state, task.reason, task.attempts) == (State.CANCELLED, Reason.CANCELLED, 0)
     with pytest.raises(TaskCancelled):

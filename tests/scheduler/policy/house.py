@@ -1,14 +1,17 @@
-"""A set's world around the dispatching policy: carries its decisions out in thought, and checks every one."""
+"""A set's world around the cell: carries its decisions out in thought, and checks every one."""
 
 from __future__ import annotations
 
 from collections import deque
 
-from scheduler.policy.dispatch import Assign, Decision, Dispatch, FailTask, Limits, StartSlot, number_slots
+from scheduler.errors import ImageUnknown, SchedulerError
+from scheduler.policy.cell import Cell
+from scheduler.policy.decisions import Assign, Decision, DropSlot, FailTask, QueueExpired, StartSlot, StopSlot
+from scheduler.policy.limits import Limits, number_slots
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
 
-GONE = RuntimeError("the image is gone")
+GONE = ImageUnknown("the image is gone")
 
 
 def pool(
@@ -26,7 +29,7 @@ class House:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.policy = Dispatch(self.limits, number_slots("s"))
+        self.policy = Cell(self.limits, number_slots("s"))
         self.now = 1000.0
         self.tasks = 0
         self.waiting: dict[str, PoolKey] = {}
@@ -64,9 +67,9 @@ class House:
     def end(self, task_id: str) -> list[str]:
         slot_id = self.running.pop(task_id)
         self.idle.add(slot_id)
-        return self._do(self.policy.slot_freed(slot_id, self.now))
+        return self._do(self.policy.slot_freed(slot_id, 0, self.now))
 
-    def lose(self, slot_id: str, fatal: Exception | None = None) -> list[str]:
+    def lose(self, slot_id: str, fatal: SchedulerError | None = None) -> list[str]:
         del self.slots[slot_id]
         self.idle.discard(slot_id)
         if slot_id in self.starting:
@@ -77,7 +80,7 @@ class House:
 
     def tick(self, seconds: float = 0.0) -> list[str]:
         self.now += seconds
-        return self._do(self.policy.tick(self.now))
+        return self._do(self.policy.wake(self.now))
 
     # -- decisions
 
@@ -110,6 +113,14 @@ class House:
             del self.waiting[decision.task_id]
             self.failed.append(decision.task_id)
             return f"fail {decision.task_id}"
+        if isinstance(decision, DropSlot):
+            del self.slots[decision.slot_id]
+            self.starting.remove(decision.slot_id)
+            return f"drop {decision.slot_id}"
+        if isinstance(decision, QueueExpired):
+            del self.waiting[decision.task_id]
+            return f"expired {decision.task_id}"
+        assert isinstance(decision, StopSlot)
         # Only what is idle, or has just become so, may be stopped.
         self.idle.remove(decision.slot_id)
         del self.slots[decision.slot_id]
@@ -124,11 +135,18 @@ class House:
             self.limits.memory_mib - sum(resources.memory_mib for resources in used),
         )
 
+    def policy_free(self) -> tuple[int, int]:
+        (node,) = self.policy.books.nodes
+        return node.free_cpu, node.free_memory
+
     def _check_room(self) -> None:
         cpu_percent, memory_mib = self.free()
         assert cpu_percent >= 0, "more cores in use than there are"
         assert memory_mib >= 0, "more memory in use than there is"
         assert len(set(self.running.values())) == len(self.running), "two tasks in one slot"
+
+    def assert_books_are_empty(self) -> None:
+        assert_books_are_empty(self.policy)
 
     def fitting(self) -> list[str]:
         """Tasks that wait although a slot of theirs is idle and there is room for them."""
@@ -145,10 +163,39 @@ class House:
     def check(self) -> None:
         """The policy's books agree with what happened."""
         self._check_room()
-        assert (self.policy.free_cpu, self.policy.free_memory) == self.free()
+        assert self.policy_free() == self.free()
         assert self.policy.waiting == len(self.waiting)
-        assert self.policy.slots_by_state() == {
+        assert self.policy.books.slots_by_state() == {
             "idle": len(self.idle),
             "starting": len(self.starting),
             "running": len(self.running),
         }
+
+
+def assert_books_are_empty(cell: Cell) -> None:
+    """Nothing is left in any of the cell's books."""
+    books = cell.books
+    parts = {
+        "cell": cell,
+        "books": books,
+        "queue": books.queue,
+        "turns": books.turns,
+        "spare turns": books.spare_turns,
+        "demand": books.demand,
+    }
+    left = {
+        f"{part}.{name}": book
+        for part, it in parts.items()
+        for name, book in vars(it).items()
+        if isinstance(book, (dict, set)) and book
+    }
+    assert left == {}
+    for node in books.nodes:
+        facts = node.facts
+        assert (node.free_cpu, node.free_memory, node.starting_cpu) == (
+            facts.cpu_percent,
+            facts.memory_mib,
+            0,
+        )
+        assert not node.slots
+        assert not node.spare

@@ -10,9 +10,12 @@ from itertools import count
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scheduler.policy.dispatch import Assign, Decision, Dispatch, Limits, StartSlot, StopSlot, number_slots
+from scheduler.policy.cell import Cell
+from scheduler.policy.decisions import Assign, Decision, StartSlot, StopSlot
+from scheduler.policy.limits import Limits, number_slots
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
+from tests.scheduler.policy.house import assert_books_are_empty
 
 TASK_S = 1.5
 START_S = 0.3
@@ -39,7 +42,7 @@ class World:
     started_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.policy = Dispatch(self.limits, number_slots("s"))
+        self.policy = Cell(self.limits, number_slots("s"))
         self._events: list[tuple[float, int, str, str]] = []
         self._serial = count()
         self._starts = count()
@@ -64,7 +67,7 @@ class World:
                 self._happen(what, slot_id)
             elif tick_at <= until_s:
                 self.now = tick_at
-                self._do(self.policy.tick(self.now))
+                self._do(self.policy.wake(self.now))
                 if self.fickle and (task_id := next(self._waiting(), None)) is not None:
                     self._leave(task_id)
                     self.flood(self._floods.pop(task_id), 1)
@@ -92,7 +95,7 @@ class World:
             self._do(self.policy.slot_gone(slot_id, self.now))
         else:
             task_id = self._task_of.pop(slot_id)
-            self._do(self.policy.slot_freed(slot_id, self.now))
+            self._do(self.policy.slot_freed(slot_id, 0, self.now))
             if (key := self._floods.pop(task_id, None)) is not None:
                 self.flood(key, 1)
 
@@ -183,10 +186,8 @@ def test_a_newcomer_is_served_in_turn(
     late = [f"new-{number}" for number in range(len(newcomers)) if f"new-{number}" not in world.started_at]
     assert late == []
     world.end()
-    assert world.policy.slots_by_state() == {"idle": 0, "starting": 0, "running": 0}
-    assert world.policy.pools == 0
-    books = vars(world.policy) | vars(world.policy._demand)
-    assert {name: book for name, book in books.items() if isinstance(book, (dict, set)) and book} == {}
+    assert world.policy.books.slots_by_state() == {"idle": 0, "starting": 0, "running": 0}
+    assert_books_are_empty(world.policy)
 
 
 @given(
@@ -251,7 +252,7 @@ def test_a_newcomer_who_leaves_keeps_no_place() -> None:
     world.run_until(ARRIVES_S + 0.1)
     world._do(world.policy.task_left("new", world.now))
     world.run_until(ARRIVES_S + 10.0)
-    assert world.policy.slots_by_state() == {"idle": 0, "starting": 0, "running": 4}
+    assert world.policy.books.slots_by_state() == {"idle": 0, "starting": 0, "running": 4}
 
 
 def test_places_do_not_go_to_and_fro() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from scheduler.errors import ImageUnknown, QueueFull
-from scheduler.policy.dispatch import Limits
+from scheduler.policy.limits import Limits
 from scheduler.task import Kind, State, Task
 from sets.api.accounts import Accounts
 from sets.api.body import RequestBody

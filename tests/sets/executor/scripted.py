@@ -108,7 +108,7 @@ class Rig:
         self._connection.close()
         self.guest.close()
 
-    def _freed(self, slot_id: str) -> None:
+    def _freed(self, slot_id: str, cpu_us: int) -> None:
         assert slot_id == "s"
         self.freed += 1
 

@@ -91,7 +91,7 @@ class Owner:
     def slot_ready(self, slot_id: str) -> None:
         self.ready = True
 
-    def slot_freed(self, slot_id: str) -> None:
+    def slot_freed(self, slot_id: str, cpu_us: int) -> None:
         assert self.slot is not None
         self.slot.free.set()
 

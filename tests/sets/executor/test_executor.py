@@ -43,7 +43,7 @@ class Owner:
     def slot_ready(self, slot_id: str) -> None:
         self.ready.append(slot_id)
 
-    def slot_freed(self, slot_id: str) -> None:
+    def slot_freed(self, slot_id: str, cpu_us: int) -> None:
         self.freed.append(slot_id)
 
     def left_over(self, slot_id: str, cpu_us: int) -> None:

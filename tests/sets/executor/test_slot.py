@@ -277,7 +277,7 @@ async def test_an_error_of_whoever_hears_of_a_free_slot_does_not_lose_it(no_fd_l
     raised: list[object] = []
     rig.loop.set_exception_handler(lambda _, context: raised.append(context.get("exception")))
 
-    def freed(_: str) -> None:
+    def freed(_: str, cpu_us: int) -> None:
         raise IllegalMove("a bug of the owner's")
 
     rig.slot._freed = freed

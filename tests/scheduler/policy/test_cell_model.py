@@ -1,4 +1,4 @@
-"""The dispatching policy over random histories: what must hold after each event, and at the end."""
+"""The cell over random histories: what must hold after each event, and at the end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from scheduler.policy.dispatch import Limits
+from scheduler.policy.limits import Limits
 from scheduler.task import Isolation
 from tests.scheduler.policy.house import GONE, House, pool
 
@@ -87,7 +87,7 @@ class AnyHistory(RuleBasedStateMachine):
         """Where tasks wait something runs, starts, or backs off until the next try."""
         house = self.house
         if house.waiting and not house.running and not house.starting:
-            assert house.policy._resting, "tasks wait for nothing"
+            assert house.policy.wake_at < float("inf"), "tasks wait for nothing"
 
     def teardown(self) -> None:
         """Let everybody finish: all are served, and nothing is left in the books."""
@@ -107,11 +107,8 @@ class AnyHistory(RuleBasedStateMachine):
         house.tick(100.0)
         house.tick(100.0)
         house.check()
-        policy = house.policy
         assert not house.slots
-        assert policy.pools == 0
-        books = vars(policy)
-        assert {name: book for name, book in books.items() if isinstance(book, (dict, set)) and book} == {}
+        house.assert_books_are_empty()
 
 
 class AnyHistoryWithPatience(AnyHistory):

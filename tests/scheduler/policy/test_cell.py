@@ -1,11 +1,11 @@
-"""The dispatching policy, as conversations: this happens, that is decided."""
+"""The cell, as conversations: this happens, that is decided."""
 
 from __future__ import annotations
 
 import pytest
 
 from scheduler.errors import AccountLimit, BadRequest, QueueFull
-from scheduler.policy.dispatch import Limits
+from scheduler.policy.limits import Limits
 from scheduler.task import Isolation
 from tests.scheduler.policy.house import GONE, House, pool
 
@@ -52,7 +52,7 @@ def test_the_warmest_slot_is_used_and_the_coldest_retires() -> None:
     assert house.tick(9.5) == ["stop s1"]
     assert house.tick(1) == ["stop s2"]
     house.check()
-    assert house.policy.pools == 0
+    assert house.policy.books.pools == {}
 
 
 def test_a_fresh_slot_serves_one_task() -> None:
@@ -284,14 +284,14 @@ def test_memory_is_a_limit_like_cores() -> None:
 def test_events_about_unknown_slots_and_tasks_are_nothing() -> None:
     house = House()
     policy = house.policy
-    assert policy.slot_ready("x", 0) == policy.slot_freed("x", 0) == policy.slot_gone("x", 0) == []
+    assert policy.slot_ready("x", 0) == policy.slot_freed("x", 0, 0) == policy.slot_gone("x", 0) == []
     assert policy.task_left("x", 0) == []
     house.arrive(CAT)
-    assert policy.slot_freed("s1", 0) == []
+    assert policy.slot_freed("s1", 0, 0) == []
     house.hello()
     assert policy.slot_ready("s1", 0) == []
     house.end("t1")
-    assert policy.slot_freed("s1", 0) == []
+    assert policy.slot_freed("s1", 0, 0) == []
     house.check()
 
 
@@ -318,7 +318,7 @@ def test_the_facts_tell_a_saturated_set_from_an_idle_one() -> None:
     house = House(Limits(cpu_percent=150, memory_mib=2048, max_slots=7))
 
     def facts() -> dict[str, float]:
-        return house.policy.facts(house.now)
+        return house.policy.books.facts(house.now)
 
     idle = facts()
     assert (idle["cores"], idle["cores_busy"], idle["memory_mib"], idle["memory_busy_mib"]) == (

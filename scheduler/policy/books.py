@@ -1,0 +1,270 @@
+"""What the cell knows of its pools, slots and nodes, and the indices by which it decides. Pure.
+
+Only these methods change slots and pools, so that every count agrees with every other.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final
+
+from scheduler.policy.demand import Demand
+from scheduler.policy.limits import Limits
+from scheduler.policy.node import Node, NodeFacts, Nodes
+from scheduler.policy.pool import NEVER, Pool, Slot
+from scheduler.policy.queue import Queue
+from scheduler.policy.timers import Timers
+from scheduler.policy.turns import Turns
+from scheduler.pool import PoolKey
+
+STARTS: Final = "starts"
+"""The kind of a timer for a slot that should have started by then."""
+CRAMPED_TRIED: Final = 64
+"""How many pools without a place are considered when a place on one node becomes free."""
+
+
+class Books:
+    """Pools by key, slots by id, nodes, the queue; and the pools by what they need. Times are the cell's clock."""
+
+    def __init__(self, limits: Limits, nodes: Iterable[NodeFacts]) -> None:
+        self.limits = limits
+        self._keep_idle_s = limits.keep_idle_s
+        self.nodes = Nodes(nodes)
+        self.timers: Timers[tuple[str, str]] = Timers()
+        self.queue = Queue(limits, self.timers)
+        self.pools: dict[PoolKey, Pool] = {}
+        self.slots: dict[str, Slot] = {}
+        # Pools that have both a waiting task and an idle slot: of normal tasks, and of spare ones.
+        self.turns = Turns(limits.account_weights)
+        self.spare_turns = Turns(limits.account_weights)
+        # Pools whose waiting tasks want more slots, which they may have now; those that take only places that are
+        # free (for spare tasks, or for tasks to come); and those that no node has a place for.
+        self.demand = Demand(limits.account_weights)
+        self.modest: dict[Pool, None] = {}
+        self.cramped: dict[Pool, None] = {}
+        # Pools that may have an idle slot to give: looked at again when one is needed.
+        self.givers: dict[Pool, None] = {}
+        # A heap of (time, serial, pool): pools in which time alone changes something. A pool's entry counts where it
+        # is the pool's `look_at`.
+        self._looks: list[tuple[float, int, Pool]] = []
+        self._serial = 0
+        # How many running spare tasks may be told to give way.
+        self.spare_running = 0
+
+    # -- pools
+
+    def pool(self, key: PoolKey) -> Pool:
+        """The pool of this key, a new one where there was none."""
+        pool = self.pools.get(key)
+        if pool is None:
+            pool = self.pools[key] = Pool(key)
+            self._size(pool)
+        return pool
+
+    def _size(self, pool: Pool) -> None:
+        pool.at_once = self.nodes.at_once(pool.key)
+        pool.most = max(1, pool.at_once)
+        if pool.ahead is not None:
+            pool.most += self.limits.fresh_ahead
+
+    def forget_pool(self, pool: Pool) -> None:
+        """The pool has neither slots nor waiting tasks, and is not about to have any."""
+        del self.pools[pool.key]
+        self.givers.pop(pool, None)
+        pool.look_at = NEVER
+
+    def nodes_changed(self, now: float) -> None:
+        """Nodes came, went or drain: what each pool could have is counted again."""
+        self.cramped.clear()
+        for pool in self.pools.values():
+            self._size(pool)
+            self.file(pool, now)
+
+    def file(self, pool: Pool, now: float) -> None:
+        """Enter the pool into the indices that its present state belongs to, and take it out of the others."""
+        waiting, idle = len(pool.waiting), len(pool.idle)
+        if waiting and idle:
+            if not pool.takes_turns:
+                pool.takes_turns = True
+                (self.spare_turns if pool.is_spare else self.turns).add(pool)
+        elif pool.takes_turns:
+            pool.takes_turns = False
+            pool.held_back_at = None
+            (self.spare_turns if pool.is_spare else self.turns).discard(pool)
+        if idle > waiting:
+            self.givers[pool] = None
+        coming = idle + len(pool.starting)
+        room = pool.slots < pool.most
+        wants = room and waiting > coming
+        eager = room and not wants and pool.ahead is not None and waiting + self._ahead(pool, now) > coming
+        rests = (wants or eager) and now < pool.retry_at
+        # After a failure one slot goes ahead of the others.
+        may = not rests and not (pool.failures and pool.starting)
+        if wants and may and not pool.is_spare and pool not in self.cramped:
+            if not pool.wants:
+                pool.wants = True
+                self.demand.want(pool)
+        elif pool.wants:
+            pool.wants = False
+            self.demand.drop(pool)
+        if may and (eager or (wants and pool.is_spare)):
+            self.modest.setdefault(pool)
+        elif self.modest:
+            self.modest.pop(pool, None)
+        if self.cramped and not wants:
+            self.cramped.pop(pool, None)
+        if rests:
+            self.look_at(pool, pool.retry_at)
+        elif pool.is_unused:
+            until = 0.0 if pool.ahead is None else pool.ahead.until(self.limits.keep_idle_s)
+            self.look_at(pool, max(now, pool.retry_at, until))
+
+    def look_at(self, pool: Pool, at: float) -> None:
+        """Time changes something in the pool at `at`."""
+        if at < pool.look_at:
+            pool.look_at = at
+            self._serial += 1
+            heapq.heappush(self._looks, (at, self._serial, pool))
+
+    def looks_due(self, now: float) -> list[Pool]:
+        """Pools in which time has changed something; each must be filed, and looked at again if need be."""
+        due: list[Pool] = []
+        looks = self._looks
+        while looks and looks[0][0] <= now:
+            at, _, pool = heapq.heappop(looks)
+            if pool.look_at == at:
+                pool.look_at = NEVER
+                due.append(pool)
+        return due
+
+    @property
+    def wake_at(self) -> float:
+        """When the first timer or look is due."""
+        looks = self._looks
+        if looks and looks[0][0] < self.timers.next_at:
+            return looks[0][0]
+        return self.timers.next_at
+
+    def _ahead(self, pool: Pool, now: float) -> int:
+        """How many slots the pool should have ready for tasks that may come."""
+        assert pool.ahead is not None
+        return pool.ahead.wanted(now, self.limits.keep_idle_s, self.limits.fresh_ahead)
+
+    # -- slots
+
+    def add(self, slot_id: str, pool: Pool, node: Node, now: float) -> Slot:
+        """A slot begins to start."""
+        slot = self.slots[slot_id] = Slot(slot_id, pool, node)
+        pool.starting.add(slot)
+        pool.slots += 1
+        node.slots[slot] = None
+        self.nodes.slot_added(node)
+        node.starting_cpu += pool.cpu_percent
+        slot.start_timer = self.timers.set(self.limits.start_timeout_s, now, (STARTS, slot_id))
+        if pool.ahead is not None:
+            pool.ahead.starting(slot_id, now)
+        self.demand.slot_added(pool)
+        self.file(pool, now)
+        return slot
+
+    def started(self, slot: Slot) -> None:
+        """A slot starts no longer, however that went."""
+        pool = slot.pool
+        if slot in pool.starting:
+            pool.starting.discard(slot)
+            slot.node.starting_cpu -= pool.cpu_percent
+            if slot.start_timer is not None:
+                slot.start_timer.cancel()
+
+    def rest(self, slot: Slot, now: float) -> None:
+        """A slot is idle from now on."""
+        pool = slot.pool
+        slot.idle_since = now
+        pool.idle[slot] = None
+        self.givers[pool] = None
+        at = now + self._keep_idle_s
+        if at < pool.look_at:
+            self.look_at(pool, at)
+
+    def take(self, slot: Slot, task_id: str, *, may_give_way: bool) -> bool:
+        """A task runs in an idle slot from now on; whether the slot had not been used before."""
+        pool, node = slot.pool, slot.node
+        del pool.idle[slot]
+        pool.running.add(slot)
+        slot.task_id = task_id
+        node.free_cpu -= pool.cpu_percent
+        node.free_memory -= pool.memory_mib
+        if may_give_way:
+            node.spare[slot] = None
+            self.spare_running += 1
+        unused, slot.unused = slot.unused, False
+        return unused
+
+    def release(self, slot: Slot) -> None:
+        """The slot's task has ended."""
+        pool, node = slot.pool, slot.node
+        pool.running.discard(slot)
+        slot.task_id = None
+        node.free_cpu += pool.cpu_percent
+        node.free_memory += pool.memory_mib
+        if pool.is_spare and slot in node.spare:
+            del node.spare[slot]
+            self.spare_running -= 1
+            slot.gives_way = False
+
+    def forget(self, slot: Slot) -> None:
+        """The slot is gone, whatever it did; its pool must be filed afterwards."""
+        pool = slot.pool
+        if slot.task_id is not None:
+            self.release(slot)
+        self.started(slot)
+        pool.idle.pop(slot, None)
+        del self.slots[slot.id]
+        del slot.node.slots[slot]
+        pool.slots -= 1
+        self.nodes.slot_removed(slot.node)
+        self.demand.slot_removed(pool)
+        if pool.ahead is not None:
+            pool.ahead.gone(slot.id)
+
+    def try_cramped(self, node: Node, now: float) -> None:
+        """A place on the node is free: pools that found none may want it."""
+        for pool in list(islice(self.cramped, CRAMPED_TRIED)):
+            if node.suits(pool.key):
+                del self.cramped[pool]
+                self.file(pool, now)
+
+    # -- facts
+
+    def slots_by_state(self) -> dict[str, int]:
+        """How many slots are `idle`, `starting` and `running`."""
+        counts = {"idle": 0, "starting": 0, "running": 0}
+        for pool in self.pools.values():
+            counts["idle"] += len(pool.idle)
+            counts["starting"] += len(pool.starting)
+            counts["running"] += len(pool.running)
+        return counts
+
+    def facts(self, now: float) -> dict[str, float]:
+        """What the cell has and how much of it running tasks use: cores, MiB, slots; and its queue."""
+        first = [next(iter(pool.waiting.values())) for pool in self.pools.values() if pool.waiting]
+        nodes = self.nodes
+        return {
+            "tasks_waiting": self.queue.waiting,
+            "oldest_wait_seconds": round(now - min(first, default=now), 3),
+            "cores": nodes.cpu_percent / 100,
+            "cores_busy": sum(node.facts.cpu_percent - node.free_cpu for node in nodes) / 100,
+            "memory_mib": nodes.memory_mib,
+            "memory_busy_mib": sum(node.facts.memory_mib - node.free_memory for node in nodes),
+            "slots_max": nodes.max_slots,
+            **{f"slots_{state}": count for state, count in self.slots_by_state().items()},
+        }
+
+    def cpu_us_by_account(self) -> dict[str, int]:
+        """CPU time, microseconds, that the slots of the pools which are known now have reported."""
+        used: dict[str, int] = {}
+        for pool in self.pools.values():
+            used[pool.key.account] = used.get(pool.key.account, 0) + pool.cpu_us
+        return used

@@ -1,0 +1,94 @@
+"""Which spare tasks give way, when normal ones need their room or their places. Pure."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Final
+
+from scheduler.policy.books import Books
+from scheduler.policy.decisions import Decision, GiveWay
+from scheduler.policy.node import Node
+from scheduler.policy.pool import Pool, Slot
+
+SCAN_LIMIT: Final = 64
+"""How many pools, and slots of each, one decision looks at."""
+
+
+def nodes_wanted(books: Books) -> set[Node]:
+    """Nodes on which normal tasks wait beside an idle slot of theirs for room."""
+    wanted: set[Node] = set()
+    candidates = books.turns.in_turn()
+    for pool in islice(candidates, SCAN_LIMIT):
+        wanted.update(slot.node for slot in islice(pool.idle, SCAN_LIMIT))
+    candidates.close()
+    return wanted
+
+
+def make_room(books: Books, decisions: list[Decision]) -> None:
+    """Tell spare tasks to give way to normal ones that wait beside an idle slot, where that makes enough room.
+
+    Room that others give already is counted first, so a repeated call kills nobody in vain.
+    """
+    rooms: dict[Node, _Room] = {}
+    candidates = books.turns.in_turn()
+    for pool in islice(candidates, SCAN_LIMIT):
+        tasks = len(pool.waiting)
+        for slot in islice(pool.idle, SCAN_LIMIT):
+            if not tasks:
+                break
+            room = rooms.get(slot.node)
+            if room is None:
+                room = rooms[slot.node] = _Room(slot.node)
+            if room.make(pool, decisions):
+                tasks -= 1
+    candidates.close()
+
+
+def give_place(books: Books, wanting: Pool, decisions: list[Decision]) -> None:
+    """Tell one spare task to give way, so that its slot's place goes to a normal pool that has none."""
+    latest: Slot | None = None
+    for node in books.nodes:
+        if not node.spare or not node.suits(wanting.key):
+            continue
+        if any(slot.gives_way for slot in node.spare):
+            # That place comes first.
+            return
+        latest = next(reversed(node.spare))
+    if latest is not None:
+        _tell(latest, decisions)
+
+
+class _Room:
+    """What is free on a node, or will be once those who were told to have given way."""
+
+    def __init__(self, node: Node) -> None:
+        giving = [slot.pool for slot in node.spare if slot.gives_way]
+        self._cpu_percent = node.free_cpu + sum(pool.cpu_percent for pool in giving)
+        self._memory_mib = node.free_memory + sum(pool.memory_mib for pool in giving)
+        # The latest gives way first: it loses the least.
+        self._others = [slot for slot in node.spare if not slot.gives_way]
+
+    def make(self, pool: Pool, decisions: list[Decision]) -> bool:
+        """Set room aside for one task of the pool; whether that is possible."""
+        victims: list[Slot] = []
+        cpu_percent, memory_mib = self._cpu_percent, self._memory_mib
+        others = reversed(self._others)
+        while cpu_percent < pool.cpu_percent or memory_mib < pool.memory_mib:
+            victim = next(others, None)
+            if victim is None:
+                return False
+            victims.append(victim)
+            cpu_percent += victim.pool.cpu_percent
+            memory_mib += victim.pool.memory_mib
+        for victim in victims:
+            self._others.remove(victim)
+            _tell(victim, decisions)
+        self._cpu_percent = cpu_percent - pool.cpu_percent
+        self._memory_mib = memory_mib - pool.memory_mib
+        return True
+
+
+def _tell(slot: Slot, decisions: list[Decision]) -> None:
+    assert slot.task_id is not None
+    slot.gives_way = True
+    decisions.append(GiveWay(slot.task_id))

@@ -1,0 +1,52 @@
+"""What a cell may use, and how long it waits for what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from scheduler.backoff import Backoff
+
+USUAL_WEIGHT: Final = 1
+"""The weight of an account that `Limits.account_weights` does not name."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What the set may use. Times are seconds.
+
+    `cpu_percent`, `memory_mib` and `max_slots` are those of the set's own machine, where it has no other nodes.
+    `patience_s`: how long a task that is too large for the free room may be overtaken, and how long a pool without
+    any slot waits until one of a busy pool gives way. `fresh_ahead`: the most slots that a fresh pool has ready.
+    `account_weights`: how many times as much as others an account gets while they compete; 1 where it is not named.
+    """
+
+    cpu_percent: int = 200
+    memory_mib: int = 8192
+    max_slots: int = 32
+    max_waiting: int = 100_000
+    max_waiting_account: int = 20_000
+    keep_idle_s: float = 300.0
+    start_backoff_s: float = 0.5
+    start_backoff_max_s: float = 30.0
+    start_timeout_s: float = 60.0
+    patience_s: float = 1.0
+    fresh_ahead: int = 8
+    account_weights: dict[str, int] = {}
+
+
+class Retries(msgspec.Struct, frozen=True):
+    """How an attempt that the platform lost is made again: `max_attempts` in all, with pauses in between."""
+
+    max_attempts: int = 3
+    usual: Backoff = Backoff(0.25, 30.0)
+    full_disk: Backoff = Backoff(5.0, 30.0)
+
+
+def number_slots(prefix: str) -> Iterator[str]:
+    """Endless slot ids: `prefix` and a number."""
+    number = 0
+    while True:
+        number += 1
+        yield f"{prefix}{number}"

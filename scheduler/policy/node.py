@@ -1,0 +1,208 @@
+"""The machines of a cell: what each has, what of it is in use, and which of them gets a new slot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from enum import StrEnum
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from scheduler.errors import BadRequest
+
+if TYPE_CHECKING:
+    from scheduler.policy.pool import Pool, Slot
+    from scheduler.pool import PoolKey
+
+NODES_COMPARED: Final = 128
+"""How many nodes with a free place are compared for one slot; those whose last slot is oldest come first."""
+IMAGES_MOST: Final = 1_000
+"""How many images are remembered of a node, the last ones seen: choosing a node only gains by knowing one."""
+OWN_NODE: Final = "local"
+"""The node's name where the set's own machine is the only one."""
+
+
+class Health(StrEnum):
+    """What a node is good for."""
+
+    READY = "ready"
+    DRAINING = "draining"
+    """What runs there ends; nothing new begins."""
+    LOST = "lost"
+    """It does not answer: what ran there counts as lost."""
+
+
+class NodeFacts(msgspec.Struct, frozen=True):
+    """A machine and its capacity: `cpu_percent` in hundredths of a core."""
+
+    id: str
+    cpu_percent: int
+    memory_mib: int
+    max_slots: int
+    cpu_features: frozenset[str] = frozenset()
+    images: tuple[str, ...] = ()
+
+
+class Node:
+    """A machine as the cell counts it. Running tasks use its cores and memory; every slot uses one of its places."""
+
+    __slots__ = (
+        "facts",
+        "free_cpu",
+        "free_memory",
+        "health",
+        "images",
+        "is_ready",
+        "max_slots",
+        "slots",
+        "spare",
+        "starting_cpu",
+    )
+
+    def __init__(self, facts: NodeFacts) -> None:
+        self.facts = facts
+        self.health = Health.READY
+        self.is_ready = True
+        self.max_slots = facts.max_slots
+        self.free_cpu = facts.cpu_percent
+        self.free_memory = facts.memory_mib
+        # What the slots that start will use.
+        self.starting_cpu = 0
+        self.slots: dict[Slot, None] = {}
+        # Slots in which spare tasks run that may be told to give way, the latest last.
+        self.spare: dict[Slot, None] = {}
+        self.images: dict[str, None] = dict.fromkeys(facts.images)
+
+    def has_room(self, pool: Pool) -> bool:
+        """Whether a task of the pool fits into what is free now."""
+        return pool.cpu_percent <= self.free_cpu and pool.memory_mib <= self.free_memory
+
+    def suits(self, key: PoolKey) -> bool:
+        """Whether slots of the pool can be started here at all, given room."""
+        return self.is_ready and self.could_hold(key) > 0
+
+    def could_hold(self, key: PoolKey) -> int:
+        """How many tasks of the pool could run here at the same time, were it empty."""
+        facts, wanted = self.facts, key.resources
+        if key.cpu_features and not facts.cpu_features.issuperset(key.cpu_features):
+            return 0
+        return min(facts.cpu_percent // wanted.cpu_percent, facts.memory_mib // wanted.memory_mib)
+
+    def has_image(self, digest: str) -> None:
+        """The node holds the image."""
+        if digest in self.images:
+            return
+        if len(self.images) >= IMAGES_MOST:
+            del self.images[next(iter(self.images))]
+        self.images[digest] = None
+
+
+class Nodes:
+    """The cell's nodes. Totals are over those that are ready."""
+
+    def __init__(self, nodes: Iterable[NodeFacts]) -> None:
+        self._nodes: dict[str, Node] = {}
+        # Ready nodes with a place for another slot; those that had one started last come last.
+        self.open: dict[Node, None] = {}
+        # The node, where there is just one.
+        self.only: Node | None = None
+        self.cpu_percent = 0
+        self.memory_mib = 0
+        self.max_slots = 0
+        for facts in nodes:
+            self.add(facts)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def get(self, node_id: str) -> Node | None:
+        """The node, whatever its health; None when it is not known."""
+        return self._nodes.get(node_id)
+
+    def add(self, facts: NodeFacts) -> Node:
+        """A node is ready: a new one, or one that was away and has no slots."""
+        node = self._nodes[facts.id] = Node(facts)
+        self._count()
+        return node
+
+    def set_health(self, node: Node, health: Health) -> None:
+        """Change what the node is good for; a lost one is forgotten."""
+        node.health = health
+        node.is_ready = health is Health.READY
+        if health is Health.LOST:
+            self._nodes.pop(node.facts.id, None)
+        self._count()
+
+    def slot_added(self, node: Node) -> None:
+        """A slot of the node was started: others come before it, if it has a place left."""
+        del self.open[node]
+        if len(node.slots) < node.max_slots:
+            self.open[node] = None
+
+    def slot_removed(self, node: Node) -> None:
+        """A slot of the node is gone, so that it has a place."""
+        if node.is_ready:
+            self.open[node] = None
+
+    def at_once(self, key: PoolKey) -> int:
+        """How many tasks of the pool could run at the same time in an empty cell; 0 where no node suits it."""
+        return sum(node.could_hold(key) for node in self if node.is_ready)
+
+    def place(self, pool: Pool) -> Node | None:
+        """The node on which the pool's next slot is started: one that holds the image, then the one with most room."""
+        best: Node | None = None
+        best_rank: tuple[bool, int, int] = (False, 0, 0)
+        digest = pool.key.image_digest
+        if self.only is not None:
+            return self.only if self.open and pool.at_once else None
+        for node in islice(self.open, NODES_COMPARED):
+            if not node.suits(pool.key):
+                continue
+            room = node.free_cpu - node.starting_cpu
+            rank = (digest in node.images and room >= pool.cpu_percent, room, -len(node.slots))
+            if best is None or rank > best_rank:
+                best, best_rank = node, rank
+        return best
+
+    def check(self, key: PoolKey) -> None:
+        """Raise `BadRequest` for what no node can ever run; it says what is missing and what there is."""
+        if any(node.could_hold(key) for node in self):
+            return
+        facts = [node.facts for node in self]
+        cpu_percent = max((each.cpu_percent for each in facts), default=0)
+        memory_mib = max((each.memory_mib for each in facts), default=0)
+        if key.resources.cpu_percent > cpu_percent:
+            raise BadRequest(
+                f"cpu: at most {cpu_percent / 100:g}, which is all that this set has", field="cpu"
+            )
+        if key.resources.memory_mib > memory_mib:
+            raise BadRequest(
+                f"memory_mib: this set runs tasks of {memory_mib} MiB at most", field="memory_mib"
+            )
+        raise BadRequest(
+            _no_features(key.cpu_features, [each.cpu_features for each in facts]), field="cpu_feature"
+        )
+
+    def _count(self) -> None:
+        self.open = {node: None for node in self if node.is_ready and len(node.slots) < node.max_slots}
+        self.only = next(iter(self)) if len(self) == 1 else None
+        ready = [node.facts for node in self if node.is_ready]
+        self.cpu_percent = sum(facts.cpu_percent for facts in ready)
+        self.memory_mib = sum(facts.memory_mib for facts in ready)
+        self.max_slots = sum(facts.max_slots for facts in ready)
+
+
+def _no_features(wanted: Collection[str], there: Collection[frozenset[str]]) -> str:
+    known = frozenset[str]().union(*there)
+    missing = sorted(set(wanted) - known)
+    if missing:
+        there_is = ", ".join(sorted(known)) or "none that are known"
+        return f"cpu_feature: no node of this set has {', '.join(missing)}; there is: {there_is}"
+    return (
+        f"cpu_feature: no single node of this set has all of {', '.join(wanted)}"
+        " and the cpu and memory_mib that the task asks for"
+    )

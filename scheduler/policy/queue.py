@@ -1,0 +1,88 @@
+"""The tasks of a cell that wait: in their pools, or in a pause before their next attempt. Pure.
+
+Each may have a time at which it gives up, or at which its pause ends; the cell asks the timers when they are due.
+"""
+
+from __future__ import annotations
+
+from scheduler.errors import AccountLimit, QueueFull
+from scheduler.policy.limits import Limits
+from scheduler.policy.pool import Pool
+from scheduler.policy.timers import Timer, Timers
+from scheduler.pool import PoolKey
+
+EXPIRES = "expires"
+PAUSED = "paused"
+
+
+class Queue:
+    """Counts what waits, by account and in all, and holds it to its bounds. Times are the cell's clock, in seconds."""
+
+    def __init__(self, limits: Limits, timers: Timers[tuple[str, str]]) -> None:
+        self.waiting = 0
+        self._limits = limits
+        self._timers = timers
+        self._waiting_of: dict[str, int] = {}
+        self._pool_of: dict[str, Pool] = {}
+        self._expires: dict[str, Timer[tuple[str, str]]] = {}
+        self._paused: dict[str, tuple[Pool, Timer[tuple[str, str]]]] = {}
+
+    def check(self, account: str) -> None:
+        """Raise `QueueFull` or `AccountLimit` when too many wait for another to be taken."""
+        limits = self._limits
+        if self.waiting >= limits.max_waiting:
+            raise QueueFull(f"no more tasks may wait in this set (waiting: {self.waiting}); try again later")
+        if self._waiting_of.get(account, 0) >= limits.max_waiting_account:
+            raise AccountLimit(
+                f"no more tasks of this account may wait (waiting: {limits.max_waiting_account}); try again later"
+            )
+
+    def enter(
+        self, pool: Pool, task_id: str, now: float, *, timeout_s: float | None = None, first: bool = False
+    ) -> None:
+        """The task waits in the pool, for `timeout_s` at most; `first`: before all others there."""
+        pool.waiting[task_id] = now
+        if first:
+            pool.waiting.move_to_end(task_id, last=False)
+        self._pool_of[task_id] = pool
+        self.waiting += 1
+        account = pool.key.account
+        self._waiting_of[account] = self._waiting_of.get(account, 0) + 1
+        if timeout_s is not None:
+            self._expires[task_id] = self._timers.set(timeout_s, now, (EXPIRES, task_id))
+
+    def leave(self, task_id: str) -> Pool | None:
+        """The task waits no longer; its pool, None where it did not wait or pause."""
+        pool = self._pool_of.pop(task_id, None)
+        if pool is None:
+            return self._end_pause(task_id)
+        del pool.waiting[task_id]
+        self.waiting -= 1
+        account = pool.key.account
+        left = self._waiting_of[account] - 1
+        if left:
+            self._waiting_of[account] = left
+        else:
+            del self._waiting_of[account]
+        if self._expires and (timer := self._expires.pop(task_id, None)) is not None:
+            timer.cancel()
+        return pool
+
+    def pause(self, pool: Pool, task_id: str, now: float, pause_s: float) -> None:
+        """The task waits for its next attempt, and does not count as waiting in its pool meanwhile."""
+        self._paused[task_id] = (pool, self._timers.set(pause_s, now, (PAUSED, task_id)))
+        pool.paused += 1
+
+    def resume(self, task_id: str) -> PoolKey | None:
+        """The task's pause is over; the key of its pool, None where it did not pause."""
+        pool = self._end_pause(task_id)
+        return None if pool is None else pool.key
+
+    def _end_pause(self, task_id: str) -> Pool | None:
+        paused = self._paused.pop(task_id, None)
+        if paused is None:
+            return None
+        pool, timer = paused
+        timer.cancel()
+        pool.paused -= 1
+        return pool
