@@ -172,6 +172,8 @@ class Cell:
             return [self._stop_idle(slot, now), *self._decide(now)]
         slot.unused = True
         self.books.rest(slot, now)
+        if self.books.cramped:
+            self.books.try_cramped(slot.node, now)
         self.books.file(pool, now)
         return self._decide(now)
 
@@ -183,6 +185,8 @@ class Cell:
         pool = slot.pool
         pool.cpu_us += cpu_us
         self.books.release(slot)
+        if self.books.cramped:
+            self.books.try_cramped(slot.node, now)
         taker = self._taker(slot, now) if self.books.demand.wanting else None
         if taker is not None or pool.key.isolation is Isolation.FRESH or not slot.node.is_ready:
             decisions: list[Decision] = [StopSlot(slot_id)]
@@ -304,6 +308,7 @@ class Cell:
             self._decide_spare(decisions, now, touched)
         if not self._queue.waiting:
             self._turns.forget()
+            books.spare_turns.forget()
         if books.demand.wanting or books.modest:
             self._feed(decisions, now)
         return decisions

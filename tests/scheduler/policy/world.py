@@ -78,13 +78,13 @@ class World:
         self.used_us: dict[str, int] = {}
         self._free = {node.id: [node.cpu_percent, node.memory_mib, node.max_slots] for node in nodes}
         self._facts = {node.id: node for node in nodes}
-        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._serial = count()
         self._numbers = count(1)
 
     # -- what happens
 
-    def at(self, when_s: float, what: Callable[[], None]) -> None:
+    def at(self, when_s: float, what: Callable[[], object]) -> None:
         """`what` happens then."""
         heapq.heappush(self._later, (when_s, next(self._serial), what))
 

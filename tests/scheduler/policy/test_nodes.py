@@ -1,0 +1,189 @@
+"""A cell of several nodes: where slots start, and what becomes of them when nodes come, drain and die."""
+
+from __future__ import annotations
+
+import pytest
+
+from scheduler.backoff import Backoff
+from scheduler.errors import BadRequest
+from scheduler.policy.limits import Limits, Retries
+from scheduler.policy.node import NodeFacts
+from scheduler.pool import PoolKey
+from scheduler.task import Isolation, Resources
+from tests.scheduler.policy.house import assert_books_are_empty
+from tests.scheduler.policy.world import World
+
+
+def node(
+    node_id: str, cores: int = 2, slots: int = 8, features: str = "", images: tuple[str, ...] = ()
+) -> NodeFacts:
+    return NodeFacts(node_id, 100 * cores, 8192, slots, frozenset(features.split()), images)
+
+
+def pool(account: str = "acme", image: str = "cat", cpu_percent: int = 100, features: str = "") -> PoolKey:
+    return PoolKey(account, image, Resources(cpu_percent, 512), Isolation.SHARED, tuple(features.split()))
+
+
+def test_a_warm_slot_comes_before_any_node() -> None:
+    world = World([node("small"), node("large", cores=8)])
+    first = world.arrive(pool(), 1.0)
+    world.run(2.0)
+    world.join_node(node("empty", cores=64))
+    again = world.arrive(pool(), 1.0)
+    assert again.slot_id == first.slot_id
+
+
+def test_slots_start_on_the_node_with_most_room() -> None:
+    world = World([node("small"), node("large", cores=8)])
+    for _ in range(10):
+        world.arrive(pool(), 5.0)
+    # Eight cores there, two here: the larger one takes slots until both have as much room.
+    assert sorted(world.nodes_of(pool())) == ["large"] * 8 + ["small"] * 2
+    assert world.nodes_of(pool())[:6] == ["large"] * 6
+
+
+def test_a_node_that_holds_the_image_comes_first_while_it_has_room() -> None:
+    world = World([node("empty", cores=8), node("holds", images=("cat",))])
+    for _ in range(3):
+        world.arrive(pool(), 5.0)
+    assert world.nodes_of(pool()) == ["holds", "holds", "empty"]
+
+
+def test_a_node_holds_the_images_of_the_slots_that_started_there() -> None:
+    world = World([node("a", cores=2), node("b", cores=1)], Limits(keep_idle_s=5.0))
+    world.arrive(pool(), 1.0)
+    world.run()
+    assert world.slots == {}
+    world.arrive(pool("other", "ocr"), 100.0)
+    world.arrive(pool(), 1.0)
+    # Node b has as much room as node a, where the other's task is; a has the image.
+    assert world.nodes_of(pool()) == ["a"]
+
+
+def test_tasks_fit_into_one_node_each() -> None:
+    """Two nodes with half a task's cores free each have no room for it."""
+    world = World([node("a", cores=3), node("b", cores=3)])
+    large = [world.arrive(pool(cpu_percent=200), 5.0) for _ in range(3)]
+    world.run(1.0)
+    assert [len(task.started_at) for task in large] == [1, 1, 0]
+    world.run()
+    assert {tuple(task.ends) for task in large} == {("succeeded",)}
+
+
+def test_slots_start_only_where_the_cpu_has_the_features() -> None:
+    world = World([node("old", cores=64), node("new", cores=1, features="avx2 avx512f")])
+    tasks = [world.arrive(pool(features="avx512f"), 1.0) for _ in range(3)]
+    world.run(2.0)
+    assert set(world.nodes_of(pool(features="avx512f"))) == {"new"}
+    world.run()
+    assert {tuple(task.ends) for task in tasks} == {("succeeded",)}
+
+
+def test_features_that_no_node_has_are_refused_with_what_there_is() -> None:
+    world = World([node("old", features="sse2"), node("new", features="sse2 avx2")])
+    with pytest.raises(BadRequest, match="no node of this set has avx512f, gfni; there is: avx2, sse2"):
+        world.cell.check(pool(features="avx512f gfni sse2"))
+    world.cell.check(pool(features="avx2 sse2"))
+
+
+def test_features_that_no_single_node_has_are_refused() -> None:
+    world = World([node("a", features="avx2"), node("b", features="sve")])
+    with pytest.raises(BadRequest, match="no single node of this set has all of avx2, sve"):
+        world.cell.check(pool(features="avx2 sve"))
+    with pytest.raises(BadRequest, match="cpu: at most 2,"):
+        world.cell.check(pool(cpu_percent=300))
+
+
+def test_a_pool_without_a_place_holds_up_no_other() -> None:
+    """The only node with the feature is full; the other accounts' slots start elsewhere."""
+    world = World([node("rare", cores=4, slots=1, features="avx512f"), node("usual", cores=4)])
+    world.arrive(pool("first", features="avx512f"), 50.0)
+    world.run(1.0)
+    waits = world.arrive(pool("second", features="avx512f"), 1.0)
+    other = world.arrive(pool("third"), 1.0)
+    world.run(3.0)
+    assert (other.ends, waits.started_at) == (["succeeded"], [])
+    world.run(60.0)
+    assert waits.ends == ["succeeded"]
+
+
+def test_tasks_of_a_lost_node_run_elsewhere_and_count_as_lost_attempts() -> None:
+    world = World([node("a"), node("b")], retries=Retries(3, Backoff(0.5, 10.0), Backoff(5.0, 10.0)))
+    tasks = [world.arrive(pool(), 20.0) for _ in range(4)]
+    world.run(5.0)
+    hit = [task for task in tasks if world.slots[task.slot_id].node_id == "a"]
+    assert len(hit) == 2
+    world.lose_node("a")
+    assert set(world.nodes_of(pool())) == {"b"}
+    world.run(6.0)
+    # They wait for their pause, and then for room.
+    assert [len(task.started_at) for task in hit] == [1, 1]
+    world.run()
+    assert {tuple(task.ends) for task in tasks} == {("succeeded",)}
+    assert [task.attempts for task in hit] == [2, 2]
+    assert_books_are_empty(world.cell)
+
+
+def test_a_task_that_loses_every_attempt_is_given_up() -> None:
+    world = World([node("a", cores=1)], retries=Retries(2, Backoff(1.0, 10.0), Backoff(1.0, 10.0)))
+    task = world.arrive(pool(), 100.0)
+    for number in range(2):
+        world.run(world.now + 10.0)
+        world.lose_node("a" if number == 0 else "b")
+        world.join_node(node("b", cores=1))
+    world.run(world.now + 10.0)
+    assert (task.ends, len(task.started_at)) == (["given up"], 2)
+
+
+def test_a_set_whose_last_node_is_lost_goes_on_when_one_joins() -> None:
+    world = World([node("a")])
+    task = world.arrive(pool(), 1.0)
+    world.lose_node("a")
+    world.run(10.0)
+    assert task.started_at == []
+    world.join_node(node("b"))
+    world.run(20.0)
+    assert task.ends == ["succeeded"]
+
+
+def test_a_draining_node_ends_what_it_runs_and_begins_nothing() -> None:
+    world = World([node("a", cores=1), node("b", cores=1)])
+    tasks = [world.arrive(pool(), 10.0) for _ in range(2)]
+    world.run(5.0)
+    idle = world.arrive(pool("other"), 0.1, task_id="queued")
+    world.drain_node("a")
+    drained = len(world.log)
+    world.run(30.0)
+    assert {tuple(task.ends) for task in [*tasks, idle]} == {("succeeded",)}
+    assert set(world.nodes_of(pool())) | set(world.nodes_of(pool("other"))) == {"b"}
+    assert not [line for line in world.log[drained:] if line.endswith("on a")]
+    world.join_node(node("a", cores=1))
+    for _ in range(2):
+        world.arrive(pool("third"), 10.0)
+    assert sorted(world.nodes_of(pool("third"))) == ["a", "b"]
+
+
+def test_a_slot_that_does_not_start_in_time_is_dropped_and_tried_again() -> None:
+    world = World([node("a")], Limits(start_timeout_s=60.0, start_backoff_s=1.0), start_s=None)
+    world.arrive(pool(), 1.0)
+    world.run(62.0)
+    assert world.log == ["start s1 on a", "drop s1: it did not start within 60 s", "start s2 on a"]
+
+
+def test_a_task_waits_for_no_longer_than_it_wants_to() -> None:
+    world = World([node("a", cores=1)])
+    world.arrive(pool(), 100.0)
+    waits = world.arrive(pool(), 1.0, timeout_s=30.0)
+    patient = world.arrive(pool(), 1.0, timeout_s=300.0)
+    world.run()
+    assert (waits.ends, waits.ended_at, waits.started_at) == (["expired"], 30.0, [])
+    assert patient.ends == ["succeeded"]
+
+
+def test_a_cell_with_nothing_to_do_wants_no_waking() -> None:
+    world = World([node("a")], Limits(keep_idle_s=300.0))
+    world.arrive(pool(), 1.0)
+    world.run()
+    assert world.slots == {}
+    assert world.cell.wake_at == float("inf")
+    assert world.now < 310.0
