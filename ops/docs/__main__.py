@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from typing import Final
 
+from ops.docs.router_settings import router_settings
 from ops.docs.settings import table
 from ops.setup.engine import ROOT
 from sets.config import AccountConfig, OperatorConfig, SetConfig
 
 SET_SETTINGS: Final = ROOT / "sets/docs/settings.md"
+ROUTER_SETTINGS: Final = ROOT / "router/docs/settings.md"
 
 
 def set_settings() -> str:
@@ -28,3 +30,4 @@ def set_settings() -> str:
 
 if __name__ == "__main__":
     SET_SETTINGS.write_text(set_settings(), encoding="utf-8")
+    ROUTER_SETTINGS.write_text(router_settings(), encoding="utf-8")

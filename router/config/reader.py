@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from urllib.parse import urlsplit
 
 import yaml
@@ -16,43 +16,17 @@ import yaml
 from router.config.doubts import doubts
 from router.config.rollout_section import read_rollout
 from router.config.rules_section import HEADER_NAME, read_rules, read_weights
+from router.config.settings import ACCESS_LOG, DEFAULT, FILE, HEALTH, RETRY, SET, TIMEOUTS
 from router.config.yaml_nodes import ConfigError, Field, Mistake, Node, NodeReader
 from router.config.yaml_text import root_of
 from router.routing.log_policy import AccessLogPolicy, is_target
 from router.routing.policies import HealthPolicy, RetryPolicy
 from router.routing.table import KeyPart, KeySource, Rule, SetEntry, SetState, Table, Weights
-from router.routing.timeouts import LONGEST_S, SHORTEST_S, Timeouts
-from router.routing.timeouts import NAMES as TIMEOUT_NAMES
+from router.routing.timeouts import Timeouts
 
 __all__ = ["MAX_FILE_BYTES", "ConfigError", "Loaded", "Mistake", "load", "parse_url"]
 
 MAX_FILE_BYTES = 1024 * 1024
-KEYS = (
-    "version",
-    "change",
-    "operator_token_file",
-    "sets",
-    "rules",
-    "default",
-    "health",
-    "retry",
-    "timeouts",
-    "access_log",
-    "rollout",
-)
-_HEALTH = (
-    "path",
-    "interval",
-    "timeout",
-    "fall",
-    "rise",
-    "slow_start",
-    "eject_after",
-    "eject_for",
-    "eject_max",
-)
-_RETRY = ("attempts", "budget", "replay_body_max", "retry_sync", "patience")
-
 _HOST = re.compile(
     r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?"
 )  # Docker's names may have underscores.
@@ -135,10 +109,8 @@ class _Reader(NodeReader):
         return Loaded(table)
 
     def _file(self, root: Node, digest: str) -> Table | None:
-        fields = self.mapping(root, "the file", KEYS, required=("version", "sets", "default"))
-        version = self.optional(
-            fields, "version", lambda n: self.whole(n, "version", 0, 10**12 - 1, "version: 42"), 0
-        )
+        fields = self.mapping(root, "the file", FILE.names, required=("version", "sets", "default"))
+        version = self.setting(fields, FILE["version"], 0)
         by, why = self.optional(fields, "change", self._change, ("", ""))
         token_file = self._token_file(fields, "`operator_token_file`")
         sets = self.optional(fields, "sets", lambda n: self._sets(n, token_file), _NO_SETS)
@@ -194,7 +166,7 @@ class _Reader(NodeReader):
         return sets
 
     def _token_file(self, fields: Mapping[str, Field], what: str) -> str | None:
-        example = "operator_token_file: /etc/gcompute/router.token"
+        example = FILE["operator_token_file"].line
         if "operator_token_file" not in fields:
             return None
         node = fields["operator_token_file"].value
@@ -205,8 +177,7 @@ class _Reader(NodeReader):
 
     def _set(self, name: str, node: Node, token_file: str | None) -> SetEntry:
         what = f"set {name!r}"
-        known = ("url", "state", "max_inflight", "operator_token_file")
-        fields = self.mapping(node, what, known, required=("url",))
+        fields = self.mapping(node, what, SET.names, required=("url",))
         unknown = SetEntry(name, "unknown", 1)  # The mistake is told; that others name this set is none.
         if "url" not in fields:
             return unknown
@@ -225,11 +196,7 @@ class _Reader(NodeReader):
         state = self.optional(
             fields, "state", lambda n: self.one_of(n, f"the state of {what}", SetState), "ready"
         )
-        inflight = None
-        if "max_inflight" in fields:
-            inflight = self.whole(
-                fields["max_inflight"].value, f"max_inflight of {what}", 1, 1_000_000, "max_inflight: 500"
-            )
+        inflight = self.setting(fields, SET["max_inflight"], None, f"max_inflight of {what}")
         if address is None:
             return unknown
         own_file = self._token_file(fields, f"the operator_token_file of {what}")
@@ -238,7 +205,7 @@ class _Reader(NodeReader):
     def _default(
         self, node: Node, sets: Mapping[str, SetEntry]
     ) -> tuple[tuple[KeyPart, ...], Weights] | None:
-        fields = self.mapping(node, "`default`", ("key", "weights"), required=("weights",))
+        fields = self.mapping(node, "`default`", DEFAULT.names, required=("weights",))
         parts = self.optional(fields, "key", self._key, _USUAL_KEY)
         if "weights" not in fields:
             return None
@@ -264,40 +231,18 @@ class _Reader(NodeReader):
 
     def _health(self, node: Node) -> HealthPolicy:
         usual = HealthPolicy()
-        fields = self.mapping(node, "`health`", _HEALTH)
+        fields = self.mapping(node, "`health`", HEALTH.names)
         path = self.optional(fields, "path", lambda n: self.text(n, "path", "path: /readyz"), usual.path)
         if not re.fullmatch(r"/[\x21\x22\x24-\x7e]*", path):
             self.wrong(fields["path"].value, "path must begin with '/'; write path: /readyz")
-        interval = self.optional(
-            fields,
-            "interval",
-            lambda n: self.duration_s(n, "interval", 0.05, 3600, "interval: 2s"),
-            usual.interval_s,
-        )
-        timeout = self.optional(
-            fields,
-            "timeout",
-            lambda n: self.duration_s(n, "timeout", 0.05, 60, "timeout: 2s"),
-            usual.timeout_s,
-        )
-        fall = self.optional(fields, "fall", lambda n: self.whole(n, "fall", 1, 100, "fall: 3"), usual.fall)
-        rise = self.optional(fields, "rise", lambda n: self.whole(n, "rise", 1, 100, "rise: 2"), usual.rise)
-        slow_start = self.optional(
-            fields,
-            "slow_start",
-            lambda n: self.duration_s(n, "slow_start", 0, 3600, "slow_start: 10s"),
-            usual.slow_start_s,
-        )
-        eject_after = self.optional(
-            fields,
-            "eject_after",
-            lambda n: self.whole(n, "eject_after", 1, 1000, "eject_after: 5"),
-            usual.eject_after,
-        )
-        eject_s, eject_max_s = (
-            self.optional(fields, name, partial(self._eject_time_s, name=name), usual_s)
-            for name, usual_s in (("eject_for", usual.eject_s), ("eject_max", usual.eject_max_s))
-        )
+        interval = self.setting(fields, HEALTH["interval"], usual.interval_s)
+        timeout = self.setting(fields, HEALTH["timeout"], usual.timeout_s)
+        fall = self.setting(fields, HEALTH["fall"], usual.fall)
+        rise = self.setting(fields, HEALTH["rise"], usual.rise)
+        slow_start = self.setting(fields, HEALTH["slow_start"], usual.slow_start_s)
+        eject_after = self.setting(fields, HEALTH["eject_after"], usual.eject_after)
+        eject_s = self.setting(fields, HEALTH["eject_for"], usual.eject_s)
+        eject_max_s = self.setting(fields, HEALTH["eject_max"], usual.eject_max_s)
         if eject_max_s < eject_s:
             given = fields.get("eject_max") or fields["eject_for"]
             self.wrong(
@@ -309,57 +254,31 @@ class _Reader(NodeReader):
             path, interval, fall, rise, timeout, slow_start, eject_after, eject_s, eject_max_s
         )
 
-    def _eject_time_s(self, node: Node, name: str) -> float | None:
-        return self.duration_s(node, name, 1, 86400, f"{name}: {'30s' if name == 'eject_for' else '5m'}")
-
     def _retry(self, node: Node) -> RetryPolicy:
         usual = RetryPolicy()
-        fields = self.mapping(node, "`retry`", _RETRY)
-        attempts = self.optional(
-            fields, "attempts", lambda n: self.whole(n, "attempts", 1, 10, "attempts: 2"), usual.attempts
+        fields = self.mapping(node, "`retry`", RETRY.names)
+        return RetryPolicy(
+            self.setting(fields, RETRY["attempts"], usual.attempts),
+            self.setting(fields, RETRY["budget"], usual.budget),
+            self.setting(fields, RETRY["replay_body_max"], usual.replay_body_max_bytes),
+            self.setting(fields, RETRY["retry_sync"], usual.retry_sync),
+            self.setting(fields, RETRY["patience"], usual.patience_s),
         )
-        budget = self.optional(
-            fields, "budget", lambda n: self.percent(n, "budget", "budget: 20%"), usual.budget
-        )
-        replay = self.optional(
-            fields,
-            "replay_body_max",
-            lambda n: self.size_bytes(n, "replay_body_max", 1024 * 1024, "replay_body_max: 64KiB"),
-            usual.replay_body_max_bytes,
-        )
-        sync = self.optional(fields, "retry_sync", lambda n: self.truth(n, "retry_sync"), usual.retry_sync)
-        patience = self.optional(
-            fields,
-            "patience",
-            lambda n: self.duration_s(n, "patience", 0, 60, "patience: 1500ms"),
-            usual.patience_s,
-        )
-        return RetryPolicy(attempts, budget, replay, sync, patience)
 
     def _timeouts(self, node: Node) -> Timeouts:
-        given: dict[str, float] = {}
-        for name, entry in self.mapping(node, "`timeouts`", TIMEOUT_NAMES).items():
-            value = self.duration_s(entry.value, name, SHORTEST_S, LONGEST_S, f"{name}: 30s")
-            if value is not None:
-                given[name] = value
-        return Timeouts(given)
+        fields = self.mapping(node, "`timeouts`", TIMEOUTS.names)
+        given = {name: self.setting(fields, TIMEOUTS[name], math.nan) for name in fields}
+        return Timeouts({name: value for name, value in given.items() if not math.isnan(value)})
 
     def _access_log(self, node: Node) -> AccessLogPolicy:
         usual = AccessLogPolicy()
-        example = 'to: "/var/log/gcompute/access.jsonl"'
-        fields = self.mapping(node, "`access_log`", ("to", "sample", "errors_per_s"), required=("to",))
+        example = ACCESS_LOG["to"].line
+        fields = self.mapping(node, "`access_log`", ACCESS_LOG.names, required=("to",))
         to = self.optional(fields, "to", lambda n: self.text(n, "to", example), usual.to)
         if not is_target(to):
             self.wrong(
                 fields["to"].value, f"to is stderr, off or an absolute path, not {to!r}; write {example}"
             )
-        sample = self.optional(
-            fields, "sample", lambda n: self.percent(n, "sample", "sample: 10%"), usual.sample
-        )
-        errors = self.optional(
-            fields,
-            "errors_per_s",
-            lambda n: self.whole(n, "errors_per_s", 1, 100_000, "errors_per_s: 100"),
-            usual.errors_per_s,
-        )
+        sample = self.setting(fields, ACCESS_LOG["sample"], usual.sample)
+        errors = self.setting(fields, ACCESS_LOG["errors_per_s"], usual.errors_per_s)
         return AccessLogPolicy(to, sample, errors)

@@ -8,33 +8,22 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from router.config.rollout_settings import ABORT_WHEN, ROLLOUT, STEP
 from router.config.yaml_nodes import Field, Node, NodeReader, nearest
 from router.routing.plan import AbortWhen, CheckName, OnNoData, Plan, Step
 
 if TYPE_CHECKING:
     from router.routing.table import SetEntry
 
-KEYS = (
-    "set",
-    "steps",
-    "abort_when",
-    "on_no_data",
-    "dry_run",
-    "max_wait",
-    "return_window",
-    "gate",
-    "events",
-)
 MAX_STEPS = 100
 _NO_DRY_RUN: tuple[bool, tuple[CheckName, ...]] = (False, ())
-DAY_S = 86400.0
 _STEPS = "[{weight: 1, hold: 10m}, {pause: true}, {weight: 50, hold: 1h}]"
 
 
 def read_rollout(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -> Plan | None:
     """The plan that `node`, the value of `rollout`, holds; None when it noted mistakes in `reader` instead."""
     before = len(reader.mistakes)
-    fields = reader.mapping(node, "`rollout`", KEYS, required=("set", "steps"))
+    fields = reader.mapping(node, "`rollout`", ROLLOUT.names, required=("set", "steps"))
     name = reader.optional(fields, "set", lambda n: reader.text(n, "the rollout's set", "set: b"), "")
     if name and name not in sets:
         reader.wrong(
@@ -49,15 +38,8 @@ def read_rollout(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -
         fields, "on_no_data", lambda n: reader.one_of(n, "on_no_data", OnNoData), str(OnNoData.PAUSE)
     )
     dry_run, report_only = reader.optional(fields, "dry_run", lambda n: _dry_run(reader, n), _NO_DRY_RUN)
-    max_wait_s = reader.optional(
-        fields, "max_wait", lambda n: reader.duration_s(n, "max_wait", 1, 7 * DAY_S, "max_wait: 30m"), None
-    )
-    window_s = reader.optional(
-        fields,
-        "return_window",
-        lambda n: reader.duration_s(n, "return_window", 0, 30 * DAY_S, "return_window: 24h"),
-        0.0,
-    )
+    max_wait_s = reader.setting(fields, ROLLOUT["max_wait"], None)
+    window_s = reader.setting(fields, ROLLOUT["return_window"], 0.0)
     events = reader.optional(fields, "events", lambda n: _url(reader, n, "events"), None)
     if len(reader.mistakes) > before:
         return None
@@ -102,7 +84,7 @@ def _steps(reader: NodeReader, node: Node, gate: str | None) -> tuple[Step, ...]
 
 
 def _step(reader: NodeReader, node: Node, gate: str | None) -> Step | None:
-    fields = reader.mapping(node, "a step", ("weight", "hold", "pause", "gate"))
+    fields = reader.mapping(node, "a step", STEP.names)
     if "pause" in fields:
         if reader.truth(fields["pause"].value, "pause") is False or len(fields) > 1:
             reader.wrong(node, "a pause is a step of its own; write {pause: true}")
@@ -112,9 +94,7 @@ def _step(reader: NodeReader, node: Node, gate: str | None) -> Step | None:
             reader.wrong(node, f"a step needs a weight or a pause; write {_STEPS}")
         return None
     weight = reader.hundredths(fields["weight"].value, "the step's weight")
-    hold_s = reader.optional(
-        fields, "hold", lambda n: reader.duration_s(n, "hold", 1, 30 * DAY_S, "hold: 10m"), 0.0
-    )
+    hold_s = reader.setting(fields, STEP["hold"], 0.0)
     own = reader.optional(fields, "gate", lambda n: _url(reader, n, "gate"), gate)
     return None if weight is None else Step(weight, hold_s, own)
 
@@ -127,19 +107,9 @@ def _abort_when(reader: NodeReader, node: Node) -> AbortWhen:
         "p95_over_baseline",
         "async_failures_over_baseline",
     )
-    fields = reader.mapping(node, "`abort_when`", ("min_requests", *rates, "confidence"))
-    least = reader.optional(
-        fields,
-        "min_requests",
-        lambda n: reader.whole(n, "min_requests", 1, 10**9, "min_requests: 100"),
-        usual.min_requests,
-    )
-    confidence = reader.optional(
-        fields,
-        "confidence",
-        lambda n: reader.percent(n, "confidence", "confidence: 95%"),
-        usual.confidence,
-    )
+    fields = reader.mapping(node, "`abort_when`", ABORT_WHEN.names)
+    least = reader.setting(fields, ABORT_WHEN["min_requests"], usual.min_requests)
+    confidence = reader.setting(fields, ABORT_WHEN["confidence"], usual.confidence)
     if not 0.5 <= confidence <= 0.9999:
         reader.wrong(fields["confidence"].value, "confidence must lie between 50% and 99.99%; write 95%")
     errors, tasks, tail, later = (

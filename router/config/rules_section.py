@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from router.config.settings import RULE, WHEN
 from router.config.yaml_nodes import Field, Node, NodeReader, nearest
 from router.routing.expressions import BadExpression
 from router.routing.expressions import check as check_expression
@@ -15,7 +16,6 @@ from router.routing.rules import IfDown, Match, MatchKind, Rule, RuleBook
 from router.routing.weights import WEIGHT_TOTAL, SetEntry, Weights
 
 HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_TESTS = ("header", "account", "image", "path", "method")
 
 
 def read_weights(reader: NodeReader, node: Node, what: str, sets: Mapping[str, SetEntry]) -> Weights | None:
@@ -49,9 +49,7 @@ def read_rules(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -> 
     rules: list[Rule] = []
     lines: dict[str, int] = {}
     for item in reader.items(node, "`rules`", "- {name: qa, when: {header: {x-canary: b}}, to: b}"):
-        fields = reader.mapping(
-            item, "a rule", ("name", "when", "to", "weights", "if_down"), required=("name", "when")
-        )
+        fields = reader.mapping(item, "a rule", RULE.names, required=("name", "when"))
         name = reader.optional(fields, "name", lambda n: reader.text(n, "a rule's name", "name: qa"), "")
         if name and name in lines:
             reader.wrong(
@@ -116,7 +114,7 @@ def _target(
 
 
 def _when(reader: NodeReader, node: Node) -> _When:
-    fields = reader.mapping(node, "`when`", _TESTS)
+    fields = reader.mapping(node, "`when`", WHEN.names)
     if isinstance(node, yaml.MappingNode) and not node.value:
         reader.wrong(node, "`when` is empty and would match everything; put that into `default`")
     headers: list[tuple[bytes, Match]] = []

@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
+from router.config.settings import Kind, Setting
 from router.errors import RouterError
 
 MAX_NODES = 200_000
@@ -192,6 +193,30 @@ class NodeReader:
             self.wrong(node, message)
             return None
         return int(value)
+
+    def setting(self, fields: dict[str, Field], setting: Setting, default: Any, what: str = "") -> Any:
+        """The value of a described setting, or `default` where it is absent or wrong; see `settings.Kind` for its type:
+        int, seconds, a share of 1, bytes, or bool. `what`: how messages call it."""
+        field_ = fields.get(setting.name)
+        if field_ is None:
+            return default
+        value = self._value(field_.value, setting, what or setting.name)
+        return default if value is None else value
+
+    def _value(self, node: Node, setting: Setting, what: str) -> Any:
+        match setting.kind:
+            case Kind.WHOLE:
+                return self.whole(node, what, int(setting.least), int(setting.most), setting.line)
+            case Kind.DURATION:
+                return self.duration_s(node, what, setting.least, setting.most, setting.line)
+            case Kind.PERCENT:
+                return self.percent(node, what, setting.line)
+            case Kind.SIZE:
+                return self.size_bytes(node, what, int(setting.most), setting.line)
+            case Kind.TRUTH:
+                return self.truth(node, what)
+            case _:
+                return self.text(node, what, setting.line)
 
     @staticmethod
     def optional(fields: dict[str, Field], name: str, read: Callable[[Node], T | None], default: T) -> T:

@@ -20,8 +20,6 @@ NAMES = (
     "pool_idle",
 )
 """The keys of the section; each with `_s` added is a time of `wire.limits.Limits`, which says what it means."""
-SHORTEST_S = 0.05
-LONGEST_S = 7 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,7 @@ SETS = 'sets: {a: {url: "http://h:1"}, b: {url: "http://h:2"}}'
             f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\ntimeouts: {{connect: 2}}",
             4,
             21,
-            "write connect: 30s",
+            "write connect: 3s",
         ),
         (
             f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\ntimeouts: {{total: 0s}}",
