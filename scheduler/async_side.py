@@ -40,7 +40,7 @@ STORE_AGAIN: Final = Backoff(0.1, 10.0)
 
 
 class AsyncLimits(KeepLimits, Protocol):
-    """What the async side is bounded by. Times are seconds."""
+    """Limits of the async side. Times are seconds."""
 
     @property
     def async_keep_s(self) -> int: ...
@@ -246,7 +246,7 @@ class AsyncSide:
             finally:
                 source.close()
         except BrokenPipeError:
-            # The program reads no more, or has ended.
+            # The program no longer reads, or has ended.
             pass
         except (OSError, SchedulerError) as error:
             log.error("an input could not be read", task=live.task.id, error=str(error))

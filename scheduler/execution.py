@@ -1,4 +1,4 @@
-"""What an executor must do: run one program in one slot and hand its bytes over. Implemented in `sets.executor`."""
+"""The contract of an executor: run a program in a slot and hand over its bytes. Implemented in `sets.executor`."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class ByteWriter(Protocol):
     """A pipe's write end, with the pipe's own back-pressure."""
 
     async def write(self, data: bytes) -> None:
-        """Raises `BrokenPipeError` when the program reads no more."""
+        """Raises `BrokenPipeError` when the program no longer reads."""
 
     async def send(self, source: Source) -> None:
         """Feed all of a source, without a copy where that is possible.
@@ -122,7 +122,7 @@ class Run(Protocol):
         """Where to write the standard input; None when it was in the work."""
 
     async def first(self) -> Ending | Output:
-        """What comes first: the output outgrowing a message, or the end. Raises `SlotLost`."""
+        """Wait until the output outgrows a message or the program ends. Raises `SlotLost`."""
 
     def wake(self, waiter: asyncio.Future[None]) -> None:
         """End `waiter` as soon as `first` would not wait."""
@@ -139,7 +139,7 @@ TOKEN_VARIABLE: Final = "GENERAL_COMPUTE_SLOT_TOKEN"
 
 
 class SlotEvents(Protocol):
-    """What an executor tells, from the event loop."""
+    """The events of an executor, called from the event loop."""
 
     def slot_ready(self, slot_id: str) -> None:
         """The guest said hello."""
@@ -148,7 +148,7 @@ class SlotEvents(Protocol):
         """The task has ended, having used that much CPU time, and the slot is clean: it can take the next."""
 
     def slot_lost(self, slot_id: str, reason: str) -> None:
-        """The slot is of no more use: its guest is gone, or it misbehaved."""
+        """The slot can no longer be used: its guest is gone, or it misbehaved."""
 
     def left_over(self, slot_id: str, cpu_us: int) -> None:
         """The slot ends; a program that was started ahead in it used this, microseconds, for no task."""

@@ -167,7 +167,7 @@ class Floor:
         self.slot_freed(slot_id, 0)
 
     async def out_of_memory(self, slot_id: str) -> bool:
-        """Whether a lost slot died because its memory was used up."""
+        """Return True if a lost slot died because its memory was used up."""
         return await self._keeper.out_of_memory(slot_id)
 
     def trouble(self, pool: PoolKey) -> str | None:

@@ -70,7 +70,7 @@ class LiveTask:
 
     @property
     def handed_over(self) -> bool:
-        """Whether the output outgrew one message."""
+        """True if the output outgrew one message."""
         return self._output is not None
 
     def kill(self, why: Reason) -> None:
@@ -108,7 +108,7 @@ class LiveTask:
         return data, size <= limit_bytes
 
     async def rest(self) -> AsyncIterator[bytes]:
-        """What follows a `head` that was not all."""
+        """Yield the rest of the output after an incomplete `head`."""
         assert self._output is not None
         while chunk := await self._output.stdout.read():
             self._count(chunk)
@@ -136,7 +136,7 @@ class LiveTask:
         return self._ended
 
     def abandon(self) -> asyncio.Task[Ending]:
-        """The reader is gone: kill, and conclude beside it. Its files are wanted no more, but for those being kept."""
+        """The reader is gone: kill, and conclude beside it. Its files are no longer wanted, except those being kept."""
         self._files = None
         self.kill(Reason.CLIENT_GONE)
         if self._output is not None:
@@ -187,7 +187,7 @@ class LiveTask:
             if files is not None:
                 await files.keep(ending)
             elif ending.files:
-                # Wanted no more; their slot waits for them.
+                # No longer wanted; their slot waits for them.
                 ending.close_files()
             if self._stderr is not None:
                 with contextlib.suppress(TimeoutError):
@@ -214,7 +214,7 @@ class LiveTask:
         self._recorded_bytes = stdout_bytes
 
     def _was_wanted(self) -> bool:
-        """Whether the task's owner or its limits wanted its end: a slot that is lost then is the task's end."""
+        """True if the task's owner or its limits asked for its end: then losing the slot ends the task."""
         return self._why_killed is not None and self._why_killed is not Reason.PLATFORM
 
     def _killed_with_its_slot(self, *, out_of_memory: bool) -> Ending:

@@ -283,7 +283,7 @@ class Manager:
         return [entries[task.id].task if task.id in entries else task for task in tasks]
 
     async def results(self, task_id: str) -> Results | None:
-        """What an ended task left (a sync one: its files); None when it is kept no longer, or never was."""
+        """Return the results of an ended task (of a sync one: its files); None if they are not kept."""
         return await self._store.results(task_id)
 
     def open_blob(self, name: str) -> Source:

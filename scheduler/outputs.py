@@ -81,7 +81,7 @@ class OutputFiles:
             task.detail = detail if len(detail) <= DETAIL_CHARS else detail[: DETAIL_CHARS - 1] + "…"
 
     def results(self) -> Results:
-        """What a task has that left nothing else."""
+        """Results of a task that left nothing."""
         return Results(files=self.bodies)
 
     async def _copy(self, ending: Ending, writers: dict[str, BodyWriter]) -> None:

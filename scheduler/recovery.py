@@ -30,7 +30,7 @@ SPECS_SHARED: Final = 10_000
 class Recovery:
     """One pass over the unfinished tasks, oldest first; each may start as soon as it was read.
 
-    A task whose image is not to be had just now (the engine does not answer, a pull goes on) is put aside, and
+    A task whose image is not available now (the engine does not answer, a pull goes on) is put aside, and
     tried again until it is; one whose image is gone fails.
     """
 

@@ -32,7 +32,7 @@ class Collector:
         self._too_large = False
 
     def keep(self) -> dict[str, Any]:
-        """What the live task needs to keep stderr and files."""
+        """The parts that a live task needs to keep stderr and files."""
         return {
             "files": self._files,
             "stderr_writer": self._stderr,

@@ -17,7 +17,7 @@ E = TypeVar("E", bound="Entry", contravariant=True)
 
 
 class Side(Protocol[E]):
-    """What becomes of an entry is up to its side: a caller waits for a sync task, the store for an async one."""
+    """The side of an entry, which handles it: a caller waits for a sync task, the store for an async one."""
 
     def assigned(self, entry: E) -> None:
         """The slot `entry.slot_id` is the task's now, which has no work yet: call `Floor.go` or `Floor.give_back`."""

@@ -29,7 +29,7 @@ TROUBLES_KEPT: Final = 256
 
 
 class _Start:
-    """A start under way. `over` is set when the guest says hello, or when waiting for it has no more use."""
+    """A start under way. `over` is set when the guest says hello, or when waiting for it is pointless."""
 
     __slots__ = ("over", "pool", "task")
 
@@ -84,7 +84,7 @@ class SlotKeeper:
             start.over.set()
 
     def lost(self, slot_id: str, reason: str, fatal: SchedulerError | None = None) -> None:
-        """A slot is of no more use: find out why, remove it, tell. Slots that are not known are nobody's."""
+        """Handle a slot that can no longer be used: find out why, remove it, report it. Ignores unknown slots."""
         if slot_id not in self._known:
             return
         log.warning("slot lost", slot=slot_id, reason=reason)
@@ -104,7 +104,7 @@ class SlotKeeper:
                 start.task.cancel()
 
     async def out_of_memory(self, slot_id: str) -> bool:
-        """Whether a lost slot died because its memory was used up."""
+        """Return True if a lost slot died because its memory was used up."""
         examination = self._post_mortems.get(slot_id)
         if examination is None:
             return False

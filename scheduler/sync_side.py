@@ -323,7 +323,7 @@ class SyncSide:
             pass
 
     async def _files_lost(self, live: LiveTask, error: SchedulerError) -> FilesNotKept:
-        """Its output files could not be kept: that is not the task's doing. Returns what its caller is told."""
+        """Handle output files that were not kept, which is not the task's fault. Returns the error for its caller."""
         lost = FilesNotKept(
             f"the task ran, but its output files could not be kept; it is not billed: {error}"
         )

@@ -23,7 +23,7 @@ _WRONG: Final = {
 
 
 def wrong(kind: Kind, ending: Ending) -> bool:
-    """Whether a release of this kind ended as it never should."""
+    """Return True if a release of this kind ended as it must not."""
     return ending.phase in _WRONG[kind.right]
 
 

@@ -1,4 +1,4 @@
-"""What a source of images must do: tell which image a reference names."""
+"""The contract of a source of images: find the image that a reference names."""
 
 from __future__ import annotations
 

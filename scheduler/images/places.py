@@ -66,7 +66,7 @@ class Layout(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What must be known of an image's folders before its slots can be laid out."""
+    """Facts about an image's folders that the layout of its slots depends on."""
 
     volumes: tuple[str, ...] = ()
     """VOLUMEs, of which it matters what they hold, and how much."""
@@ -98,7 +98,7 @@ def writable_places(image: Image) -> tuple[str, ...]:
 
 
 def question(image: Image, home: str = "") -> Question:
-    """What a look into the image must answer. Raises `ImageUnusable`."""
+    """Return the facts to look up in the image. Raises `ImageUnusable`."""
     places, labelled = writable_places(image), _labelled(image)
     volumes = tuple(place for place in places if place not in ALWAYS_WRITABLE and place not in labelled)
     home, workdir = _home(image, home), _workdir(image)
@@ -186,7 +186,7 @@ def _below(folder: str, content: Collection[Entry]) -> Folder | None:
 
 
 def _can_be_place(folder: str, seen: Mapping[str, Folder | None], taken: Collection[str]) -> bool:
-    """Whether a folder of a HOME that can only be read can be written to without anything of the image being hidden."""
+    """Return True if a folder of a read-only HOME can be made writable without hiding anything of the image."""
     held = seen.get(folder) or Folder()
     if held.behind_link or folder in taken or _within(folder, taken):
         return False
@@ -196,7 +196,7 @@ def _can_be_place(folder: str, seen: Mapping[str, Folder | None], taken: Collect
 def _content(
     filled: Collection[str], seen: Mapping[str, Folder | None], owner: Owner, emptied: Collection[str]
 ) -> bytes:
-    """What the guest writes to filled places, but for what lies in places that are to begin empty."""
+    """Return the content that the guest writes to filled places, without that of places that start empty."""
     found = [entry for place in filled if (held := seen.get(place)) for entry in held.content or ()]
     return packed(
         seen_by(
@@ -307,5 +307,5 @@ def _ways(place: str, folders: Collection[str]) -> list[str]:
 
 
 def _within(folder: str, paths: Collection[str]) -> bool:
-    """Whether any of these paths lies strictly within `folder`."""
+    """Return True if any of these paths lies strictly within `folder`."""
     return any(path.startswith(folder + "/") for path in paths)

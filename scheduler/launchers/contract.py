@@ -1,4 +1,4 @@
-"""What a launcher must do. Starting a slot is all that an engine is asked for; tasks never pass through it."""
+"""The contract of a launcher. It only starts and stops slots on an engine; tasks never pass through it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def adopt_none(found: FoundSlot) -> bool:
 
 
 class LauncherSettings(SlotLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every launcher must know: whose slots it starts, and what each may use.
+    """Settings of every launcher: the owner of its slots, and their limits.
 
     Two installations may have sets of one name on one engine or cluster. `installation` tells them apart
     (`scheduler.installation.identify`) and is on everything that a launcher starts. A launcher removes and reports
@@ -86,4 +86,4 @@ class Launcher(Protocol):
         """Destroy a slot; unknown ids are fine."""
 
     async def was_out_of_memory(self, slot_id: str) -> bool:
-        """Whether the kernel killed the slot's own init for memory; False when it cannot be told."""
+        """Return True if the kernel killed the slot's own init for memory; False if unknown."""

@@ -62,7 +62,7 @@ class _Slot:
 
 
 class _Ended:
-    """What is remembered of a slot for `was_out_of_memory`. Times are the engine's, in nanoseconds."""
+    """Facts about a slot for `was_out_of_memory`. Times are the engine's, in nanoseconds."""
 
     __slots__ = ("died_ns", "exit_code", "oom_ns")
 
@@ -273,7 +273,7 @@ class DockerLauncher:
         await self._discard(slot_id, slot)
 
     async def was_out_of_memory(self, slot_id: str) -> bool:
-        """Whether the slot's own init was killed and the kernel killed for memory in the slot at that time."""
+        """Return True if the slot's own init was killed when the kernel killed for memory in the slot."""
         # The engine learns of the end and of its reason on different ways, in either order, and may tell us after
         # the slot's own connection did.
         deadline = time.monotonic() + _OOM_EVENT_WAIT_S

@@ -59,7 +59,7 @@ def read_file(client: APIClient, container: str, path: str, most_bytes: int) -> 
 
 
 def mode_of(client: APIClient, container: str, path: str) -> int | None:
-    """What others may do with `path` (read 4, write 2, look into 1); None when it is missing. Blocks."""
+    """Return the permissions of others for `path` (read 4, write 2, search 1); None if it is missing. Blocks."""
     try:
         mode, _, target = _facts(client, container, path)
         if mode & _LINK:
@@ -74,7 +74,7 @@ def mode_of(client: APIClient, container: str, path: str) -> int | None:
 def read_folder(
     client: APIClient, container: str, path: str, most_bytes: int | None, content_bytes: int = 0
 ) -> Folder | None:
-    """What a folder holds; None when it is missing or no folder. Links are not followed.
+    """Return the content of a folder; None if it is missing or not a folder. Does not follow links.
 
     Given `most_bytes`, all its files are read, to tell whether they are more. Given `content_bytes`, its content is
     kept where it is no more than that, and no more than `MAX_ENTRIES`.

@@ -54,7 +54,7 @@ class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown
 
 
 class EngineFacts(msgspec.Struct, frozen=True):
-    """What the engine says of itself; `architecture` in Docker's words (amd64, arm64), "" when it does not say."""
+    """The engine's own facts; `architecture` in Docker's words (amd64, arm64), "" if unknown."""
 
     version: str = ""
     architecture: str = ""
@@ -64,7 +64,7 @@ class EngineFacts(msgspec.Struct, frozen=True):
 
 
 def container_name(settings: DockerSettings, slot_id: str) -> str:
-    """Of no other container, of whatever installation: names are one space for all who use the engine."""
+    """Return a name that no other container has, of any installation: all users of an engine share its names."""
     return f"gc-{settings.set_name}-{settings.installation}-{slot_id}"
 
 
@@ -247,7 +247,7 @@ def _read_only(source: Path, target: str) -> dict[str, Any]:
 
 
 def image_from(reference: Reference, inspected: dict[str, Any], facts: EngineFacts) -> Image:
-    """What the engine's inspection says about an image. Raises `ImageUnusable` when it cannot be run on this engine."""
+    """Read the engine's inspection of an image. Raises `ImageUnusable` if it cannot run on this engine."""
     check_platform(
         reference, inspected.get("Os") or "linux", inspected.get("Architecture") or "", facts.architecture
     )

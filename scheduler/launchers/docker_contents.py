@@ -1,4 +1,4 @@
-"""What images hold in their VOLUMEs, for their slots to read: one copy an image, gone with its last slot."""
+"""Copies of images' files in VOLUMEs, for their slots to read: one for each image, removed with its last slot."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class _Client(APIClient):
 
 
 class Removal(StrEnum):
-    """What became of a call to remove a container."""
+    """The result of a call to remove a container."""
 
     GONE = "gone"
     """Removed, or not there: the engine may list what it no longer finds."""
@@ -160,7 +160,7 @@ class Engine:
         self._lanes[Lane.START].shutdown(wait=False, cancel_futures=True)
 
     def renew(self) -> None:
-        """Connect anew for the calls to come: another version of the engine may answer now."""
+        """Connect again for later calls: another version of the engine may answer now."""
         self._generation += 1
 
     def new_client(self, timeout_s: float, stall_s: float | None = None) -> APIClient:
@@ -247,7 +247,7 @@ class Engine:
             raise why_not_started(error, body) from error
 
     async def look(self, name: str, body: dict[str, Any], look: Callable[[APIClient, str], T]) -> T:
-        """What `look` sees, given the id of a container that is created for it and removed again, never started.
+        """Return the result of `look` for a container that is created for it, never started, and removed again.
 
         Raises `EngineRefused`, `ImageUnknown`, `ImageUnusable`, and what `look` raises.
         """
@@ -343,7 +343,7 @@ def translated(settings: DockerSettings) -> Iterator[None]:
 
 
 def why_not_started(error: EngineError, body: dict[str, Any]) -> Exception:
-    """What a caller is told when the engine refused to create or start a slot."""
+    """Return the error for a caller whose slot the engine refused to create or start."""
     reference = body["Labels"]["org.general-compute.image"]
     said = _HOST_PATH.sub("", str(error).partition(": Are you trying")[0])
     for mount in body["HostConfig"]["Mounts"]:
@@ -377,7 +377,7 @@ def _remove_quietly(client: APIClient, container: str) -> None:
 
 
 def _harmless(status: int, said: str) -> Removal | None:
-    """What an error's answer to a removal comes down to; None where the container is still to be removed."""
+    """Return the result of a removal that failed; None if the container must still be removed."""
     # By its words too: a dead container that has lost its files or its task is 409 or 500.
     lowered = said.lower()
     if status == 404 or "no such container" in lowered:

@@ -88,7 +88,7 @@ class Images:
         self._closing = threading.Event()
         self._generation = 0
         self.heard = False
-        """Whether the engine's events are heard; without them nothing remembered is trusted."""
+        """True while the engine's events arrive; without them the cache is not trusted."""
 
     def changed(self) -> None:
         """Forget everything: an image or tag came, went or moved."""
@@ -261,7 +261,7 @@ class Images:
 
 
 def why_not_pulled(reference: Reference, error: BaseException) -> SchedulerError:
-    """What callers are told when a pull failed.
+    """Return the error for callers whose pull failed.
 
     `ImageUnknown` when the registry answered that it has no such image for us, `Unavailable` when it or the
     engine failed.

@@ -24,9 +24,9 @@ from scheduler.launchers.docker_engine import Engine
 
 MAX_REMEMBERED: Final = 1024
 MAX_REMEMBERED_BYTES: Final = 64 << 20
-"""Of the content of HOMEs, over all images."""
+"""Limit of the content of HOMEs, over all images, in bytes."""
 MAX_FILE_BYTES: Final = 1 << 20
-"""Of an image's /etc/passwd and /etc/group each."""
+"""Limit of an image's /etc/passwd and /etc/group each, in bytes."""
 
 
 class Layouts:

@@ -14,7 +14,7 @@ from scheduler.trouble import Trouble
 
 _AGAIN: Final = Backoff(0.25, 60.0)
 _RETRIES_AT_ONCE: Final = 1
-"""Of REMOVALS_AT_ONCE, so that containers which the engine cannot remove hold up no other's removal."""
+"""Part of REMOVALS_AT_ONCE for repeated removals, so that stuck containers do not delay others."""
 _LIST_AGAIN: Final = Backoff(0.05, 1.0)
 
 
@@ -91,7 +91,7 @@ class Removals:
         self._forget(name)
 
     async def _try(self, name: str, turns: asyncio.Semaphore) -> bool:
-        """Whether there is nothing more to do."""
+        """Return True if nothing is left to do."""
         async with turns:
             try:
                 outcome = await self._engine.remove(name)

@@ -1,4 +1,4 @@
-"""What separates the slots of an engine from one another: told at the start, and checked where it has a limit.
+"""The separation of an engine's slots: logged at the start, and checked where it has a limit.
 
 In a user namespace each slot has a count of queued signals of its own. But the sum over all namespaces is bounded by
 the limit of the process that made them, as it was then. That process is containerd, or whatever the engine starts its

@@ -43,14 +43,14 @@ SYSCTLS: Final = {
     # What TCP measured for one task must not shape the next one's connections.
     "net.ipv4.tcp_no_metrics_save": "1",
 }
-"""Of the slot's own network namespace."""
+"""Sysctls of the slot's own network namespace."""
 PASSED_ON: Final = ("PATH", "HOSTNAME", "HOME")
 """Variables that engines give each program; the guest passes them on beside the image's own."""
 _SHM: Final = "/dev/shm"
 
 
 class SlotLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a slot may use beside its tasks' resources. Sizes are in MiB.
+    """Limits of a slot in addition to its tasks' resources. Sizes are in MiB.
 
     `tmp_mib` bounds /tmp, `shm_mib` /dev/shm, `writable_mib` each VOLUME and each place of the label
     `org.general-compute.writable`; `inodes` bounds the files in each. Files there count towards the slot's memory too.
@@ -80,9 +80,9 @@ class Tmpfs(msgspec.Struct, frozen=True, kw_only=True):
     owner: Owner = Owner()
     writable: bool = True
     programs: bool = True
-    """Whether programs there can be executed."""
+    """True if programs there can be executed."""
     devices: bool = False
-    """Whether device files there work."""
+    """True if device files there work."""
 
 
 class Hardening(msgspec.Struct, frozen=True, kw_only=True):

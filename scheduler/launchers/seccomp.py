@@ -166,7 +166,7 @@ _IOCTLS: Final = {
     "SECCOMP_IOCTL_NOTIF_SEND": 0xC018_2101,
     "SECCOMP_IOCTL_NOTIF_ADDFD": 0x4018_2103,
 }
-"""What programs ask of files, of terminals of their own and of the loopback. Not among them, on purpose: TIOCSTI and
+"""Requests on files, on a program's own terminals and on the loopback. Left out on purpose: TIOCSTI and
 TIOCLINUX (typing for others), TIOCSETD (loads line disciplines into the kernel), FS_IOC_SETFLAGS (flags that would
 stay on a place for the next task)."""
 

@@ -10,7 +10,7 @@ SMOOTHING: Final = 0.2
 SAFETY: Final = 2.0
 """Arrivals come in bunches: this many times the average is kept ready."""
 FIRST_START_S: Final = 0.3
-"""What a start is taken to last until one was seen."""
+"""Assumed duration of a start, in seconds, until one was measured."""
 
 
 class Ahead:

@@ -1,4 +1,4 @@
-"""What the cell knows of its pools, slots and nodes, and the indices by which it decides. Pure.
+"""The cell's records of pools, slots and nodes, and the indices by which it decides. Pure.
 
 Only these methods change slots and pools, so that every count agrees with every other.
 """
@@ -248,7 +248,7 @@ class Books:
         return counts
 
     def facts(self, now: float) -> dict[str, float]:
-        """What the cell has and how much of it running tasks use: cores, MiB, slots; and its queue."""
+        """Return the cell's cores, MiB and slots, their use by running tasks, and the queue."""
         first = [next(iter(pool.waiting.values())) for pool in self.pools.values() if pool.waiting]
         nodes = self.nodes
         return {

@@ -1,4 +1,4 @@
-"""What the cell decides: instructions to whoever owns the slots and tasks."""
+"""Decisions of the cell: instructions to the owner of slots and tasks."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Demand:
         self._line_up(account)
 
     def drop(self, pool: Pool) -> None:
-        """The pool wants no more; harmless when it did not."""
+        """Remove the pool's demand; does nothing if it had none."""
         account = pool.key.account
         pools = self.wanting.get(account)
         if pools is None or pool not in pools:

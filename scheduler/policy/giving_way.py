@@ -59,7 +59,7 @@ def give_place(books: Books, wanting: Pool, decisions: list[Decision]) -> None:
 
 
 class _Room:
-    """What is free on a node, or will be once those who were told to have given way."""
+    """The resources that are free on a node, or will be once slots that were told to give way have stopped."""
 
     def __init__(self, node: Node) -> None:
         giving = [slot.pool for slot in node.spare if slot.gives_way]

@@ -1,4 +1,4 @@
-"""What a cell may use, and how long it waits for what."""
+"""The resources and the waits of a cell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USUAL_WEIGHT: Final = 1
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What the set may use. Times are seconds.
+    """Limits of the set. Times are seconds.
 
     `cpu_percent`, `memory_mib` and `max_slots` are those of the set's own machine, where it has no other nodes.
     `patience_s`: how long a task that is too large for the free room may be overtaken, and how long a pool without

@@ -24,11 +24,11 @@ OWN_NODE: Final = "local"
 
 
 class Health(StrEnum):
-    """What a node is good for."""
+    """The state of a node."""
 
     READY = "ready"
     DRAINING = "draining"
-    """What runs there ends; nothing new begins."""
+    """Running tasks finish; no new ones start."""
     LOST = "lost"
     """It does not answer: what ran there counts as lost."""
 
@@ -75,11 +75,11 @@ class Node:
         self.images: dict[str, None] = dict.fromkeys(facts.images)
 
     def has_room(self, pool: Pool) -> bool:
-        """Whether a task of the pool fits into what is free now."""
+        """Return True if a task of the pool fits into the free resources."""
         return pool.cpu_percent <= self.free_cpu and pool.memory_mib <= self.free_memory
 
     def suits(self, key: PoolKey) -> bool:
-        """Whether slots of the pool can be started here at all, given room."""
+        """Return True if the node can run slots of the pool, once it has room."""
         return self.is_ready and self.could_hold(key) > 0
 
     def could_hold(self, key: PoolKey) -> int:

@@ -96,5 +96,5 @@ class Pool:
 
     @property
     def is_unused(self) -> bool:
-        """Whether it has neither slots nor tasks."""
+        """Return True if it has neither slots nor tasks."""
         return not (self.slots or self.waiting or self.paused)

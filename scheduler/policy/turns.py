@@ -1,6 +1,6 @@
-"""Whose turn it is: accounts that have something to run, each as often as its weight says. Pure.
+"""The turns of accounts that have something to run, each as often as its weight says. Pure.
 
-Each turn of an account moves its next one back by 1 / weight. An account that comes anew, or comes back, begins where
+Each turn of an account moves its next one back by 1 / weight. An account that is new, or comes back, begins where
 the others are now, so it neither owes nor owns what happened while it was away.
 """
 

@@ -1,4 +1,4 @@
-"""What a store of tasks must do. Durable means: on disk, surviving loss of power, when the call returns."""
+"""The contract of a store of tasks. Durable means: on disk, surviving loss of power, when the call returns."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Accounts:
         raise Unauthorized("the token is not valid here")
 
     def is_operator(self, token: str) -> bool:
-        """Whether the token has the scope `operator`."""
+        """Return True if the token has the scope `operator`."""
         return matches(token, self._operators.get(name_in(token) or "", ()))
 
     def max_input_bytes(self, account: str) -> int:
@@ -54,6 +54,6 @@ def name_in(token: str) -> str | None:
 
 
 def matches(token: str, hashes: tuple[str, ...]) -> bool:
-    """Whether the token is one of those with these hashes; an unknown name costs the same comparison."""
+    """Return True if the token has one of these hashes; an unknown name takes the same time."""
     given = hashlib.sha256(token.encode()).hexdigest()
     return any(hmac.compare_digest(given, known) for known in hashes or ("0" * 64,))

@@ -30,7 +30,7 @@ class RequestBody:
         self.size_bytes = 0
 
     async def receive(self) -> Event:
-        """What Falcon gets: an empty first event at once, then the events as they come."""
+        """Return events for Falcon: an empty first one at once, then the others as they come."""
         if not self._given_first:
             self._given_first = True
             return _EMPTY_FIRST

@@ -1,4 +1,4 @@
-"""What a caller asks of one run, and the task that comes of it with what the image's labels say. Pure."""
+"""The caller's request for a run, and the task made of it and of the image's labels. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ASYNC_TIMEOUT_S: Final = 3600.0
 
 
 class RunCall(msgspec.Struct, frozen=True):
-    """What is asked of one run, as values. None: the image's label decides, or else a default.
+    """The parameters of a run. None: the image's label decides, or else a default.
 
     `timeout_s` bounds the run, `queue_timeout_s` a sync task's wait for its slot. `stream`: output is sent from its
     first byte on.

@@ -14,7 +14,7 @@ from scheduler.manager import Manager
 from scheduler.task import FINAL_STATES, Kind, Task
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-"""Of what `SetMetrics.text` returns: Prometheus' text format."""
+"""Media type of the text that `SetMetrics.text` returns, in Prometheus' format."""
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 _LIMITS_US: Final = [round(seconds * 1_000_000) for seconds in _SECONDS]

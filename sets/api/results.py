@@ -1,4 +1,4 @@
-"""What ended tasks left: their output and their files, as far as they are kept."""
+"""The results of ended tasks: their output and files, as far as they are kept."""
 
 from __future__ import annotations
 

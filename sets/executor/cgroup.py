@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 PROC: Final = Path("/proc")
 UNIFIED: Final = ""
-"""What version 2's one tree is called here, and in /proc/PID/cgroup, in the place of a controller's name."""
+"""Name of version 2's single tree, here and in /proc/PID/cgroup, instead of a controller's name."""
 READ: Final = os.O_RDONLY | os.O_CLOEXEC
 CONTROLLERS: Final = frozenset({"cpuacct", "memory"})
 SOCKET_BYTES: Final = 16 << 20
@@ -27,7 +27,7 @@ class CgroupError(Exception):
 
 
 class MemoryUse(NamedTuple):
-    """What one task did with its slot's memory.
+    """A task's use of its slot's memory.
 
     `oom_kills`: how many of its processes the kernel killed for memory. `peak_kib`: the most that the cgroup held, 0
     where the kernel cannot tell.
@@ -75,7 +75,7 @@ def _paths(proc: Path, pid: int) -> dict[str, str]:
 
 
 def _folder(mounts: list[_Mount], paths: dict[str, str], controller: str) -> str | None:
-    """The folder of a process's cgroup, or None where that controller is not to be had in this way."""
+    """The folder of a process's cgroup, or None if that controller is not available in this way."""
     path = paths.get(controller)
     if path is None:
         return None
@@ -178,7 +178,7 @@ class SlotCgroup:
         return MemoryUse(oom_kills, peak >> 10)
 
     def killed_between_tasks(self) -> bool:
-        """Whether the kernel killed for memory since the last task's end. The next task is not blamed for it."""
+        """Return True if the kernel killed for memory since the last task's end. The next task is not blamed for it."""
         before, self._kills_at_end = self._kills_at_end, self._oom_kills()
         return self._kills_at_end > before
 
@@ -242,7 +242,7 @@ class CpuAccount:
         return max(0, unbilled_us)
 
     def unbilled(self, used_us: int) -> int:
-        """What was used since the last bill, the guest's own not taken off."""
+        """Return the CPU time used since the last bill, including the guest's own."""
         return used_us - self._used_us
 
     def guest_used(self, guest_cpu_us: int) -> None:

@@ -40,7 +40,7 @@ class LocalExecutor:
         self._loop = asyncio.get_running_loop()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Also where it could not be made anew.
+        # Also if it could not be made again.
         self._folder.chmod(0o700)
 
     async def close(self) -> None:

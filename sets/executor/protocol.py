@@ -40,7 +40,7 @@ NOT_STARTED: Final = 3
 """`ExitMessage.how` of a program that the guest could not even try: pipes or processes ran out. The machine's fault."""
 
 _CODES: Final = ((0, 255), (1, 64), (1, 4095), (1, 4095))
-"""What a code may be: exit status, signal number, errno, errno."""
+"""Ranges of a code: exit status, signal number, errno, errno."""
 _MOST: Final = (1 << 53) - 1
 """Microseconds and KiB above this are no measurement; the store could not hold them either."""
 

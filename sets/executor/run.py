@@ -11,7 +11,7 @@ from sets.executor.pipes import PipeReader, PipeWriter
 
 
 class Place(Protocol):
-    """What a run needs of its slot."""
+    """The parts of a slot that a run uses."""
 
     loop: asyncio.AbstractEventLoop
 

@@ -37,7 +37,7 @@ KILL_GRACE_S: Final = 5.0
 CLEAN_GRACE_S: Final = 60.0
 """A guest may take this long to empty the writable places."""
 FILES_GRACE_S: Final = 900.0
-"""So long may output files be read: they fill the slot's memory and places, so it takes no other task meanwhile."""
+"""Longest time, in seconds, to read output files: they fill the slot, so it takes no other task meanwhile."""
 BUDGET_CHECK_S: Final = 5.0
 PRESTART_BUDGET_US: Final = 20_000_000
 """CPU time that a program may use before its input comes, looked at every `BUDGET_CHECK_S`."""
@@ -67,8 +67,8 @@ class Slot:
     """The executor's end of one guest's connection.
 
     `freed` is called with a task's CPU time, microseconds, when it has ended and the slot is clean, `lost` when the
-    slot is of no more use, `unfit` when a program that waited for its task did what it must not, `left_over` with the
-    CPU time, microseconds, of one that waited in vain.
+    slot can no longer be used, `unfit` when a program that waited for its task misbehaved, `left_over` with the CPU
+    time, microseconds, of one that waited in vain.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Slot:
         self._end("the slot was retired")
 
     def fail(self, reason: str) -> None:
-        """The slot is of no more use."""
+        """The slot can no longer be used."""
         if self.state is SlotState.LOST:
             return
         self._end(reason)
@@ -350,7 +350,7 @@ class Slot:
         return self._is_free()
 
     def _is_free(self) -> bool:
-        """Whether the slot can take its next task: then it is idle."""
+        """True if the slot is idle and can take its next task."""
         if self._files_open:
             self._watch(FILES_GRACE_S, "its output files were not closed in time")
             return False
@@ -377,7 +377,7 @@ class Slot:
     # -- the program that waits for the next task
 
     def _check_budget(self) -> None:
-        """What waits may load, not compute: above its budget it goes, and its slot with it."""
+        """Check the CPU time of a prestarted program, which may only load: above its budget, end it and its slot."""
         self._budget = None
         if self.state is SlotState.CLEANING:
             self._budget = self.loop.call_later(BUDGET_CHECK_S, self._check_budget)

@@ -19,7 +19,7 @@ def parse(text: str) -> dict[str, str]:
     queries: dict[str, str] = {}
     for name, body in zip(pieces[1::2], pieces[2::2], strict=True):
         if name in queries:
-            raise ValueError(f"query {name} stands twice in queries.sql")
+            raise ValueError(f"query {name} appears twice in queries.sql")
         if not body.lstrip().startswith("--"):
             raise ValueError(f"query {name} in queries.sql has no description")
         queries[name] = " ".join(_COMMENT.sub("", body).split()).removesuffix(";")

@@ -1,4 +1,4 @@
-"""Who makes a request: the account of its bearer token, or of `X-Account` where authentication is off."""
+"""Finds the caller of a request: the account of its bearer token, or of `X-Account` if authentication is off."""
 
 from __future__ import annotations
 

@@ -148,8 +148,8 @@ def _run() -> dict[str, Any]:
         {
             "200": _answer(
                 "Standard output; the facts in headers, or at the task's URL where it was streamed. X-Detail: what "
-                "the task's `detail` says, where a task that succeeded has one. "
-                "Whoever has all of it can fetch the output files that were asked for",
+                "the task's `detail` says, if a task that succeeded has one. "
+                "After the whole answer, the requested output files can be fetched",
                 _BINARY,
                 ("X-Task-Id", "X-Detail", *_TASK_FACTS),
             ),
@@ -340,7 +340,7 @@ def _task_schema() -> dict[str, Any]:
 
 
 def _outputs() -> dict[str, Any]:
-    """What is shown of a task's outputs, in its JSON and in the problem of one that failed."""
+    """Fields about a task's outputs, in its JSON and in the problem of one that failed."""
     found: dict[str, Any] = {}
     for name in ("stdout", "stderr"):
         only = ", of tasks that did not succeed" if name == "stdout" else ""

@@ -38,7 +38,7 @@ class Operators:
         )
 
     def admits(self, req: falcon.asgi.Request) -> bool:
-        """Whether `check` lets it pass."""
+        """Return True if `check` accepts it."""
         if not self._accounts.authentication:
             return _is_local(req)
         token = bearer_token(req.get_header("Authorization"))

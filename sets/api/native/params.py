@@ -114,7 +114,7 @@ PARAMETERS: Final[dict[str, Parameter]] = {
 
 
 def parse_run(query: bytes) -> RunCall:
-    """What the parameters of a run ask for. Raises `BadRequest` that names the parameter."""
+    """Parse the parameters of a run. Raises `BadRequest` that names the parameter."""
     # Clients repeat themselves: the same few query strings, over and over.
     return _parse_cached(query) if len(query) <= _CACHED_BYTES else _parse(query)
 

@@ -1,4 +1,4 @@
-"""What each type of problem means and what to do about it: the pages at /problems, where a problem's type leads.
+"""The meaning and the remedy of each type of problem: the pages at /problems that a problem's type leads to.
 
 A type is `https://general-compute.invalid/problems/NAME`, a name that resolves nowhere; the set that answered has the
 page at `/problems/NAME`, and each problem's `Link` header leads there.

@@ -132,7 +132,7 @@ def problem_of(error: errors.SchedulerError | CallError, *, executed: bool = Fal
 
 
 def problem_of_task(task: Task, facts: dict[str, str]) -> Problem:
-    """What a sync task that did not succeed is answered with; `facts` are its headers."""
+    """Return the answer for a sync task that did not succeed; `facts` are its headers."""
     members: dict[str, Any] = {
         "task": task.id,
         "reason": task.reason,

@@ -85,7 +85,7 @@ class TaskResource:
 
 
 class ResultResource:
-    """What a task left: its stdout, its stderr, its files; with `Range`."""
+    """The results of a task: its stdout, its stderr, its files; supports `Range`."""
 
     def __init__(self, results: TaskResults, callers: Callers) -> None:
         self._results = results

@@ -78,7 +78,7 @@ def task_json(task: Task, set_name: str) -> dict[str, Any]:
 
 
 def outputs(task: Task) -> dict[str, Any]:
-    """What a task wrote, as its JSON and its problem show it."""
+    """Return a task's outputs, as shown in its JSON and its problem."""
     stdout, stderr = task.stdout.text(), task.stderr.text()
     return {
         "stdout_bytes": task.stdout_bytes,

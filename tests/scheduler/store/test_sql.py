@@ -17,7 +17,7 @@ def test_reads_names_and_statements() -> None:
 
 
 def test_refuses_a_name_given_twice() -> None:
-    with pytest.raises(ValueError, match="one stands twice"):
+    with pytest.raises(ValueError, match="one appears twice"):
         parse("-- name: one\n-- A.\nSELECT 1;\n-- name: one\n-- B.\nSELECT 2;\n")
 
 
