@@ -5,14 +5,16 @@ Each may have a time at which it gives up, or at which its pause ends; the cell 
 
 from __future__ import annotations
 
+from typing import Final
+
 from scheduler.errors import AccountLimit, QueueFull
 from scheduler.policy.limits import Limits
 from scheduler.policy.pool import Pool
 from scheduler.policy.timers import Timer, Timers
 from scheduler.pool import PoolKey
 
-EXPIRES = "expires"
-PAUSED = "paused"
+EXPIRES: Final = "expires"
+PAUSED: Final = "paused"
 
 
 class Queue:
