@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from router.asking.outcomes import Outcomes
 from router.asking.probe import Prober
@@ -68,7 +69,7 @@ class Settings:
         return ConfigFile(self.config_path, last_good_path=copy, set_urls=self.set_urls, history=history)
 
 
-SETTLED_S = 3.0
+SETTLED_S: Final = 3.0
 """After so long every worker has taken a change of the file, and it is in the history."""
 
 

@@ -6,7 +6,7 @@ import logging
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
@@ -21,7 +21,7 @@ from router.wire.tls import TlsFiles
 from router.worker import RouterWorker
 from router.workers.crew import MOST_WORKERS, Crew
 
-EXIT_CONFIG = 78
+EXIT_CONFIG: Final = 78
 """EX_CONFIG of sysexits.h: the configuration file holds mistakes, and there is no last good copy."""
 
 _log = logging.getLogger("router")

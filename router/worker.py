@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
@@ -27,14 +27,14 @@ from router.admin.team import Team
 from router.assembly import Router, Settings
 from router.workers.descriptors import fitted
 
-HEARTBEAT_S = 1.0
-WORKER_BOOT_ERROR = 3
+HEARTBEAT_S: Final = 1.0
+WORKER_BOOT_ERROR: Final = 3
 """What gunicorn's arbiter takes as: stop, do not try again."""
 
-GC_THRESHOLDS = (50_000, 20, 100)
+GC_THRESHOLDS: Final = (50_000, 20, 100)
 """Few of our objects are in circles, and a look at those of 10,000 connections holds requests up for 50 ms."""
 
-SWITCH_INTERVAL_S = 0.0005
+SWITCH_INTERVAL_S: Final = 0.0005
 """So long may a thread beside the loop's, as one that reads a changed file, keep the interpreter from it; each send and
 each receive gives it away. Python's own 5 ms would come to 200 of them a second."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import falcon
@@ -13,13 +13,13 @@ import falcon.asgi
 
 from router.errors import RouterError
 
-OPEN_PATHS = frozenset({"/livez", "/readyz"})
+OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
 """What a balancer or supervisor asks; they tell nothing that is worth a token."""
-PAGE = "/"
-PAGE_FILES = "/page/"
+PAGE: Final = "/"
+PAGE_FILES: Final = "/page/"
 """The status page's own files hold nothing secret: the page comes without a token, and asks for it."""
-MIN_TOKEN_CHARS = 16
-_READING = ("GET", "HEAD", "OPTIONS")
+MIN_TOKEN_CHARS: Final = 16
+_READING: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class AdminExposed(RouterError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import falcon
 import falcon.asgi
@@ -26,11 +26,22 @@ if TYPE_CHECKING:
     from router.assembly import Router
     from router.rollout.runner import Runner
 
-NEEDS_FORCE = "Only with force"
+NEEDS_FORCE: Final = "Only with force"
 """The title of a refusal that `force` overrides; the page then offers it."""
-VERBS = ("start", "pause", "resume", "skip", "promote", "abort", "end")
-MAX_BODY_BYTES = 16 * 1024
-ROLLOUT_FIELDS = ("phase", "set", "step", "of", "weight", "now", "in_force", "dry_run", "hands_off", "error")
+VERBS: Final = ("start", "pause", "resume", "skip", "promote", "abort", "end")
+MAX_BODY_BYTES: Final = 16 * 1024
+ROLLOUT_FIELDS: Final = (
+    "phase",
+    "set",
+    "step",
+    "of",
+    "weight",
+    "now",
+    "in_force",
+    "dry_run",
+    "hands_off",
+    "error",
+)
 """What the status tells of a rollout; GET /rollout tells the rest."""
 
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _Key = TypeVar("_Key", str, int)
 
-MAX_FILE_BYTES = 16 * 1024 * 1024
+MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 
 _log = logging.getLogger("router")
 
@@ -86,7 +86,7 @@ class Counts(msgspec.Struct):
     control: Tally = msgspec.field(default_factory=Tally)
 
 
-PLAIN = {
+PLAIN: Final = {
     "requests": "requests",
     "cancelled": "traffic.cancelled",
     "retries_over_budget": "traffic.retries.refused",
@@ -94,7 +94,7 @@ PLAIN = {
     "handshakes_failed": "handshakes_failed",
 }
 """Counter → attribute of the data plane."""
-LOG = {
+LOG: Final = {
     "access_log_lines": "lines",
     "access_log_sampled_out": "sampled_out",
     "access_log_errors_dropped": "errors_dropped",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,7 +17,7 @@ from router.counting.tally import Outcome
 from router.rollout.analysis import Verdict
 from router.rollout.states import Phase
 
-_ROOM = {
+_ROOM: Final = {
     "cores": "Cores of a set, as it told at its last health check.",
     "cores_busy": "Cores that its running tasks occupy.",
     "slots": "Slots that a set has, in any state.",
@@ -26,7 +26,7 @@ _ROOM = {
     "oldest_wait_s": "How long the task that waits longest has waited, seconds.",
     "saturated": "Whether tasks wait in a set and all its cores or slots are in use.",
 }
-_PLAIN = {
+_PLAIN: Final = {
     "requests": "Requests whose head was read.",
     "cancelled": "Requests whose client went away.",
     "retries_over_budget": "Retries that the budget forbade.",

@@ -7,7 +7,7 @@ asks for it; what it then fetches does not.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import falcon
 import falcon.asgi
@@ -15,15 +15,15 @@ import falcon.asgi
 if TYPE_CHECKING:
     from router.admin.team import Team
 
-FOLDER = Path(__file__).parent / "static"
-INDEX = "index.html"
-_TYPES = {
+FOLDER: Final = Path(__file__).parent / "static"
+INDEX: Final = "index.html"
+_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-_HEADERS = {
+_HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -17,7 +17,7 @@ from router.routing.table import SetEntry
 if TYPE_CHECKING:
     from router.assembly import Router
 
-_HEALTH_WORST_LAST = ("up", "slow start", "ejected", "draining", "refused", "down")
+_HEALTH_WORST_LAST: Final = ("up", "slow start", "ejected", "draining", "refused", "down")
 
 
 class SetSnapshot(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ import json
 import logging
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -23,8 +23,8 @@ from router.workers.peers import Peers
 if TYPE_CHECKING:
     from router.assembly import Router
 
-SAVE_EVERY_S = 5.0
-FIRST = 0
+SAVE_EVERY_S: Final = 5.0
+FIRST: Final = 0
 """The worker that draws the curves of all."""
 
 _T = TypeVar("_T")

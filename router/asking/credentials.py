@@ -11,12 +11,12 @@ import os
 import re
 import stat
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from router.errors import RouterError
 
-MAX_FILE_BYTES = 4096
-_TOKEN = re.compile(rb"gc_[a-z0-9-]{1,63}_[!-~]{16,512}")
+MAX_FILE_BYTES: Final = 4096
+_TOKEN: Final = re.compile(rb"gc_[a-z0-9-]{1,63}_[!-~]{16,512}")
 _log = logging.getLogger("router")
 
 

@@ -12,21 +12,21 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from router.asking.credentials import Credentials
 from router.counting.tally import Ended
 from router.wire.addresses import Addresses
 from router.wire.fetch import FetchError, fetch
 
-ASK_EVERY_S = 5.0
-TIMEOUT_S = 3.0
-MAX_BODY_BYTES = 512 * 1024
-MAX_SETS = 64
+ASK_EVERY_S: Final = 5.0
+TIMEOUT_S: Final = 3.0
+MAX_BODY_BYTES: Final = 512 * 1024
+MAX_SETS: Final = 64
 """Of more old sets than this, only so many are asked."""
-_COUNT = re.compile(rb"^gc_tasks_ended_total\{([^}\n]*)\} ([0-9.]+(?:e\+?[0-9]+)?)\r?$", re.MULTILINE)
-_LABEL = re.compile(rb'([a-z_]+)="([a-z_]*)"')
-_FAILED = (b"failed", b"timed_out")
+_COUNT: Final = re.compile(rb"^gc_tasks_ended_total\{([^}\n]*)\} ([0-9.]+(?:e\+?[0-9]+)?)\r?$", re.MULTILINE)
+_LABEL: Final = re.compile(rb'([a-z_]+)="([a-z_]*)"')
+_FAILED: Final = (b"failed", b"timed_out")
 _log = logging.getLogger("router")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import Protocol
+from typing import Final, Protocol
 
 from router.asking.credentials import Credentials
 from router.choosing.health import HealthBoard
@@ -14,8 +14,8 @@ from router.routing.table import Table
 from router.wire.fetch import FetchError, fetch
 from router.wire.pool import SetPool
 
-MAX_BODY_BYTES = 64 * 1024
-JITTER = (0.85, 1.15)
+MAX_BODY_BYTES: Final = 64 * 1024
+JITTER: Final = (0.85, 1.15)
 _log = logging.getLogger("router")
 
 

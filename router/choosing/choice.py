@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from router.choosing.health import HealthBoard
 from router.choosing.past import IDEMPOTENCY_S, PastTables
@@ -13,19 +13,19 @@ from router.routing.table import Facts, IfDown, Rule, SetEntry, SetState, Table,
 from router.wire.problems import Problem
 
 # Looking a member up in its class costs more than comparing it.
-_OWNER = Destination.OWNER
-_UNSAFE = RequestKind.UNSAFE
-_SAFE = RequestKind.SAFE
-_READY = SetState.READY
+_OWNER: Final = Destination.OWNER
+_UNSAFE: Final = RequestKind.UNSAFE
+_SAFE: Final = RequestKind.SAFE
+_READY: Final = SetState.READY
 
-ASK_AT_MOST = 4
+ASK_AT_MOST: Final = 4
 """So many sets are asked whether they know an idempotency key, before it is new work."""
-NARROWED_AT_MOST = 4096
-SPILL_SMALL = 4
+NARROWED_AT_MOST: Final = 4096
+SPILL_SMALL: Final = 4
 """A set with less than a quarter of another's weight takes no more than a bounded spill from it …"""
-SPILL_TIMES = 2.0
+SPILL_TIMES: Final = 2.0
 """… so many times what its weight would bring it …"""
-SPILL_AT_LEAST = 3
+SPILL_AT_LEAST: Final = 3
 """… and always these few."""
 
 

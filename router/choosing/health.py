@@ -16,14 +16,15 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterable
+from typing import Final
 
 from router.routing.policies import HealthPolicy
 from router.wire.failure import Failure
 
-FADE_S = 120.0
+FADE_S: Final = 120.0
 """So long a time in good health takes one from the count of ejections, and of crashes."""
-REFUSED_PROBE_S = 0.25
-SLOW_START_STEPS = 10
+REFUSED_PROBE_S: Final = 0.25
+SLOW_START_STEPS: Final = 10
 """A returning set's weight grows in so many steps: what is chosen among is worked out anew at each."""
 
 

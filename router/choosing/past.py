@@ -7,13 +7,14 @@ the same answer, and memory does not grow with traffic.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from router.routing.rules import Facts
 from router.routing.table import Rule, Table
 
-IDEMPOTENCY_S = 24 * 3600.0
-TABLES_AT_MOST = 16
-WORK_AT_MOST = 20_000
+IDEMPOTENCY_S: Final = 24 * 3600.0
+TABLES_AT_MOST: Final = 16
+WORK_AT_MOST: Final = 20_000
 """Sets and rules of all remembered tables together: looking a key up in them takes time."""
 
 

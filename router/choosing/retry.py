@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import enum
 import random
+from typing import Final
 
 from router.routing.policies import RetryPolicy
 from router.wire.failure import Failure
 
-FIRST_BACKOFF_S = 0.025
-MIN_CONCURRENT_RETRIES = 3
-MAX_WAITING = 2048
+FIRST_BACKOFF_S: Final = 0.025
+MIN_CONCURRENT_RETRIES: Final = 3
+MAX_WAITING: Final = 2048
 """So many retries of a process may wait for room in the budget at once."""
-SHORTEST_WAIT_S = 0.001
-LONGEST_WAIT_S = 0.25
+SHORTEST_WAIT_S: Final = 0.001
+LONGEST_WAIT_S: Final = 0.25
 """Between two looks for room."""
 
 
@@ -29,11 +30,11 @@ class RequestKind(enum.Enum):
     UNSAFE = enum.auto()
 
 
-NOTHING_RAN = frozenset({Failure.CONNECT, Failure.NO_ROOM, Failure.SEND, Failure.BACK_PRESSURE})
+NOTHING_RAN: Final = frozenset({Failure.CONNECT, Failure.NO_ROOM, Failure.SEND, Failure.BACK_PRESSURE})
 """Failures after which surely no algorithm ran: the problem then says `executed: false`."""
 
 
-TOO_LATE = frozenset({Failure.TIMEOUT, Failure.SILENT})
+TOO_LATE: Final = frozenset({Failure.TIMEOUT, Failure.SILENT})
 """The client waited long enough: it is told 504, and nothing is repeated."""
 
 

@@ -6,12 +6,12 @@ asynchronous. So the set's own figures are shown beside the router's.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
-MAX_BUILD_CHARS = 80
-_MOST = 1 << 40
+MAX_BUILD_CHARS: Final = 80
+_MOST: Final = 1 << 40
 _N = TypeVar("_N", int, float)
 
 

@@ -7,17 +7,18 @@ must not take away the last set that serves.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from router.routing.rules import IfDown
 from router.routing.table import SetState, Table, Weights
 
-SERVING = frozenset({"up", "slow start"})
+SERVING: Final = frozenset({"up", "slow start"})
 """The words of `HealthBoard.word` for a set that gets new work. An ejected set gets some only while no set is well."""
 
 Health = Mapping[str, str]
 """The health word of each set; a set that is missing is taken for well: nobody has asked it yet."""
 
-UNKNOWN: Health = {}
+UNKNOWN: Final[Health] = {}
 
 
 def serves(table: Table, name: str, health: Health) -> bool:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Final
 
 from router.routing.rules import IfDown, Rule
 from router.routing.table import SetState, Table, Weights, key_hash
 
-MAX_KEYS = 50_000
-MIN_KEYS = 2_000
-DRAWS = 2_000_000
-NOBODY = "(none)"
+MAX_KEYS: Final = 50_000
+MIN_KEYS: Final = 2_000
+DRAWS: Final = 2_000_000
+NOBODY: Final = "(none)"
 
 
 @dataclass(frozen=True, slots=True)

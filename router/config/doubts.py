@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from router.routing.rules import IfDown, Match, MatchKind, Rule, Source
 from router.routing.table import SetEntry, SetState, Table, Weights
 
-MOST_PAIRS = 500_000
+MOST_PAIRS: Final = 500_000
 """So many times two rules are compared at most: a file of thousands that are all alike is not worth more."""
-MOST_TOLD = 20
-_ALL = (".*", "(?s).*", ".+", "(?s).+")
+MOST_TOLD: Final = 20
+_ALL: Final = (".*", "(?s).*", ".+", "(?s).+")
 """Expressions that every text matches that a test ever sees."""
 
 

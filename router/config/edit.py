@@ -10,7 +10,7 @@ import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import yaml
 
@@ -19,10 +19,10 @@ from router.config.yaml_nodes import Node, nearest
 from router.errors import RouterError
 from router.routing.table import WEIGHT_TOTAL, SetState, Table
 
-MAX_WHY_CHARS = 500
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._@-]*")
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_NOT_PLAIN = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
+MAX_WHY_CHARS: Final = 500
+_PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9._@-]*")
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NOT_PLAIN: Final = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
 Plain = dict[str, Any] | list[Any] | str
 
 

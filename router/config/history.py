@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -22,10 +23,10 @@ from router.config.reader import ConfigError, load
 from router.errors import RouterError
 from router.routing.table import Table, Weights
 
-KEEP_CHANGES = 500
-KEEP_BYTES = 64 * 1024 * 1024
-INDEX = "live.jsonl"
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+KEEP_CHANGES: Final = 500
+KEEP_BYTES: Final = 64 * 1024 * 1024
+INDEX: Final = "live.jsonl"
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class HistoryError(RouterError):

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import urlsplit
 
 import yaml
@@ -26,17 +27,17 @@ from router.routing.timeouts import Timeouts
 
 __all__ = ["MAX_FILE_BYTES", "ConfigError", "Loaded", "Mistake", "load", "parse_url"]
 
-MAX_FILE_BYTES = 1024 * 1024
-_HOST = re.compile(
+MAX_FILE_BYTES: Final = 1024 * 1024
+_HOST: Final = re.compile(
     r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?"
 )  # Docker's names may have underscores.
-_SET_NAME = re.compile(r"[a-z0-9]{1,31}")
+_SET_NAME: Final = re.compile(r"[a-z0-9]{1,31}")
 
 Default = tuple[tuple[KeyPart, ...], Weights]
-_NO_SETS: dict[str, SetEntry] = {}
-_NO_DEFAULT: Default = ((), Weights({}, {}))
-_NO_RULES: tuple[Rule, ...] = ()
-_USUAL_KEY: tuple[KeyPart, ...] = (KeyPart(KeySource.HEADER, b"x-user-id"),)
+_NO_SETS: Final[dict[str, SetEntry]] = {}
+_NO_DEFAULT: Final[Default] = ((), Weights({}, {}))
+_NO_RULES: Final[tuple[Rule, ...]] = ()
+_USUAL_KEY: Final[tuple[KeyPart, ...]] = (KeyPart(KeySource.HEADER, b"x-user-id"),)
 
 
 @dataclass(frozen=True, slots=True)

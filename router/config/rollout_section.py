@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import yaml
@@ -15,9 +15,9 @@ from router.routing.plan import AbortWhen, CheckName, OnNoData, Plan, Step
 if TYPE_CHECKING:
     from router.routing.table import SetEntry
 
-MAX_STEPS = 100
-_NO_DRY_RUN: tuple[bool, tuple[CheckName, ...]] = (False, ())
-_STEPS = "[{weight: 1, hold: 10m}, {pause: true}, {weight: 50, hold: 1h}]"
+MAX_STEPS: Final = 100
+_NO_DRY_RUN: Final[tuple[bool, tuple[CheckName, ...]]] = (False, ())
+_STEPS: Final = "[{weight: 1, hold: 10m}, {pause: true}, {weight: 50, hold: 1h}]"
 
 
 def read_rollout(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -> Plan | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import yaml
 
@@ -15,7 +16,7 @@ from router.routing.expressions import check as check_expression
 from router.routing.rules import IfDown, Match, MatchKind, Rule, RuleBook
 from router.routing.weights import WEIGHT_TOTAL, SetEntry, Weights
 
-HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def read_weights(reader: NodeReader, node: Node, what: str, sets: Mapping[str, SetEntry]) -> Weights | None:

@@ -11,15 +11,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from router.config.edit import EditError
 from router.config.reader import MAX_FILE_BYTES
 
-_NO_REPLACING = (errno.EBUSY, errno.EACCES, errno.EPERM)
+_NO_REPLACING: Final = (errno.EBUSY, errno.EACCES, errno.EPERM)
 """A file that is a mount point itself, or in a folder where we may not write: then it is written in place."""
 
-LOCK_TIMEOUT_S = 10.0
-TURNS_AT_MOST = 50
+LOCK_TIMEOUT_S: Final = 10.0
+TURNS_AT_MOST: Final = 50
 
 
 class ChangedMeanwhile(EditError):

@@ -16,17 +16,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from router.config.history import HistoryError
 from router.config.reader import MAX_FILE_BYTES, ConfigError, Loaded, Mistake, load
 from router.routing.table import Table
 
-POLL_S = 0.5
-REREAD_YOUNGER_THAN_S = 2.0
+POLL_S: Final = 0.5
+REREAD_YOUNGER_THAN_S: Final = 2.0
 """A file changed this recently is read even if nothing about it seems to differ: clocks of file systems are
 coarse."""
-SETTLE_S = 0.02
+SETTLE_S: Final = 0.02
 """A young file is read twice, this far apart."""
 
 _log = logging.getLogger("router")

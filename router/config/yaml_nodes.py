@@ -11,23 +11,23 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 
 from router.config.settings import Kind, Setting
 from router.errors import RouterError
 
-MAX_NODES = 200_000
-MAX_MISTAKES = 100
+MAX_NODES: Final = 200_000
+MAX_MISTAKES: Final = 100
 """No more are looked for: what is wrong once may be named a thousand times."""
-MAX_MESSAGE = 600
+MAX_MESSAGE: Final = 600
 """Characters; a longer one keeps its beginning and its end."""
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-_SIZE = re.compile(r"([0-9]+)(B|KiB|MiB)?")
-_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = {"B": 1, "KiB": 1024, "MiB": 1024 * 1024}
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_SIZE: Final = re.compile(r"([0-9]+)(B|KiB|MiB)?")
+_PERCENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES: Final = {"B": 1, "KiB": 1024, "MiB": 1024 * 1024}
 Node = yaml.nodes.Node
 T = TypeVar("T")
 

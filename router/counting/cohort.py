@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Final
 
 from router.routing.weights import draw, key_hash
 
-_SEED = key_hash(b"cohort\0control")
+_SEED: Final = key_hash(b"cohort\0control")
 
 
 class Cohort(StrEnum):

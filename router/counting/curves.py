@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from router.counting.stats import SetStats, Window
 from router.counting.tally import Tally, minus, total
 
-STEP_S = 5.0
-SPAN_S = 900.0
-MAX_SAMPLES = 6_000
+STEP_S: Final = 5.0
+SPAN_S: Final = 900.0
+MAX_SAMPLES: Final = 6_000
 """Of all points together: beyond 33 busy sets the past gets shorter, not the memory larger."""
 
 

@@ -10,7 +10,7 @@ and is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from router.choosing.retry import TOO_LATE
 from router.counting.cohort import Cohort, Cohorts
@@ -19,8 +19,8 @@ from router.counting.tally import Ended, Outcome, Tally
 from router.routing.table import Rule, SetEntry, Weights
 from router.wire.failure import Failure
 
-_NOT_THE_SET = frozenset({Failure.STALE, Failure.BACK_PRESSURE, Failure.NO_ROOM})
-_NO_OUTCOME = frozenset({401, 403, 408, 429})
+_NOT_THE_SET: Final = frozenset({Failure.STALE, Failure.BACK_PRESSURE, Failure.NO_ROOM})
+_NO_OUTCOME: Final = frozenset({401, 403, 408, 429})
 """The caller's own credentials, limits and delays."""
 
 

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 from router.wire.failure import Failure
 
-LATENCY_BOUNDS_S = (
+LATENCY_BOUNDS_S: Final = (
     0.001,
     0.0025,
     0.005,
@@ -30,7 +31,7 @@ LATENCY_BOUNDS_S = (
     300.0,
 )
 """What Prometheus is told; the counts themselves are finer."""
-_PARTS = 6
+_PARTS: Final = 6
 
 
 def _fine(bounds: Sequence[float]) -> Iterator[float]:
@@ -41,12 +42,12 @@ def _fine(bounds: Sequence[float]) -> Iterator[float]:
     yield 3600.0
 
 
-FINE_BOUNDS_S = tuple(_fine(LATENCY_BOUNDS_S))
-COARSE = tuple(FINE_BOUNDS_S.index(bound) for bound in LATENCY_BOUNDS_S)
+FINE_BOUNDS_S: Final = tuple(_fine(LATENCY_BOUNDS_S))
+COARSE: Final = tuple(FINE_BOUNDS_S.index(bound) for bound in LATENCY_BOUNDS_S)
 """The places of `LATENCY_BOUNDS_S` among the finer ones."""
-ERROR_FROM_STATUS = 500
-WINDOW_S = 30.0
-TICK_S = 3.0
+ERROR_FROM_STATUS: Final = 500
+WINDOW_S: Final = 30.0
+TICK_S: Final = 3.0
 
 
 class SetStats:
@@ -180,7 +181,7 @@ class Window:
 
 
 _Totals = tuple[int, int, int, tuple[int, ...]]
-_NOTHING: _Totals = (0, 0, 0, (0,) * (len(FINE_BOUNDS_S) + 1))
+_NOTHING: Final[_Totals] = (0, 0, 0, (0,) * (len(FINE_BOUNDS_S) + 1))
 
 
 class Recent:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
-BUCKETS_PER_OCTAVE = 32
+BUCKETS_PER_OCTAVE: Final = 32
 """Latency buckets grow by 2.2 % each."""
-FLOOR_US = 1000.0
+FLOOR_US: Final = 1000.0
 """Quicker answers count as this: who is better below a millisecond is nobody's concern, and mostly chance."""
-LAST_BUCKET = 32 * BUCKETS_PER_OCTAVE - 1
+LAST_BUCKET: Final = 32 * BUCKETS_PER_OCTAVE - 1
 """Up to 2^32 µs, 71 minutes; longer ones count as this."""
-_LONGEST_US = 2.0**32
+_LONGEST_US: Final = 2.0**32
 
 
 class Outcome(StrEnum):

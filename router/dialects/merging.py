@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from router.errors import RouterError
 
-MOST_DIGITS = 40
+MOST_DIGITS: Final = 40
 """Before a number's point, or after it: such sums always come out."""
-_OURS = ("sets", "partial", "missing")
+_OURS: Final = ("sets", "partial", "missing")
 """What is told of the sets behind a list; one set's own word on it is dropped."""
-_BAD = (msgspec.DecodeError, ValueError, RecursionError)
+_BAD: Final = (msgspec.DecodeError, ValueError, RecursionError)
 
 
 class Unreadable(RouterError):
@@ -165,8 +165,8 @@ def _decimal(text: str) -> Decimal:
     return number
 
 
-_DECODER = msgspec.json.Decoder(Any, float_hook=_decimal)
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
+_DECODER: Final = msgspec.json.Decoder(Any, float_hook=_decimal)
+_ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 def _encoded(value: dict[str, Any]) -> msgspec.Raw:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Final
 from urllib.parse import parse_qs, unquote, unquote_to_bytes
 
 from router.choosing.request import Destination, Purpose
@@ -14,24 +15,24 @@ from router.dialects.problem_kinds import KINDS, PREFIX, help_link, page_of
 from router.wire.problems import PROBLEM_TYPE, OwnAnswer, Problem
 from router.wire.request_head import RequestHead
 
-DEFAULT_ACCOUNT = "default"
-DEFAULT_QUEUE_TIMEOUT_S = 10.0
-RUN = b"/v1/run/"
-TASKS = b"/v1/tasks/"
-IDEMPOTENCY = b"/v1/idempotency"
-_ASKED_WITH = (b"idempotency-key", b"authorization", b"x-account", b"traceparent")
-_BEARER = re.compile(r"bearer +gc_([A-Za-z0-9-]+)_\S+", re.IGNORECASE)
-_QUEUE_TIMEOUT = re.compile(rb"(?:^|&)queue_timeout_s=([0-9.]{1,12})(?:&|$)")
+DEFAULT_ACCOUNT: Final = "default"
+DEFAULT_QUEUE_TIMEOUT_S: Final = 10.0
+RUN: Final = b"/v1/run/"
+TASKS: Final = b"/v1/tasks/"
+IDEMPOTENCY: Final = b"/v1/idempotency"
+_ASKED_WITH: Final = (b"idempotency-key", b"authorization", b"x-account", b"traceparent")
+_BEARER: Final = re.compile(r"bearer +gc_([A-Za-z0-9-]+)_\S+", re.IGNORECASE)
+_QUEUE_TIMEOUT: Final = re.compile(rb"(?:^|&)queue_timeout_s=([0-9.]{1,12})(?:&|$)")
 
-_SYNC_RUN = Purpose(Destination.RUN, RequestKind.SYNC_RUN, long_wait=True)
-_ASYNC_RUN = Purpose(Destination.RUN, RequestKind.UNSAFE, long_wait=True)
-_SAFE_ANY = Purpose(Destination.ANY, RequestKind.SAFE)
-_UNSAFE_ANY = Purpose(Destination.ANY, RequestKind.UNSAFE)
-_MERGED = Purpose(Destination.MERGED, RequestKind.SAFE)
-_NOWHERE = Purpose(Destination.NOWHERE, RequestKind.SAFE)
-_PAGE = Purpose(Destination.PAGE, RequestKind.SAFE)
-_PAGES = {f"{PREFIX}{name}".encode(): name for name in KINDS}
-_OPERATORS = re.compile(rb"/+(?:metrics|livez|readyz|v1/admin)(?:/.*)?", re.DOTALL)
+_SYNC_RUN: Final = Purpose(Destination.RUN, RequestKind.SYNC_RUN, long_wait=True)
+_ASYNC_RUN: Final = Purpose(Destination.RUN, RequestKind.UNSAFE, long_wait=True)
+_SAFE_ANY: Final = Purpose(Destination.ANY, RequestKind.SAFE)
+_UNSAFE_ANY: Final = Purpose(Destination.ANY, RequestKind.UNSAFE)
+_MERGED: Final = Purpose(Destination.MERGED, RequestKind.SAFE)
+_NOWHERE: Final = Purpose(Destination.NOWHERE, RequestKind.SAFE)
+_PAGE: Final = Purpose(Destination.PAGE, RequestKind.SAFE)
+_PAGES: Final = {f"{PREFIX}{name}".encode(): name for name in KINDS}
+_OPERATORS: Final = re.compile(rb"/+(?:metrics|livez|readyz|v1/admin)(?:/.*)?", re.DOTALL)
 
 
 class NativeDialect(Dialect):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 from router.dialects.contract import BadQuery, Merging
@@ -15,10 +16,10 @@ from router.dialects.merging import merge_tasks, merge_usage
 from router.wire.problems import Problem
 from router.wire.request_head import RequestHead
 
-DEFAULT_LIMIT = 50
-MAX_LIMIT = 1000
-MAX_FIELDS = 100
-_TASKS = b"/v1/tasks"
+DEFAULT_LIMIT: Final = 50
+MAX_LIMIT: Final = 1000
+MAX_FIELDS: Final = 100
+_TASKS: Final = b"/v1/tasks"
 
 
 class NativeList(Merging):

@@ -30,7 +30,7 @@ import random
 import time
 from functools import lru_cache
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from router.dialects.contract import Dialect
 from router.relay.log_writer import LogWriter
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from router.counting.observer import Routed
     from router.wire.problems import Problem
 
-BATCH_BYTES = 64 * 1024
+BATCH_BYTES: Final = 64 * 1024
 """Handed to the writer together: some 190 lines."""
-FLUSH_EVERY_S = 0.25
-MAX_TASK_BYTES = 64
+FLUSH_EVERY_S: Final = 0.25
+MAX_TASK_BYTES: Final = 64
 """Longest task id of a line: no set makes a longer one."""
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final
 
 from router.errors import RouterError
 from router.wire.request_head import RequestHead, client_lines
 
-MOST_HOPS = 16
-CACHE_ENTRIES = 4096
-_SCHEMES = (b"http", b"https")
+MOST_HOPS: Final = 16
+CACHE_ENTRIES: Final = 4096
+_SCHEMES: Final = (b"http", b"https")
 
 
 class FrontError(RouterError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Final
 
 from router.choosing.choice import Choice
 from router.choosing.request import Purpose
@@ -22,8 +23,8 @@ from router.wire.request_head import RequestHead
 from router.wire.stream import Piece
 from router.wire.work import Work
 
-ASK_TIMEOUT_S = 2.0
-MAX_ANSWER_BYTES = 64 * 1024
+ASK_TIMEOUT_S: Final = 2.0
+MAX_ANSWER_BYTES: Final = 64 * 1024
 _log = logging.getLogger("router")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Final
 
 from router.dialects.contract import BadQuery, Merging
 from router.dialects.merging import Unreadable, told
@@ -20,22 +21,22 @@ from router.wire.problems import PROBLEM_TYPE, OwnAnswer, Problem
 from router.wire.request_head import RequestHead
 from router.wire.stream import Piece
 
-MERGES_AT_ONCE = 64
-LIST_BYTES = 16 * 1024 * 1024
+MERGES_AT_ONCE: Final = 64
+LIST_BYTES: Final = 16 * 1024 * 1024
 """What all sets together may say to one question …"""
-HELD_BYTES = 32 * 1024 * 1024
+HELD_BYTES: Final = 32 * 1024 * 1024
 """… and to all questions of a worker that are not answered yet."""
-MERGED_INLINE_BYTES = 32 * 1024
+MERGED_INLINE_BYTES: Final = 32 * 1024
 """More than this is merged beside the event loop: it would hold up others for milliseconds."""
-ASK_TIMEOUT_S = 5.0
-PATIENCE_S = 2.0
+ASK_TIMEOUT_S: Final = 5.0
+PATIENCE_S: Final = 2.0
 """How long others are waited for once a set has answered; as long as that one took, where it took longer."""
-ASK_AT_ONCE = 16
+ASK_AT_ONCE: Final = 16
 
 _log = logging.getLogger("router")
-_NOT_PASSED_ON = (b"content-length", b"transfer-encoding", b"range", b"if-", b"accept-encoding")
-_OF_REFUSALS = ("Retry-After", "WWW-Authenticate")
-_BUSY = Problem(
+_NOT_PASSED_ON: Final = (b"content-length", b"transfer-encoding", b"range", b"if-", b"accept-encoding")
+_OF_REFUSALS: Final = ("Retry-After", "WWW-Authenticate")
+_BUSY: Final = Problem(
     503,
     "lists-busy",
     "Too many lists are asked for at once",

@@ -12,13 +12,13 @@ import os
 import queue
 import threading
 import time
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from router.routing.log_policy import STDERR
 
-QUEUE_BYTES = 4 * 1024 * 1024
-LOOK_EVERY_S = 1.0
-COMPLAIN_EVERY_S = 60.0
+QUEUE_BYTES: Final = 4 * 1024 * 1024
+LOOK_EVERY_S: Final = 1.0
+COMPLAIN_EVERY_S: Final = 60.0
 
 Bytes: TypeAlias = bytes | bytearray
 

@@ -9,7 +9,7 @@ import math
 import socket
 from collections.abc import Callable
 from time import monotonic
-from typing import cast
+from typing import Final, cast
 
 from router.choosing.choice import Choice
 from router.choosing.request import Destination, Purpose
@@ -27,16 +27,16 @@ from router.wire.tls import Certificate, Handshakes, TlsSocket
 from router.wire.work import Work
 from router.workers.occupancy import Loads
 
-ACCEPTS_AT_ONCE = 64
-CHECKS_AT_ONCE = 512
-DRAIN_IDLE_S = 1.0
-ROOM_IDLE_S = 1.0
+ACCEPTS_AT_ONCE: Final = 64
+CHECKS_AT_ONCE: Final = 512
+DRAIN_IDLE_S: Final = 1.0
+ROOM_IDLE_S: Final = 1.0
 """Where there are as many clients as may be, who was silent for so long makes room for others."""
-FULL_TOLD_S = 60.0
-DRAIN_POLL_S = 0.02
-_MERGED = Destination.MERGED
-_NOWHERE = Destination.NOWHERE
-_PAGE = Destination.PAGE
+FULL_TOLD_S: Final = 60.0
+DRAIN_POLL_S: Final = 0.02
+_MERGED: Final = Destination.MERGED
+_NOWHERE: Final = Destination.NOWHERE
+_PAGE: Final = Destination.PAGE
 MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work | Problem]
 InquiryFactory = Callable[["DataPlane", ClientConnection, RequestHead, Purpose, Choice, SetEntry], Work]
 

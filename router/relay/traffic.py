@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from router.choosing.choice import Choice, Chooser, Load
 from router.choosing.health import Blame, HealthBoard, blame_for
@@ -30,7 +30,7 @@ from router.wire.request_head import RequestHead
 from router.wire.stream import Buffers
 from router.workers.occupancy import Loads
 
-_RUN = Destination.RUN
+_RUN: Final = Destination.RUN
 
 _log = logging.getLogger("router")
 

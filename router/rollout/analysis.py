@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from math import inf, isinf
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -30,14 +30,14 @@ from router.counting.tally import Tally
 from router.rollout import rates, tail
 from router.routing.plan import ABORTING_CHECKS, AbortWhen, CheckName, Plan
 
-ALPHA_PASS = 0.1
+ALPHA_PASS: Final = 0.1
 """How often, at most, an upper bound that lets a check pass is below the truth, over all looks of a step."""
-ROOM_POINTS = 0.05
+ROOM_POINTS: Final = 0.05
 """A canary may be full in so much more of its requests than control before it must wait."""
 
 
-PATIENCE_TIMES = 2.0
-LEAST_PATIENCE_US = 2e6
+PATIENCE_TIMES: Final = 2.0
+LEAST_PATIENCE_US: Final = 2e6
 """A request never counts as an error for its age sooner than this, however quick control is."""
 
 

@@ -3,12 +3,14 @@ dried up since: no traffic is not health."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from router.rollout.record import Mark, Progress
 
-MIN_WINDOW_S = 30.0
-MAX_WINDOW_S = 600.0
-_MARKS = 8
-_ENOUGH = 0.1
+MIN_WINDOW_S: Final = 30.0
+MAX_WINDOW_S: Final = 600.0
+_MARKS: Final = 8
+_ENOUGH: Final = 0.1
 """Of its own average in this stint, a cohort must still have had so much in the last window."""
 
 

@@ -11,22 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
+from typing import Final
 
 import msgspec
 
 from router.routing.table import WEIGHT_TOTAL
 
-MOVE_EVERY_S = 5.0
-MAX_MOVES = 12
-FORCED_MOVES = 6
-GROWTH = 2.0
-FIRST_SHARE = 500
+MOVE_EVERY_S: Final = 5.0
+MAX_MOVES: Final = 12
+FORCED_MOVES: Final = 6
+GROWTH: Final = 2.0
+FIRST_SHARE: Final = 500
 """What a set that carried nothing gets first, in hundredths of a percent."""
-ROOM_USED = 0.8
+ROOM_USED: Final = 0.8
 """How much of `max_inflight` a move may fill, by what is in flight now."""
-WARM_S = 300.0
+WARM_S: Final = 300.0
 """A share that was carried this recently may be given back at once …"""
-WARM_MORE = 1.1
+WARM_MORE: Final = 1.1
 """… and a little more with it."""
 
 

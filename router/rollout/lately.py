@@ -3,12 +3,14 @@ saved by the good hours before. Pure."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from router.counting.tally import Tally, minus
 from router.rollout.analysis import Window
 from router.rollout.flow import window_s
 from router.rollout.record import Progress
 
-SETTLE_S = 30.0
+SETTLE_S: Final = 30.0
 """Maximum time after a change of weight in which latency is not judged: sets that take over start slots."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -14,10 +15,10 @@ from router.rollout.statefile import Lease, LeaseLost, StateFile
 from router.rollout.tallies import Tallies, cohorts, loads
 from router.routing.table import Table
 
-TICK_EVERY_S = 1.0
-SAVE_EVERY_S = 2.0
+TICK_EVERY_S: Final = 1.0
+SAVE_EVERY_S: Final = 2.0
 """Held seconds are saved this often; what really changes, at once."""
-TRY_EVERY_S = 1.0
+TRY_EVERY_S: Final = 1.0
 
 
 class Leader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -40,8 +41,8 @@ class Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plan: str | None = None
 
 
-ANYHOW = Given()
-_ONTO_THE_CANARY = (Order.START, Order.RESUME, Order.SKIP)
+ANYHOW: Final = Given()
+_ONTO_THE_CANARY: Final = (Order.START, Order.RESUME, Order.SKIP)
 
 
 def give(

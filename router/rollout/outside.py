@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, Final
 
-TIMEOUT_S = 10.0
-TELL_ATTEMPTS = 3
+TIMEOUT_S: Final = 10.0
+TELL_ATTEMPTS: Final = 3
 _log = logging.getLogger("router")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from router.routing.table import WEIGHT_TOTAL, SetState, Table, Weights
 
-_NOBODY: Mapping[str, int] = {}
+_NOBODY: Final[Mapping[str, int]] = {}
 
 
 def overlay(table: Table, canary: str, weight: int, known: Mapping[str, int] = _NOBODY) -> Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from math import ceil, isinf, log2
-from typing import Any
+from typing import Any, Final
 
 from router.choosing.serving import UNKNOWN, Health
 from router.counting.tally import BUCKETS_PER_OCTAVE, bucket_of
@@ -24,9 +24,9 @@ from router.rollout.states import NotAllowed, Phase
 from router.routing.plan import ABORTING_CHECKS, CheckName, Plan, Step
 from router.routing.table import WEIGHT_TOTAL, Table
 
-MOST_REQUESTS = 1 << 20
+MOST_REQUESTS: Final = 1 << 20
 """A check that needs more cannot be met."""
-_QUICK = bucket_of(20_000.0)
+_QUICK: Final = bucket_of(20_000.0)
 _Enough = Callable[[int], bool]
 
 

@@ -7,7 +7,7 @@ a jump of the clock or a router that was down never ends a hold.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -34,13 +34,13 @@ from router.rollout.turn import NEARLY, Turn
 from router.routing.plan import OnNoData
 from router.routing.table import WEIGHT_TOTAL
 
-MAX_TICK_S = 5.0
-SETTLE_S = 3.0
+MAX_TICK_S: Final = 5.0
+SETTLE_S: Final = 3.0
 """So soon after a start or an edit, a leader that sees another file may just not have seen the newest one yet."""
-GATE_EVERY_S = 15.0
-GATE_WAIT_S = 86400.0
+GATE_EVERY_S: Final = 15.0
+GATE_WAIT_S: Final = 86400.0
 """How long a gate may say "not now", where `max_wait` does not say otherwise."""
-_LIVE = (Phase.HOLDING, Phase.WAITING, Phase.GATED, Phase.PAUSED, Phase.RETURNING)
+_LIVE: Final = (Phase.HOLDING, Phase.WAITING, Phase.GATED, Phase.PAUSED, Phase.RETURNING)
 
 
 def advance(progress: Progress, happening: Happening, now: float) -> tuple[Progress, tuple[AskGate, ...]]:
@@ -380,7 +380,7 @@ def _because(why: str) -> str:
     return f": {why}" if why else ""
 
 
-_HANDLERS: dict[type, Callable[[_Handling, Any], None]] = {
+_HANDLERS: Final[dict[type, Callable[[_Handling, Any], None]]] = {
     Start: _Handling.start,
     Pause: _Handling.pause,
     Resume: _Handling.resume,

@@ -24,10 +24,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import acos, copysign, cos, exp, inf, lgamma, log, log1p, pi, sqrt
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-_PRIORS = ((0.5, 0.5), (0.5, 20.0))
-_OUTER = 26
+_PRIORS: Final = ((0.5, 0.5), (0.5, 20.0))
+_OUTER: Final = 26
 
 
 class Interval(NamedTuple):

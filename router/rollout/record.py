@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -13,7 +14,7 @@ from router.rollout.states import RUNNING, Phase
 from router.routing.plan import Plan
 from router.routing.table import WEIGHT_TOTAL
 
-MAX_EVENTS = 50
+MAX_EVENTS: Final = 50
 
 
 class Event(msgspec.Struct, frozen=True):

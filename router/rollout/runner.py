@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from router.asking.outcomes import ASK_EVERY_S, Outcomes
 from router.choosing.serving import UNKNOWN, Health
@@ -30,8 +30,8 @@ from router.rollout.status import describe, event_of
 from router.rollout.tallies import Seen, Tallies
 from router.routing.table import Table
 
-LOOK_EVERY_S = 0.5
-WRITE_EVERY_S = 1.0
+LOOK_EVERY_S: Final = 0.5
+WRITE_EVERY_S: Final = 1.0
 _log = logging.getLogger("router")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from router.rollout.record import Abort, Pause, Resume
 from router.rollout.states import Phase, RolloutError
@@ -19,13 +20,13 @@ from router.rollout.world import World
 from router.routing.plan import AbortWhen, Plan, Step
 from router.routing.table import SetState
 
-EXAMPLE = Plan(
+EXAMPLE: Final = Plan(
     "b",
     (Step(500, 300.0), Step(2_500, 300.0), Step(5_000, 300.0), Step(10_000)),
     AbortWhen(min_requests=100),
 )
-EXAMPLE_SHARES = {"a": 10_000, "b": 0}
-_ENDED = (Phase.IDLE, Phase.ABORTED, Phase.DONE)
+EXAMPLE_SHARES: Final = {"a": 10_000, "b": 0}
+_ENDED: Final = (Phase.IDLE, Phase.ABORTED, Phase.DONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def _resumed(world: World) -> None:
     world.happen(Resume("ops"))
 
 
-SCENARIOS: dict[str, tuple[str, Scenario]] = {
+SCENARIOS: Final[dict[str, tuple[str, Scenario]]] = {
     "healthy": ("a canary that is as good as the old set", {}),
     "errors": ("a canary that begins to fail after the first step", {400.0: _temper("canary", error=0.2)}),
     "tasks": ("a canary on which tasks fail", {0.0: _temper("canary", task_failed=0.3)}),

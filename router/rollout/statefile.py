@@ -16,16 +16,17 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from router.rollout.record import Progress
 from router.rollout.states import RolloutError
 
-STATE = "state.json"
-COPY = "state.last.json"
-MAX_STATE_BYTES = 4 * 1024 * 1024
-LOCK_TIMEOUT_S = 5.0
+STATE: Final = "state.json"
+COPY: Final = "state.last.json"
+MAX_STATE_BYTES: Final = 4 * 1024 * 1024
+LOCK_TIMEOUT_S: Final = 5.0
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Progress)
 

@@ -41,7 +41,7 @@ class Cause(StrEnum):
     EDIT = "weights edited"
 
 
-_LIVE = (Phase.HOLDING, Phase.WAITING, Phase.GATED, Phase.PAUSED)
+_LIVE: Final = (Phase.HOLDING, Phase.WAITING, Phase.GATED, Phase.PAUSED)
 
 LEGAL_MOVES: Final[dict[Phase, dict[Cause, frozenset[Phase]]]] = {
     **{

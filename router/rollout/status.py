@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -11,7 +11,7 @@ from router.rollout.record import Event, Progress
 from router.rollout.states import LEGAL_MOVES, Cause, Phase
 from router.routing.table import Table
 
-_ORDERS = (
+_ORDERS: Final = (
     ("pause", Cause.STOP, (Phase.PAUSED,)),
     ("resume", Cause.RESUME, ()),
     ("abort", Cause.ABORT, ()),

@@ -19,17 +19,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil, floor, inf, lgamma, log
+from typing import Final
 
 from router.counting.tally import BUCKETS_PER_OCTAVE, LAST_BUCKET
 from router.rollout.rates import Interval
 
-QUANTILE = 0.95
-_CONCENTRATION = 40.0
+QUANTILE: Final = 0.95
+_CONCENTRATION: Final = 40.0
 _A = QUANTILE * _CONCENTRATION
 _B = (1 - QUANTILE) * _CONCENTRATION
-_PRIOR = lgamma(_A) + lgamma(_B) - lgamma(_CONCENTRATION)
-_LOG_BELOW = log(QUANTILE)
-_LOG_ABOVE = log(1 - QUANTILE)
+_PRIOR: Final = lgamma(_A) + lgamma(_B) - lgamma(_CONCENTRATION)
+_LOG_BELOW: Final = log(QUANTILE)
+_LOG_ABOVE: Final = log(1 - QUANTILE)
 
 
 def ratio(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -16,9 +17,9 @@ from router.counting.tally import Tally, total
 from router.rollout.glide import Load
 from router.rollout.statefile import write_whole
 
-MAX_FILES = 64
-MAX_FILE_BYTES = 256 * 1024
-STALE_S = 15.0
+MAX_FILES: Final = 64
+MAX_FILE_BYTES: Final = 256 * 1024
+STALE_S: Final = 15.0
 """What is in flight at a worker that has written nothing for so long is not known any more."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from router.rollout.glide import MAX_MOVES, WARM_S, next_weight
 from router.rollout.record import MAX_EVENTS, AskGate, Carried, Event, Progress
@@ -10,7 +11,7 @@ from router.rollout.states import Cause, NotAllowed, Phase, check
 from router.routing.plan import Plan
 from router.routing.table import WEIGHT_TOTAL
 
-NEARLY = 0.8
+NEARLY: Final = 0.8
 """A set that carried so much of its largest share still counts as carrying it."""
 
 

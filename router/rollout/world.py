@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import msgspec
 
@@ -27,10 +28,10 @@ from router.routing.plan import Plan
 from router.routing.table import SetEntry, SetState, Table, Weights
 from router.wire.failure import Failure
 
-_RUN = Purpose(Destination.RUN, RequestKind.SYNC_RUN)
-MAX_REQUESTS_A_TICK = 500
-COLD_START_S = 10.0
-WANDER_S = 60.0
+_RUN: Final = Purpose(Destination.RUN, RequestKind.SYNC_RUN)
+MAX_REQUESTS_A_TICK: Final = 500
+COLD_START_S: Final = 10.0
+WANDER_S: Final = 60.0
 """Time after which a wandering latency remembers only a third of where it was."""
 
 

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from router.errors import RouterError
 
-MAX_TEXT = 4096
+MAX_TEXT: Final = 4096
 """Longer texts match no expression: an account, image, path or cookie is shorter."""
-MAX_INSTRUCTIONS = 1000
+MAX_INSTRUCTIONS: Final = 1000
 """Of one expression's program. A character costs about a nanosecond for each, at the worst."""
-MAX_INSTRUCTIONS_TOGETHER = 40_000
+MAX_INSTRUCTIONS_TOGETHER: Final = 40_000
 """Of all expressions over one text: at the very worst it takes a third of a second; usually two microseconds."""
-MAX_MEMORY_BYTES = 8 * 1024 * 1024
+MAX_MEMORY_BYTES: Final = 8 * 1024 * 1024
 """For the automaton of all expressions over one text; what does not fit is refused, what it grows to is dropped."""
-CACHED = 64
+CACHED: Final = 64
 
-_ADVICE = (
+_ADVICE: Final = (
     (
         ("(?=", "(?!", "(?<=", "(?<!"),
         "lookaround is not supported; write a rule before this one for what is to go elsewhere",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-OFF = "off"
-STDERR = "stderr"
+OFF: Final = "off"
+STDERR: Final = "stderr"
 
 
 @dataclass(frozen=True, slots=True)

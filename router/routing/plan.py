@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
-MIN_WAIT_S = 300.0
+MIN_WAIT_S: Final = 300.0
 """A step waits at least this long after its hold for evidence, unless the plan says otherwise."""
 
 
@@ -29,7 +30,7 @@ class CheckName(StrEnum):
     ROOM = "room"
 
 
-ABORTING_CHECKS = (CheckName.ERRORS, CheckName.TASKS, CheckName.ASYNC, CheckName.LATENCY)
+ABORTING_CHECKS: Final = (CheckName.ERRORS, CheckName.TASKS, CheckName.ASYNC, CheckName.LATENCY)
 
 
 class Step(msgspec.Struct, frozen=True):

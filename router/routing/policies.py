@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-EJECT_AFTER_FAILURES = 5
-EJECT_S = 30.0
-EJECT_MAX_S = 300.0
+EJECT_AFTER_FAILURES: Final = 5
+EJECT_S: Final = 30.0
+EJECT_MAX_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)

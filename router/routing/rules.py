@@ -10,7 +10,7 @@ import enum
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from router.routing.expressions import Expressions
 from router.routing.weights import Weights
@@ -123,7 +123,7 @@ _Key = Source | _Found
 _Test = tuple[_Key, Callable[[Any], object]]
 _Candidate = tuple[int, Rule, tuple[_Test, ...]]
 """A rule's number, the rule, and its tests but for the one under which it stands."""
-_LOOKED_UP = (MatchKind.EXACT, MatchKind.IN, MatchKind.PREFIX, MatchKind.REGEX)
+_LOOKED_UP: Final = (MatchKind.EXACT, MatchKind.IN, MatchKind.PREFIX, MatchKind.REGEX)
 
 
 class RuleBook:

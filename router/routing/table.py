@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from router.routing.log_policy import AccessLogPolicy
 from router.routing.plan import Plan
@@ -50,7 +51,7 @@ class KeySource(enum.StrEnum):
     CLIENT = "client"
 
 
-_HEADER_SOURCE = KeySource.HEADER
+_HEADER_SOURCE: Final = KeySource.HEADER
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from router.wire.limits import Limits
 
-NAMES = (
+NAMES: Final = (
     "connect",
     "header",
     "body_idle",

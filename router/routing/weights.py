@@ -14,13 +14,14 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Final
 
-WEIGHT_TOTAL = 10_000
+WEIGHT_TOTAL: Final = 10_000
 """Weights are integers in hundredths of a percent; a table's weights add up to exactly this."""
 
-_MASK = (1 << 64) - 1
-_UNIT = 2.0**-53
-_GROUP_FROM = 24
+_MASK: Final = (1 << 64) - 1
+_UNIT: Final = 2.0**-53
+_GROUP_FROM: Final = 24
 """From this many sets on, those of equal weight are compared by their draws alone, without a logarithm each."""
 
 

@@ -11,14 +11,14 @@ import logging
 import math
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-FRESH_S = 10.0
+FRESH_S: Final = 10.0
 """What was found longer ago is looked up again when it is needed next."""
-FAILED_S = 1.0
+FAILED_S: Final = 1.0
 """So long a failed lookup is not repeated."""
-LOOKUP_S = 30.0
-MOST_ADDRESSES = 8
+LOOKUP_S: Final = 30.0
+MOST_ADDRESSES: Final = 8
 
 Address: TypeAlias = tuple[int, tuple[Any, ...]]
 """A family, and what `socket.connect` takes there."""

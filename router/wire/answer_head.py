@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from router.wire.fields import DROP, BadHead, Field, Interner
 from router.wire.head import KINDS, Head
 
-_KINDS = KINDS | {
+_KINDS: Final = KINDS | {
     b"te": DROP,
     b"upgrade": DROP,
     b"x-request-id": DROP,
 }
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
-MAX_STATUS_LINES = 256
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
+MAX_STATUS_LINES: Final = 256
 
 _fields = Interner(_KINDS)
 _status_lines: dict[bytes, tuple[int, int, bytes]] = {}

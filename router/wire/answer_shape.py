@@ -8,20 +8,21 @@ that a shape is made of: a shape takes only what that way would take, and makes 
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from router.wire.answer_head import AnswerHead, parse_answer
 from router.wire.fields import PASS, Field
 from router.wire.head import LENGTH, MAX_LENGTH_DIGITS
 
-MAX_SHAPES = 8
-LEARN_AFTER = 16
-MAX_LEARN_AFTER = 4096
+MAX_SHAPES: Final = 8
+LEARN_AFTER: Final = 16
+MAX_LEARN_AFTER: Final = 4096
 """A shape is made of the last of so many heads that fitted none, each time of twice as many: making one takes as long
 as reading some hundred heads, which must not be lost on a set whose answers are all different."""
-MAX_SHAPED_BYTES = 1024
+MAX_SHAPED_BYTES: Final = 1024
 
-_WORDS = rb"[!-~]++(?: [!-~]++)*+"
-_LENGTH_LINE = re.compile(rb"([!#$%%&'*+\-.^_`|~0-9A-Za-z]+: )[0-9]{1,%d}" % MAX_LENGTH_DIGITS)
+_WORDS: Final = rb"[!-~]++(?: [!-~]++)*+"
+_LENGTH_LINE: Final = re.compile(rb"([!#$%%&'*+\-.^_`|~0-9A-Za-z]+: )[0-9]{1,%d}" % MAX_LENGTH_DIGITS)
 
 
 class ShapedHead(AnswerHead):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 
 class State(enum.IntEnum):
@@ -23,7 +24,7 @@ class State(enum.IntEnum):
     LINGER = 6
 
 
-LEGAL_MOVES: dict[State, frozenset[State]] = {
+LEGAL_MOVES: Final[dict[State, frozenset[State]]] = {
     State.HEAD: frozenset({State.BODY, State.ANSWER, State.FLUSH}),
     State.BODY: frozenset({State.ANSWER, State.FLUSH, State.CLOSING}),
     State.ANSWER: frozenset({State.FLUSH, State.CLOSING}),
@@ -34,7 +35,7 @@ LEGAL_MOVES: dict[State, frozenset[State]] = {
 }
 """A connection may close in every state: that is its end, not a move. HEAD leads to FLUSH when the head is refused."""
 
-_LEGAL = tuple(LEGAL_MOVES[state] for state in State)
+_LEGAL: Final = tuple(LEGAL_MOVES[state] for state in State)
 
 
 class IllegalMove(RuntimeError):

@@ -7,10 +7,11 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from typing import Final
 
 from router.wire.addresses import Address, Addresses
 
-OWN_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+OWN_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """What is missing here, and says nothing about who was to be reached."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from router.wire.client_states import State, check
 from router.wire.framing import ChunkedBody, FramingError, LengthBody
@@ -29,14 +29,14 @@ from router.wire.request_reader import RequestReader
 from router.wire.stream import Buffers, Piece, Stream
 from router.wire.work import Work
 
-READ_BYTES = 64 * 1024
-SKIPPED_BODY_BYTES = 1024 * 1024
+READ_BYTES: Final = 64 * 1024
+SKIPPED_BODY_BYTES: Final = 1024 * 1024
 """The rest of a body that is read and dropped after an early answer, so that the connection lives on."""
 
-REMEMBERED_IDLE_S = 3.0
+REMEMBERED_IDLE_S: Final = 3.0
 """So long a silent connection keeps what its next request is likely to be."""
 
-_NO_PIECES: list[Piece] = []
+_NO_PIECES: Final[list[Piece]] = []
 
 
 class Front(Protocol):

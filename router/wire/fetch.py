@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from router.wire.addresses import Addresses
 from router.wire.answer_head import AnswerHead, parse_answer
@@ -13,8 +14,8 @@ from router.wire.dial import OWN_ERRORS, dialled
 from router.wire.fields import BadHead
 from router.wire.framing import Body, ChunkedBody, FramingError, LengthBody, UntilCloseBody
 
-READ_BYTES = 64 * 1024
-MAX_HEAD_BYTES = 64 * 1024
+READ_BYTES: Final = 64 * 1024
+MAX_HEAD_BYTES: Final = 64 * 1024
 
 
 class FetchError(Exception):

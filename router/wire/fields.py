@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Final
 
-MAX_INTERNED = 4096
-MAX_INTERNED_LINE_BYTES = 256
-MAX_NAMES = 1024
-MAX_VALUES = 256
+MAX_INTERNED: Final = 4096
+MAX_INTERNED_LINE_BYTES: Final = 256
+MAX_NAMES: Final = 1024
+MAX_VALUES: Final = 256
 """A name that came with more values than these is expected to come with yet another: its lines are not kept."""
 
-PASS = 0
+PASS: Final = 0
 """The kind of a header that is forwarded as it is."""
-DROP = 1
+DROP: Final = 1
 """… of one that is not forwarded and means nothing to us. All kinds above it mean something."""
 
 Field = tuple[int, bytes, bytes, bytes]
 """Kind, lower-case name, value, and the line to forward with its CR LF (empty unless PASS)."""
 
-_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 
 
 class BadHead(Exception):

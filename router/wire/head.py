@@ -5,12 +5,14 @@ Framing is what smuggling works on, so it is read in one place, and more strictl
 
 from __future__ import annotations
 
+from typing import Final
+
 from router.wire.fields import DROP, PASS, BadHead, Field
 
 LENGTH, CODING, CONNECTION, FIRST_FREE = range(2, 6)
 """Kinds of fields that every head knows; a kind of head numbers its own from FIRST_FREE."""
 
-KINDS = {
+KINDS: Final = {
     b"content-length": LENGTH,
     b"transfer-encoding": CODING,
     b"connection": CONNECTION,
@@ -22,7 +24,7 @@ KINDS = {
     b"x-router": DROP,
 }
 
-MAX_LENGTH_DIGITS = 18
+MAX_LENGTH_DIGITS: Final = 18
 
 
 class Head:

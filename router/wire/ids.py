@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
-_DRAW_BYTES = 24 * 256
+_DRAW_BYTES: Final = 24 * 256
 
 
 class HexSource:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-PROBLEM_TYPE = "application/problem+json"
-TYPE_BASE = "https://general-compute.invalid/problems/"
+PROBLEM_TYPE: Final = "application/problem+json"
+TYPE_BASE: Final = "https://general-compute.invalid/problems/"
 
 Lines = tuple[tuple[str, str], ...]
 """Header names and values."""
 
-_REASONS = {
+_REASONS: Final = {
     200: "OK",
     400: "Bad Request",
     401: "Unauthorized",

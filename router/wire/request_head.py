@@ -7,7 +7,7 @@ body's framing is ours (framing.py). Pure: bytes in, a head or a refusal out.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 
 import httptools
 
@@ -17,24 +17,24 @@ from router.wire.ids import HexSource
 from router.wire.limits import Limits
 from router.wire.problems import Refusal, bad_request, refuse
 
-METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
-_HOST = re.compile(rb"[A-Za-z0-9.\-_~%!$&'()*+;=\[\]:]*")
-_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_HOST: Final = re.compile(rb"[A-Za-z0-9.\-_~%!$&'()*+;=\[\]:]*")
+_REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 # W3C Trace Context: version 00 ends with the flags, later ones may go on after a dash, and ff is none.
-_TRACE_IDS = rb"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-_TRACEPARENT = re.compile(
+_TRACE_IDS: Final = rb"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT: Final = re.compile(
     rb"00-%b|(?!00|ff)[0-9a-f]{2}-%b(?:-[\x21\x23-\x5b\x5d-\x7e]{0,128})?" % (_TRACE_IDS, _TRACE_IDS)
 )
-_BARE_LF = re.compile(rb"(?<!\r)\n")
-_ABSOLUTE = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?]+)(.*)", re.DOTALL)
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_ABSOLUTE: Final = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?]+)(.*)", re.DOTALL)
 
 # What a header is to us, beside what every head knows; all others pass unchanged.
 _HOST_KIND, _TE_KIND, _UPGRADE_KIND, _EXPECT_KIND, _ID_KIND, _TRACE_KIND, _STATE_KIND = range(
     FIRST_FREE, FIRST_FREE + 7
 )
 
-_KINDS = KINDS | {
+_KINDS: Final = KINDS | {
     b"host": _HOST_KIND,
     b"http2-settings": DROP,
     b"te": _TE_KIND,
@@ -54,7 +54,7 @@ _KINDS = KINDS | {
 }
 
 # Servers behind us may read `_` as `-`: such a copy of a header that means something must not slip by.
-_MEANINGFUL = (
+_MEANINGFUL: Final = (
     b"x-account",
     b"x-user-id",
     b"idempotency-key",
@@ -62,7 +62,7 @@ _MEANINGFUL = (
     b"x-task-id",
     b"content-type",
 )
-_SHADOWED = frozenset(name.replace(b"-", b"_") for name in (*_KINDS, *_MEANINGFUL) if b"-" in name)
+_SHADOWED: Final = frozenset(name.replace(b"-", b"_") for name in (*_KINDS, *_MEANINGFUL) if b"-" in name)
 
 
 def _check_name(low: bytes) -> None:

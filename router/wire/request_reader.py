@@ -5,12 +5,14 @@ What a client sends ahead of its turn waits in `unread`.
 
 from __future__ import annotations
 
+from typing import Final
+
 from router.wire.framing import ChunkedBody, LengthBody
 from router.wire.limits import Limits
 from router.wire.request_head import RequestHead, parse_request, refuse_part
 from router.wire.stream import Piece
 
-REMEMBERED_HEAD_BYTES = 1024
+REMEMBERED_HEAD_BYTES: Final = 1024
 """A head up to this size is kept once it came twice, as clients tend to repeat themselves: the same bytes need not
 be read again."""
 

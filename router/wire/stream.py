@@ -14,22 +14,22 @@ import fcntl
 import socket
 import termios
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-BUFFER_BYTES = 256 * 1024
-SMALL_READ_BYTES = 16 * 1024
-COPY_BELOW_BYTES = 32 * 1024
-MAX_LOANS = 96
-MAX_PIECES = 512
+BUFFER_BYTES: Final = 256 * 1024
+SMALL_READ_BYTES: Final = 16 * 1024
+COPY_BELOW_BYTES: Final = 32 * 1024
+MAX_LOANS: Final = 96
+MAX_PIECES: Final = 512
 """Pieces in one system call; the kernel takes 1,024."""
 
-MAX_POSTERS = 16
+MAX_POSTERS: Final = 16
 """So many short messages wait for each other, and no more: in a burst of requests the first ones should be under way
 while the last ones are still being read."""
 
 Piece: TypeAlias = bytes | memoryview
-_NO_BYTES = bytes(4)
-_LEFT = (7, 8)  # TCP_CLOSE, TCP_CLOSE_WAIT: of tcp_info, the first byte.
+_NO_BYTES: Final = bytes(4)
+_LEFT: Final = (7, 8)  # TCP_CLOSE, TCP_CLOSE_WAIT: of tcp_info, the first byte.
 
 
 class Buffers:

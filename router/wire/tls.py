@@ -17,23 +17,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from router.errors import RouterError
 
-RECORD_BYTES = 16 * 1024
+RECORD_BYTES: Final = 16 * 1024
 """What one TLS record holds."""
-HEADER_BYTES = 5
+HEADER_BYTES: Final = 5
 """Of a record: its type, a version, and its length."""
-HANDSHAKE_S = 10.0
-MOST_HANDSHAKES = 1024
+HANDSHAKE_S: Final = 10.0
+MOST_HANDSHAKES: Final = 1024
 """At once; when more begin, the oldest is given up: clients that go on with theirs are never that many."""
-WARN_BEFORE_S = 14 * 86400.0
-WARN_EVERY_S = 86400.0
-TICKETS = 1
+WARN_BEFORE_S: Final = 14 * 86400.0
+WARN_EVERY_S: Final = 86400.0
+TICKETS: Final = 1
 """For a client's next connection; each costs a tenth of a handshake."""
 _EXPIRED, _NOT_YET = 10, 9  # X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_CERT_NOT_YET_VALID
-_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-_ABORT = b"\1\0\0\0\0\0\0\0"
+_PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_ABORT: Final = b"\1\0\0\0\0\0\0\0"
 _Stamp = tuple[tuple[int, int, int, int], ...]
 
 _log = logging.getLogger("router")

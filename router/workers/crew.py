@@ -11,14 +11,15 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from router.errors import RouterError
 from router.workers.occupancy import Loads, Occupancy
 
-MOST_WORKERS = 64
-ALIVE = "alive"
+MOST_WORKERS: Final = 64
+ALIVE: Final = "alive"
 """The file that a living router keeps locked in its folder."""
-BEING_MADE_S = 60.0
+BEING_MADE_S: Final = 60.0
 """A folder without that file may be another router's that starts just now, if it is this young."""
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from router.errors import RouterError
 from router.wire.limits import Limits
 
-KEPT_BACK = 64
+KEPT_BACK: Final = 64
 """For health checks, merged lists, the admin address, files and logs; a quarter, where there are few in all."""
 
 

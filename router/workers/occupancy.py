@@ -14,15 +14,16 @@ import hashlib
 import logging
 import mmap
 import os
+from typing import Final
 
 from router.choosing.choice import Load
 from router.wire.limits import Limits
 from router.wire.pool import SetPool
 from router.wire.stream import Buffers
 
-ROWS = 4096
+ROWS: Final = 4096
 """Names of sets that a router may have had in its life; those beyond are counted by each worker alone."""
-_WORD = 8
+_WORD: Final = 8
 
 _log = logging.getLogger("router")
 

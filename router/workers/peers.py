@@ -13,11 +13,12 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Final
 
-ANSWER_WITHIN_S = 0.5
-MAX_QUESTION_BYTES = 1024
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
-QUESTIONS_AT_ONCE = 64
+ANSWER_WITHIN_S: Final = 0.5
+MAX_QUESTION_BYTES: Final = 1024
+MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+QUESTIONS_AT_ONCE: Final = 64
 
 Answerer = Callable[[str], Awaitable[bytes]]
 

@@ -517,14 +517,14 @@ def test_what_is_no_yaml_has_its_place(text: bytes, line: int, column: int, says
     assert says in mistake.message
 
 
-def test_the_file_in_the_readme_is_good_and_tells_the_defaults() -> None:
-    readme = (Path(__file__).resolve().parents[3] / "router/README.md").read_text()
-    table = load(readme.partition("```yaml\n")[2].partition("```")[0].encode()).table
+def test_the_file_in_the_operators_page_is_good_and_tells_the_defaults() -> None:
+    page = (Path(__file__).resolve().parents[3] / "router/docs/operating.md").read_text()
+    table = load(page.partition("```yaml\n")[2].partition("```")[0].encode()).table
     assert table.timeouts.over(Limits(header_s=1.0)) == Limits()
     assert set(table.timeouts.given_s) == set(NAMES)
     assert (table.health, table.retry) == (HealthPolicy(), RetryPolicy())
     for section, policy in (("health", HealthPolicy), ("retry", RetryPolicy)):
-        line = readme.partition(f"\n{section}: {{")[2].partition("\n")[0]
+        line = page.partition(f"\n{section}: {{")[2].partition("\n")[0]
         assert line.count(": ") == len(fields(policy)), "a default is not told"
 
 
