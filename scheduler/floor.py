@@ -22,12 +22,14 @@ from scheduler.policy.decisions import (
     Assign,
     Decision,
     DropSlot,
+    ExpireRows,
     FailTask,
     GiveUp,
     GiveWay,
     QueueExpired,
     StartSlot,
 )
+from scheduler.policy.expiry import Expiry
 from scheduler.policy.limits import Limits, Retries, number_slots
 from scheduler.policy.node import OWN_NODE, NodeFacts
 from scheduler.pool import PoolKey
@@ -48,7 +50,8 @@ class Floor:
     """The cell, the slots and the executor of one set; hears what the executor tells of slots.
 
     An entry comes by `enter` and is then its side's to wait for: one of `Side`'s calls follows, if `leave` does not
-    come first. Used on the event loop. `clock` gives seconds, and never goes back.
+    come first. `expire` is called with the rounds of rows that the store is to remove. Used on the event loop. `clock`
+    gives seconds, and never goes back.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class Floor:
         *,
         cpu_features: frozenset[str],
         slot_started: Callable[[float], None],
+        expiry: Expiry,
+        expire: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._roster = roster
@@ -72,7 +77,8 @@ class Floor:
         # slot, and its name never used again.
         run = f"{time.time_ns() // 1_000_000:x}{secrets.token_hex(3)}"
         own = NodeFacts(OWN_NODE, limits.cpu_percent, limits.memory_mib, limits.max_slots, cpu_features)
-        self._cell = Cell(limits, number_slots(f"{run}-"), [own], retries)
+        self._cell = Cell(limits, number_slots(f"{run}-"), [own], retries, expiry)
+        self._expire = expire
         self._keeper = SlotKeeper(launcher, executor, self._slot_gone, started=slot_started, clock=clock)
         self._images: dict[PoolKey, Image] = {}
         # Digests of images whose programs did not wait for their input as they must, the oldest first.
@@ -82,6 +88,14 @@ class Floor:
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
+
+    def open(self) -> None:
+        """From now on time passes for the cell."""
+        self._apply(self._cell.opened(self._clock()))
+
+    def task_ended(self) -> None:
+        """The outcome of a task is stored."""
+        self._cell.task_ended()
 
     async def close(self) -> None:
         """Let all slots go: what runs in them is lost, what waits is left waiting."""
@@ -260,6 +274,8 @@ class Floor:
             self._keeper.start(decision.slot_id, decision.pool, self._images[decision.pool])
         elif isinstance(decision, DropSlot):
             self._keeper.drop(decision.slot_id, decision.reason)
+        elif isinstance(decision, ExpireRows):
+            self._expire(decision.rounds)
         elif isinstance(decision, (FailTask, QueueExpired, GiveWay, GiveUp)):
             entry = self._roster.entries.get(decision.task_id)
             if entry is None:

@@ -23,6 +23,7 @@ from scheduler.images.contract import ImageSource
 from scheduler.launchers.contract import Launcher
 from scheduler.leftover import Leftovers
 from scheduler.live import LiveTask
+from scheduler.policy.expiry import Expiry
 from scheduler.policy.limits import Limits, Retries
 from scheduler.pool import pool_of
 from scheduler.recovery import Recovery
@@ -119,6 +120,8 @@ class Manager:
             executor,
             cpu_features=settings.cpu_features,
             slot_started=observer.slot_started,
+            expiry=Expiry(settings.expire_every_s),
+            expire=self._expire,
         )
         deadlines = Deadlines()
         self._sync = SyncSide(
@@ -136,7 +139,7 @@ class Manager:
             settings, store, blobs, self._floor, self._roster, self.ids, deadlines, self._task_ended
         )
         self._recovery = Recovery(store, images, self._async)
-        self._upkeep = Upkeep(store, blobs, settings.expire_every_s, lambda: self._async.unstored)
+        self._upkeep = Upkeep(store, blobs, lambda: self._async.unstored)
         self._background = Background()
         self._parts = AsyncExitStack()
         # What the executor tells goes straight to where it is acted on.
@@ -170,7 +173,7 @@ class Manager:
                 with suppress(EngineUnavailable):
                     opening.result()
             self._background.spawn(self._connect(opening))
-            self._background.spawn(self._upkeep.expire())
+            self._floor.open()
             self._background.spawn(self._upkeep.sweep())
             self._parts = parts.pop_all()
 
@@ -315,8 +318,11 @@ class Manager:
     # -- beside
 
     def _task_ended(self, task: Task) -> None:
-        self._upkeep.task_ended()
+        self._floor.task_ended()
         self._observer.task_ended(task)
+
+    def _expire(self, rounds: int) -> None:
+        self._background.spawn(self._upkeep.expire(rounds))
 
     async def _connect(self, opening: asyncio.Task[None]) -> None:
         """Go on with what needs the engine, once the launcher is open."""

@@ -1,4 +1,4 @@
-"""Removes what is kept no longer: ended tasks past their time, and blobs that no row names."""
+"""Removes what is no longer kept: ended tasks past their time, and blobs that no row names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Final
 import structlog
 
 from scheduler.errors import SchedulerError
+from scheduler.policy.expiry import ROWS
 from scheduler.store.contract import Blobs, Store
 from scheduler.trouble import Trouble
 
 log = structlog.get_logger()
 
-EXPIRE_ROWS: Final = 1_000
 SWEEP_EVERY_S: Final = 86_400.0
 SWEEP_AGE_S: Final = 3_600.0
 _CLOCK_STEP_S: Final = 2.0
@@ -24,35 +24,34 @@ _CLOCK_STEP_S: Final = 2.0
 class Upkeep:
     """The store's and the blobs' cleaner."""
 
-    def __init__(
-        self, store: Store, blobs: Blobs, expire_every_s: float, unstored: Callable[[], Collection[str]]
-    ) -> None:
+    def __init__(self, store: Store, blobs: Blobs, unstored: Callable[[], Collection[str]]) -> None:
         self._store = store
         self._blobs = blobs
         # Blobs of outcomes that could not be stored yet.
         self._unstored = unstored
-        self._expire_every_s = expire_every_s
-        self._ended = 0
+        self._trouble = Trouble("expired tasks could not be removed", "expired tasks are removed again")
+        self._rounds = 0
+        self._expiring = False
         self._began_s = time.time()
 
-    def task_ended(self) -> None:
-        """One more row that will have to go."""
-        self._ended += 1
-
-    async def expire(self) -> None:
-        """Again and again: as many rows as tasks ended lately, and some more, so that a backlog shrinks too."""
-        trouble = Trouble("expired tasks could not be removed", "expired tasks are removed again")
-        while True:
-            rounds, self._ended = 2 + 2 * self._ended // EXPIRE_ROWS, 0
-            try:
-                for _ in range(rounds):
-                    freed = await self._store.expire(time.time_ns() // 1000, EXPIRE_ROWS)
-                    await self._blobs.delete(freed)
-            except (SchedulerError, OSError) as error:
-                trouble.met(str(error))
-            else:
-                trouble.over()
-            await asyncio.sleep(self._expire_every_s)
+    async def expire(self, rounds: int) -> None:
+        """Remove ended tasks whose time has passed, in up to `rounds` portions. A call under way does these as well."""
+        self._rounds += rounds
+        if self._expiring:
+            return
+        self._expiring = True
+        try:
+            while self._rounds:
+                self._rounds -= 1
+                freed = await self._store.expire(time.time_ns() // 1000, ROWS)
+                await self._blobs.delete(freed)
+        except (SchedulerError, OSError) as error:
+            self._trouble.met(str(error))
+        else:
+            self._trouble.over()
+        finally:
+            self._rounds = 0
+            self._expiring = False
 
     async def sweep(self) -> None:
         """At start what an earlier run orphaned, then daily what this one did."""

@@ -24,12 +24,14 @@ from scheduler.policy.decisions import (
     Assign,
     Decision,
     DropSlot,
+    ExpireRows,
     FailTask,
     GiveUp,
     QueueExpired,
     StartSlot,
     StopSlot,
 )
+from scheduler.policy.expiry import Expiry
 from scheduler.policy.giving_way import give_place, make_room, nodes_wanted
 from scheduler.policy.limits import USUAL_WEIGHT, Limits, Retries
 from scheduler.policy.node import OWN_NODE, Health, Node, NodeFacts
@@ -44,9 +46,15 @@ SCAN_LIMIT: Final = 64
 GIVERS_LIMIT: Final = 1024
 """How many pools with idle slots are compared to find the slot that gives its place to another pool."""
 
+ROWS_DUE: Final = "rows"
+"""The kind of the timer for the next removal of tasks that are no longer kept."""
+
 
 class Cell:
-    """The policy of one set. `nodes`: its machines; without them, one that has what `limits` say."""
+    """The policy of one set. `nodes`: its machines; without them, one that has what `limits` say.
+
+    `expiry`: when the store is asked to remove tasks; without it, never.
+    """
 
     def __init__(
         self,
@@ -54,9 +62,11 @@ class Cell:
         slot_ids: Iterator[str],
         nodes: Iterable[NodeFacts] | None = None,
         retries: Retries | None = None,
+        expiry: Expiry | None = None,
     ) -> None:
         self.limits = limits
         self._retries = retries or Retries()
+        self._expiry = expiry
         self._start_again = Backoff(limits.start_backoff_s, limits.start_backoff_max_s)
         self._slot_ids = slot_ids
         own = NodeFacts(OWN_NODE, limits.cpu_percent, limits.memory_mib, limits.max_slots)
@@ -75,6 +85,10 @@ class Cell:
     def waiting(self) -> int:
         """How many tasks wait in their pools."""
         return self._queue.waiting
+
+    def opened(self, now: float) -> list[Decision]:
+        """The cell's shell is ready to carry decisions out."""
+        return self._expire(now)
 
     # -- events: tasks
 
@@ -146,6 +160,11 @@ class Cell:
         backoff = self._retries.full_disk if disk_full else self._retries.usual
         self._queue.pause(self.books.pool(key), task_id, now, backoff.after(attempts))
         return []
+
+    def task_ended(self) -> None:
+        """The outcome of a task is stored."""
+        if self._expiry is not None:
+            self._expiry.task_ended()
 
     def task_gave_way(self, task_id: str, key: PoolKey, now: float) -> list[Decision]:
         """A spare task was killed as `GiveWay` asked: it waits again, before the others of its pool."""
@@ -274,11 +293,19 @@ class Cell:
             elif kind is EXPIRES:
                 decisions.append(QueueExpired(what))
                 decisions += self.task_left(what, now)
+            elif kind is ROWS_DUE:
+                decisions += self._expire(now)
             elif (key := self._queue.resume(what)) is not None:
                 decisions += self.task_arrived(what, key, now)
         for pool in self.books.looks_due(now):
             self._look(pool, decisions, now)
         return decisions + self._decide(now)
+
+    def _expire(self, now: float) -> list[Decision]:
+        if self._expiry is None:
+            return []
+        self.books.timers.set(self._expiry.every_s, now, (ROWS_DUE, ""))
+        return [ExpireRows(self._expiry.rounds())]
 
     def _look(self, pool: Pool, decisions: list[Decision], now: float) -> None:
         """Retire slots that were idle for too long, and forget a pool that has nothing."""

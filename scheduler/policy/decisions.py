@@ -61,4 +61,10 @@ class GiveWay(msgspec.Struct, frozen=True):
     task_id: str
 
 
-Decision = Assign | StartSlot | StopSlot | DropSlot | FailTask | QueueExpired | GiveUp | GiveWay
+class ExpireRows(msgspec.Struct, frozen=True):
+    """Have the store remove tasks that are no longer kept: up to `rounds` portions of them."""
+
+    rounds: int
+
+
+Decision = Assign | StartSlot | StopSlot | DropSlot | FailTask | QueueExpired | GiveUp | GiveWay | ExpireRows

@@ -35,6 +35,13 @@ class Limits(msgspec.Struct, frozen=True):
     fresh_ahead: int = 8
     account_weights: dict[str, int] = {}
 
+    def __post_init__(self) -> None:
+        for account, weight in self.account_weights.items():
+            if weight < 1:
+                raise ValueError(
+                    f"account_weights: the weight of {account} is {weight}; weights are 1 or more"
+                )
+
 
 class Retries(msgspec.Struct, frozen=True):
     """How an attempt that the platform lost is made again: `max_attempts` in all, with pauses in between."""
