@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from router.routing.table import Table
 
-ENDED: Final = ("done", "aborted")
+ENDED: Final = ("done", "aborted", "idle")
+"""Phases in which a rollout moves nothing; an idle one keeps a set at 0 that was taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Force:
     others: Mapping[str, int]
     phase: str
     dry_run: bool
+    barred: bool = False
+    """The set was taken back: its weight is 0 until the file gives it another one than before."""
 
     @classmethod
     def of(cls, rollout: Mapping[str, Any] | None) -> Force | None:
@@ -31,7 +34,14 @@ class Force:
         if rollout is None or told is None:
             return None
         weight = round(float(told["weight"]) * 100)
-        return cls(told["set"], weight, told["others"], rollout["phase"], bool(rollout["dry_run"]))
+        return cls(
+            told["set"],
+            weight,
+            told["others"],
+            rollout["phase"],
+            bool(rollout["dry_run"]),
+            any(bar["set"] == told["set"] for bar in rollout.get("barred", ())),
+        )
 
     @property
     def ended(self) -> bool:
@@ -51,8 +61,11 @@ class Force:
 
     def stays(self, before: Table, after: Table) -> bool:
         """True if these weights stay in force when `after` replaces `before`: edited weights replace them, but cannot
-        keep a set that is being taken back."""
-        return self.phase == "aborting" or above_zero(before) == above_zero(after)
+        keep a set that is being taken back, nor one that was, unless its own weight was edited."""
+        if self.phase == "aborting" or above_zero(before) == above_zero(after):
+            return True
+        share = after.default.shares.get(self.set, 0)
+        return self.barred and share in (0, before.default.shares.get(self.set, 0))
 
     def after(self, before: Table, after: Table) -> Table:
         """Return the table in force once `after` has replaced `before`."""

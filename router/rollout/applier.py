@@ -28,14 +28,15 @@ class Applier:
         self._plane = plane
         self._observer = observer
         self._file: Table | None = None
-        self._in_force: tuple[str, int] | None = None
+        self._in_force: tuple[tuple[str, int] | None, frozenset[str]] = (None, frozenset())
 
     def apply(self, file: Table, progress: Progress) -> bool:
         """Returns whether the file, or the rollout's weight, differs from the last call."""
         plane, observer = self._plane, self._observer
-        changed = file is not self._file or progress.in_force != self._in_force
+        in_force_now = progress.in_force, frozenset(progress.barred)
+        changed = file is not self._file or in_force_now != self._in_force
         if changed:
-            self._file, self._in_force = file, progress.in_force
+            self._file, self._in_force = file, in_force_now
             table = in_force(file, progress)
             if table is not plane.table:
                 plane.adopt(table)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from router.counting.tally import Tally
 from router.rollout.analysis import analyse
@@ -16,6 +16,8 @@ from router.rollout.orders import others_of
 from router.rollout.progress import advance
 from router.rollout.record import AskGate, Edited, Gone, Happening, Progress, Tick
 from router.routing.table import SetState, Table
+
+_UNTOLD: Final[Mapping[str, str]] = {}
 
 
 class Evidence(NamedTuple):
@@ -33,24 +35,33 @@ class Lead:
         self._lately = Lately()
 
     def turn(
-        self, progress: Progress, file: Table, seen: Callable[[int], Evidence], now: float
+        self,
+        progress: Progress,
+        file: Table,
+        seen: Callable[[int], Evidence],
+        now: float,
+        builds: Mapping[str, str] = _UNTOLD,
     ) -> tuple[Progress, list[AskGate]]:
         """The progress after this turn, and the gates to ask.
 
         `file`: the table of the operators' file, without the rollout's weights. `seen`: the evidence of a stint, asked
-        for only while a rollout runs. `now`: seconds since the epoch.
+        for only while a rollout runs. `now`: seconds since the epoch. `builds`: what sets told at their health checks.
         """
         gates: list[AskGate] = []
-        for happening in self._happenings(progress, file, seen):
+        for happening in self._happenings(progress, file, seen, builds):
             progress, asked = advance(progress, happening, now)
             gates += asked
         return progress, gates
 
     def _happenings(
-        self, progress: Progress, file: Table, seen: Callable[[int], Evidence]
+        self,
+        progress: Progress,
+        file: Table,
+        seen: Callable[[int], Evidence],
+        builds: Mapping[str, str],
     ) -> list[Happening]:
         """What is new: first the file, then the clock."""
-        found: list[Happening] = [Edited(file.default.shares, file.version)]
+        found: list[Happening] = [Edited(file.default.shares, file.version, file.sets.keys(), builds)]
         plan = progress.plan
         if plan is None or not progress.running:
             return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -15,6 +15,7 @@ from router.rollout.statefile import Lease, LeaseLost, StateFile
 from router.rollout.tallies import Tallies, cohorts, loads
 from router.routing.table import Table
 
+_UNTOLD: Final[Mapping[str, str]] = {}
 TICK_EVERY_S: Final = 1.0
 SAVE_EVERY_S: Final = 2.0
 """Held seconds are saved this often; what really changes, at once."""
@@ -47,8 +48,12 @@ class Leader:
         """The epoch that is ours; None while we do not lead."""
         return self._lease.epoch
 
-    def turn(self, file: Table) -> tuple[Progress, tuple[AskGate, ...]] | None:
-        """Tick if due; the progress and what to ask. None: another one leads, or nothing is due. `RolloutError`."""
+    def turn(
+        self, file: Table, builds: Mapping[str, str] = _UNTOLD
+    ) -> tuple[Progress, tuple[AskGate, ...]] | None:
+        """Tick if due; the progress and what to ask. `builds`: as of `Lead.turn`.
+
+        None: another one leads, or nothing is due. `RolloutError`."""
         now = self._clock()
         if not self.leading:
             if 0.0 <= now - self._tried_at < TRY_EVERY_S:
@@ -62,7 +67,9 @@ class Leader:
         asked: list[AskGate] = []
 
         def step(progress: Progress) -> Progress:
-            progress, gates = self._lead.turn(progress, file, lambda stint: self._seen(stint, now), now)
+            progress, gates = self._lead.turn(
+                progress, file, lambda stint: self._seen(stint, now), now, builds
+            )
             asked.extend(gates)
             return progress
 

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from router.choosing.serving import UNKNOWN, Health, away, leaves_nobody, serves
+from router.rollout.bars import without
 from router.rollout.overlay import overlay, takers
 from router.rollout.progress import advance
 from router.rollout.record import Abort, End, Happening, Pause, Progress, Resume, Skip, Start
@@ -181,6 +182,8 @@ def others_of(table: Table, progress: Progress) -> dict[str, bool] | None:
 
 
 def in_force(table: Table, progress: Progress) -> Table:
-    """The file's table with the rollout's weights on top, where the rollout has a say."""
+    """The file's table with the rollout's weights on top, where the rollout has a say, and without the sets that it
+    took back."""
     force = progress.in_force
-    return table if force is None else overlay(table, *force, progress.others)
+    live = table if force is None else overlay(table, *force, progress.others)
+    return without(live, progress.barred)

@@ -35,8 +35,6 @@ from router.routing.plan import OnNoData
 from router.routing.table import WEIGHT_TOTAL
 
 MAX_TICK_S: Final = 5.0
-SETTLE_S: Final = 3.0
-"""So soon after a start or an edit, a leader that sees another file may just not have seen the newest one yet."""
 GATE_EVERY_S: Final = 15.0
 GATE_WAIT_S: Final = 86400.0
 """How long a gate may say "not now", where `max_wait` does not say otherwise."""
@@ -92,6 +90,8 @@ class _Handling(Turn):
         self.remember(order.effective)
         p.run += 1
         p.plan = order.plan
+        if not order.plan.dry_run:
+            self.readmit(name, "a rollout of it starts", by=order.by)
         p.under = before if order.plan.dry_run else None
         p.others = {}
         p.loads = {}
@@ -208,9 +208,14 @@ class _Handling(Turn):
         p = self.p
         if p.running:
             raise NotAllowed(f"a rollout of {self.plan.set!r} is under way ({p.phase}); abort it first")
-        if p.phase is Phase.IDLE:
+        if p.phase is Phase.IDLE and not p.barred:
             raise NotAllowed("no rollout left anything in force: the file's weights count already")
         self.rest_on(order.shares)
+        for name in p.barred:
+            self.readmit(name, f"`rollout end`{_because(order.why)}", by=order.by)
+        if p.phase is Phase.IDLE:
+            p.weight = p.base.get(self.plan.set, 0)
+            return
         self.idle(f"ended by hand, the file's weights count{_because(order.why)}", by=order.by)
 
     # The file.
@@ -221,7 +226,11 @@ class _Handling(Turn):
         if p.plan is None:
             p.base = shares
             return
-        if shares == p.base or self._unsettled():
+        if edit.builds:
+            p.builds = {**p.builds, **edit.builds}
+        if not self.unsettled():
+            self.look_at_bars(shares, edit.sets, edit.builds)
+        if shares == p.base or self.unsettled():
             return
         self.rest_on(shares)
         p.based_at = self.now
@@ -243,15 +252,9 @@ class _Handling(Turn):
         elif p.phase is not Phase.IDLE:
             self.idle(told)
 
-    def idle(self, told: str, by: str = "") -> None:
-        """The file's weights count."""
-        self.p.under = None
-        self.p.weight = self.p.base.get(self.plan.set, 0)
-        self.to(Cause.EDIT, Phase.IDLE, told, by=by)
-
     def gone(self, gone: Gone) -> None:
         p = self.p
-        if p.plan is None or not p.running or self._unsettled():
+        if p.plan is None or not p.running or self.unsettled():
             return
         if not gone.set_left:
             if p.phase in _LIVE and p.phase is not Phase.PAUSED:
@@ -261,9 +264,6 @@ class _Handling(Turn):
         if p.phase is not Phase.ABORTING:
             self.to(Cause.ABORT, Phase.ABORTING, told)
         self.empty()
-
-    def _unsettled(self) -> bool:
-        return self.p.running and 0.0 <= self.now - self.p.based_at < SETTLE_S
 
     # The gate.
 

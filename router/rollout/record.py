@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import msgspec
 
 from router.counting.tally import Tally
 from router.rollout.analysis import Analysis
+from router.rollout.bars import Bar
 from router.rollout.glide import MAX_MOVES, Load
 from router.rollout.states import RUNNING, Phase
 from router.routing.plan import Plan
@@ -92,6 +93,10 @@ class Progress(msgspec.Struct):
     carriers: dict[str, Carried] = {}
     """What each set last bore, about its most."""
     urls: dict[str, str] = {}
+    builds: dict[str, str] = {}
+    """What each set last told of its build."""
+    barred: dict[str, Bar] = {}
+    """Sets that an abort took back, and that nobody has readmitted since."""
     loads: dict[str, Load] = {}
     analysis: Analysis | None = None
     last_analysis: Analysis | None = None
@@ -107,8 +112,10 @@ class Progress(msgspec.Struct):
     @property
     def in_force(self) -> tuple[str, int] | None:
         """The canary and its weight where a rollout, not the file, decides; else None."""
-        if self.plan is None or self.hands_off or self.phase is Phase.IDLE:
+        if self.plan is None:
             return None
+        if self.hands_off or self.phase is Phase.IDLE:
+            return (self.plan.set, 0) if self.plan.set in self.barred else None
         return self.under if self.plan.dry_run else (self.plan.set, self.weight)
 
     @property
@@ -202,10 +209,13 @@ class Tick(msgspec.Struct, frozen=True):
 
 
 class Edited(msgspec.Struct, frozen=True):
-    """The file's default weights as they are now; `version` of the file."""
+    """The file's default weights and sets as they are now, and the builds that these tell; `version` of the file.
+    `sets` None: nobody looked."""
 
     shares: Mapping[str, int]
     version: int = 0
+    sets: Collection[str] | None = None
+    builds: Mapping[str, str] = {}
 
 
 class Gone(msgspec.Struct, frozen=True):

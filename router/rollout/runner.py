@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from router.asking.outcomes import ASK_EVERY_S, Outcomes
+from router.choosing.room import Room
 from router.choosing.serving import UNKNOWN, Health
 from router.counting.observer import Observer
 from router.counting.tally import Ended
@@ -44,6 +45,9 @@ class Traffic(Plane, Protocol):
 
     @property
     def pools(self) -> Mapping[str, Pool]: ...
+
+    @property
+    def rooms(self) -> Mapping[str, Room]: ...
 
 
 RecordWeights = Callable[[Table, str, str, float], object]
@@ -173,7 +177,7 @@ class Runner:
             if self.observer.watching and abs(now - self._written_at) >= WRITE_EVERY_S:
                 self._written_at = now
                 await asyncio.to_thread(self._tallies.write, self._seen())
-            led = await asyncio.to_thread(self._leader.turn, self._file)
+            led = await asyncio.to_thread(self._leader.turn, self._file, self._builds())
             if led is None:
                 if not self._leader.leading and self._outcomes is not None:
                     self._outcomes.forget()
@@ -201,6 +205,10 @@ class Runner:
             self._complain(str(error))
             return
         self._stamp = stamp
+
+    def _builds(self) -> dict[str, str]:
+        """What the sets told of themselves at their last health checks here."""
+        return {name: room.build for name, room in self._traffic.rooms.items() if room.build}
 
     def _seen(self) -> Seen:
         observer = self.observer

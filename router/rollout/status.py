@@ -28,6 +28,7 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
         weights {set: file's}, effective {set: in force}, hold_s, held_s, hold_left_s, waited_s,
         verdict, verdict_reason, checks [{name, verdict, reason, difference, low, high, threshold, canary, control,
         report_only}], requests {canary, control}, hands_off, events [...] (newest last), epoch, led_by (who leads),
+        barred [{set, since, build, reason}] (sets that an abort took back: they get nothing),
         revision, run (counts starts), event (serial of the newest): what an order may be given for, see `orders.Given`
     """
     plan = progress.plan
@@ -64,6 +65,10 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
         "in_force": None
         if force is None
         else {"set": force[0], "weight": force[1] / 100, "others": progress.others},
+        "barred": [
+            {"set": name, "since": bar.at, "build": bar.build, "reason": bar.why}
+            for name, bar in sorted(progress.barred.items())
+        ],
         "weights": {name: share / 100 for name, share in file.default.shares.items()},
         "effective": {name: share / 100 for name, share in live.default.shares.items()},
         "hold_s": hold_s,
@@ -95,7 +100,7 @@ def orders(progress: Progress, file: Table) -> list[str]:
     possible += [word for word, cause, not_in in _ORDERS if cause in moves and progress.phase not in not_in]
     if progress.phase in (Phase.HOLDING, Phase.WAITING, Phase.GATED, Phase.PAUSED):
         possible.append("skip")
-    if progress.phase in (Phase.DONE, Phase.ABORTED):
+    if progress.phase in (Phase.DONE, Phase.ABORTED) or (progress.phase is Phase.IDLE and progress.barred):
         possible.append("end")
     return possible
 

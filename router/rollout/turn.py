@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
+import msgspec
+
+from router.rollout.bars import Bar, lifted
 from router.rollout.glide import MAX_MOVES, WARM_S, next_weight
 from router.rollout.record import MAX_EVENTS, AskGate, Carried, Event, Progress
 from router.rollout.states import Cause, NotAllowed, Phase, check
@@ -13,6 +16,9 @@ from router.routing.table import WEIGHT_TOTAL
 
 NEARLY: Final = 0.8
 """A set that carried so much of its largest share still counts as carrying it."""
+
+SETTLE_S: Final = 3.0
+"""How soon after a start or an edit a file with other weights is not believed yet."""
 
 
 class Turn:
@@ -116,9 +122,36 @@ class Turn:
         told = f"{name} has nothing now"
         if self.plan.dry_run:
             told = "was a dry run, no weight was touched"
-        elif share := p.base.get(name, 0):
-            told += f"; the file still says {share / 100:g} %: write 0 into it"
+        else:
+            share = p.base.get(name, 0)
+            bar = Bar(self.now, p.reason, share, p.builds.get(name, ""))
+            p.barred = {**p.barred, name: bar}
+            told += ", by weight or rule, until it tells another build, or somebody readmits it"
+            if share:
+                told += f"; the file still says {share / 100:g} %: write 0 into it"
         self.event("aborted", told + self._still())
+
+    def readmit(self, name: str, why: str, by: str = "") -> None:
+        """Lift the bar of a set, if it has one."""
+        p = self.p
+        if name in p.barred:
+            p.barred = {other: bar for other, bar in p.barred.items() if other != name}
+            self.event("readmitted", f"{name} may get requests again: {why}", by=by)
+
+    def look_at_bars(
+        self, shares: Mapping[str, int], sets: Collection[str] | None, builds: Mapping[str, str]
+    ) -> None:
+        """Lift the bars that the file or a new build lift, and remember the file's weights for the others."""
+        p = self.p
+        taken_back = p.phase is Phase.ABORTED and self.plan.set in p.barred
+        for name, bar in p.barred.items():
+            if why := lifted(name, bar, shares, p.barred if sets is None else sets, builds):
+                self.readmit(name, why)
+            elif bar.share != shares.get(name, 0):
+                p.barred = {**p.barred, name: msgspec.structs.replace(bar, share=shares.get(name, 0))}
+        if taken_back and self.plan.set not in p.barred:
+            self.rest_on(shares)
+            self.idle(f"{self.plan.set} was readmitted, the file's weights count")
 
     def _still(self) -> str:
         """What a dry run leaves as it found it."""
@@ -209,6 +242,21 @@ class Turn:
         serial = p.events[-1].serial + 1 if p.events else 1
         event = Event(serial, self.now, kind, text, plan.set, p.step, p.weight, by, plan.dry_run)
         p.events = (*p.events[-(MAX_EVENTS - 1) :], event)
+
+    def idle(self, told: str, by: str = "") -> None:
+        """The file's weights count, but for a set that was taken back."""
+        self.p.under = None
+        name = self.plan.set
+        self.p.weight = 0 if name in self.p.barred else self.p.base.get(name, 0)
+        if name in self.p.barred:
+            told += (
+                f"; {name} still gets nothing: `rollout end`, a start, or another weight for it readmits it"
+            )
+        self.to(Cause.EDIT, Phase.IDLE, told, by=by)
+
+    def unsettled(self) -> bool:
+        """A leader that sees another file may just not have seen the newest one yet."""
+        return self.p.running and 0.0 <= self.now - self.p.based_at < SETTLE_S
 
     def rest_on(self, shares: Mapping[str, int]) -> None:
         """The file's weights from now on."""

@@ -139,6 +139,8 @@ class World:
         self.progress = Progress()
         self.board = HealthBoard(self.file.health)
         self.loads = {name: InFlight() for name in sets}
+        self.builds: dict[str, str] = {}
+        """What the sets tell of their builds."""
         self.users_at: dict[str, set[bytes]] = {name: set() for name in sets}
         """Users whose requests reached each set."""
         self._wandered = dict.fromkeys(sets, 0.0)
@@ -223,7 +225,9 @@ class World:
         return served
 
     def _lead(self) -> None:
-        self.progress, asked = self._leading.turn(self.progress, self.file, self._seen, self.clock)
+        self.progress, asked = self._leading.turn(
+            self.progress, self.file, self._seen, self.clock, self.builds
+        )
         for question in asked:
             self.progress, _ = advance(self.progress, GateSaid(question.serial, True), self.clock)
         self._apply()

@@ -164,6 +164,10 @@ class Weights:
         shares = {name: self.shares[name] for name in left}
         return Weights({entry.name: entry for entry in self.entries}, shares, left)
 
+    def over(self, entries: Mapping[str, SetEntry]) -> Weights:
+        """The same weights of `entries`, which have the same names."""
+        return Weights(entries, self.shares, self._exact)
+
     def percentages(self) -> dict[str, float]:
         """Each set's part of what is drawn, in percent; sets of weight 0 are left out."""
         total = sum(self._exact.values())

@@ -24,8 +24,8 @@ export const CHECKS = { errors: "Error rate", tasks: "Failed tasks", async: "Fai
 export const phaseWords = (phase) => PHASES[phase] ?? ["fair", "!", phase];
 
 export function showPhase(place, rollout) {
-  const { phase, set, reason, dry_run, plan_changed, weight, now, error, hands_off } = rollout;
-  fill(place, [phase, set, reason, dry_run, plan_changed, weight, now, error, hands_off, rollout.orders, rollout.missing], () => {
+  const { phase, set, reason, dry_run, plan_changed, weight, now, error, hands_off, barred = [] } = rollout;
+  fill(place, [phase, set, reason, dry_run, plan_changed, weight, now, error, hands_off, barred, rollout.orders, rollout.missing], () => {
     if (rollout.missing) return h("p", { class: "quiet" }, rollout.missing);
     const none = phase === "idle" && set === null;
     const lines = [h("p", { class: "phase" }, badge(phaseWords(phase)), set !== null && [" ", h("b", {}, set), ` at ${percent(now)}${dry_run && phase !== "idle" ? `, which would be ${percent(weight)}` : ""}`], dry_run && h("span", { class: "badge fair" }, "dry run: no weight is touched"))];
@@ -34,6 +34,7 @@ export function showPhase(place, rollout) {
       : "The file has no `rollout` section. Write one, and its steps appear here."));
     if (reason) lines.push(h("p", {}, reason));
     if (hands_off) lines.push(h("p", { class: "fair-text" }, "! The weights were edited by hand; the file's count until somebody resumes, skips or aborts."));
+    for (const bar of barred) lines.push(h("p", { class: "fair-text" }, `! ${bar.set} gets no new request, by weight or rule, since it was taken back (${bar.reason}). Another build, a start, or "End" readmits it.`));
     if (plan_changed) lines.push(h("p", { class: "fair-text" }, "! The file's plan has changed since the start; this rollout goes on with the old one."));
     if (error) lines.push(h("p", { class: "bad-text" }, `✗ The state on disk is not followed: ${error}`));
     return lines;

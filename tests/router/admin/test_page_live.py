@@ -218,9 +218,9 @@ async def test_a_canary_that_fails_is_shown_to_fail(tmp_path: Path) -> None:
     plan = rollout("{weight: 50, hold: 1h}", abort_when="{min_requests: 40}")
     async with staged(tmp_path, {"a": 100, "b": 0}, more=plan) as stage, stage.traffic():
         await stage.ask("/rollout/start", {"by": "jo"})
-        await stage.until(verdict="pass")
         # Who comes late sees what was before.
         await stage.until("/curves", serial=3)
+        await stage.until(verdict="pass", within_s=60.0)
         async with looking(stage) as eyes:
             page = eyes.page
             await expect(page.locator("[data-check=errors]")).to_contain_text("pass")
