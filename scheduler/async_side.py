@@ -20,6 +20,7 @@ from scheduler.errors import (
     ImageUnusable,
     SchedulerError,
     SlotLost,
+    StaleLease,
     StoreError,
 )
 from scheduler.execution import Run
@@ -221,7 +222,7 @@ class AsyncSide:
         except BaseException:
             self._floor.give_back(slot_id)
             raise
-        run = self._floor.go(slot_id, work)
+        run = self._floor.go(slot_id, work, entry.task.lease)
         mine = msgspec.structs.replace(entry.task, files={})
         live = entry.live = LiveTask(
             mine,
@@ -312,6 +313,12 @@ class AsyncSide:
             try:
                 await self._store.finish(task, results)
                 break
+            except StaleLease as error:
+                # Who holds the task now decides its outcome. The blobs are swept up: no row will name them.
+                log.warning("an outcome is dropped", task=task.id, reason=str(error))
+                self.unstored.difference_update(blobs)
+                self._roster.remove(task.id)
+                return
             except Exception as error:
                 log.error("an outcome could not be stored; trying again", task=task.id, error=str(error))
             await asyncio.sleep(delay_s)

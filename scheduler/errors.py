@@ -115,5 +115,9 @@ class StoreError(SchedulerError):
     """The store failed."""
 
 
+class StaleLease(SchedulerError):
+    """A later attempt holds the task, so an earlier one cannot decide its outcome."""
+
+
 class StoreTooNew(StoreError):
     """The store was written by a newer version of this program."""

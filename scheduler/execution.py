@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import msgspec
 
 from scheduler.source import Source
+from scheduler.task import Lease
 
 
 class How(IntEnum):
@@ -44,6 +45,8 @@ class NoFile(msgspec.Struct, frozen=True):
 class Ending(msgspec.Struct):
     """How a program ended, and what it cost. `code` is an exit status, a signal or an errno, as `how` says.
 
+    `lease` is that of its run: an ending that comes late, from another machine, counts for that attempt alone.
+
     `stdout` and `stderr` hold all the output, unless `handed_over`: then `Run.first` gave it. `files` holds, for each
     output path of the work, the file or why there is none. The receiver calls `close_files`; until then the slot takes
     no other task, since its open files still fill its places and its memory.
@@ -53,6 +56,7 @@ class Ending(msgspec.Struct):
     process. `notes` are hints for the caller, each a sentence without its full stop; they join the task's detail.
     """
 
+    lease: Lease
     how: How
     code: int
     killed: bool
@@ -118,6 +122,10 @@ class Run(Protocol):
     """A program that runs in a slot."""
 
     @property
+    def lease(self) -> Lease:
+        """The attempt that runs."""
+
+    @property
     def stdin(self) -> ByteWriter | None:
         """Where to write the standard input; None when it was in the work."""
 
@@ -166,8 +174,11 @@ class Executor(Protocol):
     def expect(self, slot_id: str, token: str) -> None:
         """Let in the guest that says this token in its hello. Its slot is about to be started, wherever that may be."""
 
-    def run(self, slot_id: str, work: Work) -> Run:
-        """Start a program in a ready slot. Raises `SlotLost`, also when the work does not fit a message."""
+    def run(self, slot_id: str, work: Work, lease: Lease) -> Run:
+        """Start a program in a ready slot, for this attempt.
+
+        Raises `SlotLost`, and `BadRequest` when the work does not fit a message.
+        """
 
     def discard(self, slot_id: str) -> None:
         """Forget a slot, whatever it does; a program that runs in it is lost."""

@@ -35,7 +35,7 @@ from scheduler.policy.node import OWN_NODE, NodeFacts
 from scheduler.pool import PoolKey
 from scheduler.roster import Entry, Roster
 from scheduler.slots import SlotKeeper
-from scheduler.task import Kind, State
+from scheduler.task import Kind, Lease, State
 
 log = structlog.get_logger()
 
@@ -157,7 +157,7 @@ class Floor:
         task.started_us = None
         self._apply(self._cell.task_gave_way(task.id, entry.pool, self._clock()))
 
-    def go(self, slot_id: str, work: Work) -> Run:
+    def go(self, slot_id: str, work: Work, lease: Lease) -> Run:
         """Start a program in the slot that was assigned. Raises `SlotLost`, and `BadRequest` for unfit work.
 
         When it raises, the slot is no longer the task's.
@@ -165,7 +165,7 @@ class Floor:
         if work.prestart and self._digest_of(slot_id) in self._unfit:
             work = msgspec.structs.replace(work, prestart=False)
         try:
-            return self._executor.run(slot_id, work)
+            return self._executor.run(slot_id, work, lease)
         except SlotLost as error:
             # Usually known already, on the way here.
             self.slot_lost(slot_id, str(error))
@@ -300,6 +300,7 @@ class Floor:
         slot_id = entry.slot_id = decision.slot_id
         task.cold_start = decision.cold
         task.attempts += 1
+        task.lease_number += 1
         task.started_us = time.time_ns() // 1000
         task.queue_us = max(0, task.started_us - task.created_us)
         self._leftovers.begun(slot_id, task)
@@ -308,7 +309,7 @@ class Floor:
             if entry.work is None:
                 entry.side.assigned(entry)
             else:
-                run = self.go(slot_id, entry.work)
+                run = self.go(slot_id, entry.work, task.lease)
                 entry.side.began(entry, run)
         except SlotLost as error:
             entry.side.not_begun(entry, error)

@@ -172,6 +172,9 @@ class LiveTask:
     async def _conclude(self) -> Ending:
         try:
             ending = await self.run.ending()
+            if ending.lease != self.run.lease:
+                ending.close_files()
+                raise SlotLost(f"the slot told the end of another attempt: {ending.lease}")
         except SlotLost:
             # Asked also of a task that was being killed: its detail says so.
             out_of_memory = await self._out_of_memory()
@@ -219,6 +222,7 @@ class LiveTask:
 
     def _killed_with_its_slot(self, *, out_of_memory: bool) -> Ending:
         return Ending(
+            lease=self.run.lease,
             how=How.SIGNALLED,
             code=signal.SIGKILL,
             killed=self._why_killed is not None,

@@ -92,8 +92,20 @@ class TaskSpec(msgspec.Struct, frozen=True):
     prestart: bool = False
 
 
+class Lease(msgspec.Struct, frozen=True):
+    """The identity of one attempt of a task. Only the holder of the task's newest lease may decide its outcome.
+
+    `number` is 1 for the first start of the task, rises with each start, and never falls.
+    """
+
+    task_id: str
+    number: int
+
+
 class Task(msgspec.Struct):
     """A task and its facts. Times are microseconds since the epoch, durations are microseconds.
+
+    `attempts` counts the starts that count towards the task's limit; `lease_number` counts all of them.
 
     `memory_peak_kib` is the peak of the slot's memory cgroup while the task ran: its processes, its files in /tmp, the
     pages it read; 0 if unknown. `max_rss_kib` is the resident memory of its largest process. The tail of stdout is kept
@@ -127,6 +139,12 @@ class Task(msgspec.Struct):
     stderr_tail: bytes = b""
     files: dict[str, int] = {}
     expires_us: int | None = None
+    lease_number: int = 0
+
+    @property
+    def lease(self) -> Lease:
+        """The lease of the newest attempt."""
+        return Lease(self.id, self.lease_number)
 
     def move(self, state: State) -> None:
         """Change the state. Raises `IllegalMove` if `LEGAL_MOVES` does not allow it."""

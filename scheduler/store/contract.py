@@ -84,7 +84,10 @@ class Store(Protocol):
         """Like `update`, with the next commit and without waiting (for a task that began to run)."""
 
     async def finish(self, task: Task, results: Results, durability: Durability = Durability.POWER) -> None:
-        """Write a task's end and its results in one commit; drop its input. Results may be written again."""
+        """Write a task's end and its results in one commit; drop its input. Results may be written again.
+
+        Raises `StaleLease`, and writes nothing, if a later attempt's lease is stored.
+        """
 
     async def get(self, task_id: str) -> Task | None: ...
 

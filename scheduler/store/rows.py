@@ -13,8 +13,14 @@ from scheduler.task import FINAL_STATES, Task
 Row = tuple[str, str, str, str, str, str | None, int | None, bytes]
 """The columns id, account, kind, state, image, name, expires_us, facts, in the order of `save_tasks` and `add_task`."""
 
+
+class _LeaseOnly(msgspec.Struct):
+    lease_number: int = 0
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _task_decoder: Final = msgspec.msgpack.Decoder(Task)
+_lease_decoder: Final = msgspec.msgpack.Decoder(_LeaseOnly)
 _results_decoder: Final = msgspec.msgpack.Decoder(Results)
 
 
@@ -44,6 +50,14 @@ def task_row(task: Task) -> Row:
 def read_task(facts: bytes) -> Task:
     try:
         return _task_decoder.decode(facts)
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"a task's row cannot be read: {error}") from error
+
+
+def lease_number_in(facts: bytes) -> int:
+    """The number of a task's newest lease, read without the rest of the task."""
+    try:
+        return _lease_decoder.decode(facts).lease_number
     except msgspec.MsgspecError as error:
         raise StoreError(f"a task's row cannot be read: {error}") from error
 

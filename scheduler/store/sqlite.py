@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from scheduler.errors import DiskFull, IdempotencyConflict, StoreError, StoreTooNew, Unavailable
+from scheduler.errors import DiskFull, IdempotencyConflict, StaleLease, StoreError, StoreTooNew, Unavailable
 from scheduler.store import faults, journal
 from scheduler.store.commits import GroupCommit, save_rows
 from scheduler.store.contract import (
@@ -26,7 +26,7 @@ from scheduler.store.contract import (
 )
 from scheduler.store.journal import Journal
 from scheduler.store.lock import StoreLock
-from scheduler.store.rows import blobs_of, read_results, read_task, results_body, task_row
+from scheduler.store.rows import blobs_of, lease_number_in, read_results, read_task, results_body, task_row
 from scheduler.store.sql import queries, schemas
 from scheduler.task import Kind, State, Task
 
@@ -159,13 +159,16 @@ class SqliteStore:
         self._writer().save_later(task_row(task))
 
     async def finish(self, task: Task, results: Results, durability: Durability = Durability.POWER) -> None:
-        row = task_row(task)
+        row, lease_number = task_row(task), task.lease_number
         body = results_body(results)
         blobs = blobs_of(results)
         await self._fold_journal_of(task.id)
 
         def finish(connection: sqlite3.Connection) -> None:
             sql = queries()
+            held = connection.execute(sql["get_task"], {"id": row[0]}).fetchone()
+            if held is not None and lease_number_in(held[0]) > lease_number:
+                raise StaleLease(f"task {row[0]} is held by a later attempt than lease {lease_number}")
             connection.execute(sql["save_tasks"], row)
             (number,) = connection.execute(sql["task_row"], {"id": row[0]}).fetchone()
             connection.execute(sql["free_blobs_of_task"], {"task": number})

@@ -15,11 +15,12 @@ import structlog
 
 from scheduler.errors import SlotLost
 from scheduler.execution import SlotEvents, Work
+from scheduler.task import Lease
 from sets.executor import protocol
 from sets.executor.cgroup import CgroupError
 from sets.executor.door import Door
 from sets.executor.run import SlotRun
-from sets.executor.slot import Slot
+from sets.executor.slot import NO_LEASE, Slot
 
 log = structlog.get_logger()
 
@@ -73,11 +74,11 @@ class LocalExecutor:
             self._events.left_over,
         )
 
-    def run(self, slot_id: str, work: Work) -> SlotRun:
+    def run(self, slot_id: str, work: Work, lease: Lease = NO_LEASE) -> SlotRun:
         slot = self._slots.get(slot_id)
         if slot is None:
             raise SlotLost(f"slot {slot_id} is gone")
-        return slot.run(work)
+        return slot.run(work, lease)
 
     def discard(self, slot_id: str) -> None:
         slot = self._slots.pop(slot_id, None)

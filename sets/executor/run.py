@@ -7,6 +7,7 @@ from typing import Protocol
 
 from scheduler.errors import SlotLost
 from scheduler.execution import Ending, Output
+from scheduler.task import Lease
 from sets.executor.pipes import PipeReader, PipeWriter
 
 
@@ -36,12 +37,16 @@ class SlotRun:
         "_waiters",
         "file_count",
         "kill_sent",
+        "lease",
         "number",
         "stdin",
     )
 
-    def __init__(self, slot: Place, number: int, stdin: PipeWriter | None, file_count: int) -> None:
+    def __init__(
+        self, slot: Place, number: int, lease: Lease, stdin: PipeWriter | None, file_count: int
+    ) -> None:
         self._slot = slot
+        self.lease = lease
         self.number = number
         self.stdin = stdin
         self.file_count = file_count

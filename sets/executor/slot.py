@@ -17,6 +17,7 @@ import structlog
 from scheduler.errors import IllegalMove, SlotLost
 from scheduler.execution import Ending, How, NoFile, Work
 from scheduler.source import OpenFile, Source
+from scheduler.task import Lease
 from sets.executor import protocol
 from sets.executor.cgroup import CgroupError, CpuAccount, SlotCgroup
 from sets.executor.pipes import PipeReader, PipeWriter, PromisedWriter, enlarge
@@ -44,6 +45,10 @@ PRESTART_BUDGET_US: Final = 20_000_000
 SEND_BYTES: Final = 2 * protocol.MESSAGE_BYTES
 """Room for what is on its way to a guest: a task, and a KILL that its end overtook."""
 _FDS_SPACE: Final = socket.CMSG_SPACE(4 * protocol.FILES_COUNT)
+
+
+NO_LEASE: Final = Lease("", 0)
+"""The lease of a program that runs for no task."""
 
 
 class SlotState(StrEnum):
@@ -118,7 +123,7 @@ class Slot:
         self._move(SlotState.IDLE)
         self.loop.add_reader(connection.fileno(), self._readable)
 
-    def run(self, work: Work) -> SlotRun:
+    def run(self, work: Work, lease: Lease = NO_LEASE) -> SlotRun:
         """Start a program. Raises `SlotLost` when the guest does not take it, `BadRequest` when it fits no message."""
         connection = self._socket
         if self.state is not SlotState.IDLE or connection is None:
@@ -155,7 +160,7 @@ class Slot:
         self._move(SlotState.RUNNING)
         self._forget_budget()
         self._prestart = work.prestart
-        run = self._run = SlotRun(self, number, stdin, len(work.outputs))
+        run = self._run = SlotRun(self, number, lease, stdin, len(work.outputs))
         return run
 
     def kill(self, run: SlotRun) -> None:
@@ -308,6 +313,7 @@ class Slot:
             self._files_open = bool(fds)
             files = [NoFile(errno) if errno else OpenFile(fds.pop(0)) for errno in errnos]
         ending = Ending(
+            lease=run.lease,
             how=How(message.how),
             code=message.code,
             killed=message.killed,

@@ -11,6 +11,7 @@ from scheduler.image import Image
 from scheduler.images.reference import parse_reference
 from scheduler.launchers.contract import Adopt, FoundSlot, SlotGone, SlotOrder, adopt_none
 from scheduler.source import Source, SourceUnreadable
+from scheduler.task import Lease
 
 CAT = Image("cat:1", "sha256:" + "c" * 64, "sha256:" + "c" * 64, entrypoint=("/cat",))
 
@@ -77,8 +78,9 @@ class Elsewhere:
 class FakeRun:
     """A program in a slot, as a test moves it on."""
 
-    def __init__(self, executor: FakeExecutor, slot_id: str, work: Work) -> None:
+    def __init__(self, executor: FakeExecutor, slot_id: str, work: Work, lease: Lease) -> None:
         self.slot_id = slot_id
+        self.lease = lease
         self.work = work
         self.stdin = Pipe() if work.stdin is None else None
         self.cpu_us = 0
@@ -128,6 +130,7 @@ class FakeRun:
         cpu_us: int = 700,
         oom_kills: int = 0,
         clean: bool = True,
+        lease: Lease | None = None,
     ) -> None:
         """The program ends, and the slot is free, unless it must be cleaned first."""
         if self._end.done():
@@ -137,6 +140,7 @@ class FakeRun:
             self.stderr.feed(stderr, end=True)
             stdout = stderr = b""
         ending = Ending(
+            lease=lease or self.lease,
             how=how,
             code=code,
             killed=killed,
@@ -200,13 +204,13 @@ class FakeExecutor:
         self.current[slot_id] = None
         self.events.slot_ready(slot_id)
 
-    def run(self, slot_id: str, work: Work) -> FakeRun:
+    def run(self, slot_id: str, work: Work, lease: Lease) -> FakeRun:
         if self.refuse:
             raise self.refuse.pop(0)
         if slot_id not in self.current:
             raise SlotLost(f"slot {slot_id} is gone")
         assert self.current[slot_id] is None, "two tasks in one slot"
-        run = self.current[slot_id] = FakeRun(self, slot_id, work)
+        run = self.current[slot_id] = FakeRun(self, slot_id, work, lease)
         self.runs.append(run)
         self.most_at_once = max(self.most_at_once, len(self.running))
         if self.program is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from scheduler.execution import Ending, How
 from scheduler.outcome import conclude
-from scheduler.task import Reason, Resources, State, Task, TaskSpec
+from scheduler.task import Lease, Reason, Resources, State, Task, TaskSpec
 
 KILLED = "the kernel killed 1 of the task's processes for using more memory than memory_mib allows"
 
@@ -18,6 +18,7 @@ def ended(why_killed: Reason | None = None, **facts: Any) -> Task:
     """The task of 64 MiB whose program ended like this."""
     ending = Ending(
         **{
+            "lease": Lease("a-1", 1),
             "how": How.EXITED,
             "code": 0,
             "killed": why_killed is not None,

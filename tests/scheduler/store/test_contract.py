@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 
 import pytest
 
-from scheduler.errors import IdempotencyConflict, StoreError
+from scheduler.errors import IdempotencyConflict, StaleLease, StoreError
 from scheduler.store.contract import (
     EMPTY,
     INLINE_BYTES,
@@ -216,6 +217,34 @@ class TestFinish:
         assert await unfinished(store) == []
         assert await store.expire(T0_US, 100) == [BLOB]
         assert await store.expire(T0_US, 100) == []
+
+    @pytest.mark.parametrize("kind", list(Kind))
+    async def test_is_refused_to_an_attempt_that_a_later_one_followed(self, store: Store, kind: Kind) -> None:
+        task = a_task(State.RUNNING, kind=kind, lease_number=1)
+        await store.update(task, Durability.PROCESS)
+        earlier = copy(task)
+        task.lease_number = 2
+        await store.update(task, Durability.PROCESS)
+        neighbour = a_task(State.SUCCEEDED, lease_number=1)
+        earlier.state = State.FAILED
+        stale, good = await asyncio.gather(
+            store.finish(earlier, Results(stdout=Body(3, b"old"))),
+            store.finish(neighbour, Results()),
+            return_exceptions=True,
+        )
+        assert isinstance(stale, StaleLease)
+        assert good is None
+        assert await store.get(task.id) == task
+        assert await store.results(task.id) is None
+        task.state = State.SUCCEEDED
+        await store.finish(task, Results(stdout=Body(3, b"new")))
+        # Results may be written again by who wrote them, and by nobody before.
+        await store.finish(task, Results(stdout=Body(3, b"new")))
+        with pytest.raises(StaleLease, match=task.id):
+            await store.finish(earlier, Results())
+        results = await store.results(task.id)
+        assert results is not None
+        assert results.stdout == Body(3, b"new")
 
     async def test_is_not_overtaken_by_an_earlier_update(self, store: Store) -> None:
         for _ in range(20):

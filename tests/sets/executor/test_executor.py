@@ -19,6 +19,7 @@ import structlog
 
 from scheduler.errors import SlotLost
 from scheduler.execution import Work
+from scheduler.task import Lease
 from sets.executor import door, slot
 from sets.executor.cgroup import CgroupError
 from sets.executor.executor import LocalExecutor
@@ -197,11 +198,13 @@ async def test_a_guest_gets_in_and_runs_a_task(
     guest = await start_peer(address.directory)
     connection = await let_in(guest, address, owner)
     assert owner.ready == ["s1"]
-    run = executor.run("s1", CAT)
+    run = executor.run("s1", CAT, Lease("a-1", 7))
+    assert run.lease == Lease("a-1", 7)
     assert wire.read_task(await guest.receive(connection)).stdin == b"in"
     await guest.ask("send", connection, wire.ended(1, stdout=b"out").hex())
     async with asyncio.timeout(WAIT_S):
-        assert (await run.ending()).stdout == b"out"
+        ending = await run.ending()
+    assert (ending.stdout, ending.lease) == (b"out", run.lease)
     assert (owner.freed, owner.lost) == (["s1"], [])
 
 
