@@ -162,7 +162,7 @@ class SlotEvents(Protocol):
         """The slot ends; a program that was started ahead in it used this, microseconds, for no task."""
 
     def prestart_unfit(self, slot_id: str, reason: str) -> None:
-        """A program that was started ahead of its task did what it must not: its image is not fit for that."""
+        """A program that was started ahead of its task did what it must not; its image is not fit for that."""
 
 
 class Executor(Protocol):
@@ -181,4 +181,4 @@ class Executor(Protocol):
         """
 
     def discard(self, slot_id: str) -> None:
-        """Forget a slot, whatever it does; a program that runs in it is lost."""
+        """Forget a slot, whatever its state; a program that runs in it is lost."""

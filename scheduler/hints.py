@@ -1,4 +1,4 @@
-"""Hints for a task's detail where the program's own words show that a slot's limit may have made it fail. Pure.
+"""Hints for a task's detail: the program's own words show that a slot's limit may have made it fail. Pure.
 
 A slot refuses by errors as the kernel has them; only the program sees them, and most programs print them. Such words
 are no proof, so each hint repeats them, and leaves it to the reader whether they are the reason.

@@ -1,4 +1,4 @@
-"""An image as a launcher knows it: its digest, and what its configuration says about running it."""
+"""An image: its digest, and the parts of its configuration that matter for running it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From how a program ended to what became of its task: pure."""
+"""Decides the outcome of a task from how its program ended. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scheduler.hints import hints_of
 from scheduler.task import Reason, State, Task
 
 MACHINE_FULL_BELOW: Final = 0.9
-"""A slot whose own limit makes the kernel kill held nearly all of it; below this share it was the machine
-that had no memory left."""
+"""Share of its memory limit that a slot holds when the kernel kills for that limit. Below it, the machine itself had no
+memory left."""
 
 
 def conclude(task: Task, ending: Ending, *, why_killed: Reason | None, argv0: bytes, now_us: int) -> None:
@@ -34,7 +34,7 @@ def conclude(task: Task, ending: Ending, *, why_killed: Reason | None, argv0: by
     elif ending.how is How.SIGNALLED:
         task.signal = ending.code
     # A program that ended by itself while the KILL was on its way has ended by itself, but for one whose output is
-    # not kept whole: nobody must take a part for all.
+    # not kept whole: no one may take a part for the whole.
     if why_killed is not None and (ending.killed or why_killed is Reason.OUTPUT_TOO_LARGE):
         _killed(task, why_killed)
     elif ending.how is How.NOT_EXECUTED:
@@ -60,7 +60,7 @@ def _killed_for_memory(task: Task, ending: Ending) -> str | None:
         return None
     killed = f"the kernel killed {ending.oom_kills} of the task's processes"
     limit_mib = task.spec.resources.memory_mib
-    # Of a program that was started ahead the peak does not cover all its time.
+    # The peak does not cover all the time of a program that was started ahead.
     if not ending.prestarted and 0 < ending.memory_peak_kib < MACHINE_FULL_BELOW * limit_mib * 1024:
         peak_mib = ending.memory_peak_kib >> 10
         return f"{killed} because the machine's memory was used up: of memory_mib ({limit_mib} MiB) it used {peak_mib}"

@@ -1,4 +1,4 @@
-"""The output files of one attempt: from those that its slot handed over to the store's bodies."""
+"""The output files of one attempt: copies those that its slot handed over into the store."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from scheduler.task import Task
 DETAIL_CHARS: Final = 2000
 _WHY: Final = {
     errno.ENOENT: "there is no such file",
-    errno.ELOOP: "a symbolic link stands in its path",
-    errno.EINVAL: "it is no regular file of the image or of a writable place",
+    errno.ELOOP: "its path has a symbolic link",
+    errno.EINVAL: "it is not a regular file of the image or of a writable place",
     errno.EACCES: "the program's own user may not read it",
 }
 
@@ -66,14 +66,14 @@ class OutputFiles:
             raise
 
     async def forget(self) -> None:
-        """Delete what was kept: no row will name it. Never raises, as `_abort`."""
+        """Delete the files that were kept, because no row will name them. Never raises, as `_abort`."""
         blobs = [body.blob for body in self.bodies.values() if body.blob is not None]
         self.bodies = {}
         with contextlib.suppress(SchedulerError, OSError):
             await self._blobs.delete(blobs)
 
     def tell(self, task: Task) -> None:
-        """Write into the concluded task what was kept, and what was not."""
+        """Write into the concluded task which files were kept, and which were not."""
         task.files = {path: body.size_bytes for path, body in self.bodies.items()}
         if self._refused:
             said = f"{task.detail}; " if task.detail else ""
@@ -89,7 +89,7 @@ class OutputFiles:
         left_bytes = self._limits.files_max_bytes
         for path, file in zip(self._paths, ending.files, strict=False):
             if path in writers:
-                # Asked for twice.
+                # The same path was asked for twice.
                 continue
             if isinstance(file, NoFile):
                 self._refuse(path, _WHY.get(file.errno) or os.strerror(file.errno))
@@ -104,7 +104,7 @@ class OutputFiles:
             else:
                 writer = self._blobs.body(size_bytes)
                 try:
-                    # Nothing in its container runs by now; what cannot be read all the same is its slot's doing.
+                    # Nothing runs in its container by now, so a file that cannot be read is the slot's fault.
                     await writer.write_source(file)
                 except SourceUnreadable as error:
                     await _abort([writer])
@@ -121,7 +121,7 @@ class OutputFiles:
 
 
 async def _abort(writers: list[BodyWriter]) -> None:
-    """Never raises: what stays is swept up later."""
+    """Never raises: files that stay are swept up later."""
     for writer in writers:
         try:
             await writer.abort()

@@ -1,4 +1,4 @@
-"""Collects what an async task leaves: its outputs and its files, into the store's bodies."""
+"""Collects the outputs and files of an async task into the store's bodies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scheduler.task import Reason, Task
 
 
 class KeepLimits(FileLimits, Protocol):
-    """How much of each body a set keeps."""
+    """The most that a set keeps of each body."""
 
     @property
     def stdout_max_bytes(self) -> int: ...
@@ -75,7 +75,7 @@ class Collector:
                 task.detail = f"{task.detail}; {said}" if task.detail else said
 
     async def abort(self) -> None:
-        """Throw away what was written. Never raises: what stays is swept up later."""
+        """Discard all that was written. Never raises: files that stay are swept up later."""
         for writer in (self._stdout, self._stderr):
             try:
                 await writer.abort()
@@ -85,7 +85,7 @@ class Collector:
             await self._files.forget()
 
     async def _keep_stdout(self, live: LiveTask, data: bytes) -> None:
-        # Over the limit the task is killed; what still comes is read and dropped, so that it can end.
+        # Over the limit the task is killed. The rest of its output is read and dropped, so that it can end.
         if self._too_large:
             return
         room = self._limits.stdout_max_bytes - self._stdout.size_bytes

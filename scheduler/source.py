@@ -24,7 +24,7 @@ class Source(Protocol):
     def size_bytes(self) -> int: ...
 
     def fileno(self) -> int | None:
-        """A descriptor that belongs to the source, for consumers that need no copy of the bytes; None: there is none.
+        """A descriptor that belongs to the source, for consumers that need no copy of the bytes; None if it has none.
 
         It is of an open regular file of this machine that begins with these bytes, at whatever offset it stands.
         """

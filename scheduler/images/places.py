@@ -1,4 +1,4 @@
-"""Which folders of a slot can be written to, and what becomes of what an image itself holds there. Pure.
+"""The folders of a slot that can be written to, and the fate of an image's own files there. Pure.
 
 A place is a tmpfs, which is as it was at the start again after each task. It begins empty, but for HOME, which begins
 with what the image holds there, up to a bound. Any other folder with files is no place unless its image says so by
@@ -117,7 +117,7 @@ def layout(
     owner: Owner | None = None,
     home: str = "",
 ) -> Layout:
-    """How slots of the image look like. `home` is HOME as its programs have it. Raises `ImageUnusable`.
+    """The layout of the image's slots. `home` is HOME as its programs have it. Raises `ImageUnusable`.
 
     `seen` answers `question`, None for what the image does not have; without it every folder counts as absent.
     """
@@ -278,7 +278,7 @@ def said_home(image: Image) -> str | None:
 
 
 def _home(image: Image, home: str) -> str:
-    """HOME, where it can be a place and no label wants it empty; else "", without a word."""
+    """HOME if it can be a place and no label wants it empty; else ""."""
     if not home.startswith("/"):
         return ""
     path = "/" + posixpath.normpath(home).lstrip("/")

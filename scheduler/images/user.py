@@ -1,4 +1,4 @@
-"""An image's USER as numbers, told as container engines tell it. Pure.
+"""An image's USER as numbers, by the rules of container engines. Pure.
 
 `/etc/passwd` and `/etc/group` come out of an image, so they may hold anything.
 """
@@ -22,7 +22,7 @@ _SHOWN_CHARS: Final = 64
 
 
 class UserUnusable(ValueError):
-    """The image's USER cannot be told."""
+    """The image's USER has no numbers."""
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class User(msgspec.Struct, frozen=True):
     group: int | str | None = None
 
     def files_needed(self) -> tuple[str, ...]:
-        """The files of the image without which its numbers cannot be told; none for root and for numbers.
+        """The files of the image that are needed to find its numbers; none for root and for numbers.
 
         Root may write to its places whatever their group. A number alone takes no look at the image either: its
         primary group, if /etc/passwd names one, then has no part in the places, which its uid opens already.
@@ -96,7 +96,7 @@ def home_of(uid: int, passwd: bytes | None) -> str:
 
 
 def parse_user(text: str) -> User:
-    """USER as it stands in an image's configuration: `""`, `app`, `1000`, `app:users`, `1000:1000`, `:users`.
+    """Parse USER as an image's configuration has it: `""`, `app`, `1000`, `app:users`, `1000:1000`, `:users`.
 
     Raises `UserUnusable` for numbers that are none of a user's.
     """

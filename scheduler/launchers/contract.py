@@ -64,9 +64,9 @@ class Launcher(Protocol):
     async def open(self, adopt: Adopt = adopt_none) -> None:
         """Connect, and adopt or begin to remove each slot that earlier runs of this installation's set left behind.
 
-        A slot that is adopted goes on as if this launcher had started it. What cannot be removed within seconds is
-        removed later, and keeps no slot from starting. A launcher whose slots cannot outlive their set's process asks
-        about none and removes all. `open` may be called again after it failed, and may ask again then.
+        A slot that is adopted goes on as if this launcher had started it. Slots that cannot be removed within seconds
+        are removed later, and keep no slot from starting. A launcher whose slots cannot outlive their set's process
+        asks about none and removes all. `open` may be called again after it failed, and may ask again then.
         """
 
     async def close(self) -> None:

@@ -39,7 +39,7 @@ _OOM_EVENT_WAIT_S: Final = 0.5
 _OOM_EVENT_POLL_S: Final = 0.02
 _MAX_ENDED: Final = 1024
 _OPEN_CLEAN_UP_S: Final = 5.0
-"""How long `open` waits for an earlier run's containers to go; what is left then is removed beside the work."""
+"""How long `open` waits for an earlier run's containers to be removed, in seconds; the rest is removed later."""
 _CLOSE_STARTS_S: Final = 10.0
 _CLOSE_CLEAN_UP_S: Final = 15.0
 _RELIST_AGAIN: Final = Backoff(0.25, 5.0)
@@ -75,10 +75,10 @@ class _Ended:
 class DockerLauncher:
     """Implements `contract.Launcher` on one Docker engine.
 
-    `folder_of` tells where the executor of this machine listens for a slot. `on_gone` is told of slots that ended
-    without `stop`. `images` are the engine's; the launcher tells them what it hears of changes. `open` may be called
-    again after it failed. While the engine is away calls raise `EngineUnavailable`; once it is back the launcher goes
-    on by itself, and slots that did not survive are reported.
+    `folder_of` tells where the executor of this machine listens for a slot. `on_gone` is called for slots that ended
+    without `stop`. `images` are the engine's; the launcher passes on the changes that the engine reports. `open` may be
+    called again after it failed. While the engine is away calls raise `EngineUnavailable`; once it is back the launcher
+    goes on by itself, and slots that did not survive are reported.
     """
 
     def __init__(self, settings: DockerSettings, folder_of: SlotFolder, on_gone: SlotGone) -> None:
@@ -108,7 +108,7 @@ class DockerLauncher:
         """Connect, listen to events, and remove the containers that earlier runs of this installation left behind.
 
         `adopt` is never asked: a slot's guest found its executor in the set's process, and a new one lets no old guest
-        in. What the engine cannot remove within seconds is removed beside the work. Raises `EngineUnavailable`, also
+        in. Containers that the engine cannot remove within seconds are removed later. Raises `EngineUnavailable`, also
         for a `runtime` that the engine lacks, and `OSError` when the seccomp profile cannot be read.
         """
         if self._opened:
@@ -119,7 +119,7 @@ class DockerLauncher:
         others = await self._engine.count_others()
         if left := await self._removals.clear(_OPEN_CLEAN_UP_S):
             log.warning(
-                "containers_of_earlier_run_left", containers=left, next="they are removed beside the work"
+                "containers_of_earlier_run_left", containers=left, next="they are removed while the set runs"
             )
         for installation, containers in others.items():
             log.warning(
@@ -141,7 +141,7 @@ class DockerLauncher:
     async def close(self) -> None:
         """Stop every slot and leave nothing behind. Never raises; takes half a minute at most.
 
-        What a dead or slow engine keeps until then is removed at the next `open`.
+        Containers that a dead or slow engine keeps until then are removed by the next `open`.
         """
         if self._closed:
             return
@@ -209,7 +209,7 @@ class DockerLauncher:
             asyncio.get_running_loop().call_soon(self._gone, order.slot_id, slot.gone)
 
     def _go_on(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do something to its end whatever becomes of the caller, who may already have gone when it fails."""
+        """Run `work` to its end, even if the caller is cancelled."""
         task = asyncio.create_task(work)
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
@@ -289,7 +289,7 @@ class DockerLauncher:
             await asyncio.sleep(_OOM_EVENT_POLL_S)
         return False
 
-    # What the event stream tells (docker_events.Listener)
+    # -- called by the event stream (docker_events.Listener)
 
     def images_changed(self) -> None:
         self.images.changed()

@@ -22,7 +22,7 @@ _FACTS_HEADER: Final = "X-Docker-Container-Path-Stat"
 _CHUNK_BYTES: Final = 64 * 1024
 _PATH_BYTES: Final = 4096
 _TAR_OVERHEAD_BYTES: Final = 256 * 1024
-"""Headers, padding and extended attributes beside a file's own bytes."""
+"""Room for headers, padding and extended attributes, in addition to a file's own bytes."""
 
 # Of Go's os.FileMode, which is what the engine tells.
 _LINK: Final = 1 << 27
@@ -31,7 +31,7 @@ _NOT_REGULAR: Final = _FOLDER | _LINK | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 
 
 
 class ImageFile(msgspec.Struct, frozen=True):
-    """`content` is None where there is none: `why` says what is wrong with the file, "" when it is missing."""
+    """A file of an image. `content` is None if it cannot be read: `why` says why not, "" if the file is missing."""
 
     content: bytes | None = None
     why: str = ""

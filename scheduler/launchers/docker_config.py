@@ -131,7 +131,7 @@ def create_body(
             "LogConfig": {"Type": "none", "Config": {}},
             "RestartPolicy": {"Name": "no"},
             "Init": False,
-            # So that nothing is left behind even when the set dies for good: the guest ends without its executor.
+            # Nothing is left behind even if the set dies for good, because a guest without its executor ends.
             "AutoRemove": True,
             "Mounts": [
                 _read_only(settings.guest_binary, GUEST),

@@ -12,10 +12,9 @@ from scheduler.launchers.docker_engine import Engine
 
 
 class Contents:
-    """Keeps a container for each image whose slots need one: never started, it holds the copies that they share.
+    """Keeps a container for each image whose slots need one. It is never started, and holds the copies that they share.
 
-    One that is not in `holding` any more is for the launcher to remove, which removes every container of the set that
-    nobody knows.
+    The launcher removes each container of the set that no part of it needs, and so those that have left `holding`.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -47,7 +46,7 @@ class Contents:
         return holder.name
 
     def release(self, slot_id: str) -> bool:
-        """The slot is gone, or was never started. True when a container is not needed any more."""
+        """The slot is gone, or was never started. True if its container is no longer needed."""
         holder = self._used.pop(slot_id, None)
         if holder is None:
             return False
@@ -78,7 +77,7 @@ class Contents:
         return _Holder(image.image_id, holder_id, name, asyncio.create_task(self._engine.create(name, body)))
 
     def _drop(self, holder: _Holder) -> None:
-        # While it is being made it may not be listed yet; whoever finds it then sees that nobody knows it.
+        # It may still be in the making and not listed yet. The launcher removes it once it is listed.
         self.holding.discard(holder.holder_id)
         if self._holders.get(holder.image_id) is holder:
             del self._holders[holder.image_id]

@@ -1,6 +1,6 @@
 """Calls to the Docker engine: made in a few threads of their own and bounded in time.
 
-What the Docker client raises is translated here and nowhere else.
+Errors of the Docker client are translated here and nowhere else.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _CONNECTION_ERRORS: Final = (
     OSError,
 )
 
-# Where the engine keeps a container's files is nobody's business but the operator's.
+# Only the operator may know where the engine keeps a container's files.
 _HOST_PATH: Final = re.compile(r"/[^\s\"':]*/(?:merged|rootfs)(?=[/\s\"':]|$)")
 
-# What the engine says at the start of a slot when it is the image that cannot be run; a test provokes each.
+# Words of the engine that mean that the image cannot run, and not that the engine failed. A test provokes each.
 _NO_DIRECTORY: Final = (
     "a path that must be a directory (WORKDIR, a writable place, /gc) is something else in it"
 )
@@ -151,7 +151,7 @@ class Engine:
         self._waiting = 0
 
     def close(self) -> None:
-        """Take no more calls. Those under way end by themselves, at the latest with their time-out."""
+        """Take no more calls. Calls under way end by themselves, at the latest by their time-out."""
         for lane in self._lanes.values():
             lane.shutdown(wait=False, cancel_futures=True)
 
@@ -228,7 +228,7 @@ class Engine:
         return entries
 
     async def start(self, name: str, body: dict[str, Any]) -> None:
-        """Create and start a container. What was created is removed again when it does not start.
+        """Create and start a container. It is removed again if it does not start.
 
         Raises `EngineRefused`, `ImageUnknown`, `ImageUnusable`.
         """

@@ -43,7 +43,7 @@ class Listener(Protocol):
         """Events flow from now on; what happened before may have been missed."""
 
     def stream_lost(self, reason: str) -> None:
-        """Nothing is heard until `stream_opened` is called again."""
+        """The stream broke. No event arrives until `stream_opened` is called again."""
 
     def slot_event(self, event: SlotEvent) -> None: ...
 
@@ -122,6 +122,6 @@ class EventStream:
     def _tell(self, function: Callable[..., None], *arguments: Any) -> None:
         if self._closed.is_set() or self._loop is None:
             return
-        # The loop may have been closed without the launcher: then there is nobody to tell.
+        # The loop may have been closed without the launcher. Then nobody waits for the event.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *arguments)

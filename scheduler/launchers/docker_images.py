@@ -34,11 +34,11 @@ MAX_PULLS_WAITING: Final = 64
 
 _FRESH_S: Final = 0.5
 _STALE_S: Final = 2.0
-"""Not every change makes an event (BuildKit tags silently on older engines): a remembered answer that is
-older than `_FRESH_S` is looked up again beside its use, one older than `_STALE_S` before."""
+"""Not every change makes an event (BuildKit tags silently on older engines). A remembered answer older than `_FRESH_S`
+is used and looked up again in the background; one older than `_STALE_S` is looked up before it is used."""
 
 _REFUSAL_KEPT_S: Final = 10.0
-"""A pull that failed is not tried again for so long."""
+"""Pause before a pull that failed is tried again, in seconds."""
 
 _REGISTRY_FAULTS: Final = (
     "connection refused",
@@ -124,7 +124,7 @@ class Images:
         return self._pull(reference)
 
     def _look_up(self, text: str, reference: Reference | None = None) -> asyncio.Task[Image]:
-        # Whoever asks after a change must not be given what was asked for before it.
+        # A caller that asks after a change must not get the answer to a question from before it.
         key = (text, self._generation)
         task = self._lookups.get(key)
         if task is None:

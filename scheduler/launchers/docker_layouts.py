@@ -1,4 +1,4 @@
-"""How slots of an image are laid out: what must be known of its folders and its USER is looked up in the image."""
+"""Layouts of images' slots: looks up the folders and the USER of an image by a container that is never started."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_FILE_BYTES: Final = 1 << 20
 
 
 class Layouts:
-    """Tells the layouts of images. What is found holds for ever: an image id names its content."""
+    """Finds the layouts of images. A layout never changes, because an image's id names its content."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -38,7 +38,7 @@ class Layouts:
         self._known_bytes = 0
         self._looks: dict[str, asyncio.Task[Layout | str]] = {}
         self.looking: set[str] = set()
-        """The slot labels of the containers that images are being looked into with."""
+        """The slot labels of the containers through which images are being looked into."""
 
     async def layout(self, image: Image) -> Layout:
         """Asks the engine once an image: which HOME its USER has, and what the image holds there and in VOLUMEs.
@@ -53,7 +53,7 @@ class Layouts:
             raise _unusable(image, str(error)) from error
         found = self._known.get(image.image_id)
         if found is None:
-            # All who start the image's first slots share one look; none that is cancelled takes it along.
+            # All starts of the image's first slots share one look. It goes on if one of them is cancelled.
             found = await asyncio.shield(self._look(image, user))
         else:
             self._known.move_to_end(image.image_id)

@@ -1,4 +1,4 @@
-"""Containers that must go: removed beside all other work, again and again where the engine cannot do so now."""
+"""Removes containers in the background, and tries again for as long as the engine cannot remove them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Removals:
         self._removing: dict[str, _Container] = {}
         self._first_tries = asyncio.Semaphore(REMOVALS_AT_ONCE - _RETRIES_AT_ONCE)
         self._retries = asyncio.Semaphore(_RETRIES_AT_ONCE)
-        # The engine may still list them: for a moment, or for ever after it was killed while it removed one.
+        # The engine may still list them: for a moment, or for ever if it was killed while it removed one.
         self._gone: set[str] = set()
         self._trouble = Trouble("slots_not_removed_yet", "slots_removed_at_last")
 
@@ -43,7 +43,7 @@ class Removals:
             await container.asked.wait()
 
     def listed(self, names: Collection[str]) -> None:
-        """The engine lists these containers of the set; all others are gone, by whatever hand."""
+        """The engine lists these containers of the set, so all others are gone, whoever removed them."""
         self._gone.intersection_update(names)
         for name in [name for name in self._removing if name not in names]:
             self._removing[name].task.cancel()
@@ -55,7 +55,7 @@ class Removals:
             container.again.set()
 
     async def clear(self, timeout_s: float) -> int:
-        """Remove every container of the set; how many are left after `timeout_s`, when the removals simply go on.
+        """Remove every container of the set; returns how many are left after `timeout_s`. Their removals go on.
 
         Raises `EngineUnavailable` where the engine does not list them.
         """

@@ -134,8 +134,8 @@ _DEV: Final = Tmpfs(
 def _place(path: str, limits: SlotLimits, owner: Owner) -> Tmpfs:
     size_mib = {"/tmp": limits.tmp_mib, _SHM: limits.shm_mib}.get(path, limits.writable_mib)
     # Where the image has a directory already (an engine makes one for a WORKDIR), runc before 1.1.8 gives the tmpfs
-    # that one's mode in place of ours, and 755 would keep all but its owner from writing. So its owner is who writes.
-    # /dev/shm is the exception: it lies in a /dev of ours, so the image never has one.
+    # that one's mode in place of ours, and 755 would keep all but its owner from writing. Therefore its owner is the
+    # USER. /dev/shm is the exception: it lies in a /dev of ours, so the image never has one.
     return Tmpfs(
         path=path,
         size_kib=size_mib << 10,

@@ -1,4 +1,4 @@
-"""The accounts of a set: whose token a caller holds, and how much an account may send."""
+"""The accounts of a set: finds the account of a token, and the largest input of an account."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sets.api.errors import Forbidden, Unauthorized
 from sets.config import ACCOUNT_NAME, SetConfig
 
 DEFAULT_ACCOUNT: Final = "default"
-"""Whose tasks a caller's are where authentication is off and the caller names no account."""
+"""The account of callers that name none while authentication is off."""
 
 
 class Accounts:

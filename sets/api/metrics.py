@@ -1,4 +1,4 @@
-"""The metrics of a set: what its manager tells, and what it holds now."""
+"""The metrics of a set: counts of ended tasks, and its manager's gauges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LIMITS_US: Final = [round(seconds * 1_000_000) for seconds in _SECONDS]
 
 
 class SetMetrics:
-    """Counts what the manager tells (`scheduler.manager.Observer`)."""
+    """Counts the manager's events (`scheduler.manager.Observer`)."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()

@@ -23,9 +23,9 @@ class KeptBody(NamedTuple):
 
 
 class TaskResults:
-    """Finds and reads what an account's tasks left.
+    """Finds and reads the results of an account's tasks.
 
-    All that name a task raise `TaskUnknown`, also for another account's, `NotFinished` and `ResultGone`.
+    Methods that take a task's id raise `TaskUnknown`, also for another account's task, `NotFinished` and `ResultGone`.
     """
 
     def __init__(self, manager: Manager) -> None:

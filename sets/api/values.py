@@ -1,4 +1,4 @@
-"""How the values of a run's parameters are written as text, whatever dialect carries them.
+"""Parsers of the values of a run's parameters, for all dialects.
 
 Each function takes a parameter's name and its text, and returns the value. All raise `BadRequest` with the name as its
 field, saying what is wrong.

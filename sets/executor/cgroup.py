@@ -17,7 +17,7 @@ CONTROLLERS: Final = frozenset({"cpuacct", "memory"})
 SOCKET_BYTES: Final = 16 << 20
 """Buffers of all TCP and UDP sockets of a slot, with cgroup version 1.
 
-Version 2 charges them to the slot's memory. Version 1 charges them to nobody, unless they have a limit of their own,
+Version 2 charges them to the slot's memory. Version 1 charges them to no cgroup, unless they have a limit of their own,
 and runc ignores Docker's setting for it.
 """
 
@@ -44,7 +44,7 @@ class _Mount(NamedTuple):
 
 
 def _mounts(proc: Path) -> list[_Mount]:
-    """The cgroup trees that can be reached from here. `root`: which part of the tree is mounted at `target`."""
+    """The cgroup trees that are mounted here. `root` is the part of the tree that is mounted at `target`."""
     found = []
     for line in (proc / "self/mountinfo").read_text().splitlines():
         mount, _, file_system = line.partition(" - ")
@@ -65,7 +65,7 @@ def _unescape(path: str) -> str:
 
 
 def _paths(proc: Path, pid: int) -> dict[str, str]:
-    """Where process `pid` stands in each tree, by controller."""
+    """The cgroup of process `pid` in each tree, by controller."""
     found = {}
     for line in (proc / str(pid) / "cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -246,5 +246,5 @@ class CpuAccount:
         return used_us - self._used_us
 
     def guest_used(self, guest_cpu_us: int) -> None:
-        """The guest used this between tasks, to clean up: up to its allowance it is nobody's."""
+        """The guest used this between tasks, to clean up. No task is billed for it, up to the guest's allowance."""
         self._carried_us -= min(guest_cpu_us, GUEST_ALLOWANCE_US)

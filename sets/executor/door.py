@@ -1,4 +1,4 @@
-"""Where a slot's guest comes in, and nobody else: the slot's folder, its listening socket, and the greeting."""
+"""The entry of a slot's guest, which lets in no one else: the slot's folder, its socket, and the greeting."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ log = structlog.get_logger()
 HELLO_TIMEOUT_S: Final = 5.0
 BACKLOG: Final = 4
 GREETINGS: Final = 4
-"""Connections that may owe their HELLO at a time; the oldest gives way, so that silence keeps nobody out."""
+"""Most connections that may owe their HELLO at a time. The oldest gives way, so that silent ones block no other."""
 ACCEPTS_A_TURN: Final = 16
 PAUSE_S: Final = 0.1
-"""After a wrong HELLO (its sender may try again at once, for ever), and while no descriptor is left here."""
+"""Pause in seconds after a wrong HELLO, whose sender may try again for ever, and while no descriptor is left here."""
 REFUSALS_LOGGED: Final = 3
 _UCRED: Final = struct.Struct("=iII")
 
 
 class NotTheGuest(Exception):
-    """Somebody else than the slot's guest connected."""
+    """A process that is not the slot's guest connected."""
 
 
 class UselessGuest(Exception):
-    """The slot's guest, but it cannot be worked with."""
+    """The slot's guest connected, but it cannot be used."""
 
 
 class Door:
-    """A slot's folder of its own with a listening socket, so that nobody can fill another's backlog.
+    """A slot's own folder with a listening socket. Each slot has one, so that none can fill another's backlog.
 
-    It opens once. The algorithm reaches this socket as well, but runs only when its guest is in; by then nobody
-    listens, and so it can neither pass for the guest, nor cost this process anything, nor park a descriptor here.
-    `admitted` gets the connection, now its own, and the guest's process id; `failed` is called with a reason when
-    the guest itself is of no use.
+    It opens once. The algorithm reaches this socket as well, but runs only after its guest was let in. Then the socket
+    is closed, so the algorithm can neither pass for the guest, nor cost this process anything, nor park a descriptor
+    here. `admitted` gets the connection, which is its own from then on, and the guest's process id; `failed` is called
+    with a reason if the guest itself cannot be used.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Door:
         directory.mkdir(mode=0o755, parents=True)
         self._socket: socket.socket | None = None
         try:
-            # Any USER of the image must pass; nobody on the host can, for the folder above is closed.
+            # Any USER of the image must pass. No user of the host can, because the folder above is closed.
             directory.chmod(0o755)
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
             _bind(self._socket, directory / SOCKET_FILE)
@@ -80,7 +80,7 @@ class Door:
             raise
 
     def close(self) -> None:
-        """Listen no more. The folder stays: the container has it mounted."""
+        """Stop listening. The folder stays, because the container has it mounted."""
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
@@ -95,7 +95,7 @@ class Door:
     def remove(self) -> None:
         """`close`, and remove the folder."""
         self.close()
-        # Nobody else writes there, and this needs no descriptor, which may be what there is none of.
+        # No one else writes there, and this needs no descriptor: there may be none left.
         with contextlib.suppress(OSError):
             (self.directory / SOCKET_FILE).unlink(missing_ok=True)
             (self.directory / CONTENT_FILE).unlink(missing_ok=True)
@@ -133,7 +133,7 @@ class Door:
             return
         if len(self._greetings) == GREETINGS:
             oldest = next(iter(self._greetings))
-            self._refuse(oldest, NotTheGuest("others knock, and it has not said anything yet"))
+            self._refuse(oldest, NotTheGuest("it was silent while others connected"))
         silence = NotTheGuest(f"it said nothing for {HELLO_TIMEOUT_S:g} s")
         self._greetings[connection] = self._loop.call_later(
             HELLO_TIMEOUT_S, self._refuse, connection, silence
@@ -141,7 +141,7 @@ class Door:
         self._loop.add_reader(connection.fileno(), self._hear, connection, pid)
 
     def _hear(self, connection: socket.socket, pid: int) -> bool:
-        """Take the HELLO. False: it has not come yet."""
+        """Take the HELLO. False if it has not arrived yet."""
         try:
             # One byte more than any HELLO has: what is longer is seen to be. Descriptors with it are dropped.
             data = connection.recv(protocol.HELLO_BYTES + 1)
@@ -214,7 +214,7 @@ def _peer_pid(connection: socket.socket) -> int:
 
 
 def _check_is_init(pid: int) -> None:
-    """The guest is process 1 of a PID namespace of its own; a program beside it is not."""
+    """Raise `NotTheGuest` unless the process is process 1 of its own PID namespace, as only the guest is."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("NSpid:"):

@@ -1,7 +1,7 @@
 """The executor of one machine: lets its slots' guests in, and runs programs in them.
 
-A guest that lost its connection knocks again, but is not let in a second time: between processes that live a unix
-socket does not break by itself, so either its slot was given up here, or this executor is a new one, with new slots.
+A guest that lost its connection connects again, but is not let in a second time. A unix socket between living processes
+does not break by itself, so either its slot was given up here, or this executor is a new one, with new slots.
 """
 
 from __future__ import annotations

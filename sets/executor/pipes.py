@@ -17,16 +17,16 @@ READ_BYTES: Final = 1 << 18
 
 
 def enlarge(fd: int) -> None:
-    """Ask for a larger pipe; a refusal (the user's share of pipe memory is used up) costs speed only."""
+    """Ask for a larger pipe. A refusal (the user's share of pipe memory is used up) costs only speed."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 class _Pipe:
-    """One end of a pipe, owned from here on, also when what follows fails. `close` wakes whoever waits.
+    """One end of a pipe. It owns its descriptor, also if its constructor fails. `close` wakes the coroutine that waits.
 
-    One coroutine uses an end at a time. An end that is dropped is closed: its user may have gone away before it
-    ever saw it.
+    One coroutine uses an end at a time. An end that is dropped is closed: its user may have been cancelled before it
+    received it.
     """
 
     _fd = -1
@@ -88,9 +88,9 @@ class PipeReader(_Pipe):
                 await self._until(self._loop.add_reader, self._loop.remove_reader)
 
     def complete(self) -> None:
-        """All writers are dead: what the pipe holds now is all that will ever come.
+        """All writers are dead: no more data will come than the pipe holds now.
 
-        The pipe itself may not say so: a program can leave a write end in flight, in a message that nobody receives.
+        The pipe itself may not show that: a program can leave a write end in flight, in a message never received.
         """
         self._complete = True
         if self._waiter is not None:
@@ -101,7 +101,7 @@ class PipeWriter(_Pipe):
     """The write end of a pipe. `close` is the end of the program's input."""
 
     async def write(self, data: bytes) -> None:
-        """All of `data`. Raises `BrokenPipeError` when nobody reads any more, or after `close`."""
+        """Write all of `data`. Raises `BrokenPipeError` if the reader is gone, or after `close`."""
         view = memoryview(data)
         while view:
             if self._fd < 0:
@@ -137,7 +137,7 @@ class PipeWriter(_Pipe):
 
 
 class PromisedWriter(PipeWriter):
-    """A write end that the guest will hand over: whoever writes waits for it."""
+    """A write end that the guest hands over later. Writers wait for it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # No descriptor yet, hence not the parent's way.
@@ -151,7 +151,7 @@ class PromisedWriter(PipeWriter):
         return self._fd >= 0 or self._closed
 
     def deliver(self, fd: int) -> None:
-        """The end is here; it is owned from here on."""
+        """Take the descriptor, and own it."""
         if self._closed:
             os.close(fd)
             return

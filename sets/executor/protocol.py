@@ -1,6 +1,6 @@
 """The guest's protocol, version 1, as bytes: `sets/guest/PROTOCOL.md` is the contract, this its executor's half.
 
-What comes from a guest is length-checked and never trusted: `ProtocolError` means that the slot is to be destroyed.
+Data from a guest is length-checked and never trusted. `ProtocolError` means that the slot must be destroyed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ VERSION: Final = 1
 MESSAGE_BYTES: Final = 131_072
 STDIN_BYTES: Final = 61_440
 STRINGS_BYTES: Final = 69_608
-"""Arguments, environment and output paths with their NULs: what the largest message holds beside the largest input."""
+"""Most bytes of arguments, environment and output paths with their NULs: the largest message less the largest input."""
 STRINGS_COUNT: Final = 8192
 OUTPUT_BYTES: Final = 61_440
 FILES_COUNT: Final = 64

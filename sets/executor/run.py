@@ -1,4 +1,4 @@
-"""A program that runs in a slot, as whoever asked for it sees it."""
+"""A program that runs in a slot, as its caller sees it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Place(Protocol):
 class SlotRun:
     """A program that runs in a slot (`scheduler.execution.Run`).
 
-    Whoever waits may be cancelled (a client that goes away) without harm to the others, and may ask again: what
-    came is kept. What nobody fetched is closed when the run is dropped.
+    A coroutine that waits may be cancelled (its client goes away) without harm to the others, and may ask again: the
+    run keeps what came. Files that were not fetched are closed when the run is dropped.
     """
 
     __slots__ = (

@@ -34,9 +34,9 @@ from sets.executor.run import SlotRun
 log = structlog.get_logger()
 
 KILL_GRACE_S: Final = 5.0
-"""A guest that has not reported the end this long after KILL is destroyed with its slot."""
+"""Longest time, in seconds, from KILL to the report of the end; then the slot is destroyed."""
 CLEAN_GRACE_S: Final = 60.0
-"""A guest may take this long to empty the writable places."""
+"""Longest time, in seconds, that a guest may take to empty the writable places."""
 FILES_GRACE_S: Final = 900.0
 """Longest time, in seconds, to read output files: they fill the slot, so it takes no other task meanwhile."""
 BUDGET_CHECK_S: Final = 5.0
@@ -150,7 +150,7 @@ class Slot:
             else:
                 connection.send(message)
         except OSError as error:
-            # A full socket, too: a guest that waits for a task has read everything before it.
+            # This includes a full socket: a guest that waits for a task has read everything before it.
             if stdin is not None:
                 stdin.close()
             reason = f"its guest could not be given a task: {error}"
@@ -328,7 +328,7 @@ class Slot:
             files=files,
             prestarted=message.prestarted,
             notes=(message.why_not,) if message.why_not else (),
-            # Whoever closes them may be the garbage collector, in any thread.
+            # The garbage collector may close them, in any thread.
             files_closed=partial(self._call_soon, self._files_closed) if self._files_open else None,
         )
         self._run = None

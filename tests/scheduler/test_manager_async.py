@@ -388,7 +388,7 @@ async def test_files_are_kept_and_what_is_not_kept_is_said(new_world: NewWorld, 
     assert ended.files == {"/tmp/small": 3, "/tmp/large": 100_000, "/tmp/empty": 0}
     assert ended.detail == (
         "output not kept: /tmp/huge: its 300000 bytes are more than the 200000 that are kept of a file; "
-        "/tmp/missing: there is no such file; /tmp/link: a symbolic link stands in its path"
+        "/tmp/missing: there is no such file; /tmp/link: its path has a symbolic link"
     )
     results = await world.manager.results(task.id)
     assert results is not None

@@ -173,8 +173,8 @@ async def test_what_is_not_kept_is_said_and_fails_nothing(new_world: NewWorld, f
         "/too-much: its 50001 bytes are more than what is left of the 250000 that are kept of a task's files",
         "/wo: its 50000 bytes are more than what is left of the 250000 that are kept of a task's files",
         "/none: there is no such file",
-        "/link: a symbolic link stands in its path",
-        "/fifo: it is no regular file of the image or of a writable place",
+        "/link: its path has a symbolic link",
+        "/fifo: it is not a regular file of the image or of a writable place",
         "/mode: the program's own user may not read it",
         "/way: Not a directory",
     ]

@@ -95,7 +95,7 @@ PARAMETERS: Final[dict[str, Parameter]] = {
         "outputs",
         values.path,
         {"type": "string", "pattern": r"^(/(?!\.{1,2}(/|$))[^/\x00]+)+$", "maxLength": values.PATH_BYTES},
-        "absolute path of a file to keep beside stdout, a regular file: /v1/tasks/{id}/files/{path} has it afterwards",
+        "absolute path of a regular file to keep besides stdout; afterwards it is at /v1/tasks/{id}/files/{path}",
         OUTPUTS,
     ),
     "prestart": Parameter(

@@ -32,7 +32,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 
 class Problem(Exception):
-    """An answer that is an error. `name` ends the type's address; `extra` stands beside the usual members."""
+    """An answer that is an error. `name` ends the type's address; `extra` holds members besides the usual ones."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Problem(Exception):
         return msgspec.json.encode(self.members)
 
 
-# What each error of the scheduler or of a call is to a client: status, type and title.
+# For each error of the scheduler or of a call: status, type and title of the answer.
 _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
     errors.BadRequest: (400, "bad-parameter", "A parameter is wrong"),
     errors.ImageUnknown: (404, "image-unknown", "There is no such image"),
@@ -99,8 +99,7 @@ _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
 
 
 def problem_of(error: errors.SchedulerError | CallError, *, executed: bool = False) -> Problem:
-    """The problem that an error is to a client; `executed` where a program ran although the error itself does not say
-    so."""
+    """The answer for an error; `executed` says that a program ran although the error itself does not."""
     for known in type(error).__mro__:
         if known in _KNOWN:
             status, name, title = _KNOWN[known]
@@ -172,7 +171,7 @@ _HTTP_NAMES: Final = {
 def problem_of_http(
     status: int, title: str, detail: str, headers: dict[str, str] | None = None, *, executed: bool = False
 ) -> Problem:
-    """A refusal that HTTP itself, not a task, is the reason of."""
+    """The answer for a request that HTTP itself, not a task, is the reason to refuse."""
     name = _HTTP_NAMES.get(status, "http-error")
     return Problem(status, name, title, detail, headers=headers, executed=executed)
 

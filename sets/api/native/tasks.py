@@ -1,4 +1,4 @@
-"""/v1/tasks: look at tasks, fetch what they left, cancel them."""
+"""/v1/tasks: look at tasks, fetch their results, cancel them."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_what_is_not_there_fails_nothing_and_is_said(api: Api) -> None:
     assert (answer.status_code, answer.content) == (200, b"x\n")
     task = api.task(answer.headers["X-Task-Id"])
     assert (task["state"], task["files"]) == ("succeeded", {})
-    no_file = "it is no regular file of the image or of a writable place"
+    no_file = "it is not a regular file of the image or of a writable place"
     assert task["detail"] == (
         f"output not kept: {PATH}: there is no such file; /tmp: {no_file}; /dev/zero: {no_file}"
     )
