@@ -257,7 +257,7 @@ class AsyncSide:
         stdin.close()
 
     async def _lost(self, entry: AsyncEntry, error: SchedulerError) -> None:
-        """The attempt came to nothing, and not by the task's doing."""
+        """The platform lost the attempt: queue the task again, or end it."""
         task = entry.task
         entry.live = None
         gave_way, entry.gives_way = entry.gives_way, False

@@ -1,9 +1,9 @@
-"""Work that goes on beside its callers: held until it ends, its failures logged, its end waited for at close."""
+"""Background work: kept until it ends, its failures logged, and waited for at close."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -26,10 +26,6 @@ class Background:
         task.add_done_callback(self._fetch if awaited else self._done)
         return task
 
-    def every(self, delay_s: float, work: Callable[[], None]) -> asyncio.Task[None]:
-        """Call `work` again and again until `stop`; its failures are logged and end nothing."""
-        return self.spawn(self._every(delay_s, work))
-
     async def stop(self, grace_s: float) -> None:
         """Wait for what goes on to end by itself, then cancel it."""
         if self._tasks and grace_s > 0:
@@ -39,14 +35,6 @@ class Background:
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
-
-    async def _every(self, delay_s: float, work: Callable[[], None]) -> None:
-        while True:
-            try:
-                work()
-            except Exception as error:
-                log.error("background work failed; it goes on", exc_info=error)
-            await asyncio.sleep(delay_s)
 
     def _fetch(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

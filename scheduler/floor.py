@@ -43,11 +43,13 @@ _POOLS_FORGOTTEN_AT: Final = 64
 """How many more images than pools are kept before those of forgotten pools go."""
 _UNFIT_MOST: Final = 10_000
 """How many images are remembered that must not be prestarted; the oldest is forgotten first."""
+_AGAIN_S: Final = 0.25
+"""Pause, in seconds, after the cell failed when it was woken."""
 _NEVER: Final = float("inf")
 
 
 class Floor:
-    """The cell, the slots and the executor of one set; hears what the executor tells of slots.
+    """The cell, the slots and the executor of one set; receives the executor's events about slots.
 
     An entry comes by `enter` and is then its side's to wait for: one of `Side`'s calls follows, if `leave` does not
     come first. `expire` is called with the rounds of rows that the store is to remove. Used on the event loop. `clock`
@@ -231,7 +233,11 @@ class Floor:
         # The loop's clock may tick a little behind its timers.
         now = max(self._clock(), self._timer_at)
         self._timer, self._timer_at = None, _NEVER
-        self._apply(self._cell.wake(now))
+        try:
+            self._apply(self._cell.wake(now))
+        except Exception as error:
+            log.error("the cell failed when it was woken, which is a bug; it is woken again", exc_info=error)
+            self._set_timer(now + _AGAIN_S)
 
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:

@@ -1,4 +1,4 @@
-"""Bills what a program used that was started ahead of a task that never came."""
+"""Bills the CPU time of a program that was started ahead of a task, when that task never came."""
 
 from __future__ import annotations
 

@@ -254,19 +254,19 @@ class LiveTask:
             reader.close()
 
     async def _keep_stderr(self, chunk: bytes) -> None:
-        # What is over the limit is counted and dropped; a program's log is no reason to fail it.
+        # Bytes over the limit are counted and dropped: a long log is no reason to fail a task.
         writer = self._stderr_writer
         if writer is None or writer.size_bytes >= self._stderr_max_bytes:
             return
         try:
             await writer.write(chunk[: self._stderr_max_bytes - writer.size_bytes])
         except SchedulerError as error:
-            # What still comes is read and dropped, so that the program can end.
+            # The rest is read and dropped, so that the program can end.
             self.stderr_error = error
             self.kill(Reason.PLATFORM)
 
 
 def _fetch(task: asyncio.Task[Ending]) -> None:
-    # The failure is reported to whoever awaits it; without anybody it is no news.
+    # Callers that await it get the failure; without a caller it is not worth a log line.
     if not task.cancelled():
         task.exception()

@@ -75,7 +75,7 @@ class ManagerSettings(msgspec.Struct, frozen=True):
 
 
 class Observer(Protocol):
-    """Hears of what is worth counting."""
+    """Receives what metrics count."""
 
     def task_ended(self, task: Task) -> None: ...
 
@@ -83,7 +83,7 @@ class Observer(Protocol):
 
 
 class Manager:
-    """The task manager of one set; also hears what the executor tells (`scheduler.execution.SlotEvents`)."""
+    """The task manager of one set; also receives the executor's events (`scheduler.execution.SlotEvents`)."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Manager:
         self._upkeep = Upkeep(store, blobs, lambda: self._async.unstored)
         self._background = Background()
         self._parts = AsyncExitStack()
-        # What the executor tells goes straight to where it is acted on.
+        # The executor's events go straight to the part that acts on them.
         self.slot_ready = self._floor.slot_ready
         self.slot_freed = self._floor.slot_freed
         self.slot_lost = self._floor.slot_lost
@@ -184,7 +184,7 @@ class Manager:
         self._async.stop()
         try:
             await self._background.stop(0)
-            # What runs is lost with its slot, and returns to the queue or ends by that.
+            # Running attempts are lost with their slots; each task returns to the queue or ends.
             await self._floor.close()
             await self._sync.close(CLOSE_GRACE_S)
             await self._async.close(CLOSE_GRACE_S)
@@ -237,7 +237,7 @@ class Manager:
         )
 
     def abandon(self, live: LiveTask) -> None:
-        """The client of a sync task is gone: kill it, conclude it beside."""
+        """The client of a sync task is gone: kill the task and conclude it in the background."""
         self._sync.abandon(live)
 
     def finish(self, live: LiveTask) -> Coroutine[Any, Any, Task]:
@@ -315,7 +315,7 @@ class Manager:
         """Gauges by name: live and waiting tasks, cores, memory and slots, each with what is busy of it."""
         return {"tasks_known": len(self._roster.entries), **self._floor.facts()}
 
-    # -- beside
+    # -- in the background
 
     def _task_ended(self, task: Task) -> None:
         self._floor.task_ended()

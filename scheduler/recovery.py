@@ -39,7 +39,7 @@ class Recovery:
         self._source = images
         self._side = side
         self._images: dict[tuple[str, str], Image | SchedulerError] = {}
-        # What was logged of each image: with the same error it is tried again silently.
+        # The last logged error of each image: while it stays the same, tries are not logged.
         self._told: dict[tuple[str, str], str] = {}
         self._put_aside: list[Task] = []
         self._given_up: list[tuple[Task, State, Reason, str]] = []

@@ -40,7 +40,7 @@ class _Start:
 
 
 class SlotKeeper:
-    """The slots of one set. `gone` hears of every slot that ends without `stop`, `started` of start times in s.
+    """The slots of one set. `gone` is called for every slot that ends without `stop`, `started` with start times in s.
 
     `clock` gives seconds. How long a start may take is the cell's to decide: then it calls `drop`.
     """

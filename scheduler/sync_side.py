@@ -41,7 +41,7 @@ STOPPED: Final = "the set was stopped"
 
 
 class Ended(Protocol):
-    """Called with every task whose outcome is known and recorded."""
+    """Called with every task whose outcome is recorded."""
 
     def __call__(self, task: Task) -> None: ...
 
@@ -120,7 +120,7 @@ class SyncSide:
                 live = await self._slot_for(entry, lost)
             except SchedulerError as error:
                 if lost is not None and not error.executed:
-                    # A program has begun, whatever now keeps it from being run again. (Others may be told the same.)
+                    # A program has begun, whatever prevents another run. (Other callers may share the error object.)
                     told = copy.copy(error)
                     told.executed = True
                     raise told from error
@@ -163,7 +163,7 @@ class SyncSide:
         self._background.spawn(self._abandoned(live))
 
     def stop(self) -> None:
-        """Those who wait are told that the set is draining; what runs goes on until its slot goes."""
+        """Refuse callers that wait, as the set is draining. Running tasks go on until their slots are stopped."""
         self._stopping = True
         for entry in self._entries():
             if entry.started is not None and entry.live is None and not entry.started.done():
@@ -292,7 +292,7 @@ class SyncSide:
             return
         self._roster.remove(entry.task.id)
         if started.done() and not started.cancelled():
-            # Came in the same moment; there is nobody to tell.
+            # The outcome arrived in the same moment; its caller has left.
             started.exception()
 
     def _try_again(self, entry: SyncEntry) -> bool:
@@ -319,7 +319,7 @@ class SyncSide:
         except (DiskFull, StoreError) as error:
             await self._files_lost(live, error)
         except NotRecorded:
-            # Logged with all its facts by then; there is no caller to tell.
+            # It has been logged with all its facts; no caller is left to raise it to.
             pass
 
     async def _files_lost(self, live: LiveTask, error: SchedulerError) -> FilesNotKept:

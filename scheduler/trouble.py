@@ -47,7 +47,7 @@ class Trouble:
         )
 
     def over(self, **facts: Any) -> None:
-        """It works; harmless where nothing had failed."""
+        """It works again; harmless when nothing had failed."""
         if self._since_s is None:
             return
         since_s, self._since_s = self._since_s, None

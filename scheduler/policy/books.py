@@ -76,7 +76,7 @@ class Books:
         pool.look_at = NEVER
 
     def nodes_changed(self, now: float) -> None:
-        """Nodes came, went or drain: what each pool could have is counted again."""
+        """Nodes joined, left or drain: count again how many slots each pool may have."""
         self.cramped.clear()
         for pool in self.pools.values():
             self._size(pool)
@@ -95,29 +95,32 @@ class Books:
             (self.spare_turns if pool.is_spare else self.turns).discard(pool)
         if idle > waiting:
             self.givers[pool] = None
-        coming = idle + len(pool.starting)
-        room = pool.slots < pool.most
-        wants = room and waiting > coming
-        eager = room and not wants and pool.ahead is not None and waiting + self._ahead(pool, now) > coming
-        rests = (wants or eager) and now < pool.retry_at
-        # After a failure one slot goes ahead of the others.
-        may = not rests and not (pool.failures and pool.starting)
-        if wants and may and not pool.is_spare and pool not in self.cramped:
+        wants = eager = may = False
+        if pool.slots < pool.most:
+            coming = idle + len(pool.starting)
+            wants = waiting > coming
+            if pool.ahead is not None and not wants:
+                eager = waiting + self._ahead(pool, now) > coming
+            if wants or eager:
+                if now < pool.retry_at:
+                    self.look_at(pool, pool.retry_at)
+                else:
+                    # After a failure one slot goes ahead of the others.
+                    may = not (pool.failures and pool.starting)
+        if may and wants and not pool.is_spare and pool not in self.cramped:
             if not pool.wants:
                 pool.wants = True
                 self.demand.want(pool)
         elif pool.wants:
             pool.wants = False
             self.demand.drop(pool)
-        if may and (eager or (wants and pool.is_spare)):
+        if may and (eager or pool.is_spare):
             self.modest.setdefault(pool)
         elif self.modest:
             self.modest.pop(pool, None)
         if self.cramped and not wants:
             self.cramped.pop(pool, None)
-        if rests:
-            self.look_at(pool, pool.retry_at)
-        elif pool.is_unused:
+        if not pool.slots and not waiting and pool.is_unused:
             until = 0.0 if pool.ahead is None else pool.ahead.until(self.limits.keep_idle_s)
             self.look_at(pool, max(now, pool.retry_at, until))
 

@@ -89,9 +89,9 @@ class Demand:
             del self._latest[account]
 
     def neediest(self, beside: Pool | None = None, node: Node | None = None) -> Pool | None:
-        """The pool that gets the next slot; None where none wants one. `beside`: a pool that is not meant.
+        """The pool that gets the next slot; None where no pool wants one. `beside`: a pool to leave out.
 
-        `node`: only pools that this node suits are meant; then accounts whose pools it does not suit are passed over.
+        `node`: only pools that this node suits; accounts without such a pool are passed over.
         """
         line = self._line
         passed: list[tuple[float, int, str]] = []

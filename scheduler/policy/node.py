@@ -67,7 +67,7 @@ class Node:
         self.max_slots = facts.max_slots
         self.free_cpu = facts.cpu_percent
         self.free_memory = facts.memory_mib
-        # What the slots that start will use.
+        # Hundredths of a core that its starting slots will use.
         self.starting_cpu = 0
         self.slots: dict[Slot, None] = {}
         # Slots in which spare tasks run that may be told to give way, the latest last.
@@ -130,7 +130,7 @@ class Nodes:
         return node
 
     def set_health(self, node: Node, health: Health) -> None:
-        """Change what the node is good for; a lost one is forgotten."""
+        """Change the node's health; a lost node is forgotten."""
         node.health = health
         node.is_ready = health is Health.READY
         if health is Health.LOST:
@@ -169,7 +169,7 @@ class Nodes:
         return best
 
     def check(self, key: PoolKey) -> None:
-        """Raise `BadRequest` for what no node can ever run; it says what is missing and what there is."""
+        """Raise `BadRequest` for a pool that no node can ever run: it names what is missing and what is available."""
         if any(node.could_hold(key) for node in self):
             return
         facts = [node.facts for node in self]

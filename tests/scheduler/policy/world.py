@@ -104,6 +104,11 @@ class World:
         self._do(self.cell.task_arrived(task.id, key, self.now, timeout_s=timeout_s, steady=steady))
         return task
 
+    def leave(self, task: SimTask) -> None:
+        """The task gives up waiting."""
+        self._end(task, "left")
+        self._do(self.cell.task_left(task.id, self.now))
+
     def lose_node(self, node_id: str) -> None:
         """The node does not answer any more."""
         del self._free[node_id]
@@ -151,8 +156,7 @@ class World:
             assert self._free[decision.node_id][2] >= 0, "more slots on a node than it has places"
             self.slots[decision.slot_id] = SimSlot(decision.slot_id, decision.pool, decision.node_id)
             self.log.append(f"start {decision.slot_id} on {decision.node_id}")
-            if self.start_s is not None:
-                self.at(self.now + self.start_s, lambda: self._ready(decision.slot_id))
+            self._start(decision.slot_id)
         elif isinstance(decision, StopSlot):
             slot = self._gone(decision.slot_id)
             assert slot.task is None, "a slot was stopped under its task"
@@ -197,6 +201,15 @@ class World:
         task.started_at.append(self.now)
         run = slot.run
         self.at(self.now + task.run_s, lambda: self._ran(slot, run))
+
+    def _start(self, slot_id: str) -> None:
+        if self.start_s is not None:
+            self.at(self.now + self.start_s, lambda: self._ready(slot_id))
+
+    def _failed(self, slot_id: str) -> None:
+        if slot_id in self.slots:
+            self._gone(slot_id)
+            self._do(self.cell.slot_gone(slot_id, self.now))
 
     def _ready(self, slot_id: str) -> None:
         slot = self.slots.get(slot_id)

@@ -1,0 +1,141 @@
+"""Which waiting task runs in which idle slot: accounts in turn, each task where there is room for it. Pure."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Final
+
+from scheduler.policy.books import Books
+from scheduler.policy.decisions import Assign, Decision
+from scheduler.policy.giving_way import make_room, nodes_wanted
+from scheduler.policy.node import Node
+from scheduler.policy.pool import Pool, Slot
+from scheduler.policy.turns import Turns
+
+SCAN_LIMIT: Final = 64
+"""How many pools, or slots of one pool, one decision looks at when the first ones do not fit into what is free."""
+
+
+class Matching:
+    """Assigns tasks to slots. `steady`: waiting spare tasks that must not be killed once they run."""
+
+    def __init__(self, books: Books, patience_s: float) -> None:
+        self.steady: set[str] = set()
+        self._books = books
+        self._patience_s = patience_s
+
+    def at_once(self, pool: Pool, task_id: str, now: float) -> Assign | None:
+        """A slot for a task that has just arrived, where nobody waits before it. The way of most tasks."""
+        slot: Slot | None = next(reversed(pool.idle))
+        assert slot is not None
+        node = slot.node
+        if pool.cpu_percent > node.free_cpu or pool.memory_mib > node.free_memory:
+            slot = self._roomy_slot(pool)
+            if slot is None:
+                return None
+        unused = self._books.take(slot, task_id, may_give_way=False)
+        return Assign(task_id, slot.id, unused and slot.idle_since >= now)
+
+    def run(self, decisions: list[Decision], now: float, touched: Node | None) -> None:
+        """Assign all that can run now. `touched`: the node on which something has become free."""
+        books = self._books
+        if books.turns.pools:
+            while (slot := self._next(now, touched)) is not None:
+                self._run_next(slot, books.turns, decisions, now)
+        if books.spare_turns.pools or books.spare_running:
+            self._run_spare(decisions, now, touched)
+        if not books.queue.waiting:
+            books.turns.forget()
+            books.spare_turns.forget()
+
+    def _run_spare(self, decisions: list[Decision], now: float, touched: Node | None) -> None:
+        """Spare tasks run where no normal one waits for room, and give way where one does."""
+        books = self._books
+        kept: set[Node] | None = None
+        if books.turns.pools:
+            if books.spare_running:
+                make_room(books, decisions)
+            kept = nodes_wanted(books)
+        while (slot := self._next_spare(touched, kept)) is not None:
+            self._run_next(slot, books.spare_turns, decisions, now)
+
+    def _next_spare(self, touched: Node | None, kept: set[Node] | None) -> Slot | None:
+        candidates = self._books.spare_turns.in_turn()
+        try:
+            for pool in islice(candidates, SCAN_LIMIT):
+                slot = self._roomy_slot(pool, touched, kept)
+                if slot is not None:
+                    return slot
+        finally:
+            candidates.close()
+        return None
+
+    def _run_next(self, slot: Slot, turns: Turns, decisions: list[Decision], now: float) -> None:
+        pool = slot.pool
+        pool.held_back_at = None
+        turns.took(pool)
+        task_id, arrived_at = next(iter(pool.waiting.items()))
+        self._books.queue.leave(task_id)
+        decisions.append(self._assign(slot, task_id, arrived_at))
+        self._books.file(pool, now)
+
+    def _next(self, now: float, touched: Node | None) -> Slot | None:
+        """The idle slot of the next account's first pool that fits into what is free."""
+        only = self._books.nodes.only
+        if only is not None and only.free_cpu <= 0:
+            return None
+        first = self._books.turns.first()
+        if first is None:
+            return None
+        slot = next(reversed(first.idle))
+        if slot.node.has_room(first):
+            return slot
+        # Nodes whose free room is kept for pools that smaller tasks have run past for long enough.
+        kept: set[Node] | None = None
+        candidates = self._books.turns.in_turn()
+        try:
+            for pool in islice(candidates, SCAN_LIMIT):
+                if (roomy := self._roomy_slot(pool, touched, kept)) is not None:
+                    return roomy
+                if pool.held_back_at is None:
+                    pool.held_back_at = now
+                elif now - pool.held_back_at >= self._patience_s:
+                    if only is not None:
+                        return None
+                    kept = kept or set()
+                    kept.add(max((slot.node for slot in islice(pool.idle, SCAN_LIMIT)), key=_free_cpu))
+        finally:
+            candidates.close()
+        return None
+
+    def _roomy_slot(
+        self, pool: Pool, touched: Node | None = None, kept: set[Node] | None = None
+    ) -> Slot | None:
+        """The pool's warmest idle slot on a node that has room for a task; `kept` are nodes to leave alone."""
+        warmest = next(reversed(pool.idle))
+        if warmest.node.has_room(pool) and not (kept and warmest.node in kept):
+            return warmest
+        if self._books.nodes.only is not None:
+            return None
+        full = {warmest.node} | kept if kept else {warmest.node}
+        for slot in islice(reversed(pool.idle), SCAN_LIMIT):
+            if slot.node not in full:
+                if slot.node.has_room(pool):
+                    return slot
+                full.add(slot.node)
+        if touched is not None and touched not in full and touched.has_room(pool):
+            return next((slot for slot in touched.slots if slot in pool.idle), None)
+        return None
+
+    def _assign(self, slot: Slot, task_id: str, arrived_at: float) -> Assign:
+        may_give_way = slot.pool.is_spare
+        if may_give_way and task_id in self.steady:
+            may_give_way = False
+            self.steady.discard(task_id)
+        unused = self._books.take(slot, task_id, may_give_way=may_give_way)
+        # Cold is a task that waited for its slot's start, not one that found a new slot ready.
+        return Assign(task_id, slot.id, unused and slot.idle_since >= arrived_at)
+
+
+def _free_cpu(node: Node) -> int:
+    return node.free_cpu

@@ -1,0 +1,117 @@
+"""Which slots there should be: where each starts, and which give their places to others. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+from scheduler.policy.books import Books
+from scheduler.policy.decisions import Decision, StartSlot, StopSlot
+from scheduler.policy.giving_way import give_place
+from scheduler.policy.limits import USUAL_WEIGHT
+from scheduler.policy.node import Node
+from scheduler.policy.pool import Pool, Slot
+
+SCAN_LIMIT: Final = 64
+"""How many pools, or slots of one pool, one decision looks at."""
+GIVERS_LIMIT: Final = 1024
+"""How many pools with idle slots are compared to find the slot that gives its place to another pool."""
+
+
+class Supply:
+    """Starts slots for pools that want them, and stops idle ones."""
+
+    def __init__(self, books: Books, slot_ids: Iterator[str]) -> None:
+        self._books = books
+        self._slot_ids = slot_ids
+
+    def feed(self, decisions: list[Decision], now: float) -> None:
+        """Start slots for pools that want them, on places that are free or that idle slots of other pools give."""
+        books = self._books
+        nobody_gives = not books.nodes.open and not books.givers and not books.spare_running
+        while not nobody_gives and (pool := books.demand.neediest()) is not None:
+            node = books.nodes.place(pool)
+            if node is None:
+                victim = self._coldest_idle(pool)
+                if victim is None:
+                    if books.spare_running:
+                        give_place(books, pool, decisions)
+                    if not self._others_find_places(pool):
+                        break
+                    continue
+                node = victim.node
+                decisions.append(self.stop_idle(victim, now))
+            decisions.append(self.start(pool, node, now))
+        # For tasks that may come, and for spare ones, nobody else's slot goes.
+        for pool in list(islice(books.modest, SCAN_LIMIT)):
+            while pool in books.modest and (node := books.nodes.place(pool)) is not None:
+                decisions.append(self.start(pool, node, now))
+
+    def start(self, pool: Pool, node: Node, now: float) -> StartSlot:
+        slot_id = next(self._slot_ids)
+        self._books.add(slot_id, pool, node, now)
+        return StartSlot(slot_id, pool.key, node.facts.id)
+
+    def taker(self, slot: Slot, now: float) -> Pool | None:
+        """The pool that gets the place of a slot that just became free; None: its own pool keeps it.
+
+        The taker's account holds less by two slots at least, counted by weight, so that no place goes to and fro; or
+        nothing, and has waited for long enough. Pools of one account are compared likewise.
+        """
+        demand, pool = self._books.demand, slot.pool
+        if slot.node in self._books.nodes.open:
+            return None
+        one_for_all = self._books.nodes.only is not None and slot.node.is_ready
+        taker = demand.neediest(beside=pool, node=None if one_for_all else slot.node)
+        if taker is None or pool.is_spare:
+            return taker
+        giver, wanting = pool.key.account, taker.key.account
+        if giver == wanting:
+            # What has just become free is in none of the pool's books.
+            gives_up = pool.slots > taker.slots
+        else:
+            weights = self._books.limits.account_weights
+            left = (demand.held(giver) - 1) * weights.get(wanting, USUAL_WEIGHT)
+            gives_up = left >= (demand.held(wanting) + 1) * weights.get(giver, USUAL_WEIGHT)
+        if gives_up:
+            return taker
+        has = taker.slots if giver == wanting else demand.held(wanting)
+        impatient = not has and now - next(iter(taker.waiting.values())) > self._books.limits.patience_s
+        return taker if impatient else None
+
+    def stop_idle(self, slot: Slot, now: float) -> StopSlot:
+        self.lose(slot, now)
+        self._books.file(slot.pool, now)
+        return StopSlot(slot.id)
+
+    def lose(self, slot: Slot, now: float) -> None:
+        """The slot is gone; its place is free."""
+        self._books.forget(slot)
+        if self._books.cramped:
+            self._books.try_cramped(slot.node, now)
+
+    def _others_find_places(self, pool: Pool) -> bool:
+        """The pool finds no place. Where that is for what its nodes are, others are not held up by it."""
+        books = self._books
+        if not books.nodes.open:
+            return False
+        pool.wants = False
+        books.demand.drop(pool)
+        books.cramped[pool] = None
+        return True
+
+    def _coldest_idle(self, wanting: Pool) -> Slot | None:
+        """The slot, longest idle, that gives its place to a pool, on a node that suits it."""
+        books, best = self._books, None
+        alone = books.nodes.only is not None
+        for pool in list(islice(books.givers, GIVERS_LIMIT)):
+            if not pool.idle or (len(pool.waiting) >= len(pool.idle) and not pool.is_spare):
+                del books.givers[pool]
+            elif pool is not wanting:
+                for slot in islice(pool.idle, SCAN_LIMIT):
+                    if alone or slot.node.suits(wanting.key):
+                        if best is None or slot.idle_since < best.idle_since:
+                            best = slot
+                        break
+        return best
