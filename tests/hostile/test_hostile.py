@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ APART = {"residue", "neighbour", "holder", "parker", "carrier"}
 TIMEOUT_S = "1.5"
 PATIENT_TIMEOUT_S = "60"
 """Of programs that must end by themselves, also on an emulated processor."""
+QUEUE_TIMEOUT_S = "60"
+"""Likewise of tasks that wait for the start of a slot."""
+READY_TIMEOUT_S = 60.0
+"""Likewise of an engine that was asked for more than such a processor can do."""
 INPUT = b"input that may stay unread\n" * 4000
 MEMORY_MIB = "96"
 
@@ -53,7 +58,7 @@ def run(client: httpx.Client, image: str, case: dict[str, str], isolation: str) 
         "timeout_s": timeout_s(case),
         "isolation": isolation,
         "memory_mib": MEMORY_MIB,
-        "queue_timeout_s": "60",
+        "queue_timeout_s": QUEUE_TIMEOUT_S,
         "output": case["outputs"].split(),
     }
     task_id, said, succeeded = "", b"", False
@@ -73,7 +78,7 @@ def run(client: httpx.Client, image: str, case: dict[str, str], isolation: str) 
 
 
 def timeout_s(case: dict[str, str]) -> str:
-    return PATIENT_TIMEOUT_S if case["must"] == "contained" else TIMEOUT_S
+    return PATIENT_TIMEOUT_S if case["must"] in ("contained", "memory") else TIMEOUT_S
 
 
 def look_at_files(client: httpx.Client, case: dict[str, str], task: dict[str, Any]) -> None:
@@ -92,7 +97,12 @@ def look_at_files(client: httpx.Client, case: dict[str, str], task: dict[str, An
 
 
 def residue(client: httpx.Client, image: str, isolation: str) -> None:
-    query = {"arg": "residue", "isolation": isolation, "memory_mib": MEMORY_MIB, "queue_timeout_s": "60"}
+    query = {
+        "arg": "residue",
+        "isolation": isolation,
+        "memory_mib": MEMORY_MIB,
+        "queue_timeout_s": QUEUE_TIMEOUT_S,
+    }
     answer = client.post(f"/v1/run/{image}", params=query)
     assert answer.status_code == 200, answer.text
 
@@ -170,15 +180,22 @@ def _try(hostile_set: SetProcess, image: str, case: dict[str, str], isolation: s
         assert "BROKEN TEST" not in said, said
         look_at_files(client, case, task)
         residue(client, image, isolation)
-        assert client.get("/readyz").status_code == 200
+        becomes_ready(client)
+
+
+def becomes_ready(client: httpx.Client) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while (answer := client.get("/readyz")).status_code != 200:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.2)
 
 
 @contextlib.contextmanager
 def holding(client: httpx.Client, image: str, case: str) -> Iterator[None]:
     """Run a case that takes what it can and stays, until the block ends."""
-    query = {"arg": case, "timeout_s": "60", "stream": "1"}
+    query = {"arg": case, "timeout_s": "120", "stream": "1", "queue_timeout_s": QUEUE_TIMEOUT_S}
     with client.stream("POST", f"/v1/run/{image}", params=query) as answer:
-        assert answer.status_code == 200
+        assert answer.status_code == 200, answer.read()
         # Kept: an iterator that is dropped closes its answer, and that ends the task.
         said = answer.iter_bytes()
         assert next(said).startswith(b"holding")
@@ -220,7 +237,9 @@ def _beside_a_holder(running: SetProcess, image: str, *command: str) -> None:
         running.client(**{"X-Account": "modest"}) as modest,
         holding(greedy, image, "holder"),
     ):
-        answer = modest.post(f"/v1/run/{image}", params={"arg": list(command)})
+        answer = modest.post(
+            f"/v1/run/{image}", params={"arg": list(command), "queue_timeout_s": QUEUE_TIMEOUT_S}
+        )
         assert answer.status_code == 200, answer.text
 
 
@@ -241,7 +260,11 @@ def test_descriptors_parked_in_a_user_namespace_keep_no_others_from_being_sent(
 
 def _beside_a_parker(running: SetProcess, image: str) -> None:
     """Large inputs and outputs and kept files are handed over as descriptors, counted per user of the host."""
-    query: dict[str, str | list[str]] = {"arg": "carrier", "output": ["/tmp/kept", "/tmp/other"]}
+    query: dict[str, str | list[str]] = {
+        "arg": "carrier",
+        "output": ["/tmp/kept", "/tmp/other"],
+        "queue_timeout_s": QUEUE_TIMEOUT_S,
+    }
     kept = {"/tmp/kept": 5, "/tmp/other": 5}
     body = bytes(1 << 20)
     with (
