@@ -65,9 +65,9 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
         """Just before the fork."""
         worker.index = self.crew.free_index(other.index for other in arbiter.WORKERS.values())
 
-    def left(self, arbiter: _Arbiter, worker: RouterWorker) -> None:
+    def child_exited(self, arbiter: _Arbiter, worker: RouterWorker) -> None:
         """After a worker's end, before another one takes its place."""
-        self.crew.left(worker.index)
+        self.crew.worker_ended(worker.index)
 
 
 def main(
@@ -155,7 +155,7 @@ def main(
         },
     )
     application.cfg.set("pre_fork", application.place)
-    application.cfg.set("child_exit", application.left)
+    application.cfg.set("child_exit", application.child_exited)
     try:
         application.run()
     except SystemExit as stop:

@@ -108,8 +108,8 @@ class Status:
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         document = status_of(*await self._team.snapshots())
-        told = await self._team.rollout_status()
-        document["rollout"] = None if told is None else {name: told[name] for name in ROLLOUT_FIELDS}
+        answer = await self._team.rollout_status()
+        document["rollout"] = None if answer is None else {name: answer[name] for name in ROLLOUT_FIELDS}
         resp.media = document
 
 

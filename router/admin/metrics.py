@@ -151,7 +151,7 @@ def _set_gauges(snapshots: Sequence[Snapshot], first: Snapshot) -> Iterator[Metr
     build = GaugeMetricFamily(
         "gc_router_set_build_info", "The build that a set says it runs: always 1.", labels=["set", "build"]
     )
-    told = {key: _set_gauge(f"set_{key}", text) for key, text in _ROOM.items()}
+    gauges = {key: _set_gauge(f"set_{key}", text) for key, text in _ROOM.items()}
     for name, own in first.sets.items():
         each = [snapshot.sets[name] for snapshot in snapshots if name in snapshot.sets]
         up.add_metric([name], sum(one.health in SERVING for one in each) / len(each))
@@ -165,10 +165,10 @@ def _set_gauges(snapshots: Sequence[Snapshot], first: Snapshot) -> Iterator[Metr
         room = room_of([one.room for one in each])
         if room["build"] is not None:
             build.add_metric([name, room["build"]], 1)
-        for key, family in told.items():
+        for key, family in gauges.items():
             if room[key] is not None:
                 family.add_metric([name], float(room[key]))
-    yield from (up, weight, effective, inflight, reading, most, idle, build, *told.values())
+    yield from (up, weight, effective, inflight, reading, most, idle, build, *gauges.values())
 
 
 def _rollout(status: Mapping[str, Any]) -> Iterator[Metric]:

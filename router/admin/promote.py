@@ -29,10 +29,10 @@ async def promote(
     status = control.status()
     if "skip" not in status["orders"]:
         raise NotAllowed(f"a rollout that is {status['phase']} cannot be promoted")
-    told = f"promoted: {why}" if why else "promoted"
+    reason = f"promoted: {why}" if why else "promoted"
     # A step with a gate takes two: into it, and out of it.
     for _ in range(2 * int(status["of"])):
-        status = await control.command("skip", by, told, force=force, given=given)
+        status = await control.command("skip", by, reason, force=force, given=given)
         given = Given(run=status["run"])
         if "skip" not in status["orders"]:
             break

@@ -215,9 +215,9 @@ def _set_of(workers: Sequence[SetSnapshot]) -> dict[str, Any]:
     }
 
 
-def room_of(told: Sequence[Room]) -> dict[str, Any]:
+def room_of(rooms: Sequence[Room]) -> dict[str, Any]:
     """What a set told of itself: the first answer of those that workers got, as each asks for itself. None: nothing."""
-    room = next((each for each in told if each != Room()), Room())
+    room = next((each for each in rooms if each != Room()), Room())
     return {**msgspec.structs.asdict(room), "build": room.build or None, "saturated": room.saturated}
 
 

@@ -50,13 +50,13 @@ def counted(metrics: bytes) -> Ended | None:
     found = False
     ok = failed = 0
     for labels, value in _COUNT.findall(metrics):
-        told = dict(_LABEL.findall(labels))
-        if told.get(b"kind") != b"async":
+        labels = dict(_LABEL.findall(labels))
+        if labels.get(b"kind") != b"async":
             continue
         found = True
-        if told.get(b"state") == b"succeeded":
+        if labels.get(b"state") == b"succeeded":
             ok += int(float(value))
-        elif told.get(b"state") in _FAILED:
+        elif labels.get(b"state") in _FAILED:
             failed += int(float(value))
     return Ended(ok, failed) if found else None
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from router.asking.credentials import Credentials
 from router.choosing.health import HealthBoard
-from router.choosing.room import Room, told
+from router.choosing.room import Room, room_from
 from router.routing.table import Table
 from router.wire.fetch import FetchError, fetch
 from router.wire.pool import SetPool
@@ -94,7 +94,7 @@ class Prober:
             if plane.board.probe_failed(name, plane.loop.time(), refused=error.refused):
                 _log.warning("set %s is down: %s", name, error)
             return
-        plane.rooms[name] = told(answer.body)
+        plane.rooms[name] = room_from(answer.body)
         if 200 <= answer.head.status < 300:
             now = plane.loop.time()
             if plane.board.probe_ok(name, now):

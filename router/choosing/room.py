@@ -51,7 +51,7 @@ class _Told(msgspec.Struct):
     oldest_wait_seconds: float | None = None
 
 
-def told(body: bytes) -> Room:
+def room_from(body: bytes) -> Room:
     """The figures in the body of a health check's answer; a body that cannot be understood tells nothing."""
     try:
         found = msgspec.json.decode(body, type=_Told)

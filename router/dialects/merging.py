@@ -88,15 +88,15 @@ def _sets(bodies: Mapping[str, bytes], missing: Mapping[str, str]) -> dict[str, 
     """What every list tells of the sets behind it."""
     read = [name for name in bodies if name not in missing]
     if not read:
-        raise Unreadable(told(missing))
+        raise Unreadable(in_words(missing))
     return {"sets": read, "partial": bool(missing), **({"missing": missing} if missing else {})}
 
 
-def told(missing: Mapping[str, str], at_most: int = 5) -> str:
+def in_words(missing: Mapping[str, str], at_most: int = 5) -> str:
     """Sets that are not there and why, for people."""
     parts = [f"set {name!r}: {why}" for name, why in list(missing.items())[:at_most]]
-    left = len(missing) - at_most
-    return "; ".join([*parts, f"and {left} more"] if left > 0 else parts)
+    more = len(missing) - at_most
+    return "; ".join([*parts, f"and {more} more"] if more > 0 else parts)
 
 
 _Group = tuple[tuple[str, str], ...]

@@ -12,7 +12,7 @@ import logging
 from typing import Final
 
 from router.dialects.contract import BadQuery, Merging
-from router.dialects.merging import Unreadable, told
+from router.dialects.merging import Unreadable, in_words
 from router.relay.plane import DataPlane
 from router.routing.table import SetEntry, SetState
 from router.wire.downstream import ClientConnection
@@ -310,6 +310,6 @@ def _nobody(missing: dict[str, str]) -> Problem:
         503,
         "no-set-answers",
         "No set could be asked",
-        f"none of the sets gave its list; their tasks are not lost, try again ({told(missing)})",
+        f"none of the sets gave its list; their tasks are not lost, try again ({in_words(missing)})",
         retry_after_s=1,
     )

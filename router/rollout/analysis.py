@@ -319,18 +319,18 @@ def _judge(
     if difference is None:
         return Verdict.INCONCLUSIVE, few or "nothing to compare"
     low, high = interval
-    told = f"{show(difference)} (between {show(low)} and {show(high)}), allowed {show(threshold)}"
+    words = f"{show(difference)} (between {show(low)} and {show(high)}), allowed {show(threshold)}"
     if low > threshold:
         # However few: the interval knows.
-        return Verdict.FAIL, f"{told}: surely more than allowed"
+        return Verdict.FAIL, f"{words}: surely more than allowed"
     if few:
         return Verdict.INCONCLUSIVE, few
     if high <= threshold:
-        return Verdict.PASS, f"{told}: surely within"
+        return Verdict.PASS, f"{words}: surely within"
     # A harm without any bound yet is not the lack of harm.
     if low <= 0.0 and not isinf(high) and difference <= threshold / 2:
-        return Verdict.PASS, f"{told}: nothing speaks against it"
-    return Verdict.INCONCLUSIVE, f"{told}: cannot be told yet"
+        return Verdict.PASS, f"{words}: nothing speaks against it"
+    return Verdict.INCONCLUSIVE, f"{words}: cannot be told yet"
 
 
 def _points(value: float) -> str:

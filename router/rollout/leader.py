@@ -81,10 +81,11 @@ class Leader:
         now = self._clock()
         self._change(lambda progress: advance(progress, happening, now)[0], now)
 
-    def mark_told(self, serial: int) -> None:
+    def mark_posted(self, serial: int) -> None:
         """The events up to `serial` were posted. `RolloutError`."""
         self._change(
-            lambda progress: msgspec.structs.replace(progress, told=max(progress.told, serial)), self._clock()
+            lambda progress: msgspec.structs.replace(progress, posted=max(progress.posted, serial)),
+            self._clock(),
         )
 
     def drop(self) -> None:
@@ -132,6 +133,6 @@ def _worth(progress: Progress) -> object:
         progress.weight,
         progress.hands_off,
         progress.base,
-        progress.told,
+        progress.posted,
         progress.last_event,
     )

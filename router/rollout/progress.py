@@ -38,7 +38,7 @@ MAX_TICK_S: Final = 5.0
 GATE_EVERY_S: Final = 15.0
 GATE_WAIT_S: Final = 86400.0
 """How long a gate may say "not now", where `max_wait` does not say otherwise."""
-_LIVE: Final = (Phase.HOLDING, Phase.WAITING, Phase.GATED, Phase.PAUSED, Phase.RETURNING)
+_UNDER_WAY: Final = (Phase.HOLDING, Phase.WAITING, Phase.GATED, Phase.PAUSED, Phase.RETURNING)
 
 
 def advance(progress: Progress, happening: Happening, now: float) -> tuple[Progress, tuple[AskGate, ...]]:
@@ -84,7 +84,7 @@ class _Handling(Turn):
             )
         if p.plan is None or p.plan.events != order.plan.events:
             # Who is told of this release is not told of those before.
-            p.told = p.last_event
+            p.posted = p.last_event
         earlier = p.carriers.get(name)
         p.urls = dict(order.urls)
         self.remember(order.effective)
@@ -92,18 +92,18 @@ class _Handling(Turn):
         p.plan = order.plan
         if not order.plan.dry_run:
             self.readmit(name, "a rollout of it starts", by=order.by)
-        p.under = before if order.plan.dry_run else None
+        p.beneath = before if order.plan.dry_run else None
         p.others = {}
         p.loads = {}
         self.rest_on(order.shares)
         p.based_at = self.now
         p.weight = order.effective.get(name, 0)
         p.hands_off = False
-        p.left = ()
+        p.recent_weights = ()
         p.analysis = p.last_analysis = p.baseline = None
         p.ticked_at = self.now
         self.new_stint()
-        told = f"rollout of {name} started{_because(order.why)}"
+        reason = f"rollout of {name} started{_because(order.why)}"
         if (
             earlier is not None
             and earlier.url == order.urls.get(name)
@@ -117,16 +117,16 @@ class _Handling(Turn):
             self.to(
                 Cause.RETURN,
                 Phase.RETURNING,
-                f"{told}; it carried {earlier.share / 100:g} % {self.now - earlier.at:.0f} s ago, so its steps are "
+                f"{reason}; it carried {earlier.share / 100:g} % {self.now - earlier.at:.0f} s ago, so its steps are "
                 "skipped",
                 by=order.by,
             )
             return
-        self.event("started", told, by=order.by)
+        self.event("started", reason, by=order.by)
         self.enter(0, cause=Cause.START)
 
     def pause(self, order: Pause) -> None:
-        if self.p.phase not in _LIVE or self.p.phase is Phase.PAUSED:
+        if self.p.phase not in _UNDER_WAY or self.p.phase is Phase.PAUSED:
             raise NotAllowed(f"a rollout that is {self.p.phase} cannot be paused")
         self.stop(f"paused by hand{_because(order.why)}", by=order.by)
 
@@ -135,27 +135,27 @@ class _Handling(Turn):
         if p.phase is not Phase.PAUSED:
             raise NotAllowed(f"a rollout that is {p.phase} cannot be resumed")
         self._takes_work(order)
-        told = f"resumed{_because(order.why)}"
+        reason = f"resumed{_because(order.why)}"
         p.waited_s = p.gate_due_s = 0.0
         if p.paused_from is Phase.RETURNING:
             p.hands_off = False
             p.moves_left = MAX_MOVES
-            self.to(Cause.RESUME, Phase.RETURNING, told, by=order.by)
+            self.to(Cause.RESUME, Phase.RETURNING, reason, by=order.by)
         elif p.paused_from is Phase.GATED:
             p.hands_off = False
-            self.to(Cause.RESUME, Phase.GATED, told, by=order.by)
+            self.to(Cause.RESUME, Phase.GATED, reason, by=order.by)
         elif self.plan.steps[p.step].weight is None:
-            self.event("resumed", told, by=order.by)
+            self.event("resumed", reason, by=order.by)
             self.enter(p.step + 1)
         elif p.hands_off:
-            self.event("resumed", told, by=order.by)
+            self.event("resumed", reason, by=order.by)
             self.enter(p.step, gated=False)
         else:
-            self.to(Cause.RESUME, Phase.HOLDING, told, by=order.by)
+            self.to(Cause.RESUME, Phase.HOLDING, reason, by=order.by)
 
     def skip(self, order: Skip) -> None:
         p = self.p
-        if p.phase not in _LIVE or p.phase is Phase.RETURNING:
+        if p.phase not in _UNDER_WAY or p.phase is Phase.RETURNING:
             raise NotAllowed(f"a rollout that is {p.phase} has no step to skip")
         self._takes_work(order)
         if p.phase is Phase.HOLDING and self.above and p.step == len(self.plan.steps) - 1:
@@ -174,7 +174,7 @@ class _Handling(Turn):
 
     def abort(self, order: Abort) -> None:
         p = self.p
-        told = f"aborted by hand{_because(order.why)}"
+        reason = f"aborted by hand{_because(order.why)}"
         at_once = order.at_once or order.force
         if p.phase is Phase.ABORTING:
             if not at_once:
@@ -183,10 +183,10 @@ class _Handling(Turn):
             self.event("abort", "the rest at once" + _because(order.why), by=order.by)
             self.empty()
             return
-        if p.phase not in _LIVE and p.phase is not Phase.DONE:
+        if p.phase not in _UNDER_WAY and p.phase is not Phase.DONE:
             raise NotAllowed(f"there is nothing to abort: the rollout is {p.phase}")
         self._has_takers(order)
-        self.roll_back(told, by=order.by, at_once=at_once)
+        self.roll_back(reason, by=order.by, at_once=at_once)
 
     def _has_takers(self, order: Abort) -> None:
         """Raises `NotAllowed` where an abort would leave nobody to take requests."""
@@ -234,35 +234,35 @@ class _Handling(Turn):
             return
         self.rest_on(shares)
         p.based_at = self.now
-        told = f"the weights were edited by hand (version {edit.version}); the file's count now"
+        reason = f"the weights were edited by hand (version {edit.version}); the file's count now"
         if p.phase is Phase.ABORTING:
             # An edit must not keep a sick canary; it may send it away sooner.
             if shares.get(self.plan.set, 0) == 0:
-                self.event("edited", told)
+                self.event("edited", reason)
                 self.empty()
-        elif p.phase in _LIVE:
+        elif p.phase in _UNDER_WAY:
             if p.phase is not Phase.PAUSED:
                 p.paused_from = p.phase
             p.hands_off = True
-            p.under = None
+            p.beneath = None
             if not self.plan.dry_run:
                 self.weigh(shares.get(self.plan.set, 0))
             self.new_stint()
-            self.to(Cause.EDIT, Phase.PAUSED, told)
+            self.to(Cause.EDIT, Phase.PAUSED, reason)
         elif p.phase is not Phase.IDLE:
-            self.idle(told)
+            self.idle(reason)
 
     def gone(self, gone: Gone) -> None:
         p = self.p
         if p.plan is None or not p.running or self.unsettled():
             return
         if not gone.set_left:
-            if p.phase in _LIVE and p.phase is not Phase.PAUSED:
+            if p.phase in _UNDER_WAY and p.phase is not Phase.PAUSED:
                 self.stop("the file's `rollout` section was taken out")
             return
-        told = f"set {p.plan.set!r} left the file"
+        reason = f"set {p.plan.set!r} left the file"
         if p.phase is not Phase.ABORTING:
-            self.to(Cause.ABORT, Phase.ABORTING, told)
+            self.to(Cause.ABORT, Phase.ABORTING, reason)
         self.empty()
 
     # The gate.
@@ -352,11 +352,11 @@ class _Handling(Turn):
     def _give_up(self) -> None:
         p = self.p
         no_data = p.analysis is None or not p.analysis.enough or not flowing(p)
-        told = f"step {p.step + 1} stays without a verdict: {self._lack()}"
+        reason = f"step {p.step + 1} stays without a verdict: {self._lack()}"
         if no_data and self.plan.on_no_data is OnNoData.ABORT:
-            self.take_back(told)
+            self.take_back(reason)
         else:
-            self.stop(told)
+            self.stop(reason)
 
     def _ask(self, passed: float) -> None:
         p = self.p

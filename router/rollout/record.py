@@ -71,8 +71,8 @@ class Progress(msgspec.Struct):
     """Counts changes of weight: what was seen belongs to one stint."""
     weight: int = 0
     """The canary's, while the rollout has a say; in a dry run, what it would be."""
-    under: tuple[str, int] | None = None
-    """What the rollout before a dry run left in force, a set and its weight: it stays, as no weight is touched."""
+    beneath: tuple[str, int] | None = msgspec.field(default=None, name="under")
+    """What the rollout before a dry run left in force, a set and its weight. It stays: a dry run touches no weight."""
     hands_off: bool = False
     """Weights were edited by hand: the file's count until someone resumes, skips or aborts."""
     held_s: float = 0.0
@@ -88,8 +88,8 @@ class Progress(msgspec.Struct):
     marks: tuple[Mark, ...] = ()
     gate_serial: int = 0
     gate_due_s: float = 0.0
-    left: tuple[tuple[float, int], ...] = ()
-    """Weights that were left lately, and when."""
+    recent_weights: tuple[tuple[float, int], ...] = msgspec.field(default=(), name="left")
+    """The canary's weights of the last minutes: when each one ended, and its value."""
     carriers: dict[str, Carried] = {}
     """What each set last bore, about its most."""
     urls: dict[str, str] = {}
@@ -104,7 +104,7 @@ class Progress(msgspec.Struct):
     baseline: Tally | None = None
     """The last that was seen of a control cohort in this rollout, for steps that leave none."""
     events: tuple[Event, ...] = ()
-    told: int = 0
+    posted: int = msgspec.field(default=0, name="told")
     """The serial of the last event that was posted."""
     run: int = 0
     """Counts starts."""
@@ -116,7 +116,7 @@ class Progress(msgspec.Struct):
             return None
         if self.hands_off or self.phase is Phase.IDLE:
             return (self.plan.set, 0) if self.plan.set in self.barred else None
-        return self.under if self.plan.dry_run else (self.plan.set, self.weight)
+        return self.beneath if self.plan.dry_run else (self.plan.set, self.weight)
 
     @property
     def last_event(self) -> int:

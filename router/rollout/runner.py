@@ -163,10 +163,10 @@ class Runner:
                 _log.debug("rollout", exc_info=True)
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def _complain(self, told: str) -> None:
-        if told != self.error:
-            _log.error("rollout: %s", told)
-        self.error = told
+    def _complain(self, problem: str) -> None:
+        if problem != self.error:
+            _log.error("rollout: %s", problem)
+        self.error = problem
 
     async def turn(self) -> None:
         """Look once, and do what is due. Raises `RolloutError`, `OSError`."""
@@ -285,7 +285,7 @@ class Runner:
     def _tell(self) -> None:
         progress = self.progress
         url = progress.plan.events if progress.plan is not None else None
-        news = [event for event in progress.events if event.serial > progress.told]
+        news = [event for event in progress.events if event.serial > progress.posted]
         if news and url is not None:
             self._once("events", self._post(url, news))
 
@@ -294,7 +294,7 @@ class Runner:
         for event in news:
             await outside.tell(url, event_of(event))
             serial = event.serial
-            await asyncio.to_thread(self._leader.mark_told, serial)
+            await asyncio.to_thread(self._leader.mark_posted, serial)
 
     # For the admin API.
 

@@ -146,13 +146,13 @@ def simulate(
     world = World(plan or EXAMPLE, shares or EXAMPLE_SHARES, seed=seed, rate=rate, tick_s=tick_s)
     changes = sorted(SCENARIOS[scenario][1].items())
     world.start()
-    told = 0
+    shown = 0
     while world.at_s < duration_s:
         while changes and changes[0][0] <= world.at_s:
             changes.pop(0)[1](world)
         served = world.tick()
-        events = [event for event in world.progress.events if event.serial > told]
-        told = events[-1].serial if events else told
+        events = [event for event in world.progress.events if event.serial > shown]
+        shown = events[-1].serial if events else shown
         yield _row(world, served.reached, served.failed, tuple(event.text for event in events))
         if world.progress.phase in _ENDED and not changes:
             return

@@ -41,7 +41,7 @@ class Cause(StrEnum):
     EDIT = "weights edited"
 
 
-_LIVE: Final = (Phase.HOLDING, Phase.WAITING, Phase.GATED, Phase.PAUSED)
+_AT_A_STEP: Final = (Phase.HOLDING, Phase.WAITING, Phase.GATED, Phase.PAUSED)
 
 LEGAL_MOVES: Final[dict[Phase, dict[Cause, frozenset[Phase]]]] = {
     **{
@@ -69,7 +69,7 @@ LEGAL_MOVES: Final[dict[Phase, dict[Cause, frozenset[Phase]]]] = {
             Cause.ABORT: frozenset({Phase.ABORTING}),
             Cause.FINISH: frozenset({Phase.DONE}),
         }
-        for phase in _LIVE
+        for phase in _AT_A_STEP
     },
     Phase.RETURNING: {
         Cause.STOP: frozenset({Phase.PAUSED}),
@@ -83,7 +83,7 @@ LEGAL_MOVES[Phase.PAUSED][Cause.RESUME] = frozenset({Phase.HOLDING, Phase.GATED,
 for _phase in (Phase.WAITING, Phase.GATED, Phase.PAUSED):
     del LEGAL_MOVES[_phase][Cause.HOLD_OVER]
 
-RUNNING: Final = frozenset({*_LIVE, Phase.RETURNING, Phase.ABORTING})
+RUNNING: Final = frozenset({*_AT_A_STEP, Phase.RETURNING, Phase.ABORTING})
 """Phases in which a rollout is under way."""
 
 

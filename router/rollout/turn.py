@@ -61,12 +61,12 @@ class Turn:
             before = p.weight
             self.approach()
             self.new_stint()
-            told = f"step {index + 1} of {len(self.plan.steps)}: {step.weight / 100:g} %"
+            reason = f"step {index + 1} of {len(self.plan.steps)}: {step.weight / 100:g} %"
             if step.hold_s:
-                told += f" for {step.hold_s:g} s"
+                reason += f" for {step.hold_s:g} s"
             if self.above:
-                told += f"; down from {before / 100:g} % move by move, so that the other sets can bear it"
-            self.to(cause or Cause.ENTER, Phase.HOLDING, told)
+                reason += f"; down from {before / 100:g} % move by move, so that the other sets can bear it"
+            self.to(cause or Cause.ENTER, Phase.HOLDING, reason)
             self.perhaps_finish()
 
     @property
@@ -93,21 +93,21 @@ class Turn:
     def finish(self) -> None:
         p = self.p
         name = self.plan.set
-        told = f"done: {name} has {p.weight / 100:g} %; write that into the file"
+        reason = f"done: {name} has {p.weight / 100:g} %; write that into the file"
         if self.plan.dry_run:
-            told = "done: this was a dry run, no weight was touched" + self._still()
-        self.to(Cause.FINISH, Phase.DONE, told)
+            reason = "done: this was a dry run, no weight was touched" + self._still()
+        self.to(Cause.FINISH, Phase.DONE, reason)
 
-    def stop(self, told: str, by: str = "") -> None:
+    def stop(self, reason: str, by: str = "") -> None:
         self.p.paused_from = self.p.phase
-        self.to(Cause.STOP, Phase.PAUSED, told, by=by)
+        self.to(Cause.STOP, Phase.PAUSED, reason, by=by)
 
-    def roll_back(self, told: str, by: str = "", *, at_once: bool = False) -> None:
+    def roll_back(self, reason: str, by: str = "", *, at_once: bool = False) -> None:
         p = self.p
         p.hands_off = False
         p.moves_left = MAX_MOVES
         p.last_analysis = p.analysis or p.last_analysis
-        self.to(Cause.ABORT, Phase.ABORTING, told, by=by)
+        self.to(Cause.ABORT, Phase.ABORTING, reason, by=by)
         if at_once or self.plan.dry_run:
             self.empty()
         else:
@@ -119,17 +119,17 @@ class Turn:
         self.weigh(0)
         p.phase = check(p.phase, Cause.EMPTY, Phase.ABORTED)
         name = self.plan.set
-        told = f"{name} has nothing now"
+        reason = f"{name} has nothing now"
         if self.plan.dry_run:
-            told = "was a dry run, no weight was touched"
+            reason = "was a dry run, no weight was touched"
         else:
             share = p.base.get(name, 0)
             bar = Bar(self.now, p.reason, share, p.builds.get(name, ""))
             p.barred = {**p.barred, name: bar}
-            told += ", by weight or rule, until it tells another build, or somebody readmits it"
+            reason += ", by weight or rule, until it tells another build, or somebody readmits it"
             if share:
-                told += f"; the file still says {share / 100:g} %: write 0 into it"
-        self.event("aborted", told + self._still())
+                reason += f"; the file still says {share / 100:g} %: write 0 into it"
+        self.event("aborted", reason + self._still())
 
     def readmit(self, name: str, why: str, by: str = "") -> None:
         """Lift the bar of a set, if it has one."""
@@ -155,9 +155,9 @@ class Turn:
 
     def _still(self) -> str:
         """What a dry run leaves as it found it."""
-        if not self.plan.dry_run or self.p.under is None:
+        if not self.plan.dry_run or self.p.beneath is None:
             return ""
-        name, weight = self.p.under
+        name, weight = self.p.beneath
         return f"; {name} has {weight / 100:g} % still, from the rollout before"
 
     def descend(self) -> None:
@@ -173,7 +173,7 @@ class Turn:
     def lower(self, target: int) -> None:
         """One move down to a weight, as the others can bear it."""
         p = self.p
-        lately = [weight for at, weight in p.left if 0.0 <= self.now - at <= WARM_S]
+        lately = [weight for at, weight in p.recent_weights if 0.0 <= self.now - at <= WARM_S]
         others = self.others()
         growing = [load for name, load in p.loads.items() if name in others]
         warm = WEIGHT_TOTAL - min([p.weight, *lately])
@@ -186,22 +186,22 @@ class Turn:
         """No other set would take new work if the canary had nothing."""
         return self.takers is not None and not any(self.takers.values())
 
-    def take_back(self, told: str) -> None:
+    def take_back(self, reason: str) -> None:
         """Abort for what was seen. Where nobody would take over it stops instead: a sick set is more than none."""
         p = self.p
         if not self.nobody or self.plan.dry_run:
-            self.roll_back(told)
+            self.roll_back(reason)
             return
         stuck = (
             f"{self.plan.set} should be taken back, but no other set takes new work, so it keeps its weight; "
             "make another set `ready`"
         )
         if p.phase is not Phase.PAUSED:
-            self.event("stuck", told)
+            self.event("stuck", reason)
             self.stop(stuck)
         elif p.reason != stuck:
             p.reason = stuck
-            self.event("stuck", f"{told}; {stuck}")
+            self.event("stuck", f"{reason}; {stuck}")
 
     def ascend(self) -> None:
         """One move of a return."""
@@ -219,8 +219,8 @@ class Turn:
         if weight != p.weight:
             if not self.plan.dry_run:
                 self.remember(self.shares())
-            recent = [(at, old) for at, old in p.left if 0.0 <= self.now - at <= WARM_S]
-            p.left = (*recent[-2 * MAX_MOVES :], (self.now, p.weight))
+            recent = [(at, old) for at, old in p.recent_weights if 0.0 <= self.now - at <= WARM_S]
+            p.recent_weights = (*recent[-2 * MAX_MOVES :], (self.now, p.weight))
             p.weight = weight
             self.new_stint()
 
@@ -231,10 +231,10 @@ class Turn:
         p.marks = ()
         p.analysis = None
 
-    def to(self, cause: Cause, phase: Phase, told: str, by: str = "") -> None:
+    def to(self, cause: Cause, phase: Phase, reason: str, by: str = "") -> None:
         self.p.phase = check(self.p.phase, cause, phase)
-        self.p.reason = told
-        self.event(str(phase), told, by=by)
+        self.p.reason = reason
+        self.event(str(phase), reason, by=by)
 
     def event(self, kind: str, text: str, by: str = "") -> None:
         p = self.p
@@ -243,16 +243,16 @@ class Turn:
         event = Event(serial, self.now, kind, text, plan.set, p.step, p.weight, by, plan.dry_run)
         p.events = (*p.events[-(MAX_EVENTS - 1) :], event)
 
-    def idle(self, told: str, by: str = "") -> None:
+    def idle(self, reason: str, by: str = "") -> None:
         """The file's weights count, but for a set that was taken back."""
-        self.p.under = None
+        self.p.beneath = None
         name = self.plan.set
         self.p.weight = 0 if name in self.p.barred else self.p.base.get(name, 0)
         if name in self.p.barred:
-            told += (
+            reason += (
                 f"; {name} still gets nothing: `rollout end`, a start, or another weight for it readmits it"
             )
-        self.to(Cause.EDIT, Phase.IDLE, told, by=by)
+        self.to(Cause.EDIT, Phase.IDLE, reason, by=by)
 
     def unsettled(self) -> bool:
         """A leader that sees another file may just not have seen the newest one yet."""

@@ -375,7 +375,7 @@ class ClientConnection:
     def _may_skip(self, body: LengthBody | ChunkedBody) -> bool:
         if not self.keep or self._linger_after:
             return False
-        return isinstance(body, LengthBody) and body.left <= SKIPPED_BODY_BYTES
+        return isinstance(body, LengthBody) and body.bytes_left <= SKIPPED_BODY_BYTES
 
     def _linger(self) -> None:
         self._state = check(self._state, _LINGER)

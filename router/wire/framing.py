@@ -36,20 +36,20 @@ class FramingError(Exception):
 class LengthBody:
     """A body of a known length."""
 
-    __slots__ = ("done", "left", "slow")
+    __slots__ = ("bytes_left", "done", "slow")
 
     chunked = False
 
     def __init__(self, length: int) -> None:
-        self.left = length
+        self.bytes_left = length
         self.done = length == 0
         self.slow = False
 
     def feed(self, buf: bytes | bytearray, view: memoryview, start: int, end: int) -> tuple[list[Piece], int]:
         """Pieces of the body in `buf[start:end]`, and where the body's part of it ends."""
-        stop = min(end, start + self.left)
-        self.left -= stop - start
-        self.done = self.left == 0
+        stop = min(end, start + self.bytes_left)
+        self.bytes_left -= stop - start
+        self.done = self.bytes_left == 0
         return ([view[start:stop]] if stop > start else []), stop
 
     def end_of_connection(self) -> bool:

@@ -65,7 +65,7 @@ class Crew:
         """A worker's part of something that all share; the parts add up to the whole."""
         return whole // self.count + (index < whole % self.count)
 
-    def left(self, index: int) -> None:
+    def worker_ended(self, index: int) -> None:
         """A worker is no more: it has nothing in flight."""
         if self.occupancy is not None:
             self.occupancy.clear(index)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from router.choosing.room import MAX_BUILD_CHARS, Room, told
+from router.choosing.room import MAX_BUILD_CHARS, Room, room_from
 
 READY = {
     "status": "ready",
@@ -25,7 +25,7 @@ READY = {
 
 
 def test_a_set_tells_its_build_cores_slots_and_queue() -> None:
-    room = told(json.dumps(READY).encode())
+    room = room_from(json.dumps(READY).encode())
     assert room == Room("0.1.0+617e65c", 2.0, 2.0, 3, 32, 10, 12.5)
     assert room.saturated
 
@@ -41,7 +41,7 @@ def test_a_set_tells_its_build_cores_slots_and_queue() -> None:
     ],
 )
 def test_saturated_is_a_queue_beside_nothing_free(changes: dict[str, object], saturated: bool) -> None:
-    assert told(json.dumps({**READY, **changes}).encode()).saturated is saturated
+    assert room_from(json.dumps({**READY, **changes}).encode()).saturated is saturated
 
 
 @pytest.mark.parametrize(
@@ -59,20 +59,20 @@ def test_saturated_is_a_queue_beside_nothing_free(changes: dict[str, object], sa
     ],
 )
 def test_what_cannot_be_understood_tells_nothing(body: bytes) -> None:
-    assert told(body) == Room()
+    assert room_from(body) == Room()
 
 
 def test_figures_that_make_no_sense_are_not_told() -> None:
-    assert told(b'{"tasks_waiting": -1, "cores": -2, "oldest_wait_seconds": 1e300, "slots_max": 5}') == Room(
-        slots_max=5
-    )
+    assert room_from(
+        b'{"tasks_waiting": -1, "cores": -2, "oldest_wait_seconds": 1e300, "slots_max": 5}'
+    ) == Room(slots_max=5)
 
 
 def test_a_build_is_one_short_printable_line() -> None:
-    room = told(json.dumps({"build": "x\n\x1b[31m" + "y" * 500}).encode())
+    room = room_from(json.dumps({"build": "x\n\x1b[31m" + "y" * 500}).encode())
     assert room.build.startswith("x??[31m")
     assert len(room.build) == MAX_BUILD_CHARS
 
 
 def test_a_problem_tells_the_build_too() -> None:
-    assert told(b'{"title": "The set drains", "status": 503, "build": "2"}') == Room("2")
+    assert room_from(b'{"title": "The set drains", "status": 503, "build": "2"}') == Room("2")

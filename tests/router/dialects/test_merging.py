@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.dialects.merging import Unreadable, merge_tasks, merge_usage, told
+from router.dialects.merging import Unreadable, in_words, merge_tasks, merge_usage
 
 IDS = st.sets(st.integers(0, 10_000), max_size=30)
 
@@ -49,7 +49,7 @@ def test_none_readable() -> None:
         merge_tasks({"a": b"x"}, {"b": "it is in maintenance"}, 3)
     with pytest.raises(Unreadable, match="set 'a': its usage could not be read"):
         merge_usage({"a": b"[]"}, {})
-    assert told({str(number): "down" for number in range(7)}).endswith("set '4': down; and 2 more")
+    assert in_words({str(number): "down" for number in range(7)}).endswith("set '4': down; and 2 more")
 
 
 def usage(*rows: dict[str, Any], **more: Any) -> bytes:

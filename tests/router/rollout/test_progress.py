@@ -371,14 +371,14 @@ def test_the_progress_that_came_in_is_not_touched() -> None:
 def test_a_webhook_is_not_told_of_the_releases_before_it() -> None:
     release = Release(plan()).start()
     release.happen(Abort())
-    assert release.progress.told == 0
+    assert release.progress.posted == 0
     release.plan = plan(events="http://hook/")
     before = release.progress.last_event
     release.start()
-    assert release.progress.told == before
+    assert release.progress.posted == before
     release.happen(Abort())
     release.start()
-    assert release.progress.told == before, "the same one is told of all that it was not told yet"
+    assert release.progress.posted == before, "the same one is told of all that it was not told yet"
 
 
 # The dry run.

@@ -339,7 +339,7 @@ async def test_every_event_is_posted_once_and_in_order(tmp_path: Path) -> None:
         for _ in range(3):
             await release.turn()
             await asyncio.sleep(0.05)
-        await eventually(lambda: runner.state.read().told == 4)
+        await eventually(lambda: runner.state.read().posted == 4)
         await release.turn(3)
         assert [body["kind"] for body in hook.bodies] == ["started", "holding", "aborting", "aborted"]
         assert [body["serial"] for body in hook.bodies] == [1, 2, 3, 4]
