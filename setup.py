@@ -1,7 +1,7 @@
 """Metadata of the project, and the build of the guest.
 
-``python setup.py build_guest`` compiles ``sets/guest/guest.c`` to the static program ``sets/guest/guest``; so
-does every other build, the editable install included. A program that was built from the same source is kept.
+``python setup.py build_guest`` compiles ``sets/guest/*.c`` to the static program ``sets/guest/guest``; so does
+every other build, the editable install included. A program that was built from the same sources is kept.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ GUEST_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static")
 
 
 class BuildGuest(Command):
-    """Compiles the guest unless the program was built from the same source."""
+    """Compiles the guest unless the program was built from the same sources."""
 
-    description = "compile sets/guest/guest.c to a static program"
-    user_options = [("force", "f", "compile even if the program was built from the same source")]  # noqa: RUF012
+    description = "compile sets/guest/*.c to a static program"
+    user_options = [("force", "f", "compile even if the program was built from the same sources")]  # noqa: RUF012
     boolean_options = ["force"]  # noqa: RUF012
 
     editable_mode = False
@@ -38,18 +38,19 @@ class BuildGuest(Command):
         pass
 
     def run(self) -> None:
-        source, program = ROOT / "sets/guest/guest.c", ROOT / "sets/guest/guest"
-        # The program's build id is its source's digest: `sets.guest.unusable` compares them when a set starts.
-        build_id = hashlib.sha256(source.read_bytes()).digest()[:20]
+        program = ROOT / "sets/guest/guest"
+        sources = sorted(program.parent.glob("*.[ch]"))
+        # The program's build id is its sources' digest: `sets.guest.unusable` compares them when a set starts.
+        build_id = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()[:20]
         if self.force or not program.exists() or build_id not in program.read_bytes():
-            self.compile(source, program, build_id)
+            self.compile([source for source in sources if source.suffix == ".c"], program, build_id)
 
-    def compile(self, source: Path, program: Path, build_id: bytes) -> None:
+    def compile(self, sources: list[Path], program: Path, build_id: bytes) -> None:
         """Compiles beside the target and renames, so that an interrupted build leaves no half program."""
         compiler = shlex.split(os.environ.get("CC") or "cc")
         unfinished = program.with_name(f".guest.{os.getpid()}")
         flags = (*GUEST_FLAGS, f"-Wl,--build-id=0x{build_id.hex()}")
-        command = [*compiler, *flags, "-o", str(unfinished), str(source)]
+        command = [*compiler, *flags, "-o", str(unfinished), *map(str, sources)]
         print(shlex.join(command), flush=True)
         try:
             subprocess.run(command, check=True)
@@ -60,14 +61,14 @@ class BuildGuest(Command):
             ) from error
         except subprocess.CalledProcessError as error:
             raise SystemExit(
-                f"{source.name} was not compiled: {compiler[0]} ended with {error.returncode}."
+                f"sets/guest/*.c was not compiled: {compiler[0]} ended with {error.returncode}."
             ) from error
         finally:
             unfinished.unlink(missing_ok=True)
 
     # Required of a step of `build`. The program is package data, so this step does not copy it.
     def get_source_files(self) -> list[str]:
-        return ["sets/guest/guest.c"]
+        return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "sets/guest").glob("*.[ch]"))]
 
     def get_outputs(self) -> list[str]:
         return []

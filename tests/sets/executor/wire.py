@@ -55,7 +55,7 @@ def cleaned(task: int, *, ok: int = 1, error: int = 0, guest_cpu_us: int = 0) ->
 
 @dataclass(frozen=True)
 class ReadTask:
-    """A TASK as a guest reads it; fails where guest.c would end itself."""
+    """A TASK as a guest reads it; fails where a guest would end itself."""
 
     number: int
     flags: int

@@ -1,4 +1,4 @@
-// The calls that guest.c makes while it serves, over the model of kernel.h, and what must hold at each of them.
+// The calls that the guest makes while it serves, over the model of kernel.h, and what must hold at each of them.
 #pragma once
 
 // ---- descriptors and pipes

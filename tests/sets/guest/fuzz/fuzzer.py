@@ -20,6 +20,7 @@ from tests.sets.guest.fuzz.seeds import CONVERSATIONS
 
 HARNESS: Final = Path(__file__).with_name("harness.c")
 ROOT: Final = Path(__file__).parents[4]
+GUEST: Final = ROOT / "sets/guest"
 INPUT_BYTES: Final = 4096
 """Longer inputs say nothing new: what a message repeats is told by a count."""
 _SANITIZERS: Final = "-fsanitize=fuzzer,address,undefined"
@@ -36,7 +37,7 @@ class NoClang(Exception):
 
 
 def build(program: Path, *flags: str) -> None:
-    """Compile the harness, guest.c in it. Raises `NoClang`, and `CalledProcessError` when it does not compile."""
+    """Compile the harness and the guest in it. Raises `NoClang`, and `CalledProcessError` when it does not compile."""
     compiler = shutil.which("clang")
     if compiler is None or not _has_fuzzer(compiler, program.with_suffix(".probe")):
         raise NoClang
@@ -89,7 +90,7 @@ def run(
 
 
 def coverage(folder: Path, *corpora: Path) -> dict[str, tuple[int, int]]:
-    """Lines of guest.c that the inputs reach, and all, by function. Raises `NoClang` where llvm's tools are missing."""
+    """Lines of the guest that the inputs reach, and all, by function. Raises `NoClang` without llvm's tools."""
     if not all(map(shutil.which, ("llvm-profdata", "llvm-cov"))):
         raise NoClang
     program, raw, merged = folder / "guest-covered", folder / "covered.raw", folder / "covered"
@@ -112,7 +113,7 @@ def _lines_by_function(
         names, regions = function["filenames"], function["regions"]
         assert isinstance(names, list)
         assert isinstance(regions, list)
-        if not names[0].endswith("guest.c"):
+        if Path(names[0]).resolve().parent != GUEST:
             continue
         # A region: first line and column, last line and column, count, file, expanded file, kind (0: code).
         counts: dict[int, int] = {}

@@ -1,5 +1,5 @@
-// libFuzzer's harness of the guest: guest.c as it is, its system calls played by kernel.h, calls.h and talk.h. Nothing is
-// started, killed or removed in earnest; a filter sees to that, should guest.c come to call what is not played.
+// libFuzzer's harness of the guest: its files as they are, the system calls played by kernel.h, calls.h and talk.h. Nothing is
+// started, killed or removed in earnest; a filter sees to that, should it come to call what is not played.
 //
 //   clang -fsanitize=fuzzer,address,undefined -o guest-fuzzer harness.c       then: guest-fuzzer CORPUS
 //
@@ -79,6 +79,15 @@
 #define wait4(...) k_wait4(__VA_ARGS__)
 #define write(...) k_write(__VA_ARGS__)
 
+#include "../../../../sets/guest/self.c"
+#include "../../../../sets/guest/executor.c"
+#include "../../../../sets/guest/program.c"
+#include "../../../../sets/guest/netlink.c"
+#include "../../../../sets/guest/filter.c"
+#include "../../../../sets/guest/places.c"
+#include "../../../../sets/guest/content.c"
+#include "../../../../sets/guest/files.c"
+#include "../../../../sets/guest/task.c"
 #include "../../../../sets/guest/guest.c"
 
 static bool guest_waits(void) { return waiting.there; }

@@ -1,0 +1,83 @@
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "executor.h"
+#include "self.h"
+
+#define CONNECT_LIMIT_S 60
+#define CONNECT_MOST_MS 500
+#define SEND_LIMIT_S 60
+
+int executor = -1;
+const char *socket_path;
+char token[TOKEN_BYTES];
+uint32_t last_task;
+
+// The socket is blocking: a slow executor is waited for, up to a limit; a dead one is an error.
+bool tell(struct iovec *parts, size_t count, const int *fds, size_t fd_count) {
+    union { char space[CMSG_SPACE(FILES_COUNT * sizeof(int))]; struct cmsghdr align; } control;
+    struct msghdr m = {.msg_iov = parts, .msg_iovlen = count};
+    if (fd_count) {
+        m.msg_control = &control;
+        m.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+        memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
+    }
+    ssize_t n;
+    do n = sendmsg(executor, &m, MSG_NOSIGNAL); while (n < 0 && errno == EINTR);
+    return n >= 0;
+}
+
+ssize_t hear(void *buffer, size_t size, int flags, int *fd) {
+    union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
+    struct iovec part = {buffer, size};
+    struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t n;
+    do n = recvmsg(executor, &m, flags | MSG_CMSG_CLOEXEC); while (n < 0 && errno == EINTR);
+    if (n < 0) return errno == EAGAIN ? -1 : 0;
+    if (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) malformed();
+    *fd = -1;
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    if (c) {
+        if (!n || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int))) malformed();
+        memcpy(fd, CMSG_DATA(c), sizeof(int));
+    }
+    return n;
+}
+
+void connect_executor(void) {
+    uint64_t until = now_us() + CONNECT_LIMIT_S * 1000000ull;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    memcpy(address.sun_path, socket_path, strlen(socket_path));
+    shut(&executor);
+    last_task = 0;
+    for (int wait_ms = CONNECT_FIRST_MS;; wait_ms = wait_ms * 2 < CONNECT_MOST_MS ? wait_ms * 2 : CONNECT_MOST_MS) {
+        executor = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        struct timeval limit = {.tv_sec = SEND_LIMIT_S};
+        setsockopt(executor, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+        // Where the host's default is small, the kernel gives what it allows: a full EXIT must fit.
+        int room = 2 * MESSAGE_BYTES;
+        setsockopt(executor, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+        if (executor >= 0 && !connect(executor, (struct sockaddr *)&address, sizeof address)) {
+            struct hello_message hello = {.head = {.type = HELLO}, .version = 1};
+            memcpy(hello.token, token, TOKEN_BYTES);
+            if (tell(&(struct iovec){&hello, sizeof hello}, 1, NULL, 0)) {
+                // What we used until now is in the cgroup's account before the executor first reads it.
+                own_cpu_us();
+                return;
+            }
+        }
+        shut(&executor);
+        if (now_us() > until) _exit(EXIT_NO_EXECUTOR);
+        poll(NULL, 0, wait_ms);
+    }
+}

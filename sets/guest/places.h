@@ -1,0 +1,39 @@
+// Writable places: folders that the program may write to, and that are empty between tasks but for their content. Nobody else runs
+// while we look at them.
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <time.h>
+
+#define PLACES_COUNT 64
+
+// A folder that the program may write to, and what it is when it is clean. Folders on the way from one place to another, or
+// to the working directory, are places too: they stay.
+struct place {
+    const char *path, *name;  // name: the path's last part
+    int fd, parent, keeps;    // parent: the place that holds this one, or -1; keeps: how many places this one holds
+    int items, tops;          // of its content: how many in all, and how many right below it
+    bool counts;              // its file system is a tmpfs of its own: the number of inodes in use tells whether it is clean
+    bool ours;                // the program, being us, may change the folder itself
+    uint64_t inodes;
+    struct stat was;
+    ssize_t xattrs;
+};
+
+extern struct place places[PLACES_COUNT];
+extern int place_count;
+// The root's file system.
+extern dev_t root_device;
+
+static inline bool same_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
+
+// Learn the places, and empty them.
+void take_places(char **paths, int count);
+// The innermost place that `path` lies in, or -1.
+int holder_of(const char *path);
+// Whether every place is as it was at the start, and so are our files in /proc.
+bool all_clean(void);
+// Make it so: 0, or the errno of what could not be removed.
+int clean_all(void);

@@ -1,0 +1,43 @@
+// The image's program: how it is started, and how it and all that it started are reaped.
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "protocol.h"
+
+// The running task, or the program that waits for one.
+struct run {
+    uint32_t number;
+    pid_t pid;
+    int in;
+    const unsigned char *in_data;
+    uint32_t in_left;
+    bool killed, handed_over;
+    bool ended, alone;  // the program has been reaped; so has everybody else
+    int status;
+    uint64_t reaped_cpu_us, max_rss_kib;
+};
+extern struct run run;
+
+// Its arguments; the container's environment, and the program's own.
+extern char *argv[STRINGS_COUNT + 1], **base_env, **envp;
+// The path of the program that was started last, and why it could not be.
+extern const char *tried;
+extern uint8_t why;
+// A signalfd for SIGCHLD.
+extern int children;
+
+// Between the guest and the program, whom the kernel should kill for memory: read what the launcher chose for us.
+void take_oom_score(void);
+// How many descriptors the program gets. Ends the guest where it may not have enough itself.
+void take_descriptors(const char *of_program);
+// Why a file cannot be executed, as far as it tells itself: WHY_UNKNOWN also for one that does not exist. `error` is execve's.
+uint8_t why_not(const char *path, int error);
+// Start the program with these as stdin, stdout and stderr. Returns 0, the errno of a failed exec, or below 0 that of whatever
+// failed before it: the machine's fault, not the program's.
+int spawn(int in, int o, int e);
+// Reap whoever has ended. True when nobody else is left in the container: every process has us for an ancestor.
+bool reap(int flags);
+// Kill and reap everything else.
+void kill_all(void);

@@ -1,0 +1,354 @@
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "content.h"
+#include "executor.h"
+#include "files.h"
+#include "netlink.h"
+#include "places.h"
+#include "program.h"
+#include "self.h"
+#include "task.h"
+
+#define TASK_FDS_MOST (FILES_COUNT + 16)
+// A write of this size into a fresh pipe never blocks, however little pipe memory our user has left.
+#define PIPE_ALWAYS_HOLDS 4096
+
+// One of the program's outputs: both ends of the pipe until they are handed over, and what was read so far. We hold the write
+// end as well, so that its end is nothing to wake up for: an output ends with the task.
+struct output { int fd, end; uint32_t len; unsigned char data[OUTPUT_BYTES]; };
+static struct output out, err;
+
+int first_task_fd = INT_MAX;
+static unsigned char message[MESSAGE_BYTES];
+static char *files[FILES_COUNT];
+
+// A program that was started ahead of its task, and the strings that it was started with.
+static struct {
+    bool there;
+    struct task_message like;
+    char strings[STRINGS_BYTES];
+} waiting;
+
+// Give the outputs' read ends to the executor, with what was read so far before them.
+static bool hand_over(void) {
+    struct output_message m = {
+        .head = {.type = OUTPUT, .task = run.number}, .stdout_len = out.len, .stderr_len = err.len};
+    struct iovec parts[] = {{&m, sizeof m}, {out.data, out.len}, {err.data, err.len}};
+    int fds[2] = {out.fd, err.fd};
+    bool told = tell(parts, 3, fds, 2);
+    shut(&out.fd);
+    shut(&out.end);
+    shut(&err.fd);
+    shut(&err.end);
+    out.len = err.len = 0;
+    run.handed_over = true;
+    return told;
+}
+
+// There is something to read. False when the executor is lost.
+static bool read_output(struct output *o) {
+    if (o->len == OUTPUT_BYTES) return hand_over();
+    ssize_t n = read(o->fd, o->data + o->len, OUTPUT_BYTES - o->len);
+    if (n > 0) o->len += (uint32_t)n;
+    return true;
+}
+
+static void feed(void) {
+    while (run.in_left) {
+        ssize_t n = write(run.in, run.in_data, run.in_left);
+        if (n < 0 && errno == EAGAIN) return;
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) break;
+        run.in_data += n;
+        run.in_left -= (uint32_t)n;
+    }
+    shut(&run.in);
+}
+
+// A message while a task runs. False when the executor is lost.
+static bool obey(void) {
+    struct head head;
+    int fd;
+    ssize_t n = hear(&head, sizeof head, MSG_DONTWAIT, &fd);
+    if (n <= 0) return n < 0;
+    if (n != sizeof head || fd >= 0 || head.flags || head.reserved) malformed();
+    if (head.type == RETIRE) _exit(EXIT_RETIRED);
+    if (head.type != KILL) malformed();
+    if (head.task == run.number) {
+        run.killed = true;
+        kill(-1, SIGKILL);
+    }
+    return true;
+}
+
+// Until the program has ended. False when the executor is lost.
+static bool attend(void) {
+    // Not to block, for the program can open its own pipes and read what we are about to.
+    if (!run.handed_over && (fcntl(out.fd, F_SETFL, O_NONBLOCK) || fcntl(err.fd, F_SETFL, O_NONBLOCK))) return false;
+    while (!run.ended) {
+        struct pollfd p[6] = {{executor, POLLIN, 0}, {children, POLLIN, 0}, {run.in, POLLOUT, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}, {netlink_asked, POLLIN, 0}};
+        if (poll(p, 6, -1) < 0) continue;
+        if (p[3].revents && out.fd >= 0 && !read_output(&out)) return false;
+        if (p[4].revents && err.fd >= 0 && !read_output(&err)) return false;
+        if (p[2].revents) feed();
+        if (p[0].revents && !obey()) return false;
+        if (p[5].revents) answer_netlink();
+        if (p[1].revents) {
+            struct signalfd_siginfo info;
+            if (read(children, &info, sizeof info) < 0 && errno != EAGAIN) return false;
+            reap(WNOHANG);
+        }
+    }
+    return true;
+}
+
+// What the pipes still hold, now that nobody is left who could write, or take away what poll has seen.
+static bool drain(void) {
+    while (!run.handed_over && out.fd >= 0) {
+        struct pollfd p[2] = {{out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}};
+        if (poll(p, 2, 0) <= 0) break;
+        if ((p[0].revents && !read_output(&out)) || (p[1].revents && err.fd >= 0 && !read_output(&err))) return false;
+    }
+    return true;
+}
+
+// Read the strings of a TASK message into argv, envp and files.
+static void parse_strings(const struct task_message *m, char *at, char *end) {
+    static char *merged[2 * STRINGS_COUNT];
+    uint32_t total = (uint32_t)m->argc + m->envc + m->filec;
+    size_t extra = 0;
+    for (uint32_t i = 0; i < total; i++) {
+        char *next = at < end ? memchr(at, 0, (size_t)(end - at)) : NULL;
+        if (!next) malformed();
+        if (i < m->argc) argv[i] = at;
+        else if (i < (uint32_t)m->argc + m->envc) {
+            if (*at == '=' || !strchr(at, '=')) malformed();
+            merged[extra++] = at;
+        } else {
+            if (at[0] != '/') malformed();
+            files[i - m->argc - m->envc] = at;
+        }
+        at = next + 1;
+    }
+    if (at != end) malformed();
+    argv[m->argc] = NULL;
+    envp = base_env;
+    if (!m->envc) return;
+    merged[extra] = NULL;
+    size_t count = extra;
+    for (char **e = base_env; *e && count < 2 * STRINGS_COUNT - 1; e++) {
+        size_t name = (size_t)(strchrnul(*e, '=') - *e);
+        bool replaced = false;
+        for (size_t i = 0; i < extra && !replaced; i++) replaced = !strncmp(merged[i], *e, name) && merged[i][name] == '=';
+        if (!replaced) merged[count++] = *e;
+    }
+    merged[count] = NULL;
+    envp = merged;
+}
+
+static void reset_run(uint32_t number) {
+    memset(&run, 0, sizeof run);
+    run.number = number;
+    run.in = out.fd = out.end = err.fd = err.end = -1;
+    out.len = err.len = 0;
+}
+
+// Begin to feed what the task brought. A program that waited for it may have filled the pipe itself.
+static void feed_inline(const unsigned char *data, uint32_t len) {
+    run.in_data = data;
+    run.in_left = len;
+    if (run.pid || len > PIPE_ALWAYS_HOLDS) fcntl(run.in, F_SETFL, O_NONBLOCK);
+    feed();
+}
+
+// Make the pipes and start the program. Returns what spawn does; all descriptors are the task's. Without `data` stdin stays open.
+static int start(int stdin_fd, const unsigned char *data, uint32_t len) {
+    int in[2] = {stdin_fd, -1}, o[2] = {-1, -1}, e[2] = {-1, -1};
+    if ((stdin_fd < 0 && pipe2(in, O_CLOEXEC)) || pipe2(o, O_CLOEXEC) || pipe2(e, O_CLOEXEC)) return -errno;
+    out.fd = o[0];
+    out.end = o[1];
+    err.fd = e[0];
+    err.end = e[1];
+    if (stdin_fd < 0) {
+        run.in = in[1];
+        if (data) feed_inline(data, len);
+    }
+    int failed = spawn(in[0], o[1], e[1]);
+    // Whoever feeds the program must learn when it stops reading.
+    if (stdin_fd >= 0 || !data) close(in[0]);
+    return failed;
+}
+
+// Give the write end of the program's stdin to the executor.
+static bool hand_stdin_over(void) {
+    struct head m = {.type = STDIN, .task = run.number};
+    bool told = tell(&(struct iovec){&m, sizeof m}, 1, &run.in, 1);
+    shut(&run.in);
+    return told;
+}
+
+// ---- a program that waits for its task
+
+// End it, with all that it left. A descriptor that came with a message is not its.
+static void dismiss(void) {
+    int *ends[] = {&run.in, &out.fd, &out.end, &err.fd, &err.end};
+    if (!run.alone && !reap(WNOHANG)) kill_all();
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) shut(ends[i]);
+    waiting.there = false;
+    if (clean_all()) _exit(EXIT_UNCLEAN);
+}
+
+// Whether it does what it must: neither write nor end before its input comes.
+static bool is_fit(int timeout_ms, bool *message_there) {
+    struct pollfd p[5] = {{children, POLLIN, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}, {netlink_asked, POLLIN, 0}, {executor, POLLIN, 0}};
+    if (poll(p, message_there ? 5 : 4, timeout_ms) < 0) return true;
+    if (p[3].revents) answer_netlink();
+    if (p[0].revents) {
+        struct signalfd_siginfo info;
+        if (read(children, &info, sizeof info) > 0) reap(WNOHANG);
+    }
+    if (message_there) *message_there = p[4].revents;
+    return !run.ended && !p[1].revents && !p[2].revents;
+}
+
+// Start the program once more, with the arguments of the task that has ended, unless the next task is there already.
+static void prestart(const struct task_message *m) {
+    struct pollfd p = {executor, POLLIN, 0};
+    if (poll(&p, 1, 0) > 0) return;
+    waiting.like = *m;
+    memcpy(waiting.strings, m + 1, m->strings_len);
+    parse_strings(m, waiting.strings, waiting.strings + m->strings_len);
+    reset_run(0);
+    waiting.there = true;
+    // The next task tells what is wrong, if anything is. There may be one pipe, and not the others.
+    if (start(-1, NULL, 0)) {
+        dismiss();
+        close_from(first_task_fd, TASK_FDS_MOST);
+    }
+}
+
+static bool matches(const struct task_message *m) {
+    const struct task_message *w = &waiting.like;
+    return m->argc == w->argc && m->envc == w->envc && m->filec == w->filec && m->strings_len == w->strings_len &&
+           !memcmp(m + 1, waiting.strings, m->strings_len);
+}
+
+static void report_unfit(void) {
+    struct head m = {.type = UNFIT, .task = last_task};
+    dismiss();
+    tell(&(struct iovec){&m, sizeof m}, 1, NULL, 0);
+}
+
+// Wait for the next message beside the waiting program.
+static void wait_beside(void) {
+    for (bool there = false; !there && waiting.there;)
+        if (!is_fit(-1, &there)) report_unfit();
+}
+
+// Report the end. False when the executor is lost.
+static bool report(const struct task_message *m, int failed, uint64_t wall_us, bool prestarted) {
+    int32_t errnos[FILES_COUNT];
+    int fds[FILES_COUNT];
+    size_t fd_count = 0;
+    for (int i = 0; i < m->filec; i++) {
+        int fd = open_file(files[i]);
+        errnos[i] = fd < 0 ? -fd : 0;
+        if (fd >= 0) give_away(fds[fd_count++] = fd);
+    }
+    bool dirty = !all_clean();
+    struct exit_message x = {
+        .head = {.type = EXITED, .task = run.number,
+                 .flags = (uint8_t)((run.handed_over ? HANDED_OVER : 0) | (run.killed ? KILLED : 0) | (dirty ? CLEANING : 0) | (prestarted ? PRESTARTED : 0))},
+        .how = failed < 0 ? HOW_NOT_STARTED : failed ? HOW_NOT_EXECUTED : WIFSIGNALED(run.status) ? HOW_SIGNALLED : HOW_EXITED,
+        // The profile kills nobody but who makes another architecture's calls.
+        .why = failed || !WIFSIGNALED(run.status) || WTERMSIG(run.status) != SIGSYS || !tried ? why : why_not(tried, 0),
+        .code = failed ? abs(failed) : WIFSIGNALED(run.status) ? WTERMSIG(run.status) : WEXITSTATUS(run.status),
+        .wall_us = wall_us,
+        .reaped_cpu_us = run.reaped_cpu_us,
+        .guest_cpu_us = own_cpu_us(),
+        .max_rss_kib = run.max_rss_kib,
+        .filec = m->filec,
+        .stdout_len = out.len,
+        .stderr_len = err.len,
+    };
+    struct iovec parts[] = {
+        {&x, sizeof x}, {errnos, m->filec * sizeof errnos[0]}, {out.data, out.len}, {err.data, err.len}};
+    bool told = tell(parts, 4, fds, fd_count);
+    close_from(first_task_fd, TASK_FDS_MOST);
+    if (!dirty || !told) return told;
+    int error = clean_all();
+    struct cleaned_message c = {
+        .head = {.type = CLEANED, .task = run.number}, .ok = !error, .error = error, .guest_cpu_us = own_cpu_us()};
+    told = tell(&(struct iovec){&c, sizeof c}, 1, NULL, 0);
+    if (error) _exit(EXIT_UNCLEAN);
+    return told;
+}
+
+static bool carry_out(struct task_message *m, size_t size, int stdin_fd) {
+    if (size < sizeof *m || m->head.reserved || m->reserved || m->head.flags & ~(STDIN_FD | STREAM | PRESTART | STDIN_ASKED) || m->head.task != last_task + 1 ||
+        !m->argc || m->argc + m->envc > STRINGS_COUNT || m->filec > FILES_COUNT || m->strings_len > STRINGS_BYTES ||
+        m->stdin_len > STDIN_BYTES || size != sizeof *m + m->strings_len + m->stdin_len ||
+        (stdin_fd >= 0) != !!(m->head.flags & STDIN_FD) || (m->head.flags & (STDIN_FD | STDIN_ASKED) && m->stdin_len) ||
+        (m->head.flags & STDIN_FD && m->head.flags & STDIN_ASKED))
+        malformed();
+    char *strings = (char *)(m + 1);
+    const unsigned char *data = m->head.flags & STDIN_ASKED ? NULL : (unsigned char *)strings + m->strings_len;
+    if (waiting.there && !is_fit(0, NULL)) report_unfit();
+    bool prestarted = waiting.there && stdin_fd < 0 && matches(m);
+    if (waiting.there && !prestarted) dismiss();
+    waiting.there = false;
+    parse_strings(m, strings, strings + m->strings_len);
+    uint64_t began = now_us();
+    int failed = 0;
+    if (prestarted) {
+        run.number = m->head.task;
+        if (data) feed_inline(data, m->stdin_len);
+    } else {
+        reset_run(m->head.task);
+        failed = start(stdin_fd, data, m->stdin_len);
+    }
+    last_task = m->head.task;
+    bool there = failed || ((data || hand_stdin_over()) && (!(m->head.flags & STREAM) || hand_over()) && attend());
+    uint64_t wall_us = now_us() - began;
+    // A lost executor and a program that ended leave nobody behind.
+    if (!run.alone && !reap(WNOHANG)) kill_all();
+    there = there && drain() && report(m, failed, wall_us, prestarted);
+    if (there && m->head.flags & PRESTART && !failed) prestart(m);
+    if (there) return true;
+    close_from(first_task_fd, TASK_FDS_MOST);
+    if (clean_all()) _exit(EXIT_UNCLEAN);
+    return false;
+}
+
+void __attribute__((noreturn)) serve(void) {
+    for (;;) {
+        int fd;
+        wait_beside();
+        ssize_t n = hear(message, sizeof message, 0, &fd);
+        struct head *head = (struct head *)message;
+        if (n == 0) {
+            if (waiting.there) dismiss();
+            poll(NULL, 0, CONNECT_FIRST_MS);
+            connect_executor();
+            continue;
+        }
+        if (n < (ssize_t)sizeof *head) malformed();
+        if (head->type != TASK && (n != sizeof *head || fd >= 0 || head->flags || head->reserved)) malformed();
+        if (head->type == RETIRE) _exit(EXIT_RETIRED);
+        // A KILL on its way while its task ended is late, not wrong.
+        if (head->type == KILL) continue;
+        if (head->type != TASK) malformed();
+        if (!carry_out((struct task_message *)message, (size_t)n, fd)) connect_executor();
+    }
+}
