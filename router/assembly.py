@@ -7,9 +7,10 @@ import logging
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from router.asking.outcomes import Outcomes
 from router.asking.probe import Prober
@@ -30,23 +31,26 @@ from router.workers.crew import Crew
 _log = logging.getLogger("router")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What a router is started with. `set_urls` replaces URLs of the YAML file by set name."""
 
     config_path: Path
     name: str = "router"
     state_dir: Path | None = None
-    set_urls: Mapping[str, str] = field(default_factory=dict)
+    set_urls: Mapping[str, str] = msgspec.field(default_factory=dict)
     drain_s: float = 30.0
     """How long requests in work may go on after a stop was asked for."""
-    admin_token: str | None = field(default=None, repr=False)
+    admin_token: str | None = None
     """What callers of the admin address must know; None: it is on this machine's loopback only."""
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = msgspec.field(default_factory=Limits)
     tls: TlsFiles | None = None
     """Clients come by TLS with this certificate; None: without."""
     trust_fronts: tuple[str, ...] = ()
     """Addresses or networks of balancers in front, whose word about their clients counts."""
+
+    def __repr__(self) -> str:
+        """Leave out the token, as a trace or a log may show this text."""
+        return f"Settings({str(self.config_path)!r}, name={self.name!r})"
 
     @property
     def history(self) -> History | None:

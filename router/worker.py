@@ -15,12 +15,12 @@ import os
 import resource
 import signal
 import sys
-from dataclasses import replace
 from typing import Any, Final
 
 import uvloop
 from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
 from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
+from msgspec.structs import replace
 
 from router.admin.app import create_app
 from router.admin.team import Team

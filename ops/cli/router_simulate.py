@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -62,6 +61,8 @@ def simulate(
 
         gcompute router simulate slow --file router.yaml --rate 5
     """
+    from msgspec.structs import asdict
+
     from router.config.reader import load
     from router.rollout.simulate import SCENARIOS
     from router.rollout.simulate import simulate as play

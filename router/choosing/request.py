@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+import msgspec
 
 from router.choosing.retry import RequestKind
 
@@ -20,8 +21,7 @@ class Destination(enum.Enum):
     PAGE = enum.auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Purpose:
+class Purpose(msgspec.Struct, frozen=True):
     """Where a request goes and what its repetition would mean.
 
     `owner`: the name of the task's set, for the destination OWNER. `long_wait`: the answer may wait for a task.

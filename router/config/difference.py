@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import fields, replace
 
 from router.routing.rules import IfDown, Rule
 from router.routing.table import SetState, Table, Weights, key_hash
@@ -15,8 +17,7 @@ DRAWS: Final = 2_000_000
 NOBODY: Final = "(none)"
 
 
-@dataclass(frozen=True, slots=True)
-class Shift:
+class Shift(msgspec.Struct, frozen=True):
     """One part of the traffic (`rule` None: what no rule matches), in percent of it, with every set healthy.
 
     `before` and `after` are exact shares by set. `moves` maps (from, to) to the share of keys that moves so, counted
@@ -49,8 +50,7 @@ class Shift:
         return counted if counted > exact + self.error else exact
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """`shifts`: the default's, then those of the rules that either table has. `words`: other changes, one a line."""
 
     shifts: tuple[Shift, ...]

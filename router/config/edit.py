@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
+import msgspec
 import yaml
 
 from router.config.reader import ConfigError, load
@@ -30,8 +30,7 @@ class EditError(RouterError):
     """The file cannot be edited so; nothing was changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """The file's text on its way to another version; each edit gives another draft. `meant` is the content that the
     text must have, every scalar as text."""
 

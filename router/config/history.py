@@ -12,12 +12,12 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from router.config.reader import ConfigError, load
 from router.errors import RouterError
@@ -26,6 +26,7 @@ from router.routing.table import Table, Weights
 KEEP_CHANGES: Final = 500
 KEEP_BYTES: Final = 64 * 1024 * 1024
 INDEX: Final = "live.jsonl"
+_ENCODER: Final = msgspec.json.Encoder()
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -49,14 +50,12 @@ class Change(msgspec.Struct, frozen=True):
     weights: dict[str, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(msgspec.Struct, frozen=True):
     """The history in `folder`, which is made when the first change is recorded."""
 
     folder: Path
     keep_changes: int = KEEP_CHANGES
     keep_bytes: int = KEEP_BYTES
-    _encoder: msgspec.json.Encoder = field(default_factory=msgspec.json.Encoder, repr=False, compare=False)
 
     def record(self, text: bytes, table: Table, now: float) -> bool:
         """A file came into force at `now` (wall clock). False: the last change says so already.
@@ -150,7 +149,7 @@ class History:
                 if text is not None and not self._file(change.digest).exists():
                     _write(self._file(change.digest), text)
                 kept = self._kept([*changes, change])
-                lines = b"".join(self._encoder.encode(each) + b"\n" for each in kept)
+                lines = b"".join(_ENCODER.encode(each) + b"\n" for each in kept)
                 _write(self.folder / INDEX, lines)
                 self._remove_unknown({each.digest for each in kept})
                 return True

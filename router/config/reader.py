@@ -8,10 +8,10 @@ import ipaddress
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
 import yaml
 
 from router.config.doubts import doubts
@@ -40,8 +40,7 @@ _NO_RULES: Final[tuple[Rule, ...]] = ()
 _USUAL_KEY: Final[tuple[KeyPart, ...]] = (KeyPart(KeySource.HEADER, b"x-user-id"),)
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """A file that holds no mistake."""
 
     table: Table
@@ -89,9 +88,8 @@ def _is_host(host: str) -> bool:
     return True
 
 
-@dataclass(slots=True)
 class _Reader(NodeReader):
-    set_urls: Mapping[str, str] = field(default_factory=dict)
+    set_urls: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     # The file.
 

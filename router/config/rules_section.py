@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import yaml
 
 from router.config.settings import RULE, WHEN
@@ -84,8 +84,7 @@ def read_rules(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -> 
     return tuple(rules)
 
 
-@dataclass(frozen=True, slots=True)
-class _When:
+class _When(msgspec.Struct, frozen=True):
     headers: tuple[tuple[bytes, Match], ...] = ()
     account: Match | None = None
     image: Match | None = None

@@ -9,9 +9,10 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from router.config.edit import EditError
 from router.config.reader import MAX_FILE_BYTES
@@ -27,8 +28,7 @@ class ChangedMeanwhile(EditError):
     """Somebody else saved the file meanwhile; nothing was changed. Look at it, and do it again."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenFile:
+class OpenFile(msgspec.Struct, frozen=True):
     """A file that is being edited: `real` is where its links lead, `text` what was read."""
 
     path: Path

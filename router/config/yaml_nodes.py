@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar
 
+import msgspec
 import yaml
 
 from router.config.settings import Kind, Setting
@@ -32,8 +32,7 @@ Node = yaml.nodes.Node
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Mistake:
+class Mistake(msgspec.Struct, frozen=True, order=True):
     """One thing that is wrong. `line` and `column` count from 1."""
 
     line: int
@@ -52,17 +51,15 @@ class ConfigError(RouterError):
         super().__init__("; ".join(map(str, self.mistakes)))
 
 
-@dataclass(slots=True)
-class Field:
+class Field(msgspec.Struct):
     key: Node
     value: Node
 
 
-@dataclass(slots=True)
-class NodeReader:
+class NodeReader(msgspec.Struct):
     """Reads nodes of a shape, or notes a mistake and returns None (an empty mapping or list)."""
 
-    mistakes: list[Mistake] = field(default_factory=list)
+    mistakes: list[Mistake] = msgspec.field(default_factory=list)
     _nodes: int = 0
 
     def wrong(self, node: Node | None, message: str) -> None:

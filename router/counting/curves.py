@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from router.counting.stats import SetStats, Window
 from router.counting.tally import Tally, minus, total
@@ -24,8 +25,7 @@ class Cohorts(Protocol):
     control: Tally
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """One line of one point. Latencies in milliseconds; None where nothing was measured."""
 
     requests: int
@@ -35,8 +35,7 @@ class Sample:
     p99_ms: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(msgspec.Struct, frozen=True):
     """The `span_s` seconds that ended at `ended` (any monotonic time). `serial` counts from 1. Who did nothing is
     not in it."""
 

@@ -6,9 +6,10 @@ import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
+
+import msgspec
 
 from router.wire.failure import Failure
 
@@ -137,8 +138,7 @@ class ProblemCounts:
         self.counts[name] = self.counts.get(name, 0) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """What one set did during the last `span_s` seconds; counts, so that those of several processes add up."""
 
     span_s: float

@@ -6,7 +6,8 @@ Made at the first failure, so that requests that go well pay nothing for it.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+
+import msgspec
 
 from router.choosing.choice import Choice
 from router.choosing.request import Purpose
@@ -28,8 +29,7 @@ from router.wire.request_head import RequestHead
 _rng = random.SystemRandom()  # Forked workers would share any other one's numbers.
 
 
-@dataclass(frozen=True, slots=True)
-class NextAttempt:
+class NextAttempt(msgspec.Struct, frozen=True):
     """`fresh`: on a new connection, at once; else ask `Recovery.turn` after `delay_s`, or, where that is 0, begin
     now."""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import replace
 from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from router.choosing.choice import Choice, Chooser, Load
 from router.choosing.health import Blame, HealthBoard, blame_for

@@ -11,8 +11,9 @@ Raises `states.NotAllowed` where the plan does not fit the shares, `RolloutError
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from router.rollout.record import Abort, Pause, Resume
 from router.rollout.states import Phase, RolloutError
@@ -29,8 +30,7 @@ EXAMPLE_SHARES: Final = {"a": 10_000, "b": 0}
 _ENDED: Final = (Phase.IDLE, Phase.ABORTED, Phase.DONE)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One tick. Weights in percent; errors (shares of 1) and 95th percentiles of the cohorts in this stint; `health`:
     one word per set; `events`: what happened since the last row, in words."""
 
@@ -50,7 +50,7 @@ class Row:
     reason: str
     hold_left_s: float
     health: Mapping[str, str]
-    events: tuple[str, ...] = field(default=())
+    events: tuple[str, ...] = msgspec.field(default=())
 
 
 Change = Callable[[World], None]

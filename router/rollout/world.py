@@ -7,10 +7,10 @@ import heapq
 import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from router.choosing.choice import Choice, Chooser
 from router.choosing.health import HealthBoard
@@ -35,8 +35,7 @@ WANDER_S: Final = 60.0
 """Time after which a wandering latency remembers only a third of where it was."""
 
 
-@dataclass(slots=True)
-class Temper:
+class Temper(msgspec.Struct):
     """How a set behaves: shares of 1, milliseconds, and how many requests fit into it at once (None: any)."""
 
     error: float = 0.005
@@ -55,8 +54,7 @@ class Temper:
     """How many requests after each growth of its weight wait `COLD_START_S` for a slot."""
 
 
-@dataclass(slots=True)
-class _Caller:
+class _Caller(msgspec.Struct):
     """The facts of one request: a user's key."""
 
     user: bytes
@@ -71,8 +69,7 @@ class _Caller:
         return lambda name: self.user if name == b"x-user-id" else None
 
 
-@dataclass(slots=True)
-class _Head:
+class _Head(msgspec.Struct):
     status: int = 200
     exit_code: bytes | None = None
     task: bytes | None = b"a-1"
@@ -83,12 +80,11 @@ class _Head:
         return self.task if name == b"x-task-id" else None
 
 
-@dataclass(slots=True)
-class Served:
+class Served(msgspec.Struct):
     """What one tick brought: requests whose home each set is, requests that reached it, and what clients got."""
 
-    homed: dict[str, int] = field(default_factory=dict)
-    reached: dict[str, int] = field(default_factory=dict)
+    homed: dict[str, int] = msgspec.field(default_factory=dict)
+    reached: dict[str, int] = msgspec.field(default_factory=dict)
     ok: int = 0
     failed: int = 0
     moved_at: tuple[Table, Table] | None = None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 OFF: Final = "off"
 STDERR: Final = "stderr"
 
 
-@dataclass(frozen=True, slots=True)
-class AccessLogPolicy:
+class AccessLogPolicy(msgspec.Struct, frozen=True):
     """`to`: an absolute path, `stderr` or `off`. `sample`: the share of the requests that went well to log; the
     others are all logged, up to `errors_per_s` by each worker."""
 

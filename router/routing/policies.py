@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 EJECT_AFTER_FAILURES: Final = 5
 EJECT_S: Final = 30.0
 EJECT_MAX_S: Final = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class HealthPolicy:
+class HealthPolicy(msgspec.Struct, frozen=True):
     """The `health` section: what is asked, how often, and how many results change a verdict."""
 
     path: str = "/readyz"
@@ -32,8 +32,7 @@ class HealthPolicy:
         return min(self.eject_max_s, self.eject_s * times)
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(msgspec.Struct, frozen=True):
     """`attempts` counts the first one. `budget` is a share (0.2) of the requests in flight that may be retries;
     `patience_s`: so long a retry may wait for room in it, where nothing can have run twice."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
 
 from router.routing.expressions import Expressions
 from router.routing.weights import Weights
@@ -42,8 +43,7 @@ class MatchKind(enum.StrEnum):
     REGEX = "regex"
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True):
     """A test of one text: equal to, starting with, one of, or matched whole by the regular expression `text`."""
 
     kind: MatchKind
@@ -69,8 +69,7 @@ class IfDown(enum.StrEnum):
     DEFAULT = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """The first rule whose every test holds gives the weights. `headers` are (lower-case name, test)."""
 
     name: str
@@ -130,6 +129,11 @@ class RuleBook:
     """The rules of a table, indexed: every rule stands under one of its tests. Raises `BadExpression`."""
 
     __slots__ = ("_expressions", "_indices", "_tried", "rules")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RuleBook) and self.rules == other.rules
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = tuple(rules)

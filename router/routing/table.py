@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from router.routing.log_policy import AccessLogPolicy
 from router.routing.plan import Plan
@@ -54,16 +55,14 @@ class KeySource(enum.StrEnum):
 _HEADER_SOURCE: Final = KeySource.HEADER
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPart:
+class KeyPart(msgspec.Struct, frozen=True):
     """One source of the sticky key; `header` is the lower-case name for HEADER, else empty."""
 
     source: KeySource
     header: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """One version of the operators' file, ready to route with."""
 
     version: int
@@ -71,19 +70,20 @@ class Table:
     default: Weights
     rules: tuple[Rule, ...] = ()
     key_parts: tuple[KeyPart, ...] = (KeyPart(KeySource.HEADER, b"x-user-id"),)
-    health: HealthPolicy = field(default_factory=HealthPolicy)
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    access_log: AccessLogPolicy = field(default_factory=AccessLogPolicy)
+    health: HealthPolicy = msgspec.field(default_factory=HealthPolicy)
+    retry: RetryPolicy = msgspec.field(default_factory=RetryPolicy)
+    timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
+    access_log: AccessLogPolicy = msgspec.field(default_factory=AccessLogPolicy)
     rollout: Plan | None = None
     changed_by: str = ""
     changed_why: str = ""
     digest: str = ""
     """SHA-256 of the file's bytes, hexadecimal."""
-    book: RuleBook = field(init=False, repr=False, compare=False)
+    book: RuleBook = msgspec.field(default_factory=lambda: RuleBook(()))
+    """The rules, indexed: always made from `rules`."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "book", RuleBook(self.rules))
+        msgspec.structs.force_setattr(self, "book", RuleBook(self.rules))
 
     def rule_for(self, facts: Facts) -> Rule | None:
         """The first rule that matches."""

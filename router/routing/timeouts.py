@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from router.wire.limits import Limits
 
@@ -23,12 +25,11 @@ NAMES: Final = (
 """The keys of the section; each with `_s` added is a time of `wire.limits.Limits`, which says what it means."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(msgspec.Struct, frozen=True):
     """What the file gives, in seconds by key; what it leaves out stays as the process was started with."""
 
-    given_s: Mapping[str, float] = field(default_factory=dict)
+    given_s: Mapping[str, float] = msgspec.field(default_factory=dict)
 
     def over(self, limits: Limits) -> Limits:
         """`limits` with the given times in the place of its own."""
-        return replace(limits, **{f"{name}_s": value for name, value in self.given_s.items()})  # type: ignore[arg-type]
+        return replace(limits, **{f"{name}_s": value for name, value in self.given_s.items()})

@@ -12,9 +12,10 @@ import enum
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
+
+import msgspec
 
 WEIGHT_TOTAL: Final = 10_000
 """Weights are integers in hundredths of a percent; a table's weights add up to exactly this."""
@@ -33,8 +34,7 @@ class SetState(enum.StrEnum):
     MAINT = "maint"
 
 
-@dataclass(frozen=True, slots=True)
-class SetEntry:
+class SetEntry(msgspec.Struct, frozen=True):
     """One set as the table knows it. `max_inflight` bounds the requests that this router has open there;
     `operator_token_file` holds the token with which the router asks it for its metrics."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from router.wire.addresses import Addresses
 from router.wire.answer_head import AnswerHead, parse_answer
@@ -27,8 +28,7 @@ class FetchError(Exception):
         self.own = own
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     head: AnswerHead
     body: bytes
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import msgspec
 
 PROBLEM_TYPE: Final = "application/problem+json"
 TYPE_BASE: Final = "https://general-compute.invalid/problems/"
@@ -34,8 +35,7 @@ _REASONS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """What went wrong at the router, and what to do. `executed` is False only where surely no algorithm ran;
     True means that one may have."""
 

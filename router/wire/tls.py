@@ -15,9 +15,10 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from router.errors import RouterError
 
@@ -44,8 +45,7 @@ class TlsError(RouterError):
     """The certificate or its key cannot be used."""
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
+class TlsFiles(msgspec.Struct, frozen=True):
     """PEM files: the certificate with those that signed it behind it, and its key."""
 
     cert: Path

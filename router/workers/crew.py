@@ -9,9 +9,10 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from router.errors import RouterError
 from router.workers.occupancy import Loads, Occupancy
@@ -27,8 +28,7 @@ class CrewError(RouterError):
     """The workers cannot be set up."""
 
 
-@dataclass(frozen=True)
-class Crew:
+class Crew(msgspec.Struct, frozen=True):
     """`folder` holds what the workers tell each other; None: there is one, and nobody to tell. `boot` is another
     word at every start of the router, and the same after a worker's. `lock`: the descriptor by which others know that
     this router, or a worker of it, lives."""
@@ -36,7 +36,7 @@ class Crew:
     count: int = 1
     folder: Path | None = None
     occupancy: Occupancy | None = None
-    boot: str = field(default_factory=lambda: secrets.token_hex(4))
+    boot: str = msgspec.field(default_factory=lambda: secrets.token_hex(4))
     lock: int | None = None
 
     @classmethod

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import fields
 
 from router.config.reader import ConfigError, load, parse_url
 from router.routing.policies import HealthPolicy, RetryPolicy

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, unquote_to_bytes
 
 import pytest
+from msgspec.structs import replace
 
 from router.dialects import native_lists
 from router.dialects.merging import merge_tasks

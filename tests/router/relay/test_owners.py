@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from router.routing.table import SetState, Table, Weights
 from tests.router.relay.plays import (

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from router.rollout.orders import others_of
 from router.rollout.record import Abort, End, Happening, Pause, Resume, Skip

@@ -29,8 +29,9 @@ import json
 import re
 import socket
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from router.wire.limits import Limits
 from tests.router.rig import (
