@@ -8,9 +8,9 @@ address: the same build may be there.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from router.routing.table import SetEntry, SetState, Table
 
