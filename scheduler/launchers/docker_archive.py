@@ -10,11 +10,11 @@ from contextlib import closing
 from typing import Final
 
 import docker.errors
-import msgspec
 from docker import APIClient
 from docker.utils import decode_json_header
 
 from scheduler.images.content import MAX_ENTRIES, Entry, Kind
+from scheduler.images.look import FolderTooLarge, ImageFile
 from scheduler.images.places import MAX_FOLDERS, Folder
 from scheduler.images.user import Owner
 
@@ -28,13 +28,6 @@ _TAR_OVERHEAD_BYTES: Final = 256 * 1024
 _LINK: Final = 1 << 27
 _FOLDER: Final = 1 << 31
 _NOT_REGULAR: Final = _FOLDER | _LINK | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
-
-
-class ImageFile(msgspec.Struct, frozen=True):
-    """A file of an image. `content` is None if it cannot be read: `why` says why not, "" if the file is missing."""
-
-    content: bytes | None = None
-    why: str = ""
 
 
 def read_file(client: APIClient, container: str, path: str, most_bytes: int) -> ImageFile:
@@ -106,10 +99,6 @@ def read_folder(
         while folder.holds_files and most_bytes is not None and received.read(_CHUNK_BYTES):
             pass
     return folder
-
-
-class FolderTooLarge(Exception):
-    """A folder holds more than was allowed."""
 
 
 class _Counted:

@@ -11,22 +11,15 @@ from docker import APIClient
 
 from scheduler.errors import ImageUnusable
 from scheduler.image import Image
-from scheduler.images.places import Folder, Layout, Question, home_folders, layout, question, said_home
-from scheduler.images.user import PASSWD, User, UserUnusable, home_of, parse_user
-from scheduler.launchers.docker_archive import (
-    FolderTooLarge,
-    mode_of,
-    read_file,
-    read_folder,
-)
+from scheduler.images.look import ImageFile, layout_by, layout_without_look
+from scheduler.images.places import Folder, Layout
+from scheduler.launchers.docker_archive import mode_of, read_file, read_folder
 from scheduler.launchers.docker_config import DockerSettings, container_name, look_body
 from scheduler.launchers.docker_engine import Engine
 
 MAX_REMEMBERED: Final = 1024
 MAX_REMEMBERED_BYTES: Final = 64 << 20
 """Limit of the content of HOMEs, over all images, in bytes."""
-MAX_FILE_BYTES: Final = 1 << 20
-"""Limit of an image's /etc/passwd and /etc/group each, in bytes."""
 
 
 class Layouts:
@@ -46,15 +39,15 @@ class Layouts:
         Raises `EngineRefused`, `EngineUnavailable`, `ImageUnknown`, `ImageUnusable`.
         """
         try:
-            user, home = parse_user(image.user), said_home(image)
-            if not user.files_needed() and home is not None and question(image, home) == Question():
-                return layout(image, owner=user.owner({}), home=home)
-        except UserUnusable as error:
+            at_once = layout_without_look(image)
+        except ImageUnusable as error:
             raise _unusable(image, str(error)) from error
+        if at_once is not None:
+            return at_once
         found = self._known.get(image.image_id)
         if found is None:
             # All starts of the image's first slots share one look. It goes on if one of them is cancelled.
-            found = await asyncio.shield(self._look(image, user))
+            found = await asyncio.shield(self._look(image))
         else:
             self._known.move_to_end(image.image_id)
         if isinstance(found, str):
@@ -67,10 +60,10 @@ class Layouts:
             look.cancel()
         await asyncio.gather(*looks, return_exceptions=True)
 
-    def _look(self, image: Image, user: User) -> asyncio.Task[Layout | str]:
+    def _look(self, image: Image) -> asyncio.Task[Layout | str]:
         look = self._looks.get(image.image_id)
         if look is None:
-            look = asyncio.create_task(self._look_into(image, user))
+            look = asyncio.create_task(self._look_into(image))
             self._looks[image.image_id] = look
             look.add_done_callback(lambda done: self._looked(image.image_id, done))
         return look
@@ -85,7 +78,7 @@ class Layouts:
             _, forgotten = self._known.popitem(last=False)
             self._known_bytes -= _bytes_of(forgotten)
 
-    async def _look_into(self, image: Image, user: User) -> Layout | str:
+    async def _look_into(self, image: Image) -> Layout | str:
         """The layout, or what is wrong with the image."""
         settings = self._engine.settings
         look_id = f"look-{uuid.uuid4().hex[:16]}"
@@ -94,74 +87,35 @@ class Layouts:
             return await self._engine.look(
                 container_name(settings, look_id),
                 look_body(image, settings, look_id),
-                lambda client, container: _found(_Look(client, container), image, user, settings),
+                lambda client, container: _found(DockerLook(client, container), image, settings),
             )
         finally:
             self.looking.discard(look_id)
 
 
-class _Look:
-    """A look through a container of the image. Blocks."""
+class DockerLook:
+    """A look through a container of the image (`scheduler.images.look.Look`). Raises what the Docker client raises."""
 
     def __init__(self, client: APIClient, container: str) -> None:
         self._client = client
         self._container = container
 
-    def folders(self, asked: Question, settings: DockerSettings) -> dict[str, Folder | None]:
-        found = {path: self._volume(path, asked, settings) for path in asked.volumes}
-        for path in asked.folders:
-            found[path] = read_folder(self._client, self._container, path, None)
-        for path in asked.existence:
-            found[path] = Folder() if self._mode(path) is not None else None
-        if asked.home and asked.home not in found:
-            found[asked.home] = home = self._content(asked.home, settings)
-            if home is not None and home.holds_files and home.content is None:
-                for path in home_folders(asked.home):
-                    found.setdefault(path, self._content(path, settings))
-        return found
+    def file(self, path: str, most_bytes: int) -> ImageFile:
+        return read_file(self._client, self._container, path, most_bytes)
 
-    def files(self, user: User, home: str | None) -> dict[str, bytes | None]:
-        """The files that tell who the USER is, and what its HOME is where the image does not say it."""
-        needed = user.files_needed()
-        files = {}
-        for path in {*needed, *([PASSWD] if home is None else ())}:
-            file = read_file(self._client, self._container, path, MAX_FILE_BYTES)
-            if file.why and path in needed:
-                raise UserUnusable(f"its USER cannot be told: {path} {file.why}")
-            files[path] = file.content
-        return files
-
-    def _mode(self, path: str) -> int | None:
+    def mode(self, path: str) -> int | None:
         return mode_of(self._client, self._container, path)
 
-    def _content(self, path: str, settings: DockerSettings) -> Folder | None:
-        try:
-            return read_folder(self._client, self._container, path, None, settings.home_content_kib << 10)
-        except FolderTooLarge:
-            return Folder(holds_files=True)
-
-    def _volume(self, path: str, asked: Question, settings: DockerSettings) -> Folder | None:
-        most_bytes, content_bytes = settings.volume_content_mib << 20, settings.home_content_kib << 10
-        try:
-            return read_folder(
-                self._client, self._container, path, most_bytes, content_bytes if path == asked.home else 0
-            )
-        except FolderTooLarge:
-            raise ImageUnusable(
-                f"VOLUME {path} has more than {most_bytes >> 20} MiB of the image's files, and slots are given a "
-                "copy of those; take the VOLUME out of the Dockerfile, and they are read where they lie"
-            ) from None
+    def folder(self, path: str, most_bytes: int | None, content_bytes: int = 0) -> Folder | None:
+        return read_folder(self._client, self._container, path, most_bytes, content_bytes)
 
 
-def _found(look: _Look, image: Image, user: User, settings: DockerSettings) -> Layout | str:
+def _found(look: DockerLook, image: Image, settings: DockerSettings) -> Layout | str:
     """The image's layout, or what is wrong with it."""
+    volume_bytes, home_bytes = settings.volume_content_mib << 20, settings.home_content_kib << 10
     try:
-        said = said_home(image)
-        files = look.files(user, said)
-        owner = user.owner(files)
-        home = said if said is not None else home_of(owner.uid, files.get(PASSWD))
-        return layout(image, look.folders(question(image, home), settings), owner, home)
-    except (ImageUnusable, UserUnusable) as error:
+        return layout_by(look, image, volume_bytes=volume_bytes, home_bytes=home_bytes)
+    except ImageUnusable as error:
         return str(error)
 
 

@@ -13,14 +13,15 @@ from docker import APIClient
 
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown, ImageUnusable
 from scheduler.image import Image
+from scheduler.images.look import MAX_FILE_BYTES, ImageFile
 from scheduler.images.places import Layout
 from scheduler.images.user import Owner
 from scheduler.launchers import docker_layouts
 from scheduler.launchers.docker import DockerLauncher
-from scheduler.launchers.docker_archive import ImageFile, read_file
+from scheduler.launchers.docker_archive import read_file
 from scheduler.launchers.docker_config import DockerSettings
 from scheduler.launchers.docker_engine import Engine, Listed
-from scheduler.launchers.docker_layouts import MAX_FILE_BYTES, Layouts
+from scheduler.launchers.docker_layouts import Layouts
 from tests.scheduler.launchers.rig import (
     Files,
     ImageMaker,
