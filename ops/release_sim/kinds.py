@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from router.rollout.record import Carried
 from router.rollout.world import World
 from router.routing.plan import AbortWhen, Plan, Step
 
@@ -18,6 +19,8 @@ PLAN: Final = Plan(
 """5, 25, and 50 % for five minutes each, with the default margins: 2 points of errors, a quarter of latency."""
 HELD_PLAN: Final = Plan("b", (*PLAN.steps[:3], Step(10_000, 1_800.0)), PLAN.abort_when)
 """The same, with half an hour at 100 %."""
+
+RETURN_PLAN = Plan("b", PLAN.steps, PLAN.abort_when, return_window_s=86_400.0)
 
 
 class Right(StrEnum):
@@ -55,6 +58,18 @@ def _hanging(share: float, patience_s: float) -> Callable[[World], None]:
     return prepare
 
 
+def _returning(build: str, error: float) -> Callable[[World], None]:
+    """b carried everything a minute ago, as build 1."""
+
+    def prepare(world: World) -> None:
+        url = world.file.sets["b"].url
+        world.progress.carriers = {"b": Carried(10_000, world.clock - 60.0, url, "1")}
+        world.builds["b"] = build
+        world.tempers["b"].error = error
+
+    return prepare
+
+
 def _sick_user(world: World) -> None:
     world.sick_user = b"user-heavy"
 
@@ -77,6 +92,9 @@ KINDS: Final = (
     Kind("errors +20 points", Right.ABORT, _canary(error=0.205)),
     Kind("errors +5 points", Right.ABORT, _canary(error=0.055)),
     Kind("p95 +50 %", Right.ABORT, _canary(median_ms=30.0)),
+    Kind("a return that fails", Right.ABORT, _returning("1", 1.0), RETURN_PLAN),
+    Kind("a new build, taken for a return", Right.ABORT, _returning("2", 1.0), RETURN_PLAN),
+    Kind("a healthy return", Right.PROMOTE, _returning("1", 0.005), RETURN_PLAN),
     Kind("healthy", Right.PROMOTE, _canary()),
     Kind("healthy, errors +1 point", Right.PROMOTE, _canary(error=0.015)),
     Kind("healthy, 5 cold starts a step", Right.PROMOTE, _canary(cold_starts=5)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -57,6 +58,7 @@ def give(
     force: bool = False,
     given: Given = ANYHOW,
     health: Health = UNKNOWN,
+    builds: Mapping[str, str] | None = None,
     now: float | None = None,
 ) -> Progress:
     """Carry out an order; returns the progress after it, which is on the disk. Running routers follow within a second.
@@ -70,7 +72,7 @@ def give(
 
     def step(old: Progress) -> Progress:
         check(given, old, table)
-        new = advance(old, _happening(order, table, old, by, why, at_once, force), moment)[0]
+        new = advance(old, _happening(order, table, old, by, why, at_once, force, builds), moment)[0]
         if not force:
             permit(order, table, old, new, health)
         return new
@@ -130,7 +132,14 @@ def check(given: Given, progress: Progress, table: Table) -> None:
 
 
 def _happening(
-    order: Order, table: Table, progress: Progress, by: str, why: str, at_once: bool, force: bool
+    order: Order,
+    table: Table,
+    progress: Progress,
+    by: str,
+    why: str,
+    at_once: bool,
+    force: bool,
+    builds: Mapping[str, str] | None,
 ) -> Happening:
     if order is Order.PAUSE:
         return Pause(by, why)
@@ -142,7 +151,7 @@ def _happening(
         return completed(Abort(by, why, at_once, force=force), table, progress)
     if order is Order.END:
         return End(table.default.shares, by, why)
-    return starting(table, progress, by=by, why=why)
+    return starting(table, progress, by=by, why=why, builds=builds)
 
 
 def completed(order: Happening, table: Table, progress: Progress) -> Happening:
@@ -154,8 +163,17 @@ def completed(order: Happening, table: Table, progress: Progress) -> Happening:
     return order
 
 
-def starting(table: Table, progress: Progress, *, by: str = "", why: str = "") -> Start:
-    """The start of the file's plan as things stand now. Raises `NotAllowed` where it has none."""
+def starting(
+    table: Table,
+    progress: Progress,
+    *,
+    by: str = "",
+    why: str = "",
+    builds: Mapping[str, str] | None = None,
+) -> Start:
+    """The start of the file's plan as things stand now; `builds`: what the sets tell of theirs.
+
+    Raises `NotAllowed` where it has none."""
     plan = table.rollout
     if plan is None:
         raise NotAllowed("the file has no `rollout` section; write what is to be done there first")
@@ -168,6 +186,7 @@ def starting(table: Table, progress: Progress, *, by: str = "", why: str = "") -
         by=by,
         why=why,
         others=takers(table, plan.set),
+        builds=builds,
     )
 
 

@@ -107,6 +107,7 @@ class _Handling(Turn):
         if (
             earlier is not None
             and earlier.url == order.urls.get(name)
+            and earlier.build == (p.builds if order.builds is None else order.builds).get(name, "")
             and 0.0 <= self.now - earlier.at <= order.plan.return_window_s
             and earlier.share >= NEARLY * order.plan.final_weight
             and order.plan.final_weight > p.weight
@@ -114,6 +115,7 @@ class _Handling(Turn):
             p.moves_left = MAX_MOVES
             p.moved_s = MOVE_EVERY_S
             p.step = len(order.plan.steps) - 1
+            p.waited_s = p.least_hold_s = 0.0
             self.to(
                 Cause.RETURN,
                 Phase.RETURNING,
@@ -310,7 +312,7 @@ class _Handling(Turn):
                 self.perhaps_finish()
         elif p.phase is Phase.HOLDING:
             p.held_s += passed
-            if p.held_s >= self.plan.steps[p.step].hold_s and not self._passed():
+            if p.held_s >= self.hold_s and not self._passed():
                 self.to(
                     Cause.HOLD_OVER, Phase.WAITING, f"the hold of step {p.step + 1} is over; {self._lack()}"
                 )

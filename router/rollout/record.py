@@ -33,11 +33,12 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Carried(msgspec.Struct, frozen=True):
-    """The share that a set was last known to carry, when, and at which address."""
+    """The share that a set was last known to carry, when, at which address, and as which build (empty: untold)."""
 
     share: int
     at: float
     url: str
+    build: str = ""
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -76,6 +77,8 @@ class Progress(msgspec.Struct):
     hands_off: bool = False
     """Weights were edited by hand: the file's count until someone resumes, skips or aborts."""
     held_s: float = 0.0
+    least_hold_s: float = 0.0
+    """How long this step is held at least, whatever the plan says."""
     clock_s: float = 0.0
     """Seconds of this stint."""
     waited_s: float = 0.0
@@ -142,7 +145,8 @@ class Progress(msgspec.Struct):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """`shares`: the file's default weights; `effective`: those in force; `urls` of all sets; `others` as of `Abort`."""
+    """`shares`: the file's default weights; `effective`: those in force; `urls` of all sets, and the `builds` that they
+    tell (None: nobody looked); `others` as of `Abort`."""
 
     plan: Plan
     shares: Mapping[str, int]
@@ -152,6 +156,7 @@ class Start(msgspec.Struct, frozen=True):
     by: str = ""
     why: str = ""
     others: Mapping[str, bool] | None = None
+    builds: Mapping[str, str] | None = None
 
 
 class Pause(msgspec.Struct, frozen=True):

@@ -330,6 +330,7 @@ class Runner:
                 force=force,
                 given=given,
                 health=self._health(),
+                builds=self._builds(),
                 now=self._clock(),
             )
             self._apply()

@@ -72,6 +72,7 @@ LEGAL_MOVES: Final[dict[Phase, dict[Cause, frozenset[Phase]]]] = {
         for phase in _AT_A_STEP
     },
     Phase.RETURNING: {
+        Cause.ENTER: frozenset({Phase.HOLDING}),
         Cause.STOP: frozenset({Phase.PAUSED}),
         Cause.EDIT: frozenset({Phase.PAUSED}),
         Cause.ABORT: frozenset({Phase.ABORTING}),

@@ -38,7 +38,7 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
     force = progress.in_force
     step = plan.steps[progress.step] if plan is not None else None
     at_step = progress.phase in (Phase.HOLDING, Phase.WAITING, Phase.PAUSED) and step is not None
-    hold_s = step.hold_s if at_step and step is not None else 0.0
+    hold_s = max(step.hold_s, progress.least_hold_s) if at_step and step is not None else 0.0
     return {
         "phase": str(progress.phase),
         "reason": progress.reason,

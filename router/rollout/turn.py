@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from router.rollout.bars import Bar, lifted
-from router.rollout.glide import MAX_MOVES, WARM_S, next_weight
+from router.rollout.glide import MAX_MOVES, MOVE_EVERY_S, WARM_S, next_weight
 from router.rollout.record import MAX_EVENTS, AskGate, Carried, Event, Progress
 from router.rollout.states import Cause, NotAllowed, Phase, check
 from router.routing.plan import Plan
@@ -17,6 +17,8 @@ from router.routing.table import WEIGHT_TOTAL
 NEARLY: Final = 0.8
 """A set that carried so much of its largest share still counts as carrying it."""
 
+RETURN_HOLD_S: Final = 60.0
+"""How long a set that got its weight back without the steps is judged there before the rollout is done, at least."""
 SETTLE_S: Final = 3.0
 """How soon after a start or an edit a file with other weights is not believed yet."""
 
@@ -41,7 +43,7 @@ class Turn:
 
     def enter(self, index: int, *, gated: bool = True, cause: Cause | None = None) -> None:
         p = self.p
-        p.waited_s = p.gate_due_s = 0.0
+        p.waited_s = p.gate_due_s = p.least_hold_s = 0.0
         p.hands_off = False
         if index >= len(self.plan.steps):
             self.finish()
@@ -208,13 +210,40 @@ class Turn:
         p = self.p
         growing = [load for name, load in p.loads.items() if name == self.plan.set]
         final = self.plan.final_weight
-        self.weigh(next_weight(p.weight, final, growing=growing, moves_left=p.moves_left))
-        p.moves_left -= 1
+        weight = next_weight(p.weight, final, growing=growing, moves_left=p.moves_left)
         p.moved_s = 0.0
+        if weight == WEIGHT_TOTAL and not self.plan.dry_run and not (p.analysis and p.analysis.enough):
+            # At 100 % nobody is left to compare with.
+            self._wait_for_evidence()
+            return
+        self.weigh(weight, same_stint=True)
+        p.moves_left -= 1
         if p.weight == final:
-            self.finish()
+            p.held_s = p.waited_s = 0.0
+            p.least_hold_s = RETURN_HOLD_S
+            self.to(
+                Cause.ENTER,
+                Phase.HOLDING,
+                f"{self.plan.set} is back at {final / 100:g} %, held for {self.hold_s:g} s before it is done",
+            )
 
-    def weigh(self, weight: int) -> None:
+    def _wait_for_evidence(self) -> None:
+        """Hold a return back before its last move, for a while."""
+        p = self.p
+        p.waited_s += MOVE_EVERY_S
+        lack = p.analysis.reason if p.analysis is not None else "nothing was seen yet"
+        p.reason = f"back at {p.weight / 100:g} %; goes on when it can be judged: {lack}"
+        if p.waited_s >= self.plan.wait_s(p.step):
+            self.stop(f"the return stays without a verdict: {lack}")
+
+    @property
+    def hold_s(self) -> float:
+        """How long the step is held."""
+        return max(self.plan.steps[self.p.step].hold_s, self.p.least_hold_s)
+
+    def weigh(self, weight: int, *, same_stint: bool = False) -> None:
+        """Change the canary's weight. `same_stint`: what was seen so far still counts, as the moves of a return are too
+        short to be judged by themselves."""
         p = self.p
         if weight != p.weight:
             if not self.plan.dry_run:
@@ -222,7 +251,8 @@ class Turn:
             recent = [(at, old) for at, old in p.recent_weights if 0.0 <= self.now - at <= WARM_S]
             p.recent_weights = (*recent[-2 * MAX_MOVES :], (self.now, p.weight))
             p.weight = weight
-            self.new_stint()
+            if not same_stint:
+                self.new_stint()
 
     def new_stint(self) -> None:
         p = self.p
@@ -286,6 +316,11 @@ class Turn:
         for name, share in shares.items():
             known = carriers.get(name)
             url = p.urls.get(name, "")
-            if share > 0 and (known is None or known.url != url or share >= NEARLY * known.share):
-                carriers[name] = Carried(share, self.now, url)
+            if share > 0 and (
+                known is None
+                or known.url != url
+                or known.build != p.builds.get(name, "")
+                or share >= NEARLY * known.share
+            ):
+                carriers[name] = Carried(share, self.now, url, p.builds.get(name, ""))
         p.carriers = {name: known for name, known in carriers.items() if name in p.urls}

@@ -165,7 +165,7 @@ class World:
         self._apply()
 
     def start(self) -> None:
-        self.happen(starting(self.file, self.progress, by="ops"))
+        self.happen(starting(self.file, self.progress, by="ops", builds=self.builds))
 
     def edit(self, shares: Mapping[str, int]) -> None:
         """Save other default weights in the file."""

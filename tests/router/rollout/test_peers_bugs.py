@@ -9,11 +9,11 @@ import pytest
 
 from router.rollout.glide import Load
 from router.rollout.orders import in_force
-from router.rollout.record import Abort
+from router.rollout.record import Abort, Start
 from router.rollout.states import Phase
 from router.routing.plan import Step
 from router.routing.table import SetEntry, Table, Weights, key_hash
-from tests.router.rollout.release import FAIL, FEW, PASS, Release, plan
+from tests.router.rollout.release import FAIL, FEW, PASS, URLS, Release, plan
 
 SETS = {name: SetEntry(name, "h", 80) for name in ("a", "b")}
 FILE = Table(version=1, sets=SETS, default=Weights(SETS, {"a": 9_500, "b": 500}))
@@ -139,8 +139,9 @@ def test_the_short_way_back_is_for_a_set_that_carried_as_much() -> None:
         release.tick(PASS)
         shares.append(release.weight)
         stints[release.weight] = release.progress.stint
-    assert len(set(stints.values())) == len(stints), "each weight is judged by what was seen at it"
-    assert (release.phase, release.weight) == (Phase.DONE, 9_500)
+    assert len(set(stints.values())) == 1, "its moves are too short to be judged by themselves"
+    assert (release.phase, release.weight) == (Phase.HOLDING, 9_500)
+    assert release.run_until(Phase.DONE, 601) >= 590, "held at its end as any step"
     moves = [(old, new) for old, new in pairwise(shares) if old != new]
     assert all(new <= max(500, 2 * old) for old, new in moves), "cold by now: not all at once either"
 
@@ -154,6 +155,48 @@ def test_a_set_sized_for_five_percent_gets_no_short_way() -> None:
     release.now += 60.0
     release.start()
     assert (release.phase, release.weight) == (Phase.HOLDING, 1_000)
+
+
+def returning(last: int = 10_000, **builds: str) -> Release:
+    """b got everything as a's successor; a is returned to, which told build 1 then, and `builds` now."""
+    release = Release(plan(Step(100, 60.0), Step(10_000)), shares={"a": 9_500, "b": 500})
+    release.progress.builds = {"a": "1"}
+    release.start().run(60)
+    back = plan(Step(100, 600.0), Step(last), return_window_s=3_600.0)
+    release.plan = msgspec.structs.replace(back, set="a")
+    release.happen(Start(release.plan, release.shares, {"a": 0, "b": 10_000}, URLS, builds=builds))
+    return release
+
+
+def test_a_new_build_under_a_known_address_goes_by_the_steps() -> None:
+    assert returning(a="1").phase == Phase.RETURNING
+    assert returning(a="2").phase == Phase.HOLDING
+    assert returning().phase == Phase.HOLDING, "a set that tells no build now is not known to be the same"
+
+
+def test_a_return_to_everything_waits_for_requests_to_judge_by() -> None:
+    release = returning(a="1")
+    release.run(60, FEW)
+    assert (release.phase, release.weight) == (Phase.RETURNING, 8_000)
+    assert "goes on when it can be judged" in release.progress.reason
+    release.run_until(Phase.HOLDING, 6)
+    assert release.weight == 10_000
+    assert release.run_until(Phase.DONE, 70) >= 55
+
+
+def test_a_return_without_requests_stops_for_a_person() -> None:
+    release = returning(a="1")
+    waited = release.run_until(Phase.PAUSED, 400, FEW)
+    assert waited >= 300
+    assert "stays without a verdict" in release.progress.reason
+    assert release.weight < 10_000
+
+
+def test_a_return_that_fails_in_its_last_hold_is_taken_back() -> None:
+    release = returning(a="1")
+    release.run_until(Phase.HOLDING, 60)
+    release.tick(FAIL)
+    assert release.phase in (Phase.ABORTING, Phase.ABORTED)
 
 
 def test_a_return_after_the_window_goes_by_the_steps() -> None:
