@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from router.choosing.retry import TOO_LATE
 from router.counting.cohort import Cohort, Cohorts
+from router.counting.key_shares import KeyShares
 from router.counting.open_requests import OpenRequests
 from router.counting.tally import Ended, Outcome, Tally
 from router.routing.table import Rule, SetEntry, Weights
@@ -45,12 +46,13 @@ class Answered(Protocol):
 class Observer:
     """Counts for one stint of one rollout in one process. `watch` begins a stint, `rest` ends it."""
 
-    __slots__ = ("_cohorts", "_open", "_weights", "canary", "control", "stint")
+    __slots__ = ("_cohorts", "_keys", "_open", "_weights", "canary", "control", "stint")
 
     def __init__(self) -> None:
         self._weights: Weights | None = None
         self._cohorts: Cohorts | None = None
-        self._open = OpenRequests(), OpenRequests()
+        self._keys = KeyShares(), KeyShares()
+        self._open = self._nothing_open()
         self.stint = 0
         self.canary = Tally()
         self.control = Tally()
@@ -62,15 +64,21 @@ class Observer:
     def watch(self, stint: int, canary: str, weights: Weights, shares: Mapping[str, int]) -> None:
         """Count requests placed by `weights`, the default ones in force; anew if `stint` is another one. `shares`: by
         which the cohorts are made equal."""
-        if stint != self.stint:
+        another = stint != self.stint
+        if another:
             self.stint = stint
             self.canary = Tally()
             self.control = Tally()
-        if weights is not self._weights:
+            self._keys = KeyShares(), KeyShares()
+        if another or weights is not self._weights:
             # Requests that other weights placed are not judged when they end, so they do not count while they are open.
-            self._open = OpenRequests(), OpenRequests()
+            self._open = self._nothing_open()
         self._weights = weights
         self._cohorts = Cohorts(canary, shares)
+
+    def _nothing_open(self) -> tuple[OpenRequests, OpenRequests]:
+        canary, control = self._keys
+        return OpenRequests(canary), OpenRequests(control)
 
     def rest(self) -> None:
         """Count nothing until told again."""
@@ -92,44 +100,48 @@ class Observer:
         if tally is None:
             return None
         waiting = self._open[0 if tally is self.canary else 1]
-        waiting.began(at_s)
-        return waiting
+        return waiting if waiting.began(at_s, choice.key) else None
 
     # What the data plane calls, once per event; `latency_s` since the request began.
 
     def answered(self, choice: Routed, entry: SetEntry, answer: Answered, latency_s: float) -> None:
         """The answer of `entry` was relayed whole."""
-        tally = self._tally(choice)
         home = choice.home
-        if tally is None or home is None:
+        if home is None or entry.name != home.name:
             return
-        if entry.name == home.name:
-            outcome = outcome_of(answer)
-            if outcome is not None:
-                tally.note(outcome, latency_s * 1e6)
+        outcome = outcome_of(answer)
+        if outcome is not None and (tally := self._counted(choice)) is not None:
+            tally.note(outcome, latency_s * 1e6)
 
     def failed(self, choice: Routed, entry: SetEntry, failure: Failure, latency_s: float) -> None:
         """An attempt at `entry` ended without a whole answer (also: broken off half way), or with `executed: false`."""
-        tally = self._tally(choice)
         home = choice.home
-        if tally is None or home is None or entry.name != home.name:
+        if home is None or entry.name != home.name:
             return
-        if failure is Failure.BACK_PRESSURE:
+        shed = failure is Failure.BACK_PRESSURE
+        if failure in _NOT_THE_SET and not shed:
+            return
+        tally = self._counted(choice)
+        if tally is None:
+            return
+        if shed:
             tally.note(Outcome.SHED)
-        elif failure not in _NOT_THE_SET:
+        else:
             # A hang until the time-out shows in the latencies too; a refusal, quick as it is, must not.
             tally.note(Outcome.ERROR, latency_s * 1e6 if failure in TOO_LATE else None)
 
     def passed_over(self, choice: Routed, *, unwell: bool) -> None:
         """The home set was not asked at all: it is `unwell`, or has no room."""
-        tally = self._tally(choice)
+        tally = self._counted(choice)
         if tally is not None:
             tally.note(Outcome.ERROR if unwell else Outcome.SHED)
 
     def left(self, choice: Routed, entry: SetEntry, latency_s: float, *, unanswered: bool = True) -> None:
         """The client went away before the answer of `entry` was whole; `unanswered`: before it began."""
-        tally = self._tally(choice)
-        if tally is not None and choice.home is not None and entry.name == choice.home.name:
+        if choice.home is None or entry.name != choice.home.name:
+            return
+        tally = self._counted(choice)
+        if tally is not None:
             tally.note_left(latency_s * 1e6, unanswered=unanswered)
 
     def ended(self, canary: Ended, control: Ended) -> None:
@@ -142,6 +154,13 @@ class Observer:
         """The cohort that a request belongs to; empty: none."""
         tally = self._tally(choice)
         return "" if tally is None else "canary" if tally is self.canary else "control"
+
+    def _counted(self, choice: Routed) -> Tally | None:
+        """The tally of a request that ended; None too where its key has had its share."""
+        tally = self._tally(choice)
+        if tally is None or self._keys[0 if tally is self.canary else 1].admit(choice.key):
+            return tally
+        return None
 
     def _tally(self, choice: Routed) -> Tally | None:
         if choice.weights is not self._weights or choice.rule is not None or choice.home is None:

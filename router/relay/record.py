@@ -57,7 +57,7 @@ class Record:
     def ended(self) -> None:
         """The request no longer waits for an answer."""
         if self._open is not None:
-            self._open.ended(self._open_since)
+            self._open.ended(self._open_since, self._choice.key)
             self._open = None
 
     def tried_again(self, *, elsewhere: bool) -> None:

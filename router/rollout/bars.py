@@ -7,7 +7,7 @@ address: the same build may be there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import msgspec
 from msgspec.structs import replace
@@ -25,16 +25,11 @@ class Bar(msgspec.Struct, frozen=True):
     build: str = ""
 
 
-def lifted(
-    name: str, bar: Bar, shares: Mapping[str, int], sets: Collection[str], builds: Mapping[str, str]
-) -> str:
-    """Why the bar of set `name` no longer holds, by the file's weights and sets, and the builds that these tell;
-    empty: it holds."""
+def lifted(name: str, bar: Bar, shares: Mapping[str, int], builds: Mapping[str, str]) -> str:
+    """Why the bar of set `name` no longer holds, by the file's weights and what builds sets tell; empty: it does."""
     share = shares.get(name, 0)
     if share > 0 and share != bar.share:
         return f"the file gives it {share / 100:g} % now"
-    if name not in sets:
-        return "it left the file"
     build = builds.get(name, "")
     if bar.build and build and build != bar.build:
         return f"its build is {build} now, and was {bar.build}"

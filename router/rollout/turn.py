@@ -146,8 +146,10 @@ class Turn:
         """Lift the bars that the file or a new build lift, and remember the file's weights for the others."""
         p = self.p
         taken_back = p.phase is Phase.ABORTED and self.plan.set in p.barred
+        known = p.barred if sets is None else {*sets, self.plan.set}
+        p.barred = {name: bar for name, bar in p.barred.items() if name in known}
         for name, bar in p.barred.items():
-            if why := lifted(name, bar, shares, p.barred if sets is None else sets, builds):
+            if why := lifted(name, bar, shares, builds):
                 self.readmit(name, why)
             elif bar.share != shares.get(name, 0):
                 p.barred = {**p.barred, name: msgspec.structs.replace(bar, share=shares.get(name, 0))}

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from router.config.reader import load
+from router.rollout.bars import Bar
 from router.rollout.orders import in_force, starting
 from router.rollout.record import Abort, Edited, End, Progress
 from router.rollout.states import NotAllowed, Phase
@@ -116,11 +117,20 @@ def test_another_build_readmits_it_and_silence_does_not() -> None:
     ]
 
 
-def test_a_set_that_leaves_the_file_is_forgotten() -> None:
-    release = aborted()
-    release.now += 60.0
+def test_a_set_that_comes_back_to_the_file_with_a_weight_is_readmitted() -> None:
+    release = edited(aborted(), {"a": 10_000})
     release.happen(Edited({"a": 10_000}, 2, {"a"}))
+    assert "b" in release.progress.barred
+    release.now += 60.0
+    release.happen(Edited({"a": 9_500, "b": 500}, 3, {"a", "b"}))
     assert release.progress.barred == {}
+
+
+def test_a_set_that_left_the_file_and_is_no_rollouts_is_forgotten() -> None:
+    release = edited(aborted(), {"a": 10_000})
+    release.progress.barred = {**release.progress.barred, "c": Bar(1.0, "sick")}
+    release.happen(Edited({"a": 10_000}, 2, {"a", "b"}))
+    assert list(release.progress.barred) == ["b"]
 
 
 def test_a_dry_run_that_fails_bars_nobody() -> None:
