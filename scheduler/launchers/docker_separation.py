@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 _PENDING: Final = re.compile(r"^Max pending signals +(\d+) ", re.MULTILINE)
 _ULIMIT: Final = "sigpending"
+_WATCH_BYTES: Final = 128
+"""Memory, in bytes, that the kernel charges to a slot for one epoll watch, at least (measured: 184; Linux 6.18)."""
 
 
 def signals_of_all_slots(container: dict[str, Any], proc: Path = Path("/proc")) -> int | None:
@@ -41,6 +43,23 @@ def signals_of_all_slots(container: dict[str, Any], proc: Path = Path("/proc")) 
     except (OSError, KeyError, IndexError):
         return None
     return int(found[1]) if found else None
+
+
+def epoll_watches_wanted(proc: Path = Path("/proc")) -> int | None:
+    """Return the value of fs.epoll.max_user_watches that no user's slots can reach, if the present one is lower.
+
+    The kernel counts watches per user of the host, and charges each to its slot's memory. With the kernel's default,
+    4 % of the machine's memory are enough for all watches of a user: if that user is root, the engine, which is root
+    too, can start no slot any more. A limit that would take all memory is never reached, and `memory_mib` bounds each
+    slot's watches.
+    """
+    try:
+        present = int((proc / "sys/fs/epoll/max_user_watches").read_text())
+        memory_kib = int((proc / "meminfo").read_text().partition("MemTotal:")[2].split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    wanted = memory_kib * 1024 // _WATCH_BYTES
+    return wanted if wanted > present else None
 
 
 class Separation:
@@ -77,6 +96,13 @@ class Separation:
             cgroup_version=facts.cgroup_version,
             shared_by_slots_of_one_uid=shared,
         )
+        if (wanted := epoll_watches_wanted()) is not None:
+            log.warning(
+                "epoll_watches_can_be_used_up",
+                reason="programs of one USER can take all epoll watches that the kernel allows it; if it is root, "
+                "no slot starts any more",
+                next=f"run `sysctl -w fs.epoll.max_user_watches={wanted}`, and put it into /etc/sysctl.d",
+            )
 
     async def slot_started(self, name: str, slots: int) -> None:
         """The container `name` runs, one of so many `slots`. Raises `EngineUnavailable`."""

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import resource
+import select
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ from tests.hostile.conftest import (
 
 pytestmark = pytest.mark.docker
 
-APART = {"residue", "neighbour", "holder", "parker", "carrier"}
+APART = {"residue", "neighbour", "holder", "parker", "carrier", "watcher"}
 """Cases that have tests of their own below."""
 TIMEOUT_S = "1.5"
 PATIENT_TIMEOUT_S = "60"
@@ -43,6 +44,8 @@ READY_TIMEOUT_S = 60.0
 """Likewise of an engine that was asked for more than such a processor can do."""
 INPUT = b"input that may stay unread\n" * 4000
 MEMORY_MIB = "96"
+WATCH_BYTES = 256
+"""Of the kernel's memory for one epoll watch, at most."""
 
 
 @functools.cache
@@ -191,9 +194,10 @@ def becomes_ready(client: httpx.Client) -> None:
 
 
 @contextlib.contextmanager
-def holding(client: httpx.Client, image: str, case: str) -> Iterator[None]:
+def holding(client: httpx.Client, image: str, case: str, memory_mib: int = 512) -> Iterator[None]:
     """Run a case that takes what it can and stays, until the block ends."""
     query = {"arg": case, "timeout_s": "120", "stream": "1", "queue_timeout_s": QUEUE_TIMEOUT_S}
+    query["memory_mib"] = str(memory_mib)
     with client.stream("POST", f"/v1/run/{image}", params=query) as answer:
         assert answer.status_code == 200, answer.read()
         # Kept: an iterator that is dropped closes its answer, and that ends the task.
@@ -228,6 +232,24 @@ def test_a_set_tells_how_many_slots_have_queued_signals_of_their_own(userns_set:
     told = [line for line in userns_set.log.read_text().splitlines() if "queued_signals_separated" in line]
     apart = [json.loads(line)["slots_kept_apart"] for line in told]
     assert apart == ([] if limit == resource.RLIM_INFINITY else [limit // 1024])
+
+
+@pytest.mark.skipif(
+    not os.environ.get("GC_TEST_ALL"), reason="takes a gibibyte of the kernel's memory: make test-all"
+)
+def test_epoll_watches_in_a_user_namespace_are_not_those_of_the_hosts_root(userns_set: SetProcess) -> None:
+    """Slots of one engine share the count for equal USERs; the platform's own processes, which are root, do not."""
+    memory_mib = int(Path("/proc/sys/fs/epoll/max_user_watches").read_text()) * WATCH_BYTES >> 20
+    if memory_mib > 4096:
+        pytest.skip(f"all watches of a user would take {memory_mib} MiB here")
+    with (
+        userns_set.client() as client,
+        holding(client, ROOT_IMAGE, "watcher", memory_mib=memory_mib + 64),
+        select.epoll() as loop,
+    ):
+        for descriptor in os.pipe():
+            loop.register(descriptor)
+            os.close(descriptor)
 
 
 def _beside_a_holder(running: SetProcess, image: str, *command: str) -> None:

@@ -1,6 +1,8 @@
 // What the next task looks for: anything that a task before it may have left.
 #include "hostile.h"
 #include <dirent.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/xattr.h>
@@ -155,6 +157,36 @@ OUTPUTS(carrier, "/tmp/kept /tmp/other", "mine", "brings a large input, has file
     }
     for (size_t n = 0; n < size; n += sizeof block)
         if (write(1, block, sizeof block) != sizeof block) broken("write");
+}
+
+// Takes epoll watches until there are no more; the errno that says so.
+static int watch(void) {
+    enum { TARGETS = 2000 };
+    static int targets[TARGETS];
+    struct epoll_event event = {.events = EPOLLIN};
+    for (int i = 0; i < TARGETS; i++)
+        if ((targets[i] = eventfd(0, 0)) < 0) return errno;
+    for (int loop; (loop = epoll_create1(0)) >= 0;)
+        for (int i = 0; i < TARGETS; i++)
+            if (epoll_ctl(loop, EPOLL_CTL_ADD, targets[i], &event)) return errno;
+    return errno;
+}
+
+CASE(watcher, "takes all epoll watches that its user may have, and stays", "timed_out", "the kernel counts them per user of the host") {
+    int done[2], error = 0, ends = 0;
+    if (pipe(done)) broken("pipe");
+    for (int i = 0; i < 4; i++)
+        if (fork() == 0) {
+            error = watch();
+            if (write(done[1], &error, sizeof error) < 0) _exit(1);
+            for (;;) pause();
+        }
+    while (ends < 4 && error != ENOSPC && read(done[0], &error, sizeof error) == sizeof error) ends++;
+    errno = error;
+    if (error != ENOSPC) broken("not all watches");
+    printf("holding\n");
+    fflush(stdout);
+    for (;;) pause();
 }
 
 // Holds whatever it can get of one thing, says so, and stays until it is ended.

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from scheduler.errors import EngineUnavailable
 from scheduler.launchers.docker_config import DockerSettings, EngineFacts
 from scheduler.launchers.docker_engine import Engine
-from scheduler.launchers.docker_separation import Separation, signals_of_all_slots
+from scheduler.launchers.docker_separation import Separation, epoll_watches_wanted, signals_of_all_slots
 
 CONTAINER = {"Id": "c0ffee", "State": {"Pid": 7}}
 LIMITS = """Limit                     Soft Limit           Hard Limit           Units
@@ -28,6 +28,9 @@ def proc(tmp_path: Path) -> Path:
     (tmp_path / "7/cgroup").write_text("3:memory:/docker/c0ffee\n")
     (tmp_path / "7/stat").write_text("7 (a ) b) S 5 7 7 0 -1")
     (tmp_path / "5/limits").write_text(LIMITS.format("96364"))
+    (tmp_path / "sys/fs/epoll").mkdir(parents=True)
+    (tmp_path / "sys/fs/epoll/max_user_watches").write_text("8388608\n")
+    (tmp_path / "meminfo").write_text("MemTotal:        1048576 kB\nMemFree:          524288 kB\n")
     return tmp_path
 
 
@@ -61,6 +64,9 @@ def separation(engine: _Engine, facts: EngineFacts, proc: Path, patch: pytest.Mo
     patch.setattr(
         "scheduler.launchers.docker_separation.signals_of_all_slots",
         lambda container: signals_of_all_slots(container, proc),
+    )
+    patch.setattr(
+        "scheduler.launchers.docker_separation.epoll_watches_wanted", lambda: epoll_watches_wanted(proc)
     )
     made = Separation(cast(Engine, engine))
     made.check(facts)
@@ -96,6 +102,22 @@ def test_without_namespaces_there_is_nothing_to_keep_apart(
     proc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not separation(_Engine(), EngineFacts(), proc, monkeypatch).is_open
+
+
+def test_a_limit_of_epoll_watches_that_memory_cannot_reach_needs_no_warning(
+    proc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert epoll_watches_wanted(proc) is None
+    (proc / "sys/fs/epoll/max_user_watches").write_text("8388607\n")
+    assert epoll_watches_wanted(proc) == 8_388_608
+    with capture_logs() as logs:
+        separation(_Engine(), EngineFacts(), proc, monkeypatch)
+    assert [line["event"] for line in logs] == ["slots_separated_by", "epoll_watches_can_be_used_up"]
+    assert "sysctl -w fs.epoll.max_user_watches=8388608" in logs[-1]["next"]
+
+
+def test_a_machine_that_does_not_tell_its_limit_of_watches_is_not_warned_of(tmp_path: Path) -> None:
+    assert epoll_watches_wanted(tmp_path) is None
 
 
 def test_a_runtime_that_the_engine_lacks_is_refused(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
