@@ -91,7 +91,7 @@ class Books:
                 (self.spare_turns if pool.is_spare else self.turns).add(pool)
         elif pool.takes_turns:
             pool.takes_turns = False
-            pool.held_back_at = None
+            pool.held_back_at = pool.kept_on = None
             (self.spare_turns if pool.is_spare else self.turns).discard(pool)
         if idle > waiting:
             self.givers[pool] = None

@@ -115,7 +115,7 @@ class Cell:
             self._matching.steady.add(task_id)
         self._queue.enter(pool, task_id, now, timeout_s=timeout_s)
         self.books.file(pool, now)
-        return self._decide(now)
+        return self._decide(now, grown=pool)
 
     def task_left(self, task_id: str, now: float) -> list[Decision]:
         """A waiting task gave up (cancelled, its client gone); ids that do not wait are fine."""
@@ -182,7 +182,7 @@ class Cell:
         if self.books.cramped:
             self.books.try_cramped(slot.node, now)
         self.books.file(pool, now)
-        return self._decide(now)
+        return self._decide(now, slot.node)
 
     def slot_freed(self, slot_id: str, cpu_us: int, now: float) -> list[Decision]:
         """A task ended and its slot is clean; it used that much CPU time, microseconds."""
@@ -312,10 +312,12 @@ class Cell:
 
     # -- decisions
 
-    def _decide(self, now: float, touched: Node | None = None) -> list[Decision]:
-        """Assign what can run now, then start slots. `touched`: the node on which something has become free."""
+    def _decide(
+        self, now: float, touched: Node | None = None, *, grown: Pool | None = None
+    ) -> list[Decision]:
+        """Assign what can run now, then start slots. `touched`, `grown`: see `Matching.run`."""
         decisions: list[Decision] = []
-        self._matching.run(decisions, now, touched)
+        self._matching.run(decisions, now, touched, grown)
         if self.books.demand.wanting or self.books.modest:
             self._supply.feed(decisions, now)
         return decisions

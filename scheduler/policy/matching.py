@@ -29,17 +29,35 @@ class Matching:
         slot: Slot | None = next(reversed(pool.idle))
         assert slot is not None
         node = slot.node
-        if pool.cpu_percent > node.free_cpu or pool.memory_mib > node.free_memory:
+        if (
+            pool.cpu_percent > node.free_cpu
+            or pool.memory_mib > node.free_memory
+            or node.kept_for is not None
+        ):
             slot = self._roomy_slot(pool)
             if slot is None:
                 return None
         unused = self._books.take(slot, task_id, may_give_way=False)
         return Assign(task_id, slot.id, unused and slot.idle_since >= now)
 
-    def run(self, decisions: list[Decision], now: float, touched: Node | None) -> None:
-        """Assign all that can run now. `touched`: the node on which something has become free."""
+    def run(self, decisions: list[Decision], now: float, touched: Node | None, grown: Pool | None) -> None:
+        """Assign all that can run now.
+
+        `touched`: only on this node has something become free. `grown`: only this pool has another task. What ran on no
+        node before cannot run now for any other reason, so the rest need not be looked at.
+        """
         books = self._books
-        if books.turns.pools:
+        if not books.turns.pools:
+            pass
+        elif books.nodes.only is None and touched is not None:
+            while (slot := self._next_on(touched, now)) is not None:
+                self._run_next(slot, books.turns, decisions, now)
+        elif books.nodes.only is None and grown is not None:
+            # A pool with more tasks than this one had no room before.
+            first = grown.takes_turns and not grown.is_spare and len(grown.waiting) == 1
+            if first and (slot := self._roomy_slot(grown)) is not None:
+                self._run_next(slot, books.turns, decisions, now)
+        else:
             while (slot := self._next(now, touched)) is not None:
                 self._run_next(slot, books.turns, decisions, now)
         if books.spare_turns.pools or books.spare_running:
@@ -72,12 +90,39 @@ class Matching:
 
     def _run_next(self, slot: Slot, turns: Turns, decisions: list[Decision], now: float) -> None:
         pool = slot.pool
-        pool.held_back_at = None
+        pool.held_back_at = pool.kept_on = None
         turns.took(pool)
         task_id, arrived_at = next(iter(pool.waiting.items()))
         self._books.queue.leave(task_id)
         decisions.append(self._assign(slot, task_id, arrived_at))
         self._books.file(pool, now)
+
+    def _next_on(self, node: Node, now: float) -> Slot | None:
+        """The idle slot on the node of the pool whose turn it is there, and whose next task fits."""
+        idle: dict[Pool, Slot] = {}
+        for slot in node.slots:
+            pool = slot.pool
+            if pool.waiting and not pool.is_spare and slot in pool.idle:
+                other = idle.get(pool)
+                if other is None or slot.idle_since >= other.idle_since:
+                    idle[pool] = slot
+        for pool in self._books.turns.ordered(idle) if len(idle) > 1 else idle:
+            if node.has_room(pool):
+                return idle[pool]
+            if pool.held_back_at is None:
+                pool.held_back_at = now
+            elif now - pool.held_back_at >= self._patience_s and self._is_kept(node, pool):
+                return None
+        return None
+
+    def _is_kept(self, node: Node, pool: Pool) -> bool:
+        """Whether the node's free room is kept for a pool that was held back for long: it is on one of its nodes."""
+        if pool.kept_on is None or all(
+            slot.node is not pool.kept_on for slot in islice(pool.idle, SCAN_LIMIT)
+        ):
+            pool.kept_on = node
+            node.kept_for = pool
+        return pool.kept_on is node
 
     def _next(self, now: float, touched: Node | None) -> Slot | None:
         """The idle slot of the next account's first pool that fits into what is free."""
@@ -113,16 +158,15 @@ class Matching:
     ) -> Slot | None:
         """The pool's warmest idle slot on a node that has room for a task; `kept` are nodes to leave alone."""
         warmest = next(reversed(pool.idle))
-        if warmest.node.has_room(pool) and not (kept and warmest.node in kept):
-            return warmest
         if self._books.nodes.only is not None:
-            return None
-        full = {warmest.node} | kept if kept else {warmest.node}
+            return warmest if warmest.node.has_room(pool) and not (kept and warmest.node in kept) else None
+        full = set(kept) if kept else set()
         for slot in islice(reversed(pool.idle), SCAN_LIMIT):
-            if slot.node not in full:
-                if slot.node.has_room(pool):
+            node = slot.node
+            if node not in full:
+                if node.has_room(pool) and not _is_kept_for_another(node, pool):
                     return slot
-                full.add(slot.node)
+                full.add(node)
         if touched is not None and touched not in full and touched.has_room(pool):
             return next((slot for slot in touched.slots if slot in pool.idle), None)
         return None
@@ -139,3 +183,13 @@ class Matching:
 
 def _free_cpu(node: Node) -> int:
     return node.free_cpu
+
+
+def _is_kept_for_another(node: Node, pool: Pool) -> bool:
+    kept_for = node.kept_for
+    if kept_for is None or kept_for is pool:
+        return False
+    if kept_for.kept_on is not node:
+        node.kept_for = None
+        return False
+    return True

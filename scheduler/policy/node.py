@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from scheduler.errors import BadRequest
+from scheduler.errors import BadRequest, Unavailable
 
 if TYPE_CHECKING:
     from scheduler.policy.pool import Pool, Slot
@@ -54,6 +53,7 @@ class Node:
         "health",
         "images",
         "is_ready",
+        "kept_for",
         "max_slots",
         "slots",
         "spare",
@@ -72,6 +72,8 @@ class Node:
         self.slots: dict[Slot, None] = {}
         # Slots in which spare tasks run that may be told to give way, the latest last.
         self.spare: dict[Slot, None] = {}
+        # The pool for whose next task the free room is kept, while the pool's `kept_on` is this node.
+        self.kept_for: Pool | None = None
         self.images: dict[str, None] = dict.fromkeys(facts.images)
 
     def has_room(self, pool: Pool) -> bool:
@@ -159,7 +161,9 @@ class Nodes:
         digest = pool.key.image_digest
         if self.only is not None:
             return self.only if self.open and pool.at_once else None
-        for node in islice(self.open, NODES_COMPARED):
+        for number, node in enumerate(self.open):
+            if number >= NODES_COMPARED and best is not None:
+                break
             if not node.suits(pool.key):
                 continue
             room = node.free_cpu - node.starting_cpu
@@ -169,9 +173,14 @@ class Nodes:
         return best
 
     def check(self, key: PoolKey) -> None:
-        """Raise `BadRequest` for a pool that no node can ever run: it names what is missing and what is available."""
+        """Raise `BadRequest` for a pool that no node can ever run: it names what is missing and what is available.
+
+        Raises `Unavailable` where no node is known.
+        """
         if any(node.could_hold(key) for node in self):
             return
+        if not self._nodes:
+            raise Unavailable("no machine of this set answers; try again later")
         facts = [node.facts for node in self]
         cpu_percent = max((each.cpu_percent for each in facts), default=0)
         memory_mib = max((each.memory_mib for each in facts), default=0)

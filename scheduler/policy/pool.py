@@ -46,6 +46,7 @@ class Pool:
         "held_back_at",
         "idle",
         "is_spare",
+        "kept_on",
         "key",
         "look_at",
         "memory_mib",
@@ -56,6 +57,7 @@ class Pool:
         "slots",
         "starting",
         "takes_turns",
+        "took_turn",
         "waiting",
         "wants",
     )
@@ -83,12 +85,16 @@ class Pool:
         self.most = 1
         # Whether it is in the cell's turns, and whether its demand is known.
         self.takes_turns = False
+        # Rises with each of its turns.
+        self.took_turn = 0
         self.wants = False
         # Slots in a row that died before their first task, and when the next may be started.
         self.failures = 0
         self.retry_at = 0.0
         # Since when its next task, whose turn it was, has not fitted into what is free.
         self.held_back_at: float | None = None
+        # The node whose free room is kept for that task, once it has been held back for long enough.
+        self.kept_on: Node | None = None
         # When the cell looks at it again because time has passed.
         self.look_at = NEVER
         # CPU time that its slots have reported, microseconds.

@@ -7,7 +7,7 @@ the others are now, so it neither owes nor owns what happened while it was away.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Final
 
 from scheduler.policy.limits import USUAL_WEIGHT
@@ -26,9 +26,9 @@ class Turns:
         self._weights = weights
         # By account; nobody could run while this is empty.
         self.pools: dict[str, dict[Pool, None]] = {}
-        # A heap of (turn, serial, account). Only an account's entry of the latest serial counts.
+        # A heap of (turn, serial, account). Only the latest entry of each account counts.
         self._line: list[tuple[float, int, str]] = []
-        self._latest: dict[str, int] = {}
+        self._latest: dict[str, tuple[float, int, str]] = {}
         self._serial = 0
         # When each account's next turn is, and the turn that was last taken.
         self._next: dict[str, float] = {}
@@ -59,9 +59,9 @@ class Turns:
         """The pool whose turn it is."""
         line = self._line
         while line:
-            _, serial, account = line[0]
-            if self._latest.get(account) == serial:
-                return next(iter(self.pools[account]))
+            entry = line[0]
+            if self._latest.get(entry[2]) is entry:
+                return next(iter(self.pools[entry[2]]))
             heapq.heappop(line)
         return None
 
@@ -72,12 +72,17 @@ class Turns:
         try:
             while line:
                 entry = heapq.heappop(line)
-                if self._latest.get(entry[2]) == entry[1]:
+                if self._latest.get(entry[2]) is entry:
                     taken.append(entry)
                     yield from self.pools[entry[2]]
         finally:
             for entry in taken:
                 heapq.heappush(line, entry)
+
+    def ordered(self, pools: Iterable[Pool]) -> list[Pool]:
+        """These pools, which all have turns, in the order of their turns."""
+        latest = self._latest
+        return sorted(pools, key=lambda pool: (latest[pool.key.account], pool.took_turn))
 
     def took(self, pool: Pool) -> None:
         """A task of the pool runs: that was its account's turn."""
@@ -86,6 +91,7 @@ class Turns:
         # The account's own pools take turns, too.
         del pools[pool]
         pools[pool] = None
+        pool.took_turn = self._serial
         turn = max(self._next.get(account, 0.0), self._now)
         self._now = turn
         self._next[account] = turn = turn + 1.0 / self._weights.get(account, USUAL_WEIGHT)
@@ -103,8 +109,8 @@ class Turns:
 
     def _line_up(self, account: str, turn: float) -> None:
         self._serial += 1
-        self._latest[account] = self._serial
-        heapq.heappush(self._line, (turn, self._serial, account))
+        entry = self._latest[account] = (turn, self._serial, account)
+        heapq.heappush(self._line, entry)
         if len(self._line) > 2 * len(self._latest) + _STALE_ENTRIES:
-            self._line = [entry for entry in self._line if self._latest.get(entry[2]) == entry[1]]
+            self._line = [entry for entry in self._line if self._latest.get(entry[2]) is entry]
             heapq.heapify(self._line)

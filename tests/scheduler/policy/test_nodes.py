@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scheduler.backoff import Backoff
-from scheduler.errors import BadRequest
+from scheduler.errors import BadRequest, Unavailable
+from scheduler.policy.decisions import Decision
 from scheduler.policy.limits import Limits, Retries
 from scheduler.policy.node import NodeFacts
 from scheduler.pool import PoolKey
@@ -92,6 +97,20 @@ def test_features_that_no_single_node_has_are_refused() -> None:
         world.cell.check(pool(features="avx2 sve"))
     with pytest.raises(BadRequest, match="cpu: at most 2,"):
         world.cell.check(pool(cpu_percent=300))
+
+
+def test_a_set_without_a_node_is_unavailable_rather_than_too_small() -> None:
+    world = World([])
+    with pytest.raises(Unavailable, match="no machine of this set answers"):
+        world.cell.check(pool())
+    world.join_node(node("a"))
+    world.cell.check(pool())
+
+
+def test_a_rare_node_is_found_among_many() -> None:
+    world = World([*(node(f"n{number}") for number in range(300)), node("rare", features="avx512f")])
+    world.arrive(pool(features="avx512f"), 1.0)
+    assert world.nodes_of(pool(features="avx512f")) == ["rare"]
 
 
 def test_a_pool_without_a_place_holds_up_no_other() -> None:
@@ -187,3 +206,63 @@ def test_a_cell_with_nothing_to_do_wants_no_waking() -> None:
     assert world.slots == {}
     assert world.cell.wake_at == float("inf")
     assert world.now < 310.0
+
+
+class Busy(World):
+    """Checks after each event that nobody waits beside an idle slot on a node with room."""
+
+    def _do(self, decisions: list[Decision]) -> None:
+        super()._do(decisions)
+        for each in self.cell.books.pools.values():
+            assert not (each.waiting and any(slot.node.has_room(each) for slot in each.idle)), each.key
+
+
+@given(
+    tasks=st.lists(
+        st.tuples(
+            st.integers(0, 5),
+            st.sampled_from([50, 100, 200]),
+            st.sampled_from([0.2, 2.0, 15.0]),
+            st.floats(0.0, 40.0),
+        ),
+        min_size=5,
+        max_size=80,
+    ),
+    nodes=st.integers(2, 4),
+    slots=st.integers(1, 6),
+    dies=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_nobody_waits_beside_a_slot_and_room_on_any_node(
+    tasks: list[tuple[int, int, float, float]], nodes: int, slots: int, dies: bool
+) -> None:
+    """A decision looks only at the node and the pool that an event touched: that must be enough."""
+    world = Busy([node(f"n{number}", slots=slots) for number in range(nodes)], Limits(patience_s=1e9))
+    for account, cpu_percent, run_s, at_s in tasks:
+        world.at(at_s, partial(world.arrive, pool(f"account-{account}", cpu_percent=cpu_percent), run_s))
+    if dies:
+        world.at(20.0, partial(world.lose_node, "n0"))
+    world.run()
+    assert {tuple(task.ends) for task in world.tasks.values()} == {("succeeded",)}
+    assert_books_are_empty(world.cell)
+
+
+def test_room_is_kept_for_a_large_task_on_one_node_only() -> None:
+    """Small tasks that never end coming keep it waiting for a while only, and go on running on the other nodes."""
+    world = World([node(f"n{number}", cores=2, slots=6) for number in range(3)], Limits(patience_s=1.0))
+    warm = world.arrive(pool("large", cpu_percent=200), 0.5)
+    world.run(2.0)
+    assert warm.ends == ["succeeded"]
+    for number in range(2_000):
+        world.at(2.0 + number * 0.05, partial(world.arrive, pool("flood"), 1.0))
+    world.run(20.0)
+    large = world.arrive(pool("large", cpu_percent=200), 2.0)
+    world.run(26.0)
+    assert large.started_at
+    assert large.started_at[0] <= 20.0 + 1.0 + 2 * 1.0
+    kept = world.cell.books.nodes.get(world.slots[large.slot_id].node_id)
+    assert kept is not None
+    flood = [task for task in world.tasks.values() if task.key.account == "flood" and task.started_at]
+    # The others lost no turn meanwhile: four of the six cores run a task a second each.
+    began = [task for task in flood if 21.0 <= task.started_at[0] < 23.0]
+    assert len(began) >= 8
