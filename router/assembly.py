@@ -32,7 +32,7 @@ _log = logging.getLogger("router")
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What a router is started with. `set_urls` replaces URLs of the YAML file by set name."""
+    """Settings that a router is started with. `set_urls` replaces URLs of the YAML file by set name."""
 
     config_path: Path
     name: str = "router"
@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True):
     drain_s: float = 30.0
     """How long requests in work may go on after a stop was asked for."""
     admin_token: str | None = None
-    """What callers of the admin address must know; None: it is on this machine's loopback only."""
+    """The token of the admin address; None: that address is on this machine's loopback only."""
     limits: Limits = msgspec.field(default_factory=Limits)
     tls: TlsFiles | None = None
     """Clients come by TLS with this certificate; None: without."""

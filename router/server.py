@@ -88,7 +88,7 @@ def main(
     the configuration holds mistakes (each is told on standard error) and no last good copy lies in
     `state_dir`. An `admin_bind` that other machines can reach needs a token.
 
-    `tls_cert`, `tls_key`: PEM files, together or not at all; clients then come by TLS. They are read anew when they
+    `tls_cert`, `tls_key`: PEM files, together or not at all; clients then come by TLS. They are read again when they
     change. The admin address has none: it is for this machine, or behind something that has.
 
     `trust_fronts`: addresses or networks (10.0.0.0/24) of balancers in front: what they say in X-Forwarded-For and

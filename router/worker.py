@@ -29,14 +29,16 @@ from router.workers.descriptors import fitted
 
 HEARTBEAT_S: Final = 1.0
 WORKER_BOOT_ERROR: Final = 3
-"""What gunicorn's arbiter takes as: stop, do not try again."""
+"""Exit status that tells gunicorn's arbiter to stop and not to try again."""
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 """Few of our objects are in circles, and a look at those of 10,000 connections holds requests up for 50 ms."""
 
 SWITCH_INTERVAL_S: Final = 0.0005
-"""So long may a thread beside the loop's, as one that reads a changed file, keep the interpreter from it; each send and
-each receive gives it away. Python's own 5 ms would come to 200 of them a second."""
+"""Longest time, in seconds, that another thread may hold the interpreter, such as one that reads a changed file.
+
+Each send and each receive releases the interpreter; with Python's own 5 ms, 200 of them would take a second.
+"""
 
 _log = logging.getLogger("router")
 

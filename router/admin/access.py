@@ -1,4 +1,4 @@
-"""Who may talk with the admin address: whoever can reach it on this machine, or whoever knows the token."""
+"""Access to the admin address: open to callers on this machine, or to callers who know the token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import falcon.asgi
 from router.errors import RouterError
 
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
-"""What a balancer or supervisor asks; they tell nothing that is worth a token."""
+"""Paths for balancers and supervisors. Their answers hold nothing that needs a token."""
 PAGE: Final = "/"
 PAGE_FILES: Final = "/page/"
 """The status page's own files hold nothing secret: the page comes without a token, and asks for it."""

@@ -42,7 +42,7 @@ ROLLOUT_FIELDS: Final = (
     "hands_off",
     "error",
 )
-"""What the status tells of a rollout; GET /rollout tells the rest."""
+"""The fields of a rollout that the status shows; `GET /rollout` has the rest."""
 
 
 def create_app(router: Router, team: Team | None = None) -> falcon.asgi.App[Any, Any]:

@@ -186,7 +186,7 @@ class Keeper:
         self._path = path
 
     def read(self, boot: str) -> Counts | None:
-        """What was written since the router began as `boot`; None: nothing that is known."""
+        """Read the counts written since the router began as `boot`; None: there are none."""
         try:
             with self._path.open("rb") as file:
                 counts = msgspec.json.decode(file.read(MAX_FILE_BYTES), type=Counts)

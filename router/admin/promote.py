@@ -9,7 +9,7 @@ from router.rollout.states import NotAllowed
 
 
 class Control(Protocol):
-    """What is asked of a `rollout.runner.Runner`."""
+    """The part of `rollout.runner.Runner` that promotion uses."""
 
     def status(self) -> dict[str, Any]: ...
 

@@ -1,4 +1,4 @@
-"""What the router tells of itself: each worker's counts, and `GET /status`, which adds them up. Pure but `snapshot`."""
+"""The router's status: each worker's counts, and `GET /status`, which adds them up. Pure except for `snapshot`."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class SetSnapshot(msgspec.Struct, frozen=True):
     reading: int = 0
     """Reads, and waits for tasks, in flight."""
     ejected_because: str = ""
-    """What the ejection that is in force is for."""
+    """Reason of the ejection that is in force."""
     room: Room = Room()
-    """What the set told of itself at its last health check."""
+    """The set's own report at its last health check."""
 
     @property
     def window(self) -> Window:
@@ -80,7 +80,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     problems: dict[str, int]
     draining: bool
     tls_ok: bool | None = None
-    """Whether the certificate as it is now is in use; None: there is none."""
+    """True when the certificate file as it is now is in use; None: the router has no certificate."""
     connections_max: int = 0
 
 
@@ -216,7 +216,7 @@ def _set_of(workers: Sequence[SetSnapshot]) -> dict[str, Any]:
 
 
 def room_of(rooms: Sequence[Room]) -> dict[str, Any]:
-    """What a set told of itself: the first answer of those that workers got, as each asks for itself. None: nothing."""
+    """A set's own report, the first one that a worker got: each worker asks for itself. None: no report."""
     room = next((each for each in rooms if each != Room()), Room())
     return {**msgspec.structs.asdict(room), "build": room.build or None, "saturated": room.saturated}
 

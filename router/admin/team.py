@@ -1,4 +1,4 @@
-"""What the workers of a router know together: whichever accepts an operator's call answers for all of them."""
+"""Answers for all workers of a router: the worker that accepts an operator's call asks the others."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def _keeper(folder: Path, index: int) -> Keeper:
 
 
 def _decoded(answers: dict[int, bytes | None], kind: type[_T]) -> tuple[dict[int, _T], list[int]]:
-    """What came, and from whom nothing did that can be understood."""
+    """Return the answers that can be read, and the workers without one."""
     found: dict[int, _T] = {}
     for index, answer in answers.items():
         with contextlib.suppress(msgspec.MsgspecError):

@@ -25,7 +25,7 @@ class BadCredential(RouterError):
 
 
 class Entry(Protocol):
-    """What is needed of a `table.SetEntry`."""
+    """The part of `table.SetEntry` that is needed here."""
 
     @property
     def name(self) -> str: ...

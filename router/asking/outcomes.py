@@ -23,7 +23,7 @@ ASK_EVERY_S: Final = 5.0
 TIMEOUT_S: Final = 3.0
 MAX_BODY_BYTES: Final = 512 * 1024
 MAX_SETS: Final = 64
-"""Of more old sets than this, only so many are asked."""
+"""Most sets that are asked; further ones are left out."""
 _COUNT: Final = re.compile(rb"^gc_tasks_ended_total\{([^}\n]*)\} ([0-9.]+(?:e\+?[0-9]+)?)\r?$", re.MULTILINE)
 _LABEL: Final = re.compile(rb'([a-z_]+)="([a-z_]*)"')
 _FAILED: Final = (b"failed", b"timed_out")
@@ -31,7 +31,7 @@ _log = logging.getLogger("router")
 
 
 class Asked(Protocol):
-    """What is needed of a `table.SetEntry`."""
+    """The part of `table.SetEntry` that is needed here."""
 
     @property
     def name(self) -> str: ...
@@ -46,7 +46,7 @@ class Asked(Protocol):
 
 
 def counted(metrics: bytes) -> Ended | None:
-    """What a set's metrics tell since it began; None: nothing."""
+    """Read how many tasks a set's metrics count since it began; None: no such count."""
     found = False
     ok = failed = 0
     for labels, value in _COUNT.findall(metrics):
@@ -70,11 +70,11 @@ class Outcomes:
         self._refused: set[str] = set()
 
     def forget(self) -> None:
-        """Begin anew: what ends until the next look is nobody's."""
+        """Start over: tasks that end before the next look count for nobody."""
         self._known.clear()
 
     def gained(self, entry: Asked, now: Ended) -> Ended:
-        """What is new; nothing at the first look. A set that began anew has counted all of it since."""
+        """Return the tasks that ended since the last look; none at the first one. Smaller counts began again at 0."""
         key = entry.name, entry.authority
         before = self._known.get(key)
         self._known[key] = now
@@ -85,7 +85,7 @@ class Outcomes:
         return Ended(now.ok - before.ok, now.failed - before.failed)
 
     async def read(self, entries: Iterable[Asked]) -> dict[str, Ended]:
-        """What is new at each set, by name; those that do not answer, or do not tell, are left out."""
+        """Return the tasks that ended since the last look, by set. Sets without a usable answer are left out."""
         asked = list(entries)[:MAX_SETS]
         found = await asyncio.gather(*map(self._ask, asked))
         return {

@@ -27,7 +27,7 @@ class Checked(Protocol):
     board: HealthBoard
     pools: dict[str, SetPool]
     rooms: dict[str, Room]
-    """What each set said of its room at the last health check that it answered."""
+    """Each set's report of its room at the last health check that it answered."""
 
 
 class Prober:

@@ -19,7 +19,7 @@ _SAFE: Final = RequestKind.SAFE
 _READY: Final = SetState.READY
 
 ASK_AT_MOST: Final = 4
-"""So many sets are asked whether they know an idempotency key, before it is new work."""
+"""Most sets that are asked whether they know an idempotency key."""
 NARROWED_AT_MOST: Final = 4096
 SPILL_SMALL: Final = 4
 """A set with less than a quarter of another's weight takes no more than a bounded spill from it …"""
@@ -272,7 +272,7 @@ class Chooser:
         return narrowed.among(key, takes)
 
     def _among(self, weights: Weights, now: float, *, last_resort: bool) -> tuple[Weights, bool]:
-        """What health and states leave of `weights` now, and whether those left keep their whole weights."""
+        """Narrow `weights` to the sets that can be used now; also tell whether these keep their whole weights."""
         generation = self.board.refresh(now)
         if generation != self._generation:
             self._narrowed.clear()

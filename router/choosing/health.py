@@ -22,14 +22,14 @@ from router.routing.policies import HealthPolicy
 from router.wire.failure import Failure
 
 FADE_S: Final = 120.0
-"""So long a time in good health takes one from the count of ejections, and of crashes."""
+"""Time in good health, in seconds, after which one ejection and one crash are forgotten."""
 REFUSED_PROBE_S: Final = 0.25
 SLOW_START_STEPS: Final = 10
-"""A returning set's weight grows in so many steps: what is chosen among is worked out anew at each."""
+"""Steps in which a returning set's weight grows. Each one costs the choice a recalculation."""
 
 
 class Blame(enum.Enum):
-    """What a failed request says against its set."""
+    """The blame that a set gets for a failed request."""
 
     REFUSED = enum.auto()
     """There was no connection."""
@@ -52,7 +52,7 @@ def blame_for(failure: Failure, *, reused: bool) -> Blame | None:
 
 
 class SetHealth:
-    """What is known about one set."""
+    """The health of one set."""
 
     __slots__ = (
         "bad_answers",
@@ -95,7 +95,7 @@ class SetHealth:
         self.lost = False
         """The ejection now is for lost connections alone."""
         self.because = ""
-        """What the last ejection was for."""
+        """Reason of the last ejection."""
         self.ejections = 0
         self.crashes = 0
         """How often it ended without a word; both counts fade."""
@@ -167,7 +167,7 @@ class HealthBoard:
         self._changed()
 
     def forget(self, name: str) -> None:
-        """Start anew with a set, as its address changed."""
+        """Forget a set's health, as its address changed."""
         if name in self._sets:
             self._sets[name] = SetHealth()
             self._changed()
@@ -341,7 +341,7 @@ class HealthBoard:
         self._sets[name].last_away = now
 
     def away_since(self, name: str, moment: float) -> bool:
-        """Whether work that belonged to a set may have gone elsewhere after `moment`."""
+        """Return True if work that belonged to a set may have gone elsewhere after `moment`."""
         return self._sets[name].last_away >= moment
 
     def settle(self, now: float) -> None:

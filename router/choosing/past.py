@@ -73,7 +73,7 @@ class PastTables:
 
 
 def _same(one: Table, other: Table) -> bool:
-    """Whether both put every key where the other does. Mostly the first look tells; requests wait for the rest."""
+    """Return True if both tables put every key on the same set. The first comparison is mostly enough."""
     if one.default.shares != other.default.shares or len(one.rules) != len(other.rules):
         return False
     if one.rules is other.rules:

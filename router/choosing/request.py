@@ -1,4 +1,4 @@
-"""What a request asks for. A dialect reads it from the request. Pure."""
+"""The purpose of a request, as a dialect reads it. Pure."""
 
 from __future__ import annotations
 

@@ -12,14 +12,14 @@ from router.wire.failure import Failure
 FIRST_BACKOFF_S: Final = 0.025
 MIN_CONCURRENT_RETRIES: Final = 3
 MAX_WAITING: Final = 2048
-"""So many retries of a process may wait for room in the budget at once."""
+"""Most retries of a process that may wait for room in the budget at the same time."""
 SHORTEST_WAIT_S: Final = 0.001
 LONGEST_WAIT_S: Final = 0.25
 """Between two looks for room."""
 
 
 class RequestKind(enum.Enum):
-    """What a repetition of the request would mean.
+    """The effect of a repetition.
 
     SAFE: reads, and calls that change nothing twice (cancel). SYNC_RUN: a stateless task without network,
     which may run twice. UNSAFE: everything else, async runs above all: at most once.
@@ -39,7 +39,7 @@ TOO_LATE: Final = frozenset({Failure.TIMEOUT, Failure.SILENT})
 
 
 def may_repeat(kind: RequestKind, failure: Failure, policy: RetryPolicy) -> bool:
-    """Whether the request may be sent again at all, attempts and budget aside."""
+    """Return True if the request may be sent again at all, attempts and budget aside."""
     if failure in TOO_LATE:
         return False
     if failure in NOTHING_RAN:
@@ -57,7 +57,7 @@ def within_budget(policy: RetryPolicy, *, active_requests: int, active_retries: 
 
 
 class Admission(enum.Enum):
-    """What becomes of a retry whose time has come."""
+    """The verdict on a retry whose time has come."""
 
     NOW = enum.auto()
     LATER = enum.auto()
@@ -75,7 +75,7 @@ def admission(
     waiting: int,
     waited_s: float,
 ) -> Admission:
-    """Whether a retry may begin. `active_requests` without those that wait, of which there are `waiting`.
+    """Decide whether a retry may begin. `active_requests` leaves out the `waiting` ones.
 
     When a set ends, half of all requests need one retry each in the same moment: more than the budget, which is made
     against more load on what is overloaded. Later is soon enough for them, so where surely nothing ran, or a read

@@ -1,4 +1,4 @@
-"""What a set tells of its room when its health is checked: build, cores, slots, queue. Pure.
+"""A set's report of its room at a health check: build, cores, slots, queue. Pure.
 
 A router counts requests; a set with ten tasks queued and all cores busy has none in flight when all of them are
 asynchronous. So the set's own figures are shown beside the router's.

@@ -1,4 +1,4 @@
-"""Who would serve requests under a table, by the sets' states and their health as seen now. Pure.
+"""The sets that would serve requests under a table, by their states and their health now. Pure.
 
 One rule guards every order that moves weight, from the command line, the admin address and the page alike: an order
 must not take away the last set that serves.
@@ -22,7 +22,7 @@ UNKNOWN: Final[Health] = {}
 
 
 def serves(table: Table, name: str, health: Health) -> bool:
-    """Whether a set of the table takes new work: it is `ready`, and well as far as anybody knows."""
+    """Return True if a set of the table takes new work: it is `ready`, and not known to be unwell."""
     return table.sets[name].state is SetState.READY and health.get(name, "up") in SERVING
 
 
@@ -48,7 +48,7 @@ def unserved(table: Table, health: Health) -> dict[str, str]:
 
 
 def leaves_nobody(before: Table | None, after: Table, health: Health) -> str:
-    """What is wrong with an order that turns `before` into `after`: a sentence, empty where nothing is.
+    """Say why an order that turns `before` into `after` is refused; "" means that it may go ahead.
 
     Wrong is a part that some set serves now and none would serve then. `before` None: it is not known, and counts as
     served.

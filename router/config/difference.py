@@ -1,4 +1,4 @@
-"""What a change of the table would do: which share of keys moves, from which set to which. Pure."""
+"""The effect of a change of the table: which share of keys moves, from which set to which. Pure."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def difference(old: Table, new: Table) -> Difference:
-    """What comes of putting `new` in the place of `old`. A rule that one of them lacks is compared with the default,
+    """Compare two tables. A rule that one of them lacks is compared with the default,
     where its requests go without it."""
     before, after = _ready(old, old.default), _ready(new, new.default)
     whole = _shift(None, before, after)

@@ -1,4 +1,4 @@
-"""What is no mistake in the operators' file, and yet is hardly meant. Pure; for `check` and for the log."""
+"""Warnings about the operators' file: valid, but probably not intended. Pure; for `check` and the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from router.routing.rules import IfDown, Match, MatchKind, Rule, Source
 from router.routing.table import SetEntry, SetState, Table, Weights
 
 MOST_PAIRS: Final = 500_000
-"""So many times two rules are compared at most: a file of thousands that are all alike is not worth more."""
+"""Most comparisons of two rules. It bounds the time for a file with thousands of similar rules."""
 MOST_TOLD: Final = 20
 _ALL: Final = (".*", "(?s).*", ".+", "(?s).+")
 """Expressions that every text matches that a test ever sees."""
@@ -123,7 +123,7 @@ def _asks(
 
 
 def _implies(given: Match, wanted: Match) -> bool:
-    """Whether every text that passes `given` passes `wanted`, as far as their forms tell."""
+    """Return True if every text that passes `given` surely passes `wanted`."""
     if wanted.kind is MatchKind.REGEX:
         return wanted.text in _ALL or (given.kind is MatchKind.REGEX and given.text == wanted.text)
     if given.kind is MatchKind.REGEX:

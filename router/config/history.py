@@ -39,8 +39,10 @@ class NoSuchVersion(HistoryError):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What came into force `at` (seconds since 1970). `weights`: the default weights in hundredths of a percent where
-    a rollout put them over the file's, else None."""
+    """A change that came into force `at` (seconds since 1970).
+
+    `weights`: the default weights in hundredths of a percent where a rollout put them over the file's, else None.
+    """
 
     at: float
     version: int

@@ -47,7 +47,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What operators should look at; worked out anew each time."""
+        """Warnings for operators; computed at each call."""
         return doubts(self.table)
 
 

@@ -55,7 +55,7 @@ def read_rules(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -> 
         if name and name in lines:
             reader.wrong(
                 fields["name"].value,
-                f"rule {name!r} stands twice (first on line {lines[name]}); rename one",
+                f"rule {name!r} appears twice (first on line {lines[name]}); rename one",
             )
         elif name:
             lines[name] = fields["name"].key.start_mark.line + 1

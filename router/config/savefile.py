@@ -134,7 +134,7 @@ def opened(path: Path) -> Iterator[OpenFile]:
 
 
 def _locked(stack: contextlib.ExitStack, path: Path, real: Path) -> tuple[bytes, tuple[int, int, int, int]]:
-    """What the file holds once it is ours to edit. The one before us may have put another in its place."""
+    """Lock the file and return its content. The one before us may have put another in its place."""
     for _ in range(TURNS_AT_MOST):
         lock = stack.enter_context(real.open("rb"))
         _take_turns(lock.fileno(), path)

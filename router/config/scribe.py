@@ -1,7 +1,7 @@
 """One writer for the history of configurations: the worker that holds a lock; the others' words are dropped.
 
-Workers see a change within half a second of each other. If all wrote, a slow one would tell an old change after a
-newer one, and a worker that starts anew would tell the file again over a rollout's weights.
+Workers see a change within half a second of each other. If all wrote, a slow one would report an old change after a
+newer one, and a worker that restarts would report the file again over a rollout's weights.
 """
 
 from __future__ import annotations

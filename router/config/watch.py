@@ -34,7 +34,7 @@ Stamp = tuple[int, int, int, int, int]
 
 
 class Recorder(Protocol):
-    """Who keeps what was in force: `history.History`, or `scribe.Scribe` where several processes would."""
+    """Keeps the versions that were in force: `history.History`, or `scribe.Scribe` for several processes."""
 
     def record(self, text: bytes, table: Table, now: float) -> bool: ...
 
@@ -155,7 +155,7 @@ class ConfigFile:
             raise ConfigError([Mistake(1, 1, f"{self.path} cannot be read: {error.strerror}")]) from None
 
     def _settled(self, text: bytes) -> bool:
-        """Whether nobody is at writing the file in place: a half of it could be valid and mean something else."""
+        """Return True if nobody is writing the file in place: half a file could be valid and mean something else."""
         if not self._young(self._stamp):
             return True
         time.sleep(SETTLE_S)

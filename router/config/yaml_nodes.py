@@ -94,7 +94,7 @@ class NodeReader(msgspec.Struct):
             name = key.value
             if name in fields:
                 first = fields[name].key.start_mark.line + 1
-                self.wrong(key, f"{name!r} stands twice in {what} (first on line {first}); keep one")
+                self.wrong(key, f"{name!r} appears twice in {what} (first on line {first}); keep one")
                 continue
             if names is not None and name not in names:
                 self.wrong(key, f"unknown key {name!r} in {what}; {nearest(name, names)}")

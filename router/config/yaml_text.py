@@ -26,7 +26,7 @@ def root_of(text: bytes) -> Node | None:
             raise _at(1, 1, "not valid YAML: it cannot be read as text") from None
         place = _end(decoded[: found.start()])
         said = f"the character U+{ord(found[0]):04X} may not stand in YAML; take it away"
-        raise _at(*place, f"not valid YAML: {said}, or save the file as UTF-8 anew") from None
+        raise _at(*place, f"not valid YAML: {said}, or save the file as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         raise ConfigError([_mistake(error, decoded)]) from None
     except (yaml.YAMLError, RecursionError) as error:
@@ -34,7 +34,7 @@ def root_of(text: bytes) -> Node | None:
 
 
 def _mistake(error: yaml.MarkedYAMLError, text: str) -> Mistake:
-    """What the YAML parser says, and what to look at."""
+    """Return the YAML parser's complaint, with advice."""
     said = " ".join(filter(None, (error.context, error.problem)))
     lines = text.splitlines() or [""]
     mark = error.problem_mark or error.context_mark

@@ -1,4 +1,4 @@
-"""What each set, and each cohort of a rollout, did over the last quarter of an hour: one point every five seconds, for
+"""History of each set and each cohort of a rollout over the last quarter of an hour: one point every five seconds, for
 the curves of the status page. Pure and bounded; it is told of counts that only grow, and keeps their differences."""
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from router.counting.tally import Tally, minus, total
 STEP_S: Final = 5.0
 SPAN_S: Final = 900.0
 MAX_SAMPLES: Final = 6_000
-"""Of all points together: beyond 33 busy sets the past gets shorter, not the memory larger."""
+"""Most points in all: beyond 33 busy sets the history gets shorter instead of larger."""
 
 
 class Cohorts(Protocol):
-    """What is asked of a `rollout.observer.Observer`. When the weight changes, other tallies begin at nothing."""
+    """The part of `observer.Observer` that the curves read. When the weight changes, other tallies begin at nothing."""
 
     canary: Tally
     control: Tally

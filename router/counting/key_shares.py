@@ -17,7 +17,7 @@ FEW: Final = 3
 
 
 class KeyShares:
-    """What counts of one cohort, by key."""
+    """The counted requests of one cohort, by key."""
 
     __slots__ = ("_beside", "_by_bucket", "total")
 
@@ -29,7 +29,7 @@ class KeyShares:
         """All that counts."""
 
     def admit(self, key: int) -> bool:
-        """Whether one more of this key counts; then it does."""
+        """Count one more of this key, and return True, unless it has its share already."""
         bucket = key % BUCKETS
         mine = self._by_bucket.get(bucket, 0)
         if mine >= FEW:

@@ -1,4 +1,4 @@
-"""What the data plane tells about requests, turned into the two cohorts' tallies. No I/O; some microseconds each.
+"""Turns the data plane's reports about requests into the tallies of the two cohorts. No I/O; some microseconds each.
 
 A request counts for the set that is its *home*, whatever happened to it after: a canary whose failed requests are
 retried elsewhere with success is no good canary, and one that is so unwell that the router no longer asks it must
@@ -26,7 +26,7 @@ _NO_OUTCOME: Final = frozenset({401, 403, 408, 429})
 
 
 class Routed(Protocol):
-    """What is asked of a `choice.Choice`."""
+    """The part of `choice.Choice` that is needed here."""
 
     entry: SetEntry | None
     home: SetEntry | None
@@ -36,7 +36,7 @@ class Routed(Protocol):
 
 
 class Answered(Protocol):
-    """What is asked of an answer's head."""
+    """The part of an answer's head that is needed here."""
 
     status: int
 
@@ -62,7 +62,7 @@ class Observer:
         return self._weights is not None
 
     def watch(self, stint: int, canary: str, weights: Weights, shares: Mapping[str, int]) -> None:
-        """Count requests placed by `weights`, the default ones in force; anew if `stint` is another one. `shares`: by
+        """Count requests placed by `weights`, the default ones in force; from 0 if `stint` is another one. `shares`: by
         which the cohorts are made equal."""
         another = stint != self.stint
         if another:

@@ -31,7 +31,7 @@ LATENCY_BOUNDS_S: Final = (
     60.0,
     300.0,
 )
-"""What Prometheus is told; the counts themselves are finer."""
+"""Bounds of the histogram for Prometheus; the counts themselves are finer."""
 _PARTS: Final = 6
 
 
@@ -139,7 +139,7 @@ class ProblemCounts:
 
 
 class Window(msgspec.Struct, frozen=True):
-    """What one set did during the last `span_s` seconds; counts, so that those of several processes add up."""
+    """Counts of one set over the last `span_s` seconds; those of several processes add up."""
 
     span_s: float
     answers: int

@@ -1,4 +1,4 @@
-"""What was seen of a cohort: counts, and a sketch of its latencies. Bounded memory, and sums of several add up."""
+"""Tally of a cohort: counts, and a sketch of its latencies. Bounded in memory; several add up to one."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Tally(msgspec.Struct):
     left: int = 0
     latencies: dict[int, int] = {}
     unanswered: dict[int, int] = {}
-    """Of `latencies`: requests whose client left before the answer began."""
+    """Part of `latencies`: requests whose client left before the answer began."""
     open: dict[int, int] = {}
     """Requests that have no answer yet, by the time that they have waited. In no other count."""
     async_ok: int = 0
@@ -164,8 +164,10 @@ def total(tallies: Iterable[Tally]) -> Tally:
 
 
 def minus(whole: Tally, part: Tally) -> Tally:
-    """What of `whole` came after `part` was all, and all that is open now; never below 0, should a worker's counts have
-    been lost."""
+    """The part of `whole` that came after `part`, and all that is open now.
+
+    Never below 0, even if a worker's counts were lost.
+    """
     return Tally(
         max(0, whole.ok - part.ok),
         max(0, whole.task_failed - part.task_failed),

@@ -1,4 +1,4 @@
-"""What the data plane needs to know of the API that its clients speak. Pure.
+"""Contract of a dialect: the facts about an API that the data plane needs. Pure.
 
 A router relays what clients and sets say to each other unread. A dialect tells the few things that it must understand:
 where a request goes, and how the router's own answers look. `native.py` is the only one so far.
@@ -36,7 +36,7 @@ class Merging(Protocol):
     content_type: str
 
     def target(self, set_name: str) -> bytes:
-        """What to ask a set for, with that set's own cursor."""
+        """The request for one set, with that set's own cursor."""
 
     def merge(self, bodies: Mapping[str, bytes], missing: Mapping[str, str]) -> bytes:
         """One body of several, by set name.
@@ -56,7 +56,7 @@ class Dialect(Protocol):
         """Where a request goes and what its repetition would mean; for a task's own requests, the set that owns it."""
 
     def facts_of(self, head: RequestHead, client: bytes) -> Facts:
-        """What rules and sticky keys may look at, read when asked for. `client`: the client's address."""
+        """The facts that rules and sticky keys may look at, read when asked for. `client`: the client's address."""
 
     def account_of(self, head: RequestHead) -> str:
         """The account that a request speaks for, as readable from it; the set alone checks the secret."""

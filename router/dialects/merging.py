@@ -17,7 +17,7 @@ from router.errors import RouterError
 MOST_DIGITS: Final = 40
 """Before a number's point, or after it: such sums always come out."""
 _OURS: Final = ("sets", "partial", "missing")
-"""What is told of the sets behind a list; one set's own word on it is dropped."""
+"""Fields that describe the sets behind a list; a set's own fields of these names are dropped."""
 _BAD: Final = (msgspec.DecodeError, ValueError, RecursionError)
 
 
@@ -85,7 +85,7 @@ def merge_usage(bodies: Mapping[str, bytes], missing: Mapping[str, str]) -> byte
 
 
 def _sets(bodies: Mapping[str, bytes], missing: Mapping[str, str]) -> dict[str, object]:
-    """What every list tells of the sets behind it."""
+    """The fields that describe the sets behind a list."""
     read = [name for name in bodies if name not in missing]
     if not read:
         raise Unreadable(in_words(missing))
@@ -103,7 +103,7 @@ _Group = tuple[tuple[str, str], ...]
 
 
 def _usage(body: bytes) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    """What one set says: single values, and lists of rows. All numbers in it can be added to others."""
+    """Read one set's usage: single values, and lists of rows. All numbers in it can be added to others."""
     values: dict[str, Any] = {}
     tables: dict[str, list[dict[str, Any]]] = {}
     for key, raw in msgspec.json.decode(body, type=dict[str, msgspec.Raw]).items():

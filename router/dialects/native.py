@@ -122,7 +122,7 @@ def _kind(method: bytes) -> RequestKind:
 
 
 def is_async(prefer: bytes) -> bool:
-    """Whether a Prefer header asks for `respond-async`."""
+    """Return True if a Prefer header asks for `respond-async`."""
     return any(part.split(b";")[0].strip().lower() == b"respond-async" for part in prefer.split(b","))
 
 
@@ -140,7 +140,7 @@ _account_of = lru_cache(maxsize=4096)(account_of)
 
 
 class HeadFacts:
-    """What rules and keys may look at (`table.Facts`), read from a head only when asked for."""
+    """The facts of a request (`table.Facts`), read from its head only when asked for."""
 
     __slots__ = ("_client", "_head", "header")
 

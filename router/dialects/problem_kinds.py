@@ -1,4 +1,4 @@
-"""What each of the router's own problems means and what a client does about it, and the page that says so. Pure.
+"""The router's own problems: what each one means, what a client does about it, and the page that says so. Pure.
 
 The type of such a problem ends in `router-NAME`. The router answers the page itself, at `/problems/router-NAME` of the
 address that clients know, so that it is there when no set is.

@@ -102,7 +102,7 @@ class AccessLog:
             self._policy = AccessLogPolicy()
 
     def wants(self, *, error: bool) -> bool:
-        """Whether this request is logged; where not, that is counted."""
+        """Return True if this request is to be logged; one that is not is counted."""
         if error:
             now = monotonic()
             most = float(self._policy.errors_per_s)
@@ -171,7 +171,7 @@ class AccessLog:
         )
 
     def _about(self, head: RequestHead, client: bytes) -> bytes:
-        """What is the same for every request with this head, all of which come by one connection."""
+        """The fields that all requests with this head share; they come by one connection."""
         about = head.logged = b'"client":"%b","method":"%b","path":"%b","account":%b%b' % (
             client,
             head.method,

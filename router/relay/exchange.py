@@ -55,7 +55,7 @@ class Exchange(Work, AnswerTaker, Visitor, Tried):
     _replay: Replay | None = None
     """None: nothing of a body was sent."""
     _unsent: list[Piece] | None = None
-    """What came of the body with the head, where it is too long for a replay: it must still be sent once."""
+    """The part of the body that came with the head and is too long for a replay; it must still be sent once."""
     _retrier: Retrier | None = None
     """None: no attempt has failed."""
     _record: Record | None = None

@@ -40,7 +40,7 @@ class HeldAnswer:
 
 
 def held(head: AnswerHead, *, bodied: bool) -> HeldAnswer | None:
-    """What holds an answer back; None: it is no short 503 problem."""
+    """Hold an answer back; None: it is not a short 503 problem."""
     length = head.content_length
     if head.status == 503 and bodied and head.problem and length is not None and length <= HELD_ANSWER_BYTES:
         return HeldAnswer(head, length)

@@ -23,7 +23,7 @@ from router.wire.stream import Piece
 
 MERGES_AT_ONCE: Final = 64
 LIST_BYTES: Final = 16 * 1024 * 1024
-"""What all sets together may say to one question …"""
+"""Most bytes of all sets' answers to one question …"""
 HELD_BYTES: Final = 32 * 1024 * 1024
 """… and to all questions of a worker that are not answered yet."""
 MERGED_INLINE_BYTES: Final = 32 * 1024
@@ -86,7 +86,7 @@ class Merge:
         self._in_thread = False
         self._cancelled = False
         self._answer: OwnAnswer | None = None
-        """What is being sent."""
+        """The answer that is being sent."""
         lists.running.add(self)
 
     def start(self, pieces: list[Piece]) -> None:
@@ -137,7 +137,7 @@ class Merge:
             self._sent(outcome)
 
     def _sent(self, answer: OwnAnswer) -> None:
-        """The kernel has all of it."""
+        """The kernel took the whole answer."""
         self._end()
         self._client.exchange_ended()
         self._client.exchange_done()

@@ -1,7 +1,7 @@
 """Lines on their way to a file or to standard error, written by a thread, so that a slow disk delays no request.
 
 Bounded: what does not fit into the queue, and what cannot be written, is dropped and counted. The file is opened to
-append, so that the workers of a router share it, and anew when it was moved away, as log rotation does.
+append, so that the workers of a router share it, and again when it was moved away, as log rotation does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LogWriter:
         self.target = target
         self.dropped = 0
         self._lost = 0
-        """Of the thread's own, counted by nobody else."""
+        """Lines lost; changed by the thread alone."""
         self._waiting_bytes = 0
         self._taken_bytes = 0
         self._queue: queue.SimpleQueue[tuple[Bytes, int] | None] = queue.SimpleQueue()

@@ -1,4 +1,4 @@
-"""Whether an attempt takes too long. Pure."""
+"""Decides when an attempt takes too long. Pure."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from router.wire.upstream import SetConnection
 
 
 class Visitor(Protocol):
-    """Who wants a connection to the set: an exchange."""
+    """Learns of a connection to the set: an exchange."""
 
     def on_connected(self, connection: SetConnection) -> None: ...
     def on_connect_failed(self, error: OSError) -> None: ...

@@ -99,7 +99,7 @@ class DataPlane:
     # Requests.
 
     def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem | OwnAnswer:
-        """What to do about a request whose head was read."""
+        """Decide what to do about a request whose head was read."""
         if self.fronts is not None:
             scheme = b"http" if self.certificate is None else b"https"
             client.address, client.forwarded = self.fronts.client_of(head, client.peer, scheme)
@@ -252,7 +252,7 @@ class DataPlane:
                 return
 
     def _full(self) -> None:
-        """Whoever comes now waits in the listener's backlog, or goes to another worker."""
+        """Stop accepting: further clients wait in the backlog, or go to another worker."""
         self._pause_accepting()
         now = self.loop.time()
         if now - self._full_told_at > FULL_TOLD_S:

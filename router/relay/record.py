@@ -1,4 +1,4 @@
-"""What the access log and a rollout's observer learn of one request."""
+"""Reports one request to the access log and to a rollout's observer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLIENT_LEFT: Final = "the client left"
 
 
 class Listeners(Protocol):
-    """Who is told of requests; None: nobody."""
+    """Listeners to requests; None: there is none."""
 
     access: AccessLog | None
     observer: Observer | None

@@ -39,7 +39,7 @@ class NextAttempt(msgspec.Struct, frozen=True):
 
 
 class Recovery:
-    """What is known of a request's failed attempts. `may_have_run`: one of them failed after which an
+    """The failed attempts of a request. `may_have_run`: one of them failed after which an
     algorithm may have run. `table` is the one by which `choice` was made."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Recovery:
         self._started_at = started_at
         self.attempts = 1
         self.reason = ""
-        """What the last one failed for."""
+        """Reason of the last failure."""
         self._tried: frozenset[str] = frozenset()
         self._stale_used = False
         self._counted = False
@@ -71,11 +71,14 @@ class Recovery:
         self._next: SetEntry | None = None
         self.failure = Failure.CONNECT
         self.detail = ""
-        """What is known of the last failure."""
+        """Details of the last failure."""
         self.may_have_run = False
 
     def next_attempt(self, entry: SetEntry, failure: Failure, *, reused: bool) -> NextAttempt | None:
-        """What to do after a failure at a set, on a connection that was `reused` or new; None: no more."""
+        """Choose the next attempt after a failure at a set; None: there is none.
+
+        `reused`: the failure came on a kept connection.
+        """
         traffic = self._traffic
         policy = traffic.table.retry
         if not may_repeat(self._purpose.kind, failure, policy):
@@ -144,7 +147,7 @@ class Recovery:
         entry = self._next
         if entry is None or entry.name not in traffic.pools:
             # The set left the configuration meanwhile: by the new table, then.
-            entry = self.chosen_anew()
+            entry = self.chosen_again()
             if entry is None:
                 self.failure, self.detail = Failure.CONNECT, "it left the configuration"
             return entry
@@ -157,7 +160,7 @@ class Recovery:
         traffic = self._traffic
         other = self._another(now)
         if other is None and self._table is not traffic.table:
-            other = self.chosen_anew()
+            other = self.chosen_again()
         if other is None:
             return entry if failure in (Failure.CONNECT, Failure.NO_ROOM) else None
         if other.name == entry.name and failure is Failure.BACK_PRESSURE:
@@ -168,7 +171,7 @@ class Recovery:
         needs_room = self._purpose.kind is not RequestKind.SAFE
         return self._traffic.chooser.another(self._choice, self._tried, now, needs_room=needs_room)
 
-    def chosen_anew(self) -> SetEntry | None:
+    def chosen_again(self) -> SetEntry | None:
         """A set by the table that is in force now, unless it was tried."""
         self._choice = self._traffic.choose(self._head, self._client, self._purpose)
         entry = self._choice.entry
@@ -183,7 +186,7 @@ class Recovery:
             self.may_have_run = True
 
     def problem(self, entry: SetEntry, failure: Failure, detail: str) -> Problem:
-        """What the client is told when the last attempt failed at a set."""
+        """The answer for the client after the last attempt failed at a set."""
         name = entry.name
         # Reading runs no algorithm.
         executed = self.may_have_run and self._head.method not in (b"GET", b"HEAD", b"OPTIONS")

@@ -1,4 +1,4 @@
-"""What was sent of a request's body, kept for as long as it is short enough to be sent again."""
+"""The sent part of a request's body, kept while it is short enough to be sent again."""
 
 from __future__ import annotations
 

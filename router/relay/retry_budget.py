@@ -43,7 +43,7 @@ class RetryBudget:
     def admission(
         self, policy: RetryPolicy, kind: RequestKind, failure: Failure, waited_s: float
     ) -> Admission:
-        """Whether a retry that waited for `waited_s` may begin."""
+        """Decide whether a retry that waited for `waited_s` may begin."""
         return admission(
             policy,
             kind,

@@ -1,4 +1,4 @@
-"""What all requests of a process share: the table in force, the sets' pools and health, and the counts.
+"""State that all requests of a process share: the table in force, the sets' pools and health, and the counts.
 
 It decides where a request goes and is told what came of it; it serves nobody itself (plane.py does).
 """
@@ -71,7 +71,7 @@ class Traffic:
         self.stats: dict[str, SetStats] = {}
         self.recent = Recent()
         self.rooms: dict[str, Room] = {}
-        """What each set told at its last health check that it answered."""
+        """Each set's report at the last health check that it answered."""
         self.curves = Curves()
         self.problems = ProblemCounts()
         self.table = table
@@ -132,7 +132,7 @@ class Traffic:
         return choice
 
     def crowded(self) -> bool:
-        """Whether one more connection to a set would take what is kept back for other files."""
+        """Return True if one more connection would use a descriptor that is kept back for other files."""
         return self._clients.crowded()
 
     def note_cancelled(self) -> None:

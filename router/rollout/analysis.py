@@ -77,7 +77,7 @@ class Analysis(msgspec.Struct, frozen=True):
 
 
 class Window(NamedTuple):
-    """What was seen lately; `number` counts the stint's windows from 1."""
+    """Tallies of the latest window; `number` counts the stint's windows from 1."""
 
     canary: Tally
     control: Tally
@@ -280,7 +280,7 @@ def _latency(canary: Tally, control: Tally, limits: AbortWhen, alpha: float, *, 
 
 
 def _room(canary: Tally, control: Tally, alpha: float) -> Check:
-    """Whether the canary is full more often than control. It never fails: a set that is too small for more is no
+    """Compare how often the canary and the control are full. It never fails: a set that is too small for more is no
     reason to take back what it carries."""
     name, words = CheckName.ROOM, "share of requests that met a full set"
     if not canary.shed and not control.shed:

@@ -11,7 +11,7 @@ MIN_WINDOW_S: Final = 30.0
 MAX_WINDOW_S: Final = 600.0
 _MARKS: Final = 8
 _ENOUGH: Final = 0.1
-"""Of its own average in this stint, a cohort must still have had so much in the last window."""
+"""Minimum share of its average in this stint that a cohort must keep in the last window."""
 
 
 def window_s(progress: Progress) -> float:
@@ -35,8 +35,10 @@ def marked(progress: Progress) -> tuple[Mark, ...]:
 
 
 def flowing(progress: Progress) -> bool:
-    """Whether both cohorts had requests lately, at a tenth of their average in this stint or more; without control,
-    the canary alone."""
+    """Return True if both cohorts had a tenth of their average rate in this stint lately, or more.
+
+    Without control, only the canary counts.
+    """
     analysis = progress.analysis
     if analysis is None:
         return False

@@ -22,7 +22,7 @@ MAX_MOVES: Final = 12
 FORCED_MOVES: Final = 6
 GROWTH: Final = 2.0
 FIRST_SHARE: Final = 500
-"""What a set that carried nothing gets first, in hundredths of a percent."""
+"""First weight of a set that carried nothing, in hundredths of a percent."""
 ROOM_USED: Final = 0.8
 """How much of `max_inflight` a move may fill, by what is in flight now."""
 WARM_S: Final = 300.0

@@ -1,4 +1,4 @@
-"""What was seen lately, beside what was seen in the whole stint: a canary that sickens late in a long hold must not be
+"""Evidence of the latest window, beside that of the whole stint: a canary that sickens late in a long hold must not be
 saved by the good hours before. Pure."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Lately:
         self._cold = Tally(), Tally()
 
     def cut(self, progress: Progress, canary: Tally, control: Tally) -> Window | None:
-        """Of the tallies of the whole stint, what belongs to the window that runs now; None in the first one, which is
+        """Cut the window that runs now from the tallies of the whole stint; None in the first one, which is
         the whole."""
         if progress.stint != self._stint:
             # A leader that comes later cannot tell what belongs to which window: all before it is "before".
@@ -48,7 +48,7 @@ class Lately:
         return Window(minus(canary, self._before[0]), minus(control, self._before[1]), number)
 
     def warm(self, progress: Progress, canary: Tally, control: Tally) -> tuple[Tally, Tally]:
-        """Of the tallies of the whole stint, what came after both sets had settled. Call it after `cut`."""
+        """Cut the part after both sets had settled from the tallies of the whole stint. Call it after `cut`."""
         if progress.clock_s <= settle_s(progress):
             self._cold = canary.copy(), control.copy()
         return minus(canary, self._cold[0]), minus(control, self._cold[1])

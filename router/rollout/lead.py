@@ -21,7 +21,7 @@ _UNTOLD: Final[Mapping[str, str]] = {}
 
 
 class Evidence(NamedTuple):
-    """What all workers saw of one stint, and each set's load now."""
+    """The workers' tallies of one stint, and each set's load now."""
 
     canary: Tally
     control: Tally
@@ -60,7 +60,7 @@ class Lead:
         seen: Callable[[int], Evidence],
         builds: Mapping[str, str],
     ) -> list[Happening]:
-        """What is new: first the file, then the clock."""
+        """Return the news: first the file, then the clock."""
         found: list[Happening] = [Edited(file.default.shares, file.version, file.sets.keys(), builds)]
         plan = progress.plan
         if plan is None or not progress.running:

@@ -126,7 +126,7 @@ class Leader:
 
 
 def _worth(progress: Progress) -> object:
-    """What must be on the disk before it counts."""
+    """The fields that must be on the disk before they count."""
     return (
         progress.phase,
         progress.stint,

@@ -1,4 +1,4 @@
-"""What operators may order, by command line or admin API; made on the state as it lies on the disk, router or no."""
+"""Orders of operators, by command line or admin API. They change the state on the disk, with or without a router."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Order(StrEnum):
 
 
 class Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an order was given for, as the status told it then; what is None is not asked for.
+    """The state for which an order was given, as the status showed it; None: not checked.
 
     `run` and `event` tell one moment of one rollout from all others; `step` counts from 1; `plan` is the digest of the
     plan that a start was shown.
@@ -196,7 +196,7 @@ def _ready(table: Table, progress: Progress) -> bool:
 
 
 def others_of(table: Table, progress: Progress) -> dict[str, bool] | None:
-    """Who would take over from the rollout's canary, and whether each takes new work; None: there is no rollout."""
+    """The sets that would take over from the canary, and whether each takes new work; None: there is no rollout."""
     return None if progress.plan is None else takers(table, progress.plan.set, progress.others)
 
 

@@ -1,4 +1,4 @@
-"""What a rollout asks and tells the world: gates and the event webhook. Bounded in time and size; never on the way of
+"""A rollout's calls to the outside: gates and the event webhook. Bounded in time and size; never on the way of
 a request."""
 
 from __future__ import annotations

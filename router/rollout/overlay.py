@@ -39,7 +39,7 @@ def takers(table: Table, canary: str, known: Mapping[str, int] = _NOBODY) -> dic
 
 
 def _others(table: Table, canary: str, known: Mapping[str, int]) -> dict[str, int]:
-    """What the other sets share, each above 0."""
+    """The shares of the other sets, each above 0."""
     for shares in (table.default.shares, known):
         others = {
             name: share

@@ -1,4 +1,4 @@
-"""What a start would do, before anybody starts: steps, checks, how long it takes and how much traffic it needs. Pure.
+"""Preview of a start: its steps and checks, how long it takes, how much traffic it needs. Pure.
 
 The start itself is played on a copy of the progress, so what it would refuse or skip is not guessed. What a check needs
 is asked of the very tests that judge (`rates`, `tail`), with made-up counts.
@@ -38,7 +38,7 @@ def preview(
     requests_per_s: float,
     health: Health = UNKNOWN,
 ) -> dict[str, Any] | None:
-    """What a start of the file's plan would do now; None: the file has none, or a rollout is under way.
+    """Describe a start of the file's plan now; None: the file has no plan, or a rollout is under way.
 
     `live`: the table in force. `requests_per_s`: of all sets of the default weights. Weights, thresholds and confidence
     in percent; `…_s` in seconds, None: not at all at this rate.

@@ -52,7 +52,7 @@ def advance(progress: Progress, happening: Happening, now: float) -> tuple[Progr
 
 
 class _Handling(Turn):
-    """What each happening does."""
+    """The effect of each happening."""
 
     # Orders.
 
@@ -343,7 +343,7 @@ class _Handling(Turn):
         return True
 
     def _lack(self) -> str:
-        """What is missing for going on."""
+        """Say which evidence is missing."""
         analysis = self.p.analysis
         if analysis is None:
             return "nothing was seen yet"

@@ -54,7 +54,7 @@ class Progress(msgspec.Struct):
     clock that jumps, or a router that was down, moves nothing."""
 
     epoch: int = 0
-    """Who leads: grows whenever another process takes the lease. A leader with a smaller one may not write."""
+    """Number of the lease; it grows whenever another process leads. A leader with a smaller one may not write."""
     led_by: str = ""
     """Where that one runs."""
     revision: int = 0
@@ -63,7 +63,7 @@ class Progress(msgspec.Struct):
     base: dict[str, int] = {}
     """The file's default weights (those above 0) that the rollout stands on; others mean: edited by hand."""
     others: dict[str, int] = {}
-    """Of these, what the other sets had when last one of them had something: who takes over from the canary where the
+    """The other sets' part of these, when one of them last had something: they take over from the canary where the
     file gives it all."""
     based_at: float = 0.0
     """When that was last taken from the file."""
@@ -73,7 +73,7 @@ class Progress(msgspec.Struct):
     weight: int = 0
     """The canary's, while the rollout has a say; in a dry run, what it would be."""
     beneath: tuple[str, int] | None = msgspec.field(default=None, name="under")
-    """What the rollout before a dry run left in force, a set and its weight. It stays: a dry run touches no weight."""
+    """Set and weight that the rollout before a dry run left in force. It stays: a dry run touches no weight."""
     hands_off: bool = False
     """Weights were edited by hand: the file's count until someone resumes, skips or aborts."""
     held_s: float = 0.0
@@ -94,16 +94,16 @@ class Progress(msgspec.Struct):
     recent_weights: tuple[tuple[float, int], ...] = msgspec.field(default=(), name="left")
     """The canary's weights of the last minutes: when each one ended, and its value."""
     carriers: dict[str, Carried] = {}
-    """What each set last bore, about its most."""
+    """Largest share that each set bore lately."""
     urls: dict[str, str] = {}
     builds: dict[str, str] = {}
-    """What each set last told of its build."""
+    """Each set's build, as it last reported it."""
     barred: dict[str, Bar] = {}
     """Sets that an abort took back, and that nobody has readmitted since."""
     loads: dict[str, Load] = {}
     analysis: Analysis | None = None
     last_analysis: Analysis | None = None
-    """What an abort was decided on, for those who look later."""
+    """The analysis that led to an abort, for later readers."""
     baseline: Tally | None = None
     """The last that was seen of a control cohort in this rollout, for steps that leave none."""
     events: tuple[Event, ...] = ()
@@ -132,7 +132,7 @@ class Progress(msgspec.Struct):
 
     @property
     def comparing(self) -> bool:
-        """Whether cohorts are being watched."""
+        """Return True while cohorts are watched."""
         return self.phase in RUNNING and self.phase is not Phase.ABORTING
 
     @property
@@ -195,7 +195,7 @@ class Abort(msgspec.Struct, frozen=True):
 
 
 class End(msgspec.Struct, frozen=True):
-    """What a finished or aborted rollout left in force counts no more: the file's weights (`shares`) do."""
+    """The file's weights (`shares`) count again, instead of those that a finished or aborted rollout left."""
 
     shares: Mapping[str, int]
     by: str = ""

@@ -41,7 +41,7 @@ class Pool(Protocol):
 
 
 class Traffic(Plane, Protocol):
-    """What is needed of the data plane (`relay.traffic.Traffic`)."""
+    """The part of the data plane (`relay.traffic.Traffic`) that a rollout uses."""
 
     @property
     def pools(self) -> Mapping[str, Pool]: ...
@@ -207,7 +207,7 @@ class Runner:
         self._stamp = stamp
 
     def _builds(self) -> dict[str, str]:
-        """What the sets told of themselves at their last health checks here."""
+        """Builds that the sets reported at their last health checks here."""
         return {name: room.build for name, room in self._traffic.rooms.items() if room.build}
 
     def _seen(self) -> Seen:
@@ -337,7 +337,7 @@ class Runner:
         return self.status()
 
     def preview(self, requests_per_s: float) -> dict[str, Any] | None:
-        """What a start would do now (`preview.preview`)."""
+        """Describe a start now (`preview.preview`)."""
         return preview(
             self._file, self._traffic.table, self.progress, self._clock(), requests_per_s, self._health()
         )

@@ -55,7 +55,7 @@ class Row(msgspec.Struct, frozen=True):
 
 Change = Callable[[World], None]
 Scenario = Mapping[float, Change]
-"""What changes when: seconds since the start → what is done to the world."""
+"""Changes of the world by their time, in seconds since the start."""
 
 
 def _temper(name: str, **changes: float | bool | None) -> Change:

@@ -67,12 +67,14 @@ class StateFile:
         except msgspec.MsgspecError as error:
             raise StateUnreadable(
                 f"{self.path} is damaged ({error}); nothing is ordered or moved by it. The last good weights stay, as "
-                f"in {self._copy.name} beside it: copy that over it to go on, or remove it to begin anew"
+                f"in {self._copy.name} beside it: copy that over it to go on, or remove it to start over"
             ) from error
 
     def last_good(self) -> Progress:
-        """What was last written, where the state cannot be read any more: so that all who follow it, those who start
-        now too, keep the same weights. A new one where nothing is left."""
+        """Read the copy of the last good state, for when the state itself is damaged. A new one if there is no copy.
+
+        All who follow the state, those who start now too, then keep the same weights.
+        """
         try:
             return _read(self._copy)
         except (OSError, msgspec.MsgspecError):

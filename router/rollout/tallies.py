@@ -1,4 +1,4 @@
-"""What every worker saw, added up through files: each writes its own, the leader reads them all.
+"""Tallies of all workers, shared through files: each writes its own, the leader reads them all.
 
 A file outlives its process, so that a restart loses a few seconds of evidence, not the step's. Files of another
 stint count nothing and are removed.
@@ -20,7 +20,7 @@ from router.rollout.statefile import write_whole
 MAX_FILES: Final = 64
 MAX_FILE_BYTES: Final = 256 * 1024
 STALE_S: Final = 15.0
-"""What is in flight at a worker that has written nothing for so long is not known any more."""
+"""Age, in seconds, after which a worker's count of requests in flight is ignored."""
 
 
 class Seen(msgspec.Struct):

@@ -31,7 +31,7 @@ class Turn:
         self.now = now
         self.instructions: list[AskGate] = []
         self.takers: Mapping[str, bool] | None = None
-        """Who would take over from the canary, and whether each takes new work; None: nobody looked."""
+        """The sets that would take over from the canary, and whether each takes new work; None: nobody looked."""
 
     @property
     def plan(self) -> Plan:
@@ -158,7 +158,7 @@ class Turn:
             self.idle(f"{self.plan.set} was readmitted, the file's weights count")
 
     def _still(self) -> str:
-        """What a dry run leaves as it found it."""
+        """Name the weight that a dry run leaves as it found it."""
         if not self.plan.dry_run or self.p.beneath is None:
             return ""
         name, weight = self.p.beneath
@@ -299,12 +299,12 @@ class Turn:
             p.others = others
 
     def others(self) -> dict[str, int]:
-        """What the other sets share, by the file or as they last did."""
+        """The shares of the other sets, by the file or as they last were."""
         others = {name: share for name, share in self.p.base.items() if name != self.plan.set}
         return others or self.p.others
 
     def shares(self) -> dict[str, int]:
-        """What each set carries now, by the rollout's account."""
+        """The share that each set carries now, by the rollout's account."""
         p = self.p
         others = self.others()
         total = sum(others.values()) or 1

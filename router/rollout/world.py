@@ -81,7 +81,7 @@ class _Head(msgspec.Struct):
 
 
 class Served(msgspec.Struct):
-    """What one tick brought: requests whose home each set is, requests that reached it, and what clients got."""
+    """The requests of one tick: by home, by the set that they reached, and by their outcome for clients."""
 
     homed: dict[str, int] = msgspec.field(default_factory=dict)
     reached: dict[str, int] = msgspec.field(default_factory=dict)
@@ -126,9 +126,9 @@ class World:
         self.users = users
         self.tick_s = tick_s
         self.at_s = 0.0
-        """Of the simulation; never jumps."""
+        """Time of the simulation; it never jumps."""
         self.clock = 1.7e9
-        """What the router's wall clock shows."""
+        """Time on the router's wall clock."""
         self.file = Table(version=1, sets=sets, default=Weights(sets, shares), rollout=plan)
         self.table = self.file
         """The one in force."""
@@ -136,7 +136,7 @@ class World:
         self.board = HealthBoard(self.file.health)
         self.loads = {name: InFlight() for name in sets}
         self.builds: dict[str, str] = {}
-        """What the sets tell of their builds."""
+        """Builds that the sets report."""
         self.users_at: dict[str, set[bytes]] = {name: set() for name in sets}
         """Users whose requests reached each set."""
         self._wandered = dict.fromkeys(sets, 0.0)
@@ -149,7 +149,7 @@ class World:
         """Told of requests while two cohorts are compared."""
         self.watching = Observer()
         self._later: list[tuple[float, int, Callable[[], None]]] = []
-        """What ends later than the tick in which it began: when, and in which order."""
+        """Requests that end later than the tick in which they began: when, and in which order."""
         self._serial = 0
         self._leading = Lead()
         self._applier = Applier(self, self.watching)

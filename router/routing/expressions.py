@@ -16,9 +16,9 @@ from router.errors import RouterError
 MAX_TEXT: Final = 4096
 """Longer texts match no expression: an account, image, path or cookie is shorter."""
 MAX_INSTRUCTIONS: Final = 1000
-"""Of one expression's program. A character costs about a nanosecond for each, at the worst."""
+"""Most instructions of one expression. A character costs about a nanosecond for each, at the worst."""
 MAX_INSTRUCTIONS_TOGETHER: Final = 40_000
-"""Of all expressions over one text: at the very worst it takes a third of a second; usually two microseconds."""
+"""Most instructions of all expressions over one text: at worst a third of a second, usually two microseconds."""
 MAX_MEMORY_BYTES: Final = 8 * 1024 * 1024
 """For the automaton of all expressions over one text; what does not fit is refused, what it grows to is dropped."""
 CACHED: Final = 64
@@ -36,7 +36,7 @@ _ADVICE: Final = (
     (("(?>", "++", "*+", "?+", "}+"), "nothing goes back here; write (?:…) for (?>…), and + for ++"),
     (("(?#", "(?x", "(?a", "(?L", "(?u"), "neither comments nor this flag; of flags write (?i) or (?s)"),
 )
-"""What RE2 complains about, and what to write instead."""
+"""RE2's complaints, and what to write instead."""
 
 
 class BadExpression(RouterError):
@@ -81,7 +81,7 @@ def _instructions(pattern: str) -> int:
 
 
 def _advice(pattern: str, said: str) -> str:
-    """What to write instead, by the part that RE2 complains about."""
+    """Advice for the part that RE2 complains about."""
     culprit = said.rpartition(": ")[2]
     if said.startswith("invalid repetition size"):
         return "; repeat 1000 times at most, or write * or +"

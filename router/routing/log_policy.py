@@ -1,4 +1,4 @@
-"""What the operators' file says of the access log. Pure."""
+"""The `access_log` section of the operators' file. Pure."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ class AccessLogPolicy(msgspec.Struct, frozen=True):
 
 
 def is_target(text: str) -> bool:
-    """Whether an access log can go there."""
+    """Return True if an access log can go there."""
     return text in (OFF, STDERR) or text.startswith("/")

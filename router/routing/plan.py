@@ -1,4 +1,4 @@
-"""What a rollout is to do: its steps, and when it stops. Pure data, kept whole in the state file."""
+"""Plan of a rollout: its steps, and when it stops. Pure data, kept whole in the state file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MIN_WAIT_S: Final = 300.0
 
 
 class OnNoData(StrEnum):
-    """What becomes of a rollout whose sets get too few requests to judge."""
+    """Fate of a rollout whose sets get too few requests to judge."""
 
     PAUSE = "pause"
     ABORT = "abort"
 
 
 class CheckName(StrEnum):
-    """What is compared. `async`: how asynchronous tasks end, by the sets' own counts. `room`, how often a set said that
+    """The comparisons. `async`: how asynchronous tasks end, by the sets' own counts. `room`, how often a set said that
     it is full, never aborts: it only holds back."""
 
     ERRORS = "errors"

@@ -21,7 +21,7 @@ class HealthPolicy(msgspec.Struct, frozen=True):
     timeout_s: float = 2.0
     slow_start_s: float = 10.0
     eject_after: int = EJECT_AFTER_FAILURES
-    """So many requests that fail in a row eject a set …"""
+    """Failed requests in a row that eject a set …"""
     eject_s: float = EJECT_S
     """… for so long, times how often that was …"""
     eject_max_s: float = EJECT_MAX_S

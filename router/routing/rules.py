@@ -18,7 +18,7 @@ from router.routing.weights import Weights
 
 
 class Facts(Protocol):
-    """What rules and keys may look at in one request. Texts are what the client sent, decoded, never
+    """The facts of a request that rules and keys may look at. Texts are what the client sent, decoded, never
     trusted."""
 
     @property
@@ -63,7 +63,7 @@ class Match(msgspec.Struct, frozen=True):
 
 
 class IfDown(enum.StrEnum):
-    """What a rule's request gets when none of its sets can take it: a 503, or the default weights."""
+    """Treatment of a rule's request when none of its sets can take it: a 503, or the default weights."""
 
     FAIL = "fail"
     DEFAULT = "default"
@@ -213,8 +213,10 @@ class _Numbers:
 
 
 class _Texts(dict[_Key, Any]):
-    """What a request has, by source (a text, or None), and which expressions match it (numbers, or None); each found
-    out once, and only when asked for."""
+    """The texts of a request by source (None: it has none), and the numbers of the expressions that match them.
+
+    Each is found out once, and only when asked for.
+    """
 
     __slots__ = ("_expressions", "_facts")
 

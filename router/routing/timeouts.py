@@ -26,7 +26,7 @@ NAMES: Final = (
 
 
 class Timeouts(msgspec.Struct, frozen=True):
-    """What the file gives, in seconds by key; what it leaves out stays as the process was started with."""
+    """The file's times, in seconds by key. A key that it leaves out keeps the process's own time."""
 
     given_s: Mapping[str, float] = msgspec.field(default_factory=dict)
 

@@ -27,7 +27,7 @@ _GROUP_FROM: Final = 24
 
 
 class SetState(enum.StrEnum):
-    """What operators allow a set: `ready` everything, `drain` only tasks that it owns, `maint` nothing."""
+    """The work that operators allow a set: `ready` any, `drain` only tasks that it owns, `maint` none."""
 
     READY = "ready"
     DRAIN = "drain"

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 FRESH_S: Final = 10.0
-"""What was found longer ago is looked up again when it is needed next."""
+"""Age, in seconds, from which addresses are looked up again when they are needed next."""
 FAILED_S: Final = 1.0
-"""So long a failed lookup is not repeated."""
+"""Time, in seconds, for which a failed lookup is not repeated."""
 LOOKUP_S: Final = 30.0
 MOST_ADDRESSES: Final = 8
 
@@ -46,7 +46,7 @@ class Addresses:
         self.error: OSError | None = None
 
     def known(self) -> tuple[Address, ...]:
-        """Those to try now, what answered last first; () where none is known yet. Old ones are looked up anew
+        """Those to try now, what answered last first; () where none is known yet. Old ones are looked up again
         meanwhile."""
         if self._loop.time() - self._found_at > FRESH_S:
             self.look_up()

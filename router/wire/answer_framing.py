@@ -9,12 +9,12 @@ from router.wire.stream import Piece
 
 
 def has_body(answer: AnswerHead, request: RequestHead) -> bool:
-    """Whether a body follows, by the nature of the answer's status and the request's method."""
+    """Return True if a body follows, by the answer's status and the request's method."""
     return answer.status != 204 and answer.status != 304 and request.method != b"HEAD"
 
 
 def body_of(answer: AnswerHead, request: RequestHead) -> Body:
-    """What reads the body of an answer that has one, and gives it out as the client takes it.
+    """Return the reader of an answer's body, which gives it out as the client takes it.
 
     A body that only the connection's end ends must be chunked by the caller for a client that knows chunks.
     """
@@ -48,5 +48,5 @@ def relayed_head(
 
 
 def ends_by_close(answer: AnswerHead, request: RequestHead) -> bool:
-    """Whether the client learns a body's end only by the connection's: it knows neither length nor chunks."""
+    """Return True if the client learns a body's end only by the connection's: it knows neither length nor chunks."""
     return request.minor == 0 and answer.content_length is None

@@ -1,4 +1,4 @@
-"""An answer's head: read strictly, then written anew for the client. Pure."""
+"""An answer's head: read strictly, then rewritten for the client. Pure."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class AnswerHead(Head):
 
     @property
     def bodiless(self) -> bool:
-        """Whether the status alone forbids a body."""
+        """True when the status alone forbids a body."""
         return self.status < 200 or self.status == 204 or self.status == 304
 
     @property
     def problem(self) -> bool:
-        """Whether the body is a problem's JSON."""
+        """True when the body is a problem's JSON."""
         value = self.get(b"content-type")
         return value is not None and value[:24].lower() == b"application/problem+json"
 

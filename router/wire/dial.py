@@ -12,7 +12,7 @@ from typing import Final
 from router.wire.addresses import Address, Addresses
 
 OWN_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""What is missing here, and says nothing about who was to be reached."""
+"""Errors for want of something here; they say nothing about the peer."""
 
 
 class Dial:

@@ -34,7 +34,7 @@ SKIPPED_BODY_BYTES: Final = 1024 * 1024
 """The rest of a body that is read and dropped after an early answer, so that the connection lives on."""
 
 REMEMBERED_IDLE_S: Final = 3.0
-"""So long a silent connection keeps what its next request is likely to be."""
+"""Time, in seconds, for which a silent connection remembers the head of its last request."""
 
 _NO_PIECES: Final[list[Piece]] = []
 
@@ -51,7 +51,7 @@ class Front(Protocol):
     @property
     def draining(self) -> bool: ...
     def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem | OwnAnswer:
-        """What to do about a request; work that is returned is begun, and its end told by `work_ended`."""
+        """Decide about a request. Work that is returned is begun, and `work_ended` is called at its end."""
 
     def work_ended(self) -> None: ...
     def client_stalled(self) -> None: ...

@@ -21,7 +21,7 @@ class Failure(enum.Enum):
     BACK_PRESSURE = enum.auto()
     """The set answered 503 with `executed: false`: full, draining or starting."""
     BAD_ANSWER = enum.auto()
-    """What came was no HTTP answer."""
+    """The answer was not valid HTTP."""
     TIMEOUT = enum.auto()
     """No answer's first byte in time, where a task was waited for: it may still be at work."""
     SILENT = enum.auto()

@@ -53,7 +53,7 @@ class LengthBody:
         return ([view[start:stop]] if stop > start else []), stop
 
     def end_of_connection(self) -> bool:
-        """Whether the connection's end is a proper end of the body."""
+        """Return True if the connection's end is a proper end of the body."""
         return self.done
 
 

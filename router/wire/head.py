@@ -1,4 +1,4 @@
-"""What the heads of requests and of answers have in common: their fields, and how they frame a body. Pure.
+"""The common part of requests' and answers' heads: fields, and how they frame a body. Pure.
 
 Framing is what smuggling works on, so it is read in one place, and more strictly than RFC 9112 asks.
 """

@@ -42,7 +42,7 @@ class Limits(msgspec.Struct, frozen=True):
     idle_connections: int = 65_536
     """… and to all of them."""
     connections: int = 16_384
-    """Of clients, in one process."""
+    """Most connections of clients in one process."""
     descriptors: int = 1 << 30
     """For connections of clients and to sets together (descriptors.py)."""
     sweep_s: float = 0.5

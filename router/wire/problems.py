@@ -36,7 +36,7 @@ _REASONS: Final = {
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """What went wrong at the router, and what to do. `executed` is False only where surely no algorithm ran;
+    """An error of the router's own, and what to do about it. `executed` is False only where surely no algorithm ran;
     True means that one may have."""
 
     status: int

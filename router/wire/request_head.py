@@ -1,4 +1,4 @@
-"""A request's head: judged by llhttp (httptools) and by ourselves, then written anew.
+"""A request's head: judged by llhttp (httptools) and by our own rules, then rewritten.
 
 A head is given to the parser whole and alone: nothing reaches a set before all of it was accepted, and the
 body's framing is ours (framing.py). Pure: bytes in, a head or a refusal out.
@@ -195,7 +195,7 @@ class RequestHead(Head):
         return b"".join((prefix, self.request_id, b"\r\ntraceparent: ", self.traceparent, client))
 
     def _opening(self, host: bytes) -> bytes:
-        """What is the same for all requests with this head."""
+        """The lines that all requests with this head share."""
         framing = b""
         if self.content_length is not None:
             framing = b"Content-Length: %d\r\n" % self.content_length
@@ -253,7 +253,7 @@ def parse_request(raw: bytes, limits: Limits) -> RequestHead:
 
 
 def refuse_part(part: bytes, limits: Limits) -> Refusal | None:
-    """Whether a head that is not complete yet can be refused already."""
+    """Refuse a head that is not complete yet, where its beginning is enough to tell."""
     line_end = part.find(b"\r\n")
     if (line_end if line_end >= 0 else len(part)) > limits.request_line_bytes:
         return line_too_long(limits)

@@ -24,7 +24,7 @@ MAX_PIECES: Final = 512
 """Pieces in one system call; the kernel takes 1,024."""
 
 MAX_POSTERS: Final = 16
-"""So many short messages wait for each other, and no more: in a burst of requests the first ones should be under way
+"""Most short messages that wait for each other: in a burst of requests the first ones should be under way
 while the last ones are still being read."""
 
 Piece: TypeAlias = bytes | memoryview
@@ -33,7 +33,7 @@ _LEFT: Final = (7, 8)  # TCP_CLOSE, TCP_CLOSE_WAIT: of tcp_info, the first byte.
 
 
 class Buffers:
-    """What the streams of a process share: the receive buffer, its spares, and the round of short messages.
+    """State that the streams of a process share: the receive buffer, its spares, and the round of short messages.
     `read_bytes` is how much one read may take now."""
 
     __slots__ = ("_spare", "current", "loans", "posters", "read_bytes", "view")
@@ -125,13 +125,13 @@ class Stream:
         return not self._out
 
     def has_unread(self) -> bool:
-        """Whether something came that nobody read yet; the peer's end is nothing."""
+        """Return True if bytes came that nobody has read yet; the peer's end does not count."""
         with contextlib.suppress(OSError):
             return fcntl.ioctl(self.fd, termios.FIONREAD, _NO_BYTES) != _NO_BYTES
         return False
 
     def peer_left(self) -> bool:
-        """Whether the peer ended its side, or the connection broke; also while nothing is read, when no event tells."""
+        """Return True if the peer ended its side, or the connection broke; works also while nothing is read."""
         with contextlib.suppress(OSError):
             return self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _LEFT
         return False
@@ -150,7 +150,7 @@ class Stream:
         """Send a short message with those of other streams, once this round of the event loop has read all
         that came.
 
-        Sent one by one between reads, each would wake its peer anew, which costs more than all else here. The
+        Sent one by one between reads, each would wake its peer again, which costs more than all else here. The
         stream counts as drained meanwhile.
         """
         if self.closed or self.broken:
@@ -296,7 +296,7 @@ def _nothing() -> None:
 
 
 def _after(pieces: Sequence[Piece], sent: int) -> list[Piece]:
-    """What is left of `pieces` after the first `sent` bytes."""
+    """Return the rest of `pieces` after the first `sent` bytes."""
     for index, piece in enumerate(pieces):
         size = len(piece)
         if sent < size:

@@ -1,4 +1,4 @@
-"""TLS for clients: a certificate that is read anew when its files change, and a socket that encrypts.
+"""TLS for clients: a certificate that is read again when its files change, and a socket that encrypts.
 
 `TlsSocket` has what `wire.stream.Stream` uses of a socket, with a socket's errors, so that the data plane is the same
 with TLS and without. HTTP/2 is left to a balancer in front (`ops/front/`): ALPN offers http/1.1 alone.
@@ -23,9 +23,9 @@ import msgspec
 from router.errors import RouterError
 
 RECORD_BYTES: Final = 16 * 1024
-"""What one TLS record holds."""
+"""Most bytes in one TLS record."""
 HEADER_BYTES: Final = 5
-"""Of a record: its type, a version, and its length."""
+"""Length of a record's header: its type, a version, and its length."""
 HANDSHAKE_S: Final = 10.0
 MOST_HANDSHAKES: Final = 1024
 """At once; when more begin, the oldest is given up: clients that go on with theirs are never that many."""
@@ -181,8 +181,10 @@ class TlsSocket:
         self.fileno = sock.fileno
 
     def recv_into(self, view: memoryview, count: int) -> int:
-        """What came, 0 at the end; of a large body several records at once. `count` is 16 KiB or more: a smaller one
-        would leave a rest of a record, of which no event tells."""
+        """Receive into `view`; returns the number of bytes, 0 at the end. A large body comes several records at once.
+
+        `count` is 16 KiB or more: less would leave the rest of a record, which no event announces.
+        """
         sock = self._sock
         try:
             got = sock.recv_into(view, count)
@@ -199,7 +201,7 @@ class TlsSocket:
         return got
 
     def _full_record_waits(self) -> bool:
-        """Whether the next record is a full one: that is a piece of a body, and no alert, whose event would be lost.
+        """Return True if the next record is a full one: a piece of a body, not an alert, whose event would be lost.
         Between two records OpenSSL has read nothing ahead."""
         try:
             header = socket.socket.recv(self._sock, HEADER_BYTES, socket.MSG_PEEK)

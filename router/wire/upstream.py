@@ -28,7 +28,7 @@ class Pool(Protocol):
 
 
 class AnswerTaker(Protocol):
-    """Who gets an answer: an exchange."""
+    """Takes an answer: an exchange."""
 
     def on_informational(self, head: AnswerHead) -> None: ...
     def on_answer(

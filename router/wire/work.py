@@ -1,4 +1,4 @@
-"""What is done about a request, as its client's connection sees it."""
+"""The work on a request, as its client's connection sees it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from router.wire.stream import Piece
 
 
 class Work(Protocol):
-    """What is being done about a request: an exchange with a set, or a list merged over sets."""
+    """The work on a request: an exchange with a set, or a list merged over sets."""
 
     def start(self, pieces: list[Piece]) -> None: ...
     def send_body(self, pieces: list[Piece], *, last: bool, shared: bool) -> bool: ...

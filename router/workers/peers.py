@@ -52,12 +52,12 @@ class Peers:
             self._server.close()
 
     async def ask(self, question: str) -> dict[int, bytes | None]:
-        """What every other worker answers, by its index; None: nothing, in the time that it has."""
+        """Ask every other worker; returns the answers by index, None where one gave none in time."""
         answers = await asyncio.gather(*(self.ask_one(other, question) for other in self.others))
         return dict(zip(self.others, answers, strict=True))
 
     async def ask_one(self, other: int, question: str, within_s: float = ANSWER_WITHIN_S) -> bytes | None:
-        """What one worker answers, or None."""
+        """Ask one worker; returns its answer, or None."""
         try:
             async with asyncio.timeout(within_s):
                 return await self._exchange(other, question)

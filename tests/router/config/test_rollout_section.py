@@ -102,7 +102,7 @@ def test_little_is_needed() -> None:
             "one of errors, tasks, async, latency, room",
         ),
         ("set: b\nsteps: [{weight: 1}]\ndry_run: maybe", 3, 10, "true or false"),
-        ("set: b\nsteps: [{weight: 1}]\nset: b", 3, 1, "stands twice"),
+        ("set: b\nsteps: [{weight: 1}]\nset: b", 3, 1, "appears twice"),
         ("[]", 1, 1, "must be a mapping"),
     ],
 )

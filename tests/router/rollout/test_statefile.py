@@ -74,7 +74,7 @@ def test_a_start_without_a_plan_or_a_ready_set_is_refused(state: StateFile) -> N
 def test_a_damaged_file_is_told_and_never_overwritten(state: StateFile, damage: bytes) -> None:
     give(state, Order.START, FILE, now=1000.0)
     state.path.write_bytes(damage)
-    with pytest.raises(StateUnreadable, match="remove it to begin anew"):
+    with pytest.raises(StateUnreadable, match="remove it to start over"):
         state.read()
     with pytest.raises(StateUnreadable):
         give(state, Order.ABORT, FILE)
