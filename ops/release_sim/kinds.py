@@ -20,7 +20,7 @@ PLAN: Final = Plan(
 HELD_PLAN: Final = Plan("b", (*PLAN.steps[:3], Step(10_000, 1_800.0)), PLAN.abort_when)
 """The same, with half an hour at 100 %."""
 
-RETURN_PLAN = Plan("b", PLAN.steps, PLAN.abort_when, return_window_s=86_400.0)
+RETURN_PLAN: Final = Plan("b", PLAN.steps, PLAN.abort_when, return_window_s=86_400.0)
 
 
 class Right(StrEnum):
