@@ -116,7 +116,7 @@ class Matching:
         return None
 
     def _is_kept(self, node: Node, pool: Pool) -> bool:
-        """Whether the node's free room is kept for a pool that was held back for long: it is on one of its nodes."""
+        """Return True if the node's free room is kept for a pool that was held back for long."""
         if pool.kept_on is None or all(
             slot.node is not pool.kept_on for slot in islice(pool.idle, SCAN_LIMIT)
         ):
