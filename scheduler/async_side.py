@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 import structlog
 
-from scheduler.background import Background
+from scheduler.background import Background, retrieve
 from scheduler.backoff import Backoff
 from scheduler.deadlines import Deadlines
 from scheduler.errors import (
@@ -198,7 +198,7 @@ class AsyncSide:
             results = await collector.collect(live)
         except SchedulerError as error:
             if live is not None:
-                live.abandon().add_done_callback(_fetch)
+                live.abandon().add_done_callback(retrieve)
             await collector.abort()
             await self._lost(entry, error)
             return
@@ -330,8 +330,3 @@ class AsyncSide:
 
 async def _nothing(task: Task) -> None:
     """An async task's outcome is recorded together with its results."""
-
-
-def _fetch(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()

@@ -38,10 +38,15 @@ class Background:
 
     def _fetch(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
+        retrieve(task)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("background work failed", exc_info=error)
+
+
+def retrieve(task: asyncio.Task[Any]) -> None:
+    """Retrieve a task's failure, so that asyncio does not log one that no caller waits for."""
+    if not task.cancelled():
+        task.exception()

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
+from scheduler.background import retrieve
 from scheduler.deadlines import Deadlines
 from scheduler.errors import SchedulerError, SlotLost
 from scheduler.execution import ByteReader, ByteWriter, Ending, How, Output, Run
@@ -167,7 +168,7 @@ class LiveTask:
 
     def _conclude_beside(self) -> None:
         self._concluding = self._loop.create_task(self._conclude())
-        self._concluding.add_done_callback(_fetch)
+        self._concluding.add_done_callback(retrieve)
 
     async def _conclude(self) -> Ending:
         try:
@@ -264,9 +265,3 @@ class LiveTask:
             # The rest is read and dropped, so that the program can end.
             self.stderr_error = error
             self.kill(Reason.PLATFORM)
-
-
-def _fetch(task: asyncio.Task[Ending]) -> None:
-    # Callers that await it get the failure; without a caller it is not worth a log line.
-    if not task.cancelled():
-        task.exception()

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from scheduler.background import retrieve
 from scheduler.errors import SchedulerError
 from scheduler.image import Image
 from scheduler.live import LiveTask
@@ -144,9 +145,7 @@ class Runs:
 
     def _submitted(self, task: asyncio.Task[Task]) -> None:
         self._submitting.discard(task)
-        if not task.cancelled():
-            # Fetched, so that asyncio does not report a failure that no one waits for.
-            task.exception()
+        retrieve(task)
 
     async def _keep_input(
         self, accepted: AcceptedCall, body: RequestBody, *, hashed: bool
