@@ -122,7 +122,7 @@ def test_an_image_that_does_not_wait_is_prestarted_no_more(start_set: StartSet, 
         for _ in range(4):
             time.sleep(0.05)
             assert not prestarted(client, run(client, image, "cat"))
-    assert b"prestarted no more" in own.log.read_bytes()
+    assert b"no longer prestarted" in own.log.read_bytes()
 
 
 def test_a_prestarted_task_that_is_cancelled_or_fails_does_no_harm(own_set: SetProcess, image: str) -> None:
