@@ -487,7 +487,7 @@ class Exchange(Work, AnswerTaker, Visitor, Tried):
 
     def _end(self) -> None:
         self.ended = True
-        if self._record is not None:
+        if self._record is not None and self._record.open is not None:
             self._record.ended()
         if self._retrier is not None:
             self._retrier.end()

@@ -104,18 +104,15 @@ class DataPlane:
             scheme = b"http" if self.certificate is None else b"https"
             client.address, client.forwarded = self.fronts.client_of(head, client.peer, scheme)
         self.requests += 1
-        work = self._work_for(client, head)
-        if not isinstance(work, (Problem, OwnAnswer)):
-            self.active += 1
-        return work
-
-    def _work_for(self, client: ClientConnection, head: RequestHead) -> Work | Problem | OwnAnswer:
         traffic = self.traffic
         purpose = head.purpose
         if not isinstance(purpose, Purpose):
             purpose = head.purpose = traffic.dialect.purpose_of(head)
         if purpose.destination is _MERGED:
-            return self._merge(self, client, head)
+            merge = self._merge(self, client, head)
+            if not isinstance(merge, Problem):
+                self.active += 1
+            return merge
         if purpose.destination is _NOWHERE:
             return traffic.dialect.not_relayed
         if purpose.destination is _PAGE:
@@ -126,6 +123,7 @@ class DataPlane:
         if choice.entry is None:
             assert choice.problem is not None
             return choice.problem
+        self.active += 1
         if choice.ask_first and self._inquire is not None:
             return self._inquire(self, client, head, purpose, choice, choice.entry)
         return Exchange(traffic, client, head, purpose, choice, choice.entry)

@@ -33,7 +33,7 @@ class Record:
     _headed_at = 0.0
     _bytes_in = 0
     _bytes_out = 0
-    _open: OpenRequests | None = None
+    open: OpenRequests | None = None
     """Where a rollout counts the request among those without an answer, while it is one, and since when."""
     _open_since = 0.0
 
@@ -50,15 +50,15 @@ class Record:
     def whole(self, entry: SetEntry) -> None:
         """The request is here whole: a rollout counts it as open from now on."""
         observer = self._listeners.observer
-        if observer is not None and self._open is None:
+        if observer is not None and self.open is None:
             self._open_since = monotonic()
-            self._open = observer.began(self._choice, entry, self._open_since)
+            self.open = observer.began(self._choice, entry, self._open_since)
 
     def ended(self) -> None:
         """The request no longer waits for an answer."""
-        if self._open is not None:
-            self._open.ended(self._open_since, self._choice.key)
-            self._open = None
+        if self.open is not None:
+            self.open.ended(self._open_since, self._choice.key)
+            self.open = None
 
     def tried_again(self, *, elsewhere: bool) -> None:
         """Another attempt begins; `elsewhere`: at another set."""
@@ -70,7 +70,7 @@ class Record:
 
     def headed(self) -> None:
         """The answer's head came."""
-        if self._open is not None:
+        if self.open is not None:
             self.ended()
         self._headed_at = monotonic()
 
