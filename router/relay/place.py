@@ -23,13 +23,13 @@ class Place:
     request takes no room at the set.
     """
 
-    __slots__ = ("_dial", "_left", "_pool", "_reading", "connection")
+    # Defaults in the class, not slots: every request makes a place, and few dial.
+    _dial: Dial | None = None
+    _left = False
 
     def __init__(self, pool: SetPool, connection: SetConnection | None, *, reading: bool) -> None:
         self._pool = pool
         self._reading = reading
-        self._left = False
-        self._dial: Dial | None = None
         self.connection = connection
         pool.enter(reading=reading)
 
