@@ -1,8 +1,9 @@
 """`python -m ops.release_sim`: prints how releases of each kind end.
 
-Columns: releases that were aborted, promoted to the last step, and paused (or undecided after two hours); then medians
-over the aborted ones: canary requests and seconds until the abort, and the share of users whose requests reached the
-canary. A row that ends in `!` holds releases that ended wrongly: the reason of the first one follows.
+Columns: releases that were aborted, promoted to the last step, and neither after an hour, as nobody resumes a paused
+one; then medians over the aborted ones: canary requests and seconds until the abort, and the share of users whose
+requests reached the canary.
+A row that ends in `!` holds releases that ended wrongly: the reason of the first one follows.
 """
 
 from __future__ import annotations

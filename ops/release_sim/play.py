@@ -12,7 +12,7 @@ from router.rollout.states import Phase
 from router.rollout.world import World
 
 RATE_PER_S: Final = 20.0
-MAX_S: Final = 7_200.0
+MAX_S: Final = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class Sum:
 
 
 def play(kind: Kind, seed: int, *, tick_s: float = 1.0, rate_per_s: float = RATE_PER_S) -> Ending:
-    """One release, until it is aborted, done, or paused with nobody there to resume it."""
+    """One release, until it is aborted or done, or an hour has passed: nobody is there to resume one that paused."""
     world = World(kind.plan, {"a": 10_000, "b": 0}, seed=seed, rate=rate_per_s, tick_s=tick_s)
     kind.prepare(world)
     world.start()
     requests = 0
     while world.at_s < MAX_S:
         requests += world.tick().homed.get("b", 0)
-        if world.progress.phase in (Phase.ABORTING, Phase.ABORTED, Phase.DONE, Phase.PAUSED):
+        if world.progress.phase in (Phase.ABORTING, Phase.ABORTED, Phase.DONE):
             break
     progress = world.progress
     phase = Phase.ABORTED if progress.phase is Phase.ABORTING else progress.phase
@@ -67,7 +67,7 @@ def summed(endings: Iterable[Ending]) -> Sum:
         releases=len(all_),
         aborted=share(Phase.ABORTED),
         promoted=share(Phase.DONE),
-        paused=share(Phase.PAUSED),
+        paused=1.0 - share(Phase.ABORTED) - share(Phase.DONE),
         requests=median(ending.requests for ending in aborted) if aborted else None,
         at_s=median(ending.at_s for ending in aborted) if aborted else None,
         users=median(ending.users for ending in aborted) if aborted else None,
