@@ -61,11 +61,6 @@ class Settings(msgspec.Struct, frozen=True):
         """Where the rollout's state lies; commands without a router use it too (`rollout.orders.give`)."""
         return None if self.state_dir is None else self.state_dir / f"{self.name}.rollout"
 
-    @property
-    def crew_dir(self) -> Path | None:
-        """Where the workers meet."""
-        return None if self.state_dir is None else self.state_dir / f"{self.name}.workers"
-
     def config_file(self, recorder: Recorder | None = None) -> ConfigFile:
         """The operators' file; what comes into force is told to `recorder`, else to the history."""
         copy = self.state_dir / f"{self.name}.last-good.yaml" if self.state_dir is not None else None

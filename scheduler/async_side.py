@@ -314,7 +314,7 @@ class AsyncSide:
                 await self._store.finish(task, results)
                 break
             except StaleLease as error:
-                # Who holds the task now decides its outcome. The blobs are swept up: no row will name them.
+                # The newer attempt decides the outcome. No row names these blobs, so the sweep removes them.
                 log.warning("an outcome is dropped", task=task.id, reason=str(error))
                 self.unstored.difference_update(blobs)
                 self._roster.remove(task.id)

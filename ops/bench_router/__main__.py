@@ -93,6 +93,6 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    # Whatever signal ends us, end what we started.
+    # Stop the processes that this program started, on SIGTERM as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     raise SystemExit(main())

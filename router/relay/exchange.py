@@ -392,7 +392,7 @@ class Exchange(Work, AnswerTaker, Visitor, Tried):
         self._attempt(fresh=fresh)
 
     def _forget_answer(self) -> None:
-        """Another attempt follows, or none: what came of this one's answer counts no more."""
+        """Drop what has come of the answer so far: this attempt is over."""
         self._held = None
         self._body = None
         self._answer = None

@@ -12,12 +12,10 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Final
 
-from scheduler.policy.limits import USUAL_WEIGHT
+from scheduler.policy.limits import SCAN_LIMIT, USUAL_WEIGHT
 from scheduler.policy.node import Node
 from scheduler.policy.pool import Pool
 
-SCAN_LIMIT: Final = 64
-"""How many pools of one account are compared for one slot."""
 _STALE_ENTRIES: Final = 64
 """How many entries of the line may be out of date, beside one for each account, before it is made again."""
 

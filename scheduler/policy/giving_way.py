@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Final
 
 from scheduler.policy.books import Books
 from scheduler.policy.decisions import Decision, GiveWay
+from scheduler.policy.limits import SCAN_LIMIT
 from scheduler.policy.node import Node
 from scheduler.policy.pool import Pool, Slot
-
-SCAN_LIMIT: Final = 64
-"""How many pools, and slots of each, one decision looks at."""
 
 
 def nodes_wanted(books: Books) -> set[Node]:

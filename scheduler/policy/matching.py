@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Final
 
 from scheduler.policy.books import Books
 from scheduler.policy.decisions import Assign, Decision
 from scheduler.policy.giving_way import make_room, nodes_wanted
+from scheduler.policy.limits import SCAN_LIMIT
 from scheduler.policy.node import Node
 from scheduler.policy.pool import Pool, Slot
 from scheduler.policy.turns import Turns
-
-SCAN_LIMIT: Final = 64
-"""How many pools, or slots of one pool, one decision looks at when the first ones do not fit into what is free."""
 
 
 class Matching:

@@ -9,12 +9,10 @@ from typing import Final
 from scheduler.policy.books import Books
 from scheduler.policy.decisions import Decision, StartSlot, StopSlot
 from scheduler.policy.giving_way import give_place
-from scheduler.policy.limits import USUAL_WEIGHT
+from scheduler.policy.limits import SCAN_LIMIT, USUAL_WEIGHT
 from scheduler.policy.node import Node
 from scheduler.policy.pool import Pool, Slot
 
-SCAN_LIMIT: Final = 64
-"""How many pools, or slots of one pool, one decision looks at."""
 GIVERS_LIMIT: Final = 1024
 """How many pools with idle slots are compared to find the slot that gives its place to another pool."""
 
