@@ -66,8 +66,7 @@ class Supply:
             return taker
         giver, wanting = pool.key.account, taker.key.account
         if giver == wanting:
-            # What has just become free is in none of the pool's books.
-            gives_up = pool.slots > taker.slots
+            gives_up = pool.slots - 1 >= taker.slots + 1
         else:
             weights = self._books.limits.account_weights
             left = (demand.held(giver) - 1) * weights.get(wanting, USUAL_WEIGHT)

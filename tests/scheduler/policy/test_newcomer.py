@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from itertools import count
 
+import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -240,6 +241,21 @@ def test_places_do_not_go_to_and_fro() -> None:
     world.run(3 * ARRIVES_S)
     shared = world.stops
     assert shared == 16
+    world.run(10 * ARRIVES_S)
+    assert world.stops == shared
+
+
+def test_places_do_not_go_to_and_fro_between_pools_of_one_account() -> None:
+    """Five places for two pools: three and two, and the odd one stays where it is."""
+    world = Floods(Limits(cpu_percent=4000, max_slots=5, patience_s=PATIENCE_S))
+    first = pool("flooder", CORE)
+    second = msgspec.structs.replace(first, image_digest="another")
+    world.flood(first, 16)
+    world.run(ARRIVES_S)
+    world.flood(second, 16)
+    world.run(3 * ARRIVES_S)
+    shared = world.stops
+    assert shared == 2
     world.run(10 * ARRIVES_S)
     assert world.stops == shared
 
