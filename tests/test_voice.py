@@ -7,6 +7,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,22 @@ def breaches(source: str, path: str) -> Iterator[str]:
 def _stumbles(path: str, line: int, text: str) -> Iterator[str]:
     for match in STUMBLES.finditer(" ".join(text.split())):
         yield f"{path}:{line}: rewrite {match[0]!r}"
+
+
+def pages() -> list[Path]:
+    """The Markdown pages of the repository."""
+    return sorted(
+        [*ROOT.glob("*.md"), *(page for package in PRODUCT for page in (ROOT / package).rglob("*.md"))]
+    )
+
+
+def test_the_pages_speak_plainly() -> None:
+    found: list[str] = []
+    for page in pages():
+        path = page.relative_to(ROOT).as_posix()
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+            found += _stumbles(path, number, line)
+    assert not found, "\n".join(found)
 
 
 def test_the_product_speaks_plainly() -> None:
