@@ -61,12 +61,10 @@ _REGISTRY_FAULTS: Final = (
 
 
 class _Entry:
-    __slots__ = ("answer", "asked_at", "generation")
+    __slots__ = ("asked_at", "generation", "image")
 
-    def __init__(
-        self, answer: Image | ImageUnknown | ImageUnusable, asked_at: float, generation: int
-    ) -> None:
-        self.answer = answer
+    def __init__(self, image: Image, asked_at: float, generation: int) -> None:
+        self.image = image
         self.asked_at = asked_at
         self.generation = generation
 
@@ -102,20 +100,28 @@ class Images:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def resolve(self, text: str) -> Image:
-        """Raises `BadRequest`, `ImageUnknown`, `ImageUnusable`, `ImagePulling`, `EngineUnavailable`."""
+        """Raises `BadRequest`, `ImageUnknown`, `ImageUnusable`, `ImagePulling`, `EngineUnavailable`.
+
+        While the engine does not answer, a reference still means the image that it meant before: nobody can move a tag
+        there, and a slot that runs may take the task.
+        """
         entry = self._known.get(text)
         if entry is not None and entry.generation == self._generation and self.heard:
             age_s = time.monotonic() - entry.asked_at
-            if age_s < _STALE_S and isinstance(entry.answer, Image):
+            if age_s < _STALE_S:
                 if age_s > _FRESH_S:
                     with suppress(Unavailable):
                         self._look_up(text)
-                return entry.answer
+                return entry.image
         reference = parse_reference(text)
         if text in self._pulls:
             raise ImagePulling(f"{text} is being pulled", retry_after_s=2)
         try:
             return await asyncio.shield(self._look_up(text, reference))
+        except EngineUnavailable:
+            if entry is None:
+                raise
+            return entry.image
         except ImageUnknown as error:
             if not reference.domain:
                 raise

@@ -93,14 +93,6 @@ async def answering(rig: Rig) -> None:
                 await asyncio.sleep(0.05)
 
 
-async def resolving(rig: Rig, image: str) -> None:
-    """Resolve until that fails."""
-    async with asyncio.timeout(90):
-        while True:
-            await rig.images.resolve(image)
-            await asyncio.sleep(0.05)
-
-
 async def test_no_engine_at_all(docker_settings: DockerSettings, tmp_path: Path) -> None:
     settings = msgspec.structs.replace(docker_settings, docker_host=f"unix://{tmp_path}/none.sock")
     launcher = DockerLauncher(settings, folder_of, lambda slot_id, reason: None)
@@ -128,9 +120,11 @@ async def test_an_engine_that_goes_and_comes_back(own: Own, own_rig: Rig, how: s
     for call in (own_rig.launcher.check(), own_rig.launcher.start(own_rig.order(image))):
         with pytest.raises(EngineUnavailable, match="does not answer"):
             await call
-    # What was known may be told for a moment more, until the broken stream of events is noticed.
+    # What was known holds meanwhile, so that slots which still run go on taking tasks; what was not known waits.
+    await until(lambda: not own_rig.images.heard, "the broken stream of events is noticed")
+    assert await own_rig.images.resolve(own.image) == image
     with pytest.raises(EngineUnavailable, match="does not answer"):
-        await resolving(own_rig, own.image)
+        await own_rig.images.resolve("another:1")
     await own_rig.launcher.stop("unknown")
     await asyncio.to_thread(own.engine.start)
     await answering(own_rig)
