@@ -11,7 +11,6 @@ import structlog
 
 from scheduler.background import Background, retrieve
 from scheduler.backoff import Backoff
-from scheduler.deadlines import Deadlines
 from scheduler.errors import (
     BadRequest,
     DiskFull,
@@ -76,7 +75,6 @@ class AsyncSide:
         floor: Floor,
         roster: Roster,
         ids: TaskIds,
-        deadlines: Deadlines,
         ended: Ended,
     ) -> None:
         self._limits = limits
@@ -85,7 +83,6 @@ class AsyncSide:
         self._floor = floor
         self._roster = roster
         self._ids = ids
-        self._deadlines = deadlines
         self._ended = ended
         # Writes of new tasks are never broken off; all else is, at the end of the set's patience.
         self._accepting = Background()
@@ -152,6 +149,10 @@ class AsyncSide:
         entry.gives_way = True
         if entry.live is not None:
             entry.live.kill(Reason.PLATFORM)
+
+    def time_up(self, entry: AsyncEntry) -> None:
+        if entry.live is not None:
+            entry.live.kill(Reason.TIMEOUT)
 
     def cannot_run(self, entry: AsyncEntry, error: Exception) -> None:
         theirs = isinstance(error, (BadRequest, ImageUnknown, ImageUnusable))
@@ -222,7 +223,7 @@ class AsyncSide:
         except BaseException:
             self._floor.give_back(slot_id)
             raise
-        run = self._floor.go(slot_id, work, entry.task.lease)
+        run = self._floor.go(entry, work)
         mine = msgspec.structs.replace(entry.task, files={})
         live = entry.live = LiveTask(
             mine,
@@ -230,7 +231,6 @@ class AsyncSide:
             work.argv[0],
             _nothing,
             lambda: self._floor.out_of_memory(slot_id),
-            self._deadlines,
             **collector.keep(),
         )
         if stdin.blob is not None:

@@ -28,6 +28,9 @@ from scheduler.policy.decisions import (
     GiveWay,
     QueueExpired,
     StartSlot,
+    StopSlot,
+    SweepBlobs,
+    TimeUp,
 )
 from scheduler.policy.expiry import Expiry
 from scheduler.policy.limits import Limits, Retries, number_slots
@@ -35,7 +38,8 @@ from scheduler.policy.node import OWN_NODE, NodeFacts
 from scheduler.pool import PoolKey
 from scheduler.roster import Entry, Roster
 from scheduler.slots import SlotKeeper
-from scheduler.task import Kind, Lease, State
+from scheduler.task import Kind, State
+from scheduler.upkeep import Upkeep
 
 log = structlog.get_logger()
 
@@ -52,8 +56,7 @@ class Floor:
     """The cell, the slots and the executor of one set; receives the executor's events about slots.
 
     An entry comes by `enter` and is then its side's to wait for: one of `Side`'s calls follows, if `leave` does not
-    come first. `expire` is called with the rounds of rows that the store is to remove. Used on the event loop. `clock`
-    gives seconds, and never goes back.
+    come first. Used on the event loop. `clock` gives seconds, and never goes back.
     """
 
     def __init__(
@@ -62,17 +65,18 @@ class Floor:
         retries: Retries,
         roster: Roster,
         leftovers: Leftovers,
+        upkeep: Upkeep,
         launcher: Launcher,
         executor: Executor,
         *,
         cpu_features: frozenset[str],
         slot_started: Callable[[float], None],
         expiry: Expiry,
-        expire: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._roster = roster
         self._leftovers = leftovers
+        self._upkeep = upkeep
         self._executor = executor
         self._clock = clock
         # Slot ids of two runs of a set differ, also where the clock was set back: a leftover is never taken for a new
@@ -80,7 +84,6 @@ class Floor:
         run = f"{time.time_ns() // 1_000_000:x}{secrets.token_hex(3)}"
         own = NodeFacts(OWN_NODE, limits.cpu_percent, limits.memory_mib, limits.max_slots, cpu_features)
         self._cell = Cell(limits, number_slots(f"{run}-"), [own], retries, expiry)
-        self._expire = expire
         self._keeper = SlotKeeper(launcher, executor, self._slot_gone, started=slot_started, clock=clock)
         self._images: dict[PoolKey, Image] = {}
         # Digests of images whose programs did not wait for their input as they must, the oldest first.
@@ -159,15 +162,16 @@ class Floor:
         task.started_us = None
         self._apply(self._cell.task_gave_way(task.id, entry.pool, self._clock()))
 
-    def go(self, slot_id: str, work: Work, lease: Lease) -> Run:
-        """Start a program in the slot that was assigned. Raises `SlotLost`, and `BadRequest` for unfit work.
+    def go(self, entry: Entry, work: Work) -> Run:
+        """Start a program in the task's slot. Raises `SlotLost`, and `BadRequest` for unfit work.
 
         When it raises, the slot is no longer the task's.
         """
+        slot_id, task = entry.slot_id, entry.task
         if work.prestart and self._digest_of(slot_id) in self._unfit:
             work = msgspec.structs.replace(work, prestart=False)
         try:
-            return self._executor.run(slot_id, work, lease)
+            run = self._executor.run(slot_id, work, task.lease)
         except SlotLost as error:
             # Usually known already, on the way here.
             self.slot_lost(slot_id, str(error))
@@ -177,6 +181,10 @@ class Floor:
             # The work was refused before the slot saw it: the slot is as good as before.
             self.give_back(slot_id)
             raise
+        self._cell.program_began(slot_id, task.spec.timeout_s, self._clock())
+        if self._cell.wake_at < self._timer_at:
+            self._set_timer(self._cell.wake_at)
+        return run
 
     def give_back(self, slot_id: str) -> None:
         """An assigned slot was not used."""
@@ -254,7 +262,10 @@ class Floor:
     # -- decisions
 
     def _apply(self, decisions: list[Decision]) -> None:
-        """Carry decisions out. Events that this itself causes (a slot that fails) are decided at once, done after."""
+        """Carry decisions out. Events that this itself causes (a slot that fails) are decided at once, done after.
+
+        One that fails keeps no other from being carried out.
+        """
         if self._closed:
             return
         if self._cell.wake_at < self._timer_at:
@@ -274,15 +285,27 @@ class Floor:
             self._applying = False
 
     def _carry_out(self, decision: Decision) -> None:
+        try:
+            self._do(decision)
+        except Exception as error:
+            log.error(
+                "a decision could not be carried out, which is a bug", decision=repr(decision), exc_info=error
+            )
+
+    def _do(self, decision: Decision) -> None:
         if isinstance(decision, Assign):
             self._assign(decision)
         elif isinstance(decision, StartSlot):
             self._keeper.start(decision.slot_id, decision.pool, self._images[decision.pool])
         elif isinstance(decision, DropSlot):
             self._keeper.drop(decision.slot_id, decision.reason)
+        elif isinstance(decision, StopSlot):
+            self._keeper.stop(decision.slot_id)
         elif isinstance(decision, ExpireRows):
-            self._expire(decision.rounds)
-        elif isinstance(decision, (FailTask, QueueExpired, GiveWay, GiveUp)):
+            self._upkeep.expire(decision.rounds)
+        elif isinstance(decision, SweepBlobs):
+            self._upkeep.sweep(decision.min_age_s)
+        else:
             entry = self._roster.entries.get(decision.task_id)
             if entry is None:
                 return
@@ -292,8 +315,8 @@ class Floor:
                 entry.side.queue_expired(entry)
             elif isinstance(decision, GiveWay):
                 entry.side.give_way(entry)
-        else:
-            self._keeper.stop(decision.slot_id)
+            elif isinstance(decision, TimeUp):
+                entry.side.time_up(entry)
 
     def _assign(self, decision: Assign) -> None:
         entry = self._roster.entries.get(decision.task_id)
@@ -315,7 +338,7 @@ class Floor:
             if entry.work is None:
                 entry.side.assigned(entry)
             else:
-                run = self.go(slot_id, entry.work, task.lease)
+                run = self.go(entry, entry.work)
                 entry.side.began(entry, run)
         except SlotLost as error:
             entry.side.not_begun(entry, error)

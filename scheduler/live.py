@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from scheduler.background import retrieve
-from scheduler.deadlines import Deadlines
 from scheduler.errors import SchedulerError, SlotLost
 from scheduler.execution import ByteReader, ByteWriter, Ending, How, Output, Run
 from scheduler.outcome import conclude
@@ -38,7 +37,6 @@ class LiveTask:
         argv0: bytes,
         record: Callable[[Task], Awaitable[None]],
         out_of_memory: Callable[[], Awaitable[bool]],
-        deadlines: Deadlines,
         *,
         files: OutputFiles | None = None,
         stderr_writer: BodyWriter | None = None,
@@ -63,7 +61,6 @@ class LiveTask:
         self._files = files
         self._stderr_writer = stderr_writer
         self._stderr_max_bytes = stderr_max_bytes
-        self._deadline = deadlines.after(task.spec.timeout_s, self._timed_out)
 
     @property
     def stdin(self) -> ByteWriter | None:
@@ -79,9 +76,6 @@ class LiveTask:
         if self._why_killed is None:
             self._why_killed = why
         self.run.kill()
-
-    def _timed_out(self) -> None:
-        self.kill(Reason.TIMEOUT)
 
     async def head(self, limit_bytes: int) -> tuple[bytes, bool]:
         """The output's beginning: all of it and True, or more than `limit_bytes` and False. Raises `SlotLost`."""
@@ -146,7 +140,6 @@ class LiveTask:
 
     def close(self) -> None:
         """Release what is held; for a task whose slot was lost."""
-        self._deadline.cancel()
         if self._output is not None:
             self._output.stdout.close()
             self._output.stderr.close()
@@ -184,7 +177,6 @@ class LiveTask:
                 raise
             ending = self._killed_with_its_slot(out_of_memory=out_of_memory)
         try:
-            self._deadline.cancel()
             if self._why_killed is Reason.PLATFORM and ending.killed:
                 raise SlotLost("the platform had to end the attempt")
             files = self._files

@@ -14,7 +14,6 @@ import structlog
 from scheduler.async_side import AsyncSide
 from scheduler.background import Background
 from scheduler.backoff import Backoff
-from scheduler.deadlines import Deadlines
 from scheduler.errors import Draining, EngineUnavailable, TaskUnknown
 from scheduler.execution import Executor
 from scheduler.floor import Floor
@@ -106,6 +105,7 @@ class Manager:
         self._observer = observer
         self._roster = Roster(store)
         self._leftovers = Leftovers(store, self._roster)
+        self._upkeep = Upkeep(store, blobs, lambda: self._async.unstored)
         retries = Retries(
             settings.max_attempts,
             Backoff(settings.retry_backoff_s, RETRY_BACKOFF_MAX_S),
@@ -116,14 +116,13 @@ class Manager:
             retries,
             self._roster,
             self._leftovers,
+            self._upkeep,
             launcher,
             executor,
             cpu_features=settings.cpu_features,
             slot_started=observer.slot_started,
             expiry=Expiry(settings.expire_every_s),
-            expire=self._expire,
         )
-        deadlines = Deadlines()
         self._sync = SyncSide(
             settings,
             store,
@@ -131,15 +130,11 @@ class Manager:
             self._floor,
             self._roster,
             self.ids,
-            deadlines,
             self._task_ended,
             keep_s=settings.sync_keep_s,
         )
-        self._async = AsyncSide(
-            settings, store, blobs, self._floor, self._roster, self.ids, deadlines, self._task_ended
-        )
+        self._async = AsyncSide(settings, store, blobs, self._floor, self._roster, self.ids, self._task_ended)
         self._recovery = Recovery(store, images, self._async)
-        self._upkeep = Upkeep(store, blobs, lambda: self._async.unstored)
         self._background = Background()
         self._parts = AsyncExitStack()
         # The executor's events go straight to the part that acts on them.
@@ -166,6 +161,7 @@ class Manager:
             parts.push_async_callback(self._executor.close)
             parts.push_async_callback(self._launcher.close)
             parts.push_async_callback(self._background.stop, 0)
+            parts.push_async_callback(self._upkeep.close)
             self._recovery.begin()
             opening = self._background.spawn(self._launcher.open(), awaited=True)
             await asyncio.wait({opening}, timeout=ENGINE_WAIT_S)
@@ -174,7 +170,6 @@ class Manager:
                     opening.result()
             self._background.spawn(self._connect(opening))
             self._floor.open()
-            self._background.spawn(self._upkeep.sweep())
             self._parts = parts.pop_all()
 
     async def close(self) -> None:
@@ -184,6 +179,7 @@ class Manager:
         self._async.stop()
         try:
             await self._background.stop(0)
+            await self._upkeep.close()
             # Running attempts are lost with their slots; each task returns to the queue or ends.
             await self._floor.close()
             await self._sync.close(CLOSE_GRACE_S)
@@ -320,9 +316,6 @@ class Manager:
     def _task_ended(self, task: Task) -> None:
         self._floor.task_ended()
         self._observer.task_ended(task)
-
-    def _expire(self, rounds: int) -> None:
-        self._background.spawn(self._upkeep.expire(rounds))
 
     async def _connect(self, opening: asyncio.Task[None]) -> None:
         """Go on with what needs the engine, once the launcher is open."""

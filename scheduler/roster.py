@@ -37,6 +37,9 @@ class Side(Protocol[E]):
     def give_way(self, entry: E) -> None:
         """A normal task needs the room of this one: kill it, then call `Floor.gave_way`."""
 
+    def time_up(self, entry: E) -> None:
+        """The task has run for as long as it may: kill it."""
+
     def cancel(self, entry: E) -> None:
         """Its owner wants its end now. It may have been asked for before."""
 

@@ -12,7 +12,6 @@ from typing import Final, Protocol
 import structlog
 
 from scheduler.background import Background
-from scheduler.deadlines import Deadlines
 from scheduler.errors import (
     DiskFull,
     Draining,
@@ -75,7 +74,6 @@ class SyncSide:
         floor: Floor,
         roster: Roster,
         ids: TaskIds,
-        deadlines: Deadlines,
         ended: Ended,
         *,
         keep_s: int,
@@ -85,7 +83,6 @@ class SyncSide:
         self._floor = floor
         self._roster = roster
         self._ids = ids
-        self._deadlines = deadlines
         self._ended = ended
         self._usage = UsageRecords(store, keep_s)
         self._background = Background()
@@ -204,7 +201,6 @@ class SyncSide:
             entry.work.argv[0],
             record,
             lambda: self._floor.out_of_memory(slot_id),
-            self._deadlines,
             files=files,
         )
         started = entry.started
@@ -229,6 +225,10 @@ class SyncSide:
 
     def give_way(self, entry: SyncEntry) -> None:
         raise AssertionError("a sync task's caller may have read some of its output")
+
+    def time_up(self, entry: SyncEntry) -> None:
+        if entry.live is not None:
+            entry.live.kill(Reason.TIMEOUT)
 
     def cancel(self, entry: SyncEntry) -> None:
         if entry.live is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Collection
 from typing import Final
 
 import structlog
 
+from scheduler.background import Background
 from scheduler.errors import SchedulerError
 from scheduler.policy.expiry import ROWS
 from scheduler.store.contract import Blobs, Store
@@ -16,13 +16,12 @@ from scheduler.trouble import Trouble
 
 log = structlog.get_logger()
 
-SWEEP_EVERY_S: Final = 86_400.0
-SWEEP_AGE_S: Final = 3_600.0
 _CLOCK_STEP_S: Final = 2.0
+"""Seconds that the wall clock may lose between a run's start and a blob's time stamp without harm to that blob."""
 
 
 class Upkeep:
-    """The store's and the blobs' cleaner."""
+    """The store's and the blobs' cleaner. The cell decides when; both calls return at once."""
 
     def __init__(self, store: Store, blobs: Blobs, unstored: Callable[[], Collection[str]]) -> None:
         self._store = store
@@ -30,16 +29,30 @@ class Upkeep:
         # Blobs of outcomes that could not be stored yet.
         self._unstored = unstored
         self._trouble = Trouble("expired tasks could not be removed", "expired tasks are removed again")
+        self._background = Background()
         self._rounds = 0
         self._expiring = False
+        self._sweeping = False
         self._began_s = time.time()
 
-    async def expire(self, rounds: int) -> None:
-        """Remove ended tasks whose time has passed, in up to `rounds` portions. A call under way does these as well."""
+    def expire(self, rounds: int) -> None:
+        """Remove ended tasks whose time has passed, in up to `rounds` portions; those under way do these as well."""
         self._rounds += rounds
-        if self._expiring:
-            return
-        self._expiring = True
+        if not self._expiring:
+            self._expiring = True
+            self._background.spawn(self._expire())
+
+    def sweep(self, min_age_s: float | None) -> None:
+        """Remove blobs of that age that no row names; None: all that are older than this run. One sweep at a time."""
+        if not self._sweeping:
+            self._sweeping = True
+            self._background.spawn(self._sweep(min_age_s))
+
+    async def close(self) -> None:
+        """Break off what is under way; it is done again after the next start."""
+        await self._background.stop(0)
+
+    async def _expire(self) -> None:
         try:
             while self._rounds:
                 self._rounds -= 1
@@ -53,19 +66,16 @@ class Upkeep:
             self._rounds = 0
             self._expiring = False
 
-    async def sweep(self) -> None:
-        """At start what an earlier run orphaned, then daily what this one did."""
-        # At first: what is younger than this run may be about to get its row.
-        older_than_s: float | None = None
-        while True:
-            try:
-                kept = set(self._unstored())
-                kept |= await self._store.blobs_in_use()
-                age_s = older_than_s or time.time() - self._began_s + _CLOCK_STEP_S
-                swept = await self._blobs.sweep(kept, age_s)
-                if swept:
-                    log.info("orphaned blobs removed", blobs=swept)
-            except (SchedulerError, OSError) as error:
-                log.error("orphaned blobs could not be removed", error=str(error))
-            older_than_s = SWEEP_AGE_S
-            await asyncio.sleep(SWEEP_EVERY_S)
+    async def _sweep(self, min_age_s: float | None) -> None:
+        try:
+            kept = set(self._unstored())
+            kept |= await self._store.blobs_in_use()
+            # What is younger than this run may be about to get its row.
+            age_s = time.time() - self._began_s + _CLOCK_STEP_S if min_age_s is None else min_age_s
+            swept = await self._blobs.sweep(kept, age_s)
+            if swept:
+                log.info("orphaned blobs removed", blobs=swept)
+        except (SchedulerError, OSError) as error:
+            log.error("orphaned blobs could not be removed", error=str(error))
+        finally:
+            self._sweeping = False

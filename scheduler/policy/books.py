@@ -21,6 +21,8 @@ from scheduler.pool import PoolKey
 
 STARTS: Final = "starts"
 """The kind of a timer for a slot that should have started by then."""
+RUNS: Final = "runs"
+"""The kind of a timer for a slot whose task may run until then."""
 CRAMPED_TRIED: Final = 64
 """How many pools without a place are considered when a place on one node becomes free."""
 
@@ -165,7 +167,7 @@ class Books:
         node.slots[slot] = None
         self.nodes.slot_added(node)
         node.starting_cpu += pool.cpu_percent
-        slot.start_timer = self.timers.set(self.limits.start_timeout_s, now, (STARTS, slot_id))
+        slot.timer = self.timers.set(self.limits.start_timeout_s, now, (STARTS, slot_id))
         if pool.ahead is not None:
             pool.ahead.starting(slot_id, now)
         self.demand.slot_added(pool)
@@ -178,8 +180,7 @@ class Books:
         if slot in pool.starting:
             pool.starting.discard(slot)
             slot.node.starting_cpu -= pool.cpu_percent
-            if slot.start_timer is not None:
-                slot.start_timer.cancel()
+            self._stop_timer(slot)
 
     def rest(self, slot: Slot, now: float) -> None:
         """A slot is idle from now on."""
@@ -205,9 +206,15 @@ class Books:
         unused, slot.unused = slot.unused, False
         return unused
 
+    def limit(self, slot: Slot, limit_s: float, now: float) -> None:
+        """The program of the slot's task may run for that long from now on."""
+        slot.timer = self.timers.set(limit_s, now, (RUNS, slot.id))
+
     def release(self, slot: Slot) -> None:
         """The slot's task has ended."""
         pool, node = slot.pool, slot.node
+        if slot.timer is not None:
+            self._stop_timer(slot)
         pool.running.discard(slot)
         slot.task_id = None
         node.free_cpu += pool.cpu_percent
@@ -231,6 +238,12 @@ class Books:
         self.demand.slot_removed(pool)
         if pool.ahead is not None:
             pool.ahead.gone(slot.id)
+
+    @staticmethod
+    def _stop_timer(slot: Slot) -> None:
+        timer, slot.timer = slot.timer, None
+        if timer is not None:
+            timer.cancel()
 
     def try_cramped(self, node: Node, now: float) -> None:
         """A place on the node is free: pools that found none may want it."""

@@ -18,7 +18,7 @@ from typing import Final
 
 from scheduler.backoff import Backoff
 from scheduler.errors import SchedulerError
-from scheduler.policy.books import STARTS, Books
+from scheduler.policy.books import RUNS, STARTS, Books
 from scheduler.policy.decisions import (
     Decision,
     DropSlot,
@@ -27,8 +27,10 @@ from scheduler.policy.decisions import (
     GiveUp,
     QueueExpired,
     StopSlot,
+    SweepBlobs,
+    TimeUp,
 )
-from scheduler.policy.expiry import Expiry
+from scheduler.policy.expiry import SWEEP_EVERY_S, Expiry
 from scheduler.policy.limits import Limits, Retries
 from scheduler.policy.matching import Matching
 from scheduler.policy.node import OWN_NODE, Health, Node, NodeFacts
@@ -40,12 +42,14 @@ from scheduler.task import Isolation
 
 ROWS_DUE: Final = "rows"
 """The kind of the timer for the next removal of tasks that are no longer kept."""
+SWEEP_DUE: Final = "sweep"
+"""The kind of the timer for the next sweep of blobs that no row names."""
 
 
 class Cell:
     """The policy of one set. `nodes`: its machines; without them, one that has what `limits` say.
 
-    `expiry`: when the store is asked to remove tasks; without it, never.
+    `expiry`: when the store is asked to remove tasks and orphaned blobs; without it, never.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class Cell:
 
     def opened(self, now: float) -> list[Decision]:
         """The cell's shell is ready to carry decisions out."""
-        return self._expire(now)
+        return self._expire(now) + self._sweep(now)
 
     # -- events: tasks
 
@@ -148,6 +152,12 @@ class Cell:
         backoff = self._retries.full_disk if disk_full else self._retries.usual
         self._queue.pause(self.books.pool(key), task_id, now, backoff.after(attempts))
         return []
+
+    def program_began(self, slot_id: str, limit_s: float, now: float) -> None:
+        """The program of the slot's task began: `TimeUp` follows where it still runs after `limit_s`."""
+        slot = self.books.slots.get(slot_id)
+        if slot is not None and slot.task_id is not None:
+            self.books.limit(slot, limit_s, now)
 
     def task_ended(self) -> None:
         """The outcome of a task is stored."""
@@ -275,7 +285,9 @@ class Cell:
             if timer.cancelled:
                 continue
             kind, what = timer.what
-            if kind is STARTS:
+            if kind is RUNS:
+                decisions += self._time_up(what)
+            elif kind is STARTS:
                 decisions.append(DropSlot(what, f"it did not start within {self.limits.start_timeout_s:g} s"))
                 decisions += self.slot_gone(what, now)
             elif kind is EXPIRES:
@@ -283,6 +295,8 @@ class Cell:
                 decisions += self.task_left(what, now)
             elif kind is ROWS_DUE:
                 decisions += self._expire(now)
+            elif kind is SWEEP_DUE:
+                decisions += self._sweep(now)
             elif (key := self._queue.resume(what)) is not None:
                 decisions += self.task_arrived(what, key, now)
         for pool in self.books.looks_due(now):
@@ -294,6 +308,18 @@ class Cell:
             return []
         self.books.timers.set(self._expiry.every_s, now, (ROWS_DUE, ""))
         return [ExpireRows(self._expiry.rounds())]
+
+    def _sweep(self, now: float) -> list[Decision]:
+        if self._expiry is None:
+            return []
+        self.books.timers.set(SWEEP_EVERY_S, now, (SWEEP_DUE, ""))
+        return [SweepBlobs(self._expiry.sweep_age_s())]
+
+    def _time_up(self, slot_id: str) -> list[Decision]:
+        slot = self.books.slots[slot_id]
+        slot.timer = None
+        assert slot.task_id is not None
+        return [TimeUp(slot.task_id)]
 
     def _look(self, pool: Pool, decisions: list[Decision], now: float) -> None:
         """Retire slots that were idle for too long, and forget a pool that has nothing."""

@@ -49,6 +49,12 @@ class QueueExpired(msgspec.Struct, frozen=True):
     task_id: str
 
 
+class TimeUp(msgspec.Struct, frozen=True):
+    """Kill the running task: it has run for as long as it may."""
+
+    task_id: str
+
+
 class GiveUp(msgspec.Struct, frozen=True):
     """The platform has lost every attempt that the task may have."""
 
@@ -67,4 +73,22 @@ class ExpireRows(msgspec.Struct, frozen=True):
     rounds: int
 
 
-Decision = Assign | StartSlot | StopSlot | DropSlot | FailTask | QueueExpired | GiveUp | GiveWay | ExpireRows
+class SweepBlobs(msgspec.Struct, frozen=True):
+    """Remove blobs that no row names, where they are at least `min_age_s` old; None: older than this run of the set."""
+
+    min_age_s: float | None
+
+
+Decision = (
+    Assign
+    | StartSlot
+    | StopSlot
+    | DropSlot
+    | FailTask
+    | QueueExpired
+    | TimeUp
+    | GiveUp
+    | GiveWay
+    | ExpireRows
+    | SweepBlobs
+)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Slot:
     """A slot of a pool on a node. `task_id`: the task that runs in it."""
 
-    __slots__ = ("gives_way", "id", "idle_since", "node", "pool", "start_timer", "task_id", "unused")
+    __slots__ = ("gives_way", "id", "idle_since", "node", "pool", "task_id", "timer", "unused")
 
     def __init__(self, slot_id: str, pool: Pool, node: Node) -> None:
         self.id = slot_id
@@ -31,7 +31,8 @@ class Slot:
         self.idle_since = 0.0
         # Its task was told to give way.
         self.gives_way = False
-        self.start_timer: Timer[tuple[str, str]] | None = None
+        # The time by which it must have started, or the program of its task must have ended.
+        self.timer: Timer[tuple[str, str]] | None = None
 
 
 class Pool:

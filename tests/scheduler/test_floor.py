@@ -6,6 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler.policy.limits import Limits
+from scheduler.task import State
 from tests.scheduler.conftest import NewWorld, until
 
 
@@ -49,3 +50,27 @@ async def test_the_timer_follows_what_the_cell_wants(new_world: NewWorld) -> Non
     await running
     (await world.started(2)).exit()
     await waiting
+
+
+async def test_a_decision_that_fails_keeps_no_other_from_being_carried_out(
+    new_world: NewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tasks whose time is up in the same moment: killing the first fails, the second is killed all the same."""
+    world = await new_world(limits=Limits(cpu_percent=200))
+    floor = world.manager._floor
+    running = [world.begin(timeout_s=1000), world.begin(timeout_s=1000)]
+    first, second = [await world.started(number) for number in (1, 2)]
+
+    def broken() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(first, "kill", broken)
+    with capture_logs() as logs:
+        floor._apply(floor._cell.wake(floor._clock() + 1000))
+    assert second.killed
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == [
+        "a decision could not be carried out, which is a bug"
+    ]
+    first.exit(0, b"by itself")
+    tasks = [await run for run in running]
+    assert sorted(task.state for task, _ in tasks) == [State.SUCCEEDED, State.TIMED_OUT]

@@ -22,6 +22,7 @@ from scheduler.policy.decisions import (
     QueueExpired,
     StartSlot,
     StopSlot,
+    TimeUp,
 )
 from scheduler.policy.limits import Limits, Retries, number_slots
 from scheduler.policy.node import NodeFacts
@@ -29,13 +30,17 @@ from scheduler.pool import PoolKey
 
 
 class SimTask(msgspec.Struct):
-    """A task of the world: it runs for `run_s` each time. `ends` says how it ended, once for each end."""
+    """A task of the world: it runs for `run_s` each time, at most for `limit_s`.
+
+    `ends` says how it ended, once for each end.
+    """
 
     id: str
     key: PoolKey
     run_s: float
     arrived_at: float = 0.0
     timeout_s: float | None = None
+    limit_s: float = 3600.0
     attempts: int = 0
     gave_way: int = 0
     slot_id: str = ""
@@ -95,10 +100,11 @@ class World:
         *,
         task_id: str | None = None,
         timeout_s: float | None = None,
+        limit_s: float = 3600.0,
         steady: bool = False,
     ) -> SimTask:
         """A task arrives now."""
-        task = SimTask(task_id or f"t{next(self._numbers)}", key, run_s, self.now, timeout_s)
+        task = SimTask(task_id or f"t{next(self._numbers)}", key, run_s, self.now, timeout_s, limit_s)
         self.tasks[task.id] = task
         self.cell.check(key)
         self._do(self.cell.task_arrived(task.id, key, self.now, timeout_s=timeout_s, steady=steady))
@@ -174,7 +180,13 @@ class World:
             slot = self.slots[task.slot_id]
             assert slot.task is task
             run = slot.run
-            self.at(self.now + self.kill_s, lambda: self._killed(slot, run))
+            self.at(self.now + self.kill_s, lambda: self._gave_way(slot, run))
+        elif isinstance(decision, TimeUp):
+            task = self.tasks[decision.task_id]
+            slot = self.slots[task.slot_id]
+            assert slot.task is task
+            run = slot.run
+            self.at(self.now + self.kill_s, lambda: self._ended(slot, run, "timed out"))
         elif isinstance(decision, QueueExpired):
             self._end(self.tasks[decision.task_id], "expired")
         elif isinstance(decision, GiveUp):
@@ -200,6 +212,7 @@ class World:
         task.attempts += 1
         task.started_at.append(self.now)
         run = slot.run
+        self.cell.program_began(slot.id, task.limit_s, self.now)
         self.at(self.now + task.run_s, lambda: self._ran(slot, run))
 
     def _start(self, slot_id: str) -> None:
@@ -218,16 +231,19 @@ class World:
             self._do(self.cell.slot_ready(slot_id, self.now))
 
     def _ran(self, slot: SimSlot, run: int) -> None:
+        self._ended(slot, run, "succeeded")
+
+    def _ended(self, slot: SimSlot, run: int, how: str) -> None:
         if self.slots.get(slot.id) is not slot or slot.run != run or slot.task is None:
             return
         task = slot.task
-        self._end(task, "succeeded")
+        self._end(task, how)
         cpu_us = round(task.run_s * 1e4 * task.key.resources.cpu_percent)
         self.used_us[task.key.account] = self.used_us.get(task.key.account, 0) + cpu_us
         self._release(slot)
         self._do(self.cell.slot_freed(slot.id, cpu_us, self.now))
 
-    def _killed(self, slot: SimSlot, run: int) -> None:
+    def _gave_way(self, slot: SimSlot, run: int) -> None:
         if self.slots.get(slot.id) is not slot or slot.run != run or slot.task is None:
             return
         task = slot.task
