@@ -24,6 +24,7 @@ from scheduler.leftover import Leftovers
 from scheduler.live import LiveTask
 from scheduler.policy.expiry import Expiry
 from scheduler.policy.limits import Limits, Retries
+from scheduler.policy.records import PATIENCE_S, Refusals
 from scheduler.pool import pool_of
 from scheduler.recovery import Recovery
 from scheduler.roster import Roster
@@ -54,7 +55,7 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     `file_max_bytes` bounds an output file that is kept, `files_max_bytes` all of a task's together, holes included.
     `max_attempts` bounds how often a task is started, where the platform lost it; async attempts pause
     `retry_backoff_s` (`full_disk_backoff_s` where the disk was full) in between, twice as long each time.
-    `cpu_features` are those of this machine.
+    `record_patience_s` is how long a sync task's answer waits for its record. `cpu_features` are those of this machine.
     """
 
     set_name: str
@@ -65,6 +66,7 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     retry_backoff_s: float = 0.25
     full_disk_backoff_s: float = 5.0
     slot_start_timeout_s: float = 60.0
+    record_patience_s: float = PATIENCE_S
     stdout_max_bytes: int = 4 << 30
     stderr_max_bytes: int = 64 << 20
     file_max_bytes: int = 1 << 30
@@ -131,6 +133,7 @@ class Manager:
             self._roster,
             self.ids,
             self._task_ended,
+            Refusals(settings.record_patience_s),
             keep_s=settings.sync_keep_s,
         )
         self._async = AsyncSide(settings, store, blobs, self._floor, self._roster, self.ids, self._task_ended)

@@ -23,7 +23,8 @@ Gone = Callable[[str, SchedulerError | None], None]
 
 TOKEN_BYTES: Final = 32
 """Random bytes of the token by which a slot's guest proves itself."""
-POST_MORTEM_KEPT_S: Final = 60.0
+POST_MORTEMS_KEPT: Final = 1_000
+"""How many lost slots are remembered with why they died; the oldest is forgotten first. Their tasks ask at once."""
 TROUBLE_KEPT_S: Final = 60.0
 TROUBLES_KEPT: Final = 256
 
@@ -89,6 +90,8 @@ class SlotKeeper:
             return
         log.warning("slot lost", slot=slot_id, reason=reason)
         # Before anybody who ran in it wakes and asks.
+        if len(self._post_mortems) >= POST_MORTEMS_KEPT:
+            del self._post_mortems[next(iter(self._post_mortems))]
         self._post_mortems[slot_id] = self._background.spawn(self._examine(slot_id), awaited=True)
         self._forget(slot_id)
         self._gone(slot_id, fatal)
@@ -178,7 +181,5 @@ class SlotKeeper:
             found = await self._launcher.was_out_of_memory(slot_id)
         except SchedulerError as error:
             log.warning("a lost slot could not be examined", slot=slot_id, error=str(error))
-        # Tasks that ask do so at once; what is known is kept for a while.
-        asyncio.get_running_loop().call_later(POST_MORTEM_KEPT_S, self._post_mortems.pop, slot_id, None)
         self._background.spawn(self._remove(slot_id))
         return found

@@ -29,6 +29,7 @@ from scheduler.floor import Floor
 from scheduler.image import Image
 from scheduler.live import LiveTask
 from scheduler.outputs import FileLimits, OutputFiles
+from scheduler.policy.records import Refusals
 from scheduler.roster import Entry, Roster, Side
 from scheduler.store.contract import Blobs, Store
 from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
@@ -75,6 +76,7 @@ class SyncSide:
         roster: Roster,
         ids: TaskIds,
         ended: Ended,
+        refusals: Refusals,
         *,
         keep_s: int,
     ) -> None:
@@ -84,7 +86,7 @@ class SyncSide:
         self._roster = roster
         self._ids = ids
         self._ended = ended
-        self._usage = UsageRecords(store, keep_s)
+        self._usage = UsageRecords(store, keep_s, refusals)
         self._background = Background()
         self._stopping = False
 

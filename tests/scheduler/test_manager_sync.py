@@ -7,7 +7,6 @@ import contextlib
 
 import pytest
 
-from scheduler import usage
 from scheduler.errors import (
     AccountLimit,
     BadRequest,
@@ -479,9 +478,9 @@ async def test_a_record_that_is_refused_for_a_moment_delays_the_answer(world: Wo
 
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_result_whose_usage_cannot_be_recorded_is_withheld(
-    world: World, monkeypatch: pytest.MonkeyPatch, streamed: bool
+    new_world: NewWorld, streamed: bool
 ) -> None:
-    monkeypatch.setattr(usage, "PATIENCE_S", 0.1)
+    world = await new_world(record_patience_s=0.1)
     running = world.begin()
     run = await world.started()
     world.store.trouble = DiskFull()
@@ -497,10 +496,8 @@ async def test_a_result_whose_usage_cannot_be_recorded_is_withheld(
     world.store.trouble = None
 
 
-async def test_an_abandoned_task_that_cannot_be_recorded_leaves_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(usage, "PATIENCE_S", 0.1)
+async def test_an_abandoned_task_that_cannot_be_recorded_leaves_nothing(new_world: NewWorld) -> None:
+    world = await new_world(record_patience_s=0.1)
     live = await world.start()
     world.store.trouble = DiskFull()
     world.manager.abandon(live)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from scheduler import usage
 from scheduler.errors import DiskFull, FilesNotKept, NotRecorded, StoreError, TaskUnknown
 from scheduler.execution import How, NoFile
 from scheduler.outputs import DETAIL_CHARS
@@ -310,10 +309,8 @@ async def test_files_of_an_attempt_that_found_no_room_are_not_left_behind(
     assert len(blob_files(world)) == 2
 
 
-async def test_a_record_that_cannot_be_written_leaves_no_files(
-    world: World, folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(usage, "PATIENCE_S", 0.01)
+async def test_a_record_that_cannot_be_written_leaves_no_files(new_world: NewWorld, folder: Folder) -> None:
+    world = await new_world(record_patience_s=0.01)
     world.store.trouble = DiskFull()
     world.executor.program = lambda run: run.exit(0, files=folder.both())
     with pytest.raises(NotRecorded):
@@ -323,9 +320,9 @@ async def test_a_record_that_cannot_be_written_leaves_no_files(
 
 
 async def test_a_second_record_that_cannot_be_written_leaves_the_files_of_the_first(
-    world: World, folder: Folder, monkeypatch: pytest.MonkeyPatch
+    new_world: NewWorld, folder: Folder
 ) -> None:
-    monkeypatch.setattr(usage, "PATIENCE_S", 0.01)
+    world = await new_world(record_patience_s=0.01)
     world.executor.program = lambda run: run.outgrow(b"x" * 20)
     live, _, _ = await world.manager.run(
         world.spec(outputs=PATHS), CAT, b"", queue_timeout_s=5, head_bytes=10
