@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from router.asking.outcomes import Outcomes
 from router.asking.probe import Prober
@@ -28,7 +28,7 @@ from router.wire.limits import Limits
 from router.wire.tls import Certificate, TlsFiles
 from router.workers.crew import Crew
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -130,7 +130,7 @@ class Router:
                 history.ended_since(now - IDEMPOTENCY_S, self.settings.set_urls), now
             )
         except HistoryError as error:
-            _log.error("earlier configurations are not known: %s", error)
+            log.error("earlier configurations are not known", reason=str(error))
 
     def start(self, sock: socket.socket) -> None:
         """Serve on a bound, listening socket."""
@@ -167,7 +167,7 @@ class Router:
         try:
             ended = await asyncio.to_thread(history.ended_since, now - 2 * SETTLED_S, self.settings.set_urls)
         except HistoryError as error:
-            _log.error("what other workers had in force is not known: %s", error)
+            log.error("configurations of other workers are not known", reason=str(error))
             return
         self.plane.traffic.past.restore(ended, now)
 
@@ -179,7 +179,7 @@ class Router:
                 if self.plane.certificate is not None:
                     await asyncio.to_thread(self.plane.certificate.look)
             except Exception:
-                _log.exception("looking at %s failed", self.file.path)
+                log.exception("configuration could not be looked at", file=str(self.file.path))
 
     async def stop(self, *, at_once: bool = False) -> None:
         """Finish what is in work, within the bound (or not: `at_once`), and close all."""
@@ -190,7 +190,7 @@ class Router:
             await self.rollout.stop()
         cut = await self.plane.drain(0.0 if at_once else self.settings.drain_s)
         if cut:
-            _log.warning("%d connections were cut at the end of the time to finish", cut)
+            log.warning("connections were cut at the end of the time to finish", connections=cut)
         await self.prober.stop()
         if self._scribe is not None:
             self._scribe.close()

@@ -1,51 +1,86 @@
-"""The router's own log: each record is one line of JSON, whatever it tells of, gunicorn's records too.
+"""The router's own log: each record is one line of JSON, including those of gunicorn and other libraries.
 
-Names, reasons and errors come from outside: line breaks, escape sequences and signs that turn the direction of text are
-escaped, so that no text can pass for a line of the log, or order a terminal about.
+Names, reasons and errors come from outside. Line breaks, escape sequences and characters that change the
+direction of text are escaped, so that no text can forge a line of the log or control a terminal.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from datetime import UTC, datetime
+import os
+import sys
 from typing import Any, Final
 
+import structlog
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+from structlog.typing import EventDict, Processor
 
-EVENT_CHARS: Final = 8_192
-"""Longest message; what is longer is cut, and says so."""
+TEXT_CHARS: Final = 8_192
+"""Longest text of one field, in characters; longer text is cut and marked. An exception's trace is one field."""
 
 
-class LineFormatter(logging.Formatter):
-    """Fields as in a set's log: `event`, `level`, `timestamp` (UTC), beside `logger` and `pid`."""
+def one_line(fields: Any, **options: Any) -> str:
+    """Return the fields as JSON in ASCII, which escapes everything dangerous except DEL."""
+    short = {name: _short(value) for name, value in fields.items()}
+    return json.dumps(short, **options).replace("\x7f", "\\u007f")
 
-    def format(self, record: logging.LogRecord) -> str:
-        event = record.getMessage()
-        if len(event) > EVENT_CHARS:
-            event = f"{event[:EVENT_CHARS]}… ({len(event)} characters)"
-        fields: dict[str, Any] = {
-            "event": event,
-            "level": record.levelname.lower(),
-            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
-            "logger": record.name,
-            "pid": record.process,
-        }
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        # JSON in ASCII escapes all that is dangerous but DEL.
-        return json.dumps(fields).replace("\x7f", "\\u007f")
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > TEXT_CHARS:
+        return f"{value[: TEXT_CHARS // 2]}… ({len(value)} characters) …{value[-TEXT_CHARS // 2 :]}"
+    return value
+
+
+class StandardError:
+    """Writes lines to standard error. A line that cannot be written is lost: it must not fail the request that logs."""
+
+    def write_line(self, line: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{line}\n")
+
+    debug = info = warning = error = critical = write_line
+
+
+def _add_pid(_logger: Any, _method: str, fields: EventDict) -> EventDict:
+    """Tell the workers' lines apart: they share one standard error."""
+    fields["pid"] = os.getpid()
+    return fields
+
+
+_BEFORE: Final[list[Processor]] = [
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+    _add_pid,
+]
+_RENDER: Final[Processor] = structlog.processors.JSONRenderer(serializer=one_line)
+
+
+def formatter() -> logging.Formatter:
+    """Return the formatter for records of the standard library's loggers."""
+    remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    before: list[Processor] = [structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder(), *_BEFORE]
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=[remove, _RENDER])
 
 
 class GunicornLog(Logger):  # type: ignore[misc]
-    """gunicorn's records in the same form."""
+    """Writes gunicorn's records in the same form."""
 
     def _set_handler(self, log: Any, output: Any, fmt: Any, stream: Any = None) -> None:
-        super()._set_handler(log, output, LineFormatter(), stream)
+        super()._set_handler(log, output, formatter(), stream)
 
 
 def configure() -> None:
-    """Let all loggers of this process write such lines to standard error."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    """Make all loggers of this process write such lines to standard error."""
+    structlog.configure(
+        processors=[*_BEFORE, _RENDER],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=lambda *_names: StandardError(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter())
+    # Libraries log warnings and worse. httpx would log each gate's URL, which may hold a secret.
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])

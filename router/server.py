@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
@@ -24,7 +24,7 @@ from router.workers.crew import MOST_WORKERS, Crew
 EXIT_CONFIG: Final = 78
 """EX_CONFIG of sysexits.h: the configuration file holds mistakes, and there is no last good copy."""
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
@@ -35,13 +35,13 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.kill_workers(signal.SIGHUP)
 
     def handle_ttin(self) -> None:
-        _log.warning("the number of workers is fixed at the start; SIGTTIN and SIGTTOU do nothing")
+        log.warning("SIGTTIN and SIGTTOU do nothing: the number of workers is fixed at the start")
 
     handle_ttou = handle_ttin
 
     def handle_usr2(self) -> None:
         """A second arbiter would count requests in flight, and meet its workers, in the first one's place."""
-        _log.warning("SIGUSR2 does nothing: start another router, then end this one")
+        log.warning("SIGUSR2 does nothing: start another router, then end this one")
 
 
 class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -101,13 +101,15 @@ def main(
         token = read_token(Path(admin_token_file)) if admin_token_file else None
         check_bind(admin_bind, token)
     except RouterError as error:
-        _log.error("%s", error)
+        log.error("router cannot start", reason=str(error))
         return EXIT_CONFIG
     if not 1 <= workers <= MOST_WORKERS:
-        _log.error("a router may have 1 to %d workers, not %d", MOST_WORKERS, workers)
+        log.error(
+            "router cannot start", reason=f"a router may have 1 to {MOST_WORKERS} workers, not {workers}"
+        )
         return EXIT_CONFIG
     if (tls_cert is None) != (tls_key is None):
-        _log.error("TLS needs a certificate and its key: give both, or neither")
+        log.error("router cannot start", reason="TLS needs a certificate and its key: give both, or neither")
         return EXIT_CONFIG
     tls = TlsFiles(Path(tls_cert), Path(tls_key)) if tls_cert is not None and tls_key is not None else None
     settings = Settings(
@@ -124,17 +126,19 @@ def main(
         if tls is not None:
             tls.context()
     except RouterError as error:
-        _log.error("%s", error)
+        log.error("router cannot start", reason=str(error))
         return EXIT_CONFIG
     try:
         settings.config_file().first()
     except ConfigError:
-        _log.error("no router without a configuration; correct %s and start again", config_path)
+        log.error(
+            "router cannot start", reason=f"no valid configuration: correct {config_path} and start again"
+        )
         return EXIT_CONFIG
     try:
         crew = Crew.make(workers, Path(state_dir) / f"{name}.workers")
     except RouterError as error:
-        _log.error("%s", error)
+        log.error("router cannot start", reason=str(error))
         return EXIT_CONFIG
     application = _Application(
         settings,

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import os
 import resource
 import signal
 import sys
 from typing import Any, Final
 
+import structlog
 import uvloop
 from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
 from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
@@ -40,7 +40,7 @@ SWITCH_INTERVAL_S: Final = 0.0005
 Each send and each receive releases the interpreter; with Python's own 5 ms, 200 of them would take a second.
 """
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -69,12 +69,12 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
             return settings
         limits = fitted(settings.limits, descriptors, len(os.listdir("/proc/self/fd")))
         if limits.connections < settings.limits.connections:
-            _log.warning(
-                "%d file descriptors are enough for %d clients at once, not for %d: raise the hard limit for more "
-                "(ulimit -Hn, LimitNOFILE=, --ulimit nofile=)",
-                descriptors,
-                limits.connections,
-                settings.limits.connections,
+            log.warning(
+                "too few file descriptors for all clients",
+                descriptors=descriptors,
+                clients=limits.connections,
+                clients_wanted=settings.limits.connections,
+                next="raise the hard limit (ulimit -Hn, LimitNOFILE=, --ulimit nofile=)",
             )
         return replace(settings, limits=limits)
 
@@ -87,7 +87,7 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
         self.loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _reload(self) -> None:
-        _log.info("reload asked for")
+        log.info("reload requested")
         self._reload_task = self.loop.create_task(self.router.reload())
 
     def handle_exit_signal(self) -> None:
@@ -107,7 +107,7 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
             team = Team(self.router)
             await team.start()
         except Exception as error:
-            _log.error("the router cannot start: %s", error)
+            log.error("router cannot start", reason=str(error))
             raise SystemExit(WORKER_BOOT_ERROR) from None
         self.asgi = create_app(self.router, team)
         traffic, admin = self.sockets
@@ -122,7 +122,7 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
             while self.alive:
                 self.notify()
                 if self.ppid != os.getppid():
-                    _log.warning("the parent process is gone; stopping")
+                    log.warning("parent process is gone: worker stops")
                     break
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._ending.wait(), HEARTBEAT_S)

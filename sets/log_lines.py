@@ -6,6 +6,7 @@ direction of text are escaped, so that no text can forge a line of the log or co
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -29,6 +30,16 @@ def _short(value: Any) -> Any:
     if isinstance(value, str) and len(value) > TEXT_CHARS:
         return f"{value[: TEXT_CHARS // 2]}… ({len(value)} characters) …{value[-TEXT_CHARS // 2 :]}"
     return value
+
+
+class StandardError:
+    """Writes lines to standard error. A line that cannot be written is lost: it must not fail the task that logs."""
+
+    def write_line(self, line: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{line}\n")
+
+    debug = info = warning = error = critical = write_line
 
 
 _BEFORE: Final[list[Processor]] = [
@@ -59,7 +70,7 @@ def configure(level: str) -> None:
     structlog.configure(
         processors=[*_BEFORE, _RENDER],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_names: StandardError(),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

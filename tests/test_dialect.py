@@ -14,8 +14,8 @@ PRODUCT = ("router", "scheduler", "sets", "ops")
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]+")
 TYPES_THAT_LOOK_CONSTANT = ("TypeVar", "ParamSpec")
 
-MAY_IMPORT_LOGGING = ("router/", "sets/log_lines.py")
-"""The sets' log lines, which take in libraries' records; and the router, which is not converted to structlog yet."""
+MAY_IMPORT_LOGGING = ("router/log_lines.py", "sets/log_lines.py")
+"""The log lines of a service take in the records of libraries."""
 
 
 def breaches(source: str, path: str) -> Iterator[str]:
@@ -72,6 +72,7 @@ def test_every_package_is_written_in_the_same_dialect() -> None:
         ("sets/cpu.py", "_NAMES: tuple[str, ...] = ()"),
         ("sets/cpu.py", "from dataclasses import dataclass"),
         ("sets/cpu.py", "import logging"),
+        ("router/relay/plane.py", "import logging"),
         ("ops/cli/run.py", "def main():\n    from logging import getLogger"),
     ],
 )
@@ -85,6 +86,7 @@ def test_each_breach_is_found(path: str, source: str) -> None:
         ("sets/cpu.py", "MAX_CORES: Final = 4\n_NAMES: Final[tuple[str, ...]] = ()\nlower = 1"),
         ("sets/cpu.py", "T = TypeVar('T')\nP = ParamSpec('P')"),
         ("sets/log_lines.py", "import logging"),
+        ("router/log_lines.py", "import logging"),
         ("ops/cli/run.py", "from dataclasses import dataclass"),
     ],
 )

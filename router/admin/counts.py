@@ -7,7 +7,6 @@ Pure but for `Keeper`.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
+import structlog
 
 from router.counting.stats import SetStats
 from router.counting.tally import Tally, total
@@ -26,7 +26,7 @@ _Key = TypeVar("_Key", str, int)
 
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class SetCounts(msgspec.Struct):
@@ -193,7 +193,7 @@ class Keeper:
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError) as error:
-            _log.warning("%s is lost, counting begins at 0: %s", self._path, error)
+            log.warning("counts are lost: counting begins at 0", file=str(self._path), reason=str(error))
             return None
         if counts.boot != boot:
             return None

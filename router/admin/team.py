@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
+import structlog
 
 from router.admin.counts import Counts, Keeper, added, counts_of, put_back
 from router.admin.points import points_since
@@ -29,7 +29,7 @@ FIRST: Final = 0
 
 _T = TypeVar("_T")
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class WorkerMissing(RouterError):
@@ -211,7 +211,7 @@ class Team:
         while True:
             found, missing = _decoded(await self._peers.ask("counts"), Counts)
             if missing:
-                _log.warning("workers %s do not answer", ", ".join(map(str, missing)))
+                log.warning("workers do not answer", workers=missing)
             self._known.update(found)
             sum_ = added([await self._counts(), *self._known.values()])
             sets = {name: counts.stats() for name, counts in sum_.sets.items()}

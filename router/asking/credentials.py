@@ -6,18 +6,19 @@ so a changed token counts at once; the token is in no log, URL, history or statu
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import stat
 from collections.abc import Iterable
 from typing import Final, Protocol
 
+import structlog
+
 from router.errors import RouterError
 
 MAX_FILE_BYTES: Final = 4096
 _TOKEN: Final = re.compile(rb"gc_[a-z0-9-]{1,63}_[!-~]{16,512}")
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class BadCredential(RouterError):
@@ -81,7 +82,7 @@ class Credentials:
         except BadCredential as error:
             if self._troubles.get(entry.name) != str(error):
                 self._troubles[entry.name] = str(error)
-                _log.warning("set %s is asked without a token: %s", entry.name, error)
+                log.warning("set is asked without a token", set=entry.name, reason=str(error))
             return ()
         self._troubles.pop(entry.name, None)
         return (b"Authorization: Bearer %b\r\n" % token,)

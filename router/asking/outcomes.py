@@ -9,10 +9,11 @@ routers included. The test for rates does not need sides of one size.
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Iterable
 from typing import Final, Protocol
+
+import structlog
 
 from router.asking.credentials import Credentials
 from router.counting.tally import Ended
@@ -27,7 +28,7 @@ MAX_SETS: Final = 64
 _COUNT: Final = re.compile(rb"^gc_tasks_ended_total\{([^}\n]*)\} ([0-9.]+(?:e\+?[0-9]+)?)\r?$", re.MULTILINE)
 _LABEL: Final = re.compile(rb'([a-z_]+)="([a-z_]*)"')
 _FAILED: Final = (b"failed", b"timed_out")
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class Asked(Protocol):
@@ -107,17 +108,16 @@ class Outcomes:
                 timeout_s=TIMEOUT_S,
                 max_bytes=MAX_BODY_BYTES,
             )
-        except FetchError as error:
-            _log.debug("rollout: set %s tells no outcomes: %s", entry.name, error)
+        except FetchError:
             return None
         if answer.head.status in (401, 403):
             if entry.name not in self._refused:
                 self._refused.add(entry.name)
-                _log.warning(
-                    "rollout: set %s refuses its metrics with %d, so asynchronous tasks are not judged; "
-                    "give `operator_token_file`",
-                    entry.name,
-                    answer.head.status,
+                log.warning(
+                    "set refuses its metrics: a rollout does not judge asynchronous tasks",
+                    set=entry.name,
+                    status=answer.head.status,
+                    next="give `operator_token_file`",
                 )
             return None
         self._refused.discard(entry.name)

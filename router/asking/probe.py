@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from typing import Final, Protocol
+
+import structlog
 
 from router.asking.credentials import Credentials
 from router.choosing.health import HealthBoard
@@ -16,7 +17,7 @@ from router.wire.pool import SetPool
 
 MAX_BODY_BYTES: Final = 64 * 1024
 JITTER: Final = (0.85, 1.15)
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class Checked(Protocol):
@@ -88,11 +89,11 @@ class Prober:
             )
         except FetchError as error:
             if error.own:
-                _log.error("set %s could not be checked: %s", name, error)
+                log.error("set could not be checked", set=name, reason=str(error))
                 return
             plane.rooms.pop(name, None)
             if plane.board.probe_failed(name, plane.loop.time(), refused=error.refused):
-                _log.warning("set %s is down: %s", name, error)
+                log.warning("set is down", set=name, reason=str(error))
             return
         plane.rooms[name] = room_from(answer.body)
         if 200 <= answer.head.status < 300:
@@ -101,10 +102,13 @@ class Prober:
                 state = plane.board.of(name)
                 if state.crashes > 1 and state.ejected(now):
                     left_s = state.ejected_until - now
-                    _log.warning(
-                        "set %s is up after %d crashes: no work for %.0f s", name, state.crashes, left_s
+                    log.warning(
+                        "set is up after crashes: it gets no work for a while",
+                        set=name,
+                        crashes=state.crashes,
+                        ejected_for_s=round(left_s),
                     )
                 else:
-                    _log.info("set %s is up", name)
+                    log.info("set is up", set=name)
         elif plane.board.probe_failed(name, plane.loop.time()):
-            _log.warning("set %s is down: %s answered %d", name, policy.path, answer.head.status)
+            log.warning("set is down", set=name, reason=f"{policy.path} answered {answer.head.status}")

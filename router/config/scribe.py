@@ -7,13 +7,14 @@ newer one, and a worker that restarts would report the file again over a rollout
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
+
+import structlog
 
 from router.config.history import History
 from router.routing.table import Table
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class Scribe:
@@ -44,7 +45,7 @@ class Scribe:
             self._history.folder.mkdir(parents=True, exist_ok=True)
             fd = os.open(self._history.folder / "writer", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            _log.error("%s cannot be written: %s", self._history.folder, error.strerror)
+            log.error("history cannot be written", folder=str(self._history.folder), reason=error.strerror)
             return False
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,7 +9,6 @@ time of the inode's own change tells of an edit whose other time was put back, a
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import stat
 import time
@@ -17,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
+
+import structlog
 
 from router.config.history import HistoryError
 from router.config.reader import MAX_FILE_BYTES, ConfigError, Loaded, Mistake, load
@@ -29,7 +30,7 @@ coarse."""
 SETTLE_S: Final = 0.02
 """A young file is read twice, this far apart."""
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 Stamp = tuple[int, int, int, int, int]
 
 
@@ -79,7 +80,7 @@ class ConfigFile:
             if copy is None:
                 raise
             self.loaded = copy
-            _log.error("%s is not in force; the last good version %d serves", self.path, copy.table.version)
+            log.error("last good configuration serves", file=str(self.path), version=copy.table.version)
         assert self.loaded is not None
         return self.loaded
 
@@ -113,14 +114,18 @@ class ConfigFile:
         if old is not None and old.table.digest == loaded.table.digest:
             if self.error is not None:
                 self.error = None
-                _log.info("%s is good again: version %d, as is in force", self.path, loaded.table.version)
+                log.info(
+                    "configuration is good again, as in force",
+                    file=str(self.path),
+                    version=loaded.table.version,
+                )
             return None
         if old is not None and loaded.table.version <= old.table.version:
-            _log.warning(
-                "%s: version %d does not grow (%d was in force); taken all the same, as after a revert",
-                self.path,
-                loaded.table.version,
-                old.table.version,
+            log.warning(
+                "version did not grow: taken anyway, as after a revert",
+                file=str(self.path),
+                version=loaded.table.version,
+                version_before=old.table.version,
             )
         self._accept(loaded, text)
         self.reloads += 1
@@ -168,10 +173,15 @@ class ConfigFile:
         self.loaded = loaded
         self.error = None
         table = loaded.table
-        given = ": ".join(part for part in (table.changed_by, table.changed_why) if part)
-        _log.info("%s: version %d is in force%s", self.path, table.version, f" ({given})" if given else "")
+        given = {"changed_by": table.changed_by, "changed_why": table.changed_why}
+        log.info(
+            "configuration in force",
+            file=str(self.path),
+            version=table.version,
+            **{name: text for name, text in given.items() if text},
+        )
         for warning in loaded.warnings:
-            _log.warning("%s: %s", self.path, warning)
+            log.warning("warning about the configuration", file=str(self.path), warning=warning)
         if self._last_good_path is not None:
             try:
                 self._last_good_path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,22 +189,28 @@ class ConfigFile:
                 new.write_bytes(text)
                 os.replace(new, self._last_good_path)
             except OSError as error:
-                _log.error(
-                    "the last good configuration cannot be kept at %s: %s", self._last_good_path, error
+                log.error(
+                    "last good configuration cannot be kept",
+                    file=str(self._last_good_path),
+                    reason=str(error),
                 )
         if self._history is not None:
             try:
                 self._history.record(text, table, time.time())
             except HistoryError as error:
-                _log.error("version %d is not in the history: %s", table.version, error)
+                log.error("version is not in the history", version=table.version, reason=str(error))
 
     def _reject(self, error: ConfigError) -> None:
         self.error = str(error)
         self.failures += 1
         for mistake in error.mistakes:
-            _log.error("%s, %s", self.path, mistake)
+            log.error("mistake in the configuration", file=str(self.path), mistake=str(mistake))
         if self.loaded is not None:
-            _log.error("%s is not taken; version %d stays in force", self.path, self.loaded.table.version)
+            log.error(
+                "configuration is not taken: the version before stays in force",
+                file=str(self.path),
+                version=self.loaded.table.version,
+            )
 
     def _last_good(self) -> Loaded | None:
         if self._last_good_path is None:

@@ -8,8 +8,9 @@ request, and answers with that task. If no set knows the key, or none answers in
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Final
+
+import structlog
 
 from router.choosing.choice import Choice
 from router.choosing.request import Purpose
@@ -25,7 +26,7 @@ from router.wire.work import Work
 
 ASK_TIMEOUT_S: Final = 2.0
 MAX_ANSWER_BYTES: Final = 64 * 1024
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class Inquiry:
@@ -106,6 +107,6 @@ class Inquiry:
                 pool.addresses, ask.target, lines, timeout_s=ASK_TIMEOUT_S, max_bytes=MAX_ANSWER_BYTES
             )
         except FetchError as error:
-            _log.warning("set %s could not be asked for an idempotency key: %s", entry.name, error)
+            log.warning("set could not be asked for an idempotency key", set=entry.name, reason=str(error))
             return False
         return answer.head.status == 200

@@ -8,8 +8,9 @@ until their clients have them.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Final
+
+import structlog
 
 from router.dialects.contract import BadQuery, Merging
 from router.dialects.merging import Unreadable, in_words
@@ -33,7 +34,7 @@ PATIENCE_S: Final = 2.0
 """How long others are waited for once a set has answered; as long as that one took, where it took longer."""
 ASK_AT_ONCE: Final = 16
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 _NOT_PASSED_ON: Final = (b"content-length", b"transfer-encoding", b"range", b"if-", b"accept-encoding")
 _OF_REFUSALS: Final = ("Retry-After", "WWW-Authenticate")
 _BUSY: Final = Problem(
@@ -120,7 +121,7 @@ class Merge:
         try:
             outcome = await self._outcome()
         except Exception:
-            _log.exception("merging %s failed", self._head.path.decode("latin-1"))
+            log.exception("lists could not be merged", path=self._head.path.decode("latin-1"))
             outcome = Problem(
                 500, "list-failed", "The lists could not be merged", "an error of the router; see its log"
             )
@@ -240,7 +241,7 @@ class Merge:
                 task.cancel()
         for task in waiting:
             missing[names[task]] = f"it gave no whole answer within {loop.time() - began:.1f} s"
-            _log.warning("set %s gave no list in time", names[task])
+            log.warning("set gave no list in time", set=names[task])
         return {entry.name: found[entry.name] for entry in asked if entry.name in found}
 
     async def _ask(self, entry: SetEntry, merging: Merging, gate: asyncio.Semaphore) -> Fetched | str | None:
@@ -280,13 +281,13 @@ class Merge:
                 self._keep(-kept)
                 if isinstance(error, _NoRoom):
                     return None
-                _log.warning("set %s could not be asked for its list: %s", entry.name, error)
+                log.warning("set could not be asked for its list", set=entry.name, reason=str(error))
                 return "it cannot be reached" if error.refused or error.own else str(error)
         status = answer.head.status
         if status == 200 or 400 <= status < 500:
             return answer
         self._keep(-kept)
-        _log.warning("set %s answered its list with %d", entry.name, status)
+        log.warning("set refused its list", set=entry.name, status=status)
         return f"it answered {status}"
 
 

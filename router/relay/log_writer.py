@@ -7,12 +7,13 @@ append, so that the workers of a router share it, and again when it was moved aw
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import queue
 import threading
 import time
 from typing import Final, TypeAlias
+
+import structlog
 
 from router.routing.log_policy import STDERR
 
@@ -22,7 +23,7 @@ COMPLAIN_EVERY_S: Final = 60.0
 
 Bytes: TypeAlias = bytes | bytearray
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class LogWriter:
@@ -73,7 +74,7 @@ class LogWriter:
                 now = time.monotonic()
                 if now - self._complained_at >= COMPLAIN_EVERY_S:
                     self._complained_at = now
-                    _log.error("the access log cannot be written to %s: %s", self.target, error.strerror)
+                    log.error("access log cannot be written", to=self.target, reason=error.strerror)
             self._taken_bytes += len(data)
         self._forget()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import math
 import socket
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, cast
+
+import structlog
 
 from router.choosing.choice import Choice
 from router.choosing.request import Destination, Purpose
@@ -40,7 +41,7 @@ _PAGE: Final = Destination.PAGE
 MergeFactory = Callable[["DataPlane", ClientConnection, RequestHead], Work | Problem]
 InquiryFactory = Callable[["DataPlane", ClientConnection, RequestHead, Purpose, Choice, SetEntry], Work]
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class DataPlane:
@@ -141,8 +142,13 @@ class DataPlane:
     def note_problem(self, problem: Problem, head: RequestHead | None) -> None:
         self.traffic.problems.note(problem.name)
         if problem.status >= 500:
-            request_id = head.request_id.decode("latin-1") if head is not None else "-"
-            _log.warning("%d %s: %s (request %s)", problem.status, problem.name, problem.detail, request_id)
+            log.warning(
+                "request failed",
+                status=problem.status,
+                problem=problem.name,
+                detail=problem.detail,
+                request_id=head.request_id.decode("latin-1") if head is not None else None,
+            )
 
     def log_problem(self, problem: Problem, head: RequestHead | None, client: ClientConnection) -> None:
         """Tell the access log of a request that no exchange tells of."""
@@ -231,7 +237,7 @@ class DataPlane:
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    _log.error("cannot accept: %s; pausing for a second", error)
+                    log.error("cannot accept connections: pausing for a second", reason=str(error))
                     self._pause_accepting()
                     self.loop.call_later(1.0, self._accept_again)
                     return
@@ -256,7 +262,7 @@ class DataPlane:
         if now - self._full_told_at > FULL_TOLD_S:
             self._full_told_at = now
             count = len(self.clients) + len(self._handshakes)
-            _log.warning("%d clients are connected, as many as may be: others wait", count)
+            log.warning("as many clients as allowed are connected: others wait", clients=count)
 
     def _greet(self, ready: TlsSocket, peer: bytes) -> None:
         # What a stream uses of a socket, this one has.

@@ -6,10 +6,10 @@ It decides where a request goes and is told what came of it; it serves nobody it
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import Final, Protocol
 
+import structlog
 from msgspec.structs import replace
 
 from router.choosing.choice import Choice, Chooser, Load
@@ -33,7 +33,7 @@ from router.workers.occupancy import Loads
 
 _RUN: Final = Destination.RUN
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class Clients(Protocol):
@@ -171,12 +171,12 @@ class Traffic:
         if self.board.failed(name, self.loop.time(), refused=refused, lost=lost):
             self.board.of(name).because = detail
             self.stats[name].note_ejection()
-            _log.warning("set %s ejected after failures in a row; the last: %s", name, detail)
+            log.warning("set ejected after failures in a row", set=name, last=detail)
 
     def set_drains(self, name: str) -> None:
         """A set said so itself."""
         if self.board.drains(name, self.loop.time()):
-            _log.info("set %s drains: no new work for it until its health check succeeds", name)
+            log.info("set drains: it gets no new work until its health check succeeds", set=name)
 
     def attempt_failed(self, name: str, failure: Failure, detail: str, *, reused: bool) -> None:
         """An attempt at a set ended without an answer, on a connection that was `reused` or new."""

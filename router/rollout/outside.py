@@ -4,12 +4,13 @@ a request."""
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any, Final
+
+import structlog
 
 TIMEOUT_S: Final = 10.0
 TELL_ATTEMPTS: Final = 3
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 async def ask_gate(url: str, body: dict[str, Any]) -> tuple[bool, str]:
@@ -26,7 +27,7 @@ async def tell(url: str, body: dict[str, Any]) -> bool:
         status, said = await _post(url, body)
         if 200 <= status < 300:
             return True
-    _log.warning("rollout: the event %s was not taken by %s: %s", body.get("serial"), url, said)
+    log.warning("webhook did not take an event", serial=body.get("serial"), url=url, reason=said)
     return False
 
 

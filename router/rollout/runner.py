@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import secrets
 import socket
@@ -13,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
+
+import structlog
 
 from router.asking.outcomes import ASK_EVERY_S, Outcomes
 from router.choosing.room import Room
@@ -33,7 +34,7 @@ from router.routing.table import Table
 
 LOOK_EVERY_S: Final = 0.5
 WRITE_EVERY_S: Final = 1.0
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class Pool(Protocol):
@@ -115,7 +116,7 @@ class Runner:
         progress = self.progress
         if self._applier.apply(self._file, progress) and progress.in_force is not None:
             canary, weight = progress.in_force
-            _log.info("rollout: %s has %g %% (%s)", canary, weight / 100, progress.reason)
+            log.info("canary weight in force", canary=canary, percent=weight / 100, reason=progress.reason)
             self._note_weights(self._traffic.table, progress)
 
     def _note_weights(self, table: Table, progress: Progress) -> None:
@@ -129,7 +130,7 @@ class Runner:
             try:
                 await asyncio.to_thread(record, table, by or "rollout", progress.reason, now)
             except Exception as error:
-                _log.error("rollout: the weights in force are not recorded: %s", error)
+                log.error("weights in force are not recorded", reason=str(error))
 
         self._spawn(errand())
 
@@ -159,13 +160,12 @@ class Runner:
             except RolloutError as error:
                 self._complain(str(error))
             except Exception as error:
-                self._complain(f"{type(error).__name__}: {error}")
-                _log.debug("rollout", exc_info=True)
+                self._complain(f"{type(error).__name__}: {error}", unforeseen=error)
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def _complain(self, problem: str) -> None:
+    def _complain(self, problem: str, unforeseen: Exception | None = None) -> None:
         if problem != self.error:
-            _log.error("rollout: %s", problem)
+            log.error("rollout cannot go on", reason=problem, exc_info=unforeseen)
         self.error = problem
 
     async def turn(self) -> None:
@@ -245,7 +245,7 @@ class Runner:
             try:
                 await errand
             except RolloutError as error:
-                _log.error("rollout: %s", error)
+                log.error("step of a rollout failed", reason=str(error))
             finally:
                 self._busy.discard(name)
 

@@ -7,11 +7,12 @@ What was found stays in use while it is looked up again, and for as long as the 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias
+
+import structlog
 
 FRESH_S: Final = 10.0
 """Age, in seconds, from which addresses are looked up again when they are needed next."""
@@ -25,7 +26,7 @@ Address: TypeAlias = tuple[int, tuple[Any, ...]]
 Resolver: TypeAlias = Callable[..., Awaitable[Sequence[tuple[Any, ...]]]]
 """As `loop.getaddrinfo`."""
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class Addresses:
@@ -82,15 +83,19 @@ class Addresses:
             if not known:
                 raise OSError("it has no address")
         except (OSError, UnicodeError) as error:  # UnicodeError: no name that IDNA can write.
-            reason = f"{self._host!r} cannot be resolved: {str(error) or 'no answer in time'}"
+            reason = str(error) or "no answer in time"
             if self.error is None:
-                still = "; its last addresses stay in use" if self._known else ""
-                _log.warning("%s%s", reason, still)
-            self.error = OSError(reason)
+                log.warning(
+                    "host cannot be resolved",
+                    host=self._host,
+                    reason=reason,
+                    next="its last addresses stay in use" if self._known else "requests to it fail",
+                )
+            self.error = OSError(f"{self._host!r} cannot be resolved: {reason}")
             self._failed_at = self._loop.time()
         else:
             if self.error is not None:
-                _log.info("%r is resolved again", self._host)
+                log.info("host is resolved again", host=self._host)
             self.error = None
             self._found_at = self._loop.time()
             first = self._known[:1]

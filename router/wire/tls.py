@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import re
 import socket
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from router.errors import RouterError
 
@@ -38,7 +38,7 @@ _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE---
 _ABORT: Final = b"\1\0\0\0\0\0\0\0"
 _Stamp = tuple[tuple[int, int, int, int], ...]
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class TlsError(RouterError):
@@ -148,7 +148,7 @@ class Certificate:
             with contextlib.suppress(TlsError, OSError):
                 self.doubt = self._files.doubt(self._warned_at)
         if self.doubt is not None:
-            _log.warning("%s", self.doubt)
+            log.warning("warning about the certificate", file=str(self._files.cert), warning=self.doubt)
 
     def _read(self) -> None:
         stamp = self._files.stamp()
@@ -161,12 +161,12 @@ class Certificate:
             # A certificate whose key is not there yet is put right by the key's own change.
             self.error = str(error)
             self.failures += 1
-            _log.error("%s; the certificate before stays in use", error)
+            log.error("certificate is not taken: the one before stays in use", reason=self.error)
             return
         self.context = context
         self.error = None
         self.reloads += 1
-        _log.info("the certificate %s is in use for new connections", self._files.cert)
+        log.info("certificate in use for new connections", file=str(self._files.cert))
         self._judge()
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
-import logging
 import mmap
 import os
 from typing import Final
+
+import structlog
 
 from router.choosing.choice import Load
 from router.wire.limits import Limits
@@ -25,7 +26,7 @@ ROWS: Final = 4096
 """Names of sets that a router may have had in its life; those beyond are counted by each worker alone."""
 _WORD: Final = 8
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class Occupancy:
@@ -139,8 +140,6 @@ class Loads:
                     loop, name, address, buffers, limits, self._occupancy, row + self._index
                 )
                 return counted, Whole(self._occupancy, row)
-            _log.error(
-                "set %s: this router had more than %d sets; each worker counts max_inflight alone", name, ROWS
-            )
+            log.error("too many sets: each worker counts max_inflight alone", set=name, max_sets=ROWS)
         pool = SetPool(loop, name, address, buffers, limits)
         return pool, pool

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
+
+import structlog
 
 ANSWER_WITHIN_S: Final = 0.5
 MAX_QUESTION_BYTES: Final = 1024
@@ -22,7 +23,7 @@ QUESTIONS_AT_ONCE: Final = 64
 
 Answerer = Callable[[str], Awaitable[bytes]]
 
-_log = logging.getLogger("router")
+log = structlog.get_logger()
 
 
 class Peers:
@@ -97,7 +98,7 @@ class Peers:
         except (OSError, ValueError, TimeoutError):
             pass  # Whoever asked learns it by the connection's end.
         except Exception:
-            _log.exception("a question of another worker was not answered")
+            log.exception("question of another worker was not answered")
         finally:
             self._busy -= 1
             writer.close()

@@ -236,5 +236,7 @@ async def test_a_first_start_with_mistakes_ends_with_a_clear_word(tmp_path: Path
     )  # fmt: skip
     _, errors = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 78
-    assert b"line " in errors
-    assert b"start again" in errors
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert any("line " in line.get("mistake", "") for line in lines), "the mistake and its place"
+    assert lines[-1]["event"] == "router cannot start"
+    assert "start again" in lines[-1]["reason"]

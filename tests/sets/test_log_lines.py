@@ -11,7 +11,7 @@ from gunicorn.config import Config  # type: ignore[import-untyped]
 
 from sets.log_lines import TEXT_CHARS, GunicornLog, one_line
 from tests.conftest import ROOT
-from tests.router.test_log_lines import HOSTILE
+from tests.router.test_log_lines import HOSTILE, NOBODY_READS
 
 PROGRAM = """
 import logging, structlog
@@ -43,6 +43,12 @@ def test_own_and_foreign_records_are_one_line_each() -> None:
     assert "ValueError" in failed["exception"]
     assert "ValueError" in falcon["exception"]
     assert all(line["timestamp"].endswith("Z") for line in (image, engine, failed, falcon))
+
+
+def test_a_log_that_nobody_reads_fails_no_task() -> None:
+    program = NOBODY_READS.replace("router", "sets").replace("configure()", 'configure("info")')
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout == b"goes on"
 
 
 def test_a_long_text_keeps_both_ends() -> None:

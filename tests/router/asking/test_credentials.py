@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from router.asking.credentials import BadCredential, Credentials, credential_doubts, read_credential
 from router.routing.table import SetEntry
@@ -47,16 +47,14 @@ def test_the_header_follows_the_file(file: Path) -> None:
         "x" * 10_000,
     ],
 )
-def test_what_is_no_token_is_no_header_and_is_not_shown(
-    file: Path, text: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_no_token_is_no_header_and_is_not_shown(file: Path, text: str) -> None:
     file.write_text(text)
     credentials = Credentials()
-    with caplog.at_level(logging.WARNING, "router"):
+    with capture_logs() as lines:
         assert [credentials.lines(entry(file)) for _ in range(3)] == [()] * 3
-    assert len(caplog.messages) == 1, "it is said once"
-    assert str(file) in caplog.text
-    assert not text or text not in caplog.text
+    assert [line["event"] for line in lines] == ["set is asked without a token"], "it is said once"
+    assert str(file) in lines[0]["reason"]
+    assert not text or text not in str(lines)
 
 
 def test_a_pipe_or_a_missing_file_holds_nobody_up(tmp_path: Path) -> None:

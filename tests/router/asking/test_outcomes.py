@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from router.asking.outcomes import ASK_EVERY_S, Asked, Outcomes, counted
 from router.counting.tally import Ended
@@ -87,9 +88,7 @@ async def test_sets_are_asked_and_those_that_do_not_tell_are_left_out() -> None:
         assert await Outcomes().read(entries) == {"a": Ended(0, 0)}
 
 
-async def test_a_set_with_authentication_is_asked_with_the_routers_token(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_set_with_authentication_is_asked_with_the_routers_token(tmp_path: Path) -> None:
     heads: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -103,15 +102,17 @@ async def test_a_set_with_authentication_is_asked_with_the_routers_token(
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     a = SetEntry("a", "127.0.0.1", server.sockets[0].getsockname()[1])
     outcomes = Outcomes()
-    with caplog.at_level("WARNING", "router"):
+    with capture_logs() as lines:
         assert [await outcomes.read([a]) for _ in range(2)] == [{}, {}]
-        assert caplog.text.count("operator_token_file") == 1, "an operator is told once what is missing"
+        assert [(line["set"], line["status"], line["next"]) for line in lines] == [
+            ("a", 401, "give `operator_token_file`")
+        ], "an operator is told once what is missing"
         token = tmp_path / "token"
         token.write_text("gc_router_" + "5" * 48)
         known = replace(a, operator_token_file=str(token))
         assert await outcomes.read([known]) == {"a": Ended(0, 0)}
     assert b"5555" not in b"".join(heads[:2])
-    assert "5555" not in caplog.text
+    assert "5555" not in str(lines)
     server.close()
 
 

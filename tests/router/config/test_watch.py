@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from router.config import watch
 from router.config.history import History
@@ -44,18 +45,17 @@ def test_nothing_changed_is_nothing_new(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ("", "in force"),
-        ("change: {by: ops, why: a day}\n", "in force (ops: a day)"),
-        ("change: {why: a day}\n", "in force (a day)"),
+        ("", {}),
+        ("change: {by: ops, why: a day}\n", {"changed_by": "ops", "changed_why": "a day"}),
+        ("change: {why: a day}\n", {"changed_why": "a day"}),
     ],
 )
-def test_the_log_names_who_changed_the_file_and_why(
-    path: Path, changed: str, told: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_names_who_changed_the_file_and_why(path: Path, changed: str, told: dict[str, str]) -> None:
     path.write_text(good(1) + changed)
-    with caplog.at_level("INFO", logger="router"):
+    with capture_logs() as lines:
         opened(path).first()
-    assert caplog.messages[0].endswith(f"version 1 is {told}")
+    in_force = {"event": "configuration in force", "log_level": "info", "file": str(path), "version": 1}
+    assert lines == [in_force | told]
 
 
 def test_an_edit_in_place_of_the_same_size_is_seen(path: Path) -> None:
@@ -128,22 +128,29 @@ def test_a_replacement_and_a_swung_link_are_seen(path: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("text", ["", "version: 1\n", "nonsense: [", good(2).replace("100", "99.99")])
-def test_mistakes_leave_the_last_good_table_loudly(
-    path: Path, text: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
+def test_mistakes_leave_the_last_good_table_loudly(path: Path, text: str) -> None:
     file = opened(path)
     file.first()
     path.write_text(text)
-    assert file.poll() is None
+    with capture_logs() as lines:
+        assert file.poll() is None
     assert file.error
     assert file.failures == 1
-    assert "version 1 stays in force" in caplog.text
-    assert file.poll() is None
-    assert file.failures == 1  # told once, not twice a second
+    *mistakes, kept = lines
+    assert {line["event"] for line in mistakes} == {"mistake in the configuration"}
+    assert all(line["mistake"] for line in mistakes)
+    assert kept["event"] == "configuration is not taken: the version before stays in force"
+    assert (kept["log_level"], kept["file"], kept["version"]) == ("error", str(path), 1)
+    with capture_logs() as lines:
+        assert file.poll() is None
+    assert lines == [], "told once, not twice a second"
+    assert file.failures == 1
     path.write_text(good(1))
-    assert file.poll() is None
-    assert "is good again: version 1" in caplog.text
+    with capture_logs() as lines:
+        assert file.poll() is None
+    assert [(line["event"], line["version"]) for line in lines] == [
+        ("configuration is good again, as in force", 1)
+    ]
     assert file.error is None  # back to what is in force: nothing new, and no error either
 
 
@@ -163,17 +170,18 @@ def test_a_file_that_vanishes_or_cannot_be_read_leaves_the_last_good_table(path:
     assert file.error is None
 
 
-def test_a_version_that_does_not_grow_is_taken_with_a_warning(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_version_that_does_not_grow_is_taken_with_a_warning(path: Path) -> None:
     path.write_text(good(5))
     file = opened(path)
     file.first()
     path.write_text(good(4))
-    loaded = file.poll()
+    with capture_logs() as lines:
+        loaded = file.poll()
     assert loaded is not None
     assert loaded.table.version == 4
-    assert "does not grow" in caplog.text
+    warning = lines[0]
+    assert warning["event"] == "version did not grow: taken anyway, as after a revert"
+    assert (warning["log_level"], warning["version"], warning["version_before"]) == ("warning", 4, 5)
 
 
 def test_a_restart_with_a_broken_file_serves_the_last_good_copy(path: Path, tmp_path: Path) -> None:
@@ -323,10 +331,9 @@ def test_the_history_is_told_of_what_comes_into_force_and_of_nothing_else(path: 
     assert [change.version for change in history.changes()] == [1, 2]
 
 
-def test_a_history_that_cannot_be_written_stops_nothing(
-    path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_history_that_cannot_be_written_stops_nothing(path: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     file = ConfigFile(path, last_good_path=None, set_urls={}, history=History(tmp_path / "taken"))
-    assert file.first().table.version == 1
-    assert "is not in the history" in caplog.text
+    with capture_logs() as lines:
+        assert file.first().table.version == 1
+    assert [line["version"] for line in lines if line["event"] == "version is not in the history"] == [1]

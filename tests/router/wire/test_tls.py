@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import random
 import shutil
@@ -17,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from router.wire.tls import Certificate, TlsError, TlsFiles
 from tests.router.rig import OK, Client, Conversation, FakeSet, Play, Rig, answering, eventually, running
@@ -289,7 +289,7 @@ async def test_a_changed_certificate_serves_new_connections(
 
 
 async def test_a_bad_certificate_leaves_the_good_one_loudly(
-    certificates: tuple[TlsFiles, TlsFiles], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    certificates: tuple[TlsFiles, TlsFiles], tmp_path: Path
 ) -> None:
     one, two = certificates
     files = TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem")
@@ -300,9 +300,12 @@ async def test_a_bad_certificate_leaves_the_good_one_loudly(
         assert certificate is not None
         for spoil in (b"", b"no certificate"):
             files.cert.write_bytes(spoil)
-            certificate.look()
+            with capture_logs() as lines:
+                certificate.look()
             assert certificate.error is not None
-            assert "stays in use" in caplog.text
+            assert [(line["event"], line["reason"]) for line in lines] == [
+                ("certificate is not taken: the one before stays in use", certificate.error)
+            ]
             assert (await (await connect(rig, one)).ask(GET)).status == 200
         files.cert.unlink()
         certificate.look()
@@ -330,43 +333,46 @@ def test_a_certificate_that_cannot_be_used_is_told_at_the_start(
         TlsFiles(one.cert, two.key).context()
 
 
-def test_a_certificate_that_clients_refuse_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_certificate_that_clients_refuse_is_told(tmp_path: Path) -> None:
     expired = make_dated(tmp_path / "old", "one.test", "20200101000000Z", "20210101000000Z")
     early = make_dated(tmp_path / "new", "one.test", "20900101000000Z", "20910101000000Z")
     assert "refuse it: it has expired; renew it" in str(expired.doubt(time.time()))
     assert "it is not valid yet; look at its dates and the clock" in str(early.doubt(time.time()))
     # It is what operators gave, so it serves; loudly.
-    certificate = Certificate(expired)
+    with capture_logs() as lines:
+        certificate = Certificate(expired)
     assert certificate.doubt is not None
-    assert "it has expired" in caplog.text
+    assert [(line["event"], line["warning"]) for line in lines] == [
+        ("warning about the certificate", certificate.doubt)
+    ]
     # Put right.
-    caplog.clear()
     good = make_dated(tmp_path / "good", "one.test", "20200101000000Z", "20900101000000Z")
     for name in ("cert.pem", "key.pem"):
         shutil.copy(tmp_path / "good" / name, tmp_path / "old" / name)
-    with caplog.at_level(logging.INFO):
+    with capture_logs() as lines:
         certificate.look()
     assert not certificate.doubt
     assert not certificate.error
-    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert [line["log_level"] for line in lines] == ["info"]
     assert good.doubt(time.time()) is None
 
 
 def test_a_certificate_that_ends_soon_is_told_each_day(
-    certificates: tuple[TlsFiles, TlsFiles], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    certificates: tuple[TlsFiles, TlsFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time()
     assert certificates[0].doubt(now - 6 * 86400) is None  # Nine days, and these six.
     assert "expires in 9.0 days, on 20" in str(certificates[0].doubt(now))
     assert "expires in 0.0 days" in str(certificates[0].doubt(now + 20 * 86400))
-    certificate = Certificate(certificates[0])
-    for _ in range(5):
+    with capture_logs() as lines:
+        certificate = Certificate(certificates[0])
+        for _ in range(5):
+            certificate.look()
+        assert [line["warning"].count("renew it") for line in lines] == [1]
+        monkeypatch.setattr("router.wire.tls.time.time", lambda: now + 90_000)
         certificate.look()
-    assert caplog.text.count("renew it") == 1
-    monkeypatch.setattr("router.wire.tls.time.time", lambda: now + 90_000)
-    certificate.look()
-    certificate.look()
-    assert caplog.text.count("renew it") == 2
+        certificate.look()
+    assert [line["warning"].count("renew it") for line in lines] == [1, 1]
 
 
 async def test_a_router_of_two_workers_serves_tls_and_a_new_certificate(

@@ -9,13 +9,15 @@ default), so that the next run goes on from there. An input that breaks a promis
 from __future__ import annotations
 
 import argparse
-import logging
 import random
 import subprocess
 import sys
 from importlib import import_module
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from tests.router.wire.cases import ANSWERS, REQUESTS
 
@@ -48,7 +50,7 @@ def command(name: str, folder: Path, *options: str) -> list[str]:
 def fuzz_one(name: str, arguments: list[str]) -> None:
     """Fuzz in this process; never returns."""
     atheris: Any = import_module("atheris")  # It has no types, and no wheel for every platform.
-    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(CRITICAL))
     with atheris.instrument_imports(include=["router"], enable_loader_override=False):
         from tests.router.wire.fuzz.targets import TARGETS
     atheris.Setup([sys.argv[0], *arguments], TARGETS[name])
