@@ -22,6 +22,14 @@ export const h = (tag, attributes, ...children) => build(document.createElement(
 /** An SVG element. */
 export const s = (tag, attributes, ...children) => build(document.createElementNS(SVG, tag), attributes, children);
 
+/**
+ * Whether a button can be used now. Not by `disabled`: that takes the focus away for good, so that a key pressed a moment
+ * later goes nowhere. Its click handler asks `usable`.
+ */
+export const enable = (button, possible) => button.setAttribute("aria-disabled", String(!possible));
+
+export const usable = (button) => button.getAttribute("aria-disabled") !== "true";
+
 /** A word on a coloured ground, with a sign, so that the colour is never all that tells. */
 export const badge = ([kind, sign, text]) =>
   h("span", { class: `badge ${kind}${text.length < 14 ? " short" : ""}` }, h("span", { "aria-hidden": "true" }, sign), " ", text);

@@ -14,7 +14,7 @@ const OLD_HIDDEN_MS = 30_000;
 
 const store = new Store();
 const charts = new Charts(byId("charts"), byId("curves-note"));
-const seen = { status: null, rollout: null, at: null, trouble: "", said: "", checked: null };
+const seen = { status: null, rollout: null, at: null, trouble: "", said: "", checked: null, orders: 0 };
 let wanted = null; // "cohorts" or "sets", once somebody chose
 
 function noRollout(detail) {
@@ -31,10 +31,13 @@ async function rolloutOrNone() {
 }
 
 async function look() {
+  const before = seen.orders;
   try {
     const [status, rollout, now] = await Promise.all([ask("/status"), rolloutOrNone(), store.refresh()]);
     setClock(now);
-    Object.assign(seen, { status, rollout, at: Date.now(), trouble: "" });
+    // What was asked before an order's answer came may be older than that answer.
+    Object.assign(seen, { status, rollout: seen.orders === before ? rollout : seen.rollout, at: Date.now(), trouble: "" });
+    byId("login").close();
     show();
     return true;
   } catch (problem) {
@@ -159,6 +162,7 @@ function askToken(detail) {
 // Start.
 
 const orders = new Orders((rollout) => {
+  seen.orders += 1;
   seen.rollout = rollout;
   show();
   polling.now();

@@ -1,6 +1,6 @@
 // Buttons that order something, each behind a dialog that says what will happen; Cancel has the focus.
 
-import { byId, h } from "./dom.js";
+import { byId, enable, h, usable } from "./dom.js";
 import { Away, Refused, ask } from "./link.js";
 import { planInShort } from "./plan.js";
 import { duration, percent } from "./words.js";
@@ -70,7 +70,7 @@ export class Orders {
       const verb = this.asked?.verb;
       this.asked = null;
       const button = byId("orders").querySelector(`[data-verb="${verb}"]`);
-      (button && !button.hidden && !button.disabled ? button : byId("rollout")).focus();
+      (button && !button.hidden ? button : byId("rollout")).focus();
     });
   }
 
@@ -84,10 +84,13 @@ export class Orders {
     const steers = rollout.set !== null && [...possible].some((verb) => verb !== "start" && verb !== "end");
     for (const button of byId("orders").querySelectorAll("button")) {
       const verb = button.dataset.verb;
-      button.hidden = !possible.has(verb) && !(ALWAYS_SHOWN.has(verb) && steers);
-      button.disabled = !live || !possible.has(verb);
+      const gone = !possible.has(verb) && !(ALWAYS_SHOWN.has(verb) && steers);
+      if (gone && button === document.activeElement) byId("rollout").focus();
+      button.hidden = gone;
+      enable(button, live && possible.has(verb));
     }
-    byId("orders-note").textContent = live ? "" : "Nothing can be ordered without a connection.";
+    const note = live ? "" : "Nothing can be ordered without a connection.";
+    if (byId("orders-note").textContent !== note) byId("orders-note").textContent = note;
     if (this.asked && !this.sending) this.recheck();
   }
 
@@ -111,7 +114,7 @@ export class Orders {
     byId("confirm-error").textContent = "";
     const yes = byId("confirm-yes");
     yes.textContent = label;
-    yes.disabled = false;
+    enable(yes, true);
     yes.className = verb === "abort" ? "danger" : "primary";
     this.dialog.showModal();
     byId("confirm-no").focus();
@@ -125,7 +128,7 @@ export class Orders {
     else if (!this.possible.has(asked.verb) || this.moved(asked.given)) {
       why = `The rollout went on meanwhile (${rollout.phase}${rollout.step ? `, step ${rollout.step} of ${rollout.of}` : ""}). Cancel, and look again.`;
     }
-    byId("confirm-yes").disabled = why !== "";
+    enable(byId("confirm-yes"), why === "");
     if (byId("confirm-error").textContent !== why && (why || byId("confirm-error").dataset.kind === "moved")) byId("confirm-error").textContent = why;
     byId("confirm-error").dataset.kind = why ? "moved" : byId("confirm-error").dataset.kind ?? "";
   }
@@ -139,13 +142,13 @@ export class Orders {
   async send() {
     const { verb, given } = this.asked ?? {};
     const yes = byId("confirm-yes");
-    if (!verb || yes.disabled || this.sending) return;
+    if (!verb || !usable(yes) || this.sending) return;
     const by = byId("confirm-by").value.trim();
     const body = { by, why: byId("confirm-why").value.trim(), force: byId("confirm-force").checked, if: given };
     if (verb === "abort") body.at_once = byId("confirm-at-once").checked;
     localStorage.setItem(OPERATOR, by);
     this.sending = true;
-    yes.disabled = true;
+    enable(yes, false);
     const error = byId("confirm-error");
     error.dataset.kind = "answer";
     error.textContent = "";
@@ -160,7 +163,7 @@ export class Orders {
       }
       else if (problem instanceof Away) error.textContent = `${problem.message}. The order may have been carried out all the same: look at the events before you repeat it.`;
       else throw problem;
-      yes.disabled = false;
+      enable(yes, true);
     } finally {
       this.sending = false;
     }

@@ -1,4 +1,4 @@
-"""A release as an operator would watch it: a router process, two played sets, users, and a browser that looks."""
+"""A release as an operator would watch it: a router process, two played sets, and users."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import os
 import random
 import re
-import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
 
 from tests.router.rig import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PROGRAM = """
 import sys
 from router.server import main
@@ -207,74 +203,4 @@ def rollout(*steps: str, **more: str) -> str:
     return f"rollout:\n  set: b\n  steps: [{', '.join(steps)}]{rest}"
 
 
-# The browser.
-
-
-def browser_path() -> str:
-    """Where a Chromium is; without one the test is skipped, and says so (in CI it fails)."""
-    for name in BROWSERS:
-        found = shutil.which(name)
-        if found is not None:
-            return found
-    words = "no Chromium on this machine: apt-get install chromium"
-    if os.environ.get("CI"):
-        pytest.fail(words)
-    pytest.skip(words)
-
-
-@dataclass
-class Eyes:
-    """One tab, and all that went wrong in it. `expected`: words of console errors that belong to the test."""
-
-    page: Page
-    own: str
-    expected: tuple[str, ...] = ()
-    complaints: list[str] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
-
-    def watch(self) -> None:
-        self.page.on("console", self.hear)
-        self.page.on("pageerror", lambda error: self.complain(str(error)))
-        self.page.on("request", lambda request: self.note(request.url))
-
-    def hear(self, said: ConsoleMessage) -> None:
-        if said.type in ("error", "warning"):
-            self.complain(said.text)
-
-    def complain(self, text: str) -> None:
-        if not any(word in text for word in self.expected):
-            self.complaints.append(text)
-
-    def note(self, url: str) -> None:
-        if not url.startswith((f"{self.own}/", "data:")):
-            self.foreign.append(url)
-
-
-@asynccontextmanager
-async def browser() -> AsyncIterator[Browser]:
-    path = browser_path()
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        try:
-            yield chromium
-        finally:
-            await chromium.close()
-
-
-@asynccontextmanager
-async def looking(
-    stage: Stage, *, expected: tuple[str, ...] = (), context: Mapping[str, Any] | None = None
-) -> AsyncIterator[Eyes]:
-    """A tab with the page. At the end: no complaint in the console, and nobody else was asked."""
-    async with browser() as chromium:
-        tab: BrowserContext = await chromium.new_context(**(context or {}))
-        page = await tab.new_page()
-        page.set_default_timeout(20_000)
-        eyes = Eyes(page, stage.url, expected)
-        eyes.watch()
-        await page.goto(stage.url)
-        yield eyes
-        assert eyes.complaints == []
-        assert eyes.foreign == []
+LONG = rollout("{weight: 10, hold: 1h}", "{pause: true}", "{weight: 50, hold: 1h}")
