@@ -142,7 +142,7 @@ class AsyncSide:
     def not_begun(self, entry: AsyncEntry, error: SlotLost) -> None:
         raise AssertionError("an async task's attempt ends by itself")
 
-    def queue_expired(self, entry: AsyncEntry) -> None:
+    def queue_expired(self, entry: AsyncEntry, waited_for: str) -> None:
         raise AssertionError("an async task waits without an end")
 
     def give_way(self, entry: AsyncEntry) -> None:

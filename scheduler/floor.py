@@ -175,7 +175,7 @@ class Floor:
         except SlotLost as error:
             # Usually known already, on the way here.
             self.slot_lost(slot_id, str(error))
-            self._slot_gone(slot_id, None)
+            self._slot_gone(slot_id, str(error))
             raise
         except BaseException:
             # The work was refused before the slot saw it: the slot is as good as before.
@@ -193,10 +193,6 @@ class Floor:
     async def out_of_memory(self, slot_id: str) -> bool:
         """Return True if a lost slot died because its memory was used up."""
         return await self._keeper.out_of_memory(slot_id)
-
-    def trouble(self, pool: PoolKey) -> str | None:
-        """Why the pool's last slot could not start, if that is what its tasks wait for."""
-        return self._keeper.trouble(pool)
 
     def _remember(self, entry: Entry) -> None:
         images = self._images
@@ -234,8 +230,8 @@ class Floor:
         slot = self._cell.books.slots.get(slot_id)
         return None if slot is None else slot.pool.key.image_digest
 
-    def _slot_gone(self, slot_id: str, fatal: SchedulerError | None) -> None:
-        self._apply(self._cell.slot_gone(slot_id, self._clock(), fatal))
+    def _slot_gone(self, slot_id: str, reason: str, fatal: SchedulerError | None = None) -> None:
+        self._apply(self._cell.slot_gone(slot_id, reason, self._clock(), fatal))
 
     def _wake(self) -> None:
         # The loop's clock may tick a little behind its timers.
@@ -312,7 +308,7 @@ class Floor:
             if isinstance(decision, FailTask):
                 entry.side.cannot_run(entry, decision.error)
             elif isinstance(decision, QueueExpired):
-                entry.side.queue_expired(entry)
+                entry.side.queue_expired(entry, decision.waited_for)
             elif isinstance(decision, GiveWay):
                 entry.side.give_way(entry)
             elif isinstance(decision, TimeUp):

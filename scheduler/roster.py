@@ -31,8 +31,8 @@ class Side(Protocol[E]):
     def cannot_run(self, entry: E, error: Exception) -> None:
         """The task waits no longer: no slot of its pool can be started, or its work is refused."""
 
-    def queue_expired(self, entry: E) -> None:
-        """The task has waited for as long as it wanted to, and waits no longer."""
+    def queue_expired(self, entry: E, waited_for: str) -> None:
+        """The task has waited for as long as it wanted to, and waits no longer. `waited_for` says in words for what."""
 
     def give_way(self, entry: E) -> None:
         """A normal task needs the room of this one: kill it, then call `Floor.gave_way`."""

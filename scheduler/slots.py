@@ -18,24 +18,21 @@ from scheduler.pool import PoolKey
 
 log = structlog.get_logger()
 
-Gone = Callable[[str, SchedulerError | None], None]
-"""Called with a slot id, and the error when no slot of its pool can ever start."""
+Gone = Callable[[str, str, SchedulerError | None], None]
+"""Called with a slot id, the reason in words, and the error when no slot of its pool can ever start."""
 
 TOKEN_BYTES: Final = 32
 """Random bytes of the token by which a slot's guest proves itself."""
 POST_MORTEMS_KEPT: Final = 1_000
 """How many lost slots are remembered with why they died; the oldest is forgotten first. Their tasks ask at once."""
-TROUBLE_KEPT_S: Final = 60.0
-TROUBLES_KEPT: Final = 256
 
 
 class _Start:
     """A start under way. `over` is set when the guest says hello, or when waiting for it is pointless."""
 
-    __slots__ = ("over", "pool", "task")
+    __slots__ = ("over", "task")
 
-    def __init__(self, pool: PoolKey) -> None:
-        self.pool = pool
+    def __init__(self) -> None:
         self.over = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -63,13 +60,12 @@ class SlotKeeper:
         self._known: set[str] = set()
         self._starting: dict[str, _Start] = {}
         self._post_mortems: dict[str, asyncio.Task[bool]] = {}
-        self._troubles: dict[PoolKey, tuple[float, str]] = {}
         self._background = Background()
 
     def start(self, slot_id: str, pool: PoolKey, image: Image) -> None:
         """Start a slot; its guest's hello, or `gone`, will tell how it went."""
         self._known.add(slot_id)
-        start = self._starting[slot_id] = _Start(pool)
+        start = self._starting[slot_id] = _Start()
         start.task = self._background.spawn(self._start(slot_id, pool, image))
 
     def stop(self, slot_id: str) -> None:
@@ -94,17 +90,14 @@ class SlotKeeper:
             del self._post_mortems[next(iter(self._post_mortems))]
         self._post_mortems[slot_id] = self._background.spawn(self._examine(slot_id), awaited=True)
         self._forget(slot_id)
-        self._gone(slot_id, fatal)
+        self._gone(slot_id, reason, fatal)
 
     def drop(self, slot_id: str, reason: str) -> None:
         """Give a slot up that does not start in time, or that is out of reach."""
         start = self._starting.get(slot_id)
-        if start is None:
-            self.lost(slot_id, reason)
-        else:
-            self._start_failed(slot_id, start.pool, reason)
-            if start.task is not None:
-                start.task.cancel()
+        self.lost(slot_id, reason)
+        if start is not None and start.task is not None:
+            start.task.cancel()
 
     async def out_of_memory(self, slot_id: str) -> bool:
         """Return True if a lost slot died because its memory was used up."""
@@ -117,11 +110,6 @@ class SlotKeeper:
             if examination.cancelled():
                 return False
             raise
-
-    def trouble(self, pool: PoolKey) -> str | None:
-        """Why the pool's last slot could not start; None when that is long ago or was mended."""
-        since, reason = self._troubles.get(pool, (0.0, ""))
-        return reason if reason and self._clock() - since < TROUBLE_KEPT_S else None
 
     async def close(self) -> None:
         """Let all slots go; what the launcher still has to do for them is its own `close`'s."""
@@ -145,28 +133,17 @@ class SlotKeeper:
             await self._launcher.start(order)
             await self._starting[slot_id].over.wait()
         except (ImageUnusable, ImageUnknown) as error:
-            self._start_failed(slot_id, pool, str(error), error)
+            self.lost(slot_id, str(error), error)
         except (SchedulerError, OSError) as error:
-            self._start_failed(slot_id, pool, str(error))
+            self.lost(slot_id, str(error))
         except Exception as error:
             log.error("a slot's start failed in an unforeseen way", slot=slot_id, exc_info=error)
-            self._start_failed(slot_id, pool, f"{type(error).__name__}: {error}")
+            self.lost(slot_id, f"{type(error).__name__}: {error}")
         else:
             if slot_id in self._known:
-                self._troubles.pop(pool, None)
                 self._started(self._clock() - began)
         finally:
             del self._starting[slot_id]
-
-    def _start_failed(
-        self, slot_id: str, pool: PoolKey, reason: str, fatal: SchedulerError | None = None
-    ) -> None:
-        if slot_id not in self._known:
-            return
-        if len(self._troubles) >= TROUBLES_KEPT:
-            self._troubles.clear()
-        self._troubles[pool] = (self._clock(), reason)
-        self.lost(slot_id, reason, fatal)
 
     async def _remove(self, slot_id: str) -> None:
         try:

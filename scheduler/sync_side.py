@@ -218,11 +218,8 @@ class SyncSide:
         if entry.started is not None and not entry.started.done():
             entry.started.set_exception(error)
 
-    def queue_expired(self, entry: SyncEntry) -> None:
-        message = f"no slot became free within queue_timeout_s ({entry.queue_timeout_s:g} s)"
-        trouble = self._floor.trouble(entry.pool)
-        if trouble is not None:
-            message += f"; the last slot of its kind could not start: {trouble}"
+    def queue_expired(self, entry: SyncEntry, waited_for: str) -> None:
+        message = f"no slot became free within queue_timeout_s ({entry.queue_timeout_s:g} s): {waited_for}"
         self.cannot_run(entry, QueueTimeout(message))
 
     def give_way(self, entry: SyncEntry) -> None:

@@ -161,7 +161,7 @@ class Books:
 
     def add(self, slot_id: str, pool: Pool, node: Node, now: float) -> Slot:
         """A slot begins to start."""
-        slot = self.slots[slot_id] = Slot(slot_id, pool, node)
+        slot = self.slots[slot_id] = Slot(slot_id, pool, node, now)
         pool.starting.add(slot)
         pool.slots += 1
         node.slots[slot] = None
@@ -185,7 +185,7 @@ class Books:
     def rest(self, slot: Slot, now: float) -> None:
         """A slot is idle from now on."""
         pool = slot.pool
-        slot.idle_since = now
+        slot.since = now
         pool.idle[slot] = None
         self.givers[pool] = None
         at = now + self._keep_idle_s

@@ -37,6 +37,7 @@ from scheduler.policy.node import OWN_NODE, Health, Node, NodeFacts
 from scheduler.policy.pool import Pool
 from scheduler.policy.queue import EXPIRES
 from scheduler.policy.supply import Supply
+from scheduler.policy.waits import waits_for
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation
 
@@ -183,6 +184,7 @@ class Cell:
         slot.node.has_image(pool.key.image_digest)
         pool.failures = 0
         pool.retry_at = 0.0
+        pool.trouble = ""
         if pool.ahead is not None:
             pool.ahead.started(slot_id, now)
         if not slot.node.is_ready:
@@ -219,8 +221,10 @@ class Cell:
         self.books.file(pool, now)
         return self._decide(now, slot.node)
 
-    def slot_gone(self, slot_id: str, now: float, fatal: SchedulerError | None = None) -> list[Decision]:
-        """A slot could not start or died.
+    def slot_gone(
+        self, slot_id: str, reason: str, now: float, fatal: SchedulerError | None = None
+    ) -> list[Decision]:
+        """A slot could not start or died, for this reason.
 
         With `fatal`, no other slot of its pool can start: where it has none left, its waiting tasks fail.
         """
@@ -228,6 +232,8 @@ class Cell:
         if slot is None:
             return []
         pool = slot.pool
+        if slot in pool.starting:
+            pool.trouble = reason
         if slot.unused or slot in pool.starting:
             pool.failures += 1
             pool.retry_at = now + self._start_again.after(pool.failures)
@@ -288,10 +294,11 @@ class Cell:
             if kind is RUNS:
                 decisions += self._time_up(what)
             elif kind is STARTS:
-                decisions.append(DropSlot(what, f"it did not start within {self.limits.start_timeout_s:g} s"))
-                decisions += self.slot_gone(what, now)
+                reason = f"it did not start within {self.limits.start_timeout_s:g} s"
+                decisions.append(DropSlot(what, reason))
+                decisions += self.slot_gone(what, reason, now)
             elif kind is EXPIRES:
-                decisions.append(QueueExpired(what))
+                decisions.append(QueueExpired(what, waits_for(self._queue.pool_of(what), now)))
                 decisions += self.task_left(what, now)
             elif kind is ROWS_DUE:
                 decisions += self._expire(now)
@@ -326,13 +333,13 @@ class Cell:
         books, keep_s = self.books, self.limits.keep_idle_s
         if not pool.waiting:
             for slot in list(pool.idle):
-                if slot.idle_since + keep_s > now:
+                if slot.since + keep_s > now:
                     break
                 decisions.append(self._supply.stop_idle(slot, now))
         books.file(pool, now)
         if pool.idle:
             oldest = next(iter(pool.idle))
-            books.look_at(pool, max(oldest.idle_since + keep_s, now + keep_s if pool.waiting else now))
+            books.look_at(pool, max(oldest.since + keep_s, now + keep_s if pool.waiting else now))
         elif pool.is_unused and now >= pool.retry_at and pool not in books.modest:
             books.forget_pool(pool)
 

@@ -44,9 +44,10 @@ class FailTask(msgspec.Struct, frozen=True):
 
 
 class QueueExpired(msgspec.Struct, frozen=True):
-    """The task has waited for as long as it wanted to; it is in the queue no longer."""
+    """The task has waited for as long as it wanted to; it is in the queue no longer. `waited_for`: in words."""
 
     task_id: str
+    waited_for: str
 
 
 class TimeUp(msgspec.Struct, frozen=True):

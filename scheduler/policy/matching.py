@@ -35,7 +35,7 @@ class Matching:
             if slot is None:
                 return None
         unused = self._books.take(slot, task_id, may_give_way=False)
-        return Assign(task_id, slot.id, unused and slot.idle_since >= now)
+        return Assign(task_id, slot.id, unused and slot.since >= now)
 
     def run(self, decisions: list[Decision], now: float, touched: Node | None, grown: Pool | None) -> None:
         """Assign all that can run now.
@@ -101,7 +101,7 @@ class Matching:
             pool = slot.pool
             if pool.waiting and not pool.is_spare and slot in pool.idle:
                 other = idle.get(pool)
-                if other is None or slot.idle_since >= other.idle_since:
+                if other is None or slot.since >= other.since:
                     idle[pool] = slot
         for pool in self._books.turns.ordered(idle) if len(idle) > 1 else idle:
             if node.has_room(pool):
@@ -175,7 +175,7 @@ class Matching:
             self.steady.discard(task_id)
         unused = self._books.take(slot, task_id, may_give_way=may_give_way)
         # Cold is a task that waited for its slot's start, not one that found a new slot ready.
-        return Assign(task_id, slot.id, unused and slot.idle_since >= arrived_at)
+        return Assign(task_id, slot.id, unused and slot.since >= arrived_at)
 
 
 def _free_cpu(node: Node) -> int:

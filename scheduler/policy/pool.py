@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class Slot:
-    """A slot of a pool on a node. `task_id`: the task that runs in it."""
+    """A slot of a pool on a node. `task_id`: what runs in it. `since`: when it began to start, or to be idle."""
 
-    __slots__ = ("gives_way", "id", "idle_since", "node", "pool", "task_id", "timer", "unused")
+    __slots__ = ("gives_way", "id", "node", "pool", "since", "task_id", "timer", "unused")
 
-    def __init__(self, slot_id: str, pool: Pool, node: Node) -> None:
+    def __init__(self, slot_id: str, pool: Pool, node: Node, now: float) -> None:
         self.id = slot_id
         self.pool = pool
         self.node = node
         self.task_id: str | None = None
         # It has started and has had no task yet.
         self.unused = False
-        self.idle_since = 0.0
+        self.since = now
         # Its task was told to give way.
         self.gives_way = False
         # The time by which it must have started, or the program of its task must have ended.
@@ -59,6 +59,7 @@ class Pool:
         "starting",
         "takes_turns",
         "took_turn",
+        "trouble",
         "waiting",
         "wants",
     )
@@ -92,6 +93,8 @@ class Pool:
         # Slots in a row that died before their first task, and when the next may be started.
         self.failures = 0
         self.retry_at = 0.0
+        # Why its last slot could not start; empty once one has.
+        self.trouble = ""
         # Since when its next task, whose turn it was, has not fitted into what is free.
         self.held_back_at: float | None = None
         # The node whose free room is kept for that task, once it has been held back for long enough.

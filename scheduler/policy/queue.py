@@ -70,6 +70,10 @@ class Queue:
             timer.cancel()
         return pool
 
+    def pool_of(self, task_id: str) -> Pool:
+        """The pool in which the task waits."""
+        return self._pool_of[task_id]
+
     def pause(self, pool: Pool, task_id: str, now: float, pause_s: float) -> None:
         """The task waits for its next attempt, and does not count as waiting in its pool meanwhile."""
         self._paused[task_id] = (pool, self._timers.set(pause_s, now, (PAUSED, task_id)))

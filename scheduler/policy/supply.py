@@ -108,7 +108,7 @@ class Supply:
             elif pool is not wanting:
                 for slot in islice(pool.idle, SCAN_LIMIT):
                     if alone or slot.node.suits(wanting.key):
-                        if best is None or slot.idle_since < best.idle_since:
+                        if best is None or slot.since < best.since:
                             best = slot
                         break
         return best

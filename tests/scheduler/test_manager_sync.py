@@ -122,7 +122,9 @@ async def test_who_finds_no_slot_in_time_is_told_why(new_world: NewWorld) -> Non
     world = await new_world(limits=ONE_CORE)
     first = world.begin()
     run = await world.started()
-    with pytest.raises(QueueTimeout, match=r"queue_timeout_s \(0.02 s\)$") as refused:
+    with pytest.raises(
+        QueueTimeout, match=r"queue_timeout_s \(0.02 s\): all slots of its kind are busy \(1\)$"
+    ) as refused:
         await world.run(queue_timeout_s=0.02)
     assert not refused.value.executed
     run.exit()

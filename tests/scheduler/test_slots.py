@@ -18,7 +18,7 @@ async def test_why_slots_died_is_remembered_of_the_latest() -> None:
     keeper = SlotKeeper(
         launcher,
         executor,
-        lambda slot_id, fatal: None,
+        lambda slot_id, reason, fatal: None,
         started=lambda seconds: None,
         clock=time.monotonic,
     )

@@ -42,16 +42,18 @@ class House:
         self.ready_at: dict[str, float] = {}
         self.arrived_at: dict[str, float] = {}
         self.failed: list[str] = []
+        # What each task that gave up waiting had waited for.
+        self.waited_for: dict[str, str] = {}
         self.order: list[str] = []
 
     # -- events
 
-    def arrive(self, key: PoolKey, task_id: str | None = None) -> list[str]:
+    def arrive(self, key: PoolKey, task_id: str | None = None, timeout_s: float | None = None) -> list[str]:
         self.tasks += 1
         task_id = task_id or f"t{self.tasks}"
         self.waiting[task_id] = self.pool_of_task[task_id] = key
         self.arrived_at[task_id] = self.now
-        return self._do(self.policy.task_arrived(task_id, key, self.now))
+        return self._do(self.policy.task_arrived(task_id, key, self.now, timeout_s=timeout_s))
 
     def leave(self, task_id: str) -> list[str]:
         self.waiting.pop(task_id, None)
@@ -69,14 +71,16 @@ class House:
         self.idle.add(slot_id)
         return self._do(self.policy.slot_freed(slot_id, 0, self.now))
 
-    def lose(self, slot_id: str, fatal: SchedulerError | None = None) -> list[str]:
+    def lose(
+        self, slot_id: str, fatal: SchedulerError | None = None, reason: str = "it was lost"
+    ) -> list[str]:
         del self.slots[slot_id]
         self.idle.discard(slot_id)
         if slot_id in self.starting:
             self.starting.remove(slot_id)
         for task_id in [task_id for task_id, slot in self.running.items() if slot == slot_id]:
             del self.running[task_id]
-        return self._do(self.policy.slot_gone(slot_id, self.now, fatal))
+        return self._do(self.policy.slot_gone(slot_id, reason, self.now, fatal))
 
     def tick(self, seconds: float = 0.0) -> list[str]:
         self.now += seconds
@@ -119,6 +123,7 @@ class House:
             return f"drop {decision.slot_id}"
         if isinstance(decision, QueueExpired):
             del self.waiting[decision.task_id]
+            self.waited_for[decision.task_id] = decision.waited_for
             return f"expired {decision.task_id}"
         assert isinstance(decision, StopSlot)
         # Only what is idle, or has just become so, may be stopped.

@@ -284,7 +284,7 @@ def test_memory_is_a_limit_like_cores() -> None:
 def test_events_about_unknown_slots_and_tasks_are_nothing() -> None:
     house = House()
     policy = house.policy
-    assert policy.slot_ready("x", 0) == policy.slot_freed("x", 0, 0) == policy.slot_gone("x", 0) == []
+    assert policy.slot_ready("x", 0) == policy.slot_freed("x", 0, 0) == policy.slot_gone("x", "lost", 0) == []
     assert policy.task_left("x", 0) == []
     house.arrive(CAT)
     assert policy.slot_freed("s1", 0, 0) == []

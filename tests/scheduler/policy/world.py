@@ -222,7 +222,7 @@ class World:
     def _failed(self, slot_id: str) -> None:
         if slot_id in self.slots:
             self._gone(slot_id)
-            self._do(self.cell.slot_gone(slot_id, self.now))
+            self._do(self.cell.slot_gone(slot_id, "its start failed", self.now))
 
     def _ready(self, slot_id: str) -> None:
         slot = self.slots.get(slot_id)

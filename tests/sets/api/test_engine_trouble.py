@@ -100,7 +100,9 @@ def test_an_engine_that_is_frozen(own: Own, api: Api) -> None:
         # A slot that is there needs no engine.
         assert api.run("say", "still").content == b"still\n"
         answer = api.run("say", "x", memory_mib=300, queue_timeout_s=1)
-        assert problem(answer, 503, "queue-timeout")["executed"] is False
+        found = problem(answer, 503, "queue-timeout")
+        assert found["executed"] is False
+        assert "a slot of its kind has been starting for" in found["detail"]
         assert api.http.get("/livez").status_code == 200
         problem(api.http.get("/readyz"), 503, "engine-unavailable")
     finally:

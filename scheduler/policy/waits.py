@@ -1,0 +1,22 @@
+"""Says in words what the next task of a pool waits for. Pure."""
+
+from __future__ import annotations
+
+from scheduler.policy.pool import Pool
+
+
+def waits_for(pool: Pool, now: float) -> str:
+    """A clause for messages, such as "a slot of its kind has been starting for 4.2 s"."""
+    said: list[str] = []
+    if pool.trouble:
+        said.append(f"the last slot of its kind could not start: {pool.trouble}")
+    if pool.starting:
+        starting_s = now - min(slot.since for slot in pool.starting)
+        said.append(f"a slot of its kind has been starting for {starting_s:.1f} s")
+    if said:
+        return "; ".join(said)
+    if pool.idle:
+        return "the cores or the memory that it needs are in use"
+    if pool.running:
+        return f"all slots of its kind are busy ({len(pool.running)})"
+    return "all places for slots are in use"
