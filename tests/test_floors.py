@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Final
 
 import pytest
 
@@ -35,12 +34,6 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("bench_router", "demo", "docs", "release_sim"),
     ),
 }
-
-KNOW_EACH_OTHER: Final = {
-    # A node holds slots, and a slot knows its node.
-    frozenset({"scheduler/policy/node", "scheduler/policy/pool"}),
-}
-"""Pairs of modules of one folder that name each other in types alone; anything else is a circle."""
 
 Imports = Mapping[str, Mapping[str, int]]
 """For each module, by its path without `.py`: the modules that it imports, and the line where it does."""
@@ -157,14 +150,7 @@ def test_every_folder_has_its_floor(package: str) -> None:
 def test_no_module_imports_itself_in_a_circle(graph: Imports) -> None:
     assert "router/relay/traffic" in graph["router/relay/plane"], "the graph is not empty"
     # A package's `__init__.py` that offers names of its own modules is no circle of theirs.
-    modules = {
-        name: {
-            each: 0
-            for each in known
-            if not _is_folder(each) and frozenset({name, each}) not in KNOW_EACH_OTHER
-        }
-        for name, known in graph.items()
-    }
+    modules = {name: {each: 0 for each in known if not _is_folder(each)} for name, known in graph.items()}
     assert circles(modules) == []
 
 

@@ -38,6 +38,10 @@ class Books:
         self.queue = Queue(limits, self.timers)
         self.pools: dict[PoolKey, Pool] = {}
         self.slots: dict[str, Slot] = {}
+        # The slots of each node that has any; and those in which spare tasks run that may be told to give way, the
+        # latest last.
+        self.slots_on: dict[Node, dict[Slot, None]] = {}
+        self.spare_on: dict[Node, dict[Slot, None]] = {}
         # Pools that have both a waiting task and an idle slot: of normal tasks, and of spare ones.
         self.turns = Turns(limits.account_weights)
         self.spare_turns = Turns(limits.account_weights)
@@ -164,7 +168,7 @@ class Books:
         slot = self.slots[slot_id] = Slot(slot_id, pool, node, now)
         pool.starting.add(slot)
         pool.slots += 1
-        node.slots[slot] = None
+        self.slots_on.setdefault(node, {})[slot] = None
         self.nodes.slot_added(node)
         node.starting_cpu += pool.cpu_percent
         slot.timer = self.timers.set(self.limits.start_timeout_s, now, (STARTS, slot_id))
@@ -201,7 +205,7 @@ class Books:
         node.free_cpu -= pool.cpu_percent
         node.free_memory -= pool.memory_mib
         if may_give_way:
-            node.spare[slot] = None
+            self.spare_on.setdefault(node, {})[slot] = None
             self.spare_running += 1
         unused, slot.unused = slot.unused, False
         return unused
@@ -219,8 +223,8 @@ class Books:
         slot.task_id = None
         node.free_cpu += pool.cpu_percent
         node.free_memory += pool.memory_mib
-        if pool.is_spare and slot in node.spare:
-            del node.spare[slot]
+        if pool.is_spare and slot in self.spare_on.get(node, ()):
+            _drop(self.spare_on, slot)
             self.spare_running -= 1
             slot.gives_way = False
 
@@ -232,7 +236,7 @@ class Books:
         self.started(slot)
         pool.idle.pop(slot, None)
         del self.slots[slot.id]
-        del slot.node.slots[slot]
+        _drop(self.slots_on, slot)
         pool.slots -= 1
         self.nodes.slot_removed(slot.node)
         self.demand.slot_removed(pool)
@@ -284,3 +288,10 @@ class Books:
         for pool in self.pools.values():
             used[pool.key.account] = used.get(pool.key.account, 0) + pool.cpu_us
         return used
+
+
+def _drop(by_node: dict[Node, dict[Slot, None]], slot: Slot) -> None:
+    slots = by_node[slot.node]
+    del slots[slot]
+    if not slots:
+        del by_node[slot.node]

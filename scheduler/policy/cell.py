@@ -266,7 +266,7 @@ class Cell:
             return []
         self.books.nodes.set_health(node, Health.DRAINING)
         decisions: list[Decision] = []
-        for slot in [slot for slot in node.slots if slot in slot.pool.idle]:
+        for slot in [slot for slot in self.books.slots_on.get(node, ()) if slot in slot.pool.idle]:
             decisions.append(self._supply.stop_idle(slot, now))
         return decisions + self._nodes_changed(now)
 
@@ -277,7 +277,7 @@ class Cell:
             return []
         self.books.nodes.set_health(node, Health.LOST)
         decisions: list[Decision] = []
-        for slot in list(node.slots):
+        for slot in list(self.books.slots_on.get(node, ())):
             self._supply.lose(slot, now)
             decisions.append(DropSlot(slot.id, f"its node {node_id} is lost"))
         return decisions + self._nodes_changed(now)

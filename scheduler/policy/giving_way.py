@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 
 from scheduler.policy.books import Books
@@ -35,7 +36,7 @@ def make_room(books: Books, decisions: list[Decision]) -> None:
                 break
             room = rooms.get(slot.node)
             if room is None:
-                room = rooms[slot.node] = _Room(slot.node)
+                room = rooms[slot.node] = _Room(slot.node, books.spare_on.get(slot.node, ()))
             if room.make(pool, decisions):
                 tasks -= 1
     candidates.close()
@@ -45,12 +46,13 @@ def give_place(books: Books, wanting: Pool, decisions: list[Decision]) -> None:
     """Tell one spare task to give way, so that its slot's place goes to a normal pool that has none."""
     latest: Slot | None = None
     for node in books.nodes:
-        if not node.spare or not node.suits(wanting.key):
+        spare = books.spare_on.get(node)
+        if not spare or not node.suits(wanting.key):
             continue
-        if any(slot.gives_way for slot in node.spare):
+        if any(slot.gives_way for slot in spare):
             # That place comes first.
             return
-        latest = next(reversed(node.spare))
+        latest = next(reversed(spare))
     if latest is not None:
         _tell(latest, decisions)
 
@@ -58,12 +60,12 @@ def give_place(books: Books, wanting: Pool, decisions: list[Decision]) -> None:
 class _Room:
     """The resources that are free on a node, or will be once slots that were told to give way have stopped."""
 
-    def __init__(self, node: Node) -> None:
-        giving = [slot.pool for slot in node.spare if slot.gives_way]
+    def __init__(self, node: Node, spare: Iterable[Slot]) -> None:
+        giving = [slot.pool for slot in spare if slot.gives_way]
         self._cpu_percent = node.free_cpu + sum(pool.cpu_percent for pool in giving)
         self._memory_mib = node.free_memory + sum(pool.memory_mib for pool in giving)
         # The latest gives way first: it loses the least.
-        self._others = [slot for slot in node.spare if not slot.gives_way]
+        self._others = [slot for slot in spare if not slot.gives_way]
 
     def make(self, pool: Pool, decisions: list[Decision]) -> bool:
         """Set room aside for one task of the pool; whether that is possible."""

@@ -19,6 +19,8 @@ class Matching:
     def __init__(self, books: Books, patience_s: float) -> None:
         self.steady: set[str] = set()
         self._books = books
+        # The pool for whose next task a node's free room is kept, while the pool's `kept_on` is that node.
+        self._kept_for: dict[Node, Pool] = {}
         self._patience_s = patience_s
 
     def at_once(self, pool: Pool, task_id: str, now: float) -> Assign | None:
@@ -26,11 +28,7 @@ class Matching:
         slot: Slot | None = next(reversed(pool.idle))
         assert slot is not None
         node = slot.node
-        if (
-            pool.cpu_percent > node.free_cpu
-            or pool.memory_mib > node.free_memory
-            or node.kept_for is not None
-        ):
+        if pool.cpu_percent > node.free_cpu or pool.memory_mib > node.free_memory or node in self._kept_for:
             slot = self._roomy_slot(pool)
             if slot is None:
                 return None
@@ -97,14 +95,14 @@ class Matching:
     def _next_on(self, node: Node, now: float) -> Slot | None:
         """The idle slot on the node of the pool whose turn it is there, and whose next task fits."""
         idle: dict[Pool, Slot] = {}
-        for slot in node.slots:
+        for slot in self._books.slots_on.get(node, ()):
             pool = slot.pool
             if pool.waiting and not pool.is_spare and slot in pool.idle:
                 other = idle.get(pool)
                 if other is None or slot.since >= other.since:
                     idle[pool] = slot
         for pool in self._books.turns.ordered(idle) if len(idle) > 1 else idle:
-            if node.has_room(pool):
+            if pool.fits(node):
                 return idle[pool]
             if pool.held_back_at is None:
                 pool.held_back_at = now
@@ -118,8 +116,18 @@ class Matching:
             slot.node is not pool.kept_on for slot in islice(pool.idle, SCAN_LIMIT)
         ):
             pool.kept_on = node
-            node.kept_for = pool
+            self._kept_for = {other: by for other, by in self._kept_for.items() if by.kept_on is other}
+            self._kept_for[node] = pool
         return pool.kept_on is node
+
+    def _is_kept_for_another(self, node: Node, pool: Pool) -> bool:
+        kept_for = self._kept_for.get(node)
+        if kept_for is None or kept_for is pool:
+            return False
+        if kept_for.kept_on is not node:
+            del self._kept_for[node]
+            return False
+        return True
 
     def _next(self, now: float, touched: Node | None) -> Slot | None:
         """The idle slot of the next account's first pool that fits into what is free."""
@@ -130,7 +138,7 @@ class Matching:
         if first is None:
             return None
         slot = next(reversed(first.idle))
-        if slot.node.has_room(first):
+        if first.fits(slot.node):
             return slot
         # Nodes whose free room is kept for pools that smaller tasks have run past for long enough.
         kept: set[Node] | None = None
@@ -156,16 +164,17 @@ class Matching:
         """The pool's warmest idle slot on a node that has room for a task; `kept` are nodes to leave alone."""
         warmest = next(reversed(pool.idle))
         if self._books.nodes.only is not None:
-            return warmest if warmest.node.has_room(pool) and not (kept and warmest.node in kept) else None
+            return warmest if pool.fits(warmest.node) and not (kept and warmest.node in kept) else None
         full = set(kept) if kept else set()
         for slot in islice(reversed(pool.idle), SCAN_LIMIT):
             node = slot.node
             if node not in full:
-                if node.has_room(pool) and not _is_kept_for_another(node, pool):
+                if pool.fits(node) and not self._is_kept_for_another(node, pool):
                     return slot
                 full.add(node)
-        if touched is not None and touched not in full and touched.has_room(pool):
-            return next((slot for slot in touched.slots if slot in pool.idle), None)
+        if touched is not None and touched not in full and pool.fits(touched):
+            slots = self._books.slots_on.get(touched, ())
+            return next((slot for slot in slots if slot in pool.idle), None)
         return None
 
     def _assign(self, slot: Slot, task_id: str, arrived_at: float) -> Assign:
@@ -180,13 +189,3 @@ class Matching:
 
 def _free_cpu(node: Node) -> int:
     return node.free_cpu
-
-
-def _is_kept_for_another(node: Node, pool: Pool) -> bool:
-    kept_for = node.kept_for
-    if kept_for is None or kept_for is pool:
-        return False
-    if kept_for.kept_on is not node:
-        node.kept_for = None
-        return False
-    return True

@@ -11,7 +11,6 @@ import msgspec
 from scheduler.errors import BadRequest, Unavailable
 
 if TYPE_CHECKING:
-    from scheduler.policy.pool import Pool, Slot
     from scheduler.pool import PoolKey
 
 NODES_COMPARED: Final = 128
@@ -44,7 +43,10 @@ class NodeFacts(msgspec.Struct, frozen=True):
 
 
 class Node:
-    """A machine as the cell counts it. Running tasks use its cores and memory; every slot uses one of its places."""
+    """A machine as the cell counts it. Running tasks use its cores and memory; every slot uses one of its places.
+
+    It knows no slot and no pool: the books hold which slots it has.
+    """
 
     __slots__ = (
         "facts",
@@ -53,10 +55,8 @@ class Node:
         "health",
         "images",
         "is_ready",
-        "kept_for",
         "max_slots",
         "slots",
-        "spare",
         "starting_cpu",
     )
 
@@ -69,16 +69,9 @@ class Node:
         self.free_memory = facts.memory_mib
         # Hundredths of a core that its starting slots will use.
         self.starting_cpu = 0
-        self.slots: dict[Slot, None] = {}
-        # Slots in which spare tasks run that may be told to give way, the latest last.
-        self.spare: dict[Slot, None] = {}
-        # The pool for whose next task the free room is kept, while the pool's `kept_on` is this node.
-        self.kept_for: Pool | None = None
+        # How many slots it has.
+        self.slots = 0
         self.images: dict[str, None] = dict.fromkeys(facts.images)
-
-    def has_room(self, pool: Pool) -> bool:
-        """Return True if a task of the pool fits into the free resources."""
-        return pool.cpu_percent <= self.free_cpu and pool.memory_mib <= self.free_memory
 
     def suits(self, key: PoolKey) -> bool:
         """Return True if the node can run slots of the pool, once it has room."""
@@ -141,12 +134,14 @@ class Nodes:
 
     def slot_added(self, node: Node) -> None:
         """A slot of the node was started: others come before it, if it has a place left."""
+        node.slots += 1
         del self.open[node]
-        if len(node.slots) < node.max_slots:
+        if node.slots < node.max_slots:
             self.open[node] = None
 
     def slot_removed(self, node: Node) -> None:
         """A slot of the node is gone, so that it has a place."""
+        node.slots -= 1
         if node.is_ready:
             self.open[node] = None
 
@@ -154,20 +149,20 @@ class Nodes:
         """How many tasks of the pool could run at the same time in an empty cell; 0 where no node suits it."""
         return sum(node.could_hold(key) for node in self if node.is_ready)
 
-    def place(self, pool: Pool) -> Node | None:
-        """The node on which the pool's next slot is started: one that holds the image, then the one with most room."""
+    def place(self, key: PoolKey) -> Node | None:
+        """The node on which a pool's next slot is started: one that holds the image, then the one with most room."""
         best: Node | None = None
         best_rank: tuple[bool, int, int] = (False, 0, 0)
-        digest = pool.key.image_digest
+        digest, cpu_percent = key.image_digest, key.resources.cpu_percent
         if self.only is not None:
-            return self.only if self.open and pool.at_once else None
+            return self.only if self.open and self.only.could_hold(key) else None
         for number, node in enumerate(self.open):
             if number >= NODES_COMPARED and best is not None:
                 break
-            if not node.suits(pool.key):
+            if not node.suits(key):
                 continue
             room = node.free_cpu - node.starting_cpu
-            rank = (digest in node.images and room >= pool.cpu_percent, room, -len(node.slots))
+            rank = (digest in node.images and room >= cpu_percent, room, -node.slots)
             if best is None or rank > best_rank:
                 best, best_rank = node, rank
         return best
@@ -197,7 +192,7 @@ class Nodes:
         )
 
     def _count(self) -> None:
-        self.open = {node: None for node in self if node.is_ready and len(node.slots) < node.max_slots}
+        self.open = {node: None for node in self if node.is_ready and node.slots < node.max_slots}
         self.only = next(iter(self)) if len(self) == 1 else None
         ready = [node.facts for node in self if node.is_ready]
         self.cpu_percent = sum(facts.cpu_percent for facts in ready)

@@ -104,6 +104,10 @@ class Pool:
         # CPU time that its slots have reported, microseconds.
         self.cpu_us = 0
 
+    def fits(self, node: Node) -> bool:
+        """Return True if the pool's next task fits into what is free on the node."""
+        return self.cpu_percent <= node.free_cpu and self.memory_mib <= node.free_memory
+
     @property
     def is_unused(self) -> bool:
         """Return True if it has neither slots nor tasks."""

@@ -29,7 +29,7 @@ class Supply:
         books = self._books
         nobody_gives = not books.nodes.open and not books.givers and not books.spare_running
         while not nobody_gives and (pool := books.demand.neediest()) is not None:
-            node = books.nodes.place(pool)
+            node = books.nodes.place(pool.key)
             if node is None:
                 victim = self._coldest_idle(pool)
                 if victim is None:
@@ -43,7 +43,7 @@ class Supply:
             decisions.append(self.start(pool, node, now))
         # For tasks that may come, and for spare ones, nobody else's slot goes.
         for pool in list(islice(books.modest, SCAN_LIMIT)):
-            while pool in books.modest and (node := books.nodes.place(pool)) is not None:
+            while pool in books.modest and (node := books.nodes.place(pool.key)) is not None:
                 decisions.append(self.start(pool, node, now))
 
     def start(self, pool: Pool, node: Node, now: float) -> StartSlot:

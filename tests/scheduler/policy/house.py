@@ -202,5 +202,4 @@ def assert_books_are_empty(cell: Cell) -> None:
             facts.memory_mib,
             0,
         )
-        assert not node.slots
-        assert not node.spare
+        assert node.slots == 0

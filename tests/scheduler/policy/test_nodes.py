@@ -214,7 +214,7 @@ class Busy(World):
     def _do(self, decisions: list[Decision]) -> None:
         super()._do(decisions)
         for each in self.cell.books.pools.values():
-            assert not (each.waiting and any(slot.node.has_room(each) for slot in each.idle)), each.key
+            assert not (each.waiting and any(each.fits(slot.node) for slot in each.idle)), each.key
 
 
 @given(
