@@ -50,7 +50,7 @@ lint: setup  ## run ruff and mypy
 	@$(python) -m ruff format --check --quiet . || { echo "make lint: run .venv/bin/ruff format"; exit 1; }
 	@$(python) -m mypy
 
-up: setup  ## start a router and two sets in the background, with the sample images; starts only what is missing
+up: setup  ## start a router and two sets in the background, with the sample images; starts what is missing, restarts what is outdated
 	@$(engine) && $(python) -m ops.images && $(python) -m ops.local.stack up
 
 down:  ## stop them, including slots and the private engine

@@ -74,7 +74,7 @@ def say_detail(task: Task, asked: Iterable[str] = ()) -> bool:
 
 
 def cut(task: Mapping[str, Any], name: str) -> str:
-    """Return the mark that stands between the beginning and the end of an output of which the middle was not kept."""
+    """Return the mark for the middle of an output that was not kept; empty if all of it was."""
     cut_bytes = task.get(f"{name}_cut_bytes")
     return f"\n[… {counted(cut_bytes, 'byte')} of {name} left out …]\n" if cut_bytes else ""
 

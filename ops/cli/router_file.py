@@ -31,7 +31,7 @@ class Target:
     file: Path
     dry_run: bool
     forced: bool = False
-    """Change the file even where no set would be left to take new requests."""
+    """Change the file even if no set would be left to take new requests."""
 
     @classmethod
     def of(

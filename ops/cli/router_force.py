@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from router.routing.table import Table
 
 ENDED: Final = ("done", "aborted", "idle")
-"""Phases in which a rollout moves nothing; an idle one keeps a set at 0 that was taken back."""
+"""Phases in which a rollout moves no weight. An idle one still keeps a barred set at 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def lines(document: dict[str, Any]) -> list[str]:
         f"{takes}{', and ' + ' and '.join(waits) if waits else ''}; at the present {rate:.3g} requests/s of all sets"
     )
     told.append(
-        f"nothing is judged before both sides have {report.counted(document['min_requests'], 'request')}; then"
+        f"no step passes before both sides have {report.counted(document['min_requests'], 'request')}; the checks:"
     )
     for check in document["checks"]:
         unit = "points" if check["unit"] == "points" else "%"

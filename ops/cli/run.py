@@ -47,7 +47,7 @@ def run(
 ) -> int:
     """Run an image like a local program, with our standard input and output, and exit with its code.
 
-    Options of gcompute stand before IMAGE; everything after IMAGE belongs to the algorithm. Input and output stream.
+    Put gcompute's options before IMAGE; everything after IMAGE belongs to the algorithm. Input and output stream.
     A terminal is read until Ctrl-D, as `cat` does; -n sends nothing. Ctrl-C cancels the task.
 
     Exit codes: the task's own, unchanged; 128+n for signal n; 124 timed out; 125 if the service or the call failed, not

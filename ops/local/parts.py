@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ops.local import sources
 from ops.setup import processes
 from ops.setup.engine import ROOT
 from ops.setup.errors import StackFailed
@@ -56,7 +57,8 @@ def variable_of(field: str) -> str:
 class Part:
     """A process of the stack in `root`.
 
-    `ports` pairs each port with the variable that changes it; `ready_url` answers 200 when the part is ready.
+    `ports` pairs each port with the variable that changes it; `ready_url` answers 200 when the part is ready;
+    `sources` is the digest of the code that it would be started with now.
     """
 
     root: Path
@@ -64,6 +66,7 @@ class Part:
     command: tuple[str, ...]
     ports: tuple[tuple[int, str], ...]
     ready_url: str
+    sources: str = ""
 
     @property
     def pid_file(self) -> Path:
@@ -90,13 +93,27 @@ class Part:
             return False
         return f"DOCKER_HOST={docker_host}".encode() in _environment(pid)
 
+    def is_outdated(self) -> bool:
+        """True if it runs, with other code than the checkout has now."""
+        pid = self.pid
+        return bool(pid) and f"{sources.VARIABLE}={self.sources}".encode() not in _environment(pid)
+
+    def environment(self, docker_host: str) -> dict[str, str]:
+        """Return the environment to start it with: ours, the engine, its code, and unbuffered output for the log."""
+        own = {"DOCKER_HOST": docker_host, "PYTHONUNBUFFERED": "1", sources.VARIABLE: self.sources}
+        return {**os.environ, **own}
+
     def all_pids(self) -> list[int]:
         """Its pid and those of its workers, which have the same command line."""
         return processes.marked(self.mark)
 
 
-def parts_of(ports: Ports, root: Path = ROOT) -> list[Part]:
-    """Return the sets, then the router, which checks their health."""
+def parts_of(ports: Ports, root: Path = ROOT, code: Path = ROOT) -> list[Part]:
+    """Return the sets, then the router, which checks their health. `code`: the checkout with the wanted sources."""
+    set_sources, router_sources = (
+        sources.digest(code, sources.OF_SETS),
+        sources.digest(code, sources.OF_ROUTER),
+    )
     gcompute = str(ROOT / ".venv/bin/gcompute")
     # Absolute paths distinguish the processes of two checkouts on one machine.
     folder = root / "ops/local"
@@ -104,7 +121,8 @@ def parts_of(ports: Ports, root: Path = ROOT) -> list[Part]:
     for name, port in zip(SET_NAMES, (ports.set_a, ports.set_b), strict=True):
         command = (gcompute, "set", f"{folder}/set-{name}.yaml", "--bind", f"{HOST}:{port}")
         variable = variable_of(f"set_{name}")
-        sets.append(Part(root, f"set-{name}", command, ((port, variable),), f"http://{HOST}:{port}/readyz"))
+        ready_url = f"http://{HOST}:{port}/readyz"
+        sets.append(Part(root, f"set-{name}", command, ((port, variable),), ready_url, set_sources))
     command = (
         *(gcompute, "router", f"{folder}/router.yaml", "--name", "local"),
         *("--bind", f"{HOST}:{ports.router}", "--admin-bind", f"{HOST}:{ports.admin}"),
@@ -114,7 +132,8 @@ def parts_of(ports: Ports, root: Path = ROOT) -> list[Part]:
         *(() if ports.set_b == Ports.set_b else ("--set-url", f"b=http://{HOST}:{ports.set_b}")),
     )
     listening = ((ports.router, variable_of("router")), (ports.admin, variable_of("admin")))
-    return [*sets, Part(root, "router", command, listening, f"http://{HOST}:{ports.admin}/readyz")]
+    ready_url = f"http://{HOST}:{ports.admin}/readyz"
+    return [*sets, Part(root, "router", command, listening, ready_url, router_sources)]
 
 
 def _environment(pid: int) -> list[bytes]:
@@ -122,8 +141,3 @@ def _environment(pid: int) -> list[bytes]:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return []
-
-
-def environment_for(docker_host: str) -> dict[str, str]:
-    """Return the parts' environment: ours, the engine, and unbuffered output for the log."""
-    return {**os.environ, "DOCKER_HOST": docker_host, "PYTHONUNBUFFERED": "1"}

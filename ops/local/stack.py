@@ -1,6 +1,7 @@
 """Starts, stops and shows the local stack: a router, the sets a and b, and an engine if none answers.
 
-    python -m ops.local.stack up       starts the parts that do not run; returns when all are ready
+    python -m ops.local.stack up       starts the parts that do not run, and restarts those that run older code;
+                                       returns when all are ready
     python -m ops.local.stack down     stops everything, including slots and the private engine
     python -m ops.local.stack status   shows which parts run; exit code 0 if all are ready
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import socket
 import subprocess
@@ -24,10 +26,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ops.local.parts import HOST, SET_NAMES, Part, Ports, environment_for, parts_of
+from ops.local.parts import HOST, SET_NAMES, Part, Ports, parts_of
 from ops.setup import engine, processes
 from ops.setup.engine import ROOT, PrivateEngine
 from ops.setup.errors import NoEngine, OpsError, StackFailed, described
+from router.choosing.serving import SERVING
 from scheduler.installation import known
 
 READY_TIMEOUT_S: Final = 60
@@ -45,25 +48,31 @@ def say(message: str) -> None:
 
 
 class Stack:
-    """The local stack of one checkout, at these ports."""
+    """The local stack of one checkout, at these ports. `code`: the checkout with the wanted sources."""
 
-    def __init__(self, ports: Ports, root: Path = ROOT) -> None:
+    def __init__(self, ports: Ports, root: Path = ROOT, code: Path = ROOT) -> None:
         self.ports = ports
-        self.parts = parts_of(ports, root)
+        self.parts = parts_of(ports, root, code)
         self._var = root / "var"
         self._private = [PrivateEngine(root), PrivateEngine(root, userns=True)]
 
     def up(self) -> None:
-        """Start the parts that do not run or have another address; return when all are ready.
+        """Start the parts that do not run or have another address, and restart those that run older code; return when
+        all are ready.
 
         Raises StackFailed with the end of the failed part's log, NoEngine, EngineFailed.
         """
         with self._locked():
             host = engine.up()
-            wrong = [part for part in self.parts if not part.runs_as_wanted(host)]
+            wrong = [
+                part
+                for part in self.parts
+                # An outdated part that is not ready may never be: it needs no gentle restart.
+                if not part.runs_as_wanted(host) or (part.is_outdated() and _asked(part.ready_url))
+            ]
             for part in reversed(wrong):  # the router first, so that it routes nothing to a stopping set
                 if part.pid:
-                    say(f"{part.name} runs with another address or engine: stopping it")
+                    say(f"{part.name} runs with another address or engine, or is not ready: stopping it")
                 _stop(part)
             self._engine_file.write_text(f"{host}\n")
             for part in wrong:
@@ -72,9 +81,31 @@ class Stack:
                 _start(part, host)
             for part in self.parts:
                 _wait_until_ready(part)
+            self._renew(host)
         say(f"ready: {self.ports.router_url} (traffic), http://{HOST}:{self.ports.admin} (admin)")
         if variables := self._variables(host):
             say(f"for docker and gcompute: export {' '.join(variables)}")
+
+    def _renew(self, host: str) -> None:
+        """Restart the parts that run older code one after another, so that a set always takes work."""
+        for part in self.parts:
+            if not part.is_outdated():
+                continue
+            say(f"{part.name} runs older code than this checkout: restarting it when its tasks have ended")
+            _stop(part)
+            _check_ports(part)
+            _start(part, host)
+            _wait_until_ready(part)
+            processes.wait_until(self._all_sets_up, READY_TIMEOUT_S)
+
+    def _all_sets_up(self) -> bool:
+        """Return True if the router sends work to every set; also if it cannot tell."""
+        try:
+            with _opener.open(f"http://{HOST}:{self.ports.admin}/status", timeout=5) as answer:
+                sets = json.load(answer)["sets"].values()
+        except (OSError, ValueError, KeyError):
+            return True
+        return all(each["health"] in SERVING or each["state"] != "ready" for each in sets)
 
     def _variables(self, host: str) -> list[str]:
         """Environment variables that other commands need to find this stack, which is not where they look at first."""
@@ -176,7 +207,7 @@ def _start(part: Part, host: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         if part.log.stat().st_size > LOG_LIMIT_BYTES:
             part.log.replace(part.log.with_suffix(".log.1"))
-    pid = processes.start_detached(part.command, part.log, environment_for(host), part.root)
+    pid = processes.start_detached(part.command, part.log, part.environment(host), part.root)
     unfinished = part.pid_file.with_suffix(".new")
     unfinished.write_text(f"{pid}\n")
     unfinished.replace(part.pid_file)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.local import stack
+from ops.local import sources, stack
 from ops.local.parts import Part, Ports, parts_of
 from ops.setup import processes
 from ops.setup.errors import StackFailed
@@ -49,6 +49,24 @@ def test_the_router_reads_the_operators_own_file_and_is_told_other_addresses_bes
     *_, other = parts_of(Ports(set_b=9102), root)
     assert "/srv/gc/ops/local/router.yaml" in other.command
     assert other.command[-2:] == ("--set-url", "b=http://127.0.0.1:9102")
+
+
+def test_only_changed_contents_make_a_part_outdated(tmp_path: Path) -> None:
+    code = tmp_path / "router/wire/head.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("A = 1\n")
+    (tmp_path / "router/notes.md").write_text("not code\n")
+    before = sources.digest(tmp_path, sources.OF_ROUTER)
+
+    os.utime(code, (1, 1))
+    (tmp_path / "router/notes.md").write_text("still not code\n")
+    assert sources.digest(tmp_path, sources.OF_ROUTER) == before
+
+    code.write_text("A = 2\n")
+    assert sources.digest(tmp_path, sources.OF_ROUTER) != before
+    code.rename(code.with_name("foot.py"))
+    code.with_name("foot.py").write_text("A = 1\n")
+    assert sources.digest(tmp_path, sources.OF_ROUTER) != before, "a file's name counts, too"
 
 
 def test_parts_of_two_checkouts_are_told_apart() -> None:

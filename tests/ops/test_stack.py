@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,52 @@ def test_up_is_idempotent_mends_what_died_and_down_leaves_nothing(
     assert all(part.all_pids() == [] for part in stack.parts)
     assert processes.marked(str(stack.parts[0].root)) == []
     stack.down()
+
+
+def test_up_after_a_pull_restarts_the_sets_in_turn_and_no_request_is_lost(
+    stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack.up()
+    load_small_image(stack, tmp_path)
+    before = pids(stack)
+    pulled = Stack(stack.ports, stack.parts[0].root, checkout_with_newer_sets(tmp_path / "pulled"))
+    capsys.readouterr()
+
+    over = threading.Event()
+    answers: list[bytes] = []
+    client = threading.Thread(target=lambda: answers.extend(run_until(over, stack)))
+    client.start()
+    try:
+        pulled.up()
+    finally:
+        over.set()
+        client.join()
+
+    assert set(answers) == {b"through all of it"}
+    said = capsys.readouterr().err
+    assert [name for name in before if f"{name} runs older code" in said] == ["set-a", "set-b"]
+    after = pids(stack)
+    assert after["set-a"] != before["set-a"]
+    assert after["set-b"] != before["set-b"]
+    assert after["router"] == before["router"]
+
+    pulled.up()
+    assert pids(stack) == after, "nothing is outdated any longer"
+
+
+def checkout_with_newer_sets(folder: Path) -> Path:
+    """Make what `git pull` leaves when only the sets' code has changed."""
+    (folder / "sets").mkdir(parents=True)
+    (folder / "sets/app.py").write_text("NEWER = True\n")
+    for name in ("router", "requirements"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def run_until(over: threading.Event, stack: Stack) -> Iterator[bytes]:
+    """Run one task after another; raises if one fails."""
+    while not over.is_set():
+        yield run_small_task(stack)
 
 
 def test_up_moves_to_other_ports(stack: Stack) -> None:
