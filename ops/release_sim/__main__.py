@@ -3,16 +3,21 @@
 Columns: releases that were aborted, promoted to the last step, and neither after an hour, as nobody resumes a paused
 one; then medians over the aborted ones: canary requests and seconds until the abort, and the share of users whose
 requests reached the canary.
+Last, how many releases were played a second, in each process.
 A row that ends in `!` holds releases that ended wrongly: the reason of the first one follows.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import groupby
+from time import perf_counter
 from typing import Final
 
 from ops.release_sim.kinds import KINDS, Kind, Right
-from ops.release_sim.play import Ending, play, summed
+from ops.release_sim.play import Ending, play, play_each, summed
 from router.rollout.states import Phase
 
 _WRONG: Final = {
@@ -34,22 +39,54 @@ def main() -> None:
     parser.add_argument("--kind", default="", help="only kinds whose name contains this text")
     parser.add_argument("--tick", type=float, default=1.0, help="seconds between two looks of the leader (1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first release")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that play beside each other (1)")
+    parser.add_argument(
+        "--each-request", action="store_true", help="send each request through the real chooser: far slower"
+    )
     given = parser.parse_args()
     print(
-        f"{'kind':31} {'right':13} aborted promoted  paused  requests  seconds   users  ({given.releases} each)"
+        f"{'kind':31} {'right':13} aborted promoted  paused  requests  seconds   users  a second"
+        f"  ({given.releases} each)"
     )
-    for kind in KINDS:
-        if given.kind in kind.name:
-            seeds = range(given.seed, given.seed + given.releases)
-            endings = [play(kind, seed, tick_s=given.tick) for seed in seeds]
-            print(_row(kind, endings), flush=True)
+    tasks = [
+        (index, seed, given.tick, given.each_request)
+        for index, kind in enumerate(KINDS)
+        if given.kind in kind.name
+        for seed in range(given.seed, given.seed + given.releases)
+    ]
+    if given.jobs == 1:
+        _print_rows(map(_play, tasks), given.releases)
+        return
+    with ProcessPoolExecutor(given.jobs) as pool:
+        _print_rows(pool.map(_play, tasks, chunksize=max(1, given.releases // 50)), given.releases)
 
 
-def _row(kind: Kind, endings: list[Ending]) -> str:
+_Played = tuple[int, Ending, float]
+"""A kind's index, how a release of it ended, and the seconds that it took to play."""
+
+
+def _play(task: tuple[int, int, float, bool]) -> _Played:
+    index, seed, tick_s, each_request = task
+    began_s = perf_counter()
+    ending = (play_each if each_request else play)(KINDS[index], seed, tick_s=tick_s)
+    return index, ending, perf_counter() - began_s
+
+
+def _print_rows(played: Iterable[_Played], releases: int) -> None:
+    for _, of_a_kind in groupby(enumerate(played), lambda each: each[0] // releases):
+        rows = [row for _, row in of_a_kind]
+        a_second = len(rows) / sum(took_s for *_, took_s in rows)
+        print(_row(KINDS[rows[0][0]], [ending for _, ending, _ in rows], a_second), flush=True)
+
+
+def _row(kind: Kind, endings: list[Ending], a_second: float) -> str:
     found = summed(endings)
     row = f"{kind.name:31} {kind.right:13} {found.aborted:7.1%} {found.promoted:8.1%} {found.paused:7.1%}"
-    if found.requests is not None:
+    if found.requests is None:
+        row += " " * 27
+    else:
         row += f"  {found.requests:8.0f} {found.at_s:8.0f} {found.users:7.1%}"
+    row += f" {a_second:9.0f}"
     bad = next((ending for ending in endings if wrong(kind, ending)), None)
     return row if bad is None else f"{row}  ! {bad.reason}"
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
-from router.rollout.record import Carried
-from router.rollout.world import World
+from router.rollout.record import Carried, Progress
+from router.rollout.world import Temper
 from router.routing.plan import AbortWhen, Plan, Step
+from router.routing.table import Table
 
 PLAN: Final = Plan(
     "b",
@@ -32,36 +33,49 @@ class Right(StrEnum):
     """Abort, or pause for a person."""
 
 
+class Stage(Protocol):
+    """The part of a made-up world (`bulk.Bulk`, `router.rollout.world.World`) that kinds change."""
+
+    tempers: dict[str, Temper]
+    patience_s: float
+    sick_user: bytes | None
+    slope_per_h: float
+    file: Table
+    progress: Progress
+    clock: float
+    builds: dict[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """`prepare` changes the world before the start."""
 
     name: str
     right: Right
-    prepare: Callable[[World], None]
+    prepare: Callable[[Stage], None]
     plan: Plan = PLAN
 
 
-def _canary(**changes: float | bool) -> Callable[[World], None]:
-    def prepare(world: World) -> None:
+def _canary(**changes: float | bool) -> Callable[[Stage], None]:
+    def prepare(world: Stage) -> None:
         for name, value in changes.items():
             setattr(world.tempers["b"], name, value)
 
     return prepare
 
 
-def _hanging(share: float, patience_s: float) -> Callable[[World], None]:
-    def prepare(world: World) -> None:
+def _hanging(share: float, patience_s: float) -> Callable[[Stage], None]:
+    def prepare(world: Stage) -> None:
         world.patience_s = patience_s
         world.tempers["b"].hang_share = share
 
     return prepare
 
 
-def _returning(build: str, error: float) -> Callable[[World], None]:
+def _returning(build: str, error: float) -> Callable[[Stage], None]:
     """b carried everything a minute ago, as build 1."""
 
-    def prepare(world: World) -> None:
+    def prepare(world: Stage) -> None:
         url = world.file.sets["b"].url
         world.progress.carriers = {"b": Carried(10_000, world.clock - 60.0, url, "1")}
         world.builds["b"] = build
@@ -70,15 +84,15 @@ def _returning(build: str, error: float) -> Callable[[World], None]:
     return prepare
 
 
-def _sick_user(world: World) -> None:
+def _sick_user(world: Stage) -> None:
     world.sick_user = b"user-heavy"
 
 
-def _slope(world: World) -> None:
+def _slope(world: Stage) -> None:
     world.slope_per_h = 0.6
 
 
-def _wandering(world: World) -> None:
+def _wandering(world: Stage) -> None:
     for temper in world.tempers.values():
         temper.wander = 0.3
 

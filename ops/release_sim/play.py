@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
+from ops.release_sim.bulk import Bulk
 from ops.release_sim.kinds import Kind
+from router.rollout.record import Progress
 from router.rollout.states import Phase
 from router.rollout.world import World
 
 RATE_PER_S: Final = 20.0
 MAX_S: Final = 3_600.0
+_OVER: Final = (Phase.ABORTING, Phase.ABORTED, Phase.DONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +45,29 @@ class Sum:
 
 def play(kind: Kind, seed: int, *, tick_s: float = 1.0, rate_per_s: float = RATE_PER_S) -> Ending:
     """One release, until it is aborted or done, or an hour has passed: nobody is there to resume one that paused."""
+    world = Bulk(kind.plan, seed=seed, rate=rate_per_s, tick_s=tick_s)
+    kind.prepare(world)
+    world.start()
+    requests = 0
+    while world.at_s < MAX_S and world.progress.phase not in _OVER:
+        requests += world.tick()
+    return _ending(world.progress, world.at_s, requests, world.touched)
+
+
+def play_each(kind: Kind, seed: int, *, tick_s: float = 1.0, rate_per_s: float = RATE_PER_S) -> Ending:
+    """The same with each request passing the real chooser, health board and observer: many times slower."""
     world = World(kind.plan, {"a": 10_000, "b": 0}, seed=seed, rate=rate_per_s, tick_s=tick_s)
     kind.prepare(world)
     world.start()
     requests = 0
-    while world.at_s < MAX_S:
+    while world.at_s < MAX_S and world.progress.phase not in _OVER:
         requests += world.tick().homed.get("b", 0)
-        if world.progress.phase in (Phase.ABORTING, Phase.ABORTED, Phase.DONE):
-            break
-    progress = world.progress
+    return _ending(world.progress, world.at_s, requests, len(world.users_at["b"]) / world.users)
+
+
+def _ending(progress: Progress, at_s: float, requests: int, users: float) -> Ending:
     phase = Phase.ABORTED if progress.phase is Phase.ABORTING else progress.phase
-    return Ending(phase, world.at_s, requests, len(world.users_at["b"]) / world.users, progress.reason)
+    return Ending(phase, at_s, requests, users, progress.reason)
 
 
 def summed(endings: Iterable[Ending]) -> Sum:

@@ -26,7 +26,11 @@ from math import acos, copysign, cos, exp, inf, lgamma, log, log1p, pi, sqrt
 from typing import Final, NamedTuple
 
 _PRIORS: Final = ((0.5, 0.5), (0.5, 20.0))
-_OUTER: Final = 26
+_STEPS: Final = 40
+_NEAR: Final = 1e-7
+"""How well a bound is known: in shares of 1, or by its evidence."""
+_STEEP: Final = 20.0
+"""Evidence this far beyond its bound is no guide to where it reaches it."""
 
 
 class Interval(NamedTuple):
@@ -63,16 +67,32 @@ def difference(
 
 
 def _edge(inside: float, end: float, bound: float, measure: Callable[[float], float]) -> float:
-    """Where the convex `measure` reaches `bound` between `inside` and `end`; the outer side of it."""
-    if measure(end) < bound:
+    """Where the convex `measure` reaches `bound` between `inside` and `end`.
+
+    The Illinois method: secants between the two sides; where one side stays the same twice, its value is halved."""
+    outside, over = end, measure(end) - bound
+    if over < 0.0:
         return end
-    outside = end
-    for _ in range(_OUTER):
-        middle = (inside + outside) / 2
-        if measure(middle) < bound:
-            inside = middle
+    under = measure(inside) - bound
+    kept = 0
+    for _ in range(_STEPS):
+        if abs(outside - inside) < _NEAR:
+            break
+        if over > _STEEP:
+            at = (inside + outside) / 2
         else:
-            outside = middle
+            at = (inside * over - outside * under) / (over - under)
+        found = measure(at) - bound
+        if abs(found) < _NEAR:
+            return at
+        if found < 0.0:
+            inside, under = at, found
+            over = over / 2 if kept == 1 else over
+            kept = 1
+        else:
+            outside, over = at, found
+            under = under / 2 if kept == -1 else under
+            kept = -1
     return outside
 
 
@@ -88,7 +108,13 @@ def _log_beta(a: float, b: float) -> float:
 
 
 def _least_loss(d: float, hits: int, of: int, base_hits: int, base_of: int) -> float:
-    """The smallest −log likelihood over all rates (p + d, p).
+    """The smallest −log likelihood over all rates (p + d, p)."""
+    p = nearest(d, hits, of, base_hits, base_of)
+    return _loss(hits, of - hits, p + d) + _loss(base_hits, base_of - base_hits, p)
+
+
+def nearest(d: float, hits: float, of: float, base_hits: float, base_of: float) -> float:
+    """The rate p for which (p + d, p) makes what was seen likeliest.
 
     Its slope vanishes at a root of a cubic, the one that Miettinen and Nurminen (1985) give in closed form.
     """
@@ -100,8 +126,7 @@ def _least_loss(d: float, hits: int, of: int, base_hits: int, base_of: int) -> f
     r = copysign(sqrt(max(0.0, two * two - one / 3)), q)
     angle = (pi + acos(min(1.0, max(-1.0, q / r**3)))) / 3 if r else 0.0
     p = 2 * r * cos(angle) - two
-    p = min(1.0, 1.0 - d, max(0.0, -d, p))
-    return _loss(hits, of - hits, p + d) + _loss(base_hits, base_of - base_hits, p)
+    return min(1.0, 1.0 - d, max(0.0, -d, p))
 
 
 def _loss(hits: int, misses: int, p: float) -> float:

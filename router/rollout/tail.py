@@ -17,8 +17,10 @@ some hundreds of requests a side before 25 % can be told (power in tests/router/
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
-from math import ceil, floor, inf, lgamma, log
+from itertools import accumulate
+from math import inf, lgamma, log
 from typing import Final
 
 from router.counting.tally import BUCKETS_PER_OCTAVE, LAST_BUCKET
@@ -41,63 +43,68 @@ def ratio(
     The lower one is ever above the truth with probability `alpha_low` at most, the upper one ever below it with
     `alpha_high`. −1 and infinity: not bounded yet.
     """
-    slow, quick = _Arm(canary), _Arm(control)
-    if slow.of == 0 or quick.of == 0:
+    if not canary or not control:
         return Interval(-1.0, inf)
+    slow, quick = _Arm(canary), _Arm(control)
     step = 1.0 / BUCKETS_PER_OCTAVE
-    down = _reach(slow.lower, quick.upper, -log(alpha_low), -1)
-    up = _reach(slow.upper, quick.lower, -log(alpha_high), 1)
-    low = -1.0 if down is None else 2.0 ** ((down[0] - down[1] - 1) * step) - 1.0
-    high = inf if up is None else 2.0 ** ((up[0] - up[1] + 1) * step) - 1.0
+    down = _reach(slow, quick, -log(alpha_low), -1)
+    up = _reach(slow, quick, -log(alpha_high), 1)
+    low = -1.0 if down is None else 2.0 ** ((down - 1) * step) - 1.0
+    high = inf if up is None else 2.0 ** ((up + 1) * step) - 1.0
     return Interval(low, high)
 
 
-Edge = list[tuple[float, int]]
-"""How surprising it is that the percentile lies this far out: (log martingale, bucket), outwards."""
-
-
 class _Arm:
-    """One side's percentile: `lower` and `upper` list how surprising each bucket would be, outwards."""
+    """One side's percentile, and how surprising it would be in another bucket."""
 
     def __init__(self, counts: Mapping[int, int]) -> None:
-        self.of = sum(counts.values())
-        self.lower: Edge = []
-        self.upper: Edge = []
-        if not self.of:
-            return
-        occupied = sorted(counts)
-        below = 0
-        spans: list[tuple[float, int, int]] = []  # (surprise, first bucket, last bucket)
-        previous = -1
-        for bucket in occupied:
-            if bucket > previous + 1:
-                spans.append((self._surprise(below, below), previous + 1, bucket - 1))
-            spans.append((self._surprise(below, below + counts[bucket]), bucket, bucket))
-            below += counts[bucket]
-            previous = bucket
-        if previous < LAST_BUCKET:
-            spans.append((self._surprise(below, below), previous + 1, LAST_BUCKET))
-        self.middle = min(range(len(spans)), key=lambda i: spans[i][0])
-        self.lower = [(surprise, first) for surprise, first, _ in reversed(spans[: self.middle + 1])]
-        self.upper = [(surprise, last) for surprise, _, last in spans[self.middle :]]
+        self._buckets = sorted(counts)
+        self._below = [0, *accumulate(counts[bucket] for bucket in self._buckets)]
+        """How many latencies lie below each occupied bucket, and all of them."""
+        self._of = self._below[-1]
+        self._fixed = -lgamma(_CONCENTRATION + self._of) - _PRIOR
+        self._likeliest = QUANTILE * self._of - 0.45
+        self._middle = min(len(self._buckets) - 1, max(0, bisect_left(self._below, self._likeliest) - 1))
+        """Where the percentile is least surprising, among the occupied buckets."""
+        self.least = self._surprise(self._below[self._middle], self._below[self._middle + 1])
 
-    def _surprise(self, least: int, most: int) -> float:
+    def edge(self, sign: int, bound: float) -> list[tuple[float, int]]:
+        """(log martingale, bucket) from the middle outwards, up (`sign` 1) or down (−1), as long as it is below
+        `bound`. Empty buckets between two occupied ones count as one, by the outermost."""
+        found: list[tuple[float, int]] = []
+        buckets, below = self._buckets, self._below
+        index = self._middle
+        while 0 <= index < len(buckets):
+            surprise = self._surprise(below[index], below[index + 1])
+            if surprise >= bound:
+                break
+            found.append((surprise, buckets[index]))
+            passed = below[index + 1] if sign > 0 else below[index]
+            index += sign
+            if index < 0:
+                following = -1
+            else:
+                following = buckets[index] if index < len(buckets) else LAST_BUCKET + 1
+            if abs(following - found[-1][1]) > 1:
+                surprise = self._surprise(passed, passed)
+                if surprise >= bound:
+                    break
+                found.append((surprise, following - sign))
+        return found
+
+    def _surprise(self, least: float, most: float) -> float:
         """The smallest log martingale where between `least` and `most` of the latencies lie below."""
-        best = QUANTILE * self.of - 0.45
-        low = min(most, max(least, floor(best)))
-        high = min(most, max(least, ceil(best)))
-        return min(self._log_martingale(low), self._log_martingale(high))
-
-    def _log_martingale(self, below: int) -> float:
-        above = self.of - below
-        mixed = lgamma(_A + below) + lgamma(_B + above) - lgamma(_CONCENTRATION + self.of) - _PRIOR
+        below = min(most, max(least, self._likeliest))
+        above = self._of - below
+        mixed = lgamma(_A + below) + lgamma(_B + above) + self._fixed
         return mixed - below * _LOG_BELOW - above * _LOG_ABOVE
 
 
-def _reach(first: Edge, second: Edge, bound: float, sign: int) -> tuple[int, int] | None:
-    """The buckets, one of each edge, that are as far apart (first − second, times `sign`) as `bound` allows; None:
+def _reach(slow: _Arm, quick: _Arm, bound: float, sign: int) -> int | None:
+    """How many buckets the two percentiles can lie apart (slow − quick, times `sign`), as far as `bound` allows; None:
     an end of all buckets is among the possible ones."""
-    best: tuple[int, int] | None = None
+    first, second = slow.edge(sign, bound - quick.least), quick.edge(-sign, bound - slow.least)
+    best: int | None = None
     j = len(second) - 1
     for surprise, bucket in first:
         while j >= 0 and surprise + second[j][0] >= bound:
@@ -107,6 +114,6 @@ def _reach(first: Edge, second: Edge, bound: float, sign: int) -> tuple[int, int
         other = second[j][1]
         if bucket in (0, LAST_BUCKET) or other in (0, LAST_BUCKET):
             return None
-        if best is None or sign * (bucket - other) > sign * (best[0] - best[1]):
-            best = (bucket, other)
+        if best is None or sign * (bucket - other) > sign * best:
+            best = bucket - other
     return best
