@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -20,6 +20,7 @@ ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # The upper bounds keep every product within 64 bits, and catch slips of the keyboard.
 Positive = Annotated[int, Meta(gt=0, le=1 << 30)]
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]
+Weight = Annotated[int, Meta(ge=1, le=1000)]
 
 
 class ConfigError(Exception):
@@ -71,6 +72,9 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tasks that wait for a slot; the set refuses further ones with 503."""
     max_waiting_account: Positive = 20_000
     """Tasks of one account that wait for a slot; the set refuses further ones with 429."""
+    account_weights: dict[str, Weight] = {}
+    """Weights of accounts by name; every other account has 1. While accounts compete, one of weight 3 has three times
+    as many tasks started, and three times as many slots, as one of weight 1."""
     max_input_mib: Positive = 16_384
     """Largest input of one task."""
     max_stdout_mib: Positive = 4096
@@ -120,6 +124,7 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             max_waiting=self.max_waiting,
             max_waiting_account=self.max_waiting_account,
             keep_idle_s=self.keep_idle_s,
+            account_weights=self.account_weights,
         )
 
 
@@ -147,7 +152,12 @@ def parse(text: str, source: str) -> SetConfig:
         raise ConfigError(f"{source}: {error}; see sets/docs/settings.md") from error
     if not SET_NAME.fullmatch(config.name):
         raise ConfigError(f"{source}: name: {config.name!r} is not lower-case letters and digits, 31 at most")
-    for field, names in (("accounts", config.accounts), ("operators", config.operators)):
+    named: dict[str, Iterable[str]] = {
+        "accounts": config.accounts,
+        "operators": config.operators,
+        "account_weights": config.account_weights,
+    }
+    for field, names in named.items():
         for name in names:
             if not ACCOUNT_NAME.fullmatch(name):
                 raise ConfigError(f"{source}: {field}: {name!r} is not lower-case letters, digits and dashes")

@@ -202,6 +202,7 @@ class Books:
         del pool.idle[slot]
         pool.running.add(slot)
         slot.task_id = task_id
+        slot.served += 1
         node.free_cpu -= pool.cpu_percent
         node.free_memory -= pool.memory_mib
         if may_give_way:

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 class Slot:
     """A slot of a pool on a node. `task_id`: what runs in it. `since`: when it began to start, or to be idle."""
 
-    __slots__ = ("gives_way", "id", "node", "pool", "since", "task_id", "timer", "unused")
+    __slots__ = ("gives_way", "id", "node", "pool", "served", "since", "task_id", "timer", "unused")
 
     def __init__(self, slot_id: str, pool: Pool, node: Node, now: float) -> None:
         self.id = slot_id
         self.pool = pool
         self.node = node
         self.task_id: str | None = None
+        # How many tasks it has had.
+        self.served = 0
         # It has started and has had no task yet.
         self.unused = False
         self.since = now

@@ -54,8 +54,9 @@ class Supply:
     def taker(self, slot: Slot, now: float) -> Pool | None:
         """The pool that gets the place of a slot that just became free; None: its own pool keeps it.
 
-        The taker's account holds less by two slots at least, counted by weight, so that no place goes to and fro; or
-        nothing, and has waited for long enough. Pools of one account are compared likewise.
+        The taker's account holds less by two slots at least, counted by weight, so that no place goes to and fro. Or it
+        holds nothing, has waited for long enough, and the slot has had as many tasks as the giver's weight is worth: so
+        weights count where there are fewer places than accounts, too. Pools of one account are compared likewise.
         """
         demand, pool = self._books.demand, slot.pool
         if slot.node in self._books.nodes.open:
@@ -65,16 +66,22 @@ class Supply:
         if taker is None or pool.is_spare:
             return taker
         giver, wanting = pool.key.account, taker.key.account
+        turns = 1.0
         if giver == wanting:
             gives_up = pool.slots - 1 >= taker.slots + 1
         else:
             weights = self._books.limits.account_weights
-            left = (demand.held(giver) - 1) * weights.get(wanting, USUAL_WEIGHT)
-            gives_up = left >= (demand.held(wanting) + 1) * weights.get(giver, USUAL_WEIGHT)
+            worth, other = weights.get(giver, USUAL_WEIGHT), weights.get(wanting, USUAL_WEIGHT)
+            gives_up = (demand.held(giver) - 1) * other >= (demand.held(wanting) + 1) * worth
+            turns = worth / other
         if gives_up:
             return taker
         has = taker.slots if giver == wanting else demand.held(wanting)
-        impatient = not has and now - next(iter(taker.waiting.values())) > self._books.limits.patience_s
+        impatient = (
+            not has
+            and slot.served >= turns
+            and now - next(iter(taker.waiting.values())) > self._books.limits.patience_s
+        )
         return taker if impatient else None
 
     def stop_idle(self, slot: Slot, now: float) -> StopSlot:

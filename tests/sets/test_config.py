@@ -25,8 +25,9 @@ def test_defaults() -> None:
 
 
 def test_settings() -> None:
-    config = parse(GOOD + "cores: 1.5\nmemory_mib: 512\nmax_slots: 3\nkeep_idle_s: 7\n", "a.yaml")
-    limits = config.limits()
+    text = "cores: 1.5\nmemory_mib: 512\nmax_slots: 3\nkeep_idle_s: 7\naccount_weights: {acme: 3}\n"
+    limits = parse(GOOD + text, "a.yaml").limits()
+    assert limits.account_weights == {"acme": 3}
     assert (limits.cpu_percent, limits.memory_mib, limits.max_slots, limits.keep_idle_s) == (150, 512, 3, 7)
 
 
@@ -58,6 +59,11 @@ def test_the_local_stacks_own(path: Path) -> None:
         (GOOD + "memory_mib: 99999999999999999999\n", "memory_mib"),
         (GOOD + "max_slots: 0\n", "max_slots"),
         (GOOD + "keep_idle_s: .inf\n", "keep_idle_s"),
+        (GOOD + "account_weights: {acme: 0}\n", "account_weights"),
+        (GOOD + "account_weights: {acme: 1.5}\n", "account_weights"),
+        (GOOD + "account_weights: {acme: 1001}\n", "account_weights"),
+        (GOOD + "account_weights: {Acme: 2}\n", "account_weights: 'Acme'"),
+        (GOOD + "account_weights: [acme]\n", "account_weights"),
         (GOOD + "body_stall_s: 0\n", "body_stall_s"),
         (GOOD + "log_level: loud\n", "log_level"),
         (GOOD + "authentication: maybe\n", "authentication"),

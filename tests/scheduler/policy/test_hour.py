@@ -86,6 +86,15 @@ def test_weights_share_the_places_where_cores_are_many() -> None:
     assert (len(world.nodes_of(pool("large"))), len(world.nodes_of(pool("small")))) == (9, 3)
 
 
+def test_weights_share_one_place() -> None:
+    """With one place for both, its slot has three tasks of the one for each of the other."""
+    world = World([NodeFacts("n1", 100, 1024, 1)], Limits(account_weights={"large": 3}))
+    tasks = [world.arrive(pool(account), 1.0) for account in ("large", "small") for _ in range(12)]
+    world.run(30.0)
+    started = sorted((task.started_at[0], task.key.account) for task in tasks if task.started_at)
+    assert [account for _, account in started][:12] == ["large", "large", "large", "small"] * 3
+
+
 def test_without_weights_two_floods_share_alike() -> None:
     world = World([NodeFacts("n1", 400, 16_384, 16)])
     for account in ("first", "second"):
