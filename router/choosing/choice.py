@@ -11,6 +11,7 @@ from router.choosing.request import Destination, Purpose
 from router.choosing.retry import RequestKind
 from router.routing.table import Facts, IfDown, Rule, SetEntry, SetState, Table, Weights
 from router.wire.problems import Problem
+from router.wire.request_head import RequestHead
 
 # Looking a member up in its class costs more than comparing it.
 _OWNER: Final = Destination.OWNER
@@ -46,10 +47,11 @@ class Choice:
     """The outcome for one request: a set (`entry`) or a `problem`. `home` is where it belongs by weights alone.
 
     `key`, `weights` and `rule` are what the table said; None weights: the task's owner, and nobody else.
-    `ask_first`: sets that may know the request's idempotency key; one that does gets the request.
+    `ask_first`: sets that may know the request's idempotency key; one that does gets the request. `head`: the
+    request's, where a rollout compares requests.
     """
 
-    __slots__ = ("ask_first", "entry", "home", "key", "problem", "rule", "weights")
+    __slots__ = ("ask_first", "entry", "head", "home", "key", "problem", "rule", "weights")
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class Choice:
         self.rule = rule
         self.problem = problem
         self.ask_first: tuple[SetEntry, ...] = ()
+        self.head: RequestHead | None = None
 
 
 def spill_bound(home_share: float, share: float, home_load: Load) -> float | None:

@@ -10,12 +10,12 @@ and is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from router.choosing.retry import TOO_LATE
 from router.counting.cohort import Cohort, Cohorts
-from router.counting.key_shares import KeyShares
-from router.counting.open_requests import OpenRequests
+from router.counting.open_requests import OpenRequest, OpenRequests
+from router.counting.shares import Shares
 from router.counting.tally import Ended, Outcome, Tally
 from router.routing.table import Rule, SetEntry, Weights
 from router.wire.failure import Failure
@@ -33,6 +33,8 @@ class Routed(Protocol):
     key: int
     weights: Weights | None
     rule: Rule | None
+    head: Any
+    """The request's head, with the `facts` that its choice looked at; None: nobody keeps it."""
 
 
 class Answered(Protocol):
@@ -46,12 +48,12 @@ class Answered(Protocol):
 class Observer:
     """Counts for one stint of one rollout in one process. `watch` begins a stint, `rest` ends it."""
 
-    __slots__ = ("_cohorts", "_keys", "_open", "_weights", "canary", "control", "stint")
+    __slots__ = ("_cohorts", "_open", "_shares", "_weights", "canary", "control", "stint")
 
     def __init__(self) -> None:
         self._weights: Weights | None = None
         self._cohorts: Cohorts | None = None
-        self._keys = KeyShares(), KeyShares()
+        self._shares = Shares(), Shares()
         self._open = self._nothing_open()
         self.stint = 0
         self.canary = Tally()
@@ -69,7 +71,7 @@ class Observer:
             self.stint = stint
             self.canary = Tally()
             self.control = Tally()
-            self._keys = KeyShares(), KeyShares()
+            self._shares = Shares(), Shares()
         if another or weights is not self._weights:
             # Requests that other weights placed are not judged when they end, so they do not count while they are open.
             self._open = self._nothing_open()
@@ -77,7 +79,7 @@ class Observer:
         self._cohorts = Cohorts(canary, shares)
 
     def _nothing_open(self) -> tuple[OpenRequests, OpenRequests]:
-        canary, control = self._keys
+        canary, control = self._shares
         return OpenRequests(canary), OpenRequests(control)
 
     def rest(self) -> None:
@@ -90,7 +92,7 @@ class Observer:
         canary.open, control.open = (each.ages(now_s) for each in self._open)
         return canary, control
 
-    def began(self, choice: Routed, entry: SetEntry, at_s: float) -> OpenRequests | None:
+    def began(self, choice: Routed, entry: SetEntry, at_s: float) -> OpenRequest | None:
         """A request was sent whole to `entry` and waits for its answer since `at_s`. Tell what this returns when it
         ends; None: it is not compared."""
         home = choice.home
@@ -99,8 +101,7 @@ class Observer:
         tally = self._tally(choice)
         if tally is None:
             return None
-        waiting = self._open[0 if tally is self.canary else 1]
-        return waiting if waiting.began(at_s, choice.key) else None
+        return self._open[0 if tally is self.canary else 1].began(at_s, choice)
 
     # What the data plane calls, once per event; `latency_s` since the request began.
 
@@ -156,9 +157,9 @@ class Observer:
         return "" if tally is None else "canary" if tally is self.canary else "control"
 
     def _counted(self, choice: Routed) -> Tally | None:
-        """The tally of a request that ended; None too where its key has had its share."""
+        """The tally of a request that ended; None too where its caller has had its share."""
         tally = self._tally(choice)
-        if tally is None or self._keys[0 if tally is self.canary else 1].admit(choice.key):
+        if tally is None or self._shares[0 if tally is self.canary else 1].admit(choice):
             return tally
         return None
 

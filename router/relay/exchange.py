@@ -269,6 +269,9 @@ class Exchange(Work, Attempted, Tried):
         attempt = self._attempt
         if now - self.started_at > self.traffic.limits.total_s:
             late: tuple[Failure, str] | None = _TOO_LONG
+            if self.record is not None and not self.client.body_done:
+                connection = None if attempt is None else attempt.connection
+                self.record.slow_upload = connection is None or not connection.stream.stalled_since
         else:
             late = None if attempt is None else attempt.overdue(self._purpose, now)
         if late is None:

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from router.choosing.choice import Choice
 from router.counting.observer import Observer
-from router.counting.open_requests import OpenRequests
+from router.counting.open_requests import OpenRequest
 from router.relay.access_log import AccessLog
 from router.routing.table import SetEntry
 from router.wire.answer_head import AnswerHead
@@ -33,9 +33,10 @@ class Record:
     _headed_at = 0.0
     _bytes_in = 0
     _bytes_out = 0
-    open: OpenRequests | None = None
-    """Where a rollout counts the request among those without an answer, while it is one, and since when."""
-    _open_since = 0.0
+    open: OpenRequest | None = None
+    """The request as a rollout counts it among those without an answer, while it is one."""
+    slow_upload = False
+    """It took too long because its body did not come to an end: that tells nothing of a set."""
 
     def __init__(self, listeners: Listeners, head: RequestHead, choice: Choice) -> None:
         self._listeners = listeners
@@ -51,13 +52,12 @@ class Record:
         """The request is here whole: a rollout counts it as open from now on."""
         observer = self._listeners.observer
         if observer is not None and self.open is None:
-            self._open_since = monotonic()
-            self.open = observer.began(self._choice, entry, self._open_since)
+            self.open = observer.began(self._choice, entry, monotonic())
 
     def ended(self) -> None:
         """The request no longer waits for an answer."""
         if self.open is not None:
-            self.open.ended(self._open_since, self._choice.key)
+            self.open.end()
             self.open = None
 
     def tried_again(self, *, elsewhere: bool) -> None:
@@ -81,7 +81,7 @@ class Record:
     def failed(self, entry: SetEntry, failure: Failure) -> None:
         """An attempt ended without a whole answer."""
         observer = self._listeners.observer
-        if observer is not None:
+        if observer is not None and not self.slow_upload:
             observer.failed(self._choice, entry, failure, monotonic() - self._began)
 
     def left(self, entry: SetEntry, *, unanswered: bool) -> None:

@@ -127,8 +127,10 @@ class Traffic:
         idempotency_key = self.dialect.idempotency_key(head) if purpose.destination is _RUN else None
         now = self.loop.time()
         choice = self.chooser.choose(purpose, facts, idempotency_key, now)
-        if self.observer is not None and choice.entry is not choice.home:
-            self.chooser.tell_passed_over(choice, self.observer, now)
+        if self.observer is not None:
+            choice.head = head
+            if choice.entry is not choice.home:
+                self.chooser.tell_passed_over(choice, self.observer, now)
         return choice
 
     def crowded(self) -> bool:

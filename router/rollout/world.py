@@ -321,7 +321,7 @@ class World:
 
         def end() -> None:
             if waiting is not None:
-                waiting.ended(began, choice.key)
+                waiting.end()
             event()
 
         self._serial += 1

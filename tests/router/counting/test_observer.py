@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from router.choosing.choice import Choice
-from router.counting.key_shares import KeyShares
 from router.counting.observer import Observer, outcome_of
-from router.counting.open_requests import OpenRequests
 from router.counting.tally import Outcome, Tally
 from router.routing.table import Rule, SetEntry, Weights, key_hash
 from router.wire.failure import Failure
@@ -177,12 +175,12 @@ def test_requests_without_an_answer_count_with_their_age_until_they_end() -> Non
     canary, control = seen.seen(111.0)
     assert (waits(canary), waits(control)) == ([10, 10], [5])
     assert seen.canary.open == {}, "kept apart, so that nothing counts twice"
-    hangs.ended(100.2, choice("b").key)
+    hangs.end()
     seen.left(choice("b"), SETS["b"], 11.0)
     canary, _ = seen.seen(112.0)
     assert (waits(canary), canary.overdue(5e6), canary.overdue(20e6)) == ([11], 2, 0)
-    also.ended(100.9, choice("b").key)
-    other.ended(105.0, choice("a").key)
+    also.end()
+    other.end()
     assert [each.open for each in seen.seen(120.0)] == [{}, {}]
 
 
@@ -200,7 +198,7 @@ def test_what_is_open_at_a_change_of_weights_counts_no_longer() -> None:
     assert seen.seen(9.0)[0].open == {}
     assert seen.began(choice("b", weights=again), SETS["b"], 1.5) is not None
     assert before is not None
-    before.ended(1.0, choice("b").key)
+    before.end()
     assert waits(seen.seen(9.0)[0]) == [7], "an end of earlier times takes nobody else away"
 
 
@@ -211,36 +209,3 @@ def test_a_client_that_left_within_its_answer_was_answered() -> None:
     assert seen.canary.overdue(1e6) == 1
     assert seen.canary.answered_us(0.99) == pytest.approx(30e6, rel=0.03)
     assert seen.canary.measured == 2
-
-
-def of_key(home: str, key: int) -> Choice:
-    """A request of another key, wherever that lives."""
-    return Choice(SETS[home], SETS[home], key, HALF)
-
-
-def test_a_key_that_always_fails_is_capped_beside_many_that_do_not() -> None:
-    seen = observer()
-    for number in range(600):
-        seen.answered(of_key("b", number), SETS["b"], Head(), 0.01)
-        seen.failed(choice("b"), SETS["b"], Failure.RESET, 0.01)
-        seen.began(choice("b"), SETS["b"], float(number))
-    assert seen.canary.ok == 600
-    assert 3 <= seen.canary.error <= 7, "a hundredth"
-    assert 3 <= sum(seen.seen(700.0)[0].open.values()) <= 7
-
-
-def test_the_cap_holds_on_both_sides_and_few_keys_share_all() -> None:
-    seen = observer()
-    for number in range(90):
-        for name in ("a", "b"):
-            seen.answered(of_key(name, number % 3), SETS[name], Head(), 0.01)
-    assert (seen.canary.ok, seen.control.ok) == (90, 90)
-
-
-def test_what_waits_of_one_key_is_capped_until_it_ends() -> None:
-    waiting = OpenRequests(KeyShares())
-    for number in range(100):
-        assert waiting.began(1.0, number)
-    assert [waiting.began(1.0, 7) for _ in range(4)] == [True, True, False, False]
-    waiting.ended(1.0, 7)
-    assert waiting.began(1.0, 7)

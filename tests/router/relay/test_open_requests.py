@@ -7,6 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from router.counting.observer import Observer
+from router.wire.limits import Limits
 from tests.router.rig import OK, Conversation, FakeSet, Play, Rig, eventually, running
 
 SYNC = b"POST /v1/run/cat HTTP/1.1\r\nHost: h\r\nX-User-Id: u1\r\nContent-Length: 2\r\n\r\n"
@@ -81,6 +82,19 @@ async def test_an_upload_that_its_client_gives_up_says_nothing() -> None:
         client.close()
         await eventually(lambda: rig.plane.active == 0)
         assert observer.canary.requests == observer.canary.measured == 0
+
+
+async def test_an_upload_that_never_ends_says_nothing_when_its_time_is_over() -> None:
+    async with running({"b": on_call(asyncio.Event(), OK)}, limits=Limits(total_s=0.1)) as rig:
+        observer = watched(rig)
+        client = await rig.client()
+        await client.send(SYNC)
+        assert (await client.answer()).status == 504
+        assert observer.canary.requests == observer.canary.measured == 0
+        client = await rig.client()
+        await client.send(SYNC + b"hi")
+        assert (await client.answer()).status == 504
+        assert observer.canary.error == 1, "this one was whole"
 
 
 async def test_a_request_that_another_set_takes_over_waits_at_home_no_longer() -> None:

@@ -1,0 +1,122 @@
+"""Caps how much one caller counts in a cohort, so that one user's broken requests decide no release. Pure, bounded.
+
+A caller is known by two names: the sticky key, and the client's address. Each is capped by itself: who takes another
+key for every request still has one address. Both are told apart by 12 bits: two that share these share a cap, which
+costs some evidence and no truth.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+from typing import Any, Final, Protocol
+
+BUCKETS: Final = 4096
+SHARE: Final = 0.01
+"""Maximum share of all that counts which one key or address may have; below the usual margin of two points …"""
+FAIR_SHARES: Final = 2.0
+"""… or so many times what each has on average, where there are few …"""
+FEW: Final = 3
+"""… and always these few."""
+
+
+class Caller(Protocol):
+    """The part of `choice.Choice` that is needed here."""
+
+    key: int
+
+    @property
+    def head(self) -> Any:
+        """The request's head, whose `facts` know the client's address; None: nobody looked."""
+
+
+class Share:
+    """The counted requests of one cohort, by key or by address."""
+
+    __slots__ = ("_beside", "_by_bucket", "total")
+
+    def __init__(self, beside: Share | None = None) -> None:
+        """`beside`: what counts already, to whose names and number those here are compared."""
+        self._beside = beside
+        self._by_bucket: dict[int, int] = {}
+        self.total = 0
+        """All that counts."""
+
+    def room(self, name: int) -> bool:
+        """Return True while this name does not have its share."""
+        mine = self._by_bucket.get(name % BUCKETS, 0)
+        if mine < FEW:
+            return True
+        total, names = self.total, len(self._by_bucket)
+        if self._beside is not None:
+            total += self._beside.total
+            names = max(names, len(self._beside._by_bucket))
+        return mine < max(FAIR_SHARES * total / names, SHARE * total)
+
+    def add(self, name: int) -> None:
+        """Count one more."""
+        bucket = name % BUCKETS
+        self._by_bucket[bucket] = self._by_bucket.get(bucket, 0) + 1
+        self.total += 1
+
+    def release(self, name: int) -> None:
+        """One of this name counts no longer."""
+        bucket = name % BUCKETS
+        left = self._by_bucket[bucket] - 1
+        self.total -= 1
+        if left:
+            self._by_bucket[bucket] = left
+        else:
+            del self._by_bucket[bucket]
+
+
+class Shares:
+    """The shares of keys and of addresses, in one cohort."""
+
+    __slots__ = ("addresses", "keys")
+
+    def __init__(self, beside: Shares | None = None) -> None:
+        """`beside`: as of `Share`."""
+        self.keys: Share = Share(None if beside is None else beside.keys)
+        self.addresses: Share = Share(None if beside is None else beside.addresses)
+
+    def admit(self, caller: Caller) -> bool:
+        """Count one more of this caller's requests, and return True, unless key or address have their share."""
+        if not self.keys.room(caller.key):
+            return False
+        address = address_of(caller)
+        if address is not None:
+            if not self.addresses.room(address):
+                return False
+            self.addresses.add(address)
+        self.keys.add(caller.key)
+        return True
+
+    def release(self, caller: Caller) -> None:
+        """A request that was admitted counts no longer."""
+        self.keys.release(caller.key)
+        address = address_of(caller)
+        if address is not None:
+            self.addresses.release(address)
+
+
+def address_of(caller: Caller) -> int | None:
+    """The number of the client's network; None: unknown."""
+    head = caller.head
+    return None if head is None else network_of(head.facts.client)
+
+
+@lru_cache(maxsize=4096)
+def network_of(client: str) -> int | None:
+    """A number for the network that one client commands: an IPv4 address, or the first 64 bits of an IPv6 one, of which
+    everybody has a whole network. None: no address."""
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    number = int(mapped or address)
+    if isinstance(address, IPv6Address) and mapped is None:
+        number >>= 64
+    # Neighbours must not fall into neighbouring buckets alone: the low bits of networks are alike.
+    return (number * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 52
