@@ -13,7 +13,7 @@ is wrong exactly where releases are judged, at 0 to 5 errors. This one is exact 
 with the verdict, needs nothing but five integers, and its only assumption is that the outcomes of a stream
 have one rate (or that both streams' rates move together; the cohorts run at the same time for that reason) and are
 independent. A heavy user whose every task fails is not independent of himself: sticky keys put him in one
-cohort whole. So a key counts for a hundredth of its cohort at most (`counting/key_shares.py`).
+cohort whole. So a key counts for a hundredth of its cohort at most (`counting/shares.py`).
 
 The mixture is half Beta(½, ½), half Beta(½, 20): the second knows that error rates are small, which makes the
 interval at zero errors a third narrower, for a loss of log 2 elsewhere.
