@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Final
 
 from router.counting.cohort import Cohorts
-from router.counting.key_shares import KeyShares
+from router.counting.shares import Share
 from router.counting.tally import BUCKETS_PER_OCTAVE, LAST_BUCKET, Outcome, Tally, bucket_of
 from router.rollout.lead import Evidence, Lead
 from router.rollout.orders import starting
@@ -43,13 +43,13 @@ class _Side:
         self.cold = 0
         """Requests still to come that wait for a slot."""
         self.wandered = 0.0
-        self.keys = KeyShares()
+        self.keys = Share()
 
     def begin(self) -> None:
         """Another stint: what began before does not count."""
         self.tally = Tally()
         self.open = []
-        self.keys = KeyShares()
+        self.keys = Share()
 
     def seen(self, now_s: float) -> Tally:
         """A copy of the tally, with the requests that are open at `now_s`."""

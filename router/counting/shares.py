@@ -53,6 +53,13 @@ class Share:
             names = max(names, len(self._beside._by_bucket))
         return mine < max(FAIR_SHARES * total / names, SHARE * total)
 
+    def admit(self, name: int) -> bool:
+        """Count one more of this name, and return True, unless it has its share already."""
+        if not self.room(name):
+            return False
+        self.add(name)
+        return True
+
     def add(self, name: int) -> None:
         """Count one more."""
         bucket = name % BUCKETS
