@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from scheduler.errors import DiskFull, IdempotencyConflict, StaleLease, StoreError, StoreTooNew, Unavailable
 from scheduler.store import faults, journal
-from scheduler.store.commits import GroupCommit, save_rows
+from scheduler.store.commits import GroupCommit
 from scheduler.store.contract import (
     INLINE_BYTES,
     Body,
@@ -28,6 +28,7 @@ from scheduler.store.journal import Journal
 from scheduler.store.lock import StoreLock
 from scheduler.store.rows import blobs_of, lease_number_in, read_results, read_task, results_body, task_row
 from scheduler.store.sql import queries, schemas
+from scheduler.store.transactions import save_rows
 from scheduler.task import Kind, State, Task
 
 IDEMPOTENCY_WINDOW_US: Final = 24 * 3600 * 1_000_000

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.errors import DiskFull, StoreError
-from scheduler.store import commits, journal
+from scheduler.store import commits, journal, transactions
 from scheduler.store.contract import Body, Durability, Results
 from scheduler.store.journal import MAGIC, Journal, read
 from scheduler.store.rows import Row, task_row
@@ -324,7 +324,7 @@ async def test_a_full_disk_is_told_as_one(path: Path, monkeypatch: pytest.Monkey
     task = a_sync_task()
     await store.update(task, Durability.PROCESS)
     full = DiskFull("the disk is full")
-    monkeypatch.setattr(commits.GroupCommit, "_translate", lambda self, error: full)
+    monkeypatch.setattr(transactions.Transactions, "_translate", lambda self, error: full)
     monkeypatch.setattr(commits, "save_rows", _refuses("disk I/O error"))
     with pytest.raises(DiskFull, match="older row"):
         await store.finish(task, Results(Body(0, b"")))

@@ -1,0 +1,218 @@
+"""The writing connection: transactions of many callers' writes, their syncs, and checkpoints of SQLite's log.
+
+`GroupCommit` decides which writes share a transaction, and calls both parts on threads of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from scheduler.errors import SchedulerError, StoreError
+from scheduler.store import faults
+from scheduler.store.contract import Durability
+from scheduler.store.rows import Row
+from scheduler.store.sql import for_rows, queries
+
+ROWS_PER_STATEMENT: Final = 64
+_BUSY_RETRIES: Final = 500
+_BUSY_PAUSE_S: Final = 0.01
+
+Apply = Callable[[sqlite3.Connection], Any]
+"""The part of a write inside the transaction. It must raise a `SchedulerError` before its first change."""
+
+
+class Write:
+    """A write of one caller: a task's row, or `apply`."""
+
+    __slots__ = ("apply", "durability", "future", "row", "rows")
+
+    def __init__(
+        self,
+        *,
+        row: Row | None = None,
+        apply: Apply | None = None,
+        rows: int = 1,
+        durability: Durability,
+        future: asyncio.Future[Any] | None,
+    ) -> None:
+        self.row = row
+        self.apply = apply
+        self.rows = rows
+        self.durability = durability
+        self.future = future
+
+
+Outcome = tuple[asyncio.Future[Any] | None, Any, BaseException | None]
+
+
+class Transactions:
+    """Owns two connections: one that writes, and one that checkpoints the log in parallel.
+
+    `frames`: pages added to the log, estimated. Set it to 0 before a checkpoint.
+    """
+
+    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._synchronous = ""
+        self._unsynced = False
+        self.frames = 0
+        self._connection = connect()
+        self._checkpointer = connect()
+        self._checkpointer.execute("PRAGMA synchronous = FULL")
+        self._switch("NORMAL")
+
+    # -- on the writer thread
+
+    def run(self, writes: list[Write]) -> list[Outcome]:
+        """Commit the writes together, or where one of them fails, each alone."""
+        try:
+            return self._commit(writes)
+        except Exception as error:  # on any error, callers must not wait for ever
+            return [(write.future, None, self._translate(error)) for write in writes]
+
+    def _commit(self, writes: list[Write]) -> list[Outcome]:
+        with self._lock:
+            try:
+                return self._transaction(writes)
+            except Exception as error:
+                self._recover(error)
+            # One bad write must not fail the others: apply each alone, in order.
+            outcomes: list[Outcome] = []
+            for write in writes:
+                try:
+                    outcomes += self._transaction([write])
+                except Exception as error:
+                    self._roll_back()
+                    self._unsynced = self._unsynced or faults.is_sync_failure(error)
+                    outcomes.append((write.future, None, self._translate(error)))
+            return outcomes
+
+    def _transaction(self, writes: list[Write]) -> list[Outcome]:
+        if self._unsynced:
+            self._sync_all()
+        power = any(write.durability is Durability.POWER for write in writes)
+        self._switch("FULL" if power else "NORMAL")
+        self._when_free("BEGIN IMMEDIATE")
+        outcomes: list[Outcome] = []
+        at = 0
+        while at < len(writes):
+            end = at
+            while end < len(writes) and end - at < ROWS_PER_STATEMENT and writes[end].row is not None:
+                end += 1
+            if end > at:
+                save_rows(self._connection, [write.row for write in writes[at:end] if write.row is not None])
+                outcomes += [(write.future, None, None) for write in writes[at:end]]
+                at = end
+            else:
+                outcomes.append(self._applied(writes[at]))
+                at += 1
+        self._connection.execute("COMMIT")
+        self._count(writes)
+        return outcomes
+
+    def _count(self, writes: Sequence[Write]) -> None:
+        rows = sum(write.rows for write in writes)
+        # Neighbours share pages of the table, but each account and image has its own place in the indexes.
+        self.frames += 4 + 3 * rows + sum(8 for write in writes if write.apply is not None)
+
+    def _applied(self, write: Write) -> Outcome:
+        assert write.apply is not None
+        try:
+            return (write.future, write.apply(self._connection), None)
+        except SchedulerError as refusal:
+            return (write.future, None, refusal)
+
+    def _switch(self, synchronous: str) -> None:
+        """Set the mode: FULL syncs the log at each commit, NORMAL does not. Call it only between transactions."""
+        if synchronous != self._synchronous:
+            self._connection.execute(f"PRAGMA synchronous = {synchronous}")
+            self._synchronous = synchronous
+
+    def _when_free(self, statement: str) -> None:
+        """Wait a while for another program (a backup, an operator's shell) that holds the database."""
+        for retry in range(_BUSY_RETRIES + 1):
+            try:
+                self._connection.execute(statement)
+                return
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorname", "") != "SQLITE_BUSY" or retry == _BUSY_RETRIES:
+                    raise
+            time.sleep(_BUSY_PAUSE_S)
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._synchronous = ""
+
+    def _recover(self, error: Exception) -> None:
+        self._roll_back()
+        if faults.is_sync_failure(error):
+            self._unsynced = True
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+            # A log that starts from the beginning is overwritten, and needs no more space.
+            self._fold()
+
+    def _translate(self, error: Exception) -> BaseException:
+        if isinstance(error, sqlite3.Error):
+            translated = faults.from_sqlite(error, self._path)
+            translated.__cause__ = error
+            return translated
+        return error
+
+    def _sync_all(self) -> None:
+        """Copy the log into the database, which syncs: after a failed sync an unknown part of the log is on disk."""
+        _, in_log, folded = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if in_log != folded:
+            raise StoreError(f"store {self._path}: a sync failed, and the log could not be made safe yet")
+        self._unsynced = False
+
+    def close(self) -> BaseException | None:
+        """Checkpoint the log and close; returns what failed."""
+        try:
+            with self._lock:
+                self._checkpointer.close()
+                # The last connection checkpoints the log and removes it; with syncing, so that nothing is lost.
+                self._connection.execute("PRAGMA synchronous = FULL")
+                self._connection.close()
+        except sqlite3.Error as error:
+            return faults.from_sqlite(error, self._path)
+        return None
+
+    # -- on the checkpoint thread
+
+    def checkpoint(self) -> None:
+        """Checkpoint most of the log in parallel with commits; then, with the lock, what these have added."""
+        try:
+            self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            if faults.is_sync_failure(error):
+                with self._lock:
+                    self._unsynced = True
+            return
+        with self._lock:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Copy the log into the database, and let the next write start a new log: done here because that syncs."""
+        try:
+            self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._connection.execute(queries()["count_checkpoint"])
+        except sqlite3.Error as error:
+            self._unsynced = self._unsynced or faults.is_sync_failure(error)
+            self._roll_back()  # a full disk: the log may still grow, and the next checkpoint may succeed
+
+
+def save_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """Write tasks' rows in as few statements as possible."""
+    for at in range(0, len(rows), ROWS_PER_STATEMENT):
+        some = rows[at : at + ROWS_PER_STATEMENT]
+        connection.execute(for_rows("save_tasks", len(some)), [value for row in some for value in row])
