@@ -1,16 +1,14 @@
 """The calls of the native API, one method each."""
 
 import collections
-import contextlib
-import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final, Self, Unpack, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
-from ops.client.body import Body, BytesSource, Source, source_of
+from ops.client.body import Body, source_of
 from ops.client.errors import (
     PROBLEM_BASE,
     AnswerBroken,
@@ -30,14 +28,10 @@ from ops.client.model import (
     parameters,
     submit_headers,
 )
-from ops.client.wire import Address, Answer, Connection, Request
+from ops.client.transport import IDLE_TIMEOUT_S, Transport
+from ops.client.wire import Answer, Connection
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
-
-DOCUMENT_BYTES_MAX: Final = 16 * 1024 * 1024
-IDLE_TIMEOUT_S: Final = 60.0
-"""Longest time without a byte in either direction, in seconds, beyond the time that the call itself waits."""
-
 DEFAULT_RUN_S: Final = 60.0
 DEFAULT_QUEUE_S: Final = 10.0
 POLL_S: Final = 30.0
@@ -55,8 +49,11 @@ class Output:
     answer was cut for another reason. Closing it early cancels the task.
     """
 
-    def __init__(self, client: "Client", connection: Connection, answer: Answer) -> None:
+    def __init__(
+        self, client: "Client", transport: Transport, connection: Connection, answer: Answer
+    ) -> None:
         self._client = client
+        self._transport = transport
         self._connection = connection
         self._answer = answer
         self._closed = False
@@ -82,7 +79,7 @@ class Output:
         """Give the connection back, or close it if the answer was not read to its end."""
         if not self._closed:
             self._closed = True
-            self._client._release(self._connection, self._answer)
+            self._transport.release(self._connection, self._answer)
 
     def __enter__(self) -> Self:
         return self
@@ -101,17 +98,11 @@ class Client:
     def __init__(
         self, url: str = DEFAULT_URL, *, token: str | None = None, account: str | None = None
     ) -> None:
-        self._address = Address.parse(url)
-        self._headers = [("User-Agent", "gcompute"), ("Accept", "*/*")]
-        if token:
-            self._headers.append(("Authorization", f"Bearer {token}"))
-        if account:
-            self._headers.append(("X-Account", account))
-        self._idle: Connection | None = None
+        self._transport = Transport(url, token=token, account=account)
 
     @property
     def url(self) -> str:
-        return str(self._address)
+        return self._transport.url
 
     def run(
         self, image: str, args: Iterable[str] = (), *, body: Body = b"", **options: Unpack[SyncOptions]
@@ -122,14 +113,14 @@ class Client:
         """
         run_s = options.get("timeout_s") or DEFAULT_RUN_S
         queue_s = options.get("queue_timeout_s") or DEFAULT_QUEUE_S
-        connection, answer = self._call(
+        connection, answer = self._transport.call(
             "POST",
             _path("run", image),
             query=parameters(args, options),
             body=source_of(body),
             idle_timeout_s=IDLE_TIMEOUT_S + run_s + queue_s,
         )
-        return Output(self, connection, answer)
+        return Output(self, self._transport, connection, answer)
 
     def submit(
         self, image: str, args: Iterable[str] = (), *, body: Body = b"", **options: Unpack[AsyncOptions]
@@ -205,7 +196,7 @@ class Client:
 
     def _download(self, path: str, offset: int) -> Iterator[bytes]:
         ranges = [("Range", f"bytes={offset}-")] if offset else []
-        connection, answer = self._call("GET", path, headers=ranges)
+        connection, answer = self._transport.call("GET", path, headers=ranges)
         try:
             if offset and answer.status != 206:
                 raise NotGeneralCompute(
@@ -213,7 +204,7 @@ class Client:
                 )
             yield from answer
         finally:
-            self._release(connection, answer)
+            self._transport.release(connection, answer)
 
     def cancel(self, task_id: str) -> Task:
         """Cancel a task; a task that has ended is left unchanged."""
@@ -231,7 +222,7 @@ class Client:
         """Return one page of this account's tasks, newest first; its `next` is the `before` of the next call."""
         asked = {"state": state, "image": image, "name": name, "before": before, "limit": limit}
         query = [(key, str(value)) for key, value in asked.items() if value is not None]
-        page = self._document("GET", "/v1/tasks", query=query)
+        page = self._transport.document("GET", "/v1/tasks", query=query)
         if not isinstance(page.get("tasks"), list):
             raise NotGeneralCompute(f"{self.url} answered a task list without `tasks`")
         return cast(Page, page)
@@ -264,9 +255,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection that is kept for the next call."""
-        if self._idle is not None:
-            self._idle.close()
-            self._idle = None
+        self._transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -277,120 +266,14 @@ class Client:
         self.close()
 
     def _task(self, method: str, path: str, **call: Any) -> Task:
-        task = self._document(method, path, **call)
+        task = self._transport.document(method, path, **call)
         if not isinstance(task.get("id"), str) or not isinstance(task.get("state"), str):
             raise NotGeneralCompute(f"{self.url} answered a task without `id` or `state`")
         return cast(Task, task)
 
-    def _document(self, method: str, path: str, **call: Any) -> dict[str, Any]:
-        connection, answer = self._call(method, path, **call)
-        try:
-            document = _json(answer.read(DOCUMENT_BYTES_MAX))
-        finally:
-            self._release(connection, answer)
-        if document is None:
-            raise NotGeneralCompute(
-                f"{self.url} answered {method} {path} with something that is not a JSON object"
-            )
-        return document
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Iterable[tuple[str, str]] = (),
-        headers: Iterable[tuple[str, str]] = (),
-        body: Source | None = None,
-        idle_timeout_s: float = IDLE_TIMEOUT_S,
-    ) -> tuple[Connection, Answer]:
-        target = self._address.prefix + path
-        # Arguments are bytes for the algorithm: those that are not UTF-8 are sent unchanged.
-        encoded = urlencode([(key, os.fsencode(value)) for key, value in query], quote_via=quote)
-        request = Request(
-            method,
-            f"{target}?{encoded}".encode("ascii") if encoded else target.encode("ascii"),
-            [*self._headers, *headers],
-            body or BytesSource(b""),
-            idle_timeout_s,
-        )
-        connection, answer = self._send(request)
-        if answer.status >= 400:
-            try:
-                raise self._problem(answer)
-            finally:
-                self._release(connection, answer)
-        if answer.status >= 300:
-            self._release(connection, answer)
-            raise NotGeneralCompute(f"{self.url} answered with a redirect, which General Compute never does")
-        return connection, answer
-
-    def _send(self, request: Request) -> tuple[Connection, Answer]:
-        connection, self._idle = self._idle, None
-        if connection is not None and connection.stale:
-            connection.close()
-            connection = None
-        reused = connection is not None
-        connection = connection or Connection(self._address)
-        try:
-            return connection, connection.request(request)
-        except Unreachable:
-            connection.close()
-            if not reused or request.method != "GET":
-                raise
-        except BaseException:
-            connection.close()
-            raise
-        # The server closed the kept connection just as we used it; it is safe to ask again.
-        connection = Connection(self._address)
-        try:
-            return connection, connection.request(request)
-        except BaseException:
-            connection.close()
-            raise
-
-    def _release(self, connection: Connection, answer: Answer) -> None:
-        if answer.whole and connection.reusable and self._idle is None:
-            self._idle = connection
-        elif connection is not self._idle:
-            connection.close()
-
-    def _problem(self, answer: Answer) -> ClientError:
-        text = b""
-        with contextlib.suppress(AnswerBroken, Unreachable):
-            text = answer.read(DOCUMENT_BYTES_MAX)
-        document = _json(text)
-        if document is None or "title" not in document:
-            said = text[:200].decode("utf-8", "replace").strip()
-            ours = answer.headers.keys() & {"x-set", "x-router"}
-            if not ours:
-                return NotGeneralCompute(
-                    f"{self.url} answered {answer.status}, but not as General Compute does: {said!r}"
-                )
-            document = {"title": f"status {answer.status}", "detail": said, "status": answer.status}
-        return problem(
-            document,
-            status=answer.status,
-            router=answer.headers.get("x-router"),
-            retry_after_s=_seconds(answer.headers),
-        )
-
 
 def _path(collection: str, name: str) -> str:
     return f"/v1/{collection}/{quote(os.fsencode(name), safe='/:@')}"
-
-
-def _json(text: bytes) -> dict[str, Any] | None:
-    try:
-        document = json.loads(text)
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _seconds(headers: Mapping[str, str]) -> int | None:
-    value = headers.get("retry-after", "")
-    return int(value) if value.isascii() and value.isdigit() else None
 
 
 def _ending(task: Task) -> str:
