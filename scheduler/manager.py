@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, Protocol
 
@@ -84,7 +84,10 @@ class Observer(Protocol):
 
 
 class Manager:
-    """The task manager of one set; also receives the executor's events (`scheduler.execution.SlotEvents`)."""
+    """The task manager of one set; also receives the executor's events (`scheduler.execution.SlotEvents`).
+
+    `clock` gives the seconds by which it decides, and never goes back.
+    """
 
     def __init__(
         self,
@@ -95,6 +98,8 @@ class Manager:
         launcher: Launcher,
         executor: Executor,
         observer: Observer,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.ids = TaskIds(settings.set_name)
@@ -124,6 +129,7 @@ class Manager:
             cpu_features=settings.cpu_features,
             slot_started=observer.slot_started,
             expiry=Expiry(settings.expire_every_s),
+            clock=clock,
         )
         self._sync = SyncSide(
             settings,

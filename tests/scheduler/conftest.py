@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scheduler.async_side import AsyncEntry
 from scheduler.errors import SchedulerError
 from scheduler.live import LiveTask
 from scheduler.manager import Manager, ManagerSettings
@@ -16,6 +18,7 @@ from scheduler.policy.limits import Limits
 from scheduler.store.blobs import BlobStore
 from scheduler.store.contract import Body, Durability, Idempotency, Results
 from scheduler.store.sqlite import SqliteStore
+from scheduler.sync_side import SyncEntry
 from scheduler.task import Kind, State, Task, TaskSpec
 from tests.scheduler.fakes import CAT, FakeExecutor, FakeLauncher, FakeRun
 
@@ -55,11 +58,22 @@ class Ended:
         assert seconds >= 0
 
 
+class Clock:
+    """Seconds that pass only by `World.pass_time`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class World:
-    """One set's task manager in one folder. `restart` opens it anew, as a new process would."""
+    """One set's task manager in one folder. `restart` opens it again, as a new process would."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.clock: Callable[[], float] = time.monotonic
         self.settings: dict[str, Any] = {
             "retry_backoff_s": 0.01,
             "full_disk_backoff_s": 0.01,
@@ -69,6 +83,7 @@ class World:
         self.make()
 
     def make(self, **settings: Any) -> None:
+        self.clock = settings.pop("clock", self.clock)
         self.settings |= settings
         self.store = TroubledStore(self.folder / "tasks.db", min_free_mib=0)
         self.blobs = BlobStore(self.folder / "blobs", min_free_mib=0)
@@ -83,6 +98,7 @@ class World:
             self.launcher,
             self.executor,
             self.ended,
+            clock=self.clock,
         )
 
     async def open(self) -> World:
@@ -158,12 +174,41 @@ class World:
         await until(lambda: len(self.executor.runs) >= count)
         return self.executor.runs[count - 1]
 
+    async def live(self) -> LiveTask:
+        """The only task that is known, once it holds a slot."""
+        (entry,) = self.manager._roster.entries.values()
+        assert isinstance(entry, (SyncEntry, AsyncEntry))
+        await until(lambda: entry.live is not None)
+        assert entry.live is not None
+        return entry.live
+
+    async def settled(self) -> None:
+        """Wait for the ends of sync tasks whose callers went away."""
+        await until(lambda: not self.manager._sync._background._tasks)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass for the task manager, whose timer goes off whenever it is due."""
+        assert isinstance(self.clock, Clock)
+        floor, until_s = self.manager._floor, self.clock.now + seconds
+        while floor._timer_at <= until_s:
+            self.clock.now = max(self.clock.now, floor._timer_at)
+            assert floor._timer is not None
+            floor._timer.cancel()
+            floor._wake()
+        self.clock.now = until_s
+
     def facts(self) -> dict[str, float]:
         return self.manager.facts()
 
     def assert_nothing_left(self) -> None:
         facts = self.facts()
         assert facts["tasks_known"] == facts["tasks_waiting"] == facts["slots_running"] == 0, facts
+
+
+def blob_files(world: World) -> list[Path]:
+    """The files of all bodies that the world keeps."""
+    folder = world.folder / "blobs"
+    return [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
 
 
 async def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
@@ -185,7 +230,7 @@ NewWorld = Callable[..., Awaitable[World]]
 
 @pytest.fixture
 async def new_world(tmp_path: Path) -> AsyncIterator[NewWorld]:
-    """`await new_world(setting=value)` gives an open world; it is closed at the end."""
+    """`await new_world(setting=value)` gives an open world; it is closed at the end. With `clock`, its time stands."""
     worlds: list[World] = []
 
     async def new(**settings: Any) -> World:
