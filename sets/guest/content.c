@@ -15,8 +15,8 @@
 
 #define ITEMS_COUNT 1024
 
-// A part of the content that a place begins with. A file is mapped, so that a look at its bytes takes no call: a program that
-// has mapped it itself can change them without a trace in its times.
+// An entry of a place's content. A file is mapped, so that comparing its bytes takes no call: a program that has mapped it can
+// change them without changing its times.
 struct __attribute__((packed)) item_head { uint8_t kind, reserved; uint16_t mode; uint32_t path_len, reserved2; int64_t mtime_s; uint64_t size; };
 enum { ITEM_FOLDER = 1, ITEM_FILE = 2, ITEM_LINK = 3 };
 struct item {
@@ -31,7 +31,7 @@ struct item {
 
 static struct item items[ITEMS_COUNT];
 static int item_count;
-// The last change that we made to content. What changes it in the same tick of the clock would have the same time.
+// When we last wrote content. A change by a program in the same tick of the clock would have the same time.
 static struct timespec filled_at;
 
 static bool later(struct timespec a, struct timespec b) { return a.tv_sec != b.tv_sec ? a.tv_sec > b.tv_sec : a.tv_nsec > b.tv_nsec; }
@@ -49,15 +49,14 @@ bool is_item(const struct place *p, const char *name) {
     return false;
 }
 
-// The last page of a file keeps what is stored behind the file's end, and whoever maps it reads that.
+// The last page of a file keeps bytes stored behind the file's end, and every program that maps the file can read them.
 static bool has_its_bytes(const struct item *i) {
     static const unsigned char zeros[65536];
     size_t page = (size_t)getpagesize(), behind = (page - i->size % page) % page;
     return !memcmp(i->there, i->data, i->size) && !memcmp(i->there + i->size, zeros, behind);
 }
 
-// No program can set a change's time back, and each is a change but one: a store into a
-// mapped file.
+// No program can set the time of change back, and everything changes it except a store into a mapped file.
 bool is_intact(const struct place *p) {
     struct stat st;
     for (const struct item *i = items; i < items + item_count; i++)
@@ -78,7 +77,7 @@ static bool make_file(const struct place *p, struct item *i) {
     }
     close(fd);
     if (!i->size) return true;
-    // Opened again: what is mapped by a descriptor that can write cannot be executed.
+    // Opened again, because a file that is mapped by a descriptor for writing cannot be executed.
     if ((fd = openat(p->fd, i->name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)) < 0) return false;
     void *there = mmap(NULL, i->size, PROT_READ, MAP_SHARED, fd, 0);
     close(fd);

@@ -1,19 +1,19 @@
-// What places begin with: the image's files in them, written again after a task that changed them.
+// The content of places: the image's files that each begins with. They are written again after a task that changed them.
 #pragma once
 #include <stdbool.h>
 
 #include "places.h"
 
-// Learn it: from the file beside the executor's socket, if there is one. Its entries stand behind their folders.
+// Read it from the file beside the executor's socket, if there is one. A folder comes before its entries.
 void take_content(void);
 // Whether the place's content has an entry of that name right below it.
 bool is_item(const struct place *p, const char *name);
-// Whether the content is what we made of it.
+// Whether the content is as we wrote it.
 bool is_intact(const struct place *p);
 // Write the content of a place that is empty. False with errno.
 bool fill(const struct place *p);
-// A file of the content that the executor is to read: it gets this one for itself, and the place another. A program that waits for
-// the next task runs while it reads.
+// The executor will read this file: if it is content, the place gets a new one, because a program that waits for the next task
+// runs meanwhile.
 void give_away(int fd);
-// Wait until the clock has ticked since we last changed any.
+// Wait until the clock has ticked since we last wrote content.
 void let_a_tick_pass(void);

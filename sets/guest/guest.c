@@ -16,6 +16,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "cleaning.h"
+#include "content.h"
 #include "executor.h"
 #include "filter.h"
 #include "places.h"
@@ -72,6 +74,8 @@ int main(int argc, char **args) {
     if (children < 0) unusable("signalfd", strerror(errno));
     umask(022);
     take_places(args + 3, (int)(places_end - args) - 3);
+    take_content();
+    empty_all();
     guard();
     connect_executor();
     // The connection is the last descriptor that is ours; a later one gets its number again.

@@ -1,5 +1,4 @@
-// Writable places: folders that the program may write to, and that are empty between tasks but for their content. Nobody else runs
-// while we look at them.
+// The writable places: folders that the program may write to.
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,11 +28,9 @@ extern dev_t root_device;
 
 static inline bool same_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
 
-// Learn the places, and empty them.
+// Learn the places. `cleaning.h` empties them.
 void take_places(char **paths, int count);
 // The innermost place that `path` lies in, or -1.
 int holder_of(const char *path);
-// Whether every place is as it was at the start, and so are our files in /proc.
-bool all_clean(void);
-// Make it so: 0, or the errno of what could not be removed.
-int clean_all(void);
+// Go to the working directory that we were started in; false with errno.
+bool return_to_start(void);

@@ -11,11 +11,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cleaning.h"
 #include "content.h"
 #include "executor.h"
 #include "files.h"
 #include "netlink.h"
-#include "places.h"
 #include "program.h"
 #include "self.h"
 #include "task.h"

@@ -86,6 +86,7 @@
 #include "../../../../sets/guest/filter.c"
 #include "../../../../sets/guest/places.c"
 #include "../../../../sets/guest/content.c"
+#include "../../../../sets/guest/cleaning.c"
 #include "../../../../sets/guest/files.c"
 #include "../../../../sets/guest/task.c"
 #include "../../../../sets/guest/guest.c"
