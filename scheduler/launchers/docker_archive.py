@@ -130,7 +130,8 @@ def _unpacked_folder(received: _Counted, path: str, content_bytes: int) -> Folde
             raise ValueError("it does not begin with the folder")
         if content is not None:
             content.add(unpacked, top)
-        for entry in unpacked:
+        # Iterating over the archive would begin with the folder itself again.
+        while (entry := unpacked.next()) is not None:
             name = entry.name.partition("/")[2]
             if not entry.isdir() or not name.isprintable() or len(found) == MAX_FOLDERS:
                 holds_files = True
