@@ -22,7 +22,7 @@ from scheduler.launchers.docker_contents import Contents
 from scheduler.launchers.docker_engine import ContentsGone, Engine
 from scheduler.launchers.docker_events import EventStream, SlotEvent
 from scheduler.launchers.docker_images import Images
-from scheduler.launchers.docker_layouts import Layouts
+from scheduler.launchers.docker_layouts import DockerLayouts
 from scheduler.launchers.docker_removals import Removals
 from scheduler.launchers.docker_separation import Separation
 from scheduler.launchers.doorway import CONTENT_FILE, SlotFolder
@@ -87,7 +87,7 @@ class DockerLauncher:
         self._on_gone = on_gone
         self._engine = Engine(settings)
         self.images = Images(self._engine)
-        self._layouts = Layouts(self._engine)
+        self._layouts = DockerLayouts(self._engine)
         self._contents = Contents(self._engine)
         self._removals = Removals(self._engine)
         self._separation = Separation(self._engine)

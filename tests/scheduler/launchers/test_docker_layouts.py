@@ -13,6 +13,7 @@ from docker import APIClient
 
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown, ImageUnusable
 from scheduler.image import Image
+from scheduler.images import layouts as layouts_module
 from scheduler.images.look import MAX_FILE_BYTES, ImageFile
 from scheduler.images.places import Layout
 from scheduler.images.user import Owner
@@ -21,7 +22,7 @@ from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_archive import read_file
 from scheduler.launchers.docker_config import DockerSettings
 from scheduler.launchers.docker_engine import Engine, Listed
-from scheduler.launchers.docker_layouts import Layouts
+from scheduler.launchers.docker_layouts import DockerLayouts
 from tests.scheduler.launchers.rig import (
     Files,
     ImageMaker,
@@ -195,7 +196,7 @@ async def image_of(rig: Rig, images: ImageMaker, *changes: str, files: Files | N
 async def test_images_are_looked_into_only_where_it_matters(
     rig: Rig, images: ImageMaker, looks: Looks, read: list[str]
 ) -> None:
-    layouts = Layouts(looks)
+    layouts = DockerLayouts(looks)
     for changes, owner in (
         (["USER 0"], Owner(0, 0)),
         (["USER root", "VOLUME /tmp", "WORKDIR /srv"], Owner(0, 0)),
@@ -224,8 +225,8 @@ async def test_images_are_looked_into_only_where_it_matters(
 async def test_what_is_remembered_of_homes_is_bounded(
     rig: Rig, images: ImageMaker, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_layouts, "MAX_REMEMBERED_BYTES", 2_500)
-    layouts = Layouts(looks)
+    monkeypatch.setattr(layouts_module, "MAX_REMEMBERED_BYTES", 2_500)
+    layouts = DockerLayouts(looks)
     first, second, third = [
         await image_of(
             rig, images, "USER app", f"ENV N={n}", files={"home/app": None, "home/app/x": b"x" * 1000}
@@ -251,7 +252,7 @@ async def test_a_home_is_copied_up_to_the_bound(
         "home/app/link": ".cache/v1",
         "home/app/more": b"y" * (1024 - len(".cache/v1") + bytes_more),
     }
-    found = await Layouts(engine).layout(await image_of(rig, images, "USER app", files=home))
+    found = await DockerLayouts(engine).layout(await image_of(rig, images, "USER app", files=home))
     engine.close()
     if not bytes_more:
         assert "/home/app" in found.places
@@ -267,7 +268,7 @@ async def test_a_home_is_copied_up_to_the_bound(
 async def test_first_starts_share_one_look_that_is_remembered(
     rig: Rig, images: ImageMaker, looks: Looks, client: APIClient, set_name: str
 ) -> None:
-    layouts = Layouts(looks)
+    layouts = DockerLayouts(looks)
     image = await image_of(rig, images, *CHANGES, "USER app:others")
     asked = [asyncio.create_task(layouts.layout(image)) for _ in range(8)]
     await asyncio.sleep(0)
@@ -284,7 +285,7 @@ async def test_first_starts_share_one_look_that_is_remembered(
 async def test_what_is_wrong_with_an_image_is_remembered_and_what_fails_here_is_not(
     rig: Rig, images: ImageMaker, looks: Looks
 ) -> None:
-    layouts = Layouts(looks)
+    layouts = DockerLayouts(looks)
     image = await image_of(rig, images, *CHANGES, "USER nobody-here")
     for failure in (EngineUnavailable(), EngineRefused()):
         looks.failure = failure
@@ -302,8 +303,8 @@ async def test_what_is_wrong_with_an_image_is_remembered_and_what_fails_here_is_
 async def test_no_more_is_remembered_than_the_bound(
     rig: Rig, images: ImageMaker, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_layouts, "MAX_REMEMBERED", 2)
-    layouts = Layouts(looks)
+    monkeypatch.setattr(layouts_module, "MAX_REMEMBERED", 2)
+    layouts = DockerLayouts(looks)
     first, second, third = [await image_of(rig, images, *CHANGES, "USER app", f"ENV N={n}") for n in range(3)]
     for image in (first, second, first, third, first):
         assert (await layouts.layout(image)).owner == Owner(1234, 2345)
