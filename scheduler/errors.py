@@ -33,6 +33,14 @@ class ImageUnknown(SchedulerError):
     """No such image."""
 
 
+class RegistryNotAllowed(ImageUnknown):
+    """The set may not contact the image's registry."""
+
+
+class ImageDenied(ImageUnknown):
+    """The registry does not let this set have the image."""
+
+
 class ImageUnusable(SchedulerError):
     """The image cannot be run here."""
 

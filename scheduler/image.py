@@ -14,7 +14,11 @@ LABEL_PRESTART: Final = "org.general-compute.prestart"
 
 
 class Image(msgspec.Struct, frozen=True):
-    """`digest` is the registry's digest, or the engine's image id for an image built locally."""
+    """`digest` is the registry's digest, or the engine's image id for an image built locally.
+
+    `location` is the image's full name in a registry (`HOST/PATH@DIGEST`), by which nodes pull it; "" for an image that
+    was found in an engine.
+    """
 
     reference: str
     digest: str
@@ -26,6 +30,7 @@ class Image(msgspec.Struct, frozen=True):
     workdir: str = ""
     volumes: tuple[str, ...] = ()
     labels: dict[str, str] = {}
+    location: str = ""
 
     def argv(self, args: tuple[str, ...]) -> tuple[str, ...]:
         """The whole command line: arguments replace the image's CMD, as with `docker run IMAGE ARGS`."""

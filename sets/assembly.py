@@ -63,7 +63,7 @@ def assemble(config: SetConfig) -> SetApp:
             guest_binary=GUEST_BINARY,
             docker_host=config.docker_host,
             runtime=config.runtime,
-            pull_registries=("*",) if config.pull else (),
+            registries=config.registries,
         ),
         executor.folder_of,
         # A lambda, as the manager is made after the launcher.

@@ -13,6 +13,8 @@ import yaml
 from msgspec import Meta
 
 from scheduler.policy.limits import Limits
+from scheduler.registry.allowed import AllowList
+from scheduler.registry.settings import RegistryConfig
 
 SET_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9]{0,30})")
 ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -105,8 +107,9 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Address of the engine; by default the environment's `DOCKER_HOST`, else the usual socket."""
     runtime: str | None = None
     """OCI runtime of the slots, by its name in the engine's daemon.json; by default the engine's own."""
-    pull: bool = False
-    """Pull images that the engine does not have from their registry."""
+    registries: Annotated[tuple[RegistryConfig, ...], Meta(max_length=64)] = ()
+    """The registries that the set may contact, its own one first; images that the engine does not have are pulled from
+    these. Without any, the set runs only images that the engine holds."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """Lowest level of the records that are logged."""
 
@@ -163,7 +166,17 @@ def parse(text: str, source: str) -> SetConfig:
                 raise ConfigError(f"{source}: {field}: {name!r} is not lower-case letters, digits and dashes")
     if config.authentication and not config.accounts:
         raise ConfigError(f"{source}: authentication is on, but accounts is empty: nobody could use the set")
+    _check_registries(config, source)
     return config
+
+
+def _check_registries(config: SetConfig, source: str) -> None:
+    try:
+        AllowList(config.registries)
+        for registry in config.registries:
+            registry.check()
+    except ValueError as error:
+        raise ConfigError(f"{source}: registries: {error}") from error
 
 
 def _machine_memory_mib() -> int:

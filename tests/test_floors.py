@@ -26,7 +26,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("rollout",),
         ("admin",),
     ),
-    "scheduler": (("images", "policy", "store/sql"), ("launchers", "store")),
+    "scheduler": (("images", "policy", "store/sql"), ("registry",), ("launchers", "store")),
     "sets": (("api", "executor", "guest"), ("api/native",), ("http",)),
     "ops": (
         ("client", "images/model", "setup"),

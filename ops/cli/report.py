@@ -12,6 +12,8 @@ from ops.client.model import Task
 
 _HINTS_BY_NAME: Final = {
     "image-unknown": "check the image's name and tag; the set's engine must hold or be able to pull it",
+    "image-denied": "push the image where the set may read it, or ask the operator to correct the set's login",
+    "registry-not-allowed": "name an image of a registry that the set's setting `registries` lists",
     "task-unknown": "`gcompute tasks` lists this account's tasks",
     "router-unknown-task": "`gcompute tasks` lists this account's tasks",
     "file-unknown": "`gcompute status ID` lists the files that were kept; --output asks for them when a task begins",

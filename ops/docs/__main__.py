@@ -8,6 +8,7 @@ from typing import Final
 from ops.docs.router_settings import router_settings
 from ops.docs.settings import table
 from ops.setup.engine import ROOT
+from scheduler.registry.settings import RegistryConfig
 from sets.config import AccountConfig, OperatorConfig, SetConfig
 
 SET_SETTINGS: Final = ROOT / "sets/docs/settings.md"
@@ -22,7 +23,7 @@ def set_settings() -> str:
         "`python -m ops.docs` writes this page from `sets/config.py`; edit that file instead.",
         table(SetConfig).rstrip(),
     ]
-    for record in (AccountConfig, OperatorConfig):
+    for record in (AccountConfig, OperatorConfig, RegistryConfig):
         summary = inspect.cleandoc(record.__doc__ or "").split("\n\n")[0]
         parts += [f"## {record.__name__}", summary, table(record).rstrip()]
     return "\n\n".join(parts) + "\n"

@@ -18,6 +18,7 @@ from scheduler.images.user import Owner
 from scheduler.launchers.contract import LauncherSettings, SlotOrder
 from scheduler.launchers.hardening import GUEST, HOSTS, RUN_DIRECTORY, Hardening, Tmpfs, harden
 from scheduler.pool import PoolKey
+from scheduler.registry.settings import RegistryConfig
 
 LABEL_SET: Final = "org.general-compute.set"
 LABEL_INSTALLATION: Final = "org.general-compute.installation"
@@ -32,9 +33,9 @@ class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown
     """How slots are run on a Docker engine. Times are in seconds.
 
     `seccomp_profile` is a JSON file that takes the place of our own profile (seccomp.py). `guest_binary` and
-    `hosts_file` are paths on the engine's machine. `pull_registries` names the registries that images may be pulled
-    from ("*": any that a reference names); empty, only images that the engine holds are run. `runtime` names one of the
-    engine's OCI runtimes; None is the engine's default.
+    `hosts_file` are paths on the engine's machine. `registries` are those that images may be pulled from; empty,
+    only images that the engine holds are run. `runtime` names one of the engine's OCI runtimes; None is the engine's
+    default.
     """
 
     guest_binary: Path
@@ -47,7 +48,7 @@ class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown
     call_timeout_s: float = 15.0
     start_timeout_s: float = 60.0
     relist_s: float = 30.0
-    pull_registries: tuple[str, ...] = ()
+    registries: tuple[RegistryConfig, ...] = ()
     pull_timeout_s: float = 900.0
     pull_stall_s: float = 60.0
     max_concurrent_pulls: int = 2

@@ -200,7 +200,8 @@ class Engine:
         try:
             answer: dict[str, Any] = await self._call(Lane.CALL, lambda client: client.inspect_image(name))  # type: ignore[no-untyped-call]
         except EngineError as error:
-            if error.status == 404:
+            # Not every reference is one to an older engine: 20.10 refuses addresses of IPv6.
+            if error.status == 404 or "invalid reference format" in str(error):
                 raise ImageUnknown(f"no such image here: {name}") from error
             raise
         return answer

@@ -25,6 +25,7 @@ from scheduler.image import Image
 from scheduler.images.reference import Reference, parse_reference
 from scheduler.launchers.docker_config import image_from
 from scheduler.launchers.docker_engine import Engine, EngineError, translated
+from scheduler.registry.allowed import AllowList, not_allowed
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +79,7 @@ class Images:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._settings = engine.settings
+        self._allowed = AllowList(self._settings.registries)
         self._known: OrderedDict[str, _Entry] = OrderedDict()
         self._lookups: dict[tuple[str, int], asyncio.Task[Image]] = {}
         self._pulls: dict[str, asyncio.Task[None]] = {}
@@ -100,7 +102,8 @@ class Images:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def resolve(self, text: str) -> Image:
-        """Raises `BadRequest`, `ImageUnknown`, `ImageUnusable`, `ImagePulling`, `EngineUnavailable`.
+        """Raises `BadRequest`, `ImageUnknown`, `RegistryNotAllowed`, `ImageUnusable`, `ImagePulling`,
+        `EngineUnavailable`.
 
         While the engine does not answer, a reference still means the image that it meant before: nobody can move a tag
         there, and a slot that runs may take the task.
@@ -125,8 +128,12 @@ class Images:
         except ImageUnknown as error:
             if not reference.domain:
                 raise
-            if not self._may_pull(reference):
-                raise ImageUnknown(f"{error}, and images are not pulled from {reference.domain}") from error
+            if not self._settings.registries:
+                raise ImageUnknown(
+                    f"{error}, and images are not pulled from {reference.domain} (setting `registries`)"
+                ) from error
+            if not self._allowed.has(reference):
+                raise not_allowed(reference) from error
         return self._pull(reference)
 
     def _look_up(self, text: str, reference: Reference | None = None) -> asyncio.Task[Image]:
@@ -163,10 +170,6 @@ class Images:
         return image
 
     # Pulls
-
-    def _may_pull(self, reference: Reference) -> bool:
-        allowed = self._settings.pull_registries
-        return bool(reference.domain) and ("*" in allowed or reference.domain in allowed)
 
     def _pull(self, reference: Reference) -> Image:
         text = reference.text
@@ -237,7 +240,11 @@ class Images:
         deadline = time.monotonic() + self._settings.pull_timeout_s
         repository = f"{reference.domain}/{reference.path}"
         progress: Any = client.pull(
-            repository, tag=reference.digest or reference.tag, stream=True, decode=True
+            repository,
+            tag=reference.digest or reference.tag,
+            stream=True,
+            decode=True,
+            auth_config=self._login(reference),
         )
         for step in progress:
             if "error" in step:
@@ -248,6 +255,15 @@ class Images:
                 raise EngineError(
                     f"timeout: not complete after {self._settings.pull_timeout_s:g} s", status=500
                 )
+
+    def _login(self, reference: Reference) -> dict[str, str] | None:
+        config = self._allowed.registry(reference).config
+        if not config.username:
+            return None
+        try:
+            return {"username": config.username, "password": config.password()}
+        except ValueError as error:
+            raise Unavailable(str(error)) from error
 
     def _pulled(self, reference: Reference, task: asyncio.Task[None]) -> None:
         del self._pulls[reference.text]

@@ -157,7 +157,7 @@ def _run() -> dict[str, Any]:
             | {"links": _LINKS},
         },
         parameters,
-        ("400", "401", "404", "408", "413", "414", "422", "429", "503", "504"),
+        ("400", "401", "403", "404", "408", "413", "414", "422", "429", "503", "504"),
     )
     operation["requestBody"] = {"required": False, "content": _BINARY}
     return operation

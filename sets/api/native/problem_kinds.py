@@ -61,6 +61,11 @@ KINDS: Final[dict[str, Kind]] = {
         "The Idempotency-Key was used for another request within 24 h.",
         "Use a new key for a new request.",
     ),
+    "image-denied": Kind(
+        403,
+        "The image's registry does not let this set have the image, or the set's login there is wrong.",
+        "Push the image where the set may read it, or ask the operator to correct the set's login.",
+    ),
     "image-pulling": Kind(503, "The image is being pulled from its registry.", _LATER),
     "image-unknown": Kind(404, "No image has this reference.", "Check its name; push or build it."),
     "image-unusable": Kind(422, "The image cannot be run here; `detail` says why.", "Change the image."),
@@ -76,6 +81,11 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "queue-timeout": Kind(503, "No slot became free within `queue_timeout_s`.", _LATER),
     "range-not-satisfiable": Kind(416, "The range lies outside of the body.", "Ask for one within its size."),
+    "registry-not-allowed": Kind(
+        403,
+        "The set may not contact the registry that the image's name begins with; it contacted nothing.",
+        "Push the image to a registry that the set's setting `registries` lists.",
+    ),
     "result-gone": Kind(
         410, "The result is no longer kept, or never was.", "Fetch results before `expires_at`."
     ),

@@ -68,6 +68,8 @@ class Problem(Exception):
 _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
     errors.BadRequest: (400, "bad-parameter", "A parameter is wrong"),
     errors.ImageUnknown: (404, "image-unknown", "There is no such image"),
+    errors.ImageDenied: (403, "image-denied", "The registry denies the image"),
+    errors.RegistryNotAllowed: (403, "registry-not-allowed", "The image's registry is not allowed"),
     errors.ImageUnusable: (422, "image-unusable", "The image cannot be run"),
     errors.TaskUnknown: (404, "task-unknown", "There is no such task"),
     errors.IdempotencyConflict: (

@@ -17,6 +17,7 @@ from scheduler.launchers.docker_config import DockerSettings
 from tests.conftest import SetProcess, StartSet
 from tests.scheduler.launchers.rig import ImageMaker, Rig, folder_of, installation_of
 from tests.scheduler.launchers.stands import DockerStand, FakeStand, Stand
+from tests.scheduler.registries import docker_registry
 
 HERE = Path(__file__).parent
 
@@ -57,6 +58,13 @@ def images(client: APIClient) -> Iterator[ImageMaker]:
 def plain_image(images: ImageMaker) -> str:
     """An image with nothing but an entrypoint."""
     return images.make('ENTRYPOINT ["/bin/algorithm", "-x"]', 'CMD ["one", "two"]')
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of a registry of our own on loopback."""
+    with docker_registry(tmp_path_factory.mktemp("registry")) as host:
+        yield host
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.doorway import SOCKET_FILE
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
+from tests.scheduler.registries import digest_of
 
 PASSWD = "root:x:0:0::/root:/none\nworker:x:1234:2345::/home/worker:/none\n"
 GROUP = "root:x:0:\nworkers:x:2345:\n"
@@ -90,26 +91,30 @@ class ImageMaker:
     def load(self, config: dict[str, Any], *, files: Files | None = None, **fields: Any) -> str:
         """An image whose configuration is written by hand, as `docker load` takes it."""
         reference = f"gc-test-{uuid.uuid4().hex[:10]}:1"
-        layer = tar_of(ROOT_FILES if files is None else files)
+        self.load_layers(reference, config, tar_of(ROOT_FILES if files is None else files), **fields)
+        return reference
+
+    def load_layers(self, reference: str, config: dict[str, Any], *layers: bytes, **fields: Any) -> None:
+        """An image of these layers, which are tar archives."""
         written = {
             "architecture": "amd64",
             "os": "linux",
             "config": config,
-            "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]},
             **fields,
         }
-        manifest = [{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]
+        names = [f"layer{number}.tar" for number in range(len(layers))]
+        manifest = [{"Config": "config.json", "RepoTags": [reference], "Layers": names}]
         self.client.load_image(  # type: ignore[no-untyped-call]
             tar_of(
                 {
                     "config.json": json.dumps(written).encode(),
-                    "layer.tar": layer,
+                    **dict(zip(names, layers, strict=True)),
                     "manifest.json": json.dumps(manifest).encode(),
                 }
             )
         )
         self._made.add(reference)
-        return reference
 
     def tag(self, reference: str, new: str) -> None:
         repository, _, version = new.rpartition(":")

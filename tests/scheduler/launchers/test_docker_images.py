@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import signal
 import socket
-import subprocess
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,46 +13,19 @@ import msgspec
 import pytest
 from docker import APIClient
 
-from scheduler.errors import ImagePulling, ImageUnknown, Unavailable
+from scheduler.errors import ImagePulling, ImageUnknown, RegistryNotAllowed, Unavailable
 from scheduler.image import Image
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
+from scheduler.registry.settings import RegistryConfig
 from tests.scheduler.launchers.rig import Files, ImageMaker, Rig, containers, folder_of, until
+from tests.scheduler.registries import docker_registry
 
 pytestmark = pytest.mark.docker
 
 
-@pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """HOST:PORT of a registry of our own on loopback, which engines take without TLS."""
-    binary = shutil.which("docker-registry")
-    if binary is None:
-        pytest.skip("no docker-registry here: apt-get install docker-registry runs the tests of pulling")
-    folder = tmp_path_factory.mktemp("registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = folder / "config.yml"
-    settings.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
-        f"http: {{addr: 127.0.0.1:{port}}}\n"
-    )
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([binary, "serve", str(settings)], stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, "the registry did not start"
-                time.sleep(0.05)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
+def registry_at(host: str) -> RegistryConfig:
+    return RegistryConfig(name=host, url=f"http://{host}")
 
 
 @asynccontextmanager
@@ -79,7 +48,7 @@ async def launched(settings: DockerSettings, **changes: object) -> AsyncIterator
 @pytest.fixture
 async def pulling(docker_settings: DockerSettings, registry: str) -> AsyncIterator[Rig]:
     """A launcher that may pull from the registry."""
-    async with launched(docker_settings, pull_registries=(registry,)) as rig:
+    async with launched(docker_settings, registries=(registry_at(registry),)) as rig:
         yield rig
 
 
@@ -146,11 +115,12 @@ async def test_nothing_is_pulled_without_leave(
     docker_settings: DockerSettings, images: ImageMaker, registry: str
 ) -> None:
     reference = push(images, registry, 'CMD ["/x"]')
-    for allowed in ((), ("other.example",)):
-        async with launched(docker_settings, pull_registries=allowed) as rig:
-            with pytest.raises(ImageUnknown, match=f"not pulled from {registry}"):
+    for allowed, error in (((), ImageUnknown), (("other.example",), RegistryNotAllowed)):
+        registries = tuple(map(registry_at, allowed))
+        async with launched(docker_settings, registries=registries) as rig:
+            with pytest.raises(error, match=rf"not pulled from {registry}.*setting `registries`"):
                 await rig.images.resolve(reference)
-    async with launched(docker_settings, pull_registries=("*",)) as rig:
+    async with launched(docker_settings, registries=(registry_at(registry),)) as rig:
         image = await resolved(rig, reference)
         images.client.remove_image(image.image_id, force=True)
         # Names no registry, so there is none to ask.
@@ -162,7 +132,7 @@ async def test_a_registry_that_is_down_is_not_the_caller_s_fault(docker_settings
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         nobody = f"127.0.0.1:{free.getsockname()[1]}"
-    async with launched(docker_settings, pull_registries=(nobody,)) as rig:
+    async with launched(docker_settings, registries=(registry_at(nobody),)) as rig:
         with pytest.raises(Unavailable, match=rf"{nobody} did not deliver .*refused") as caught:
             await resolved(rig, f"{nobody}/x:1")
         assert not isinstance(caught.value, ImagePulling)
@@ -176,7 +146,7 @@ async def test_a_registry_that_stalls_holds_up_nobody(
         silent.bind(("127.0.0.1", 0))
         silent.listen(8)
         host = f"127.0.0.1:{silent.getsockname()[1]}"
-        async with launched(docker_settings, pull_registries=(host,), pull_stall_s=1.0) as rig:
+        async with launched(docker_settings, registries=(registry_at(host),), pull_stall_s=1.0) as rig:
             with pytest.raises(ImagePulling):
                 await rig.images.resolve(f"{host}/x:1")
             assert (await rig.images.resolve(plain_image)).reference == plain_image
@@ -192,7 +162,7 @@ async def test_closing_does_not_wait_for_a_pull(docker_settings: DockerSettings)
         silent.bind(("127.0.0.1", 0))
         silent.listen(8)
         host = f"127.0.0.1:{silent.getsockname()[1]}"
-        async with asyncio.timeout(15), launched(docker_settings, pull_registries=(host,)) as rig:
+        async with asyncio.timeout(15), launched(docker_settings, registries=(registry_at(host),)) as rig:
             with pytest.raises(ImagePulling):
                 await rig.images.resolve(f"{host}/x:1")
 
@@ -214,3 +184,49 @@ async def test_a_seccomp_profile_that_is_missing_is_told_at_once(
     settings = msgspec.structs.replace(docker_settings, seccomp_profile=folder / "profile.json")
     with pytest.raises(FileNotFoundError, match=r"profile\.json"):
         await DockerLauncher(settings, folder_of, lambda slot_id, reason: None).open()
+
+
+async def test_an_engine_is_never_sent_to_a_registry_that_is_not_listed(
+    docker_settings: DockerSettings, registry: str
+) -> None:
+    """Whatever a reference names: the engine has the host's network."""
+    with socket.socket() as canary:
+        canary.bind(("127.0.0.1", 0))
+        canary.listen(8)
+        canary.setblocking(False)
+        port = canary.getsockname()[1]
+        async with launched(docker_settings, registries=(registry_at(registry),)) as rig:
+            for host in (f"127.0.0.1:{port}", f"127.1:{port}", f"[::1]:{port}", f"localhost:{port}"):
+                with pytest.raises(RegistryNotAllowed):
+                    await rig.images.resolve(f"{host}/acme/cat:1")
+        with pytest.raises(BlockingIOError):
+            canary.accept()
+
+
+HTPASSWD = "robot:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n"
+"""User robot, password `secret`."""
+
+
+async def test_an_image_is_pulled_with_the_set_s_login(
+    docker_settings: DockerSettings, images: ImageMaker, tmp_path: Path
+) -> None:
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    (tmp_path / "password").write_text("secret\n")
+    settings = f"auth: {{htpasswd: {{realm: test, path: {tmp_path}/htpasswd}}}}\n"
+    with docker_registry(tmp_path, settings) as host:
+        reference = f"{host}/acme/{os.urandom(5).hex()}:1"
+        images.make('CMD ["/pulled"]', tag=reference)
+        login = {"username": "robot", "password": "secret"}
+        said = images.client.push(reference, auth_config=login)
+        assert "error" not in said, said
+        images.remove(reference)
+        async with launched(docker_settings, registries=(registry_at(host),)) as rig:
+            with pytest.raises(ImageUnknown, match="refused"):
+                await resolved(rig, reference)
+        known = msgspec.structs.replace(
+            registry_at(host), username="robot", password_file=str(tmp_path / "password")
+        )
+        async with launched(docker_settings, registries=(known,)) as rig:
+            image = await resolved(rig, reference)
+        assert image.cmd == ("/pulled",)
+        images.client.remove_image(image.image_id, force=True)

@@ -1,0 +1,60 @@
+"""Settings of one registry that a set may contact."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+_ORIGIN: Final = r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?$"
+_MAX_PASSWORD_BYTES: Final = 16 << 10
+Origin = Annotated[str, Meta(pattern=_ORIGIN)]
+
+
+class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A registry that the set may contact. Without an entry, no image reference makes it contact anything."""
+
+    name: Annotated[str, Meta(pattern=r"^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?$")]
+    """The registry as image references name it, such as `registry.example` or `registry.example:5000`."""
+    url: Origin | None = None
+    """Address of its API; by default `https://` and the name."""
+    also: tuple[Origin, ...] = ()
+    """Further addresses that it may send the set to: its token server, and the storage that its redirects lead to."""
+    username: str = ""
+    """User for the registry or its token server; without one the set asks anonymously."""
+    password_file: str | None = None
+    """File that holds the user's password or token; it is read at each login, so it can be replaced at any time."""
+    ca_file: str | None = None
+    """File with the certificates to trust for these addresses; by default the usual authorities."""
+
+    def check(self) -> None:
+        """Raise `ValueError` for a login without its other half, and for a file that cannot be used."""
+        if bool(self.username) != (self.password_file is not None):
+            raise ValueError(f"registry {self.name}: username and password_file must be given together")
+        self.password()
+        if self.ca_file is not None:
+            try:
+                ssl.create_default_context(cafile=self.ca_file)
+            except (OSError, ssl.SSLError) as error:
+                raise ValueError(f"ca_file {self.ca_file} of registry {self.name}: {error}") from error
+
+    def password(self) -> str:
+        """The password as its file has it now; "" without a file. Raises `ValueError`."""
+        if self.password_file is None:
+            return ""
+        try:
+            with Path(self.password_file).open("rb") as file:
+                content = file.read(_MAX_PASSWORD_BYTES + 1)
+            text = content.decode().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"password_file {self.password_file} of registry {self.name}: {error}"
+            ) from error
+        if not text or len(content) > _MAX_PASSWORD_BYTES:
+            raise ValueError(
+                f"password_file {self.password_file} of registry {self.name} is empty or too large"
+            )
+        return text
