@@ -136,10 +136,9 @@ class DataPlane:
         """A client took nothing of its answer for too long, and was cut off."""
         self.stalled_clients += 1
 
-    def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
-        return self.traffic.dialect.error(problem, head)
-
-    def note_problem(self, problem: Problem, head: RequestHead | None) -> None:
+    def error(
+        self, problem: Problem, head: RequestHead | None, client: ClientConnection, *, logged: bool
+    ) -> OwnAnswer:
         self.traffic.problems.note(problem.name)
         if problem.status >= 500:
             log.warning(
@@ -149,6 +148,9 @@ class DataPlane:
                 detail=problem.detail,
                 request_id=head.request_id.decode("latin-1") if head is not None else None,
             )
+        if not logged:
+            self.log_problem(problem, head, client)
+        return self.traffic.dialect.error(problem, head)
 
     def log_problem(self, problem: Problem, head: RequestHead | None, client: ClientConnection) -> None:
         """Tell the access log of a request that no exchange tells of."""

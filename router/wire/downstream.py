@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from router.wire.client_states import State, check
-from router.wire.framing import ChunkedBody, FramingError, LengthBody
+from router.wire.framing import FramingError
 from router.wire.limits import Limits
 from router.wire.problems import (
     Lines,
@@ -30,9 +30,6 @@ from router.wire.stream import Buffers, Piece, Stream
 from router.wire.work import Work
 
 READ_BYTES: Final = 64 * 1024
-SKIPPED_BODY_BYTES: Final = 1024 * 1024
-"""The rest of a body that is read and dropped after an early answer, so that the connection lives on."""
-
 REMEMBERED_IDLE_S: Final = 3.0
 """Time, in seconds, for which a silent connection remembers the head of its last request."""
 
@@ -55,11 +52,12 @@ class Front(Protocol):
 
     def work_ended(self) -> None: ...
     def client_stalled(self) -> None: ...
-    def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
-        """How a problem is told to the client; `head` is None where no head could be read."""
+    def error(
+        self, problem: Problem, head: RequestHead | None, client: ClientConnection, *, logged: bool
+    ) -> OwnAnswer:
+        """Count and log a problem; returns how the client is told. `head` is None where none could be read; `logged`:
+        the access log knows of it."""
 
-    def note_problem(self, problem: Problem, head: RequestHead | None) -> None: ...
-    def log_problem(self, problem: Problem, head: RequestHead | None, client: ClientConnection) -> None: ...
     def client_closed(self, client: ClientConnection) -> None: ...
 
 
@@ -264,11 +262,7 @@ class ClientConnection:
 
     def respond(self, problem: Problem, *, logged: bool = False) -> None:
         """Answer with a problem of the router's own. `logged`: the access log knows of it."""
-        head = self._head
-        self.answer(*self._front.error(problem, head))
-        self._front.note_problem(problem, head)
-        if not logged:
-            self._front.log_problem(problem, head, self)
+        self.answer(*self._front.error(problem, self._head, self, logged=logged))
 
     def answer(self, status: int, content_type: str, body: bytes, lines: Lines = ()) -> None:
         """Answer with what the router made itself; `lines` are further header names and values."""
@@ -345,16 +339,17 @@ class ClientConnection:
 
     def _flushed(self) -> None:
         """The answer is out: the next request, or the end."""
-        body = self._reader.body
-        if body is not None and self._may_skip(body):
+        reader = self._reader
+        unfinished = reader.body is not None
+        if unfinished and self.keep and not self._linger_after and reader.may_skip_body():
             self._state = check(self._state, _SKIP)
             self.at = self._front.loop.time()
             return
-        if body is not None or self._linger_after:
+        if unfinished or self._linger_after:
             self._linger()
             return
         if not self.keep:
-            if self._reader.unread or self._paused:
+            if reader.unread or self._paused:
                 self._linger()
             else:
                 self.close()
@@ -366,16 +361,11 @@ class ClientConnection:
         if self._paused:
             self._paused = False
             self._stream.resume_reading()
-        if self._reader.unread:
+        if reader.unread:
             # Not at once: a long queue of requests would go as deep as it is long.
             self._scheduled = True
             self.at = self._front.loop.time()
             self._front.loop.call_soon(self._next)
-
-    def _may_skip(self, body: LengthBody | ChunkedBody) -> bool:
-        if not self.keep or self._linger_after:
-            return False
-        return isinstance(body, LengthBody) and body.bytes_left <= SKIPPED_BODY_BYTES
 
     def _linger(self) -> None:
         self._state = check(self._state, _LINGER)

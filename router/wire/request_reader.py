@@ -15,6 +15,8 @@ from router.wire.stream import Piece
 REMEMBERED_HEAD_BYTES: Final = 1024
 """A head up to this size is kept once it came twice, as clients tend to repeat themselves: the same bytes need not
 be read again."""
+SKIPPED_BODY_BYTES: Final = 1024 * 1024
+"""Longest rest of a body, in bytes, that is read and dropped after an early answer, so that the connection lives on."""
 
 
 class RequestReader:
@@ -108,3 +110,7 @@ class RequestReader:
             self.body = None
             self.unread = bytes(view[pos:end])
         return pieces
+
+    def may_skip_body(self) -> bool:
+        """Return True if the rest of the body is known to be short."""
+        return isinstance(self.body, LengthBody) and self.body.bytes_left <= SKIPPED_BODY_BYTES
