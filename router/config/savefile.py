@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -16,6 +14,7 @@ import msgspec
 
 from router.config.edit import EditError
 from router.config.reader import MAX_FILE_BYTES
+from router.file_lock import wait_for
 
 _NO_REPLACING: Final = (errno.EBUSY, errno.EACCES, errno.EPERM)
 """A file that is a mount point itself, or in a folder where we may not write: then it is written in place."""
@@ -137,23 +136,14 @@ def _locked(stack: contextlib.ExitStack, path: Path, real: Path) -> tuple[bytes,
     """Lock the file and return its content. The one before us may have put another in its place."""
     for _ in range(TURNS_AT_MOST):
         lock = stack.enter_context(real.open("rb"))
-        _take_turns(lock.fileno(), path)
+        try:
+            wait_for(lock.fileno(), LOCK_TIMEOUT_S)
+        except TimeoutError:
+            raise EditError(f"{path} is being edited by another command; try again") from None
         text, stamp = _read(real)
         if os.fstat(lock.fileno()).st_ino == stamp[1]:
             return text, stamp
     raise ChangedMeanwhile
-
-
-def _take_turns(fd: int, path: Path) -> None:
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise EditError(f"{path} is being edited by another command; try again") from None
-            time.sleep(0.05)
 
 
 def _read(path: Path) -> tuple[bytes, tuple[int, int, int, int]]:

@@ -6,12 +6,10 @@ newer one, and a worker that restarts would report the file again over a rollout
 
 from __future__ import annotations
 
-import fcntl
-import os
-
 import structlog
 
 from router.config.history import History
+from router.file_lock import FileLock
 from router.routing.table import Table
 
 log = structlog.get_logger()
@@ -22,7 +20,7 @@ class Scribe:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._fd: int | None = None
+        self._lock = FileLock(history.folder / "writer")
 
     def record(self, text: bytes, table: Table, now: float) -> bool:
         """See `History.record`; False too where another worker writes."""
@@ -34,23 +32,11 @@ class Scribe:
 
     def close(self) -> None:
         """Write no more; another one may."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        self._lock.release()
 
     def _writes(self) -> bool:
-        if self._fd is not None:
-            return True
         try:
-            self._history.folder.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._history.folder / "writer", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return self._lock.take()
         except OSError as error:
             log.error("history cannot be written", folder=str(self._history.folder), reason=error.strerror)
             return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            return False
-        self._fd = fd
-        return True

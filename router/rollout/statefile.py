@@ -11,15 +11,14 @@ the disk, and only the younger one's are taken.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from router.file_lock import FileLock
 from router.rollout.record import Progress
 from router.rollout.states import RolloutError
 
@@ -99,26 +98,16 @@ class StateFile:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise RolloutError(f"{self.folder} cannot be used for the rollout: {error.strerror}") from error
-        try:
-            deadline = time.monotonic() + LOCK_TIMEOUT_S
-            while True:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise RolloutError(
-                            "the rollout's state is being changed by another process"
-                        ) from None
-                    time.sleep(0.005)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(FileLock(self.folder / "lock").waited_for(LOCK_TIMEOUT_S))
+            except TimeoutError:
+                raise RolloutError("the rollout's state is being changed by another process") from None
+            except OSError as error:
+                raise RolloutError(
+                    f"{self.folder} cannot be used for the rollout: {error.strerror}"
+                ) from error
             yield
-        finally:
-            os.close(fd)
 
     def _write(self, data: bytes) -> None:
         new = self.folder / f".{STATE}.{os.getpid()}"
@@ -158,7 +147,7 @@ class Lease:
     def __init__(self, state: StateFile, name: str = "") -> None:
         self._state = state
         self._name = name
-        self._fd: int | None = None
+        self._lock = FileLock(state.folder / "lease")
         self.epoch: int | None = None
 
     def take(self) -> bool:
@@ -166,29 +155,21 @@ class Lease:
         if self.epoch is not None:
             return True
         try:
-            self._state.folder.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._state.folder / "lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if not self._lock.take():
+                return False
         except OSError as error:
             raise RolloutError(f"no lease in {self._state.folder}: {error.strerror}") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            return False
         try:
             progress = self._state.change(
                 lambda old: msgspec.structs.replace(old, epoch=old.epoch + 1, led_by=self._name)
             )
         except BaseException:
-            os.close(fd)
+            self._lock.release()
             raise
-        self._fd = fd
         self.epoch = progress.epoch
         return True
 
     def drop(self) -> None:
         """Lead no more."""
         self.epoch = None
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        self._lock.release()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any
 
 from gunicorn.config import Config  # type: ignore[import-untyped]
 
 from sets.log_lines import TEXT_CHARS, GunicornLog, one_line
 from tests.conftest import ROOT
-from tests.router.test_log_lines import HOSTILE, NOBODY_READS
+from tests.router.test_log_lines import HOSTILE, NOBODY_READS, lines_of
 
 PROGRAM = """
 import logging, structlog
@@ -27,13 +26,6 @@ except ValueError:
     structlog.get_logger().exception("failed")
     logging.getLogger("falcon").exception("failed, too")
 """
-
-
-def lines_of(program: str) -> list[dict[str, Any]]:
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True)
-    text = done.stderr.decode("ascii")
-    assert all(line.isprintable() for line in text.split("\n"))
-    return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 def test_own_and_foreign_records_are_one_line_each() -> None:

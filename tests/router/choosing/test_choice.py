@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
@@ -17,23 +17,10 @@ from router.choosing.request import Destination, Purpose
 from router.choosing.retry import RequestKind
 from router.routing.policies import EJECT_AFTER_FAILURES, HealthPolicy
 from router.routing.table import IfDown, Match, MatchKind, Rule, SetEntry, SetState, Table, Weights, key_hash
+from tests.router.routing.asked import Asked
 
 SYNC = Purpose(Destination.RUN, RequestKind.SYNC_RUN)
 ASYNC = Purpose(Destination.RUN, RequestKind.UNSAFE)
-
-
-@dataclass
-class Asked:
-    method: str = "POST"
-    path: str = "/v1/run/cat"
-    account: str = "default"
-    image: str | None = "cat"
-    client: str = "10.0.0.1"
-    headers: Mapping[bytes, bytes] = field(default_factory=dict)
-
-    @property
-    def header(self) -> Callable[[bytes], bytes | None]:
-        return self.headers.get
 
 
 @dataclass

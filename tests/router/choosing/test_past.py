@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from router.choosing.past import IDEMPOTENCY_S, TABLES_AT_MOST, PastTables
 from router.routing.table import Match, MatchKind, Rule, SetEntry, Table, Weights
-from tests.router.choosing.test_choice import Asked
+from tests.router.routing.asked import Asked
 
 SETS = {name: SetEntry(name, "h", 80) for name in "abc"}
 

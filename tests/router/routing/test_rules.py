@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.routing.rules import Match, MatchKind, Rule, RuleBook
 from router.routing.weights import SetEntry, Weights
+from tests.router.routing.asked import Asked
 
 TO_A = Weights({"a": SetEntry("a", "h", 80)}, {"a": 10_000})
-
-
-@dataclass
-class Asked:
-    """A request's facts, by hand."""
-
-    method: str = "POST"
-    path: str = "/v1/run/cat"
-    account: str = "default"
-    image: str | None = "cat"
-    client: str = "10.0.0.1"
-    headers: Mapping[bytes, bytes] = field(default_factory=dict)
-
-    @property
-    def header(self) -> Callable[[bytes], bytes | None]:
-        return self.headers.get
 
 
 WORDS = st.sampled_from(["", "a", "ab", "abc", "b", "ba", "c/d", "é"])

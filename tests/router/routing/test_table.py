@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 from hypothesis import given, settings
@@ -30,25 +30,10 @@ from router.routing.table import (
     key_hash,
     shares_of,
 )
+from tests.router.routing.asked import Asked
 
 KEYS = [key_hash(b"user-%d" % number) for number in range(20_000)]
 RUN = Purpose(Destination.RUN, RequestKind.SYNC_RUN)
-
-
-@dataclass
-class Asked:
-    """A request's facts, by hand."""
-
-    method: str = "POST"
-    path: str = "/v1/run/cat"
-    account: str = "default"
-    image: str | None = "cat"
-    client: str = "10.0.0.1"
-    headers: Mapping[bytes, bytes] = field(default_factory=dict)
-
-    @property
-    def header(self) -> Callable[[bytes], bytes | None]:
-        return self.headers.get
 
 
 @dataclass
