@@ -229,6 +229,13 @@ class Books:
             self.spare_running -= 1
             slot.gives_way = False
 
+    def hand_on(self, slot: Slot, task_id: str) -> None:
+        """The slot's task has ended and another of its pool runs in it: nothing becomes free, nothing is taken."""
+        if slot.timer is not None:
+            self._stop_timer(slot)
+        slot.task_id = task_id
+        slot.served += 1
+
     def forget(self, slot: Slot) -> None:
         """The slot is gone, whatever it did; its pool must be filed afterwards."""
         pool = slot.pool

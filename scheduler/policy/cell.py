@@ -119,6 +119,9 @@ class Cell:
         if steady and pool.is_spare:
             self._matching.steady.add(task_id)
         self._queue.enter(pool, task_id, now, timeout_s=timeout_s)
+        if pool.slots >= pool.most and not pool.idle and pool.ahead is None:
+            # It waits behind its own pool's tasks, which have all the slots that they may have.
+            return []
         self.books.file(pool, now)
         return self._decide(now, grown=pool)
 
@@ -201,24 +204,26 @@ class Cell:
         slot = self.books.slots.get(slot_id)
         if slot is None or slot.task_id is None:
             return []
-        pool = slot.pool
+        pool, books = slot.pool, self.books
         pool.cpu_us += cpu_us
-        self.books.release(slot)
-        if self.books.cramped:
-            self.books.try_cramped(slot.node, now)
-        taker = self._supply.taker(slot, now) if self.books.demand.wanting else None
+        if pool.waiting and self._matching.is_first(pool) and slot.node.is_ready:
+            return [self._matching.hand_on(slot)]
+        books.release(slot)
+        if books.cramped:
+            books.try_cramped(slot.node, now)
+        taker = self._supply.taker(slot, now) if books.demand.wanting else None
         if taker is not None or pool.key.isolation is Isolation.FRESH or not slot.node.is_ready:
             decisions: list[Decision] = [StopSlot(slot_id)]
             node = slot.node
-            self.books.forget(slot)
+            books.forget(slot)
             if taker is not None:
                 decisions.append(self._supply.start(taker, node, now))
-            self.books.file(pool, now)
+            books.file(pool, now)
             return decisions + self._decide(now, node)
-        self.books.rest(slot, now)
+        books.rest(slot, now)
         if not self._queue.waiting:
             return []
-        self.books.file(pool, now)
+        books.file(pool, now)
         return self._decide(now, slot.node)
 
     def slot_gone(

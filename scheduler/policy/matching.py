@@ -35,6 +35,33 @@ class Matching:
         unused = self._books.take(slot, task_id, may_give_way=False)
         return Assign(task_id, slot.id, unused and slot.since >= now)
 
+    def is_first(self, pool: Pool) -> bool:
+        """Return True if the pool's next task may have the slot of one that has just ended, whoever else waits.
+
+        Others wait for slots of their own or for places then, and neither becomes free; nobody waits for room alone. So
+        this is no turn, and the order of turns is left as it is.
+        """
+        books = self._books
+        return not (
+            books.turns.pools
+            or books.demand.wanting
+            or books.modest
+            or books.cramped
+            or pool.is_spare
+            or pool.ahead is not None
+        )
+
+    def hand_on(self, slot: Slot) -> Assign:
+        """The slot goes from a task that has ended to the next one of its pool. The way of most tasks that waited."""
+        books = self._books
+        task_id = next(iter(slot.pool.waiting))
+        books.queue.leave(task_id)
+        books.hand_on(slot, task_id)
+        if not books.queue.waiting:
+            books.turns.forget()
+            books.spare_turns.forget()
+        return Assign(task_id, slot.id, False)
+
     def run(self, decisions: list[Decision], now: float, touched: Node | None, grown: Pool | None) -> None:
         """Assign all that can run now.
 
