@@ -7,7 +7,7 @@ import random
 from typing import Final
 
 from router.routing.policies import RetryPolicy
-from router.wire.failure import Failure
+from router.wire.failure import NOTHING_RAN, TOO_LATE, Failure
 
 FIRST_BACKOFF_S: Final = 0.025
 MIN_CONCURRENT_RETRIES: Final = 3
@@ -28,14 +28,6 @@ class RequestKind(enum.Enum):
     SAFE = enum.auto()
     SYNC_RUN = enum.auto()
     UNSAFE = enum.auto()
-
-
-NOTHING_RAN: Final = frozenset({Failure.CONNECT, Failure.NO_ROOM, Failure.SEND, Failure.BACK_PRESSURE})
-"""Failures after which surely no algorithm ran: the problem then says `executed: false`."""
-
-
-TOO_LATE: Final = frozenset({Failure.TIMEOUT, Failure.SILENT})
-"""The client waited long enough: it is told 504, and nothing is repeated."""
 
 
 def may_repeat(kind: RequestKind, failure: Failure, policy: RetryPolicy) -> bool:

@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from router.choosing.retry import TOO_LATE
 from router.counting.cohort import Cohort, Cohorts
 from router.counting.open_requests import OpenRequest, OpenRequests
 from router.counting.shares import Shares
 from router.counting.tally import Ended, Outcome, Tally
 from router.routing.table import Rule, SetEntry, Weights
-from router.wire.failure import Failure
+from router.wire.failure import TOO_LATE, Failure
 
 _NOT_THE_SET: Final = frozenset({Failure.STALE, Failure.BACK_PRESSURE, Failure.NO_ROOM})
 _NO_OUTCOME: Final = frozenset({401, 403, 408, 429})

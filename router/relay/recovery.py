@@ -12,8 +12,6 @@ import msgspec
 from router.choosing.choice import Choice
 from router.choosing.request import Purpose
 from router.choosing.retry import (
-    NOTHING_RAN,
-    TOO_LATE,
     Admission,
     RequestKind,
     backoff_s,
@@ -22,7 +20,7 @@ from router.choosing.retry import (
 )
 from router.relay.traffic import Traffic
 from router.routing.table import SetEntry, Table
-from router.wire.failure import Failure
+from router.wire.failure import NOTHING_RAN, TOO_LATE, Failure
 from router.wire.problems import Problem
 from router.wire.request_head import RequestHead
 

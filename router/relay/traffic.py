@@ -91,7 +91,7 @@ class Traffic:
 
     def adopt(self, table: Table) -> None:
         """Put another table in force: one swap; requests in work go on with what they have."""
-        limits = table.timeouts.over(self._usual_limits)
+        limits = self._usual_limits.with_times(table.timeouts.given_s)
         kept = min(limits.pool_size, limits.idle_connections // max(1, len(table.sets)))
         self.limits = replace(limits, pool_size=kept)
         for name, entry in table.sets.items():

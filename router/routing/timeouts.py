@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
-
-from router.wire.limits import Limits
 
 NAMES: Final = (
     "connect",
@@ -29,7 +26,3 @@ class Timeouts(msgspec.Struct, frozen=True):
     """The file's times, in seconds by key. A key that it leaves out keeps the process's own time."""
 
     given_s: Mapping[str, float] = msgspec.field(default_factory=dict)
-
-    def over(self, limits: Limits) -> Limits:
-        """`limits` with the given times in the place of its own."""
-        return replace(limits, **{f"{name}_s": value for name, value in self.given_s.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 
 class Failure(enum.Enum):
@@ -26,3 +27,9 @@ class Failure(enum.Enum):
     """No answer's first byte in time, where a task was waited for: it may still be at work."""
     SILENT = enum.auto()
     """No answer's first byte in time, where no task was waited for."""
+
+
+NOTHING_RAN: Final = frozenset({Failure.CONNECT, Failure.NO_ROOM, Failure.SEND, Failure.BACK_PRESSURE})
+"""Failures after which surely no algorithm ran: the problem then says `executed: false`."""
+TOO_LATE: Final = frozenset({Failure.TIMEOUT, Failure.SILENT})
+"""Failures after which the client has waited long enough: it is told 504, and nothing is repeated."""

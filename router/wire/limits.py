@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
+from msgspec.structs import replace
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -48,3 +51,7 @@ class Limits(msgspec.Struct, frozen=True):
     sweep_s: float = 0.5
     """How often time-outs are looked at."""
     backlog: int = 4096
+
+    def with_times(self, times_s: Mapping[str, float]) -> Limits:
+        """Return limits with these times, in seconds by name, in the place of their own: `header` is `header_s`."""
+        return replace(self, **{f"{name}_s": value for name, value in times_s.items()})

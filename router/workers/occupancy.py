@@ -17,7 +17,6 @@ from typing import Final
 
 import structlog
 
-from router.choosing.choice import Load
 from router.wire.limits import Limits
 from router.wire.pool import SetPool
 from router.wire.stream import Buffers
@@ -131,7 +130,7 @@ class Loads:
         address: tuple[str, int],
         buffers: Buffers,
         limits: Limits,
-    ) -> tuple[SetPool, Load]:
+    ) -> tuple[SetPool, SetPool | Whole]:
         """A new pool, and the load that choices go by: the sum of all workers, where there are several."""
         if self._occupancy is not None:
             row = self._occupancy.row(name)

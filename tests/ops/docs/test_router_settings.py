@@ -58,7 +58,7 @@ def test_the_defaults_told_are_the_defaults_used() -> None:
 def test_the_timeouts_told_are_those_of_a_process() -> None:
     given = table(timeouts=told(TIMEOUTS)).timeouts
     assert set(given.given_s) == set(TIMEOUTS.names)
-    assert given.over(Limits(header_s=1.0)) == Limits()
+    assert Limits(header_s=1.0).with_times(given.given_s) == Limits()
 
 
 def test_the_rollouts_defaults_told_are_those_used() -> None:

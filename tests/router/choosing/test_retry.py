@@ -9,7 +9,6 @@ import pytest
 from router.choosing.retry import (
     LONGEST_WAIT_S,
     MAX_WAITING,
-    NOTHING_RAN,
     Admission,
     RequestKind,
     admission,
@@ -19,7 +18,7 @@ from router.choosing.retry import (
     within_budget,
 )
 from router.routing.policies import RetryPolicy
-from router.wire.failure import Failure
+from router.wire.failure import NOTHING_RAN, Failure
 
 USUAL = RetryPolicy()
 

@@ -69,7 +69,7 @@ def test_every_key_is_read() -> None:
     assert (health.interval_s, health.fall, health.rise, health.timeout_s) == (0.5, 4, 1, 1.0)
     assert (health.slow_start_s, health.eject_after, health.eject_s, health.eject_max_s) == (30, 7, 10, 60)
     assert retry.patience_s == 0.0
-    limits = table.timeouts.over(Limits(body_idle_s=7.0))
+    limits = Limits(body_idle_s=7.0).with_times(table.timeouts.given_s)
     assert (limits.connect_s, limits.first_byte_s, limits.answer_idle_s, limits.total_s) == (
         2.0,
         310.0,
@@ -400,7 +400,7 @@ def test_each_mistake_is_placed_and_explained(text: str, line: int, column: int,
 @pytest.mark.parametrize("name", NAMES)
 def test_every_time_out_of_the_file_is_one_of_the_wires(name: str) -> None:
     text = f"version: 1\n{SETS}\ndefault: {{weights: {{a: 100}}}}\ntimeouts: {{{name}: 1234ms}}"
-    limits = load(text.encode()).table.timeouts.over(Limits())
+    limits = Limits().with_times(load(text.encode()).table.timeouts.given_s)
     assert getattr(limits, f"{name}_s") == 1.234
 
 
@@ -520,7 +520,7 @@ def test_what_is_no_yaml_has_its_place(text: bytes, line: int, column: int, says
 def test_the_file_in_the_operators_page_is_good_and_tells_the_defaults() -> None:
     page = (Path(__file__).resolve().parents[3] / "router/docs/operating.md").read_text()
     table = load(page.partition("```yaml\n")[2].partition("```")[0].encode()).table
-    assert table.timeouts.over(Limits(header_s=1.0)) == Limits()
+    assert Limits(header_s=1.0).with_times(table.timeouts.given_s) == Limits()
     assert set(table.timeouts.given_s) == set(NAMES)
     assert (table.health, table.retry) == (HealthPolicy(), RetryPolicy())
     for section, policy in (("health", HealthPolicy), ("retry", RetryPolicy)):
