@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from ops.cli import report
+
+WORST: Final = {
+    "latency": "if all answers take twice as long",
+    "parts": "if everything fails for one image",
+}
+"""The harm by which a plan tells how soon a check fails; of the other checks: everything fails."""
 
 
 def lines(document: dict[str, Any]) -> list[str]:
@@ -56,11 +62,11 @@ def lines(document: dict[str, Any]) -> list[str]:
             "never" if needed is None else f"after {report.counted(needed, 'request')} a side"
             for needed in (check["fails_after"], check["proves_after"])
         )
-        worst = "if all answers take twice as long" if check["name"] == "latency" else "if everything fails"
+        worst = WORST.get(check["name"], "if everything fails")
         does = "aborts" if check["aborts"] else "reports"
         told.append(
-            f"  {check['name']}: {does} above control by {check['threshold']:g} {unit}; {worst}, {fails}; "
-            f"proof that all is well, {proves}"
+            f"  {check['name']}: {does} above control by {check['threshold']:g} {unit}; {worst}, {fails}"
+            + ("" if check["name"] == "parts" else f"; proof that all is well, {proves}")
         )
     return [report.plain(line) for line in told]
 

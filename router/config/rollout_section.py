@@ -10,13 +10,14 @@ import yaml
 
 from router.config.rollout_settings import ABORT_WHEN, ROLLOUT, STEP
 from router.config.yaml_nodes import Field, Node, NodeReader, nearest
-from router.routing.plan import AbortWhen, CheckName, OnNoData, Plan, Step
+from router.routing.plan import AbortWhen, CheckName, OnNoData, PartName, Plan, Step
 
 if TYPE_CHECKING:
     from router.routing.table import SetEntry
 
 MAX_STEPS: Final = 100
 _NO_DRY_RUN: Final[tuple[bool, tuple[CheckName, ...]]] = (False, ())
+_BY_IMAGE: Final[tuple[PartName, ...]] = (PartName.IMAGE,)
 _STEPS: Final = "[{weight: 1, hold: 10m}, {pause: true}, {weight: 50, hold: 1h}]"
 
 
@@ -40,6 +41,7 @@ def read_rollout(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -
     dry_run, report_only = reader.optional(fields, "dry_run", lambda n: _dry_run(reader, n), _NO_DRY_RUN)
     max_wait_s = reader.setting(fields, ROLLOUT["max_wait"], None)
     window_s = reader.setting(fields, ROLLOUT["return_window"], 0.0)
+    judge_by = reader.optional(fields, "judge_by", lambda n: _judge_by(reader, n), _BY_IMAGE)
     events = reader.optional(fields, "events", lambda n: _url(reader, n, "events"), None)
     if len(reader.mistakes) > before:
         return None
@@ -52,6 +54,7 @@ def read_rollout(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -
         report_only=report_only,
         max_wait_s=max_wait_s,
         return_window_s=window_s,
+        judge_by=judge_by,
         events=events,
     )
 
@@ -147,6 +150,14 @@ def _dry_run(reader: NodeReader, node: Node) -> tuple[bool, tuple[CheckName, ...
         return False, tuple(CheckName(name) for name in names if name is not None)
     whole = reader.truth(node, "dry_run (true, false, or a list of checks that only report)")
     return None if whole is None else (whole, ())
+
+
+def _judge_by(reader: NodeReader, node: Node) -> tuple[PartName, ...]:
+    names = [
+        reader.one_of(item, "a part in `judge_by`", PartName)
+        for item in reader.items(node, "`judge_by`", "judge_by: [image, account]")
+    ]
+    return tuple(PartName(name) for name in dict.fromkeys(names) if name is not None)
 
 
 def _url(reader: NodeReader, node: Node, what: str) -> str | None:

@@ -47,6 +47,13 @@ ROLLOUT: Final = Section(
             most=30 * DAY_S,
             example="24h",
         ),
+        Setting(
+            "judge_by",
+            Kind.OTHER,
+            "Parts of the traffic that are also judged by themselves: a list of `image` and `account`. Name `account` "
+            "only where every set checks who its callers are: else a stranger can fail in another's name.",
+            "[image]",
+        ),
         Setting("gate", Kind.TEXT, "URL that is asked before every step."),
         Setting("events", Kind.TEXT, "URL to which every event is posted as JSON."),
     ),

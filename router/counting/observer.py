@@ -9,19 +9,24 @@ and is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Protocol
 
 from router.counting.cohort import Cohort, Cohorts
 from router.counting.open_requests import OpenRequest, OpenRequests
+from router.counting.parts import ACCOUNTS, IMAGES, Parts
 from router.counting.shares import Shares
 from router.counting.tally import Ended, Outcome, Tally
+from router.routing.plan import PartName
 from router.routing.table import Rule, SetEntry, Weights
 from router.wire.failure import TOO_LATE, Failure
 
+REASON: Final = b"x-reason"
+"""The header in which a set says why a task failed."""
 _NOT_THE_SET: Final = frozenset({Failure.STALE, Failure.BACK_PRESSURE, Failure.NO_ROOM})
 _NO_OUTCOME: Final = frozenset({401, 403, 408, 429})
 """The caller's own credentials, limits and delays."""
+_OK: Final = Outcome.OK
 
 
 class Routed(Protocol):
@@ -47,31 +52,50 @@ class Answered(Protocol):
 class Observer:
     """Counts for one stint of one rollout in one process. `watch` begins a stint, `rest` ends it."""
 
-    __slots__ = ("_cohorts", "_open", "_shares", "_weights", "canary", "control", "stint")
+    __slots__ = (
+        "_accounts",
+        "_cohorts",
+        "_images",
+        "_open",
+        "_shares",
+        "_weights",
+        "canary",
+        "control",
+        "stint",
+    )
 
     def __init__(self) -> None:
         self._weights: Weights | None = None
         self._cohorts: Cohorts | None = None
-        self._shares = Shares(), Shares()
-        self._open = self._nothing_open()
         self.stint = 0
+        self._begin((PartName.IMAGE,))
+
+    def _begin(self, by: Collection[PartName]) -> None:
         self.canary = Tally()
         self.control = Tally()
+        self._shares = Shares(), Shares()
+        self._open = self._nothing_open()
+        self._images = (Parts(IMAGES), Parts(IMAGES)) if PartName.IMAGE in by else None
+        self._accounts = (Parts(ACCOUNTS), Parts(ACCOUNTS)) if PartName.ACCOUNT in by else None
 
     @property
     def watching(self) -> bool:
         return self._weights is not None
 
-    def watch(self, stint: int, canary: str, weights: Weights, shares: Mapping[str, int]) -> None:
+    def watch(
+        self,
+        stint: int,
+        canary: str,
+        weights: Weights,
+        shares: Mapping[str, int],
+        by: Collection[PartName] = (PartName.IMAGE,),
+    ) -> None:
         """Count requests placed by `weights`, the default ones in force; from 0 if `stint` is another one. `shares`: by
-        which the cohorts are made equal."""
-        another = stint != self.stint
-        if another:
+        which the cohorts are made equal. `by`: the parts that are also counted by themselves."""
+        if stint != self.stint:
             self.stint = stint
-            self.canary = Tally()
-            self.control = Tally()
-            self._shares = Shares(), Shares()
-        if another or weights is not self._weights:
+            self._begin(by)
+        elif weights is not self._weights:
             # Requests that other weights placed are not judged when they end, so they do not count while they are open.
             self._open = self._nothing_open()
         self._weights = weights
@@ -89,6 +113,10 @@ class Observer:
         """Copies of canary's and control's tallies, with the requests that are open at `now_s`."""
         canary, control = self.canary.copy(), self.control.copy()
         canary.open, control.open = (each.ages(now_s) for each in self._open)
+        if self._images is not None:
+            canary.images, control.images = (each.table() for each in self._images)
+        if self._accounts is not None:
+            canary.accounts, control.accounts = (each.table() for each in self._accounts)
         return canary, control
 
     def began(self, choice: Routed, entry: SetEntry, at_s: float) -> OpenRequest | None:
@@ -110,8 +138,17 @@ class Observer:
         if home is None or entry.name != home.name:
             return
         outcome = outcome_of(answer)
-        if outcome is not None and (tally := self._counted(choice)) is not None:
-            tally.note(outcome, latency_s * 1e6)
+        if outcome is None or (tally := self._counted(choice)) is None:
+            return
+        tally.note(outcome, latency_s * 1e6)
+        if outcome is Outcome.TASK_FAILED:
+            if answer.status == 504:
+                tally.timed_out += 1
+            elif answer.get(REASON) == b"out_of_memory":
+                tally.out_of_memory += 1
+        if outcome is not _OK or answer.status < 400:
+            # Else it may name an image that nobody has.
+            self._part(choice, tally, outcome)
 
     def failed(self, choice: Routed, entry: SetEntry, failure: Failure, latency_s: float) -> None:
         """An attempt at `entry` ended without a whole answer (also: broken off half way), or with `executed: false`."""
@@ -129,6 +166,19 @@ class Observer:
         else:
             # A hang until the time-out shows in the latencies too; a refusal, quick as it is, must not.
             tally.note(Outcome.ERROR, latency_s * 1e6 if failure in TOO_LATE else None)
+            self._part(choice, tally, Outcome.ERROR)
+
+    def _part(self, choice: Routed, tally: Tally, outcome: Outcome) -> None:
+        """Count a request among those of its image and its account."""
+        if choice.head is None:
+            return
+        side = 0 if tally is self.canary else 1
+        error, failed = outcome is Outcome.ERROR, outcome is Outcome.TASK_FAILED
+        facts = choice.head.facts
+        if self._images is not None and (image := facts.image) is not None:
+            self._images[side].note(image, choice.key, error=error, failed=failed)
+        if self._accounts is not None:
+            self._accounts[side].note(facts.account, choice.key, error=error, failed=failed)
 
     def passed_over(self, choice: Routed, *, unwell: bool) -> None:
         """The home set was not asked at all: it is `unwell`, or has no room."""
@@ -176,7 +226,8 @@ class Observer:
 def outcome_of(answer: Answered) -> Outcome | None:
     """How an answer that was relayed whole counts; None: not at all.
 
-    An answer with a task's id is a set at work, so its 422 and 504 are the task's; the exit code tells of the rest.
+    An answer with a task's id is a set at work, so its 422 and 504 are the task's, unless it says that the platform
+    failed; the exit code tells of the rest.
     """
     status = answer.status
     if status in _NO_OUTCOME:
@@ -185,5 +236,5 @@ def outcome_of(answer: Answered) -> Outcome | None:
         code = answer.get(b"x-exit-code")
         return Outcome.OK if code is None or code == b"0" else Outcome.TASK_FAILED
     if status in (422, 504) and answer.get(b"x-task-id") is not None:
-        return Outcome.TASK_FAILED
+        return Outcome.ERROR if answer.get(REASON) == b"platform" else Outcome.TASK_FAILED
     return Outcome.ERROR if status >= 500 else Outcome.OK

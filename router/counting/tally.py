@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from router.counting.parts import Part, together
+
 BUCKETS_PER_OCTAVE: Final = 32
 """Latency buckets grow by 2.2 % each."""
 FLOOR_US: Final = 1000.0
@@ -69,6 +71,13 @@ class Tally(msgspec.Struct):
     async_ok: int = 0
     """Asynchronous tasks that ended, as the sets count them (outcomes.py); no requests."""
     async_failed: int = 0
+    timed_out: int = 0
+    """Part of `task_failed`: tasks that ran into their time limit …"""
+    out_of_memory: int = 0
+    """… and those that ran out of memory."""
+    images: dict[int, Part] = {}
+    """The requests by image, of the whole stint (parts.py)."""
+    accounts: dict[int, Part] = {}
 
     def note(self, outcome: Outcome, latency_us: float | None = None) -> None:
         """Count one request; `latency_us` None where none was measured."""
@@ -98,6 +107,10 @@ class Tally(msgspec.Struct):
         return msgspec.structs.replace(
             self, latencies=dict(self.latencies), unanswered=dict(self.unanswered), open=dict(self.open)
         )
+
+    def without_parts(self) -> Tally:
+        """The same counts, without those by image and account: a quarter of the size."""
+        return msgspec.structs.replace(self, images={}, accounts={})
 
     @property
     def waits(self) -> dict[int, int]:
@@ -160,11 +173,15 @@ def total(tallies: Iterable[Tally]) -> Tally:
         result.latencies = _sum(result.latencies, tally.latencies)
         result.unanswered = _sum(result.unanswered, tally.unanswered)
         result.open = _sum(result.open, tally.open)
+        result.timed_out += tally.timed_out
+        result.out_of_memory += tally.out_of_memory
+        result.images = together(result.images, tally.images)
+        result.accounts = together(result.accounts, tally.accounts)
     return result
 
 
 def minus(whole: Tally, part: Tally) -> Tally:
-    """The part of `whole` that came after `part`, and all that is open now.
+    """The part of `whole` that came after `part`, and all that is open now. Without images and accounts.
 
     Never below 0, even if a worker's counts were lost.
     """
@@ -179,6 +196,8 @@ def minus(whole: Tally, part: Tally) -> Tally:
         whole.open,
         max(0, whole.async_ok - part.async_ok),
         max(0, whole.async_failed - part.async_failed),
+        max(0, whole.timed_out - part.timed_out),
+        max(0, whole.out_of_memory - part.out_of_memory),
     )
 
 

@@ -28,6 +28,7 @@ import msgspec
 
 from router.counting.tally import Tally
 from router.rollout import rates, tail
+from router.rollout.parts import worst_part
 from router.routing.plan import ABORTING_CHECKS, AbortWhen, CheckName, Plan
 
 ALPHA_PASS: Final = 0.1
@@ -115,6 +116,7 @@ def analyse(
             else check
             for check, late in zip(checks, recent, strict=True)
         ]
+    checks.append(_of_parts(canary, control, limits, alpha))
     checks = [msgspec.structs.replace(check, report_only=check.name in plan.report_only) for check in checks]
     seen, base = (each.judged + each.overdue(patience_us) for each in (canary, control))
     few = _too_few(limits.min_requests, seen, base)
@@ -247,6 +249,27 @@ def _later(canary: Tally, control: Tally, limits: AbortWhen, alpha: float) -> Ch
         threshold,
         alpha,
         "",
+    )
+
+
+def _of_parts(canary: Tally, control: Tally, limits: AbortWhen, alpha: float) -> Check:
+    """Compare images, accounts and kinds of failure by themselves. It holds nothing up: most parts have too little
+    traffic to be sure that they are well."""
+    harm = worst_part(canary, control, limits, alpha)
+    if harm is None:
+        return Check(
+            CheckName.PARTS, Verdict.PASS, "images, time-outs and memory by themselves: no harm is sure"
+        )
+    return Check(
+        CheckName.PARTS,
+        Verdict.FAIL,
+        harm.words,
+        harm.canary - harm.control,
+        harm.low,
+        harm.high,
+        harm.margin,
+        harm.canary,
+        harm.control,
     )
 
 

@@ -42,7 +42,8 @@ class Applier:
                 plane.adopt(table)
         if progress.comparing and progress.plan is not None:
             default = plane.table.default
-            observer.watch(progress.stint, progress.plan.set, default, default.shares)
+            plan = progress.plan
+            observer.watch(progress.stint, plan.set, default, default.shares, plan.judge_by)
             plane.observer = observer
         else:
             observer.rest()

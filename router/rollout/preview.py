@@ -18,6 +18,7 @@ from router.rollout.analysis import ALPHA_PASS, check_alpha
 from router.rollout.glide import next_weight
 from router.rollout.orders import Order, permit, starting
 from router.rollout.overlay import overlay
+from router.rollout.parts import image_alpha
 from router.rollout.progress import advance
 from router.rollout.record import Progress
 from router.rollout.states import NotAllowed, Phase
@@ -150,9 +151,13 @@ def _check(plan: Plan, name: CheckName) -> dict[str, Any]:
         CheckName.TASKS: limits.task_failures_over_baseline,
         CheckName.ASYNC: limits.async_failures_over_baseline,
         CheckName.LATENCY: limits.p95_over_baseline,
+        CheckName.PARTS: limits.error_rate_over_baseline,
     }[name]
     fails = proves = None
-    if threshold is not None:
+    if name is CheckName.PARTS and threshold is not None:
+        # Nothing waits for a proof, so none is needed.
+        fails, _ = _needs(False, threshold, image_alpha(check_alpha(plan)))
+    elif threshold is not None:
         fails, proves = _needs(name is CheckName.LATENCY, threshold, check_alpha(plan) / 2)
         proves = proves and max(limits.min_requests, proves)
     return {

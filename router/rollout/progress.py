@@ -299,7 +299,7 @@ class _Handling(Turn):
             p.analysis = tick.analysis
             p.marks = marked(p)
         if tick.control is not None and tick.control.judged and not p.without_control:
-            p.baseline = tick.control
+            p.baseline = tick.control.without_parts()
         if self._failed():
             assert p.analysis is not None
             self.take_back(p.analysis.reason)

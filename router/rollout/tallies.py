@@ -18,7 +18,7 @@ from router.rollout.glide import Load
 from router.rollout.statefile import write_whole
 
 MAX_FILES: Final = 64
-MAX_FILE_BYTES: Final = 256 * 1024
+MAX_FILE_BYTES: Final = 512 * 1024
 STALE_S: Final = 15.0
 """Age, in seconds, after which a worker's count of requests in flight is ignored."""
 

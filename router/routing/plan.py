@@ -21,16 +21,31 @@ class OnNoData(StrEnum):
 
 class CheckName(StrEnum):
     """The comparisons. `async`: how asynchronous tasks end, by the sets' own counts. `room`, how often a set said that
-    it is full, never aborts: it only holds back."""
+    it is full, never aborts: it only holds back. `parts`: errors and failed tasks of one image or account, tasks that
+    time out, tasks that run out of memory; it never holds back."""
 
     ERRORS = "errors"
     TASKS = "tasks"
     ASYNC = "async"
     LATENCY = "latency"
     ROOM = "room"
+    PARTS = "parts"
 
 
-ABORTING_CHECKS: Final = (CheckName.ERRORS, CheckName.TASKS, CheckName.ASYNC, CheckName.LATENCY)
+ABORTING_CHECKS: Final = (
+    CheckName.ERRORS,
+    CheckName.TASKS,
+    CheckName.ASYNC,
+    CheckName.LATENCY,
+    CheckName.PARTS,
+)
+
+
+class PartName(StrEnum):
+    """Parts of the traffic that are also judged by themselves."""
+
+    IMAGE = "image"
+    ACCOUNT = "account"
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -65,6 +80,7 @@ class Plan(msgspec.Struct, frozen=True):
     max_wait_s: float | None = None
     return_window_s: float = 0.0
     """A set that carried the final share this recently gets it back without the steps; 0: never."""
+    judge_by: tuple[PartName, ...] = (PartName.IMAGE,)
     events: str | None = None
     """A URL to which every event is posted as JSON."""
 

@@ -50,7 +50,7 @@ function checkRows(next) {
     [h("b", {}, CHECKS[check.name] ?? check.name), check.threshold !== null && !check.aborts && h("div", { class: "quiet" }, "reports only, never decides")],
     check.threshold === null ? "off" : `${check.threshold} ${check.unit === "points" ? "points" : "%"}`,
     check.threshold === null ? "–" : many(check.fails_after),
-    check.threshold === null ? "–" : many(check.proves_after),
+    check.threshold === null || check.name === "parts" ? "–" : many(check.proves_after),
   ]);
   return rowsUnder(heads, rows);
 }

@@ -19,7 +19,7 @@ export const VERDICTS = {
   fail: ["bad", "✗", "fail: surely worse than allowed"],
   inconclusive: ["fair", "?", "inconclusive: cannot be told yet"],
 };
-export const CHECKS = { errors: "Error rate", tasks: "Failed tasks", async: "Failed async tasks", latency: "95th percentile of latency", room: "Full too often" };
+export const CHECKS = { errors: "Error rate", tasks: "Failed tasks", async: "Failed async tasks", latency: "95th percentile of latency", room: "Full too often", parts: "One image, account or reason" };
 
 export const phaseWords = (phase) => PHASES[phase] ?? ["fair", "!", phase];
 

@@ -265,6 +265,7 @@ _HEADERS: Final = {
     "X-Duration-Us": ("integer", "run time, microseconds"),
     "X-Exit-Code": ("integer", "the program's exit code"),
     "X-Missing-Bytes": ("integer", "bytes that the task wrote and the set does not keep"),
+    "X-Reason": ("string", "why the task did not succeed, as `reason` of the problem"),
     "X-Queue-Us": ("integer", "time until a slot was free, microseconds"),
     "X-Set": ("string", "the set that answered"),
     "X-Task-Id": ("string", "the task's id"),

@@ -26,6 +26,8 @@ def facts(task: Task) -> dict[str, str]:
     }
     if task.exit_code is not None:
         headers["X-Exit-Code"] = str(task.exit_code)
+    if task.reason is not None:
+        headers["X-Reason"] = task.reason
     if task.detail is not None and task.state is State.SUCCEEDED:
         headers["X-Detail"] = _header_text(task.detail)
     return headers

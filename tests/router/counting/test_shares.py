@@ -19,7 +19,7 @@ def of_key(home: str, key: int, client: str | None = None) -> Choice:
     """A request of another key, wherever that lives, and from that address."""
     made = Choice(SETS[home], SETS[home], key, HALF)
     if client is not None:
-        made.head = SimpleNamespace(facts=SimpleNamespace(client=client))  # type: ignore[assignment]
+        made.head = SimpleNamespace(facts=SimpleNamespace(client=client, image=None))  # type: ignore[assignment]
     return made
 
 

@@ -104,6 +104,7 @@ def test_a_program_that_fails(
     assert found["stderr_head"] == "no decode delegate"
     assert found["task"] == answer.headers["X-Task-Id"]
     assert answer.headers.get("X-Exit-Code") == (None if code is None else str(code))
+    assert answer.headers["X-Reason"] == reason
     assert {"X-Cpu-Us", "X-Duration-Us", "X-Queue-Us", "X-Cold-Start"} <= {
         name.title() for name in answer.headers
     }
