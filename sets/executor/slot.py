@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import stat
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
@@ -20,6 +19,7 @@ from scheduler.source import OpenFile, Source
 from scheduler.task import Lease
 from sets.executor import protocol
 from sets.executor.cgroup import CgroupError, CpuAccount, SlotCgroup
+from sets.executor.guest_socket import GuestGone, GuestSocket, is_pipe, is_regular
 from sets.executor.pipes import PipeReader, PipeWriter, PromisedWriter, enlarge
 from sets.executor.protocol import (
     CleanedMessage,
@@ -42,11 +42,6 @@ FILES_GRACE_S: Final = 900.0
 BUDGET_CHECK_S: Final = 5.0
 PRESTART_BUDGET_US: Final = 20_000_000
 """CPU time that a program may use before its input comes, looked at every `BUDGET_CHECK_S`."""
-SEND_BYTES: Final = 2 * protocol.MESSAGE_BYTES
-"""Room for what is on its way to a guest: a task, and a KILL that its end overtook."""
-_FDS_SPACE: Final = socket.CMSG_SPACE(4 * protocol.FILES_COUNT)
-
-
 NO_LEASE: Final = Lease("", 0)
 """The lease of a program that runs for no task."""
 
@@ -98,7 +93,7 @@ class Slot:
         self._left_over = left_over
         self._prestart = False
         self._budget: asyncio.TimerHandle | None = None
-        self._socket: socket.socket | None = None
+        self._socket: GuestSocket | None = None
         self._cgroup: SlotCgroup | None = None
         self._account = CpuAccount(0)
         self._run: SlotRun | None = None
@@ -116,12 +111,12 @@ class Slot:
     def connected(self, connection: socket.socket, pid: int) -> None:
         """The guest, process `pid`, has proved itself. Raises `CgroupError`, `OSError`; `connection` is then still the
         caller's."""
-        _make_room(connection)
+        guest = GuestSocket(connection, self._buffer)
         self._cgroup = SlotCgroup(pid)
         self._account = CpuAccount(self._cgroup.cpu_us())
-        self._socket = connection
+        self._socket = guest
         self._move(SlotState.IDLE)
-        self.loop.add_reader(connection.fileno(), self._readable)
+        self.loop.add_reader(guest.fileno(), self._readable)
 
     def run(self, work: Work, lease: Lease = NO_LEASE) -> SlotRun:
         """Start a program. Raises `SlotLost` when the guest does not take it, `BadRequest` when it fits no message."""
@@ -144,7 +139,7 @@ class Slot:
                     enlarge(write_fd)
                     # The program is another user than we are, and must be able to open /dev/stdin.
                     os.fchmod(read_fd, 0o666)
-                    socket.send_fds(connection, [message], [read_fd])
+                    connection.send(message, [read_fd])
                 finally:
                     os.close(read_fd)
             else:
@@ -224,21 +219,10 @@ class Slot:
         fds: list[int] = []
         free = False
         try:
-            size, ancillary, flags, _ = connection.recvmsg_into(
-                [self._buffer], _FDS_SPACE, socket.MSG_CMSG_CLOEXEC
-            )
-            for level, kind, data in ancillary:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    fds += memoryview(data[: len(data) // 4 * 4]).cast("i").tolist()
-            if not size:
-                self.fail("its guest is gone")
-                return
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                raise ProtocolError("a message that is too long")
-            free = self._message(protocol.decode(self._buffer[:size]), fds)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
+            message = connection.receive(fds)
+            if message is not None:
+                free = self._message(message, fds)
+        except GuestGone:
             self.fail("its guest is gone")
         except OSError as error:
             self.fail(f"its guest's connection broke: {error}")
@@ -273,7 +257,7 @@ class Slot:
 
     def _output(self, message: OutputMessage, fds: list[int]) -> None:
         run = self._current(message.task)
-        if run.handed_over or len(fds) != 2 or not all(map(_is_pipe, fds)):
+        if run.handed_over or len(fds) != 2 or not all(map(is_pipe, fds)):
             raise ProtocolError("an OUTPUT out of order, or without two pipes")
         stdout, stderr = fds
         fds.clear()
@@ -285,12 +269,7 @@ class Slot:
 
     def _stdin(self, message: StdinMessage, fds: list[int]) -> None:
         writer = self._current(message.task).stdin
-        if (
-            not isinstance(writer, PromisedWriter)
-            or writer.delivered
-            or len(fds) != 1
-            or not _is_pipe(fds[0])
-        ):
+        if not isinstance(writer, PromisedWriter) or writer.delivered or len(fds) != 1 or not is_pipe(fds[0]):
             raise ProtocolError("a STDIN out of order, or without a pipe")
         writer.deliver(fds.pop())
 
@@ -299,7 +278,7 @@ class Slot:
         errnos = message.file_errnos
         if message.handed_over != run.handed_over or len(errnos) != run.file_count:
             raise ProtocolError("an EXIT that contradicts what was before it")
-        if len(fds) != errnos.count(0) or (fds and not all(map(_is_regular, fds))):
+        if len(fds) != errnos.count(0) or (fds and not all(map(is_regular, fds))):
             raise ProtocolError("an EXIT with other descriptors than it says")
         if message.how == protocol.NOT_STARTED:
             # Nothing of the task ran, and the next one would hardly fare better here.
@@ -416,18 +395,3 @@ class Slot:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _is_pipe(fd: int) -> bool:
-    return stat.S_ISFIFO(os.fstat(fd).st_mode)
-
-
-def _is_regular(fd: int) -> bool:
-    return stat.S_ISREG(os.fstat(fd).st_mode)
-
-
-def _make_room(connection: socket.socket) -> None:
-    """Where the host's default is small, a long command line would not fit the socket."""
-    if connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < SEND_BYTES:
-        # The kernel doubles what it is asked for, to have room for its own book-keeping.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES // 2)

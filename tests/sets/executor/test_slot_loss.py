@@ -23,8 +23,8 @@ def fill(rig: Rig, message_bytes: int) -> None:
     """Send until the guest's socket is full."""
     assert rig.slot._socket is not None
     with contextlib.suppress(BlockingIOError):
-        while rig.slot._socket.send(bytes(message_bytes)):
-            continue
+        while True:
+            rig.slot._socket.send(bytes(message_bytes))
 
 
 async def test_a_slot_that_cannot_be_cleaned_is_lost_but_its_task_is_not(rig: Rig) -> None:

@@ -1,0 +1,80 @@
+"""A guest's socket: whole messages both ways, and the descriptors that come with them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from typing import Final
+
+from sets.executor import protocol
+from sets.executor.protocol import ProtocolError
+
+SEND_BYTES: Final = 2 * protocol.MESSAGE_BYTES
+"""Room for what is on its way to a guest: a task, and a KILL that its end overtook."""
+_FDS_SPACE: Final = socket.CMSG_SPACE(4 * protocol.FILES_COUNT)
+
+
+class GuestGone(Exception):
+    """The guest closed its end, or died."""
+
+
+class GuestSocket:
+    """Wraps a guest's SOCK_SEQPACKET socket, which never blocks. `buffer` is shared: only one message is read at a
+    time."""
+
+    def __init__(self, connection: socket.socket, buffer: memoryview) -> None:
+        _make_room(connection)
+        self._socket = connection
+        self._buffer = buffer
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
+        """Send a message whole, with copies of `fds`. Raises `OSError`, also where the socket is full."""
+        if fds:
+            socket.send_fds(self._socket, [message], fds)
+        else:
+            self._socket.send(message)
+
+    def receive(self, fds: list[int]) -> protocol.Message | None:
+        """Take one message; its descriptors are added to `fds`, whatever is raised, and are the caller's to close.
+
+        None: nothing has come. Raises `GuestGone`, `ProtocolError`, `OSError`.
+        """
+        try:
+            size, ancillary, flags, _ = self._socket.recvmsg_into(
+                [self._buffer], _FDS_SPACE, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            raise GuestGone from None
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds += memoryview(data[: len(data) // 4 * 4]).cast("i").tolist()
+        if not size:
+            raise GuestGone
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise ProtocolError("a message that is too long")
+        return protocol.decode(self._buffer[:size])
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def is_pipe(fd: int) -> bool:
+    return stat.S_ISFIFO(os.fstat(fd).st_mode)
+
+
+def is_regular(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def _make_room(connection: socket.socket) -> None:
+    """Where the host's default is small, a long command line would not fit the socket."""
+    if connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < SEND_BYTES:
+        # The kernel doubles what it is asked for, to have room for its own book-keeping.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES // 2)
