@@ -184,6 +184,10 @@ def _rollout(status: Mapping[str, Any]) -> Iterator[Metric]:
     )
     yield _gauge("rollout_held_seconds", "Of this step's hold.", status["held_s"])
     yield _gauge("rollout_hold_left_seconds", "Of this step's hold.", status["hold_left_s"])
+    yield _gauge("rollout_waited_seconds", "For a verdict or a gate, after a hold.", status["waited_s"])
+    yield _gauge(
+        "rollout_paused_seconds", "How long a pause waits for somebody; 0: none.", status["paused_s"]
+    )
     yield _one_of("rollout_verdict", "Of all checks together.", "verdict", Verdict, status["verdict"])
     verdicts = GaugeMetricFamily(
         "gc_router_rollout_check", "Each check's verdict.", labels=["check", "verdict"]

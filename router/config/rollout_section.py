@@ -10,7 +10,7 @@ import yaml
 
 from router.config.rollout_settings import ABORT_WHEN, ROLLOUT, STEP
 from router.config.yaml_nodes import Field, Node, NodeReader, nearest
-from router.routing.plan import AbortWhen, CheckName, OnNoData, PartName, Plan, Step
+from router.routing.plan import AbortWhen, CheckName, PartName, Plan, Step, Undecided
 
 if TYPE_CHECKING:
     from router.routing.table import SetEntry
@@ -36,8 +36,15 @@ def read_rollout(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -
     steps = _steps(reader, fields["steps"].value, gate) if "steps" in fields else ()
     abort_when = reader.optional(fields, "abort_when", lambda n: _abort_when(reader, n), AbortWhen())
     on_no_data = reader.optional(
-        fields, "on_no_data", lambda n: reader.one_of(n, "on_no_data", OnNoData), str(OnNoData.PAUSE)
+        fields, "on_no_data", lambda n: reader.one_of(n, "on_no_data", Undecided), str(Undecided.PAUSE)
     )
+    on_inconclusive = reader.optional(
+        fields,
+        "on_inconclusive",
+        lambda n: reader.one_of(n, "on_inconclusive", Undecided),
+        str(Undecided.PAUSE),
+    )
+    max_requests = reader.setting(fields, ROLLOUT["max_requests"], None)
     dry_run, report_only = reader.optional(fields, "dry_run", lambda n: _dry_run(reader, n), _NO_DRY_RUN)
     max_wait_s = reader.setting(fields, ROLLOUT["max_wait"], None)
     window_s = reader.setting(fields, ROLLOUT["return_window"], 0.0)
@@ -49,7 +56,9 @@ def read_rollout(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -
         set=name,
         steps=steps,
         abort_when=abort_when,
-        on_no_data=OnNoData(on_no_data),
+        on_no_data=Undecided(on_no_data),
+        on_inconclusive=Undecided(on_inconclusive),
+        max_requests=max_requests,
         dry_run=dry_run,
         report_only=report_only,
         max_wait_s=max_wait_s,

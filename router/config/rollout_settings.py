@@ -25,6 +25,22 @@ ROLLOUT: Final = Section(
             "pause",
         ),
         Setting(
+            "on_inconclusive",
+            Kind.OTHER,
+            "`pause` or `abort`, where a step has enough requests, and they leave it open whether the canary is "
+            "worse.",
+            "pause",
+        ),
+        Setting(
+            "max_requests",
+            Kind.WHOLE,
+            "The wait for a verdict also ends after so many requests of the canary at a step. By default: by time "
+            "alone.",
+            least=1,
+            most=10**9,
+            example="20000",
+        ),
+        Setting(
             "dry_run",
             Kind.OTHER,
             "`true`: decide, but touch no weight. A list of checks: these only report.",

@@ -31,7 +31,6 @@ from router.rollout.record import (
 )
 from router.rollout.states import Cause, NeedsForce, NotAllowed, Phase
 from router.rollout.turn import NEARLY, Turn
-from router.routing.plan import OnNoData
 from router.routing.table import WEIGHT_TOTAL
 
 MAX_TICK_S: Final = 5.0
@@ -298,6 +297,7 @@ class _Handling(Turn):
         if tick.analysis is not None:
             p.analysis = tick.analysis
             p.marks = marked(p)
+        self.remind(passed)
         if tick.control is not None and tick.control.judged and not p.without_control:
             p.baseline = tick.control.without_parts()
         if self._failed():
@@ -320,7 +320,7 @@ class _Handling(Turn):
             p.waited_s += passed
             if not self._passed():
                 p.reason = f"the hold of step {p.step + 1} is over; {self._lack()}"
-                if p.waited_s >= self.plan.wait_s(p.step):
+                if self.waited_out:
                     self._give_up()
         elif p.phase is Phase.GATED:
             self._ask(passed)
@@ -354,11 +354,7 @@ class _Handling(Turn):
     def _give_up(self) -> None:
         p = self.p
         no_data = p.analysis is None or not p.analysis.enough or not flowing(p)
-        reason = f"step {p.step + 1} stays without a verdict: {self._lack()}"
-        if no_data and self.plan.on_no_data is OnNoData.ABORT:
-            self.take_back(reason)
-        else:
-            self.stop(reason)
+        self.undecided(f"step {p.step + 1} stays without a verdict: {self._lack()}", no_data=no_data)
 
     def _ask(self, passed: float) -> None:
         p = self.p

@@ -16,6 +16,8 @@ from router.routing.plan import Plan
 from router.routing.table import WEIGHT_TOTAL
 
 MAX_EVENTS: Final = 50
+REMIND_S: Final = 600.0
+"""How long a pause lasts before its event is written again; then twice as long, and so on."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -82,6 +84,10 @@ class Progress(msgspec.Struct):
     clock_s: float = 0.0
     """Seconds of this stint."""
     waited_s: float = 0.0
+    paused_s: float = 0.0
+    """How long the pause lasts …"""
+    remind_s: float = REMIND_S
+    """… and how long it will last when its event is written again."""
     moved_s: float = 0.0
     """Seconds since the last move of a glide."""
     moves_left: int = MAX_MOVES

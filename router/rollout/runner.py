@@ -34,6 +34,8 @@ from router.routing.table import Table
 
 LOOK_EVERY_S: Final = 0.5
 WRITE_EVERY_S: Final = 1.0
+LOUD: Final = frozenset(("paused", "still paused", "stuck", "aborting", "aborted"))
+"""Kinds of events for which somebody should come and look."""
 log = structlog.get_logger()
 
 
@@ -102,6 +104,7 @@ class Runner:
         self._busy: set[str] = set()
         self._turns = asyncio.Lock()
         self._look()
+        self._logged = self.progress.last_event
         self.follow(file)
 
     # The tables.
@@ -184,11 +187,20 @@ class Runner:
                 return
             self.progress, asked = led
             self._apply()
+        self._log_events()
         if self._outcomes is not None:
             self._follow_outcomes(self._outcomes, now)
         for question in asked:
             self._once(f"gate {question.serial}", self._ask(question))
         self._tell()
+
+    def _log_events(self) -> None:
+        """Log what happened since the last turn; only the leader does."""
+        for event in self.progress.events:
+            if event.serial > self._logged:
+                say = log.warning if event.kind in LOUD else log.info
+                say("rollout event", kind=event.kind, canary=event.set, text=event.text, by=event.by)
+        self._logged = self.progress.last_event
 
     def _look(self, *, loudly: bool = False) -> None:
         """Read the state file if it changed."""

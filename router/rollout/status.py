@@ -25,7 +25,7 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
         phase, reason, set, dry_run, orders (those that would be taken now), step (from 1), of, steps [...],
         weight (as the rollout wants it; in a dry run, would), now (the set's in force), in_force (where a rollout, not
         the file, decides: {set, weight, others {set: hundredths, where the file gives the others nothing}}),
-        weights {set: file's}, effective {set: in force}, hold_s, held_s, hold_left_s, waited_s,
+        weights {set: file's}, effective {set: in force}, hold_s, held_s, hold_left_s, waited_s, paused_s,
         verdict, verdict_reason, checks [{name, verdict, reason, difference, low, high, threshold, canary, control,
         report_only}], requests {canary, control}, hands_off, events [...] (newest last), epoch, led_by (who leads),
         barred [{set, since, build, reason}] (sets that an abort took back: they get nothing),
@@ -75,6 +75,7 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
         "held_s": progress.held_s if at_step else 0.0,
         "hold_left_s": max(0.0, hold_s - progress.held_s) if at_step else 0.0,
         "waited_s": progress.waited_s,
+        "paused_s": progress.paused_s if progress.phase is Phase.PAUSED else 0.0,
         "verdict": None if analysis is None else str(analysis.verdict),
         "verdict_reason": None if analysis is None else analysis.reason,
         "checks": [_check(check) for check in (analysis.checks if analysis is not None else ())],

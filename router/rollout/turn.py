@@ -9,9 +9,9 @@ import msgspec
 
 from router.rollout.bars import Bar, lifted
 from router.rollout.glide import MAX_MOVES, MOVE_EVERY_S, WARM_S, next_weight
-from router.rollout.record import MAX_EVENTS, AskGate, Carried, Event, Progress
+from router.rollout.record import MAX_EVENTS, REMIND_S, AskGate, Carried, Event, Progress
 from router.rollout.states import Cause, NotAllowed, Phase, check
-from router.routing.plan import Plan
+from router.routing.plan import Plan, Undecided
 from router.routing.table import WEIGHT_TOTAL
 
 NEARLY: Final = 0.8
@@ -19,6 +19,8 @@ NEARLY: Final = 0.8
 
 RETURN_HOLD_S: Final = 60.0
 """How long a set that got its weight back without the steps is judged there before the rollout is done, at least."""
+REMIND_MOST_S: Final = 86_400.0
+"""The event of a pause is written once a day at least."""
 SETTLE_S: Final = 3.0
 """How soon after a start or an edit a file with other weights is not believed yet."""
 
@@ -235,8 +237,35 @@ class Turn:
         p.waited_s += MOVE_EVERY_S
         lack = p.analysis.reason if p.analysis is not None else "nothing was seen yet"
         p.reason = f"back at {p.weight / 100:g} %; goes on when it can be judged: {lack}"
-        if p.waited_s >= self.plan.wait_s(p.step):
-            self.stop(f"the return stays without a verdict: {lack}")
+        if self.waited_out:
+            self.undecided(f"the return stays without a verdict: {lack}", no_data=True)
+
+    @property
+    def waited_out(self) -> bool:
+        """The wait for a verdict is over, by its time or by the number of requests."""
+        p, most = self.p, self.plan.max_requests
+        seen = 0 if p.analysis is None else p.analysis.canary_requests
+        return p.waited_s >= self.plan.wait_s(p.step) or (most is not None and seen >= most)
+
+    def undecided(self, reason: str, *, no_data: bool) -> None:
+        """Pause or abort, as the plan says. `no_data`: there were too few requests to judge."""
+        fate = self.plan.on_no_data if no_data else self.plan.on_inconclusive
+        if fate is Undecided.ABORT:
+            self.take_back(reason)
+        else:
+            self.stop(reason)
+
+    def remind(self, passed: float) -> None:
+        """Write the event of a pause again, ever more rarely, so that nobody forgets it."""
+        p = self.p
+        if p.phase is not Phase.PAUSED:
+            return
+        p.paused_s += passed
+        if p.paused_s >= p.remind_s:
+            p.remind_s += min(p.remind_s, REMIND_MOST_S)
+            minutes = round(p.paused_s / 60)
+            span = f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
+            self.event("still paused", f"paused for {span}: {p.reason}")
 
     @property
     def hold_s(self) -> float:
@@ -266,6 +295,7 @@ class Turn:
     def to(self, cause: Cause, phase: Phase, reason: str, by: str = "") -> None:
         self.p.phase = check(self.p.phase, cause, phase)
         self.p.reason = reason
+        self.p.paused_s, self.p.remind_s = 0.0, REMIND_S
         self.event(str(phase), reason, by=by)
 
     def event(self, kind: str, text: str, by: str = "") -> None:

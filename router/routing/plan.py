@@ -12,8 +12,8 @@ MIN_WAIT_S: Final = 300.0
 """A step waits at least this long after its hold for evidence, unless the plan says otherwise."""
 
 
-class OnNoData(StrEnum):
-    """Fate of a rollout whose sets get too few requests to judge."""
+class Undecided(StrEnum):
+    """Fate of a rollout that has no verdict in time."""
 
     PAUSE = "pause"
     ABORT = "abort"
@@ -74,7 +74,12 @@ class Plan(msgspec.Struct, frozen=True):
     set: str
     steps: tuple[Step, ...]
     abort_when: AbortWhen = AbortWhen()
-    on_no_data: OnNoData = OnNoData.PAUSE
+    on_no_data: Undecided = Undecided.PAUSE
+    """Where there are too few requests to judge …"""
+    on_inconclusive: Undecided = Undecided.PAUSE
+    """… and where there are enough, and they leave it open."""
+    max_requests: int | None = None
+    """Number of the canary's requests at a step after which nobody waits for a verdict any longer."""
     dry_run: bool = False
     report_only: tuple[CheckName, ...] = ()
     max_wait_s: float | None = None

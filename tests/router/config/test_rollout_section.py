@@ -7,7 +7,7 @@ import yaml
 
 from router.config.rollout_section import read_rollout
 from router.config.yaml_nodes import Mistake, NodeReader
-from router.routing.plan import AbortWhen, CheckName, OnNoData, Plan, Step
+from router.routing.plan import AbortWhen, CheckName, Plan, Step, Undecided
 from router.routing.table import SetEntry
 
 SETS = {name: SetEntry(name, "h", 80) for name in ("a", "b")}
@@ -21,6 +21,8 @@ steps:
 abort_when: {min_requests: 50, error_rate_over_baseline: 0.5%, task_failures_over_baseline: off,
              p95_over_baseline: 30%, async_failures_over_baseline: 7.5%, confidence: 99%}
 on_no_data: abort
+on_inconclusive: abort
+max_requests: 20000
 dry_run: [latency, tasks]
 max_wait: 20m
 return_window: 24h
@@ -49,7 +51,9 @@ def test_every_key_is_read() -> None:
             Step(10_000, 0.0, "http://gate:8080/"),
         ),
         abort_when=AbortWhen(50, 0.005, None, 0.3, 0.99, 0.075),
-        on_no_data=OnNoData.ABORT,
+        on_no_data=Undecided.ABORT,
+        on_inconclusive=Undecided.ABORT,
+        max_requests=20_000,
         dry_run=False,
         report_only=(CheckName.LATENCY, CheckName.TASKS),
         max_wait_s=1200.0,
@@ -65,7 +69,7 @@ def test_little_is_needed() -> None:
     assert mistakes == []
     assert plan == Plan("b", (Step(500),), dry_run=True)
     assert plan is not None
-    assert (plan.wait_s(0), plan.abort_when.min_requests, plan.on_no_data) == (300.0, 100, OnNoData.PAUSE)
+    assert (plan.wait_s(0), plan.abort_when.min_requests, plan.on_no_data) == (300.0, 100, Undecided.PAUSE)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from router.rollout.record import Abort, Edited, End, Progress, Resume, Skip
 from router.rollout.statefile import StateFile
 from router.rollout.states import NotAllowed, Phase
 from router.rollout.status import describe
-from router.routing.plan import OnNoData, Step
+from router.routing.plan import Step, Undecided
 from router.routing.table import SetState, Table
 from tests.router.rollout.release import FAIL, FEW, Release, plan
 
@@ -168,7 +168,7 @@ def test_a_start_is_refused_where_no_other_set_takes_work(operators: Operators) 
 
 @pytest.mark.parametrize("by", ["checks", "no data"])
 def test_a_sick_canary_without_anybody_to_take_over_stays_until_there_is_one(by: str) -> None:
-    release = Release(plan(Step(1_000, 10.0), on_no_data=OnNoData.ABORT, max_wait_s=60.0)).start()
+    release = Release(plan(Step(1_000, 10.0), on_no_data=Undecided.ABORT, max_wait_s=60.0)).start()
     release.others = {"a": False}
     seen = FAIL if by == "checks" else FEW
     release.run_until(Phase.PAUSED, 100, seen)

@@ -18,7 +18,7 @@ from router.rollout.record import (
 )
 from router.rollout.states import LEGAL_MOVES, Cause, IllegalMove, NotAllowed, Phase, check
 from router.rollout.status import describe
-from router.routing.plan import OnNoData, Step
+from router.routing.plan import Step, Undecided
 from router.routing.table import Table
 from tests.router.rollout.release import FAIL, FEW, PASS, UNSURE, Release, plan
 
@@ -53,9 +53,10 @@ def test_a_healthy_canary_goes_through_its_steps() -> None:
     assert (release.phase, release.weight) == (Phase.DONE, 5_000)
     assert release.progress.in_force == ("b", 5_000), "its weight stays until the file says so, too"
     assert release.kinds == [
-        "started", "holding", "passed", "holding", "passed", "paused", "resumed", "holding", "passed", "done",
+        "started", "holding", "passed", "holding", "passed", "paused", "still paused", "still paused",
+        "resumed", "holding", "passed", "done",
     ]  # fmt: skip
-    assert [event.serial for event in release.progress.events] == list(range(1, 11))
+    assert [event.serial for event in release.progress.events] == list(range(1, 13))
 
 
 def test_a_last_step_without_hold_ends_at_once() -> None:
@@ -107,8 +108,10 @@ def test_a_pass_after_the_hold_goes_on() -> None:
     assert release.weight == 1_000
 
 
-@pytest.mark.parametrize(("then", "phase"), [(OnNoData.PAUSE, Phase.PAUSED), (OnNoData.ABORT, Phase.ABORTED)])
-def test_no_data_is_never_health(then: OnNoData, phase: Phase) -> None:
+@pytest.mark.parametrize(
+    ("then", "phase"), [(Undecided.PAUSE, Phase.PAUSED), (Undecided.ABORT, Phase.ABORTED)]
+)
+def test_no_data_is_never_health(then: Undecided, phase: Phase) -> None:
     release = Release(plan(on_no_data=then), requests=0.0).start()
     release.run(600 + 600, FEW)
     assert release.phase == phase
@@ -116,7 +119,7 @@ def test_no_data_is_never_health(then: OnNoData, phase: Phase) -> None:
 
 
 def test_an_unsure_verdict_pauses_also_where_no_data_would_abort() -> None:
-    release = Release(plan(on_no_data=OnNoData.ABORT)).start()
+    release = Release(plan(on_no_data=Undecided.ABORT)).start()
     release.run(600 + 600, UNSURE)
     assert release.phase == Phase.PAUSED
 

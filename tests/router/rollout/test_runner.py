@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from router.rollout.runner import Runner
 from router.rollout.statefile import StateUnreadable
@@ -127,6 +128,29 @@ async def test_a_sick_canary_is_taken_back(tmp_path: Path, answer: bytes, check:
         before = served(release)["b"]
         await release.requests(50)
         assert served(release)["b"] == before
+
+
+async def test_what_happens_is_logged_once_and_loudly_where_somebody_should_come(tmp_path: Path) -> None:
+    async with releasing(tmp_path, steps=(Step(5_000, 30.0), Step(None))) as release:
+        runner = release.runners[0]
+        with capture_logs() as lines:
+            await runner.command("start", "ops", "new release")
+            await release.turn(2)
+            await runner.command("pause", "ops", "lunch")
+            for _ in range(121):
+                release.clock[0] += 4.0
+                await release.turn()
+        told = [
+            (line["log_level"], line["kind"], line["canary"])
+            for line in lines
+            if line["event"] == "rollout event"
+        ]
+        assert told == [
+            ("info", "started", "b"),
+            ("info", "holding", "b"),
+            ("warning", "paused", "b"),
+            ("warning", "still paused", "b"),
+        ]
 
 
 async def test_a_canary_that_refuses_connections_is_taken_back_though_every_request_was_saved(

@@ -21,7 +21,7 @@ from router.rollout.simulate import EXAMPLE, EXAMPLE_SHARES, SCENARIOS, Row, sim
 from router.rollout.states import NotAllowed, Phase, RolloutError
 from router.rollout.status import describe
 from router.rollout.world import Served, World
-from router.routing.plan import AbortWhen, OnNoData, Plan, Step
+from router.routing.plan import AbortWhen, Plan, Step, Undecided
 from router.routing.table import WEIGHT_TOTAL, SetState, Table, Weights, key_hash
 
 HISTORIES = int(os.environ.get("GC_HISTORIES", "2000"))
@@ -48,7 +48,7 @@ def random_plan(rng: random.Random, **more: object) -> Plan:
         "b",
         tuple(steps),
         AbortWhen(min_requests=rng.choice([20, 50])),
-        on_no_data=rng.choice(list(OnNoData)),
+        on_no_data=rng.choice(list(Undecided)),
         max_wait_s=rng.choice([30.0, 120.0]),
         return_window_s=rng.choice([0.0, 600.0]),
         dry_run=rng.random() < 0.05,
