@@ -25,7 +25,7 @@ class SetApp:
         self._manager = manager
 
     def drain(self) -> None:
-        """Take no more tasks; those that run go on."""
+        """Take no new tasks; those that run go on."""
         self._manager.draining = True
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:

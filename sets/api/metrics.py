@@ -94,7 +94,7 @@ _HELP: Final = {
     "cores_busy": "Cores that running tasks occupy, by what they asked for",
     "memory_mib": "Memory that running tasks share, MiB",
     "memory_busy_mib": "Memory that running tasks occupy, by what they asked for, MiB",
-    "slots_max": "The most slots that there may be",
+    "slots_max": "Maximum number of slots",
     "slots_idle": "Slots that are ready for a task",
     "slots_starting": "Slots that start",
     "slots_running": "Slots that run a task",

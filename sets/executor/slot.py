@@ -281,7 +281,7 @@ class Slot:
         if len(fds) != errnos.count(0) or (fds and not all(map(is_regular, fds))):
             raise ProtocolError("an EXIT with other descriptors than it says")
         if message.how == protocol.NOT_STARTED:
-            # Nothing of the task ran, and the next one would hardly fare better here.
+            # Nothing of the task ran, and the next one would probably fail here in the same way.
             self.fail(f"its guest could not start a program: {os.strerror(message.code)}")
             return False
         assert self._cgroup is not None
@@ -350,7 +350,7 @@ class Slot:
             self._freed(self.id, self._spent_us)
 
     def _call_soon(self, what: Callable[[], None]) -> None:
-        # A loop that has ended has no slots either.
+        # After the loop has ended, no slot is left to tell.
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(what)
 

@@ -19,5 +19,5 @@ extern uint32_t last_task;
 void connect_executor(void);
 // Send a message. False when the executor is lost.
 bool tell(struct iovec *parts, size_t count, const int *fds, size_t fd_count);
-// The next message: its length, 0 when the executor is lost, -1 when none is there. A descriptor goes to *fd.
+// Receive a message: its length, 0 when the executor is lost, -1 when there is none. A descriptor that comes with it goes to *fd.
 ssize_t hear(void *buffer, size_t size, int flags, int *fd);

@@ -1,6 +1,6 @@
 // Output files: what a task asks to be handed over.
 #pragma once
 
-// Open one: no link anywhere on its path, and nothing but a regular file. A negative errno otherwise. Nobody runs meanwhile, so
-// a look before the open is as good as one after.
+// Open a file for reading, if it is a regular one and no part of its path is a link; else a negative errno. No other process runs
+// meanwhile, so nothing can change between the check and the open.
 int open_file(char *path);

@@ -15,8 +15,8 @@
 #include "netlink.h"
 #include "self.h"
 
-// Refuse a call that names process 1, be it in its first argument or, for calls that take (which, who), in its second; of those,
-// also the wider kinds of `which`, up to all processes of the user.
+// Refuse a call that names process 1: in its first argument, or in its second if the call takes (which, who). Of the latter, refuse
+// also a `which` that means all processes of a user.
 static struct sock_filter *refuse(struct sock_filter *at, unsigned call, bool takes_which) {
     const unsigned x32_bit = 0x40000000, user = 2;
     const struct sock_filter code[] = {
@@ -34,7 +34,7 @@ static struct sock_filter *refuse(struct sock_filter *at, unsigned call, bool ta
     return at + sizeof code / sizeof *code;
 }
 
-// Answer a call for a netlink socket with `ask`, unless it bears the guest's secret. SO_RCVBUF is answered with success and does
+// Answer a call for a netlink socket with `ask`, unless it carries the guest's secret. SO_RCVBUF is answered with success and does
 // nothing, so that a socket's limit stays the machine's default.
 static struct sock_filter *ask_for_netlink(struct sock_filter *at, unsigned socket_call, unsigned option_call, unsigned ask) {
     const unsigned x32_bit = 0x40000000;
@@ -61,9 +61,10 @@ static struct sock_filter *ask_for_netlink(struct sock_filter *at, unsigned sock
     return at + sizeof code / sizeof *code;
 }
 
-// The program is our user, so the kernel would let it lower our limits and our priority, and every later task inherits both. This
-// filter, which it inherits, forbids that, and bounds netlink sockets. Other calls cost nothing more: the kernel remembers that they
-// always pass. `flags` as of seccomp; the descriptor by which it asks, 0 where it does not, or below 0 when it cannot.
+// The program is our user, so the kernel would let it lower our limits and our priority, which every later task inherits. This filter,
+// which the program inherits, forbids that, and bounds netlink sockets. Other calls cost no more than before: the kernel remembers
+// that they always pass. `flags` are seccomp's. Returns the descriptor by which the kernel asks us, 0 if it does not ask, below 0 if
+// the filter cannot be installed.
 static int filter(unsigned flags, unsigned netlink_answer) {
     enum { CALLS = 7, TAKE_WHICH = 5, CODE_EACH = 9, CODE_NETLINK = 17 };  // the calls from TAKE_WHICH on take (which, who)
     static const struct { unsigned arch, calls[CALLS], socket, setsockopt; } tables[] = {
@@ -89,8 +90,7 @@ static int filter(unsigned flags, unsigned netlink_answer) {
     return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
 }
 
-// Linux before 5.14 lacks part of what this needs, and only one filter of a process may ask. Where it fails, no program gets a
-// netlink socket.
+// The kernel can ask only from Linux 5.14 on, and only for one filter of a process. If it cannot, no program gets a netlink socket.
 void guard(void) {
     // From Linux 5.19 on, signals can be kept from interrupting a thread whose question has been heard.
     const unsigned asking = SECCOMP_FILTER_FLAG_NEW_LISTENER, patient = asking | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;

@@ -31,7 +31,7 @@ static bool is_named(const char *variable, size_t name_len, char **names) {
     return false;
 }
 
-// The program gets no token, and where there are `names` nothing but those: what an orchestrator adds is not the image's.
+// The program gets no token, and if there are `names`, only those variables: an orchestrator may have added others.
 static void take_environment(char **names) {
     char **kept = base_env = environ;
     for (char **e = environ; *e; e++) {
@@ -63,7 +63,8 @@ int main(int argc, char **args) {
     if (!geteuid()) take_traits();
     prctl(PR_SET_DUMPABLE, 0);
     take_environment(*places_end ? places_end + 1 : NULL);
-    // From within, a signal with its default disposition does nothing to PID 1; blocked it would pile up. SIGCHLD we fetch.
+    // A signal from within the container does nothing to PID 1 under its default disposition; a blocked one would pile up. SIGCHLD is
+    // read from a descriptor.
     static const unsigned long by_default[4];
     for (int i = 1; i <= 64; i++) syscall(SYS_rt_sigaction, i, by_default, NULL, 8);
     sigset_t child_signal;
@@ -78,7 +79,7 @@ int main(int argc, char **args) {
     empty_all();
     guard();
     connect_executor();
-    // The connection is the last descriptor that is ours; a later one gets its number again.
+    // The connection is the last descriptor of our own; a later connection gets the same number.
     first_task_fd = executor + 1;
     serve();
 }

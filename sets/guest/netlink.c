@@ -14,7 +14,7 @@
 #include "netlink.h"
 #include "self.h"
 
-// Bound on the unread messages of all sockets together, and by how much one socket may exceed its own limit. Bytes.
+// Bounds in bytes: the unread messages of all sockets together, and the excess of one socket over its own limit.
 #define NETLINK_BYTES (16 << 20)
 #define NETLINK_EXCESS_BYTES 65536
 #define NETLINK_SOCKETS_LEAST 4

@@ -8,13 +8,13 @@
 
 #define PLACES_COUNT 64
 
-// A folder that the program may write to, and what it is when it is clean. Folders on the way from one place to another, or
-// to the working directory, are places too: they stay.
+// A folder that the program may write to, and its state when it is clean. Folders between two places, or between a place and the
+// working directory, are places too, so that they stay.
 struct place {
     const char *path, *name;  // name: the path's last part
     int fd, parent, keeps;    // parent: the place that holds this one, or -1; keeps: how many places this one holds
-    int items, tops;          // of its content: how many in all, and how many right below it
-    bool counts;              // its file system is a tmpfs of its own: the number of inodes in use tells whether it is clean
+    int items, tops;          // entries of its content: in all, and right below it
+    bool counts;              // its file system is its own tmpfs, so the number of inodes in use shows whether it is clean
     bool ours;                // the program, being us, may change the folder itself
     uint64_t inodes;
     struct stat was;

@@ -44,7 +44,7 @@ void take_oom_score(void) {
 }
 
 // The kernel counts descriptors in flight, in messages that nobody has received yet, per user of the host over all slots, and
-// compares the sum with the limit of whoever sends. So programs, each with its lower limit, cannot use up what we need for our own messages.
+// compares the sum with the sender's limit. Programs have a lower limit, so they cannot use up what we need for our own messages.
 void take_descriptors(const char *of_program) {
     struct rlimit own;
     char *end;
@@ -81,7 +81,7 @@ bool reap(int flags) {
     }
 }
 
-// One sweep suffices: a process that is being killed can fork no more.
+// One sweep suffices: a process that is being killed can no longer fork.
 void kill_all(void) {
     do kill(-1, SIGKILL); while (!reap(0));
 }
@@ -116,7 +116,7 @@ uint8_t why_not(const char *path, int error) {
     return n >= 0 && error == ENOEXEC ? WHY_NO_FORMAT : WHY_UNKNOWN;
 }
 
-// The next path that PATH gives for argv[0], or NULL; *at is where to go on.
+// The next path that PATH gives for argv[0], or NULL; *at is where the search continues.
 static const char *candidate(const char **at) {
     static char full[PATH_MAX + 256];
     while (*at) {
@@ -154,7 +154,7 @@ int spawn(int in, int o, int e) {
     volatile int failed = 0;
     why = WHY_UNKNOWN;
     let_a_tick_pass();
-    // The child inherits the score; ours goes back to what it was. So the kernel, short of memory, takes the program.
+    // The child inherits this score, and ours is put back: a kernel that is short of memory then kills the program, not us.
     if (oom_score >= 0 && pwrite(oom_score, oom_program, strlen(oom_program), 0) < 0) shut(&oom_score);
     pid_t pid = vfork();
     if (pid == 0) {

@@ -14,7 +14,7 @@ struct run {
     const unsigned char *in_data;
     uint32_t in_left;
     bool killed, handed_over;
-    bool ended, alone;  // the program has been reaped; so has everybody else
+    bool ended, alone;  // the program has been reaped; every other process has, too
     int status;
     uint64_t reaped_cpu_us, max_rss_kib;
 };
@@ -28,16 +28,16 @@ extern uint8_t why;
 // A signalfd for SIGCHLD.
 extern int children;
 
-// Between the guest and the program, whom the kernel should kill for memory: read what the launcher chose for us.
+// Read the oom score that the launcher chose for us: the program gets a higher one, so that the kernel kills it first.
 void take_oom_score(void);
-// How many descriptors the program gets. Ends the guest where it may not have enough itself.
+// Read how many descriptors the program gets. Ends the guest if it may not have enough itself.
 void take_descriptors(const char *of_program);
-// Why a file cannot be executed, as far as it tells itself: WHY_UNKNOWN also for one that does not exist. `error` is execve's.
+// Why a file cannot be executed, as far as its content shows; WHY_UNKNOWN also if it does not exist. `error` is execve's.
 uint8_t why_not(const char *path, int error);
-// Start the program with these as stdin, stdout and stderr. Returns 0, the errno of a failed exec, or below 0 that of whatever
-// failed before it: the machine's fault, not the program's.
+// Start the program with these as stdin, stdout and stderr. Returns 0; the errno of a failed exec; or, negative, the errno of a
+// failure before it, which is the machine's fault and not the program's.
 int spawn(int in, int o, int e);
-// Reap whoever has ended. True when nobody else is left in the container: every process has us for an ancestor.
+// Reap the processes that have ended. True when no other process is left in the container: we are an ancestor of every one.
 bool reap(int flags);
 // Kill and reap everything else.
 void kill_all(void);

@@ -62,7 +62,7 @@ bool put_traits_back(void) {
             char text[sizeof t->was] = "", *last = strrchr(t->was, ' ');
             if (pread(t->fd, text, sizeof text - 1, 0) > 0 && !strcmp(text, t->was)) break;
             int n = snprintf(text, sizeof text, t->form, last ? last + 1 : t->was);
-            // The kernel changes autogroups ten times a second at most, whoever asks.
+            // The kernel changes autogroups at most ten times a second, for all processes together.
             if (tries == 100 || (write(t->fd, text, (size_t)n) < 0 && (errno != EAGAIN || poll(NULL, 0, 20)))) return false;
         }
     return true;

@@ -1,4 +1,4 @@
-// What the guest does about itself: how it ends, its time, its descriptors, and what others could write of it in /proc.
+// The guest itself: how it ends, its CPU time, its descriptors, and its files in /proc that others can write.
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,9 +16,9 @@ uint64_t own_cpu_us(void);
 
 // Close *fd, if it is open, and set it to -1.
 void shut(int *fd);
-// Close all from `first` on; `most` is how many there can be where the kernel does not help.
+// Close all from `first` on; `most` is how many there can be, for a kernel without close_range.
 void close_from(int first, int most);
 
-// What a program that is root may change about us in /proc, where the next one would read it.
+// Files in /proc by which a program that is root could change us, and leave a message for the next one.
 void take_traits(void);
 bool put_traits_back(void);

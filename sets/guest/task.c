@@ -24,8 +24,8 @@
 // A write of this size into a fresh pipe never blocks, however little pipe memory our user has left.
 #define PIPE_ALWAYS_HOLDS 4096
 
-// One of the program's outputs: both ends of the pipe until they are handed over, and what was read so far. We hold the write
-// end as well, so that its end is nothing to wake up for: an output ends with the task.
+// One of the program's outputs: both ends of its pipe until it is handed over, and the bytes read so far. We keep the write end
+// open, too, so that poll does not report when the program closes its own: an output ends with the task.
 struct output { int fd, end; uint32_t len; unsigned char data[OUTPUT_BYTES]; };
 static struct output out, err;
 
@@ -40,7 +40,7 @@ static struct {
     char strings[STRINGS_BYTES];
 } waiting;
 
-// Give the outputs' read ends to the executor, with what was read so far before them.
+// Give the outputs' read ends to the executor, together with the bytes read so far.
 static bool hand_over(void) {
     struct output_message m = {
         .head = {.type = OUTPUT, .task = run.number}, .stdout_len = out.len, .stderr_len = err.len};
@@ -56,7 +56,7 @@ static bool hand_over(void) {
     return told;
 }
 
-// There is something to read. False when the executor is lost.
+// Read from an output, or hand both over when its buffer is full. False when the executor is lost.
 static bool read_output(struct output *o) {
     if (o->len == OUTPUT_BYTES) return hand_over();
     ssize_t n = read(o->fd, o->data + o->len, OUTPUT_BYTES - o->len);
@@ -76,7 +76,7 @@ static void feed(void) {
     shut(&run.in);
 }
 
-// A message while a task runs. False when the executor is lost.
+// Act on a message that comes while a task runs. False when the executor is lost.
 static bool obey(void) {
     struct head head;
     int fd;
@@ -92,9 +92,9 @@ static bool obey(void) {
     return true;
 }
 
-// Until the program has ended. False when the executor is lost.
+// Serve the program until it has ended. False when the executor is lost.
 static bool attend(void) {
-    // Not to block, for the program can open its own pipes and read what we are about to.
+    // Reading must not block: the program can open its own pipes and take the bytes that poll has seen.
     if (!run.handed_over && (fcntl(out.fd, F_SETFL, O_NONBLOCK) || fcntl(err.fd, F_SETFL, O_NONBLOCK))) return false;
     while (!run.ended) {
         struct pollfd p[6] = {{executor, POLLIN, 0}, {children, POLLIN, 0}, {run.in, POLLOUT, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}, {netlink_asked, POLLIN, 0}};
@@ -113,7 +113,7 @@ static bool attend(void) {
     return true;
 }
 
-// What the pipes still hold, now that nobody is left who could write, or take away what poll has seen.
+// Read the rest from the pipes. No process is left that could write to them, or take the bytes that poll has seen.
 static bool drain(void) {
     while (!run.handed_over && out.fd >= 0) {
         struct pollfd p[2] = {{out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}};
@@ -164,7 +164,7 @@ static void reset_run(uint32_t number) {
     out.len = err.len = 0;
 }
 
-// Begin to feed what the task brought. A program that waited for it may have filled the pipe itself.
+// Begin to write the task's input. A program that was started ahead may have filled the pipe itself.
 static void feed_inline(const unsigned char *data, uint32_t len) {
     run.in_data = data;
     run.in_left = len;
@@ -185,7 +185,7 @@ static int start(int stdin_fd, const unsigned char *data, uint32_t len) {
         if (data) feed_inline(data, len);
     }
     int failed = spawn(in[0], o[1], e[1]);
-    // Whoever feeds the program must learn when it stops reading.
+    // We keep no read end: the writer must notice when the program stops reading.
     if (stdin_fd >= 0 || !data) close(in[0]);
     return failed;
 }
@@ -200,7 +200,7 @@ static bool hand_stdin_over(void) {
 
 // ---- a program that waits for its task
 
-// End it, with all that it left. A descriptor that came with a message is not its.
+// End it, with all that it left. A descriptor that came with a message stays: it belongs to the next task.
 static void dismiss(void) {
     int *ends[] = {&run.in, &out.fd, &out.end, &err.fd, &err.end};
     if (!run.alone && !reap(WNOHANG)) kill_all();
@@ -209,7 +209,7 @@ static void dismiss(void) {
     if (clean_all()) _exit(EXIT_UNCLEAN);
 }
 
-// Whether it does what it must: neither write nor end before its input comes.
+// Whether it still waits as it must: it has neither written nor ended before its input came.
 static bool is_fit(int timeout_ms, bool *message_there) {
     struct pollfd p[5] = {{children, POLLIN, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}, {netlink_asked, POLLIN, 0}, {executor, POLLIN, 0}};
     if (poll(p, message_there ? 5 : 4, timeout_ms) < 0) return true;
@@ -231,7 +231,7 @@ static void prestart(const struct task_message *m) {
     parse_strings(m, waiting.strings, waiting.strings + m->strings_len);
     reset_run(0);
     waiting.there = true;
-    // The next task tells what is wrong, if anything is. There may be one pipe, and not the others.
+    // If this fails, the next task will report why. Some of the pipes may exist.
     if (start(-1, NULL, 0)) {
         dismiss();
         close_from(first_task_fd, TASK_FDS_MOST);
@@ -271,7 +271,7 @@ static bool report(const struct task_message *m, int failed, uint64_t wall_us, b
         .head = {.type = EXITED, .task = run.number,
                  .flags = (uint8_t)((run.handed_over ? HANDED_OVER : 0) | (run.killed ? KILLED : 0) | (dirty ? CLEANING : 0) | (prestarted ? PRESTARTED : 0))},
         .how = failed < 0 ? HOW_NOT_STARTED : failed ? HOW_NOT_EXECUTED : WIFSIGNALED(run.status) ? HOW_SIGNALLED : HOW_EXITED,
-        // The profile kills nobody but who makes another architecture's calls.
+        // The seccomp profile kills only programs that make another architecture's calls.
         .why = failed || !WIFSIGNALED(run.status) || WTERMSIG(run.status) != SIGSYS || !tried ? why : why_not(tried, 0),
         .code = failed ? abs(failed) : WIFSIGNALED(run.status) ? WTERMSIG(run.status) : WEXITSTATUS(run.status),
         .wall_us = wall_us,
@@ -321,7 +321,7 @@ static bool carry_out(struct task_message *m, size_t size, int stdin_fd) {
     last_task = m->head.task;
     bool there = failed || ((data || hand_stdin_over()) && (!(m->head.flags & STREAM) || hand_over()) && attend());
     uint64_t wall_us = now_us() - began;
-    // A lost executor and a program that ended leave nobody behind.
+    // Whether the executor is lost or the program has ended: no process may stay.
     if (!run.alone && !reap(WNOHANG)) kill_all();
     there = there && drain() && report(m, failed, wall_us, prestarted);
     if (there && m->head.flags & PRESTART && !failed) prestart(m);
@@ -346,7 +346,7 @@ void __attribute__((noreturn)) serve(void) {
         if (n < (ssize_t)sizeof *head) malformed();
         if (head->type != TASK && (n != sizeof *head || fd >= 0 || head->flags || head->reserved)) malformed();
         if (head->type == RETIRE) _exit(EXIT_RETIRED);
-        // A KILL on its way while its task ended is late, not wrong.
+        // A KILL may arrive after its task has ended: it is late, not wrong.
         if (head->type == KILL) continue;
         if (head->type != TASK) malformed();
         if (!carry_out((struct task_message *)message, (size_t)n, fd)) connect_executor();

@@ -22,8 +22,8 @@ class LiveResource:
 
 
 class ReadyResource:
-    """The set can run tasks; a 503 problem when it is draining or its engine does not answer. Both tell the build, and
-    operators what the set has and what is busy of it."""
+    """The set can run tasks; a 503 problem when it is draining or its engine does not answer. Both name the build;
+    operators also see what the set has and how much of it is busy."""
 
     def __init__(self, manager: Manager, operators: Operators, set_name: str, build: str) -> None:
         self._manager = manager

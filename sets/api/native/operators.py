@@ -1,4 +1,4 @@
-"""The scope `operator`: who may see what tells of the whole set, over all accounts."""
+"""The scope `operator`: who may see the state of the whole set, over all accounts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Operators:
         self._callers = callers
 
     def check(self, req: falcon.asgi.Request) -> None:
-        """Raise `Unauthorized` or `Forbidden` where the request may not see what tells of the whole set."""
+        """Raise `Unauthorized` or `Forbidden` unless the request may see the state of the whole set."""
         if self.admits(req):
             return
         if not self._accounts.authentication:
             raise Forbidden(
                 "authentication is off here: this is answered to this machine only, not through a proxy"
             )
-        # A valid token of an account is known, and has not enough scope.
+        # The token is a valid account's, but lacks the scope.
         self._callers.account_of(req)
         raise Forbidden(
             "this token has no scope `operator`; `gcompute token --operator NAME` makes one that has"
