@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True):
     tls: TlsFiles | None = None
     """Clients come by TLS with this certificate; None: without."""
     trust_fronts: tuple[str, ...] = ()
-    """Addresses or networks of balancers in front, whose word about their clients counts."""
+    """Addresses or networks of balancers in front, whose X-Forwarded-For is believed."""
 
     def __repr__(self) -> str:
         """Leave out the token, as a trace or a log may show this text."""
@@ -69,7 +69,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 SETTLED_S: Final = 3.0
-"""After so long every worker has taken a change of the file, and it is in the history."""
+"""Time in seconds after which every worker has loaded a changed file, and the history has it."""
 
 
 class Router:
@@ -123,7 +123,7 @@ class Router:
         self._reloading = asyncio.Lock()
 
     def _restore(self, history: History) -> None:
-        """An idempotency key of before the start still belongs to where it went then."""
+        """Restore earlier tables, so that an idempotency key from before the start still finds its set."""
         now = time.time()
         try:
             self.plane.traffic.past.restore(

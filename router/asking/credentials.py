@@ -1,7 +1,7 @@
 """The router's own credential at sets: a token with the scope `operator`, in a file that the operators' file names.
 
-A set that has authentication on tells nobody else its metrics, and its room in `/readyz`. The file is read at each use,
-so a changed token counts at once; the token is in no log, URL, history or status.
+A set with authentication shows its metrics, and its load in `/readyz`, to nobody else. The file is read at each use, so
+a changed token counts at once; the token is in no log, URL, history or status.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How asynchronous tasks end: read from the sets' own counts, as their answer was a 202 long before.
+"""Reads from the sets' own counts how asynchronous tasks end, because their answer was a 202 long before.
 
-Nothing of it passes through the router unless the caller asks, and then as often as he likes. So the leader asks the
-sets what they count anyway, `gc_tasks_ended_total` of `/metrics`, while a rollout compares. That is no cohort of keys:
-it is all that ends at the canary beside all that ends at the old sets in the same time, rules' tasks and those of other
-routers included. The test for rates does not need sides of one size.
+The router sees such an end only if the caller asks for it, which may be never, or many times. So while a rollout
+compares, the leader asks the sets for what they count anyway, `gc_tasks_ended_total` of `/metrics`. That is no cohort
+of keys: it is everything that ends at the canary beside everything that ends at the old sets in the same time,
+including tasks of rules and of other routers. The test for rates does not need sides of one size.
 """
 
 from __future__ import annotations

@@ -23,15 +23,17 @@ ASK_AT_MOST: Final = 4
 """Most sets that are asked whether they know an idempotency key."""
 NARROWED_AT_MOST: Final = 4096
 SPILL_SMALL: Final = 4
-"""A set with less than a quarter of another's weight takes no more than a bounded spill from it …"""
+"""A set with less than this part (a quarter) of another's weight takes only a bounded *spill* from it, when that one is
+full."""
 SPILL_TIMES: Final = 2.0
-"""… so many times what its weight would bring it …"""
+"""Bound of a spill: this many times the requests that the set's own weight would bring it."""
 SPILL_AT_LEAST: Final = 3
-"""… and always these few."""
+"""Number of spilled requests that a set always takes."""
 
 
 class Load(Protocol):
-    """How many requests a set has in flight from here, reads and waits aside: they cost it nearly nothing."""
+    """The number of requests that a set has in flight from here, except reads and waits, which cost it nearly
+    nothing."""
 
     @property
     def inflight(self) -> int: ...
@@ -73,10 +75,10 @@ class Choice:
 
 
 def spill_bound(home_share: float, share: float, home_load: Load) -> float | None:
-    """How many requests a set may have in flight to still take work from `home`, which is well but has no room;
-    None: no bound of ours.
+    """Return the number of requests in flight up to which a set takes work from `home`, which is healthy but full;
+    None: no bound.
 
-    A full stable set must not flood the canary. One that is dead may: then there is nobody else.
+    A full stable set must not flood the canary. A dead one may, because no other set is left.
     """
     if share * SPILL_SMALL > home_share:
         return None
@@ -166,8 +168,8 @@ class Chooser:
             watch.passed_over(choice, unwell=False)
 
     def percentages(self, now: float) -> dict[str, float]:
-        """The share of new work in percent that each set of the default weights gets now, health and states
-        considered, room not."""
+        """The share of new work, in percent, that each set of the default weights gets now. Health and states count;
+        room does not."""
         return self._among(self._default, now, last_resort=True)[0].percentages()
 
     def _owner(self, name: str) -> Choice:
@@ -247,13 +249,13 @@ class Chooser:
     ) -> SetEntry | None:
         """The set for `key` among those that are well, were not tried and have room."""
         narrowed, kept = self._among(weights, now, last_resort=last_resort)
-        # Of those that keep their proportions, home stays home.
+        # If all sets left keep their whole weights, home stays home.
         entry = home if kept and home is not None and home.name in narrowed.shares else narrowed.home(key)
         if entry is None or (
             entry is home and entry.name not in tried and (not needs_room or self._room(entry))
         ):
             return entry
-        # Where home is there, whoever takes its work instead of it takes a spill, and is not to drown in it.
+        # If home is healthy, a set that takes over its work takes a spill, which is bounded.
         spills = home is not None and home.name in narrowed.shares
         loads = self.loads
 

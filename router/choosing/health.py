@@ -1,14 +1,15 @@
-"""Which sets can take a request now. Pure: results and the time come in, no clock and no I/O here.
+"""Tells which sets can take a request now. Pure: results and the time come in, no clock and no I/O here.
 
-Two sources: active checks of `/readyz` (down after `fall` failures, up after `rise` successes) and passive
-ones, the requests themselves (5 failures in a row eject a set for 30 s × times ejected, 300 s at most).
-Back-pressure, a set's own `executed: false`, is never reported here as a failure: else overload would eject
-one set after another; a set that says it drains gets no new work until a check succeeds. A restart costs a set
-connections, not trust: an ejection for lost connections alone ends with the checks, one for bad answers in its own
-time. But a set that ends without a word soon after it returned is crashing: from the second such end on, its return is
-put off, as long as an ejection and longer each time. What counts against a set fades with the time that it is well.
-A set that returns starts slowly: its weight grows back over `slow_start_s`, as its slots are cold and everybody else's
-are not.
+Two sources decide. Active checks of `/readyz` take a set down after `fall` failures, and up after `rise` successes.
+Passive checks are the requests themselves: 5 failures in a row eject a set for 30 s × times ejected, 300 s at most.
+Back-pressure, a set's own `executed: false`, is never reported here as a failure, else overload would eject one set
+after another; a set that says it drains gets no new work until a check succeeds.
+
+A restart costs a set connections, not trust: an ejection for lost connections alone ends with the checks, one for bad
+answers lasts its full time. But a set that ends unannounced soon after it returned is crashing: from the second such
+end on, its return is put off, as long as an ejection and longer each time. Ejections and crashes are forgotten one by
+one while the set is well. A set that returns starts slowly: its weight grows back over `slow_start_s`, because its
+slots are cold.
 """
 
 from __future__ import annotations
@@ -36,12 +37,15 @@ class Blame(enum.Enum):
     LOST = enum.auto()
     """A connection ended before the answer."""
     BAD = enum.auto()
-    """It is there, and does not do its work: what it said was no answer, or it said nothing."""
+    """It is reachable but does not work: it sent no valid answer, or none at all."""
 
 
 def blame_for(failure: Failure, *, reused: bool) -> Blame | None:
-    """None: the set is not to blame. What an algorithm takes its time for is no fault of its set (TIMEOUT), a kept
-    connection may end at any time, and what was missing here (NO_ROOM), or is said with `executed: false`, is none."""
+    """Return a set's blame for a failed request; None: it is not to blame.
+
+    A slow algorithm (TIMEOUT) is not its set's fault, and a kept connection may end at any time. NO_ROOM is a lack of
+    our own, and `executed: false` is no failure.
+    """
     if failure is Failure.CONNECT:
         return Blame.REFUSED
     if failure is Failure.RESET or (failure is Failure.SEND and not reused):
@@ -81,7 +85,7 @@ class SetHealth:
         self.refused = False
         """Its last connection was refused; true until something succeeds."""
         self.leaving = False
-        """It said that it takes no new work as it ends; true until a check succeeds."""
+        """It said that it is ending and takes no new work; true until a check succeeds."""
         self.streak_bad = 0
         self.streak_good = 0
         self.failures = 0
@@ -98,9 +102,9 @@ class SetHealth:
         """Reason of the last ejection."""
         self.ejections = 0
         self.crashes = 0
-        """How often it ended without a word; both counts fade."""
+        """How often it ended unannounced; like `ejections`, forgotten while it is well."""
         self.ended = False
-        """A check found it ended like that, and it has not returned yet."""
+        """A check found that it ended unannounced, and it has not returned yet."""
         self.ejected_until = -math.inf
         self.was_up = False
         """It was seen at work: only then can it return."""
@@ -126,7 +130,7 @@ class SetHealth:
         return max(self.returned, self.ejected_until)
 
     def fade(self, now: float) -> None:
-        """Set its time in good health, which ends now, against what it did before."""
+        """Reduce its counts by the time in good health that ends now."""
         if (self.ejections or self.crashes) and self.takes_work():
             times = int(max(0.0, now - self.well_since()) // FADE_S)
             self.ejections = max(0, self.ejections - times)
@@ -150,14 +154,14 @@ class HealthBoard:
         self.policy = policy
         self._sets: dict[str, SetHealth] = {}
         self.uneasy = False
-        """False: no set has failed since its last success, so that successes need not be told."""
+        """False: no set has failed since its last success, so successes need not be reported."""
         self.troubled = False
-        """False: every set is alive, none is ejected and none starts slowly, so that nothing need be asked."""
+        """False: every set is alive, none is ejected and none starts slowly, so nothing need be asked."""
         self.generation = 0
         """Another number: what `usable` and `part` answer may have changed; see `refresh`."""
         self._due = math.inf
         self._latest = -math.inf
-        """The last time that anybody told."""
+        """Time of the last report."""
 
     def adopt(self, names: Iterable[str], policy: HealthPolicy) -> None:
         """Follow a new table: what is known of a set that stays is kept; a new set is trusted until
@@ -248,7 +252,7 @@ class HealthBoard:
         return True
 
     def succeeded(self, name: str) -> None:
-        """A request was answered by the set itself, about at the time told last."""
+        """A request was answered by the set itself, at about the time of the last report."""
         state = self._sets.get(name)
         if state is not None:
             state.failures = state.bad_answers = 0
@@ -279,7 +283,7 @@ class HealthBoard:
             state.fade(now)
             state.refused = True
             state.last_end = now
-            # What checks found before it is no longer about this process.
+            # Checks before it were about the process that has ended.
             state.streak_good = 0
         ejected = False
         if state.failures >= self.policy.eject_after and not state.ejected(now):
@@ -294,9 +298,11 @@ class HealthBoard:
         return ejected
 
     def usable(self, names: Iterable[str], now: float, *, last_resort: bool = True) -> frozenset[str]:
-        """Which of `names` may be chosen now: the healthy. With `last_resort`, where none is: those that only
-        passive checks ejected (the panic rule: the weights count again), then those that can at least be asked;
-        else all, since one of them may just have come back."""
+        """Return the sets of `names` that may be chosen now: the healthy ones.
+
+        With `last_resort`, if none is healthy: those that only passive checks ejected (the panic rule: the weights
+        count again), then those that can at least be asked; else all, since one of them may just have come back.
+        """
         names = tuple(names)
         sets = self._sets
         well = frozenset(name for name in names if sets[name].well(now))

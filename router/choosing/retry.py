@@ -1,4 +1,4 @@
-"""May a request be sent once more? Pure: what happened and what is asked in, yes or no out."""
+"""Decides whether a request may be sent again. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_WAITING: Final = 2048
 """Most retries of a process that may wait for room in the budget at the same time."""
 SHORTEST_WAIT_S: Final = 0.001
 LONGEST_WAIT_S: Final = 0.25
-"""Between two looks for room."""
+"""Longest wait between two looks for room in the budget, in seconds."""
 
 
 class RequestKind(enum.Enum):
@@ -44,7 +44,7 @@ def may_repeat(kind: RequestKind, failure: Failure, policy: RetryPolicy) -> bool
 
 
 def within_budget(policy: RetryPolicy, *, active_requests: int, active_retries: int) -> bool:
-    """Retries in flight stay below a share of all requests in flight, yet a few are always allowed."""
+    """Return True if a retry fits into the budget: a share of the requests in flight, and always a few."""
     return active_retries < max(MIN_CONCURRENT_RETRIES, int(policy.budget * active_requests))
 
 
@@ -69,9 +69,9 @@ def admission(
 ) -> Admission:
     """Decide whether a retry may begin. `active_requests` leaves out the `waiting` ones.
 
-    When a set ends, half of all requests need one retry each in the same moment: more than the budget, which is made
-    against more load on what is overloaded. Later is soon enough for them, so where surely nothing ran, or a read
-    was lost, they wait their turn; the budget still bounds how many are tried at once.
+    When one of two sets ends, half of all requests need a retry at the same moment. That is more than the budget, which
+    protects overloaded sets from more load. These retries can wait: if surely nothing ran, or a read was lost, they
+    wait for room in the budget, which still bounds how many are tried at once.
     """
     if within_budget(policy, active_requests=active_requests, active_retries=active_retries):
         return Admission.NOW

@@ -18,10 +18,11 @@ NOBODY: Final = "(none)"
 
 
 class Shift(msgspec.Struct, frozen=True):
-    """One part of the traffic (`rule` None: what no rule matches), in percent of it, with every set healthy.
+    """One part of the traffic (`rule` None: the requests that no rule matches), in percent of it, with every set
+    healthy.
 
-    `before` and `after` are exact shares by set. `moves` maps (from, to) to the share of keys that moves so, counted
-    with a fixed sample of keys, `error` right; `least` is the smallest share that could move at all for these weights,
+    `before` and `after` are exact shares by set. `moves` maps (from, to) to the share of keys that moves so, counted on
+    a fixed sample of keys, give or take `error`; `least` is the smallest share that must move for these weights,
     exactly.
     """
 
@@ -34,7 +35,7 @@ class Shift(msgspec.Struct, frozen=True):
 
     @property
     def moved(self) -> float:
-        """The share of keys that moves: exact where no more than must."""
+        """The share of keys that moves; exact if only those move that must."""
         return self._at_least(sum(self.moves.values()), self.least)
 
     def gained(self, name: str) -> float:
@@ -71,7 +72,7 @@ def difference(old: Table, new: Table) -> Difference:
     new_rules = {rule.name: rule for rule in new.rules}
     for name in dict.fromkeys((*old_rules, *new_rules)):
         pair = (_by_rule(old, old_rules.get(name), before), _by_rule(new, new_rules.get(name), after))
-        # Rules that fall back to the default, as many as there may be, are all like it.
+        # There may be many rules that fall back to the default. They move as it does, so they share its result.
         same = pair[0] is before and pair[1] is after
         shifts.append(replace(whole, rule=name) if same else _shift(name, *pair))
     return Difference(tuple(shifts), tuple(_words(old, new)))
@@ -103,7 +104,7 @@ def _shift(rule: str | None, old: Weights, new: Weights) -> Shift:
             if was is None or becomes is None or was.name != becomes.name:
                 pair = (was.name if was else NOBODY, becomes.name if becomes else NOBODY)
                 moves[pair] = moves.get(pair, 0.0) + 100.0 / count
-    # Three standard deviations of a share near one half: the widest that there is.
+    # Three standard deviations of a share near one half, the largest that a share can have.
     return Shift(rule, before, after, moves, least, 150.0 / count**0.5 if count else 0.0)
 
 

@@ -12,11 +12,11 @@ MOST_PAIRS: Final = 500_000
 """Most comparisons of two rules. It bounds the time for a file with thousands of similar rules."""
 MOST_TOLD: Final = 20
 _ALL: Final = (".*", "(?s).*", ".+", "(?s).+")
-"""Expressions that every text matches that a test ever sees."""
+"""Expressions that match every text that a test can see."""
 
 
 def doubts(table: Table) -> tuple[str, ...]:
-    """A sentence for each; of each kind, `MOST_TOLD` at most."""
+    """Return a sentence for each warning, at most `MOST_TOLD` of each kind."""
     return (*_weights(table), *_urls(table), *_first(_covered(table.rules)), *_health(table))
 
 
@@ -66,12 +66,12 @@ def _health(table: Table) -> Iterator[str]:
         )
 
 
-# Rules that no request comes to.
+# Rules that no request reaches.
 
 
 def _covered(rules: tuple[Rule, ...]) -> Iterator[str]:
-    """Rules whose every request an earlier one takes. Each is looked for only among those that stand under something
-    that it asks for, too."""
+    """Find rules all of whose requests an earlier rule takes. Each is compared only with the earlier rules that are
+    indexed under one of its own tests."""
     under: dict[tuple[Source, MatchKind, str], list[Rule]] = {}
     lengths: dict[Source, set[int]] = {}
     compared = 0
@@ -90,7 +90,7 @@ def _covered(rules: tuple[Rule, ...]) -> Iterator[str]:
 def _file(
     rule: Rule, under: dict[tuple[Source, MatchKind, str], list[Rule]], lengths: dict[Source, set[int]]
 ) -> None:
-    """Let a rule be found by one of its tests."""
+    """Index a rule under one of its tests."""
     tests = rule.tests()
     if not tests:
         return
@@ -108,7 +108,7 @@ def _file(
 def _asks(
     tests: dict[Source, Match], lengths: dict[Source, set[int]]
 ) -> Iterator[tuple[Source, MatchKind, str]]:
-    """Under what a rule may stand that covers one with these tests."""
+    """Return the keys under which a rule that covers these tests may be indexed."""
     for source, match in tests.items():
         yield source, MatchKind.REGEX, _ALL[0]
         if match.kind is MatchKind.REGEX:

@@ -1,7 +1,8 @@
-"""Edits of the operators' file that keep its comments and layout: single values are replaced where they stand.
+"""Edits of the operators' file that keep its comments and layout: single values are replaced in place. Text in, text
+out; no I/O.
 
-Text in, text out; no I/O. Every edit is read again and compared with what it was to change: where something else
-changed too (an alias that stands in several places, for example), or the result holds a mistake, it is refused.
+Each result is read again and compared with the intended change. An edit is refused if anything else changed, such as an
+alias that is used in several places, or if the result has a mistake.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ Plain = dict[str, Any] | list[Any] | str
 
 
 class EditError(RouterError):
-    """The file cannot be edited so; nothing was changed."""
+    """The file cannot be edited in this way; nothing was changed."""
 
 
 class Draft(msgspec.Struct, frozen=True):
-    """The file's text on its way to another version; each edit gives another draft. `meant` is the content that the
-    text must have, every scalar as text."""
+    """A new version of the file's text; each edit returns another draft. `meant` is the content that the text must
+    have, every scalar as text."""
 
     text: str
     meant: dict[str, Any]
 
     @classmethod
     def of(cls, text: bytes) -> Draft:
-        """Raises `ConfigError` where the file holds mistakes already: those come first."""
+        """Raises `ConfigError` if the file already has mistakes: correct those first."""
         load(text)
         decoded = text.decode("utf-8")
         return cls(decoded, cast(dict[str, Any], _plain(_compose(decoded))))
@@ -49,7 +50,8 @@ class Draft(msgspec.Struct, frozen=True):
         return load(self.text.encode()).table
 
     def with_weights(self, shares: Mapping[str, int], *, rule: str | None = None) -> Draft:
-        """Other default weights, or a rule's, in hundredths of a percent; sets that are left out stay as they are."""
+        """Change the default weights, or those of a rule, in hundredths of a percent; sets that are left out keep
+        theirs."""
         path: list[str | int] = ["default", "weights"]
         if rule is not None:
             path = ["rules", self._rule_number(rule), "weights"]
@@ -61,14 +63,14 @@ class Draft(msgspec.Struct, frozen=True):
         return self._put(path, values)
 
     def with_state(self, name: str, state: SetState) -> Draft:
-        """Another state of a set."""
+        """Change a set's state."""
         sets = cast(Mapping[str, Any], self.meant["sets"])
         if name not in sets:
             raise EditError(f"no set {name!r} in the file; {nearest(name, sets)}")
         return self._put(["sets", name], {"state": str(state)})
 
     def stamped(self, *, by: str, why: str, version: int | None = None) -> Draft:
-        """The next version (or `version`), with who changed it and why."""
+        """Set the next version number (or `version`), and record who changed the file and why."""
         if len(why) > MAX_WHY_CHARS:
             raise EditError(f"the reason may be {MAX_WHY_CHARS} characters long; it has {len(why)}")
         number = int(cast(str, self.meant["version"])) + 1 if version is None else version
@@ -79,7 +81,7 @@ class Draft(msgspec.Struct, frozen=True):
         return draft._insert_after_version(line, {"by": by, "why": why})
 
     def checked(self) -> bytes:
-        """The new file. Raises `EditError` where it would not be exactly what was meant."""
+        """Return the new file. Raises `EditError` unless it is exactly what was meant."""
         data = self.text.encode()
         try:
             load(data)
@@ -117,14 +119,14 @@ class Draft(msgspec.Struct, frozen=True):
         return Draft(text, meant)
 
     def _addition(self, node: yaml.MappingNode, pairs: list[str]) -> tuple[int, int, str]:
-        """Where and how new pairs of a mapping are written."""
+        """Return where new pairs of a mapping are inserted, and their text."""
         if not node.value:
-            place = node.start_mark.index + 1  # A mapping without a pair can only be {}.
+            place = node.start_mark.index + 1  # An empty mapping can only be written {}.
             return place, place, ", ".join(pairs)
         if node.flow_style:
             place = node.value[-1][1].end_mark.index
             return place, place, "".join(f", {pair}" for pair in pairs)
-        # A block: lines of their own before its first key, which surely begins a line there.
+        # A block: lines of their own before its first key, which is always the first thing on its line.
         first = node.value[0][0].start_mark
         indent = " " * first.column
         return first.index, first.index, "".join(f"{pair}{self._newline}{indent}" for pair in pairs)
@@ -154,10 +156,10 @@ class Draft(msgspec.Struct, frozen=True):
 
 
 def spread(before: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:
-    """All weights of a table, in hundredths of a percent, when some sets get the `wanted` ones: the others share what
-    is left as they shared it before, to exactly 100 % in all.
+    """Return all weights of a table, in hundredths of a percent, after some sets get the `wanted` ones. The others
+    share the rest in their old proportions; the sum is exactly 100 %.
 
-    Raises `EditError` where that cannot be: too much, or nobody to give the rest to.
+    Raises `EditError` if that is impossible: too much is wanted, or no other set can take the rest.
     """
     given = sum(wanted.values())
     if given > WEIGHT_TOTAL:
@@ -168,7 +170,7 @@ def spread(before: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, in
     if total == 0:
         if rest:
             raise EditError(
-                f"the weights given total {given / 100:g}, and no other set has a weight to grow by the rest; "
+                f"the weights given total {given / 100:g}, and no other set has a weight that could take the rest; "
                 "give all that shall have one, 100 in total"
             )
         return {**others, **wanted}
@@ -181,8 +183,8 @@ def spread(before: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, in
 
 
 def older_as_new(older: bytes, version: int, *, by: str, why: str) -> bytes:
-    """The content of an older file as another version. Raises `ConfigError` where the older file is no longer good (by
-    a newer router's rules), `EditError`."""
+    """Return an older file's content as a new version. Raises `ConfigError` if today's router finds mistakes in it, and
+    `EditError`."""
     return Draft.of(older).stamped(by=by, why=why, version=version).checked()
 
 

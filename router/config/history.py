@@ -60,20 +60,19 @@ class History(msgspec.Struct, frozen=True):
     keep_bytes: int = KEEP_BYTES
 
     def record(self, text: bytes, table: Table, now: float) -> bool:
-        """A file came into force at `now` (wall clock). False: the last change says so already.
-
-        Raises `HistoryError` when it cannot be written.
-        """
+        """Record that a file came into force at `now` (wall clock). Returns False if the last change says so already.
+        Raises `HistoryError` if it cannot be written."""
         change = Change(now, table.version, table.digest, table.changed_by, table.changed_why)
         return self._append(change, text)
 
     def record_weights(self, table: Table, by: str, why: str, now: float) -> bool:
-        """A rollout's weights came into force over the file's. Raises `HistoryError`."""
+        """Record that a rollout's weights came into force over the file's. Raises `HistoryError`."""
         shares = {name: share for name, share in table.default.shares.items() if share}
         return self._append(Change(now, table.version, table.digest, by, why, shares), None)
 
     def changes(self) -> list[Change]:
-        """All that is kept, oldest first; lines that cannot be read are left out. Raises `HistoryError`."""
+        """Return all changes that are kept, oldest first; lines that cannot be read are left out. Raises
+        `HistoryError`."""
         try:
             lines = (self.folder / INDEX).read_bytes().splitlines()
         except FileNotFoundError:
@@ -93,9 +92,8 @@ class History(msgspec.Struct, frozen=True):
         return [change for change in self.changes() if change.weights is None]
 
     def find(self, wanted: str | None) -> Change:
-        """The file that was in force last under version `wanted`, a number, or a digest's beginning (6 characters at
-        least); None: the one before the file that is in force. Raises `NoSuchVersion`, `HistoryError`.
-        """
+        """Return the latest file of version `wanted`: a number, or the first characters of a digest (6 at least). None:
+        the file before the one in force. Raises `NoSuchVersion`, `HistoryError`."""
         files = self.files()
         if wanted is None:
             latest = files[-1].digest if files else ""
@@ -119,8 +117,8 @@ class History(msgspec.Struct, frozen=True):
             raise HistoryError(f"{self._file(digest)} cannot be read: {error.strerror}") from error
 
     def ended_since(self, moment: float, set_urls: Mapping[str, str]) -> list[tuple[float, Table]]:
-        """The tables that ended at `moment` or later, each with the time of its end, oldest first; what is in force
-        now, and what can no longer be read, is left out. Raises `HistoryError`."""
+        """Return the tables that ended at `moment` or later, each with the time of its end, oldest first. The table in
+        force, and files that can no longer be read, are left out. Raises `HistoryError`."""
         changes = self.changes()
         tables: dict[str, Table | None] = {}
         ended = []
@@ -190,7 +188,7 @@ class History(msgspec.Struct, frozen=True):
 
 
 def _same(last: Change, new: Change) -> bool:
-    # A restarted worker takes the file first, and then the rollout's weights over it: no news, either.
+    # A restarted worker loads the file first, and then puts the rollout's weights over it: that is no change, either.
     return last.digest == new.digest and (new.weights is None or last.weights == new.weights)
 
 
@@ -201,7 +199,7 @@ def _with_weights(table: Table, shares: Mapping[str, int] | None) -> Table:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """A reader sees all of it or nothing, also after a crash."""
+    """Write a file so that a reader sees all of it or nothing, also after a crash."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with unfinished.open("wb") as file:

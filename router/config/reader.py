@@ -1,5 +1,5 @@
-"""The operators' YAML file → a routing table. Strict: every mistake is told with its line, its column and
-what to write."""
+"""Turns the operators' YAML file into a routing table. Strict: every mistake is reported with its line, its column and
+what to write instead."""
 
 from __future__ import annotations
 
@@ -171,13 +171,16 @@ class _Reader(NodeReader):
         node = fields["operator_token_file"].value
         path = self.text(node, what, example)
         if path is not None and not (path.startswith("/") and path.isprintable()):
-            self.wrong(node, f"{what} is the absolute path of a file that holds the token; write {example}")
+            self.wrong(
+                node, f"{what} must be the absolute path of a file that holds the token; write {example}"
+            )
         return path
 
     def _set(self, name: str, node: Node, token_file: str | None) -> SetEntry:
         what = f"set {name!r}"
         fields = self.mapping(node, what, SET.names, required=("url",))
-        unknown = SetEntry(name, "unknown", 1)  # The mistake is told; that others name this set is none.
+        # The mistake is reported; that other fields name this set is no further mistake.
+        unknown = SetEntry(name, "unknown", 1)
         if "url" not in fields:
             return unknown
         url = self.text(fields["url"].value, f"the url of {what}", 'url: "http://127.0.0.1:8101"')

@@ -60,7 +60,7 @@ def read_rules(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -> 
         elif name:
             lines[name] = fields["name"].key.start_mark.line + 1
         elif "name" in fields:
-            reader.wrong(fields["name"].value, "a rule needs a name to be told by; write name: qa")
+            reader.wrong(fields["name"].value, "a rule needs a name; write name: qa")
         weights = _target(reader, item, fields, f"rule {name!r}", sets)
         down = reader.optional(fields, "if_down", lambda n: reader.one_of(n, "if_down", IfDown), "default")
         when = reader.optional(fields, "when", lambda n: _when(reader, n), _When())

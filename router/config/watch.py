@@ -1,9 +1,9 @@
-"""Watching the configuration file: looks twice a second, reads on a change, and keeps the last good table,
-loudly.
+"""Watches the configuration file: checks it twice a second, reads it when it has changed, and keeps the last good table
+if there are mistakes, with an error in the log.
 
-The file may be edited in place, replaced by a rename, or be a link that is swung to another file (as
-Kubernetes does): so device, inode, size and both times are compared through the link, and the content by hash. The
-time of the inode's own change tells of an edit whose other time was put back, as by `rsync --times` or `cp -p`.
+The file may be edited in place, replaced by a rename, or be a link that is swung to another file (as Kubernetes does):
+so device, inode, size and both times are compared through the link, and the content by hash. The inode's time of change
+reveals an edit whose time of modification was put back, as by `rsync --times` or `cp -p`.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class ConfigFile:
 
     def _read(self) -> bytes:
         try:
-            # Somebody may have put a pipe there, which would be waited on for ever.
+            # A pipe there would block us for ever.
             with open(
                 self.path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
             ) as file:
@@ -223,8 +223,8 @@ class ConfigFile:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the garbage collector: hundreds of thousands of nodes come and go, none in a circle that would matter,
-    and a look at them all holds the event loop up for as long as it takes."""
+    """Parse without the garbage collector: hundreds of thousands of nodes come and go, and none of them is in a cycle
+    that matters. Scanning them all would hold up the event loop."""
     was = gc.isenabled()
     gc.disable()
     try:

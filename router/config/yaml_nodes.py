@@ -20,7 +20,7 @@ from router.errors import RouterError
 
 MAX_NODES: Final = 200_000
 MAX_MISTAKES: Final = 100
-"""No more are looked for: what is wrong once may be named a thousand times."""
+"""Maximum number of mistakes that are reported: one error may be repeated a thousand times."""
 MAX_MESSAGE: Final = 600
 """Characters; a longer one keeps its beginning and its end."""
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -113,7 +113,7 @@ class NodeReader(msgspec.Struct):
         return list(node.value)
 
     def _count(self, node: yaml.CollectionNode) -> None:
-        """Bound what a file holds after its aliases were followed: a small one may name a long list many times."""
+        """Bound the content of a file after its aliases are followed: a small file may use a long list many times."""
         self._nodes += len(node.value)
         if self._nodes > MAX_NODES:
             line, column = node.start_mark.line + 1, node.start_mark.column + 1

@@ -1,4 +1,5 @@
-"""The bytes of a YAML file → its root node; what is no YAML is one mistake, with its place and what to do."""
+"""Turns the bytes of a YAML file into its root node. Bytes that are not YAML are one mistake, with its place and what
+to do."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ def root_of(text: bytes) -> Node | None:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError as error:
         before = text[: error.start].decode("utf-8")
-        raise _at(*_end(before), "the file must be UTF-8 text; what stands here is none") from None
+        raise _at(*_end(before), "the file must be UTF-8 text; the bytes here are not") from None
     try:
         return yaml.compose(decoded, Loader=_LOADER)
     except yaml.reader.ReaderError:
@@ -25,7 +26,7 @@ def root_of(text: bytes) -> Node | None:
         if found is None:
             raise _at(1, 1, "not valid YAML: it cannot be read as text") from None
         place = _end(decoded[: found.start()])
-        said = f"the character U+{ord(found[0]):04X} may not stand in YAML; take it away"
+        said = f"the character U+{ord(found[0]):04X} is not allowed in YAML; remove it"
         raise _at(*place, f"not valid YAML: {said}, or save the file as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         raise ConfigError([_mistake(error, decoded)]) from None
@@ -45,11 +46,11 @@ def _mistake(error: yaml.MarkedYAMLError, text: str) -> Mistake:
     if here == "\t":
         advice = "indent with spaces, not tabs"
     elif here in ("@", "`", "%"):
-        advice = f"put quotes around what begins with {here}"
+        advice = f"put quotes around the text that begins with {here}"
     elif "another document" in said:
-        advice = "take away the line `---` and one of the two parts"
+        advice = "remove the line `---` and one of the two parts"
     elif "<document start>" in said:
-        advice = "nothing may follow the line `...`; take it away"
+        advice = "nothing may follow the line `...`; remove it"
     elif "undefined alias" in said:
         advice = "name what is meant before it, as in `&name`, or put quotes around the *"
     elif "quoted" in said and error.context_mark is not None:
@@ -78,7 +79,7 @@ def _open_bracket(text: str) -> int | None:
 
 
 def _end(before: str) -> tuple[int, int]:
-    """Line and column of what follows this text."""
+    """Return line and column of the character after this text."""
     lines = f"{before}.".splitlines()
     return len(lines), len(lines[-1])
 

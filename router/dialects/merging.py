@@ -1,7 +1,7 @@
-"""Lists of several sets as one: pages of tasks by their time, rows of usage by their texts. Pure.
+"""Merges the lists of several sets: pages of tasks by their time, rows of usage by their texts. Pure.
 
-What one set says that cannot be read leaves that set out, and is told as the reason; it spoils nobody else's list.
-Work is done entry by entry, as it may run beside the event loop: one long call into C would hold that up.
+A set whose answer cannot be read is left out, with the reason; the other sets' lists are still merged. The work is done
+entry by entry, because it may run beside the event loop: one long call into C would hold that up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from router.errors import RouterError
 
 MOST_DIGITS: Final = 40
-"""Before a number's point, or after it: such sums always come out."""
+"""Maximum number of digits before a number's point, and after it: sums of such numbers are always exact."""
 _OURS: Final = ("sets", "partial", "missing")
 """Fields that describe the sets behind a list; a set's own fields of these names are dropped."""
 _BAD: Final = (msgspec.DecodeError, ValueError, RecursionError)

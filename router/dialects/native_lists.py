@@ -65,7 +65,7 @@ class NativeList(Merging):
 
 
 def _limit(query: list[tuple[str, str]]) -> int:
-    """How many tasks a page has; what is no such number, the sets refuse."""
+    """Return how many tasks a page has; the sets refuse a `limit` that is no such number."""
     for name, value in query:
         if name == "limit" and re.fullmatch(r"[0-9]{1,9}", value):
             return min(MAX_LIMIT, int(value))

@@ -20,21 +20,25 @@ MAX_INSTRUCTIONS: Final = 1000
 MAX_INSTRUCTIONS_TOGETHER: Final = 40_000
 """Most instructions of all expressions over one text: at worst a third of a second, usually two microseconds."""
 MAX_MEMORY_BYTES: Final = 8 * 1024 * 1024
-"""For the automaton of all expressions over one text; what does not fit is refused, what it grows to is dropped."""
+"""Memory in bytes for the automaton of all expressions over one text. Expressions that do not fit are refused; an
+automaton that grows beyond this while it runs starts over."""
 CACHED: Final = 64
 
 _ADVICE: Final = (
     (
         ("(?=", "(?!", "(?<=", "(?<!"),
-        "lookaround is not supported; write a rule before this one for what is to go elsewhere",
+        "lookaround is not supported; write a rule before this one for the requests that should go elsewhere",
     ),
     (
         ("(?P=", "(?(", "\\1", "\\2", "\\3", "\\4", "\\5", "\\6", "\\7", "\\8", "\\9"),
         "back references and conditions are not supported; write the alternatives out, as in (aa|bb)",
     ),
     (("\\Z",), "the whole text is matched anyhow; leave \\Z out"),
-    (("(?>", "++", "*+", "?+", "}+"), "nothing goes back here; write (?:…) for (?>…), and + for ++"),
-    (("(?#", "(?x", "(?a", "(?L", "(?u"), "neither comments nor this flag; of flags write (?i) or (?s)"),
+    (("(?>", "++", "*+", "?+", "}+"), "there is no backtracking here; write (?:…) for (?>…), and + for ++"),
+    (
+        ("(?#", "(?x", "(?a", "(?L", "(?u"),
+        "comments and this flag are not supported; write (?i) or (?s)",
+    ),
 )
 """RE2's complaints, and what to write instead."""
 
@@ -61,7 +65,7 @@ class Expressions:
 
 
 def check(pattern: str) -> None:
-    """Raises `BadExpression` for what is no regular expression, or too dear a one."""
+    """Raises `BadExpression` for a text that is no regular expression, or one that is too large."""
     instructions = _instructions(pattern)
     if instructions > MAX_INSTRUCTIONS:
         raise BadExpression(
@@ -87,7 +91,7 @@ def _advice(pattern: str, said: str) -> str:
         return "; repeat 1000 times at most, or write * or +"
     for begins, words in _ADVICE:
         for word in begins:
-            # RE2 names as little as "(?P" of what stands there.
+            # RE2 may name only a part of the expression, such as "(?P".
             if word in culprit or (word.startswith(culprit) and len(culprit) > 2 and word in pattern):
                 return f"; {words}"
     return ""
@@ -107,7 +111,9 @@ def _automaton(patterns: tuple[str, ...]) -> Any:
     else:
         fits = sum(map(_instructions, patterns)) <= MAX_INSTRUCTIONS_TOGETHER
     if not fits:
-        raise BadExpression("are too large together; write `prefix` or `in` where they do, and repeat less")
+        raise BadExpression(
+            "are too large together; write `prefix` or `in` where they suffice, and repeat less"
+        )
     return automaton.Match
 
 

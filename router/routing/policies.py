@@ -21,20 +21,20 @@ class HealthPolicy(msgspec.Struct, frozen=True):
     timeout_s: float = 2.0
     slow_start_s: float = 10.0
     eject_after: int = EJECT_AFTER_FAILURES
-    """Failed requests in a row that eject a set …"""
+    """Number of failed requests in a row after which a set is ejected."""
     eject_s: float = EJECT_S
-    """… for so long, times how often that was …"""
+    """Length of an ejection in seconds, times the number of ejections lately."""
     eject_max_s: float = EJECT_MAX_S
-    """… and not for longer than this."""
+    """Longest ejection, in seconds."""
 
     def away_s(self, times: int) -> float:
-        """How long a set is left alone that was found bad so many times."""
+        """Return the length of an ejection in seconds for a set that was ejected this often lately."""
         return min(self.eject_max_s, self.eject_s * times)
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """`attempts` counts the first one. `budget` is a share (0.2) of the requests in flight that may be retries;
-    `patience_s`: so long a retry may wait for room in it, where nothing can have run twice."""
+    """`attempts` counts the first one. `budget` is a share (0.2) of the requests in flight that may be retries.
+    `patience_s` is the longest wait of a retry for room in the budget, if nothing can have run twice."""
 
     attempts: int = 2
     budget: float = 0.2

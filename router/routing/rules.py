@@ -97,7 +97,7 @@ class Rule(msgspec.Struct, frozen=True):
         return True
 
     def tests(self) -> tuple[tuple[Source, Match], ...]:
-        """Every test with its source, those first that tell most requests apart."""
+        """Return every test with its source, the most selective ones first."""
         named: tuple[tuple[Source, Match | None], ...] = (
             *(((name), match) for name, match in self.headers),
             ("account", self.account),
@@ -113,7 +113,7 @@ Source = bytes | str
 
 
 class _Found(NamedTuple):
-    """Stands for which expressions match a source's text, by their numbers."""
+    """The key of a lookup: the numbers of the expressions that match a source's text."""
 
     source: Source
 
@@ -121,12 +121,12 @@ class _Found(NamedTuple):
 _Key = Source | _Found
 _Test = tuple[_Key, Callable[[Any], object]]
 _Candidate = tuple[int, Rule, tuple[_Test, ...]]
-"""A rule's number, the rule, and its tests but for the one under which it stands."""
+"""A rule's number, the rule, and its tests except the one that it is indexed under."""
 _LOOKED_UP: Final = (MatchKind.EXACT, MatchKind.IN, MatchKind.PREFIX, MatchKind.REGEX)
 
 
 class RuleBook:
-    """The rules of a table, indexed: every rule stands under one of its tests. Raises `BadExpression`."""
+    """The rules of a table, each indexed under one of its tests. Raises `BadExpression`."""
 
     __slots__ = ("_expressions", "_indices", "_tried", "rules")
 
@@ -144,7 +144,7 @@ class RuleBook:
         numbers = _Numbers()
         for number, rule in enumerate(self.rules):
             tests = rule.tests()
-            # Nearly every request has the same method: a rule stands under it only if it tests nothing else.
+            # Nearly every request has the same method: a rule is indexed under it only if it tests nothing else.
             telling = [test for test in tests if test[0] != "method"] or tests
             under = next(
                 ((source, match) for kind in _LOOKED_UP for source, match in telling if match.kind is kind),
@@ -215,7 +215,7 @@ class _Numbers:
 class _Texts(dict[_Key, Any]):
     """The texts of a request by source (None: it has none), and the numbers of the expressions that match them.
 
-    Each is found out once, and only when asked for.
+    Each is computed once, when it is first asked for.
     """
 
     __slots__ = ("_expressions", "_facts")
@@ -245,7 +245,7 @@ class _Texts(dict[_Key, Any]):
 
 
 class _Index:
-    """The rules that stand under one source: by its whole text, or by the beginning of it."""
+    """The rules that are indexed under one source, by its whole text or by a prefix of it."""
 
     __slots__ = ("_prefixes", "_whole")
 
@@ -261,7 +261,7 @@ class _Index:
             self._whole.setdefault(text, []).append(candidate)
 
     def under(self, text: str) -> Iterator[Sequence[_Candidate]]:
-        """The rules whose test this text passes, in lists that each have their order."""
+        """Yield lists of the rules whose test this text passes, each list in the rules' order."""
         candidates = self._whole.get(text)
         if candidates is not None:
             yield candidates
@@ -272,7 +272,7 @@ class _Index:
 
 
 class _Numbered:
-    """The rules that stand under the expressions of one source, by those expressions' numbers."""
+    """The rules that are indexed under expressions of one source, by the expressions' numbers."""
 
     __slots__ = ("_by_number",)
 
@@ -283,7 +283,7 @@ class _Numbered:
         self._by_number.setdefault(number, []).append(candidate)
 
     def under(self, numbers: Iterable[int]) -> Iterator[Sequence[_Candidate]]:
-        """The rules whose expression matches, in lists that each have their order."""
+        """Yield lists of the rules whose expression matches, each list in the rules' order."""
         for number in numbers:
             candidates = self._by_number.get(number)
             if candidates is not None:
@@ -305,7 +305,7 @@ def _first(candidates: Sequence[_Candidate], below: int, texts: _Texts) -> tuple
 
 
 def _quick(match: Match) -> Callable[[str], object]:
-    """The same test without a call of ours; of the kinds that are no expression."""
+    """Return a test that is no expression as a built-in method, which is faster than a function of ours."""
     if match.kind is MatchKind.EXACT:
         return match.text.__eq__
     if match.kind is MatchKind.IN:

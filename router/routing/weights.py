@@ -73,10 +73,8 @@ def draw(seed: int, key: int) -> float:
 
 
 class Weights:
-    """An immutable share of sets, in hundredths of a percent. Sets of weight 0 are never chosen.
-
-    `exact`, where given, is what is drawn by, in any unit: the `shares` are then what it comes to, rounded.
-    """
+    """Immutable weights of sets, in hundredths of a percent. Sets of weight 0 are never chosen. If `exact` is given,
+    draws use it, in any unit, and `shares` are its rounded percentages."""
 
     __slots__ = ("_drawers", "_exact", "_groups", "entries", "shares")
 
@@ -123,7 +121,7 @@ class Weights:
         return winner
 
     def _home_of_groups(self, key: int) -> SetEntry | None:
-        """As `home`: of sets of one weight the highest draw is the lowest score."""
+        """Like `home`: among sets of one weight, the highest draw has the lowest score."""
         best = math.inf
         winner = None
         for factor, members in self._groups:

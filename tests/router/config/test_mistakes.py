@@ -305,7 +305,7 @@ SETS = 'sets: {a: {url: "http://h:1"}, b: {url: "http://h:2"}}'
             47,
             "operator_token_file",
         ),
-        ("version: 1\nchange: {why: @ops}\n", 2, 15, "quotes around what begins with @"),
+        ("version: 1\nchange: {why: @ops}\n", 2, 15, "quotes around the text that begins with @"),
     ],
 )
 def test_each_mistake_is_placed_and_explained(text: str, line: int, column: int, says: str) -> None:
@@ -347,7 +347,7 @@ def test_of_a_truncated_file_only_lines_that_are_there_are_named(text: str) -> N
         (b"version: 1\nsets: {\x00}\n", 2, 8, "U+0000"),
         (b"version: 1\n# \xc3\xa9 \x07\n", 2, 5, "U+0007"),
         (b"version: 1\n# \xc3\xa9 \xff\n", 2, 5, "UTF-8"),
-        (b"version: 1\n---\nversion: 2\n", 2, 1, "take away the line `---`"),
+        (b"version: 1\n---\nversion: 2\n", 2, 1, "remove the line `---`"),
         (b"version: 1\n...\nversion: 2\n", 3, 1, "nothing may follow the line `...`"),
         (b"version: *one\n", 1, 10, "quotes around the *"),
     ],
