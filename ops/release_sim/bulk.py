@@ -13,7 +13,6 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
-from router.counting.cohort import Cohorts
 from router.counting.shares import Share
 from router.counting.tally import BUCKETS_PER_OCTAVE, LAST_BUCKET, Outcome, Tally, bucket_of
 from router.rollout.lead import Evidence, Lead
@@ -93,8 +92,8 @@ class Bulk:
         self._sides = {name: _Side(temper) for name, temper in self.tempers.items()}
         self._stint = -1
         self._weight = 0
-        self._sick_home, self._sick_draw = self._rng.random(), self._rng.random()
-        """The sick user is at the canary when its share is above the first, and is compared as the second says."""
+        self._sick_home = self._rng.random()
+        """The sick user is at the canary when its share is above this."""
         self._serial = 0
         self._unreached = 1.0
         """The part of the users at the canary, as the weight is now, whom no request has taken there yet."""
@@ -118,8 +117,8 @@ class Bulk:
         share = self._weight / WEIGHT_TOTAL
         mean = self._rate * self._tick_s
         ordinary = mean * (1 - self.sick_share) if self.sick_user is not None else mean
-        canary = self._requests(self.plan.set, ordinary * share, share, self._cohorts.canary_below)
-        self._requests(OLD, ordinary * (1 - share), 1 - share, self._cohorts.control_below)
+        canary = self._requests(self.plan.set, ordinary * share, share)
+        self._requests(OLD, ordinary * (1 - share), 1 - share)
         if self.sick_user is not None:
             canary += self._sick(mean - ordinary)
         if share:
@@ -146,19 +145,16 @@ class Bulk:
             side = self._sides[self.plan.set]
             side.cold = side.temper.cold_starts
         self._weight = weight
-        self._cohorts = Cohorts(self.plan.set, {OLD: WEIGHT_TOTAL - weight, self.plan.set: weight})
         if self.progress.stint != self._stint:
             self._stint = self.progress.stint
             for side in self._sides.values():
                 side.begin()
 
-    def _requests(self, name: str, mean: float, share: float, compared: float) -> int:
-        """Ordinary users' requests to one set, of whose keys a part is compared; returns the number of all."""
+    def _requests(self, name: str, mean: float, share: float) -> int:
+        """Ordinary users' requests to one set; returns their number."""
         side, temper, rng = self._sides[name], self._sides[name].temper, self._rng
         count = poisson(rng, mean)
-        judged = binomial(rng, count, compared)
-        if self.sick_user is not None:
-            judged = self._admitted(side, judged, share * compared)
+        judged = self._admitted(side, count, share) if self.sick_user is not None else count
         hung = binomial(rng, judged, temper.hang_share)
         for _ in range(hung):
             self._open(side, self.patience_s, self._leaves(side))
@@ -195,8 +191,7 @@ class Bulk:
         at_canary = self._weight > self._sick_home * WEIGHT_TOTAL
         side = self._sides[self.plan.set if at_canary else OLD]
         count = poisson(self._rng, mean)
-        below = self._cohorts.canary_below if at_canary else self._cohorts.control_below
-        counted = sum(side.keys.admit(-1) for _ in range(count)) if self._sick_draw < below else 0
+        counted = sum(side.keys.admit(-1) for _ in range(count))
         side.tally.error += counted
         self._latencies(side, counted)
         return count if at_canary else 0

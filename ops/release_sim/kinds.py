@@ -21,6 +21,10 @@ PLAN: Final = Plan(
 HELD_PLAN: Final = Plan("b", (*PLAN.steps[:3], Step(10_000, 1_800.0)), PLAN.abort_when)
 """The same, with half an hour at 100 %."""
 
+STRICT_PLAN: Final = Plan(
+    "b", PLAN.steps, AbortWhen(min_requests=100, error_rate_over_baseline=0.005, p95_over_baseline=0.1)
+)
+"""The same with margins of half a point and a tenth of latency."""
 RETURN_PLAN: Final = Plan("b", PLAN.steps, PLAN.abort_when, return_window_s=86_400.0)
 
 
@@ -106,11 +110,14 @@ KINDS: Final = (
     Kind("errors +20 points", Right.ABORT, _canary(error=0.205)),
     Kind("errors +5 points", Right.ABORT, _canary(error=0.055)),
     Kind("p95 +50 %", Right.ABORT, _canary(median_ms=30.0)),
+    Kind("errors +1 point, margin 0.5", Right.NEVER_PROMOTE, _canary(error=0.015), STRICT_PLAN),
+    Kind("p95 +25 %, margin 10 %", Right.NEVER_PROMOTE, _canary(median_ms=25.0), STRICT_PLAN),
     Kind("a return that fails", Right.ABORT, _returning("1", 1.0), RETURN_PLAN),
     Kind("a new build, taken for a return", Right.ABORT, _returning("2", 1.0), RETURN_PLAN),
     Kind("a healthy return", Right.PROMOTE, _returning("1", 0.005), RETURN_PLAN),
     Kind("healthy", Right.PROMOTE, _canary()),
     Kind("healthy, errors +1 point", Right.PROMOTE, _canary(error=0.015)),
+    Kind("healthy, p95 +25 %", Right.PROMOTE, _canary(median_ms=25.0)),
     Kind("healthy, 5 cold starts a step", Right.PROMOTE, _canary(cold_starts=5)),
     Kind("healthy, a key of 5 % fails", Right.PROMOTE, _sick_user),
     Kind("healthy, 100 % held on a slope", Right.PROMOTE, _slope, HELD_PLAN),

@@ -5,14 +5,17 @@ retried elsewhere with success is no good canary, and one that is so unwell that
 not look as if it had no traffic. Only requests that the default weights placed count: rules pick their
 requests, so theirs cannot be compared. What began before the last change of weights belongs to that time
 and is left out.
+
+The canary's requests are compared with all of the old sets' over the same period. As a hash of the sticky key chose
+between them, the two differ in nothing but their set; and a control that is larger takes nothing away, but lets the
+canary be judged by half as many requests as one of its own size would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any, Final, Protocol
 
-from router.counting.cohort import Cohort, Cohorts
 from router.counting.open_requests import OpenRequest, OpenRequests
 from router.counting.parts import ACCOUNTS, IMAGES, Parts
 from router.counting.shares import Shares
@@ -54,7 +57,7 @@ class Observer:
 
     __slots__ = (
         "_accounts",
-        "_cohorts",
+        "_canary",
         "_images",
         "_open",
         "_shares",
@@ -66,7 +69,7 @@ class Observer:
 
     def __init__(self) -> None:
         self._weights: Weights | None = None
-        self._cohorts: Cohorts | None = None
+        self._canary = ""
         self.stint = 0
         self._begin((PartName.IMAGE,))
 
@@ -87,11 +90,10 @@ class Observer:
         stint: int,
         canary: str,
         weights: Weights,
-        shares: Mapping[str, int],
         by: Collection[PartName] = (PartName.IMAGE,),
     ) -> None:
-        """Count requests placed by `weights`, the default ones in force; from 0 if `stint` is another one. `shares`: by
-        which the cohorts are made equal. `by`: the parts that are also counted by themselves."""
+        """Count requests placed by `weights`, the default ones in force; from 0 if `stint` is another one. `by`: the
+        parts that are also counted by themselves."""
         if stint != self.stint:
             self.stint = stint
             self._begin(by)
@@ -99,7 +101,7 @@ class Observer:
             # Requests that other weights placed are not judged when they end, so they do not count while they are open.
             self._open = self._nothing_open()
         self._weights = weights
-        self._cohorts = Cohorts(canary, shares)
+        self._canary = canary
 
     def _nothing_open(self) -> tuple[OpenRequests, OpenRequests]:
         canary, control = self._shares
@@ -213,14 +215,11 @@ class Observer:
         return None
 
     def _tally(self, choice: Routed) -> Tally | None:
-        if choice.weights is not self._weights or choice.rule is not None or choice.home is None:
+        if self._weights is None or choice.weights is not self._weights:
             return None
-        if self._cohorts is None or self._weights is None:
+        if choice.rule is not None or choice.home is None:
             return None
-        cohort = self._cohorts.of(choice.home.name, choice.key)
-        if cohort is Cohort.CANARY:
-            return self.canary
-        return self.control if cohort is Cohort.CONTROL else None
+        return self.canary if choice.home.name == self._canary else self.control
 
 
 def outcome_of(answer: Answered) -> Outcome | None:

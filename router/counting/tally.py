@@ -156,7 +156,8 @@ class Tally(msgspec.Struct):
 
     def answered_us(self, share: float) -> float | None:
         """The same of those that were answered."""
-        return _quantile_us(_rest(self.latencies, self.unanswered), share)
+        answered = _rest(self.latencies, self.unanswered) if self.unanswered else self.latencies
+        return _quantile_us(answered, share)
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
@@ -209,9 +210,13 @@ def _sum(one: Mapping[int, int], other: Mapping[int, int]) -> dict[int, int]:
 
 
 def _rest(whole: Mapping[int, int], part: Mapping[int, int]) -> dict[int, int]:
-    return {
-        bucket: count - part.get(bucket, 0) for bucket, count in whole.items() if count > part.get(bucket, 0)
-    }
+    left = dict(whole)
+    for bucket, count in part.items():
+        if left.get(bucket, 0) > count:
+            left[bucket] -= count
+        else:
+            left.pop(bucket, None)
+    return left
 
 
 def _quantile_us(counts: Mapping[int, int], share: float) -> float | None:

@@ -5,8 +5,10 @@ The plan is read by `config.rollout_section` into `routing.plan`; what the two c
 Pure:
 
 - `overlay`: the table's weights with the rollout's on top
-- `lately`, `flow`: what was seen in the latest window; whether traffic still comes
-- `rates`, `tail`, `analysis`: a difference of rates, a ratio of 95th percentiles, both always valid; verdicts in words
+- `lately`, `look`, `flow`: the evidence cut into slices and windows; whether traffic still comes
+- `rates`, `tail`: always-valid intervals for a difference of rates and a ratio of 95th percentiles
+- `eprocess`, `clumps`: evidence that a rate is worse than allowed; how much less clumped latencies tell
+- `patience`, `analysis`: which requests are errors; verdicts in words
 - `states`, `record`, `turn`, `progress`: legal moves; something happens, out come another progress and instructions
 - `lead`: one turn of the worker that leads, and of the simulator; `applier`: what file and progress say, put in force
 - `glide`: how fast weights may move when a set must take over

@@ -1,45 +1,62 @@
 """Three verdicts on a canary, each check with its difference, interval, threshold and reason in words. Pure.
 
-    fail          the interval lies wholly above the threshold: surely worse than allowed
-    pass          the interval lies wholly within it: surely allowed. Or: enough requests, the estimate is at most half
-                  of the threshold, and the interval reaches down to "no worse": nothing speaks against it
+    fail          surely worse than allowed: the e-process (eprocess.py) or the interval excludes all that is allowed
+    pass          the interval lies wholly within the threshold: surely allowed. Or: enough requests, the estimate is at
+                  most half of the threshold, and the interval reaches down to "no worse": nothing speaks against it.
+                  Or: the estimate is about the threshold, and twice as much is excluded (`Leeway`)
     inconclusive  everything else; too few requests, or none, above all
 
-`min_requests` holds back a pass, never a failure: the interval is valid from the first request on. A request without an
+`min_requests` holds back a pass, never a failure: the tests are valid from the first request on. A request without an
 answer after twice the time in which control answers 99 % counts as an error while it is open, and when its client gives
 up: else a canary that hangs would be judged by its survivors.
 
-The first is a promise: over all looks, steps and checks of a rollout an equal canary is aborted with probability
-1 − `confidence` at most (5 %), as that is divided evenly among them; half of it goes to the stint as a whole, half
-to its windows (lately.py), so that a canary that sickens late is found soon. The second kind of pass is none: it
-is what Kayenta and Argo call a pass, for who wants proof of two points at a rate of a third of tasks failing needs
-ten thousand requests. It is sound because a rollout goes on judging in every later step, and because
-`min_requests` is the operators' own word for "enough".
+A failure is a promise: over all looks, steps and checks of a rollout a canary that is no worse than allowed is aborted
+with probability 1 − `confidence` at most (5 %), as that is divided evenly among them; half of it goes to the stint as a
+whole, half to its windows (lately.py), so that a canary that sickens late is found soon. A pass is none, unless it is
+of the first kind. The second is what Kayenta and Argo call a pass; who wants proof of two points at a rate of a third
+of tasks failing needs ten thousand requests. The third lets a canary finish that is as bad as the operators allow; the
+estimate of such a one is above the threshold half of the time. Both are sound because a rollout goes on judging in
+every later step, and because `min_requests` is the operators' own word for "enough".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from math import inf, isinf
+from math import isinf, log, nextafter
 from typing import Final, NamedTuple
 
 import msgspec
 
 from router.counting.tally import Tally
 from router.rollout import rates, tail
+from router.rollout.eprocess import FEWEST_HITS
+from router.rollout.look import EVERYTHING, Look
 from router.rollout.parts import worst_part
+from router.rollout.patience import errors, failed_tasks, patience_us
 from router.routing.plan import ABORTING_CHECKS, AbortWhen, CheckName, Plan
+from router.routing.table import WEIGHT_TOTAL
 
 ALPHA_PASS: Final = 0.1
 """How often, at most, an upper bound that lets a check pass is below the truth, over all looks of a step."""
 ROOM_POINTS: Final = 0.05
 """A canary may be full in so much more of its requests than control before it must wait."""
 
+ALPHA_INTERVAL: Final = 0.1
+"""The part of a check's chance of a false alarm that its interval has beside an e-process."""
 
-PATIENCE_TIMES: Final = 2.0
-LEAST_PATIENCE_US: Final = 2e6
-"""A request never counts as an error for its age sooner than this, however quick control is."""
+
+class Leeway(NamedTuple):
+    """When a harm of about the margin passes, in parts of the margin: the estimate is `about` at most, and the upper
+    bound `surely` at most."""
+
+    about: float
+    surely: float
+
+
+EARLY: Final = Leeway(1.5, 3.0)
+LAST: Final = Leeway(1.25, 2.0)
+"""In the last step with a control; in those before, where a hold sees fewer requests, a later step judges again."""
 
 
 class Verdict(StrEnum):
@@ -77,39 +94,32 @@ class Analysis(msgspec.Struct, frozen=True):
     """Both cohorts have `min_requests`."""
 
 
-class Window(NamedTuple):
-    """Tallies of the latest window; `number` counts the stint's windows from 1."""
-
-    canary: Tally
-    control: Tally
-    number: int
-
-    @property
-    def part(self) -> float:
-        """Its part of the chance of a false alarm: over however many windows, together not more than one."""
-        return 1.0 / (self.number * (self.number + 1))
-
-
 def analyse(
     plan: Plan,
     canary: Tally,
     control: Tally,
+    look: Look = EVERYTHING,
     *,
-    lately: Window | None = None,
-    warm: tuple[Tally, Tally] | None = None,
+    step: int | None = None,
     elsewhen: bool = False,
 ) -> Analysis:
-    """Judge what was seen since the weight last changed. `lately`: what of it belongs to the latest window, in which a
-    canary may fail, too, but not pass. `warm`: what came after both sets had settled, by which latency is judged; None:
-    all. `elsewhen`: control was seen in an earlier step, as at 100 % there is none."""
+    """Judge what was seen since the weight last changed.
+
+    `look`: its latest window, in which a canary may fail, too, but not pass; and what its pieces tell. `step`: the
+    plan's; None: the last with a control. `elsewhen`: control was seen in an earlier step, as at 100 % there is none.
+    """
     limits = plan.abort_when
     alpha = check_alpha(plan)
-    sides = canary, control
-    patience_us = _patience_us(control)
-    checks = _checks(limits, sides, warm or sides, patience_us, alpha / 2, elsewhen=elsewhen)
-    if lately is not None:
-        sides = lately.canary, lately.control
-        recent = _checks(limits, sides, sides, patience_us, alpha / 2 * lately.part, elsewhen=elsewhen)
+    after_us = patience_us(control)
+    leeway = LAST if step is None or _last_compared(plan, step) else EARLY
+    checks = _checks(limits, (canary, control), look, after_us, alpha / 2, leeway, elsewhen=elsewhen)
+    window = look.window
+    if window is not None:
+        sides = window.canary, window.control
+        piece = Look(clumps=look.clumps, proof=window.proof)
+        recent = _checks(
+            limits, sides, piece, after_us, alpha / 2 * window.part, leeway, elsewhen=elsewhen, window=True
+        )
         checks = [
             msgspec.structs.replace(late, reason=f"lately, {late.reason}")
             if late.verdict is Verdict.FAIL and check.verdict is not Verdict.FAIL
@@ -118,7 +128,7 @@ def analyse(
         ]
     checks.append(_of_parts(canary, control, limits, alpha))
     checks = [msgspec.structs.replace(check, report_only=check.name in plan.report_only) for check in checks]
-    seen, base = (each.judged + each.overdue(patience_us) for each in (canary, control))
+    seen, base = errors(canary, after_us)[1], errors(control, after_us)[1]
     few = _too_few(limits.min_requests, seen, base)
     worst, reason = _worst([check for check in checks if not check.report_only], few)
     if elsewhen:
@@ -126,10 +136,14 @@ def analyse(
     return Analysis(worst, reason, tuple(checks), seen, base, not few)
 
 
-def _patience_us(control: Tally) -> float:
-    """The time after which a request without an answer counts as an error."""
-    slow_us = control.answered_us(0.99)
-    return inf if slow_us is None else max(LEAST_PATIENCE_US, PATIENCE_TIMES * slow_us)
+def proof_needed(alpha: float) -> float:
+    """The log of the evidence that fails a check with this chance of a false alarm; its interval has a part of that."""
+    return -log(alpha * (1.0 - ALPHA_INTERVAL))
+
+
+def _last_compared(plan: Plan, step: int) -> bool:
+    """No later step has a control."""
+    return all(later.weight in (None, WEIGHT_TOTAL) for later in plan.steps[step + 1 :])
 
 
 def check_alpha(plan: Plan) -> float:
@@ -152,39 +166,46 @@ def _worst(checks: list[Check], few: str) -> tuple[Verdict, str]:
 def _checks(
     limits: AbortWhen,
     sides: tuple[Tally, Tally],
-    warm: tuple[Tally, Tally],
-    patience_us: float,
+    look: Look,
+    after_us: float,
     alpha: float,
+    leeway: Leeway,
     *,
     elsewhen: bool,
+    window: bool = False,
 ) -> list[Check]:
+    """`window`: only to find harm. Where the estimate shows none, the check is not worked out."""
     canary, control = sides
-    late, base_late = canary.overdue(patience_us), control.overdue(patience_us)
-    judged, base = canary.judged + late, control.judged + base_late
-    few = _too_few(limits.min_requests, judged, base)
+    late = canary.overdue(after_us)
+    judged, base = errors(canary, after_us), errors(control, after_us)
+    few = _too_few(limits.min_requests, judged[1], base[1])
     return [
         _rate(
             CheckName.ERRORS,
-            f"error rate ({late} without an answer after {patience_us / 1e6:.3g} s)"
-            if late
-            else "error rate",
-            (canary.error + late, judged),
-            (control.error + base_late, base),
+            f"error rate ({late} without an answer after {after_us / 1e6:.3g} s)" if late else "error rate",
+            judged,
+            base,
             limits.error_rate_over_baseline,
             alpha,
             few,
+            leeway,
+            look.proof.get(CheckName.ERRORS),
+            window=window,
         ),
         _rate(
             CheckName.TASKS,
             "share of failed tasks",
-            (canary.task_failed, canary.answered),
-            (control.task_failed, control.answered),
+            failed_tasks(canary),
+            failed_tasks(control),
             limits.task_failures_over_baseline,
             alpha,
             few,
+            leeway,
+            look.proof.get(CheckName.TASKS),
+            window=window,
         ),
-        _later(canary, control, limits, alpha),
-        _latency(*warm, limits, alpha, elsewhen=elsewhen),
+        _later(canary, control, limits, alpha, leeway),
+        _latency(*(look.warm or sides), limits, alpha, leeway, look.clumps, elsewhen=elsewhen, window=window),
         _room(canary, control, alpha),
     ]
 
@@ -205,14 +226,30 @@ def _rate(
     threshold: float | None,
     alpha: float,
     few: str,
+    leeway: Leeway,
+    proof: float | None = None,
+    *,
+    window: bool = False,
 ) -> Check:
+    """`proof`: the log of the evidence for a harm above the threshold; None: nobody kept it."""
     if threshold is None:
         return Check(name, Verdict.PASS, f"{words}: not judged, as its limit is off")
-    interval = rates.difference(*canary, *control, alpha_low=alpha, alpha_high=ALPHA_PASS)
     mine = canary[0] / canary[1] if canary[1] else None
     base = control[0] / control[1] if control[1] else None
     difference = mine - base if mine is not None and base is not None else None
-    verdict, why = _judge(difference, interval, threshold, few, _points)
+    if window and (difference is None or difference <= threshold):
+        return Check(name, Verdict.PASS, words)
+    if proof is not None:
+        # Nearly all of the chance of a false alarm is the e-process's, which needs fewer requests.
+        proven, alpha = proof >= proof_needed(alpha), alpha * ALPHA_INTERVAL
+    else:
+        proven = False
+    interval = rates.difference(*canary, *control, alpha_low=alpha, alpha_high=ALPHA_PASS)
+    if proven and interval.low <= threshold:
+        interval = interval._replace(low=nextafter(threshold, 1.0))
+    verdict, why = _judge(
+        difference, interval, threshold, few, leeway, _points, may_fail=canary[0] >= FEWEST_HITS
+    )
     sides = f" {mine:.2%} against {base:.2%}" if mine is not None and base is not None else ""
     return Check(
         name,
@@ -227,7 +264,7 @@ def _rate(
     )
 
 
-def _later(canary: Tally, control: Tally, limits: AbortWhen, alpha: float) -> Check:
+def _later(canary: Tally, control: Tally, limits: AbortWhen, alpha: float, leeway: Leeway) -> Check:
     """How asynchronous tasks ended. Where hardly any do there is nothing to wait for: too few hold nothing up. Nor do
     they fail it, as no cohort is compared: one account's could be all that a set has."""
     words, threshold = "share of failed asynchronous tasks", limits.async_failures_over_baseline
@@ -249,6 +286,7 @@ def _later(canary: Tally, control: Tally, limits: AbortWhen, alpha: float) -> Ch
         threshold,
         alpha,
         "",
+        leeway,
     )
 
 
@@ -273,19 +311,31 @@ def _of_parts(canary: Tally, control: Tally, limits: AbortWhen, alpha: float) ->
     )
 
 
-def _latency(canary: Tally, control: Tally, limits: AbortWhen, alpha: float, *, elsewhen: bool) -> Check:
+def _latency(
+    canary: Tally,
+    control: Tally,
+    limits: AbortWhen,
+    alpha: float,
+    leeway: Leeway,
+    clumps: tuple[float, float],
+    *,
+    elsewhen: bool,
+    window: bool = False,
+) -> Check:
     name, words, threshold = CheckName.LATENCY, "95th percentile of latency", limits.p95_over_baseline
     if threshold is None:
         return Check(name, Verdict.PASS, f"{words}: not judged, as its limit is off")
     if elsewhen:
         # A day's slope would look like the canary's fault.
         return Check(name, Verdict.PASS, f"{words}: not judged at 100 %, as control is of an earlier hour")
-    interval = tail.ratio(canary.waits, control.waits, alpha_low=alpha, alpha_high=ALPHA_PASS)
     mine = canary.quantile_us(tail.QUANTILE)
     base = control.quantile_us(tail.QUANTILE)
     difference = mine / base - 1.0 if mine is not None and base is not None else None
+    if window and (difference is None or difference <= threshold):
+        return Check(name, Verdict.PASS, words)
+    interval = tail.ratio(canary.waits, control.waits, alpha_low=alpha, alpha_high=ALPHA_PASS, clumps=clumps)
     few = _too_few(limits.min_requests, canary.measured, control.measured)
-    verdict, why = _judge(difference, interval, threshold, few, _parts)
+    verdict, why = _judge(difference, interval, threshold, few, leeway, _parts)
     sides = ""
     if mine is not None and base is not None:
         sides = f" {mine / 1000:.4g} ms against {base / 1000:.4g} ms"
@@ -337,13 +387,16 @@ def _judge(
     interval: rates.Interval,
     threshold: float,
     few: str,
+    leeway: Leeway,
     show: Callable[[float], str],
+    *,
+    may_fail: bool = True,
 ) -> tuple[Verdict, str]:
     if difference is None:
         return Verdict.INCONCLUSIVE, few or "nothing to compare"
     low, high = interval
     words = f"{show(difference)} (between {show(low)} and {show(high)}), allowed {show(threshold)}"
-    if low > threshold:
+    if low > threshold and may_fail:
         # However few: the interval knows.
         return Verdict.FAIL, f"{words}: surely more than allowed"
     if few:
@@ -353,6 +406,8 @@ def _judge(
     # A harm without any bound yet is not the lack of harm.
     if low <= 0.0 and not isinf(high) and difference <= threshold / 2:
         return Verdict.PASS, f"{words}: nothing speaks against it"
+    if high <= leeway.surely * threshold and difference <= leeway.about * threshold:
+        return Verdict.PASS, f"{words}: about within, and surely below {show(leeway.surely * threshold)}"
     return Verdict.INCONCLUSIVE, f"{words}: cannot be told yet"
 
 

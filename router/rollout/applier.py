@@ -43,7 +43,7 @@ class Applier:
         if progress.comparing and progress.plan is not None:
             default = plane.table.default
             plan = progress.plan
-            observer.watch(progress.stint, plan.set, default, default.shares, plan.judge_by)
+            observer.watch(progress.stint, plan.set, default, plan.judge_by)
             plane.observer = observer
         else:
             observer.rest()

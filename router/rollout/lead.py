@@ -29,7 +29,7 @@ class Evidence(NamedTuple):
 
 
 class Lead:
-    """Keeps the latest window of evidence between the turns of one leader; another leader begins its own."""
+    """Keeps the pieces of the evidence between the turns of one leader; another leader begins its own."""
 
     def __init__(self) -> None:
         self._lately = Lately()
@@ -72,15 +72,14 @@ class Lead:
             found.append(Gone(set_left=False))
         canary, control, loads = seen(progress.stint)
         analysis = None
-        if progress.comparing and progress.without_control:
-            control = progress.baseline or Tally()
-            late = self._lately.cut(progress, canary, control)
-            late = late and late._replace(control=control)
-            analysis = analyse(plan, canary, control, lately=late, elsewhen=True)
-        elif progress.comparing:
-            late = self._lately.cut(progress, canary, control)
-            warm = self._lately.warm(progress, canary, control)
-            analysis = analyse(plan, canary, control, lately=late, warm=warm)
+        if progress.comparing:
+            look = self._lately.look(progress, canary, control)
+            if progress.without_control:
+                control = progress.baseline or Tally()
+                look = look.against(control)
+            analysis = analyse(
+                plan, canary, control, look, step=progress.step, elsewhen=progress.without_control
+            )
         ready = entry.state is SetState.READY
         found.append(Tick(analysis, control, loads, ready, others_of(file, progress)))
         return found

@@ -14,7 +14,8 @@ from typing import Any, Final
 from router.choosing.serving import UNKNOWN, Health
 from router.counting.tally import BUCKETS_PER_OCTAVE, bucket_of
 from router.rollout import rates, tail
-from router.rollout.analysis import ALPHA_PASS, check_alpha
+from router.rollout.analysis import ALPHA_PASS, check_alpha, proof_needed
+from router.rollout.eprocess import Counts, EProcess
 from router.rollout.glide import next_weight
 from router.rollout.orders import Order, permit, starting
 from router.rollout.overlay import overlay
@@ -104,7 +105,7 @@ def _step(plan: Plan, index: int, file: Table, live: Table, requests_per_s: floa
         return {"weight": None, "pause": True, "hold_s": 0.0, "gate": None}
     table = live if plan.dry_run else overlay(file, plan.set, step.weight)
     mine = table.default.shares.get(plan.set, 0)
-    # Cohorts are of one size: where the canary has more than half, it is thinned. At 100 % an earlier control counts.
+    # The smaller cohort is the last that has enough. At 100 % an earlier control counts.
     compared = mine if mine == WEIGHT_TOTAL else min(mine, WEIGHT_TOTAL - mine)
     per_s = requests_per_s * compared / WEIGHT_TOTAL
     enough_s = _least(plan) / per_s if per_s else None
@@ -190,9 +191,7 @@ def _needs(latency: bool, threshold: float, alpha: float) -> tuple[int | None, i
             ),
         )
     return (
-        _first(
-            lambda n: rates.difference(n, n, 0, n, alpha_low=alpha, alpha_high=ALPHA_PASS).low > threshold
-        ),
+        _first(lambda n: EProcess(threshold).evidence(Counts(n, n, 0, n)) >= proof_needed(alpha)),
         _first(
             lambda n: rates.difference(0, n, 0, n, alpha_low=alpha, alpha_high=ALPHA_PASS).high <= threshold
         ),

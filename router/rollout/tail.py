@@ -27,6 +27,9 @@ from router.counting.tally import BUCKETS_PER_OCTAVE, LAST_BUCKET
 from router.rollout.rates import Interval
 
 QUANTILE: Final = 0.95
+WANDERS: Final = 5.0
+"""No two sets differ by this factor for a minute only: it is four standard deviations, where each wanders by one of 0.3
+of the logarithm."""
 _CONCENTRATION: Final = 40.0
 _A = QUANTILE * _CONCENTRATION
 _B = (1 - QUANTILE) * _CONCENTRATION
@@ -36,35 +39,56 @@ _LOG_ABOVE: Final = log(1 - QUANTILE)
 
 
 def ratio(
-    canary: Mapping[int, int], control: Mapping[int, int], *, alpha_low: float, alpha_high: float
+    canary: Mapping[int, int],
+    control: Mapping[int, int],
+    *,
+    alpha_low: float,
+    alpha_high: float,
+    clumps: tuple[float, float] = (1.0, 1.0),
 ) -> Interval:
     """Bounds of (canary's 95th percentile / control's − 1), from bucket counts: 0.25 is a quarter slower.
 
     The lower one is ever above the truth with probability `alpha_low` at most, the upper one ever below it with
     `alpha_high`. −1 and infinity: not bounded yet.
+
+    `clumps`: how many requests of canary and control count as one independent one (`clumps.py`), for the lower bound.
+    But no set wanders by a factor of `WANDERS`: what is left above it counts as of independent ones. The upper bound
+    takes each as independent, as nothing that passes is safe for ever.
     """
     if not canary or not control:
         return Interval(-1.0, inf)
-    slow, quick = _Arm(canary), _Arm(control)
     step = 1.0 / BUCKETS_PER_OCTAVE
-    down = _reach(slow, quick, -log(alpha_low), -1)
-    up = _reach(slow, quick, -log(alpha_high), 1)
-    low = -1.0 if down is None else 2.0 ** ((down - 1) * step) - 1.0
-    high = inf if up is None else 2.0 ** ((up + 1) * step) - 1.0
-    return Interval(low, high)
+    slow, quick = _Sketch(canary), _Sketch(control)
+    each = _Arm(slow), _Arm(quick)
+    down = _reach(*each, -log(alpha_low), -1)
+    low = 0.0 if down is None else 2.0 ** ((down - 1) * step)
+    if max(clumps) > 1.0:
+        down = _reach(_Arm(slow, clumps[0]), _Arm(quick, clumps[1]), -log(alpha_low), -1)
+        low = max(low / WANDERS, 0.0 if down is None else 2.0 ** ((down - 1) * step))
+    up = _reach(*each, -log(alpha_high), 1)
+    high = inf if up is None else 2.0 ** ((up + 1) * step)
+    return Interval(low - 1.0, high - 1.0)
+
+
+class _Sketch:
+    """One side's latencies: the occupied buckets, and how many lie below each of them and above all."""
+
+    def __init__(self, counts: Mapping[int, int]) -> None:
+        self.buckets = sorted(counts)
+        self.below = [0, *accumulate([counts[bucket] for bucket in self.buckets])]
 
 
 class _Arm:
     """One side's percentile, and how surprising it would be in another bucket."""
 
-    def __init__(self, counts: Mapping[int, int]) -> None:
-        self._buckets = sorted(counts)
-        self._below = [0, *accumulate(counts[bucket] for bucket in self._buckets)]
-        """How many latencies lie below each occupied bucket, and all of them."""
-        self._of = self._below[-1]
+    def __init__(self, sketch: _Sketch, clump: float = 1.0) -> None:
+        """`clump` latencies count as one."""
+        self._buckets, self._below, self._clump = sketch.buckets, sketch.below, clump
+        self._of = self._below[-1] / clump
         self._fixed = -lgamma(_CONCENTRATION + self._of) - _PRIOR
         self._likeliest = QUANTILE * self._of - 0.45
-        self._middle = min(len(self._buckets) - 1, max(0, bisect_left(self._below, self._likeliest) - 1))
+        middle = bisect_left(self._below, self._likeliest * clump) - 1
+        self._middle = min(len(self._buckets) - 1, max(0, middle))
         """Where the percentile is least surprising, among the occupied buckets."""
         self.least = self._surprise(self._below[self._middle], self._below[self._middle + 1])
 
@@ -92,9 +116,9 @@ class _Arm:
                 found.append((surprise, following - sign))
         return found
 
-    def _surprise(self, least: float, most: float) -> float:
+    def _surprise(self, least: int, most: int) -> float:
         """The smallest log martingale where between `least` and `most` of the latencies lie below."""
-        below = min(most, max(least, self._likeliest))
+        below = min(most / self._clump, max(least / self._clump, self._likeliest))
         above = self._of - below
         mixed = lgamma(_A + below) + lgamma(_B + above) + self._fixed
         return mixed - below * _LOG_BELOW - above * _LOG_ABOVE

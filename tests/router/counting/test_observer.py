@@ -27,7 +27,7 @@ class Head:
 
 def observer(weights: Weights = HALF) -> Observer:
     made = Observer()
-    made.watch(1, "b", weights, weights.shares)
+    made.watch(1, "b", weights)
     return made
 
 
@@ -139,11 +139,11 @@ def test_a_stint_begins_with_nothing_and_a_reload_within_it_keeps_what_was_seen(
     seen = observer()
     seen.answered(choice("b"), SETS["b"], Head(), 0.001)
     again = Weights(SETS, {"a": 5_000, "b": 5_000})
-    seen.watch(1, "b", again, again.shares)
+    seen.watch(1, "b", again)
     assert seen.canary.ok == 1
     seen.answered(choice("b", weights=again), SETS["b"], Head(), 0.001)
     assert seen.canary.ok == 2
-    seen.watch(2, "b", again, again.shares)
+    seen.watch(2, "b", again)
     assert seen.canary.ok == 0
     seen.rest()
     seen.answered(choice("b", weights=again), SETS["b"], Head(), 0.001)
@@ -194,7 +194,7 @@ def test_what_is_open_at_a_change_of_weights_counts_no_longer() -> None:
     seen = observer()
     before = seen.began(choice("b"), SETS["b"], 1.0)
     again = Weights(SETS, {"a": 5_000, "b": 5_000})
-    seen.watch(1, "b", again, again.shares)
+    seen.watch(1, "b", again)
     assert seen.seen(9.0)[0].open == {}
     assert seen.began(choice("b", weights=again), SETS["b"], 1.5) is not None
     assert before is not None
@@ -209,3 +209,26 @@ def test_a_client_that_left_within_its_answer_was_answered() -> None:
     assert seen.canary.overdue(1e6) == 1
     assert seen.canary.answered_us(0.99) == pytest.approx(30e6, rel=0.03)
     assert seen.canary.measured == 2
+
+
+@pytest.mark.parametrize("weight", [100, 500, 3_000, 5_000, 7_000, 9_900])
+def test_all_that_the_weights_send_to_the_old_sets_is_control(weight: int) -> None:
+    sets = {name: SetEntry(name, "h", 80) for name in ("a", "b", "c")}
+    rest = 10_000 - weight
+    weights = Weights(sets, {"a": rest * 6 // 10, "c": rest - rest * 6 // 10, "b": weight})
+    seen = observer(weights)
+    homes = dict.fromkeys(sets, 0)
+    for key in map(key_hash, (b"user-%d" % number for number in range(2_000))):
+        home = weights.home(key)
+        assert home is not None
+        homes[home.name] += 1
+        seen.answered(Choice(home, home, key, weights), home, Head(), 0.001)
+    assert (seen.canary.ok, seen.control.ok) == (homes["b"], homes["a"] + homes["c"])
+
+
+def test_a_canary_that_has_everything_has_no_control() -> None:
+    weights = Weights(SETS, {"a": 0, "b": 10_000})
+    seen = observer(weights)
+    for key in map(key_hash, (b"user-%d" % number for number in range(50))):
+        seen.answered(Choice(SETS["b"], SETS["b"], key, weights), SETS["b"], Head(), 0.001)
+    assert (seen.canary.ok, seen.control.ok) == (50, 0)

@@ -123,7 +123,7 @@ def test_the_observer_forgets_shares_with_its_stint() -> None:
     for _ in range(10):
         seen.answered(of_key("b", 99), SETS["b"], Head(), 0.01)
     assert seen.canary.ok == 23
-    seen.watch(2, "b", HALF, HALF.shares)
+    seen.watch(2, "b", HALF)
     for _ in range(10):
         seen.answered(of_key("b", 99), SETS["b"], Head(), 0.01)
     assert seen.canary.ok == 10

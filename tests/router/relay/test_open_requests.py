@@ -17,7 +17,7 @@ def watched(rig: Rig, canary: str = "b") -> Observer:
     """Have the plane's requests compared: all keys are those of `canary`."""
     observer = Observer()
     default = rig.plane.traffic.table.default
-    observer.watch(1, canary, default, default.shares)
+    observer.watch(1, canary, default)
     rig.plane.traffic.observer = observer
     return observer
 
@@ -114,7 +114,7 @@ async def test_a_request_that_another_set_takes_over_waits_at_home_no_longer() -
         observer = Observer()
         default = rig.plane.traffic.table.default
         # Equal cohorts, so that all of b's keys are compared.
-        observer.watch(1, "b", default, {"a": 5_000, "b": 5_000})
+        observer.watch(1, "b", default)
         rig.plane.traffic.observer = observer
         client = await rig.client()
         await client.send(SYNC + b"hi")

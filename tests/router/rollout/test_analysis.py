@@ -9,9 +9,8 @@ import msgspec
 import pytest
 
 from router.counting.tally import Outcome, Tally, bucket_of, minus, total
-from router.rollout.analysis import Analysis, Check, Verdict, Window, analyse
-from router.rollout.lately import Lately
-from router.rollout.record import Progress
+from router.rollout.analysis import Analysis, Check, Verdict, analyse
+from router.rollout.look import Look, Window
 from router.routing.plan import AbortWhen, CheckName, Plan, Step
 
 PLAN = Plan("b", (Step(100, 600.0), Step(1_000, 600.0)))
@@ -122,8 +121,10 @@ def test_latency_is_judged_by_what_came_after_settling() -> None:
     cold = total([tally(200, seed=1), tally(100, median_us=10e6)])
     assert analyse(PLAN, cold, tally(300, seed=2)).verdict is Verdict.FAIL
     warm = tally(200, seed=1), tally(200, seed=2)
-    assert analyse(PLAN, cold, tally(300, seed=2), warm=warm).verdict is Verdict.PASS
-    assert analyse(PLAN, cold, tally(300, seed=2), warm=(Tally(), Tally())).verdict is Verdict.INCONCLUSIVE
+    assert analyse(PLAN, cold, tally(300, seed=2), Look(warm=warm)).verdict is Verdict.PASS
+    assert (
+        analyse(PLAN, cold, tally(300, seed=2), Look(warm=(Tally(), Tally()))).verdict is Verdict.INCONCLUSIVE
+    )
 
 
 def test_latency_is_not_compared_with_an_earlier_hour() -> None:
@@ -131,21 +132,6 @@ def test_latency_is_not_compared_with_an_earlier_hour() -> None:
     assert found.verdict is Verdict.PASS
     assert "not judged at 100 %" in check(found, CheckName.LATENCY).reason
     assert analyse(PLAN, tally(200, error=100), tally(300), elsewhen=True).verdict is Verdict.FAIL
-
-
-def test_what_a_set_does_before_it_has_settled_is_cut_off() -> None:
-    progress = Progress(plan=Plan("b", (Step(100, 200.0),)), stint=3)
-    lately = Lately()
-    canary, control = tally(10), tally(9)
-    lately.cut(progress, canary, control)
-    progress.clock_s = 20.0
-    assert lately.warm(progress, canary, control)[0].ok == 0
-    progress.clock_s = 21.0
-    warm = lately.warm(progress, total([canary, tally(5)]), total([control, tally(4)]))
-    assert [each.ok for each in warm] == [5, 4]
-    progress.stint = 4
-    lately.cut(progress, canary, control)
-    assert [each.ok for each in lately.warm(progress, canary, control)] == [10, 9], "a leader that came later"
 
 
 def test_equal_sets_pass_from_min_requests_on() -> None:
@@ -304,38 +290,9 @@ def test_a_canary_that_sickens_late_is_found_by_what_was_seen_lately() -> None:
     canary, control = total([before, tally(40, error=80)]), total([base, tally(120, seed=3)])
     assert analyse(PLAN, canary, control).verdict is not Verdict.FAIL
     window = Window(minus(canary, before), minus(control, base), 7)
-    found = analyse(PLAN, canary, control, lately=window)
+    found = analyse(PLAN, canary, control, Look(window))
     assert found.verdict is Verdict.FAIL
     assert found.reason.startswith("lately, error rate 66.67% against 0.00%")
-
-
-def test_windows_share_one_chance_of_a_false_alarm() -> None:
-    assert sum(Window(Tally(), Tally(), number).part for number in range(1, 10_000)) <= 1.0
-
-
-def test_windows_follow_each_other_and_the_first_is_the_whole() -> None:
-    plan = Plan("b", (Step(100, 400.0),))
-    progress = Progress(plan=plan, stint=3)
-    lately = Lately()
-    canary, control = tally(10), tally(10)
-    assert lately.cut(progress, canary, control) is None
-    progress.clock_s = 99.0
-    assert lately.cut(progress, canary, control) is None
-    progress.clock_s = 100.0
-    lately.cut(progress, canary, control)
-    canary = total([canary, tally(7)])
-    progress.clock_s = 150.0
-    window = lately.cut(progress, canary, control)
-    assert window is not None
-    assert (window.canary.ok, window.control.ok, window.number) == (7, 0, 1)
-    progress.clock_s = 210.0
-    lately.cut(progress, canary, control)
-    window = lately.cut(progress, total([canary, tally(1)]), control)
-    assert window is not None
-    assert (window.canary.ok, window.number) == (1, 2)
-    progress.stint = 4
-    progress.clock_s = 0.0
-    assert lately.cut(progress, Tally(), Tally()) is None
 
 
 def test_tallies_of_workers_add_up() -> None:

@@ -47,7 +47,7 @@ def played(
     the share of all who get one anyway. `busy`: the share of one user who is always sick."""
     chance = random.Random(seed)
     seen = Observer()
-    seen.watch(1, "b", HALF, HALF.shares, BY)
+    seen.watch(1, "b", HALF, BY)
     bad, good = answer or Answer(500), Answer()
     for _ in range(requests):
         is_busy = chance.random() < busy
@@ -159,6 +159,6 @@ def test_a_limit_that_is_off_is_not_judged() -> None:
 
 def test_images_alone_are_told_apart_unless_the_file_asks_for_more() -> None:
     seen = Observer()
-    seen.watch(1, "b", HALF, HALF.shares)
+    seen.watch(1, "b", HALF)
     assert seen.seen(0.0)[0].accounts == {}
     assert Plan("b", ()).judge_by == (PartName.IMAGE,)

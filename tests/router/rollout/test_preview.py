@@ -12,6 +12,8 @@ from router.config.reader import load
 from router.counting.tally import Tally, bucket_of
 from router.rollout import rates
 from router.rollout.analysis import ALPHA_PASS, Verdict, analyse, check_alpha
+from router.rollout.eprocess import Counts, EProcess
+from router.rollout.look import Look
 from router.rollout.orders import in_force, starting
 from router.rollout.preview import preview
 from router.rollout.progress import advance
@@ -143,7 +145,9 @@ def test_so_many_requests_do_fail_a_canary_and_one_less_does_not(limit: float, l
     }  # fmt: skip
 
     def verdict(check: CheckName, canary: Tally, control: Tally) -> Verdict:
-        return next(c.verdict for c in analyse(plan, canary, control).checks if c.name is check)
+        counts = Counts(canary.error, canary.judged, control.error, control.judged)
+        look = Look(proof={CheckName.ERRORS: EProcess(limit).evidence(counts)})
+        return next(c.verdict for c in analyse(plan, canary, control, look).checks if c.name is check)
 
     errors = told["errors"]["fails_after"]
     assert verdict(CheckName.ERRORS, tally(error=errors), tally(errors)) is Verdict.FAIL
