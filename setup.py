@@ -17,7 +17,7 @@ from setuptools import Command, find_namespace_packages, setup
 from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
-PACKAGES = ("router", "scheduler", "sets", "ops")
+PACKAGES = ("router", "scheduler", "sets", "ops", "jobspecs")
 GUEST_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static")
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from scheduler.errors import SchedulerError
+from scheduler.images.contract import ImageSource
 from scheduler.installation import identify
+from scheduler.launchers.contract import Launcher, SlotGone
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
+from scheduler.launchers.docker_source import EngineImages
+from scheduler.launchers.nomad.launcher import NomadLauncher
+from scheduler.launchers.nomad.node_files import RUN
+from scheduler.launchers.nomad.settings import NomadSettings
 from scheduler.manager import Manager, ManagerSettings
 from scheduler.store.blobs import BlobStore
 from scheduler.store.sqlite import SqliteStore
@@ -55,20 +62,8 @@ def assemble(config: SetConfig) -> SetApp:
     metrics = SetMetrics()
     store = SqliteStore(folder / "tasks.db", min_free_mib=config.min_free_disk_mib)
     blobs = BlobStore(folder / "blobs", min_free_mib=config.min_free_disk_mib)
-    executor = LocalExecutor(folder / "slots")
-    launcher = DockerLauncher(
-        DockerSettings(
-            set_name=config.name,
-            installation=identify(folder),
-            guest_binary=GUEST_BINARY,
-            docker_host=config.docker_host,
-            runtime=config.runtime,
-            registries=config.registries,
-        ),
-        executor.folder_of,
-        # A lambda, as the manager is made after the launcher.
-        lambda slot_id, reason: manager.slot_lost(slot_id, reason),
-    )
+    # A lambda, as the manager is made after the launcher.
+    images, launcher, executor = _slots(config, lambda slot_id, reason: manager.slot_lost(slot_id, reason))
     mib = 1 << 20
     settings = ManagerSettings(
         set_name=config.name,
@@ -82,7 +77,7 @@ def assemble(config: SetConfig) -> SetApp:
         file_max_bytes=config.max_file_mib * mib,
         files_max_bytes=config.max_files_mib * mib,
     )
-    manager = Manager(settings, store, blobs, launcher.images, launcher, executor, metrics)
+    manager = Manager(settings, store, blobs, images, launcher, executor, metrics)
     build = build_name()
     metrics.watch(manager, build)
     life = Life(manager, config.name, build)
@@ -90,3 +85,32 @@ def assemble(config: SetConfig) -> SetApp:
     runs = Runs(manager, accounts, blobs, cpu_features())
     native = routes.build(manager, accounts, runs, metrics, config.name, build, life)
     return SetApp(native, manager)
+
+
+def _slots(config: SetConfig, on_gone: SlotGone) -> tuple[ImageSource, Launcher, LocalExecutor]:
+    """Where images are found, what starts slots, and what runs programs in them."""
+    installation = identify(config.directory)
+    engine = DockerSettings(
+        set_name=config.name,
+        installation=installation,
+        guest_binary=GUEST_BINARY,
+        docker_host=config.docker_host,
+        runtime=config.runtime,
+        registries=config.registries,
+    )
+    if config.launcher == "docker":
+        executor = LocalExecutor(config.directory / "slots")
+        launcher = DockerLauncher(engine, executor.folder_of, on_gone)
+        return launcher.images, launcher, executor
+    run_folder = (Path(config.node_folder) / RUN).resolve()
+    executor = LocalExecutor(run_folder / installation, shared=True)
+    source = EngineImages(engine)
+    cluster = NomadSettings(
+        set_name=config.name,
+        installation=installation,
+        registrar=Path(config.registrar or ""),
+        run_folder=run_folder,
+        # The cell gives a start up without a reason of its own; the launcher is earlier, and knows one.
+        start_limit_s=max(1.0, config.slot_start_timeout_s - 5),
+    )
+    return source.images, NomadLauncher(cluster, source, executor.folder_of, on_gone), executor

@@ -110,6 +110,12 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     registries: Annotated[tuple[RegistryConfig, ...], Meta(max_length=64)] = ()
     """The registries that the set may contact, its own one first; images that the engine does not have are pulled from
     these. Without any, the set runs only images that the engine holds."""
+    launcher: Literal["docker", "nomad"] = "docker"
+    """Where slots run: as containers of this machine's engine, or as jobs of a Nomad cluster."""
+    registrar: str | None = None
+    """Unix socket of the set's registrar (`gcompute registrar`), which `launcher: nomad` needs."""
+    node_folder: str = "/var/lib/general-compute"
+    """Folder on this node that `python -m ops.nomad layout` made, for `launcher: nomad`."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """Lowest level of the records that are logged."""
 
@@ -133,22 +139,34 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load(path: Path) -> SetConfig:
     """Read a set's YAML file. Raises `ConfigError` with the file, the line or field, and the mistake."""
+    return parse(_text(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file strictly, whatever it describes. Raises `ConfigError`."""
+    return _data(_text(path), str(path))
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text()
+        return path.read_text()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text") from error
-    return parse(text, str(path))
+
+
+def _data(text: str, source: str) -> Any:
+    try:
+        # The loader derives from SafeLoader.
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: {error}") from error
 
 
 def parse(text: str, source: str) -> SetConfig:
     """Like `load`, from text; `source` names the text in errors."""
-    try:
-        # The loader derives from SafeLoader.
-        data = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: {error}") from error
+    data = _data(text, source)
     try:
         config = msgspec.convert(data, SetConfig)
     except msgspec.ValidationError as error:
@@ -164,6 +182,12 @@ def parse(text: str, source: str) -> SetConfig:
         for name in names:
             if not ACCOUNT_NAME.fullmatch(name):
                 raise ConfigError(f"{source}: {field}: {name!r} is not lower-case letters, digits and dashes")
+    if config.launcher == "nomad" and config.registrar is None:
+        raise ConfigError(
+            f"{source}: launcher is nomad, but registrar is not set: name the registrar's socket"
+        )
+    if config.launcher == "docker" and config.registrar is not None:
+        raise ConfigError(f"{source}: registrar is set, but launcher is docker: remove one of them")
     if config.authentication and not config.accounts:
         raise ConfigError(f"{source}: authentication is on, but accounts is empty: nobody could use the set")
     _check_registries(config, source)

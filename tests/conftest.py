@@ -148,12 +148,13 @@ StartSet = Callable[..., SetProcess]
 def start_set(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartSet]:
     """Start sets by `start_set("name", "setting: value\\n")`; all are stopped at the end, and leave no container.
 
-    Names are made unique, so that what each of them leaves can be told.
+    Names are made unique, so that what each of them leaves can be told; `exact`: the name is unique already.
     """
     started: list[SetProcess] = []
 
-    def start(name: str, settings: str = "") -> SetProcess:
-        process = SetProcess(tmp_path_factory.mktemp(name), f"{name}{uuid.uuid4().hex[:8]}", settings).start()
+    def start(name: str, settings: str = "", *, exact: bool = False) -> SetProcess:
+        unique = name if exact else f"{name}{uuid.uuid4().hex[:8]}"
+        process = SetProcess(tmp_path_factory.mktemp(name), unique, settings).start()
         started.append(process)
         return process
 

@@ -24,11 +24,16 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("relay", "rollout"),
         ("admin",),
     ),
-    "scheduler": (("images", "policy", "store/sql"), ("registry",), ("launchers", "store")),
+    "scheduler": (
+        ("images", "policy", "store/sql"),
+        ("registry",),
+        ("launchers", "store"),
+        ("launchers/nomad",),
+    ),
     "sets": (("api", "executor", "guest"), ("api/native",), ("http",)),
     "ops": (
         ("client", "images/model", "setup"),
-        ("bench", "cli", "images", "local"),
+        ("bench", "cli", "images", "local", "nomad"),
         ("bench_router", "demo", "docs", "release_sim"),
     ),
 }

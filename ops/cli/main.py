@@ -20,6 +20,7 @@ _COMMANDS: Final = (
     Entry("cancel", "ops.cli.tasks:cancel"),
     Entry("tasks", "ops.cli.tasks:tasks"),
     Entry("set", "ops.cli.serve:start_set", _START),
+    Entry("registrar", "ops.cli.serve:start_registrar", _START),
     Entry("router", "ops.cli.router:router", _START),
     Entry("token", "ops.cli.token:token", _START),
 )

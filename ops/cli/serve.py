@@ -1,4 +1,4 @@
-"""`gcompute set` and `gcompute router`: start a part of the service in the foreground."""
+"""`gcompute set`, `gcompute registrar` and `gcompute router`: start a part of the service in the foreground."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +32,23 @@ def start_set(
     from sets.server import main
 
     return main(config, bind=bind)
+
+
+def start_registrar(
+    config: Annotated[
+        Path,
+        Argument(metavar="FILE", help="The registrar's YAML file.", existing=True),
+    ],
+) -> int:
+    """Start the registrar of a set with `launcher: nomad` in the foreground; SIGTERM or Ctrl-C ends it.
+
+    Examples:
+
+        gcompute registrar registrar.yaml
+    """
+    from sets.registrar import main
+
+    return main(config)
 
 
 def start_router(

@@ -8,9 +8,12 @@ from typing import Final
 from ops.docs.router_settings import router_settings
 from ops.docs.settings import table
 from ops.setup.engine import ROOT
+from scheduler.launchers.hardening import SlotLimits
+from scheduler.launchers.nomad.settings import RegistrarSettings
 from scheduler.registry.settings import RegistryConfig
 from sets.config import AccountConfig, OperatorConfig, SetConfig
 
+REGISTRAR_SETTINGS: Final = ROOT / "sets/docs/registrar.md"
 SET_SETTINGS: Final = ROOT / "sets/docs/settings.md"
 ROUTER_SETTINGS: Final = ROOT / "router/docs/settings.md"
 
@@ -29,6 +32,21 @@ def set_settings() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def registrar_settings() -> str:
+    """Return the reference of a registrar's settings, as Markdown."""
+    parts = [
+        "# Settings of a registrar",
+        "A registrar reads one YAML file (`gcompute registrar FILE`). An unknown setting is an error.",
+        "`python -m ops.docs` writes this page from `scheduler/launchers/nomad/settings.py`; edit that file instead.",
+        table(RegistrarSettings).rstrip(),
+        "## SlotLimits",
+        (inspect.getdoc(SlotLimits) or "").split("\n\n")[0],
+        inspect.cleandoc(SlotLimits.__doc__ or "").split("\n\n")[1],
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 if __name__ == "__main__":
     SET_SETTINGS.write_text(set_settings(), encoding="utf-8")
+    REGISTRAR_SETTINGS.write_text(registrar_settings(), encoding="utf-8")
     ROUTER_SETTINGS.write_text(router_settings(), encoding="utf-8")

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Coroutine
 from contextlib import suppress
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -25,15 +24,13 @@ from scheduler.launchers.docker_images import Images
 from scheduler.launchers.docker_layouts import DockerLayouts
 from scheduler.launchers.docker_removals import Removals
 from scheduler.launchers.docker_separation import Separation
-from scheduler.launchers.doorway import CONTENT_FILE, SlotFolder
+from scheduler.launchers.doorway import SlotFolder, write_content
+from scheduler.launchers.endings import KILLED, how_it_ended
 from scheduler.launchers.seccomp import profile_json
 from scheduler.trouble import Trouble
 
 log = structlog.get_logger(__name__)
 
-_KILLED: Final = 128 + 9
-_FEW_DESCRIPTORS: Final = 6
-"""A guest's exit code; sets/guest/PROTOCOL.md."""
 _OOM_WINDOW_NS: Final = 5_000_000_000
 _OOM_EVENT_WAIT_S: Final = 0.5
 _OOM_EVENT_POLL_S: Final = 0.02
@@ -242,7 +239,7 @@ class DockerLauncher:
         contents = await self._contents.hold(order.slot_id, order.image, laid_out)
         folder = self._folder_of(order.slot_id)
         if laid_out.content:
-            await asyncio.to_thread(_write_content, folder / CONTENT_FILE, laid_out.content)
+            await asyncio.to_thread(write_content, folder, laid_out.content)
         body = create_body(
             order, folder, self._settings, self._engine.facts, self._seccomp, laid_out, contents
         )
@@ -282,7 +279,7 @@ class DockerLauncher:
             if ended is None and slot_id not in self._slots:
                 return False
             if ended is not None and ended.died_ns:
-                if ended.exit_code != _KILLED:
+                if ended.exit_code != KILLED:
                     return False
                 if ended.oom_ns:
                     return abs(ended.died_ns - ended.oom_ns) < _OOM_WINDOW_NS
@@ -315,7 +312,7 @@ class DockerLauncher:
             ended.oom_ns = event.time_ns
             return
         ended.exit_code, ended.died_ns = event.exit_code, event.time_ns
-        self._gone(event.slot_id, _how_it_ended(event.exit_code))
+        self._gone(event.slot_id, how_it_ended(event.exit_code))
 
     def _gone(self, slot_id: str, reason: str) -> None:
         slot = self._slots.get(slot_id)
@@ -363,26 +360,3 @@ class DockerLauncher:
         self._removals.want(
             container.name for container in listed if not any(container.slot_id in each for each in needed)
         )
-
-
-def _write_content(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-        path.chmod(0o644)
-    except OSError as error:
-        raise EngineUnavailable(
-            f"what HOME begins with cannot be written to {path.parent}: {error.strerror}"
-        ) from error
-
-
-def _how_it_ended(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "its container ended"
-    if exit_code == _KILLED:
-        return "its container was killed (exit code 137)"
-    if exit_code == _FEW_DESCRIPTORS:
-        return (
-            "its guest may open too few files: raise the engine's limit (LimitNOFILE= of containerd's and the engine's "
-            f"units), or lower `nofile` in the set's `ulimits` (exit code {exit_code})"
-        )
-    return f"its container ended with exit code {exit_code}"

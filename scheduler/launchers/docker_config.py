@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -16,17 +16,19 @@ from scheduler.images.places import Layout, layout, writable_places
 from scheduler.images.reference import Reference
 from scheduler.images.user import Owner
 from scheduler.launchers.contract import LauncherSettings, SlotOrder
-from scheduler.launchers.hardening import GUEST, HOSTS, RUN_DIRECTORY, Hardening, Tmpfs, harden
-from scheduler.pool import PoolKey
+from scheduler.launchers.hardening import GUEST, HOSTS, HOSTS_FILE, RUN_DIRECTORY, Hardening, Tmpfs, harden
+from scheduler.launchers.labels import (
+    LABEL_ACCOUNT,
+    LABEL_DIGEST,
+    LABEL_IMAGE,
+    LABEL_INSTALLATION,
+    LABEL_POOL,
+    LABEL_SET,
+    LABEL_SLOT,
+    pool_name,
+)
+from scheduler.launchers.variables import said_twice
 from scheduler.registry.settings import RegistryConfig
-
-LABEL_SET: Final = "org.general-compute.set"
-LABEL_INSTALLATION: Final = "org.general-compute.installation"
-LABEL_ACCOUNT: Final = "org.general-compute.account"
-LABEL_IMAGE: Final = "org.general-compute.image"
-LABEL_DIGEST: Final = "org.general-compute.digest"
-LABEL_POOL: Final = "org.general-compute.pool"
-LABEL_SLOT: Final = "org.general-compute.slot"
 
 
 class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,7 +42,7 @@ class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown
 
     guest_binary: Path
     docker_host: str | None = None
-    hosts_file: Path = Path(__file__).with_name("hosts")
+    hosts_file: Path = HOSTS_FILE
     seccomp_profile: Path | None = None
     runtime: str | None = None
     max_concurrent_starts: int = 4
@@ -78,13 +80,6 @@ def _labels(settings: DockerSettings, image: Image, slot_id: str) -> dict[str, s
     }
 
 
-def pool_name(pool: PoolKey) -> str:
-    """A pool in one line, for labels."""
-    digest = pool.image_digest.removeprefix("sha256:")[:12]
-    resources = pool.resources
-    return f"{pool.account}/{digest}/{resources.cpu_percent}%/{resources.memory_mib}MiB/{pool.isolation}"
-
-
 def create_body(
     order: SlotOrder,
     folder: Path,
@@ -108,7 +103,7 @@ def create_body(
         "Entrypoint": [walls.init[0]],
         "Cmd": list(walls.init[1:]),
         # HOME is the engine's to add, as /etc/passwd says, where the image does not set it.
-        "Env": [f"{TOKEN_VARIABLE}={order.token}", *_said_twice(image)],
+        "Env": [f"{TOKEN_VARIABLE}={order.token}", *map("=".join, said_twice(image).items())],
         "Hostname": walls.hostname,
         "Tty": False,
         "OpenStdin": False,
@@ -190,17 +185,6 @@ def _options(place: Tmpfs) -> str:
             f"nr_inodes={place.inodes}",
         )
     )
-
-
-def _said_twice(image: Image) -> list[str]:
-    """The last of each variable that the image sets twice. Given any variable, the engine would take the first."""
-    names = _names(image)
-    last = dict(zip(names, image.env, strict=True))
-    return [entry for name, entry in last.items() if names.count(name) > 1]
-
-
-def _names(image: Image) -> list[str]:
-    return [entry.partition("=")[0] for entry in image.env]
 
 
 def look_body(image: Image, settings: DockerSettings, look_id: str) -> dict[str, Any]:

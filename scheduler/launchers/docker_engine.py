@@ -25,13 +25,8 @@ import urllib3.exceptions
 from docker import APIClient
 
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown, ImageUnusable
-from scheduler.launchers.docker_config import (
-    LABEL_INSTALLATION,
-    LABEL_SET,
-    LABEL_SLOT,
-    DockerSettings,
-    EngineFacts,
-)
+from scheduler.launchers.docker_config import DockerSettings, EngineFacts
+from scheduler.launchers.labels import LABEL_INSTALLATION, LABEL_SET, LABEL_SLOT
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ import msgspec
 
 from scheduler.backoff import Backoff
 from scheduler.errors import EngineUnavailable
-from scheduler.launchers.docker_config import LABEL_INSTALLATION, LABEL_SLOT
 from scheduler.launchers.docker_engine import Engine, translated
+from scheduler.launchers.labels import LABEL_INSTALLATION, LABEL_SLOT
 
 _CONTAINER_EVENTS: Final = ("die", "oom")
 _IMAGE_EVENTS: Final = ("tag", "untag", "delete", "pull", "load", "import")

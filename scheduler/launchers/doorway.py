@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from scheduler.errors import EngineUnavailable
+
 SOCKET_FILE: Final = "executor.sock"
 """The socket in a slot's folder at which the guest finds its executor."""
 CONTENT_FILE: Final = "content"
@@ -17,3 +19,15 @@ CONTENT_FILE: Final = "content"
 
 SlotFolder = Callable[[str], Path]
 """The host folder of a slot, by the slot's id."""
+
+
+def write_content(folder: Path, content: bytes) -> None:
+    """Write what places begin with to a slot's folder. Raises `EngineUnavailable`."""
+    path = folder / CONTENT_FILE
+    try:
+        path.write_bytes(content)
+        path.chmod(0o644)
+    except OSError as error:
+        raise EngineUnavailable(
+            f"what HOME begins with cannot be written to {folder}: {error.strerror}"
+        ) from error

@@ -5,6 +5,7 @@ A launcher that cannot render a member must not start slots, or must have the ex
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -21,6 +22,8 @@ RUN_DIRECTORY: Final = "/gc/run"
 """Where the folder with the executor's socket is mounted, read-only."""
 HOSTS: Final = "/etc/hosts"
 """Where a file with the name `localhost` is mounted, read-only: engines write none for a slot without a network."""
+HOSTS_FILE: Final = Path(__file__).with_name("hosts")
+"""That file, as the platform ships it."""
 HOSTNAME: Final = "slot"
 
 OOM_SCORE_ADJ: Final = 200

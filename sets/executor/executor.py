@@ -7,6 +7,7 @@ does not break by itself, so either its slot was given up here, or this executor
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 import socket
 from pathlib import Path
@@ -26,10 +27,16 @@ log = structlog.get_logger()
 
 
 class LocalExecutor:
-    """Runs programs in this machine's slots (`scheduler.execution.Executor`). `folder` holds their sockets."""
+    """Runs programs in this machine's slots (`scheduler.execution.Executor`). `folder` holds their sockets.
 
-    def __init__(self, folder: Path) -> None:
+    `shared`: all slots of the machine see the folder, instead of each its own member. Then no slot can list it, and the
+    members' names, which follow from the slots' tokens, cannot be guessed.
+    """
+
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
         self._folder = folder.resolve()
+        self._shared = shared
+        self._folders: dict[str, Path] = {}
         self._slots: dict[str, Slot] = {}
         self._doors: dict[str, Door] = {}
         self._events: SlotEvents | None = None
@@ -41,8 +48,8 @@ class LocalExecutor:
         self._loop = asyncio.get_running_loop()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Also if it could not be made again.
-        self._folder.chmod(0o700)
+        # Also if it could not be made again. A slot's root has no capability, and needs the missing right to read.
+        self._folder.chmod(0o311 if self._shared else 0o700)
 
     async def close(self) -> None:
         for slot_id in list(self._doors):
@@ -51,11 +58,13 @@ class LocalExecutor:
 
     def folder_of(self, slot_id: str) -> Path:
         """Where the executor listens for a slot of this machine (`scheduler.launchers.doorway.SlotFolder`)."""
-        return self._folder / slot_id
+        return self._folders.get(slot_id) or self._folder / slot_id
 
     def expect(self, slot_id: str, token: str) -> None:
         """Listen for a slot that is about to be started. Raises `OSError`."""
         assert self._events is not None
+        if self._shared:
+            self._folders[slot_id] = self._folder / hashlib.sha256(token.encode()).hexdigest()[:32]
         door = Door(
             self._loop,
             self.folder_of(slot_id),
@@ -107,3 +116,4 @@ class LocalExecutor:
         door = self._doors.pop(slot_id, None)
         if door is not None:
             door.remove()
+        self._folders.pop(slot_id, None)

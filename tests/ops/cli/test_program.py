@@ -12,7 +12,7 @@ import pytest
 from ops.cli import exits, main, router, router_rollout
 from tests.ops.cli.program import Program
 
-COMMANDS = ["run", "submit", "status", "result", "wait", "cancel", "tasks", "set", "token"]
+COMMANDS = ["run", "submit", "status", "result", "wait", "cancel", "tasks", "set", "registrar", "token"]
 ROUTER_COMMANDS = [
     *("start", "check", "diff", "status", "history"),
     *("set-weight", "drain", "maint", "ready", "rollback", "simulate"),

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from ops.docs.__main__ import SET_SETTINGS, set_settings
+from ops.docs.__main__ import REGISTRAR_SETTINGS, SET_SETTINGS, registrar_settings, set_settings
 from ops.docs.settings import table
 from sets.config import SetConfig
 
@@ -45,3 +45,7 @@ def test_the_page_in_the_tree_is_what_the_code_says() -> None:
     assert SET_SETTINGS.read_text(encoding="utf-8") == set_settings(), "run `python -m ops.docs`"
     for name in SetConfig.__struct_fields__:
         assert f"`{name}`" in set_settings()
+
+
+def test_the_page_of_the_registrar_is_what_the_code_says() -> None:
+    assert REGISTRAR_SETTINGS.read_text(encoding="utf-8") == registrar_settings(), "run `python -m ops.docs`"

@@ -1,0 +1,73 @@
+# A Nomad client that runs slots. Copy it to /etc/nomad.d/ on every node, beside a base file of your own with data_dir,
+# addresses, TLS and `client { servers = [...] }`. Lay the folders out first: python -m ops.nomad layout
+
+client {
+  enabled = true
+
+  # 1000 for each core: then a job's `cpu` counts thousandths of a core on every node alike. Set it for your machines.
+  cpu_total_compute = 2000
+
+  # Above the slots, alive and dead, that a node may have: at this number new ones hang as `pending`.
+  gc_max_allocs = 500
+  gc_interval   = "1m"
+
+  # CPU features that slots may ask for are metadata, one key a flag of /proc/cpuinfo:
+  # meta {
+  #   gc_cpu_avx2 = "1"
+  # }
+
+  host_volume "gc-bin" {
+    path      = "/var/lib/general-compute/bin"
+    read_only = true
+  }
+  host_volume "gc-run" {
+    path      = "/var/lib/general-compute/run"
+    read_only = true
+  }
+  host_volume "gc-hide" {
+    path      = "/var/lib/general-compute/hide"
+    read_only = true
+  }
+  host_volume "gc-dev" {
+    path      = "/var/lib/general-compute/dev"
+    read_only = true
+  }
+  host_volume "gc-hosts" {
+    path      = "/var/lib/general-compute/hosts" # a file
+    read_only = true
+  }
+}
+
+plugin "docker" {
+  config {
+    endpoint = "unix:///var/run/docker.sock"
+
+    allow_privileged = false
+    allow_caps       = []
+    allow_runtimes   = ["runc"]
+    pids_limit       = 4096
+    volumes { enabled = false }
+
+    disable_log_collection = true
+    logging { type = "none" }
+    extra_labels = ["job_id", "job_name", "namespace", "node_name"]
+
+    image_pull_timeout    = "15m"
+    pull_activity_timeout = "1m"
+
+    gc {
+      image     = false # images are pruned by age; else they go three minutes after their last use
+      container = true
+
+      # Set `enabled = false` where two agents share one engine: each would remove the other's slots.
+      dangling_containers {
+        enabled = true
+      }
+    }
+  }
+}
+
+# Idle slots cost a tenth of the CPU that they cost at the default of 1s.
+telemetry {
+  collection_interval = "30s"
+}

@@ -1,0 +1,316 @@
+"""The registrar's book of one set's jobs: records of Nomad come in, and what to tell and to do comes out. Pure.
+
+A slot is wanted from its order until the set drops it. Everything else that runs in the jobs is surplus and is killed:
+a second allocation that a button of Nomad's UI made, or a slot that was placed after the set gave it up. Killing is a
+signal to the container, because Nomad replaces an allocation that is stopped by its API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from scheduler.launchers.contract import FoundSlot
+from scheduler.launchers.nomad.orders import Told
+from scheduler.launchers.nomad.records import Allocation, Evaluation, Job
+from scheduler.launchers.nomad.words import BLOCKED, OVER, Kind, Verdict, explain
+from scheduler.pool import PoolKey
+
+META_KEY: Final = "gc.key"
+"""Member of a job's meta that holds its pool as JSON."""
+GRACE_S: Final = 2.0
+"""How long a guest has to end by itself after its slot was dropped, in seconds."""
+AGAIN_S: Final = 5.0
+"""Pause before the same thing is done again, in seconds: the call failed, or had no effect."""
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """Kill the container of an allocation."""
+
+    allocation_id: str
+
+
+class Deregister(msgspec.Struct, frozen=True):
+    """End all slots of a job."""
+
+    job_id: str
+
+
+class Purge(msgspec.Struct, frozen=True):
+    """Remove a job of which nothing runs."""
+
+    job_id: str
+
+
+Action = Kill | Deregister | Purge
+
+
+class SlotRecord:
+    """One slot: whether it is wanted, and what the set was last told of it."""
+
+    __slots__ = ("claimed", "dropped_at", "id", "over", "told")
+
+    def __init__(self, slot_id: str, *, claimed: bool) -> None:
+        self.id = slot_id
+        self.claimed = claimed
+        self.dropped_at: float | None = None
+        self.told: Verdict | None = None
+        self.over = False
+
+
+class JobRecord:
+    """One job, with its slots by id and its allocations by id. `registered` is False while the call is under way."""
+
+    __slots__ = ("allocations", "evaluation", "id", "over_since", "pool", "registered", "slots", "stopped")
+
+    def __init__(self, job_id: str, pool: PoolKey | None, slot_ids: Iterable[str], *, claimed: bool) -> None:
+        self.id = job_id
+        self.pool = pool
+        self.slots = {slot_id: SlotRecord(slot_id, claimed=claimed) for slot_id in slot_ids}
+        self.allocations: dict[str, Allocation] = {}
+        self.evaluation: Evaluation | None = None
+        self.registered = not claimed
+        self.stopped = False
+        self.over_since: float | None = None
+
+    def of(self, slot_id: str) -> Allocation | None:
+        """The slot's allocation: the first that was made for it."""
+        made = [each for each in self.allocations.values() if each.group == slot_id]
+        return min(made, key=lambda each: each.create_index, default=None)
+
+    @property
+    def alive(self) -> bool:
+        """True if anything of it may still run."""
+        return any(not each.ended for each in self.allocations.values())
+
+    @property
+    def wanted(self) -> bool:
+        return any(slot.dropped_at is None and not slot.over for slot in self.slots.values())
+
+
+class Book:
+    """The jobs of one installation of the set. `now` is in seconds and never goes back."""
+
+    def __init__(self, purge_after_s: float) -> None:
+        self.jobs: dict[str, JobRecord] = {}
+        self._job_of: dict[str, str] = {}
+        self._purge_after_s = purge_after_s
+        self._done_at: dict[Action, float] = {}
+
+    # -- what the set wants
+
+    def add(self, job_id: str, pool: PoolKey, slot_ids: Iterable[str]) -> None:
+        """A job that is about to be registered."""
+        self._enter(JobRecord(job_id, pool, slot_ids, claimed=True))
+
+    def registered(self, job_id: str) -> None:
+        if job := self.jobs.get(job_id):
+            job.registered = True
+
+    def refused(self, job_id: str) -> None:
+        """The job was not registered, and is not there."""
+        self._forget(job_id)
+
+    def drop(self, slot_id: str, now: float) -> None:
+        slot = self._slot(slot_id)
+        if slot is not None and slot.dropped_at is None:
+            slot.dropped_at = now
+
+    def wants(self, slot_id: str) -> bool:
+        slot = self._slot(slot_id)
+        return slot is not None and slot.dropped_at is None
+
+    def keep(self, slot_ids: Iterable[str], now: float) -> None:
+        """Keep these of the slots that nobody ordered here, and drop the others."""
+        kept = set(slot_ids)
+        for job in self.jobs.values():
+            for slot in job.slots.values():
+                if not slot.claimed and slot.dropped_at is None:
+                    slot.claimed = slot.id in kept
+                    if not slot.claimed:
+                        slot.dropped_at = now - GRACE_S
+
+    def found(self) -> list[FoundSlot]:
+        """The slots that may live, of whatever run of the set."""
+        return [
+            FoundSlot(slot.id, job.pool, made.node_id if (made := job.of(slot.id)) is not None else "")
+            for job in self.jobs.values()
+            if job.pool is not None and job.registered and not job.stopped
+            for slot in job.slots.values()
+            if slot.dropped_at is None and not slot.over
+        ]
+
+    # -- what Nomad says
+
+    def allocation(self, allocation: Allocation) -> list[Told]:
+        job = self.jobs.get(allocation.job_id)
+        known = job.allocations.get(allocation.id) if job is not None else None
+        if job is None or (known is not None and known.modify_index > allocation.modify_index):
+            return []
+        job.allocations[allocation.id] = allocation
+        return self._told(job)
+
+    def evaluation(self, evaluation: Evaluation) -> list[Told]:
+        job = self.jobs.get(evaluation.job_id)
+        if job is None:
+            return []
+        known = job.evaluation
+        if known is not None and known.modify_index > evaluation.modify_index:
+            return []
+        if evaluation.status == "pending" and not evaluation.unplaced:
+            return []
+        job.evaluation = evaluation
+        return self._told(job)
+
+    def listed(
+        self,
+        jobs: Iterable[Job],
+        allocations: Iterable[Allocation],
+        evaluations: Iterable[Evaluation],
+        begun: frozenset[str],
+    ) -> list[Told]:
+        """All that the cluster has of this installation. `begun`: the jobs that were registered before it was asked."""
+        listed = {job.id: job for job in jobs}
+        told: list[Told] = []
+        for job_id in begun - listed.keys():
+            told += self._vanished(job_id)
+        for job_id, job in listed.items():
+            if job_id not in self.jobs:
+                self._enter(JobRecord(job_id, _pool(job), job.groups, claimed=False))
+            record = self.jobs[job_id]
+            record.registered = True
+            record.stopped = record.stopped or job.stopped
+        by_job: dict[str, list[Allocation]] = {}
+        for allocation in allocations:
+            by_job.setdefault(allocation.job_id, []).append(allocation)
+        for job_id in begun & listed.keys():
+            self._compare(self.jobs[job_id], by_job.get(job_id, []))
+        for found in by_job.values():
+            for allocation in found:
+                told += self.allocation(allocation)
+        for evaluation in sorted(evaluations, key=lambda each: each.modify_index):
+            told += self.evaluation(evaluation)
+        return told
+
+    def begun(self) -> frozenset[str]:
+        """The jobs that are registered: a list of the cluster that is asked for from now on has them."""
+        return frozenset(job.id for job in self.jobs.values() if job.registered)
+
+    def _compare(self, job: JobRecord, listed: list[Allocation]) -> None:
+        """Allocations that are gone from the cluster's list have ended; a server removes no others."""
+        there = {each.id for each in listed}
+        for allocation in list(job.allocations.values()):
+            if allocation.id not in there and not allocation.ended:
+                job.allocations[allocation.id] = msgspec.structs.replace(
+                    allocation, client_status="complete", description="the cluster removed its record"
+                )
+
+    def _vanished(self, job_id: str) -> list[Told]:
+        job = self.jobs.get(job_id)
+        if job is None:
+            return []
+        told = [
+            Told(slot.id, Kind.STOPPED, "its job was removed from the cluster, and has ended")
+            for slot in job.slots.values()
+            if not slot.over
+        ]
+        self._forget(job_id)
+        return told
+
+    def _told(self, job: JobRecord) -> list[Told]:
+        found = []
+        for slot in job.slots.values():
+            if slot.over:
+                continue
+            verdict = explain(slot.id, job.of(slot.id), job.evaluation)
+            if verdict != slot.told:
+                slot.told = verdict
+                slot.over = verdict.kind in OVER
+                found.append(Told(slot.id, verdict.kind, verdict.words))
+        return found
+
+    def last_told(self) -> list[Told]:
+        """Return what is known of each slot: a set that connects again may have missed it."""
+        return [
+            Told(slot.id, slot.told.kind, slot.told.words)
+            for job in self.jobs.values()
+            for slot in job.slots.values()
+            if slot.told is not None and slot.claimed and slot.dropped_at is None
+        ]
+
+    # -- what is to be done
+
+    def starting(self) -> int:
+        """Slots that are wanted and on their way; those that wait for the cluster to change do not count."""
+        return sum(
+            1
+            for job in self.jobs.values()
+            for slot in job.slots.values()
+            if slot.dropped_at is None
+            and not slot.over
+            and (slot.told is None or slot.told.kind not in BLOCKED | {Kind.RUNNING, Kind.NODE_UNKNOWN})
+        )
+
+    def due(self, now: float) -> list[Action]:
+        """Return what must be done now. An action that is still due later comes again after `AGAIN_S`."""
+        actions = [action for job in self.jobs.values() for action in self._due(job, now)]
+        found = [action for action in actions if now - self._done_at.get(action, -AGAIN_S) >= AGAIN_S]
+        self._done_at = {action: at for action, at in self._done_at.items() if now - at < AGAIN_S}
+        self._done_at.update(dict.fromkeys(found, now))
+        return found
+
+    def _due(self, job: JobRecord, now: float) -> list[Action]:
+        if not job.registered:
+            return []
+        if job.wanted:
+            job.over_since = None
+            return [Kill(each.id) for each in job.allocations.values() if self._is_surplus(job, each, now)]
+        if job.over_since is None:
+            job.over_since = now
+        if not job.alive and (job.stopped or all(slot.over for slot in job.slots.values())):
+            kept_s = 0.0 if job.stopped else self._purge_after_s
+            return [Purge(job.id)] if now - job.over_since >= kept_s else []
+        return [] if job.stopped else [Deregister(job.id)]
+
+    def _is_surplus(self, job: JobRecord, allocation: Allocation, now: float) -> bool:
+        if allocation.client_status != "running":
+            return False
+        slot = job.slots.get(allocation.group)
+        first = job.of(allocation.group)
+        if slot is None or first is None or first.id != allocation.id:
+            return True
+        return slot.dropped_at is not None and now - slot.dropped_at >= GRACE_S
+
+    def done(self, action: Action) -> None:
+        """The call succeeded."""
+        match action:
+            case Deregister(job_id):
+                if job := self.jobs.get(job_id):
+                    job.stopped = True
+            case Purge(job_id):
+                self._forget(job_id)
+
+    # --
+
+    def _slot(self, slot_id: str) -> SlotRecord | None:
+        job = self.jobs.get(self._job_of.get(slot_id, ""))
+        return job.slots.get(slot_id) if job is not None else None
+
+    def _enter(self, job: JobRecord) -> None:
+        self.jobs[job.id] = job
+        self._job_of.update(dict.fromkeys(job.slots, job.id))
+
+    def _forget(self, job_id: str) -> None:
+        job = self.jobs.pop(job_id, None)
+        for slot_id in job.slots if job is not None else ():
+            self._job_of.pop(slot_id, None)
+
+
+def _pool(job: Job) -> PoolKey | None:
+    try:
+        return msgspec.json.decode((job.meta or {}).get(META_KEY, ""), type=PoolKey)
+    except msgspec.DecodeError:
+        # Not a job of this template. Nobody adopts it.
+        return None

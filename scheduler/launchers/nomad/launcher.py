@@ -1,0 +1,329 @@
+"""Slots as Nomad batch jobs, ordered from the registrar. Knows nothing of Nomad but the words that it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+import structlog
+
+from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnusable, SchedulerError
+from scheduler.images.contract import LayoutSource
+from scheduler.images.places import Layout
+from scheduler.launchers.contract import Adopt, SlotGone, SlotOrder, adopt_none
+from scheduler.launchers.doorway import SlotFolder, write_content
+from scheduler.launchers.nomad.connection import Connection
+from scheduler.launchers.nomad.orders import Add, Added, Drop, Found, Keep, NewSlot, Told
+from scheduler.launchers.nomad.settings import NomadSettings
+from scheduler.launchers.nomad.start import Start, run_name
+from scheduler.launchers.nomad.words import BLOCKED, OVER, Kind
+from scheduler.launchers.variables import names, said_twice
+
+log = structlog.get_logger()
+
+
+class Source(LayoutSource, Protocol):
+    """A source of layouts that the launcher opens and closes."""
+
+    async def open(self) -> None:
+        """Raises `EngineUnavailable`. May be called again after it failed."""
+
+    async def close(self) -> None:
+        """Never raises."""
+
+
+_SLOTS_PER_ORDER: Final = 10
+_OPEN_CLEAN_UP_S: Final = 15.0
+_CLOSE_CLEAN_UP_S: Final = 15.0
+_OOM_WAIT_S: Final = 2.0
+"""How long the cluster may take to tell how a slot ended, in seconds; it does so within one."""
+_MAX_ENDED: Final = 1024
+_USERS_FAULT: Final = frozenset({"places", "names", "env", "image", "run"})
+"""Members of an order that come from the image; the registrar refuses them for the image's sake."""
+
+
+class NomadLauncher:
+    """Implements `contract.Launcher` on a cluster.
+
+    `source` finds how the slots of an image are laid out; `folder_of` tells where this machine's executor listens
+    for a slot, within `run_folder` of the settings. Without the registrar, or while the cluster is away, starts raise
+    `EngineUnavailable`, and running slots serve on.
+    """
+
+    def __init__(
+        self, settings: NomadSettings, source: Source, folder_of: SlotFolder, on_gone: SlotGone
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._folder_of = folder_of
+        self._on_gone = on_gone
+        self._slots: dict[str, Start] = {}
+        self._leaving: dict[str, asyncio.Future[None]] = {}
+        self._ended: OrderedDict[str, Kind] = OrderedDict()
+        self._batch: list[tuple[SlotOrder, Layout]] = []
+        self._requests: dict[int, tuple[str, ...]] = {}
+        self._last_request = 0
+        self._connection = Connection(settings, self)
+        self._opened = False
+        self._closed = False
+
+    async def open(self, adopt: Adopt = adopt_none) -> None:
+        """Connect to the registrar, and adopt or remove the slots of earlier runs.
+
+        Where slots cannot outlive their set, because its executor is in its process, all are removed and `adopt` is not
+        asked. Raises `EngineUnavailable` when the registrar or the cluster does not answer.
+        """
+        if self._opened:
+            return
+        await self._source.open()
+        found = await self._connection.open()
+        kept = []
+        for slot in found.slots:
+            if self._settings.slots_outlive_their_set and adopt(slot):
+                kept.append(slot.slot_id)
+                self._slots[slot.slot_id] = Start(None)
+            else:
+                self._leave(slot.slot_id)
+        self._connection.begin(Keep(tuple(kept)))
+        self._opened = True
+        await self._until_left(_OPEN_CLEAN_UP_S)
+        if self._leaving:
+            log.warning(
+                "slots_of_earlier_run_left", slots=len(self._leaving), next="they are removed meanwhile"
+            )
+
+    async def close(self) -> None:
+        """Drop every slot, and wait until the cluster has ended them. Never raises; takes some seconds."""
+        if self._closed:
+            return
+        self._closed = True
+        for slot_id, slot in list(self._slots.items()):
+            slot.fail(EngineRefused(f"slot {slot_id} was stopped while it started"))
+            self._drop(slot_id)
+        if self._connection.up:
+            await self._until_left(_CLOSE_CLEAN_UP_S)
+        if self._leaving:
+            log.warning("slots_left_behind", slots=len(self._leaving), next="the registrar removes them")
+        await self._connection.close()
+        await self._source.close()
+
+    async def check(self) -> None:
+        """Raises `EngineUnavailable` while the registrar or the cluster does not answer, or before `open`."""
+        if self._connection.reason:
+            raise EngineUnavailable(self._connection.reason)
+        if not self._opened:
+            raise EngineUnavailable("the registrar answers, but the set has not finished connecting to it")
+
+    # -- starting
+
+    async def start(self, order: SlotOrder) -> None:
+        """Order a slot; returns once the cluster says that it runs. Orders of one moment and one pool share a job.
+
+        Raises `EngineRefused`, `EngineUnavailable`, `ImageUnknown`, `ImageUnusable`, each with what the cluster says.
+        """
+        if not self._opened or self._closed:
+            raise EngineUnavailable("not connected to the registrar")
+        if order.slot_id in self._slots or order.slot_id in self._leaving:
+            raise EngineRefused(f"slot {order.slot_id} was started already")
+        slot = self._slots[order.slot_id] = Start(order)
+        try:
+            layout = await self._source.layout(order.image)
+            await self._lay_out(order, layout)
+            if not slot.outcome.done():
+                self._enter(order, layout)
+            async with asyncio.timeout(self._settings.start_limit_s):
+                await asyncio.shield(slot.outcome)
+        except TimeoutError as error:
+            self._drop(order.slot_id)
+            raise EngineUnavailable(
+                f"it has not started within {self._settings.start_limit_s:g} s: {slot.words}"
+            ) from error
+        except BaseException:
+            self._drop(order.slot_id)
+            raise
+        slot.returned = True
+        if slot.gone is not None:
+            # After the caller has seen its start return.
+            asyncio.get_running_loop().call_soon(self._gone, order.slot_id, slot.gone)
+
+    async def _lay_out(self, order: SlotOrder, layout: Layout) -> None:
+        if layout.kept:
+            raise ImageUnusable(
+                f"{order.image.reference} cannot be started on a cluster: VOLUME {layout.kept[0]} has files of the "
+                "image, which a slot of a cluster cannot show; keep them elsewhere, such as in /app"
+            )
+        if layout.content:
+            await asyncio.to_thread(write_content, self._folder_of(order.slot_id), layout.content)
+
+    def _enter(self, order: SlotOrder, layout: Layout) -> None:
+        """Join the orders of this moment; they leave when the loop has started whatever is to be started."""
+        if not self._batch:
+            asyncio.get_running_loop().call_soon(self._send_batch)
+        self._batch.append((order, layout))
+
+    def _send_batch(self) -> None:
+        batch, self._batch = self._batch, []
+        alike: dict[tuple[object, ...], list[tuple[SlotOrder, Layout]]] = {}
+        for order, layout in batch:
+            if (slot := self._slots.get(order.slot_id)) is not None and not slot.outcome.done():
+                key = (order.pool, order.image.image_id, order.image.reference, order.node)
+                alike.setdefault(key, []).append((order, layout))
+        for orders in alike.values():
+            for first in range(0, len(orders), _SLOTS_PER_ORDER):
+                self._order(orders[first : first + _SLOTS_PER_ORDER])
+
+    def _order(self, orders: list[tuple[SlotOrder, Layout]]) -> None:
+        slot_ids = tuple(order.slot_id for order, _ in orders)
+        if self._connection.reason:
+            self._fail(slot_ids, EngineUnavailable(self._connection.reason))
+            return
+        (order, layout), *_ = orders
+        self._last_request += 1
+        self._requests[self._last_request] = slot_ids
+        self._connection.send(
+            Add(
+                request=self._last_request,
+                pool=order.pool,
+                image=order.image.reference,
+                run=run_name(order.image),
+                places=layout.places,
+                names=tuple(dict.fromkeys(names(order.image))),
+                env=said_twice(order.image),
+                node=order.node,
+                slots=tuple(
+                    NewSlot(each.slot_id, each.token, self._door(each.slot_id)) for each, _ in orders
+                ),
+            )
+        )
+
+    def _door(self, slot_id: str) -> str:
+        return self._folder_of(slot_id).relative_to(self._settings.run_folder).as_posix()
+
+    def _fail(self, slot_ids: Iterable[str], error: SchedulerError) -> None:
+        for slot_id in slot_ids:
+            if slot := self._slots.get(slot_id):
+                slot.fail(error)
+
+    # -- ending
+
+    async def stop(self, slot_id: str) -> None:
+        """Destroy a slot; unknown ids are fine. Its guest has been told to exit; the registrar sees to it."""
+        slot = self._slots.get(slot_id)
+        if slot is None:
+            return
+        slot.fail(EngineRefused(f"slot {slot_id} was stopped while it started"))
+        self._drop(slot_id)
+
+    async def was_out_of_memory(self, slot_id: str) -> bool:
+        """Return True if the slot's own init was killed for memory, as far as the cluster told within seconds."""
+        deadline = time.monotonic() + _OOM_WAIT_S
+        while time.monotonic() < deadline:
+            if slot_id in self._ended:
+                return self._ended[slot_id] is Kind.OUT_OF_MEMORY
+            if slot_id not in self._slots:
+                return False
+            await asyncio.sleep(0.02)
+        return False
+
+    def _drop(self, slot_id: str) -> None:
+        slot = self._slots.pop(slot_id, None)
+        if slot is None:
+            return
+        slot.wait_no_longer()
+        if slot.kind not in OVER:
+            self._leave(slot_id)
+        self._connection.send(Drop(slot_id))
+
+    def _leave(self, slot_id: str) -> None:
+        self._leaving[slot_id] = asyncio.get_running_loop().create_future()
+
+    async def _until_left(self, timeout_s: float) -> None:
+        if self._leaving:
+            await asyncio.wait(list(self._leaving.values()), timeout=timeout_s)
+
+    def _gone(self, slot_id: str, reason: str) -> None:
+        slot = self._slots.get(slot_id)
+        if slot is None:
+            return
+        if not slot.returned:
+            slot.gone = slot.gone or reason
+            return
+        self._drop(slot_id)
+        self._on_gone(slot_id, reason)
+
+    # -- called by the connection (connection.Listener)
+
+    def lost(self) -> None:
+        """The registrar is away: nobody tells how the orders under way fare."""
+        for slot_ids in self._requests.values():
+            self._fail(slot_ids, EngineUnavailable("the registrar went away while the slot started"))
+        self._requests.clear()
+
+    def found_again(self, found: Found) -> Keep:
+        """Compare with what the registrar has found after it was away."""
+        there = {slot.slot_id for slot in found.slots}
+        for slot_id in [*self._leaving]:
+            if slot_id not in there:
+                self._left(slot_id)
+        for slot_id, slot in list(self._slots.items()):
+            if slot_id not in there and slot.started:
+                self._gone(slot_id, "its allocation has ended while the registrar was away")
+        return Keep(tuple(slot_id for slot_id in self._slots if slot_id in there))
+
+    def told(self, message: Added | Told) -> None:
+        match message:
+            case Added(request, error, field):
+                slot_ids = self._requests.pop(request, ())
+                if error:
+                    kind = ImageUnusable if field in _USERS_FAULT else EngineRefused
+                    self._fail(slot_ids, kind(error))
+            case Told(slot_id, kind, words):
+                self._told(slot_id, kind, words)
+
+    def _told(self, slot_id: str, kind: Kind, words: str) -> None:
+        if kind in OVER:
+            self._left(slot_id)
+            self._remember(slot_id, kind)
+        slot = self._slots.get(slot_id)
+        if slot is None:
+            return
+        slot.kind, slot.words = kind, words
+        if kind not in BLOCKED:
+            slot.wait_no_longer()
+        if kind is Kind.RUNNING:
+            slot.succeed()
+        elif kind in BLOCKED:
+            if slot.blocked is None:
+                slot.blocked = asyncio.get_running_loop().call_later(
+                    self._settings.blocked_wait_s, self._blocked_long, slot
+                )
+        elif kind in OVER:
+            self._over(slot_id, slot, kind, words)
+
+    def _over(self, slot_id: str, slot: Start, kind: Kind, words: str) -> None:
+        if slot.started:
+            self._gone(slot_id, words)
+            return
+        if kind in (Kind.ENDED, Kind.OUT_OF_MEMORY, Kind.STOPPED):
+            # It did start, and was over before the cluster had said so.
+            slot.gone = words
+            slot.succeed()
+            return
+        slot.fail(slot.error(kind, words))
+
+    def _blocked_long(self, slot: Start) -> None:
+        slot.blocked = None
+        slot.fail(EngineRefused(f"the cluster cannot place a slot: {slot.words}"))
+
+    def _left(self, slot_id: str) -> None:
+        leaving = self._leaving.pop(slot_id, None)
+        if leaving is not None and not leaving.done():
+            leaving.set_result(None)
+
+    def _remember(self, slot_id: str, kind: Kind) -> None:
+        self._ended[slot_id] = kind
+        while len(self._ended) > _MAX_ENDED:
+            self._ended.popitem(last=False)

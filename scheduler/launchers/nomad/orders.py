@@ -1,0 +1,129 @@
+"""Messages between the launcher in a set and the registrar: one JSON object a line over a unix socket.
+
+The set says `Hello`, the registrar answers `Found`, the set answers `Keep`. From then on the set sends `Add` and
+`Drop`, the registrar `Added`, `Told`, `ClusterState` and `Replaced`. The set names pools and numbers; the registrar
+alone decides what a job looks like. Whoever breaks into a set can order slots, and sees none of Nomad's tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from scheduler.errors import EngineUnavailable
+from scheduler.launchers.contract import FoundSlot
+from scheduler.launchers.nomad.words import Kind
+from scheduler.pool import PoolKey
+
+VERSION: Final = 1
+MESSAGE_BYTES: Final = 4 << 20
+"""Longest message in bytes: what ten thousand found slots need."""
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    version: int
+    set_name: str
+    installation: str
+
+
+class Keep(msgspec.Struct, frozen=True, tag="keep"):
+    """The found slots that the set goes on using; the registrar removes all others."""
+
+    slot_ids: tuple[str, ...]
+
+
+class NewSlot(msgspec.Struct, frozen=True):
+    """`door` is the folder of its socket, relative to the node's folder for sockets; `token` is a secret."""
+
+    slot_id: str
+    token: str
+    door: str
+
+
+class Add(msgspec.Struct, frozen=True, tag="add"):
+    """Start slots of one pool, on any node or on `node`.
+
+    `image` is for people, `run` for the docker driver. `places` can be written to; `names` are variables of the image
+    that the guest passes on; `env` is set beside them.
+    """
+
+    request: int
+    pool: PoolKey
+    image: str
+    run: str
+    places: tuple[str, ...]
+    names: tuple[str, ...]
+    slots: tuple[NewSlot, ...]
+    env: dict[str, str] = {}
+    node: str = ""
+
+
+class Drop(msgspec.Struct, frozen=True, tag="drop"):
+    """The slot is not wanted any more."""
+
+    slot_id: str
+
+
+class Found(msgspec.Struct, frozen=True, tag="found"):
+    slots: tuple[FoundSlot, ...]
+
+
+class Added(msgspec.Struct, frozen=True, tag="added"):
+    """The answer to `Add`. `error` is empty if the job is registered; `field` names the part of an order at fault."""
+
+    request: int
+    error: str = ""
+    field: str = ""
+
+
+class Told(msgspec.Struct, frozen=True, tag="told"):
+    """How a slot fares now."""
+
+    slot_id: str
+    kind: Kind
+    words: str
+
+
+class ClusterState(msgspec.Struct, frozen=True, tag="cluster"):
+    """Says why the cluster does not answer the registrar; `reason` is empty when it answers."""
+
+    reason: str
+
+
+class Replaced(msgspec.Struct, frozen=True, tag="replaced"):
+    """Another process of the set has connected. This one is to leave, and not to come back."""
+
+
+ToRegistrar = Hello | Keep | Add | Drop
+ToLauncher = Found | Added | Told | ClusterState | Replaced
+
+
+class Line:
+    """One side of a connection. Messages of type `incoming` are read from it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, incoming: object) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._decoder: msgspec.json.Decoder[ToRegistrar | ToLauncher] = msgspec.json.Decoder(incoming)
+
+    async def read(self) -> ToRegistrar | ToLauncher:
+        """Raises `EngineUnavailable` when the other side is gone, or says what is no message."""
+        try:
+            line = await self._reader.readuntil(b"\n")
+            return self._decoder.decode(line)
+        except asyncio.IncompleteReadError as error:
+            raise EngineUnavailable("the other side has closed the connection") from error
+        except (asyncio.LimitOverrunError, msgspec.ValidationError, msgspec.DecodeError) as error:
+            raise EngineUnavailable(f"the other side sent what is no message: {error}") from error
+        except OSError as error:
+            raise EngineUnavailable(f"the connection broke: {error.strerror or error}") from error
+
+    def send(self, message: ToRegistrar | ToLauncher) -> None:
+        """Send without waiting. Small messages of a bounded number: one for each change of a slot."""
+        if not self._writer.is_closing():
+            self._writer.write(msgspec.json.encode(message) + b"\n")
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,305 @@
+"""The registrar: the one process that may register jobs. It takes neutral orders of one set over a unix socket.
+
+A token that may register jobs is root's on every node, since a job can mount what it likes. So the set, which speaks to
+the world, does not have it. It names pools and numbers; the jobs are made here, from the template.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from scheduler.background import Background
+from scheduler.errors import EngineUnavailable, SchedulerError
+from scheduler.launchers.nomad.api import Cluster, ClusterRefused
+from scheduler.launchers.nomad.book import Action, Book, Deregister, Kill, Purge
+from scheduler.launchers.nomad.events import Event, Events
+from scheduler.launchers.nomad.job import OrderRefused, check, variables, written
+from scheduler.launchers.nomad.orders import (
+    MESSAGE_BYTES,
+    VERSION,
+    Add,
+    Added,
+    ClusterState,
+    Drop,
+    Found,
+    Hello,
+    Keep,
+    Line,
+    Replaced,
+    Told,
+    ToRegistrar,
+)
+from scheduler.launchers.nomad.settings import TEMPLATE, RegistrarSettings
+from scheduler.launchers.nomad.words import Kind
+from scheduler.trouble import Trouble
+
+log = structlog.get_logger()
+
+_INSTALLATION: Final = re.compile(r"[0-9a-f]{12}")
+_TICK_S: Final = 0.5
+_ADDS_WAITING: Final = 1000
+"""Orders that may wait for their turn; the set sends no more than it has slots."""
+_HELLO_S: Final = 10.0
+
+
+class Registrar:
+    """Serves one set. `guest` and `seccomp` name the files of this build on the nodes."""
+
+    def __init__(self, settings: RegistrarSettings, guest: str, seccomp: str) -> None:
+        """Raises `SettingsError`."""
+        token = settings.token()
+        settings.certificate()
+        self._settings = settings
+        self._guest = guest
+        self._seccomp = seccomp
+        self._cluster = Cluster(settings, token)
+        self._events = Events(settings, token, self._relist, self._seen, self._lost)
+        self._book = Book(settings.purge_after_s)
+        self._installation = ""
+        self._line: Line | None = None
+        self._background = Background()
+        self._following: asyncio.Task[None] | None = None
+        self._listed = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._adds = 0
+        self._nodes = 1
+        self._reason = "the registrar has not reached the cluster yet"
+        self._away = Trouble("cluster_does_not_answer", "cluster_answers_again")
+        self._failed = Trouble("cluster_call_failed", "cluster_calls_succeed_again")
+
+    async def serve(self) -> None:
+        """Serve until cancelled. Jobs go on; the next run finds them. Raises `SettingsError` and `OSError`."""
+        path = Path(self._settings.socket)
+        path.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._serve, str(path), limit=MESSAGE_BYTES)
+        path.chmod(0o660)
+        log.info("registrar_started", set=self._settings.set_name, cluster=self._settings.address)
+        try:
+            while True:
+                await asyncio.sleep(_TICK_S)
+                self._act()
+        finally:
+            server.close()
+            if self._line is not None:
+                self._line.close()
+            self._stop_following()
+            await self._background.stop(0)
+            self._cluster.close()
+            path.unlink(missing_ok=True)
+
+    # -- the set
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = Line(reader, writer, ToRegistrar)
+        try:
+            async with asyncio.timeout(_HELLO_S):
+                hello = await line.read()
+                self._check(hello)
+            assert isinstance(hello, Hello)
+            await self._greet(hello, line)
+            while True:
+                self._take(await line.read(), line)
+        except (EngineUnavailable, TimeoutError) as error:
+            log.info("set_gone", reason=str(error) or "it said nothing")
+        except OrderRefused as error:
+            log.warning("set_sent_away", reason=str(error))
+        finally:
+            if self._line is line:
+                self._line = None
+            line.close()
+
+    def _check(self, hello: object) -> None:
+        if not isinstance(hello, Hello):
+            raise OrderRefused("hello", "the first message is another one")
+        if hello.version != VERSION:
+            raise OrderRefused("version", f"the set speaks version {hello.version}, not {VERSION}")
+        if hello.set_name != self._settings.set_name:
+            raise OrderRefused("set_name", f"this registrar serves set {self._settings.set_name}")
+        if not _INSTALLATION.fullmatch(hello.installation):
+            raise OrderRefused("installation", "it is not 12 hexadecimal digits")
+
+    async def _greet(self, hello: Hello, line: Line) -> None:
+        """Answer with what is there, once the cluster has told it. A later connection takes the place of an earlier."""
+        if self._line is not None:
+            self._line.send(Replaced())
+            self._line.close()
+        self._line = line
+        if hello.installation != self._installation:
+            self._stop_following()
+            self._installation = hello.installation
+            self._book = Book(self._settings.purge_after_s)
+        if self._following is None:
+            self._listed.clear()
+            self._following = self._background.spawn(self._events.follow())
+        line.send(ClusterState("" if self._listed.is_set() else self._reason))
+        await self._listed.wait()
+        line.send(Found(tuple(self._book.found())))
+        log.info("set_connected", set=hello.set_name, installation=hello.installation)
+
+    def _stop_following(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
+
+    def _take(self, message: object, line: Line) -> None:
+        match message:
+            case Add():
+                if self._adds >= _ADDS_WAITING:
+                    line.send(Added(message.request, "too many orders are waiting; order less at a time"))
+                    return
+                self._adds += 1
+                self._background.spawn(self._add(message, line))
+            case Drop(slot_id):
+                self._book.drop(slot_id, time.monotonic())
+                self._act()
+            case Keep(slot_ids):
+                self._book.keep(slot_ids, time.monotonic())
+                self._tell(self._book.last_told())
+                self._act()
+
+    def _tell(self, messages: Iterable[Told]) -> None:
+        for message in messages:
+            if self._line is not None:
+                self._line.send(message)
+        self._changed.set()
+
+    # -- orders
+
+    async def _add(self, add: Add, line: Line) -> None:
+        try:
+            check(add, self._settings)
+            async with self._turn:
+                await self._until_few_start(add)
+            await self._register(add, line)
+        except OrderRefused as error:
+            line.send(Added(add.request, str(error), error.field))
+        except SchedulerError as error:
+            line.send(Added(add.request, str(error)))
+        finally:
+            self._adds -= 1
+
+    async def _until_few_start(self, add: Add) -> None:
+        """Wait until no more slots than allowed would start at the same time, but always let one job through."""
+        said = False
+        while (starting := self._book.starting()) and starting + len(add.slots) > self._most_starting:
+            if not said:
+                said = True
+                words = f"it waits until others have started: {starting} are on their way"
+                self._tell(Told(slot.slot_id, Kind.NOT_EVALUATED, words) for slot in add.slots)
+            self._changed.clear()
+            await self._changed.wait()
+
+    @property
+    def _most_starting(self) -> int:
+        return max(1, self._nodes) * self._settings.starts_per_node
+
+    async def _register(self, add: Add, line: Line) -> None:
+        settings = self._settings
+        job_id = f"{self._prefix}{secrets.token_hex(6)}"
+        values = variables(add, settings, job_id, self._installation, self._guest, self._seccomp)
+        try:
+            template = Path(settings.template or TEMPLATE).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ClusterRefused(f"the slots' template cannot be read: {error}") from error
+        book = self._book
+        book.add(job_id, add.pool, [slot.slot_id for slot in add.slots])
+        try:
+            job = await self._cluster.parse(template, written(values))
+            await self._cluster.register(job)
+        except ClusterRefused:
+            book.refused(job_id)
+            raise
+        except SchedulerError:
+            # Nobody knows whether it was registered: the next list tells, and the set has given these slots up.
+            now = time.monotonic()
+            for slot in add.slots:
+                book.drop(slot.slot_id, now)
+            book.registered(job_id)
+            raise
+        finally:
+            self._changed.set()
+        book.registered(job_id)
+        log.info("job_registered", job=job_id, slots=len(add.slots), account=add.pool.account)
+        line.send(Added(add.request))
+        self._act()
+
+    @property
+    def _prefix(self) -> str:
+        return f"gc-{self._settings.set_name}-{self._installation}-"
+
+    # -- the cluster
+
+    async def _relist(self) -> int:
+        """List everything of this installation; returns the index from which events follow."""
+        book, begun = self._book, self._book.begun()
+        jobs, index = await self._cluster.jobs(self._prefix)
+        allocations, _ = await self._cluster.allocations(self._prefix)
+        evaluations, _ = await self._cluster.evaluations(self._prefix)
+        try:
+            nodes = await self._cluster.nodes()
+        except ClusterRefused:
+            nodes = []
+        self._nodes = sum(node.takes_slots for node in nodes) or 1
+        if book is not self._book:
+            return index
+        told = book.listed(jobs, allocations, evaluations, begun)
+        first = not self._listed.is_set()
+        self._listed.set()
+        self._away.over()
+        self._report("")
+        if not first and self._line is not None:
+            # Jobs that appeared beside those ordered here are nobody's.
+            book.keep((), time.monotonic())
+        self._tell(told)
+        self._act()
+        return index
+
+    def _seen(self, event: Event) -> None:
+        payload = event.payload
+        if payload.allocation is not None and payload.allocation.job_id.startswith(self._prefix):
+            self._tell(self._book.allocation(payload.allocation))
+        if payload.evaluation is not None and payload.evaluation.job_id.startswith(self._prefix):
+            self._tell(self._book.evaluation(payload.evaluation))
+        if event.topic == "Allocation":
+            self._act()
+
+    def _lost(self, reason: str) -> None:
+        self._away.met(reason)
+        self._report(reason)
+
+    def _report(self, reason: str) -> None:
+        if reason != self._reason:
+            self._reason = reason
+            if self._line is not None:
+                self._line.send(ClusterState(reason))
+
+    # -- what is to be done
+
+    def _act(self) -> None:
+        for action in self._book.due(time.monotonic()):
+            self._background.spawn(self._do(action, self._book))
+
+    async def _do(self, action: Action, book: Book) -> None:
+        try:
+            match action:
+                case Kill(allocation_id):
+                    await self._cluster.kill(allocation_id)
+                case Deregister(job_id):
+                    await self._cluster.deregister(job_id, purge=False)
+                case Purge(job_id):
+                    await self._cluster.deregister(job_id, purge=True)
+        except SchedulerError as error:
+            # It is due again, as long as it is needed.
+            self._failed.met(str(error))
+        else:
+            self._failed.over()
+            book.done(action)

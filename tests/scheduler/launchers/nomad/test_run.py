@@ -1,0 +1,49 @@
+"""Tasks in slots of a real cluster, through a real set, its registrar and a real agent."""
+
+from __future__ import annotations
+
+import httpx
+
+from tests.scheduler.launchers.nomad.agents import MEMORY_MIB
+from tests.scheduler.launchers.nomad.conftest import StartClusterSet
+
+
+def test_a_task_runs_in_a_slot_of_the_cluster(cluster_set: StartClusterSet) -> None:
+    made = cluster_set()
+    with made.set.client() as client:
+        answer = client.post("/v1/run/cat:1", content=b"through Nomad\n")
+        assert (answer.status_code, answer.content) == (200, b"through Nomad\n")
+        jobs = httpx.get(f"{made.agent.url}/v1/jobs", params={"meta": "true"}).json()
+        (job,) = [job for job in jobs if job["ID"].startswith(f"gc-{made.set.name}-")]
+        assert job["Name"] == f"set {made.set.name}: default / cat:1"
+        assert job["Meta"]["gc.account"] == "default"
+        # The next task finds the slot there.
+        assert client.post("/v1/run/cat:1", content=b"again").content == b"again"
+
+
+def test_what_a_caller_learns_of_a_task_that_no_node_can_take(cluster_set: StartClusterSet) -> None:
+    made = cluster_set("memory_mib: 100000\n")
+    with made.set.client() as client:
+        answer = client.post("/v1/run/cat:1", params={"memory_mib": MEMORY_MIB + 1, "queue_timeout_s": 12})
+        assert answer.status_code == 503
+        assert "the cluster cannot place a slot: no node has enough free memory" in answer.json()["detail"]
+
+
+def test_slots_serve_while_the_agent_is_away_and_the_registrar_restarts(cluster_set: StartClusterSet) -> None:
+    made = cluster_set()
+    with made.set.client() as client:
+        assert client.post("/v1/run/cat:1", content=b"before").content == b"before"
+        made.registrar.kill()
+        made.agent.stop()
+        try:
+            assert client.post("/v1/run/cat:1", content=b"meanwhile").content == b"meanwhile"
+            made.registrar.start()
+            assert client.post("/v1/run/cat:1", content=b"still").content == b"still"
+        finally:
+            made.agent.start()
+        assert client.post("/v1/run/cat:1", content=b"after").content == b"after"
+        # And new slots start again.
+        answer = client.post(
+            "/v1/run/ncat:1", params={"queue_timeout_s": 60}, content=b"new", headers={"X-Account": "other"}
+        )
+        assert answer.content == b"new"
