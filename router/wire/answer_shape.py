@@ -26,7 +26,7 @@ _LENGTH_LINE: Final = re.compile(rb"([!#$%%&'*+\-.^_`|~0-9A-Za-z]+: )[0-9]{1,%d}
 
 
 class ShapedHead(AnswerHead):
-    """A head that was read by its shape; its fields are parted when somebody asks for one."""
+    """A head that was read by its shape; its fields are parted when somebody asks for all of them."""
 
     def __init__(
         self, raw: bytes, status: int, status_line: bytes, content_length: int, opening: bytes
@@ -42,6 +42,15 @@ class ShapedHead(AnswerHead):
     @property
     def opening(self) -> bytes:
         return self._opening
+
+    def get(self, name: bytes) -> bytes | None:
+        # Each line of a shape is a name, a colon and a value: looking for one costs a tenth of parting all.
+        raw = self._raw
+        at = raw.lower().find(b"\r\n%b:" % name)
+        if at < 0:
+            return None
+        at += len(name) + 3
+        return raw[at : raw.index(b"\r\n", at)].strip(b" \t")
 
     def __getattr__(self, name: str) -> list[Field] | list[bytes]:
         if name not in ("fields", "lines"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 import uvloop
 
@@ -14,3 +17,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def event_loop_policy() -> uvloop.EventLoopPolicy:
     return uvloop.EventLoopPolicy()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is free during the test is free without the garbage collector."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

@@ -64,6 +64,9 @@ def same(shapes: Shapes, raw: bytes, stale: bytes = b"") -> bool:
     for line in raw.split(b"\r\n")[1:-2]:
         name = line.partition(b":")[0].lower()
         assert head.get(name) == whole.get(name)
+        # Not a part of a name, nor of a value.
+        assert head.get(name[1:]) == whole.get(name[1:])
+    assert head.get(b"x-other") is whole.get(b"x-other") is None
     assert (head.lines, head.fields) == (whole.lines, whole.fields)
     assert head.relayed(b"") == whole.relayed(b"")
     return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,14 +11,6 @@ from router.wire.downstream import ClientConnection
 from router.wire.stream import Stream
 from router.wire.upstream import SetConnection
 from tests.router.rig import Conversation, FakeSet, Play, running
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def held() -> list[str]:
