@@ -14,9 +14,9 @@ import structlog
 
 from router.asking.outcomes import Outcomes
 from router.asking.probe import Prober
-from router.choosing.past import IDEMPOTENCY_S
+from router.choosing.earlier_tables import IDEMPOTENCY_S
 from router.config.history import History, HistoryError
-from router.config.scribe import Scribe
+from router.config.history_writer import HistoryWriter
 from router.config.watch import POLL_S, ConfigFile, Recorder
 from router.dialects.native import NativeDialect
 from router.relay.fronts import Fronts
@@ -26,7 +26,7 @@ from router.relay.plane import DataPlane
 from router.rollout.runner import Runner
 from router.wire.limits import Limits
 from router.wire.tls import Certificate, TlsFiles
-from router.workers.crew import Crew
+from router.workers.group import WorkerGroup
 
 log = structlog.get_logger()
 
@@ -73,28 +73,28 @@ SETTLED_S: Final = 3.0
 
 
 class Router:
-    """A running router on one event loop: worker `index` of its crew."""
+    """A running router on one event loop: worker `index` of its group."""
 
     def __init__(
         self,
         settings: Settings,
         loop: asyncio.AbstractEventLoop,
-        crew: Crew | None = None,
+        group: WorkerGroup | None = None,
         index: int = 0,
     ) -> None:
         self.settings = settings
-        self.crew = crew or Crew()
+        self.group = group or WorkerGroup()
         self.index = index
         self.history = settings.history
-        self._scribe = Scribe(self.history) if self.history is not None else None
-        self.file = settings.config_file(self._scribe)
+        self._history_writer = HistoryWriter(self.history) if self.history is not None else None
+        self.file = settings.config_file(self._history_writer)
         table = self.file.first().table
         self.plane = DataPlane(
             loop,
             settings.name,
             table,
             limits=settings.limits,
-            loads=self.crew.loads(index),
+            loads=self.group.loads(index),
             dialect=NativeDialect(),
             merge=Lists(),
             inquire=Inquiry,
@@ -107,13 +107,13 @@ class Router:
             self._restore(self.history)
         self.rollout: Runner | None = None
         if settings.rollout_dir is not None:
-            record = self._scribe.record_weights if self._scribe is not None else None
+            record = self._history_writer.record_weights if self._history_writer is not None else None
             self.rollout = Runner(
                 self.plane.traffic,
                 settings.rollout_dir,
                 table,
                 record=record,
-                room=lambda limit: self.crew.part(index, limit),
+                room=lambda limit: self.group.part(index, limit),
                 outcomes=Outcomes(),
                 health=lambda: self.plane.traffic.board.words(loop.time()),
             )
@@ -126,7 +126,7 @@ class Router:
         """Restore earlier tables, so that an idempotency key from before the start still finds its set."""
         now = time.time()
         try:
-            self.plane.traffic.past.restore(
+            self.plane.traffic.earlier.restore(
                 history.ended_since(now - IDEMPOTENCY_S, self.settings.set_urls), now
             )
         except HistoryError as error:
@@ -154,7 +154,7 @@ class Router:
             else:
                 self.plane.traffic.adopt(loaded.table)
             self.prober.follow()
-            if self.history is not None and self.crew.count > 1:
+            if self.history is not None and self.group.count > 1:
                 task = self.plane.loop.create_task(self._catch_up(self.history))
                 self._catching_up.add(task)
                 task.add_done_callback(self._catching_up.discard)
@@ -169,7 +169,7 @@ class Router:
         except HistoryError as error:
             log.error("configurations of other workers are not known", reason=str(error))
             return
-        self.plane.traffic.past.restore(ended, now)
+        self.plane.traffic.earlier.restore(ended, now)
 
     async def _watch(self) -> None:
         while True:
@@ -192,5 +192,5 @@ class Router:
         if cut:
             log.warning("connections were cut at the end of the time to finish", connections=cut)
         await self.prober.stop()
-        if self._scribe is not None:
-            self._scribe.close()
+        if self._history_writer is not None:
+            self._history_writer.close()

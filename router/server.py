@@ -19,7 +19,7 @@ from router.errors import RouterError
 from router.relay.fronts import Fronts
 from router.wire.tls import TlsFiles
 from router.worker import RouterWorker
-from router.workers.crew import MOST_WORKERS, Crew
+from router.workers.group import MOST_WORKERS, WorkerGroup
 
 EXIT_CONFIG: Final = 78
 """EX_CONFIG of sysexits.h: the configuration file holds mistakes, and there is no last good copy."""
@@ -40,14 +40,14 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     handle_ttou = handle_ttin
 
     def handle_usr2(self) -> None:
-        """A second arbiter would count requests in flight, and meet its workers, in the first one's place."""
+        """Refuse: a second arbiter would count requests in flight, and find its workers, in the first one's place."""
         log.warning("SIGUSR2 does nothing: start another router, then end this one")
 
 
 class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    def __init__(self, settings: Settings, crew: Crew, options: Mapping[str, object]) -> None:
+    def __init__(self, settings: Settings, group: WorkerGroup, options: Mapping[str, object]) -> None:
         self.settings = settings
-        self.crew = crew
+        self.group = group
         self._options = options
         super().__init__()
 
@@ -63,11 +63,11 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
 
     def place(self, arbiter: _Arbiter, worker: RouterWorker) -> None:
         """Just before the fork."""
-        worker.index = self.crew.free_index(other.index for other in arbiter.WORKERS.values())
+        worker.index = self.group.free_index(other.index for other in arbiter.WORKERS.values())
 
     def child_exited(self, arbiter: _Arbiter, worker: RouterWorker) -> None:
         """After a worker's end, before another one takes its place."""
-        self.crew.worker_ended(worker.index)
+        self.group.worker_ended(worker.index)
 
 
 def main(
@@ -136,13 +136,13 @@ def main(
         )
         return EXIT_CONFIG
     try:
-        crew = Crew.make(workers, Path(state_dir) / f"{name}.workers")
+        group = WorkerGroup.make(workers, Path(state_dir) / f"{name}.workers")
     except RouterError as error:
         log.error("router cannot start", reason=str(error))
         return EXIT_CONFIG
     application = _Application(
         settings,
-        crew,
+        group,
         {
             "bind": [bind, admin_bind],
             "workers": workers,

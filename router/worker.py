@@ -32,7 +32,8 @@ WORKER_BOOT_ERROR: Final = 3
 """Exit status that tells gunicorn's arbiter to stop and not to try again."""
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
-"""Few of our objects are in circles, and a look at those of 10,000 connections holds requests up for 50 ms."""
+"""Thresholds of the garbage collector, high because few of our objects are in cycles: a scan of those of 10,000
+connections holds requests up for 50 ms."""
 
 SWITCH_INTERVAL_S: Final = 0.0005
 """Longest time, in seconds, that another thread may hold the interpreter, such as one that reads a changed file.
@@ -44,11 +45,14 @@ log = structlog.get_logger()
 
 
 class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
-    """One process of the router. `cfg.bind` names two addresses: traffic, then admin. All workers accept on the same
-    two sockets: who is busy accepts less, and what a dying worker had not accepted yet, another one does."""
+    """One process of the router. `cfg.bind` names two addresses: traffic, then admin.
+
+    All workers accept on the same two sockets: a busy worker accepts less, and another one accepts the connections that
+    a dying worker had not accepted yet.
+    """
 
     index = 0
-    """Its place in the crew, given by the arbiter just before the fork."""
+    """Its index among the workers, given by the arbiter just before the fork."""
 
     def _setup_event_loop(self) -> None:
         self.loop = uvloop.new_event_loop()
@@ -103,7 +107,7 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
     async def _serve(self) -> None:
         self.router: Router
         try:
-            self.router = Router(self._settings(), self.loop, self.app.crew, self.index)
+            self.router = Router(self._settings(), self.loop, self.app.group, self.index)
             team = Team(self.router)
             await team.start()
         except Exception as error:

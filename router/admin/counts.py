@@ -108,7 +108,7 @@ def counts_of(router: Router, starts: int = 1) -> Counts:
     plane = router.plane
     observer = plane.traffic.observer
     counts = Counts(
-        boot=router.crew.boot,
+        boot=router.group.boot,
         starts=starts,
         plain={name: attrgetter(attribute)(plane) for name, attribute in PLAIN.items()}
         | {name: getattr(plane.traffic.log, attribute) for name, attribute in LOG.items()},

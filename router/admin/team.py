@@ -64,24 +64,24 @@ class Team:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        crew = router.crew
+        group = router.group
         self._keeper: Keeper | None = None
         self._starts = 1
         self._peers: Peers | None = None
-        self._curves = router.plane.traffic.curves if crew.count == 1 else Curves()
+        self._curves = router.plane.traffic.curves if group.count == 1 else Curves()
         self._cohorts = Cohorts()
         self._boot = secrets.token_hex(4)
         self._known: dict[int, Counts] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        if crew.folder is not None:
-            self._keeper = _keeper(crew.folder, router.index)
-            if crew.count > 1:
-                self._peers = Peers(crew.folder, router.index, crew.count, self._answer)
+        if group.folder is not None:
+            self._keeper = _keeper(group.folder, router.index)
+            if group.count > 1:
+                self._peers = Peers(group.folder, router.index, group.count, self._answer)
 
     async def start(self) -> None:
         """Count on where this worker's predecessor ended, and answer the others. Raises `OSError`."""
         if self._keeper is not None:
-            before = self._keeper.read(self._router.crew.boot)
+            before = self._keeper.read(self._router.group.boot)
             if before is not None:
                 put_back(self._router, before)
                 self._starts = before.starts + 1
@@ -113,10 +113,10 @@ class Team:
         answers = {} if self._peers is None else await self._peers.ask("view")
         found, missing = _decoded(answers, View)
         all_counts = [await self._counts(), *(view.counts for view in found.values())]
-        crew = self._router.crew
-        if crew.folder is not None:
+        group = self._router.group
+        if group.folder is not None:
             for index in missing:
-                counts = await asyncio.to_thread(_keeper(crew.folder, index).read, crew.boot)
+                counts = await asyncio.to_thread(_keeper(group.folder, index).read, group.boot)
                 all_counts += [] if counts is None else [counts]
         snapshots = [snapshot(self._router), *(view.snapshot for view in found.values())]
         return snapshots, added(all_counts), missing

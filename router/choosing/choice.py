@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from router.choosing.earlier_tables import IDEMPOTENCY_S, EarlierTables
 from router.choosing.health import HealthBoard
-from router.choosing.past import IDEMPOTENCY_S, PastTables
 from router.choosing.request import Destination, Purpose
 from router.choosing.retry import RequestKind
 from router.routing.table import Facts, IfDown, Rule, SetEntry, SetState, Table, Weights
@@ -88,18 +88,22 @@ def spill_bound(home_share: float, share: float, home_load: Load) -> float | Non
 class Chooser:
     """Holds the table, the health board and the load of every set; asked once per request and once per retry.
 
-    `past` knows where earlier tables put an idempotency key.
+    `earlier` knows where earlier tables put an idempotency key.
     """
 
-    __slots__ = ("_default", "_generation", "_narrowed", "_rules", "board", "loads", "past", "table")
+    __slots__ = ("_default", "_generation", "_narrowed", "_rules", "board", "earlier", "loads", "table")
 
     def __init__(
-        self, table: Table, board: HealthBoard, loads: Mapping[str, Load], past: PastTables | None = None
+        self,
+        table: Table,
+        board: HealthBoard,
+        loads: Mapping[str, Load],
+        earlier: EarlierTables | None = None,
     ) -> None:
         self.table = table
         self.board = board
         self.loads = loads
-        self.past = past
+        self.earlier = earlier
         self._rules = bool(table.rules)
         self._default = table.default
         self._narrowed: dict[int, tuple[Weights, Weights, bool]] = {}
@@ -198,7 +202,7 @@ class Chooser:
         self, choice: Choice, facts: Facts, idempotency_key: bytes, now: float
     ) -> tuple[SetEntry, ...]:
         """Sets that may have taken this idempotency key earlier, though it is chosen elsewhere now."""
-        names = [] if self.past is None else self.past.homes(facts, idempotency_key)
+        names = [] if self.earlier is None else self.earlier.homes(facts, idempotency_key)
         home = choice.home
         if home is not None and choice.weights is not None and choice.entry is home:
             if self.board.away_since(home.name, now - IDEMPOTENCY_S):

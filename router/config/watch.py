@@ -35,7 +35,8 @@ Stamp = tuple[int, int, int, int, int]
 
 
 class Recorder(Protocol):
-    """Keeps the versions that were in force: `history.History`, or `scribe.Scribe` for several processes."""
+    """Keeps the versions that were in force: `history.History`, or for several processes
+    `history_writer.HistoryWriter`."""
 
     def record(self, text: bytes, table: Table, now: float) -> bool: ...
 

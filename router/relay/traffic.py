@@ -13,8 +13,8 @@ import structlog
 from msgspec.structs import replace
 
 from router.choosing.choice import Choice, Chooser, Load
+from router.choosing.earlier_tables import EarlierTables
 from router.choosing.health import Blame, HealthBoard, blame_for
-from router.choosing.past import PastTables
 from router.choosing.request import Destination, Purpose
 from router.choosing.room import Room
 from router.counting.curves import Curves
@@ -75,8 +75,8 @@ class Traffic:
         self.curves = Curves()
         self.problems = ProblemCounts()
         self.table = table
-        self.past = PastTables()
-        self.chooser = Chooser(table, self.board, self.loads, self.past)
+        self.earlier = EarlierTables()
+        self.chooser = Chooser(table, self.board, self.loads, self.earlier)
         self.cancelled = 0
         self.retries = RetryBudget(lambda: clients.active)
         self._clients = clients
@@ -114,8 +114,8 @@ class Traffic:
         for pool in self.pools.values():
             pool.limits = self.limits
         self.board.adopt(table.sets, table.health)
-        self.past.adopt(table, time.time())
-        self.chooser = Chooser(table, self.board, self.loads, self.past)
+        self.earlier.adopt(table, time.time())
+        self.chooser = Chooser(table, self.board, self.loads, self.earlier)
         self.access = self.log.follow(table.access_log)
         self.table = table
 

@@ -10,18 +10,18 @@ from router.errors import RouterError
 from router.wire.limits import Limits
 
 KEPT_BACK: Final = 64
-"""For health checks, merged lists, the admin address, files and logs; a quarter, where there are few in all."""
+"""Descriptors kept for health checks, merged lists, the admin address, files and logs; a quarter of them, if there are
+few."""
 
 
 class TooFewDescriptors(RouterError):
-    """The process may have too few file descriptors to serve anybody."""
+    """The process may have too few file descriptors to serve any client."""
 
 
 def fitted(limits: Limits, descriptors: int, open_now: int) -> Limits:
-    """`limits` with no more connections than `descriptors` allow, of which `open_now` are open already.
+    """Return `limits` with at most as many connections as `descriptors` allow, of which `open_now` are already open.
 
-    A tenth of the room is for kept connections to sets; clients may have the rest, as long as they are silent. Raises
-    `TooFewDescriptors`.
+    A tenth of the room is for kept connections to sets; silent clients may use the rest. Raises `TooFewDescriptors`.
     """
     room = descriptors - open_now - min(KEPT_BACK, descriptors // 4)
     idle = min(limits.idle_connections, room // 10)

@@ -1,9 +1,9 @@
-"""Requests in flight per set, over all workers of a router: `max_inflight` counts for the router, not for a worker.
+"""Requests in flight per set, over all workers of a router: `max_inflight` bounds the router, not each worker.
 
-A share of the limit for each worker would answer "full" while others have room, as connections never spread evenly,
-and a limit of 2 could not be shared by four. So each worker has a cell of its own per set in memory that the
-arbiter mapped before it forked them. Only its owner writes a cell, so there is no lock; whoever wants the sum adds
-the cells up. Two workers that look at the same moment may exceed a limit by one request each.
+A share of the limit for each worker would answer "full" while others have room, as connections never spread evenly, and
+a limit of 2 could not be shared by four. So each worker has its own cell per set in memory that the arbiter mapped
+before it forked them. Only its owner writes a cell, so there is no lock; a reader adds the cells up. Two workers that
+look at the same moment may exceed a limit by one request each.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from router.wire.pool import SetPool
 from router.wire.stream import Buffers
 
 ROWS: Final = 4096
-"""Names of sets that a router may have had in its life; those beyond are counted by each worker alone."""
+"""Number of set names that a router can count in its life; each worker counts further sets alone."""
 _WORD: Final = 8
 
 log = structlog.get_logger()
@@ -66,7 +66,7 @@ class Occupancy:
         return sum(self._words[row : row + self.workers])
 
     def clear(self, index: int) -> None:
-        """Forget what a worker that is no more had in flight."""
+        """Forget the requests of a worker that has ended."""
         for at in range(1 + index, len(self._words), self.workers + 1):
             self._words[at] = 0
 
@@ -117,7 +117,7 @@ class CountedPool(SetPool):
 
 
 class Loads:
-    """Makes the pools of one worker, and tells the loads that its choices go by."""
+    """Makes the pools of one worker, and gives the loads by which sets are chosen."""
 
     def __init__(self, occupancy: Occupancy | None = None, index: int = 0) -> None:
         self._occupancy = occupancy
@@ -131,7 +131,8 @@ class Loads:
         buffers: Buffers,
         limits: Limits,
     ) -> tuple[SetPool, SetPool | Whole]:
-        """A new pool, and the load that choices go by: the sum of all workers, where there are several."""
+        """Make a pool; return it and the load by which sets are chosen: the sum of all workers, if there are
+        several."""
         if self._occupancy is not None:
             row = self._occupancy.row(name)
             if row is not None:

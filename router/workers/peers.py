@@ -1,7 +1,8 @@
 """Questions between the workers of one router, over unix sockets in the router's state folder.
 
-One question a connection: a line there, a message back, the end. Bounded in time and size on both sides, so that a
-worker that hangs costs the others a fraction of a second, and is known by its index, never taken for absent.
+Each connection carries one question: a line there, a message back, the end. Both sides are bounded in time and size, so
+a worker that hangs costs the others a fraction of a second. It is then missing by its index, and never taken for
+absent.
 """
 
 from __future__ import annotations

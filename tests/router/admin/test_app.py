@@ -125,7 +125,7 @@ async def test_after_a_restart_earlier_tables_are_known(tmp_path: Path) -> None:
         edit(file, a=0, b=100)
         assert await router.reload()
     again = Router(Settings(file, name="r1", state_dir=tmp_path / "state"), asyncio.get_running_loop())
-    assert len(again.plane.traffic.past) == 1
+    assert len(again.plane.traffic.earlier) == 1
     await again.stop(at_once=True)
 
 

@@ -36,10 +36,10 @@ async def test_a_worker_counts_on_from_its_predecessor(tmp_path: Path) -> None:
     router.plane.traffic.stats["a"].note_answer(200, 0.02)
     router.plane.traffic.stats["a"].note_answer(502, 400.0)
     keeper = Keeper(tmp_path / "0.counts")
-    assert keeper.read(router.crew.boot) is None
+    assert keeper.read(router.group.boot) is None
     counts = counts_of(router)
     keeper.write(msgspec.json.encode(counts))
-    assert keeper.read(router.crew.boot) == counts
+    assert keeper.read(router.group.boot) == counts
     assert keeper.read("another boot") is None
 
     after = a_router(tmp_path)
@@ -59,7 +59,7 @@ async def test_a_worker_counts_on_from_its_predecessor(tmp_path: Path) -> None:
     )
 
     (tmp_path / "0.counts").write_bytes(b"{broken")
-    assert keeper.read(router.crew.boot) is None
+    assert keeper.read(router.group.boot) is None
 
 
 def test_workers_add_up() -> None:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.choosing.choice import SPILL_AT_LEAST, Chooser
+from router.choosing.earlier_tables import EarlierTables
 from router.choosing.health import HealthBoard
-from router.choosing.past import PastTables
 from router.choosing.request import Destination, Purpose
 from router.choosing.retry import RequestKind
 from router.routing.policies import EJECT_AFTER_FAILURES, HealthPolicy
@@ -45,7 +45,7 @@ class Scene:
         states: Mapping[str, SetState] | None = None,
         slow_start_s: float = 10.0,
         rules: Callable[[Mapping[str, SetEntry]], tuple[Rule, ...]] = lambda sets: (),
-        past: PastTables | None = None,
+        earlier: EarlierTables | None = None,
     ) -> Scene:
         sets = {
             name: SetEntry(name, "h", 80, (states or {}).get(name, SetState.READY), (limits or {}).get(name))
@@ -56,7 +56,7 @@ class Scene:
         board = HealthBoard(policy)
         board.adopt(sets, policy)
         loads = {name: Load() for name in sets}
-        return cls(Chooser(table, board, loads, past), loads)
+        return cls(Chooser(table, board, loads, earlier), loads)
 
     def user(self, number: int) -> Asked:
         return Asked(headers={b"x-user-id": b"user-%d" % number})
@@ -297,10 +297,10 @@ def asked_first(scene: Scene, key: bytes) -> tuple[str, list[str]]:
 
 def test_a_key_that_an_earlier_table_put_elsewhere_is_asked_for_there() -> None:
     before = Scene.of({"a": 10_000, "b": 0})
-    past = PastTables()
-    past.adopt(before.chooser.table, 0.0)
-    after = Scene.of({"a": 5000, "b": 5000}, past=past)
-    past.adopt(after.chooser.table, 60.0)
+    earlier = EarlierTables()
+    earlier.adopt(before.chooser.table, 0.0)
+    after = Scene.of({"a": 5000, "b": 5000}, earlier=earlier)
+    earlier.adopt(after.chooser.table, 60.0)
     asked = [asked_first(after, b"key-%d" % number) for number in range(50)]
     assert {name for name, _ in asked} == {"a", "b"}
     assert all(first == ([] if name == "a" else ["a"]) for name, first in asked)
@@ -338,12 +338,12 @@ def test_a_key_of_a_rule_whose_set_was_away_is_asked_for_where_the_default_put_i
 
 
 def test_a_set_in_maintenance_or_dead_is_not_asked() -> None:
-    past = PastTables()
-    past.adopt(Scene.of({"a": 10_000, "b": 0, "c": 0}).chooser.table, 0.0)
-    past.adopt(Scene.of({"a": 0, "b": 10_000, "c": 0}).chooser.table, 1.0)
+    earlier = EarlierTables()
+    earlier.adopt(Scene.of({"a": 10_000, "b": 0, "c": 0}).chooser.table, 0.0)
+    earlier.adopt(Scene.of({"a": 0, "b": 10_000, "c": 0}).chooser.table, 1.0)
     states = {"a": SetState.MAINT}
-    scene = Scene.of({"a": 0, "b": 0, "c": 10_000}, states=states, past=past)
-    past.adopt(scene.chooser.table, 2.0)
+    scene = Scene.of({"a": 0, "b": 0, "c": 10_000}, states=states, earlier=earlier)
+    earlier.adopt(scene.chooser.table, 2.0)
     assert asked_first(scene, b"k") == ("c", ["b"])
     scene.kill("b")
     assert asked_first(scene, b"k") == ("c", [])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from router.workers.crew import Crew, CrewError
+from router.workers.group import WorkerGroup, WorkerGroupError
 from router.workers.peers import MAX_ANSWER_BYTES, Peers
 
 
@@ -17,7 +17,7 @@ from router.workers.peers import MAX_ANSWER_BYTES, Peers
 def folder(tmp_path: Path) -> Path:
     # Deeper than a socket's path may be.
     folder = tmp_path / ("d" * 100) / "r.workers"
-    folder = Crew.make(3, folder).folder or folder
+    folder = WorkerGroup.make(3, folder).folder or folder
     return folder
 
 
@@ -73,21 +73,21 @@ async def test_one_that_accepts_nobody_costs_no_more_than_the_bound(folder: Path
 
 
 def test_a_crew_knows_who_is_missing(tmp_path: Path) -> None:
-    crew = Crew.make(3, tmp_path / "w")
-    assert (crew.free_index([]), crew.free_index([0, 2]), crew.free_index([1])) == (0, 1, 0)
-    assert [crew.part(index, 5) for index in range(3)] == [2, 2, 1]
+    group = WorkerGroup.make(3, tmp_path / "w")
+    assert (group.free_index([]), group.free_index([0, 2]), group.free_index([1])) == (0, 1, 0)
+    assert [group.part(index, 5) for index in range(3)] == [2, 2, 1]
     assert (tmp_path / "w").stat().st_mode & 0o777 == 0o700
-    with pytest.raises(CrewError, match="1 to 64"):
-        Crew.make(65, tmp_path / "w")
+    with pytest.raises(WorkerGroupError, match="1 to 64"):
+        WorkerGroup.make(65, tmp_path / "w")
     (tmp_path / "file").write_text("")
-    with pytest.raises(CrewError, match="cannot be made"):
-        Crew.make(1, tmp_path / "file")
+    with pytest.raises(WorkerGroupError, match="cannot be made"):
+        WorkerGroup.make(1, tmp_path / "file")
 
 
 def test_each_router_has_its_own_folder_and_clears_away_dead_ones(tmp_path: Path) -> None:
     """Routers that release together share a state folder and a name."""
     parent = tmp_path / "w"
-    dead, living = Crew.make(2, parent), Crew.make(2, parent)
+    dead, living = WorkerGroup.make(2, parent), WorkerGroup.make(2, parent)
     assert dead.folder is not None
     assert living.folder is not None
     assert dead.lock is not None
@@ -97,7 +97,7 @@ def test_each_router_has_its_own_folder_and_clears_away_dead_ones(tmp_path: Path
     (parent / "abandoned").mkdir()
     os.utime(parent / "abandoned", (1, 1))
     os.close(dead.lock)
-    new = Crew.make(2, parent)
+    new = WorkerGroup.make(2, parent)
     assert new.folder is not None
     assert {each.name for each in parent.iterdir()} == {living.boot, new.boot, "starting"}
     assert (living.folder / "0.counts").read_text() == "of a router beside"
@@ -105,9 +105,9 @@ def test_each_router_has_its_own_folder_and_clears_away_dead_ones(tmp_path: Path
 
 
 def test_a_router_lives_as_long_as_a_worker_of_it(tmp_path: Path) -> None:
-    crew = Crew.make(2, tmp_path / "w")
-    assert crew.folder is not None
-    assert crew.lock is not None
+    group = WorkerGroup.make(2, tmp_path / "w")
+    assert group.folder is not None
+    assert group.lock is not None
     end, hold = os.pipe()
     worker = os.fork()
     if worker == 0:  # What a fork of the arbiter has.
@@ -116,11 +116,11 @@ def test_a_router_lives_as_long_as_a_worker_of_it(tmp_path: Path) -> None:
         os._exit(0)
     try:
         os.close(end)
-        os.close(crew.lock)
-        Crew.make(2, tmp_path / "w")
-        assert crew.folder.exists()
+        os.close(group.lock)
+        WorkerGroup.make(2, tmp_path / "w")
+        assert group.folder.exists()
     finally:
         os.close(hold)
         os.waitpid(worker, 0)
-    Crew.make(2, tmp_path / "w")
-    assert not crew.folder.exists()
+    WorkerGroup.make(2, tmp_path / "w")
+    assert not group.folder.exists()

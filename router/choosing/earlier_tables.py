@@ -1,7 +1,8 @@
-"""Where earlier tables put an idempotency key: weights change, yet the same key within 24 h is the same task. Pure.
+"""Earlier tables, and where they put an idempotency key: weights change, yet the same key within 24 h is the same task.
+Pure.
 
-Only tables are remembered, no keys: so every worker and every router instance that saw the same changes comes to
-the same answer, and memory does not grow with traffic.
+Only tables are remembered, no keys. So every worker and every router that saw the same changes gives the same answer,
+and memory does not grow with traffic.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ WORK_AT_MOST: Final = 20_000
 """Sets and rules of all remembered tables together: looking a key up in them takes time."""
 
 
-class PastTables:
+class EarlierTables:
     """The tables that were in force during the last 24 hours, newest first, the one in force now left out.
 
     Times are of the wall clock, in seconds: a restart continues with what the history holds.
@@ -26,10 +27,10 @@ class PastTables:
 
     def __init__(self) -> None:
         self._current: Table | None = None
-        self._past: list[tuple[float, Table]] = []
+        self._earlier: list[tuple[float, Table]] = []
 
     def __len__(self) -> int:
-        return len(self._past)
+        return len(self._earlier)
 
     def adopt(self, table: Table, now: float) -> None:
         """Another table comes into force; the one before it is remembered from now on."""
@@ -47,7 +48,7 @@ class PastTables:
     def homes(self, facts: Facts, idempotency_key: bytes) -> list[str]:
         """Names of the sets where the earlier tables put this key, the latest first, without repetition."""
         names: dict[str, None] = {}
-        for _, table in self._past:
+        for _, table in self._earlier:
             rule = table.rule_for(facts)
             weights = table.default if rule is None else rule.weights
             home = weights.home(table.sticky_key(facts, idempotency_key))
@@ -56,20 +57,20 @@ class PastTables:
         return list(names)
 
     def _remember(self, table: Table, ended: float) -> None:
-        self._past = [(moment, other) for moment, other in self._past if not _same(other, table)]
-        self._past.insert(0, (ended, table))
+        self._earlier = [(moment, other) for moment, other in self._earlier if not _same(other, table)]
+        self._earlier.insert(0, (ended, table))
 
     def _forget(self, now: float) -> None:
         current = self._current
         kept: list[tuple[float, Table]] = []
         work = 0
-        for ended, table in self._past:
+        for ended, table in self._earlier:
             work += len(table.sets) + len(table.rules)
             if len(kept) >= TABLES_AT_MOST or (kept and work > WORK_AT_MOST):
                 break
             if now - ended < IDEMPOTENCY_S and (current is None or not _same(table, current)):
                 kept.append((ended, table))
-        self._past = kept
+        self._earlier = kept
 
 
 def _same(one: Table, other: Table) -> bool:

@@ -1,4 +1,4 @@
-"""One writer for the history of configurations: the worker that holds a lock; the others' words are dropped.
+"""One writer for the history of configurations: the worker that holds a lock. What the others report is dropped.
 
 Workers see a change within half a second of each other. If all wrote, a slow one would report an old change after a
 newer one, and a worker that restarts would report the file again over a rollout's weights.
@@ -15,7 +15,7 @@ from router.routing.table import Table
 log = structlog.get_logger()
 
 
-class Scribe:
+class HistoryWriter:
     """Writes as `History` does, while this process holds the lock; takes it as soon as it is free."""
 
     def __init__(self, history: History) -> None:
@@ -31,7 +31,7 @@ class Scribe:
         return self._writes() and self._history.record_weights(table, by, why, now)
 
     def close(self) -> None:
-        """Write no more; another one may."""
+        """Stop writing; another worker may take over."""
         self._lock.release()
 
     def _writes(self) -> bool:

@@ -21,17 +21,19 @@ MOST_WORKERS: Final = 64
 ALIVE: Final = "alive"
 """The file that a living router keeps locked in its folder."""
 BEING_MADE_S: Final = 60.0
-"""A folder without that file may be another router's that starts just now, if it is this young."""
+"""Age in seconds up to which a folder without that file may belong to another router that is just starting."""
 
 
-class CrewError(RouterError):
+class WorkerGroupError(RouterError):
     """The workers cannot be set up."""
 
 
-class Crew(msgspec.Struct, frozen=True):
-    """`folder` holds what the workers tell each other; None: there is one, and nobody to tell. `boot` is another
-    word at every start of the router, and the same after a worker's. `lock`: the descriptor by which others know that
-    this router, or a worker of it, lives."""
+class WorkerGroup(msgspec.Struct, frozen=True):
+    """`folder` holds the files by which the workers talk to each other; None: there is only one.
+
+    `boot` is a new word at every start of the router, but not of a worker. `lock`: the descriptor by which others see
+    that this router, or a worker of it, lives.
+    """
 
     count: int = 1
     folder: Path | None = None
@@ -40,18 +42,18 @@ class Crew(msgspec.Struct, frozen=True):
     lock: int | None = None
 
     @classmethod
-    def make(cls, count: int, parent: Path) -> Crew:
-        """Make this router's own folder in `parent`, remove those of routers that are no more, and map the shared
-        memory. Routers that release together have the same `parent`. Raises `CrewError`."""
+    def make(cls, count: int, parent: Path) -> WorkerGroup:
+        """Make this router's own folder in `parent`, remove those of routers that have ended, and map the shared
+        memory. Routers that release together have the same `parent`. Raises `WorkerGroupError`."""
         if not 1 <= count <= MOST_WORKERS:
-            raise CrewError(f"a router may have 1 to {MOST_WORKERS} workers, not {count}")
+            raise WorkerGroupError(f"a router may have 1 to {MOST_WORKERS} workers, not {count}")
         try:
             parent.mkdir(parents=True, exist_ok=True)
             os.chmod(parent, 0o700)
             boot, lock = _own(parent)
             _clear(parent)
         except OSError as error:
-            raise CrewError(f"a folder cannot be made in {parent}: {error.strerror}") from error
+            raise WorkerGroupError(f"a folder cannot be made in {parent}: {error.strerror}") from error
         return cls(count, parent / boot, Occupancy(count) if count > 1 else None, boot, lock)
 
     def free_index(self, taken: Iterable[int]) -> int:
@@ -66,14 +68,15 @@ class Crew(msgspec.Struct, frozen=True):
         return whole // self.count + (index < whole % self.count)
 
     def worker_ended(self, index: int) -> None:
-        """A worker is no more: it has nothing in flight."""
+        """A worker has ended: it has nothing in flight."""
         if self.occupancy is not None:
             self.occupancy.clear(index)
 
 
 def _own(parent: Path) -> tuple[str, int]:
-    """A new folder's name, and the lock in it, which is held until the last process of this router ends: forked
-    workers have it too. A process id would mean nothing to a router in another container. Raises `OSError`."""
+    """Make a folder; return its name and the lock in it, which is held until the last process of this router ends,
+    because forked workers have it too. A process id would mean nothing to a router in another container. Raises
+    `OSError`."""
     while True:
         boot = secrets.token_hex(4)
         folder = parent / boot
