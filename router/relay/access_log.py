@@ -49,8 +49,8 @@ MAX_TASK_BYTES: Final = 64
 
 
 class AccessLog:
-    """One per process. `lines`, `sampled_out`, `errors_dropped` count what became of each request that ended while the
-    log was on. `everything`: of what went well, all is wanted."""
+    """One per process. `lines`, `sampled_out` and `errors_dropped` count the requests that ended while the log was on.
+    `everything`: all requests that went well are logged."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, dialect: Dialect) -> None:
         self._loop = loop
@@ -65,9 +65,9 @@ class AccessLog:
         self._credit = 0.0
         self._credit_at = 0.0
         self._second = b""
-        """The current second as it is written, up to its dot …"""
+        """The current second as it is written, up to its dot."""
         self._second_at = -math.inf
-        """… and when it began, by the monotonic clock."""
+        """Start of that second, by the monotonic clock."""
         self.lost_before = 0
         """Lines lost by earlier writers."""
         self.lines = 0
@@ -80,7 +80,7 @@ class AccessLog:
         return self.lost_before + (self._writer.lost if self._writer is not None else 0)
 
     def follow(self, policy: AccessLogPolicy) -> AccessLog | None:
-        """Do as the file in force says; None: nothing is to be logged."""
+        """Follow the file in force; returns None if nothing is to be logged."""
         if policy != self._policy:
             if policy.to != self._policy.to:
                 self.close()
@@ -182,7 +182,7 @@ class AccessLog:
         return about
 
     def note_unread(self, client: bytes, problem: Problem) -> None:
-        """Log what was no valid request; ask `wants` before."""
+        """Log bytes that were no valid request; ask `wants` before."""
         now = monotonic()
         into_s = now - self._second_at
         if not 0.0 <= into_s < 1.0:
@@ -216,7 +216,8 @@ class AccessLog:
                 self._writer.put(batch, lines)
 
     def _begin_second(self, now: float) -> float:
-        """Note which second it is by the wall clock, which may have been set; returns how much of it is over."""
+        """Store the current second of the wall clock, which may have been set; returns how much of the second is
+        over."""
         moment = time.time()
         second = int(moment)
         self._second = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()

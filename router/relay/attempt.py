@@ -1,4 +1,4 @@
-"""One attempt of a request at a set: its place in the set's pool, the connection, and the answer's way back."""
+"""One attempt of a request at a set: its place in the set's pool, the connection, and the relaying of the answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from router.wire.stream import Piece
 from router.wire.upstream import AnswerTaker, SetConnection
 
 JOIN_BELOW_BYTES: Final = 64 * 1024
-"""A shorter body is joined to its head: one copy costs less than one more system call."""
+"""A body shorter than this is joined to its head: one copy costs less than one more system call."""
 _FAILURES: Final = frozenset((502, 503, 504))
 
 
@@ -36,10 +36,10 @@ class Attempted(Protocol):
     record: Record | None
 
     def send_request(self, attempt: Attempt, connection: SetConnection) -> None:
-        """Send the head and what there is of the body."""
+        """Send the head and the part of the body that is here."""
 
     def on_upstream_drained(self) -> None:
-        """The set took all that was sent."""
+        """The set has taken everything that was sent."""
 
     def on_informational(self, head: AnswerHead) -> None:
         """Relay a 1xx answer, or don't."""
@@ -61,10 +61,10 @@ class Attempted(Protocol):
 
 
 class Attempt(AnswerTaker):
-    """Counted in the pool at once, and until `drop` or a whole answer.
+    """Counted in the pool from now on, until `drop` or a whole answer.
 
-    `connection`: an idle one of the pool that is to carry the request; None: there is none, `dial` one. `reading`: the
-    request takes no room at the set. `answer`: the head of the set's answer, once that is here.
+    `connection`: an idle one of the pool that will carry the request; None: there is none, so `dial` one. `reading`:
+    the request takes no room at the set. `answer`: the head of the set's answer, once it is here.
     """
 
     # Defaults in the class, not slots: every request makes an attempt, and most leave most of them as they are.
@@ -94,10 +94,8 @@ class Attempt(AnswerTaker):
     # The place at the set.
 
     def dial(self, refusal: OSError | None) -> None:
-        """Make a new connection. The owner learns how that ends, never from inside this call.
-
-        `refusal`: fail with it.
-        """
+        """Make a new connection. The owner is told how that ends, but never from inside this call. `refusal`: fail with
+        this instead."""
 
         def connected(connection: SetConnection) -> None:
             self._dial = None
@@ -134,7 +132,7 @@ class Attempt(AnswerTaker):
         self._pool.leave(reading=self._reading)
 
     def overdue(self, purpose: Purpose, now: float) -> tuple[Failure, str] | None:
-        """How the attempt failed by its time, and what to tell; None: it may go on."""
+        """Return how the attempt failed by taking too long, and the message; None: it may go on."""
         connection = self.connection
         if connection is None or connection.closed:
             return None
@@ -143,7 +141,7 @@ class Attempt(AnswerTaker):
             owner.traffic.limits, purpose, connection, client_drained=owner.client.drained, now=now
         )
 
-    # What the connection tells.
+    # Called by the connection.
 
     def on_upstream_drained(self) -> None:
         self._owner.on_upstream_drained()
@@ -174,7 +172,7 @@ class Attempt(AnswerTaker):
             owner.traffic.set_failed(self._entry.name, f"answered {head.status} without a task's id")
         if bodied:
             if head.content_length == end - start < JOIN_BELOW_BYTES:
-                # The usual small answer: all of it came at once.
+                # The usual small answer, which came all at once.
                 if owner.record is not None:
                     owner.record.relayed(end - start)
                 owner.client.post(owner.begin_answer(head, bodied=True, body=view[start:end]))
@@ -221,7 +219,7 @@ class Attempt(AnswerTaker):
     def _relay(
         self, answer: AnswerHead, buf: bytes | bytearray, view: memoryview, start: int, end: int, shared: bool
     ) -> None:
-        """Pass on a part of the answer's body, with the head where that is not out yet."""
+        """Relay a part of the answer's body, with the head if that has not been sent yet."""
         owner = self._owner
         body = self._body
         pos = start
@@ -258,7 +256,7 @@ class Attempt(AnswerTaker):
             connection.stream.pause_reading()
 
     def on_client_drained(self) -> None:
-        """The client took all: read on."""
+        """The client has taken everything: read on."""
         connection = self.connection
         if connection is not None and not connection.closed:
             connection.stream.resume_reading()

@@ -38,7 +38,7 @@ _UNSAFE: Final = RequestKind.UNSAFE
 _CROWDED: Final = "the router has no file descriptor to spare"
 _TOO_LONG: Final = (Failure.TIMEOUT, "the request took longer than allowed in all")
 DRAINING: Final = "set-draining"
-"""The problem of a set that ends."""
+"""The name of the problem that a set answers while it is ending."""
 
 
 class Exchange(Work, Attempted, Tried):
@@ -49,13 +49,13 @@ class Exchange(Work, Attempted, Tried):
     _attempt: Attempt | None = None
     """The attempt that is under way, or that got the answer."""
     _replay: Replay | None = None
-    """None: nothing of a body was sent."""
+    """The part of the body that was sent; None: nothing of it was."""
     _unsent: list[Piece] | None = None
     """The part of the body that came with the head and is too long for a replay; it must still be sent once."""
     _retrier: Retrier | None = None
-    """None: no attempt has failed."""
+    """The further attempts; None: no attempt has failed."""
     record: Record | None = None
-    """None: nobody is told of this request."""
+    """Reports this request; None: nobody listens."""
     _continued = False
     ended = False
 
@@ -82,7 +82,7 @@ class Exchange(Work, Attempted, Tried):
     # The request's way to a set.
 
     def start(self, pieces: list[Piece]) -> None:
-        """Send the head and what came of the body with it."""
+        """Send the head and the part of the body that came with it."""
         if pieces:
             replay = self._remember(pieces)
             if not replay.whole:
@@ -92,7 +92,7 @@ class Exchange(Work, Attempted, Tried):
         self._try()
 
     def _remember(self, pieces: list[Piece]) -> Replay:
-        """Note a part of the body that is sent now."""
+        """Remember a part of the body that is sent now."""
         if self.record is not None:
             self.record.sent(sum(map(len, pieces)))
         replay = self._replay
@@ -208,7 +208,7 @@ class Exchange(Work, Attempted, Tried):
     def pass_refusal(self, answer: HeldAnswer) -> None:
         """No other set takes the request either."""
         if self._retrier is not None and self._retrier.recovery.may_have_run:
-            # Its `executed: false` speaks of this attempt alone.
+            # Its `executed: false` is about this attempt only.
             self.give_up(Failure.RESET, "it is full, and an earlier attempt was lost")
         else:
             self._pass_held(answer)
@@ -235,7 +235,7 @@ class Exchange(Work, Attempted, Tried):
     def _repeat(
         self, failure: Failure, detail: str, *, reused: bool = False, refused: HeldAnswer | None = None
     ) -> bool:
-        """Try once more where that is allowed and useful; False: it is not."""
+        """Try again if that is allowed and useful; False: it is not."""
         retrier = self._retrier
         if retrier is None:
             traffic = self.traffic
@@ -299,13 +299,12 @@ class Exchange(Work, Attempted, Tried):
         self._end()
 
     def cancel(self, problem: Problem | None = None) -> None:
-        """The client is gone, or its request is broken: let the set know at once by closing its
-        connection."""
+        """The client is gone, or its request is broken. Closing the connection tells the set at once."""
         if self.ended:
             return
         self.traffic.note_cancelled()
         if self.record is not None and self.client.body_done:
-            # An upload that its client gives up tells nothing of the set.
+            # An upload that its client gives up says nothing about the set.
             self.record.left(self._entry, unanswered=not self.client.answering)
         status = self.client.status or (0 if problem is None else problem.status)
         self._log(status, problem, "" if problem is not None else CLIENT_LEFT)
@@ -318,7 +317,7 @@ class Exchange(Work, Attempted, Tried):
         traffic = self.traffic
         client = self.client
         if traffic.board.uneasy and answer is not None and not is_failure(answer):
-            # Only now: what begins well may still turn out to be no HTTP answer.
+            # Only now: an answer that begins well may still turn out not to be HTTP.
             traffic.set_succeeded(self._entry.name)
         traffic.stats[self._entry.name].note_answer(client.status, traffic.loop.time() - self.started_at)
         if self.record is not None:
@@ -345,7 +344,8 @@ class Exchange(Work, Attempted, Tried):
 
     def _end(self) -> None:
         self.ended = True
-        self._attempt = None  # They know each other: nothing is left for the garbage collector.
+        # They refer to each other: without this, the garbage collector would have to find them.
+        self._attempt = None
         if self.record is not None and self.record.open is not None:
             self.record.ended()
         if self._retrier is not None:

@@ -1,7 +1,7 @@
-"""Balancers in front of the router whose word about their clients counts. Pure.
+"""Balancers in front of the router whose X-Forwarded-For is believed. Pure.
 
-From anybody else `X-Forwarded-For` is a claim, and dropped. A balancer keeps its connections and sends requests of many
-clients on each: so whose a request is stands in its head.
+From any other client `X-Forwarded-For` is only a claim, and is dropped. A balancer keeps its connections and sends
+requests of many clients on each, so the client of a request is known only from its head.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SCHEMES: Final = (b"http", b"https")
 
 
 class FrontError(RouterError):
-    """That is no address of a balancer in front."""
+    """The text is no address of a balancer in front."""
 
 
 class Fronts:
@@ -37,8 +37,11 @@ class Fronts:
         self._known: dict[tuple[bytes, bytes, bytes], tuple[bytes, bytes]] = {}
 
     def client_of(self, head: RequestHead, peer: bytes, scheme: bytes) -> tuple[bytes, bytes]:
-        """The client's address, and the lines that tell a set of it. `peer` and `scheme` are the connection's own: they
-        count where it is no balancer's, or the balancer says nothing that makes sense."""
+        """Return the client's address, and the header lines that tell it to a set.
+
+        `peer` and `scheme` are the connection's own. They count unless the peer is a balancer that names a valid
+        client.
+        """
         # There may be several lines; they count as one, in their order (RFC 9110, 5.3).
         claimed = b",".join(field[2] for field in head.fields if field[1] == b"x-forwarded-for")
         proto = head.get(b"x-forwarded-proto") or b""
@@ -53,7 +56,8 @@ class Fronts:
     def _read(self, peer: bytes, claimed: bytes, proto: bytes, scheme: bytes) -> tuple[bytes, bytes]:
         address = peer
         if self._trusts(_address(peer)):
-            # Each hop adds whom it got the request from: the last that is no balancer of ours is the client.
+            # Each hop adds the address that it got the request from: the last one that is no balancer of ours is the
+            # client.
             for hop in reversed(claimed.rsplit(b",", MOST_HOPS)[-MOST_HOPS:]):
                 known = _address(hop.strip())
                 if known is None:
@@ -74,5 +78,5 @@ def _address(text: bytes) -> IPv4Address | IPv6Address | None:
         found = ip_address(text.decode("ascii"))
     except ValueError:
         return None
-    # A socket for both families tells of IPv4 like this.
+    # A socket for both families shows IPv4 addresses in this form.
     return getattr(found, "ipv4_mapped", None) or found

@@ -1,4 +1,4 @@
-"""A short 503 problem, read whole before the client gets any of it: it may say that the set took nothing."""
+"""Holds back a short 503 problem until it is complete: it may say that the set took nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class HeldAnswer:
 
     @property
     def refusal(self) -> str | None:
-        """The name of the problem, where it says `executed: false`; None: it does not."""
+        """Return the problem's name if it says `executed: false`; None: it does not."""
         return refusal_name(self.body)
 
 

@@ -1,8 +1,8 @@
-"""Work for an async run whose Idempotency-Key may be known elsewhere: ask there first, then send it on.
+"""Work for an async run whose Idempotency-Key another set may know: the router asks first, then sends the request on.
 
-Weights may have changed since the key was used, or its home may have been away. The router asks the sets where the
-request could have gone (the native dialect by `GET /v1/idempotency`). A set that answers 200 has the task: it gets the
-request, and answers with that task. If no set knows the key, or none answers in time, the request is new work.
+Weights may have changed since the key was used, or its home may have been away. The router asks the sets to which the
+request could have gone (in the native dialect by `GET /v1/idempotency`). A set that answers 200 has the task: it gets
+the request, and answers with that task. If no set knows the key, or none answers in time, the request is new work.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Inquiry:
 
     def start(self, pieces: list[Piece]) -> None:
         self._client.hold_body()
-        # What came with the head lies in a buffer that the next request will use.
+        # The bytes that came with the head lie in a buffer that the next request will use.
         self._pieces = [bytes(piece) for piece in pieces]
         self._task = self._plane.loop.create_task(self._run(), name="inquiry")
 

@@ -24,14 +24,15 @@ from router.wire.stream import Piece
 
 MERGES_AT_ONCE: Final = 64
 LIST_BYTES: Final = 16 * 1024 * 1024
-"""Most bytes of all sets' answers to one question …"""
+"""Maximum size, in bytes, of all sets' answers to one question."""
 HELD_BYTES: Final = 32 * 1024 * 1024
-"""… and to all questions of a worker that are not answered yet."""
+"""Maximum size, in bytes, of the answers to all questions of a worker that are not finished yet."""
 MERGED_INLINE_BYTES: Final = 32 * 1024
-"""More than this is merged beside the event loop: it would hold up others for milliseconds."""
+"""Lists with more bytes than this are merged beside the event loop: they would hold up others for milliseconds."""
 ASK_TIMEOUT_S: Final = 5.0
 PATIENCE_S: Final = 2.0
-"""How long others are waited for once a set has answered; as long as that one took, where it took longer."""
+"""Shortest wait for the other sets, in seconds, once one has answered; if that one took longer, the others get as
+long."""
 ASK_AT_ONCE: Final = 16
 
 log = structlog.get_logger()
@@ -62,7 +63,7 @@ class Lists:
         self.held = 0
         self.running: set[Merge] = set()
         self.merging = asyncio.Lock()
-        """Held by the one list that is merged beside the loop."""
+        """Held while a list is merged beside the loop: one at a time."""
 
     def __call__(self, plane: DataPlane, client: ClientConnection, head: RequestHead) -> Merge | Problem:
         if len(self.running) >= self.at_once:
@@ -71,7 +72,7 @@ class Lists:
 
 
 class _NoRoom(Exception):
-    """All lists together hold as much as they may."""
+    """All lists together hold as many bytes as they may."""
 
 
 class Merge:
@@ -96,7 +97,7 @@ class Merge:
         self._task.add_done_callback(self._ran)
 
     def send_body(self, pieces: list[Piece], *, last: bool, shared: bool) -> bool:
-        return True  # A list's request needs no body: read and dropped.
+        return True  # A list's request needs no body; one that comes is read and dropped.
 
     def on_client_drained(self) -> None:
         if self._answer is not None:
@@ -132,7 +133,7 @@ class Merge:
             client.exchange_ended()
             client.respond(outcome)
             return
-        self._keep(len(outcome[2]) - self._held)  # The pages are gone, the answer is there.
+        self._keep(len(outcome[2]) - self._held)  # The sets' pages are freed; from now on the answer counts.
         self._answer = outcome
         if client.write(client.own_pieces(*outcome)):
             self._sent(outcome)
@@ -148,7 +149,7 @@ class Merge:
         if self._answer is None:
             self._end()
 
-    # What is held.
+    # Accounting of held bytes.
 
     def _keep(self, count: int) -> None:
         self._held += count
@@ -188,7 +189,8 @@ class Merge:
         return OwnAnswer(200, merging.content_type, merged)
 
     def _whom(self) -> tuple[list[SetEntry], dict[str, str]]:
-        """The sets to ask, and why not the others. Where all are down, one may just have come back: all are asked."""
+        """Return the sets to ask, and the reasons for leaving out the others. If all are down, all are asked, because
+        one may just have come back."""
         missing: dict[str, str] = {}
         asked: list[SetEntry] = []
         down: list[SetEntry] = []
@@ -208,7 +210,8 @@ class Merge:
     async def _ask_all(
         self, asked: list[SetEntry], merging: Merging, missing: dict[str, str]
     ) -> dict[str, Fetched] | None:
-        """The answers in the sets' order; who gave none comes to be `missing`. None: there is no room for them."""
+        """Return the answers in the sets' order. Sets without one are put into `missing`. None: there is no room for
+        the answers."""
         if not asked:
             return {}
         loop = self._plane.loop
@@ -245,7 +248,7 @@ class Merge:
         return {entry.name: found[entry.name] for entry in asked if entry.name in found}
 
     async def _ask(self, entry: SetEntry, merging: Merging, gate: asyncio.Semaphore) -> Fetched | str | None:
-        """The set's answer, or why there is none; None: there is no room for it."""
+        """Return the set's answer, or why it gave none; None: there is no room for it."""
         head = self._head
         lines = [line for line in head.lines if not line.lower().startswith(_NOT_PASSED_ON)]
         host = head.host if head.host is not None else entry.authority.encode()
@@ -292,8 +295,8 @@ class Merge:
 
 
 def _refused(refusals: dict[str, Fetched]) -> OwnAnswer:
-    """No set has a list for this request: what one of them says to that. Too many requests, or a set that knows no
-    such path, tells less than what is wrong with the request itself."""
+    """Answer with what one of the sets said when none gave a list. An answer about too many requests, or an unknown
+    path, says less than one about a mistake in the request, so it is the last choice."""
     name, answer = min(
         refusals.items(), key=lambda item: (item[1].head.status in (404, 429), item[1].head.status)
     )

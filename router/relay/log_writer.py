@@ -1,7 +1,7 @@
-"""Lines on their way to a file or to standard error, written by a thread, so that a slow disk delays no request.
+"""Writes lines to a file or to standard error in a thread, so that a slow disk delays no request.
 
-Bounded: what does not fit into the queue, and what cannot be written, is dropped and counted. The file is opened to
-append, so that the workers of a router share it, and again when it was moved away, as log rotation does.
+Bounded: lines that do not fit into the queue, or cannot be written, are dropped and counted. The file is opened to
+append, so that the workers of a router can share it, and opened again after log rotation has moved it away.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class LogWriter:
 
     @property
     def lost(self) -> int:
-        """Lines dropped so far, for want of room or of a place to write."""
+        """Number of lines dropped so far, because the queue was full or they could not be written."""
         return self.dropped + self._lost
 
     def put(self, data: Bytes, lines: int) -> None:
-        """Hand over whole lines, for good; never waits."""
+        """Hand over whole lines; never waits. The caller must not change them afterwards."""
         if self._waiting_bytes - self._taken_bytes + len(data) > QUEUE_BYTES:
             self.dropped += lines
             return
@@ -57,7 +57,7 @@ class LogWriter:
         self._queue.put((data, lines))
 
     def close(self, within_s: float = 2.0) -> None:
-        """Write what waits, for so long at most."""
+        """Write the waiting lines and stop, within this time."""
         self._queue.put(None)
         self._thread.join(within_s)
 
@@ -89,7 +89,7 @@ class LogWriter:
             view = view[os.write(fd, view) :]
 
     def _follow(self) -> None:
-        """Have the file open that has the name now."""
+        """Open the file that has the name now."""
         now = time.monotonic()
         if self._fd >= 0 and now - self._looked_at < LOOK_EVERY_S:
             return
@@ -103,7 +103,7 @@ class LogWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
         self._fd = os.open(
             self.target, flags, 0o640
-        )  # O_NONBLOCK: a pipe without a reader is an error, no wait.
+        )  # O_NONBLOCK: opening a pipe without a reader fails instead of waiting.
         os.set_blocking(self._fd, True)
 
     def _forget(self) -> None:

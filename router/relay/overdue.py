@@ -11,7 +11,7 @@ from router.wire.upstream import SetConnection
 def overdue(
     limits: Limits, purpose: Purpose, connection: SetConnection, *, client_drained: bool, now: float
 ) -> tuple[Failure, str] | None:
-    """How an attempt on `connection` failed by its time, and what to tell; None: it may go on."""
+    """Return how an attempt on `connection` failed by taking too long, and the message; None: it may go on."""
     stream = connection.stream
     if connection.has_answer:
         if client_drained and now - connection.at > limits.answer_idle_s:

@@ -32,7 +32,7 @@ ACCEPTS_AT_ONCE: Final = 64
 CHECKS_AT_ONCE: Final = 512
 DRAIN_IDLE_S: Final = 1.0
 ROOM_IDLE_S: Final = 1.0
-"""Where there are as many clients as may be, who was silent for so long makes room for others."""
+"""Time in seconds for which a client must have been silent to be closed when others need its place."""
 FULL_TOLD_S: Final = 60.0
 DRAIN_POLL_S: Final = 0.02
 _MERGED: Final = Destination.MERGED
@@ -73,9 +73,9 @@ class DataPlane:
         self.stalled_clients = 0
         self.clients: set[ClientConnection] = set()
         self.certificate: Certificate | None = None
-        """Where clients come by TLS."""
+        """The certificate for clients; None: they come without TLS."""
         self.fronts: Fronts | None = None
-        """Balancers in front that tell whose a request is."""
+        """Balancers in front, which name the client of each request."""
         self.handshakes_failed = 0
         self._handshakes = Handshakes(loop, self._greet, self._handshake_failed)
         self._merge = merge
@@ -83,9 +83,9 @@ class DataPlane:
         self._listeners: list[socket.socket] = []
         self._accepting = False
         self._fresh = 0
-        """Clients accepted since the last sweep …"""
+        """Clients accepted since the last sweep."""
         self._before = 0
-        """… and between the two last ones."""
+        """Clients accepted between the last two sweeps."""
         self._full_told_at = -math.inf
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -133,7 +133,7 @@ class DataPlane:
         self.active -= 1
 
     def client_stalled(self) -> None:
-        """A client took nothing of its answer for too long, and was cut off."""
+        """A client read nothing of its answer for too long, and was cut off."""
         self.stalled_clients += 1
 
     def error(
@@ -153,7 +153,7 @@ class DataPlane:
         return self.traffic.dialect.error(problem, head)
 
     def log_problem(self, problem: Problem, head: RequestHead | None, client: ClientConnection) -> None:
-        """Tell the access log of a request that no exchange tells of."""
+        """Log a request that no exchange logs."""
         if self.traffic.access is None or not self.traffic.access.wants(error=True):
             return
         if head is None:
@@ -172,7 +172,7 @@ class DataPlane:
     def log_own(
         self, head: RequestHead, client: ClientConnection, status: int, bytes_out: int, reason: str = ""
     ) -> None:
-        """Likewise of an answer that the router made of several, or of a client (status 0) that left before one."""
+        """Log an answer that the router merged from several, or a client (status 0) that left before one."""
         if self.traffic.access is not None and self.traffic.access.wants(error=False):
             self._note_own(self.traffic.access, head, client, status, bytes_out, reason, None)
 
@@ -194,7 +194,7 @@ class DataPlane:
         self._room()
 
     def _room(self) -> None:
-        """A connection ended, or is found to be silent: another one may come."""
+        """A connection has ended or fallen silent, so another one may come."""
         if not self._accepting and not self.draining and not self._is_full():
             self._resume_accepting()
 
@@ -202,7 +202,7 @@ class DataPlane:
         open_ = len(self.clients) + len(self._handshakes)
         if open_ >= self.limits.connections:
             return True
-        # Who came just now is about to need a connection to a set, too.
+        # A client that came just now will soon need a connection to a set, too.
         return open_ + self.active + self._fresh + self._before >= self._descriptors()
 
     def _descriptors(self) -> int:
@@ -267,7 +267,7 @@ class DataPlane:
             log.warning("as many clients as allowed are connected: others wait", clients=count)
 
     def _greet(self, ready: TlsSocket, peer: bytes) -> None:
-        # What a stream uses of a socket, this one has.
+        # It has everything of a socket that a stream uses.
         self.clients.add(ClientConnection(self, cast(socket.socket, ready), peer, b"https"))
 
     def _handshake_failed(self) -> None:
@@ -286,12 +286,13 @@ class DataPlane:
         if not self._accepting:
             self._room()
         if not self._accepting and not self._before:
-            # Still full, though all who came lately are counted as what they are.
+            # Still full, even now that every recent client is counted by what it really holds.
             self._close_idle(ROOM_IDLE_S)
         self._check_times(tuple(self.clients), 0)
 
     def _check_times(self, clients: tuple[ClientConnection, ...], start: int) -> None:
-        """A few at a time, spread over the sweep: ten thousand at once would hold up requests for milliseconds."""
+        """Check a few connections at a time, spread over the sweep: ten thousand at once would hold up requests for
+        milliseconds."""
         now = self.loop.time()
         stop = start + CHECKS_AT_ONCE
         for client in clients[start:stop]:
@@ -304,11 +305,11 @@ class DataPlane:
     # The end.
 
     async def drain(self, bound_s: float) -> int:
-        """Stop accepting, let requests in work finish, at most `bound_s`; then close all. Returns how many
-        were cut.
+        """Stop accepting, and let requests in work finish within `bound_s`; then close all. Returns how many were cut.
 
-        A connection that was in use just now is likely to bring another request before its client can know: that one is
-        answered, with `Connection: close`. One that stays silent for `DRAIN_IDLE_S` is closed."""
+        A connection that was in use just now is likely to bring another request before its client can know: that
+        request is answered, with `Connection: close`. A connection that stays silent for `DRAIN_IDLE_S` is closed.
+        """
         self.traffic.drain()
         self._pause_accepting()
         for sock in self._listeners:
@@ -319,7 +320,7 @@ class DataPlane:
         while (self.clients or self._handshakes) and self.loop.time() < deadline:
             await asyncio.sleep(DRAIN_POLL_S)
             self._close_idle(DRAIN_IDLE_S)
-            # Who was accepted before has its request answered; one that is silent is none of those.
+            # Clients accepted before still get an answer, unless they are silent.
             self._handshakes.abandon(DRAIN_IDLE_S)
         self._handshakes.abandon(0.0)
         self._close_idle(0.0)

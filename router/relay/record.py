@@ -19,14 +19,14 @@ CLIENT_LEFT: Final = "the client left"
 
 
 class Listeners(Protocol):
-    """Listeners to requests; None: there is none."""
+    """The listeners to requests, each None if absent."""
 
     access: AccessLog | None
     observer: Observer | None
 
 
 class Record:
-    """Kept only for requests that begin while somebody listens. Times are those of `time.monotonic`, finer than the
+    """Made only for requests that begin while somebody listens. Times are those of `time.monotonic`, finer than the
     loop's milliseconds."""
 
     # Defaults in the class: most records are made, asked once, and forgotten.
@@ -34,9 +34,9 @@ class Record:
     _bytes_in = 0
     _bytes_out = 0
     open: OpenRequest | None = None
-    """The request as a rollout counts it among those without an answer, while it is one."""
+    """The request in a rollout's count of those without an answer, while it is one of them."""
     slow_upload = False
-    """It took too long because its body did not come to an end: that tells nothing of a set."""
+    """It took too long because its body did not end: that says nothing about a set."""
 
     def __init__(self, listeners: Listeners, head: RequestHead, choice: Choice) -> None:
         self._listeners = listeners
@@ -45,11 +45,11 @@ class Record:
         self._began = self._tried_at = monotonic()
 
     def sent(self, count: int) -> None:
-        """Bytes of the request's body went to a set, or wait to."""
+        """Count bytes of the request's body that went to a set, or wait to."""
         self._bytes_in += count
 
     def whole(self, entry: SetEntry) -> None:
-        """The request is here whole: a rollout counts it as open from now on."""
+        """The request has arrived completely: a rollout counts it as open from now on."""
         observer = self._listeners.observer
         if observer is not None and self.open is None:
             self.open = observer.began(self._choice, entry, monotonic())
@@ -107,8 +107,8 @@ class Record:
         task_id: bytes,
         last_failure: str,
     ) -> None:
-        """Give the access log its line. `reason`: why it did not go well; where it did, `last_failure` of an earlier
-        attempt stands there."""
+        """Write the line of the access log. `reason`: why it did not go well; if it did, the `last_failure` of an
+        earlier attempt is written there."""
         access = self._listeners.access
         if access is None:
             return

@@ -1,4 +1,5 @@
-"""One request whose attempt failed: may it be sent again, where to, and what its client is told if not.
+"""Decides about a request whose attempt failed: whether it may be sent again, where to, and what its client is told if
+not.
 
 Made at the first failure, so that requests that go well pay nothing for it.
 """
@@ -24,12 +25,12 @@ from router.wire.failure import NOTHING_RAN, TOO_LATE, Failure
 from router.wire.problems import Problem
 from router.wire.request_head import RequestHead
 
-_rng = random.SystemRandom()  # Forked workers would share any other one's numbers.
+_rng = random.SystemRandom()  # A generator of our own would give the same numbers in every forked worker.
 
 
 class NextAttempt(msgspec.Struct, frozen=True):
-    """`fresh`: on a new connection, at once; else ask `Recovery.turn` after `delay_s`, or, where that is 0, begin
-    now."""
+    """Another attempt. `fresh`: at once, on a new connection. Otherwise ask `Recovery.turn` after `delay_s`, or begin
+    now if that is 0."""
 
     entry: SetEntry
     delay_s: float = 0.0
@@ -37,8 +38,8 @@ class NextAttempt(msgspec.Struct, frozen=True):
 
 
 class Recovery:
-    """The failed attempts of a request. `may_have_run`: one of them failed after which an
-    algorithm may have run. `table` is the one by which `choice` was made."""
+    """The failed attempts of a request. `may_have_run`: after one of them an algorithm may have run. `table` is the one
+    by which `choice` was made."""
 
     def __init__(
         self,
@@ -73,10 +74,8 @@ class Recovery:
         self.may_have_run = False
 
     def next_attempt(self, entry: SetEntry, failure: Failure, *, reused: bool) -> NextAttempt | None:
-        """Choose the next attempt after a failure at a set; None: there is none.
-
-        `reused`: the failure came on a kept connection.
-        """
+        """Choose the next attempt after a failure at a set; None: there will be none. `reused`: the failure came on a
+        kept connection."""
         traffic = self._traffic
         policy = traffic.table.retry
         if not may_repeat(self._purpose.kind, failure, policy):
@@ -87,7 +86,7 @@ class Recovery:
             and entry.name in traffic.pools
             and failure in (Failure.STALE, Failure.SEND)
         ):
-            # The connection was old, the set is not at fault: the same set, a new connection, at once.
+            # The connection was old and the set is not at fault: try the same set at once, on a new connection.
             self._stale_used = True
             return NextAttempt(entry, fresh=True)
         if self.attempts >= policy.attempts:
@@ -114,7 +113,8 @@ class Recovery:
         return NextAttempt(other, backoff_s(self.attempts, _rng))
 
     def turn(self) -> NextAttempt | None:
-        """The time of a retry has come: begin it now, or look again after `delay_s`; None: no more."""
+        """The time of a retry has come. Returns how to begin it now, or when to look again (`delay_s`); None: give
+        up."""
         traffic = self._traffic
         verdict = self._admission()
         if verdict is Admission.LATER:
@@ -140,11 +140,11 @@ class Recovery:
         return traffic.retries.admission(traffic.table.retry, self._purpose.kind, self.failure, waited_s)
 
     def _where_now(self) -> SetEntry | None:
-        """The set that was found when the retry began to wait, unless it is away meanwhile."""
+        """Return the set that was chosen when the retry began to wait, unless it has gone away since."""
         traffic = self._traffic
         entry = self._next
         if entry is None or entry.name not in traffic.pools:
-            # The set left the configuration meanwhile: by the new table, then.
+            # The set has left the configuration since: choose by the new table.
             entry = self.chosen_again()
             if entry is None:
                 self.failure, self.detail = Failure.CONNECT, "it left the configuration"
@@ -170,7 +170,7 @@ class Recovery:
         return self._traffic.chooser.another(self._choice, self._tried, now, needs_room=needs_room)
 
     def chosen_again(self) -> SetEntry | None:
-        """A set by the table that is in force now, unless it was tried."""
+        """Return a set by the table in force now that was not tried yet."""
         self._choice = self._traffic.choose(self._head, self._client, self._purpose)
         entry = self._choice.entry
         return None if entry is None or entry.name in self._tried else entry
@@ -184,7 +184,7 @@ class Recovery:
             self.may_have_run = True
 
     def problem(self, entry: SetEntry, failure: Failure, detail: str) -> Problem:
-        """The answer for the client after the last attempt failed at a set."""
+        """Return the answer for the client after the last attempt failed at a set."""
         name = entry.name
         # Reading runs no algorithm.
         executed = self.may_have_run and self._head.method not in (b"GET", b"HEAD", b"OPTIONS")
@@ -214,7 +214,7 @@ class Recovery:
         )
 
     def end(self) -> None:
-        """The request is over: it is no longer a retry in work, or one that waits."""
+        """The request is over: it no longer counts as a retry that runs or waits."""
         self._uncount()
 
     def _uncount(self) -> None:

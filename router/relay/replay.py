@@ -1,4 +1,4 @@
-"""The sent part of a request's body, kept while it is short enough to be sent again."""
+"""The part of a request's body that was sent, kept while it is short enough to be sent again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from router.wire.stream import Piece
 
 
 class Replay:
-    """The beginning of a body, at most `max_bytes` of it. `whole`: it is all that was sent."""
+    """The beginning of a body, at most `max_bytes` of it. `whole`: everything that was sent is kept."""
 
     __slots__ = ("_bytes", "_max_bytes", "pieces", "whole")
 
@@ -19,7 +19,7 @@ class Replay:
         self.whole = True
 
     def add(self, pieces: Sequence[Piece]) -> None:
-        """Note what is sent now; it is copied, as it may lie in a buffer that others use next."""
+        """Keep a part that is sent now; it is copied, as it may lie in a buffer that others use next."""
         if not self.whole:
             return
         for piece in pieces:

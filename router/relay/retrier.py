@@ -1,4 +1,4 @@
-"""The further attempts of one request: waits for their time, then has them begin. `recovery.py` decides about them."""
+"""Makes the further attempts of one request, each at its time. `recovery.py` decides about them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from router.wire.failure import Failure
 
 
 class Tried(Protocol):
-    """Whose attempts these are: an exchange."""
+    """The owner of the attempts: an exchange."""
 
     def begin_again(self, entry: SetEntry, *, fresh: bool) -> None:
         """Make another attempt now; `fresh`: on a new connection."""
 
     def wait_for_retry(self) -> None:
-        """Take nothing more of the client's body until the next attempt begins."""
+        """Read nothing more of the client's body until the next attempt begins."""
 
     def pass_refusal(self, answer: HeldAnswer) -> None:
-        """Relay the answer of a set that took nothing."""
+        """Relay the answer of a set that took nothing of the request."""
 
     def give_up(self, failure: Failure, detail: str) -> None:
-        """Tell the client what the last attempt failed for."""
+        """Tell the client why the last attempt failed."""
 
 
 class Retrier:
@@ -41,7 +41,7 @@ class Retrier:
         self._timer: asyncio.TimerHandle | None = None
 
     def retry(self, entry: SetEntry, failure: Failure, *, reused: bool) -> bool:
-        """Have another attempt made after a failure at `entry`, now or later; False: there is none to make."""
+        """Make another attempt after a failure at `entry`, now or later; False: there will be none."""
         attempt = self.recovery.next_attempt(entry, failure, reused=reused)
         if attempt is None:
             return False

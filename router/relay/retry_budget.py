@@ -1,7 +1,7 @@
 """Counts the retries of a process, and decides when one may begin.
 
-When a set ends, half of all requests may need a retry in the same moment. `choosing.retry` says how many may run beside
-the requests in flight; this object knows how many there are.
+When one of two sets ends, half of all requests may need a retry at the same moment. `choosing.retry` says how many may
+run beside the requests in flight; this object knows how many there are.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from router.wire.failure import Failure
 
 class RetryBudget:
     """`running` counts retries at a set, `waiting` those whose time has not come, `refused` those that found no room.
-
-    `requests_in_flight`: how many requests the process has in work, those that wait for a retry included.
-    """
+    `requests_in_flight` returns how many requests the process has in work, including those that wait for a retry."""
 
     def __init__(self, requests_in_flight: Callable[[], int]) -> None:
         self._requests_in_flight = requests_in_flight

@@ -1,6 +1,6 @@
 """State that all requests of a process share: the table in force, the sets' pools and health, and the counts.
 
-It decides where a request goes and is told what came of it; it serves nobody itself (plane.py does).
+It decides where a request goes and is told how it ended; it serves nobody itself (plane.py does).
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ class Traffic:
         self.loop = loop
         self.dialect = dialect
         self.limits = self._usual_limits = limits or Limits()
-        """Those of the process, with the time-outs of the table in force."""
+        """The limits of the process, with the time-outs of the table in force."""
         self.buffers = Buffers()
         self.board = HealthBoard(table.health)
         self.pools: dict[str, SetPool] = {}
         self.loads: dict[str, Load] = {}
-        """By which sets are chosen: those of all workers together."""
+        """The loads by which sets are chosen, over all workers together."""
         self._loads = loads or Loads()
         self.stats: dict[str, SetStats] = {}
         self.recent = Recent()
@@ -83,14 +83,14 @@ class Traffic:
         self.draining = False
         self.log = AccessLog(loop, dialect)
         self.access: AccessLog | None = None
-        """Told of each request that ended, where the file says so."""
+        """Gets each request that ended, if the file has an access log."""
         self.observer: Observer | None = None
-        """Told what becomes of each request, while a rollout compares two sets."""
+        """Gets the outcome of each request, while a rollout compares two sets."""
         self._addresses: dict[str, tuple[str, int]] = {}
         self.adopt(table)
 
     def adopt(self, table: Table) -> None:
-        """Put another table in force: one swap; requests in work go on with what they have."""
+        """Put another table in force, in one swap; requests in work go on with what they have."""
         limits = self._usual_limits.with_times(table.timeouts.given_s)
         kept = min(limits.pool_size, limits.idle_connections // max(1, len(table.sets)))
         self.limits = replace(limits, pool_size=kept)
@@ -153,7 +153,7 @@ class Traffic:
         self.access = None
 
     def sweep(self, now: float) -> None:
-        """Called twice a second: close old connections, and take the counts of this moment."""
+        """Called twice a second: close old connections, and record the counts of this moment."""
         for pool in self.pools.values():
             pool.sweep(now)
         self.board.settle(now)
@@ -161,8 +161,8 @@ class Traffic:
         self.curves.tick(now, self.stats, self.observer)
 
     def patience_s(self, purpose: Purpose, head: RequestHead) -> float:
-        """How long after its start a request that met back-pressure may still try another set: its own queue
-        time, else the caller would wait twice."""
+        """Return how long after its start a request that met back-pressure may still try another set: its own queue
+        time, else the caller would wait twice as long."""
         return max(1.0, 0.9 * self.dialect.queue_timeout_s(head)) if purpose.destination is _RUN else 1.0
 
     def set_succeeded(self, name: str) -> None:
@@ -176,7 +176,7 @@ class Traffic:
             log.warning("set ejected after failures in a row", set=name, last=detail)
 
     def set_drains(self, name: str) -> None:
-        """A set said so itself."""
+        """A set said that it is ending."""
         if self.board.drains(name, self.loop.time()):
             log.info("set drains: it gets no new work until its health check succeeds", set=name)
 

@@ -1,7 +1,7 @@
-"""Where a set's host leads: a numeric address as it is, a name as it was resolved last.
+"""Resolves a set's host: a numeric address as it is, a name as it was resolved last.
 
 Names are resolved beside the event loop, one lookup at a time for each set, as a slow resolver would hold up everybody.
-What was found stays in use while it is looked up again, and for as long as the resolver fails.
+Addresses stay in use while they are looked up again, and for as long as the resolver fails.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOOKUP_S: Final = 30.0
 MOST_ADDRESSES: Final = 8
 
 Address: TypeAlias = tuple[int, tuple[Any, ...]]
-"""A family, and what `socket.connect` takes there."""
+"""An address family, and the address in the form that `socket.connect` takes."""
 Resolver: TypeAlias = Callable[..., Awaitable[Sequence[tuple[Any, ...]]]]
 """As `loop.getaddrinfo`."""
 
@@ -47,14 +47,14 @@ class Addresses:
         self.error: OSError | None = None
 
     def known(self) -> tuple[Address, ...]:
-        """Those to try now, what answered last first; () where none is known yet. Old ones are looked up again
-        meanwhile."""
+        """Return the addresses to try now, the one that answered last first; () if none is known yet. Old ones are
+        looked up again meanwhile."""
         if self._loop.time() - self._found_at > FRESH_S:
             self.look_up()
         return self._known
 
     def look_up(self) -> asyncio.Task[None] | None:
-        """The lookup that runs, begun if need be. None: one failed just now, see `error`."""
+        """Return the lookup that runs; begin one if there is none. None: one failed just now, see `error`."""
         if self._lookup is None:
             if self._closed or self._loop.time() - self._failed_at < FAILED_S:
                 return None
@@ -68,7 +68,7 @@ class Addresses:
             self._known = (address, *(each for each in known if each != address))
 
     def close(self) -> None:
-        """Look nothing up any more; who waits for a lookup is told that it failed."""
+        """Stop looking up; those who wait for a lookup are told that it failed."""
         self._closed = True
         self.error = self.error or OSError("it left the configuration")
         if self._lookup is not None:
@@ -107,7 +107,7 @@ class Addresses:
 
 
 def literal(host: str, port: int) -> tuple[Address, ...]:
-    """The address that a numeric host is; () for a name."""
+    """Return the address of a numeric host; () for a name."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host)

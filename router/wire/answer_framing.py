@@ -14,9 +14,9 @@ def has_body(answer: AnswerHead, request: RequestHead) -> bool:
 
 
 def body_of(answer: AnswerHead, request: RequestHead) -> Body:
-    """Return the reader of an answer's body, which gives it out as the client takes it.
+    """Return the reader of an answer's body, which passes it on as the client can take it.
 
-    A body that only the connection's end ends must be chunked by the caller for a client that knows chunks.
+    A body that ends only with the connection must be chunked by the caller, if the client knows chunks.
     """
     if answer.content_length is not None:
         return LengthBody(answer.content_length)
@@ -28,8 +28,10 @@ def body_of(answer: AnswerHead, request: RequestHead) -> Body:
 def relayed_head(
     answer: AnswerHead, request: RequestHead, *, bodied: bool, keep: bool, body: Piece = b""
 ) -> bytes:
-    """The head that the client gets, and what of the body is to go with it; `bodied`: a body follows; `keep`: after it
-    the client's connection may carry another request."""
+    """The head that the client gets, and the part of the body to send with it.
+
+    `bodied`: a body follows; `keep`: afterwards the client's connection may carry another request.
+    """
     modern = request.minor == 1
     if not keep:
         connection = b"\r\nConnection: close\r\n\r\n"
@@ -41,7 +43,7 @@ def relayed_head(
         return b"".join((answer.opening, request.request_id, connection, body))
     framing = b""
     if modern and answer.status != 204 and (bodied or answer.chunked):
-        # Where there is none, by the method's or the status's nature: as it would be with one.
+        # An answer without a body, because of its method or status, is framed as it would be with one.
         framing = b"Transfer-Encoding: chunked\r\n"
     own = (framing, b"X-Request-Id: ", request.request_id, connection)
     return b"".join((answer.status_line, *answer.lines, *own, body))

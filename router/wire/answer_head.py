@@ -19,7 +19,7 @@ MAX_STATUS_LINES: Final = 256
 
 _fields = Interner(_KINDS)
 _status_lines: dict[bytes, tuple[int, int, bytes]] = {}
-"""Minor version, status and the line to relay, of status lines that were read before."""
+"""Minor version, status and the line to relay of a status line that was read before."""
 
 
 class AnswerHead(Head):
@@ -43,7 +43,7 @@ class AnswerHead(Head):
 
     @property
     def opening(self) -> bytes:
-        """The head's beginning as clients get it, where a Content-Length is part of it."""
+        """The beginning of the head for clients, if a Content-Length is part of it."""
         own = b"Content-Length: %d\r\nX-Request-Id: " % (self.content_length or 0)
         return b"".join((self.status_line, *self.lines, own))
 

@@ -1,8 +1,8 @@
-"""Heads of answers that differ in their values alone, read by one regular expression each. Pure.
+"""Reads heads of answers that differ only in their values by one regular expression each. Pure.
 
-What a set answers to requests of one kind has the same header names in the same order; ids, times and lengths change.
-Read line by line such a head costs 3 µs, by its shape 1. Whatever fits no shape is read line by line, as is every head
-that a shape is made of: a shape takes only what that way would take, and makes the same of it.
+A set's answers to requests of one kind have the same header names in the same order; ids, times and lengths change.
+Read line by line such a head costs 3 µs, by its shape 1. A head that fits no shape is read line by line, as is every
+head that a shape is made from: a shape takes only what that way would take, and gives the same result.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from router.wire.head import LENGTH, MAX_LENGTH_DIGITS
 MAX_SHAPES: Final = 8
 LEARN_AFTER: Final = 16
 MAX_LEARN_AFTER: Final = 4096
-"""A shape is made of the last of so many heads that fitted none, each time of twice as many: making one takes as long
-as reading some hundred heads, which must not be lost on a set whose answers are all different."""
+"""Number of heads that fit no shape, after which a shape is made from the last one; it doubles each time. Making a
+shape takes as long as reading some hundred heads, which must not be lost on a set whose answers are all different."""
 MAX_SHAPED_BYTES: Final = 1024
 
 _WORDS: Final = rb"[!-~]++(?: [!-~]++)*+"
@@ -26,7 +26,7 @@ _LENGTH_LINE: Final = re.compile(rb"([!#$%%&'*+\-.^_`|~0-9A-Za-z]+: )[0-9]{1,%d}
 
 
 class ShapedHead(AnswerHead):
-    """A head that was read by its shape; its fields are parted when somebody asks for all of them."""
+    """A head that was read by its shape; its fields are separated when all of them are first asked for."""
 
     def __init__(
         self, raw: bytes, status: int, status_line: bytes, content_length: int, opening: bytes
@@ -61,7 +61,7 @@ class ShapedHead(AnswerHead):
 
 
 class Shapes:
-    """The shapes of the answers that came lately; a few, as sets answer in few ways."""
+    """The shapes of recent answers; a few, as a set answers in few ways."""
 
     def __init__(self) -> None:
         self._shapes: list[tuple[re.Pattern[bytes], int, bytes]] = []
@@ -80,7 +80,7 @@ class Shapes:
         return None
 
     def learn(self, raw: bytes, head: AnswerHead) -> None:
-        """Take the shape of a head that was read line by line, if it is its turn and has one."""
+        """Make a shape from a head that was read line by line, if it is its turn and the head has one."""
         self._unfit += 1
         if self._unfit < self._learn_after:
             return
@@ -88,12 +88,13 @@ class Shapes:
         self._learn_after = min(2 * self._learn_after, MAX_LEARN_AFTER)
         shape = _shape_of(raw, head)
         if shape is not None:
-            # The oldest gives way.
+            # The oldest shape is dropped.
             self._shapes = [(shape, head.status, head.status_line), *self._shapes[: MAX_SHAPES - 1]]
 
 
 def _shape_of(raw: bytes, head: AnswerHead) -> re.Pattern[bytes] | None:
-    """None for a head with more to it than header lines that are passed on as they are, and a Content-Length."""
+    """Make the shape of a head; None if it has more than a Content-Length and header lines that are passed on
+    unchanged."""
     lines = raw.split(b"\r\n")[:-2]
     if (
         len(raw) > MAX_SHAPED_BYTES

@@ -43,7 +43,7 @@ class IllegalMove(RuntimeError):
 
 
 def check(before: State, after: State) -> State:
-    """`after`, where the move is legal. Raises `IllegalMove`."""
+    """Return `after` if the move is legal. Raises `IllegalMove`."""
     if after not in _LEGAL[before]:
         raise IllegalMove(f"a client's connection cannot move from {before.name} to {after.name}")
     return after

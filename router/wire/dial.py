@@ -12,12 +12,12 @@ from typing import Final
 from router.wire.addresses import Address, Addresses
 
 OWN_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors for want of something here; they say nothing about the peer."""
+"""Errors because this process lacks something; they say nothing about the peer."""
 
 
 class Dial:
-    """One of the callbacks follows, unless it is cancelled before; never from inside the constructor. `on_connected`
-    gets a socket that does not block, and is its owner."""
+    """Connects. One of the callbacks follows, unless it is cancelled before; never from inside the constructor.
+    `on_connected` gets, and then owns, a socket that does not block."""
 
     __slots__ = (
         "_addresses",
@@ -106,7 +106,7 @@ class Dial:
                 self._error = error
                 continue
             self._sock = sock
-            # Who says nothing at one address leaves the others their part of the time.
+            # An address that does not answer leaves the others their part of the time.
             part_s = (self._deadline - self._loop.time()) / (len(self._left) + 1)
             self._timer = self._loop.call_later(part_s, self._give_up_address, errno.ETIMEDOUT)
             return
@@ -139,7 +139,7 @@ class Dial:
             self._on_failed(self._error)
 
     def cancel(self) -> None:
-        """Nobody wants it any more."""
+        """Stop: the connection is no longer needed."""
         self._closed = True
         self._left.clear()
         if self._lookup is not None:

@@ -1,7 +1,7 @@
-"""One client connection: reads requests, one exchange at a time, writes answers in order.
+"""One client connection: reads requests, runs one exchange at a time, and writes answers in order.
 
-Requests that a client pipelines wait unread (bounded) until the answer before them is out. While an exchange
-runs the connection stays readable, so that a client that goes away is noticed at once and its task cancelled.
+Requests that a client pipelines wait unread (bounded) until the answer before them is sent. While an exchange runs the
+connection stays readable, so that a client that goes away is noticed at once and its task cancelled.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NO_PIECES: Final[list[Piece]] = []
 
 
 class Front(Protocol):
-    """Whom a connection asks what to do, and tells what it did: the data plane."""
+    """The data plane: a connection asks it what to do, and reports what it did."""
 
     name: str
     loop: asyncio.AbstractEventLoop
@@ -61,7 +61,7 @@ class Front(Protocol):
     def client_closed(self, client: ClientConnection) -> None: ...
 
 
-# Looking a member up in its class costs more than all else that is done with it.
+# Looking a member up in its class would cost more than everything else that is done with it.
 _HEAD, _BODY, _ANSWER, _FLUSH, _SKIP, _CLOSING, _LINGER = State
 
 
@@ -146,7 +146,7 @@ class ClientConnection:
             self._stream.pause_reading()
 
     def _skip_body(self, data: bytes) -> None:
-        """Drop what still comes of a body that nobody waits for."""
+        """Drop the rest of a body that nobody waits for."""
         reader = self._reader
         try:
             reader.read_body(data, memoryview(data), len(data))
@@ -228,7 +228,7 @@ class ClientConnection:
         else:
             self._refuse(problem, logged=True)
 
-    # What an exchange asks for.
+    # Called by an exchange.
 
     @property
     def body_done(self) -> bool:
@@ -247,7 +247,7 @@ class ClientConnection:
             self._stream.resume_reading()
 
     def hold_body(self) -> None:
-        """Read no more of the body for now."""
+        """Stop reading the body for now."""
         if not self._paused and self._state is _BODY:
             self._paused = True
             self._stream.pause_reading()
@@ -257,7 +257,7 @@ class ClientConnection:
         return self._stream.write(pieces, shared=shared)
 
     def post(self, data: bytes) -> None:
-        """Send a short beginning of the answer, which finds nothing unsent before it."""
+        """Send a short beginning of the answer; nothing of it may wait unsent."""
         self._stream.post(data)
 
     def respond(self, problem: Problem, *, logged: bool = False) -> None:
@@ -285,7 +285,7 @@ class ClientConnection:
         return [own] if head is not None and head.method == b"HEAD" else [own, body]
 
     def _refuse(self, problem: Problem, *, logged: bool = False) -> None:
-        """Answer what is no valid request; nothing after it can be understood."""
+        """Answer bytes that are no valid request; nothing after them can be understood."""
         self.keep = False
         self._head = None
         self._linger_after = True
@@ -293,13 +293,13 @@ class ClientConnection:
         self.respond(problem, logged=logged)
 
     def exchange_ended(self) -> None:
-        """The exchange will do nothing more, whatever came of it."""
+        """The exchange has ended, however it went."""
         if self._work is not None:
             self._work = None
             self._front.work_ended()
 
     def exchange_done(self) -> None:
-        """The answer is complete; what of it is not sent yet is in the stream."""
+        """The answer is complete; its unsent part is in the stream."""
         if self._stream.closed:
             return
         if self._stream.broken:
@@ -308,7 +308,7 @@ class ClientConnection:
         self._state = check(self._state, _FLUSH)
         stream = self._stream
         if not self.keep or self._reader.body is not None:
-            # The end of the connection, perhaps: nothing may lie unsent.
+            # The connection may end here, so nothing may lie unsent.
             stream.send_posted()
         if self._paused and self._reader.body is not None:
             self._paused = False
@@ -317,13 +317,13 @@ class ClientConnection:
             self._flushed()
 
     def truncate(self) -> None:
-        """The answer breaks off: close, so that the client cannot take it for the whole."""
+        """The answer breaks off: close the connection, so that the client cannot take it for the whole."""
         if self._stream.closed:
             return
         self.keep = False
         self._stream.send_posted()
         if self._stream.drained or (self._head is not None and self._head.minor == 0):
-            # HTTP/1.0 may know the end by the close alone: only a reset tells.
+            # An HTTP/1.0 client may know the end only by the close: only a reset shows that the answer is not whole.
             self.close(abort=self._head is not None and self._head.minor == 0)
         else:
             self._state = check(self._state, _CLOSING)
@@ -338,7 +338,7 @@ class ClientConnection:
             self._work.on_client_drained()
 
     def _flushed(self) -> None:
-        """The answer is out: the next request, or the end."""
+        """The answer has been sent: go on with the next request, or end."""
         reader = self._reader
         unfinished = reader.body is not None
         if unfinished and self.keep and not self._linger_after and reader.may_skip_body():
@@ -362,7 +362,7 @@ class ClientConnection:
             self._paused = False
             self._stream.resume_reading()
         if reader.unread:
-            # Not at once: a long queue of requests would go as deep as it is long.
+            # Not from here: a long queue of requests would recurse as deep as it is long.
             self._scheduled = True
             self.at = self._front.loop.time()
             self._front.loop.call_soon(self._next)
@@ -374,7 +374,7 @@ class ClientConnection:
         self._stream.resume_reading()
 
     def _gone(self) -> None:
-        """The client closed its side, or the connection broke: nobody waits for the answer."""
+        """The client closed its side, or the connection broke: nobody waits for the answer any longer."""
         work = self._work
         if work is not None:
             work.cancel()
@@ -388,19 +388,20 @@ class ClientConnection:
     def close_if_idle(self, idle_s: float) -> None:
         """For a shutdown: close if nothing has come for `idle_s`, no request is in work and none is half read.
 
-        Its next request may be here, unread: to close then would reset the client. It is answered, and told that
-        the connection ends."""
+        A request that is already here, unread, would be reset by a close. It is answered, and its client told that the
+        connection ends.
+        """
         if self._state is not _HEAD or self._reader.unread:
             return
         if self._front.loop.time() - self._idle_since >= idle_s and not self._stream.has_unread():
             self.close()
 
     def shut(self) -> None:
-        """For the end of a shutdown: close whatever is going on."""
+        """For the end of a shutdown: close, whatever is going on."""
         self._gone()
 
     def check_time(self, now: float) -> None:
-        """Called every sweep: end what takes too long."""
+        """Called every sweep: end the request or the connection if it takes too long."""
         limits = self._front.limits
         state = self._state
         if state is _HEAD:

@@ -12,7 +12,8 @@ class Failure(enum.Enum):
     CONNECT = enum.auto()
     """No connection: nothing was sent."""
     NO_ROOM = enum.auto()
-    """No connection for want of a descriptor or memory here: nothing was sent, and the set is not at fault."""
+    """No connection, because this process lacks a descriptor or memory: nothing was sent, and the set is not at
+    fault."""
     SEND = enum.auto()
     """The connection broke before the request was sent whole: the set cannot have taken it."""
     STALE = enum.auto()

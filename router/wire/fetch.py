@@ -20,7 +20,7 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 
 
 class FetchError(Exception):
-    """The set gave no whole answer; `refused`: there was no connection; `own`: for want of something here."""
+    """The set gave no whole answer. `refused`: there was no connection; `own`: this process lacked something."""
 
     def __init__(self, message: str, *, refused: bool = False, own: bool = False) -> None:
         super().__init__(message)
@@ -42,8 +42,10 @@ async def fetch(
     max_bytes: int,
     keep: Callable[[int], None] | None = None,
 ) -> Fetched:
-    """GET `target` with header `lines` (each with CR LF). Raises `FetchError`; bounded in time and size. `keep` is told
-    of every so many bytes of the body before they are kept; what it raises ends the call."""
+    """GET `target` with header `lines` (each with CR LF). Raises `FetchError`; bounded in time and size.
+
+    `keep` is called with the number of body bytes before they are kept; what it raises ends the call.
+    """
     try:
         async with asyncio.timeout(timeout_s):
             return await _fetch(await _connected(addresses, timeout_s), target, lines, max_bytes, keep)

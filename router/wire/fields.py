@@ -1,8 +1,8 @@
-"""Header lines, read once: most lines of most heads were seen before, so what a line means is looked up; of others, as
-those that tell a task's id, mostly the name was.
+"""Reads header lines, and remembers them: most lines of most heads were seen before, so their meaning is looked up. Of
+other lines, such as a task's id, at least the name was usually seen.
 
-A line is judged here, by itself and strictly: a token, a colon, and a value without control characters. What is
-no such line (folded, with a bare CR or LF, a space before the colon) is refused whatever it may be meant to say.
+A line is judged here, by itself and strictly: a token, a colon, and a value without control characters. Anything else
+(folded, with a bare CR or LF, a space before the colon) is refused, whatever it may be meant to say.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ MAX_INTERNED: Final = 4096
 MAX_INTERNED_LINE_BYTES: Final = 256
 MAX_NAMES: Final = 1024
 MAX_VALUES: Final = 256
-"""A name that came with more values than these is expected to come with yet another: its lines are not kept."""
+"""A name that came with more values than this will probably come with yet another: its lines are not remembered."""
 
 PASS: Final = 0
 """The kind of a header that is forwarded as it is."""
 DROP: Final = 1
-"""… of one that is not forwarded and means nothing to us. All kinds above it mean something."""
+"""The kind of a header that is neither forwarded nor interpreted. All kinds above it are interpreted."""
 
 Field = tuple[int, bytes, bytes, bytes]
 """Kind, lower-case name, value, and the line to forward with its CR LF (empty unless PASS)."""
@@ -33,11 +33,10 @@ class BadHead(Exception):
 
 
 class Interner:
-    """Reads header lines by a table of kinds (lower-case name → kind; others are PASS), keeping the short
-    ones.
+    """Reads header lines by a table of kinds (lower-case name → kind; others are PASS), and remembers the short ones.
 
-    `check` may raise for a name that is not allowed. The store is emptied when full: no line can push others
-    out for long.
+    `check` may raise for a name that is not allowed. The store is emptied when it is full: no line can push others out
+    for long.
     """
 
     __slots__ = ("_check", "_kinds", "_names", "_seen")
@@ -61,7 +60,7 @@ class Interner:
         spelled, _, value = line.partition(b": ")
         name = self._names.get(spelled)
         if name is not None and value.replace(b"-", b"").isalnum():
-            # Letters, digits and dashes alone: what the long way below would find.
+            # Only letters, digits and dashes: the long way below would give the same.
             forward = line + b"\r\n"
         else:
             match = _LINE.fullmatch(line)
@@ -92,7 +91,7 @@ class Interner:
 
 
 class _Name:
-    """A header's name as somebody spells it, and how many values it was kept with."""
+    """A header's name as it was spelled, and the number of values that it was remembered with."""
 
     __slots__ = ("kind", "low", "values")
 

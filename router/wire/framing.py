@@ -1,8 +1,8 @@
-"""Where a body ends: Content-Length, chunks, or the connection's end. Pure: bytes in, what to forward out.
+"""Finds where a body ends: by Content-Length, chunks, or the connection's end. Pure: bytes in, what to forward out.
 
-A body is forwarded as slices of the very buffer that it was received into. Chunked bytes whose framing is
-plain are passed on unchanged; chunk extensions are cut out, trailers are kept apart, and anything that is not
-exactly RFC 9112 is refused.
+A body is forwarded as slices of the very buffer that it was received into. Chunked bytes whose framing is plain are
+passed on unchanged; chunk extensions are cut out, trailers are kept apart, and anything that is not exactly RFC 9112 is
+refused.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ _SIZE, _DATA, _DATA_CR, _DATA_LF, _TRAILER, _DONE = range(6)
 
 
 class ChunkedBody:
-    """A chunked body. `framed`: give it out chunked again; else only its data. `slow`: its chunks are so
-    small that less should be read at once, lest one client keep the process busy."""
+    """A chunked body. `framed`: pass it on chunked again; else only its data. `slow`: its chunks are so small that less
+    should be read at once, so that one client cannot keep the process busy."""
 
     __slots__ = (
         "_framed",
@@ -144,7 +144,7 @@ class ChunkedBody:
             elif state == _SIZE:
                 stop = buf.find(b"\n", pos, end) + 1
                 if framed and not self._line and run < pos and (not stop or buf[pos] == 48):
-                    # The line is incomplete, or may be the last chunk's: what came before it goes out as it is.
+                    # The line is incomplete, or may be the last chunk's: the bytes before it are passed on unchanged.
                     out.append(view[run:pos])
                     run = pos
                 line = self._line + buf[pos : stop or end]

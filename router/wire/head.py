@@ -28,8 +28,8 @@ MAX_LENGTH_DIGITS: Final = 18
 
 
 class Head:
-    """A head's fields. `minor` is 0 for HTTP/1.0; `keep_alive`: as far as the head says, the connection may be
-    used again; `lines` are the header lines to pass on, without those that the router writes itself."""
+    """A head's fields. `minor` is 0 for HTTP/1.0. `keep_alive`: according to the head, the connection may be used
+    again. `lines`: the header lines to pass on, without those that the router writes itself."""
 
     # Defaults in the class, not slots: most heads leave most of them as they are.
     content_length: int | None = None
@@ -76,7 +76,7 @@ class Head:
         return values.get(name)
 
     def _note(self, kind: int, value: bytes) -> None:
-        """Take notice of a field that means something to this kind of head. Raises `BadHead`."""
+        """Interpret a field that this kind of head knows. Raises `BadHead`."""
 
     def _obey(self, connection: set[bytes]) -> None:
         """Follow the Connection header's lower-case tokens; the fields that they name stay here."""

@@ -9,7 +9,7 @@ _DRAW_BYTES: Final = 24 * 256
 
 
 class HexSource:
-    """Gives every digit once. Each process has its own: what a fork inherits is thrown away."""
+    """Gives every digit once. Each process has its own: a fork throws away the digits that it inherits."""
 
     __slots__ = ("_digits", "_pos")
 

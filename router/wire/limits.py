@@ -27,7 +27,7 @@ class Limits(msgspec.Struct, frozen=True):
     first_byte_s: float = 60.0
     """From the request's last byte to the answer's first, where no task is waited for."""
     task_first_byte_s: float = 960.0
-    """… of a run, or of a call with `wait`: 300 s of work, the queue and an image's pull."""
+    """The same, in seconds, for a run or a call with `wait`: 300 s of work, the queue and an image's pull."""
     answer_idle_s: float = 960.0
     """Without a byte of an answer that has begun; a streaming task may be silent for its whole time."""
     write_stall_s: float = 300.0
@@ -39,11 +39,11 @@ class Limits(msgspec.Struct, frozen=True):
     pool_idle_s: float = 30.0
     """How long an idle connection to a set is kept."""
     pool_idle_unsafe_s: float = 1.0
-    """… and may still carry a request that must not run twice."""
+    """How long it is idle at most and may still carry a request that must not run twice."""
     pool_size: int = 256
-    """Idle connections kept to one set …"""
+    """Maximum number of idle connections to one set."""
     idle_connections: int = 65_536
-    """… and to all of them."""
+    """Maximum number of idle connections to all sets."""
     connections: int = 16_384
     """Most connections of clients in one process."""
     descriptors: int = 1 << 30

@@ -15,8 +15,8 @@ from router.wire.upstream import SetConnection
 
 
 class SetPool:
-    """All connections of this process to one set. `inflight` counts the requests that are there now but for reads and
-    waits, which are `reads`."""
+    """All connections of this process to one set. `inflight` counts the requests that are there now, except reads and
+    waits; `reads` counts those."""
 
     __slots__ = ("_buffers", "_idle", "_loop", "addresses", "closed", "inflight", "limits", "name", "reads")
 
@@ -74,8 +74,8 @@ class SetPool:
         on_failed: Callable[[OSError], None],
         refusal: OSError | None = None,
     ) -> Dial:
-        """Begin a new connection; one of the callbacks follows, never from inside this call. `refusal`: fail with
-        it."""
+        """Begin a new connection; one of the callbacks follows, but never from inside this call. `refusal`: fail with
+        this instead."""
 
         def connected(sock: socket.socket) -> None:
             on_connected(SetConnection(self._loop, self, sock, self._buffers, self.limits))
@@ -83,7 +83,7 @@ class SetPool:
         return Dial(self._loop, self.addresses, self.limits.connect_s, connected, on_failed, refusal)
 
     def give_back(self, connection: SetConnection) -> None:
-        """Keep a connection that is between two messages, or close it where there are enough."""
+        """Keep a connection that is between two messages, or close it if there are enough."""
         if self.closed or len(self._idle) >= self.limits.pool_size:
             connection.close()
             return

@@ -99,8 +99,8 @@ def own_head(
 
 
 def refusal_name(body: bytes | bytearray) -> str | None:
-    """The last part of a problem's type, `set-draining` of `https://…/set-draining`, where its JSON says
-    `executed: false`; "" when it has no type. None: it does not say so."""
+    """Return the last part of a problem's type, `set-draining` of `https://…/set-draining`, if its JSON says `executed:
+    false`; "" if it has no type. None: it does not say so."""
     try:
         problem = json.loads(body)
     except ValueError:

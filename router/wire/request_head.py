@@ -29,7 +29,7 @@ _TRACEPARENT: Final = re.compile(
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _ABSOLUTE: Final = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?]+)(.*)", re.DOTALL)
 
-# What a header is to us, beside what every head knows; all others pass unchanged.
+# The meaning of headers beside those that every head knows; all others pass unchanged.
 _HOST_KIND, _TE_KIND, _UPGRADE_KIND, _EXPECT_KIND, _ID_KIND, _TRACE_KIND, _STATE_KIND = range(
     FIRST_FREE, FIRST_FREE + 7
 )
@@ -82,7 +82,7 @@ _hex = HexSource()
 class RequestHead(Head):
     """One request's head, checked. `target` is path and query as sent."""
 
-    # Routing, framing and the account hang on these.
+    # Routing, framing and the account depend on these.
     not_nominable = frozenset(
         (b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-account", b"x-user-id")
     )
@@ -93,9 +93,10 @@ class RequestHead(Head):
     traceparent = b""
     purpose: Any = None
     facts: Any = None
-    """For the router's own use: what the request is about and what choice looks at, once read from the head."""
+    """For the router's own use: the request's purpose and the facts for choosing a set, once they are read from the
+    head."""
     logged: bytes | None = None
-    """… and what the access log tells of it."""
+    """The fields that the access log has of this head."""
     _sent_id = b""
     _sent_trace = b""
     _has_trace = False
@@ -123,8 +124,8 @@ class RequestHead(Head):
         return self.chunked or bool(self.content_length)
 
     def again(self) -> RequestHead:
-        """This head for the next request whose head is the same, byte for byte, once this one is over: the
-        request has a name of its own where it brought none."""
+        """Return this head for the next request whose head is the same, byte for byte, once this request is over. The
+        copy gets a request id of its own if the client sent none."""
         self._name()
         return self
 
@@ -138,7 +139,7 @@ class RequestHead(Head):
     def _note(self, kind: int, value: bytes) -> None:
         if kind == _HOST_KIND:
             if self.host is not None:
-                raise BadHead("the Host header stands there twice; send it once")
+                raise BadHead("the Host header appears twice; send it once")
             if not _HOST.fullmatch(value):
                 raise BadHead("the Host header is no host name")
             self.host = value
@@ -156,7 +157,7 @@ class RequestHead(Head):
             if not self._sent_id and _REQUEST_ID.fullmatch(value):
                 self._sent_id = value
         elif kind == _TRACE_KIND:
-            # Which of two would be meant? Neither, then.
+            # Two values contradict each other, so neither is used.
             valid = not self._has_trace and _TRACEPARENT.fullmatch(value)
             self._sent_trace = self.traceparent = value if valid else b""
             self._has_trace = True
@@ -195,7 +196,7 @@ class RequestHead(Head):
         return b"".join((prefix, self.request_id, b"\r\ntraceparent: ", self.traceparent, client))
 
     def _opening(self, host: bytes) -> bytes:
-        """The lines that all requests with this head share."""
+        """The lines that are the same for all requests with this head."""
         framing = b""
         if self.content_length is not None:
             framing = b"Content-Length: %d\r\n" % self.content_length
@@ -253,7 +254,7 @@ def parse_request(raw: bytes, limits: Limits) -> RequestHead:
 
 
 def refuse_part(part: bytes, limits: Limits) -> Refusal | None:
-    """Refuse a head that is not complete yet, where its beginning is enough to tell."""
+    """Refuse a head that is not complete yet, if its beginning is enough to tell."""
     line_end = part.find(b"\r\n")
     if (line_end if line_end >= 0 else len(part)) > limits.request_line_bytes:
         return line_too_long(limits)

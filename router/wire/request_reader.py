@@ -1,6 +1,6 @@
-"""A client's bytes, taken apart into requests: heads and bodies, one after the other, however they come in. Pure.
+"""Splits a client's bytes into requests: heads and bodies, one after the other, in whatever pieces they come. Pure.
 
-What a client sends ahead of its turn waits in `unread`.
+Bytes that a client sends ahead of its turn wait in `unread`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from router.wire.request_head import RequestHead, parse_request, refuse_part
 from router.wire.stream import Piece
 
 REMEMBERED_HEAD_BYTES: Final = 1024
-"""A head up to this size is kept once it came twice, as clients tend to repeat themselves: the same bytes need not
-be read again."""
+"""Maximum size, in bytes, of a head that is kept once it came twice: clients repeat themselves, and the same bytes need
+not be read again."""
 SKIPPED_BODY_BYTES: Final = 1024 * 1024
 """Longest rest of a body, in bytes, that is read and dropped after an early answer, so that the connection lives on."""
 
 
 class RequestReader:
-    """The requests of one connection. `body`: what is still to come of the last request's body."""
+    """The requests of one connection. `body` is the rest of the last request's body."""
 
     __slots__ = ("_last_head", "_last_mark", "_last_raw", "_limits", "_searched", "body", "unread")
 
@@ -38,18 +38,18 @@ class RequestReader:
         self.unread = self.unread + data if self.unread else data
 
     def drop(self) -> None:
-        """Forget what is unread: it cannot be understood."""
+        """Drop the unread bytes: they cannot be understood."""
         self.unread = b""
         self._searched = 0
 
     def forget(self) -> None:
-        """Keep nothing between two requests: thousands of silent connections would keep megabytes."""
+        """Keep nothing between two requests: thousands of silent connections would hold megabytes."""
         if self._last_raw:
             self._last_raw = b""
             self._last_head = None
 
     def head(self) -> RequestHead | None:
-        """The next request's head; None: not all of it came. Raises `Refusal`."""
+        """Return the next request's head; None if it is incomplete. Raises `Refusal`."""
         data = self.unread
         last = self._last_raw
         if last and data.startswith(last) and self._last_head is not None:
@@ -75,7 +75,7 @@ class RequestReader:
         self.unread = rest
         head = parse_request(data, self._limits)
         if len(data) <= REMEMBERED_HEAD_BYTES:
-            # Who asks but once is not worth the memory.
+            # A client that asks only once is not worth the memory.
             mark = hash(data)
             if mark == self._last_mark:
                 self._last_raw = data
@@ -88,7 +88,7 @@ class RequestReader:
         `FramingError`."""
         rest = self.unread
         if len(rest) == head.content_length:
-            # The usual small request: all of it came at once.
+            # The usual small request, which came all at once.
             self.unread = b""
             return [rest]
         body = ChunkedBody() if head.chunked else LengthBody(head.content_length or 0)

@@ -1,9 +1,9 @@
 """A non-blocking socket on the event loop, and the one buffer that all of them read into.
 
-Sockets are used directly, not through asyncio transports: bytes are received into one reused 256 KiB buffer
-and sent from it at once, so a body is copied by nobody but the kernel. What a slow peer does not take at once
-stays behind: the buffer is lent to that stream until it drains (a bounded number of them; beyond that, small
-reads that are copied), and whoever fed it stops reading. So each direction holds at most one unsent read.
+Sockets are used directly, not through asyncio transports: bytes are received into one reused 256 KiB buffer and sent
+from it at once, so only the kernel copies a body. Bytes that a slow peer does not take at once stay there: the buffer
+is lent to that stream until it drains (a bounded number of them; beyond that, reads get small and are copied), and the
+other side is not read meanwhile. So each direction holds at most one unsent read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_PIECES: Final = 512
 """Pieces in one system call; the kernel takes 1,024."""
 
 MAX_POSTERS: Final = 16
-"""Most short messages that wait for each other: in a burst of requests the first ones should be under way
+"""Maximum number of short messages that wait for each other: in a burst of requests the first ones should be under way
 while the last ones are still being read."""
 
 Piece: TypeAlias = bytes | memoryview
@@ -118,14 +118,14 @@ class Stream:
         self.broken = False
         self.closed = False
         self.stalled_since = 0.0
-        """Loop time since when unsent bytes wait without progress; 0: none wait."""
+        """Loop time since which unsent bytes have waited without progress; 0: none wait."""
 
     @property
     def drained(self) -> bool:
         return not self._out
 
     def has_unread(self) -> bool:
-        """Return True if bytes came that nobody has read yet; the peer's end does not count."""
+        """Return True if bytes have come that nobody has read yet; the peer's end does not count."""
         with contextlib.suppress(OSError):
             return fcntl.ioctl(self.fd, termios.FIONREAD, _NO_BYTES) != _NO_BYTES
         return False
@@ -170,7 +170,7 @@ class Stream:
                 buffers.send_posted()
 
     def send_posted(self) -> None:
-        """Send what was posted."""
+        """Send the posted messages."""
         data = self._posted
         if data:
             self._posted = b""
@@ -185,9 +185,10 @@ class Stream:
                 self._keep(_after((data,), sent), False)
 
     def write(self, pieces: Sequence[Piece], *, shared: bool = False) -> bool:
-        """Send now what the kernel takes and keep the rest. `shared`: the pieces lie in the shared buffer.
+        """Send as much as the kernel takes now and keep the rest. `shared`: the pieces lie in the shared buffer.
 
-        Returns True when nothing is left (or the stream is broken: the bytes are dropped, `on_broken` tells).
+        Returns True when nothing is left, or the stream is broken (then the bytes are dropped, and `on_broken`
+        follows).
         """
         if self._posted:
             self.send_posted()
@@ -263,7 +264,7 @@ class Stream:
     def _break(self) -> None:
         self.broken = True
         self._settle()
-        # Told later, never from inside the caller's own write.
+        # Reported later, never from inside the caller's own write.
         self._loop.call_soon(self._tell_broken)
 
     def _tell_broken(self) -> None:
@@ -276,7 +277,7 @@ class Stream:
             self.sock.shutdown(socket.SHUT_WR)
 
     def close(self, *, abort: bool = False) -> None:
-        """Close at once. `abort`: with a reset, so that a peer cannot take what it got for the whole."""
+        """Close at once. `abort`: with a reset, so that a peer cannot take the bytes that it got for the whole."""
         if self.closed:
             return
         self.send_posted()
@@ -287,7 +288,7 @@ class Stream:
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.sock.close()
-        # They lead to whoever holds this stream: as a circle, both would stay in memory until the collector comes.
+        # The callbacks refer to this stream's owner: such a cycle would stay in memory until the collector comes.
         self._on_readable = self.on_drained = self.on_broken = _nothing
 
 

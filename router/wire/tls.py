@@ -67,8 +67,8 @@ class TlsFiles(msgspec.Struct, frozen=True):
         return made
 
     def doubt(self, now: float) -> str | None:
-        """Why clients will refuse the certificate, or will soon, for its dates; None: they will not. `now`: seconds
-        since 1970. Raises `TlsError` when it cannot be used at all."""
+        """Return why clients refuse the certificate for its dates, or will soon; None: they do not. `now`: seconds
+        since 1970. Raises `TlsError` if it cannot be used at all."""
         not_after = _not_after(self.context(), self.cert.read_text("latin-1"))
         if isinstance(not_after, str):
             return f"{self.cert}: clients refuse it: {not_after}"
@@ -79,7 +79,7 @@ class TlsFiles(msgspec.Struct, frozen=True):
         return f"{self.cert} expires in {max(0.0, left_s) / 86400:.1f} days, on {when}: renew it"
 
     def stamp(self) -> _Stamp | None:
-        """Another value when a file changed, was replaced, or its link swung; None: one is not there."""
+        """A value that changes when a file is changed or replaced, or its link swings; None: a file is missing."""
         try:
             found = [os.stat(path) for path in (self.cert, self.key)]
         except OSError:
@@ -88,9 +88,10 @@ class TlsFiles(msgspec.Struct, frozen=True):
 
 
 def _not_after(context: ssl.SSLContext, pem: str) -> float | str:
-    """When the first certificate in `pem` ends, in seconds since 1970; or what is wrong with it now.
+    """Return when the first certificate in `pem` ends, in seconds since 1970; or what is wrong with it now.
 
-    The module ssl tells a certificate's dates to clients alone: so there is one, in memory, who trusts this very one.
+    The module ssl shows a certificate's dates only to clients, so there is a client in memory that trusts this very
+    certificate.
     """
     first = _PEM.search(pem)
     if first is None:
@@ -120,7 +121,7 @@ def _not_after(context: ssl.SSLContext, pem: str) -> float | str:
 
 
 class Certificate:
-    """The context for new connections. `error`: why the files as they are now are not in it."""
+    """The context for new connections. `error`: why it was not made from the files as they are now."""
 
     def __init__(self, files: TlsFiles) -> None:
         """Raises `TlsError`."""
@@ -136,7 +137,7 @@ class Certificate:
         self._judge()
 
     def look(self) -> None:
-        """Read the files if they changed; with mistakes in them the last good ones stay. Small file I/O."""
+        """Read the files if they changed; if there are mistakes in them, the last good ones stay. Small file I/O."""
         self._read()
         if time.time() - self._warned_at > WARN_EVERY_S:
             self._judge()
@@ -144,7 +145,7 @@ class Certificate:
     def _judge(self) -> None:
         self._warned_at = time.time()
         if self.error is None:
-            # An unreadable file is told of by whoever reads it next.
+            # The next read reports an unreadable file.
             with contextlib.suppress(TlsError, OSError):
                 self.doubt = self._files.doubt(self._warned_at)
         if self.doubt is not None:
@@ -158,7 +159,7 @@ class Certificate:
         try:
             context = self._files.context()
         except TlsError as error:
-            # A certificate whose key is not there yet is put right by the key's own change.
+            # A certificate that arrives before its key is loaded when the key arrives.
             self.error = str(error)
             self.failures += 1
             log.error("certificate is not taken: the one before stays in use", reason=self.error)
@@ -183,7 +184,7 @@ class TlsSocket:
     def recv_into(self, view: memoryview, count: int) -> int:
         """Receive into `view`; returns the number of bytes, 0 at the end. A large body comes several records at once.
 
-        `count` is 16 KiB or more: less would leave the rest of a record, which no event announces.
+        `count` must be 16 KiB or more: with less, part of a record would be left, which no event announces.
         """
         sock = self._sock
         try:
@@ -196,7 +197,7 @@ class TlsSocket:
             while got + RECORD_BYTES <= count and self._full_record_waits():
                 try:
                     got += sock.recv_into(view[got:], count - got)
-                except OSError:  # Not all of it is here, or it is broken: the next event finds that again.
+                except OSError:  # The record is incomplete or broken: the next event will show which.
                     break
         return got
 
@@ -210,8 +211,11 @@ class TlsSocket:
         return len(header) == HEADER_BYTES and int.from_bytes(header[3:], "big") > RECORD_BYTES
 
     def send(self, data: bytes | memoryview) -> int:
-        """As much as the kernel takes, in whole records: OpenSSL wants a record that was refused once again as it was,
-        so where the next one begins hangs on nothing but what was sent."""
+        """Send as much as the kernel takes, in whole records.
+
+        OpenSSL wants a refused record again exactly as it was, so the start of the next record may depend only on what
+        was sent.
+        """
         try:
             if len(data) <= RECORD_BYTES:
                 return self._sock.send(data)
@@ -237,7 +241,7 @@ class TlsSocket:
         self._sock.setsockopt(level, option, value)
 
     def shutdown(self, how: int) -> None:
-        """Say that nothing more comes, and mean it."""
+        """Send the notice that nothing more comes."""
         self._say_end()
         socket.socket.shutdown(self._sock, how)
 
@@ -252,7 +256,7 @@ class TlsSocket:
 
 
 class Handshake:
-    """One client's, within `HANDSHAKE_S`; then `done` gets the socket, or `failed` is called."""
+    """One client's handshake, within `HANDSHAKE_S`; then `done` gets the socket, or `failed` is called."""
 
     __slots__ = ("_done", "_failed", "_loop", "_sock", "_timer", "_writing", "since")
 
@@ -292,7 +296,7 @@ class Handshake:
         self._done(TlsSocket(self._sock))
 
     def abandon(self) -> None:
-        """Close: it failed, took too long, or nobody wants it any more."""
+        """Close the connection: the handshake failed, took too long, or is no longer needed."""
         self._leave()
         self._sock.close()
         self._failed()
@@ -305,8 +309,8 @@ class Handshake:
 
 
 class Handshakes:
-    """Those under way, the oldest first, `MOST_HANDSHAKES` at most. `ready` gets the socket and what `begin` was given
-    with it; `failed` is called for each that comes to nothing."""
+    """The handshakes under way, the oldest first, at most `MOST_HANDSHAKES`. `ready` gets the socket and the value that
+    `begin` was given with it; `failed` is called for each that fails."""
 
     def __init__(
         self,
@@ -323,7 +327,7 @@ class Handshakes:
         return len(self._under_way)
 
     def begin(self, context: ssl.SSLContext, sock: socket.socket, peer: bytes) -> None:
-        """With a client that was just accepted."""
+        """Begin a handshake with a client that was just accepted."""
 
         def done(made: TlsSocket) -> None:
             del self._under_way[handshake]
@@ -344,7 +348,7 @@ class Handshakes:
         self._under_way[handshake] = None
 
     def abandon(self, older_than_s: float) -> None:
-        """Give up those that take so long."""
+        """Give up the handshakes that take too long."""
         before = self._loop.time() - older_than_s
         for handshake in tuple(self._under_way):
             if handshake.since > before:

@@ -18,7 +18,7 @@ _shapes = Shapes()
 
 
 class Pool(Protocol):
-    """Where a connection is kept between two exchanges, and which counts the requests at its set."""
+    """The pool: keeps a connection between two exchanges, and counts the requests at its set."""
 
     def leave(self, *, reading: bool) -> None:
         """A request at the set is over; `reading`: one that takes no room there."""
@@ -28,7 +28,7 @@ class Pool(Protocol):
 
 
 class AnswerTaker(Protocol):
-    """Takes an answer: an exchange."""
+    """Takes an answer: an attempt."""
 
     def on_informational(self, head: AnswerHead) -> None: ...
     def on_answer(
@@ -133,7 +133,7 @@ class SetConnection:
         self._sent()
 
     def _broken(self) -> None:
-        # The set may have answered early (413) and closed: what it said is still to be read.
+        # The set may have answered early (413) and closed: its answer is still to be read.
         if self.taker is not None:
             self.stream.resume_reading()
             self.taker.on_upstream_drained()
@@ -142,7 +142,7 @@ class SetConnection:
         buffers = self._buffers
         taker = self.taker
         if taker is None:
-            # Idle: either the set closed it, or it sends what nobody asked for.
+            # Idle: either the set closed the connection, or it sends bytes that nobody asked for.
             self.pool.remove(self)
             self.close()
             return
@@ -169,7 +169,7 @@ class SetConnection:
             self._heads(buffers.current, buffers.view, got, True)
 
     def _heads(self, buf: bytes | bytearray, view: memoryview, end: int, shared: bool) -> None:
-        """Read heads up to the final one, then hand on what follows it."""
+        """Read heads up to the final one, then pass on the bytes that follow it."""
         taker = self.taker
         shaped = _shapes.read(buf, end)
         if shaped is not None and taker is not None:
