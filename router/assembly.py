@@ -24,8 +24,8 @@ from router.relay.inquiry import Inquiry
 from router.relay.lists import Lists
 from router.relay.plane import DataPlane
 from router.rollout.runner import Runner
+from router.wire.certificate import Certificate, TlsFiles
 from router.wire.limits import Limits
-from router.wire.tls import Certificate, TlsFiles
 from router.workers.group import WorkerGroup
 
 log = structlog.get_logger()

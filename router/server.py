@@ -17,7 +17,7 @@ from router.assembly import Settings
 from router.config.reader import ConfigError
 from router.errors import RouterError
 from router.relay.fronts import Fronts
-from router.wire.tls import TlsFiles
+from router.wire.certificate import TlsFiles
 from router.worker import RouterWorker
 from router.workers.group import MOST_WORKERS, WorkerGroup
 

@@ -46,7 +46,7 @@ def check(
     """
     from router.asking.credentials import credential_doubts
     from router.config.reader import ConfigError, load
-    from router.wire.tls import TlsError, TlsFiles
+    from router.wire.certificate import TlsError, TlsFiles
 
     if (tls_cert is None) != (tls_key is None):
         raise BadParameter("give --tls-cert and --tls-key together", param_hint="--tls-cert")

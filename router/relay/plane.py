@@ -20,11 +20,12 @@ from router.relay.exchange import Exchange
 from router.relay.fronts import Fronts
 from router.relay.traffic import Traffic
 from router.routing.table import SetEntry, Table
+from router.wire.certificate import Certificate
 from router.wire.downstream import ClientConnection
 from router.wire.limits import Limits
 from router.wire.problems import OwnAnswer, Problem
 from router.wire.request_head import RequestHead
-from router.wire.tls import Certificate, Handshakes, TlsSocket
+from router.wire.tls import Handshakes, TlsSocket
 from router.wire.work import Work
 from router.workers.occupancy import Loads
 

@@ -11,7 +11,7 @@ import pytest
 from ops.cli import exits
 from tests.ops.cli.program import Program
 from tests.ops.cli.routers import FILE
-from tests.router.wire.test_tls import make, make_dated
+from tests.router.wire.certificates import make, make_dated
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 

@@ -1,4 +1,4 @@
-"""TLS for clients: bodies of any size, broken handshakes, and a certificate that is changed while it serves."""
+"""TLS for clients: bodies of any size, broken handshakes, and ends that are told."""
 
 from __future__ import annotations
 
@@ -9,75 +9,15 @@ import random
 import shutil
 import socket
 import ssl
-import subprocess
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from structlog.testing import capture_logs
 
-from router.wire.tls import Certificate, TlsError, TlsFiles
-from tests.router.rig import OK, Client, Conversation, FakeSet, Play, Rig, answering, eventually, running
-from tests.router.test_server import router, sets, yaml
+from router.wire.certificate import TlsFiles
+from tests.router.rig import OK, Conversation, FakeSet, Play, answering, eventually
+from tests.router.wire.certificates import GET, connect, serving
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
-GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
-
-
-def make(folder: Path, name: str) -> TlsFiles:
-    """A certificate for `name`, signed by itself."""
-    folder.mkdir(exist_ok=True)
-    files = TlsFiles(folder / "cert.pem", folder / "key.pem")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "9",
-         "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-keyout", files.key, "-out", files.cert],
-        check=True, capture_output=True, timeout=30,
-    )  # fmt: skip
-    return files
-
-
-def make_dated(folder: Path, name: str, begins: str, ends: str) -> TlsFiles:
-    """As `make`, with these dates (YYYYMMDDHHMMSSZ): only `openssl ca` takes them."""
-    files = make(folder, name)
-    (folder / "ca.cnf").write_text(
-        "[ca]\ndefault_ca = one\n[one]\ndatabase = db\nnew_certs_dir = .\nrand_serial = yes\ndefault_md = sha256\n"
-        "policy = any\n[any]\ncommonName = supplied\n"
-    )
-    (folder / "db").touch()
-    for command in (
-        ["req", "-new", "-key", "key.pem", "-subj", f"/CN={name}", "-out", "request.pem"],
-        ["ca", "-config", "ca.cnf", "-batch", "-selfsign", "-keyfile", "key.pem", "-in", "request.pem",
-         "-startdate", begins, "-enddate", ends, "-notext", "-out", "cert.pem"],
-    ):  # fmt: skip
-        subprocess.run(["openssl", *command], check=True, capture_output=True, timeout=30, cwd=folder)
-    return files
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[TlsFiles, TlsFiles]:
-    folder = tmp_path_factory.mktemp("tls")
-    return make(folder / "one", "one.test"), make(folder / "two", "two.test")
-
-
-async def connect(
-    rig: Rig, trusted: TlsFiles, name: str = "one.test", tls: ssl.TLSVersion | None = None
-) -> Client:
-    context = ssl.create_default_context(cafile=str(trusted.cert))
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    if tls is not None:
-        context.maximum_version = tls
-    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, ssl=context, server_hostname=name)
-    rig.stack.callback(writer.close)
-    return Client(reader, writer)
-
-
-@asynccontextmanager
-async def serving(files: TlsFiles, **plays: object) -> AsyncIterator[Rig]:
-    async with running(plays or {"a": answering()}) as rig:  # type: ignore[arg-type]
-        rig.plane.certificate = Certificate(files)
-        yield rig
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -263,151 +203,3 @@ async def test_a_drain_lets_a_client_in_its_handshake_finish(certificates: tuple
         # Who says nothing is not waited for.
         assert await silent.rest() == b""
         assert await asyncio.wait_for(drain, 10) == 0
-
-
-async def test_a_changed_certificate_serves_new_connections(
-    certificates: tuple[TlsFiles, TlsFiles], tmp_path: Path
-) -> None:
-    one, two = certificates
-    # As Kubernetes does: a link that swings to another folder.
-    link = tmp_path / "now"
-    link.symlink_to(one.cert.parent)
-    async with serving(TlsFiles(link / "cert.pem", link / "key.pem")) as rig:
-        certificate = rig.plane.certificate
-        assert certificate is not None
-        old = await connect(rig, one)
-        assert (await old.ask(GET)).status == 200
-        other = tmp_path / "other"
-        other.symlink_to(two.cert.parent)
-        other.rename(link)
-        certificate.look()
-        assert (certificate.reloads, certificate.error) == (1, None)
-        assert (await old.ask(GET)).status == 200
-        assert (await (await connect(rig, two, "two.test")).ask(GET)).status == 200
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await connect(rig, one)
-
-
-async def test_a_bad_certificate_leaves_the_good_one_loudly(
-    certificates: tuple[TlsFiles, TlsFiles], tmp_path: Path
-) -> None:
-    one, two = certificates
-    files = TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem")
-    shutil.copy(one.cert, files.cert)
-    shutil.copy(one.key, files.key)
-    async with serving(files) as rig:
-        certificate = rig.plane.certificate
-        assert certificate is not None
-        for spoil in (b"", b"no certificate"):
-            files.cert.write_bytes(spoil)
-            with capture_logs() as lines:
-                certificate.look()
-            assert certificate.error is not None
-            assert [(line["event"], line["reason"]) for line in lines] == [
-                ("certificate is not taken: the one before stays in use", certificate.error)
-            ]
-            assert (await (await connect(rig, one)).ask(GET)).status == 200
-        files.cert.unlink()
-        certificate.look()
-        assert certificate.error is not None
-        failures = certificate.failures
-        certificate.look()  # Told once.
-        assert certificate.failures == failures
-        # The certificate first, its key later: in use once both are there.
-        shutil.copy(two.cert, files.cert)
-        certificate.look()
-        assert "cannot be used" in str(certificate.error)
-        shutil.copy(two.key, files.key)
-        certificate.look()
-        assert str(certificate.error) == "None"
-        assert (await (await connect(rig, two, "two.test")).ask(GET)).status == 200
-
-
-def test_a_certificate_that_cannot_be_used_is_told_at_the_start(
-    certificates: tuple[TlsFiles, TlsFiles], tmp_path: Path
-) -> None:
-    one, two = certificates
-    with pytest.raises(TlsError, match="No such file"):
-        TlsFiles(tmp_path / "none", one.key).context()
-    with pytest.raises(TlsError, match="MISMATCH"):
-        TlsFiles(one.cert, two.key).context()
-
-
-def test_a_certificate_that_clients_refuse_is_told(tmp_path: Path) -> None:
-    expired = make_dated(tmp_path / "old", "one.test", "20200101000000Z", "20210101000000Z")
-    early = make_dated(tmp_path / "new", "one.test", "20900101000000Z", "20910101000000Z")
-    assert "refuse it: it has expired; renew it" in str(expired.doubt(time.time()))
-    assert "it is not valid yet; look at its dates and the clock" in str(early.doubt(time.time()))
-    # It is what operators gave, so it serves; loudly.
-    with capture_logs() as lines:
-        certificate = Certificate(expired)
-    assert certificate.doubt is not None
-    assert [(line["event"], line["warning"]) for line in lines] == [
-        ("warning about the certificate", certificate.doubt)
-    ]
-    # Put right.
-    good = make_dated(tmp_path / "good", "one.test", "20200101000000Z", "20900101000000Z")
-    for name in ("cert.pem", "key.pem"):
-        shutil.copy(tmp_path / "good" / name, tmp_path / "old" / name)
-    with capture_logs() as lines:
-        certificate.look()
-    assert not certificate.doubt
-    assert not certificate.error
-    assert [line["log_level"] for line in lines] == ["info"]
-    assert good.doubt(time.time()) is None
-
-
-def test_a_certificate_that_ends_soon_is_told_each_day(
-    certificates: tuple[TlsFiles, TlsFiles], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = time.time()
-    assert certificates[0].doubt(now - 6 * 86400) is None  # Nine days, and these six.
-    assert "expires in 9.0 days, on 20" in str(certificates[0].doubt(now))
-    assert "expires in 0.0 days" in str(certificates[0].doubt(now + 20 * 86400))
-    with capture_logs() as lines:
-        certificate = Certificate(certificates[0])
-        for _ in range(5):
-            certificate.look()
-        assert [line["warning"].count("renew it") for line in lines] == [1]
-        monkeypatch.setattr("router.wire.tls.time.time", lambda: now + 90_000)
-        certificate.look()
-        certificate.look()
-    assert [line["warning"].count("renew it") for line in lines] == [1, 1]
-
-
-async def test_a_router_of_two_workers_serves_tls_and_a_new_certificate(
-    certificates: tuple[TlsFiles, TlsFiles], tmp_path: Path
-) -> None:
-    one, two = certificates
-    files = TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem")
-    shutil.copy(one.cert, files.cert)
-    shutil.copy(one.key, files.key)
-    config = tmp_path / "r.yaml"
-    more = {"TLS_CERT": str(files.cert), "TLS_KEY": str(files.key)}
-    async with sets("a") as fakes:
-        config.write_text(yaml({"a": fakes["a"].port}, 1, {"a": 100}))
-        async with router(config, tmp_path / "state", workers=2, more=more) as process:
-
-            async def served(trusted: TlsFiles, name: str) -> int:
-                context = ssl.create_default_context(cafile=str(trusted.cert))
-                count = 0
-                for _ in range(10):  # Of both workers, most likely.
-                    try:
-                        reader, writer = await asyncio.open_connection(
-                            "127.0.0.1", process.port, ssl=context, server_hostname=name
-                        )
-                    except ssl.SSLCertVerificationError:
-                        continue
-                    count += (await Client(reader, writer).ask(GET)).status == 200
-                    writer.close()
-                return count
-
-            assert await served(one, "one.test") == 10
-            assert "gc_router_tls_ok 1.0" in (await process.admin("/metrics")).body.decode()
-            shutil.copy(two.cert, files.cert)
-            shutil.copy(two.key, files.key)
-            for _ in range(100):
-                if await served(two, "two.test") == 10:
-                    break
-                await asyncio.sleep(0.1)
-            assert await served(one, "one.test") == 0
