@@ -76,7 +76,7 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tasks of one account that wait for a slot; the set refuses further ones with 429."""
     account_weights: dict[str, Weight] = {}
     """Weights of accounts by name; every other account has 1. While accounts compete, one of weight 3 has three times
-    as many tasks started, and three times as many slots, as one of weight 1."""
+    as much of the cores, counted by how long its tasks hold them, and as many slots, as one of weight 1."""
     max_input_mib: Positive = 16_384
     """Largest input of one task."""
     max_stdout_mib: Positive = 4096

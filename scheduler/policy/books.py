@@ -15,9 +15,11 @@ from scheduler.policy.limits import Limits
 from scheduler.policy.node import Node, NodeFacts, Nodes
 from scheduler.policy.pool import NEVER, Pool, Slot
 from scheduler.policy.queue import Queue
+from scheduler.policy.shares import SMOOTHING
 from scheduler.policy.timers import Timers
 from scheduler.policy.turns import Turns
 from scheduler.pool import PoolKey
+from scheduler.task import Priority
 
 STARTS: Final = "starts"
 """The kind of a timer for a slot that should have started by then."""
@@ -35,13 +37,13 @@ class Books:
         self._keep_idle_s = limits.keep_idle_s
         self.nodes = Nodes(nodes)
         self.timers: Timers[tuple[str, str]] = Timers()
-        self.queue = Queue(limits, self.timers)
         self.pools: dict[PoolKey, Pool] = {}
         self.slots: dict[str, Slot] = {}
         # The slots of each node that has any; and those in which spare tasks run that may be told to give way, the
         # latest last.
         self.slots_on: dict[Node, dict[Slot, None]] = {}
         self.spare_on: dict[Node, dict[Slot, None]] = {}
+        self.queue = Queue(limits, self.timers)
         # Pools that have both a waiting task and an idle slot: of normal tasks, and of spare ones.
         self.turns = Turns(limits.account_weights)
         self.spare_turns = Turns(limits.account_weights)
@@ -65,7 +67,8 @@ class Books:
         """The pool of this key, a new one where there was none."""
         pool = self.pools.get(key)
         if pool is None:
-            pool = self.pools[key] = Pool(key)
+            turns = self.spare_turns if key.priority is Priority.SPARE else self.turns
+            pool = self.pools[key] = Pool(key, turns.shares.account(key.account))
             self._size(pool)
         return pool
 
@@ -78,6 +81,7 @@ class Books:
     def forget_pool(self, pool: Pool) -> None:
         """The pool has neither slots nor waiting tasks, and is not about to have any."""
         del self.pools[pool.key]
+        pool.account.shares.forget_pool(pool.account)
         self.givers.pop(pool, None)
         pool.look_at = NEVER
 
@@ -94,11 +98,11 @@ class Books:
         if waiting and idle:
             if not pool.takes_turns:
                 pool.takes_turns = True
-                (self.spare_turns if pool.is_spare else self.turns).add(pool)
+                self._turns_of(pool).add(pool, now)
         elif pool.takes_turns:
             pool.takes_turns = False
             pool.held_back_at = pool.kept_on = None
-            (self.spare_turns if pool.is_spare else self.turns).discard(pool)
+            self._turns_of(pool).discard(pool)
         if idle > waiting:
             self.givers[pool] = None
         wants = eager = may = False
@@ -129,6 +133,9 @@ class Books:
         if not pool.slots and not waiting and pool.is_unused:
             until = 0.0 if pool.ahead is None else pool.ahead.until(self.limits.keep_idle_s)
             self.look_at(pool, max(now, pool.retry_at, until))
+
+    def _turns_of(self, pool: Pool) -> Turns:
+        return self.spare_turns if pool.is_spare else self.turns
 
     def look_at(self, pool: Pool, at: float) -> None:
         """Time changes something in the pool at `at`."""
@@ -196,28 +203,41 @@ class Books:
         if at < pool.look_at:
             self.look_at(pool, at)
 
-    def take(self, slot: Slot, task_id: str, *, may_give_way: bool) -> bool:
-        """A task runs in an idle slot from now on; whether the slot had not been used before."""
+    def take(self, slot: Slot, task_id: str, now: float, *, may_give_way: bool = False) -> None:
+        """A task runs in an idle slot from now on."""
         pool, node = slot.pool, slot.node
+        account = pool.account
+        if account.shares.waiting:
+            account.settle(now)
+        account.held += pool.cpu_percent
         del pool.idle[slot]
         pool.running.add(slot)
         slot.task_id = task_id
         slot.served += 1
+        slot.since = now
+        slot.unused = False
         node.free_cpu -= pool.cpu_percent
         node.free_memory -= pool.memory_mib
         if may_give_way:
             self.spare_on.setdefault(node, {})[slot] = None
             self.spare_running += 1
-        unused, slot.unused = slot.unused, False
-        return unused
 
     def limit(self, slot: Slot, limit_s: float, now: float) -> None:
         """The program of the slot's task may run for that long from now on."""
         slot.timer = self.timers.set(limit_s, now, (RUNS, slot.id))
 
-    def release(self, slot: Slot) -> None:
-        """The slot's task has ended."""
+    def release(self, slot: Slot, now: float, cpu_us: int = 0) -> None:
+        """The slot's task has ended, having used that much CPU time."""
         pool, node = slot.pool, slot.node
+        account, run_s = pool.account, now - slot.since
+        account.task_s += SMOOTHING * (run_s - account.task_s) if account.task_s else run_s
+        if account.shares.waiting:
+            account.settle(now)
+            account.task_ran(pool.cpu_percent, run_s, cpu_us)
+        account.held -= pool.cpu_percent
+        turns = self._turns_of(pool)
+        if turns.pools:
+            turns.released(account, now)
         if slot.timer is not None:
             self._stop_timer(slot)
         pool.running.discard(slot)
@@ -229,18 +249,23 @@ class Books:
             self.spare_running -= 1
             slot.gives_way = False
 
-    def hand_on(self, slot: Slot, task_id: str) -> None:
+    def hand_on(self, slot: Slot, task_id: str, now: float, cpu_us: int) -> None:
         """The slot's task has ended and another of its pool runs in it: nothing becomes free, nothing is taken."""
+        pool = slot.pool
+        account, run_s = pool.account, now - slot.since
+        account.task_s += SMOOTHING * (run_s - account.task_s) if account.task_s else run_s
+        account.task_ran(pool.cpu_percent, run_s, cpu_us)
+        slot.since = now
         if slot.timer is not None:
             self._stop_timer(slot)
         slot.task_id = task_id
         slot.served += 1
 
-    def forget(self, slot: Slot) -> None:
+    def forget(self, slot: Slot, now: float) -> None:
         """The slot is gone, whatever it did; its pool must be filed afterwards."""
         pool = slot.pool
         if slot.task_id is not None:
-            self.release(slot)
+            self.release(slot, now)
         self.started(slot)
         pool.idle.pop(slot, None)
         del self.slots[slot.id]

@@ -2,10 +2,11 @@
 
 A pool holds the slots that are alike. A task waits for whichever slot of its pool is free first (late binding).
 Running tasks use their nodes' cores and memory; idle slots use neither, so their number alone is bounded, and the
-idlest gives way when another pool needs its place. Where all are busy, a slot that becomes free gives its place to the
-account that holds the fewest (`demand`). Accounts take turns (`turns`): one account's flood delays another's task by
-one running task's end. A task that had its turn and was too large for what was free may be overtaken for a short while
-only; then room is kept for it. Spare tasks run on what is left, and give way when a normal task needs their room.
+idlest gives way when another pool needs its place. Where all are busy, a slot that becomes free gives its place to
+the account that holds the fewest (`demand`). Accounts take turns (`turns`), the one that has used least of the cores
+first (`shares`): one account's flood delays another's task by one running task's end. A task that had its turn and
+was too large for what was free may be overtaken for a short while only; then room is kept for it. Spare tasks run on
+what is left, and give way when a normal task needs their room.
 
 Every event carries the time. Its method returns the decisions that it calls for, in their order. `wake_at` is when
 the cell wants `wake` next, should nothing happen before.
@@ -207,15 +208,15 @@ class Cell:
         pool, books = slot.pool, self.books
         pool.cpu_us += cpu_us
         if pool.waiting and self._matching.is_first(pool) and slot.node.is_ready:
-            return [self._matching.hand_on(slot)]
-        books.release(slot)
+            return [self._matching.hand_on(slot, now, cpu_us)]
+        books.release(slot, now, cpu_us)
         if books.cramped:
             books.try_cramped(slot.node, now)
         taker = self._supply.taker(slot, now) if books.demand.wanting else None
         if taker is not None or pool.key.isolation is Isolation.FRESH or not slot.node.is_ready:
             decisions: list[Decision] = [StopSlot(slot_id)]
             node = slot.node
-            books.forget(slot)
+            books.forget(slot, now)
             if taker is not None:
                 decisions.append(self._supply.start(taker, node, now))
             books.file(pool, now)

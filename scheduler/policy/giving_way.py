@@ -12,23 +12,23 @@ from scheduler.policy.node import Node
 from scheduler.policy.pool import Pool, Slot
 
 
-def nodes_wanted(books: Books) -> set[Node]:
+def nodes_wanted(books: Books, now: float) -> set[Node]:
     """Nodes on which normal tasks wait beside an idle slot of theirs for room."""
     wanted: set[Node] = set()
-    candidates = books.turns.in_turn()
+    candidates = books.turns.in_turn(now)
     for pool in islice(candidates, SCAN_LIMIT):
         wanted.update(slot.node for slot in islice(pool.idle, SCAN_LIMIT))
     candidates.close()
     return wanted
 
 
-def make_room(books: Books, decisions: list[Decision]) -> None:
+def make_room(books: Books, decisions: list[Decision], now: float) -> None:
     """Tell spare tasks to give way to normal ones that wait beside an idle slot, where that makes enough room.
 
     Room that others give already is counted first, so a repeated call kills nobody in vain.
     """
     rooms: dict[Node, _Room] = {}
-    candidates = books.turns.in_turn()
+    candidates = books.turns.in_turn(now)
     for pool in islice(candidates, SCAN_LIMIT):
         tasks = len(pool.waiting)
         for slot in islice(pool.idle, SCAN_LIMIT):

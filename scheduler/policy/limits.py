@@ -21,7 +21,8 @@ class Limits(msgspec.Struct, frozen=True):
     `cpu_percent`, `memory_mib` and `max_slots` are those of the set's own machine, where it has no other nodes.
     `patience_s`: how long a task that is too large for the free room may be overtaken, and how long a pool without
     any slot waits until one of a busy pool gives way. `fresh_ahead`: the most slots that a fresh pool has ready.
-    `account_weights`: how many times as much as others an account gets while they compete; 1 where it is not named.
+    `account_weights`: how many times as much of the cores and places as others an account gets while they compete; 1
+    where it is not named.
     """
 
     cpu_percent: int = 200

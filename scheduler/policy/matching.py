@@ -32,8 +32,9 @@ class Matching:
             slot = self._roomy_slot(pool)
             if slot is None:
                 return None
-        unused = self._books.take(slot, task_id, may_give_way=False)
-        return Assign(task_id, slot.id, unused and slot.since >= now)
+        cold = slot.unused and slot.since >= now
+        self._books.take(slot, task_id, now)
+        return Assign(task_id, slot.id, cold)
 
     def is_first(self, pool: Pool) -> bool:
         """Return True if the pool's next task may have the slot of one that has just ended, whoever else waits.
@@ -51,15 +52,12 @@ class Matching:
             or pool.ahead is not None
         )
 
-    def hand_on(self, slot: Slot) -> Assign:
+    def hand_on(self, slot: Slot, now: float, cpu_us: int) -> Assign:
         """The slot goes from a task that has ended to the next one of its pool. The way of most tasks that waited."""
         books = self._books
         task_id = next(iter(slot.pool.waiting))
         books.queue.leave(task_id)
-        books.hand_on(slot, task_id)
-        if not books.queue.waiting:
-            books.turns.forget()
-            books.spare_turns.forget()
+        books.hand_on(slot, task_id, now, cpu_us)
         return Assign(task_id, slot.id, False)
 
     def run(self, decisions: list[Decision], now: float, touched: Node | None, grown: Pool | None) -> None:
@@ -84,9 +82,6 @@ class Matching:
                 self._run_next(slot, books.turns, decisions, now)
         if books.spare_turns.pools or books.spare_running:
             self._run_spare(decisions, now, touched)
-        if not books.queue.waiting:
-            books.turns.forget()
-            books.spare_turns.forget()
 
     def _run_spare(self, decisions: list[Decision], now: float, touched: Node | None) -> None:
         """Spare tasks run where no normal one waits for room, and give way where one does."""
@@ -94,13 +89,13 @@ class Matching:
         kept: set[Node] | None = None
         if books.turns.pools:
             if books.spare_running:
-                make_room(books, decisions)
-            kept = nodes_wanted(books)
-        while (slot := self._next_spare(touched, kept)) is not None:
+                make_room(books, decisions, now)
+            kept = nodes_wanted(books, now)
+        while (slot := self._next_spare(touched, kept, now)) is not None:
             self._run_next(slot, books.spare_turns, decisions, now)
 
-    def _next_spare(self, touched: Node | None, kept: set[Node] | None) -> Slot | None:
-        candidates = self._books.spare_turns.in_turn()
+    def _next_spare(self, touched: Node | None, kept: set[Node] | None, now: float) -> Slot | None:
+        candidates = self._books.spare_turns.in_turn(now)
         try:
             for pool in islice(candidates, SCAN_LIMIT):
                 slot = self._roomy_slot(pool, touched, kept)
@@ -113,10 +108,10 @@ class Matching:
     def _run_next(self, slot: Slot, turns: Turns, decisions: list[Decision], now: float) -> None:
         pool = slot.pool
         pool.held_back_at = pool.kept_on = None
-        turns.took(pool)
         task_id, arrived_at = next(iter(pool.waiting.items()))
+        decisions.append(self._assign(slot, task_id, arrived_at, now))
         self._books.queue.leave(task_id)
-        decisions.append(self._assign(slot, task_id, arrived_at))
+        turns.took(pool, now)
         self._books.file(pool, now)
 
     def _next_on(self, node: Node, now: float) -> Slot | None:
@@ -128,7 +123,7 @@ class Matching:
                 other = idle.get(pool)
                 if other is None or slot.since >= other.since:
                     idle[pool] = slot
-        for pool in self._books.turns.ordered(idle) if len(idle) > 1 else idle:
+        for pool in self._books.turns.ordered(idle, now) if len(idle) > 1 else idle:
             if pool.fits(node):
                 return idle[pool]
             if pool.held_back_at is None:
@@ -161,7 +156,7 @@ class Matching:
         only = self._books.nodes.only
         if only is not None and only.free_cpu <= 0:
             return None
-        first = self._books.turns.first()
+        first = self._books.turns.first(now)
         if first is None:
             return None
         slot = next(reversed(first.idle))
@@ -169,7 +164,7 @@ class Matching:
             return slot
         # Nodes whose free room is kept for pools that smaller tasks have run past for long enough.
         kept: set[Node] | None = None
-        candidates = self._books.turns.in_turn()
+        candidates = self._books.turns.in_turn(now)
         try:
             for pool in islice(candidates, SCAN_LIMIT):
                 if (roomy := self._roomy_slot(pool, touched, kept)) is not None:
@@ -204,14 +199,15 @@ class Matching:
             return next((slot for slot in slots if slot in pool.idle), None)
         return None
 
-    def _assign(self, slot: Slot, task_id: str, arrived_at: float) -> Assign:
+    def _assign(self, slot: Slot, task_id: str, arrived_at: float, now: float) -> Assign:
         may_give_way = slot.pool.is_spare
         if may_give_way and task_id in self.steady:
             may_give_way = False
             self.steady.discard(task_id)
-        unused = self._books.take(slot, task_id, may_give_way=may_give_way)
         # Cold is a task that waited for its slot's start, not one that found a new slot ready.
-        return Assign(task_id, slot.id, unused and slot.since >= arrived_at)
+        cold = slot.unused and slot.since >= arrived_at
+        self._books.take(slot, task_id, now, may_give_way=may_give_way)
+        return Assign(task_id, slot.id, cold)
 
 
 def _free_cpu(node: Node) -> int:

@@ -12,12 +12,13 @@ NEVER: Final = float("inf")
 
 if TYPE_CHECKING:
     from scheduler.policy.node import Node
+    from scheduler.policy.shares import Account
     from scheduler.policy.timers import Timer
     from scheduler.pool import PoolKey
 
 
 class Slot:
-    """A slot of a pool on a node. `task_id`: what runs in it. `since`: when it began to start, or to be idle."""
+    """A slot of a pool on a node. `task_id`: what runs in it. `since`: when it began to start, rest or run that."""
 
     __slots__ = ("gives_way", "id", "node", "pool", "served", "since", "task_id", "timer", "unused")
 
@@ -41,6 +42,7 @@ class Pool:
     """`at_once`: how many of its tasks could run at the same time in an empty cell. Times are the cell's clock."""
 
     __slots__ = (
+        "account",
         "ahead",
         "at_once",
         "cpu_percent",
@@ -66,8 +68,9 @@ class Pool:
         "wants",
     )
 
-    def __init__(self, key: PoolKey) -> None:
+    def __init__(self, key: PoolKey, account: Account) -> None:
         self.key = key
+        self.account = account
         self.at_once = 0
         # A fresh slot has one task only, so the next must be on its way before its task is.
         self.ahead = Ahead() if key.isolation is Isolation.FRESH else None

@@ -50,6 +50,7 @@ class Queue:
         self.waiting += 1
         account = pool.key.account
         self._waiting_of[account] = self._waiting_of.get(account, 0) + 1
+        pool.account.task_waits(now)
         if timeout_s is not None:
             self._expires[task_id] = self._timers.set(timeout_s, now, (EXPIRES, task_id))
 
@@ -66,6 +67,7 @@ class Queue:
             self._waiting_of[account] = left
         else:
             del self._waiting_of[account]
+        pool.account.task_waits_no_longer()
         if self._expires and (timer := self._expires.pop(task_id, None)) is not None:
             timer.cancel()
         return pool

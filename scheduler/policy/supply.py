@@ -91,7 +91,7 @@ class Supply:
 
     def lose(self, slot: Slot, now: float) -> None:
         """The slot is gone; its place is free."""
-        self._books.forget(slot)
+        self._books.forget(slot, now)
         if self._books.cramped:
             self._books.try_cramped(slot.node, now)
 

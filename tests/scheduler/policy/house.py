@@ -186,6 +186,8 @@ def assert_books_are_empty(cell: Cell) -> None:
         "queue": books.queue,
         "turns": books.turns,
         "spare turns": books.spare_turns,
+        "shares": books.turns.shares,
+        "spare shares": books.spare_turns.shares,
         "demand": books.demand,
     }
     left = {

@@ -238,10 +238,13 @@ class World:
             return
         task = slot.task
         self._end(task, how)
-        cpu_us = round(task.run_s * 1e4 * task.key.resources.cpu_percent)
+        cpu_us = self._cpu_us(slot, task)
         self.used_us[task.key.account] = self.used_us.get(task.key.account, 0) + cpu_us
         self._release(slot)
         self._do(self.cell.slot_freed(slot.id, cpu_us, self.now))
+
+    def _cpu_us(self, slot: SimSlot, task: SimTask) -> int:
+        return round(task.run_s * 1e4 * task.key.resources.cpu_percent)
 
     def _gave_way(self, slot: SimSlot, run: int) -> None:
         if self.slots.get(slot.id) is not slot or slot.run != run or slot.task is None:
