@@ -90,7 +90,7 @@ class AsyncSide:
         self._stopping = False
         # While an earlier run's tasks are still being read from the store: which ones are of this run.
         self.accepted: set[str] | None = None
-        # Blobs that no row names until their task's outcome is stored.
+        # Blobs that no row names before their task's outcome is stored.
         self.unstored: set[str] = set()
 
     async def submit(
@@ -100,7 +100,7 @@ class AsyncSide:
         if self._stopping:
             raise Draining
         self._floor.check(pool_of(spec))
-        # A commit under way cannot be taken back: a caller that goes away now has submitted its task nevertheless.
+        # A commit under way cannot be taken back: a caller that goes away now has submitted its task all the same.
         return await asyncio.shield(
             self._accepting.spawn(self._add(spec, image, stdin, idempotency), awaited=True)
         )
@@ -251,7 +251,7 @@ class AsyncSide:
             pass
         except (OSError, SchedulerError) as error:
             log.error("an input could not be read", task=live.task.id, error=str(error))
-            # Before the pipe is closed: a program must never take half an input for a whole one.
+            # Before the pipe is closed, so that a program never takes half an input for a whole one.
             live.kill(Reason.PLATFORM)
             return
         stdin.close()
@@ -271,7 +271,7 @@ class AsyncSide:
         elif isinstance(error, BadRequest):
             await self._give_up(entry, State.FAILED, Reason.NOT_EXECUTABLE, str(error))
         elif self._stopping:
-            # It was going well: the attempt does not count.
+            # The attempt was going well, so it does not count.
             task.attempts -= 1
             task.move(State.QUEUED)
             task.started_us = None

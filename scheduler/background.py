@@ -27,7 +27,7 @@ class Background:
         return task
 
     async def stop(self, grace_s: float) -> None:
-        """Wait for what goes on to end by itself, then cancel it."""
+        """Wait until the tasks have ended by themselves, then cancel the rest."""
         if self._tasks and grace_s > 0:
             await asyncio.wait(list(self._tasks), timeout=grace_s)
         while self._tasks:

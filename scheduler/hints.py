@@ -1,7 +1,7 @@
-"""Hints for a task's detail: the program's own words show that a slot's limit may have made it fail. Pure.
+"""Finds hints for a task's detail: the program's own words may show that a slot's limit made it fail. Pure.
 
-A slot refuses by errors as the kernel has them; only the program sees them, and most programs print them. Such words
-are no proof, so each hint repeats them, and leaves it to the reader whether they are the reason.
+A slot refuses with the kernel's errors. Only the program sees them, and most programs print them. Such words are no
+proof, so each hint repeats them and leaves the conclusion to the reader.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ class Image(msgspec.Struct, frozen=True):
 
     @staticmethod
     def variables(given: tuple[str, ...]) -> tuple[str, ...]:
-        """The caller's variables, as `docker run -e` takes them: of a name the last, and no empty HOME."""
+        """Return the caller's variables as `docker run -e` takes them: of several values of a name the last counts, and
+        an empty HOME is dropped."""
         last = {variable.partition("=")[0]: variable for variable in given}
         return tuple([variable for variable in last.values() if variable != "HOME="])

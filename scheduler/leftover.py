@@ -18,7 +18,7 @@ SLOTS_MOST: Final = 10_000
 
 
 class Leftovers:
-    """The process that waits was started for the account of the slot's last task: that task's bill takes it."""
+    """A process now waits that was started for the account of the slot's last task: that task's bill takes it."""
 
     def __init__(self, store: Store, roster: Roster) -> None:
         self._store = store

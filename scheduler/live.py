@@ -18,7 +18,8 @@ from scheduler.store.contract import BodyWriter
 from scheduler.task import Reason, State, Task
 
 DRAIN_TIMEOUT_S: Final = 30.0
-"""How long stderr may still be read after the program's end; its writers are dead by then, so it is at its end."""
+"""Longest time, in seconds, that stderr is still read after the program's end; its writers are dead by then, so it is
+at its end."""
 
 
 class LiveTask:
@@ -126,7 +127,7 @@ class LiveTask:
             await asyncio.shield(self._concluding)
             assert self._ended is not None
         if self._recorded_bytes != self.task.stdout_bytes:
-            # The program had ended before its reader had all: now the number is known.
+            # The program had ended before its reader had read everything: now the number is known.
             await self._write_record()
         return self._ended
 
@@ -188,7 +189,7 @@ class LiveTask:
             if self._stderr is not None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stderr, DRAIN_TIMEOUT_S)
-            # Concluded already, where its caller went away while the record was written: that is done again.
+            # Its caller may have gone away while the record was written: then it is concluded again.
             if not self.task.ended:
                 now_us = time.time_ns() // 1000
                 conclude(self.task, ending, why_killed=self._why_killed, argv0=self._argv0, now_us=now_us)

@@ -33,8 +33,8 @@ def conclude(task: Task, ending: Ending, *, why_killed: Reason | None, argv0: by
         task.exit_code = ending.code
     elif ending.how is How.SIGNALLED:
         task.signal = ending.code
-    # A program that ended by itself while the KILL was on its way has ended by itself, but for one whose output is
-    # not kept whole: no one may take a part for the whole.
+    # A program that ended by itself while the KILL was on its way counts as such, unless its output is not kept
+    # completely: a part must never be taken for the whole.
     if why_killed is not None and (ending.killed or why_killed is Reason.OUTPUT_TOO_LARGE):
         _killed(task, why_killed)
     elif ending.how is How.NOT_EXECUTED:
@@ -43,7 +43,7 @@ def conclude(task: Task, ending: Ending, *, why_killed: Reason | None, argv0: by
     elif ending.how is How.EXITED and ending.code == 0:
         task.move(State.SUCCEEDED)
     elif ending.oom_kills:
-        # A program that fails after one of its processes was killed for memory fails for that.
+        # If one of its processes was killed for memory, a program that fails afterwards fails because of that.
         _fail(task, Reason.OUT_OF_MEMORY, None)
     elif ending.how is How.SIGNALLED:
         _fail(task, Reason.SIGNAL, f"ended by {_signal_name(ending.code)}")

@@ -24,7 +24,7 @@ _WHY: Final = {
 
 
 class FileLimits(Protocol):
-    """How much of output files a set keeps: of one, and of all that one task leaves."""
+    """Limits of output files: of one, and of all that one task leaves."""
 
     @property
     def file_max_bytes(self) -> int: ...
@@ -33,11 +33,10 @@ class FileLimits(Protocol):
 
 
 class OutputFiles:
-    """The files at `paths`, as they are when their task has ended, however it did.
+    """Copies the files at `paths` as they are when their task has ended, however it ended.
 
-    A file that is not there, is no regular file or is too large is not kept, and the task's detail says so: the
-    program's own end decides what becomes of the task. Holes count towards the limits, since whoever fetches the file
-    is sent them as zeros, but take no disk.
+    A file that is missing, not a regular one or too large is not kept, and the task's detail says so; the program's own
+    end decides the task's outcome. Holes count towards the limits, because they are sent as zeros, but take no disk.
     """
 
     def __init__(self, blobs: Blobs, limits: FileLimits, paths: Sequence[str]) -> None:
@@ -48,10 +47,8 @@ class OutputFiles:
         self._refused: list[str] = []
 
     async def keep(self, ending: Ending) -> None:
-        """Copy the files; the slot has them back before they are synced.
-
-        Raises `DiskFull`, `StoreError`, and keeps nothing then.
-        """
+        """Copy the files; the slot gets them back before the copies are synced. Raises `DiskFull` or `StoreError`; then
+        nothing is kept."""
         writers: dict[str, BodyWriter] = {}
         try:
             try:
@@ -85,7 +82,7 @@ class OutputFiles:
         return Results(files=self.bodies)
 
     async def _copy(self, ending: Ending, writers: dict[str, BodyWriter]) -> None:
-        # A slot that died has handed nothing over.
+        # A slot that died handed nothing over.
         left_bytes = self._limits.files_max_bytes
         for path, file in zip(self._paths, ending.files, strict=False):
             if path in writers:

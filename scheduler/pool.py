@@ -1,4 +1,4 @@
-"""Which tasks may share a slot: the key of a pool, and the pool of a task."""
+"""The key of a pool: tasks with the same key may share slots."""
 
 from __future__ import annotations
 

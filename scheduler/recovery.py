@@ -1,4 +1,4 @@
-"""After a start: go on with the async tasks that an earlier run left, while new ones already come."""
+"""Goes on, after a start, with the async tasks that an earlier run left, while new ones already come."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Recovery:
         self._put_aside: list[Task] = []
         self._given_up: list[tuple[Task, State, Reason, str]] = []
         self._cancelled: set[str] = set()
-        # Tasks are often alike: they share what was asked for, as a backlog may be large.
+        # A backlog may be large and its tasks alike, so they share their requests.
         self._specs: dict[TaskSpec, TaskSpec] = {}
         self.ended = False
 

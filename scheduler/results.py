@@ -13,7 +13,7 @@ from scheduler.task import Reason, Task
 
 
 class KeepLimits(FileLimits, Protocol):
-    """The most that a set keeps of each body."""
+    """Maximum size of each body that a set keeps."""
 
     @property
     def stdout_max_bytes(self) -> int: ...
@@ -75,7 +75,7 @@ class Collector:
                 task.detail = f"{task.detail}; {said}" if task.detail else said
 
     async def abort(self) -> None:
-        """Discard all that was written. Never raises: files that stay are swept up later."""
+        """Discard everything that was written. Never raises: files that stay are removed later."""
         for writer in (self._stdout, self._stderr):
             try:
                 await writer.abort()

@@ -1,4 +1,4 @@
-"""The tasks that wait or run now, and who waits for their end."""
+"""The tasks that wait or run now, and the callers that wait for their end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Side(Protocol[E]):
     """The side of an entry, which handles it: a caller waits for a sync task, the store for an async one."""
 
     def assigned(self, entry: E) -> None:
-        """The slot `entry.slot_id` is the task's now, which has no work yet: call `Floor.go` or `Floor.give_back`."""
+        """The task has the slot `entry.slot_id` now, which has no work yet: call `Floor.go` or `Floor.give_back`."""
 
     def began(self, entry: E, run: Run) -> None:
         """The task's program runs in its slot."""
@@ -32,13 +32,13 @@ class Side(Protocol[E]):
         """The task waits no longer: no slot of its pool can be started, or its work is refused."""
 
     def queue_expired(self, entry: E, waited_for: str) -> None:
-        """The task has waited for as long as it wanted to, and waits no longer. `waited_for` says in words for what."""
+        """The task has waited for its longest time, and waits no longer. `waited_for` says in words for what."""
 
     def give_way(self, entry: E) -> None:
         """A normal task needs the room of this one: kill it, then call `Floor.gave_way`."""
 
     def time_up(self, entry: E) -> None:
-        """The task has run for as long as it may: kill it."""
+        """The task has run for its longest time: kill it."""
 
     def cancel(self, entry: E) -> None:
         """Its owner wants its end now. It may have been asked for before."""
@@ -87,7 +87,7 @@ class Roster:
         self._watchers: dict[str, set[asyncio.Future[None]]] = {}
 
     def remove(self, task_id: str) -> bool:
-        """Forget a task and wake who waits for its end; whether it was there."""
+        """Forget a task and wake those that wait for its end; returns whether it was there."""
         there = self.entries.pop(task_id, None) is not None
         for future in self._watchers.pop(task_id, ()):
             if not future.done():
@@ -112,7 +112,7 @@ class Roster:
         """As `get`, once the task has ended or `timeout_s` passed."""
         if timeout_s <= 0:
             return await self.get(account, task_id)
-        # Watching begins before looking: nothing can end in between.
+        # Watching begins before looking, so that no end can be missed.
         future = self.left(task_id)
         try:
             task = await self.get(account, task_id)

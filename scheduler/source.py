@@ -24,10 +24,8 @@ class Source(Protocol):
     def size_bytes(self) -> int: ...
 
     def fileno(self) -> int | None:
-        """A descriptor that belongs to the source, for consumers that need no copy of the bytes; None if it has none.
-
-        It is of an open regular file of this machine that begins with these bytes, at whatever offset it stands.
-        """
+        """Return a descriptor that belongs to the source, for consumers that need no copy of the bytes; None if it has
+        none. It is of an open regular file of this machine that begins with these bytes; its offset may be anywhere."""
 
     def pieces(self, first: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """`length` bytes from byte `first` on, by default all that follow. Raises `SourceUnreadable`."""

@@ -183,7 +183,7 @@ class SyncSide:
         raise AssertionError("the floor starts a sync task's work itself")
 
     def not_begun(self, entry: SyncEntry, error: SlotLost) -> None:
-        # Its program was never started: even a streaming caller may go on waiting.
+        # Its program was never started, so even a streaming caller may go on waiting.
         if not self._try_again(entry):
             lost = SlotLost(f"no slot could take the task: {error}")
             lost.executed = False
@@ -207,7 +207,7 @@ class SyncSide:
         )
         started = entry.started
         if started is None or started.done():
-            # Its caller went away between the decision and now.
+            # Its caller has gone away since the decision.
             self.abandon(live)
         elif entry.to_first_news:
             run.wake(started)
@@ -250,7 +250,7 @@ class SyncSide:
             raise Draining
         self._usage.check()
         if spec.outputs:
-            # Rather now than when it has run.
+            # Better to refuse it now than after it has run.
             self._blobs.check_space()
         task = Task(self._ids.new(), spec, time.time_ns() // 1000)
         if stdin is not None:
@@ -303,7 +303,7 @@ class SyncSide:
         try:
             await self._usage.write(task, None if files is None else files.results())
         except NotRecorded:
-            # A row that is there already, written before its reader had all, goes on naming its files.
+            # A row that was written before its reader had everything goes on naming its files.
             if self._roster.remove(task.id) and files is not None:
                 await files.forget()
             raise
@@ -330,7 +330,7 @@ class SyncSide:
         return lost
 
     async def _lost(self, task: Task, error: SchedulerError) -> None:
-        """The platform lost it for good: its row says so, and no usage is recorded."""
+        """The platform has lost it for good: its row says so, and no usage is recorded."""
         if task.id in self._roster.entries and not task.ended:
             # A caller who leaves meanwhile does not break the record off.
             await asyncio.shield(self._end(task, State.FAILED, Reason.PLATFORM, str(error)))

@@ -1,4 +1,4 @@
-"""Trouble that lasts: logged when it begins, rarely while it goes on, and when it is over."""
+"""Logs lasting trouble: when it begins, rarely while it goes on, and when it is over."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 AGAIN_S: Final = 300.0
 """How often, in seconds, the same trouble is logged while it lasts."""
 CHANGED_S: Final = 30.0
-"""Least time, in seconds, between two lines, where the reason changes or the trouble comes and goes."""
+"""Shortest time, in seconds, between two lines, if the reason changes or the trouble comes and goes."""
 
 
 class Trouble:

@@ -1,7 +1,5 @@
-"""An image's configuration, as an OCI image has it, becomes an `Image`. Pure.
-
-The configuration comes from strangers: nothing of it is taken without a look at its type.
-"""
+"""Turns the configuration of an OCI image into an `Image`. Pure. It comes from strangers, so the type of every field is
+checked."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ def image_of(reference: Reference, config: object, *, digest: str, image_id: str
     """The image that `config`, the member of that name, describes. Raises `ImageUnusable` where no slot can run it."""
     if not isinstance(config, dict):
         raise _broken(reference, "Config")
-    # To the engine, an ENTRYPOINT of one empty string is none.
+    # To the engine, an ENTRYPOINT of one empty string means that there is none.
     entrypoint = _strings(reference, config, "Entrypoint")
     image = Image(
         reference=reference.text,

@@ -13,7 +13,7 @@ import msgspec
 from scheduler.images.user import Owner
 
 MAX_ENTRIES: Final = 256
-"""Files, links and folders of one HOME. The guest looks at each after every task."""
+"""Maximum number of files, links and folders of one HOME. The guest compares each after every task."""
 
 _HEAD: Final = struct.Struct("<BxHIIqQ")
 _READ: Final = 4
@@ -38,10 +38,10 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def seen_by(owner: Owner, entries: Iterable[Entry]) -> Iterator[Entry]:
-    """The entries, parents first, as this user may see them once they belong to it.
+    """Return the entries, parents first, as this user may see them once they belong to it.
 
-    Another user's entry keeps the rights that this user has to it. A file that it cannot read becomes an empty one
-    without rights, and nothing of a folder that it cannot enter is there. Root can read everything.
+    An entry of another user keeps the rights that this user has to it. A file that it cannot read becomes an empty one
+    without rights, and the content of a folder that it cannot enter is left out. Root can read everything.
     """
     closed: list[str] = []
     for entry in entries:

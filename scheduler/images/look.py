@@ -1,4 +1,4 @@
-"""Lays out an image's slots by a look at its files, wherever they lie: in an engine, or in a registry's layers."""
+"""Lays out an image's slots by looking at its files, wherever they lie: in an engine, or in a registry's layers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The folders of a slot that can be written to, and the fate of an image's own files there. Pure.
+"""The writable folders of a slot, and the image's own files in them. Pure.
 
-A place is a tmpfs, which is as it was at the start again after each task. It begins empty, but for HOME, which begins
-with what the image holds there, up to a bound. Any other folder with files is no place unless its image says so by
-label: it stays as the image has it, to be read only.
+A *place* is a tmpfs that is put back to its first state after each task. It starts empty, except HOME, which starts
+with the image's files there, up to a bound. Any other folder with files is no place unless its image says so by label:
+it stays as the image has it, read-only.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from scheduler.images.content import Entry, Kind, packed, seen_by
 from scheduler.images.user import Owner
 
 MAX_WRITABLE_PLACES: Final = 16
-"""VOLUMEs and labelled places of one image. Each costs a mount at every start."""
+"""Maximum number of VOLUMEs and labelled places of one image. Each costs a mount at every start."""
 MAX_FOLDERS: Final = 8
-"""Folders that the image may have within a place before they count as content."""
+"""Maximum number of folders within a place; an image with more counts as having content there."""
 
 ALWAYS_WRITABLE: Final = ("/tmp", "/dev/shm")
 
 HOME_FOLDERS: Final = (".cache", ".config", ".local/share", ".local/state")
-"""Where programs write in a HOME (XDG base directories): places where HOME itself holds too much to be one."""
+"""Folders of a HOME that programs write to (XDG base directories). They are places if HOME itself holds too much to be
+one."""
 
 _MAX_PLACE_CHARS: Final = 1024
 _MOST_PLACES: Final = len(ALWAYS_WRITABLE) + MAX_WRITABLE_PLACES + MAX_FOLDERS
@@ -40,10 +41,10 @@ _HOLDS_THE_SYSTEM: Final = frozenset(
 class Folder(msgspec.Struct, frozen=True):
     """A folder as the image has it.
 
-    `holds_files`: there is anything but folders, or more than `MAX_FOLDERS` of those. Otherwise `folders` are those
-    within that hold nothing, as paths relative to this one. `behind_link`: a symbolic link leads there, and it was not
-    looked at: what lies where a mount goes must never be the image's to choose (such as over the guest). `content` is
-    the folder itself and all that it holds, parents first, where that was asked for and is within the bound.
+    `holds_files`: it holds anything but folders, or more than `MAX_FOLDERS` of them. Otherwise `folders` are the empty
+    folders within, as paths relative to this one. `behind_link`: a symbolic link leads there, so it was not looked at:
+    an image must never choose where a mount goes (such as over the guest). `content` is the folder and everything in
+    it, parents first, if that was asked for and is within the bound.
     """
 
     holds_files: bool = False
@@ -69,13 +70,13 @@ class Question(msgspec.Struct, frozen=True):
     """Facts about an image's folders that the layout of its slots depends on."""
 
     volumes: tuple[str, ...] = ()
-    """VOLUMEs, of which it matters what they hold, and how much."""
+    """VOLUMEs, whose content matters, and its size."""
     folders: tuple[str, ...] = ()
-    """Folders of which it matters only whether they hold files."""
+    """Folders of which it only matters whether they hold files."""
     existence: tuple[str, ...] = ()
-    """Paths of which it matters only whether they exist."""
+    """Paths of which it only matters whether they exist."""
     home: str = ""
-    """HOME, of which the content matters up to a bound, and beyond that the content of `HOME_FOLDERS`."""
+    """HOME, whose content matters up to a bound; beyond that, the content of `HOME_FOLDERS`."""
 
 
 def writable_places(image: Image) -> tuple[str, ...]:
@@ -125,7 +126,7 @@ def layout(
     asked, explicit = _asked(image), {*ALWAYS_WRITABLE, *_labelled(image)}
     places = {*writable_places(image)}
     kept: list[str] = []
-    # HOME last: it gives way to what is kept within it.
+    # HOME comes last: it gives way to folders that are kept within it.
     for place in (*_in_order(places - explicit - {home}), *([home] if home else ())):
         held = seen.get(place) or Folder()
         folders = {f"{place}/{name}" for name in held.folders}
@@ -164,7 +165,7 @@ def layout(
         if len(workdir) > _MAX_PLACE_CHARS or not workdir.isprintable():
             raise ImageUnusable(f"WORKDIR {workdir!r}: the path is too long or holds control characters")
         places.add(workdir)
-    # The engine would make the ways to places as root's, and content in them could not be written.
+    # The engine would make folders on the way to a place as root's, and content in them could not be written.
     places |= {way for place in places for way in _ways(place, filled)}
     owner = owner or Owner()
     return Layout(_in_order(places), tuple(sorted(kept)), owner, _content(filled, seen, owner, explicit))
@@ -258,7 +259,7 @@ def _check_place(place: str, source: str) -> None:
 
 
 def _check_program(image: Image) -> None:
-    """A program that a slot would hide is refused at once, with the reason, rather than not found later."""
+    """Refuse a program that a slot would hide. Otherwise it would only be "not found" later."""
     program = next(iter(image.entrypoint or image.cmd), "")
     place = _holder(posixpath.normpath(program or "/"), (*ALWAYS_WRITABLE, *_labelled(image)))
     if place:
@@ -269,10 +270,8 @@ def _check_program(image: Image) -> None:
 
 
 def said_home(image: Image) -> str | None:
-    """HOME as the image sets it; None where it does not, and what /etc/passwd says counts.
-
-    As with every variable the last word counts; an empty one says nothing.
-    """
+    """Return HOME as the image sets it; None if it does not, and /etc/passwd decides. Of several values the last
+    counts; an empty one counts as none."""
     said = [entry.removeprefix("HOME=") for entry in image.env if entry.startswith("HOME=")]
     return said[-1] or None if said else None
 

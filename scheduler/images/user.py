@@ -39,10 +39,10 @@ class User(msgspec.Struct, frozen=True):
     group: int | str | None = None
 
     def files_needed(self) -> tuple[str, ...]:
-        """The files of the image that are needed to find its numbers; none for root and for numbers.
+        """Return the files of the image that are needed to find the USER's numbers; none for root and for numbers.
 
-        Root may write to its places whatever their group. A number alone takes no look at the image either: its
-        primary group, if /etc/passwd names one, then has no part in the places, which its uid opens already.
+        Root may write to its places whatever their group. A uid alone is enough, too: the places belong to it, so the
+        primary group that /etc/passwd may name for it does not matter.
         """
         if self.user in (0, "root"):
             return ()
@@ -83,10 +83,8 @@ class User(msgspec.Struct, frozen=True):
 
 
 def home_of(uid: int, passwd: bytes | None) -> str:
-    """HOME of a user as runc sets it where the image does not: of the first line with this uid, else `/`.
-
-    It may be empty or relative, as that line says.
-    """
+    """Return a user's HOME as runc sets it if the image does not: that of the first line with this uid, else `/`. It
+    may be empty or relative, as that line has it."""
     for line in (passwd or b"").split(b"\n"):
         if stripped := line.strip():
             fields = stripped.split(b":", 6)
@@ -100,7 +98,7 @@ def parse_user(text: str) -> User:
 
     Raises `UserUnusable` for numbers that are none of a user's.
     """
-    # More colons than one are no error to the engine.
+    # To the engine, more than one colon is no error.
     user, group = [*text.split(":"), ""][:2]
     parsed = User(_number_or_name(user) if user else 0, _number_or_name(group) if group else None)
     _check_range(*(part for part in (parsed.user, parsed.group) if isinstance(part, int)))
@@ -131,7 +129,7 @@ def _line_of(name: str, file: bytes | None) -> list[bytes] | None:
 
 
 def _number(line: list[bytes], field: int) -> int:
-    """A field that is missing, or no number, is 0 to the engine."""
+    """Return a field as a number; to the engine, a field that is missing or no number is 0."""
     text = line[field].decode("ascii", "replace") if field < len(line) else ""
     number = _number_or_name(text)
     return number if isinstance(number, int) else 0

@@ -34,7 +34,7 @@ class FoundSlot(msgspec.Struct, frozen=True):
 
 
 Adopt = Callable[[FoundSlot], bool]
-"""Decides what becomes of a slot that is found at the start: True adopts it, False removes it."""
+"""Decides about a slot that is found at the start: True adopts it, False removes it."""
 
 
 def adopt_none(found: FoundSlot) -> bool:

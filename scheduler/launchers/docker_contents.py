@@ -25,10 +25,8 @@ class Contents:
         """The slot labels of the containers that are needed."""
 
     async def hold(self, slot_id: str, image: Image, laid_out: Layout) -> str | None:
-        """The name of the container to take the content from, until `release`; None where the image brings none.
-
-        Raises `EngineRefused`, `EngineUnavailable`, `ImageUnknown`, `ImageUnusable`.
-        """
+        """Return the name of the container to take the content from, until `release`; None if the image has none.
+        Raises `EngineRefused`, `EngineUnavailable`, `ImageUnknown`, `ImageUnusable`."""
         if not laid_out.kept:
             return None
         holder = self._holders.get(image.image_id)
@@ -77,7 +75,7 @@ class Contents:
         return _Holder(image.image_id, holder_id, name, asyncio.create_task(self._engine.create(name, body)))
 
     def _drop(self, holder: _Holder) -> None:
-        # It may still be in the making and not listed yet. The launcher removes it once it is listed.
+        # It may still be being created, and not listed yet. The launcher removes it once it is listed.
         self.holding.discard(holder.holder_id)
         if self._holders.get(holder.image_id) is holder:
             del self._holders[holder.image_id]

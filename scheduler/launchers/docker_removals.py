@@ -31,19 +31,19 @@ class Removals:
         self._trouble = Trouble("slots_not_removed_yet", "slots_removed_at_last")
 
     def want(self, names: Iterable[str]) -> None:
-        """Begin to remove these containers, where that has not begun."""
+        """Begin to remove these containers, unless that has begun."""
         for name in names:
             if name not in self._gone and name not in self._removing:
                 self._removing[name] = _Container(asyncio.create_task(self._remove(name)))
 
     async def remove(self, name: str) -> None:
-        """As `want`; returns once the engine was asked to, whatever its answer."""
+        """Like `want`, but returns once the engine was asked, whatever it answered."""
         self.want([name])
         if (container := self._removing.get(name)) is not None:
             await container.asked.wait()
 
     def listed(self, names: Collection[str]) -> None:
-        """The engine lists these containers of the set, so all others are gone, whoever removed them."""
+        """The engine lists these containers of the set, so all others are gone."""
         self._gone.intersection_update(names)
         for name in [name for name in self._removing if name not in names]:
             self._removing[name].task.cancel()

@@ -1,4 +1,4 @@
-"""How a slot's container ended, in words for people."""
+"""Says in words how a slot's container ended."""
 
 from __future__ import annotations
 

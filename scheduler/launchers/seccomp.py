@@ -161,7 +161,7 @@ _IOCTLS: Final = {
     "SIOCGIFHWADDR": 0x8927,
     "SIOCGIFINDEX": 0x8933,
     "RNDGETENTCNT": 0x8004_5200,
-    # The guest's: by these it answers whoever asks for a netlink socket.
+    # The guest's own: it answers requests for netlink sockets with these.
     "SECCOMP_IOCTL_NOTIF_RECV": 0xC050_2100,
     "SECCOMP_IOCTL_NOTIF_SEND": 0xC018_2101,
     "SECCOMP_IOCTL_NOTIF_ADDFD": 0x4018_2103,

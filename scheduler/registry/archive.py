@@ -45,7 +45,7 @@ def _read_entries(tree: Tree, unpacked: Unpacked) -> None:
             if entry is None:
                 layering.done()
                 return
-            # The archive would remember them all.
+            # Otherwise the archive would keep them all in memory.
             archive.members = []
             if entry.issparse():
                 raise ImageUnusable("a layer has a sparse file; build the image with another tool")

@@ -31,7 +31,8 @@ class Token(msgspec.Struct, frozen=True):
 
 
 def parse_challenge(headers: Iterable[str]) -> Challenge | None:
-    """The first challenge of the WWW-Authenticate headers that can be met; Bearer before Basic; None: none can."""
+    """Return the first challenge of the WWW-Authenticate headers that can be met, Bearer before Basic; None if none
+    can."""
     found: Challenge | None = None
     for header in headers:
         scheme, _, rest = header.strip().partition(" ")

@@ -22,7 +22,7 @@ ACCEPT: Final = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
-"""All four must be named: a registry hides, or converts, what is not."""
+"""The types that are accepted. All four must be named, because a registry hides, or converts, other types."""
 
 MAX_MANIFEST_BYTES: Final = 4 << 20
 """Limit of a manifest or index, as registries have it."""

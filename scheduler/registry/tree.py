@@ -53,7 +53,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class NotGathered(Exception):
-    """The answer depends on a path that was not asked for when the layers were read."""
+    """The answer depends on a path that was not kept when the layers were read."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -69,7 +69,7 @@ class Tree:
     def __init__(self, wanted: Iterable[str], content_bytes: int) -> None:
         self._wanted = tuple(sorted(set(wanted)))
         self._ways = {way for path in self._wanted for way in _ways(path)}
-        # Most entries of most images are decided by the first part of their path.
+        # The first part of its path decides about most entries.
         self._firsts = {path.split("/", 2)[1] for path in self._wanted}
         self._content_bytes = content_bytes
         self._entries: dict[str, Found] = {}
