@@ -269,7 +269,7 @@ class SyncSide:
                 self._floor.enter(entry)
             elif not self._try_again(entry):
                 raise lost
-            # Raises, where no slot can be had.
+            # Raises if there is no slot.
             await started
             assert entry.live is not None
             return entry.live

@@ -33,7 +33,7 @@ class WeightsFile:
         """Return the default weights as configured, in percent. Raises DemoFailed if they are not in flow style."""
         found = WEIGHTS.search(self.before)
         if not found:
-            raise DemoFailed(f"{self.path}: no `weights: {{a: 95, b: 5}}` stands under `default:`")
+            raise DemoFailed(f"{self.path}: there is no `weights: {{a: 95, b: 5}}` under `default:`")
         return {name: float(percent) for name, percent in PAIR.findall(found[2])}
 
     def change(self, weights: Weights) -> None:

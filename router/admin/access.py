@@ -46,7 +46,7 @@ def read_token(path: Path) -> str:
 
 
 def check_bind(bind: str, token: str | None) -> None:
-    """Raises `AdminExposed` where other machines could come without a token. `bind` is HOST:PORT."""
+    """Raises `AdminExposed` if other machines could come without a token. `bind` is HOST:PORT."""
     host = bind.rpartition(":")[0].strip("[]")
     if token is None and not _is_loopback(host):
         raise AdminExposed(
@@ -56,8 +56,8 @@ def check_bind(bind: str, token: str | None) -> None:
 
 
 class Access:
-    """Middleware. Without a token the address is on this machine: then a page in somebody's browser is what may
-    not come in, under a foreign name or from a foreign origin."""
+    """Middleware. Without a token the address is on this machine only. A page in somebody's browser must then be kept
+    out: calls under a foreign name or from a foreign origin are refused."""
 
     def __init__(self, token: str | None) -> None:
         self._token = None if token is None else token.encode()

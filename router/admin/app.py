@@ -1,4 +1,4 @@
-"""The admin application: what operators and their tools ask of the router itself (not of its sets)."""
+"""The admin application: answers operators and their tools about the router itself, not about its sets."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Metrics:
 
 
 class Status:
-    """The table in force and what is known of each set, as JSON, over all workers."""
+    """The table in force and the state of each set, as JSON, over all workers."""
 
     def __init__(self, team: Team) -> None:
         self._team = team
@@ -150,7 +150,7 @@ class Version:
 
 
 class Rollout:
-    """The automated rollout: its status, and what operators tell it."""
+    """The automated rollout: its status, and orders for it."""
 
     def __init__(self, router: Router, team: Team) -> None:
         self._router = router
@@ -185,7 +185,7 @@ class Rollout:
 
 
 class _Words(msgspec.Struct, forbid_unknown_fields=True):
-    """`if`: what the order is given for."""
+    """Read `if`: the state for which the order is given."""
 
     by: str = ""
     why: str = ""

@@ -1,7 +1,7 @@
-"""All that a worker has counted, so that several add up to one router; kept in a file, so that nothing that was told
-once is untold when a worker dies: Prometheus would take the smaller sum for a restart, and the rates for a burst.
+"""A worker's counts, which add up over the workers of a router. Pure except for `Keeper`.
 
-Pure but for `Keeper`.
+They are kept in a file, so that no count that was shown once shrinks when a worker dies: Prometheus would take a
+smaller sum for a restart, and the rates for a burst.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class SetCounts(msgspec.Struct):
-    """One set's since the router began. `durations` as in `stats.SetStats`, those without any left out."""
+    """Counts of one set since the router began. `durations` as in `stats.SetStats`, without places that are 0."""
 
     statuses: dict[int, int] = {}
     failures: dict[str, int] = {}
@@ -55,7 +55,7 @@ class SetCounts(msgspec.Struct):
         )
 
     def stats(self) -> SetStats:
-        """The same, as the data plane counts it."""
+        """Return the same counts in the data plane's form."""
         stats = SetStats()
         stats.statuses = dict(self.statuses)
         stats.failures = dict(self.failures)
@@ -71,7 +71,7 @@ class SetCounts(msgspec.Struct):
 
 
 class Counts(msgspec.Struct):
-    """One worker's, those of its predecessors under the same index included. `starts`: how many there were.
+    """Counts of one worker, including its predecessors under the same index. `starts`: how many workers there were.
     `plain`: counters without a label, by their names in `PLAIN` and `LOG`."""
 
     boot: str = ""
@@ -104,7 +104,7 @@ LOG: Final = {
 
 
 def counts_of(router: Router, starts: int = 1) -> Counts:
-    """A worker's as they are now."""
+    """Return a worker's counts as they are now."""
     plane = router.plane
     observer = plane.traffic.observer
     counts = Counts(
@@ -123,7 +123,7 @@ def counts_of(router: Router, starts: int = 1) -> Counts:
 
 
 def put_back(router: Router, counts: Counts) -> None:
-    """Count on from where the worker before ended; call it before the first request."""
+    """Go on from the counts of the worker before; call it before the first request."""
     plane = router.plane
     for name, attribute in PLAIN.items():
         owner, _, counter = f"plane.{attribute}".rpartition(".")
@@ -142,7 +142,8 @@ def put_back(router: Router, counts: Counts) -> None:
 
 
 def added(all_counts: Iterable[Counts]) -> Counts:
-    """Those of all workers as one. Each worker reads the file: its counts are those of the one that read most often."""
+    """Return the sum of all workers' counts. Each worker reads the file, so the number of its reloads is the largest of
+    all."""
     sum_ = Counts(starts=0)
     for counts in all_counts:
         sum_.starts += counts.starts
@@ -169,7 +170,7 @@ def added(all_counts: Iterable[Counts]) -> Counts:
 
 
 def latency(counts: SetCounts, bounds: tuple[int, ...]) -> list[int]:
-    """How many answers took up to each bound (an index of `FINE_BOUNDS_S`), and all; cumulative."""
+    """Return how many answers took up to each bound (an index of `FINE_BOUNDS_S`), and all; cumulative."""
     sums = [sum(count for index, count in counts.durations.items() if index <= bound) for bound in bounds]
     return [*sums, sum(counts.durations.values())]
 
@@ -180,7 +181,7 @@ def _add(into: dict[_Key, int], more: Mapping[_Key, int]) -> None:
 
 
 class Keeper:
-    """The file of one worker's counts. What was told to anybody must have been written first."""
+    """The file of one worker's counts. Counts must be written here before anybody is told of them."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -200,10 +201,10 @@ class Keeper:
         return counts
 
     def write(self, data: bytes) -> None:
-        """Not synced: it is to survive the worker, not the machine."""
+        """Write the counts. Not synced: they must survive the worker, not the machine."""
         new = self._path.with_suffix(".new")
         with contextlib.suppress(
             OSError
-        ):  # A full disk costs a step in a curve at the next crash, no answer.
+        ):  # With a full disk the answer is still given; the curves may jump at the next crash.
             new.write_bytes(data)
             os.replace(new, self._path)

@@ -18,32 +18,32 @@ from router.rollout.analysis import Verdict
 from router.rollout.states import Phase
 
 _ROOM: Final = {
-    "cores": "Cores of a set, as it told at its last health check.",
-    "cores_busy": "Cores that its running tasks occupy.",
-    "slots": "Slots that a set has, in any state.",
-    "slots_max": "The most slots that a set may have.",
+    "cores": "Cores of a set, as reported at its last health check.",
+    "cores_busy": "Cores of a set that running tasks occupy.",
+    "slots": "Slots of a set, in any state.",
+    "slots_max": "Maximum number of slots of a set.",
     "queued": "Tasks that wait for a slot in a set.",
-    "oldest_wait_s": "How long the task that waits longest has waited, seconds.",
-    "saturated": "Whether tasks wait in a set and all its cores or slots are in use.",
+    "oldest_wait_s": "Longest wait, in seconds, of a task that waits in a set.",
+    "saturated": "1 while tasks wait in a set and all its cores or slots are in use.",
 }
 _PLAIN: Final = {
     "requests": "Requests whose head was read.",
     "cancelled": "Requests whose client went away.",
-    "retries_over_budget": "Retries that the budget forbade.",
-    "stalled_clients": "Clients that did not read their answer.",
+    "retries_over_budget": "Retries that the budget refused.",
+    "stalled_clients": "Clients that were cut off because they did not read their answer.",
     "handshakes_failed": "TLS handshakes that clients did not complete.",
     "access_log_lines": "Requests in the access log.",
-    "access_log_sampled_out": "Requests that went well and are left out of it, by `sample`.",
-    "access_log_errors_dropped": "Requests that went wrong and are left out of it, by `errors_per_s`.",
-    "access_log_lost": "Lines that could not be written, or not in time.",
+    "access_log_sampled_out": "Successful requests left out of the access log by `sample`.",
+    "access_log_errors_dropped": "Failed requests left out of the access log by `errors_per_s`.",
+    "access_log_lost": "Lines of the access log that could not be written in time.",
 }
 
 
 def metrics_text(
     snapshots: Sequence[Snapshot], counts: Counts, missing: Sequence[int], rollout: Mapping[str, Any] | None
 ) -> bytes:
-    """The text that Prometheus reads. `snapshots` of the workers that answer, `missing`: the others; `counts` of all
-    together; `rollout`: its status, None where the router has none."""
+    """Return the text that Prometheus reads. `snapshots`: of the workers that answer; `missing`: the others; `counts`:
+    of all together; `rollout`: its status, None if the router has none."""
     registry = CollectorRegistry()
     registry.register(_Collected(snapshots, counts, missing, rollout))
     return generate_latest(registry)
@@ -68,25 +68,33 @@ class _Collected(Collector):
         yield _gauge("workers", "Workers that answer.", len(snapshots))
         yield _gauge(
             "workers_missing",
-            "Workers that do not: of them there are counts, as they were last, and no gauges.",
+            "Workers that do not answer. Their last counts are included; gauges leave them out.",
             len(self._missing),
         )
         yield _counter("worker_starts", "Workers started since the router began.", counts.starts)
         for name, text in _PLAIN.items():
             yield _counter(name, text, counts.plain.get(name, 0))
-        yield _counter("config_reloads", "Configurations taken since the start.", counts.reloads)
+        yield _counter(
+            "config_reloads", "Configurations that came into force since the start.", counts.reloads
+        )
         yield _counter("config_failures", "Configurations refused since the start.", counts.reload_failures)
         good = all(each.config_error is None for each in snapshots)
-        yield _gauge("config_ok", "Whether the file as it is now is in force.", float(good))
+        yield _gauge("config_ok", "1 if the present file is in force, 0 if it has mistakes.", float(good))
         tls = [each.tls_ok for each in snapshots if each.tls_ok is not None]
         if tls:
-            yield _gauge("tls_ok", "Whether the certificate as it is now is in use.", float(all(tls)))
-        yield _gauge("config_version", "The version in force; the lowest of all workers'.", first.version)
+            yield _gauge(
+                "tls_ok", "1 if the present certificate is in use, 0 if it cannot be used.", float(all(tls))
+            )
+        yield _gauge(
+            "config_version",
+            "Version of the configuration in force, the lowest of all workers.",
+            first.version,
+        )
         yield _gauge("active_requests", "Requests in work.", sum(each.active for each in snapshots))
         yield _gauge("connections", "Open client connections.", sum(each.connections for each in snapshots))
         yield _gauge(
             "connections_max",
-            "How many there may be, by the file descriptors too.",
+            "Maximum number of client connections; file descriptors may lower it.",
             sum(each.connections_max for each in snapshots),
         )
         yield _labelled("problems", "Problems that the router itself answered.", "problem", counts.problems)
@@ -103,7 +111,7 @@ def _set_counts(counts: Counts) -> Iterator[Metric]:
     )
     failures = CounterMetricFamily("gc_router_failures", "Attempts that failed.", labels=["set", "failure"])
     seconds = HistogramMetricFamily(
-        "gc_router_answer_seconds", "From head to the answer's end.", labels=["set"]
+        "gc_router_answer_seconds", "Time from a request's head to the end of its answer.", labels=["set"]
     )
     for name, each in counts.sets.items():
         for status, count in each.statuses.items():
@@ -120,16 +128,19 @@ def _set_counts(counts: Counts) -> Iterator[Metric]:
     )
     yield _labelled(
         "back_pressure",
-        "Answers `executed: false`.",
+        "Answers with which a set refused a request (`executed: false`).",
         "set",
         {name: each.back_pressure for name, each in of_sets},
     )
     yield _labelled(
-        "truncated", "Answers that broke off.", "set", {name: each.truncated for name, each in of_sets}
+        "truncated",
+        "Answers that broke off after they had begun.",
+        "set",
+        {name: each.truncated for name, each in of_sets},
     )
     yield _labelled(
         "ejections",
-        "Ejections by passive checks, in every worker by itself.",
+        "Ejections by passive checks, summed over the workers.",
         "set",
         {name: each.ejections for name, each in of_sets},
     )
@@ -138,18 +149,21 @@ def _set_counts(counts: Counts) -> Iterator[Metric]:
 def _set_gauges(snapshots: Sequence[Snapshot], first: Snapshot) -> Iterator[Metric]:
     up = _set_gauge(
         "set_up",
-        "Whether a set is well, and chosen by its weight, if slowly at first; the share of workers that do.",
+        "Share of the workers that consider a set up (or starting slowly).",
     )
-    weight = _set_gauge("set_weight_percent", "The weight in the file.")
+    weight = _set_gauge("set_weight_percent", "Weight of a set in the file, in percent.")
     effective = _set_gauge(
-        "set_effective_weight_percent", "The share of new work, health, states and rollout considered."
+        "set_effective_weight_percent",
+        "Share of new work that a set gets, in percent, by health, state and rollout.",
     )
-    inflight = _set_gauge("set_inflight", "Requests in flight, without reads and waits.")
-    reading = _set_gauge("set_reading", "Reads, and waits for tasks, in flight: they need no room.")
-    most = _set_gauge("set_max_inflight", "How many there may be, over all workers.")
-    idle = _set_gauge("set_idle_connections", "Kept connections.")
+    inflight = _set_gauge("set_inflight", "Requests in flight at a set, except reads and waits.")
+    reading = _set_gauge("set_reading", "Reads and waits for tasks in flight at a set; they take no room.")
+    most = _set_gauge("set_max_inflight", "Maximum number of requests in flight at a set, over all workers.")
+    idle = _set_gauge("set_idle_connections", "Idle connections kept to a set.")
     build = GaugeMetricFamily(
-        "gc_router_set_build_info", "The build that a set says it runs: always 1.", labels=["set", "build"]
+        "gc_router_set_build_info",
+        "Always 1; the label `build` is the build that a set reports.",
+        labels=["set", "build"],
     )
     gauges = {key: _set_gauge(f"set_{key}", text) for key, text in _ROOM.items()}
     for name, own in first.sets.items():
@@ -172,33 +186,39 @@ def _set_gauges(snapshots: Sequence[Snapshot], first: Snapshot) -> Iterator[Metr
 
 
 def _rollout(status: Mapping[str, Any]) -> Iterator[Metric]:
-    yield _one_of("rollout_phase", "Where the rollout is.", "phase", Phase, status["phase"])
-    yield _gauge("rollout_step", "The step that it is at, from 1; 0: none.", status["step"] or 0)
-    yield _gauge("rollout_steps", "How many there are.", status["of"])
-    weight = _set_gauge("rollout_weight_percent", "The canary's weight, while the rollout has a say.")
+    yield _one_of("rollout_phase", "Phase of the rollout.", "phase", Phase, status["phase"])
+    yield _gauge("rollout_step", "Step of the rollout, from 1; 0 without one.", status["step"] or 0)
+    yield _gauge("rollout_steps", "Number of steps of the rollout.", status["of"])
+    weight = _set_gauge("rollout_weight_percent", "Weight of the canary in force, in percent.")
     if status["set"] is not None:
         weight.add_metric([status["set"]], status["now"])
     yield weight
     yield _gauge(
-        "rollout_hands_off", "Weights were edited by hand: the file's count.", float(status["hands_off"])
+        "rollout_hands_off",
+        "1 while the file's weights count because they were edited during a rollout.",
+        float(status["hands_off"]),
     )
-    yield _gauge("rollout_held_seconds", "Of this step's hold.", status["held_s"])
-    yield _gauge("rollout_hold_left_seconds", "Of this step's hold.", status["hold_left_s"])
-    yield _gauge("rollout_waited_seconds", "For a verdict or a gate, after a hold.", status["waited_s"])
+    yield _gauge("rollout_held_seconds", "Time that this step has been held.", status["held_s"])
+    yield _gauge("rollout_hold_left_seconds", "Time left of this step's hold.", status["hold_left_s"])
     yield _gauge(
-        "rollout_paused_seconds", "How long a pause waits for somebody; 0: none.", status["paused_s"]
+        "rollout_waited_seconds",
+        "Time that the rollout has waited for a verdict or a gate.",
+        status["waited_s"],
     )
-    yield _one_of("rollout_verdict", "Of all checks together.", "verdict", Verdict, status["verdict"])
+    yield _gauge(
+        "rollout_paused_seconds", "Time that the rollout has been paused; 0 if it is not.", status["paused_s"]
+    )
+    yield _one_of("rollout_verdict", "Verdict of all checks together.", "verdict", Verdict, status["verdict"])
     verdicts = GaugeMetricFamily(
-        "gc_router_rollout_check", "Each check's verdict.", labels=["check", "verdict"]
+        "gc_router_rollout_check", "Verdict of each check.", labels=["check", "verdict"]
     )
     differences = GaugeMetricFamily(
         "gc_router_rollout_check_difference",
-        "Canary minus control, in points; of latency in percent of control.",
+        "Canary minus control in points; for latency in percent of control.",
         labels=["check"],
     )
     thresholds = GaugeMetricFamily(
-        "gc_router_rollout_check_threshold", "What the difference may be.", labels=["check"]
+        "gc_router_rollout_check_threshold", "Allowed difference of each check.", labels=["check"]
     )
     for check in status["checks"]:
         for verdict in Verdict:
@@ -209,20 +229,20 @@ def _rollout(status: Mapping[str, Any]) -> Iterator[Metric]:
             thresholds.add_metric([check["name"]], check["threshold"])
     yield from (verdicts, differences, thresholds)
     requests = GaugeMetricFamily(
-        "gc_router_rollout_requests", "Requests compared at this weight.", labels=["cohort"]
+        "gc_router_rollout_requests", "Requests compared since the weight last changed.", labels=["cohort"]
     )
     for cohort, count in status["requests"].items():
         requests.add_metric([cohort], count)
     yield requests
-    yield _counter("rollout_events", "Events of all rollouts.", _last_serial(status))
-    yield _gauge("rollout_leader", "Whether this router leads the rollout.", float(status["leader"]))
-    yield _gauge("rollout_ok", "Whether its state file can be followed.", float(status["error"] is None))
+    yield _counter("rollout_events", "Events of all rollouts so far.", _last_serial(status))
+    yield _gauge("rollout_leader", "1 if this router leads the rollout.", float(status["leader"]))
+    yield _gauge("rollout_ok", "1 if the rollout's state file can be read.", float(status["error"] is None))
 
 
 def _outcomes(counts: Counts) -> Metric:
     family = GaugeMetricFamily(
         "gc_router_rollout_outcomes",
-        "Requests of the cohorts at this weight, by outcome; `shed`: the set was full.",
+        "Requests of the cohorts since the weight last changed, by outcome; `shed`: the set was full.",
         labels=["cohort", "outcome"],
     )
     for cohort, tally in (("canary", counts.canary), ("control", counts.control)):

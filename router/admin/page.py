@@ -1,7 +1,8 @@
-"""The live status page, and the curves that it draws: files without a build step, told to trust nobody but us.
+"""The live status page, and the curves that it draws: files without a build step, whose content policy trusts only this
+address.
 
-The page is a reader of the same JSON that commands read. It holds nothing worth a token, so it comes without one and
-asks for it; what it then fetches does not.
+The page reads the same JSON as the commands do. It holds nothing secret, so it comes without a token and asks for it;
+the data that it then fetches needs the token.
 """
 
 from __future__ import annotations

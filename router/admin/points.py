@@ -9,11 +9,11 @@ from router.counting.curves import STEP_S, Curves, Point, Sample
 
 
 def points_since(curves: Curves, now: float, mine: str, boot: str, after: int) -> dict[str, Any]:
-    """The points that a page lacks which has those up to `after` of the process `boot`; where we are `mine`, another
-    one: all that there are. `now` by the clock of the points.
+    """Return the points that a page lacks if it has those up to `after` of the process `boot`; all points if this
+    process is another one (`mine`). `now` by the clock of the points.
 
-        {"boot", "serial", "now" (seconds since the epoch), "step_s", "points": [{"serial", "age_s", "span_s",
-         "sets": {NAME: [requests, errors, p50_ms, p95_ms, p99_ms]}, "cohorts": {"canary": […], "control": […]}}]}
+    {"boot", "serial", "now" (seconds since the epoch), "step_s", "points": [{"serial", "age_s", "span_s", "sets":
+    {NAME: [requests, errors, p50_ms, p95_ms, p99_ms]}, "cohorts": {"canary": […], "control": […]}}]}
     """
     return {
         "boot": mine,

@@ -21,10 +21,10 @@ class Control(Protocol):
 async def promote(
     control: Control, by: str = "", why: str = "", *, force: bool = False, given: Given = ANYHOW
 ) -> dict[str, Any]:
-    """Skip step after step (each is an event of its own), until nothing is left to skip. Returns the last status.
+    """Skip step after step (each is an event of its own) until none is left. Returns the last status.
 
-    An abort or a failed check in between ends it. Raises `NotAllowed` where there is nothing to skip, `Moved` where the
-    rollout is not what the order was `given` for, or another one was started in between.
+    An abort or a failed check in between ends it. Raises `NotAllowed` if there is nothing to skip, and `Moved` if the
+    rollout is not the one that the order was `given` for, or another one was started in between.
     """
     status = control.status()
     if "skip" not in status["orders"]:

@@ -21,8 +21,8 @@ _HEALTH_WORST_LAST: Final = ("up", "slow start", "ejected", "draining", "refused
 
 
 class SetSnapshot(msgspec.Struct, frozen=True):
-    """One set as one worker sees it. `durations`: how many answers of the window fell into which place of
-    `stats.FINE_BOUNDS_S`, those without any left out."""
+    """One set as one worker sees it. `durations`: the number of answers in the window for each place of
+    `stats.FINE_BOUNDS_S`, without places that are 0."""
 
     url: str
     state: str
@@ -31,7 +31,7 @@ class SetSnapshot(msgspec.Struct, frozen=True):
     health: str
     ejected_for_s: float
     inflight: int
-    """Against `max_inflight`: without `reading`."""
+    """Requests that count against `max_inflight`: all but `reading`."""
     max_inflight: int | None
     idle_connections: int
     statuses: dict[int, int]
@@ -216,13 +216,13 @@ def _set_of(workers: Sequence[SetSnapshot]) -> dict[str, Any]:
 
 
 def room_of(rooms: Sequence[Room]) -> dict[str, Any]:
-    """A set's own report, the first one that a worker got: each worker asks for itself. None: no report."""
+    """Return a set's own report, the first one that any worker has, as each worker asks for itself. None: no report."""
     room = next((each for each in rooms if each != Room()), Room())
     return {**msgspec.structs.asdict(room), "build": room.build or None, "saturated": room.saturated}
 
 
 def figures(window: Window) -> dict[str, Any]:
-    """Rates and quantiles; None where there was no request to tell them by."""
+    """Return rates and quantiles; None for those without any request."""
     return {
         "window_s": round(window.span_s, 1),
         "requests_per_s": round(window.requests_per_s, 2),
@@ -241,7 +241,7 @@ def _added(counts: Iterable[Mapping[Any, int]]) -> dict[Any, int]:
 
 
 def _rounded(value: float | None, digits: int, times: float = 1.0) -> float | None:
-    """To so many significant digits."""
+    """Round to this number of significant digits."""
     if value is None or value == 0.0:
         return value
     value *= times

@@ -44,7 +44,7 @@ class View(msgspec.Struct):
 
 
 class Cohorts:
-    """Those of all workers, in tallies that go on counting through a stint, as `Curves` wants them."""
+    """The cohorts of all workers, in tallies that grow through a stint, as `Curves` needs them."""
 
     def __init__(self) -> None:
         self._stint = 0
@@ -60,7 +60,7 @@ class Cohorts:
 
 
 class Team:
-    """This worker and the others. Alone, it asks nobody."""
+    """This worker and the others. A single worker asks nobody."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -79,7 +79,7 @@ class Team:
                 self._peers = Peers(group.folder, router.index, group.count, self._answer)
 
     async def start(self) -> None:
-        """Count on where this worker's predecessor ended, and answer the others. Raises `OSError`."""
+        """Go on from the counts of this worker's predecessor, and answer the others. Raises `OSError`."""
         if self._keeper is not None:
             before = self._keeper.read(self._router.group.boot)
             if before is not None:
@@ -103,13 +103,13 @@ class Team:
     # For the admin API.
 
     async def snapshots(self) -> tuple[list[Snapshot], list[int]]:
-        """Every worker's that answers, and the indexes of those that do not."""
+        """Return the snapshot of every worker that answers, and the indexes of those that do not."""
         answers = {} if self._peers is None else await self._peers.ask("snapshot")
         found, missing = _decoded(answers, Snapshot)
         return [snapshot(self._router), *found.values()], missing
 
     async def counted(self) -> tuple[list[Snapshot], Counts, list[int]]:
-        """Likewise, with what all of them counted: of one that does not answer, what it counted last."""
+        """Return the same, and the counts of all workers; of one that does not answer, its last counts."""
         answers = {} if self._peers is None else await self._peers.ask("view")
         found, missing = _decoded(answers, View)
         all_counts = [await self._counts(), *(view.counts for view in found.values())]
@@ -122,7 +122,8 @@ class Team:
         return snapshots, added(all_counts), missing
 
     async def rollout_status(self) -> dict[str, Any] | None:
-        """As its leader knows it, where the leader is one of us; None: this router has none."""
+        """Return the rollout's status as its leader knows it, if the leader is one of our workers; None: this router
+        has none."""
         rollout = self._router.rollout
         if rollout is None:
             return None
@@ -157,7 +158,7 @@ class Team:
         return rollout.preview(per_s)
 
     async def look(self) -> None:
-        """Have the others put in force now what a rollout's order changed; they would see it within a second."""
+        """Tell the others to put a rollout's order in force now; they would see it within a second."""
         if self._peers is not None:
             await self._peers.ask("look")
 
@@ -206,7 +207,7 @@ class Team:
             await self._counts()
 
     async def _draw(self) -> None:
-        """A point of the curves every few seconds. Who does not answer counts as it did last."""
+        """Add a point to the curves every few seconds. A worker that does not answer counts as it did last."""
         assert self._peers is not None
         while True:
             found, missing = _decoded(await self._peers.ask("counts"), Counts)

@@ -17,8 +17,8 @@
     executed        whether an algorithm may have run, where the router itself answered
     reason          what went wrong, or why it was sent again
 
-Fields that say nothing are left out. A line is put together by hand, of parts most of which were there before, and at
-once: to keep what it tells of for later, and make many lines in a row, costs more, and holds up whoever comes then.
+Empty fields are left out. A line is made by hand, mostly of parts that exist already, as soon as its request ends:
+making many lines in a row later costs more, and delays the requests of that moment.
 """
 
 from __future__ import annotations

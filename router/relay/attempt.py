@@ -45,7 +45,7 @@ class Attempted(Protocol):
         """Relay a 1xx answer, or don't."""
 
     def begin_answer(self, answer: AnswerHead, *, bodied: bool, body: Piece = b"") -> bytes:
-        """Note that the answer goes out from here on; returns its head, and what of the body is to go with it."""
+        """Note that the answer goes out from here on; returns its head, and the part of the body to send with it."""
 
     def answered(self, answer: AnswerHead) -> None:
         """The answer is relayed whole."""

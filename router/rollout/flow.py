@@ -1,5 +1,5 @@
-"""Does traffic still flow? Pure. Requests that came early in a step must not carry it over its end when they have
-dried up since: no traffic is not health."""
+"""Tells whether traffic still flows. Pure. Early requests must not carry a step over its end if they have dried up
+since: no traffic is not health."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _ENOUGH: Final = 0.1
 
 
 def window_s(progress: Progress) -> float:
-    """How far back is "lately" at this step: a quarter of its hold, within bounds."""
+    """Return the length of "lately" at this step, in seconds: a quarter of its hold, within bounds."""
     plan = progress.plan
     hold_s = plan.steps[progress.step].hold_s if plan is not None else 0.0
     return min(MAX_WINDOW_S, max(MIN_WINDOW_S, hold_s / 4))
 
 
 def marked(progress: Progress) -> tuple[Mark, ...]:
-    """The marks with one for this moment where the last is old enough; some ten at most."""
+    """Return the marks, with one for this moment added if the last is old enough; some ten at most."""
     marks, analysis = progress.marks, progress.analysis
     if analysis is None:
         return marks

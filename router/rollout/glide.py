@@ -1,10 +1,10 @@
-"""How fast weight may move when a set must take over: at once where it can bear it, else in bounded moves. Pure.
+"""Decides how fast weight may move when sets must take over: at once if they can carry it, else in bounded moves. Pure.
 
-An instant rollback is what operators want and, done blindly, what kills the old set: it has few slots warm for 5 %,
-and 70 % arrive at once. So the sets that grow may at each move at most double what they carry, within what
-`max_inflight` leaves; a set that carried the share moments ago gets it back at once. Moves follow each other
-every `MOVE_EVERY_S`. Where the sets have no room the way would never end, so its last `FORCED_MOVES` of
-`MAX_MOVES` go evenly to the target whatever they say: a sick canary must be gone within a minute.
+Operators want an instant rollback, but done blindly it kills the old set: it has a few slots warm for 5 %, and 70 %
+arrive at once. So with each move the growing sets may at most double what they carry, within what `max_inflight`
+leaves; a set that carried the share moments ago gets it back at once. Moves follow each other every `MOVE_EVERY_S`. If
+the sets have no room this would never end, so the last `FORCED_MOVES` of `MAX_MOVES` go evenly to the target in any
+case: a sick canary must be gone within a minute.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ GROWTH: Final = 2.0
 FIRST_SHARE: Final = 500
 """First weight of a set that carried nothing, in hundredths of a percent."""
 ROOM_USED: Final = 0.8
-"""How much of `max_inflight` a move may fill, by what is in flight now."""
+"""Share of `max_inflight` that a move may fill, counted by the requests in flight now."""
 WARM_S: Final = 300.0
-"""A share that was carried this recently may be given back at once …"""
+"""Time in seconds within which a set gets back at once a share that it carried."""
 WARM_MORE: Final = 1.1
-"""… and a little more with it."""
+"""Factor by which that share may be exceeded."""
 
 
 class Load(msgspec.Struct, frozen=True):
-    """A set's requests in flight, and how many are allowed (None: no limit), over all workers."""
+    """A set's requests in flight, and their maximum (None: no limit), over all workers."""
 
     inflight: int = 0
     max_inflight: int | None = None
 
     def growth(self) -> float:
-        """By how much its share may grow before `max_inflight` is near."""
+        """Return the factor by which its share may grow before `max_inflight` is near."""
         if self.max_inflight is None or self.inflight == 0:
             return inf
         return max(1.0, ROOM_USED * self.max_inflight / self.inflight)
@@ -47,10 +47,10 @@ class Load(msgspec.Struct, frozen=True):
 def next_weight(
     weight: int, target: int, *, growing: Iterable[Load], warm: int = 0, moves_left: int = MAX_MOVES
 ) -> int:
-    """The canary's weight after the next move from `weight` towards `target`, in hundredths of a percent.
+    """Return the canary's weight after the next move from `weight` towards `target`, in hundredths of a percent.
 
-    `growing`: the load of the sets that take over (the others when it falls, the canary when it rises).
-    `warm`: a share that they are known to bear together, as far as `max_inflight` still agrees.
+    `growing`: the load of the sets that take over (the others when it falls, the canary when it rises). `warm`: a share
+    that they are known to carry together, as far as `max_inflight` still agrees.
     """
     if weight == target:
         return target
@@ -58,7 +58,7 @@ def next_weight(
     carried = WEIGHT_TOTAL - weight if falling else weight
     wanted = WEIGHT_TOTAL - target if falling else target
     room = min((load.growth() for load in growing), default=inf)
-    # From next to nothing doubling takes long, and is no protection.
+    # Doubling from next to nothing takes long and protects nobody.
     freely = max(carried * GROWTH, FIRST_SHARE, warm * WARM_MORE)
     share = int(min(freely, carried * room if carried else freely))
     share = max(share, carried)

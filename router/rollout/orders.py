@@ -101,7 +101,7 @@ def permit(order: Order, table: Table, old: Progress, new: Progress, health: Hea
 
 
 def check(given: Given, progress: Progress, table: Table) -> None:
-    """Raises `Moved`, with what has become of it, unless the rollout is what an order was given for."""
+    """Raise `Moved`, with the present state, unless the rollout is in the state that an order was given for."""
     plan = progress.plan
     now = Given(
         progress.run,
@@ -171,12 +171,11 @@ def starting(
     why: str = "",
     builds: Mapping[str, str] | None = None,
 ) -> Start:
-    """The start of the file's plan as things stand now; `builds`: what the sets tell of theirs.
-
-    Raises `NotAllowed` where it has none."""
+    """Return the start of the file's plan as things are now; `builds`: those that the sets report. Raises `NotAllowed`
+    if the file has no plan."""
     plan = table.rollout
     if plan is None:
-        raise NotAllowed("the file has no `rollout` section; write what is to be done there first")
+        raise NotAllowed("the file has no `rollout` section; write the plan there first")
     return Start(
         plan,
         shares=table.default.shares,
@@ -201,7 +200,7 @@ def others_of(table: Table, progress: Progress) -> dict[str, bool] | None:
 
 
 def in_force(table: Table, progress: Progress) -> Table:
-    """The file's table with the rollout's weights on top, where the rollout has a say, and without the sets that it
+    """Return the file's table with the rollout's weights on top, if the rollout decides, and without the sets that it
     took back."""
     force = progress.in_force
     live = table if force is None else overlay(table, *force, progress.others)

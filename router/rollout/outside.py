@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 
 async def ask_gate(url: str, body: dict[str, Any]) -> tuple[bool, str]:
-    """POST `body` as JSON: any 2xx means go. Everything else, silence included, means not now, and why."""
+    """POST `body` as JSON: any 2xx means go. Everything else, silence included, means not now, with the reason."""
     status, said = await _post(url, body)
     return 200 <= status < 300, said
 
@@ -32,7 +32,7 @@ async def tell(url: str, body: dict[str, Any]) -> bool:
 
 
 async def _post(url: str, body: dict[str, Any]) -> tuple[int, str]:
-    """Status (0: no answer) and a short word about it. Redirects are not followed, proxies not used."""
+    """Return the status (0: no answer) and a few words about it. Redirects are not followed, proxies not used."""
     # Only a leader with gates or a webhook needs it: it costs every worker 10 MiB otherwise.
     import httpx
 

@@ -13,12 +13,13 @@ _NOBODY: Final[Mapping[str, int]] = {}
 
 
 def overlay(table: Table, canary: str, weight: int, known: Mapping[str, int] = _NOBODY) -> Table:
-    """`table` with `canary` at `weight` hundredths of a percent in the default weights; the other sets share the
-    rest as they did; where the table gives them nothing, as they did when they last had something (`known`). Rules
-    keep their own weights. The same table where nothing would change, or where there is nobody to give to or take from.
+    """Return `table` with `canary` at `weight` hundredths of a percent in the default weights. The other sets share the
+    rest in their old proportions; if the table gives them nothing, in those that they last had (`known`). Rules keep
+    their own weights.
 
-    The choice goes by exact ratios, so between two steps keys move to or from the canary only; `shares` are
-    rounded, and add up to exactly 100 %.
+    It is the same table if nothing would change, or if no other set exists to give to or take from. Draws use exact
+    ratios, so between two steps keys move only to or from the canary; `shares` are rounded, and add up to exactly 100
+    %.
     """
     base = table.default.shares
     if canary not in table.sets or base.get(canary, 0) == weight:
@@ -52,8 +53,8 @@ def _others(table: Table, canary: str, known: Mapping[str, int]) -> dict[str, in
 
 
 def rounded(exact: Mapping[str, int]) -> dict[str, int]:
-    """Shares in hundredths of a percent, exactly `WEIGHT_TOTAL` together, by largest remainder. A set that has
-    something keeps at least 0.01: what gets traffic must not look as if it got none."""
+    """Round shares to hundredths of a percent, exactly `WEIGHT_TOTAL` together, by largest remainder. A set that has
+    something keeps at least 0.01, so that it never looks as if it got no traffic."""
     total = sum(exact.values())
     shares = {name: value * WEIGHT_TOTAL // total for name, value in exact.items()}
     left = WEIGHT_TOTAL - sum(shares.values())

@@ -36,7 +36,7 @@ from router.routing.table import WEIGHT_TOTAL
 MAX_TICK_S: Final = 5.0
 GATE_EVERY_S: Final = 15.0
 GATE_WAIT_S: Final = 86400.0
-"""How long a gate may say "not now", where `max_wait` does not say otherwise."""
+"""Longest time, in seconds, that a gate may say "not now", if `max_wait` does not set another."""
 _UNDER_WAY: Final = (Phase.HOLDING, Phase.WAITING, Phase.GATED, Phase.PAUSED, Phase.RETURNING)
 
 
@@ -82,7 +82,7 @@ class _Handling(Turn):
                 "`end` that rollout first, if this is meant"
             )
         if p.plan is None or p.plan.events != order.plan.events:
-            # Who is told of this release is not told of those before.
+            # The webhook of this release gets no events of earlier ones.
             p.posted = p.last_event
         earlier = p.carriers.get(name)
         p.urls = dict(order.urls)
@@ -190,7 +190,7 @@ class _Handling(Turn):
         self.roll_back(reason, by=order.by, at_once=at_once)
 
     def _has_takers(self, order: Abort) -> None:
-        """Raises `NotAllowed` where an abort would leave nobody to take requests."""
+        """Raise `NotAllowed` if an abort would leave no set to take requests."""
         name = self.plan.set
         self.takers = order.others
         if not self.nobody or self.plan.dry_run:
@@ -237,7 +237,7 @@ class _Handling(Turn):
         p.based_at = self.now
         reason = f"the weights were edited by hand (version {edit.version}); the file's count now"
         if p.phase is Phase.ABORTING:
-            # An edit must not keep a sick canary; it may send it away sooner.
+            # An edit must not keep a sick canary, but may send it away sooner.
             if shares.get(self.plan.set, 0) == 0:
                 self.event("edited", reason)
                 self.empty()

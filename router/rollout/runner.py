@@ -123,7 +123,7 @@ class Runner:
             self._note_weights(self._traffic.table, progress)
 
     def _note_weights(self, table: Table, progress: Progress) -> None:
-        """Keep the weights in the history, so that idempotency keys find their sets after a restart."""
+        """Record the weights in the history, so that idempotency keys find their sets after a restart."""
         if self._record is None or self._running is None or table is self._file:
             return
         record, now = self._record, self._clock()
@@ -210,7 +210,7 @@ class Runner:
         try:
             self.progress = self.state.read()
         except RolloutError as error:
-            # Those who run keep what they have, those who start take the same: one router, one choice.
+            # Running workers keep their weights, and new ones take the same: one router, one choice.
             self.progress = self.state.last_good()
             if loudly:
                 raise
@@ -239,7 +239,7 @@ class Runner:
             },
         )
 
-    # Errands: what takes longer than a turn.
+    # Errands: work that takes longer than a turn.
 
     def _spawn(self, errand: Any) -> None:
         task = asyncio.get_running_loop().create_task(errand)
@@ -264,7 +264,7 @@ class Runner:
         self._spawn(run())
 
     def _follow_outcomes(self, outcomes: Outcomes, now: float) -> None:
-        """Have the sets asked how asynchronous tasks ended, while this worker leads and cohorts are watched."""
+        """Ask the sets how asynchronous tasks ended, while this worker leads and cohorts are watched."""
         plan, stint = self.progress.plan, self.observer.stint
         if plan is None or not self.observer.watching:
             outcomes.forget()
@@ -302,7 +302,8 @@ class Runner:
             self._once("events", self._post(url, news))
 
     async def _post(self, url: str, news: list[Event]) -> None:
-        """In order, and each one given up after its attempts: an old event is no reason to hold back a new one."""
+        """Post the events in order. Each is given up after its attempts, so that an old one does not hold back a new
+        one."""
         for event in news:
             await outside.tell(url, event_of(event))
             serial = event.serial

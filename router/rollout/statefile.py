@@ -1,11 +1,12 @@
-"""The rollout's progress on disk: one file of our own, replaced whole and synced, changed under a lock, one change
-at a time, by the leader's clock and by operators' commands alike. And the lease: who the leader is.
+"""The rollout's progress on disk, and the lease that makes one process its leader.
 
-There is one leader among the workers and instances that share the folder: it holds a file lock, which the kernel
-takes away with its process. A lock may lie (two machines on a file system without locks; a leader that was frozen
-for an hour): so taking the lease also raises the epoch in the state, and a leader whose epoch is not the
-state's any more may write nothing. Two leaders are thus harmless: each change is made on the state as it is on
-the disk, and only the younger one's are taken.
+The state is one file, replaced whole and synced. It is changed under a lock, one change at a time, by the leader's
+clock and by operators' commands alike.
+
+There is one leader among the workers and routers that share the folder: it holds a file lock, which the kernel releases
+with its process. A lock may fail (two machines on a file system without locks; a leader that was frozen for an hour).
+So taking the lease also raises the epoch in the state, and a leader with an older epoch may write nothing. Two leaders
+are thus harmless: each change is made on the state on the disk, and only the younger leader's are taken.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class LeaseLost(RolloutError):
 
 
 class StateFile:
-    """The state in `folder` (made if missing). Its calls do small file I/O and may wait for the lock: beside the
-    event loop, please."""
+    """The state in `folder` (made if missing). Its calls do small file I/O and may wait for the lock: call them beside
+    the event loop."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,7 +57,7 @@ class StateFile:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def read(self) -> Progress:
-        """The progress; a new one where there is no file. Raises `StateUnreadable`."""
+        """Read the progress; a new one if there is no file. Raises `StateUnreadable`."""
         try:
             return _read(self.path)
         except FileNotFoundError:
@@ -70,20 +71,19 @@ class StateFile:
             ) from error
 
     def last_good(self) -> Progress:
-        """Read the copy of the last good state, for when the state itself is damaged. A new one if there is no copy.
-
-        All who follow the state, those who start now too, then keep the same weights.
-        """
+        """Read the copy of the last good state, for when the state itself is damaged; a new state if there is no copy.
+        All processes that follow the state, new ones too, then keep the same weights."""
         try:
             return _read(self._copy)
         except (OSError, msgspec.MsgspecError):
             return Progress()
 
     def change(self, step: Callable[[Progress], Progress], *, epoch: int | None = None) -> Progress:
-        """Read, change by `step`, write: nobody comes between. Returns what is on the disk then.
+        """Read the state, change it by `step`, and write it; no other change comes between. Returns what is then on the
+        disk.
 
-        `epoch`: the leader's; raises `LeaseLost` where another one leads. What `step` raises passes through, and
-        nothing is written; nor where it returns its argument. Raises `StateUnreadable`, `RolloutError`.
+        `epoch`: the leader's; raises `LeaseLost` if another process leads. What `step` raises passes through, and
+        nothing is written; nor if it returns its argument. Raises `StateUnreadable`, `RolloutError`.
         """
         with self._locked():
             progress = self.read()
@@ -118,7 +118,8 @@ class StateFile:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-            # For people who damage the file: a crash does not, as it is synced. Hence this one is not.
+            # A copy for the case that somebody damages the file. A crash does not, as the file is synced; so the copy
+            # is not.
             write_whole(new, self._copy, data, sync=False)
         except OSError as error:
             new.unlink(missing_ok=True)

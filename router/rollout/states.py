@@ -26,7 +26,7 @@ class Phase(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a phase ends: what people order, what the clock and the checks say, what happens to the file."""
+    """The cause of a move: an order, the clock, a check, or a change of the file."""
 
     START = "start"
     RETURN = "return"
@@ -97,7 +97,7 @@ class NotAllowed(RolloutError):
 
 
 class NeedsForce(NotAllowed):
-    """The order would leave nobody to take new requests; only with force is it carried out."""
+    """The order would leave no set to take new requests; it is carried out only with force."""
 
 
 class Moved(NotAllowed):
@@ -109,7 +109,7 @@ class IllegalMove(RolloutError):
 
 
 def check(old: Phase, cause: Cause, new: Phase) -> Phase:
-    """`new`, if the table allows that move. Raises `IllegalMove`."""
+    """Return `new` if the table allows the move. Raises `IllegalMove`."""
     if new not in LEGAL_MOVES[old].get(cause, frozenset()):
         raise IllegalMove(f"rollout: {old} → {new} ({cause}) is not a legal move")
     return new

@@ -15,14 +15,15 @@ from router.routing.plan import Plan, Undecided
 from router.routing.table import WEIGHT_TOTAL
 
 NEARLY: Final = 0.8
-"""A set that carried so much of its largest share still counts as carrying it."""
+"""Share of its largest share from which a set still counts as carrying it."""
 
 RETURN_HOLD_S: Final = 60.0
-"""How long a set that got its weight back without the steps is judged there before the rollout is done, at least."""
+"""Shortest time, in seconds, for which a set that got its weight back without the steps is judged before the rollout is
+done."""
 REMIND_MOST_S: Final = 86_400.0
 """The event of a pause is written once a day at least."""
 SETTLE_S: Final = 3.0
-"""How soon after a start or an edit a file with other weights is not believed yet."""
+"""Time in seconds after a start or an edit in which a file with other weights is not believed yet."""
 
 
 class Turn:
@@ -33,7 +34,7 @@ class Turn:
         self.now = now
         self.instructions: list[AskGate] = []
         self.takers: Mapping[str, bool] | None = None
-        """The sets that would take over from the canary, and whether each takes new work; None: nobody looked."""
+        """The sets that would take over from the canary, and whether each takes new work; None: not known."""
 
     @property
     def plan(self) -> Plan:
@@ -80,7 +81,7 @@ class Turn:
         return target is not None and self.p.weight > target
 
     def approach(self) -> None:
-        """One move to the step's weight: up at once, down as the other sets can bear it."""
+        """Make one move to the step's weight: up at once, down as the other sets can carry it."""
         target = self.plan.steps[self.p.step].weight
         assert target is not None
         if self.above and not self.plan.dry_run:
@@ -118,7 +119,7 @@ class Turn:
             self.descend()
 
     def empty(self) -> None:
-        """The end of an abort; what it was for stays the reason."""
+        """The end of an abort; its cause stays the reason."""
         p = self.p
         self.weigh(0)
         p.phase = check(p.phase, Cause.EMPTY, Phase.ABORTED)
@@ -177,7 +178,7 @@ class Turn:
             self.empty()
 
     def lower(self, target: int) -> None:
-        """One move down to a weight, as the others can bear it."""
+        """Make one move down to a weight, as the others can carry it."""
         p = self.p
         lately = [weight for at, weight in p.recent_weights if 0.0 <= self.now - at <= WARM_S]
         others = self.others()
@@ -193,7 +194,7 @@ class Turn:
         return self.takers is not None and not any(self.takers.values())
 
     def take_back(self, reason: str) -> None:
-        """Abort for what was seen. Where nobody would take over it stops instead: a sick set is more than none."""
+        """Abort because of what was seen. If no set would take over, pause instead: a sick set is better than none."""
         p = self.p
         if not self.nobody or self.plan.dry_run:
             self.roll_back(reason)
@@ -306,7 +307,7 @@ class Turn:
         p.events = (*p.events[-(MAX_EVENTS - 1) :], event)
 
     def idle(self, reason: str, by: str = "") -> None:
-        """The file's weights count, but for a set that was taken back."""
+        """Let the file's weights count, except that of a set that was taken back."""
         self.p.beneath = None
         name = self.plan.set
         self.p.weight = 0 if name in self.p.barred else self.p.base.get(name, 0)
@@ -317,7 +318,8 @@ class Turn:
         self.to(Cause.EDIT, Phase.IDLE, reason, by=by)
 
     def unsettled(self) -> bool:
-        """A leader that sees another file may just not have seen the newest one yet."""
+        """Return True if the file may be older than what the rollout stands on: a leader may not have seen the newest
+        one yet."""
         return self.p.running and 0.0 <= self.now - self.p.based_at < SETTLE_S
 
     def rest_on(self, shares: Mapping[str, int]) -> None:
@@ -329,7 +331,7 @@ class Turn:
             p.others = others
 
     def others(self) -> dict[str, int]:
-        """The shares of the other sets, by the file or as they last were."""
+        """Return the shares of the other sets, by the file or as they last were."""
         others = {name: share for name, share in self.p.base.items() if name != self.plan.set}
         return others or self.p.others
 
@@ -342,7 +344,7 @@ class Turn:
         return {**shares, self.plan.set: p.weight}
 
     def remember(self, shares: Mapping[str, int]) -> None:
-        """Keep what each set is known to bear, for a later return to it."""
+        """Remember the share that each set is known to carry, for a later return to it."""
         p = self.p
         carriers = dict(p.carriers)
         for name, share in shares.items():

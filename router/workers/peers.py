@@ -97,7 +97,7 @@ class Peers:
                 writer.write(len(answer).to_bytes(8, "big") + answer)
                 await writer.drain()
         except (OSError, ValueError, TimeoutError):
-            pass  # Whoever asked learns it by the connection's end.
+            pass  # The connection's end tells the worker that asked.
         except Exception:
             log.exception("question of another worker was not answered")
         finally:

@@ -2,7 +2,7 @@
 
     python -m scheduler.launchers.seccomp > seccomp.json      for `docker run --security-opt seccomp=seccomp.json`
 
-An allow-list, on x86-64 and arm64, tighter than Docker's own. Every call of Linux up to 6.1 stands in exactly one
+An allow-list, on x86-64 and arm64, tighter than Docker's own. Every call of Linux up to 6.1 is in exactly one
 of the groups (a test says so); what is newer answers ENOSYS, as an older kernel would, so that programs fall back.
 
 Only arguments in registers can be looked at. The kernel takes many of them as 32 bits while a filter sees 64, so
