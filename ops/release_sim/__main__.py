@@ -3,7 +3,7 @@
 Columns: releases that were aborted, promoted to the last step, and neither after an hour, as nobody resumes a paused
 one; then medians over the aborted ones: canary requests and seconds until the abort, and the share of users whose
 requests reached the canary.
-Last, how many releases were played a second, in each process.
+Last, how many releases a second of a processor plays.
 A row that ends in `!` holds releases that ended wrongly: the reason of the first one follows.
 """
 
@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import groupby
-from time import perf_counter
+from time import process_time
 from typing import Final
 
 from ops.release_sim.kinds import KINDS, Kind, Right
@@ -37,7 +37,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ops.release_sim", description=__doc__)
     parser.add_argument("--releases", type=int, default=20, help="releases of each kind (20)")
     parser.add_argument("--kind", default="", help="only kinds whose name contains this text")
-    parser.add_argument("--tick", type=float, default=1.0, help="seconds between two looks of the leader (1)")
+    parser.add_argument(
+        "--tick",
+        type=float,
+        help="seconds between two looks of the leader (1 at first, later a 20th of the age)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first release")
     parser.add_argument("--jobs", type=int, default=1, help="processes that play beside each other (1)")
     parser.add_argument(
@@ -65,11 +69,11 @@ _Played = tuple[int, Ending, float]
 """A kind's index, how a release of it ended, and the seconds that it took to play."""
 
 
-def _play(task: tuple[int, int, float, bool]) -> _Played:
+def _play(task: tuple[int, int, float | None, bool]) -> _Played:
     index, seed, tick_s, each_request = task
-    began_s = perf_counter()
+    began_s = process_time()
     ending = (play_each if each_request else play)(KINDS[index], seed, tick_s=tick_s)
-    return index, ending, perf_counter() - began_s
+    return index, ending, process_time() - began_s
 
 
 def _print_rows(played: Iterable[_Played], releases: int) -> None:

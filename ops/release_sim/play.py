@@ -43,8 +43,9 @@ class Sum:
     users: float | None
 
 
-def play(kind: Kind, seed: int, *, tick_s: float = 1.0, rate_per_s: float = RATE_PER_S) -> Ending:
-    """One release, until it is aborted or done, or an hour has passed: nobody is there to resume one that paused."""
+def play(kind: Kind, seed: int, *, tick_s: float | None = None, rate_per_s: float = RATE_PER_S) -> Ending:
+    """One release, until it is aborted or done, or an hour has passed: nobody is there to resume one that paused.
+    `tick_s` as of `Bulk`."""
     world = Bulk(kind.plan, seed=seed, rate=rate_per_s, tick_s=tick_s)
     kind.prepare(world)
     world.start()
@@ -54,9 +55,11 @@ def play(kind: Kind, seed: int, *, tick_s: float = 1.0, rate_per_s: float = RATE
     return _ending(world.progress, world.at_s, requests, world.touched)
 
 
-def play_each(kind: Kind, seed: int, *, tick_s: float = 1.0, rate_per_s: float = RATE_PER_S) -> Ending:
+def play_each(
+    kind: Kind, seed: int, *, tick_s: float | None = None, rate_per_s: float = RATE_PER_S
+) -> Ending:
     """The same with each request passing the real chooser, health board and observer: many times slower."""
-    world = World(kind.plan, {"a": 10_000, "b": 0}, seed=seed, rate=rate_per_s, tick_s=tick_s)
+    world = World(kind.plan, {"a": 10_000, "b": 0}, seed=seed, rate=rate_per_s, tick_s=tick_s or 1.0)
     kind.prepare(world)
     world.start()
     requests = 0

@@ -29,6 +29,10 @@ _SUPPOSED_SLICES: Final = 1.0
 MAX_SLICES: Final = 63
 """Beyond it two and two become one, twice as long; odd, so that none is left alone."""
 
+_FEW_SLICES: Final = 8
+_SOME_SLICES: Final = 4
+"""Beyond a few slices, the scatter is worked out when some more have come."""
+
 Counts = Mapping[int, int]
 """Latency bucket → requests."""
 
@@ -70,6 +74,8 @@ class Clumps:
             if len(self._slices) > MAX_SLICES:
                 self._slices = [_joined(self._slices[at : at + 2]) for at in range(0, len(self._slices), 2)]
                 self._each *= 2
+            if len(self._slices) > _FEW_SLICES and len(self._slices) % _SOME_SLICES:
+                return
             sides = [_scatter([slice_[side] for slice_ in self._slices]) for side in (0, 1)]
             self.scatter = Scatter(
                 self._before.found + sum(found for found, _ in sides),

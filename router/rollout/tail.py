@@ -20,7 +20,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from itertools import accumulate
-from math import inf, lgamma, log
+from math import inf, lgamma, log, log2
 from typing import Final
 
 from router.counting.tally import BUCKETS_PER_OCTAVE, LAST_BUCKET
@@ -60,11 +60,11 @@ def ratio(
     step = 1.0 / BUCKETS_PER_OCTAVE
     slow, quick = _Sketch(canary), _Sketch(control)
     each = _Arm(slow), _Arm(quick)
-    down = _reach(*each, -log(alpha_low), -1)
+    down = _reach(_Arm(slow, clumps[0]), _Arm(quick, clumps[1]), -log(alpha_low), -1)
     low = 0.0 if down is None else 2.0 ** ((down - 1) * step)
-    if max(clumps) > 1.0:
-        down = _reach(_Arm(slow, clumps[0]), _Arm(quick, clumps[1]), -log(alpha_low), -1)
-        low = max(low / WANDERS, 0.0 if down is None else 2.0 ** ((down - 1) * step))
+    if max(clumps) > 1.0 and each[0].middle - each[1].middle > BUCKETS_PER_OCTAVE * log2(WANDERS):
+        down = _reach(*each, -log(alpha_low), -1)
+        low = max(low, 0.0 if down is None else 2.0 ** ((down - 1) * step) / WANDERS)
     up = _reach(*each, -log(alpha_high), 1)
     high = inf if up is None else 2.0 ** ((up + 1) * step)
     return Interval(low - 1.0, high - 1.0)
@@ -90,6 +90,7 @@ class _Arm:
         middle = bisect_left(self._below, self._likeliest * clump) - 1
         self._middle = min(len(self._buckets) - 1, max(0, middle))
         """Where the percentile is least surprising, among the occupied buckets."""
+        self.middle = self._buckets[self._middle]
         self.least = self._surprise(self._below[self._middle], self._below[self._middle + 1])
 
     def edge(self, sign: int, bound: float) -> list[tuple[float, int]]:
