@@ -64,16 +64,14 @@ def simulate(
     from msgspec.structs import asdict
 
     from router.config.reader import load
-    from router.rollout.simulate import SCENARIOS
+    from router.rollout.simulate import ABOUT
     from router.rollout.simulate import simulate as play
 
     if list_:
-        router_columns.columns(
-            ("SCENARIO", "WHAT"), [(name, about) for name, (about, _) in SCENARIOS.items()]
-        )
+        router_columns.columns(("SCENARIO", "WHAT"), list(ABOUT.items()))
         return 0
-    if scenario not in SCENARIOS:
-        raise BadParameter(f"{scenario!r} is none of {', '.join(SCENARIOS)}", param_hint="SCENARIO")
+    if scenario not in ABOUT:
+        raise BadParameter(f"{scenario!r} is none of {', '.join(ABOUT)}", param_hint="SCENARIO")
     plan = shares = None
     if file is not None:
         text = read_file(file)

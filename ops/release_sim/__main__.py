@@ -16,8 +16,8 @@ from itertools import groupby
 from time import process_time
 from typing import Final
 
-from ops.release_sim.kinds import KINDS, Kind, Right
 from ops.release_sim.play import Ending, play, play_each, summed
+from router.rollout.kinds import KINDS, Kind, Right
 from router.rollout.states import Phase
 
 _WRONG: Final = {

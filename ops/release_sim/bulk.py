@@ -60,7 +60,7 @@ class _Side:
 
 
 class Bulk:
-    """`tick` lets time pass: requests, then the leader's turn. `kinds.Kind.prepare` changes it before the start.
+    """`tick` lets time pass: requests, then the leader's turn. `Kind.prepare` changes it before the start.
 
     `tick_s`: the same time always, with a look at the evidence after each. None: a second at first, as in a router, and
     later a twentieth of the release's age, 15 s at most between two looks: that is soon enough, and saves most of them.

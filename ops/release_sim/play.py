@@ -8,7 +8,7 @@ from statistics import median
 from typing import Final
 
 from ops.release_sim.bulk import Bulk
-from ops.release_sim.kinds import Kind
+from router.rollout.kinds import Kind
 from router.rollout.record import Progress
 from router.rollout.states import Phase
 from router.rollout.world import World

@@ -14,7 +14,8 @@ Pure:
 - `glide`: how fast weights may move when a set must take over
 - `preview`: what a start would do, how long it takes and how many requests it needs
 - `status`: everything that operators want to see, as plain data
-- `world`, `simulate`: all of these driven through made-up histories
+- `certainty`: how much longer until a check that cannot tell yet would know
+- `world`, `kinds`, `simulate`: all of these driven through made-up histories, with canaries of many kinds
 
 Shell:
 

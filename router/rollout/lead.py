@@ -10,11 +10,13 @@ from typing import Final, NamedTuple
 
 from router.counting.tally import Tally
 from router.rollout.analysis import analyse
+from router.rollout.certainty import telling
 from router.rollout.glide import Load
 from router.rollout.lately import Lately
 from router.rollout.orders import others_of
 from router.rollout.progress import advance
 from router.rollout.record import AskGate, Edited, Gone, Happening, Progress, Tick
+from router.rollout.states import Phase
 from router.routing.table import SetState, Table
 
 _UNTOLD: Final[Mapping[str, str]] = {}
@@ -80,6 +82,8 @@ class Lead:
             analysis = analyse(
                 plan, canary, control, look, step=progress.step, elsewhen=progress.without_control
             )
+            if progress.phase is Phase.WAITING and not progress.without_control:
+                analysis = telling(plan, analysis, canary, control, look, progress.step, progress.clock_s)
         ready = entry.state is SetState.READY
         found.append(Tick(analysis, control, loads, ready, others_of(file, progress)))
         return found

@@ -3,9 +3,10 @@
     simulate(scenario="healthy", *, plan=None, shares=None, seed=0, rate=20.0, duration_s=3600.0, tick_s=5.0)
         -> Iterator[Row]
 
-`scenario` is a key of `SCENARIOS`; `plan` and `shares` (hundredths of a percent by set) default to an example, or come
-from a file's table: `table.rollout`, `table.default.shares`. It ends when the rollout has, or with `duration_s`.
-Raises `states.NotAllowed` where the plan does not fit the shares, `RolloutError` for an unknown scenario.
+`scenario` is a key of `ABOUT`: a history of `SCENARIOS`, or one of `kinds.KINDS`. `plan` and `shares` (hundredths of a
+percent by set) default to an example, or come from a file's table: `table.rollout`, `table.default.shares`. It ends
+when the rollout has, or with `duration_s`. Raises `states.NotAllowed` where the plan does not fit the shares, `RolloutError`
+for an unknown scenario.
 """
 
 from __future__ import annotations
@@ -15,17 +16,14 @@ from typing import Final
 
 import msgspec
 
+from router.rollout.kinds import KINDS, PLAN
 from router.rollout.record import Abort, Pause, Resume
 from router.rollout.states import Phase, RolloutError
 from router.rollout.world import World
-from router.routing.plan import AbortWhen, Plan, Step
+from router.routing.plan import Plan
 from router.routing.table import SetState
 
-EXAMPLE: Final = Plan(
-    "b",
-    (Step(500, 300.0), Step(2_500, 300.0), Step(5_000, 300.0), Step(10_000)),
-    AbortWhen(min_requests=100),
-)
+EXAMPLE: Final = PLAN
 EXAMPLE_SHARES: Final = {"a": 10_000, "b": 0}
 _ENDED: Final = (Phase.IDLE, Phase.ABORTED, Phase.DONE)
 
@@ -128,6 +126,12 @@ SCENARIOS: Final[dict[str, tuple[str, Scenario]]] = {
     "restart": ("the router restarts midway", {400.0: World.restart}),
 }
 """Name → what it is about, and what happens when."""
+_KINDS: Final = {kind.scenario: kind for kind in KINDS if kind.scenario not in SCENARIOS}
+ABOUT: Final = {
+    **{name: about for name, (about, _) in SCENARIOS.items()},
+    **{name: f"{kind.name}: one release of those that release-sim plays" for name, kind in _KINDS.items()},
+}
+"""Name → what it is about."""
 
 
 def simulate(
@@ -141,10 +145,14 @@ def simulate(
     tick_s: float = 5.0,
 ) -> Iterator[Row]:
     """Play one history; see the module. `rate` in requests a second."""
-    if scenario not in SCENARIOS:
-        raise RolloutError(f"no scenario {scenario!r}; known: {', '.join(SCENARIOS)}")
-    world = World(plan or EXAMPLE, shares or EXAMPLE_SHARES, seed=seed, rate=rate, tick_s=tick_s)
-    changes = sorted(SCENARIOS[scenario][1].items())
+    if scenario not in ABOUT:
+        raise RolloutError(f"no scenario {scenario!r}; known: {', '.join(ABOUT)}")
+    kind = _KINDS.get(scenario)
+    plan = plan or (EXAMPLE if kind is None else kind.plan)
+    world = World(plan, shares or EXAMPLE_SHARES, seed=seed, rate=rate, tick_s=tick_s)
+    if kind is not None:
+        kind.prepare(world)
+    changes = sorted(SCENARIOS[scenario][1].items()) if kind is None else []
     world.start()
     shown = 0
     while world.at_s < duration_s:

@@ -9,8 +9,8 @@ from statistics import mean, median
 import pytest
 
 from ops.release_sim.bulk import binomial, poisson
-from ops.release_sim.kinds import KINDS, Kind
 from ops.release_sim.play import play, play_each
+from router.rollout.kinds import KINDS, Kind
 
 
 def kind(name: str) -> Kind:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ops.release_sim.__main__ import main, wrong
-from ops.release_sim.kinds import KINDS, Kind
 from ops.release_sim.play import Ending, play, summed
+from router.rollout.kinds import KINDS, Kind
 from router.rollout.states import Phase
 
 

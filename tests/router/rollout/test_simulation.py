@@ -15,9 +15,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from router.rollout.kinds import KINDS
 from router.rollout.orders import others_of
 from router.rollout.record import Abort, End, Happening, Pause, Resume, Skip
-from router.rollout.simulate import EXAMPLE, EXAMPLE_SHARES, SCENARIOS, Row, simulate
+from router.rollout.simulate import ABOUT, EXAMPLE, EXAMPLE_SHARES, SCENARIOS, Row, simulate
 from router.rollout.states import NotAllowed, Phase, RolloutError
 from router.rollout.status import describe
 from router.rollout.world import Served, World
@@ -362,3 +363,17 @@ def test_a_canary_that_leaves_the_file_ends_the_rollout_as_it_does_in_a_router()
     assert not world.progress.running
     assert any("left the file" in event.text for event in world.progress.events)
     assert dict(world.table.default.shares) == {"a": 10_000}
+
+
+def test_a_kind_of_canary_can_be_played_by_its_name() -> None:
+    hangs = list(simulate("10-hang-for-300-s", duration_s=1_200.0))[-1]
+    assert hangs.phase == "aborted"
+    assert "without an answer" in hangs.reason
+    back = next(iter(simulate("a-new-build-taken-for-a-return")))
+    assert any("step 1 of 4" in event for event in back.events), "a build that nobody knows takes the steps"
+
+
+def test_each_kind_has_a_name_of_its_own_for_the_command_line() -> None:
+    assert len({kind.scenario for kind in KINDS}) == len(KINDS)
+    assert all(set(kind.scenario) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-") for kind in KINDS)
+    assert {kind.scenario for kind in KINDS} <= set(ABOUT)

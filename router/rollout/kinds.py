@@ -1,7 +1,9 @@
-"""Kinds of canaries: what is wrong with each, or what looks wrong and is not. Pure."""
+"""Kinds of canaries: what is wrong with each, or what looks wrong and is not. `simulate` plays one, `make release-sim`
+many. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -38,8 +40,9 @@ class Right(StrEnum):
 
 
 class Stage(Protocol):
-    """The part of a made-up world (`bulk.Bulk`, `router.rollout.world.World`) that kinds change."""
+    """The part of a made-up world (`world.World`, and that of release-sim) that kinds change."""
 
+    plan: Plan
     tempers: dict[str, Temper]
     patience_s: float
     sick_user: bytes | None
@@ -59,11 +62,16 @@ class Kind:
     prepare: Callable[[Stage], None]
     plan: Plan = PLAN
 
+    @property
+    def scenario(self) -> str:
+        """The name in one word, for a command line."""
+        return re.sub(r"[^a-z0-9.]+", "-", self.name.lower()).strip("-")
+
 
 def _canary(**changes: float | bool) -> Callable[[Stage], None]:
     def prepare(world: Stage) -> None:
         for name, value in changes.items():
-            setattr(world.tempers["b"], name, value)
+            setattr(world.tempers[world.plan.set], name, value)
 
     return prepare
 
@@ -71,19 +79,20 @@ def _canary(**changes: float | bool) -> Callable[[Stage], None]:
 def _hanging(share: float, patience_s: float) -> Callable[[Stage], None]:
     def prepare(world: Stage) -> None:
         world.patience_s = patience_s
-        world.tempers["b"].hang_share = share
+        world.tempers[world.plan.set].hang_share = share
 
     return prepare
 
 
 def _returning(build: str, error: float) -> Callable[[Stage], None]:
-    """b carried everything a minute ago, as build 1."""
+    """The canary carried everything a minute ago, as build 1."""
 
     def prepare(world: Stage) -> None:
-        url = world.file.sets["b"].url
-        world.progress.carriers = {"b": Carried(10_000, world.clock - 60.0, url, "1")}
-        world.builds["b"] = build
-        world.tempers["b"].error = error
+        name = world.plan.set
+        url = world.file.sets[name].url
+        world.progress.carriers = {name: Carried(10_000, world.clock - 60.0, url, "1")}
+        world.builds[name] = build
+        world.tempers[name].error = error
 
     return prepare
 
