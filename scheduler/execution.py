@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from scheduler.policy.node import NodeFacts
 from scheduler.source import Source
 from scheduler.task import Lease
 
@@ -165,14 +166,30 @@ class SlotEvents(Protocol):
         """A program that was started ahead of its task did what it must not; its image is not fit for that."""
 
 
+class ExecutorEvents(SlotEvents, Protocol):
+    """The events of an executor whose slots are on other machines."""
+
+    def node_ready(self, facts: NodeFacts) -> None:
+        """The machine takes tasks: a new one, or one that was away or drained."""
+
+    def node_draining(self, node_id: str) -> None:
+        """Nothing new may begin on the machine; what runs there goes on."""
+
+    def node_lost(self, node_id: str, reason: str) -> None:
+        """The machine is out of reach, and nothing of this set runs there any more."""
+
+
 class Executor(Protocol):
-    async def open(self, events: SlotEvents) -> None: ...
+    async def open(self, events: ExecutorEvents) -> None: ...
 
     async def close(self) -> None:
         """Tell every guest to exit, and remove what `expect` made. Never raises."""
 
-    def expect(self, slot_id: str, token: str) -> None:
-        """Let in the guest that says this token in its hello. Its slot is about to be started, wherever that may be."""
+    async def expect(self, slot_id: str, token: str, node: str) -> None:
+        """Let in the guest that says this token in its hello. Its slot is about to be started on `node`.
+
+        `node` is empty where the set has its own machine alone. Raises `OSError`, `EngineUnavailable`.
+        """
 
     def run(self, slot_id: str, work: Work, lease: Lease) -> Run:
         """Start a program in a ready slot, for this attempt.

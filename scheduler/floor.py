@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from scheduler.errors import SchedulerError, SlotLost
+from scheduler.errors import SchedulerError, SlotLost, Unavailable
 from scheduler.execution import Executor, Run, Work
 from scheduler.image import Image
 from scheduler.launchers.contract import Launcher
@@ -56,7 +56,8 @@ class Floor:
     """The cell, the slots and the executor of one set; receives the executor's events about slots.
 
     An entry comes by `enter` and is then its side's to wait for: one of `Side`'s calls follows, if `leave` does not
-    come first. Used on the event loop. `clock` gives seconds, and never goes back.
+    come first. `own_node`: the set's own machine, where tasks run on it. Used on the event loop. `clock` gives seconds,
+    and never goes back.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Floor:
         launcher: Launcher,
         executor: Executor,
         *,
-        cpu_features: frozenset[str],
+        own_node: NodeFacts | None,
         slot_started: Callable[[float], None],
         expiry: Expiry,
         clock: Callable[[], float] = time.monotonic,
@@ -82,8 +83,8 @@ class Floor:
         # Slot ids of two runs of a set differ, also where the clock was set back: a leftover is never taken for a new
         # slot, and its name never used again.
         run = f"{time.time_ns() // 1_000_000:x}{secrets.token_hex(3)}"
-        own = NodeFacts(OWN_NODE, limits.cpu_percent, limits.memory_mib, limits.max_slots, cpu_features)
-        self._cell = Cell(limits, number_slots(f"{run}-"), [own], retries, expiry)
+        nodes = [] if own_node is None else [own_node]
+        self._cell = Cell(limits, number_slots(f"{run}-"), nodes, retries, expiry)
         self._keeper = SlotKeeper(launcher, executor, self._slot_gone, started=slot_started, clock=clock)
         self._images: dict[PoolKey, Image] = {}
         # Digests of images whose programs did not wait for their input as they must, the oldest first.
@@ -216,6 +217,23 @@ class Floor:
     def slot_lost(self, slot_id: str, reason: str) -> None:
         self._keeper.lost(slot_id, reason)
 
+    def node_ready(self, facts: NodeFacts) -> None:
+        log.info("node ready", node=facts.id, cores=facts.cpu_percent / 100, memory_mib=facts.memory_mib)
+        self._apply(self._cell.node_ready(facts, self._clock()))
+
+    def node_draining(self, node_id: str) -> None:
+        log.info("node draining", node=node_id)
+        self._apply(self._cell.node_draining(node_id, self._clock()))
+
+    def node_lost(self, node_id: str, reason: str) -> None:
+        log.warning("node lost", node=node_id, reason=reason)
+        self._apply(self._cell.node_lost(node_id, self._clock()))
+
+    def check_nodes(self) -> None:
+        """Raise `Unavailable` where no machine takes tasks now."""
+        if not self._cell.books.nodes.max_slots:
+            raise Unavailable("no machine of this set answers; try again later")
+
     def prestart_unfit(self, slot_id: str, reason: str) -> None:
         """The image of this slot is no longer prestarted."""
         digest = self._digest_of(slot_id)
@@ -292,7 +310,8 @@ class Floor:
         if isinstance(decision, Assign):
             self._assign(decision)
         elif isinstance(decision, StartSlot):
-            self._keeper.start(decision.slot_id, decision.pool, self._images[decision.pool])
+            node = "" if decision.node_id == OWN_NODE else decision.node_id
+            self._keeper.start(decision.slot_id, decision.pool, self._images[decision.pool], node)
         elif isinstance(decision, DropSlot):
             self._keeper.drop(decision.slot_id, decision.reason)
         elif isinstance(decision, StopSlot):

@@ -24,6 +24,7 @@ from scheduler.leftover import Leftovers
 from scheduler.live import LiveTask
 from scheduler.policy.expiry import Expiry
 from scheduler.policy.limits import Limits, Retries
+from scheduler.policy.node import OWN_NODE, NodeFacts
 from scheduler.policy.records import PATIENCE_S, Refusals
 from scheduler.pool import pool_of
 from scheduler.recovery import Recovery
@@ -56,6 +57,7 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     `max_attempts` bounds how often a task is started, where the platform lost it; async attempts pause
     `retry_backoff_s` (`full_disk_backoff_s` where the disk was full) in between, twice as long each time.
     `record_patience_s` is how long a sync task's answer waits for its record. `cpu_features` are those of this machine.
+    Without `own_node` no task runs on it: the executor brings the nodes.
     """
 
     set_name: str
@@ -72,6 +74,7 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     file_max_bytes: int = 1 << 30
     files_max_bytes: int = 2 << 30
     cpu_features: frozenset[str] = frozenset()
+    own_node: bool = True
     expire_every_s: float = 5.0
 
 
@@ -84,7 +87,7 @@ class Observer(Protocol):
 
 
 class Manager:
-    """The task manager of one set; also receives the executor's events (`scheduler.execution.SlotEvents`).
+    """The task manager of one set; also receives the executor's events (`scheduler.execution.ExecutorEvents`).
 
     `clock` gives the seconds by which it decides, and never goes back.
     """
@@ -118,15 +121,19 @@ class Manager:
             Backoff(settings.retry_backoff_s, RETRY_BACKOFF_MAX_S),
             Backoff(settings.full_disk_backoff_s, RETRY_BACKOFF_MAX_S),
         )
+        limits = settings.limits
+        own_node = NodeFacts(
+            OWN_NODE, limits.cpu_percent, limits.memory_mib, limits.max_slots, settings.cpu_features
+        )
         self._floor = Floor(
-            msgspec.structs.replace(settings.limits, start_timeout_s=settings.slot_start_timeout_s),
+            msgspec.structs.replace(limits, start_timeout_s=settings.slot_start_timeout_s),
             retries,
             self._roster,
             self._leftovers,
             self._upkeep,
             launcher,
             executor,
-            cpu_features=settings.cpu_features,
+            own_node=own_node if settings.own_node else None,
             slot_started=observer.slot_started,
             expiry=Expiry(settings.expire_every_s),
             clock=clock,
@@ -151,6 +158,9 @@ class Manager:
         self.slot_freed = self._floor.slot_freed
         self.slot_lost = self._floor.slot_lost
         self.prestart_unfit = self._floor.prestart_unfit
+        self.node_ready = self._floor.node_ready
+        self.node_draining = self._floor.node_draining
+        self.node_lost = self._floor.node_lost
         self.left_over = self._leftovers.used
 
     # -- life
@@ -202,6 +212,7 @@ class Manager:
         if self.draining:
             raise Draining
         self._sync.check()
+        self._floor.check_nodes()
         await self._launcher.check()
 
     # -- tasks

@@ -62,11 +62,11 @@ class SlotKeeper:
         self._post_mortems: dict[str, asyncio.Task[bool]] = {}
         self._background = Background()
 
-    def start(self, slot_id: str, pool: PoolKey, image: Image) -> None:
-        """Start a slot; its guest's hello, or `gone`, will tell how it went."""
+    def start(self, slot_id: str, pool: PoolKey, image: Image, node: str = "") -> None:
+        """Start a slot on `node` (`SlotOrder.node`); its guest's hello, or `gone`, will tell how it went."""
         self._known.add(slot_id)
         start = self._starting[slot_id] = _Start()
-        start.task = self._background.spawn(self._start(slot_id, pool, image))
+        start.task = self._background.spawn(self._start(slot_id, pool, image, node))
 
     def stop(self, slot_id: str) -> None:
         """Let a slot go: its guest exits, its container is removed."""
@@ -122,15 +122,16 @@ class SlotKeeper:
         self._executor.discard(slot_id)
         self.ready(slot_id)
 
-    async def _start(self, slot_id: str, pool: PoolKey, image: Image) -> None:
+    async def _start(self, slot_id: str, pool: PoolKey, image: Image, node: str) -> None:
         began = self._clock()
         try:
             if slot_id not in self._known:
                 return
             token = secrets.token_hex(TOKEN_BYTES)
-            self._executor.expect(slot_id, token)
-            order = SlotOrder(slot_id, pool, image, token)
-            await self._launcher.start(order)
+            await self._executor.expect(slot_id, token, node)
+            if slot_id not in self._known:
+                return
+            await self._launcher.start(SlotOrder(slot_id, pool, image, token, node))
             await self._starting[slot_id].over.wait()
         except (ImageUnusable, ImageUnknown) as error:
             self.lost(slot_id, str(error), error)

@@ -17,6 +17,8 @@ NODES_COMPARED: Final = 128
 """How many nodes with a free place are compared for one slot; those whose last slot is oldest come first."""
 IMAGES_MOST: Final = 1_000
 """How many images are remembered of a node, the last ones seen: choosing a node only gains by knowing one."""
+FEATURES_CHARS: Final = 400
+"""Length of the list of CPU flags in a message, which may be read on a terminal; machines have some 150."""
 OWN_NODE: Final = "local"
 """The node's name where the set's own machine is the only one."""
 
@@ -205,6 +207,8 @@ def _no_features(wanted: Collection[str], there: Collection[frozenset[str]]) -> 
     missing = sorted(set(wanted) - known)
     if missing:
         there_is = ", ".join(sorted(known)) or "none that are known"
+        if len(there_is) > FEATURES_CHARS:
+            there_is = there_is[:FEATURES_CHARS].rpartition(",")[0] + ", …"
         return f"cpu_feature: no node of this set has {', '.join(missing)}; there is: {there_is}"
     return (
         f"cpu_feature: no single node of this set has all of {', '.join(wanted)}"

@@ -1,43 +1,19 @@
-"""A file lock that lets one process use a store, and ends with the process."""
+"""The lock of a store, which one process uses at a time."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-from pathlib import Path
-
 from scheduler.errors import StoreError
+from scheduler.lock import FileLock, LockHeld
 
 
-class StoreLock:
-    """A lock, held from `take` to `release`. The file contains the owner's process id and is never removed."""
+class StoreLock(FileLock):
+    """A `FileLock` whose failure is the store's."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._fd: int | None = None
+    what = "the store"
 
     def take(self) -> None:
         """Take the lock. Raises `StoreError` with the owner if another process (or object) holds it."""
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(fd)
-            raise StoreError(
-                f"the store is in use by process {owner} (lock file {self.path}); give each set a store of its own"
-            ) from None
-        except OSError:
-            os.close(fd)
-            raise
-        self._fd = fd
-        try:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        except OSError:
-            pass  # a full disk: the lock still holds; only the message of a second process lacks the id
-
-    def release(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+            super().take()
+        except LockHeld as error:
+            raise StoreError(f"{error}; give each set a store of its own") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -52,16 +51,11 @@ class RunCall(msgspec.Struct, frozen=True):
         return self.timeout_s
 
 
-def spec_of(
-    account: str, reference: str, image: Image, call: RunCall, kind: Kind, machine_features: Collection[str]
-) -> TaskSpec:
+def spec_of(account: str, reference: str, image: Image, call: RunCall, kind: Kind) -> TaskSpec:
     """The task that a call asks for. Raises `BadRequest`, and `ImageUnusable` for a label that makes no sense."""
     if not image.entrypoint and not image.cmd and not call.args:
         raise BadRequest("arg: the image has neither ENTRYPOINT nor CMD; say what to run", field="arg")
     features = call.cpu_features or tuple(image.labels.get(LABEL_CPU_FEATURES, "").split())
-    missing = sorted(set(features).difference(machine_features))
-    if missing:
-        raise BadRequest(f"cpu_feature: no machine here has {', '.join(missing)}", field="cpu_feature")
     return TaskSpec(
         account=account,
         image=reference,

@@ -45,13 +45,10 @@ class AcceptedCall(NamedTuple):
 class Runs:
     """Runs tasks and submits them, for all dialects of one set."""
 
-    def __init__(
-        self, manager: Manager, accounts: Accounts, blobs: Blobs, machine_features: frozenset[str]
-    ) -> None:
+    def __init__(self, manager: Manager, accounts: Accounts, blobs: Blobs) -> None:
         self._manager = manager
         self._accounts = accounts
         self._blobs = blobs
-        self._machine_features = machine_features
         self._specs: dict[tuple[str, str, str, RunCall, Kind], TaskSpec] = {}
         self._submitting: set[asyncio.Task[Task]] = set()
 
@@ -67,7 +64,7 @@ class Runs:
         asked = (account, reference, image.digest, call, kind)
         spec = self._specs.get(asked)
         if spec is None:
-            spec = spec_of(account, reference, image, call, kind, self._machine_features)
+            spec = spec_of(account, reference, image, call, kind)
             if _chars(call) <= REMEMBERED_CHARS:
                 if len(self._specs) >= REMEMBERED:
                     self._specs.clear()

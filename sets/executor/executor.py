@@ -60,8 +60,8 @@ class LocalExecutor:
         """Where the executor listens for a slot of this machine (`scheduler.launchers.doorway.SlotFolder`)."""
         return self._folders.get(slot_id) or self._folder / slot_id
 
-    def expect(self, slot_id: str, token: str) -> None:
-        """Listen for a slot that is about to be started. Raises `OSError`."""
+    async def expect(self, slot_id: str, token: str, node: str = "") -> None:
+        """Listen for a slot that is about to be started on this machine; `node` names no other. Raises `OSError`."""
         assert self._events is not None
         if self._shared:
             self._folders[slot_id] = self._folder / hashlib.sha256(token.encode()).hexdigest()[:32]

@@ -39,8 +39,8 @@ _CLEANED: Final = struct.Struct("<B3xiQ")
 NOT_STARTED: Final = 3
 """`ExitMessage.how` of a program that the guest could not even try: pipes or processes ran out. The machine's fault."""
 
-_CODES: Final = ((0, 255), (1, 64), (1, 4095), (1, 4095))
-"""Ranges of a code: exit status, signal number, errno, errno."""
+CODES: Final = ((0, 255), (1, 64), (1, 4095), (1, 4095))
+"""Ranges of a code, by how a program ended: exit status, signal number, errno, errno."""
 _MOST: Final = (1 << 53) - 1
 """Microseconds and KiB above this are no measurement; the store could not hold them either."""
 
@@ -111,15 +111,28 @@ Message = Hello | OutputMessage | ExitMessage | CleanedMessage | StdinMessage | 
 
 
 def encode_task(number: int, work: Work) -> bytes:
-    """The TASK message.
+    """The TASK message. Raises as `encode_strings`."""
+    strings = encode_strings(work)
+    body = work.stdin or b""
+    flags = STREAM if work.stream else 0
+    if work.prestart:
+        flags |= PRESTART
+    if work.stdin is None:
+        flags |= STDIN_ASKED if work.prestart else STDIN_FD
+    argc, envc, filec = len(work.argv), len(work.env), len(work.outputs)
+    return _TASK.pack(TASK, flags, 0, number, argc, envc, filec, 0, len(strings), len(body)) + strings + body
+
+
+def encode_strings(work: Work) -> bytes:
+    """The arguments, variables and output paths of a TASK; the work fits a message when this returns.
 
     Raises `BadRequest` for arguments, environment or output paths that no program could be given, and `ValueError`
     for inline input above `STDIN_BYTES` (the caller's bug: that goes by pipe).
     """
-    argv, env, outputs, body = work.argv, work.env, work.outputs, work.stdin or b""
+    argv, env, outputs = work.argv, work.env, work.outputs
     strings = b"\0".join((*argv, *env, *outputs, b""))
-    if len(body) > STDIN_BYTES:
-        raise ValueError(f"inline input of {len(body)} bytes; at most {STDIN_BYTES}")
+    if work.stdin is not None and len(work.stdin) > STDIN_BYTES:
+        raise ValueError(f"inline input of {len(work.stdin)} bytes; at most {STDIN_BYTES}")
     # Each string has its own NUL and no other, else one would be read as several.
     if strings.count(0) != len(argv) + len(env) + len(outputs) or len(strings) > STRINGS_BYTES:
         _refuse_strings(work, len(strings))
@@ -131,13 +144,7 @@ def encode_task(number: int, work: Work) -> bytes:
     for path in outputs:
         if not path.startswith(b"/"):
             raise BadRequest(f"output: {_shown(path)} is not an absolute path", field="output")
-    flags = STREAM if work.stream else 0
-    if work.prestart:
-        flags |= PRESTART
-    if work.stdin is None:
-        flags |= STDIN_ASKED if work.prestart else STDIN_FD
-    head = _TASK.pack(TASK, flags, 0, number, len(argv), len(env), len(outputs), 0, len(strings), len(body))
-    return head + strings + body
+    return strings
 
 
 def _refuse_strings(work: Work, size_bytes: int) -> NoReturn:
@@ -216,7 +223,7 @@ def _decode_exit(data: memoryview, flags: int, task: int) -> ExitMessage:
         # Passed on as a negative number; one that is negative already would pass for an open descriptor.
         if min(errnos) < 0:
             raise ProtocolError("a file's errno out of range")
-    if how > NOT_STARTED or not _CODES[how][0] <= code <= _CODES[how][1]:
+    if how > NOT_STARTED or not CODES[how][0] <= code <= CODES[how][1]:
         raise ProtocolError(f"a program that ended in way {how} with code {code}")
     if why >= len(WHY_NOT):
         raise ProtocolError(f"a program that could not be executed for reason {why}")

@@ -6,9 +6,8 @@ import asyncio
 from typing import Protocol
 
 from scheduler.errors import SlotLost
-from scheduler.execution import Ending, Output
+from scheduler.execution import ByteReader, ByteWriter, Ending, Output
 from scheduler.task import Lease
-from sets.executor.pipes import PipeReader, PipeWriter
 
 
 class Place(Protocol):
@@ -17,6 +16,12 @@ class Place(Protocol):
     loop: asyncio.AbstractEventLoop
 
     def kill(self, run: SlotRun) -> None: ...
+
+
+class OutputReader(ByteReader, Protocol):
+    """A program's output, which `complete` tells that the program has ended."""
+
+    def complete(self) -> None: ...
 
 
 class SlotRun:
@@ -43,7 +48,7 @@ class SlotRun:
     )
 
     def __init__(
-        self, slot: Place, number: int, lease: Lease, stdin: PipeWriter | None, file_count: int
+        self, slot: Place, number: int, lease: Lease, stdin: ByteWriter | None, file_count: int
     ) -> None:
         self._slot = slot
         self.lease = lease
@@ -52,7 +57,7 @@ class SlotRun:
         self.file_count = file_count
         self.kill_sent = False
         self._output: Output | None = None
-        self._pipes: tuple[PipeReader, ...] = ()
+        self._pipes: tuple[OutputReader, ...] = ()
         self._end: Ending | None = None
         self._fetched = False
         self._lost: str | None = None
@@ -102,7 +107,7 @@ class SlotRun:
     # -- called by the slot
 
     def output_came(
-        self, stdout_head: bytes, stderr_head: bytes, stdout: PipeReader, stderr: PipeReader
+        self, stdout_head: bytes, stderr_head: bytes, stdout: OutputReader, stderr: OutputReader
     ) -> None:
         self._pipes = (stdout, stderr)
         self._output = Output(stdout_head, stderr_head, stdout, stderr)

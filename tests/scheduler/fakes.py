@@ -23,7 +23,16 @@ class Pipe:
         self.data = bytearray(data)
         self.closed = False
         self.ended = False
+        self.waiting = False
+        """A writer waits until the program reads."""
         self._changed = asyncio.Event()
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def hold(self) -> asyncio.Event:
+        """The program does not read, until what is returned is set."""
+        self._open.clear()
+        return self._open
 
     def feed(self, data: bytes = b"", *, end: bool = False) -> None:
         self.data += data
@@ -38,6 +47,8 @@ class Pipe:
         return b"" if self.closed else data
 
     async def write(self, data: bytes) -> None:
+        self.waiting = not self._open.is_set()
+        await self._open.wait()
         if self.closed:
             raise BrokenPipeError
         self.feed(data)
@@ -186,6 +197,7 @@ class FakeExecutor:
         self.current: dict[str, FakeRun | None] = {}
         self.program: Callable[[FakeRun], None] | None = None
         self.refuse: list[SchedulerError] = []
+        self.refuse_expect: list[SchedulerError] = []
         self.most_at_once = 0
         self.closed = False
 
@@ -196,8 +208,10 @@ class FakeExecutor:
     async def close(self) -> None:
         self.closed = True
 
-    def expect(self, slot_id: str, token: str) -> None:
+    async def expect(self, slot_id: str, token: str, node: str = "") -> None:
         assert slot_id not in self.expected
+        if self.refuse_expect:
+            raise self.refuse_expect.pop(0)
         self.expected[slot_id] = token
 
     def hello(self, slot_id: str) -> None:

@@ -18,7 +18,7 @@ def image(entrypoint: tuple[str, ...] = ("/cat",), **labels: str) -> Image:
 
 
 def spec(of: Image, kind: Kind = Kind.SYNC, **asked: Any) -> TaskSpec:
-    return spec_of("acme", "cat:1", of, RunCall(**asked), kind, {"avx2", "fma"})
+    return spec_of("acme", "cat:1", of, RunCall(**asked), kind)
 
 
 def test_a_call_that_asks_for_nothing_gets_the_defaults() -> None:
@@ -46,7 +46,6 @@ def test_labels_decide_where_the_call_says_nothing() -> None:
     ("of", "kind", "asked", "field"),
     [
         (image(()), Kind.SYNC, {}, "arg"),
-        (image(), Kind.SYNC, {"cpu_features": ("avx512f",)}, "cpu_feature"),
         (image(), Kind.SYNC, {"timeout_s": 300.5}, "timeout_s"),
         (image(), Kind.ASYNC, {"timeout_s": 86_400.5}, "timeout_s"),
     ],

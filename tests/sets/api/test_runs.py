@@ -50,7 +50,7 @@ class Caller:
     def __init__(self, world: World) -> None:
         accounts = Accounts(SetConfig(name="t", state_dir="x", max_input_mib=1))
         self.world = world
-        self.runs = Runs(world.manager, accounts, world.blobs, frozenset({"avx2"}))
+        self.runs = Runs(world.manager, accounts, world.blobs)
         self.results = TaskResults(world.manager)
 
     async def run(self, given: RequestBody, length: int | None, **asked: Any) -> SyncRun:

@@ -127,7 +127,7 @@ async def slot(docker_host: str, client: APIClient, image: str, tmp_path: Path) 
     await launcher.open()
     try:
         found = await launcher.images.resolve(image)
-        executor.expect(slot_id, "ab" * 32)
+        await executor.expect(slot_id, "ab" * 32)
         pool = PoolKey("acme", found.digest, Resources(200, 128), Isolation.SHARED)
         await launcher.start(SlotOrder(slot_id, pool, found, "ab" * 32))
         await until(lambda: owner.ready, "the guest's hello")

@@ -156,10 +156,10 @@ class Address(NamedTuple):
     token: str
 
 
-def expect(executor: LocalExecutor, slot_id: str) -> Address:
+async def expect(executor: LocalExecutor, slot_id: str) -> Address:
     """The executor waits for this slot."""
     token = secrets.token_hex(32)
-    executor.expect(slot_id, token)
+    await executor.expect(slot_id, token)
     return Address(executor.folder_of(slot_id), token)
 
 
@@ -192,7 +192,7 @@ def knock(directory: Path) -> socket.socket:
 async def test_a_guest_gets_in_and_runs_a_task(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer
 ) -> None:
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     with pytest.raises(SlotLost, match="connecting"):
         executor.run("s1", CAT)
     guest = await start_peer(address.directory)
@@ -209,7 +209,7 @@ async def test_a_guest_gets_in_and_runs_a_task(
 
 
 async def test_addresses(executor: LocalExecutor, tmp_path: Path) -> None:
-    first, second = expect(executor, "s1"), expect(executor, "s2")
+    first, second = await expect(executor, "s1"), await expect(executor, "s2")
     assert first.directory != second.directory
 
     def mode(path: Path) -> int:
@@ -223,7 +223,7 @@ async def test_addresses(executor: LocalExecutor, tmp_path: Path) -> None:
 async def test_a_narrow_umask_keeps_no_user_of_an_image_out(executor: LocalExecutor) -> None:
     before = os.umask(0o077)
     try:
-        address = expect(executor, "s1")
+        address = await expect(executor, "s1")
     finally:
         os.umask(before)
     assert stat.S_IMODE(address.directory.stat().st_mode) == 0o755
@@ -231,7 +231,7 @@ async def test_a_narrow_umask_keeps_no_user_of_an_image_out(executor: LocalExecu
 
 
 async def test_a_guest_that_is_gone(executor: LocalExecutor, owner: Owner, start_peer: StartPeer) -> None:
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
     await let_in(guest, address, owner)
     run = executor.run("s1", CAT)
@@ -251,7 +251,7 @@ async def test_a_guest_that_is_gone(executor: LocalExecutor, owner: Owner, start
 async def test_the_right_token_from_beside_the_guest(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer
 ) -> None:
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     impostor = await start_peer(address.directory, init=False)
     connection = await impostor.greet(address.token)
     assert await impostor.receive(connection) == b""
@@ -282,7 +282,7 @@ async def test_the_right_token_from_beside_the_guest(
 async def test_a_wrong_hello(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer, hello: bytes
 ) -> None:
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
     connection = await guest.ask("connect")
     await guest.ask("send", connection, hello.hex())
@@ -294,7 +294,7 @@ async def test_a_wrong_hello(
 async def test_a_token_that_is_another_slots(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer
 ) -> None:
-    address, other = expect(executor, "s1"), expect(executor, "s2")
+    address, other = await expect(executor, "s1"), await expect(executor, "s2")
     guest = await start_peer(address.directory)
     assert await guest.receive(await guest.greet(other.token)) == b""
     assert owner.ready == []
@@ -303,7 +303,7 @@ async def test_a_token_that_is_another_slots(
 async def test_another_version_is_told_at_once(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer
 ) -> None:
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
     await guest.greet(address.token, version=2)
     await until(lambda: owner.lost)
@@ -315,7 +315,7 @@ async def test_silence(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "HELLO_TIMEOUT_S", 0.05)
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
     connection = await guest.ask("connect")
     assert await guest.receive(connection) == b""
@@ -324,7 +324,7 @@ async def test_silence(
 
 
 async def test_a_hello_that_comes_late(executor: LocalExecutor, owner: Owner, start_peer: StartPeer) -> None:
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
     connection = await guest.ask("connect")
     await asyncio.sleep(0.05)
@@ -335,7 +335,7 @@ async def test_a_hello_that_comes_late(executor: LocalExecutor, owner: Owner, st
 
 async def test_silence_keeps_nobody_out(executor: LocalExecutor, owner: Owner, start_peer: StartPeer) -> None:
     """Far more silent ones than there is room for, and none has run out of time when the guest comes."""
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
     before = len(open_fds())
     for _ in range(30):
@@ -350,7 +350,7 @@ async def test_silence_keeps_nobody_out(executor: LocalExecutor, owner: Owner, s
 async def test_a_flood_of_connections(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer, logged: list[Any]
 ) -> None:
-    address, other = expect(executor, "s1"), expect(executor, "s2")
+    address, other = await expect(executor, "s1"), await expect(executor, "s2")
     impostor = await start_peer(address.directory, init=False)
     guest = await start_peer(address.directory)
     neighbour = await start_peer(other.directory)
@@ -371,7 +371,7 @@ async def test_a_flood_of_connections(
 async def test_nobody_is_heard_once_the_guest_is_in(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer
 ) -> None:
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
     await let_in(guest, address, owner)
     with pytest.raises(ConnectionRefusedError):
@@ -384,7 +384,7 @@ async def test_what_waited_at_the_door_is_let_go(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer
 ) -> None:
     """A descriptor in a connection that nobody accepted: a pipe's end must not hang on it."""
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
     read_end, write_end = os.pipe()
     connection = await guest.ask("connect")
@@ -401,7 +401,7 @@ async def test_what_waited_at_the_door_is_let_go(
 async def test_descriptors_with_a_hello_are_dropped(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer
 ) -> None:
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     read_end, write_end = os.pipe()
     with knock(address.directory) as mine:
         socket.send_fds(mine, [wire.hello(address.token.encode())], [write_end])
@@ -424,7 +424,7 @@ def _ended(connection: socket.socket) -> bool:
 async def test_a_guest_that_lost_its_connection_does_not_come_back(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer
 ) -> None:
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
     connection = await let_in(guest, address, owner)
     await guest.ask("send", connection, "ff")
@@ -444,7 +444,7 @@ async def test_a_cgroup_that_cannot_be_read_is_told_at_once(
         raise CgroupError("not mounted here")
 
     monkeypatch.setattr(slot, "SlotCgroup", refuse)
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
     connection = await guest.greet(address.token)
     assert await guest.receive(connection) == b""
@@ -464,7 +464,7 @@ async def test_a_guest_in_a_namespace_that_cannot_be_seen_is_told_at_once(
             return 0, 65_534, 65_534
 
     monkeypatch.setattr(door, "_UCRED", Unseen())
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     await (await start_peer(address.directory)).greet(address.token)
     await until(lambda: owner.lost)
     assert "run the set in the host's PID namespace" in owner.lost[0][1]
@@ -474,16 +474,16 @@ async def test_no_descriptor_left_for_a_slot_that_is_expected(
     executor: LocalExecutor, tmp_path: Path
 ) -> None:
     with no_descriptors_left(), pytest.raises(OSError, match="Too many open files"):
-        expect(executor, "s1")
+        await expect(executor, "s1")
     assert list((tmp_path / "slots").iterdir()) == []
-    assert expect(executor, "s1").directory.is_dir()
+    assert (await expect(executor, "s1")).directory.is_dir()
 
 
 async def test_no_descriptor_left_at_the_door(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer, logged: list[Any]
 ) -> None:
     """The guest is let in as soon as one is there; until then the loop does not spin."""
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
     with no_descriptors_left():
         await guest.greet(address.token)
@@ -496,7 +496,7 @@ async def test_no_descriptor_left_at_the_door(
 async def test_no_descriptor_left_at_a_task(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer
 ) -> None:
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     await let_in(await start_peer(address.directory), address, owner)
     with no_descriptors_left(), pytest.raises(SlotLost, match="Too many open files"):
         executor.run("s1", Work(argv=(b"cat",), stdin=None))
@@ -518,7 +518,7 @@ async def test_discard_in_each_state(
     # What a loop opens for its first child stays.
     await (await asyncio.create_subprocess_exec("true")).wait()
     before = held()
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     guest = await Peer.start(address.directory, init=True)
     connection, run = "", None
     if state == "greeting":
@@ -561,7 +561,7 @@ async def test_discard_of_what_never_was(executor: LocalExecutor) -> None:
 async def test_close_leaves_nothing(tmp_path: Path, owner: Owner, no_fd_leaks: FdCheck) -> None:
     executor = LocalExecutor(tmp_path / "slots")
     await executor.open(owner)
-    addresses = [expect(executor, f"s{number}") for number in range(3)]
+    addresses = [await expect(executor, f"s{number}") for number in range(3)]
     guest = await Peer.start(addresses[0].directory, init=True)
     connection = await let_in(guest, addresses[0], owner)
     silent = await Peer.start(addresses[1].directory, init=True)
@@ -585,7 +585,7 @@ async def test_a_state_folder_deeper_than_a_sockets_path_can_be(
 ) -> None:
     executor = LocalExecutor(tmp_path / ("d" * 200) / ("e" * 200) / "slots")
     await executor.open(owner)
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     await let_in(await start_peer(address.directory), address, owner)
     await executor.close()
 
@@ -594,7 +594,7 @@ async def test_what_an_earlier_run_left_is_gone(tmp_path: Path, owner: Owner) ->
     folder = tmp_path / "slots"
     crashed = LocalExecutor(folder)
     await crashed.open(owner)
-    left = expect(crashed, "s1")
+    left = await expect(crashed, "s1")
     (left.directory / "more").mkdir()
     folder.chmod(0o755)
 
@@ -602,13 +602,13 @@ async def test_what_an_earlier_run_left_is_gone(tmp_path: Path, owner: Owner) ->
     await executor.open(owner)
     assert list(folder.iterdir()) == []
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    expect(executor, "s1")
+    await expect(executor, "s1")
     await executor.close()
     await crashed.close()
 
 
 async def test_a_slot_is_expected_once(executor: LocalExecutor, owner: Owner, start_peer: StartPeer) -> None:
-    address = expect(executor, "s1")
+    address = await expect(executor, "s1")
     with pytest.raises(FileExistsError):
-        expect(executor, "s1")
+        await expect(executor, "s1")
     await let_in(await start_peer(address.directory), address, owner)
