@@ -26,9 +26,11 @@ from sets.api.metrics import SetMetrics
 from sets.api.native import routes
 from sets.api.runs import Runs
 from sets.build import build_name
-from sets.config import SetConfig
+from sets.config import SetConfig, address_of
 from sets.cpu import cpu_features
 from sets.executor.executor import LocalExecutor
+from sets.executor.link.names import Certificates
+from sets.executor.link.remote import Address, RemoteExecutor
 from sets.guest import GUEST_BINARY
 
 log = structlog.get_logger()
@@ -62,8 +64,11 @@ def assemble(config: SetConfig) -> SetApp:
     metrics = SetMetrics()
     store = SqliteStore(folder / "tasks.db", min_free_mib=config.min_free_disk_mib)
     blobs = BlobStore(folder / "blobs", min_free_mib=config.min_free_disk_mib)
+    build = build_name()
     # A lambda, as the manager is made after the launcher.
-    images, launcher, executor = _slots(config, lambda slot_id, reason: manager.slot_lost(slot_id, reason))
+    images, launcher, executor = _slots(
+        config, build, lambda slot_id, reason: manager.slot_lost(slot_id, reason)
+    )
     mib = 1 << 20
     settings = ManagerSettings(
         set_name=config.name,
@@ -72,22 +77,24 @@ def assemble(config: SetConfig) -> SetApp:
         async_keep_s=config.async_keep_s,
         slot_start_timeout_s=config.slot_start_timeout_s,
         cpu_features=cpu_features(),
+        own_node=not config.executors,
         stdout_max_bytes=config.max_stdout_mib * mib,
         stderr_max_bytes=config.max_stderr_mib * mib,
         file_max_bytes=config.max_file_mib * mib,
         files_max_bytes=config.max_files_mib * mib,
     )
     manager = Manager(settings, store, blobs, images, launcher, executor, metrics)
-    build = build_name()
     metrics.watch(manager, build)
     life = Life(manager, config.name, build)
     accounts = Accounts(config)
-    runs = Runs(manager, accounts, blobs, cpu_features())
+    runs = Runs(manager, accounts, blobs)
     native = routes.build(manager, accounts, runs, metrics, config.name, build, life)
     return SetApp(native, manager)
 
 
-def _slots(config: SetConfig, on_gone: SlotGone) -> tuple[ImageSource, Launcher, LocalExecutor]:
+def _slots(
+    config: SetConfig, build: str, on_gone: SlotGone
+) -> tuple[ImageSource, Launcher, LocalExecutor | RemoteExecutor]:
     """Where images are found, what starts slots, and what runs programs in them."""
     installation = identify(config.directory)
     engine = DockerSettings(
@@ -99,11 +106,12 @@ def _slots(config: SetConfig, on_gone: SlotGone) -> tuple[ImageSource, Launcher,
         registries=config.registries,
     )
     if config.launcher == "docker":
-        executor = LocalExecutor(config.directory / "slots")
+        executor = _executor(config, build, LocalExecutor(config.directory / "slots"), None)
         launcher = DockerLauncher(engine, executor.folder_of, on_gone)
         return launcher.images, launcher, executor
     run_folder = (Path(config.node_folder) / RUN).resolve()
-    executor = LocalExecutor(run_folder / installation, shared=True)
+    local = LocalExecutor(run_folder / installation, shared=True)
+    executor = _executor(config, build, local, run_folder)
     source = EngineImages(engine)
     cluster = NomadSettings(
         set_name=config.name,
@@ -114,3 +122,30 @@ def _slots(config: SetConfig, on_gone: SlotGone) -> tuple[ImageSource, Launcher,
         start_limit_s=max(1.0, config.slot_start_timeout_s - 5),
     )
     return source.images, NomadLauncher(cluster, source, executor.folder_of, on_gone), executor
+
+
+def _executor(
+    config: SetConfig, build: str, local: LocalExecutor, run_folder: Path | None
+) -> LocalExecutor | RemoteExecutor:
+    """The executors that the configuration names; without any, the set's own, which is `local`.
+
+    `run_folder`: the folder on each node that its slots share.
+    """
+    if not config.executors:
+        return local
+    assert config.link_certificates is not None
+    nodes = {}
+    for node, executor in config.executors.items():
+        host, port = address_of(executor.address, node)
+        folder = run_folder
+        if folder is None and executor.state_dir is not None:
+            folder = Path(executor.state_dir).resolve()
+        nodes[node] = Address(host, port, folder and folder / config.name)
+    return RemoteExecutor(
+        config.name,
+        build,
+        nodes,
+        Certificates(Path(config.link_certificates)),
+        config.link_lease_s,
+        shared=run_folder is not None,
+    )

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
-import yaml
 from msgspec import Meta
 
 from scheduler.policy.limits import Limits
 from scheduler.registry.allowed import AllowList
 from scheduler.registry.settings import RegistryConfig
+from sets.yaml_file import ConfigError, parse_as, text_of
 
 SET_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9]{0,30})")
+NODE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 # The upper bounds keep every product within 64 bits, and catch slips of the keyboard.
 Positive = Annotated[int, Meta(gt=0, le=1 << 30)]
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]
 Weight = Annotated[int, Meta(ge=1, le=1000)]
-
-
-class ConfigError(Exception):
-    """The set's configuration is not valid."""
 
 
 class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +40,15 @@ class OperatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     token_hashes: tuple[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")], ...]
     """As for an account; `gcompute token --operator NAME` makes one."""
+
+
+class RemoteExecutorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An executor on another machine (`gcompute executor`)."""
+
+    address: str
+    """Its address and port."""
+    state_dir: str | None = None
+    """Its `state_dir`, where it runs on this machine and the set's own engine starts its slots."""
 
 
 class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,6 +109,14 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a sync task and its output files can be fetched after its end."""
     async_keep_s: Positive = 86_400
     """How long an async task and its results can be fetched after its end."""
+    executors: dict[str, RemoteExecutorConfig] = {}
+    """Executors that run the set's tasks, by the name of their machine. With any, the set runs no task itself, and
+    `cores`, `memory_mib` and `max_slots` are those of the executors."""
+    link_certificates: str | None = None
+    """Folder with the set's certificate for its executors, as `gcompute cert set` writes it."""
+    link_lease_s: Annotated[float, Meta(ge=0.5, le=300)] = 2.0
+    """How long an executor may be out of reach before its tasks are killed there and run elsewhere; a quarter more
+    passes in between."""
     docker_host: str | None = None
     """Address of the engine; by default the environment's `DOCKER_HOST`, else the usual socket."""
     runtime: str | None = None
@@ -125,7 +139,7 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def limits(self) -> Limits:
         cores = self.cores or os.cpu_count() or 1
-        memory_mib = self.memory_mib or _machine_memory_mib() * 3 // 4
+        memory_mib = self.memory_mib or machine_memory_mib() * 3 // 4
         return Limits(
             cpu_percent=round(cores * 100),
             memory_mib=memory_mib,
@@ -139,38 +153,12 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load(path: Path) -> SetConfig:
     """Read a set's YAML file. Raises `ConfigError` with the file, the line or field, and the mistake."""
-    return parse(_text(path), str(path))
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file strictly, whatever it describes. Raises `ConfigError`."""
-    return _data(_text(path), str(path))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text") from error
-
-
-def _data(text: str, source: str) -> Any:
-    try:
-        # The loader derives from SafeLoader.
-        return yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: {error}") from error
+    return parse(text_of(path), str(path))
 
 
 def parse(text: str, source: str) -> SetConfig:
     """Like `load`, from text; `source` names the text in errors."""
-    data = _data(text, source)
-    try:
-        config = msgspec.convert(data, SetConfig)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}; see sets/docs/settings.md") from error
+    config = parse_as(SetConfig, text, source, "sets/docs/settings.md")
     if not SET_NAME.fullmatch(config.name):
         raise ConfigError(f"{source}: name: {config.name!r} is not lower-case letters and digits, 31 at most")
     named: dict[str, Iterable[str]] = {
@@ -191,6 +179,7 @@ def parse(text: str, source: str) -> SetConfig:
     if config.authentication and not config.accounts:
         raise ConfigError(f"{source}: authentication is on, but accounts is empty: nobody could use the set")
     _check_registries(config, source)
+    _check_executors(config, source)
     return config
 
 
@@ -203,24 +192,25 @@ def _check_registries(config: SetConfig, source: str) -> None:
         raise ConfigError(f"{source}: registries: {error}") from error
 
 
-def _machine_memory_mib() -> int:
+def _check_executors(config: SetConfig, source: str) -> None:
+    for node, executor in config.executors.items():
+        if not NODE_NAME.fullmatch(node):
+            raise ConfigError(f"{source}: executors: {node!r} is not lower-case letters, digits and dashes")
+        address_of(executor.address, f"{source}: executors: {node}: address")
+    if config.executors and config.link_certificates is None:
+        raise ConfigError(
+            f"{source}: link_certificates: needed with executors; `gcompute cert set {config.name}` makes the folder"
+        )
+
+
+def address_of(text: str, where: str) -> tuple[str, int]:
+    """Return the host and the port of `HOST:PORT`; an IPv6 host is in brackets. Raises `ConfigError`."""
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and int(port) < 65_536):
+        raise ConfigError(f"{where}: {text!r} is not like 10.0.0.5:8201")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def machine_memory_mib() -> int:
+    """Return the memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that appears twice, as the second would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be plain text", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} appears twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)

@@ -7,23 +7,18 @@ import signal
 import sys
 from pathlib import Path
 
-import msgspec
-
 from scheduler.launchers.nomad.node_files import guest_name, seccomp_name
 from scheduler.launchers.nomad.registrar import Registrar
 from scheduler.launchers.nomad.settings import RegistrarSettings, SettingsError
 from scheduler.launchers.seccomp import profile_json
 from sets import log_lines
-from sets.config import ConfigError, read_yaml
 from sets.guest import GUEST_BINARY, unusable
+from sets.yaml_file import ConfigError, parse_as, text_of
 
 
 def load(path: Path) -> RegistrarSettings:
     """Read a registrar's YAML file. Raises `ConfigError` with the file, the line or field, and the mistake."""
-    try:
-        return msgspec.convert(read_yaml(path), RegistrarSettings)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {error}; see sets/docs/registrar.md") from error
+    return parse_as(RegistrarSettings, text_of(path), str(path), "sets/docs/registrar.md")
 
 
 def main(path: Path) -> int:

@@ -12,8 +12,9 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from sets import log_lines
 from sets.assembly import assemble
-from sets.config import ConfigError, SetConfig, load
+from sets.config import SetConfig, load
 from sets.guest import unusable
+from sets.yaml_file import ConfigError
 
 HEARTBEAT_TIMEOUT_S: Final = 60
 CLOSE_TIMEOUT_S: Final = 45

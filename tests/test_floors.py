@@ -30,9 +30,9 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("launchers", "store"),
         ("launchers/nomad",),
     ),
-    "sets": (("api", "executor", "guest"), ("api/native",), ("http",)),
+    "sets": (("api", "executor", "guest"), ("api/native", "executor/link"), ("http",)),
     "ops": (
-        ("client", "images/model", "setup"),
+        ("certificates", "client", "images/model", "setup"),
         ("bench", "cli", "images", "local", "nomad"),
         ("bench_router", "demo", "docs", "release_sim"),
     ),

@@ -21,8 +21,10 @@ _COMMANDS: Final = (
     Entry("tasks", "ops.cli.tasks:tasks"),
     Entry("set", "ops.cli.serve:start_set", _START),
     Entry("registrar", "ops.cli.serve:start_registrar", _START),
+    Entry("executor", "ops.cli.serve:start_executor", _START),
     Entry("router", "ops.cli.router:router", _START),
     Entry("token", "ops.cli.token:token", _START),
+    Entry("cert", "ops.cli.cert:cert", _START),
 )
 _HELP: Final = """Run container images as functions: standard input in, standard output out, on General Compute.
 

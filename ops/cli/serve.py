@@ -1,4 +1,4 @@
-"""`gcompute set`, `gcompute registrar` and `gcompute router`: start a part of the service in the foreground."""
+"""`gcompute set`, `executor`, `registrar` and `router`: start a part of the service in the foreground."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +47,22 @@ def start_registrar(
         gcompute registrar registrar.yaml
     """
     from sets.registrar import main
+
+    return main(config)
+
+
+def start_executor(
+    config: Annotated[Path, Argument(metavar="FILE", help="The executor's YAML file.", existing=True)],
+) -> int:
+    """Start the executor of this machine in the foreground: it runs tasks of sets on other machines.
+
+    SIGTERM or Ctrl-C ends it, once its tasks have ended.
+
+    Examples:
+
+        gcompute executor /etc/general-compute/executor.yaml
+    """
+    from sets.executor_server import main
 
     return main(config)
 

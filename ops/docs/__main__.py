@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 from typing import Final
 
+import msgspec
+
 from ops.docs.router_settings import router_settings
 from ops.docs.settings import table
 from ops.setup.engine import ROOT
 from scheduler.launchers.hardening import SlotLimits
 from scheduler.launchers.nomad.settings import RegistrarSettings
 from scheduler.registry.settings import RegistryConfig
-from sets.config import AccountConfig, OperatorConfig, SetConfig
+from sets.config import AccountConfig, OperatorConfig, RemoteExecutorConfig, SetConfig
+from sets.executor_config import ExecutorConfig, ShareConfig
 
 REGISTRAR_SETTINGS: Final = ROOT / "sets/docs/registrar.md"
 SET_SETTINGS: Final = ROOT / "sets/docs/settings.md"
@@ -23,12 +26,13 @@ def set_settings() -> str:
     parts = [
         "# Settings of a set",
         "A set reads one YAML file (`gcompute set FILE`). An unknown setting, or one that appears twice, is an error.",
-        "`python -m ops.docs` writes this page from `sets/config.py`; edit that file instead.",
+        "`python -m ops.docs` writes this page from `sets/config.py` and `sets/executor_config.py`; edit them instead.",
         table(SetConfig).rstrip(),
     ]
-    for record in (AccountConfig, OperatorConfig, RegistryConfig):
-        summary = inspect.cleandoc(record.__doc__ or "").split("\n\n")[0]
-        parts += [f"## {record.__name__}", summary, table(record).rstrip()]
+    for record in (AccountConfig, OperatorConfig, RegistryConfig, RemoteExecutorConfig):
+        parts += _section(f"## {record.__name__}", record)
+    parts += _section("# Settings of an executor", ExecutorConfig)
+    parts += _section("## ShareConfig", ShareConfig)
     return "\n\n".join(parts) + "\n"
 
 
@@ -44,6 +48,10 @@ def registrar_settings() -> str:
         inspect.cleandoc(SlotLimits.__doc__ or "").split("\n\n")[1],
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _section(heading: str, record: type[msgspec.Struct]) -> list[str]:
+    return [heading, inspect.cleandoc(record.__doc__ or "").split("\n\n")[0], table(record).rstrip()]
 
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ from sets.executor.slot import NO_LEASE, Slot
 log = structlog.get_logger()
 
 
+def shared_member(token: str) -> str:
+    """Return the name of a slot's folder in a folder that all slots of a machine see."""
+    return hashlib.sha256(token.encode()).hexdigest()[:32]
+
+
 class LocalExecutor:
     """Runs programs in this machine's slots (`scheduler.execution.Executor`). `folder` holds their sockets.
 
@@ -64,7 +69,7 @@ class LocalExecutor:
         """Listen for a slot that is about to be started on this machine; `node` names no other. Raises `OSError`."""
         assert self._events is not None
         if self._shared:
-            self._folders[slot_id] = self._folder / hashlib.sha256(token.encode()).hexdigest()[:32]
+            self._folders[slot_id] = self._folder / shared_member(token)
         door = Door(
             self._loop,
             self.folder_of(slot_id),

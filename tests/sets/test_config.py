@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from ops.setup.engine import ROOT
-from sets.config import ConfigError, load, parse
+from sets.config import load, parse
 from sets.cpu import cpu_features
 from sets.server import main
+from sets.yaml_file import ConfigError
 
 GOOD = "name: a\nstate_dir: var/a\n"
 

@@ -9,10 +9,14 @@ from types import ModuleType
 
 import pytest
 
-from ops.cli import exits, main, router, router_rollout
+from ops.cli import cert, exits, main, router, router_rollout
 from tests.ops.cli.program import Program
 
-COMMANDS = ["run", "submit", "status", "result", "wait", "cancel", "tasks", "set", "registrar", "token"]
+COMMANDS = [
+    *("run", "submit", "status", "result", "wait", "cancel", "tasks"),
+    *("set", "executor", "registrar", "token"),
+]
+CERT_COMMANDS = ["ca", "set", "executor", "rotate", "retire"]
 ROUTER_COMMANDS = [
     *("start", "check", "diff", "status", "history"),
     *("set-weight", "drain", "maint", "ready", "rollback", "simulate"),
@@ -25,6 +29,8 @@ ALL = [
     *(["router", name] for name in ROUTER_COMMANDS),
     ["router", "rollout"],
     *(["router", "rollout", name] for name in ROLLOUT_COMMANDS),
+    ["cert"],
+    *(["cert", name] for name in CERT_COMMANDS),
 ]
 
 
@@ -39,9 +45,10 @@ def test_help_of_every_command_shows_examples(gcompute: Program, command: list[s
 
 
 def test_every_command_has_its_help_tested() -> None:
-    assert set(main.program.entries) == {*COMMANDS, "router"}
+    assert set(main.program.entries) == {*COMMANDS, "router", "cert"}
     assert set(router.router.entries) == {*ROUTER_COMMANDS, "rollout"}
     assert list(router_rollout.rollout.entries) == ROLLOUT_COMMANDS
+    assert list(cert.cert.entries) == CERT_COMMANDS
 
 
 def test_the_version_is_printed(gcompute: Program) -> None:

@@ -1,0 +1,468 @@
+"""A set's end of the link to one node: slots and programs there, as `sets.executor.executor` has them here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Final
+
+from scheduler.errors import EngineUnavailable, SlotLost
+from scheduler.execution import Ending, ExecutorEvents, How, NoFile, Work
+from scheduler.policy.node import NodeFacts
+from scheduler.source import Source, SourceUnreadable
+from scheduler.task import Lease
+from sets.executor import protocol
+from sets.executor.link import frames, messages
+from sets.executor.link.flow import Inbound, Outbound
+from sets.executor.link.frames import CLOCK, COUNT, STDERR, STDIN, STDOUT, LinkError
+from sets.executor.link.lease import Grants, clock_s
+from sets.executor.link.messages import decode
+from sets.executor.link.wire import Wire
+from sets.executor.run import SlotRun
+
+EXPECT_S: Final = 10.0
+"""Longest time, in seconds, that an executor may take to listen for a slot."""
+SLACK_US: Final = 1_000_000
+"""How much more than the set's own clock allows, in microseconds, an executor may report of a task."""
+DISCARDED_KEPT: Final = 1024
+"""How many of the slots that were let go are remembered: what a program left over in them is told afterwards."""
+
+
+class LinkReader:
+    """A program's output on another machine (`scheduler.execution.ByteReader`). One that is dropped is closed."""
+
+    __slots__ = ("_inbound", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, inbound: Inbound) -> None:
+        self._loop = loop
+        self._inbound = inbound
+
+    async def read(self) -> bytes:
+        """Some bytes; empty at the end, and after `close`."""
+        return await self._inbound.read()
+
+    def complete(self) -> None:
+        """The program has ended. The node tells the end of its output by itself."""
+
+    def close(self) -> None:
+        self._inbound.close()
+
+    def __del__(self) -> None:
+        if not self._inbound.over and not self._loop.is_closed():
+            # The garbage collector may do this in any thread.
+            self._loop.call_soon_threadsafe(self._inbound.close)
+
+
+class LinkWriter:
+    """A program's input on another machine (`scheduler.execution.ByteWriter`)."""
+
+    __slots__ = ("_outbound",)
+
+    def __init__(self, outbound: Outbound) -> None:
+        self._outbound = outbound
+
+    async def write(self, data: bytes) -> None:
+        """Write all of `data`. Raises `BrokenPipeError` when nobody reads it, and after `close`."""
+        await self._outbound.send(data)
+
+    async def send(self, source: Source) -> None:
+        """Feed all of `source`. Raises `BrokenPipeError` as `write` does, and `SourceUnreadable`."""
+        async for piece in source.pieces():
+            await self.write(piece)
+
+    def close(self) -> None:
+        self._outbound.end()
+
+
+class LinkFile:
+    """An output file on another machine (`scheduler.source.Source`)."""
+
+    __slots__ = ("_link", "_number", "_run", "size_bytes")
+
+    def __init__(self, link: Link, run: int, number: int, size_bytes: int) -> None:
+        self._link = link
+        self._run = run
+        self._number = number
+        self.size_bytes = size_bytes
+
+    def fileno(self) -> None:
+        return None
+
+    async def pieces(self, first: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        left = self.size_bytes - first if length is None else length
+        inbound = self._link.read_file(self._run, self._number, first, left)
+        try:
+            while left:
+                piece = await inbound.read()
+                if not piece or len(piece) > left:
+                    raise SourceUnreadable(
+                        inbound.reason or "its node sent another number of bytes than the file has"
+                    )
+                left -= len(piece)
+                yield piece
+        finally:
+            inbound.close()
+
+    def close(self) -> None:
+        """The run's files are given back together, by `Ending.close_files`."""
+
+
+class _Slot:
+    """A slot on the node. `since`: when the CPU time that its next report may tell began to count."""
+
+    __slots__ = ("busy", "ready", "run", "since")
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.busy = False
+        self.run: int | None = None
+        self.since = 0.0
+
+
+class _Stream:
+    """A program that runs, or whose output is still to come; or an output file that is read."""
+
+    __slots__ = ("began", "channels", "run", "slot_id", "stdin")
+
+    def __init__(self, slot_id: str = "", run: SlotRun | None = None, stdin: Outbound | None = None) -> None:
+        self.slot_id = slot_id
+        self.run = run
+        self.stdin = stdin
+        self.channels: dict[int, Inbound] = {}
+        self.began = clock_s()
+
+    def end(self, reason: str) -> None:
+        if self.stdin is not None:
+            self.stdin.refuse()
+        for inbound in self.channels.values():
+            inbound.end(reason)
+
+
+class Link:
+    """One connection to a node's executor, from its welcome until its node counts as lost.
+
+    `events` hears of the slots. While the connection is broken and the node may still run tasks, nothing happens here;
+    then `lose` ends everything.
+    """
+
+    def __init__(self, wire: Wire, facts: NodeFacts, lease_s: float, events: ExecutorEvents) -> None:
+        self.loop = wire.loop
+        self.facts = facts
+        self.grants = Grants(lease_s, clock_s())
+        # The executor said that nothing of this set runs there any more.
+        self.left = False
+        self._wire = wire
+        self._events = events
+        self._slots: dict[str, _Slot] = {}
+        self._discarded: dict[str, float] = {}
+        self._expected: dict[str, asyncio.Future[str]] = {}
+        self._streams: dict[int, _Stream] = {}
+        self._numbers = itertools.count(1)
+        self._last = 0
+        self._silence: asyncio.TimerHandle | None = None
+        self._begun = False
+        self._ready = True
+        wire.received = self._received
+        self._watch()
+
+    def begin(self) -> None:
+        """`events` hears of the node from now on."""
+        self._begun = True
+        if self._ready:
+            self._events.node_ready(self.facts)
+
+    def _watch(self) -> None:
+        """End the link where the executor has been silent for too long."""
+        left_s = self.grants.silent_at - clock_s()
+        if left_s <= 0:
+            self._wire.fail(f"the executor of node {self.facts.id} was silent for {self.grants.lease_s:g} s")
+        elif not self._wire.over:
+            self._silence = self.loop.call_later(left_s, self._watch)
+
+    # -- the executor's contract, for slots of this node
+
+    async def expect(self, slot_id: str, token: str) -> None:
+        """Have the executor listen for a slot. Raises `EngineUnavailable` when it does not."""
+        answer = self._expected[slot_id] = self.loop.create_future()
+        self._slots[slot_id] = _Slot()
+        self._wire.send(frames.EXPECT, messages.Expect(slot_id, token))
+        try:
+            async with asyncio.timeout(EXPECT_S):
+                error = await answer
+        except TimeoutError:
+            error = f"no answer within {EXPECT_S:g} s"
+        finally:
+            self._expected.pop(slot_id, None)
+        if error:
+            raise EngineUnavailable(f"node {self.facts.id} cannot listen for a slot: {error}")
+
+    def run(self, slot_id: str, work: Work, lease: Lease) -> SlotRun:
+        """Start a program in a ready slot. Raises `SlotLost`, and `BadRequest` when the work does not fit a message."""
+        slot = self._slots.get(slot_id)
+        if slot is None or not slot.ready or slot.busy or self._wire.over:
+            raise SlotLost(f"slot {slot_id} of node {self.facts.id} takes no task now")
+        protocol.encode_strings(work)
+        number = self._new_number()
+        stdin = Outbound(self._wire, number, STDIN) if work.stdin is None else None
+        writer = None if stdin is None else LinkWriter(stdin)
+        run = SlotRun(self, number, lease, writer, len(work.outputs))
+        self._streams[number] = _Stream(slot_id, run, stdin)
+        slot.busy, slot.run = True, number
+        task = messages.Task(
+            slot_id,
+            lease.task_id,
+            lease.number,
+            work.argv,
+            work.env,
+            work.stdin,
+            work.outputs,
+            work.stream,
+            work.prestart,
+        )
+        self._wire.send(frames.TASK, task, stream=number)
+        return run
+
+    def kill(self, run: SlotRun) -> None:
+        """End the run's process tree, if it still runs (`sets.executor.run.Place`)."""
+        stream = self._streams.get(run.number)
+        if stream is not None and stream.run is run and not run.kill_sent:
+            run.kill_sent = True
+            self._wire.send_raw(frames.KILL, b"", stream=run.number)
+
+    def discard(self, slot_id: str) -> None:
+        """Forget a slot, whatever its state; a program that runs in it is lost."""
+        slot = self._slots.get(slot_id)
+        if slot is not None:
+            if len(self._discarded) >= DISCARDED_KEPT:
+                del self._discarded[next(iter(self._discarded))]
+            self._discarded[slot_id] = slot.since
+            self._wire.send(frames.DISCARD, messages.SlotMessage(slot_id))
+            self._forget(slot_id, "the slot was retired")
+
+    def read_file(self, run: int, number: int, first: int, length: int) -> Inbound:
+        """Return the channel on which these bytes of a run's output file arrive."""
+        stream_number = self._new_number()
+        inbound = Inbound(self._wire, stream_number, STDOUT)
+        if self._wire.over:
+            inbound.end(f"the link to node {self.facts.id} is broken")
+        else:
+            stream = self._streams[stream_number] = _Stream()
+            stream.channels[STDOUT] = inbound
+            self._wire.send(frames.READ, messages.Read(run, number, first, length), stream=stream_number)
+        return inbound
+
+    def lose(self, reason: str) -> None:
+        """Nothing of this set runs on the node any more: what ran there is lost."""
+        if self._silence is not None:
+            self._silence.cancel()
+        for answer in self._expected.values():
+            if not answer.done():
+                answer.set_result(reason)
+        for slot_id in list(self._slots):
+            self._forget(slot_id, reason)
+        for stream in self._streams.values():
+            stream.end(reason)
+        self._streams.clear()
+
+    # -- from the executor
+
+    def _received(self, kind: int, channel: int, number: int, body: memoryview) -> None:
+        if kind == frames.EXIT:
+            self._exited(number, decode(body, messages.Exit))
+        elif kind == frames.DATA:
+            if (inbound := self._inbound(number, channel)) is not None:
+                inbound.feed(body)
+        elif kind == frames.CREDIT:
+            count = messages.decode_number(body, COUNT)
+            stream = self._stream(number)
+            if stream is not None and stream.stdin is not None and channel == STDIN:
+                stream.stdin.credit(count)
+        elif kind == frames.BEAT:
+            clock_us = messages.decode_number(body, CLOCK)
+            self.grants.beat(clock_s())
+            self._wire.send_raw(frames.GRANT, CLOCK.pack(clock_us))
+            self._wire.shrink()
+        elif kind == frames.END:
+            reason = decode(body, messages.Reason).reason
+            if (inbound := self._inbound(number, channel)) is not None:
+                inbound.end(reason)
+                self._tidy(number)
+        elif kind == frames.CLOSE:
+            stream = self._stream(number)
+            if stream is not None and stream.stdin is not None and channel == STDIN:
+                stream.stdin.refuse()
+        elif kind == frames.OUTPUT:
+            self._output(number, decode(body, messages.Output))
+        else:
+            self._about_slot(kind, body)
+
+    def _about_slot(self, kind: int, body: memoryview) -> None:
+        """Handle a message about a slot. Slots that were let go meanwhile, and those of others, are ignored."""
+        if kind == frames.READY:
+            slot_id = decode(body, messages.SlotMessage).slot_id
+            slot = self._slots.get(slot_id)
+            if slot is not None:
+                if slot.ready:
+                    raise LinkError(f"slot {slot_id} is ready a second time")
+                slot.ready, slot.since = True, clock_s()
+                self._events.slot_ready(slot_id)
+        elif kind == frames.FREED:
+            spent = decode(body, messages.Spent)
+            slot = self._slots.get(spent.slot_id)
+            if slot is not None:
+                if not slot.busy or slot.run is not None:
+                    raise LinkError(f"slot {spent.slot_id} is free, though no task has ended in it")
+                slot.busy = False
+                self._events.slot_freed(spent.slot_id, spent.cpu_us)
+        elif kind == frames.LOST:
+            told = decode(body, messages.Told)
+            if told.slot_id in self._slots:
+                self._forget(told.slot_id, told.reason)
+                self._events.slot_lost(told.slot_id, told.reason)
+        elif kind == frames.LEFT_OVER:
+            self._left_over(decode(body, messages.Spent))
+        elif kind == frames.UNFIT:
+            told = decode(body, messages.Told)
+            if told.slot_id in self._slots:
+                self._events.prestart_unfit(told.slot_id, told.reason)
+        elif kind == frames.EXPECTED:
+            expected = decode(body, messages.Expected)
+            answer = self._expected.get(expected.slot_id)
+            if answer is not None and not answer.done():
+                answer.set_result(expected.error)
+        elif kind == frames.HEALTH:
+            self._ready = decode(body, messages.Health).ready
+            if self._begun and self._ready:
+                self._events.node_ready(self.facts)
+            elif self._begun:
+                self._events.node_draining(self.facts.id)
+        elif kind == frames.GOODBYE:
+            self.left = True
+            self._wire.close(f"the executor stopped: {decode(body, messages.Reason).reason}")
+        else:
+            raise LinkError(f"a frame of kind {kind}, which an executor does not send")
+
+    def _output(self, number: int, message: messages.Output) -> None:
+        stream = self._stream(number)
+        if stream is None:
+            return
+        run = stream.run
+        if run is None or run.handed_over:
+            raise LinkError("an OUTPUT out of order")
+        out, err = (Inbound(self._wire, number, channel) for channel in (STDOUT, STDERR))
+        stream.channels = {STDOUT: out, STDERR: err}
+        loop = self.loop
+        run.output_came(message.stdout, message.stderr, LinkReader(loop, out), LinkReader(loop, err))
+
+    def _exited(self, number: int, message: messages.Exit) -> None:
+        stream = self._stream(number)
+        if stream is None:
+            return
+        run = stream.run
+        if run is None or message.handed_over != run.handed_over or len(message.files) != run.file_count:
+            raise LinkError("an EXIT that contradicts what was before it")
+        low, high = protocol.CODES[message.how]
+        if not low <= message.code <= high:
+            raise LinkError(f"a program that ended in way {message.how} with code {message.code}")
+        slot = self._slots[stream.slot_id]
+        now = clock_s()
+        if message.wall_us > (now - stream.began) * 1e6 + SLACK_US:
+            raise LinkError(f"a program that ran for {message.wall_us} µs, longer than the set knows of it")
+        self._check_cpu(message.cpu_us, now - slot.since)
+        slot.since, slot.run = now, None
+        handed_back: Callable[[], None] | None = None
+        files: list[Source | NoFile] = []
+        if message.files:
+            files = [
+                LinkFile(self, number, at, size) if size >= 0 else NoFile(-size)
+                for at, size in enumerate(message.files)
+            ]
+            if max(message.files) >= 0:
+                # The garbage collector may close them, in any thread.
+                handed_back = partial(self._hand_back, number)
+        ending = Ending(
+            lease=Lease(message.task_id, message.lease_number),
+            how=How(message.how),
+            code=message.code,
+            killed=message.killed,
+            oom_kills=message.oom_kills,
+            wall_us=message.wall_us,
+            cpu_us=message.cpu_us,
+            max_rss_kib=message.max_rss_kib,
+            handed_over=message.handed_over,
+            stdout=message.stdout,
+            stderr=message.stderr,
+            files=files,
+            memory_peak_kib=message.memory_peak_kib,
+            notes=message.notes,
+            prestarted=message.prestarted,
+            files_closed=handed_back,
+        )
+        stream.run = None
+        if stream.stdin is not None:
+            stream.stdin.refuse()
+        slot_id = stream.slot_id
+        run.end_came(ending)
+        self._tidy(number)
+        if message.freed:
+            slot.busy = False
+            self._events.slot_freed(slot_id, message.cpu_us)
+
+    def _left_over(self, spent: messages.Spent) -> None:
+        since = self._discarded.pop(spent.slot_id, None)
+        if since is None:
+            slot = self._slots.get(spent.slot_id)
+            if slot is None:
+                return
+            since, slot.since = slot.since, clock_s()
+        self._check_cpu(spent.cpu_us, clock_s() - since)
+        self._events.left_over(spent.slot_id, spent.cpu_us)
+
+    def _check_cpu(self, cpu_us: int, passed_s: float) -> None:
+        """Raise `LinkError` for more CPU time than all of the node's cores had since the slot's last report."""
+        if cpu_us > passed_s * 1.5e4 * self.facts.cpu_percent + SLACK_US:
+            raise LinkError(f"{cpu_us} µs of CPU time, far more than the node's cores had")
+
+    # -- streams
+
+    def _new_number(self) -> int:
+        self._last = next(self._numbers)
+        return self._last
+
+    def _stream(self, number: int) -> _Stream | None:
+        """The stream; None where it has ended here, while this was on its way."""
+        stream = self._streams.get(number)
+        if stream is None and not 0 < number <= self._last:
+            raise LinkError(f"stream {number}, which was never opened")
+        return stream
+
+    def _inbound(self, number: int, channel: int) -> Inbound | None:
+        stream = self._stream(number)
+        return None if stream is None else stream.channels.get(channel)
+
+    def _tidy(self, number: int) -> None:
+        """Forget a stream on which nothing follows."""
+        stream = self._streams.get(number)
+        if stream is not None and stream.run is None and all(each.over for each in stream.channels.values()):
+            del self._streams[number]
+
+    def _hand_back(self, number: int) -> None:
+        # A loop that has ended has no links either.
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._release, number)
+
+    def _release(self, number: int) -> None:
+        self._wire.send_raw(frames.RELEASE, b"", stream=number)
+
+    def _forget(self, slot_id: str, reason: str) -> None:
+        """The slot is gone, and a program that runs in it is lost."""
+        slot = self._slots.pop(slot_id)
+        if slot.run is not None:
+            stream = self._streams.pop(slot.run)
+            run = stream.run
+            assert run is not None
+            stream.end(reason)
+            run.lost(reason)

@@ -1,0 +1,419 @@
+"""An executor's end of the link to one set: carries out what the set orders, and tells what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from scheduler.background import Background
+from scheduler.errors import BadRequest, SchedulerError, SlotLost
+from scheduler.execution import ByteReader, Ending, NoFile, Output, Run, SlotEvents, Work
+from scheduler.source import SourceUnreadable
+from scheduler.task import Lease
+from sets.executor.link import frames, messages
+from sets.executor.link.flow import Inbound, Outbound
+from sets.executor.link.frames import CLOCK, COUNT, STDERR, STDIN, STDOUT, LinkError
+from sets.executor.link.lease import BEATS_A_LEASE, Tenure, clock_s
+from sets.executor.link.messages import cut, decode
+from sets.executor.link.wire import Wire
+
+READS_MOST: Final = 1024
+"""How many output files may be read at a time over one link."""
+
+
+class NodeExecutor(Protocol):
+    """The executor of one set's slots on this node: `sets.executor.executor.LocalExecutor`."""
+
+    async def open(self, events: SlotEvents) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def expect(self, slot_id: str, token: str) -> None: ...
+
+    def run(self, slot_id: str, work: Work, lease: Lease) -> Run: ...
+
+    def discard(self, slot_id: str) -> None: ...
+
+
+class _Served:
+    """A program that runs for the set, or an output file that it reads. `stdin` and `out` are its channels."""
+
+    __slots__ = ("exit_sent", "files", "freed", "out", "run", "slot_id", "stdin")
+
+    def __init__(self, slot_id: str = "", run: Run | None = None) -> None:
+        self.slot_id = slot_id
+        self.run = run
+        self.stdin: Inbound | None = None
+        self.out: dict[int, tuple[Outbound, ByteReader | None]] = {}
+        self.files: Ending | None = None
+        self.exit_sent = False
+        # The slot is clean, and the set will be told so together with the end.
+        self.freed = False
+
+
+class Session:
+    """The part of this node that one set uses. `executor` holds its slots, and no other set's; `ended` is called once.
+
+    When the link breaks, or the set grants no more time, every slot is let go at once: their guests kill what runs.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        executor: NodeExecutor,
+        lease_s: float,
+        max_slots: int,
+        ended: Callable[[str], None],
+    ) -> None:
+        self._wire = wire
+        self._loop = wire.loop
+        self._executor = executor
+        self._max_slots = max_slots
+        self._ended = ended
+        self._slots: set[str] = set()
+        self._served: dict[int, _Served] = {}
+        # The run of each slot that has one.
+        self._by_slot: dict[str, _Served] = {}
+        self._last = 0
+        self._reads = 0
+        self._background = Background()
+        self._tenure = Tenure(lease_s, clock_s())
+        self._beat_s = lease_s / BEATS_A_LEASE
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._over = False
+        self._idle = asyncio.Event()
+
+    def begin(self) -> None:
+        """The set was welcomed: from now on it may order."""
+        self._wire.received = self._received
+        self._wire.ended = self.end
+        self._beat()
+        self._check_tenure()
+
+    async def idle(self) -> None:
+        """Wait until no program runs for the set."""
+        while self._by_slot:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def tell_health(self, ready: bool, reason: str = "") -> None:
+        """Tell the set whether this node takes new tasks."""
+        self._wire.send(frames.HEALTH, messages.Health(ready, cut(reason)))
+
+    def leave(self, reason: str) -> None:
+        """End the link in an orderly way: when the set hears of it, nothing of it runs here any more."""
+        self._kill()
+        self._wire.send(frames.GOODBYE, messages.Reason(cut(reason)))
+        self._wire.close(reason)
+
+    def end(self, reason: str) -> None:
+        """The link is over: nothing of this set may go on here."""
+        if self._over:
+            return
+        self._over = True
+        self._idle.set()
+        self._kill()
+        for timer in self._timers.values():
+            timer.cancel()
+        self._wire.close(reason)
+        self._ended(reason)
+
+    async def close(self) -> None:
+        """Wait until all is released; after `end`."""
+        await self._background.stop(0)
+        await self._executor.close()
+
+    def _kill(self) -> None:
+        for slot_id in list(self._slots):
+            self._executor.discard(slot_id)
+        self._slots.clear()
+
+    # -- time
+
+    def _beat(self) -> None:
+        self._wire.send_raw(frames.BEAT, CLOCK.pack(self._tenure.beat(clock_s())))
+        self._wire.shrink()
+        self._timers["beat"] = self._loop.call_later(self._beat_s, self._beat)
+
+    def _check_tenure(self) -> None:
+        left_s = self._tenure.over_at - clock_s()
+        if left_s <= 0:
+            self.end(f"the set granted no time for {self._tenure.lease_s:g} s")
+        else:
+            self._timers["tenure"] = self._loop.call_later(left_s, self._check_tenure)
+
+    # -- from the set
+
+    def _received(self, kind: int, channel: int, number: int, body: memoryview) -> None:
+        if kind == frames.TASK:
+            self._run(number, decode(body, messages.Task))
+        elif kind == frames.DATA:
+            served = self._stream(number)
+            if served is not None and served.stdin is not None and channel == STDIN:
+                served.stdin.feed(body)
+        elif kind == frames.CREDIT:
+            count = messages.decode_number(body, COUNT)
+            served = self._stream(number)
+            if served is not None and channel in served.out:
+                served.out[channel][0].credit(count)
+        elif kind == frames.GRANT:
+            self._tenure.granted(messages.decode_number(body, CLOCK))
+        elif kind == frames.END:
+            reason = decode(body, messages.Reason).reason
+            served = self._stream(number)
+            if served is not None and served.stdin is not None and channel == STDIN:
+                served.stdin.end(reason)
+        elif kind == frames.KILL:
+            served = self._stream(number)
+            if served is not None and served.run is not None:
+                served.run.kill()
+        elif kind == frames.CLOSE:
+            self._closed(self._stream(number), channel)
+        elif kind == frames.READ:
+            self._read(number, decode(body, messages.Read))
+        elif kind == frames.RELEASE:
+            served = self._stream(number)
+            if served is not None and served.files is not None:
+                served.files.close_files()
+                served.files = None
+                self._tidy(number)
+        elif kind == frames.EXPECT:
+            self._expect(decode(body, messages.Expect))
+        elif kind == frames.DISCARD:
+            slot_id = decode(body, messages.SlotMessage).slot_id
+            self._slots.discard(slot_id)
+            self._executor.discard(slot_id)
+        elif kind == frames.GOODBYE:
+            self.end(f"the set left: {decode(body, messages.Reason).reason}")
+        else:
+            raise LinkError(f"a frame of kind {kind}, which a set does not send")
+
+    def _expect(self, expect: messages.Expect) -> None:
+        slot_id = expect.slot_id
+        if slot_id in self._slots:
+            error = "it is expected already"
+        elif len(self._slots) >= self._max_slots:
+            error = f"the set has all the slots here that its share allows: {self._max_slots}"
+        else:
+            self._slots.add(slot_id)
+            self._background.spawn(self._listen(slot_id, expect.token))
+            return
+        self._wire.send(frames.EXPECTED, messages.Expected(slot_id, error))
+
+    async def _listen(self, slot_id: str, token: str) -> None:
+        error = ""
+        try:
+            await self._executor.expect(slot_id, token)
+            if slot_id not in self._slots:
+                # The set let it go meanwhile.
+                self._executor.discard(slot_id)
+        except (OSError, SchedulerError) as failed:
+            self._slots.discard(slot_id)
+            error = str(failed)
+        self._wire.send(frames.EXPECTED, messages.Expected(slot_id, cut(error)))
+
+    def _run(self, number: int, task: messages.Task) -> None:
+        self._open(number)
+        if task.slot_id in self._by_slot:
+            raise LinkError(f"a TASK for slot {task.slot_id}, which has a task already")
+        work = Work(
+            argv=task.argv,
+            env=task.env,
+            stdin=task.stdin,
+            outputs=task.outputs,
+            stream=task.streams_at_once,
+            prestart=task.prestart,
+        )
+        try:
+            run = self._executor.run(task.slot_id, work, Lease(task.task_id, task.lease_number))
+        except SlotLost as error:
+            # Where the set knows that already, it ignores this.
+            self._wire.send(frames.LOST, messages.Told(task.slot_id, cut(str(error))))
+            return
+        except (BadRequest, ValueError) as error:
+            raise LinkError(f"a TASK that no guest could be given: {error}") from error
+        served = self._served[number] = self._by_slot[task.slot_id] = _Served(task.slot_id, run)
+        if run.stdin is not None:
+            served.stdin = Inbound(self._wire, number, STDIN)
+            self._background.spawn(self._feed(served.stdin, run))
+        self._background.spawn(self._serve(number, served, run))
+
+    def _read(self, number: int, read: messages.Read) -> None:
+        self._open(number)
+        out = Outbound(self._wire, number, STDOUT)
+        owner = self._served.get(read.run)
+        files = [] if owner is None or owner.files is None else owner.files.files
+        if read.file >= len(files) or self._reads >= READS_MOST:
+            out.end("the file was given back already, or too many are read at a time")
+            return
+        served = self._served[number] = _Served()
+        served.out[STDOUT] = (out, None)
+        self._background.spawn(self._send_file(number, out, files[read.file], read))
+
+    def _closed(self, served: _Served | None, channel: int) -> None:
+        if served is None or channel not in served.out:
+            return
+        out, reader = served.out[channel]
+        out.refuse()
+        if reader is not None:
+            reader.close()
+
+    def _open(self, number: int) -> None:
+        if number <= self._last:
+            raise LinkError(f"stream {number} is opened after stream {self._last}")
+        self._last = number
+
+    def _stream(self, number: int) -> _Served | None:
+        """The stream; None where it has ended here, while this was on its way."""
+        served = self._served.get(number)
+        if served is None and not 0 < number <= self._last:
+            raise LinkError(f"stream {number}, which was never opened")
+        return served
+
+    def _tidy(self, number: int) -> None:
+        served = self._served.get(number)
+        if served is not None and served.exit_sent and not served.out and served.files is None:
+            del self._served[number]
+
+    # -- programs
+
+    async def _feed(self, inbound: Inbound, run: Run) -> None:
+        stdin = run.stdin
+        assert stdin is not None
+        try:
+            while data := await inbound.read():
+                await stdin.write(data)
+        except BrokenPipeError:
+            # The program no longer reads, or has ended.
+            inbound.close()
+            return
+        if inbound.reason:
+            # A program must never take half an input for a whole one.
+            run.kill()
+        else:
+            stdin.close()
+
+    async def _serve(self, number: int, served: _Served, run: Run) -> None:
+        """Send what a program does, until nothing more can come of it."""
+        pumps = []
+        try:
+            first = await run.first()
+            if isinstance(first, Output):
+                self._wire.send(
+                    frames.OUTPUT, messages.Output(first.stdout_head, first.stderr_head), stream=number
+                )
+                for channel, reader in ((STDOUT, first.stdout), (STDERR, first.stderr)):
+                    out = Outbound(self._wire, number, channel)
+                    served.out[channel] = (out, reader)
+                    pumps.append(self._background.spawn(self._pump(number, channel, out, reader)))
+                ending = await run.ending()
+            else:
+                ending = first
+        except SlotLost:
+            # The set hears of the slot, in which no program runs any more.
+            self._served.pop(number, None)
+            self._leave_slot(served)
+            for pump in pumps:
+                pump.cancel()
+            return
+        self._exited(number, served, ending)
+
+    def _exited(self, number: int, served: _Served, ending: Ending) -> None:
+        if served.stdin is not None:
+            served.stdin.close()
+        files = tuple(-each.errno if isinstance(each, NoFile) else each.size_bytes for each in ending.files)
+        if files and max(files) >= 0:
+            served.files = ending
+        else:
+            ending.close_files()
+        message = messages.Exit(
+            task_id=ending.lease.task_id,
+            lease_number=ending.lease.number,
+            how=ending.how,
+            code=ending.code,
+            killed=ending.killed,
+            handed_over=ending.handed_over,
+            prestarted=ending.prestarted,
+            freed=served.freed,
+            oom_kills=ending.oom_kills,
+            wall_us=ending.wall_us,
+            cpu_us=ending.cpu_us,
+            max_rss_kib=ending.max_rss_kib,
+            memory_peak_kib=ending.memory_peak_kib,
+            stdout=ending.stdout,
+            stderr=ending.stderr,
+            files=files,
+            notes=ending.notes,
+        )
+        self._wire.send(frames.EXIT, message, stream=number)
+        served.run = None
+        served.exit_sent = True
+        if served.freed:
+            self._leave_slot(served)
+        self._tidy(number)
+
+    def _leave_slot(self, served: _Served) -> None:
+        if self._by_slot.get(served.slot_id) is served:
+            del self._by_slot[served.slot_id]
+            self._idle.set()
+
+    async def _pump(self, number: int, channel: int, out: Outbound, reader: ByteReader) -> None:
+        try:
+            while data := await reader.read():
+                await out.send(data)
+        except BrokenPipeError:
+            # The set reads no more.
+            pass
+        finally:
+            reader.close()
+        self._finish(number, channel, out)
+
+    async def _send_file(self, number: int, out: Outbound, file: object, read: messages.Read) -> None:
+        self._reads += 1
+        reason = ""
+        try:
+            if isinstance(file, NoFile):
+                raise SourceUnreadable("there is no file")
+            async for piece in file.pieces(read.first, read.length):  # type: ignore[attr-defined]
+                await out.send(piece)
+        except BrokenPipeError:
+            pass
+        except SourceUnreadable as error:
+            reason = str(error)
+        finally:
+            self._reads -= 1
+        self._served[number].exit_sent = True
+        self._finish(number, STDOUT, out, reason)
+
+    def _finish(self, number: int, channel: int, out: Outbound, reason: str = "") -> None:
+        out.end(reason)
+        served = self._served.get(number)
+        if served is not None:
+            served.out.pop(channel, None)
+            self._tidy(number)
+
+    # -- from this machine's executor (`scheduler.execution.SlotEvents`)
+
+    def slot_ready(self, slot_id: str) -> None:
+        self._wire.send(frames.READY, messages.SlotMessage(slot_id))
+
+    def slot_freed(self, slot_id: str, cpu_us: int) -> None:
+        served = self._by_slot.get(slot_id)
+        if served is not None and not served.exit_sent:
+            # Its end is on its way to the set, and takes this along.
+            served.freed = True
+            return
+        if served is not None:
+            self._leave_slot(served)
+        self._wire.send(frames.FREED, messages.Spent(slot_id, cpu_us))
+
+    def slot_lost(self, slot_id: str, reason: str) -> None:
+        self._slots.discard(slot_id)
+        self._wire.send(frames.LOST, messages.Told(slot_id, cut(reason)))
+
+    def left_over(self, slot_id: str, cpu_us: int) -> None:
+        self._wire.send(frames.LEFT_OVER, messages.Spent(slot_id, max(0, cpu_us)))
+
+    def prestart_unfit(self, slot_id: str, reason: str) -> None:
+        self._wire.send(frames.UNFIT, messages.Told(slot_id, cut(reason)))
