@@ -34,7 +34,7 @@ def lines(document: dict[str, Any]) -> list[str]:
             told.append(f"  {number}. a pause, until somebody resumes")
             continue
         text = f"  {number}. {_percent(step['weight'])}"
-        text += f" for {_span(step['hold_s'])}" if step["hold_s"] else ", no hold"
+        text += f" for {span(step['hold_s'])}" if step["hold_s"] else ", no hold"
         shares = ", ".join(f"{each} {_percent(share)}" for each, share in step["effective"].items())
         text += f": {shares}; {step['compared_per_s']:.3g} requests/s of each side compared"
         if step["gate"]:
@@ -42,10 +42,10 @@ def lines(document: dict[str, Any]) -> list[str]:
         if step["starves"]:
             text += f"; TOO FEW to judge in time: it would {document['on_no_data']}"
         elif step["enough_s"] is not None and step["enough_s"] > step["hold_s"]:
-            text += f"; enough to judge after {_span(step['enough_s'])}"
+            text += f"; enough to judge after {span(step['enough_s'])}"
         told.append(text)
     about = document["about_s"]
-    takes = f"about {_span(about)}" if about is not None else "no end in sight at this rate"
+    takes = f"about {span(about)}" if about is not None else "no end in sight at this rate"
     waits = [report.counted(document[f"{what}s"], what) for what in ("pause", "gate") if document[f"{what}s"]]
     told.append(
         f"{takes}{', and ' + ' and '.join(waits) if waits else ''}; at the present {rate:.3g} requests/s of all sets"
@@ -71,7 +71,7 @@ def lines(document: dict[str, Any]) -> list[str]:
     return [report.plain(line) for line in told]
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """5 s, 10 min, 1 h 43 min."""
     whole = round(seconds)
     if whole < 60:

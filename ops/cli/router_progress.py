@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ops.cli import report, router_plan
 from ops.cli.router_columns import columns, drawing, percent
+from ops.cli.router_plan import span
 from ops.cli.router_status import position
 
 if TYPE_CHECKING:
@@ -89,14 +90,14 @@ def _lines(document: dict[str, Any]) -> list[str]:
         steps.append(f"[{text}]" if step["now"] else f"{text} ✓" if step["done"] else text)
     if steps:
         lines.append("steps: " + "  →  ".join(steps))
-    if document["hold_left_s"]:
-        lines.append(f"held {document['held_s']:.0f} s, {document['hold_left_s']:.0f} s to go")
+    lines += _waits(document)
     if document["verdict"]:
         asked = document["requests"]
         lines.append(
             f"verdict: {document['verdict']} ({document['verdict_reason']}); "
             f"{report.counted(asked['canary'], 'request')} of the canary, {asked['control']} of the control"
         )
+    lines += _witnesses(document)
     if document["error"]:
         lines.append(f"error: {document['error']}")
     if document["orders"]:
@@ -108,6 +109,37 @@ def _lines(document: dict[str, Any]) -> list[str]:
     return [report.plain(line) for line in lines]
 
 
+def _waits(document: dict[str, Any]) -> list[str]:
+    """Say what the rollout waits for, and how many requests are open."""
+    lines = []
+    if (waits := document.get("waits")) is not None:
+        most = "" if waits["at_most_s"] is None else f", {span(waits['at_most_s'])} at most"
+        lines.append(f"waits for {waits['for']}{most}; then: {waits['then']}")
+    if document.get("paused_s"):
+        lines.append(f"paused for {span(document['paused_s'])}")
+    if (open_ := document.get("open")) is not None:
+        sides = [
+            f"{side} {told['requests']}"
+            + ("" if told["oldest_s"] is None else f", the oldest for {span(told['oldest_s'])}")
+            for side, told in open_.items()
+        ]
+        lines.append(f"requests without an answer yet: {'; '.join(sides)}")
+    return lines
+
+
+def _witnesses(document: dict[str, Any]) -> list[str]:
+    """The requests of the canary that tell most."""
+    told = []
+    for each in document.get("witnesses", ()):
+        image = "" if each["image"] is None else f" ({each['image']})"
+        took = report.duration(round(each["duration_s"] * 1e6))
+        told.append(
+            f"  {each['kind']}: {each['request']}{image} at {each['set']}: {each['status']} after {took}; "
+            f"id {each['id']}"
+        )
+    return ["requests of the canary that tell most:", *told] if told else []
+
+
 def _check_rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
     def number(value: float | None, unit: str) -> str:
         if value is None:
@@ -117,7 +149,11 @@ def _check_rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for check in document["checks"]:
         unit = "points" if check["unit"] == "points" else "%"
-        between = "" if check["low"] is None else f"{check['low']:.4g} … {check['high']:.4g}"
+        between = ""
+        if check["low"] is not None or check["high"] is not None:
+            between = " … ".join(
+                "no bound" if bound is None else f"{bound:.4g}" for bound in (check["low"], check["high"])
+            )
         rows.append(
             (
                 check["name"],

@@ -20,6 +20,7 @@ from router.counting.open_requests import OpenRequest, OpenRequests
 from router.counting.parts import ACCOUNTS, IMAGES, Parts
 from router.counting.shares import Shares
 from router.counting.tally import Ended, Outcome, Tally
+from router.counting.witnesses import MOST, OPEN_FROM_S, Kind, Witness, Witnesses, witness
 from router.routing.plan import PartName
 from router.routing.table import Rule, SetEntry, Weights
 from router.wire.failure import TOO_LATE, Failure
@@ -62,6 +63,7 @@ class Observer:
         "_open",
         "_shares",
         "_weights",
+        "_witnesses",
         "canary",
         "control",
         "stint",
@@ -77,6 +79,7 @@ class Observer:
         self.canary = Tally()
         self.control = Tally()
         self._shares = Shares(), Shares()
+        self._witnesses = Witnesses()
         self._open = self._nothing_open()
         self._images = (Parts(IMAGES), Parts(IMAGES)) if PartName.IMAGE in by else None
         self._accounts = (Parts(ACCOUNTS), Parts(ACCOUNTS)) if PartName.ACCOUNT in by else None
@@ -115,11 +118,20 @@ class Observer:
         """Copies of canary's and control's tallies, with the requests that are open at `now_s`."""
         canary, control = self.canary.copy(), self.control.copy()
         canary.open, control.open = (each.ages(now_s) for each in self._open)
+        canary.witnesses = (*self._witnesses.told(), *self._waiting(now_s))
         if self._images is not None:
             canary.images, control.images = (each.table() for each in self._images)
         if self._accounts is not None:
             canary.accounts, control.accounts = (each.table() for each in self._accounts)
         return canary, control
+
+    def _waiting(self, now_s: float) -> list[Witness]:
+        """The canary's requests that have waited longest."""
+        return [
+            witness(Kind.OPEN, each.caller.head, self._canary, "no answer yet", now_s - each.at_s)
+            for each in self._open[0].oldest(MOST)
+            if each.caller.head is not None and now_s - each.at_s >= OPEN_FROM_S
+        ]
 
     def began(self, choice: Routed, entry: SetEntry, at_s: float) -> OpenRequest | None:
         """A request was sent whole to `entry` and waits for its answer since `at_s`. Tell what this returns when it
@@ -143,6 +155,8 @@ class Observer:
         if outcome is None or (tally := self._counted(choice)) is None:
             return
         tally.note(outcome, latency_s * 1e6)
+        if tally is self.canary:
+            self._witness(choice, entry, outcome, str(answer.status), latency_s)
         if outcome is Outcome.TASK_FAILED:
             if answer.status == 504:
                 tally.timed_out += 1
@@ -169,6 +183,20 @@ class Observer:
             # A hang until the time-out shows in the latencies too; a refusal, quick as it is, must not.
             tally.note(Outcome.ERROR, latency_s * 1e6 if failure in TOO_LATE else None)
             self._part(choice, tally, Outcome.ERROR)
+            if tally is self.canary:
+                self._witness(choice, entry, Outcome.ERROR, failure.name.lower().replace("_", " "), latency_s)
+
+    def _witness(
+        self, choice: Routed, entry: SetEntry, outcome: Outcome, status: str, latency_s: float
+    ) -> None:
+        """Remember a request of the canary that an operator may want to look at."""
+        if choice.head is None:
+            return
+        if outcome is _OK:
+            self._witnesses.note_slow(choice.head, entry.name, status, latency_s)
+        else:
+            kind = Kind.ERROR if outcome is Outcome.ERROR else Kind.TASK
+            self._witnesses.note(kind, choice.head, entry.name, status, latency_s)
 
     def _part(self, choice: Routed, tally: Tally, outcome: Outcome) -> None:
         """Count a request among those of its image and its account."""

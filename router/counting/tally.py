@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from router.counting.parts import Part, together
+from router.counting.witnesses import Witness
 
 BUCKETS_PER_OCTAVE: Final = 32
 """Latency buckets grow by 2.2 % each."""
@@ -78,6 +79,8 @@ class Tally(msgspec.Struct):
     images: dict[int, Part] = {}
     """The requests by image, of the whole stint (parts.py)."""
     accounts: dict[int, Part] = {}
+    witnesses: tuple[Witness, ...] = ()
+    """Requests to show to an operator, of every worker a dozen at most."""
 
     def note(self, outcome: Outcome, latency_us: float | None = None) -> None:
         """Count one request; `latency_us` None where none was measured."""
@@ -109,8 +112,8 @@ class Tally(msgspec.Struct):
         )
 
     def without_parts(self) -> Tally:
-        """The same counts, without those by image and account: a quarter of the size."""
-        return msgspec.structs.replace(self, images={}, accounts={})
+        """The same counts, without those by image and account, and without single requests: a quarter of the size."""
+        return msgspec.structs.replace(self, images={}, accounts={}, witnesses=())
 
     @property
     def waits(self) -> dict[int, int]:
@@ -178,6 +181,7 @@ def total(tallies: Iterable[Tally]) -> Tally:
         result.out_of_memory += tally.out_of_memory
         result.images = together(result.images, tally.images)
         result.accounts = together(result.accounts, tally.accounts)
+        result.witnesses += tally.witnesses
     return result
 
 

@@ -296,7 +296,10 @@ def _of_parts(canary: Tally, control: Tally, limits: AbortWhen, alpha: float) ->
     harm = worst_part(canary, control, limits, alpha)
     if harm is None:
         return Check(
-            CheckName.PARTS, Verdict.PASS, "images, time-outs and memory by themselves: no harm is sure"
+            CheckName.PARTS,
+            Verdict.PASS,
+            "images, time-outs and memory by themselves: no harm is sure",
+            threshold=limits.error_rate_over_baseline,
         )
     return Check(
         CheckName.PARTS,

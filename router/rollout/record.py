@@ -11,6 +11,7 @@ from router.counting.tally import Tally
 from router.rollout.analysis import Analysis
 from router.rollout.bars import Bar
 from router.rollout.glide import MAX_MOVES, Load
+from router.rollout.sight import Sight
 from router.rollout.states import RUNNING, Phase
 from router.routing.plan import Plan
 from router.routing.table import WEIGHT_TOTAL
@@ -112,6 +113,8 @@ class Progress(msgspec.Struct):
     """The analysis that led to an abort, for later readers."""
     baseline: Tally | None = None
     """The last that was seen of a control cohort in this rollout, for steps that leave none."""
+    sight: Sight | None = None
+    """The requests that operators are shown."""
     events: tuple[Event, ...] = ()
     posted: int = msgspec.field(default=0, name="told")
     """The serial of the last event that was posted."""

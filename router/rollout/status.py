@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import asdict
 
 from router.rollout.analysis import Check
 from router.rollout.record import Event, Progress
 from router.rollout.states import LEGAL_MOVES, Cause, Phase
+from router.rollout.waits import waits_of
 from router.routing.table import Table
 
 _ORDERS: Final = (
@@ -29,6 +31,9 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
         verdict, verdict_reason, checks [{name, verdict, reason, difference, low, high, threshold, canary, control,
         report_only}], requests {canary, control}, hands_off, events [...] (newest last), epoch, led_by (who leads),
         barred [{set, since, build, reason}] (sets that an abort took back: they get nothing),
+        waits {for, at_most_s, then} (None: for nothing), open {canary, control: {requests, oldest_s}} (those that the
+        checks count), witnesses [{kind, id, set, status, duration_s, request, image}] (the three requests of the canary
+        that tell most; both as the leader saw them last before the end),
         revision, run (counts starts), event (serial of the newest): what an order may be given for, see `orders.Given`
     """
     plan = progress.plan
@@ -36,6 +41,7 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
     if analysis is None and progress.phase in (Phase.ABORTING, Phase.ABORTED):
         analysis = progress.last_analysis
     force = progress.in_force
+    sight = progress.sight if progress.sight is not None and progress.sight.run == progress.run else None
     step = plan.steps[progress.step] if plan is not None else None
     at_step = progress.phase in (Phase.HOLDING, Phase.WAITING, Phase.PAUSED) and step is not None
     hold_s = max(step.hold_s, progress.least_hold_s) if at_step and step is not None else 0.0
@@ -83,6 +89,9 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
             "canary": analysis.canary_requests if analysis is not None else 0,
             "control": analysis.control_requests if analysis is not None else 0,
         },
+        "waits": waits_of(progress),
+        "open": None if sight is None else {"canary": asdict(sight.canary), "control": asdict(sight.control)},
+        "witnesses": [] if sight is None else [msgspec.to_builtins(each) for each in sight.witnesses],
         "events": [event_of(event) for event in progress.events],
         "run": progress.run,
         "event": progress.last_event,

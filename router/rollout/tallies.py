@@ -83,6 +83,7 @@ def cohorts(views: list[Seen], now: float) -> tuple[Tally, Tally]:
         if abs(now - view.at) > STALE_S:
             view.canary.open = {}
             view.control.open = {}
+            view.canary.witnesses = ()
     return total(view.canary for view in views), total(view.control for view in views)
 
 

@@ -5,7 +5,7 @@ import { byId, fill, h } from "./dom.js";
 import { Away, Refused, ask, poll, setToken } from "./link.js";
 import { Orders } from "./orders.js";
 import { showPlan } from "./plan.js";
-import { VERDICTS, phaseWords, showChecks, showEvents, showHold, showPhase, showSteps } from "./rollout.js";
+import { VERDICTS, phaseWords, showChecks, showEvents, showHold, showPhase, showSight, showSteps, showWaits } from "./rollout.js";
 import { colours, showSets, showWeights } from "./weights.js";
 import { clockTime, duration, percent, routerNow, runTimes, setClock } from "./words.js";
 
@@ -73,8 +73,10 @@ function show() {
   showPhase(byId("phase"), rollout);
   showSteps(byId("steps"), rollout);
   showHold(byId("hold"), rollout);
+  showWaits(byId("waits"), rollout);
   showPlan(byId("plan"), byId("plan-text"), rollout);
   showChecks(byId("checks"), rollout, lastChecks(rollout));
+  showSight(byId("sight"), rollout);
   showSets(byId("sets"), status, canary);
   showEvents(byId("events"), rollout);
   showCurves();
@@ -98,7 +100,7 @@ function showCurves() {
   byId("show-cohorts").setAttribute("aria-pressed", String(which === "cohorts"));
   byId("show-sets").setAttribute("aria-pressed", String(which === "sets"));
   let series = cohortSeries();
-  let note = "Only requests that the weights placed; control is an equal slice of keys on the other sets. Below 1 ms counts as 1 ms.";
+  let note = "Only requests that the weights placed; control is all of them at the other sets. Below 1 ms counts as 1 ms.";
   if (which === "sets") {
     const all = setSeries(status, colours(status.sets, rollout.phase === "idle" ? null : rollout.set), store);
     series = all.series;

@@ -66,6 +66,48 @@ export function showHold(place, rollout) {
   });
 }
 
+/** What is waited for, and how long at most. */
+export function showWaits(place, rollout) {
+  const { waits = null, paused_s = 0, phase } = rollout;
+  const left = waits?.at_most_s ?? null;
+  fill(place, [phase, waits?.for, waits?.then, left === null ? null : Math.round(left), Math.round(paused_s)], () => {
+    if (!waits) return [];
+    return h("p", { class: "quiet" }, `Waits for ${waits.for}${left === null ? "" : `, ${duration(left)} at most`}; then: ${waits.then}.${paused_s >= 1 ? ` Paused for ${duration(paused_s)}.` : ""}`);
+  });
+}
+
+// Requests beside the verdict.
+
+const KINDS = { error: ["bad", "✗", "error"], task: ["fair", "!", "failed task"], slow: ["fair", "…", "slow"], open: ["bad", "…", "open"] };
+
+const openWords = ({ requests, oldest_s }) => `${counted(requests, "request")}${oldest_s === null ? "" : `, the oldest for ${duration(oldest_s)}`}`;
+
+/** How many requests are open, and the few of the canary that tell most. */
+export function showSight(place, rollout) {
+  const { open = null, witnesses = [], phase } = rollout;
+  const shown = open !== null && phase !== "idle";
+  fill(place, [shown, shown && open, shown && witnesses], () => {
+    if (!shown) return [];
+    const heads = ["Request", "Set", "Ended", "After", "Id"];
+    return [
+      h("p", {}, `Without an answer yet at the canary: ${openWords(open.canary)}. At control: ${openWords(open.control)}.`),
+      witnesses.length > 0 && h("p", {}, "The canary's requests that tell most:"),
+      witnesses.length > 0 && h("table", { class: "cards" },
+        h("thead", {}, h("tr", {}, heads.map((head, index) => h("th", { scope: "col", class: index === 3 ? "number" : null }, head)))),
+        h("tbody", {}, witnesses.map((each) => {
+          const cells = [
+            h("div", {}, badge(KINDS[each.kind] ?? ["fair", "!", each.kind]), " ", each.request, each.image !== null && h("div", { class: "quiet" }, each.image)),
+            each.set,
+            each.status,
+            milliseconds(each.duration_s * 1000),
+            h("code", {}, each.id),
+          ];
+          return h("tr", {}, cells.map((cell, index) => h(index ? "td" : "th", { "data-label": heads[index], scope: index ? null : "row", class: index === 3 ? "number" : null }, cell)));
+        }))),
+    ];
+  });
+}
+
 // Checks.
 
 function number(check, value, decimals = 2) {

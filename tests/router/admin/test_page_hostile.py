@@ -32,6 +32,8 @@ async def test_hostile_words_stay_words(tmp_path: Path) -> None:
                 "#events",
                 "#checks",
                 "#charts",
+                "#waits",
+                "#sight",
             ):
                 await expect(page.locator(place)).to_contain_text(HOSTILE)
             await expect(page.locator("#sets")).to_contain_text("__proto__")
@@ -75,6 +77,10 @@ def hostile_status(status: dict[str, Any]) -> None:
 
 def hostile_rollout(status: dict[str, Any]) -> None:
     status["set"] = status["reason"] = HOSTILE
+    status["waits"] = {"for": HOSTILE, "at_most_s": 5.0, "then": HOSTILE}
+    status["open"] = {side: {"requests": 1, "oldest_s": 2.0} for side in ("canary", "control")}
+    names = ("kind", "id", "set", "status", "request", "image")
+    status["witnesses"] = [dict.fromkeys(names, HOSTILE) | {"duration_s": 1.0}]
     status["checks"] = [
         {"name": HOSTILE, "verdict": HOSTILE, "reason": HOSTILE, "report_only": True, "difference": 1.0,
          "low": None, "high": None, "threshold": 2.0, "unit": HOSTILE, "canary": 1.0, "control": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -50,8 +51,18 @@ async def test_a_canary_that_fails_is_shown_to_fail(tmp_path: Path) -> None:
                 for cohort in ("canary", "control"):
                     drawn = page.locator(f"[data-chart={kind}] path.curve.{cohort}:not(.thin)")
                     await expect(drawn).to_have_count(1)
+            await expect(page.locator("#waits")).to_contain_text("Waits for the hold of step 1")
+            await expect(page.locator("#sight")).to_contain_text("Without an answer yet at the canary")
             stage.sets["b"].error_rate = 0.7
             await expect(page.locator("#phase")).to_contain_text("aborted")
+            await expect(page.locator("#sight tbody tr")).to_have_count(3)
+            await expect(page.locator("#sight tbody tr").first).to_contain_text("GET /x")
+            await expect(page.locator("#sight tbody tr").first).to_contain_text("500")
+            if folder := os.environ.get("GC_SHOTS"):
+                await page.screenshot(path=f"{folder}/aborted.png", full_page=True)
+                await page.set_viewport_size({"width": 390, "height": 844})
+                await page.screenshot(path=f"{folder}/aborted-narrow.png", full_page=True)
+                await page.set_viewport_size({"width": 1280, "height": 720})
             await expect(page.locator("#checks")).to_contain_text("surely more than allowed")
             await expect(page.locator("#announcer")).to_contain_text("aborted")
             await bar_becomes(page, {"a": 100})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +11,7 @@ from router.counting.observer import Observer
 from router.counting.open_requests import OpenRequests
 from router.counting.shares import Shares, network_of
 from router.wire.failure import Failure
+from tests.router.counting.heads import head_of
 from tests.router.counting.test_observer import HALF, SETS, Head, choice, observer, waits
 
 
@@ -19,7 +19,7 @@ def of_key(home: str, key: int, client: str | None = None) -> Choice:
     """A request of another key, wherever that lives, and from that address."""
     made = Choice(SETS[home], SETS[home], key, HALF)
     if client is not None:
-        made.head = SimpleNamespace(facts=SimpleNamespace(client=client, image=None))  # type: ignore[assignment]
+        made.head = head_of(client)
     return made
 
 

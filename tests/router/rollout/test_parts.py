@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +14,7 @@ from router.rollout.analysis import Verdict, analyse
 from router.rollout.parts import worst_part
 from router.routing.plan import AbortWhen, CheckName, PartName, Plan, Step
 from router.routing.table import SetEntry, Weights
+from tests.router.counting.heads import head_of
 
 SETS = {name: SetEntry(name, "h", 80) for name in ("a", "b")}
 HALF = Weights(SETS, {"a": 5_000, "b": 5_000})
@@ -57,9 +57,8 @@ def played(
         assert home is not None
         image = f"image-{int(images * chance.random() ** 2)}:1"
         account = f"account-{user % 100}"
-        facts = SimpleNamespace(image=image, account=account, client=f"10.{user % 250}.{user // 250}.1")
         choice = Choice(home, home, key, HALF)
-        choice.head = SimpleNamespace(facts=facts)  # type: ignore[assignment]
+        choice.head = head_of(f"10.{user % 250}.{user // 250}.1", image=image, account=account)
         fails = is_busy or sick(home.name, image, account) or chance.random() < base
         seen.answered(choice, home, bad if fails else good, 0.02)
     return seen.seen(0.0)

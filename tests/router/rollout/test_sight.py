@@ -1,0 +1,54 @@
+"""The requests that an operator is shown beside a verdict."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.counting.tally import Tally, bucket_of
+from router.counting.witnesses import Kind, Witness
+from router.rollout.analysis import Analysis, Check, Verdict
+from router.rollout.sight import Open, sight_of
+from router.routing.plan import CheckName
+
+
+def one(kind: Kind, name: str) -> Witness:
+    return Witness(kind, name, "b", "500", 1.0, "GET /x")
+
+
+WITNESSES = tuple(one(kind, kind.value) for kind in Kind)
+
+
+@pytest.mark.parametrize(
+    ("fails", "shown"),
+    [
+        (CheckName.ERRORS, ["error", "open"]),
+        (CheckName.TASKS, ["task"]),
+        (CheckName.LATENCY, ["slow", "open"]),
+        (CheckName.PARTS, ["error", "task"]),
+        (None, ["error", "open", "task"]),
+    ],
+)
+def test_they_speak_of_the_check_that_decides(fails: CheckName | None, shown: list[str]) -> None:
+    checks = tuple(Check(name, Verdict.FAIL if name is fails else Verdict.PASS, "") for name in CheckName)
+    found = sight_of(1, Analysis(Verdict.FAIL, "", checks), Tally(witnesses=WITNESSES), Tally())
+    assert [each.id for each in found.witnesses] == shown
+
+
+def test_what_only_reports_and_what_cannot_tell_come_after_what_fails() -> None:
+    checks = (
+        Check(CheckName.ERRORS, Verdict.FAIL, "", report_only=True),
+        Check(CheckName.LATENCY, Verdict.INCONCLUSIVE, ""),
+        Check(CheckName.TASKS, Verdict.FAIL, ""),
+    )
+    found = sight_of(1, Analysis(Verdict.FAIL, "", checks), Tally(witnesses=WITNESSES), Tally())
+    assert [each.id for each in found.witnesses] == ["task"]
+    found = sight_of(1, Analysis(Verdict.INCONCLUSIVE, "", checks[:2]), Tally(witnesses=WITNESSES), Tally())
+    assert [each.id for each in found.witnesses] == ["slow", "open"]
+
+
+def test_open_requests_are_counted_with_the_age_of_the_oldest() -> None:
+    canary = Tally(open={bucket_of(2e6): 3, bucket_of(40e6): 1})
+    found = sight_of(1, None, canary, Tally())
+    assert found.canary.requests == 4
+    assert found.canary.oldest_s == pytest.approx(40, rel=0.03)
+    assert found.control == Open(0, None)
