@@ -5,8 +5,8 @@
 
 `scenario` is a key of `ABOUT`: a history of `SCENARIOS`, or one of `kinds.KINDS`. `plan` and `shares` (hundredths of a
 percent by set) default to an example, or come from a file's table: `table.rollout`, `table.default.shares`. It ends
-when the rollout has, or with `duration_s`. Raises `states.NotAllowed` where the plan does not fit the shares, `RolloutError`
-for an unknown scenario.
+when the rollout has, or with `duration_s`. Raises `states.NotAllowed` where the plan does not fit the shares,
+`RolloutError` for an unknown scenario.
 """
 
 from __future__ import annotations
