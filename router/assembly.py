@@ -19,11 +19,14 @@ from router.config.history import History, HistoryError
 from router.config.history_writer import HistoryWriter
 from router.config.watch import POLL_S, ConfigFile, Recorder
 from router.dialects.native import NativeDialect
+from router.discovery.directory import placed
+from router.discovery.watcher import Watcher
 from router.relay.fronts import Fronts
 from router.relay.inquiry import Inquiry
 from router.relay.lists import Lists
 from router.relay.plane import DataPlane
 from router.rollout.runner import Runner
+from router.routing.table import Table
 from router.wire.certificate import Certificate, TlsFiles
 from router.wire.limits import Limits
 from router.workers.group import WorkerGroup
@@ -61,6 +64,11 @@ class Settings(msgspec.Struct, frozen=True):
         """Where the rollout's state lies; commands without a router use it too (`rollout.orders.give`)."""
         return None if self.state_dir is None else self.state_dir / f"{self.name}.rollout"
 
+    @property
+    def addresses_path(self) -> Path | None:
+        """The file that keeps the addresses of services over a restart."""
+        return None if self.state_dir is None else self.state_dir / f"{self.name}.addresses.json"
+
     def config_file(self, recorder: Recorder | None = None) -> ConfigFile:
         """The operators' file; what comes into force is told to `recorder`, else to the history."""
         copy = self.state_dir / f"{self.name}.last-good.yaml" if self.state_dir is not None else None
@@ -88,7 +96,8 @@ class Router:
         self.history = settings.history
         self._history_writer = HistoryWriter(self.history) if self.history is not None else None
         self.file = settings.config_file(self._history_writer)
-        table = self.file.first().table
+        self.watcher = Watcher(self._moved, settings.addresses_path)
+        table = placed(self.file.first().table, self.watcher.addresses)
         self.plane = DataPlane(
             loop,
             settings.name,
@@ -136,6 +145,7 @@ class Router:
         """Serve on a bound, listening socket."""
         self.plane.listen(sock)
         self.prober.follow()
+        self.watcher.follow(self.plane.traffic.table)
         self._watcher = self.plane.loop.create_task(self._watch(), name="watch")
         if self.rollout is not None:
             self.rollout.start()
@@ -149,16 +159,27 @@ class Router:
             loaded = await asyncio.to_thread(self.file.poll, force=force)
             if loaded is None:
                 return False
-            if self.rollout is not None:
-                self.rollout.follow(loaded.table)
-            else:
-                self.plane.traffic.adopt(loaded.table)
-            self.prober.follow()
+            self._follow(loaded.table)
+            self.watcher.follow(loaded.table)
             if self.history is not None and self.group.count > 1:
                 task = self.plane.loop.create_task(self._catch_up(self.history))
                 self._catching_up.add(task)
                 task.add_done_callback(self._catching_up.discard)
             return True
+
+    def _follow(self, table: Table) -> None:
+        """Put a table of the file in force, with the addresses that its services have."""
+        table = placed(table, self.watcher.addresses)
+        if self.rollout is not None:
+            self.rollout.follow(table)
+        else:
+            self.plane.traffic.adopt(table)
+        self.prober.follow()
+
+    def _moved(self) -> None:
+        """A service has another address."""
+        if self.file.loaded is not None:
+            self._follow(self.file.loaded.table)
 
     async def _catch_up(self, history: History) -> None:
         """A table that was in force for a moment may have been seen by other workers alone."""
@@ -186,6 +207,7 @@ class Router:
         for task in (self._watcher, *self._catching_up):
             if task is not None:
                 task.cancel()
+        await self.watcher.stop()
         if self.rollout is not None:
             await self.rollout.stop()
         cut = await self.plane.drain(0.0 if at_once else self.settings.drain_s)

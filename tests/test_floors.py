@@ -20,7 +20,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "router": (
         ("routing", "wire"),
         ("choosing", "config", "counting", "workers"),
-        ("asking", "dialects"),
+        ("asking", "dialects", "discovery"),
         ("relay", "rollout"),
         ("admin",),
     ),

@@ -8,6 +8,7 @@ from router.config.rollout_settings import ABORT_WHEN, ROLLOUT, STEP
 from router.config.settings import (
     ACCESS_LOG,
     DEFAULT,
+    DISCOVERY,
     FILE,
     HEALTH,
     RETRY,
@@ -23,6 +24,7 @@ from router.config.settings import (
 SECTIONS: Final = (
     FILE,
     SET,
+    DISCOVERY,
     RULE,
     WHEN,
     DEFAULT,

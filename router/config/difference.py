@@ -114,9 +114,9 @@ def _words(old: Table, new: Table) -> Iterator[str]:
     for name, entry in new.sets.items():
         before = old.sets.get(name)
         if before is None:
-            yield f"set {name}: new, at {entry.url}"
+            yield f"set {name}: new, at {entry.url or f'service {entry.service}'}"
             continue
-        for what in ("url", "state", "max_inflight"):
+        for what in ("url", "service", "state", "max_inflight"):
             was, becomes = getattr(before, what), getattr(entry, what)
             if was != becomes:
                 yield f"set {name}: {what} {was or 'none'} → {becomes or 'none'}"

@@ -50,6 +50,8 @@ def _takers(weights: Weights) -> list[SetEntry]:
 def _urls(table: Table) -> Iterator[str]:
     known: dict[str, str] = {}
     for entry in table.sets.values():
+        if not entry.host:
+            continue
         first = known.setdefault(entry.url, entry.name)
         if first != entry.name:
             yield (

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from router.config.discovery_section import read_discovery
 from router.config.doubts import doubts
 from router.config.rollout_section import read_rollout
 from router.config.rules_section import HEADER_NAME, read_rules, read_weights
@@ -31,6 +32,7 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 _HOST: Final = re.compile(
     r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?"
 )  # Docker's names may have underscores.
+_SERVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SET_NAME: Final = re.compile(r"[a-z0-9]{1,31}")
 
 Default = tuple[tuple[KeyPart, ...], Weights]
@@ -126,6 +128,14 @@ class _Reader(NodeReader):
         timeouts = self.optional(fields, "timeouts", self._timeouts, Timeouts())
         access_log = self.optional(fields, "access_log", self._access_log, AccessLogPolicy())
         rollout = self.optional(fields, "rollout", lambda n: read_rollout(self, n, sets), None)
+        discovery = self.optional(fields, "discovery", lambda n: read_discovery(self, n), None)
+        if "discovery" not in fields and "sets" in fields:
+            for name in (name for name, entry in sets.items() if entry.service):
+                self.wrong(
+                    fields["sets"].value,
+                    f"set {name!r} names a service, and the file says of no registry where; "
+                    'add discovery: {consul: "http://127.0.0.1:8500"}',
+                )
         if self.mistakes:
             return None
         return Table(
@@ -139,6 +149,7 @@ class _Reader(NodeReader):
             timeouts=timeouts,
             access_log=access_log,
             rollout=rollout,
+            discovery=discovery,
             changed_by=by,
             changed_why=why,
             digest=digest,
@@ -178,23 +189,29 @@ class _Reader(NodeReader):
 
     def _set(self, name: str, node: Node, token_file: str | None) -> SetEntry:
         what = f"set {name!r}"
-        fields = self.mapping(node, what, SET.names, required=("url",))
+        fields = self.mapping(node, what, SET.names)
         # The mistake is reported; that other fields name this set is no further mistake.
         unknown = SetEntry(name, "unknown", 1)
-        if "url" not in fields:
+        if "url" not in fields and "service" not in fields:
+            self.wrong(node, f"{what} lacks 'url'; add `url: …`, or `service: …` to find it in a registry")
             return unknown
-        url = self.text(fields["url"].value, f"the url of {what}", 'url: "http://127.0.0.1:8101"')
-        address: tuple[str, int] | None = None
-        if url is not None:
-            try:
-                address = parse_url(url)
-            except ValueError as error:
-                self.wrong(fields["url"].value, f"the url of {what}: {error}")
+        service = self.optional(fields, "service", lambda n: self._service(n, what), "")
+        # While nobody has told a service's address, the set has none.
+        address: tuple[str, int] | None = ("", 0) if "service" in fields else None
+        if "url" in fields:
+            url = self.text(fields["url"].value, f"the url of {what}", 'url: "http://127.0.0.1:8101"')
+            address = None
+            if url is not None:
+                try:
+                    address = parse_url(url)
+                except ValueError as error:
+                    self.wrong(fields["url"].value, f"the url of {what}: {error}")
         if name in self.set_urls:
+            service = ""
             try:
                 address = parse_url(self.set_urls[name])
             except ValueError as error:
-                self.wrong(fields["url"].value, f"--set-url of {what}: {error}")
+                self.wrong(node, f"--set-url of {what}: {error}")
         state = self.optional(
             fields, "state", lambda n: self.one_of(n, f"the state of {what}", SetState), "ready"
         )
@@ -202,7 +219,19 @@ class _Reader(NodeReader):
         if address is None:
             return unknown
         own_file = self._token_file(fields, f"the operator_token_file of {what}")
-        return SetEntry(name, address[0], address[1], SetState(state), inflight, own_file or token_file)
+        return SetEntry(
+            name, address[0], address[1], SetState(state), inflight, own_file or token_file, service
+        )
+
+    def _service(self, node: Node, what: str) -> str | None:
+        name = self.text(node, f"the service of {what}", SET["service"].line)
+        if name is not None and not _SERVICE.fullmatch(name):
+            self.wrong(
+                node,
+                f"the service of {what} is 1 to 128 letters, digits, dots, - and _, not {name!r}; "
+                f"write {SET['service'].line}",
+            )
+        return name
 
     def _default(
         self, node: Node, sets: Mapping[str, SetEntry]

@@ -98,6 +98,12 @@ FILE: Final = Section(
         Setting("retry", Kind.OTHER, "When a request may be sent again."),
         Setting("timeouts", Kind.OTHER, "How long the data plane waits for what."),
         Setting("access_log", Kind.OTHER, "Where a line for each request goes."),
+        Setting(
+            "discovery",
+            Kind.OTHER,
+            "The service registry in which sets with a `service` are found. One that is away or empty changes nothing: "
+            "known addresses stay in force, also over a restart.",
+        ),
         Setting("rollout", Kind.OTHER, "The automated release of one set; see [releasing.md](releasing.md)."),
     ),
 )
@@ -108,9 +114,16 @@ SET: Final = Section(
         Setting(
             "url",
             Kind.TEXT,
-            "Address of the set, like `http://127.0.0.1:8101`; TLS to sets is not supported.",
+            "Address of the set, like `http://127.0.0.1:8101`; TLS to sets is not supported. Required without "
+            "`service`; with it, the address until the registry tells another.",
             example='"http://127.0.0.1:8101"',
-            required=True,
+        ),
+        Setting(
+            "service",
+            Kind.TEXT,
+            "Name of the set in the service registry of `discovery`. Its address is that of the instance registered "
+            "last whose checks pass.",
+            example="gc-set-a",
         ),
         Setting(
             "state",
@@ -132,6 +145,40 @@ SET: Final = Section(
             "operator_token_file",
             Kind.TEXT,
             "The router's token at this set; by default that of the whole file.",
+        ),
+    ),
+)
+DISCOVERY: Final = Section(
+    "discovery",
+    "The service registry in which sets are found: exactly one of `consul` and `nomad`. Weights stay in this file.",
+    (
+        Setting(
+            "consul",
+            Kind.TEXT,
+            "Address of a Consul agent. The token needs `service_prefix` and `node_prefix` read.",
+            example='"http://127.0.0.1:8500"',
+        ),
+        Setting(
+            "nomad",
+            Kind.TEXT,
+            'Address of a Nomad agent, for services that Nomad itself registers (`provider = "nomad"`). The token '
+            "needs `read-job` in the namespace.",
+            example='"https://127.0.0.1:4646"',
+        ),
+        Setting(
+            "namespace", Kind.TEXT, "Namespace of the services; by default the registry's own.", example="gc"
+        ),
+        Setting(
+            "token_file",
+            Kind.TEXT,
+            "Absolute path of a file that holds the token; it is read at each question, so it can be replaced.",
+            example="/etc/gcompute/discovery.token",
+        ),
+        Setting(
+            "ca_file",
+            Kind.TEXT,
+            "Absolute path of the certificates to trust for an `https` address; by default the usual authorities.",
+            example="/etc/gcompute/discovery-ca.pem",
         ),
     ),
 )

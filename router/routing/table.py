@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from router.routing.discovery import Discovery
 from router.routing.log_policy import AccessLogPolicy
 from router.routing.plan import Plan
 from router.routing.policies import HealthPolicy, RetryPolicy
@@ -75,6 +76,7 @@ class Table(msgspec.Struct, frozen=True):
     timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
     access_log: AccessLogPolicy = msgspec.field(default_factory=AccessLogPolicy)
     rollout: Plan | None = None
+    discovery: Discovery | None = None
     changed_by: str = ""
     changed_why: str = ""
     digest: str = ""

@@ -36,7 +36,11 @@ class SetState(enum.StrEnum):
 
 class SetEntry(msgspec.Struct, frozen=True):
     """One set as the table knows it. `max_inflight` bounds the requests that this router has open there;
-    `operator_token_file` holds the token with which the router asks it for its metrics."""
+    `operator_token_file` holds the token with which the router asks it for its metrics.
+
+    `service` is its name in the service registry, "" for a set whose address is in the file alone. `host` is "" while
+    nobody has told the address yet.
+    """
 
     name: str
     host: str
@@ -44,6 +48,7 @@ class SetEntry(msgspec.Struct, frozen=True):
     state: SetState = SetState.READY
     max_inflight: int | None = None
     operator_token_file: str | None = None
+    service: str = ""
 
     @property
     def authority(self) -> str:
@@ -51,7 +56,7 @@ class SetEntry(msgspec.Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        return f"http://{self.authority}"
+        return f"http://{self.authority}" if self.host else ""
 
 
 def key_hash(key: bytes) -> int:

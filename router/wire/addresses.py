@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class Addresses:
-    """The addresses of one host and port. `error`: why the last lookup found none; None: it found some."""
+    """The addresses of one host and port; a host "" has none. `error`: why the last lookup found none, or None."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, host: str, port: int, resolver: Resolver | None = None
@@ -45,6 +45,10 @@ class Addresses:
         self._lookup: asyncio.Task[None] | None = None
         self._closed = False
         self.error: OSError | None = None
+        if not host:
+            # Nothing to look up: another set's pool takes its place once the address is known.
+            self._closed = True
+            self.error = OSError("the service registry has not told its address yet")
 
     def known(self) -> tuple[Address, ...]:
         """Return the addresses to try now, the one that answered last first; () if none is known yet. Old ones are

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
@@ -62,7 +62,7 @@ class AllowList:
                 raise ValueError(f"registry {config.name} appears twice")
             self._registries[registry.name] = registry
 
-    def __iter__(self) -> Iterable[Registry]:
+    def __iter__(self) -> Iterator[Registry]:
         return iter(self._registries.values())
 
     def has(self, reference: Reference) -> bool:

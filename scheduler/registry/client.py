@@ -63,7 +63,7 @@ class RegistryClient:
         """True once the registry has asked for HTTP Basic."""
         # Proxies and logins in the environment or in .netrc are not for strangers' references.
         self._http = httpx.AsyncClient(
-            verify=ssl.create_default_context(cafile=registry.config.ca_file),
+            verify=_trust(registry),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
@@ -249,6 +249,13 @@ class RegistryClient:
 
     def _wrong_content(self, path: str) -> Unavailable:
         return self._away(f"{path} is not the content of its digest")
+
+
+def _trust(registry: Registry) -> ssl.SSLContext | bool:
+    """The certificates to trust. Loading them takes tens of milliseconds: it is left out where there is no TLS."""
+    if not any(origin.startswith("https:") for origin in registry.reachable):
+        return False
+    return ssl.create_default_context(cafile=registry.config.ca_file)
 
 
 async def _read(answer: httpx.Response, most_bytes: int) -> bytes | None:

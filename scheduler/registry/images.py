@@ -73,7 +73,7 @@ class RegistryImages:
         self._allowed = allowed
         self._architecture = architecture
         self._clock = clock
-        self._clients: dict[str, RegistryClient] = {}
+        self._clients = {registry.name: RegistryClient(registry) for registry in allowed}
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
         self._refusals: OrderedDict[str, tuple[float, ImageUnknown | ImageUnusable]] = OrderedDict()
         self._lookups: dict[str, asyncio.Task[Image]] = {}
@@ -145,7 +145,7 @@ class RegistryImages:
 
     async def _ask(self, reference: Reference, registry: Registry) -> Image:
         asked_at = self._clock()
-        client = self._client(registry)
+        client = self._clients[registry.name]
         repository = registry.repository(reference)
         digest = reference.digest
         if digest and not is_digest(digest):
@@ -186,12 +186,6 @@ class RegistryImages:
         self._images[location] = found
         _bound(self._images)
         return found
-
-    def _client(self, registry: Registry) -> RegistryClient:
-        client = self._clients.get(registry.name)
-        if client is None:
-            client = self._clients[registry.name] = RegistryClient(registry)
-        return client
 
 
 def _location(registry: Registry, repository: str, digest: str) -> str:

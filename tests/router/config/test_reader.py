@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import fields
 
 from router.config.reader import ConfigError, load, parse_url
+from router.routing.discovery import Discovery, RegistryKind
 from router.routing.policies import HealthPolicy, RetryPolicy
 from router.routing.table import IfDown, KeySource, MatchKind, SetState
 from router.routing.timeouts import NAMES
@@ -196,3 +197,52 @@ def test_no_url_crashes(url: str) -> None:
         return
     assert host
     assert 0 <= port < 65536
+
+
+FOUND = """
+version: 1
+discovery: {nomad: "https://n.example:4646/", namespace: gc, token_file: /etc/t, ca_file: /etc/ca}
+sets: {a: {service: gc-set-a}, b: {service: gc-set-b, url: "http://h:1"}}
+default: {weights: {a: 100}}
+"""
+
+
+def test_sets_that_are_found_in_a_registry() -> None:
+    table = load(FOUND.encode()).table
+    assert table.discovery == Discovery(
+        RegistryKind.NOMAD, "https://n.example:4646", "gc", "/etc/t", "/etc/ca"
+    )
+    assert [(entry.service, entry.url) for entry in table.sets.values()] == [
+        ("gc-set-a", ""),
+        ("gc-set-b", "http://h:1"),
+    ]
+    assert load(FOUND.encode()).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("nomad:", "etcd:", "unknown key 'etcd' in `discovery`"),
+        ("nomad:", "consul: 'http://h:1', nomad:", "must name one registry, consul or nomad"),
+        ('nomad: "https://n.example:4646/", ', "", "must name one registry, consul or nomad"),
+        ("https://n.example:4646/", "n.example:4646", "must be http:// or https://"),
+        ("https://n.example:4646/", "https://u:p@n.example", "must end after the port, and name no user"),
+        ("https://n.example:4646/", "https://n.example/v1", "must end after the port"),
+        ("https://n.example:4646/", "https://n.example:x", "is no URL"),
+        ("/etc/t,", "etc/t,", "`token_file` is an absolute path; write token_file:"),
+        ("/etc/ca", "ca.pem", "`ca_file` is an absolute path; write ca_file:"),
+        ("{service: gc-set-a}", "{service: 'gc set'}", "the service of set 'a' is 1 to 128 letters"),
+        ("{service: gc-set-a}", "{service: [x]}", "the service of set 'a' must be a text"),
+        ("{service: gc-set-a}", "{state: ready}", "set 'a' lacks 'url'; add `url: …`, or `service: …`"),
+        (
+            "discovery:",
+            "change: {by: x}\n#",
+            "set 'a' names a service, and the file says of no registry where",
+        ),
+    ],
+)
+def test_mistakes_about_the_registry(old: str, new: str, said: str) -> None:
+    assert old in FOUND
+    with pytest.raises(ConfigError) as caught:
+        load(FOUND.replace(old, new, 1).encode())
+    assert said in str(caught.value)

@@ -138,3 +138,11 @@ async def test_after_its_end_nothing_is_looked_up() -> None:
         await waiting
     assert addresses.look_up() is None
     assert resolver.asked == 1
+
+
+async def test_a_set_whose_address_is_not_known_yet_is_not_looked_up() -> None:
+    resolver = Resolver(V4)
+    addresses = made(resolver, host="")
+    with pytest.raises(OSError, match="service registry has not told its address yet"):
+        await dialled(addresses, 5.0)
+    assert (addresses.known(), resolver.asked) == ((), 0)
