@@ -10,7 +10,7 @@ from router.relay.overdue import overdue
 from router.relay.record import Record
 from router.relay.traffic import Traffic
 from router.routing.table import SetEntry
-from router.wire.answer_framing import body_of, has_body
+from router.wire.answer_framing import body_of, ends_by_close, has_body, relayed_head
 from router.wire.answer_head import AnswerHead
 from router.wire.dial import OWN_ERRORS, Dial
 from router.wire.downstream import ClientConnection
@@ -43,9 +43,6 @@ class Attempted(Protocol):
 
     def on_informational(self, head: AnswerHead) -> None:
         """Relay a 1xx answer, or don't."""
-
-    def begin_answer(self, answer: AnswerHead, *, bodied: bool, body: Piece = b"") -> bytes:
-        """Note that the answer goes out from here on; returns its head, and the part of the body to send with it."""
 
     def answered(self, answer: AnswerHead) -> None:
         """The answer is relayed whole."""
@@ -175,7 +172,7 @@ class Attempt(AnswerTaker):
                 # The usual small answer, which came all at once.
                 if owner.record is not None:
                     owner.record.relayed(end - start)
-                owner.client.post(owner.begin_answer(head, bodied=True, body=view[start:end]))
+                owner.client.post(begin_answer(owner, head, bodied=True, body=view[start:end]))
                 self._release(head, clean=True)
                 owner.answered(head)
                 return
@@ -238,7 +235,7 @@ class Attempt(AnswerTaker):
         client = owner.client
         drained = True
         if not client.answering:
-            head_bytes = owner.begin_answer(answer, bodied=body is not None)
+            head_bytes = begin_answer(owner, answer, bodied=body is not None)
             if not pieces:
                 client.post(head_bytes)
             elif pos - start < JOIN_BELOW_BYTES:
@@ -276,6 +273,20 @@ class Attempt(AnswerTaker):
         if answer.done:
             self._release(answer.head, clean=pos == end)
             owner.refused(answer)
+
+
+def begin_answer(owner: Attempted, answer: AnswerHead, *, bodied: bool, body: Piece = b"") -> bytes:
+    """Note that the answer goes out from here on; returns its head, and the part of the body to send with it."""
+    client, request = owner.client, owner.head
+    client.answering = True
+    client.status = answer.status
+    if (
+        owner.traffic.draining
+        or (answer.status >= 400 and not client.body_done)
+        or (bodied and ends_by_close(answer, request))
+    ):
+        client.keep = False
+    return relayed_head(answer, request, bodied=bodied, keep=client.keep, body=body)
 
 
 def is_failure(answer: AnswerHead) -> bool:

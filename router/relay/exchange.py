@@ -15,7 +15,7 @@ from typing import Final
 from router.choosing.choice import Choice
 from router.choosing.request import Purpose
 from router.choosing.retry import RequestKind
-from router.relay.attempt import Attempt, Attempted, is_failure
+from router.relay.attempt import Attempt, Attempted, begin_answer, is_failure
 from router.relay.held_answer import HeldAnswer
 from router.relay.record import CLIENT_LEFT, Record
 from router.relay.recovery import Recovery
@@ -23,7 +23,6 @@ from router.relay.replay import Replay
 from router.relay.retrier import Retrier, Tried
 from router.relay.traffic import Traffic
 from router.routing.table import SetEntry
-from router.wire.answer_framing import ends_by_close, relayed_head
 from router.wire.answer_head import AnswerHead
 from router.wire.downstream import ClientConnection
 from router.wire.failure import Failure
@@ -171,18 +170,6 @@ class Exchange(Work, Attempted, Tried):
             self._continued = True
         self.client.write([head.relayed(b"")])
 
-    def begin_answer(self, answer: AnswerHead, *, bodied: bool, body: Piece = b"") -> bytes:
-        client = self.client
-        client.answering = True
-        client.status = answer.status
-        if (
-            self.traffic.draining
-            or (answer.status >= 400 and not client.body_done)
-            or (bodied and ends_by_close(answer, self.head))
-        ):
-            client.keep = False
-        return relayed_head(answer, self.head, bodied=bodied, keep=client.keep, body=body)
-
     def on_client_drained(self) -> None:
         if self._attempt is not None:
             self._attempt.on_client_drained()
@@ -214,7 +201,7 @@ class Exchange(Work, Attempted, Tried):
             self._pass_held(answer)
 
     def _pass_held(self, answer: HeldAnswer) -> None:
-        self.client.write([self.begin_answer(answer.head, bodied=True, body=memoryview(answer.body))])
+        self.client.write([begin_answer(self, answer.head, bodied=True, body=memoryview(answer.body))])
         self.answered(None)
 
     # Attempts that fail.

@@ -52,30 +52,34 @@ async def test_a_stalled_body_is_a_408_and_the_set_is_told() -> None:
 
 async def test_a_body_that_ends_too_early_cancels_the_request() -> None:
     bodies = []
+    begun = asyncio.Event()
 
     async def reads(conversation: Conversation) -> None:
         await conversation.head()
+        begun.set()
         bodies.append(await conversation.reader.read())
 
     async with running({"a": scripted(reads)}) as rig:
         client = await rig.client()
         await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc")
+        await begun.wait()
         client.writer.write_eof()
         await eventually(lambda: bodies == [b"abc"])
 
 
 async def test_a_bad_chunk_in_a_running_upload_is_a_400_and_ends_the_request_at_the_set() -> None:
     bodies = []
+    begun = asyncio.Event()
 
     async def reads(conversation: Conversation) -> None:
         await conversation.head()
+        begun.set()
         bodies.append(await conversation.reader.read())
 
     async with running({"a": scripted(reads)}) as rig:
         client = await rig.client()
         await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-        await eventually(lambda: rig.sets["a"].connections == 1)
-        await asyncio.sleep(0.05)
+        await begun.wait()
         await client.send(b"zz\r\n")
         answer = await client.answer()
         assert answer.problem["type"].endswith("router-bad-body")
