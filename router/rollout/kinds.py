@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
+
+import msgspec
 
 from router.rollout.record import Carried, Progress
 from router.rollout.world import Temper
@@ -53,8 +54,7 @@ class Stage(Protocol):
     builds: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """`prepare` changes the world before the start."""
 
     name: str
