@@ -12,10 +12,12 @@ import heapq
 from collections.abc import Callable, Generator, Mapping
 from typing import Final
 
-from scheduler.policy.limits import USUAL_WEIGHT
+from scheduler.policy.limits import SCAN_LIMIT, USUAL_WEIGHT
 
 SMOOTHING: Final = 0.2
 """Weight of the newest task in the mean duration of an account's tasks."""
+_FRESH_S: Final = 0.05
+"""How old, in seconds, a number in a line may be: those of many accounts would all have to be looked at otherwise."""
 _STALE_ENTRIES: Final = 64
 """How many entries of a line may be out of date, beside one for each account, before it is made again."""
 
@@ -78,24 +80,28 @@ class Account:
             self.spent += beyond
 
 
+_Entry = tuple[float, int, Account, float]
+
+
 class Line:
     """Accounts in the order of a number that only rises with time, unless `put` says that it has changed.
 
-    A heap of lower bounds, each made exact when it comes first: so time moves nobody who does not matter. Of equal
-    numbers, the one that was put first comes first.
+    A heap of lower bounds, each brought up to date when it comes first: so time moves nobody who does not matter. Of
+    equal numbers, the one that was put first comes first.
     """
 
     def __init__(self, number: Callable[[Account, float], float]) -> None:
         self._number = number
-        self._heap: list[tuple[float, int, Account]] = []
+        # Entries: (number, serial, account, when the number was computed).
+        self._heap: list[_Entry] = []
         # Only an account's latest entry counts.
-        self._latest: dict[Account, tuple[float, int, Account]] = {}
+        self._latest: dict[Account, _Entry] = {}
         self._serial = 0
 
     def put(self, account: Account, now: float) -> None:
         """The account stands in the line, behind those of the same number."""
         self._serial += 1
-        entry = self._latest[account] = (self._number(account, now), self._serial, account)
+        entry = self._latest[account] = (self._number(account, now), self._serial, account, now)
         heapq.heappush(self._heap, entry)
         if len(self._heap) > 2 * len(self._latest) + _STALE_ENTRIES:
             self._heap = list(self._latest.values())
@@ -108,18 +114,22 @@ class Line:
             self._heap.clear()
 
     def first(self, now: float) -> Account | None:
-        """The account whose number is the lowest now."""
+        """The account whose number is the lowest, with numbers that are up to date within 50 ms."""
         heap, latest = self._heap, self._latest
+        looked_at = 0
         while heap:
             entry = heap[0]
             account = entry[2]
             if latest.get(account) is not entry:
                 heapq.heappop(heap)
                 continue
+            if now - entry[3] < _FRESH_S or looked_at == SCAN_LIMIT:
+                return account
             number = self._number(account, now)
             if number <= entry[0]:
                 return account
-            fresh = latest[account] = (number, entry[1], account)
+            looked_at += 1
+            fresh = latest[account] = (number, entry[1], account, now)
             heapq.heapreplace(heap, fresh)
         return None
 
@@ -130,7 +140,7 @@ class Line:
 
     def in_order(self, now: float) -> Generator[Account, None, None]:
         """All accounts. Close it before anything changes."""
-        taken: list[tuple[float, int, Account]] = []
+        taken: list[_Entry] = []
         try:
             while (account := self.first(now)) is not None:
                 taken.append(heapq.heappop(self._heap))

@@ -6,8 +6,9 @@ from functools import partial
 
 import pytest
 
-from scheduler.policy.limits import Limits
+from scheduler.policy.limits import SCAN_LIMIT, Limits
 from scheduler.policy.node import NodeFacts
+from scheduler.policy.shares import Account, Line, Shares
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Priority, Resources
 from tests.scheduler.policy.house import assert_books_are_empty
@@ -171,3 +172,28 @@ def test_accounts_without_pools_are_forgotten() -> None:
         world.arrive(pool(f"account-{number}"), 1.0)
     world.run()
     assert_books_are_empty(world.cell)
+
+
+def test_a_decision_looks_at_few_of_many_accounts_whose_use_grows_alike() -> None:
+    looked_at = 0
+
+    def used(account: Account, now: float) -> float:
+        nonlocal looked_at
+        looked_at += 1
+        return account.used(now)
+
+    line, shares = Line(used), Shares({})
+    for number in range(1000):
+        account = shares.account(f"account-{number}")
+        account.held = 100
+        line.put(account, 0.0)
+    for now in (1.0, 1.01, 1.02):
+        looked_at = 0
+        line.first(now)
+        assert looked_at <= SCAN_LIMIT + 1
+    # All have been looked at after some decisions, and the first of all is found.
+    account = shares.account("least")
+    account.spent = 90.0
+    line.put(account, 1.02)
+    first = [line.first(1.03 + number / 1000) for number in range(20)]
+    assert first[-1] is account
