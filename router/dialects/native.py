@@ -22,7 +22,7 @@ TASKS: Final = b"/v1/tasks/"
 IDEMPOTENCY: Final = b"/v1/idempotency"
 _ASKED_WITH: Final = (b"idempotency-key", b"authorization", b"x-account", b"traceparent")
 _BEARER: Final = re.compile(r"bearer +gc_([A-Za-z0-9-]+)_\S+", re.IGNORECASE)
-_QUEUE_TIMEOUT: Final = re.compile(rb"(?:^|&)queue_timeout_s=([0-9.]{1,12})(?:&|$)")
+_QUEUE_TIMEOUT: Final = re.compile(rb"(?:^|&)queue_timeout_s=([0-9.]{1,30}(?:[eE]-[0-9]{1,3})?)(?:&|$)")
 
 _SYNC_RUN: Final = Purpose(Destination.RUN, RequestKind.SYNC_RUN, long_wait=True)
 _ASYNC_RUN: Final = Purpose(Destination.RUN, RequestKind.UNSAFE, long_wait=True)

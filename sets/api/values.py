@@ -19,8 +19,8 @@ NAME_CHARS: Final = 128
 PATH_BYTES: Final = 4095
 """Longest path of an output file: Linux takes no longer one."""
 
-DECIMAL: Final = re.compile(r"\d{1,9}(\.\d{1,20})?", re.ASCII)
-"""How numbers are written; as many decimals as a program prints of a float."""
+DECIMAL: Final = re.compile(r"\d{1,9}(\.\d{1,20})?([eE]-\d{1,3})?", re.ASCII)
+"""How numbers are written: as programs print floats, so 1e-09 is one, too. Large numbers need no exponent."""
 _VARIABLE: Final = re.compile(r"[^=]+=")
 _FEATURE: Final = re.compile(r"[a-z0-9_.]{1,32}", re.ASCII)
 

@@ -77,6 +77,8 @@ def test_a_task_is_named_by_a_path_alone() -> None:
         (b"", 10.0),
         (b"?queue_timeout_s=2.5", 2.5),
         (b"?x=1&queue_timeout_s=3", 3.0),
+        (b"?queue_timeout_s=0.30000000000000004", 0.30000000000000004),
+        (b"?queue_timeout_s=1e-09", 1e-9),
         (b"?queue_timeout_s=1.2.3", 10.0),
     ],
 )

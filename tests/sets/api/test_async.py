@@ -163,6 +163,15 @@ def test_wait_returns_at_the_end(api: Api) -> None:
     assert api.task(task["id"], wait=30)["state"] == "succeeded"
 
 
+@pytest.mark.parametrize("wait", ["0", "1e-9", "1E-300", str(0.1 + 0.2), "0.00001"])
+def test_a_short_wait(api: Api, wait: str) -> None:
+    task = api.submit("sleep", "60")
+    answer = api.http.get(f"/v1/tasks/{task['id']}", params={"wait": wait})
+    assert answer.status_code == 200
+    assert answer.json()["state"] in ("queued", "running")
+    api.http.post(f"/v1/tasks/{task['id']}/cancel")
+
+
 @pytest.mark.parametrize("wait", ["-1", "61", "60.0001", "x", "", "1e1", "nan", "٣"])
 def test_a_bad_wait(api: Api, wait: str) -> None:
     found = problem(api.http.get("/v1/tasks/x", params={"wait": wait}), 400, "bad-parameter")

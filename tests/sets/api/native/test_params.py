@@ -72,6 +72,11 @@ def test_seconds_as_a_program_prints_them(seconds: float) -> None:
     assert parse_run(f"timeout_s={seconds:.20f}".encode()).timeout_s == pytest.approx(seconds)
 
 
+@given(st.floats(0, 300))
+def test_tiny_numbers_come_with_an_exponent(seconds: float) -> None:
+    assert parse_run(f"queue_timeout_s={seconds}".encode()).queue_timeout_s == seconds
+
+
 @given(st.binary(max_size=200))
 def test_whatever_comes_is_read_or_refused_by_name(query: bytes) -> None:
     with suppress(BadRequest):
