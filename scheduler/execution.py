@@ -163,7 +163,7 @@ class SlotEvents(Protocol):
         """The slot ends; a program that was started ahead in it used this, microseconds, for no task."""
 
     def prestart_unfit(self, slot_id: str, reason: str) -> None:
-        """A program that was started ahead of its task did what it must not; its image is not fit for that."""
+        """A program that was started ahead of its task wrote or ended too early; its image cannot be prestarted."""
 
 
 class ExecutorEvents(SlotEvents, Protocol):

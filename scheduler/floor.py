@@ -1,4 +1,5 @@
-"""Where tasks meet slots: the shell around the cell. It has the clock and the timer, and carries decisions out."""
+"""The shell around the cell: brings tasks and slots together. It has the clock and the timer, and carries decisions
+out."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ from scheduler.upkeep import Upkeep
 log = structlog.get_logger()
 
 _POOLS_FORGOTTEN_AT: Final = 64
-"""How many more images than pools are kept before those of forgotten pools go."""
+"""Number of images beyond the number of pools that are kept, before images of forgotten pools are dropped."""
 _UNFIT_MOST: Final = 10_000
 """How many images are remembered that must not be prestarted; the oldest is forgotten first."""
 _AGAIN_S: Final = 0.25
@@ -113,7 +114,7 @@ class Floor:
     # -- tasks
 
     def check(self, pool: PoolKey) -> None:
-        """Raise what the cell has against another task of this pool: `BadRequest`, `QueueFull`, `AccountLimit`."""
+        """Raise the cell's reason to refuse another task of this pool: `BadRequest`, `QueueFull`, `AccountLimit`."""
         self._cell.check(pool)
 
     def enter(self, entry: Entry) -> None:
@@ -155,7 +156,8 @@ class Floor:
         return True
 
     def gave_way(self, entry: Entry) -> None:
-        """The running attempt was killed as `Side.give_way` asked: the task waits again, and the attempt never was."""
+        """The running attempt was killed as `Side.give_way` asked: the task waits again, and the attempt does not
+        count."""
         self._remember(entry)
         task = entry.task
         task.attempts -= 1
@@ -179,7 +181,7 @@ class Floor:
             self._slot_gone(slot_id, str(error))
             raise
         except BaseException:
-            # The work was refused before the slot saw it: the slot is as good as before.
+            # The work was refused before the slot saw it, so the slot is unchanged.
             self.give_back(slot_id)
             raise
         self._cell.program_began(slot_id, task.spec.timeout_s, self._clock())

@@ -166,11 +166,11 @@ class Manager:
     # -- life
 
     async def open(self) -> None:
-        """Open the parts and go on with what an earlier run left queued or running.
+        """Open the parts and go on with the tasks that an earlier run left queued or running.
 
         A set whose engine does not answer, or answers slowly, opens all the same: it is not ready until the launcher is
-        open. Raises `StoreError`, `StoreTooNew`, and what of `Launcher.open` is not the engine's fault; then nothing is
-        left open.
+        open. Raises `StoreError`, `StoreTooNew`, and errors of `Launcher.open` that are not the engine's fault; then
+        nothing is left open.
         """
         async with AsyncExitStack() as parts:
             parts.push_async_callback(asyncio.to_thread, self._blobs.close)
@@ -328,7 +328,7 @@ class Manager:
     # -- numbers
 
     def facts(self) -> dict[str, float]:
-        """Gauges by name: live and waiting tasks, cores, memory and slots, each with what is busy of it."""
+        """Return gauges by name: live and waiting tasks, cores, memory and slots, and how much of each is in use."""
         return {"tasks_known": len(self._roster.entries), **self._floor.facts()}
 
     # -- in the background
@@ -338,7 +338,7 @@ class Manager:
         self._observer.task_ended(task)
 
     async def _connect(self, opening: asyncio.Task[None]) -> None:
-        """Go on with what needs the engine, once the launcher is open."""
+        """Start the work that needs the engine, once the launcher is open."""
         away = Trouble(
             "the container engine does not answer; trying again", "the container engine answers now"
         )

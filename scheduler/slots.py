@@ -24,7 +24,7 @@ Gone = Callable[[str, str, SchedulerError | None], None]
 TOKEN_BYTES: Final = 32
 """Random bytes of the token by which a slot's guest proves itself."""
 POST_MORTEMS_KEPT: Final = 1_000
-"""How many lost slots are remembered with why they died; the oldest is forgotten first. Their tasks ask at once."""
+"""Number of lost slots whose cause of death is remembered; the oldest is forgotten first. Their tasks ask at once."""
 
 
 class _Start:
@@ -85,7 +85,7 @@ class SlotKeeper:
         if slot_id not in self._known:
             return
         log.warning("slot lost", slot=slot_id, reason=reason)
-        # Before anybody who ran in it wakes and asks.
+        # Before those that ran in it wake up and ask.
         if len(self._post_mortems) >= POST_MORTEMS_KEPT:
             del self._post_mortems[next(iter(self._post_mortems))]
         self._post_mortems[slot_id] = self._background.spawn(self._examine(slot_id), awaited=True)

@@ -96,7 +96,7 @@ class Authority:
         )
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write(folder / CA_FILE, _pem(certificates), 0o644)
-        # One file, so that whoever reads it has a certificate and its own key.
+        # One file, so that a reader always gets a certificate and its own key.
         _write(folder / IDENTITY_FILE, _pem([certificate]) + _key_pem(key), 0o600)
 
     def _write_new(self, earlier: list[x509.Certificate]) -> None:

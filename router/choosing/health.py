@@ -89,11 +89,11 @@ class SetHealth:
         self.streak_bad = 0
         self.streak_good = 0
         self.failures = 0
-        """Passive failures in a row …"""
+        """Number of passive failures in a row."""
         self.bad_answers = 0
-        """… those of them that were answers, not lost connections …"""
+        """Number of those failures that were bad answers, not lost connections."""
         self.row_since = -math.inf
-        """… and when the row began."""
+        """When that row began."""
         self.last_end = -math.inf
         """When it last refused a connection, or said that it ends."""
         self.lost = False

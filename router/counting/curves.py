@@ -1,5 +1,8 @@
 """History of each set and each cohort of a rollout over the last quarter of an hour: one point every five seconds, for
-the curves of the status page. Pure and bounded; it is told of counts that only grow, and keeps their differences."""
+the curves of the status page. Pure and bounded.
+
+It gets counts that only grow, and keeps their differences.
+"""
 
 from __future__ import annotations
 

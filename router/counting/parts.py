@@ -37,9 +37,9 @@ class Part(msgspec.Struct, array_like=True):
     name: str
     seen: bytes
     error: bytes
-    """Callers whose first request failed at the set …"""
+    """Callers whose first request failed at the set."""
     failed: bytes
-    """… and those whose task failed."""
+    """Callers whose first task failed."""
 
 
 class Parts:

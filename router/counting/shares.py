@@ -13,11 +13,12 @@ from typing import Any, Final, Protocol
 
 BUCKETS: Final = 4096
 SHARE: Final = 0.01
-"""Maximum share of all that counts which one key or address may have; below the usual margin of two points …"""
+"""Maximum share of a cohort's counted requests that one key or address may have; below the usual margin of two
+points."""
 FAIR_SHARES: Final = 2.0
-"""… or so many times what each has on average, where there are few …"""
+"""With few keys, one may have this many times the average of all."""
 FEW: Final = 3
-"""… and always these few."""
+"""Number of requests that always count."""
 
 
 class Caller(Protocol):

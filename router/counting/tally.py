@@ -15,7 +15,7 @@ from router.counting.witnesses import Witness
 BUCKETS_PER_OCTAVE: Final = 32
 """Latency buckets grow by 2.2 % each."""
 FLOOR_US: Final = 1000.0
-"""Quicker answers count as this: who is better below a millisecond is nobody's concern, and mostly chance."""
+"""Quicker answers count as this: differences below a millisecond matter to nobody, and are mostly chance."""
 LAST_BUCKET: Final = 32 * BUCKETS_PER_OCTAVE - 1
 """Up to 2^32 µs, 71 minutes; longer ones count as this."""
 _LONGEST_US: Final = 2.0**32
@@ -73,9 +73,9 @@ class Tally(msgspec.Struct):
     """Asynchronous tasks that ended, as the sets count them (outcomes.py); no requests."""
     async_failed: int = 0
     timed_out: int = 0
-    """Part of `task_failed`: tasks that ran into their time limit …"""
+    """Part of `task_failed`: tasks that ran into their time limit."""
     out_of_memory: int = 0
-    """… and those that ran out of memory."""
+    """Part of `task_failed`: tasks that ran out of memory."""
     images: dict[int, Part] = {}
     """The requests by image, of the whole stint (parts.py)."""
     accounts: dict[int, Part] = {}
@@ -106,13 +106,13 @@ class Tally(msgspec.Struct):
             self.unanswered[bucket] = self.unanswered.get(bucket, 0) + 1
 
     def copy(self) -> Tally:
-        """Another one with the same counts."""
+        """Return a copy."""
         return msgspec.structs.replace(
             self, latencies=dict(self.latencies), unanswered=dict(self.unanswered), open=dict(self.open)
         )
 
     def without_parts(self) -> Tally:
-        """The same counts, without those by image and account, and without single requests: a quarter of the size."""
+        """Return a copy without the counts by image and account: a quarter of the size."""
         return msgspec.structs.replace(self, images={}, accounts={}, witnesses=())
 
     @property
@@ -164,7 +164,7 @@ class Tally(msgspec.Struct):
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
-    """All of them together."""
+    """Return the sum of several tallies."""
     result = Tally()
     for tally in tallies:
         result.ok += tally.ok

@@ -2,10 +2,10 @@
 
 **What.** Each request is the canary's or control's, by its key. For a pair of supposed rates (canary, control) and the
 pair nearest to it that the margin allows (nearest by likelihood, the canary's share of requests counted in), the
-likelihood ratio of the two is a bet against "worse by the margin at most": whoever makes it on every request multiplies
-his stake, on average, by one at most as long as that is true, even where both rates move, if only their difference
-stays within the margin (the *reverse information projection* of Grünwald, Turner and others). So the stake is an
-*e-process*: it ever reaches 1/α with probability α at most, however often one looks and whenever one stops.
+likelihood ratio of the two is a bet against "worse by the margin at most": made on every request, it multiplies its
+stake on average by at most one as long as that is true, even if both rates move, provided that their difference stays
+within the margin (the *reverse information projection* of Grünwald, Turner and others). So the stake is an *e-process*:
+the chance that it ever reaches 1/α is α at most, however often one looks and whenever one stops.
 
 The bets are a handful: control's rate as it was in the slices of time before this one, and the canary above it by the
 margin and a geometric series of excesses. The evidence is the average of their stakes.

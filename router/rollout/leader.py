@@ -100,7 +100,7 @@ class Leader:
         )
 
     def drop(self) -> None:
-        """Save what is ahead, and lead no more."""
+        """Save the progress that is not on the disk yet, and stop leading."""
         if self.leading and self._ahead is not None:
             self._saved_at = 0.0
             with contextlib.suppress(Exception):

@@ -86,9 +86,9 @@ class Progress(msgspec.Struct):
     """Seconds of this stint."""
     waited_s: float = 0.0
     paused_s: float = 0.0
-    """How long the pause lasts …"""
+    """How long the pause has lasted, in seconds."""
     remind_s: float = REMIND_S
-    """… and how long it will last when its event is written again."""
+    """The age, in seconds, at which the pause's event is written again."""
     moved_s: float = 0.0
     """Seconds since the last move of a glide."""
     moves_left: int = MAX_MOVES

@@ -171,6 +171,6 @@ class Lease:
         return True
 
     def drop(self) -> None:
-        """Lead no more."""
+        """Stop leading."""
         self.epoch = None
         self._lock.release()

@@ -75,9 +75,9 @@ class Plan(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...]
     abort_when: AbortWhen = AbortWhen()
     on_no_data: Undecided = Undecided.PAUSE
-    """Where there are too few requests to judge …"""
+    """Fate of the release if there are too few requests to judge."""
     on_inconclusive: Undecided = Undecided.PAUSE
-    """… and where there are enough, and they leave it open."""
+    """Fate of the release if there are enough requests, and they leave the verdict open."""
     max_requests: int | None = None
     """Number of the canary's requests at a step after which nobody waits for a verdict any longer."""
     dry_run: bool = False

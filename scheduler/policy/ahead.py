@@ -1,4 +1,4 @@
-"""How many slots a fresh pool has ready before its tasks come: as many as arrive while one starts."""
+"""Decides how many slots a fresh pool keeps ready: as many as tasks arrive while one starts."""
 
 from __future__ import annotations
 

@@ -44,14 +44,14 @@ class FailTask(msgspec.Struct, frozen=True):
 
 
 class QueueExpired(msgspec.Struct, frozen=True):
-    """The task has waited for as long as it wanted to; it is in the queue no longer. `waited_for`: in words."""
+    """The task has waited for its longest time and has left the queue. `waited_for`: in words."""
 
     task_id: str
     waited_for: str
 
 
 class TimeUp(msgspec.Struct, frozen=True):
-    """Kill the running task: it has run for as long as it may."""
+    """Kill the running task: it has run for its longest time."""
 
     task_id: str
 

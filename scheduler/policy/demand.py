@@ -1,8 +1,8 @@
-"""Which pool gets the next slot: pools that want one, by account, the one that holds the fewest first. Pure.
+"""Decides which pool gets the next slot: of the pools that want one, that of the account that holds the fewest. Pure.
 
-Slots are places in the set, and places are scarce. Whoever asks first and most would take each that becomes free, so
-the order is by what an account holds already, over its weight: a newcomer, who holds nothing, is never behind those
-who hold much.
+Slots take places in the set, and places are scarce. If requests were served in their order, an account that asks first
+and most would take every place that becomes free. So the order is by what an account holds already, over its weight: a
+newcomer, who holds nothing, is never behind those who hold much.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scheduler.policy.node import Node
 from scheduler.policy.pool import Pool
 
 _STALE_ENTRIES: Final = 64
-"""How many entries of the line may be out of date, beside one for each account, before it is made again."""
+"""How many entries of the line may be out of date, in addition to one for each account, before it is rebuilt."""
 
 
 class Demand:

@@ -15,7 +15,7 @@ SWEEP_AGE_S: Final = 3_600.0
 
 
 class Expiry:
-    """Counts the tasks that ended; each is a row that will have to go. Times are seconds."""
+    """Counts the tasks that ended; each leaves a row that must be removed. Times are seconds."""
 
     def __init__(self, every_s: float) -> None:
         self.every_s = every_s

@@ -1,4 +1,4 @@
-"""Which spare tasks give way, when normal ones need their room or their places. Pure."""
+"""Decides which spare tasks give way when normal ones need their room or their places. Pure."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class _Room:
         self._others = [slot for slot in spare if not slot.gives_way]
 
     def make(self, pool: Pool, decisions: list[Decision]) -> bool:
-        """Set room aside for one task of the pool; whether that is possible."""
+        """Set room aside for one task of the pool; returns whether that is possible."""
         victims: list[Slot] = []
         cpu_percent, memory_mib = self._cpu_percent, self._memory_mib
         others = reversed(self._others)

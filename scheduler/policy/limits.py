@@ -12,7 +12,7 @@ from scheduler.backoff import Backoff
 USUAL_WEIGHT: Final = 1
 """The weight of an account that `Limits.account_weights` does not name."""
 SCAN_LIMIT: Final = 64
-"""How many pools, or slots of one pool, one decision compares when the first ones do not fit into what is free."""
+"""Number of pools, or slots of one pool, that one decision compares if the first ones do not fit."""
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -37,10 +37,10 @@ class Matching:
         return Assign(task_id, slot.id, cold)
 
     def is_first(self, pool: Pool) -> bool:
-        """Return True if the pool's next task may have the slot of one that has just ended, whoever else waits.
+        """Return True if the pool's next task may have the slot of one that has just ended, although others wait.
 
-        Others wait for slots of their own or for places then, and neither becomes free; nobody waits for room alone. So
-        this is no turn, and the order of turns is left as it is.
+        They then wait for slots of their own or for places, and neither becomes free; nobody waits for room alone. So
+        this is no turn, and the order of turns stays.
         """
         books = self._books
         return not (
@@ -73,7 +73,7 @@ class Matching:
             while (slot := self._next_on(touched, now)) is not None:
                 self._run_next(slot, books.turns, decisions, now)
         elif books.nodes.only is None and grown is not None:
-            # A pool with more tasks than this one had no room before.
+            # If the pool had other tasks before this one, it had no room for them.
             first = grown.takes_turns and not grown.is_spare and len(grown.waiting) == 1
             if first and (slot := self._roomy_slot(grown)) is not None:
                 self._run_next(slot, books.turns, decisions, now)
@@ -204,7 +204,7 @@ class Matching:
         if may_give_way and task_id in self.steady:
             may_give_way = False
             self.steady.discard(task_id)
-        # Cold is a task that waited for its slot's start, not one that found a new slot ready.
+        # A task that waited for its slot's start is cold; one that found a new slot ready is not.
         cold = slot.unused and slot.since >= arrived_at
         self._books.take(slot, task_id, now, may_give_way=may_give_way)
         return Assign(task_id, slot.id, cold)

@@ -1,4 +1,4 @@
-"""The machines of a cell: what each has, what of it is in use, and which of them gets a new slot. Pure."""
+"""The machines of a cell: what each has, how much of it is in use, and which of them gets a new slot. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 NODES_COMPARED: Final = 128
 """How many nodes with a free place are compared for one slot; those whose last slot is oldest come first."""
 IMAGES_MOST: Final = 1_000
-"""How many images are remembered of a node, the last ones seen: choosing a node only gains by knowing one."""
+"""Number of images that are remembered for each node, the last ones seen. A forgotten image only makes the choice of a
+node less good."""
 FEATURES_CHARS: Final = 400
 """Length of the list of CPU flags in a message, which may be read on a terminal; machines have some 150."""
 OWN_NODE: Final = "local"

@@ -18,7 +18,8 @@ PAUSED: Final = "paused"
 
 
 class Queue:
-    """Counts what waits, by account and in all, and holds it to its bounds. Times are the cell's clock, in seconds."""
+    """Counts the waiting tasks, by account and in all, and holds them to their bounds. Times are the cell's clock, in
+    seconds."""
 
     def __init__(self, limits: Limits, timers: Timers[tuple[str, str]]) -> None:
         self.waiting = 0

@@ -1,4 +1,4 @@
-"""Which slots there should be: where each starts, and which give their places to others. Pure."""
+"""Decides which slots there should be: where each starts, and which ones give their places to others. Pure."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Supply:
             self._books.try_cramped(slot.node, now)
 
     def _others_find_places(self, pool: Pool) -> bool:
-        """The pool finds no place. Where that is for what its nodes are, others are not held up by it."""
+        """The pool finds no place. If that is because of what its nodes are, it does not hold up others."""
         books = self._books
         if not books.nodes.open:
             return False

@@ -1,4 +1,4 @@
-"""Times at which something is due, kept purely: whoever has a clock asks at `next_at` what is."""
+"""Times at which something is due. Pure: the caller has the clock, and asks at `next_at` what is due."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Timer(Generic[T]):
         self._line = line
 
     def cancel(self) -> None:
-        """It will not be due; harmless when it was already."""
+        """Cancel it; harmless if it was due already."""
         self.cancelled = True
         self._line.pop(self, None)
 
 
 class Timers(Generic[T]):
-    """Most timers have one of a few lengths, and nearly all are cancelled: setting and cancelling one costs two
-    dictionary operations.
+    """Sets and cancels timers. Most have one of a few lengths, and nearly all are cancelled: each costs two dictionary
+    operations.
 
-    Timers of one length are due in the order in which they were set, so each length has a line of its own. `next_at`
-    is never later than the first of all; it may be earlier, where that one was cancelled.
+    Timers of one length are due in the order in which they were set, so each length has its own line. `next_at` is
+    never later than the first of all; it may be earlier, if that one was cancelled.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Timers(Generic[T]):
         if line is None:
             if len(self._lines) >= self._swept_at:
                 self._lines = {length: others for length, others in self._lines.items() if others}
-                # Where many lengths are in use, not each new one looks at them all.
+                # If many lengths are in use, not every new one looks at them all.
                 self._swept_at = max(LENGTHS_SWEPT_AT, 2 * len(self._lines))
             line = self._lines[delay_s] = {}
         at = now + delay_s

@@ -1,4 +1,4 @@
-"""The turns of accounts that have something to run: the one that has used least of the cores comes first. Pure."""
+"""Gives turns to accounts that have something to run: the one that has used least of the cores comes first. Pure."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ const MOST_SETS = 6;
 /** So much time between two points was not seen: the router was away. */
 const GAP_S = 1;
 
-/** The points known to this page; it asks for those it lacks only, and starts anew with a restarted router. */
+/** The points known to this page; it asks for those it lacks only, and starts again with a restarted router. */
 export class Store {
   constructor() {
     this.points = [];
@@ -29,7 +29,7 @@ export class Store {
     let answer = await this.fetch();
     const clocks = [answer.now, performance.now() / 1000];
     if (this.clocks && Math.abs(clocks[0] - this.clocks[0] - (clocks[1] - this.clocks[1])) > 2) {
-      // A clock was set, or this machine slept: have all points dated anew.
+      // A clock was set, or this machine slept: date all points again.
       Object.assign(this, { points: [], boot: "", serial: 0 });
       answer = await this.fetch();
     }

@@ -36,7 +36,7 @@ export const badge = ([kind, sign, text]) =>
 
 const shown = new WeakMap();
 
-/** Fill a place anew, but only if what it shows has changed: focus, hover and a reader's place stay where they are. */
+/** Fill a place again, but only if its content has changed: focus, hover and a reader's place stay where they are. */
 export function fill(place, facts, make) {
   const key = JSON.stringify(facts);
   if (shown.get(place) === key) return false;

@@ -2,7 +2,7 @@
 
 The set says `Hello`, the registrar answers `Found`, the set answers `Keep`. From then on the set sends `Add` and
 `Drop`, the registrar `Added`, `Told`, `ClusterState` and `Replaced`. The set names pools and numbers; the registrar
-alone decides what a job looks like. Whoever breaks into a set can order slots, and sees none of Nomad's tokens.
+alone decides what a job looks like. An attacker in a set can order slots, but sees none of Nomad's tokens.
 """
 
 from __future__ import annotations

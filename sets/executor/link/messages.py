@@ -42,7 +42,8 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class Welcome(msgspec.Struct, frozen=True):
-    """WELCOME: the executor's node, and what of it this set may use. `cpu_percent` is in hundredths of a core."""
+    """WELCOME: the executor's node, and the part of it that this set may use. `cpu_percent` is in hundredths of a
+    core."""
 
     version: Version
     node: Name

@@ -363,7 +363,7 @@ class Session:
             while data := await reader.read():
                 await out.send(data)
         except BrokenPipeError:
-            # The set reads no more.
+            # The set no longer reads.
             pass
         finally:
             reader.close()

@@ -37,7 +37,7 @@ static bool answered(int s) {
     return recv(s, buffer, sizeof buffer, 0) > 0;
 }
 
-CASE(pretend_to_be_the_guest, "says HELLO to the executor with made-up tokens", "contained", "whoever is the guest gets the next input") {
+CASE(pretend_to_be_the_guest, "says HELLO to the executor with made-up tokens", "contained", "the guest gets the next input") {
     for (int i = 0; i < 20; i++) {
         unsigned char hello[76] = {16, 0, 0, 0, 0, 0, 0, 0, 1};
         memset(hello + 12, '0' + i % 10, 64);

@@ -58,7 +58,7 @@ CASE(links_elsewhere, "leaves links to places outside", "contained", "clean-up m
     if (symlink("../../../../etc/passwd", "/tmp/sub/up")) broken("symlink");
 }
 
-CASE(fifos_and_sockets, "leaves FIFOs", "contained", "opening one would block whoever looks") {
+CASE(fifos_and_sockets, "leaves FIFOs", "contained", "opening one would block the reader") {
     mkfifo("/tmp/fifo", 0666);
     mkdir("/tmp/d", 0777);
     mkfifo("/tmp/d/fifo", 0);
@@ -124,7 +124,7 @@ CASE(volume_of_the_image, "changes what the image has in its VOLUME", "contained
     if (!chmod("/held/content", 0777) || !chmod("/held", 0777) || !utimensat(AT_FDCWD, "/held", times, 0)) breach("changed");
     if (!setxattr("/held/content", "user.message", "hello", 5, 0)) breach("an attribute");
     if (!mkdir("/held/folder", 0777) || !link("/held/content", "/held/link") || !symlink("/", "/held/link")) breach("made");
-    if (!mount("", "/held", "", MS_REMOUNT | MS_BIND, "") || !umount2("/held", MNT_DETACH)) breach("mounted anew");
+    if (!mount("", "/held", "", MS_REMOUNT | MS_BIND, "") || !umount2("/held", MNT_DETACH)) breach("mounted again");
     int fd = open("/held/content", O_RDONLY), flags = FS_IMMUTABLE_FL;
     if (!fchmod(fd, 0777) || !ioctl(fd, FS_IOC_SETFLAGS, &flags)) breach("by its descriptor");
     char path[64];

@@ -60,7 +60,7 @@ CASE(fill_tmp_with_files, "fills /tmp by inodes", "contained", "empty files cost
 
 CASE(fill_shm, "fills /dev/shm", "any", "the other writable place") { fill("/dev/shm", 1 << 20, 100000); }
 
-CASE(sparse_giant, "makes a file of an exabyte", "contained", "size is not blocks: whoever copies it must look") {
+CASE(sparse_giant, "makes a file of an exabyte", "contained", "size is not blocks: a copy must look at both") {
     int fd = open("/tmp/giant", O_CREAT | O_RDWR, 0666);
     if (fd < 0) broken("open");
     if (!ftruncate(fd, 1ll << 60)) return;

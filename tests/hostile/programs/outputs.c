@@ -34,7 +34,7 @@ static bool in_a_daemon(void) {
 }
 
 OUTPUTS(output_is_a_link, "/tmp/passwd /tmp/environ /tmp/zero /tmp/loop", "none", "has links to files of host and guest kept",
-        "contained", "whoever follows a link reads what the program could not") {
+        "contained", "following a link would read what the program could not") {
     must_link("/etc/passwd", "/tmp/passwd");
     must_link("/proc/1/environ", "/tmp/environ");
     must_link("/dev/zero", "/tmp/zero");
@@ -116,7 +116,7 @@ OUTPUTS(output_is_deleted, "/tmp/deleted", "none", "has a file kept that has a d
 }
 
 OUTPUTS(output_of_a_terabyte, "/tmp/terabyte /tmp/most /dev/shm/terabyte", "none", "has files kept that are a terabyte of hole", "contained",
-        "a hole costs its maker nothing, and whoever writes it out a disk and an hour") {
+        "a hole costs its maker nothing; writing it out takes a disk and an hour") {
     write_sparse("/tmp/terabyte", 1LL << 40);
     write_sparse("/tmp/most", 0x7fffffffffffffff);
     write_sparse("/dev/shm/terabyte", 1LL << 40);

@@ -51,7 +51,7 @@ CASE(reads_after_the_end, "reads on after the end of its input", "contained", "t
         if (read(0, buffer, sizeof buffer) > 0) breach("bytes after the end");
 }
 
-CASE(makes_its_streams_non_blocking, "sets O_NONBLOCK on its streams", "contained", "flags are shared by whoever shares the descriptor") {
+CASE(makes_its_streams_non_blocking, "sets O_NONBLOCK on its streams", "contained", "all that share the descriptor share its flags") {
     for (int fd = 0; fd < 3; fd++) fcntl(fd, F_SETFL, O_NONBLOCK);
 }
 

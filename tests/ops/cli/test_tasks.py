@@ -199,7 +199,7 @@ def test_a_result_that_stays_broken_leaves_no_file(api: FakeApi, gcompute: Progr
 def test_a_result_that_cannot_be_had_says_what_to_do(
     api: FakeApi, gcompute: Program, status: int, name: str, hint: bytes
 ) -> None:
-    api.on("GET", "/v1/tasks/a-1/stdout", lambda call: call.problem(status, name, "not to be had"))
+    api.on("GET", "/v1/tasks/a-1/stdout", lambda call: call.problem(status, name, "not there"))
     done = gcompute("result", "a-1")
     assert done.returncode == 125
     assert hint in done.stderr

@@ -53,7 +53,7 @@ def test_only_what_is_new_counts() -> None:
     outcomes = Outcomes()
     assert outcomes.gained(A, Ended(100, 10)) == Ended(0, 0)
     assert outcomes.gained(A, Ended(103, 11)) == Ended(3, 1)
-    # It began anew: all that it counts is new.
+    # It restarted: everything that it counts is new.
     assert outcomes.gained(A, Ended(2, 1)) == Ended(2, 1)
     # Another machine under the same name has a past of its own.
     assert outcomes.gained(replace(A, port=2), Ended(50, 50)) == Ended(0, 0)

@@ -1,4 +1,4 @@
-"""Idempotency keys over weight changes: whoever may know the key is asked before it is new work."""
+"""Idempotency keys over weight changes: sets that may know a key are asked before it becomes new work."""
 
 from __future__ import annotations
 

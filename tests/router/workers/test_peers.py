@@ -45,7 +45,7 @@ async def test_answers_by_index_and_none_from_the_missing(folder: Path) -> None:
     assert await first.ask_one(1, "still there") == b"1 still there"
     second.stop()
     assert await first.ask("hello") == {1: None, 2: None}
-    # Whoever comes after it takes its place.
+    # Its successor takes its place.
     third = peer(folder, 1, b"new ")
     await third.start()
     assert (await first.ask("hello"))[1] == b"new hello"

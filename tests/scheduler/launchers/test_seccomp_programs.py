@@ -79,7 +79,7 @@ def programs_image(docker_host: str, sample_images: None, tmp_path_factory: pyte
             if built.returncode != 0:
                 said = built.stdout + built.stderr
                 if missing := re.search(r"Failed to fetch .*|Unable to locate package .*", said):
-                    pytest.skip(f"the languages' packages cannot be had here: {missing[0]}")
+                    pytest.skip(f"the languages' packages are not available here: {missing[0]}")
                 pytest.fail(said[-4000:])
     return IMAGE
 

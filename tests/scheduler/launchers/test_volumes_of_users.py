@@ -1,4 +1,4 @@
-"""What a task leaves in a VOLUME is gone for the next one, whoever the image's USER is: a real set, guest and slot."""
+"""The next task finds nothing of the last one in a VOLUME, with any USER of the image: a real set, guest and slot."""
 
 from __future__ import annotations
 

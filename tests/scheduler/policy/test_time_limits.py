@@ -57,7 +57,7 @@ def test_an_attempt_that_was_lost_does_not_use_up_the_next_ones_time() -> None:
 
 
 def test_a_killed_program_that_does_not_end_is_told_once() -> None:
-    """Whoever kills it waits for its end, or gives its slot up."""
+    """The killer waits for the task's end, or gives its slot up."""
     cell, slot_id = running(limit_s=5.0)
     assert cell.wake(5.0) == [TimeUp("t")]
     assert [decision for decision in cell.wake(4000.0) if isinstance(decision, TimeUp)] == []

@@ -60,7 +60,7 @@ def test_full_and_free_again(small: Api, disk: Path) -> None:
         found = problem(answer, 503, "disk-full")
         assert found["executed"] is False
         assert int(answer.headers["Retry-After"]) >= 1
-    # What is there can be had, and what runs is not touched.
+    # Kept results can be fetched, and running tasks go on.
     assert small.http.get(f"/v1/tasks/{kept['id']}/stdout").content == b"kept" * 20_000
     assert len(running(word)) == 1
     sync = small.run("say", "x")

@@ -328,7 +328,7 @@ def test_fresh_slots_are_ready_ahead_of_their_tasks(api: Api) -> None:
     assert ask() == "1"
 
     def after_a_while() -> bool:
-        # Whoever asks again at once may be faster than a busy engine.
+        # A second request, sent at once, may be faster than a busy engine.
         time.sleep(1)
         return ask() == "0"
 

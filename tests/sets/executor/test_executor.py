@@ -383,7 +383,7 @@ async def test_nobody_is_heard_once_the_guest_is_in(
 async def test_what_waited_at_the_door_is_let_go(
     executor: LocalExecutor, owner: Owner, start_peer: StartPeer
 ) -> None:
-    """A descriptor in a connection that nobody accepted: a pipe's end must not hang on it."""
+    """A descriptor in a connection that nobody accepted: a pipe's end must not depend on it."""
     address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
     read_end, write_end = os.pipe()

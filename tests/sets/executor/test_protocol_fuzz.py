@@ -149,10 +149,10 @@ def _as_is_right(step: str, run: SlotRun) -> tuple[bytes, list[str]]:
 
 
 async def _use(run: SlotRun) -> None:
-    """Whoever asked for a task: feeds it, reads all it gives, closes what it got."""
+    """The caller of a task: feeds it, reads all it gives, closes what it got."""
     with contextlib.suppress(SlotLost):
         if run.stdin is not None:
-            # The wrong end of a pipe is seen by whoever uses it.
+            # The user of a pipe notices the wrong end.
             with contextlib.suppress(OSError):
                 await run.stdin.write(b"input")
             run.stdin.close()

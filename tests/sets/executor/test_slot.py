@@ -1,4 +1,4 @@
-"""A slot against a scripted guest: the ways of its tasks, and of whoever waits for them."""
+"""A slot against a scripted guest: its tasks, and their callers that wait."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_stdin_by_pipe(rig: Rig) -> None:
     message, fds = rig.guest.read()
     assert wire.read_task(message).flags == wire.STDIN_FD | wire.STREAM
     assert len(fds) == 1
-    # Whoever the program is, it can open its own standard input again by name.
+    # Any user's program can open its own standard input again by name.
     assert stat.S_IMODE(os.fstat(fds[0]).st_mode) == 0o666
     assert run.stdin is not None
     await run.stdin.write(b"some input")

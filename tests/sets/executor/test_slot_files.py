@@ -54,7 +54,7 @@ async def test_a_slot_whose_files_are_open_takes_no_other_task(rig: Rig, tmp_pat
     assert (rig.freed, rig.slot.state) == (0, SlotState.CLEANING)
     with pytest.raises(SlotLost, match="cleaning"):
         rig.slot.run(work)
-    # By whoever has them, be it the garbage collector in another thread.
+    # By their holder, which may be the garbage collector in another thread.
     await asyncio.to_thread(ending.close_files)
     await rig.settle()
     assert (rig.freed, rig.slot.state) == (1, SlotState.IDLE)

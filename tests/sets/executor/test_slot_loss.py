@@ -143,7 +143,7 @@ async def test_a_guest_that_is_gone_takes_no_task(rig: Rig) -> None:
 
 
 async def test_a_full_socket_loses_the_slot_and_blocks_nobody(rig: Rig) -> None:
-    """Whoever waits for a task has read all before it: a guest that has not is broken."""
+    """A guest that waits for a task has read everything before it; one that has not is broken."""
     fill(rig, 60_000)
     with pytest.raises(SlotLost, match="could not be given a task"):
         rig.slot.run(CAT)

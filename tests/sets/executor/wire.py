@@ -1,4 +1,4 @@
-"""The guest's half of the protocol, written anew from PROTOCOL.md: messages that a scripted guest sends and reads."""
+"""The guest's half of the protocol, written from PROTOCOL.md a second time: a scripted guest's messages."""
 
 from __future__ import annotations
 

@@ -339,7 +339,7 @@ static void inherited(void) {
     if (filter && fgets(line, sizeof line, filter)) printf("%s", line);
 }
 
-// Take the output's bytes away from whoever reads them, for a while.
+// Take the output's bytes away from its reader, for a while.
 static void steal(void) {
     char data[4096];
     int own = open("/proc/self/fd/1", O_RDONLY | O_NONBLOCK);

@@ -1,4 +1,4 @@
-"""Nothing of one task is seen by the next: processes, writable places, and what hangs on process 1."""
+"""Nothing of one task is seen by the next: processes, writable places, and the state of process 1."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_a_store_into_a_mapped_file_which_leaves_no_trace_in_its_times(
 
 
 def test_a_store_behind_the_end_of_a_mapped_file(start: StartGuest, actor: bytes, user: User) -> None:
-    """It changes no byte of the file, and whoever maps the file reads it."""
+    """It changes no byte of the file, but every program that maps the file can read it."""
     guest, connection, _ = start_with_content(start, user)
     path = guest.place() + b"/.profile"
     for _ in range(2):

@@ -139,7 +139,7 @@ def test_a_lost_executor_ends_the_program(start: StartGuest, actor: bytes, user:
     assert processes_of(again.pid) == [again.pid]
     assert list(guest.inside(again).iterdir()) == []
     os.close(write_end)
-    # Numbers begin anew with a connection.
+    # Numbers begin again with each connection.
     result = again.run(actor, b"fds")
     assert (result.end, result.stdout, result.exit.task) == ((wire.EXITED, 0), b"0 1 2 ", 1)
     again.close()

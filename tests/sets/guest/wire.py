@@ -1,4 +1,4 @@
-"""The guest's protocol as an executor speaks it, written anew from PROTOCOL.md, so that a slip is not made twice."""
+"""The guest's protocol as an executor speaks it, written from PROTOCOL.md a second time, so that no slip is in both."""
 
 from __future__ import annotations
 

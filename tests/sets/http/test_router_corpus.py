@@ -1,5 +1,5 @@
-"""The router's corpus of requests, sent to a set as well: whoever reaches a set past its router finds no other
-framing there. What a set does otherwise is written down with its reason.
+"""The router's corpus of requests, sent to a set as well: a client that reaches a set past its router finds the same
+framing there. Each difference is written down with its reason.
 
 corpus.txt holds the differences, grouped under their reasons: `NAME: what the set does`. A difference that is not
 there fails, and so does one that is there and no longer is one. Compared are the requests (method, path and query,

@@ -1,7 +1,7 @@
 """An event loop and sockets that are played: everything happens in the order that the fuzzer wants, at once.
 
 A played socket gives what was put into it, in the pieces that it was put in, and takes only as many bytes as it has
-room for. So every split of a message and every full pipe can be had without a kernel.
+room for. So every split of a message and every full pipe is possible without a kernel.
 """
 
 from __future__ import annotations

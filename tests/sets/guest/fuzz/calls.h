@@ -171,7 +171,7 @@ static off_t k_lseek(int fd, off_t to, int from) {
 }
 
 static void k_answer(uint64_t id) {
-    if (id != NETLINK_ID || world.netlink != HEARD) broken("answers whoever has not asked");
+    if (id != NETLINK_ID || world.netlink != HEARD) broken("answers a thread that has not asked");
     world.netlink = NOBODY;
 }
 

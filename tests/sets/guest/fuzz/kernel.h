@@ -1,5 +1,5 @@
 // The kernel and the executor as the guest meets them, played from the fuzzer's input: descriptors, pipes, one program, one
-// connection. It is exact where the guest's promises hang on it: a call that would block, a descriptor that stays open, one
+// connection. It is exact where the guest's promises depend on it: a call that would block, a descriptor that stays open, one
 // that a program would inherit, a process that is left, a malformed message that passes: each is `broken`, a finding.
 //
 // The input is a list of records, an operation and its operands (see `step`). One is taken whenever the guest would wait.
@@ -53,7 +53,7 @@ static struct {
     bool forked;                      // in a child of the guest's own
     enum { NOBODY, ASKS, HEARD } netlink;  // a program wants a netlink socket
     uint32_t netlink_live, netlink_type;
-    uint32_t netlink_requests;        // as the kernel counts them: also of whoever has ended since
+    uint32_t netlink_requests;        // as the kernel counts them, also of threads that have ended since
     bool netlink_told;                // the guest has read how many live
     uint32_t messages_sent;
 } world;

@@ -1,5 +1,5 @@
 // The executor's end of the connection: messages made from the input's records, and what PROTOCOL.md says of each message, written
-// anew from that page. The guest must accept exactly what conforms, and send only what conforms.
+// from that page a second time. The guest must accept exactly what conforms, and send only what conforms.
 #pragma once
 
 static uint32_t le(const uint8_t *at, int bytes) {
