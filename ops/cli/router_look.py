@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ops.cli import exits, report, router_status, router_tables
+from ops.cli import exits, report, router_offline, router_plan, router_status, router_tables
 from ops.cli.command import Argument, BadParameter, Context, Option
 from ops.cli.router_admin import Admin
 from ops.cli.router_columns import columns
@@ -32,6 +32,17 @@ def check(
         Path | None, Option(metavar="FILE", help="Check this certificate as well: the router's PEM file.")
     ] = None,
     tls_key: Annotated[Path | None, Option(metavar="FILE", help="The certificate's key.")] = None,
+    rate: Annotated[
+        float,
+        Option(
+            metavar="N", help="Requests a second, of all sets, by which a `rollout` section is looked at."
+        ),
+    ] = 1.0,
+    state_dir: Annotated[
+        Path | None,
+        Option(metavar="DIR", help="A router's --state-dir: say which sets its rollouts took back."),
+    ] = None,
+    name: NameOption = "router",
     json_: JsonOption = False,
 ) -> int:
     """Check whether a router would accept FILE: prints each mistake with line, column and correction.
@@ -83,6 +94,7 @@ def check(
             return exits.CONFIG
         if doubt is not None:
             warnings.append(doubt)
+    plan, barred, ahead = _release(table, rate, state_dir, name)
     if as_json(ctx, json_):
         weights = {name: share / 100 for name, share in table.default.shares.items()}
         print_json(
@@ -93,14 +105,39 @@ def check(
                 "sets": list(table.sets),
                 "rules": len(table.rules),
                 "weights": weights,
+                "rollout": plan,
+                "barred": barred,
                 "warnings": warnings,
             }
         )
         return 0
     print(f"{shown}: good. Version {table.version}, {router_tables.summary(table)}")
+    for line in ahead:
+        print(line)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return 0
+
+
+def _release(
+    table: Table, rate: float, state_dir: Path | None, name: str
+) -> tuple[dict[str, Any] | None, list[str], list[str]]:
+    """Look ahead at the file's rollout.
+
+    Returns what a start would do at so many requests a second, the sets that rollouts took back, and both in words.
+    """
+    from router.rollout.preview import preview
+    from router.rollout.record import Progress
+
+    progress = Progress() if state_dir is None else router_offline.progress(state_dir, name)
+    lines = [
+        f"set {report.plain(each)} gets no new request since its rollout was aborted ({report.plain(bar.why)})"
+        for each, bar in sorted(progress.barred.items())
+    ]
+    plan = preview(table, table, Progress(barred=progress.barred), time.time(), rate)
+    if plan is not None:
+        lines += router_plan.lines(plan)
+    return plan, sorted(progress.barred), lines
 
 
 @operating

@@ -10,6 +10,7 @@ from ops.cli import report
 from ops.cli.router_admin import AdminError
 
 if TYPE_CHECKING:
+    from router.rollout.record import Progress
     from router.routing.table import Table
 
 FILE_VARIABLE: Final = "GC_ROUTER_FILE"
@@ -20,6 +21,13 @@ def status(state_dir: Path, name: str, file: Path | None) -> dict[str, Any]:
     from router.rollout.statefile import StateFile
 
     return _document(StateFile(_folder(state_dir, name)).read(), _table(state_dir, name, file))
+
+
+def progress(state_dir: Path, name: str) -> Progress:
+    """Read the rollout's progress from the disk. Raises `AdminError`, `RouterError`."""
+    from router.rollout.statefile import StateFile
+
+    return StateFile(_folder(state_dir, name)).read()
 
 
 def order(

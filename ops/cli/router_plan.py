@@ -41,15 +41,19 @@ def lines(document: dict[str, Any]) -> list[str]:
             text += f"; asks {step['gate']} first"
         if step["starves"]:
             text += f"; TOO FEW to judge in time: it would {document['on_no_data']}"
-        elif step["enough_s"] is not None and step["enough_s"] > step["hold_s"]:
+        elif step["enough_s"] is not None:
             text += f"; enough to judge after {span(step['enough_s'])}"
+        if step.get("sick_s") is not None:
+            text += f"; back after {span(max(1.0, step['sick_s']))} if every request fails"
         told.append(text)
     about = document["about_s"]
     takes = f"about {span(about)}" if about is not None else "no end in sight at this rate"
     waits = [report.counted(document[f"{what}s"], what) for what in ("pause", "gate") if document[f"{what}s"]]
     told.append(
-        f"{takes}{', and ' + ' and '.join(waits) if waits else ''}; at the present {rate:.3g} requests/s of all sets"
+        f"{takes}{', and ' + ' and '.join(waits) if waits else ''}; at {rate:.3g} requests/s of all sets"
     )
+    if document.get("let_through"):
+        told.append(f"a canary passes within its margins: {'; '.join(document['let_through'])}")
     told.append(
         f"no step passes before both sides have {report.counted(document['min_requests'], 'request')}; the checks:"
     )

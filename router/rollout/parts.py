@@ -1,29 +1,32 @@
 """Harm that a part of the traffic takes: one image, one account, tasks that time out or run out of memory. Pure.
 
 A fault that hits one image of thirty is one part in thirty of all errors, and may lie within the margin for all. So
-each place of `counting/parts.py` is compared by itself, canary with control, by the same always-valid interval,
-against the same margins. Many looks at once would find harm by chance. Therefore the chance of a false alarm that the
-check has is divided among three questions (images, accounts, reasons), and there among all places and both kinds of
-harm, seen or not (Bonferroni). That costs some evidence: an image whose every request fails is found after 12 callers a
-side, one that fails every third after 69; beside a control ten times as large after 5 and 27.
+each place of `counting/parts.py` is compared by itself, canary with control, by the same test (eprocess.py) and
+against the same margins; control's rate is guessed from the other places.
+
+Many looks at once would find harm by chance. Therefore the chance of a false alarm that the check has is divided among
+three questions (images, accounts, reasons) and two kinds of harm. Within each, the evidence is the average over all
+places, seen or not: an average of e-processes is one. So one place that is surely worse is found, and so are several
+that each are a little less sure. An image whose every request fails is found after 11 callers a side, one that fails
+every third after 56; beside a control three times as large after 8 and 32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from math import exp, inf, log
 from typing import Final, NamedTuple
 
 from router.counting.parts import ACCOUNTS, IMAGES, Part, Shape, count
 from router.counting.tally import Tally
 from router.rollout import rates
+from router.rollout.eprocess import NOTHING, Counts, EProcess
 from router.routing.plan import AbortWhen
 
-FEW: Final = 3
-"""Least number of callers that were harmed: fewer are never enough, and most parts have fewer."""
 _QUESTIONS: Final = 3
 _KINDS: Final = 2
-_ANY_ALPHA: Final = 0.1
-"""For the upper bound, which nobody asks for."""
+_ALPHA_SHOWN: Final = 0.05
+"""For either bound of the interval that is shown, which decides nothing."""
 
 
 class Harm(NamedTuple):
@@ -40,83 +43,107 @@ class Harm(NamedTuple):
     def words(self) -> str:
         points = f"{(self.canary - self.control) * 100:+.2f} points"
         return (
-            f"{self.what} {self.canary:.2%} against {self.control:.2%}: {points} "
-            f"(at least {self.low * 100:+.2f}), allowed {self.margin * 100:+.2f} points: surely more than allowed"
+            f"{self.what} {self.canary:.2%} against {self.control:.2%}: {points}, "
+            f"allowed {self.margin * 100:+.2f} points: surely more than allowed"
         )
 
 
-class _Pair(NamedTuple):
-    """Hits among so many, at the canary and at control."""
+class _Place(NamedTuple):
+    """Where harm may be: hits among so many at both sides, and control's elsewhere."""
 
     what: str
-    canary: tuple[int, int]
-    control: tuple[int, int]
+    counts: Counts
+    elsewhere: Counts = NOTHING
+
+
+class _Question(NamedTuple):
+    """Places of one kind, of which there are `of`, seen or not."""
+
+    places: Iterable[_Place]
+    of: int
     margin: float | None
-    alpha: float
 
 
 def worst_part(canary: Tally, control: Tally, limits: AbortWhen, alpha: float) -> Harm | None:
     """The part that is worst beyond its margin; None: no part surely is. `alpha`: how often, at most, one is found
     although all parts are equal, over all looks."""
     found: Harm | None = None
-    for pair in _pairs(canary, control, limits, alpha / _QUESTIONS):
-        (hits, of), (base_hits, base_of) = pair.canary, pair.control
-        if pair.margin is None or hits < FEW or not base_of:
-            continue
-        mine, base = hits / of, base_hits / base_of
-        if mine - base <= pair.margin or (found is not None and mine - base <= found.low):
-            continue
-        low, high = rates.difference(
-            hits, of, base_hits, base_of, alpha_low=pair.alpha, alpha_high=_ANY_ALPHA
-        )
-        if low > pair.margin and (found is None or low > found.low):
-            found = Harm(pair.what, low, high, mine, base, pair.margin)
+    strongest = 0.0
+    for question in _questions(canary, control, limits):
+        worst, evidence = _asked(question)
+        surplus = evidence - proof_needed(alpha)
+        if worst is not None and question.margin is not None and surplus >= strongest:
+            strongest, found = surplus, _harm(worst, question.margin)
     return found
 
 
-def image_alpha(alpha: float) -> float:
-    """The chance of a false alarm that one image has for its errors, of the check's `alpha`."""
-    return alpha / _QUESTIONS / (IMAGES.places * _KINDS)
+def proof_needed(alpha: float) -> float:
+    """The log of the evidence that answers one question, of the check's `alpha`."""
+    return -log(alpha / (_QUESTIONS * _KINDS))
 
 
-def _pairs(canary: Tally, control: Tally, limits: AbortWhen, alpha: float) -> Iterator[_Pair]:
-    yield from _places("image", canary.images, control.images, limits, alpha, IMAGES)
-    yield from _places("account", canary.accounts, control.accounts, limits, alpha, ACCOUNTS)
-    for what, mine, base in (
+def image_fails_after(margin: float, alpha: float) -> int | None:
+    """The number of callers of one image, on either side, after which the check finds that it always fails."""
+    enough = proof_needed(alpha) + log(IMAGES.places)
+    found = (n for n in range(1, IMAGES.slots) if EProcess(margin).evidence(Counts(n, n, 0, n)) >= enough)
+    return next(found, None)
+
+
+def _asked(question: _Question) -> tuple[_Place | None, float]:
+    """The place that is worst, and the log of the evidence that any is worse than the margin."""
+    margin, worst, top = question.margin, None, -inf
+    if margin is None:
+        return None, -inf
+    logs = []
+    for place in question.places:
+        evidence = EProcess(margin, place.elsewhere).evidence(place.counts)
+        if evidence > -inf:
+            logs.append(evidence)
+        if evidence > top:
+            worst, top = place, evidence
+    if worst is None:
+        return None, -inf
+    return worst, top + log(sum(exp(evidence - top) for evidence in logs) / question.of)
+
+
+def _harm(place: _Place, margin: float) -> Harm:
+    hits, of, base_hits, base_of = place.counts
+    low, high = rates.difference(*place.counts, alpha_low=_ALPHA_SHOWN, alpha_high=_ALPHA_SHOWN)
+    return Harm(place.what, low, high, hits / of, base_hits / base_of, margin)
+
+
+def _questions(canary: Tally, control: Tally, limits: AbortWhen) -> Iterator[_Question]:
+    errors, tasks = limits.error_rate_over_baseline, limits.task_failures_over_baseline
+    for kind, mine, other, shape in (
+        ("image", canary.images, control.images, IMAGES),
+        ("account", canary.accounts, control.accounts, ACCOUNTS),
+    ):
+        yield _of_parts(f"error rate of {kind}", "error", mine, other, shape, errors)
+        yield _of_parts(f"share of failed tasks of {kind}", "failed", mine, other, shape, tasks)
+    for what, hits, base_hits in (
         ("share of tasks that timed out", canary.timed_out, control.timed_out),
         ("share of tasks that ran out of memory", canary.out_of_memory, control.out_of_memory),
     ):
-        yield _Pair(
-            what,
-            (mine, canary.answered),
-            (base, control.answered),
-            limits.task_failures_over_baseline,
-            alpha / 2,
-        )
+        yield _Question([_Place(what, Counts(hits, canary.answered, base_hits, control.answered))], 1, tasks)
 
 
-def _places(
-    kind: str,
+def _of_parts(
+    words: str,
+    harm: str,
     canary: Mapping[int, Part],
     control: Mapping[int, Part],
-    limits: AbortWhen,
-    alpha: float,
     shape: Shape,
-) -> Iterator[_Pair]:
-    alpha /= shape.places * _KINDS
-    for place, part in canary.items():
-        base = control.get(place)
-        if base is None:
-            continue
-        of, base_of = count(part.seen), count(base.seen)
-        for words, mine, other, margin in (
-            ("error rate", part.error, base.error, limits.error_rate_over_baseline),
-            ("share of failed tasks", part.failed, base.failed, limits.task_failures_over_baseline),
-        ):
-            yield _Pair(
-                f"{words} of {kind} {part.name!r}, by callers",
-                (count(mine), of),
-                (count(other), base_of),
-                margin,
-                alpha,
-            )
+    margin: float | None,
+) -> _Question:
+    base = {place: (count(getattr(part, harm)), count(part.seen)) for place, part in control.items()}
+    all_hits, all_of = sum(hits for hits, _ in base.values()), sum(of for _, of in base.values())
+    places = (
+        _Place(
+            f"{words} {part.name!r}, by callers",
+            Counts(count(getattr(part, harm)), count(part.seen), *base[place]),
+            Counts(0, 0, all_hits - base[place][0], all_of - base[place][1]),
+        )
+        for place, part in canary.items()
+        if place in base
+    )
+    return _Question(places, shape.places, margin)

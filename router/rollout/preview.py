@@ -19,7 +19,7 @@ from router.rollout.eprocess import Counts, EProcess
 from router.rollout.glide import next_weight
 from router.rollout.orders import Order, permit, starting
 from router.rollout.overlay import overlay
-from router.rollout.parts import image_alpha
+from router.rollout.parts import image_fails_after
 from router.rollout.progress import advance
 from router.rollout.record import Progress
 from router.rollout.states import NotAllowed, Phase
@@ -49,9 +49,11 @@ def preview(
         refused (why a start would be), returning (it would skip the steps), requests_per_s, min_requests, confidence,
         steps [{weight, pause, hold_s, gate, effective {set: …}, compared_per_s (requests of each cohort),
         enough_s (until both have enough to pass: min_requests, and what latency takes), about_s,
+        sick_s (until a canary fails whose every request fails),
         starves (it would end for lack of requests)}],
         lowers (the set would go down, in percent: {from, to, glides: move by move}; None: it would not),
         hold_s and about_s of all steps, pauses, gates,
+        let_through (harm that the plan does not abort for, in words),
         checks [{name, aborts, threshold, unit, fails_after, proves_after (requests of each cohort; None: never)}]
     """
     plan = file.rollout
@@ -80,6 +82,7 @@ def preview(
         "stable": sorted(n for n, share in live.default.shares.items() if share > 0 and n != plan.set),
         "dry_run": plan.dry_run,
         "on_no_data": str(plan.on_no_data),
+        "let_through": let_through(plan),
         "refused": refused,
         "returning": returning,
         "lowers": lowers,
@@ -93,6 +96,30 @@ def preview(
         "gates": sum(step.gate is not None for step in plan.steps),
         "checks": [_check(plan, name) for name in ABORTING_CHECKS],
     }
+
+
+def let_through(plan: Plan) -> list[str]:
+    """Harm that lies within the margins: a canary that does no more may pass. A sentence for each check."""
+    limits = plan.abort_when
+    told = []
+    for name, margin, what in (
+        (CheckName.ERRORS, limits.error_rate_over_baseline, "errors"),
+        (CheckName.TASKS, limits.task_failures_over_baseline, "failed tasks"),
+        (CheckName.ASYNC, limits.async_failures_over_baseline, "failed asynchronous tasks"),
+        (CheckName.LATENCY, limits.p95_over_baseline, ""),
+    ):
+        subject = what or "a 95th percentile of latency"
+        if margin is None:
+            text = f"{subject}: any, as the limit is off"
+        elif what:
+            points = "point" if margin == 0.01 else "points"
+            text = f"up to {margin * 100:g} {points} more {what} than control"
+        else:
+            text = f"{subject} up to {margin * 100:g} % above control's"
+        if margin is not None and name in plan.report_only:
+            text += ", and more, as this check only reports"
+        told.append(text)
+    return told
 
 
 def _percent(shares: Any) -> dict[str, float]:
@@ -109,6 +136,7 @@ def _step(plan: Plan, index: int, file: Table, live: Table, requests_per_s: floa
     compared = mine if mine == WEIGHT_TOTAL else min(mine, WEIGHT_TOTAL - mine)
     per_s = requests_per_s * compared / WEIGHT_TOTAL
     enough_s = _least(plan) / per_s if per_s else None
+    sick_s = _sick_s(plan, per_s)
     ends_at_once = not step.hold_s and index == len(plan.steps) - 1
     return {
         "weight": step.weight / 100,
@@ -118,6 +146,7 @@ def _step(plan: Plan, index: int, file: Table, live: Table, requests_per_s: floa
         "effective": _percent(table.default.shares),
         "compared_per_s": round(per_s, 3),
         "enough_s": None if enough_s is None else round(enough_s, 1),
+        "sick_s": None if sick_s is None else round(sick_s, 1),
         "about_s": 0.0
         if ends_at_once
         else None
@@ -125,6 +154,14 @@ def _step(plan: Plan, index: int, file: Table, live: Table, requests_per_s: floa
         else round(max(step.hold_s, enough_s), 1),
         "starves": not ends_at_once and (enough_s is None or enough_s > step.hold_s + plan.wait_s(index)),
     }
+
+
+def _sick_s(plan: Plan, per_s: float) -> float | None:
+    """The time until a canary fails whose every request fails, at so many requests a second of either side."""
+    fails = _check(plan, CheckName.ERRORS)
+    if not per_s or not fails["aborts"] or fails["fails_after"] is None:
+        return None
+    return float(fails["fails_after"]) / per_s
 
 
 def _least(plan: Plan) -> int:
@@ -157,7 +194,7 @@ def _check(plan: Plan, name: CheckName) -> dict[str, Any]:
     fails = proves = None
     if name is CheckName.PARTS and threshold is not None:
         # Nothing waits for a proof, so none is needed.
-        fails, _ = _needs(False, threshold, image_alpha(check_alpha(plan)))
+        fails = image_fails_after(threshold, check_alpha(plan))
     elif threshold is not None:
         fails, proves = _needs(name is CheckName.LATENCY, threshold, check_alpha(plan) / 2)
         proves = proves and max(limits.min_requests, proves)

@@ -29,7 +29,8 @@ export function planInShort(next) {
 function needs(step, next) {
   if (step.pause) return "until somebody resumes";
   const after = step.enough_s === null ? "no requests" : `enough after ${duration(step.enough_s)}`;
-  return [`${perSecond(step.compared_per_s)} a side, ${after}`, step.starves && h("div", { class: "badge fair" }, `! too few in time: it would ${next.on_no_data}`)];
+  const sick = (step.sick_s ?? null) !== null && h("div", { class: "quiet" }, `If every request fails: back after ${duration(Math.max(1, step.sick_s))}`);
+  return [h("div", {}, `${perSecond(step.compared_per_s)} a side, ${after}`), sick, step.starves && h("div", { class: "badge fair" }, `! too few in time: it would ${next.on_no_data}`)];
 }
 
 function stepRows(next) {
@@ -70,7 +71,8 @@ export function showPlan(box, place, rollout) {
     next.lowers && h("p", { class: "fair-text" }, `! ${down(next)}`),
     h("p", {}, `Releases ${next.set}, compared with ${next.stable.join(", ") || "nobody"}. ${takes(next)}`),
     stepRows(next),
-    h("p", { class: "quiet" }, `Nothing is judged before both sides have ${counted(next.min_requests, "request")}. Below: how much worse than control a canary may be; after how many requests it fails if all of it goes wrong (or takes twice what is allowed); and after how many it is proven, not just presumed, that all is well. A canary as good as control is aborted in ${percent(100 - next.confidence)} of rollouts at most.`),
+    h("p", { class: "quiet" }, `Nothing passes before both sides have ${counted(next.min_requests, "request")}. Below: how much worse than control a canary may be; after how many requests it fails if all of it goes wrong (or takes twice what is allowed); and after how many it is proven, not just presumed, that all is well. A canary as good as control is aborted in ${percent(100 - next.confidence)} of rollouts at most.`),
     checkRows(next),
+    h("p", {}, `A canary passes within its margins: ${(next.let_through ?? []).join("; ")}.`),
   ]);
 }

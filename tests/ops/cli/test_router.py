@@ -9,6 +9,9 @@ import urllib.request
 from pathlib import Path
 
 from ops.cli import exits
+from router.rollout.bars import Bar
+from router.rollout.record import Progress
+from router.rollout.statefile import StateFile
 from tests.ops.cli.program import Program
 from tests.ops.cli.routers import FILE, TOKEN, Operator, routing
 from tests.ports import free_port
@@ -50,6 +53,36 @@ def test_check_warns_of_what_is_hardly_meant(gcompute: Program, tmp_path: Path) 
     same_url, slow_check = found["warnings"]
     assert "same url" in same_url
     assert "health check" in slow_check
+
+
+ROLLOUT = """rollout:
+  set: b
+  steps: [{weight: 10, hold: 10m}, {weight: 50, hold: 10m}]
+  abort_when: {error_rate_over_baseline: 1%}
+"""
+
+
+def test_check_says_what_a_rollout_lets_through_and_how_long_it_takes(
+    gcompute: Program, tmp_path: Path
+) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(FILE.partition("rollout:")[0].format(port=1) + ROLLOUT)
+    said = gcompute("router", "check", str(file)).stdout.decode()
+    assert "a canary passes within its margins: up to 1 point more errors than control" in said
+    assert "at 1 requests/s of all sets" in said
+    assert "enough to judge after 18 min 40 s" in said
+    said = gcompute("router", "check", str(file), "--rate", "100").stdout.decode()
+    assert "enough to judge after 11 s" in said
+    found = json.loads(gcompute("router", "check", str(file), "--json").stdout)
+    assert (found["rollout"]["set"], found["barred"]) == ("b", [])
+
+
+def test_check_names_sets_that_a_rollout_took_back(gcompute: Program, tmp_path: Path) -> None:
+    file, folder = tmp_path / "r.yaml", tmp_path / "state" / "r1.rollout"
+    file.write_text(FILE.partition("rollout:")[0].format(port=1) + ROLLOUT)
+    StateFile(folder).change(lambda _: Progress(barred={"b": Bar(1e9, "errors: surely more than allowed")}))
+    done = gcompute("router", "check", str(file), "--state-dir", str(tmp_path / "state"), "--name", "r1")
+    assert b"set b gets no new request since its rollout was aborted (errors: surely more" in done.stdout
 
 
 def test_diff_of_two_files_needs_no_router(gcompute: Program, tmp_path: Path) -> None:

@@ -20,6 +20,13 @@ async def test_what_a_start_would_do_is_told_before_it(tmp_path: Path) -> None:
             await expect(plan).to_contain_text("Releases b, compared with a. About 2 h, and 1 pause")
             await expect(plan).to_contain_text("a 90 %, b 10 %")
             await expect(plan).to_contain_text("requests a side")
+            await expect(plan).to_contain_text("If every request fails: back after")
+            await expect(plan).to_contain_text("within its margins: up to 2 points more errors than control")
+            if folder := os.environ.get("GC_SHOTS"):
+                await page.screenshot(path=f"{folder}/plan.png", full_page=True)
+                await page.set_viewport_size({"width": 390, "height": 844})
+                await page.locator("#plan").screenshot(path=f"{folder}/plan-narrow.png")
+                await page.set_viewport_size({"width": 1280, "height": 720})
             await page.click("[data-verb=start]")
             await expect(page.locator("#confirm-text")).to_contain_text(
                 "b gets 10 % for 1 h, then a pause, then 50 % for 1 h."

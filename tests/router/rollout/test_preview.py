@@ -104,6 +104,32 @@ def test_a_dry_run_leaves_the_weights_and_counts_by_them() -> None:
     assert {step["compared_per_s"] for step in told["steps"] if not step["pause"]} == {1.0}
 
 
+def test_what_the_margins_let_through_is_told() -> None:
+    assert ahead(table())["let_through"] == [
+        "up to 2 points more errors than control",
+        "up to 5 points more failed tasks than control",
+        "up to 5 points more failed asynchronous tasks than control",
+        "a 95th percentile of latency up to 25 % above control's",
+    ]
+    more = "  abort_when: {error_rate_over_baseline: 0.5%, p95_over_baseline: off}\n  dry_run: [errors]"
+    assert ahead(table(more))["let_through"][::3] == [
+        "up to 0.5 points more errors than control, and more, as this check only reports",
+        "a 95th percentile of latency: any, as the limit is off",
+    ]
+
+
+def test_at_one_request_a_second_it_says_how_long_each_step_needs() -> None:
+    told = ahead(table(), per_s=1.0)
+    fails = told["checks"][0]["fails_after"]
+    steps = [step for step in told["steps"] if not step["pause"]]
+    assert [step["sick_s"] for step in steps] == [fails * 100, fails * 10, fails * 2, fails]
+    assert steps[0]["enough_s"] == 11_200.0
+    assert steps[0]["starves"]
+    assert [step["sick_s"] for step in ahead(table(), per_s=0.0)["steps"] if not step["pause"]] == [None] * 4
+    off = table("  abort_when: {error_rate_over_baseline: off}")
+    assert ahead(off)["steps"][0]["sick_s"] is None
+
+
 def test_what_a_start_would_refuse_is_told() -> None:
     assert "takes no new work" in ahead(table(state=SetState.DRAIN))["refused"]
     assert ahead(table())["refused"] is None
