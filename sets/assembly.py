@@ -18,6 +18,7 @@ from scheduler.launchers.nomad.launcher import NomadLauncher
 from scheduler.launchers.nomad.node_files import RUN
 from scheduler.launchers.nomad.settings import NomadSettings
 from scheduler.manager import Manager, ManagerSettings
+from scheduler.registry.source import RegistrySource
 from scheduler.store.blobs import BlobStore
 from scheduler.store.sqlite import SqliteStore
 from sets.api.accounts import Accounts
@@ -112,7 +113,15 @@ def _slots(
     run_folder = (Path(config.node_folder) / RUN).resolve()
     local = LocalExecutor(run_folder / installation, shared=True)
     executor = _executor(config, build, local, run_folder)
-    source = EngineImages(engine)
+    source: EngineImages | RegistrySource
+    if config.registries:
+        source = RegistrySource(
+            config.registries,
+            volume_bytes=engine.volume_content_mib << 20,
+            home_bytes=engine.home_content_kib << 10,
+        )
+    else:
+        source = EngineImages(engine)
     cluster = NomadSettings(
         set_name=config.name,
         installation=installation,

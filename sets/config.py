@@ -123,7 +123,8 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """OCI runtime of the slots, by its name in the engine's daemon.json; by default the engine's own."""
     registries: Annotated[tuple[RegistryConfig, ...], Meta(max_length=64)] = ()
     """The registries that the set may contact, its own one first; images that the engine does not have are pulled from
-    these. Without any, the set runs only images that the engine holds."""
+    these. With `launcher: nomad` all images are found there by HTTP, and the set needs no engine. Without any, the set
+    runs only images that the engine holds."""
     launcher: Literal["docker", "nomad"] = "docker"
     """Where slots run: as containers of this machine's engine, or as jobs of a Nomad cluster."""
     registrar: str | None = None

@@ -65,6 +65,8 @@ class Start:
 
 def run_name(image: Image) -> str:
     """The name by which a node runs an image: by digest where a registry gave one, else the id of a local image."""
+    if image.location:
+        return image.location
     if image.digest == image.image_id:
         return image.image_id
     reference = parse_reference(image.reference)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import docker
 import httpx
 
 from tests.scheduler.launchers.nomad.agents import MEMORY_MIB
 from tests.scheduler.launchers.nomad.conftest import StartClusterSet
+from tests.scheduler.registries import docker_registry
 
 
 def test_a_task_runs_in_a_slot_of_the_cluster(cluster_set: StartClusterSet) -> None:
@@ -47,3 +51,35 @@ def test_slots_serve_while_the_agent_is_away_and_the_registrar_restarts(cluster_
             "/v1/run/ncat:1", params={"queue_timeout_s": 60}, content=b"new", headers={"X-Account": "other"}
         )
         assert answer.content == b"new"
+
+
+def test_an_image_of_a_registry_needs_no_engine_at_the_set(
+    cluster_set: StartClusterSet, engine: docker.DockerClient, tmp_path: Path
+) -> None:
+    with docker_registry(tmp_path) as host:
+        repository = f"{host}/acme/cat"
+        engine.images.get("cat:1").tag(repository, "1")
+        said = engine.api.push(repository, "1")
+        assert "error" not in said, said
+        engine.api.remove_image(f"{repository}:1")
+        made = cluster_set(
+            f"docker_host: unix://{tmp_path}/none\nregistries: [{{name: own.example, url: 'http://{host}'}}, "
+            f"{{name: '{host}', url: 'http://{host}'}}]\n"
+        )
+        with made.set.client() as client:
+            answer = client.post(
+                f"/v1/run/{repository}:1", params={"queue_timeout_s": 120}, content=b"from a registry"
+            )
+            assert (answer.status_code, answer.content) == (200, b"from a registry"), answer.text
+            unknown = client.post("/v1/run/acme/dog:1")
+            assert (unknown.status_code, unknown.json()["type"].rpartition("/")[2]) == (404, "image-unknown")
+            other = client.post("/v1/run/127.0.0.1:1/acme/cat:1")
+            assert (other.status_code, other.json()["type"].rpartition("/")[2]) == (
+                403,
+                "registry-not-allowed",
+            )
+        made.set.stop()
+        for image in engine.images.list(repository):
+            for name in image.attrs["RepoDigests"]:
+                if name.startswith(f"{repository}@"):
+                    engine.api.remove_image(name, force=True)
