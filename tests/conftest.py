@@ -1,4 +1,4 @@
-"""What all tests share: the engine, real images, and a real set as a process of its own."""
+"""Fixtures of all tests: the engine, real images, and a real set as a process of its own."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ STOP_TIMEOUT_S = 90.0
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from looking through four thousand collected tests again for each of them.
-
-    Tests that count descriptors have it look for all there is: 0.2 s each before, a few milliseconds now.
-    """
+    """Keep the garbage collector from scanning four thousand collected tests again for each of them. Tests that count
+    descriptors run a full collection: 0.2 s each before, a few milliseconds now."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def docker_host() -> str:
-    """The engine's address. `make test` always has one; a run by hand may lack it, and says so."""
+    """The engine's address. `make test` always has one; a run by hand may lack it, and then the test is skipped with
+    the reason."""
     address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     try:
         client = docker.DockerClient(base_url=address, timeout=10)
@@ -113,13 +112,13 @@ class SetProcess:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """As a power cut would: arbiter and worker at once, with no chance to clean up."""
+        """Kill arbiter and worker at once, as a power cut would, with no chance to clean up."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def ask_to_stop(self) -> None:
-        """Have it stop in an orderly way, beside whatever comes before `stop`."""
+        """Begin an orderly stop, while the test goes on; `stop` waits for it."""
         assert self._process is not None
         if not self._asked:
             self._process.terminate()
@@ -146,9 +145,9 @@ StartSet = Callable[..., SetProcess]
 
 @pytest.fixture(scope="session")
 def start_set(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartSet]:
-    """Start sets by `start_set("name", "setting: value\\n")`; all are stopped at the end, and leave no container.
+    """Start sets by `start_set("name", "setting: value\n")`; all are stopped at the end, and leave no container.
 
-    Names are made unique, so that what each of them leaves can be told; `exact`: the name is unique already.
+    Names are made unique, so that the remains of each can be told apart; `exact`: the name is unique already.
     """
     started: list[SetProcess] = []
 

@@ -1,8 +1,8 @@
-"""TCP ports for servers that a test starts by number: each is nobody else's as long as this process of tests lives.
+"""TCP ports for servers that a test starts by number. Nobody else gets the same port while this test process lives.
 
-A port that the kernel names when asked for any is free only at that moment. Until its server starts, or while it is
-down, another connection may get the same one; and one on which nobody is to listen may get a listener. So ports are
-taken from below the kernel's own range, and claimed against other processes of tests by a name that only one can have.
+A port that the kernel gives out is free only at that moment: until its server starts, or while it is down, another
+connection may get it; and a port on which nobody should listen may get a listener. So ports are taken from below the
+kernel's own range, and claimed against other test processes by a name that only one can hold.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every hostile program, in shared and fresh slots, as root and as a USER: nothing that it tries may work.
 
-All cases run in shared slots as root; of the other variants a quarter each, and all with GC_TEST_ALL=1 (make test-all).
+All cases run in shared slots as root; of the other variants a quarter each, or all with GC_TEST_ALL=1 (make test-all).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def listed() -> list[dict[str, str]]:
 
 
 def run(client: httpx.Client, image: str, case: dict[str, str], isolation: str) -> tuple[dict[str, Any], str]:
-    """Try a case; its task, and the problem that it was answered with."""
+    """Try a case; returns its task, and the problem that answered it."""
     query: dict[str, str | list[str]] = {
         "arg": case["name"],
         "timeout_s": timeout_s(case),
@@ -85,7 +85,7 @@ def timeout_s(case: dict[str, str]) -> str:
 
 
 def look_at_files(client: httpx.Client, case: dict[str, str], task: dict[str, Any]) -> None:
-    """Whatever was kept can be fetched whole, and is what may be kept."""
+    """Every kept file can be fetched completely, and is one that may be kept."""
     assert set(task["files"]) <= set(case["outputs"].split())
     assert case["kept"] != "none" or not task["files"], f"BREACH: {case['name']} has {task['files']} kept"
     assert len(task["files"]) == len(case["outputs"].split()) or "output not kept: " in task["detail"]
@@ -120,7 +120,7 @@ def test_there_are_as_many_cases_as_promised() -> None:
 
 
 def sample(which: int) -> list[Any]:
-    """A quarter of the cases, another for each `which`; all of them where all are asked for."""
+    """Return a quarter of the cases, another for each `which`; all of them if all are wanted."""
     chosen = listed() if os.environ.get("GC_TEST_ALL") else listed()[which::4]
     return [pytest.param(case, id=case["name"]) for case in chosen]
 
@@ -195,7 +195,7 @@ def becomes_ready(client: httpx.Client) -> None:
 
 @contextlib.contextmanager
 def holding(client: httpx.Client, image: str, case: str, memory_mib: int = 512) -> Iterator[None]:
-    """Run a case that takes what it can and stays, until the block ends."""
+    """Run a case that takes all it can and stays, until the block ends."""
     query = {"arg": case, "timeout_s": "120", "stream": "1", "queue_timeout_s": QUEUE_TIMEOUT_S}
     query["memory_mib"] = str(memory_mib)
     with client.stream("POST", f"/v1/run/{image}", params=query) as answer:
@@ -253,7 +253,7 @@ def test_epoll_watches_in_a_user_namespace_are_not_those_of_the_hosts_root(usern
 
 
 def _beside_a_holder(running: SetProcess, image: str, *command: str) -> None:
-    """A program of one account works while one of another holds all it can get."""
+    """A program of one account works while one of another account holds all it can get."""
     with (
         running.client(**{"X-Account": "greedy"}) as greedy,
         running.client(**{"X-Account": "modest"}) as modest,
@@ -276,7 +276,7 @@ def test_descriptors_that_one_account_parks_keep_no_others_from_being_sent(
 def test_descriptors_parked_in_a_user_namespace_keep_no_others_from_being_sent(
     userns_set: SetProcess, image: str
 ) -> None:
-    """There the guest's own user has no right to send more than its limit says."""
+    """In a user namespace the guest's own user may send no more than its limit says."""
     _beside_a_parker(userns_set, image)
 
 

@@ -1,4 +1,4 @@
-"""Sample images are built when something of theirs changed, and only then."""
+"""Sample images are built when one of their inputs has changed, and only then."""
 
 from __future__ import annotations
 

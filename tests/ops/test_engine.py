@@ -79,7 +79,7 @@ def run_container(private: PrivateEngine, folder: Path) -> int:
 
 
 def leftovers(private: PrivateEngine) -> list[str]:
-    """What an engine must not leave: processes, mounts, sockets."""
+    """Return what an engine must not leave behind: processes, mounts, sockets."""
     layout = private.layout
     folders = (str(layout.folder), str(layout.sockets))
     found = [f"process {pid}" for folder in folders for pid in processes.marked(f"{folder}/")]

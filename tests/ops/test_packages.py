@@ -1,4 +1,4 @@
-"""Debian packages: nothing to do costs nothing, and who may not install them is told what to type."""
+"""Debian packages: an installed package costs no time, and a user who may not install one is told what to type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the local stack is started with."""
+"""The commands and ports with which the local stack is started."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Ended(Exception):
 
 @dataclass
 class Conversation:
-    """A set's side of one connection."""
+    """The set's end of one connection."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -88,8 +88,8 @@ class Conversation:
 
 @dataclass
 class FakeSet:
-    """A set played by `play`, called for every connection. `requests` holds (head, body) where `play` notes
-    them."""
+    """A set played by `play`, which is called for every connection. `requests` holds the (head, body) pairs that `play`
+    records."""
 
     name: str
     play: Play
@@ -109,7 +109,7 @@ class FakeSet:
 
 
 def answering(answer: bytes = OK) -> Callable[[FakeSet], Play]:
-    """A set that notes every request and gives the same answer, on kept connections."""
+    """A set that records every request and gives the same answer, on kept connections."""
 
     def make(fake: FakeSet) -> Play:
         async def play(conversation: Conversation) -> None:
@@ -171,7 +171,7 @@ class Client:
         return await self.answer()
 
     async def rest(self) -> bytes:
-        """All up to the connection's end; a reset is an end too."""
+        """Everything up to the connection's end; a reset is an end, too."""
         data = b""
         try:
             while part := await self.reader.read(65536):

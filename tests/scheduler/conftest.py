@@ -140,7 +140,7 @@ class World:
         return await self.manager.finish(live), b"".join(chunks)
 
     def begin(self, stdin: bytes = b"hello", **facts: Any) -> asyncio.Task[tuple[Task, bytes]]:
-        """As `run`, beside."""
+        """Like `run`, but without waiting for the end."""
         return asyncio.create_task(self.run(stdin, **facts))
 
     async def start(self, **facts: Any) -> LiveTask:

@@ -87,7 +87,7 @@ class Elsewhere:
 
 
 class FakeRun:
-    """A program in a slot, as a test moves it on."""
+    """A program in a slot, moved on by the test."""
 
     def __init__(self, executor: FakeExecutor, slot_id: str, work: Work, lease: Lease) -> None:
         self.slot_id = slot_id
@@ -267,7 +267,8 @@ class FakeImages:
 
 
 class FakeEngine:
-    """What launchers start slots on, in memory: it outlives them, as an engine does. `slots`: those that run."""
+    """The engine that launchers start slots on, in memory. It outlives them, as an engine does. `slots`: those that
+    run."""
 
     def __init__(self) -> None:
         self.slots: dict[str, SlotOrder] = {}
@@ -286,7 +287,7 @@ class FakeEngine:
             self.end(order.slot_id, "its container ended")
 
     def end(self, slot_id: str, reason: str, *, out_of_memory: bool = False) -> None:
-        """A slot ends, whatever made it."""
+        """End a slot, for any reason."""
         del self.slots[slot_id]
         if out_of_memory:
             self.out_of_memory.add(slot_id)
@@ -382,7 +383,7 @@ class FakeLauncher:
         return self.out_of_memory or slot_id in self.engine.out_of_memory
 
     def ended(self, slot_id: str, reason: str) -> None:
-        """What the engine tells of a slot."""
+        """Return the engine's report about a slot."""
         if slot_id in self._starting:
             self._starting[slot_id] = reason
         elif slot_id in self._running:

@@ -1,4 +1,4 @@
-"""What a row shows of an output: its beginning and its end, whatever pieces it came in, and no character broken."""
+"""The excerpt of an output in a row: its beginning and its end, from pieces of any size, without a broken character."""
 
 from __future__ import annotations
 

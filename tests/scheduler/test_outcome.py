@@ -1,4 +1,4 @@
-"""What became of a task, from how its program ended: its state, its reason, and what its detail says."""
+"""The outcome of a task, from how its program ended: its state, its reason, and its detail."""
 
 from __future__ import annotations
 

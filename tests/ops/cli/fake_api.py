@@ -1,4 +1,4 @@
-"""A little HTTP/1.1 server that plays the native API as a test tells it to: also badly, which is what it is for.
+"""A small HTTP/1.1 server that plays the native API as a test tells it to, also badly.
 
 Each connection has a thread and a raw socket, so that an answer may come early, break off or be no HTTP at all.
 """

@@ -77,7 +77,7 @@ class Operator:
         return self._program("router", *args, stdin=stdin, env=self.environment)
 
     def complaint(self, *args: str, code: int) -> str:
-        """Run what must fail; its standard error."""
+        """Run a command that must fail; returns its standard error."""
         done = self.run(*args)
         assert done.returncode == code, (done.stdout, done.stderr)
         return done.stderr.decode()
@@ -86,7 +86,7 @@ class Operator:
         return dict(json.loads(self(*args, "--json")))
 
     def weights(self) -> dict[str, float]:
-        """As the router has them in force."""
+        """Return the weights in force in the router."""
         return {name: each["weight"] for name, each in self.json("status")["sets"].items()}
 
 

@@ -1,4 +1,4 @@
-"""Who may be sent again, after what."""
+"""Which requests may be sent again, after which failures."""
 
 from __future__ import annotations
 

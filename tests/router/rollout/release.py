@@ -82,7 +82,7 @@ class Release:
 
     @property
     def phase(self) -> str:
-        """A `Phase`, as text: mypy takes an enumeration's property for a constant."""
+        """The phase as text, because mypy takes an enumeration's property for a constant."""
         return self.progress.phase
 
     @property

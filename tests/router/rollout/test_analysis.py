@@ -65,7 +65,7 @@ def test_few_requests_do_not_pass_however_well_they_end() -> None:
 
 
 def test_few_requests_fail_where_all_of_them_go_wrong() -> None:
-    """`min_requests` is for a pass: who fails every request is not given a hundred."""
+    """`min_requests` holds back a pass: a canary that fails every request does not get a hundred first."""
     assert analyse(PLAN, tally(error=3), tally(3)).verdict is Verdict.INCONCLUSIVE
     found = analyse(PLAN, tally(error=12), tally(12))
     assert found.verdict is Verdict.FAIL
@@ -105,7 +105,7 @@ def test_a_twentieth_that_stays_open_is_never_promoted() -> None:
 
 
 def test_as_many_open_at_control_are_no_harm_of_the_canary() -> None:
-    """Nor do they make control so slow that nothing counts as late."""
+    """They do not make control so slow that nothing counts as late, either."""
     control = hanging(tally(980, seed=2), 20, 60.0)
     assert analyse(PLAN, hanging(tally(980), 20, 60.0), control).verdict is Verdict.PASS
     assert analyse(PLAN, hanging(tally(500), 500, 60.0), control).verdict is Verdict.FAIL
@@ -141,7 +141,8 @@ def test_equal_sets_pass_from_min_requests_on() -> None:
 
 
 def test_a_latency_without_any_bound_is_no_pass() -> None:
-    """With few requests and `min_requests` below them, "nothing speaks against it" would be said of nothing."""
+    """With few requests and a smaller `min_requests`, "nothing speaks against it" could be said without any
+    evidence."""
     few = msgspec.structs.replace(PLAN, abort_when=AbortWhen(min_requests=20))
     for count in (20, 65, 111):
         latency = check(analyse(few, tally(count, seed=1), tally(count, seed=2)), CheckName.LATENCY)

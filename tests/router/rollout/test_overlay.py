@@ -51,8 +51,8 @@ def test_totals_hold_and_the_canary_has_exactly_its_weight(base: dict[str, int],
 @settings(SEEDED, max_examples=25)
 @given(shares(), st.lists(st.integers(0, WEIGHT_TOTAL), min_size=2, max_size=4))
 def test_nobody_moves_between_other_sets_and_nobody_drifts(base: dict[str, int], weights: list[int]) -> None:
-    """From step to step a key moves to the canary or from it, never between others; and where it is depends on the
-    weight alone, not on the way there: sticky keys do not drift to 100 %."""
+    """Between two steps a key moves to or from the canary, never between the others. Its place depends on the weight
+    alone, not on the steps before: sticky keys do not drift to 100 %."""
     file = table(base)
     if base["s0"] == WEIGHT_TOTAL:
         return

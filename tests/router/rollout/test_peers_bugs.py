@@ -1,4 +1,4 @@
-"""What peers get wrong in automated releases, each as a test that it is not so here."""
+"""Mistakes of peers in automated releases, each with a test that this router does not make it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def released(weight: int, *, held_s: float, shares: dict[str, int] | None = None
 
 
 def descent(release: Release) -> list[int]:
-    """The canary's weights from an abort to its end, one a second."""
+    """Return the canary's weights from an abort to its end, one a second."""
     release.happen(Abort())
     weights = [release.weight]
     while release.phase != Phase.ABORTED:
@@ -122,8 +122,8 @@ def test_room_is_asked_for_also_where_the_set_was_warm_moments_ago() -> None:
 
 
 def test_the_short_way_back_is_for_a_set_that_carried_as_much() -> None:
-    """b is at 100 %. A return to a, which carried 95 % half an hour ago, skips the steps, gently; one to a set that
-    never had more than 5 % goes by the steps."""
+    """b is at 100 %. A return to a, which carried 95 % half an hour ago, skips the steps, gently. A return to a set
+    that never had more than 5 % takes the steps."""
     release = Release(plan(Step(100, 60.0), Step(10_000)), shares={"a": 9_500, "b": 500}).start()
     release.run(60)
     assert release.phase == Phase.DONE

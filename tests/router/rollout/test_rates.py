@@ -1,4 +1,4 @@
-"""The sequential test for rates, by simulation with fixed seeds: it may be looked at any time."""
+"""The sequential test for rates, by simulation with fixed seeds: it may be evaluated at any time."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def peeked(
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.4])
 def test_equal_sets_looked_at_over_and_over_are_told_apart_no_more_often_than_allowed(rate: float) -> None:
-    """α = 20 %, to see anything: 60 releases of 600 requests, looked at 60 times each. A test that is looked at like
-    this but made for one look would err in more than half of them."""
+    """60 releases of 600 requests, evaluated 60 times each, at α = 20 % so that some errors occur. A test that is
+    evaluated like this but made for one evaluation would err in more than half of them."""
     wrong = [
         peeked(rate, rate, threshold=0.0, alpha=0.2, requests=600, every=10, seed=seed) for seed in range(60)
     ]

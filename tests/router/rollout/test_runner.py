@@ -57,7 +57,7 @@ class Release:
             await self.runners[-1].turn()
 
     async def requests(self, count: int, client: Client | None = None, *, first: int = 0) -> None:
-        """Of so many users, one each."""
+        """One request of each of so many users."""
         asking = client or await self.rig.client()
         for number in range(first, first + count):
             await asking.send(b"GET /x HTTP/1.1\r\nHost: h\r\nX-User-Id: u%d\r\n\r\n" % number)

@@ -78,7 +78,7 @@ def random_world(rng: random.Random) -> World:
 
 
 def disturb(world: World, rng: random.Random) -> None:
-    """One thing that may happen between two ticks."""
+    """An event between two ticks."""
     names = list(world.tempers)
     temper = world.tempers[rng.choice(names)]
     what = rng.randrange(15)
@@ -144,7 +144,7 @@ def order(world: World, happening: Happening | None) -> None:
 
 
 def serving(live: Table) -> bool:
-    """Some set takes new work."""
+    """Return True if some set takes new work."""
     return any(live.sets[entry.name].state is SetState.READY for entry in live.default.entries)
 
 
@@ -174,7 +174,8 @@ class Watcher:
                 assert (now.name == "b") == (new > old)
 
     def reported(self) -> None:
-        """What is told is what is in force; and who was taken back stays away until the file or a person says so."""
+        """The status says what is in force, and a set that was taken back stays away until the file or a person
+        readmits it."""
         world, progress = self.world, self.world.progress
         told = describe(progress, world.file, world.table)
         b = world.table.default.shares["b"]
@@ -238,8 +239,8 @@ def test_what_must_hold_holds_in_every_history(batch: int) -> None:
 
 @pytest.mark.parametrize("batch", range(4))
 def test_a_sick_canary_is_rolled_back_within_a_bound(batch: int) -> None:
-    """However sick, whenever: it never finishes, and is at weight 0 within three minutes of its cohort's having traffic
-    enough to tell (some two requests a second)."""
+    """However sick the canary is, and whenever: the release never finishes, and it is at weight 0 within three minutes
+    after its cohort has traffic enough to tell (some two requests a second)."""
     for seed in range(batch, HISTORIES // 20, 4):
         rng = random.Random(seed)
         plan = Plan(

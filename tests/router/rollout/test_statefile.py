@@ -181,7 +181,8 @@ def test_who_leads_is_told(state: StateFile) -> None:
 
 
 def test_two_leaders_do_no_harm(state: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a file system whose locks lie: both think that they lead, only the younger one's writes are taken."""
+    """On a file system whose locks fail, two processes believe that they lead: only the younger one's writes are
+    taken."""
     monkeypatch.setattr(fcntl, "flock", lambda fd, how: None)
     old, young = Lease(state), Lease(state)
     assert old.take()

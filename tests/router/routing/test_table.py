@@ -105,8 +105,7 @@ def test_a_ramp_between_two_sets_moves_only_the_difference(before: int, after: i
 @settings(max_examples=30, deadline=None)
 @given(weightings(2, 6), st.data())
 def test_growth_of_one_set_moves_keys_only_to_it(shares: dict[str, int], data: st.DataObject) -> None:
-    """The others keep their proportions: as weights are relative, nobody has a reason to move between
-    them."""
+    """The others keep their proportions, and because weights are relative, no key moves between them."""
     name = data.draw(st.sampled_from(sorted(shares)))
     grown = {**shares, name: shares[name] + data.draw(st.integers(1, WEIGHT_TOTAL))}
     names = entries(*shares)
@@ -135,7 +134,7 @@ def test_only_a_dead_sets_keys_are_picked_anew(shares: dict[str, int], data: st.
 
 
 def test_the_choice_is_the_same_everywhere_for_ever() -> None:
-    """Golden values: another version of the router must not move anybody."""
+    """Golden values: a new version of the router must not move any key."""
     assert key_hash(b"user-1") == 0x9AAC5A8621EAE188
     assert (
         "".join(homes(weighted(a=5_000, b=3_000, c=2_000), KEYS[:32])) == "abbaaabaaabbbbabbaaccaaabaacabaa"

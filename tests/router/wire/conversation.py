@@ -82,7 +82,7 @@ class Peer:
         self._sending.append(asyncio.create_task(send()))
 
     async def expect(self, wanted: bytes) -> None:
-        """Exactly these bytes come next."""
+        """Expect exactly these bytes next."""
         while len(self._got) < len(wanted):
             part = await self.reader.read(65536)
             assert part, f"wanted {wanted!r}, it ended with {self._got!r}"
@@ -91,7 +91,7 @@ class Peer:
         self._got = self._got[len(wanted) :]
 
     async def expect_head(self, wanted: bytes) -> None:
-        """A head comes whose first bytes are these."""
+        """Expect a head that begins with these bytes."""
         head, self._got = await self._head()
         assert head.startswith(wanted), head
 
@@ -227,7 +227,7 @@ class Stage:
             peer.do(what)
 
     def _move_set(self, port: int) -> None:
-        """The set's address is another one from now on."""
+        """Change the set's address."""
         self._rig.traffic.adopt(table_for({"a": port}, more=MORE))
 
     async def _hear(self, deaf: DeafSet) -> None:
@@ -241,7 +241,7 @@ class Stage:
         await eventually(lambda: getattr(where, name) == int(wanted))
 
     async def settled(self) -> None:
-        """Nothing is left behind in the router."""
+        """Check that nothing is left behind in the router."""
         plane = self._rig.plane
         for peer in self.peers:
             peer.end()
@@ -265,7 +265,7 @@ def limits_of(words: list[str]) -> Limits:
 
 
 async def play(path: Path) -> None:
-    """Act a conversation out; fail at the first step that goes otherwise."""
+    """Play a conversation; fail at the first step that goes differently."""
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# "), "the first line says why"
     steps = [line for line in lines[1:] if line]

@@ -74,7 +74,7 @@ async def test_the_longest_silent_make_room_where_all_places_are_taken(
 
 
 async def test_a_burst_of_silent_clients_costs_none_of_them() -> None:
-    """They are counted twice at first, which is too many for the limit, and once soon after."""
+    """Clients that come at once are counted twice at first, which is too many for the limit, and once soon after."""
     limits = replace(Limits(), descriptors=12, idle_connections=0)
     async with running({"a": answering()}, limits=limits) as rig:
         silent = await asyncio.gather(*(rig.client() for _ in range(9)))
@@ -100,7 +100,7 @@ async def test_clients_that_all_ask_at_last_find_what_is_left_and_a_503() -> Non
 
 
 async def test_under_a_low_limit_everybody_is_served_in_turn(tmp_path: Path) -> None:
-    """60 clients at once, of whom 90 descriptors can carry a few; nothing is lost, and nothing counts on."""
+    """60 clients at once, with 90 descriptors, which can carry only a few: nothing is lost, and all counts end at 0."""
     config = tmp_path / "router.yaml"
     async with sets("a") as fakes:
         config.write_text(yaml({"a": fakes["a"].port}, 1, {"a": 100}))

@@ -17,7 +17,7 @@ WITH_USER = b"GET /x HTTP/1.1\r\nHost: h\r\nX-User-Id: u%d\r\n\r\n"
 
 
 async def spread(running: Process, count: int = 60) -> list[Client]:
-    """So many connections that each worker surely has some."""
+    """Make so many connections that each worker almost certainly has some."""
     return [await running.client() for _ in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""What launcher tests need: images made from nothing, a slot that answers questions, a look at what is left."""
+"""Helpers of launcher tests: images made from nothing, a slot that answers questions, and a look at what is left."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Probe:
         return argv[3 : argv.index("--")]
 
     async def end(self, how: str) -> None:
-        """Tell it to do what it will not answer."""
+        """Give it an order that it will not answer."""
         await asyncio.get_running_loop().sock_sendall(self._connection, how.encode())
 
     def close(self) -> None:
@@ -220,7 +220,7 @@ class Rig:
 
 
 async def until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
-    """Wait for something that is bound to happen; fails by saying what did not."""
+    """Wait for something that must happen; fails by saying what did not."""
     try:
         async with asyncio.timeout(timeout_s):
             while not condition():  # noqa: ASYNC110 (it happens in another process)

@@ -1,4 +1,4 @@
-"""What every launcher must do. Nothing here knows an engine: `stands` has a stand for each launcher."""
+"""The contract of every launcher. Nothing here knows an engine: `stands` has a stand for each launcher."""
 
 from __future__ import annotations
 

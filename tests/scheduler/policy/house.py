@@ -1,4 +1,4 @@
-"""A set's world around the cell: carries its decisions out in thought, and checks every one."""
+"""The world around a cell: carries its decisions out in memory, and checks each one."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class House:
     # -- decisions
 
     def _do(self, decisions: list[Decision]) -> list[str]:
-        """Carry out and check; returns them in words."""
+        """Carry decisions out and check them; returns them in words."""
         return [self._carry_out(decision) for decision in decisions]
 
     def _carry_out(self, decision: Decision) -> str:

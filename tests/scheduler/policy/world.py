@@ -90,7 +90,7 @@ class World:
     # -- what happens
 
     def at(self, when_s: float, what: Callable[[], object]) -> None:
-        """`what` happens then."""
+        """Let `what` happen at that time."""
         heapq.heappush(self._later, (when_s, next(self._serial), what))
 
     def arrive(

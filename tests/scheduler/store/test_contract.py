@@ -1,4 +1,4 @@
-"""What every store must do."""
+"""The contract of every store."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class TestUpdate:
         assert written.cpu_us == 700
 
     async def test_the_last_of_many_stands(self, store: Store) -> None:
-        """Also when they take different ways: with a later commit, without a sync, with one."""
+        """Also if they take different ways: with a later commit, without a sync, with one."""
         task = a_task()
         await store.add(task, BODY, None)
         for attempt in range(30):

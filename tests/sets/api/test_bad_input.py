@@ -360,7 +360,7 @@ def test_an_early_refusal_asks_for_no_body(api: Api, headers: tuple[str, ...]) -
 
 
 def test_a_refusal_is_read_also_by_who_sends_on(api: Api) -> None:
-    """A connection that is closed with input unread is reset, and the reset overtakes the answer."""
+    """A connection that is closed while input is unread is reset, and the reset overtakes the answer."""
     for _ in range(10):
         with api.wire() as wire:
             wire.post(api.target("x", image="no-such-image:1"), "Content-Length: 3000000")

@@ -1,4 +1,4 @@
-"""What the executor's tests share: both event loops, and a look at this process's descriptors."""
+"""Fixtures of the executor's tests: both event loops, and a count of this process's descriptors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FdCheck = Callable[[], None]
 
 @pytest.fixture
 def no_fd_leaks() -> Iterator[FdCheck]:
-    """The test leaves no more descriptors than it found. To be asked for after whatever opens some."""
+    """Check that the test leaves no more descriptors than it found. Request it after every fixture that opens some."""
     # uvloop opens a pair for signals when it first runs in a process.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.sleep(0))

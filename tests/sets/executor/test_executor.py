@@ -150,7 +150,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 class Address(NamedTuple):
-    """Where a slot's guest knocks, and what it must say."""
+    """The socket of a slot's guest, and the token that it must say."""
 
     directory: Path
     token: str

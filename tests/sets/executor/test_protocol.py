@@ -261,7 +261,7 @@ def test_mutated_messages_are_understood_or_refused(message: bytes, data: st.Dat
 
 
 def _understood_or_refused(data: bytes) -> None:
-    """Whatever is accepted keeps every promise that the slot relies on."""
+    """Every accepted message keeps the promises that the slot relies on."""
     try:
         message = protocol.decode(memoryview(data))
     except ProtocolError:

@@ -1,4 +1,5 @@
-"""Whatever a guest sends, any bytes with any descriptors in any order: understood, or the slot is lost, no more."""
+"""Any bytes from a guest, with any descriptors, in any order, are either understood or lose the slot, and do nothing
+else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a slot is lost: a guest that is gone, takes nothing, or does not do in time what it must."""
+"""The ways in which a slot is lost: its guest is gone, takes nothing, or is too slow."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def start(guest_binary: Path) -> Iterator[StartGuest]:
 
 @pytest.fixture(params=[ROOT, WORKER], ids=lambda user: user.name)
 def user(request: pytest.FixtureRequest) -> User:
-    """Images run as root or as a USER of theirs: what holds, holds for both."""
+    """Images run as root or as a USER: each test runs for both."""
     found = request.param
     assert isinstance(found, User)
     return found

@@ -33,7 +33,7 @@ WAIT_S = 60.0
 
 @dataclass
 class Result:
-    """All that a task gave: `stdout` and `stderr` whole, whichever way they came."""
+    """The results of a task: `stdout` and `stderr` complete, whichever way they came."""
 
     exit: wire.Exit
     stdout: bytes
@@ -232,7 +232,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class User:
-    """Who the guest runs as; never with any capability, as in a slot."""
+    """The user that the guest runs as; never with any capability, as in a slot."""
 
     name: str
     uid: int
@@ -315,7 +315,7 @@ class Guest:
         return self.process.wait(WAIT_S)
 
     def said(self) -> str:
-        """What it, or a sanitizer in it, wrote; after its end."""
+        """Return what it, or a sanitizer in it, wrote; call it after its end."""
         assert self.process.stdout is not None
         return self.process.stdout.read().decode()
 

@@ -1,9 +1,9 @@
-"""Fuzzes the router's parser glue with atheris, guided by what of the router's code an input reaches.
+"""Fuzzes the router's parser glue with atheris, guided by the code of the router that an input reaches.
 
-    python -m tests.router.wire.fuzz.run --seconds 60 [framing] [answers] [mixing]
+python -m tests.router.wire.fuzz.run --seconds 60 [framing] [answers] [mixing]
 
-Seeds are the corpus of requests and answers; what is found beside them stays in the folder given (var/fuzz/router by
-default), so that the next run goes on from there. An input that breaks a promise is written there as crash-….
+Seeds are the corpus of requests and answers. New inputs stay in the given folder (var/fuzz/router by default), so that
+the next run goes on from there. An input that breaks a promise is written there as crash-….
 """
 
 from __future__ import annotations

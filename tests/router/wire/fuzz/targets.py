@@ -230,7 +230,7 @@ class SetSide:
                 return
 
     def answer_early(self, size: int) -> None:
-        """Answer before the request is there."""
+        """Answer before the request has arrived."""
         if not self._answered and self._parser.their_state is h11.SEND_BODY:
             self._answered = True
             head = b"HTTP/1.1 413 Early\r\nX-Mark: %b\r\nContent-Length: %d\r\n\r\n" % (self.mark, size)
@@ -324,7 +324,7 @@ def _ask(client: PlayedSocket, mark: bytes, size: int, *, piece: int, kind: int)
 
 
 def _come_to_an_end(world: World) -> None:
-    """Everybody has room, the set answers all: what every client got must be its own answers, each whole but for
+    """Give everybody room and let the set answer everything: each client must get its own answers, complete except for
     the last."""
     for sock in list(world.loop.sockets.values()):
         sock.room = 1 << 30

@@ -1,4 +1,4 @@
-"""The scope `operator`: who may see what tells of the whole set."""
+"""The scope `operator`: who may see the state of the whole set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a task goes into an answer's headers: any text, but no line end, nothing that is not ASCII, nothing long."""
+"""The part of a task in an answer's headers: any text, but no line end, only ASCII, and nothing long."""
 
 from __future__ import annotations
 

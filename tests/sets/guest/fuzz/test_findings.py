@@ -1,4 +1,4 @@
-"""What the fuzzer found, shown to the real guest: each failed before it was mended."""
+"""Findings of the fuzzer, shown to the real guest: each test failed before the mistake was mended."""
 
 from __future__ import annotations
 
