@@ -197,6 +197,10 @@ class Floor:
         """Return True if a lost slot died because its memory was used up."""
         return await self._keeper.out_of_memory(slot_id)
 
+    def waiting_for(self, task_id: str) -> str | None:
+        """Say in words what the task waits for; None where it does not wait."""
+        return self._cell.waiting_for(task_id, self._clock())
+
     def _remember(self, entry: Entry) -> None:
         images = self._images
         images[entry.pool] = entry.image

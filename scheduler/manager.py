@@ -32,7 +32,7 @@ from scheduler.roster import Roster
 from scheduler.source import Source
 from scheduler.store.contract import Blobs, Body, Idempotency, Results, Store, TaskFilter
 from scheduler.sync_side import SyncSide
-from scheduler.task import Reason, Task, TaskIds, TaskSpec
+from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
 from scheduler.trouble import Trouble
 from scheduler.upkeep import Upkeep
 
@@ -300,6 +300,10 @@ class Manager:
         entries = self._roster.entries
         tasks = await self._store.page(task_filter)
         return [entries[task.id].task if task.id in entries else task for task in tasks]
+
+    def waiting_for(self, task: Task) -> str | None:
+        """Say in words what a queued task waits for; None where it is not queued, or is still being taken up."""
+        return self._floor.waiting_for(task.id) if task.state is State.QUEUED else None
 
     async def results(self, task_id: str) -> Results | None:
         """Return the results of an ended task (of a sync one: its files); None if they are not kept."""

@@ -18,6 +18,7 @@ class Task(TypedDict, total=False):
     name: str | None
     kind: str
     state: str
+    waiting_for: str | None
     reason: str | None
     detail: str | None
     exit_code: int | None

@@ -83,6 +83,14 @@ class Cell:
         """How many tasks wait in their pools."""
         return self._queue.waiting
 
+    def waiting_for(self, task_id: str, now: float) -> str | None:
+        """Say in words what the task waits for; None where it does not wait."""
+        pool = self._queue.pool_of(task_id)
+        if pool is not None:
+            return waits_for(pool, now)
+        resumes_at = self._queue.resumes_at(task_id)
+        return None if resumes_at is None else f"its next attempt, in {max(0.0, resumes_at - now):.1f} s"
+
     def opened(self, now: float) -> list[Decision]:
         """The cell's shell is ready to carry decisions out."""
         return self._expire(now) + self._sweep(now)
@@ -304,7 +312,7 @@ class Cell:
                 decisions.append(DropSlot(what, reason))
                 decisions += self.slot_gone(what, reason, now)
             elif kind is EXPIRES:
-                decisions.append(QueueExpired(what, waits_for(self._queue.pool_of(what), now)))
+                decisions.append(QueueExpired(what, self.waiting_for(what, now) or ""))
                 decisions += self.task_left(what, now)
             elif kind is ROWS_DUE:
                 decisions += self._expire(now)

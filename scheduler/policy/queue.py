@@ -73,9 +73,14 @@ class Queue:
             timer.cancel()
         return pool
 
-    def pool_of(self, task_id: str) -> Pool:
-        """The pool in which the task waits."""
-        return self._pool_of[task_id]
+    def pool_of(self, task_id: str) -> Pool | None:
+        """The pool in which the task waits; None where it does not wait, or pauses."""
+        return self._pool_of.get(task_id)
+
+    def resumes_at(self, task_id: str) -> float | None:
+        """When the task's pause before its next attempt ends; None where it does not pause."""
+        paused = self._paused.get(task_id)
+        return None if paused is None else paused[1].at
 
     def pause(self, pool: Pool, task_id: str, now: float, pause_s: float) -> None:
         """The task waits for its next attempt, and does not count as waiting in its pool meanwhile."""

@@ -109,6 +109,10 @@ class Runs:
 
     # -- async
 
+    def waiting_for(self, task: Task) -> str | None:
+        """See `Manager.waiting_for`."""
+        return self._manager.waiting_for(task)
+
     async def submit(self, accepted: AcceptedCall, body: RequestBody, key: str | None) -> Task:
         """Keep an async task, whose idempotency key is `key`; when this returns it survives loss of power.
 

@@ -15,8 +15,8 @@ from scheduler.errors import (
     QueueTimeout,
 )
 from scheduler.policy.limits import Limits
-from scheduler.task import Resources
-from tests.scheduler.conftest import Clock, NewWorld, World, until
+from scheduler.task import Resources, State
+from tests.scheduler.conftest import Clock, NewWorld, World, until, until_state
 from tests.scheduler.fakes import cat
 
 ONE_CORE = Limits(cpu_percent=100, start_backoff_s=0.01, patience_s=0.05)
@@ -49,6 +49,22 @@ async def test_a_queue_time_out_names_what_keeps_slots_from_starting(new_world: 
     world.pass_time(10)
     with pytest.raises(QueueTimeout, match="could not start: no space left on the engine"):
         await waiting
+    world.assert_nothing_left()
+
+
+async def test_a_queued_task_says_what_it_waits_for(new_world: NewWorld) -> None:
+    world = await new_world(limits=ONE_CORE, clock=Clock(), retry_backoff_s=30.0)
+    world.launcher.prompt = False
+    task = await world.submit()
+    await until(lambda: world.launcher.orders)
+    world.pass_time(4.2)
+    assert world.manager.waiting_for(task) == "a slot of its kind has been starting for 4.2 s"
+    world.executor.hello(world.launcher.orders[0].slot_id)
+    (await world.started()).lose()
+    task = await until_state(world, task, State.QUEUED)
+    assert world.manager.waiting_for(task) == "its next attempt, in 30.0 s"
+    cancelled = await world.manager.cancel("acme", task.id)
+    assert world.manager.waiting_for(cancelled) is None
     world.assert_nothing_left()
 
 

@@ -35,4 +35,4 @@ class IdempotencyResource:
         if key is None:
             raise BadRequest(f"{HEADER}: send the key to look for in this header", field=HEADER)
         task = await self._manager.keyed(account, key)
-        send_json(resp, task_json(task, self._set_name))
+        send_json(resp, task_json(task, self._set_name, self._manager.waiting_for(task)))

@@ -319,6 +319,9 @@ def _task_schema() -> dict[str, Any]:
         "memory_mib": number,
         "files": {"type": "object", "additionalProperties": number},
     }
+    properties["waiting_for"] = maybe_text | {
+        "description": "what a queued task waits for, in words; null: it is not queued"
+    }
     properties |= dict.fromkeys(("exit_code", "signal"), maybe_number)
     properties["memory_peak_kib"] = maybe_number | {
         "description": "the most that the task's memory cgroup held: its processes, its files in /tmp, the pages that "

@@ -70,7 +70,7 @@ class RunResource:
         task = await self._runs.submit(accepted, body, key)
         resp.status = 202
         resp.set_headers({"Location": f"/v1/tasks/{task.id}", "X-Task-Id": task.id})
-        send_json(resp, task_json(task, self._set_name))
+        send_json(resp, task_json(task, self._set_name, self._runs.waiting_for(task)))
 
 
 def _wants_async(prefer: str | None) -> bool:

@@ -52,7 +52,7 @@ class TasksResource:
         )
         page = tasks[:limit]
         answer = {
-            "tasks": [task_json(task, self._set_name) for task in page],
+            "tasks": [task_json(task, self._set_name, self._manager.waiting_for(task)) for task in page],
             "next": page[-1].id if len(tasks) > limit else None,
             "sets": [self._set_name],
             "partial": False,
@@ -74,14 +74,14 @@ class TaskResource:
         if not DECIMAL.fullmatch(wait) or float(wait) > WAIT_MAX_S:
             raise BadRequest(f"wait: a number of seconds, {WAIT_MAX_S:g} at most", field="wait")
         task = await self._manager.wait(account, task_id, float(wait))
-        send_json(resp, task_json(task, self._set_name))
+        send_json(resp, task_json(task, self._set_name, self._manager.waiting_for(task)))
 
     async def on_post_cancel(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str
     ) -> None:
         account = self._callers.account_of(req)
         task = await self._manager.cancel(account, task_id)
-        send_json(resp, task_json(task, self._set_name))
+        send_json(resp, task_json(task, self._set_name, self._manager.waiting_for(task)))
 
 
 class ResultResource:

@@ -39,8 +39,8 @@ def _header_text(text: str) -> str:
     return escaped if len(escaped) <= HEADER_CHARS else escaped[: HEADER_CHARS - 3] + "..."
 
 
-def task_json(task: Task, set_name: str) -> dict[str, Any]:
-    """The task as a JSON object."""
+def task_json(task: Task, set_name: str, waiting_for: str | None) -> dict[str, Any]:
+    """The task as a JSON object; `waiting_for` as `Manager.waiting_for` says it."""
     spec = task.spec
     return {
         "id": task.id,
@@ -52,6 +52,7 @@ def task_json(task: Task, set_name: str) -> dict[str, Any]:
         "name": spec.name,
         "kind": spec.kind,
         "state": task.state,
+        "waiting_for": waiting_for,
         "reason": task.reason,
         "detail": task.detail,
         "exit_code": task.exit_code,

@@ -206,10 +206,13 @@ def test_cancel_while_it_waits(api: Api) -> None:
     busy = [api.submit("sleep", "60", "say", word) for _ in range(2)]
     until(lambda: len(running(word)) == 2, "both cores are busy")
     waiting = api.submit("say", "never")
-    assert api.task(waiting["id"])["state"] == "queued"
+    assert waiting["waiting_for"] == "all slots of its kind are busy (2)"
+    asked = api.task(waiting["id"])
+    assert (asked["state"], asked["waiting_for"]) == ("queued", waiting["waiting_for"])
+    assert [task["waiting_for"] for task in api.tasks(limit=2)] == [waiting["waiting_for"], None]
     ended = api.http.post(f"/v1/tasks/{waiting['id']}/cancel").json()
     assert (ended["state"], ended["reason"], ended["started_at"]) == ("cancelled", "cancelled", None)
-    assert (ended["attempts"], ended["cpu_us"]) == (0, 0)
+    assert (ended["attempts"], ended["cpu_us"], ended["waiting_for"]) == (0, 0, None)
     for task in busy:
         api.http.post(f"/v1/tasks/{task['id']}/cancel")
 
