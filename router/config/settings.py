@@ -68,7 +68,7 @@ FILE: Final = Section(
         Setting(
             "version",
             Kind.WHOLE,
-            "Number of this version of the file. A change that does not raise it is taken with a warning.",
+            "Number of this version of the file. A change that does not raise it takes effect with a warning.",
             least=0,
             most=10**12 - 1,
             example="42",
@@ -91,13 +91,15 @@ FILE: Final = Section(
         Setting(
             "rules",
             Kind.OTHER,
-            "Rules, tried in order; the first whose every test holds decides instead of `default`.",
+            "Rules, tried in order; the first one whose tests all hold decides instead of `default`.",
         ),
-        Setting("default", Kind.OTHER, "Where requests go that no rule decides about.", required=True),
-        Setting("health", Kind.OTHER, "How sets are checked, and when the router leaves one alone."),
+        Setting(
+            "default", Kind.OTHER, "Weights and sticky keys of requests that no rule matches.", required=True
+        ),
+        Setting("health", Kind.OTHER, "How sets are checked, and when one is ejected."),
         Setting("retry", Kind.OTHER, "When a request may be sent again."),
-        Setting("timeouts", Kind.OTHER, "How long the data plane waits for what."),
-        Setting("access_log", Kind.OTHER, "Where a line for each request goes."),
+        Setting("timeouts", Kind.OTHER, "Time limits of the data plane."),
+        Setting("access_log", Kind.OTHER, "The access log, with one line for each request."),
         Setting(
             "discovery",
             Kind.OTHER,
@@ -184,7 +186,7 @@ DISCOVERY: Final = Section(
 )
 DEFAULT: Final = Section(
     "default",
-    "Weights and keys of requests that no rule decides about.",
+    "Weights and sticky keys of requests that no rule matches.",
     (
         Setting(
             "weights",
@@ -204,7 +206,7 @@ DEFAULT: Final = Section(
 )
 HEALTH: Final = Section(
     "health",
-    "How sets are checked, and when the router leaves one alone.",
+    "How sets are checked, and when one is ejected.",
     (
         Setting("path", Kind.TEXT, "Path of the check.", "/readyz"),
         Setting(
@@ -229,7 +231,7 @@ HEALTH: Final = Section(
         Setting(
             "eject_after",
             Kind.WHOLE,
-            "Requests that fail in a row, after which a set gets no new work for a while.",
+            "Failed requests in a row after which a set is ejected: it gets no new work for a while.",
             "5",
             1,
             1000,
@@ -237,12 +239,12 @@ HEALTH: Final = Section(
         Setting(
             "eject_for",
             Kind.DURATION,
-            "Length of that while, times how often it happened lately.",
+            "Length of an ejection, times the number of recent ones.",
             "30s",
             1,
             DAY_S,
         ),
-        Setting("eject_max", Kind.DURATION, "Most that it may grow to.", "5m", 1, DAY_S),
+        Setting("eject_max", Kind.DURATION, "Longest ejection.", "5m", 1, DAY_S),
     ),
 )
 RETRY: Final = Section(
@@ -290,12 +292,12 @@ def _wait(name: str, meaning: str, default: str) -> Setting:
 
 TIMEOUTS: Final = Section(
     "timeouts",
-    "How long the data plane waits for what. Looked at twice a second; a change counts at once, for "
-    "requests in work too.",
+    "Time limits of the data plane. They are checked twice a second; a change counts at once, "
+    "also for requests in work.",
     (
-        _wait("connect", "For a connection to a set.", "3s"),
+        _wait("connect", "Connecting to a set.", "3s"),
         _wait("header", "From a request's first byte to the end of its head.", "15s"),
-        _wait("body_idle", "Without a byte of the body that a client sends.", "2m"),
+        _wait("body_idle", "Without a byte of a request's body from the client.", "2m"),
         _wait(
             "first_byte",
             "From a request's last byte to the answer's first, where no task is waited for.",
@@ -304,14 +306,14 @@ TIMEOUTS: Final = Section(
         _wait("task_first_byte", "The same for a run, or a call with `wait`.", "16m"),
         _wait("answer_idle", "Without a byte of an answer that has begun.", "16m"),
         _wait("write_stall", "Without progress towards a peer that does not read.", "5m"),
-        _wait("total", "For a request in all.", "6h"),
-        _wait("keep_alive", "For a client's next request on its connection.", "75s"),
-        _wait("pool_idle", "For another use of an idle connection to a set.", "30s"),
+        _wait("total", "A whole request.", "6h"),
+        _wait("keep_alive", "Waiting for a client's next request on its connection.", "75s"),
+        _wait("pool_idle", "Keeping an idle connection to a set.", "30s"),
     ),
 )
 ACCESS_LOG: Final = Section(
     "access_log",
-    "Where a line of JSON for each request goes.",
+    "The access log, with one line of JSON for each request.",
     (
         Setting(
             "to",
@@ -355,8 +357,7 @@ RULE: Final = Section(
         Setting(
             "if_down",
             Kind.OTHER,
-            "When none of the rule's sets is healthy: `default` sends the request where the default weights say; "
-            "`fail` answers 503.",
+            "If none of the rule's sets is healthy: `default` uses the default weights; `fail` answers 503.",
             "default",
         ),
     ),
