@@ -26,6 +26,9 @@ AGAIN_S: Final = 5.0
 """Pause before the same thing is done again, in seconds: the call failed, or had no effect."""
 
 
+_REMOVED: Final = "its job was removed from the cluster, and has ended"
+
+
 class Kill(msgspec.Struct, frozen=True):
     """Kill the container of an allocation."""
 
@@ -61,9 +64,22 @@ class SlotRecord:
 
 
 class JobRecord:
-    """One job, with its slots by id and its allocations by id. `registered` is False while the call is under way."""
+    """One job, with its slots by id and its allocations by id.
 
-    __slots__ = ("allocations", "evaluation", "id", "over_since", "pool", "registered", "slots", "stopped")
+    `waiting`: its turn to be registered has not come. `registered` is False until the call has succeeded.
+    """
+
+    __slots__ = (
+        "allocations",
+        "evaluation",
+        "id",
+        "over_since",
+        "pool",
+        "registered",
+        "slots",
+        "stopped",
+        "waiting",
+    )
 
     def __init__(self, job_id: str, pool: PoolKey | None, slot_ids: Iterable[str], *, claimed: bool) -> None:
         self.id = job_id
@@ -71,6 +87,7 @@ class JobRecord:
         self.slots = {slot_id: SlotRecord(slot_id, claimed=claimed) for slot_id in slot_ids}
         self.allocations: dict[str, Allocation] = {}
         self.evaluation: Evaluation | None = None
+        self.waiting = claimed
         self.registered = not claimed
         self.stopped = False
         self.over_since: float | None = None
@@ -102,12 +119,25 @@ class Book:
     # -- what the set wants
 
     def add(self, job_id: str, pool: PoolKey, slot_ids: Iterable[str]) -> None:
-        """A job that is about to be registered."""
+        """A job that waits for its turn to be registered."""
         self._enter(JobRecord(job_id, pool, slot_ids, claimed=True))
+
+    def begin(self, job_id: str) -> frozenset[str]:
+        """Return the slots of the job that are still wanted; it is about to be registered with these alone."""
+        job = self.jobs.get(job_id)
+        if job is None:
+            return frozenset()
+        job.waiting = False
+        for slot_id in [slot.id for slot in job.slots.values() if slot.dropped_at is not None]:
+            del job.slots[slot_id]
+            self._job_of.pop(slot_id, None)
+        if not job.slots:
+            self._forget(job_id)
+        return frozenset(job.slots)
 
     def registered(self, job_id: str) -> None:
         if job := self.jobs.get(job_id):
-            job.registered = True
+            job.waiting, job.registered = False, True
 
     def refused(self, job_id: str) -> None:
         """The job was not registered, and is not there."""
@@ -118,19 +148,28 @@ class Book:
         if slot is not None and slot.dropped_at is None:
             slot.dropped_at = now
 
+    def knows(self, slot_id: str) -> bool:
+        return slot_id in self._job_of
+
     def wants(self, slot_id: str) -> bool:
         slot = self._slot(slot_id)
         return slot is not None and slot.dropped_at is None
 
     def keep(self, slot_ids: Iterable[str], now: float) -> None:
-        """Keep these of the slots that nobody ordered here, and drop the others."""
+        """Drop all slots but these: the set that has connected knows of no others."""
         kept = set(slot_ids)
         for job in self.jobs.values():
             for slot in job.slots.values():
+                slot.claimed = True
+                if slot.id not in kept and slot.dropped_at is None:
+                    slot.dropped_at = now - GRACE_S
+
+    def drop_strangers(self, now: float) -> None:
+        """Drop the slots of jobs that appeared in the cluster, and that nobody ordered here."""
+        for job in self.jobs.values():
+            for slot in job.slots.values():
                 if not slot.claimed and slot.dropped_at is None:
-                    slot.claimed = slot.id in kept
-                    if not slot.claimed:
-                        slot.dropped_at = now - GRACE_S
+                    slot.dropped_at = now - GRACE_S
 
     def found(self) -> list[FoundSlot]:
         """The slots that may live, of whatever run of the set."""
@@ -211,11 +250,7 @@ class Book:
         job = self.jobs.get(job_id)
         if job is None:
             return []
-        told = [
-            Told(slot.id, Kind.STOPPED, "its job was removed from the cluster, and has ended")
-            for slot in job.slots.values()
-            if not slot.over
-        ]
+        told = [Told(slot.id, Kind.STOPPED, _REMOVED) for slot in job.slots.values() if not slot.over]
         self._forget(job_id)
         return told
 
@@ -247,6 +282,7 @@ class Book:
         return sum(
             1
             for job in self.jobs.values()
+            if not job.waiting
             for slot in job.slots.values()
             if slot.dropped_at is None
             and not slot.over
@@ -283,14 +319,15 @@ class Book:
             return True
         return slot.dropped_at is not None and now - slot.dropped_at >= GRACE_S
 
-    def done(self, action: Action) -> None:
+    def done(self, action: Action) -> list[Told]:
         """The call succeeded."""
         match action:
             case Deregister(job_id):
                 if job := self.jobs.get(job_id):
                     job.stopped = True
             case Purge(job_id):
-                self._forget(job_id)
+                return self._vanished(job_id)
+        return []
 
     # --
 

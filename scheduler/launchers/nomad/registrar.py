@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from scheduler.background import Background
@@ -153,14 +154,13 @@ class Registrar:
     def _take(self, message: object, line: Line) -> None:
         match message:
             case Add():
-                if self._adds >= _ADDS_WAITING:
-                    line.send(Added(message.request, "too many orders are waiting; order less at a time"))
-                    return
-                self._adds += 1
-                self._background.spawn(self._add(message, line))
+                self._order(message, line)
             case Drop(slot_id):
-                self._book.drop(slot_id, time.monotonic())
-                self._act()
+                if self._book.knows(slot_id):
+                    self._book.drop(slot_id, time.monotonic())
+                    self._act()
+                else:
+                    line.send(Told(slot_id, Kind.STOPPED, "no job has it"))
             case Keep(slot_ids):
                 self._book.keep(slot_ids, time.monotonic())
                 self._tell(self._book.last_told())
@@ -174,14 +174,35 @@ class Registrar:
 
     # -- orders
 
-    async def _add(self, add: Add, line: Line) -> None:
+    def _order(self, add: Add, line: Line) -> None:
+        """Take an order, which a `Drop` may follow at once; its job is registered in its turn."""
+        if self._adds >= _ADDS_WAITING:
+            line.send(Added(add.request, "too many orders are waiting; order less at a time"))
+            return
         try:
             check(add, self._settings)
-            async with self._turn:
-                await self._until_few_start(add)
-            await self._register(add, line)
+            if known := [slot.slot_id for slot in add.slots if self._book.knows(slot.slot_id)]:
+                raise OrderRefused("slots.slot_id", f"slot {known[0]} was ordered before")
         except OrderRefused as error:
             line.send(Added(add.request, str(error), error.field))
+            return
+        self._adds += 1
+        job_id = f"{self._prefix}{secrets.token_hex(6)}"
+        self._book.add(job_id, add.pool, [slot.slot_id for slot in add.slots])
+        self._background.spawn(self._add(job_id, add, line, self._book))
+
+    async def _add(self, job_id: str, add: Add, line: Line, book: Book) -> None:
+        try:
+            async with self._turn:
+                await self._until_few_start(add)
+                wanted = book.begin(job_id)
+            slots = tuple(slot for slot in add.slots if slot.slot_id in wanted)
+            if len(slots) < len(add.slots):
+                gone = (slot.slot_id for slot in add.slots if slot.slot_id not in wanted)
+                self._tell(Told(each, Kind.STOPPED, "it was given up before it was ordered") for each in gone)
+            if slots:
+                await self._register(job_id, msgspec.structs.replace(add, slots=slots), book)
+            line.send(Added(add.request))
         except SchedulerError as error:
             line.send(Added(add.request, str(error)))
         finally:
@@ -202,17 +223,11 @@ class Registrar:
     def _most_starting(self) -> int:
         return max(1, self._nodes) * self._settings.starts_per_node
 
-    async def _register(self, add: Add, line: Line) -> None:
+    async def _register(self, job_id: str, add: Add, book: Book) -> None:
         settings = self._settings
-        job_id = f"{self._prefix}{secrets.token_hex(6)}"
         values = variables(add, settings, job_id, self._installation, self._guest, self._seccomp)
         try:
-            template = Path(settings.template or TEMPLATE).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ClusterRefused(f"the slots' template cannot be read: {error}") from error
-        book = self._book
-        book.add(job_id, add.pool, [slot.slot_id for slot in add.slots])
-        try:
+            template = _template(Path(settings.template or TEMPLATE))
             job = await self._cluster.parse(template, written(values))
             await self._cluster.register(job)
         except ClusterRefused:
@@ -229,7 +244,6 @@ class Registrar:
             self._changed.set()
         book.registered(job_id)
         log.info("job_registered", job=job_id, slots=len(add.slots), account=add.pool.account)
-        line.send(Added(add.request))
         self._act()
 
     @property
@@ -258,7 +272,7 @@ class Registrar:
         self._report("")
         if not first and self._line is not None:
             # Jobs that appeared beside those ordered here are nobody's.
-            book.keep((), time.monotonic())
+            book.drop_strangers(time.monotonic())
         self._tell(told)
         self._act()
         return index
@@ -302,4 +316,12 @@ class Registrar:
             self._failed.met(str(error))
         else:
             self._failed.over()
-            book.done(action)
+            self._tell(book.done(action))
+
+
+def _template(path: Path) -> str:
+    """Read again for each job: a change counts from the next one on."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClusterRefused(f"the slots' template cannot be read: {error}") from error

@@ -60,6 +60,8 @@ class Verdict(msgspec.Struct, frozen=True):
     words: str
 
 
+_LOCAL: Final = re.compile(r"pull `(sha256:[0-9a-f]{64})`")
+"""An image's id: no registry has such a name, so the engine had the image or nobody has."""
 _IMAGE_UNKNOWN: Final = re.compile(
     r"manifest unknown|manifest for .* not found|no such image|repository does not exist|"
     r"repository name not known|name unknown",
@@ -170,6 +172,10 @@ def _ended(allocation: Allocation, where: str) -> Verdict:
 
 def _failed(said: str, where: str) -> Verdict:
     """Tell a fault of the image's name from one of the registry, and both from one of the node."""
+    if local := _LOCAL.search(said):
+        return Verdict(
+            Kind.IMAGE_UNKNOWN, f"{where} does not have the image {local[1]}, which comes from no registry"
+        )
     if _PULL.search(said):
         if _IMAGE_UNKNOWN.search(said):
             return Verdict(Kind.IMAGE_UNKNOWN, f"no such image: {said}")

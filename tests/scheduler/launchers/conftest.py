@@ -12,9 +12,12 @@ import pytest
 from docker import APIClient
 from docker.utils import kwargs_from_env
 
+from ops.nomad.agent import Agent
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
 from tests.conftest import SetProcess, StartSet
+from tests.scheduler.launchers.nomad.agents import CPU_SHARES, needs_nomad, start_agent
+from tests.scheduler.launchers.nomad.stand import NomadDoubleStand, NomadStand
 from tests.scheduler.launchers.rig import ImageMaker, Rig, folder_of, installation_of
 from tests.scheduler.launchers.stands import DockerStand, FakeStand, Stand
 from tests.scheduler.registries import docker_registry
@@ -95,14 +98,38 @@ def docker_settings(set_name: str, engine_host: str, probe_binary: Path) -> Dock
     )
 
 
-@pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.docker), "double"])
+@pytest.fixture(scope="session")
+def agent(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """A Nomad agent, server and client, where `nomad` is on PATH."""
+    needs_nomad()
+    with start_agent(tmp_path_factory.mktemp("agent"), docker_host, cpu_shares=CPU_SHARES) as agent:
+        yield agent
+
+
+DOCKER = pytest.mark.docker
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("docker", marks=DOCKER),
+        "double",
+        pytest.param("nomad", marks=DOCKER),
+        "double of nomad",
+    ]
+)
 async def stand(request: pytest.FixtureRequest) -> AsyncIterator[Stand]:
     """A launcher, open. Tests that take this fixture hold for every kind of launcher."""
     stand: Stand
     if request.param == "docker":
         stand = DockerStand(request.getfixturevalue("docker_settings"), request.getfixturevalue("images"))
-    else:
+    elif request.param == "double":
         stand = FakeStand()
+    elif request.param == "nomad":
+        parts = [request.getfixturevalue(name) for name in ("agent", "images", "engine_host", "probe_binary")]
+        stand = NomadStand(request.getfixturevalue("set_name"), *parts)
+    else:
+        stand = NomadDoubleStand(request.getfixturevalue("set_name"))
+    await stand.prepare()
     await stand.launcher.open()
     yield stand
     await stand.close()

@@ -32,6 +32,10 @@ class Stand(ABC):
         self.gone_of_next_run: list[tuple[str, str]] = []
         self._others: list[Launcher] = []
 
+    @abstractmethod
+    async def prepare(self) -> None:
+        """Bring up what the launcher needs before it is opened."""
+
     @property
     @abstractmethod
     def launcher(self) -> Launcher: ...
@@ -110,6 +114,8 @@ class DockerStand(Stand):
 
     def _tell(self, slot_id: str, reason: str) -> None:
         self.gone.append((slot_id, reason))
+
+    async def prepare(self) -> None: ...
 
     @property
     def launcher(self) -> DockerLauncher:
@@ -193,6 +199,8 @@ class FakeStand(Stand):
         launcher.prompt = False
         launcher.start_takes_s = 0.2
         return launcher
+
+    async def prepare(self) -> None: ...
 
     @property
     def launcher(self) -> FakeLauncher:

@@ -16,17 +16,8 @@ import yaml
 from ops.nomad.agent import Agent
 from tests.conftest import ROOT, SetProcess, StartSet
 from tests.ports import free_port
-from tests.scheduler.launchers.nomad.agents import CPU_SHARES, needs_nomad, start_agent
 
 STOP_TIMEOUT_S = 60.0
-
-
-@pytest.fixture(scope="session")
-def agent(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    """An agent, server and client."""
-    needs_nomad()
-    with start_agent(tmp_path_factory.mktemp("agent"), docker_host, cpu_shares=CPU_SHARES) as agent:
-        yield agent
 
 
 class RegistrarProcess:

@@ -134,10 +134,33 @@ def test_a_job_that_waits_for_the_cluster_goes_when_nobody_waits_for_it() -> Non
 def test_nothing_is_done_to_a_job_while_it_is_being_registered() -> None:
     cluster = Cluster()
     cluster.book.add("job", POOL, ["s1"])
+    assert cluster.book.begin("job") == {"s1"}
     cluster.drop("s1")
     assert cluster.due() == []
     cluster.book.registered("job")
     assert cluster.due() == [Deregister("job")]
+
+
+def test_a_slot_that_is_dropped_while_its_job_waits_is_never_registered() -> None:
+    cluster = Cluster()
+    cluster.book.add("job", POOL, ["s1", "s2"])
+    assert cluster.book.starting() == 0
+    cluster.drop("s1")
+    assert cluster.book.begin("job") == {"s2"}
+    assert cluster.book.starting() == 1
+    assert not cluster.book.knows("s1")
+    cluster.book.add("other", POOL, ["s3"])
+    cluster.drop("s3")
+    assert cluster.book.begin("other") == frozenset()
+    assert "other" not in cluster.book.jobs
+
+
+def test_a_slot_that_was_never_placed_is_told_to_be_gone_with_its_job() -> None:
+    cluster = Cluster("s1")
+    cluster.drop("s1")
+    assert cluster.due() == [Deregister("job")]
+    (purge,) = cluster.book.due(cluster.now)
+    assert [(told.slot_id, told.kind) for told in cluster.book.done(purge)] == [("s1", Kind.STOPPED)]
 
 
 def test_a_node_that_is_away_is_told_and_nothing_is_done() -> None:
@@ -186,6 +209,25 @@ def test_what_an_earlier_registrar_left_is_found_and_goes_unless_it_is_kept() ->
     cluster.book.keep(["s1"], cluster.now)
     assert cluster.due() == [Kill("a2")]
     assert [found.slot_id for found in cluster.book.found()] == ["s1"]
+
+
+def test_slots_that_the_set_ordered_in_an_earlier_life_go_unless_they_are_kept() -> None:
+    cluster = Cluster("s1", "s2")
+    for number in (1, 2):
+        cluster.allocation(f"a{number}", f"s{number}", "running")
+    cluster.book.keep(["s2"], cluster.now)
+    assert cluster.due() == [Kill("a1")]
+
+
+def test_a_job_that_appears_beside_those_of_the_set_is_ended() -> None:
+    cluster = Cluster("s1")
+    cluster.allocation("a1", "s1", "running")
+    stray = Allocation("b1", "stray", "t1", client_status="running")
+    own = Allocation("a1", "job", "s1", client_status="running", modify_index=9)
+    jobs = [listed("job", "s1"), listed("stray", "t1")]
+    cluster.book.listed(jobs, [own, stray], [], cluster.book.begun())
+    cluster.book.drop_strangers(cluster.now)
+    assert cluster.due() == [Deregister("stray")]
 
 
 def test_a_job_that_somebody_purged_is_told() -> None:
