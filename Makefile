@@ -14,7 +14,7 @@ two_processes := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-vm fuzz fuzz-router lint up down status bench bench-router release-sim images lock
+.PHONY: help setup demo demo-nomad test test-all test-vm fuzz fuzz-router lint up down status bench bench-router release-sim images lock
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -24,6 +24,9 @@ setup:  ## the Python environment, the C compiler, the guest (implicit in everyt
 
 demo: setup  ## process pictures and a scanned page through the routed API, with a summary
 	@$(python) -m ops.demo
+
+demo-nomad: setup  ## the pictures through slots of a Nomad agent on this machine; needs nomad on PATH, as root
+	@$(python) -m ops.demo.nomad
 
 test: setup  ## run lint, types, and all tests on real containers
 	@$(MAKE) --no-print-directory lint

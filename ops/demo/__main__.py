@@ -35,11 +35,11 @@ def main() -> int:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     weights_file = WeightsFile(ROOT / "ops/local/router.yaml")
-    story = Story(ports, weights_file)
+    story = Story(ports)
     try:
         Builder(host).build(NAMES)
         stack.up()
-        story.tell()
+        story.tell(weights_file)
         code = 0
     except (OpsError, ClientError) as error:
         print(f"\ndemo: stopped early: {error}", file=sys.stderr)

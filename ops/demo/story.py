@@ -35,16 +35,21 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 class Story:
     """A run of the demo, against a stack that is up."""
 
-    def __init__(self, ports: Ports, weights_file: WeightsFile) -> None:
+    def __init__(self, ports: Ports) -> None:
         self.url = ports.router_url
         self.status_url = f"http://{HOST}:{ports.admin}/status"
-        self.weights_file = weights_file
         self.summary: list[tuple[str, str]] = []
         self._step = 0
         OUTPUT_FOLDER.mkdir(parents=True, exist_ok=True)
 
-    def tell(self) -> None:
+    def tell(self, weights_file: WeightsFile) -> None:
         """Run all steps; raises DemoFailed or ClientError at the first that fails."""
+        self.pictures()
+        self._split("which set runs them is the router's choice, by the weights in its YAML", SMALL_TASKS)
+        self._change_weights(weights_file)
+
+    def pictures(self) -> None:
+        """Run the steps that need one set: pictures and a page."""
         photograph = pictures.photograph()
         self._picture("A thumbnail", ("thumbnail", "200x200"), photograph, "thumbnail.jpg", _fits_200)
         self._picture("The same picture as PNG", ("convert", "png"), photograph, "converted.png", _is_png)
@@ -53,8 +58,6 @@ class Story:
             "With a watermark", ("watermark", "General Compute"), photograph, "watermarked.jpg", _differs
         )
         self._page()
-        self._split("which set runs them is the router's choice, by the weights in its YAML", SMALL_TASKS)
-        self._change_weights()
 
     def _picture(
         self,
@@ -144,14 +147,14 @@ class Story:
             (f"{count:,} small tasks at {flow(weights)}", f"{_shares(load, weights)}; {latency}")
         )
 
-    def _change_weights(self) -> None:
+    def _change_weights(self, weights_file: WeightsFile) -> None:
         before = self._weights_in_force()
         wanted = other_weights(before)
-        path = _short(self.weights_file.path)
+        path = _short(weights_file.path)
         self._title(f"Other weights: {flow(wanted)} saved in {path}")
         self._line("$ " + shlex.join(["sed", "-i", f"s/weights: {{.*}}/weights: {flow(wanted)}/", path]))
         began = time.monotonic()
-        self.weights_file.change(wanted)
+        weights_file.change(wanted)
         while self._weights_in_force() != wanted:
             if time.monotonic() - began > EDIT_TIMEOUT_S:
                 raise DemoFailed(
@@ -160,7 +163,7 @@ class Story:
             time.sleep(0.05)
         self._say(f"in force after {time.monotonic() - began:.1f} s, with no connection lost")
         self._split("again, by the new weights", SMALL_TASKS)
-        if not self.weights_file.restore():
+        if not weights_file.restore():
             self._say(f"{path} was edited by somebody else meanwhile, and is not restored")
             return
         while self._weights_in_force() != before and time.monotonic() - began < 3 * EDIT_TIMEOUT_S:
