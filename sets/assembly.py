@@ -33,6 +33,7 @@ from sets.executor.executor import LocalExecutor
 from sets.executor.link.names import Certificates
 from sets.executor.link.remote import Address, RemoteExecutor
 from sets.guest import GUEST_BINARY
+from sets.registration import Registration
 
 log = structlog.get_logger()
 
@@ -40,8 +41,11 @@ log = structlog.get_logger()
 class Life:
     """Opens and closes the parts of a set (a Falcon middleware)."""
 
-    def __init__(self, manager: Manager, set_name: str, build: str) -> None:
+    def __init__(
+        self, manager: Manager, set_name: str, build: str, registration: Registration | None = None
+    ) -> None:
         self._manager = manager
+        self._registration = registration
         self._set_name = set_name
         self._build = build
 
@@ -51,9 +55,13 @@ class Life:
         except (SchedulerError, OSError) as error:
             log.error("set cannot start", set=self._set_name, reason=str(error))
             raise
+        if self._registration is not None:
+            await self._registration.open()
         log.info("set started", set=self._set_name, build=self._build)
 
     async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+        if self._registration is not None:
+            await self._registration.close()
         await self._manager.close()
         log.info("set stopped", set=self._set_name)
 
@@ -86,7 +94,10 @@ def assemble(config: SetConfig) -> SetApp:
     )
     manager = Manager(settings, store, blobs, images, launcher, executor, metrics)
     metrics.watch(manager, build)
-    life = Life(manager, config.name, build)
+    registration = (
+        Registration(config, config.registration, build) if config.registration is not None else None
+    )
+    life = Life(manager, config.name, build, registration)
     accounts = Accounts(config)
     runs = Runs(manager, accounts, blobs)
     native = routes.build(manager, accounts, runs, metrics, config.name, build, life)

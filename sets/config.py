@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from scheduler.policy.limits import Limits
 from scheduler.registry.allowed import AllowList
-from scheduler.registry.settings import RegistryConfig
+from scheduler.registry.settings import Origin, RegistryConfig, secret_in
 from sets.yaml_file import ConfigError, parse_as, text_of
 
 SET_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9]{0,30})")
@@ -49,6 +49,30 @@ class RemoteExecutorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     """Its address and port."""
     state_dir: str | None = None
     """Its `state_dir`, where it runs on this machine and the set's own engine starts its slots."""
+
+
+class RegistrationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A Consul agent with which the set registers while it runs, so that routers find it (`discovery`).
+
+    A set that runs as a Nomad job needs none: its job's `service` block registers it.
+    """
+
+    consul: Origin
+    """Address of the agent, such as `http://127.0.0.1:8500`. Its token needs `service` write for the service."""
+    service: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9-]{0,63})?$")] = ""
+    """Name of the service; by default `gc-set-` and the set's name."""
+    address: str | None = None
+    """Address and port at which routers reach the set; by default `bind`."""
+    token_file: str | None = None
+    """File that holds the agent's token; it is read at each use, so it can be replaced at any time."""
+    ca_file: str | None = None
+    """File with the certificates to trust for an `https` address; by default the usual authorities."""
+
+    def token(self) -> str | None:
+        """The token as its file has it now. Raises `ValueError`."""
+        if self.token_file is None:
+            return None
+        return secret_in(self.token_file, "token_file of registration")
 
 
 class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,6 +149,8 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The registries that the set may contact, its own one first; images that the engine does not have are pulled from
     these. With `launcher: nomad` all images are found there by HTTP, and the set needs no engine. Without any, the set
     runs only images that the engine holds."""
+    registration: RegistrationConfig | None = None
+    """The Consul agent with which the set registers; by default none."""
     launcher: Literal["docker", "nomad"] = "docker"
     """Where slots run: as containers of this machine's engine, or as jobs of a Nomad cluster."""
     registrar: str | None = None
@@ -181,6 +207,7 @@ def parse(text: str, source: str) -> SetConfig:
         raise ConfigError(f"{source}: authentication is on, but accounts is empty: nobody could use the set")
     _check_registries(config, source)
     _check_executors(config, source)
+    _check_registration(config, source)
     return config
 
 
@@ -191,6 +218,21 @@ def _check_registries(config: SetConfig, source: str) -> None:
             registry.check()
     except ValueError as error:
         raise ConfigError(f"{source}: registries: {error}") from error
+
+
+def _check_registration(config: SetConfig, source: str) -> None:
+    registration = config.registration
+    if registration is None:
+        return
+    host, _ = address_of(registration.address or config.bind, f"{source}: registration: address")
+    if host in ("0.0.0.0", "::"):
+        raise ConfigError(
+            f"{source}: registration: address: the set listens on {host}; say at which address routers reach it"
+        )
+    try:
+        registration.token()
+    except ValueError as error:
+        raise ConfigError(f"{source}: registration: {error}") from error
 
 
 def _check_executors(config: SetConfig, source: str) -> None:

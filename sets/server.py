@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from sets import log_lines
@@ -29,14 +30,13 @@ _M_MMAP_THRESHOLD: Final = -3
 class SetServer(BaseApplication):  # type: ignore[misc]
     """gunicorn, configured only from the set's configuration."""
 
-    def __init__(self, config: SetConfig, bind: str) -> None:
+    def __init__(self, config: SetConfig) -> None:
         self.config = config
-        self._bind = bind
         super().__init__()
 
     def load_config(self) -> None:
         settings: dict[str, Any] = {
-            "bind": self._bind,
+            "bind": self.config.bind,
             "workers": 1,
             "worker_class": "sets.worker.SetWorker",
             "asgi_loop": "uvloop",
@@ -86,8 +86,10 @@ def main(config_path: Path, *, bind: str | None = None) -> int:
     if problem := unusable():
         print(f"gcompute set: {problem}", file=sys.stderr)
         return 70
+    if bind is not None:
+        config = msgspec.structs.replace(config, bind=bind)
     try:
-        SetServer(config, bind or config.bind).run()
+        SetServer(config).run()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     return 0

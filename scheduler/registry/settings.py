@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 _ORIGIN: Final = r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?$"
-_MAX_PASSWORD_BYTES: Final = 16 << 10
+_MAX_SECRET_BYTES: Final = 16 << 10
 Origin = Annotated[str, Meta(pattern=_ORIGIN)]
 
 
@@ -45,16 +45,17 @@ class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The password as its file has it now; "" without a file. Raises `ValueError`."""
         if self.password_file is None:
             return ""
-        try:
-            with Path(self.password_file).open("rb") as file:
-                content = file.read(_MAX_PASSWORD_BYTES + 1)
-            text = content.decode().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"password_file {self.password_file} of registry {self.name}: {error}"
-            ) from error
-        if not text or len(content) > _MAX_PASSWORD_BYTES:
-            raise ValueError(
-                f"password_file {self.password_file} of registry {self.name} is empty or too large"
-            )
-        return text
+        return secret_in(self.password_file, f"password_file of registry {self.name}")
+
+
+def secret_in(path: str, what: str) -> str:
+    """The secret that a file holds. `what` names the setting in errors. Raises `ValueError`."""
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(_MAX_SECRET_BYTES + 1)
+        text = content.decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{what}: {path}: {error}") from error
+    if not text or not text.isprintable() or len(content) > _MAX_SECRET_BYTES:
+        raise ValueError(f"{what}: {path} is empty, too large or holds more than one line")
+    return text

@@ -78,11 +78,26 @@ def test_the_local_stacks_own(path: Path) -> None:
         (GOOD + "registries: [{name: a.example, password_file: /dev/null}]\n", "given together"),
         (
             GOOD + "registries: [{name: a.example, username: robot, password_file: /dev/null}]\n",
-            "password_file /dev/null of registry a.example is empty",
+            "password_file of registry a.example: /dev/null is empty",
         ),
         (
             GOOD + "registries: [{name: a.example, username: robot, password_file: /nowhere}]\n",
-            "password_file /nowhere of registry a.example",
+            "password_file of registry a.example: /nowhere",
+        ),
+        (GOOD + "registration: {service: a}\n", "consul"),
+        (GOOD + "registration: {consul: 'http://127.0.0.1:8500/v1'}\n", "consul"),
+        (GOOD + "registration: {consul: 'http://127.0.0.1:8500', service: 'a b'}\n", "service"),
+        (
+            GOOD + "registration: {consul: 'http://127.0.0.1:8500', address: '10.0.0.5'}\n",
+            "not like 10.0.0.5",
+        ),
+        (
+            GOOD + "bind: 0.0.0.0:8101\nregistration: {consul: 'http://127.0.0.1:8500'}\n",
+            "registration: address: the set listens on 0.0.0.0",
+        ),
+        (
+            GOOD + "registration: {consul: 'http://127.0.0.1:8500', token_file: /nowhere}\n",
+            "token_file of registration: /nowhere",
         ),
         (GOOD + "registries: [{name: a.example, ca_file: /nowhere}]\n", "ca_file /nowhere"),
         (GOOD + "authentication: maybe\n", "authentication"),
