@@ -116,6 +116,8 @@ class Matching:
 
     def _next_on(self, node: Node, now: float) -> Slot | None:
         """The idle slot on the node of the pool whose turn it is there, and whose next task fits."""
+        if node.free_cpu <= 0:
+            return None
         idle: dict[Pool, Slot] = {}
         for slot in self._books.slots_on.get(node, ()):
             pool = slot.pool

@@ -12,6 +12,7 @@ from scheduler.errors import BadRequest, Unavailable
 
 if TYPE_CHECKING:
     from scheduler.pool import PoolKey
+    from scheduler.task import Resources
 
 NODES_COMPARED: Final = 128
 """How many nodes with a free place are compared for one slot; those whose last slot is oldest come first."""
@@ -20,6 +21,8 @@ IMAGES_MOST: Final = 1_000
 node less good."""
 FEATURES_CHARS: Final = 400
 """Length of the list of CPU flags in a message, which may be read on a terminal; machines have some 150."""
+SHAPES_MOST: Final = 10_000
+"""How many shapes of tasks are remembered, each with how many could run at the same time."""
 OWN_NODE: Final = "local"
 """The node's name where the set's own machine is the only one."""
 
@@ -78,7 +81,13 @@ class Node:
 
     def suits(self, key: PoolKey) -> bool:
         """Return True if the node can run slots of the pool, once it has room."""
-        return self.is_ready and self.could_hold(key) > 0
+        facts, wanted = self.facts, key.resources
+        return (
+            self.is_ready
+            and facts.cpu_percent >= wanted.cpu_percent
+            and facts.memory_mib >= wanted.memory_mib
+            and (not key.cpu_features or facts.cpu_features.issuperset(key.cpu_features))
+        )
 
     def could_hold(self, key: PoolKey) -> int:
         """How many tasks of the pool could run here at the same time, were it empty."""
@@ -108,8 +117,11 @@ class Nodes:
         self.cpu_percent = 0
         self.memory_mib = 0
         self.max_slots = 0
+        # By what tasks ask for: how many could run at the same time. Pools are many, and such shapes are few.
+        self._at_once: dict[tuple[Resources, tuple[str, ...]], int] = {}
         for facts in nodes:
-            self.add(facts)
+            self._nodes[facts.id] = Node(facts)
+        self._count()
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self._nodes.values())
@@ -150,7 +162,13 @@ class Nodes:
 
     def at_once(self, key: PoolKey) -> int:
         """How many tasks of the pool could run at the same time in an empty cell; 0 where no node suits it."""
-        return sum(node.could_hold(key) for node in self if node.is_ready)
+        shape = (key.resources, key.cpu_features)
+        known = self._at_once.get(shape)
+        if known is None:
+            if len(self._at_once) >= SHAPES_MOST:
+                self._at_once.clear()
+            known = self._at_once[shape] = sum(node.could_hold(key) for node in self if node.is_ready)
+        return known
 
     def place(self, key: PoolKey) -> Node | None:
         """The node on which a pool's next slot is started: one that holds the image, then the one with most room."""
@@ -195,6 +213,7 @@ class Nodes:
         )
 
     def _count(self) -> None:
+        self._at_once.clear()
         self.open = {node: None for node in self if node.is_ready and node.slots < node.max_slots}
         self.only = next(iter(self)) if len(self) == 1 else None
         ready = [node.facts for node in self if node.is_ready]
