@@ -137,7 +137,7 @@ job "slots" {
       dynamic "constraint" {
         for_each = slot.value.node == "" ? [] : [slot.value.node]
         content {
-          attribute = "$${node.unique.id}"
+          attribute = "$${node.unique.name}"
           value     = constraint.value
         }
       }

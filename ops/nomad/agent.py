@@ -35,7 +35,7 @@ class Agent:
     """An agent whose configuration and state are in `folder`; it listens on a loopback address only.
 
     It runs the configuration of production, client.hcl and server.hcl, with the folder, the engine and the CPU of this
-    machine put in. `cpu_shares` is what the node offers, 1000 for a core, and so is `memory_mib`, 0 for all of it.
+    machine put in. `node` is the node's name. It offers `cpu_shares`, 1000 for a core, and `memory_mib`, 0 for all.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Agent:
         ports: Ports | None = None,
         cpu_shares: int = 2000,
         memory_mib: int = 0,
+        node: str = "local",
     ) -> None:
         self.folder = folder.absolute()
         self.node_folder = self.folder / "node"
@@ -57,6 +58,7 @@ class Agent:
         self._docker_host = docker_host
         self._cpu_shares = cpu_shares
         self._memory_mib = memory_mib
+        self.node = node
         self._pid_file = self.folder / "agent.pid"
         self._mark = f"-config={self.folder}/agent.hcl"
 
@@ -110,7 +112,7 @@ class Agent:
 
     def _configuration(self) -> str:
         base = f"""
-name                 = "local"
+name                 = "{self.node}"
 bind_addr            = "{self._address}"
 data_dir             = "{self.folder}/data"
 disable_update_check = true

@@ -174,7 +174,7 @@ class Book:
     def found(self) -> list[FoundSlot]:
         """The slots that may live, of whatever run of the set."""
         return [
-            FoundSlot(slot.id, job.pool, made.node_id if (made := job.of(slot.id)) is not None else "")
+            FoundSlot(slot.id, job.pool, made.node_name if (made := job.of(slot.id)) is not None else "")
             for job in self.jobs.values()
             if job.pool is not None and job.registered and not job.stopped
             for slot in job.slots.values()

@@ -32,7 +32,7 @@ _DOOR: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,2}")
 _ACCOUNT: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _FEATURE: Final = re.compile(r"[A-Za-z0-9_.]{1,64}")
-_NODE: Final = re.compile(r"([0-9a-f-]{36})?")
+_NODE: Final = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?")
 _OPENERS: Final = ("${", "%{")
 _RESERVED: Final = ("/proc", "/sys", "/dev", "/gc", "/etc")
 _MAX_PLACES: Final = 32
@@ -54,7 +54,7 @@ def check(add: Add, settings: RegistrarSettings) -> None:
     pool = add.pool
     _match("account", pool.account, _ACCOUNT, "an account's name")
     _match("image_digest", pool.image_digest, _DIGEST, "a digest such as sha256:…")
-    _match("node", add.node, _NODE, "a node's id")
+    _match("node", add.node, _NODE, "a node's name")
     for field, text in (("image", add.image), ("run", add.run)):
         try:
             parse_reference(text)

@@ -43,7 +43,7 @@ class NewSlot(msgspec.Struct, frozen=True):
 
 
 class Add(msgspec.Struct, frozen=True, tag="add"):
-    """Start slots of one pool, on any node or on `node`.
+    """Start slots of one pool, on any node or on the one that Nomad and the set call `node`.
 
     `image` is for people, `run` for the docker driver. `places` can be written to; `names` are variables of the image
     that the guest passes on; `env` is set beside them.

@@ -14,6 +14,7 @@ from tests.ports import free_port
 
 HERE_ADDRESS = "127.0.0.1"
 CPU_SHARES = 100_000
+NODE = "n1"
 MEMORY_MIB = 8192
 """What the node of tests offers, whatever the machine has: so much CPU that no slot waits for it."""
 
@@ -29,7 +30,13 @@ def start_agent(folder: Path, docker_host: str, *, cpu_shares: int) -> Iterator[
     """An agent on ports of its own, gone with its state in the end."""
     ports = Ports(free_port(), free_port(), free_port())
     agent = Agent(
-        folder, docker_host, address=HERE_ADDRESS, ports=ports, cpu_shares=cpu_shares, memory_mib=MEMORY_MIB
+        folder,
+        docker_host,
+        address=HERE_ADDRESS,
+        ports=ports,
+        cpu_shares=cpu_shares,
+        memory_mib=MEMORY_MIB,
+        node=NODE,
     )
     agent.start()
     try:

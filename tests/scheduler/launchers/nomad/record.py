@@ -20,7 +20,7 @@ from scheduler.launchers.nomad.node_files import guest_name, seccomp_name
 from scheduler.launchers.seccomp import profile_json
 from sets.guest import GUEST_BINARY
 from tests.ports import free_port
-from tests.scheduler.launchers.nomad.agents import CPU_SHARES, start_agent
+from tests.scheduler.launchers.nomad.agents import CPU_SHARES, NODE, start_agent
 from tests.scheduler.launchers.nomad.conversation import PREFIX, Talk, converse, kept, status
 
 RECORDINGS = Path(__file__).parent / "recordings"
@@ -104,7 +104,7 @@ def main() -> None:
         failed = list(failures(talk))
     RECORDINGS.mkdir(exist_ok=True)
     for name, steps in (("conversation", found), ("failures", failed)):
-        text = json.dumps(steps, indent=1).replace(folder, "/var/lib")
+        text = json.dumps(steps, indent=1).replace(folder, "/var/lib").replace(f'"{NODE}"', '"local"')
         # What the machine looks like on which it was recorded.
         text = re.sub(r" on [0-9.]+:53", "", text).replace("registry-1.docker.io", "registry.example")
         (RECORDINGS / f"{name}-{version.lstrip('v')}.json").write_text(text + "\n")

@@ -199,7 +199,8 @@ def listed(job_id: str, *slots: str, stopped: bool = False) -> Job:
 def test_what_an_earlier_registrar_left_is_found_and_goes_unless_it_is_kept() -> None:
     cluster = Cluster()
     alive = [
-        Allocation(f"a{number}", "old", f"s{number}", "node-1", client_status="running") for number in (1, 2)
+        Allocation(f"a{number}", "old", f"s{number}", "", "node-1", client_status="running")
+        for number in (1, 2)
     ]
     cluster.book.listed([listed("old", "s1", "s2")], alive, [], frozenset())
     assert {(found.slot_id, found.pool, found.node) for found in cluster.book.found()} == {
