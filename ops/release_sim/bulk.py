@@ -34,7 +34,7 @@ _FEW: Final = 30.0
 """Poisson counts with a greater mean are drawn from a normal distribution."""
 
 
-class _Side:
+class Side:
     """One set: what of it counts in this stint, and its requests that have no answer yet."""
 
     def __init__(self, temper: Temper) -> None:
@@ -66,6 +66,9 @@ class Bulk:
     later a twentieth of the release's age, 15 s at most between two looks: that is soon enough, and saves most of them.
     """
 
+    capped = True
+    """One key counts for a part of its cohort at most, as in the router."""
+
     def __init__(
         self,
         plan: Plan,
@@ -90,16 +93,16 @@ class Bulk:
         self.at_s = 0.0
         self.touched = 0.0
         """The share of users whose requests reached the canary, as expected from the weights and the requests."""
-        self._rng = random.Random(seed)
+        self.rng = random.Random(seed)
         self._rate = rate
         self._users = users
         self._every_s = tick_s
         self._looked_s = 0.0
         self._lead = Lead()
-        self._sides = {name: _Side(temper) for name, temper in self.tempers.items()}
+        self.sides = {name: Side(temper) for name, temper in self.tempers.items()}
         self._stint = -1
         self._weight = 0
-        self._sick_home = self._rng.random()
+        self._sick_home = self.rng.random()
         """The sick user is at the canary when its share is above this."""
         self._serial = 0
         self._unreached = 1.0
@@ -115,12 +118,12 @@ class Bulk:
         tick_s = self._every_s or min(MAX_TICK_S, max(1.0, self.at_s / 20.0))
         self.at_s += tick_s
         self.clock += tick_s
-        for side in self._sides.values():
+        for side in self.sides.values():
             while side.open and side.open[0][0] <= self.at_s:
                 heapq.heappop(side.open)[3]()
             if side.temper.wander:
                 kept = math.exp(-tick_s / WANDER_S)
-                fresh = self._rng.gauss(0.0, side.temper.wander * math.sqrt(1 - kept * kept))
+                fresh = self.rng.gauss(0.0, side.temper.wander * math.sqrt(1 - kept * kept))
                 side.wandered = kept * side.wandered + fresh
         share = self._weight / WEIGHT_TOTAL
         mean = self._rate * tick_s
@@ -133,40 +136,47 @@ class Bulk:
             before = self._unreached
             self._unreached *= math.exp(-canary / (self._users * share))
             self.touched += share * (before - self._unreached)
+        self.decide()
+        return canary
+
+    def decide(self) -> None:
+        """The router's turn."""
         if self._every_s is not None or self.at_s - self._looked_s >= min(MAX_LOOK_S, self.at_s / 20.0):
             self._looked_s = self.at_s
             self.progress, _ = self._lead.turn(self.progress, self.file, self._seen, self.clock, self.builds)
         else:
             self.progress, _ = advance(self.progress, Tick(), self.clock)
         self._adopt()
-        return canary
 
     def _seen(self, stint: int) -> Evidence:
         """The evidence of a stint; nothing yet where the weights have not been adopted."""
         if stint != self._stint:
             return Evidence(Tally(), Tally(), {})
-        return Evidence(self._sides[self.plan.set].seen(self.at_s), self._sides[OLD].seen(self.at_s), {})
+        return Evidence(self.sides[self.plan.set].seen(self.at_s), self.sides[OLD].seen(self.at_s), {})
 
     def _adopt(self) -> None:
         force = self.progress.in_force
-        weight = force[1] if force is not None else 0
+        self.weigh(force[1] if force is not None else 0)
+        if self.progress.stint != self._stint:
+            self._stint = self.progress.stint
+            for side in self.sides.values():
+                side.begin()
+
+    def weigh(self, weight: int) -> None:
+        """Give the canary another weight, in hundredths of a percent."""
         if weight > self._weight:
             # The users that it had stay: only those that came to it are new.
             had = self._weight * (1 - self._unreached)
             self._unreached = 1 - had / weight
-            side = self._sides[self.plan.set]
+            side = self.sides[self.plan.set]
             side.cold = side.temper.cold_starts
         self._weight = weight
-        if self.progress.stint != self._stint:
-            self._stint = self.progress.stint
-            for side in self._sides.values():
-                side.begin()
 
     def _requests(self, name: str, mean: float, share: float) -> int:
         """Ordinary users' requests to one set; returns their number."""
-        side, temper, rng = self._sides[name], self._sides[name].temper, self._rng
+        side, temper, rng = self.sides[name], self.sides[name].temper, self.rng
         count = poisson(rng, mean)
-        judged = self._admitted(side, count, share) if self.sick_user is not None else count
+        judged = self._admitted(side, count, share) if self.sick_user is not None and self.capped else count
         hung = binomial(rng, judged, temper.hang_share)
         for _ in range(hung):
             self._open(side, self.patience_s, self._leaves(side))
@@ -184,39 +194,39 @@ class Bulk:
         self._latencies(side, quick)
         return count
 
-    def _latencies(self, side: _Side, count: int) -> None:
+    def _latencies(self, side: Side, count: int) -> None:
         buckets, cumulative = _latency_buckets(side.temper.median_ms, side.temper.spread)
         moved = side.wandered + math.log1p(self.slope_per_h * self.at_s / 3600.0)
         # Between two buckets it is one or the other, so that the mean is right.
-        shift = math.floor(moved * _NATURAL + self._rng.random()) if moved else 0
+        shift = math.floor(moved * _NATURAL + self.rng.random()) if moved else 0
         latencies = side.tally.latencies
-        for bucket, seen in Counter(self._rng.choices(buckets, cum_weights=cumulative, k=count)).items():
+        for bucket, seen in Counter(self.rng.choices(buckets, cum_weights=cumulative, k=count)).items():
             latencies[bucket + shift] = latencies.get(bucket + shift, 0) + seen
 
-    def _admitted(self, side: _Side, count: int, share: float) -> int:
+    def _admitted(self, side: Side, count: int, share: float) -> int:
         """How many of these count beside those of a sick user, by their keys."""
         among = max(1, round(self._users * share))
-        return sum(side.keys.admit(self._rng.randrange(among)) for _ in range(count))
+        return sum(side.keys.admit(self.rng.randrange(among)) for _ in range(count))
 
     def _sick(self, mean: float) -> int:
         """The sick user's requests, which fail wherever they arrive."""
         at_canary = self._weight > self._sick_home * WEIGHT_TOTAL
-        side = self._sides[self.plan.set if at_canary else OLD]
-        count = poisson(self._rng, mean)
-        counted = sum(side.keys.admit(-1) for _ in range(count))
+        side = self.sides[self.plan.set if at_canary else OLD]
+        count = poisson(self.rng, mean)
+        counted = sum(side.keys.admit(-1) for _ in range(count)) if self.capped else count
         side.tally.error += counted
         self._latencies(side, counted)
         return count if at_canary else 0
 
-    def _open(self, side: _Side, for_s: float, end: Callable[[], None]) -> None:
+    def _open(self, side: Side, for_s: float, end: Callable[[], None]) -> None:
         self._serial += 1
         heapq.heappush(side.open, (self.at_s + for_s, self._serial, self.at_s, end))
 
-    def _leaves(self, side: _Side) -> Callable[[], None]:
+    def _leaves(self, side: Side) -> Callable[[], None]:
         tally, patience_us = side.tally, self.patience_s * 1e6
         return lambda: tally.note_left(patience_us, unanswered=True)
 
-    def _answers(self, side: _Side) -> Callable[[], None]:
+    def _answers(self, side: Side) -> Callable[[], None]:
         tally = side.tally
         return lambda: tally.note(Outcome.OK, COLD_START_S * 1e6)
 

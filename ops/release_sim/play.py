@@ -8,6 +8,7 @@ from statistics import median
 from typing import Final
 
 from ops.release_sim.bulk import Bulk
+from ops.release_sim.peers import Peer
 from router.rollout.kinds import Kind
 from router.rollout.record import Progress
 from router.rollout.states import Phase
@@ -66,6 +67,17 @@ def play_each(
     while world.at_s < MAX_S and world.progress.phase not in _OVER:
         requests += world.tick().homed.get("b", 0)
     return _ending(world.progress, world.at_s, requests, len(world.users_at["b"]) / world.users)
+
+
+def play_peer(peer: type[Peer], kind: Kind, seed: int, *, rate_per_s: float = RATE_PER_S) -> Ending:
+    """The same requests, judged by the rule of a peer."""
+    world = peer(kind.plan, seed=seed, rate=rate_per_s)
+    kind.prepare(world)
+    world.start()
+    requests = 0
+    while world.at_s < MAX_S and world.phase is Phase.HOLDING:
+        requests += world.tick()
+    return Ending(world.phase, world.at_s, requests, world.touched, "")
 
 
 def _ending(progress: Progress, at_s: float, requests: int, users: float) -> Ending:
