@@ -73,10 +73,10 @@ class EProcess:
         self._stakes = self._staked(slice_)
         self.seen += slice_
 
-    def evidence(self, slice_: Counts) -> float:
+    def evidence(self, slice_: Counts, fewest_hits: int = FEWEST_HITS) -> float:
         """The log of the evidence with a slice that still runs; minus infinity where nothing speaks of harm."""
         hits, of, base_hits, base_of = self.seen + slice_
-        if hits < FEWEST_HITS or not base_of or hits / of - base_hits / base_of <= self._margin:
+        if hits < fewest_hits or not base_of or hits / of - base_hits / base_of <= self._margin:
             return -inf
         stakes = self._staked(slice_)
         top = max(stakes)

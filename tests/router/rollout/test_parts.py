@@ -9,6 +9,7 @@ import pytest
 
 from router.choosing.choice import Choice
 from router.counting.observer import Observer
+from router.counting.parts import ACCOUNTS, Parts
 from router.counting.tally import Tally
 from router.rollout.analysis import Verdict, analyse
 from router.rollout.parts import worst_part
@@ -89,6 +90,24 @@ def test_two_of_a_hundred_accounts_that_fail_are_found() -> None:
     harm = worst_part(canary, control, PLAN.abort_when, 0.05 / 15)
     assert harm is not None
     assert "error rate of account 'account-" in harm.what
+
+
+def few_callers(sick: int, healthy: int, callers: int = 6) -> tuple[Tally, Tally]:
+    """Tallies of accounts with so many callers on each side, which all fail at the canary where the account is sick."""
+    sides = Parts(ACCOUNTS), Parts(ACCOUNTS)
+    for number in range(sick + healthy):
+        for key in range(callers):
+            for side, parts in enumerate(sides):
+                fails = number < sick and side == 0
+                parts.note(f"account-{number}", number * 97 + key, error=fails, failed=False)
+    return Tally(accounts=sides[0].table()), Tally(accounts=sides[1].table())
+
+
+def test_several_accounts_of_which_none_is_sure_alone_are_found_together() -> None:
+    alpha = 0.05 / 15
+    assert worst_part(*few_callers(1, 60), PLAN.abort_when, alpha) is None
+    assert worst_part(*few_callers(8, 60), PLAN.abort_when, alpha) is not None
+    assert worst_part(*few_callers(0, 400), PLAN.abort_when, alpha) is None
 
 
 def test_failed_tasks_of_one_image_are_found() -> None:

@@ -9,12 +9,14 @@ import pytest
 from msgspec.structs import replace
 
 from router.config.reader import load
+from router.counting.parts import IMAGES, Parts
 from router.counting.tally import Tally, bucket_of
 from router.rollout import rates
 from router.rollout.analysis import ALPHA_PASS, Verdict, analyse, check_alpha
 from router.rollout.eprocess import Counts, EProcess
 from router.rollout.look import Look
 from router.rollout.orders import in_force, starting
+from router.rollout.parts import worst_part
 from router.rollout.preview import preview
 from router.rollout.progress import advance
 from router.rollout.record import Abort, Progress
@@ -102,6 +104,25 @@ def test_a_dry_run_leaves_the_weights_and_counts_by_them() -> None:
         (80.0, 5.0, 15.0)
     }
     assert {step["compared_per_s"] for step in told["steps"] if not step["pause"]} == {1.0}
+
+
+def test_so_many_callers_of_one_image_do_fail_it_and_one_less_does_not() -> None:
+    told = ahead(table())["checks"]
+    fails = next(check["fails_after"] for check in told if check["name"] == "parts")
+
+    def images(callers: int, *, error: bool) -> Tally:
+        parts = Parts(IMAGES)
+        for key in range(callers):
+            parts.note("ocr:1", key, error=error, failed=False)
+        return Tally(images=parts.table())
+
+    plan = table().rollout
+    assert plan is not None
+    harm = [
+        worst_part(images(n, error=True), images(n, error=False), plan.abort_when, check_alpha(plan))
+        for n in (fails, fails - 1)
+    ]
+    assert [each is not None for each in harm] == [True, False]
 
 
 def test_what_the_margins_let_through_is_told() -> None:
