@@ -14,7 +14,7 @@ two_processes := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-nomad test test-all test-vm fuzz fuzz-router lint up down status bench bench-router release-sim images lock
+.PHONY: help setup demo demo-nomad test test-all test-vm fuzz fuzz-link fuzz-router lint up down status bench bench-cluster bench-router release-sim images lock
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -45,6 +45,9 @@ fuzz: setup  ## fuzz the guest's messages (libFuzzer, ASan, UBSan) for FUZZ_SECO
 	@bash ops/setup/packages.sh "the guest's fuzzer and analysers" $(clang)
 	@$(python) -m tests.sets.guest.fuzz.fuzzer --seconds $(FUZZ_SECONDS)
 
+fuzz-link: setup  ## fuzz both ends of the executors' link (atheris) for FUZZ_SECONDS=60 each; the corpus stays in var/fuzz/link
+	@$(python) -m tests.sets.executor.link.fuzz.run --seconds $(FUZZ_SECONDS)
+
 fuzz-router: setup  ## fuzz the router's parsers (atheris) for FUZZ_SECONDS=60 each; the corpus stays in var/fuzz/router
 	@$(python) -m tests.router.wire.fuzz.run --seconds $(FUZZ_SECONDS)
 
@@ -64,6 +67,9 @@ status: setup  ## show which parts of the local stack run
 
 bench: setup  ## measure the figures of README.md on this machine
 	@$(engine) && $(python) -m ops.images && $(python) -m ops.bench $(ARGS)
+
+bench-cluster: setup  ## measure executors of their own process against the set's own, and a set with 200 of them
+	@$(engine) && $(python) -m ops.images && $(python) -m ops.bench.cluster $(ARGS)
 
 bench-router: setup  ## compare the router with nginx, HAProxy, Envoy, Traefik and Caddy; 30 minutes, or ARGS="small --rounds 0.2"
 	@bash ops/setup/packages.sh --if-possible "the router's peers in the bench" curl gcc haproxy libc6-dev nginx-light openssl wrk

@@ -20,6 +20,7 @@ from sets.cpu import cpu_features
 from sets.executor.link.names import Certificates
 from sets.executor.link.server import Server
 from sets.executor_config import ExecutorConfig, load
+from sets.memory import keep_freed_memory
 from sets.yaml_file import ConfigError
 
 log = structlog.get_logger()
@@ -56,6 +57,7 @@ def main(config_path: Path) -> int:
         print(f"gcompute executor: {error}", file=sys.stderr)
         return 78
     log_lines.configure(config.log_level)
+    keep_freed_memory()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Sockets of slots, pipes of running tasks, output files.
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -15,16 +13,12 @@ from sets import log_lines
 from sets.assembly import assemble
 from sets.config import SetConfig, load
 from sets.guest import unusable
+from sets.memory import keep_freed_memory
 from sets.yaml_file import ConfigError
 
 HEARTBEAT_TIMEOUT_S: Final = 60
 CLOSE_TIMEOUT_S: Final = 45
 """Time, in seconds, that a set's parts have to close after the drain, before gunicorn kills the process."""
-
-
-# glibc's malloc.h
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
 
 
 class SetServer(BaseApplication):  # type: ignore[misc]
@@ -57,17 +51,8 @@ class SetServer(BaseApplication):  # type: ignore[misc]
         # The loop thread and the store's writer thread share the interpreter. With the default of 5 ms the writer would
         # wait that long for its turn.
         sys.setswitchinterval(0.0005)
-        _keep_memory()
+        keep_freed_memory()
         return assemble(self.config)
-
-
-def _keep_memory() -> None:
-    """Let the C library keep the memory of body pieces for later ones. Returning it to the system, which clears it
-    again, took a fifth of a large body's time."""
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, 4 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 32 << 20)
 
 
 def main(config_path: Path, *, bind: str | None = None) -> int:

@@ -42,9 +42,7 @@ class Stack:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
-        (ROOT / "var").mkdir(exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "var")
-        folder = Path(self._folder.name)
+        folder = self._make_folder()
         set_file, router_file = folder / "set.yaml", folder / "router.yaml"
         set_file.write_text(f"name: {SET_NAME}\nstate_dir: {folder / 'set'}\ncores: 2\nmax_slots: 32\n")
         router_file.write_text(
@@ -55,9 +53,9 @@ class Stack:
         router_options: tuple[str, ...] = ("--name", "bench", "--admin-bind", f"127.0.0.1:{self._admin_port}")
         router_options += ("--bind", f"127.0.0.1:{self.router_port}", "--state-dir", str(folder / "router"))
         try:
-            self._start("set", str(set_file), "--bind", f"127.0.0.1:{self.set_port}")
+            self._start("set", "set", str(set_file), "--bind", f"127.0.0.1:{self.set_port}")
             self._await(self.set_port)
-            self._start("router", str(router_file), *router_options)
+            self._start("router", "router", str(router_file), *router_options)
             self._await(self._admin_port)
         except BaseException:
             self.__exit__(None, None, None)
@@ -91,9 +89,14 @@ class Stack:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [pid, *map(int, children)]
 
+    def _make_folder(self) -> Path:
+        (ROOT / "var").mkdir(exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "var")
+        return Path(self._folder.name)
+
     def _start(self, name: str, *arguments: str) -> None:
         log = (Path(self._folder.name) / f"{name}.log").open("wb")
-        command = [sys.executable, "-m", "ops.cli.main", name, *arguments]
+        command = [sys.executable, "-m", "ops.cli.main", *arguments]
         with log:
             self._processes[name] = subprocess.Popen(
                 command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True

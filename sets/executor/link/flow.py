@@ -12,7 +12,7 @@ from sets.executor.link.wire import Wire
 
 WINDOW_BYTES: Final = 1 << 19
 """Credit of a channel at its beginning, and the most that it may have: what the receiver holds when nobody reads."""
-PIECE_BYTES: Final = 1 << 17
+PIECE_BYTES: Final = frames.BODY_BYTES
 """Most bytes of one DATA frame: a small task's frames wait behind one piece of each body at most."""
 
 MERGED_BYTES: Final = 4096
