@@ -33,12 +33,12 @@ def guest_binary() -> Path:
 
 @pytest.fixture(scope="session")
 def actor_path() -> Iterator[Path]:
-    """The program of `actor.c`, where every user may run it."""
+    """The program of `actor/`, where every user may run it."""
     folder = Path(tempfile.mkdtemp(prefix="gca"))
     folder.chmod(0o755)
     program = folder / "actor"
     flags = ("-static", "-O1", "-Wall", "-Wextra", "-Werror")
-    subprocess.run(["cc", *flags, "-o", program, HERE / "actor.c"], check=True)
+    subprocess.run(["cc", *flags, "-o", program, *sorted((HERE / "actor").glob("*.c"))], check=True)
     yield program
     shutil.rmtree(folder)
 
