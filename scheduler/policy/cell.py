@@ -87,7 +87,7 @@ class Cell:
         """Say in words what the task waits for; None where it does not wait."""
         pool = self._queue.pool_of(task_id)
         if pool is not None:
-            return waits_for(pool, now)
+            return waits_for(pool, self.books.nodes, now)
         resumes_at = self._queue.resumes_at(task_id)
         return None if resumes_at is None else f"its next attempt, in {max(0.0, resumes_at - now):.1f} s"
 

@@ -23,6 +23,8 @@ FEATURES_CHARS: Final = 400
 """Length of the list of CPU flags in a message, which may be read on a terminal; machines have some 150."""
 SHAPES_MOST: Final = 10_000
 """How many shapes of tasks are remembered, each with how many could run at the same time."""
+FEATURES_MOST: Final = 1_000
+"""How many combinations of CPU features are remembered with the number of nodes that have them."""
 OWN_NODE: Final = "local"
 """The node's name where the set's own machine is the only one."""
 
@@ -112,6 +114,8 @@ class Nodes:
         self._nodes: dict[str, Node] = {}
         # Ready nodes with a place for another slot; those that had one started last come last.
         self.open: dict[Node, None] = {}
+        # How many ready nodes have these CPU features; thousands of tasks may ask at the same time.
+        self._having: dict[tuple[str, ...], int] = {}
         # The node, where there is just one.
         self.only: Node | None = None
         self.cpu_percent = 0
@@ -188,6 +192,21 @@ class Nodes:
                 best, best_rank = node, rank
         return best
 
+    def scarcity(self, key: PoolKey) -> str:
+        """A clause that says how few nodes have the CPU features of the pool; "" where every node has them."""
+        wanted = key.cpu_features
+        if not wanted:
+            return ""
+        having = self._having.get(wanted)
+        if having is None:
+            if len(self._having) >= FEATURES_MOST:
+                self._having.clear()
+            having = sum(node.is_ready and node.facts.cpu_features.issuperset(wanted) for node in self)
+            self._having[wanted] = having
+        if having == len(self):
+            return ""
+        return f"it needs {', '.join(wanted)}, which {having or 'none'} of {len(self)} nodes can give now"
+
     def check(self, key: PoolKey) -> None:
         """Raise `BadRequest` for a pool that no node can ever run: it names what is missing and what is available.
 
@@ -213,6 +232,7 @@ class Nodes:
         )
 
     def _count(self) -> None:
+        self._having.clear()
         self._at_once.clear()
         self.open = {node: None for node in self if node.is_ready and node.slots < node.max_slots}
         self.only = next(iter(self)) if len(self) == 1 else None

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from scheduler.policy.node import Nodes
 from scheduler.policy.pool import Pool
 
 
-def waits_for(pool: Pool, now: float) -> str:
+def waits_for(pool: Pool, nodes: Nodes, now: float) -> str:
     """A clause for messages, such as "a slot of its kind has been starting for 4.2 s"."""
+    scarcity = nodes.scarcity(pool.key)
+    return "; ".join(filter(None, (_usual(pool, now), scarcity)))
+
+
+def _usual(pool: Pool, now: float) -> str:
     said: list[str] = []
     if pool.trouble:
         said.append(f"the last slot of its kind could not start: {pool.trouble}")

@@ -113,12 +113,28 @@ def test_a_rare_node_is_found_among_many() -> None:
     assert world.nodes_of(pool(features="avx512f")) == ["rare"]
 
 
+def test_a_task_that_waits_for_a_rare_node_says_so() -> None:
+    world = World([*(node(f"n{number}") for number in range(40)), node("rare", features="avx512f")])
+    usual, rare = pool(), pool(features="avx512f")
+    assert world.cell.books.nodes.scarcity(usual) == ""
+    assert world.cell.books.nodes.scarcity(rare) == "it needs avx512f, which 1 of 41 nodes can give now"
+    world.drain_node("rare")
+    assert world.cell.books.nodes.scarcity(rare) == "it needs avx512f, which none of 41 nodes can give now"
+    world.join_node(node("second", features="avx2 avx512f"))
+    assert world.cell.books.nodes.scarcity(rare) == "it needs avx512f, which 1 of 42 nodes can give now"
+    alike = World([node("a", features="avx2"), node("b", features="avx2")])
+    assert alike.cell.books.nodes.scarcity(pool(features="avx2")) == ""
+
+
 def test_a_pool_without_a_place_holds_up_no_other() -> None:
     """The only node with the feature is full; the other accounts' slots start elsewhere."""
     world = World([node("rare", cores=4, slots=1, features="avx512f"), node("usual", cores=4)])
     world.arrive(pool("first", features="avx512f"), 50.0)
     world.run(1.0)
     waits = world.arrive(pool("second", features="avx512f"), 1.0)
+    assert world.cell.waiting_for(waits.id, world.now) == (
+        "all places for slots are in use; it needs avx512f, which 1 of 2 nodes can give now"
+    )
     other = world.arrive(pool("third"), 1.0)
     world.run(3.0)
     assert (other.ends, waits.started_at) == (["succeeded"], [])
