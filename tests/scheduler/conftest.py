@@ -211,6 +211,25 @@ def blob_files(world: World) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
 
 
+async def left(world: World, count: int, state: State = State.QUEUED, **facts: object) -> list[Task]:
+    """Tasks as a killed set leaves them; the world is closed."""
+    await world.close()
+    await world.store.open()
+    tasks = []
+    for number in range(count):
+        spec = world.spec(Kind.ASYNC, **facts)
+        task = Task(world.manager.ids.new(), spec, time.time_ns() // 1000, stdin_bytes=5)
+        data = b"%05d" % number
+        await world.store.add(task, Body(5, data), None)
+        if state is State.RUNNING:
+            task.move(State.RUNNING)
+            task.attempts = 1
+            world.store.update_later(task)
+        tasks.append(task)
+    await world.store.close()
+    return tasks
+
+
 async def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     """Let everything else go on until `condition` holds."""
     async with asyncio.timeout(timeout_s):
