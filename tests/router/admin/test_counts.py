@@ -108,6 +108,26 @@ async def test_metrics_of_all_are_text_that_prometheus_reads(tmp_path: Path) -> 
     assert "gc_router_rollout_weight_percent{" not in text  # No canary.
 
 
+async def test_metrics_tell_how_long_a_pause_waits_and_what_is_open(tmp_path: Path) -> None:
+    router = a_router(tmp_path)
+    rollout = router.rollout
+    assert rollout is not None
+    status = rollout.status() | {
+        "paused_s": 1200.0,
+        "waited_s": 7.0,
+        "open": {"canary": {"requests": 3, "oldest_s": 42.0}, "control": {"requests": 0, "oldest_s": None}},
+    }
+    text = metrics_text([snapshot(router)], counts_of(router), [], status).decode()
+    for line in (
+        "gc_router_rollout_paused_seconds 1200.0",
+        "gc_router_rollout_waited_seconds 7.0",
+        'gc_router_rollout_open_requests{side="canary"} 3.0',
+        'gc_router_rollout_oldest_open_seconds{side="canary"} 42.0',
+        'gc_router_rollout_oldest_open_seconds{side="control"} 0.0',
+    ):
+        assert line in text
+
+
 @pytest.mark.parametrize(
     ("healths", "up"),
     [
