@@ -29,6 +29,10 @@ class NomadDouble:
         self.memory_mib = 8192
         self.start_takes_s = 0.1
         self.short_lived = False
+        self.broken = False
+        """True: every call is answered with 500."""
+        self.most_pending = 0
+        """The most allocations that were pending at the same time."""
         self.jobs: dict[str, dict[str, Any]] = {}
         self.allocations: dict[str, dict[str, Any]] = {}
         self.evaluations: dict[str, dict[str, Any]] = {}
@@ -138,6 +142,8 @@ class NomadDouble:
             "TaskStates": {"guest": _state("pending", "Received", {})},
         }
         self.allocations[allocation["ID"]] = allocation
+        pending = sum(each["ClientStatus"] == "pending" for each in self.allocations.values())
+        self.most_pending = max(self.most_pending, pending)
         self._publish("Allocation", "AllocationUpdated", allocation)
         run = group["Tasks"][0]["Config"]["image"]
         if run in self.images_gone:
@@ -277,6 +283,9 @@ class NomadDouble:
                 path = unquote(parts.path).removeprefix("/v1/").split("/")
                 length = int(self.headers.get("Content-Length") or 0)
                 body = msgspec.json.decode(self.rfile.read(length)) if length else {}
+                if double.broken:
+                    self.reply(500, "a server of the double is broken")
+                    return
                 match self.command, path:
                     case "POST", ["jobs", "parse"]:
                         self.reply(*double.parse(body))

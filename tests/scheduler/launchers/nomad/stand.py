@@ -34,6 +34,7 @@ from tests.scheduler.launchers.nomad.double import NomadDouble
 from tests.scheduler.launchers.rig import ImageMaker, Probe, installation_of
 from tests.scheduler.launchers.stands import Stand
 
+STARTS_AT_ONCE = 8
 STRANGER = "0" * 12
 """Installation of another set of the same name."""
 
@@ -81,7 +82,8 @@ class ClusterStand(Stand):
                 socket=str(self._socket_of(installation)),
                 address=self._url,
                 node_folder=str(self._node_folder),
-                starts_per_node=8,
+                starts_per_node=STARTS_AT_ONCE,
+                relist_s=1,
             )
             registrar = Registrar(settings, self._guest, seccomp_name(profile_json()))
             self._registrars.append(asyncio.create_task(registrar.serve()))
@@ -99,11 +101,20 @@ class ClusterStand(Stand):
     def _next_run(self, installation: str | None) -> NomadLauncher:
         return self._make(installation or installation_of(self.set_name), self.gone_of_next_run)
 
-    async def close(self) -> None:
-        await super().close()
+    @property
+    def launcher_reason(self) -> str:
+        """Why the launcher takes no orders now."""
+        return self._launcher._connection.reason
+
+    async def stop_registrars(self) -> None:
         for task in self._registrars:
             task.cancel()
         await asyncio.gather(*self._registrars, return_exceptions=True)
+        self._registrars.clear()
+
+    async def close(self) -> None:
+        await super().close()
+        await self.stop_registrars()
         shutil.rmtree(self._folder, ignore_errors=True)
         shutil.rmtree(self._run_folder, ignore_errors=True)
 

@@ -1,0 +1,105 @@
+"""A registrar between a set and the double of a cluster: many orders, and parts that go away and come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from scheduler.errors import EngineRefused, EngineUnavailable
+from scheduler.image import Image
+from scheduler.launchers.contract import SlotOrder
+from tests.scheduler.conftest import until
+from tests.scheduler.launchers.nomad.stand import STARTS_AT_ONCE, NomadDoubleStand
+
+
+@pytest.fixture
+async def stand(set_name: str) -> AsyncIterator[NomadDoubleStand]:
+    stand = NomadDoubleStand(set_name)
+    await stand.prepare()
+    await stand.launcher.open()
+    yield stand
+    await stand.close()
+
+
+async def orders(stand: NomadDoubleStand, count: int, **changes: object) -> list[SlotOrder]:
+    return [msgspec.structs.replace(await stand.order(), **changes) for _ in range(count)]
+
+
+async def test_orders_of_one_moment_and_pool_share_a_job(stand: NomadDoubleStand) -> None:
+    made = await orders(stand, 5)
+    await asyncio.gather(*map(stand.launcher.start, made))
+    (job,) = stand.double.jobs.values()
+    assert [group["Name"] for group in job["TaskGroups"]] == [order.slot_id for order in made]
+
+
+async def test_no_more_slots_start_at_a_time_than_the_nodes_may(stand: NomadDoubleStand) -> None:
+    made = await orders(stand, 3 * STARTS_AT_ONCE)
+    # Each in a job of its own, as orders of different moments are.
+    starts = []
+    for order in made:
+        starts.append(asyncio.create_task(stand.launcher.start(order)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    await asyncio.gather(*starts)
+    assert len(stand.double.live("")) == len(made)
+    assert stand.double.most_pending <= STARTS_AT_ONCE
+
+
+async def test_a_slot_that_is_too_large_for_every_node_is_answered_with_what_is_missing(
+    stand: NomadDoubleStand,
+) -> None:
+    with pytest.raises(
+        EngineRefused, match="cannot place a slot: no node has enough free memory: 1 node is full"
+    ):
+        await stand.launcher.start(await stand.order(memory_mib=100_000))
+    # Nobody waits for it any more.
+    await until(lambda: not stand.double.jobs)
+
+
+async def test_an_order_that_the_registrar_refuses_names_the_member_at_fault(stand: NomadDoubleStand) -> None:
+    (order,) = await orders(stand, 1)
+    bad = msgspec.structs.replace(order, pool=msgspec.structs.replace(order.pool, account="No Account"))
+    with pytest.raises(EngineRefused, match="account: 'No Account' is not an account's name"):
+        await stand.launcher.start(bad)
+
+
+async def test_a_start_is_answered_at_once_while_the_cluster_is_away_and_running_slots_stay(
+    stand: NomadDoubleStand,
+) -> None:
+    running = await stand.start()
+    stand.double.broken = True
+    await until(lambda: stand.launcher_reason != "")
+    with pytest.raises(EngineUnavailable):
+        await stand.launcher.check()
+    with pytest.raises(EngineUnavailable, match="500"):
+        await stand.launcher.start(await stand.order())
+    assert stand.gone == []
+    stand.double.broken = False
+    await until(lambda: stand.launcher_reason == "")
+    later = await stand.start()
+    assert await stand.left() == sorted([running.slot_id, later.slot_id])
+
+
+async def test_a_slot_that_ended_while_the_registrar_was_away_is_reported_when_it_is_back(
+    stand: NomadDoubleStand,
+) -> None:
+    kept, ended = await stand.start(), await stand.start()
+    await stand.stop_registrars()
+    await until(lambda: stand.launcher_reason == "the registrar is away")
+    with pytest.raises(EngineUnavailable, match="the registrar is away"):
+        await stand.launcher.start(await stand.order())
+    stand.double.end(ended.slot_id, 3)
+    await stand.prepare()
+    await until(lambda: bool(stand.gone))
+    assert [slot_id for slot_id, _ in stand.gone] == [ended.slot_id]
+    assert await stand.left() == [kept.slot_id]
+
+
+async def test_an_image_that_would_be_interpolated_is_the_users_to_mend(stand: NomadDoubleStand) -> None:
+    (order,) = await orders(stand, 1)
+    image = Image("cat:1", order.image.digest, order.image.image_id, env=("A${x}=1",))
+    with pytest.raises(Exception, match="a cluster would replace"):
+        await stand.launcher.start(msgspec.structs.replace(order, image=image))
