@@ -119,7 +119,7 @@ def _slots(
     )
     if config.launcher == "docker":
         executor = _executor(config, build, LocalExecutor(config.directory / "slots"), None)
-        launcher = DockerLauncher(engine, executor.folder_of, on_gone)
+        launcher = DockerLauncher(engine, executor.folder_of, on_gone, executor.leave_content)
         return launcher.images, launcher, executor
     run_folder = (Path(config.node_folder) / RUN).resolve()
     local = LocalExecutor(run_folder / installation, shared=True)
@@ -141,7 +141,11 @@ def _slots(
         # The cell gives a start up without a reason of its own; the launcher is earlier, and knows one.
         start_limit_s=max(1.0, config.slot_start_timeout_s - 5),
     )
-    return source.images, NomadLauncher(cluster, source, executor.folder_of, on_gone), executor
+    return (
+        source.images,
+        NomadLauncher(cluster, source, executor.folder_of, on_gone, executor.leave_content),
+        executor,
+    )
 
 
 def _executor(

@@ -24,7 +24,7 @@ from scheduler.launchers.docker_images import Images
 from scheduler.launchers.docker_layouts import DockerLayouts
 from scheduler.launchers.docker_removals import Removals
 from scheduler.launchers.docker_separation import Separation
-from scheduler.launchers.doorway import SlotFolder, write_content
+from scheduler.launchers.doorway import LeaveContent, SlotFolder, into
 from scheduler.launchers.endings import KILLED, how_it_ended
 from scheduler.launchers.seccomp import profile_json
 from scheduler.trouble import Trouble
@@ -72,15 +72,23 @@ class _Ended:
 class DockerLauncher:
     """Implements `contract.Launcher` on one Docker engine.
 
-    `folder_of` tells where the executor of this machine listens for a slot. `on_gone` is called for slots that ended
+    `folder_of` tells where the executor of this machine listens for a slot; `leave_content` has it leave a file there,
+    and by default the launcher does so itself. `on_gone` is called for slots that ended
     without `stop`. `images` are the engine's; the launcher passes on the changes that the engine reports. `open` may be
     called again after it failed. While the engine is away calls raise `EngineUnavailable`; once it is back the launcher
     goes on by itself, and slots that did not survive are reported.
     """
 
-    def __init__(self, settings: DockerSettings, folder_of: SlotFolder, on_gone: SlotGone) -> None:
+    def __init__(
+        self,
+        settings: DockerSettings,
+        folder_of: SlotFolder,
+        on_gone: SlotGone,
+        leave_content: LeaveContent | None = None,
+    ) -> None:
         self._settings = settings
         self._folder_of = folder_of
+        self._leave_content = leave_content or into(folder_of)
         self._on_gone = on_gone
         self._engine = Engine(settings)
         self.images = Images(self._engine)
@@ -239,7 +247,7 @@ class DockerLauncher:
         contents = await self._contents.hold(order.slot_id, order.image, laid_out)
         folder = self._folder_of(order.slot_id)
         if laid_out.content:
-            await asyncio.to_thread(write_content, folder, laid_out.content)
+            await self._leave_content(order.slot_id, laid_out.content)
         body = create_body(
             order, folder, self._settings, self._engine.facts, self._seccomp, laid_out, contents
         )

@@ -1,12 +1,13 @@
 """Where slots meet the executor of their own machine: a folder on the host, mounted into the slot's container.
 
-Only a launcher and an executor on one machine know of it. The executor makes the folder before the slot is started,
-listens in it, and removes it; the launcher mounts it, and may leave a file there for the guest.
+The executor makes the folder before the slot is started, listens in it, and removes it; the launcher mounts it, and may
+have the executor leave a file there for the guest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,17 @@ CONTENT_FILE: Final = "content"
 
 SlotFolder = Callable[[str], Path]
 """The host folder of a slot, by the slot's id."""
+LeaveContent = Callable[[str, bytes], Awaitable[None]]
+"""Leaves a slot's content beside its socket, by the slot's id. Raises `EngineUnavailable`."""
+
+
+def into(folder_of: SlotFolder) -> LeaveContent:
+    """Return what leaves content in folders of this machine."""
+
+    async def leave(slot_id: str, content: bytes) -> None:
+        await asyncio.to_thread(write_content, folder_of(slot_id), content)
+
+    return leave
 
 
 def write_content(folder: Path, content: bytes) -> None:

@@ -16,6 +16,7 @@ import structlog
 
 from scheduler.errors import SlotLost
 from scheduler.execution import SlotEvents, Work
+from scheduler.launchers.doorway import write_content
 from scheduler.task import Lease
 from sets.executor import protocol
 from sets.executor.cgroup import CgroupError
@@ -64,6 +65,10 @@ class LocalExecutor:
     def folder_of(self, slot_id: str) -> Path:
         """Where the executor listens for a slot of this machine (`scheduler.launchers.doorway.SlotFolder`)."""
         return self._folders.get(slot_id) or self._folder / slot_id
+
+    async def leave_content(self, slot_id: str, content: bytes) -> None:
+        """Leave a file for the slot's guest (`scheduler.launchers.doorway.LeaveContent`)."""
+        await asyncio.to_thread(write_content, self.folder_of(slot_id), content)
 
     async def expect(self, slot_id: str, token: str, node: str = "") -> None:
         """Listen for a slot that is about to be started on this machine; `node` names no other. Raises `OSError`."""

@@ -194,6 +194,7 @@ class FakeExecutor:
     def __init__(self) -> None:
         self.runs: list[FakeRun] = []
         self.expected: dict[str, str] = {}
+        self.contents: dict[str, bytes] = {}
         self.current: dict[str, FakeRun | None] = {}
         self.program: Callable[[FakeRun], None] | None = None
         self.refuse: list[SchedulerError] = []
@@ -213,6 +214,11 @@ class FakeExecutor:
         if self.refuse_expect:
             raise self.refuse_expect.pop(0)
         self.expected[slot_id] = token
+
+    async def leave_content(self, slot_id: str, content: bytes) -> None:
+        if self.refuse_expect:
+            raise self.refuse_expect.pop(0)
+        self.contents[slot_id] = content
 
     def hello(self, slot_id: str) -> None:
         self.current[slot_id] = None

@@ -14,7 +14,7 @@ from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnusable, Sc
 from scheduler.images.contract import LayoutSource
 from scheduler.images.places import Layout
 from scheduler.launchers.contract import Adopt, SlotGone, SlotOrder, adopt_none
-from scheduler.launchers.doorway import SlotFolder, write_content
+from scheduler.launchers.doorway import LeaveContent, SlotFolder, into
 from scheduler.launchers.nomad.connection import Connection
 from scheduler.launchers.nomad.orders import Add, Added, Drop, Found, Keep, NewSlot, Told
 from scheduler.launchers.nomad.settings import NomadSettings
@@ -48,17 +48,23 @@ _USERS_FAULT: Final = frozenset({"places", "names", "env", "image", "run"})
 class NomadLauncher:
     """Implements `contract.Launcher` on a cluster.
 
-    `source` finds how the slots of an image are laid out; `folder_of` tells where this machine's executor listens
-    for a slot, within `run_folder` of the settings. Without the registrar, or while the cluster is away, starts raise
-    `EngineUnavailable`, and running slots serve on.
+    `source` finds how the slots of an image are laid out; `folder_of` tells where a slot's executor listens for it,
+    within `run_folder` of the settings, and `leave_content` has the executor leave a file there. Without the registrar,
+    or while the cluster is away, starts raise `EngineUnavailable`, and running slots serve on.
     """
 
     def __init__(
-        self, settings: NomadSettings, source: Source, folder_of: SlotFolder, on_gone: SlotGone
+        self,
+        settings: NomadSettings,
+        source: Source,
+        folder_of: SlotFolder,
+        on_gone: SlotGone,
+        leave_content: LeaveContent | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
         self._folder_of = folder_of
+        self._leave_content = leave_content or into(folder_of)
         self._on_gone = on_gone
         self._slots: dict[str, Start] = {}
         self._leaving: dict[str, asyncio.Future[None]] = {}
@@ -156,7 +162,7 @@ class NomadLauncher:
                 "image, which a slot of a cluster cannot show; keep them elsewhere, such as in /app"
             )
         if layout.content:
-            await asyncio.to_thread(write_content, self._folder_of(order.slot_id), layout.content)
+            await self._leave_content(order.slot_id, layout.content)
 
     def _enter(self, order: SlotOrder, layout: Layout) -> None:
         """Join the orders of this moment; they leave when the loop has started whatever is to be started."""

@@ -25,6 +25,7 @@ from sets.executor.run import SlotRun
 
 EXPECT_S: Final = 10.0
 """Longest time, in seconds, that an executor may take to listen for a slot."""
+CONTENT_PIECE_BYTES: Final = 1 << 17
 SLACK_US: Final = 1_000_000
 """How much more than the set's own clock allows, in microseconds, an executor may report of a task."""
 DISCARDED_KEPT: Final = 1024
@@ -186,18 +187,38 @@ class Link:
 
     async def expect(self, slot_id: str, token: str) -> None:
         """Have the executor listen for a slot. Raises `EngineUnavailable` when it does not."""
-        answer = self._expected[slot_id] = self.loop.create_future()
         self._slots[slot_id] = _Slot()
+        answer = self._answer(slot_id)
         self._wire.send(frames.EXPECT, messages.Expect(slot_id, token))
+        if error := await self._answered(slot_id, answer):
+            raise EngineUnavailable(f"node {self.facts.id} cannot listen for a slot: {error}")
+
+    async def leave_content(self, slot_id: str, content: bytes) -> None:
+        """Have the executor leave a file for the slot's guest. Raises `EngineUnavailable` when it does not."""
+        answer = self._answer(slot_id)
+        for at in range(0, len(content), CONTENT_PIECE_BYTES):
+            piece = content[at : at + CONTENT_PIECE_BYTES]
+            last = at + CONTENT_PIECE_BYTES >= len(content)
+            self._wire.send(frames.CONTENT, messages.Content(slot_id, piece, last))
+            await self._wire.drain()
+        if error := await self._answered(slot_id, answer):
+            raise EngineUnavailable(f"node {self.facts.id} cannot leave what HOME begins with: {error}")
+
+    def _answer(self, slot_id: str) -> asyncio.Future[str]:
+        answer = self._expected[slot_id] = self.loop.create_future()
+        return answer
+
+    async def _answered(self, slot_id: str, answer: asyncio.Future[str]) -> str:
+        """Wait for EXPECTED, and return its error; empty where there is none."""
+        if self._wire.over:
+            return "its link is broken"
         try:
             async with asyncio.timeout(EXPECT_S):
-                error = await answer
+                return await answer
         except TimeoutError:
-            error = f"no answer within {EXPECT_S:g} s"
+            return f"no answer within {EXPECT_S:g} s"
         finally:
             self._expected.pop(slot_id, None)
-        if error:
-            raise EngineUnavailable(f"node {self.facts.id} cannot listen for a slot: {error}")
 
     def run(self, slot_id: str, work: Work, lease: Lease) -> SlotRun:
         """Start a program in a ready slot. Raises `SlotLost`, and `BadRequest` when the work does not fit a message."""

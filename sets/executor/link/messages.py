@@ -70,8 +70,16 @@ class Expect(msgspec.Struct, frozen=True):
     token: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
+class Content(msgspec.Struct, frozen=True):
+    """CONTENT: a part of a file for the slot's guest, to be left beside its socket. After the last one it is whole."""
+
+    slot_id: SlotId
+    data: bytes
+    last: bool
+
+
 class Expected(msgspec.Struct, frozen=True):
-    """EXPECTED: the executor listens for the slot; with `error`, it cannot."""
+    """EXPECTED: the executor listens for the slot, or has left its content; with `error`, it cannot."""
 
     slot_id: SlotId
     error: Text = ""
@@ -161,6 +169,7 @@ class Reason(msgspec.Struct, frozen=True):
 BODIES: Final[dict[int, type[msgspec.Struct]]] = {
     frames.HELLO: Hello,
     frames.EXPECT: Expect,
+    frames.CONTENT: Content,
     frames.DISCARD: SlotMessage,
     frames.TASK: Task,
     frames.READ: Read,

@@ -104,6 +104,13 @@ class RemoteExecutor:
         self._member_of[slot_id] = shared_member(token) if self._shared else slot_id
         await link.expect(slot_id, token)
 
+    async def leave_content(self, slot_id: str, content: bytes) -> None:
+        """Have the slot's executor leave a file for its guest (`scheduler.launchers.doorway.LeaveContent`)."""
+        link = self._links.get(self._node_of.get(slot_id, ""))
+        if link is None:
+            raise EngineUnavailable(f"the node of slot {slot_id} is out of reach")
+        await link.leave_content(slot_id, content)
+
     def run(self, slot_id: str, work: Work, lease: Lease) -> SlotRun:
         link = self._links.get(self._node_of.get(slot_id, ""))
         if link is None:

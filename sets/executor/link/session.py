@@ -21,6 +21,9 @@ from sets.executor.link.wire import Wire
 READS_MOST: Final = 1024
 """How many output files may be read at a time over one link."""
 
+CONTENTS_BYTES: Final = 64 << 20
+"""Most bytes of files for guests that a set may send before they are whole: a file has 1 MiB as a rule."""
+
 
 class NodeExecutor(Protocol):
     """The executor of one set's slots on this node: `sets.executor.executor.LocalExecutor`."""
@@ -30,6 +33,8 @@ class NodeExecutor(Protocol):
     async def close(self) -> None: ...
 
     async def expect(self, slot_id: str, token: str) -> None: ...
+
+    async def leave_content(self, slot_id: str, content: bytes) -> None: ...
 
     def run(self, slot_id: str, work: Work, lease: Lease) -> Run: ...
 
@@ -72,6 +77,8 @@ class Session:
         self._max_slots = max_slots
         self._ended = ended
         self._slots: set[str] = set()
+        # Files for guests, of which parts have come.
+        self._contents: dict[str, bytearray] = {}
         self._served: dict[int, _Served] = {}
         # The run of each slot that has one.
         self._by_slot: dict[str, _Served] = {}
@@ -180,9 +187,12 @@ class Session:
                 self._tidy(number)
         elif kind == frames.EXPECT:
             self._expect(decode(body, messages.Expect))
+        elif kind == frames.CONTENT:
+            self._content(decode(body, messages.Content))
         elif kind == frames.DISCARD:
             slot_id = decode(body, messages.SlotMessage).slot_id
             self._slots.discard(slot_id)
+            self._contents.pop(slot_id, None)
             self._executor.discard(slot_id)
         elif kind == frames.GOODBYE:
             self.end(f"the set left: {decode(body, messages.Reason).reason}")
@@ -210,6 +220,27 @@ class Session:
                 self._executor.discard(slot_id)
         except (OSError, SchedulerError) as failed:
             self._slots.discard(slot_id)
+            error = str(failed)
+        self._wire.send(frames.EXPECTED, messages.Expected(slot_id, cut(error)))
+
+    def _content(self, content: messages.Content) -> None:
+        slot_id = content.slot_id
+        if slot_id not in self._slots:
+            # The set let it go, or its guest came too early.
+            return
+        held = self._contents.setdefault(slot_id, bytearray())
+        held += content.data
+        if sum(map(len, self._contents.values())) > CONTENTS_BYTES:
+            raise LinkError(f"more than {CONTENTS_BYTES} bytes of files for guests at a time")
+        if content.last:
+            del self._contents[slot_id]
+            self._background.spawn(self._leave_content(slot_id, bytes(held)))
+
+    async def _leave_content(self, slot_id: str, content: bytes) -> None:
+        error = ""
+        try:
+            await self._executor.leave_content(slot_id, content)
+        except (OSError, SchedulerError) as failed:
             error = str(failed)
         self._wire.send(frames.EXPECTED, messages.Expected(slot_id, cut(error)))
 

@@ -12,7 +12,7 @@ import pytest
 from scheduler.errors import BadRequest
 from scheduler.execution import Output, Work
 from scheduler.task import Lease
-from sets.executor.link import frames, messages
+from sets.executor.link import frames, messages, session
 from sets.executor.link.flow import WINDOW_BYTES
 from sets.executor.link.frames import CLOCK, COUNT, STDERR, STDIN, STDOUT, LinkError
 from sets.executor.run import SlotRun
@@ -241,6 +241,15 @@ async def test_a_set_that_lies_loses_its_link_and_its_slots(
     assert at_node.over is not None
     assert said in at_node.over
     assert at_node.executor.current == {}, "its slots are gone"
+
+
+async def test_files_without_an_end_are_bounded(at_node: PlayedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "CONTENTS_BYTES", 250_000)
+    at_node.says(frames.CONTENT, messages.Content("s1", bytes(200_000), False))
+    at_node.says(frames.CONTENT, messages.Content("of-nobody", bytes(200_000), False))
+    assert at_node.over is None
+    at_node.says(frames.CONTENT, messages.Content("s1", bytes(200_000), False))
+    assert at_node.over == "more than 250000 bytes of files for guests at a time"
 
 
 async def test_a_command_that_fits_no_message_is_no_set_s(at_node: PlayedSet) -> None:

@@ -189,6 +189,25 @@ async def test_a_slot_that_dies_is_told(rig: Rig) -> None:
     assert rig.owner.last("lost") == ("lost", slot_id, "its guest is gone")
 
 
+@pytest.mark.parametrize("size", [0, 1, 300_000, 1 << 20])
+async def test_a_file_for_a_slot_s_guest_is_left_on_its_node(rig: Rig, size: int) -> None:
+    node = await rig.linked()
+    await rig.remote.expect("s1", TOKEN, "n1")
+    content = bytes(range(251)) * (size // 251) + b"x"
+    await rig.remote.leave_content("s1", content)
+    assert node.contents == {"s1": content}
+
+
+async def test_a_file_that_cannot_be_left_starts_no_slot(rig: Rig) -> None:
+    node = await rig.linked()
+    await rig.remote.expect("s1", TOKEN, "n1")
+    node.refuse_expect = [EngineUnavailable("the disk is full")]
+    with pytest.raises(EngineUnavailable, match="what HOME begins with: the disk is full"):
+        await rig.remote.leave_content("s1", b"x")
+    with pytest.raises(EngineUnavailable, match="out of reach"):
+        await rig.remote.leave_content("s2", b"x")
+
+
 async def test_the_node_refuses_more_slots_than_it_has(rig: Rig) -> None:
     await rig.linked()
     for number in range(FACTS.max_slots):

@@ -118,3 +118,9 @@ def test_sync_and_async_tasks_run_in_another_process(cluster: Cluster) -> None:
     assert task["cpu_us"] > 0
     assert cluster.http.get(f"/v1/tasks/{task['id']}/stdout").content == large
     assert list((cluster.executor.state_dir / cluster.set.name).iterdir()), "its slots are the executor's"
+
+
+def test_the_image_s_home_reaches_its_slots_across_the_link(cluster: Cluster) -> None:
+    answer = cluster.http.post("/v1/run/cat:1", params={"arg": "/root/.profile"})
+    assert answer.status_code == 200, answer.text
+    assert b"PATH" in answer.content or b"bash" in answer.content, "Debian's own file"

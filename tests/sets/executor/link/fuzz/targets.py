@@ -31,9 +31,9 @@ FROM_NODE = (
 )
 FROM_SET = (
     *(frames.TASK, frames.DATA, frames.END, frames.KILL, frames.CLOSE, frames.READ, frames.RELEASE),
-    *(frames.DISCARD, frames.EXPECT),
+    *(frames.DISCARD, frames.EXPECT, frames.CONTENT),
 )
-KINDS = (*range(1, 9), *range(32, 44), *range(64, 69), 0, 9, 250)
+KINDS = (*range(1, 10), *range(32, 44), *range(64, 69), 0, 10, 250)
 ACTS, ODD = 150, 246
 """A step whose first byte is from `ACTS` on is one of the end's own side; from `ODD` on, it is any frame at all."""
 TOKEN = "ab" * 32
@@ -43,6 +43,7 @@ def bodies(slot_id: str, number: int) -> dict[int, msgspec.Struct | bytes]:
     """A body that fits each kind of frame."""
     return {
         frames.EXPECT: messages.Expect(slot_id, TOKEN),
+        frames.CONTENT: messages.Content(slot_id, bytes(number), bool(number & 1)),
         frames.DISCARD: messages.SlotMessage(slot_id),
         frames.READ: messages.Read(number % 4, number % 3, number, 70_000),
         frames.HEALTH: messages.Health(bool(number % 2)),
