@@ -16,6 +16,8 @@ MAX_UNPACKED_BYTES: Final = 64 << 30
 MAX_ENTRIES_READ: Final = 2_000_000
 
 _PIECE_BYTES: Final = 256 << 10
+_READ_BYTES: Final = 64 << 10
+"""`tarfile` reads so many bytes at a time, a multiple of its blocks of 512."""
 _HEADER_BYTES: Final = 1 << 20
 """Limit of the headers of one entry: `tarfile` keeps them in memory whole, and their sizes are the archive's to say."""
 _MAX_MTIME_S: Final = 1 << 40
@@ -39,7 +41,7 @@ def read_layer(tree: Tree, next_chunk: Callable[[], bytes]) -> None:
 def _read_entries(tree: Tree, unpacked: Unpacked) -> None:
     layering = tree.layer()
     unpacked.allow(_HEADER_BYTES)
-    with tarfile.open(fileobj=unpacked, mode="r|", errors="surrogateescape") as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=unpacked, mode="r|", bufsize=_READ_BYTES, errors="surrogateescape") as archive:  # type: ignore[call-overload]
         for _ in range(MAX_ENTRIES_READ):
             entry = archive.next()
             if entry is None:
@@ -82,7 +84,9 @@ class Unpacked:
         self._ended = False
         self._packed = b""
         self._gzip: zlib._Decompress | None = None
-        self._kept = bytearray()
+        self._kept = b""
+        # `_kept` was read up to here.
+        self._at = 0
         self._left = 0
         self._total = 0
         self._begin()
@@ -91,14 +95,20 @@ class Unpacked:
         self._left = more_bytes
 
     def read(self, size: int) -> bytes:
-        while len(self._kept) < size and (piece := self._piece()):
-            self._kept += piece
-        taken = bytes(self._kept[:size])
-        del self._kept[:size]
-        self._left -= len(taken)
-        if self._left < 0:
-            raise ImageUnusable("a layer has an entry whose headers are too large; build the image again")
-        return taken
+        parts = []
+        while size > 0:
+            if self._at == len(self._kept):
+                self._kept, self._at = self._piece(), 0
+                if not self._kept:
+                    break
+            part = self._kept[self._at : self._at + size]
+            self._at += len(part)
+            size -= len(part)
+            self._left -= len(part)
+            parts.append(part)
+            if self._left < 0:
+                raise ImageUnusable("a layer has an entry whose headers are too large; build the image again")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
         """`tarfile` closes what it reads; the blob goes on to its end."""

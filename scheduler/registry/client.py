@@ -32,6 +32,8 @@ SILENCE_S: Final = 10.0
 """Longest silence of a registry within an answer, in seconds."""
 ASK_S: Final = 20.0
 """Limit of one question with all its redirects and tokens, in seconds."""
+CHUNK_BYTES: Final = 128 << 10
+"""Layers are handed on in pieces of this size: each costs the event loop a turn."""
 MAX_CONNECTIONS: Final = 16
 MAX_REDIRECTS: Final = 5
 TRIES: Final = 3
@@ -113,7 +115,7 @@ class RegistryClient:
         path = f"/v2/{repository}/blobs/{digest}"
         seen = hashlib.sha256()
         async with self._asked("GET", path, repository, "*/*") as answer:
-            async for chunk in answer.aiter_raw():
+            async for chunk in answer.aiter_raw(CHUNK_BYTES):
                 seen.update(chunk)
                 yield chunk
         if f"sha256:{seen.hexdigest()}" != digest:
