@@ -315,13 +315,6 @@ class Books:
             **{f"slots_{state}": count for state, count in self.slots_by_state().items()},
         }
 
-    def cpu_us_by_account(self) -> dict[str, int]:
-        """CPU time, microseconds, that the slots of the pools which are known now have reported."""
-        used: dict[str, int] = {}
-        for pool in self.pools.values():
-            used[pool.key.account] = used.get(pool.key.account, 0) + pool.cpu_us
-        return used
-
 
 def _drop(by_node: dict[Node, dict[Slot, None]], slot: Slot) -> None:
     slots = by_node[slot.node]

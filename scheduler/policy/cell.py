@@ -214,7 +214,6 @@ class Cell:
         if slot is None or slot.task_id is None:
             return []
         pool, books = slot.pool, self.books
-        pool.cpu_us += cpu_us
         if pool.waiting and self._matching.is_first(pool) and slot.node.is_ready:
             return [self._matching.hand_on(slot, now, cpu_us)]
         books.release(slot, now, cpu_us)

@@ -46,7 +46,6 @@ class Pool:
         "ahead",
         "at_once",
         "cpu_percent",
-        "cpu_us",
         "failures",
         "held_back_at",
         "idle",
@@ -106,8 +105,6 @@ class Pool:
         self.kept_on: Node | None = None
         # When the cell looks at it again because time has passed.
         self.look_at = NEVER
-        # CPU time that its slots have reported, microseconds.
-        self.cpu_us = 0
 
     def fits(self, node: Node) -> bool:
         """Return True if the pool's next task fits into what is free on the node."""
