@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from ops.cli import exits, report, router_tables
 from ops.cli.command import Argument, BadParameter, Option
 from ops.cli.router_file import Target
-from ops.cli.router_force import Force
+from ops.cli.router_in_force import InForce
 from ops.cli.router_session import (
     AdminOption,
     ByOption,
@@ -65,7 +65,7 @@ def set_weight(
 
     wanted = _shares(weights)
 
-    def change(table: Table, draft: Draft, kept: Force | None) -> Draft:
+    def change(table: Table, draft: Draft, kept: InForce | None) -> Draft:
         unknown = [name for name in wanted if name not in table.sets]
         if unknown:
             known = ", ".join(table.sets)
@@ -81,7 +81,7 @@ def set_weight(
             {name: share for name, share in shares.items() if share != before.get(name, 0)}, rule=rule
         )
 
-    def unchanged(table: Table, kept: Force) -> int | None:
+    def unchanged(table: Table, kept: InForce) -> int | None:
         now = kept.over(table).default.shares
         if rule is not None or all(now.get(name, 0) == share for name, share in wanted.items()):
             return None
@@ -92,23 +92,23 @@ def set_weight(
     return target.edit(change, by=by, why=reason, unchanged=unchanged)
 
 
-def _let_count(target: Target, table: Table, force: Force, by: str, why: str) -> int:
+def _let_count(target: Target, table: Table, in_force: InForce, by: str, why: str) -> int:
     """Handle a file that needs no change while a rollout's weights are in force: end the rollout if it is over."""
     from router.config.difference import difference
 
-    if not force.ended:
+    if not in_force.ended:
         report.say(
-            f"{target.file} already says so, but {force.words}; nothing was changed. "
+            f"{target.file} already says so, but {in_force.words}; nothing was changed. "
             "`gcompute router rollout abort` takes it back"
         )
         return exits.TRY_AGAIN
-    router_tables.difference(difference(force.over(table), table))
+    router_tables.difference(difference(in_force.over(table), table))
     if target.dry_run:
         report.say("nothing was changed (--dry-run)")
         return 0
-    target.admin.tell_rollout("end", by, why, force=target.forced, given={"phase": force.phase})
+    target.admin.tell_rollout("end", by, why, force=target.forced, given={"phase": in_force.phase})
     print(
-        f"{target.file} already says so, but {force.words}: that rollout was ended; the file's weights are in force"
+        f"{target.file} already says so, but {in_force.words}: that rollout was ended; the file's weights are in force"
     )
     return 0
 
@@ -179,7 +179,7 @@ def _state(target: Target, name: str, word: str, by: str | None, why: str | None
 
     state = SetState(word)
 
-    def change(table: Table, draft: Draft, kept: Force | None) -> Draft:
+    def change(table: Table, draft: Draft, kept: InForce | None) -> Draft:
         return draft.with_state(name, state)
 
     return target.edit(change, by=by, why=why or f"{state} {name}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ops.cli import exits, report, router_status, router_tables
 from ops.cli.router_admin import Admin, AdminError
-from ops.cli.router_force import Force, Live
+from ops.cli.router_in_force import InForce, Live
 from ops.cli.router_session import who
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ class Target:
 
     def edit(
         self,
-        change: Callable[[Table, Draft, Force | None], Draft],
+        change: Callable[[Table, Draft, InForce | None], Draft],
         *,
         by: str | None,
         why: str,
-        unchanged: Callable[[Table, Force], int | None] | None = None,
+        unchanged: Callable[[Table, InForce], int | None] | None = None,
     ) -> int:
         """Show which keys a change of the file moves, make the change, and wait until the router has loaded it.
 
@@ -85,7 +85,7 @@ class Target:
         from router.config.savefile import opened
 
         live = self.live()
-        force = live.force
+        in_force = live.in_force
         with opened(self.file) as file:
             try:
                 draft = Draft.of(file.text)
@@ -95,15 +95,15 @@ class Target:
                 )
                 raise
             before = draft.table
-            changed = change(before, draft, force)
+            changed = change(before, draft, in_force)
             if changed.meant == draft.meant:
-                code = unchanged(before, force) if unchanged is not None and force is not None else None
+                code = unchanged(before, in_force) if unchanged is not None and in_force is not None else None
                 if code is None:
                     report.say(f"{self.file} already says so; nothing was changed")
                 return code or 0
             text = changed.stamped(by=who(by), why=why).checked()
             self.guard(before, text, live)
-            self.show(file.text, before, text, force)
+            self.show(file.text, before, text, in_force)
             if not self.dry_run:
                 file.save(text)
         return self.told(text)
@@ -122,7 +122,7 @@ class Target:
             if line:
                 report.say(f"ATTENTION: {line}")
 
-    def show(self, old: bytes, before: Table | None, new: bytes, force: Force | None) -> None:
+    def show(self, old: bytes, before: Table | None, new: bytes, in_force: InForce | None) -> None:
         """Print how a change would affect the rollout in force, before it is made."""
         from router.config.difference import difference
         from router.config.reader import load
@@ -132,12 +132,12 @@ class Target:
             print(_unified(self.file, old, new), end="")
         if before is None:
             return
-        if force is None:
+        if in_force is None:
             router_tables.difference(difference(before, table))
             return
-        router_tables.difference(difference(force.over(before), force.after(before, table)))
-        if force.stays(before, table):
-            report.say(f"{force.words}: this change of the file does not affect that")
+        router_tables.difference(difference(in_force.over(before), in_force.after(before, table)))
+        if in_force.stays(before, table):
+            report.say(f"{in_force.words}: this change of the file does not affect that")
         sys.stdout.flush()
 
     def told(self, new: bytes) -> int:

@@ -279,20 +279,20 @@ def _with_rollout(
     names: tuple[str, str], tables: list[Table], admin: str | None, token_file: Path | None
 ) -> str:
     """Apply the rollout's weights to the live table, and to the other one if they stay in force; return a remark."""
-    from ops.cli.router_force import Force
+    from ops.cli.router_in_force import InForce
 
-    force = Force.of(Admin.of(admin, token_file).status().get("rollout"))
-    if force is None:
+    in_force = InForce.of(Admin.of(admin, token_file).status().get("rollout"))
+    if in_force is None:
         return ""
     live = tables[names.index("live")]
-    stays = all(force.stays(live, table) for table in tables)
+    stays = all(in_force.stays(live, table) for table in tables)
     tables[:] = [
-        force.over(live) if name == "live" else force.after(live, table)
+        in_force.over(live) if name == "live" else in_force.after(live, table)
         for name, table in zip(names, tables, strict=True)
     ]
     if stays:
-        return f"{force.words}; that stays in force, and the file's default weights do not"
-    return f"{force.words}; the file's new default weights replace it"
+        return f"{in_force.words}; that stays in force, and the file's default weights do not"
+    return f"{in_force.words}; the file's new default weights replace it"
 
 
 def _is_bad(wanted: str) -> bool:

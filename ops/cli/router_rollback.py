@@ -11,7 +11,7 @@ from ops.cli.command import Argument
 from ops.cli.router_admin import Admin
 from ops.cli.router_edit import DryRunOption, ForceOption
 from ops.cli.router_file import Target
-from ops.cli.router_force import Force, above_zero
+from ops.cli.router_in_force import InForce, above_zero
 from ops.cli.router_look import NameOption, StateDirOption, changes
 from ops.cli.router_session import (
     AdminOption,
@@ -61,7 +61,7 @@ def rollback(
 
     target = Target.of(admin, token_file, file, dry_run, forced=force, may_lack=True)
     live = target.live()
-    kept = live.force
+    kept = live.in_force
     older = _older(version, state_dir, name, target.admin)
     newest = max(
         (change["version"] for change in changes(state_dir, name, admin, token_file)["changes"]), default=0
@@ -93,17 +93,21 @@ def rollback(
     return code
 
 
-def _say_what_goes_on(force: Force, *, goes_on: bool) -> None:
+def _say_what_goes_on(in_force: InForce, *, goes_on: bool) -> None:
     """Warn that a rollback does not stop a rollout; only `abort` does."""
-    if force.ended and not goes_on:
+    if in_force.ended and not goes_on:
         return
     if goes_on:
         then = "its weights are in force instead of the file's, so this rollback does NOT stop it"
     else:
         then = "different weights in the file pause it and take effect"
     report.say(
-        f"ATTENTION: {force.words}; {then}. `gcompute router rollout abort` takes {force.set} back, "
-        + ("`rollout end` puts the file's weights in force" if force.ended else "`rollout status` tells more")
+        f"ATTENTION: {in_force.words}; {then}. `gcompute router rollout abort` takes {in_force.set} back, "
+        + (
+            "`rollout end` puts the file's weights in force"
+            if in_force.ended
+            else "`rollout status` tells more"
+        )
     )
 
 

@@ -1,8 +1,8 @@
-"""What a rollout keeps in force over the file, as commands that edit the file see it."""
+"""A rollout's weights in force over the file, as commands that edit the file see them."""
 
 from __future__ import annotations
 
-from ops.cli.router_force import Force
+from ops.cli.router_in_force import InForce
 from router.config.reader import load
 from router.routing.table import Table
 
@@ -12,16 +12,16 @@ def file(weights: str) -> Table:
     return load(f"version: 1\nsets: {{{sets}}}\ndefault: {{weights: {{{weights}}}}}\n".encode()).table
 
 
-def taken_back(phase: str = "idle", *, barred: bool = True) -> Force:
+def taken_back(phase: str = "idle", *, barred: bool = True) -> InForce:
     told = {
         "phase": phase,
         "dry_run": False,
         "in_force": {"set": "b", "weight": 0.0, "others": {}},
         "barred": [{"set": "b"}] if barred else [],
     }
-    force = Force.of(told)
-    assert force is not None
-    return force
+    in_force = InForce.of(told)
+    assert in_force is not None
+    return in_force
 
 
 def test_a_set_that_was_taken_back_stays_at_nothing_when_others_are_edited() -> None:

@@ -15,7 +15,7 @@ ENDED: Final = ("done", "aborted", "idle")
 
 
 @dataclass(frozen=True, slots=True)
-class Force:
+class InForce:
     """A rollout's weights in force: its set and that one's weight, in hundredths of a percent; `others`: the weights of
     the other sets where the file gives them none; `phase` of the rollout."""
 
@@ -28,7 +28,7 @@ class Force:
     """The set was taken back: its weight is 0 until the file gives it another one than before."""
 
     @classmethod
-    def of(cls, rollout: Mapping[str, Any] | None) -> Force | None:
+    def of(cls, rollout: Mapping[str, Any] | None) -> InForce | None:
         """Read the `rollout` of a router's status; None: the file's weights are in force."""
         told = rollout.get("in_force") if rollout else None
         if rollout is None or told is None:
@@ -74,30 +74,30 @@ class Force:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The router that reads a file: `force`, and each set's address and health word.
+    """The router that reads a file: `in_force`, and each set's address and health word.
 
     Without an answer nothing is known, and every set counts as healthy.
     """
 
-    force: Force | None = None
+    in_force: InForce | None = None
     health: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, status: Mapping[str, Any]) -> Live:
         """Read a router's status."""
         seen = {name: (str(each["url"]), str(each["health"])) for name, each in status["sets"].items()}
-        return cls(Force.of(status.get("rollout")), seen)
+        return cls(InForce.of(status.get("rollout")), seen)
 
     def leaves_nobody(self, before: Table | None, after: Table) -> str:
         """Return why no set would take new requests with `after` in the file; empty if one would, or if `before` has
         the same problem."""
         from router.choosing.serving import leaves_nobody
 
-        if self.force is None:
+        if self.in_force is None:
             return leaves_nobody(before, after, self._health(after))
-        in_force = self.force.after(before, after) if before is not None else after
+        then = self.in_force.after(before, after) if before is not None else after
         return leaves_nobody(
-            None if before is None else self.force.over(before), in_force, self._health(after)
+            None if before is None else self.in_force.over(before), then, self._health(after)
         )
 
     def remarks(self, before: Table | None, after: Table) -> list[str]:
