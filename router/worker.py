@@ -22,8 +22,8 @@ from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
 from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
 from msgspec.structs import replace
 
+from router.admin.all_workers import AllWorkers
 from router.admin.app import create_app
-from router.admin.team import Team
 from router.assembly import Router, Settings
 from router.workers.descriptors import fitted
 
@@ -108,12 +108,12 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
         self.router: Router
         try:
             self.router = Router(self._settings(), self.loop, self.app.group, self.index)
-            team = Team(self.router)
-            await team.start()
+            workers = AllWorkers(self.router)
+            await workers.start()
         except Exception as error:
             log.error("router cannot start", reason=str(error))
             raise SystemExit(WORKER_BOOT_ERROR) from None
-        self.asgi = create_app(self.router, team)
+        self.asgi = create_app(self.router, workers)
         traffic, admin = self.sockets
         server = await self.loop.create_server(self._admin_protocol, sock=admin.sock, start_serving=True)
         self.router.start(traffic.sock.dup())
@@ -134,7 +134,7 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
             traffic.close()
             beat = self.loop.create_task(self._heartbeat())
             await self.router.stop(at_once=self._quick_shutdown)
-            await team.stop()
+            await workers.stop()
             beat.cancel()
             server.close()
 

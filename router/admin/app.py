@@ -11,11 +11,11 @@ import msgspec
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from router.admin.access import Access
+from router.admin.all_workers import AllWorkers, WorkerMissing
 from router.admin.metrics import metrics_text
 from router.admin.page import add_page
 from router.admin.promote import promote
 from router.admin.status import status_of
-from router.admin.team import Team, WorkerMissing
 from router.config.history import History, NoSuchVersion
 from router.errors import RouterError
 from router.rollout.orders import ANYHOW, Given
@@ -45,19 +45,19 @@ ROLLOUT_FIELDS: Final = (
 """The fields of a rollout that the status shows; `GET /rollout` has the rest."""
 
 
-def create_app(router: Router, team: Team | None = None) -> falcon.asgi.App[Any, Any]:
-    """All routes on one screen. `team`: this worker and the others."""
-    team = team or Team(router)
+def create_app(router: Router, workers: AllWorkers | None = None) -> falcon.asgi.App[Any, Any]:
+    """All routes on one screen. `workers`: this worker and the others."""
+    workers = workers or AllWorkers(router)
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[Access(router.settings.admin_token)])
     app.add_route("/livez", Live())
     app.add_route("/readyz", Ready(router))
-    app.add_route("/metrics", Metrics(team))
-    app.add_route("/status", Status(team))
+    app.add_route("/metrics", Metrics(workers))
+    app.add_route("/status", Status(workers))
     app.add_route("/history", Changes(router))
     app.add_route("/history/{version}", Version(router))
-    app.add_route("/rollout", Rollout(router, team))
-    app.add_route("/rollout/{verb}", Rollout(router, team), suffix="verb")
-    add_page(app, team)
+    app.add_route("/rollout", Rollout(router, workers))
+    app.add_route("/rollout/{verb}", Rollout(router, workers), suffix="verb")
+    add_page(app, workers)
     app.add_error_handler(RouterError, _refused)
     app.set_error_serializer(_problem(router.settings.name))
     return app
@@ -91,24 +91,24 @@ class Ready:
 class Metrics:
     """Prometheus text."""
 
-    def __init__(self, team: Team) -> None:
-        self._team = team
+    def __init__(self, workers: AllWorkers) -> None:
+        self._workers = workers
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        snapshots, counts, missing = await self._team.counted()
+        snapshots, counts, missing = await self._workers.counted()
         resp.content_type = CONTENT_TYPE_LATEST
-        resp.data = metrics_text(snapshots, counts, missing, await self._team.rollout_status())
+        resp.data = metrics_text(snapshots, counts, missing, await self._workers.rollout_status())
 
 
 class Status:
     """The table in force and the state of each set, as JSON, over all workers."""
 
-    def __init__(self, team: Team) -> None:
-        self._team = team
+    def __init__(self, workers: AllWorkers) -> None:
+        self._workers = workers
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        document = status_of(*await self._team.snapshots())
-        answer = await self._team.rollout_status()
+        document = status_of(*await self._workers.snapshots())
+        answer = await self._workers.rollout_status()
         document["rollout"] = None if answer is None else {name: answer[name] for name in ROLLOUT_FIELDS}
         resp.media = document
 
@@ -152,13 +152,13 @@ class Version:
 class Rollout:
     """The automated rollout: its status, and orders for it."""
 
-    def __init__(self, router: Router, team: Team) -> None:
+    def __init__(self, router: Router, workers: AllWorkers) -> None:
         self._router = router
-        self._team = team
+        self._workers = workers
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         self._control()
-        resp.media = await self._team.rollout_document()
+        resp.media = await self._workers.rollout_document()
 
     async def on_post_verb(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, verb: str) -> None:
         if verb not in VERBS:
@@ -173,7 +173,7 @@ class Rollout:
             resp.media = await control.command(
                 verb, words.by, words.why, at_once=words.at_once, force=words.force, given=words.given
             )
-        await self._team.look()
+        await self._workers.look()
 
     def _control(self) -> Runner:
         control = self._router.rollout

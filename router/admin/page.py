@@ -14,7 +14,7 @@ import falcon
 import falcon.asgi
 
 if TYPE_CHECKING:
-    from router.admin.team import Team
+    from router.admin.all_workers import AllWorkers
 
 FOLDER: Final = Path(__file__).parent / "static"
 INDEX: Final = "index.html"
@@ -38,12 +38,12 @@ _HEADERS: Final = {
 }
 
 
-def add_page(app: falcon.asgi.App[Any, Any], team: Team) -> None:
+def add_page(app: falcon.asgi.App[Any, Any], workers: AllWorkers) -> None:
     """`GET /`, `GET /page/FILE` and `GET /curves`."""
     page = Page()
     app.add_route("/", page)
     app.add_route("/page/{name}", page, suffix="file")
-    app.add_route("/curves", CurvesSince(team))
+    app.add_route("/curves", CurvesSince(workers))
 
 
 class Page:
@@ -76,9 +76,9 @@ class CurvesSince:
     `points.points_since` says what they are.
     """
 
-    def __init__(self, team: Team) -> None:
-        self._team = team
+    def __init__(self, workers: AllWorkers) -> None:
+        self._workers = workers
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         after = req.get_param_as_int("after", min_value=0, default=0)
-        resp.media = await self._team.curves(req.get_param("boot", default=""), after)
+        resp.media = await self._workers.curves(req.get_param("boot", default=""), after)

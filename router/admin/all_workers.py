@@ -59,7 +59,7 @@ class Cohorts:
                 setattr(mine, name, getattr(new, name))
 
 
-class Team:
+class AllWorkers:
     """This worker and the others. A single worker asks nobody."""
 
     def __init__(self, router: Router) -> None:
