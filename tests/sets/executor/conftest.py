@@ -6,10 +6,15 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 import uvloop
 
+from sets.executor.executor import LocalExecutor
+from tests.sets.executor.guests import Owner, Peer, StartPeer
 from tests.sets.executor.scripted import Rig
 
 
@@ -58,3 +63,36 @@ async def rig(no_fd_leaks: FdCheck) -> AsyncIterator[Rig]:
     rig = Rig()
     yield rig.connect()
     rig.close()
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner()
+
+
+@pytest.fixture
+async def executor(tmp_path: Path, owner: Owner) -> AsyncIterator[LocalExecutor]:
+    executor = LocalExecutor(tmp_path / "slots")
+    await executor.open(owner)
+    yield executor
+    await executor.close()
+    assert not (tmp_path / "slots").exists()
+
+
+@pytest.fixture
+async def start_peer() -> AsyncIterator[StartPeer]:
+    peers: list[Peer] = []
+
+    async def start(directory: Path, *, init: bool = True) -> Peer:
+        peers.append(await Peer.start(directory, init=init))
+        return peers[-1]
+
+    yield start
+    for peer in peers:
+        await peer.stop()
+
+
+@pytest.fixture
+def logged() -> Any:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
