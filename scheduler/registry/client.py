@@ -8,7 +8,7 @@ import hashlib
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import quote
@@ -110,7 +110,7 @@ class RegistryClient:
             raise self._wrong_content(path)
         return content
 
-    async def blob_chunks(self, repository: str, digest: str) -> AsyncIterator[bytes]:
+    async def blob_chunks(self, repository: str, digest: str) -> AsyncGenerator[bytes, None]:
         """A blob's bytes as they come. At its end `Unavailable` is raised if they do not have the digest."""
         path = f"/v2/{repository}/blobs/{digest}"
         seen = hashlib.sha256()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Final
 
@@ -92,7 +92,7 @@ class RegistryLayouts(Layouts):
             await asyncio.shield(reading)
         finally:
             chunks.stop()
-            with suppress(Exception, concurrent.futures.CancelledError):
+            with suppress(Exception):
                 await reading
             await chunks.close()
 
@@ -111,19 +111,25 @@ def usual_paths(image: Image) -> set[str]:
 class _Chunks:
     """An asynchronous stream, for a thread to read. `stop` ends the thread's waiting."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, stream: AsyncIterator[bytes]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, stream: AsyncGenerator[bytes, None]) -> None:
         self._loop = loop
         self._stream = stream
         self._next: concurrent.futures.Future[bytes] | None = None
         self._stopped = False
         self._ends_at = time.monotonic() + LOOK_S
+        # A read that was cancelled still has to unwind before the stream can be closed.
+        self._reading = asyncio.Lock()
 
     def next(self) -> bytes:
         """The next bytes; b"" at the end. Blocks; called from the thread."""
         if self._stopped or time.monotonic() > self._ends_at:
-            raise concurrent.futures.CancelledError
+            raise TimeoutError
         self._next = asyncio.run_coroutine_threadsafe(self._advance(), self._loop)
-        return self._next.result()
+        try:
+            return self._next.result()
+        except concurrent.futures.CancelledError:
+            # The waiting was cancelled, not the task that waits for this thread.
+            raise TimeoutError from None
 
     def stop(self) -> None:
         self._stopped = True
@@ -131,12 +137,12 @@ class _Chunks:
             self._next.cancel()
 
     async def close(self) -> None:
-        close = getattr(self._stream, "aclose", None)
-        if close is not None:
-            await close()
+        async with self._reading:
+            await self._stream.aclose()
 
     async def _advance(self) -> bytes:
-        async for chunk in self._stream:
-            if chunk:
-                return chunk
-        return b""
+        async with self._reading:
+            async for chunk in self._stream:
+                if chunk:
+                    return chunk
+            return b""
