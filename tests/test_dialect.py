@@ -14,6 +14,7 @@ PRODUCT = ("router", "scheduler", "sets", "ops")
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]+")
 TYPES_THAT_LOOK_CONSTANT = ("TypeVar", "ParamSpec")
 
+LOG_CALLS = tuple(f"log.{level}" for level in ("debug", "info", "warning", "error", "exception", "critical"))
 MAY_IMPORT_LOGGING = ("router/log_lines.py", "sets/log_lines.py")
 """The log lines of a service take in the records of libraries."""
 
@@ -26,6 +27,8 @@ def breaches(source: str, path: str) -> Iterator[str]:
         if name is not None:
             yield f"{path}:{statement.lineno}: write `{name}: Final = …`"
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield from _log_breaches(node, path)
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
         module = _imports(node)
@@ -48,6 +51,16 @@ def _constant_without_final(node: ast.stmt) -> str | None:
     if not CONSTANT.fullmatch(name) or annotation.startswith(("Final", "TypeAlias")):
         return None
     return name
+
+
+def _log_breaches(call: ast.Call, path: str) -> Iterator[str]:
+    called = ast.unparse(call.func)
+    if called == "structlog.get_logger" and call.args:
+        yield f"{path}:{call.lineno}: loggers have no names here: write structlog.get_logger()"
+    if called not in LOG_CALLS:
+        return
+    if len(call.args) != 1 or isinstance(call.args[0], ast.JoinedStr | ast.BinOp | ast.Call):
+        yield f"{path}:{call.lineno}: the event is a few fixed words; everything else goes into keys"
 
 
 def _imports(node: ast.Import | ast.ImportFrom) -> tuple[str, ...]:
@@ -74,6 +87,11 @@ def test_every_package_is_written_in_the_same_dialect() -> None:
         ("sets/cpu.py", "import logging"),
         ("router/relay/plane.py", "import logging"),
         ("ops/cli/run.py", "def main():\n    from logging import getLogger"),
+        ("router/worker.py", "log = structlog.get_logger(__name__)"),
+        ("router/worker.py", "log.info(f'set {name} is up')"),
+        ("router/worker.py", "log.info('set %s is up' % name)"),
+        ("router/worker.py", "log.info('set %s is up', name)"),
+        ("router/worker.py", "log.error(str(error))"),
     ],
 )
 def test_each_breach_is_found(path: str, source: str) -> None:
@@ -88,6 +106,9 @@ def test_each_breach_is_found(path: str, source: str) -> None:
         ("sets/log_lines.py", "import logging"),
         ("router/log_lines.py", "import logging"),
         ("ops/cli/run.py", "from dataclasses import dataclass"),
+        ("router/worker.py", "log = structlog.get_logger()\nlog.info('set is up', set=name)"),
+        ("scheduler/trouble.py", "log.info(self._ends, tries=2)"),
+        ("router/rollout/rates.py", "log(x + y)"),
     ],
 )
 def test_what_the_dialect_allows_passes(path: str, source: str) -> None:

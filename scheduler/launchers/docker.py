@@ -29,7 +29,7 @@ from scheduler.launchers.endings import KILLED, how_it_ended
 from scheduler.launchers.seccomp import profile_json
 from scheduler.trouble import Trouble
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
 _OOM_WINDOW_NS: Final = 5_000_000_000
 _OOM_EVENT_WAIT_S: Final = 0.5

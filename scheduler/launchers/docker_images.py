@@ -27,7 +27,7 @@ from scheduler.launchers.docker_config import image_from
 from scheduler.launchers.docker_engine import Engine, EngineError, translated
 from scheduler.registry.allowed import AllowList, not_allowed
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
 MAX_REMEMBERED: Final = 1024
 MAX_LOOKUPS: Final = 128

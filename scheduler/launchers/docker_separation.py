@@ -19,7 +19,7 @@ from scheduler.launchers.docker_config import EngineFacts
 from scheduler.launchers.docker_engine import Engine
 from scheduler.launchers.hardening import ULIMITS
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
 _PENDING: Final = re.compile(r"^Max pending signals +(\d+) ", re.MULTILINE)
 _ULIMIT: Final = "sigpending"

@@ -26,7 +26,7 @@ from scheduler.registry.documents import (
     parse_manifest,
 )
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger()
 
 FRESH_S: Final = 1.0
 """A remembered answer of this age is used as it is, in seconds."""
