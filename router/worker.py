@@ -66,7 +66,7 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
         super().init_process()
 
     def _settings(self) -> Settings:
-        """Those of the router, with as many connections as this process may have descriptors."""
+        """The router's limits, with as many connections as this process may have descriptors."""
         settings: Settings = self.app.settings
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if descriptors == resource.RLIM_INFINITY:
@@ -83,7 +83,7 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
         return replace(settings, limits=limits)
 
     def load_wsgi(self) -> None:
-        """Nothing yet: the application needs the router, and that needs the running loop."""
+        """Do nothing yet: the application needs the router, and that needs the running loop."""
         self.asgi: Any = None
 
     def init_signals(self) -> None:

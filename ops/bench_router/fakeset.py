@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(fake: FakeSet, port: int) -> None:
-    """Until SIGTERM."""
+    """Serve until SIGTERM."""
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ending.set)

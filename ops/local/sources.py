@@ -12,7 +12,7 @@ VARIABLE: Final = "GC_LOCAL_SOURCES"
 OF_ROUTER: Final = ("requirements/runtime.txt", "router")
 """Files and folders of a checkout that a router runs."""
 OF_SETS: Final = ("requirements/runtime.txt", "scheduler", "sets")
-"""Those that a set runs, the guest included."""
+"""Files and folders of a checkout that a set runs, including the guest."""
 _NOT_RUN: Final = frozenset({".c", ".h", ".md", ".pyc"})
 
 

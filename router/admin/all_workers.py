@@ -37,7 +37,7 @@ class WorkerMissing(RouterError):
 
 
 class View(msgspec.Struct):
-    """All that one worker tells of itself."""
+    """The report of one worker about itself."""
 
     snapshot: Snapshot
     counts: Counts

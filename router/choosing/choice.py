@@ -40,7 +40,7 @@ class Load(Protocol):
 
 
 class Watch(Protocol):
-    """Is told of requests that belong to a set which cannot take them."""
+    """Receives requests whose set cannot take them."""
 
     def passed_over(self, choice: Choice, *, unwell: bool) -> None: ...
 

@@ -12,7 +12,7 @@ from router.counting.tally import bucket_of
 
 
 class OpenRequest:
-    """One of them; tell `end` when it has its answer, or gets none."""
+    """An open request; call `end` when it has its answer, or gets none."""
 
     __slots__ = ("_among", "at_s", "caller")
 
@@ -27,7 +27,7 @@ class OpenRequest:
 
 
 class OpenRequests:
-    """Those of one cohort, for as long as the same weights are in force."""
+    """The open requests of one cohort, while the same weights are in force."""
 
     __slots__ = ("_by_second", "_shares", "_waiting")
 
@@ -64,7 +64,7 @@ class OpenRequests:
             del self._by_second[second]
 
     def oldest(self, most: int) -> Iterator[OpenRequest]:
-        """Those that wait longest, first of all the oldest."""
+        """Return the requests that wait longest, the oldest first."""
         return islice(self._waiting, most)
 
     def ages(self, now_s: float) -> dict[int, int]:

@@ -38,11 +38,11 @@ class Share:
     __slots__ = ("_beside", "_by_bucket", "total")
 
     def __init__(self, beside: Share | None = None) -> None:
-        """`beside`: what counts already, to whose names and number those here are compared."""
+        """`beside`: the requests that count already, with which those here are compared."""
         self._beside = beside
         self._by_bucket: dict[int, int] = {}
         self.total = 0
-        """All that counts."""
+        """Number of requests that count."""
 
     def room(self, name: int) -> bool:
         """Return True while this name does not have its share."""

@@ -158,7 +158,7 @@ class Tally(msgspec.Struct):
         return _quantile_us(self.waits, share)
 
     def answered_us(self, share: float) -> float | None:
-        """The same of those that were answered."""
+        """Return the latency that `share` of the answered requests do not exceed; None: no data."""
         answered = _rest(self.latencies, self.unanswered) if self.unanswered else self.latencies
         return _quantile_us(answered, share)
 

@@ -68,7 +68,7 @@ def _text(text: str) -> str:
 
 
 class Witnesses:
-    """Those of one cohort in one worker, while it counts."""
+    """The witnesses of one cohort in one worker, while it counts."""
 
     __slots__ = ("_errors", "_slowest", "_tasks", "slow_s")
 

@@ -69,7 +69,7 @@ def _proof(plan: Plan, canary: Tally, control: Tally) -> dict[CheckName, float]:
 
 
 def _grown(tally: Tally, times: float) -> Tally:
-    """The same, so many times as much; without images and accounts, which hold nothing up."""
+    """Return the tally with this many times its counts; without images and accounts, which hold nothing up."""
 
     def counts(buckets: dict[int, int]) -> dict[int, int]:
         return {bucket: round(count * times) for bucket, count in buckets.items()}

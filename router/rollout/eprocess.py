@@ -65,7 +65,7 @@ class EProcess:
 
     @property
     def known(self) -> Counts:
-        """All that was seen in this stretch and before it."""
+        """Return everything that was seen in this stretch and before it."""
         return self.before + self.seen
 
     def close(self, slice_: Counts) -> None:

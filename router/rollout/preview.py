@@ -174,7 +174,7 @@ def _least(plan: Plan) -> int:
 
 @lru_cache(maxsize=1)
 def _bounded() -> int | None:
-    """From how many requests on latency has an upper bound, which passing takes."""
+    """Return the number of requests from which on latency has an upper bound, without which no step passes."""
     return _first(
         lambda n: (
             not isinf(tail.ratio({_QUICK: n}, {_QUICK: n}, alpha_low=ALPHA_PASS, alpha_high=ALPHA_PASS).high)

@@ -1,4 +1,4 @@
-"""All that is known of a rollout, as it lies in the state file; and what happens to it. Pure data."""
+"""The state of a rollout, as it lies in the state file, and the events that change it. Pure data."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Progress(msgspec.Struct):
     epoch: int = 0
     """Number of the lease; it grows whenever another process leads. A leader with a smaller one may not write."""
     led_by: str = ""
-    """Where that one runs."""
+    """Host and process of the leader."""
     revision: int = 0
     phase: Phase = Phase.IDLE
     plan: Plan | None = None

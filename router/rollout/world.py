@@ -146,7 +146,7 @@ class World:
     def _begin(self) -> None:
         """As a router's process begins: with what the file and the rollout's progress say."""
         self.observer: Observer | None = None
-        """Told of requests while two cohorts are compared."""
+        """Receives requests while two cohorts are compared."""
         self.watching = Observer()
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         """Requests that end later than the tick in which they began: when, and in which order."""

@@ -40,7 +40,7 @@ class Occupancy:
         self._words = memoryview(mmap.mmap(self._fd, size)).cast("q")
 
     def row(self, name: str) -> int | None:
-        """Where a set's cells begin; taken on first use. None: there is no room."""
+        """Return where a set's cells begin; they are taken on first use. None: there is no room."""
         words = self._words
         wanted = (
             int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True) or 1

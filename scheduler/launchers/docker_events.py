@@ -34,7 +34,7 @@ class SlotEvent(msgspec.Struct, frozen=True):
 
 
 class Listener(Protocol):
-    """Told of what happens. All but `images_changed` run in the event loop."""
+    """Receives the engine's events. All methods but `images_changed` run in the event loop."""
 
     def images_changed(self) -> None:
         """An image or tag came, went or moved. Called in the stream's thread, so that it counts at once."""

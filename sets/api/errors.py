@@ -14,7 +14,7 @@ class CallError(Exception):
 
 
 class Unauthorized(CallError):
-    """Nobody knows who makes the call."""
+    """The call has no valid token."""
 
 
 class Forbidden(CallError):

@@ -74,7 +74,7 @@ def is_regular(fd: int) -> bool:
 
 
 def _make_room(connection: socket.socket) -> None:
-    """Where the host's default is small, a long command line would not fit the socket."""
+    """Enlarge the send buffer: with a small default of the host, a long command line would not fit into it."""
     if connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < SEND_BYTES:
         # The kernel doubles what it is asked for, to have room for its own book-keeping.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES // 2)

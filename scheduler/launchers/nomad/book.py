@@ -210,7 +210,8 @@ class Book:
         evaluations: Iterable[Evaluation],
         begun: frozenset[str],
     ) -> list[Told]:
-        """All that the cluster has of this installation. `begun`: the jobs that were registered before it was asked."""
+        """Take in everything that the cluster has of this installation. `begun`: the jobs that were registered before
+        it was asked."""
         listed = {job.id: job for job in jobs}
         told: list[Told] = []
         for job_id in begun - listed.keys():

@@ -36,7 +36,7 @@ _REPLACED: Final = "another process of this set has connected to the registrar"
 
 
 class Listener(Protocol):
-    """Told of what the registrar says, in the event loop."""
+    """Receives the registrar's messages, in the event loop."""
 
     def told(self, message: Added | Told) -> None: ...
 

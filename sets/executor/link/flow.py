@@ -149,7 +149,7 @@ class Inbound:
         return piece
 
     def close(self) -> None:
-        """Nobody reads any more; the sender is told. Closing twice is fine."""
+        """Stop reading; the sender is told. Closing twice is fine."""
         if self._closed:
             return
         self._closed = True
