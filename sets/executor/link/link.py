@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from scheduler.errors import EngineUnavailable, SlotLost
-from scheduler.execution import Ending, ExecutorEvents, How, NoFile, Work
+from scheduler.execution import ExecutorEvents, NoFile, Work
 from scheduler.policy.node import NodeFacts
-from scheduler.source import Source, SourceUnreadable
+from scheduler.source import Source
 from scheduler.task import Lease
 from sets.executor import protocol
 from sets.executor.link import frames, messages
+from sets.executor.link.endings import check_code, decode_ending
 from sets.executor.link.flow import Inbound, Outbound
 from sets.executor.link.frames import CLOCK, COUNT, STDERR, STDIN, STDOUT, LinkError
+from sets.executor.link.handles import LinkFile, LinkReader, LinkWriter
 from sets.executor.link.lease import Grants, clock_s
 from sets.executor.link.messages import decode
 from sets.executor.link.wire import Wire
@@ -30,85 +32,6 @@ SLACK_US: Final = 1_000_000
 """How much more than the set's own clock allows, in microseconds, an executor may report of a task."""
 DISCARDED_KEPT: Final = 1024
 """How many of the slots that were let go are remembered: what a program left over in them is told afterwards."""
-
-
-class LinkReader:
-    """A program's output on another machine (`scheduler.execution.ByteReader`). One that is dropped is closed."""
-
-    __slots__ = ("_inbound", "_loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, inbound: Inbound) -> None:
-        self._loop = loop
-        self._inbound = inbound
-
-    async def read(self) -> bytes:
-        """Some bytes; empty at the end, and after `close`."""
-        return await self._inbound.read()
-
-    def complete(self) -> None:
-        """The program has ended. The node tells the end of its output by itself."""
-
-    def close(self) -> None:
-        self._inbound.close()
-
-    def __del__(self) -> None:
-        if not self._inbound.over and not self._loop.is_closed():
-            # The garbage collector may do this in any thread.
-            self._loop.call_soon_threadsafe(self._inbound.close)
-
-
-class LinkWriter:
-    """A program's input on another machine (`scheduler.execution.ByteWriter`)."""
-
-    __slots__ = ("_outbound",)
-
-    def __init__(self, outbound: Outbound) -> None:
-        self._outbound = outbound
-
-    async def write(self, data: bytes) -> None:
-        """Write all of `data`. Raises `BrokenPipeError` when nobody reads it, and after `close`."""
-        await self._outbound.send(data)
-
-    async def send(self, source: Source) -> None:
-        """Feed all of `source`. Raises `BrokenPipeError` as `write` does, and `SourceUnreadable`."""
-        async for piece in source.pieces():
-            await self.write(piece)
-
-    def close(self) -> None:
-        self._outbound.end()
-
-
-class LinkFile:
-    """An output file on another machine (`scheduler.source.Source`)."""
-
-    __slots__ = ("_link", "_number", "_run", "size_bytes")
-
-    def __init__(self, link: Link, run: int, number: int, size_bytes: int) -> None:
-        self._link = link
-        self._run = run
-        self._number = number
-        self.size_bytes = size_bytes
-
-    def fileno(self) -> None:
-        return None
-
-    async def pieces(self, first: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        left = self.size_bytes - first if length is None else length
-        inbound = self._link.read_file(self._run, self._number, first, left)
-        try:
-            while left:
-                piece = await inbound.read()
-                if not piece or len(piece) > left:
-                    raise SourceUnreadable(
-                        inbound.reason or "its node sent another number of bytes than the file has"
-                    )
-                left -= len(piece)
-                yield piece
-        finally:
-            inbound.close()
-
-    def close(self) -> None:
-        """The run's files are given back together, by `Ending.close_files`."""
 
 
 class _Slot:
@@ -385,9 +308,7 @@ class Link:
         run = stream.run
         if run is None or message.handed_over != run.handed_over or len(message.files) != run.file_count:
             raise LinkError("an EXIT that contradicts what was before it")
-        low, high = protocol.CODES[message.how]
-        if not low <= message.code <= high:
-            raise LinkError(f"a program that ended in way {message.how} with code {message.code}")
+        check_code(message)
         slot = self._slots[stream.slot_id]
         now = clock_s()
         if message.wall_us > (now - stream.began) * 1e6 + SLACK_US:
@@ -398,30 +319,13 @@ class Link:
         files: list[Source | NoFile] = []
         if message.files:
             files = [
-                LinkFile(self, number, at, size) if size >= 0 else NoFile(-size)
+                LinkFile(self.read_file, number, at, size) if size >= 0 else NoFile(-size)
                 for at, size in enumerate(message.files)
             ]
             if max(message.files) >= 0:
                 # The garbage collector may close them, in any thread.
                 handed_back = partial(self._hand_back, number)
-        ending = Ending(
-            lease=Lease(message.task_id, message.lease_number),
-            how=How(message.how),
-            code=message.code,
-            killed=message.killed,
-            oom_kills=message.oom_kills,
-            wall_us=message.wall_us,
-            cpu_us=message.cpu_us,
-            max_rss_kib=message.max_rss_kib,
-            handed_over=message.handed_over,
-            stdout=message.stdout,
-            stderr=message.stderr,
-            files=files,
-            memory_peak_kib=message.memory_peak_kib,
-            notes=message.notes,
-            prestarted=message.prestarted,
-            files_closed=handed_back,
-        )
+        ending = decode_ending(message, files, handed_back)
         stream.run = None
         if stream.stdin is not None:
             stream.stdin.refuse()

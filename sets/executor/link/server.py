@@ -15,7 +15,8 @@ from scheduler.policy.node import NodeFacts
 from sets.executor.link import frames, messages
 from sets.executor.link.frames import LinkError
 from sets.executor.link.names import Certificates, names_in, set_name
-from sets.executor.link.session import NodeExecutor, Session
+from sets.executor.link.served import NodeExecutor
+from sets.executor.link.session import Session
 from sets.executor.link.wire import Wire
 
 log = structlog.get_logger()

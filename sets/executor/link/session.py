@@ -3,58 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from scheduler.background import Background
 from scheduler.errors import BadRequest, SchedulerError, SlotLost
-from scheduler.execution import ByteReader, Ending, NoFile, Output, Run, SlotEvents, Work
+from scheduler.execution import ByteReader, Ending, NoFile, Output, Run, Work
 from scheduler.source import SourceUnreadable
 from scheduler.task import Lease
 from sets.executor.link import frames, messages
+from sets.executor.link.endings import encode_ending
 from sets.executor.link.flow import Inbound, Outbound
 from sets.executor.link.frames import CLOCK, COUNT, STDERR, STDIN, STDOUT, LinkError
 from sets.executor.link.lease import BEATS_A_LEASE, Tenure, clock_s
 from sets.executor.link.messages import cut, decode
+from sets.executor.link.served import NodeExecutor, Served
 from sets.executor.link.wire import Wire
 
 READS_MOST: Final = 1024
 """How many output files may be read at a time over one link."""
-
 CONTENTS_BYTES: Final = 64 << 20
 """Most bytes of files for guests that a set may send before they are whole: a file has 1 MiB as a rule."""
-
-
-class NodeExecutor(Protocol):
-    """The executor of one set's slots on this node: `sets.executor.executor.LocalExecutor`."""
-
-    async def open(self, events: SlotEvents) -> None: ...
-
-    async def close(self) -> None: ...
-
-    async def expect(self, slot_id: str, token: str) -> None: ...
-
-    async def leave_content(self, slot_id: str, content: bytes) -> None: ...
-
-    def run(self, slot_id: str, work: Work, lease: Lease) -> Run: ...
-
-    def discard(self, slot_id: str) -> None: ...
-
-
-class _Served:
-    """A program that runs for the set, or an output file that it reads. `stdin` and `out` are its channels."""
-
-    __slots__ = ("exit_sent", "files", "freed", "out", "run", "slot_id", "stdin")
-
-    def __init__(self, slot_id: str = "", run: Run | None = None) -> None:
-        self.slot_id = slot_id
-        self.run = run
-        self.stdin: Inbound | None = None
-        self.out: dict[int, tuple[Outbound, ByteReader | None]] = {}
-        self.files: Ending | None = None
-        self.exit_sent = False
-        # The slot is clean, and the set will be told so together with the end.
-        self.freed = False
 
 
 class Session:
@@ -79,9 +48,9 @@ class Session:
         self._slots: set[str] = set()
         # Files for guests, of which parts have come.
         self._contents: dict[str, bytearray] = {}
-        self._served: dict[int, _Served] = {}
+        self._served: dict[int, Served] = {}
         # The run of each slot that has one.
-        self._by_slot: dict[str, _Served] = {}
+        self._by_slot: dict[str, Served] = {}
         self._last = 0
         self._reads = 0
         self._background = Background()
@@ -207,42 +176,40 @@ class Session:
             error = f"the set has all the slots here that its share allows: {self._max_slots}"
         else:
             self._slots.add(slot_id)
-            self._background.spawn(self._listen(slot_id, expect.token))
+            self._background.spawn(self._answer(slot_id, self._listen(slot_id, expect.token)))
             return
         self._wire.send(frames.EXPECTED, messages.Expected(slot_id, error))
 
     async def _listen(self, slot_id: str, token: str) -> None:
-        error = ""
         try:
             await self._executor.expect(slot_id, token)
-            if slot_id not in self._slots:
-                # The set let it go meanwhile.
-                self._executor.discard(slot_id)
-        except (OSError, SchedulerError) as failed:
+        except (OSError, SchedulerError):
             self._slots.discard(slot_id)
-            error = str(failed)
-        self._wire.send(frames.EXPECTED, messages.Expected(slot_id, cut(error)))
+            raise
+        if slot_id not in self._slots:
+            # The set let it go meanwhile.
+            self._executor.discard(slot_id)
+
+    async def _answer(self, slot_id: str, work: Awaitable[None]) -> None:
+        """Prepare a slot as the set asked, and answer how that went."""
+        error = ""
+        try:
+            await work
+        except (OSError, SchedulerError) as failed:
+            error = cut(str(failed))
+        self._wire.send(frames.EXPECTED, messages.Expected(slot_id, error))
 
     def _content(self, content: messages.Content) -> None:
         slot_id = content.slot_id
         if slot_id not in self._slots:
-            # The set let it go, or its guest came too early.
+            # The set let it go meanwhile.
             return
-        held = self._contents.setdefault(slot_id, bytearray())
-        held += content.data
+        self._contents.setdefault(slot_id, bytearray()).extend(content.data)
         if sum(map(len, self._contents.values())) > CONTENTS_BYTES:
             raise LinkError(f"more than {CONTENTS_BYTES} bytes of files for guests at a time")
         if content.last:
-            del self._contents[slot_id]
-            self._background.spawn(self._leave_content(slot_id, bytes(held)))
-
-    async def _leave_content(self, slot_id: str, content: bytes) -> None:
-        error = ""
-        try:
-            await self._executor.leave_content(slot_id, content)
-        except (OSError, SchedulerError) as failed:
-            error = str(failed)
-        self._wire.send(frames.EXPECTED, messages.Expected(slot_id, cut(error)))
+            leaving = self._executor.leave_content(slot_id, bytes(self._contents.pop(slot_id)))
+            self._background.spawn(self._answer(slot_id, leaving))
 
     def _run(self, number: int, task: messages.Task) -> None:
         self._open(number)
@@ -264,7 +231,7 @@ class Session:
             return
         except (BadRequest, ValueError) as error:
             raise LinkError(f"a TASK that no guest could be given: {error}") from error
-        served = self._served[number] = self._by_slot[task.slot_id] = _Served(task.slot_id, run)
+        served = self._served[number] = self._by_slot[task.slot_id] = Served(task.slot_id, run)
         if run.stdin is not None:
             served.stdin = Inbound(self._wire, number, STDIN)
             self._background.spawn(self._feed(served.stdin, run))
@@ -278,11 +245,11 @@ class Session:
         if read.file >= len(files) or self._reads >= READS_MOST:
             out.end("the file was given back already, or too many are read at a time")
             return
-        served = self._served[number] = _Served()
+        served = self._served[number] = Served()
         served.out[STDOUT] = (out, None)
         self._background.spawn(self._send_file(number, out, files[read.file], read))
 
-    def _closed(self, served: _Served | None, channel: int) -> None:
+    def _closed(self, served: Served | None, channel: int) -> None:
         if served is None or channel not in served.out:
             return
         out, reader = served.out[channel]
@@ -295,7 +262,7 @@ class Session:
             raise LinkError(f"stream {number} is opened after stream {self._last}")
         self._last = number
 
-    def _stream(self, number: int) -> _Served | None:
+    def _stream(self, number: int) -> Served | None:
         """The stream; None where it has ended here, while this was on its way."""
         served = self._served.get(number)
         if served is None and not 0 < number <= self._last:
@@ -325,7 +292,7 @@ class Session:
         else:
             stdin.close()
 
-    async def _serve(self, number: int, served: _Served, run: Run) -> None:
+    async def _serve(self, number: int, served: Served, run: Run) -> None:
         """Send what a program does, until nothing more can come of it."""
         pumps = []
         try:
@@ -350,7 +317,7 @@ class Session:
             return
         self._exited(number, served, ending)
 
-    def _exited(self, number: int, served: _Served, ending: Ending) -> None:
+    def _exited(self, number: int, served: Served, ending: Ending) -> None:
         if served.stdin is not None:
             served.stdin.close()
         files = tuple(-each.errno if isinstance(each, NoFile) else each.size_bytes for each in ending.files)
@@ -358,25 +325,7 @@ class Session:
             served.files = ending
         else:
             ending.close_files()
-        message = messages.Exit(
-            task_id=ending.lease.task_id,
-            lease_number=ending.lease.number,
-            how=ending.how,
-            code=ending.code,
-            killed=ending.killed,
-            handed_over=ending.handed_over,
-            prestarted=ending.prestarted,
-            freed=served.freed,
-            oom_kills=ending.oom_kills,
-            wall_us=ending.wall_us,
-            cpu_us=ending.cpu_us,
-            max_rss_kib=ending.max_rss_kib,
-            memory_peak_kib=ending.memory_peak_kib,
-            stdout=ending.stdout,
-            stderr=ending.stderr,
-            files=files,
-            notes=ending.notes,
-        )
+        message = encode_ending(ending, files, freed=served.freed)
         self._wire.send(frames.EXIT, message, stream=number)
         served.run = None
         served.exit_sent = True
@@ -384,7 +333,7 @@ class Session:
             self._leave_slot(served)
         self._tidy(number)
 
-    def _leave_slot(self, served: _Served) -> None:
+    def _leave_slot(self, served: Served) -> None:
         if self._by_slot.get(served.slot_id) is served:
             del self._by_slot[served.slot_id]
             self._idle.set()

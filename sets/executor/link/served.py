@@ -1,0 +1,41 @@
+"""The slots of one set on an executor's node, as its session sees them: who runs programs there, and what is served."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from scheduler.execution import ByteReader, Ending, Run, SlotEvents, Work
+from scheduler.task import Lease
+from sets.executor.link.flow import Inbound, Outbound
+
+
+class NodeExecutor(Protocol):
+    """The executor of one set's slots on this node: `sets.executor.executor.LocalExecutor`."""
+
+    async def open(self, events: SlotEvents) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def expect(self, slot_id: str, token: str) -> None: ...
+
+    async def leave_content(self, slot_id: str, content: bytes) -> None: ...
+
+    def run(self, slot_id: str, work: Work, lease: Lease) -> Run: ...
+
+    def discard(self, slot_id: str) -> None: ...
+
+
+class Served:
+    """A program that runs for the set, or an output file that it reads. `stdin` and `out` are its channels."""
+
+    __slots__ = ("exit_sent", "files", "freed", "out", "run", "slot_id", "stdin")
+
+    def __init__(self, slot_id: str = "", run: Run | None = None) -> None:
+        self.slot_id = slot_id
+        self.run = run
+        self.stdin: Inbound | None = None
+        self.out: dict[int, tuple[Outbound, ByteReader | None]] = {}
+        self.files: Ending | None = None
+        self.exit_sent = False
+        # The slot is clean, and the set will be told so together with the end.
+        self.freed = False
