@@ -44,7 +44,7 @@ class FailTask(msgspec.Struct, frozen=True):
 
 
 class QueueExpired(msgspec.Struct, frozen=True):
-    """The task has waited for its longest time and has left the queue. `waited_for`: in words."""
+    """The task has waited for its longest time and has left the queue. `waited_for` says in words for what."""
 
     task_id: str
     waited_for: str

@@ -17,13 +17,13 @@ from scheduler.policy.limits import SCAN_LIMIT, USUAL_WEIGHT
 SMOOTHING: Final = 0.2
 """Weight of the newest task in the mean duration of an account's tasks."""
 _FRESH_S: Final = 0.05
-"""How old, in seconds, a number in a line may be: those of many accounts would all have to be looked at otherwise."""
+"""How old, in seconds, a number in a line may be. A decision would otherwise compute those of many accounts again."""
 _STALE_ENTRIES: Final = 64
-"""How many entries of a line may be out of date, beside one for each account, before it is made again."""
+"""How many entries of a line may be out of date, beside one for each account, before the line is built again."""
 
 
 class Account:
-    """An account's use, in hundredths of a core times seconds, as of the time `at` in the period of number `period`."""
+    """An account and what it has used until `at` in its `period`, in hundredths of a core for one second."""
 
     __slots__ = ("at", "held", "name", "period", "pools", "shares", "spent", "task_s", "waiting", "weight")
 
@@ -43,11 +43,11 @@ class Account:
         self.task_s = 0.0
 
     def used(self, now: float) -> float:
-        """Return what it has used until now, over its weight. This never falls."""
+        """Return what it has used until now, divided by its weight. This never falls within a period."""
         return (self.spent + self.held * (now - self.at)) / self.weight
 
     def claim(self, now: float) -> float:
-        """Return `used` and what its running tasks are about to use, for as long as its tasks last on average."""
+        """Return `used` plus what its running tasks will still use if each lasts as long as its tasks do on average."""
         return (self.spent + self.held * (now - self.at + self.task_s)) / self.weight
 
     def settle(self, now: float) -> None:
@@ -74,7 +74,7 @@ class Account:
             self.shares.left(self)
 
     def task_ran(self, cpu_percent: int, run_s: float, cpu_us: int) -> None:
-        """One of its tasks, which held so much for so long, has used that much CPU time, while others waited."""
+        """A task of the account has ended: it held `cpu_percent` for `run_s` seconds. Add the CPU time beyond that."""
         beyond = cpu_us / 1e4 - cpu_percent * run_s
         if beyond > 0.0:
             self.spent += beyond
@@ -99,7 +99,7 @@ class Line:
         self._serial = 0
 
     def put(self, account: Account, now: float) -> None:
-        """The account stands in the line, behind those of the same number."""
+        """Put the account into the line, behind those with the same number; or move it there."""
         self._serial += 1
         entry = self._latest[account] = (self._number(account, now), self._serial, account, now)
         heapq.heappush(self._heap, entry)
@@ -108,7 +108,7 @@ class Line:
             heapq.heapify(self._heap)
 
     def drop(self, account: Account) -> None:
-        """The account stands in the line no longer."""
+        """Take the account out of the line."""
         del self._latest[account]
         if not self._latest:
             self._heap.clear()
@@ -134,7 +134,7 @@ class Line:
         return None
 
     def clear(self) -> None:
-        """Nobody stands in the line."""
+        """Take all accounts out of the line."""
         self._latest.clear()
         self._heap.clear()
 
@@ -151,7 +151,10 @@ class Line:
 
 
 class Shares:
-    """The accounts of a cell, and what each has used since tasks wait: `waiting` of them, since `began_at`."""
+    """The accounts of a cell, and what each has used in this period.
+
+    A period begins, at `began_at`, when the first task waits, and ends when none does. `waiting` tasks wait now.
+    """
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self.waiting = 0
@@ -159,12 +162,12 @@ class Shares:
         self._weights = weights
         # Those whose tasks wait.
         self._backlog = Line(Account.used)
-        # Rises whenever tasks begin to wait after none did.
+        # The number of the period.
         self.period = 0
         self.began_at = 0.0
 
     def account(self, name: str) -> Account:
-        """The account of one more pool."""
+        """Return the account of this name, for one more pool of it."""
         account = self.accounts.get(name)
         if account is None:
             account = self.accounts[name] = Account(name, self._weights.get(name, USUAL_WEIGHT), self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 from scheduler.errors import ImageUnknown, SchedulerError
 from scheduler.policy.cell import Cell
@@ -170,6 +170,13 @@ class House:
         self._check_room()
         assert self.policy_free() == self.free()
         assert self.policy.waiting == len(self.waiting)
+        accounts = self.policy.books.turns.shares.accounts.values()
+        held: Counter[str] = Counter()
+        for slot_id in self.running.values():
+            held[self.slots[slot_id].account] += self.slots[slot_id].resources.cpu_percent
+        assert {account.name: account.held for account in accounts if account.held} == held
+        waiting = Counter(key.account for key in self.waiting.values())
+        assert {account.name: account.waiting for account in accounts if account.waiting} == waiting
         assert self.policy.books.slots_by_state() == {
             "idle": len(self.idle),
             "starting": len(self.starting),
