@@ -21,7 +21,7 @@ from router.rollout.lead import Evidence, Lead
 from router.rollout.orders import starting
 from router.rollout.progress import MAX_TICK_S, advance
 from router.rollout.record import Progress, Tick
-from router.rollout.world import COLD_START_S, WANDER_S, Temper
+from router.rollout.world import BURST_EVERY_S, BURST_S, COLD_START_S, WANDER_S, Temper
 from router.routing.plan import Plan
 from router.routing.table import WEIGHT_TOTAL, SetEntry, Table, Weights
 
@@ -45,6 +45,8 @@ class Side:
         self.cold = 0
         """Requests still to come that wait for a slot."""
         self.wandered = 0.0
+        self.burst_s = -BURST_S
+        """When its last burst of errors began."""
         self.keys = Share()
 
     def begin(self) -> None:
@@ -121,6 +123,8 @@ class Bulk:
         for side in self.sides.values():
             while side.open and side.open[0][0] <= self.at_s:
                 heapq.heappop(side.open)[3]()
+            if side.temper.burst_error and self.rng.random() < tick_s / BURST_EVERY_S:
+                side.burst_s = self.at_s
             if side.temper.wander:
                 kept = math.exp(-tick_s / WANDER_S)
                 fresh = self.rng.gauss(0.0, side.temper.wander * math.sqrt(1 - kept * kept))
@@ -185,7 +189,8 @@ class Bulk:
         for _ in range(cold):
             self._open(side, COLD_START_S, self._answers(side))
         quick = judged - hung - cold
-        failed = binomial(rng, quick, temper.error)
+        burst = temper.burst_error if self.at_s - side.burst_s < BURST_S else 0.0
+        failed = binomial(rng, quick, max(temper.error, burst))
         task_failed = binomial(rng, quick - failed, temper.task_failed)
         tally = side.tally
         tally.error += failed

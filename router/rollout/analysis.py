@@ -116,7 +116,7 @@ def analyse(
     window = look.window
     if window is not None:
         sides = window.canary, window.control
-        piece = Look(clumps=look.clumps, proof=window.proof)
+        piece = Look(clumps=look.clumps, proof=window.proof, bursts=look.bursts)
         recent = _checks(
             limits, sides, piece, after_us, alpha / 2 * window.part, leeway, elsewhen=elsewhen, window=True
         )
@@ -190,6 +190,7 @@ def _checks(
             few,
             leeway,
             look.proof.get(CheckName.ERRORS),
+            look.bursts.get(CheckName.ERRORS, 1.0),
             window=window,
         ),
         _rate(
@@ -202,6 +203,7 @@ def _checks(
             few,
             leeway,
             look.proof.get(CheckName.TASKS),
+            look.bursts.get(CheckName.TASKS, 1.0),
             window=window,
         ),
         _later(canary, control, limits, alpha, leeway),
@@ -228,10 +230,12 @@ def _rate(
     few: str,
     leeway: Leeway,
     proof: float | None = None,
+    clump: float = 1.0,
     *,
     window: bool = False,
 ) -> Check:
-    """`proof`: the log of the evidence for a harm above the threshold; None: nobody kept it."""
+    """`proof`: the log of the evidence for a harm above the threshold; None: nobody kept it. `clump`: so many requests
+    count as one where harm is to be sure."""
     if threshold is None:
         return Check(name, Verdict.PASS, f"{words}: not judged, as its limit is off")
     mine = canary[0] / canary[1] if canary[1] else None
@@ -245,6 +249,10 @@ def _rate(
     else:
         proven = False
     interval = rates.difference(*canary, *control, alpha_low=alpha, alpha_high=ALPHA_PASS)
+    if interval.low > threshold and clump > 1.0:
+        fewer = [(hits / clump, of / clump) for hits, of in (canary, control)]
+        low = rates.difference(*fewer[0], *fewer[1], alpha_low=alpha, alpha_high=ALPHA_PASS).low
+        interval = interval._replace(low=low)
     if proven and interval.low <= threshold:
         interval = interval._replace(low=nextafter(threshold, 1.0))
     verdict, why = _judge(

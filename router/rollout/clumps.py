@@ -1,4 +1,4 @@
-"""How much less than independent requests a cohort's slow ones tell, as they come in clumps. Pure.
+"""How much less than independent requests a cohort's slow or failed ones tell, as they come in clumps. Pure.
 
 **What.** A set is slow for a minute, then quick again: its slow requests come together, so a thousand of them say no
 more of its 95th percentile than a few dozen independent ones. How much the share of requests above the percentile moves
@@ -10,8 +10,12 @@ The slices of both sides count together, but as one with many requests tells mor
 a set that wanders (by a standard deviation of 0.3 of the logarithm) is supposed before any is seen, so that a canary is
 not found slow by the first minute alone.
 
+**Errors** clump, too: they come in bursts. How much control's error rate moves from slice to slice tells how strongly;
+a burst is supposed to end within two slices. Two slices with bursts are supposed before any is seen.
+
 **Why this way.** Without it a quarter of the healthy releases whose latency wanders (sd 0.3, a minute's memory) were
-aborted; an interval from the scatter of slices alone (a t test) needs a dozen of them before it may say anything.
+aborted, and half of those whose errors come in bursts (a fifth fails for 15 s, every five minutes). An interval from
+the scatter of slices alone (a t test) needs a dozen of them before it may say anything.
 """
 
 from __future__ import annotations
@@ -26,6 +30,10 @@ MEMORY_S: Final = 120.0
 _SUPPOSED: Final = 0.076
 """The clumping of a set whose latency has a standard deviation of 0.3 in the logarithm, beside 0.5 within a moment."""
 _SUPPOSED_SLICES: Final = 1.0
+BURST_S: Final = 30.0
+"""A burst of errors is supposed to be over after this time."""
+_SUPPOSED_BURSTS: Final = 0.1
+_SUPPOSED_BURST_SLICES: Final = 2.0
 MAX_SLICES: Final = 63
 """Beyond it two and two become one, twice as long; odd, so that none is left alone."""
 
@@ -89,6 +97,39 @@ class Clumps:
         found, full, slices = self.scatter
         supposed = _SUPPOSED_SLICES * full / slices if full else 1.0
         return MEMORY_S * (supposed * _SUPPOSED + max(0.0, found)) / (supposed + full)
+
+
+class RateClumps:
+    """The same for a rate, from control's slices: a canary's own bursts are its harm."""
+
+    def __init__(self) -> None:
+        self._slices = 0
+        self._of = self._hits = 0
+        self._of_of = self._of_hits = self._hits_hits = 0
+        """Sums of products over the slices."""
+
+    def add(self, hits: int, of: int) -> None:
+        """A slice is over."""
+        if not of:
+            return
+        self._slices += 1
+        self._of += of
+        self._hits += hits
+        self._of_of += of * of
+        self._of_hits += of * hits
+        self._hits_hits += hits * hits
+
+    @property
+    def clump_s(self) -> float:
+        """Requests of one set within this time count as one."""
+        if not self._slices:
+            return BURST_S * _SUPPOSED_BURSTS
+        rate = (self._hits + 0.5) / (self._of + 1)
+        chance = rate * (1 - rate) * self._of * (1 - 1 / self._slices)
+        found = self._hits_hits - 2 * rate * self._of_hits + rate * rate * self._of_of - chance
+        full = rate * (1 - rate) * self._of_of
+        supposed = _SUPPOSED_BURST_SLICES * full / self._slices
+        return BURST_S * (supposed * _SUPPOSED_BURSTS + max(0.0, found)) / (supposed + full)
 
 
 def _joined(slices: Iterable[tuple[Counts, Counts]]) -> tuple[Counts, Counts]:

@@ -73,12 +73,14 @@ class EProcess:
         self._stakes = self._staked(slice_)
         self.seen += slice_
 
-    def evidence(self, slice_: Counts, fewest_hits: int = FEWEST_HITS) -> float:
-        """The log of the evidence with a slice that still runs; minus infinity where nothing speaks of harm."""
+    def evidence(self, slice_: Counts, *, clump: float = 1.0, fewest_hits: int = FEWEST_HITS) -> float:
+        """The log of the evidence with a slice that still runs; minus infinity where nothing speaks of harm.
+
+        `clump`: so many requests count as one (`clumps.py`), as the root of a likelihood ratio is a fair bet, too."""
         hits, of, base_hits, base_of = self.seen + slice_
         if hits < fewest_hits or not base_of or hits / of - base_hits / base_of <= self._margin:
             return -inf
-        stakes = self._staked(slice_)
+        stakes = [stake / clump for stake in self._staked(slice_)]
         top = max(stakes)
         return top + log(sum(exp(stake - top) for stake in stakes) / len(stakes))
 

@@ -28,6 +28,8 @@ STRICT_PLAN: Final = Plan(
     "b", PLAN.steps, AbortWhen(min_requests=100, error_rate_over_baseline=0.005, p95_over_baseline=0.1)
 )
 """The same with margins of half a point and a tenth of latency."""
+CAREFUL_PLAN: Final = Plan("b", (Step(100, 300.0), *PLAN.steps), PLAN.abort_when)
+"""The same after a first step of 1 %."""
 RETURN_PLAN: Final = Plan("b", PLAN.steps, PLAN.abort_when, return_window_s=86_400.0)
 
 
@@ -105,9 +107,13 @@ def _slope(world: Stage) -> None:
     world.slope_per_h = 0.6
 
 
-def _wandering(world: Stage) -> None:
-    for temper in world.tempers.values():
-        temper.wander = 0.3
+def _both(**changes: float) -> Callable[[Stage], None]:
+    def prepare(world: Stage) -> None:
+        for temper in world.tempers.values():
+            for name, value in changes.items():
+                setattr(temper, name, value)
+
+    return prepare
 
 
 KINDS: Final = (
@@ -118,6 +124,8 @@ KINDS: Final = (
     Kind("5 % hang for 300 s", Right.NEVER_PROMOTE, _hanging(0.05, 300.0)),
     Kind("errors +20 points", Right.ABORT, _canary(error=0.205)),
     Kind("errors +5 points", Right.ABORT, _canary(error=0.055)),
+    Kind("all requests fail, at 1 %", Right.ABORT, _canary(error=1.0), CAREFUL_PLAN),
+    Kind("errors +20 points, at 1 %", Right.ABORT, _canary(error=0.205), CAREFUL_PLAN),
     Kind("p95 +50 %", Right.ABORT, _canary(median_ms=30.0)),
     Kind("errors +1 point, margin 0.5", Right.NEVER_PROMOTE, _canary(error=0.015), STRICT_PLAN),
     Kind("p95 +25 %, margin 10 %", Right.NEVER_PROMOTE, _canary(median_ms=25.0), STRICT_PLAN),
@@ -130,6 +138,8 @@ KINDS: Final = (
     Kind("healthy, 5 cold starts a step", Right.PROMOTE, _canary(cold_starts=5)),
     Kind("healthy, a key of 5 % fails", Right.PROMOTE, _sick_user),
     Kind("healthy, 100 % held on a slope", Right.PROMOTE, _slope, HELD_PLAN),
-    Kind("healthy, latency wanders", Right.PROMOTE, _wandering),
+    Kind("healthy, errors in bursts", Right.PROMOTE, _both(burst_error=0.2)),
+    Kind("healthy, heavy tails", Right.PROMOTE, _both(spread=1.0)),
+    Kind("healthy, latency wanders", Right.PROMOTE, _both(wander=0.3)),
 )
 """Requests arrive at 20 a second; 0.5 % of them fail at the old set, too."""

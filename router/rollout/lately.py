@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from router.counting.tally import Tally, minus
-from router.rollout.clumps import Clumps
+from router.rollout.clumps import Clumps, RateClumps
 from router.rollout.eprocess import Counts, EProcess
 from router.rollout.flow import window_s
 from router.rollout.look import Look, Proof, Window
@@ -42,6 +42,7 @@ class Lately:
         self._margins: dict[CheckName, float] = {}
         self._whole: dict[CheckName, EProcess] = {}
         """Evidence of the stint, by check."""
+        self._bursts: dict[CheckName, RateClumps] = {}
         self._recent: dict[CheckName, EProcess] = {}
         """Evidence of the window; the same as of the stint in its first one."""
         self._slice = self._window = self._settled = (Tally(), Tally())
@@ -58,6 +59,7 @@ class Lately:
             self._clumps = Clumps()
             self._margins = _margins(plan)
             self._whole = {name: EProcess(margin) for name, margin in self._margins.items()}
+            self._bursts = {name: RateClumps() for name in self._margins}
         if progress.stint != self._stint:
             self._begin(progress, sides)
         if now_s <= settle_s(progress):
@@ -71,14 +73,16 @@ class Lately:
             self._window_s = now_s
             self._recent = self._anew()
         counts = _counts(sides, self._slice, patience_us(control))
+        judged_per_s = canary.judged / max(1.0, now_s)
+        bursts = {name: 1.0 + judged_per_s * clumps.clump_s for name, clumps in self._bursts.items()}
         window = None
         if self._window[0].requests or self._window[1].requests:
             number = max(1, int(now_s / window_s(progress)))
-            window = Window(*_since(sides, self._window), number, _proof(self._recent, counts))
+            window = Window(*_since(sides, self._window), number, _proof(self._recent, counts, bursts))
         warm = _since(sides, self._settled)
         per_s = 1.0 / max(1.0, now_s - self._settled_s)
         clumped = [1.0 + each.measured * per_s * self._clumps.clump_s for each in warm]
-        return Look(window, warm, (clumped[0], clumped[1]), _proof(self._whole, counts))
+        return Look(window, warm, (clumped[0], clumped[1]), _proof(self._whole, counts, bursts), bursts)
 
     def _begin(self, progress: Progress, sides: _Sides) -> None:
         """Another stint. Of one that runs already, as when another worker led until now, nobody can tell what belongs
@@ -98,7 +102,10 @@ class Lately:
     def _cut(self, now_s: float, sides: _Sides) -> None:
         """The slice that ran is over. What is open may end in a later one, and counts there."""
         for name, counts in _counts(_ended(sides), self._slice, patience_us(sides[1])).items():
+            if name not in self._margins:
+                continue
             self._whole[name].close(counts)
+            self._bursts[name].add(counts.base_hits, counts.base_of)
             if self._recent is not self._whole:
                 self._recent[name].close(counts)
         settled = self._settled if self._settled_s > self._slice_s else self._slice
@@ -152,5 +159,9 @@ def _more(*counts: tuple[int, int]) -> Counts:
     return Counts(min(of, max(0, hits - old[0])), of, min(base_of, max(0, base_hits - base_old[0])), base_of)
 
 
-def _proof(processes: Mapping[CheckName, EProcess], counts: Mapping[CheckName, Counts]) -> Proof:
-    return {name: process.evidence(counts[name]) for name, process in processes.items()}
+def _proof(
+    processes: Mapping[CheckName, EProcess],
+    counts: Mapping[CheckName, Counts],
+    bursts: Mapping[CheckName, float],
+) -> Proof:
+    return {name: process.evidence(counts[name], clump=bursts[name]) for name, process in processes.items()}

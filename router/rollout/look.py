@@ -38,10 +38,13 @@ class Look(NamedTuple):
     warm: tuple[Tally, Tally] | None = None
     clumps: tuple[float, float] = (1.0, 1.0)
     proof: Proof = NO_PROOF
+    bursts: Mapping[CheckName, float] = NO_PROOF
+    """How many requests of the canary count as one for a check of rates, as errors come in bursts."""
 
     def against(self, control: Tally) -> Look:
         """The same beside another control, of an earlier time: what is left to compare."""
-        return Look(self.window and self.window._replace(control=control, proof=NO_PROOF))
+        window = self.window and self.window._replace(control=control, proof=NO_PROOF)
+        return Look(window, bursts=self.bursts)
 
 
 EVERYTHING: Final = Look()

@@ -105,7 +105,7 @@ def _asked(question: _Question) -> tuple[_Place | None, float]:
         return None, -inf
     stakes, hits = [], 0
     for place in question.places:
-        stake = EProcess(margin, place.elsewhere).evidence(place.counts, _FEWEST_HITS)
+        stake = EProcess(margin, place.elsewhere).evidence(place.counts, fewest_hits=_FEWEST_HITS)
         stakes.append(stake)
         if stake > -inf:
             hits += place.counts.hits

@@ -39,10 +39,10 @@ class Interval(NamedTuple):
 
 
 def difference(
-    canary_hits: int,
-    canary_of: int,
-    control_hits: int,
-    control_of: int,
+    canary_hits: float,
+    canary_of: float,
+    control_hits: float,
+    control_of: float,
     *,
     alpha_low: float,
     alpha_high: float,
@@ -69,7 +69,7 @@ def difference(
     return Interval(low, high)
 
 
-def _variance(hits: int, of: int) -> float:
+def _variance(hits: float, of: float) -> float:
     """The variance of a rate, as if there had been one hit and one miss more."""
     rate = (hits + 1) / (of + 2)
     return rate * (1 - rate) / of
@@ -109,7 +109,7 @@ def _edge(best: float, end: float, guess: float, bound: float, measure: Callable
     return outside
 
 
-def _log_mixture(hits: int, of: int) -> float:
+def _log_mixture(hits: float, of: float) -> float:
     """The log likelihood of one order of the outcomes, averaged over the mixture."""
     logs = [_log_beta(a + hits, b + of - hits) - _log_beta(a, b) - log(len(_PRIORS)) for a, b in _PRIORS]
     top = max(logs)
@@ -120,7 +120,7 @@ def _log_beta(a: float, b: float) -> float:
     return lgamma(a) + lgamma(b) - lgamma(a + b)
 
 
-def _least_loss(d: float, hits: int, of: int, base_hits: int, base_of: int) -> float:
+def _least_loss(d: float, hits: float, of: float, base_hits: float, base_of: float) -> float:
     """The smallest −log likelihood over all rates (p + d, p)."""
     p = nearest(d, hits, of, base_hits, base_of)
     return _loss(hits, of - hits, p + d) + _loss(base_hits, base_of - base_hits, p)
@@ -142,7 +142,7 @@ def nearest(d: float, hits: float, of: float, base_hits: float, base_of: float) 
     return min(1.0, 1.0 - d, max(0.0, -d, p))
 
 
-def _loss(hits: int, misses: int, p: float) -> float:
+def _loss(hits: float, misses: float, p: float) -> float:
     loss = 0.0
     if hits:
         loss -= hits * log(p) if p > 0.0 else -inf

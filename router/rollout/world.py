@@ -31,6 +31,8 @@ from router.wire.failure import Failure
 _RUN: Final = Purpose(Destination.RUN, RequestKind.SYNC_RUN)
 MAX_REQUESTS_A_TICK: Final = 500
 COLD_START_S: Final = 10.0
+BURST_S: Final = 15.0
+BURST_EVERY_S: Final = 300.0
 WANDER_S: Final = 60.0
 """Time after which a wandering latency remembers only a third of where it was."""
 
@@ -50,6 +52,8 @@ class Temper(msgspec.Struct):
     """The share of requests that it never answers."""
     wander: float = 0.0
     """How far its latency wanders by itself: the standard deviation of the logarithm, over some minutes."""
+    burst_error: float = 0.0
+    """The share of requests that fail in a burst: one of `BURST_S`, every `BURST_EVERY_S` on average."""
     cold_starts: int = 0
     """How many requests after each growth of its weight wait `COLD_START_S` for a slot."""
 
@@ -140,6 +144,8 @@ class World:
         self.users_at: dict[str, set[bytes]] = {name: set() for name in sets}
         """Users whose requests reached each set."""
         self._wandered = dict.fromkeys(sets, 0.0)
+        self._bursts = dict.fromkeys(sets, -BURST_S)
+        """When each set's last burst of errors began."""
         self._cold = dict.fromkeys(sets, 0)
         self._begin()
 
@@ -202,6 +208,8 @@ class World:
         while self._later and self._later[0][0] <= self.at_s:
             heapq.heappop(self._later)[2]()
         for name, temper in self.tempers.items():
+            if temper.burst_error and self.rng.random() < self.tick_s / BURST_EVERY_S:
+                self._bursts[name] = self.at_s
             if temper.wander:
                 kept = math.exp(-self.tick_s / WANDER_S)
                 fresh = self.rng.gauss(0.0, temper.wander * math.sqrt(1 - kept * kept))
@@ -300,13 +308,16 @@ class World:
             self._cold[entry.name] -= 1
             latency_s += COLD_START_S
         chance = rng.random()
-        if sick or chance < temper.error:
+        error = temper.error
+        if temper.burst_error and now - self._bursts[entry.name] < BURST_S:
+            error = max(error, temper.burst_error)
+        if sick or chance < error:
             board.failed(entry.name, now)
             head = _Head(502, None, None)
         else:
             if board.uneasy:
                 board.succeeded(entry.name)
-            failed = chance < temper.error + (1 - temper.error) * temper.task_failed
+            failed = chance < error + (1 - error) * temper.task_failed
             head = _Head(200, b"1" if failed else b"0")
         self._after(latency_s, choice, entry, lambda: self.watching.answered(choice, entry, head, latency_s))
         return True

@@ -9,7 +9,7 @@ from math import exp, log, sqrt
 import pytest
 
 from router.counting.tally import bucket_of
-from router.rollout.clumps import MAX_SLICES, MEMORY_S, Clumps, Scatter
+from router.rollout.clumps import MAX_SLICES, MEMORY_S, Clumps, RateClumps, Scatter
 from router.rollout.lately import SLICE_S
 
 NONE_SEEN_S = MEMORY_S * 0.076
@@ -75,3 +75,38 @@ def test_slices_are_joined_where_there_are_many_and_nothing_is_lost() -> None:
         waves.add({}, {500: 300 - slow, 600: slow} if slow else {500: 300})
     assert waves.scatter.slices <= MAX_SLICES + 1
     assert waves.clump_s > 10 * steady.clump_s
+
+
+def bursts(slices: int, *, error: float, seed: int) -> float:
+    """The clump of errors after this many slices of a control that has 0.5 % of errors, and bursts of one slice every
+    five minutes in which `error` fail."""
+    rng = random.Random(seed)
+    clumps = RateClumps()
+    for _ in range(slices):
+        chance = error if rng.random() < SLICE_S / 300.0 else 0.005
+        clumps.add(sum(rng.random() < chance for _ in range(285)), 285)
+    return clumps.clump_s
+
+
+def test_errors_of_a_control_that_nobody_saw_yet_are_supposed_to_come_in_bursts() -> None:
+    assert RateClumps().clump_s == pytest.approx(3.0)
+    clumps = RateClumps()
+    clumps.add(0, 0)
+    assert clumps.clump_s == pytest.approx(3.0), "a slice without requests tells nothing"
+
+
+def test_errors_that_come_by_themselves_clump_less_the_longer_one_looks() -> None:
+    assert max(bursts(8, error=0.005, seed=seed) for seed in range(8)) < 1.2
+    assert max(bursts(60, error=0.005, seed=seed) for seed in range(8)) < 0.3
+
+
+def test_a_control_without_any_error_has_no_bursts() -> None:
+    clumps = RateClumps()
+    for _ in range(40):
+        clumps.add(0, 285)
+    assert clumps.clump_s < 0.2
+
+
+def test_errors_in_bursts_clump_for_some_seconds() -> None:
+    found = [bursts(40, error=0.2, seed=seed) for seed in range(12)]
+    assert sum(each > 1.5 for each in found) >= 10

@@ -107,3 +107,11 @@ def test_any_counts_give_a_number(slices: list[tuple[int, int, int, int]], margi
         assert process.evidence(slice_) < inf
         process.close(slice_)
     assert process.known.of == sum(hits + misses for hits, misses, *_ in slices)
+
+
+def test_requests_that_come_in_clumps_are_less_evidence() -> None:
+    process = EProcess(0.02)
+    seen = Counts(12, 15, 1, 285)
+    found = [process.evidence(seen, clump=clump) for clump in (1.0, 2.0, 4.0)]
+    assert found == sorted(found, reverse=True)
+    assert found[2] < found[0] / 3
