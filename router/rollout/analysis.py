@@ -30,6 +30,7 @@ import msgspec
 
 from router.counting.tally import Tally
 from router.rollout import rates, tail
+from router.rollout.clumps import BURST_POINTS
 from router.rollout.eprocess import FEWEST_HITS
 from router.rollout.look import EVERYTHING, Look
 from router.rollout.parts import worst_part
@@ -249,7 +250,7 @@ def _rate(
     else:
         proven = False
     interval = rates.difference(*canary, *control, alpha_low=alpha, alpha_high=ALPHA_PASS)
-    if interval.low > threshold and clump > 1.0:
+    if threshold < interval.low <= BURST_POINTS and clump > 1.0:
         fewer = [(hits / clump, of / clump) for hits, of in (canary, control)]
         low = rates.difference(*fewer[0], *fewer[1], alpha_low=alpha, alpha_high=ALPHA_PASS).low
         interval = interval._replace(low=low)

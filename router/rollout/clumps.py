@@ -32,6 +32,8 @@ _SUPPOSED: Final = 0.076
 _SUPPOSED_SLICES: Final = 1.0
 BURST_S: Final = 30.0
 """A burst of errors is supposed to be over after this time."""
+BURST_POINTS: Final = 0.3
+"""No burst makes more of a set's requests fail, beyond control's: so much harm is no chance, however soon it comes."""
 _SUPPOSED_BURSTS: Final = 0.1
 _SUPPOSED_BURST_SLICES: Final = 2.0
 MAX_SLICES: Final = 63
