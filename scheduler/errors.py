@@ -53,6 +53,10 @@ class Unavailable(SchedulerError):
         self.retry_after_s = retry_after_s
 
 
+class NoNode(Unavailable):
+    """No machine of this set answers; try again later."""
+
+
 class EngineUnavailable(Unavailable):
     """The container engine does not answer."""
 

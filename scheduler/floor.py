@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from scheduler.errors import SchedulerError, SlotLost, Unavailable
+from scheduler.errors import NoNode, SchedulerError, SlotLost
 from scheduler.execution import Executor, Run, Work
 from scheduler.image import Image
 from scheduler.launchers.contract import Launcher
@@ -236,9 +236,9 @@ class Floor:
         self._apply(self._cell.node_lost(node_id, self._clock()))
 
     def check_nodes(self) -> None:
-        """Raise `Unavailable` where no machine takes tasks now."""
+        """Raise `NoNode` where no machine takes tasks now."""
         if not self._cell.books.nodes.max_slots:
-            raise Unavailable("no machine of this set answers; try again later")
+            raise NoNode
 
     def prestart_unfit(self, slot_id: str, reason: str) -> None:
         """The image of this slot is no longer prestarted."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from scheduler.errors import BadRequest, Unavailable
+from scheduler.errors import BadRequest, NoNode
 
 if TYPE_CHECKING:
     from scheduler.pool import PoolKey
@@ -210,12 +210,12 @@ class Nodes:
     def check(self, key: PoolKey) -> None:
         """Raise `BadRequest` for a pool that no node can ever run: it names what is missing and what is available.
 
-        Raises `Unavailable` where no node is known.
+        Raises `NoNode` where no node is known.
         """
         if any(node.could_hold(key) for node in self):
             return
         if not self._nodes:
-            raise Unavailable("no machine of this set answers; try again later")
+            raise NoNode
         facts = [node.facts for node in self]
         cpu_percent = max((each.cpu_percent for each in facts), default=0)
         memory_mib = max((each.memory_mib for each in facts), default=0)

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from scheduler.errors import QueueTimeout, Unavailable
+from scheduler.errors import NoNode, QueueTimeout, Unavailable
 from scheduler.execution import ExecutorEvents
 from scheduler.policy.node import NodeFacts
 from scheduler.task import State
@@ -26,9 +26,9 @@ def events(world: World) -> ExecutorEvents:
 
 async def test_a_set_without_a_node_is_not_ready_and_refuses_tasks(new_world: NewWorld) -> None:
     world = await new_world(own_node=False)
-    with pytest.raises(Unavailable, match="no machine of this set answers"):
+    with pytest.raises(NoNode, match="No machine of this set answers"):
         await world.manager.check()
-    with pytest.raises(Unavailable, match="no machine of this set answers"):
+    with pytest.raises(NoNode, match="No machine of this set answers"):
         await world.run()
     events(world).node_ready(node("n1"))
     await world.manager.check()

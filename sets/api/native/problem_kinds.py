@@ -76,6 +76,7 @@ KINDS: Final[dict[str, Kind]] = {
     "not-implemented": Kind(
         501, "The method or the body's coding is unknown.", "Use what /openapi.json lists."
     ),
+    "no-node": Kind(503, "No machine of the set answers, so it runs no tasks now.", _LATER),
     "not-recorded": Kind(
         503, "The task ran, but its usage could not be recorded; it is not billed.", "Send it again."
     ),

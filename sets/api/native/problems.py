@@ -89,6 +89,7 @@ _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
     errors.QueueTimeout: (503, "queue-timeout", "No slot became free in time"),
     errors.Draining: (503, "set-draining", "The set takes no new tasks"),
     errors.ImagePulling: (503, "image-pulling", "The image is being pulled"),
+    errors.NoNode: (503, "no-node", "No machine of the set answers"),
     errors.EngineUnavailable: (503, "engine-unavailable", "The container engine does not answer"),
     errors.EngineRefused: (503, "engine-refused", "The container engine refused a slot"),
     errors.DiskFull: (503, "disk-full", "The set's disk is full"),

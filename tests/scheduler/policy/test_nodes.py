@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.backoff import Backoff
-from scheduler.errors import BadRequest, Unavailable
+from scheduler.errors import BadRequest, NoNode
 from scheduler.policy.decisions import Decision
 from scheduler.policy.limits import Limits, Retries
 from scheduler.policy.node import NodeFacts
@@ -101,7 +101,7 @@ def test_features_that_no_single_node_has_are_refused() -> None:
 
 def test_a_set_without_a_node_is_unavailable_rather_than_too_small() -> None:
     world = World([])
-    with pytest.raises(Unavailable, match="no machine of this set answers"):
+    with pytest.raises(NoNode, match="No machine of this set answers"):
         world.cell.check(pool())
     world.join_node(node("a"))
     world.cell.check(pool())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -124,3 +127,52 @@ def test_the_image_s_home_reaches_its_slots_across_the_link(cluster: Cluster) ->
     answer = cluster.http.post("/v1/run/cat:1", params={"arg": "/root/.profile"})
     assert answer.status_code == 200, answer.text
     assert b"PATH" in answer.content or b"bash" in answer.content, "Debian's own file"
+
+
+@pytest.fixture
+def hasty(docker_host: str, start_set: StartSet, tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster whose set does not wait long for a lost node."""
+    cluster = Cluster(start_set, tmp_path)
+    cluster.start(lease_s=5.0)
+    yield cluster
+    cluster.stop()
+
+
+def test_an_executor_that_is_killed_loses_no_accepted_task(hasty: Cluster) -> None:
+    accepted: list[str] = []
+    for number in range(40):
+        answer = hasty.http.post("/v1/run/cat:1", content=b"%d" % number, headers={"Prefer": "respond-async"})
+        assert answer.status_code == 202, answer.text
+        accepted.append(answer.json()["id"])
+        if number == 20:
+            hasty.executor.stop(signal.SIGKILL)
+    hasty.until(lambda: hasty.http.get("/readyz").status_code == 503)
+    hasty.executor.start()
+    hasty.until_ready()
+    for number, task_id in enumerate(accepted):
+        task = hasty.http.get(f"/v1/tasks/{task_id}", params={"wait": 30}).json()
+        assert task["state"] == "succeeded", task
+        assert hasty.http.get(f"/v1/tasks/{task_id}/stdout").content == b"%d" % number
+
+
+def test_an_executor_that_stops_lets_its_tasks_end(cluster: Cluster) -> None:
+    drains = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield b"before "
+        drains.wait(PATIENCE_S)
+        yield b"after"
+
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(cluster.http.post, "/v1/run/cat:1", content=body())
+        cluster.until(lambda: re.search(r"slots.*running.* 1\b", cluster.http.get("/metrics").text))
+        os.kill(cluster.executor.process.pid, signal.SIGTERM)
+        cluster.until(lambda: cluster.http.get("/readyz").status_code == 503)
+        assert cluster.executor.process.poll() is None
+        drains.set()
+        answer = running.result()
+    assert (answer.status_code, answer.content) == (200, b"before after")
+    assert cluster.executor.process.wait(STOP_TIMEOUT_S) == 0
+    cluster.executor.start()
+    cluster.until_ready()
+    assert cluster.http.post("/v1/run/cat:1", content=b"again").content == b"again"
