@@ -124,6 +124,11 @@ def _waits(document: dict[str, Any]) -> list[str]:
             for side, told in open_.items()
         ]
         lines.append(f"requests without an answer yet: {'; '.join(sides)}")
+    if left_out := document.get("left_out"):
+        lines.append(
+            f"not judged: {report.counted(left_out, 'request')}, as one key or address had its share "
+            "(`--trust-front` and `shared_addresses` tell callers apart)"
+        )
     return lines
 
 

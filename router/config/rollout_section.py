@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_STEPS: Final = 100
 _NO_DRY_RUN: Final[tuple[bool, tuple[CheckName, ...]]] = (False, ())
+_NO_NETWORKS: Final[tuple[str, ...]] = ()
 _BY_IMAGE: Final[tuple[PartName, ...]] = (PartName.IMAGE,)
 _STEPS: Final = "[{weight: 1, hold: 10m}, {pause: true}, {weight: 50, hold: 1h}]"
 
@@ -49,6 +51,7 @@ def read_rollout(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -
     max_wait_s = reader.setting(fields, ROLLOUT["max_wait"], None)
     window_s = reader.setting(fields, ROLLOUT["return_window"], 0.0)
     judge_by = reader.optional(fields, "judge_by", lambda n: _judge_by(reader, n), _BY_IMAGE)
+    shared = reader.optional(fields, "shared_addresses", lambda n: _networks(reader, n), _NO_NETWORKS)
     events = reader.optional(fields, "events", lambda n: _url(reader, n, "events"), None)
     if len(reader.mistakes) > before:
         return None
@@ -64,6 +67,7 @@ def read_rollout(reader: NodeReader, node: Node, sets: Mapping[str, SetEntry]) -
         max_wait_s=max_wait_s,
         return_window_s=window_s,
         judge_by=judge_by,
+        shared_addresses=shared,
         events=events,
     )
 
@@ -167,6 +171,20 @@ def _judge_by(reader: NodeReader, node: Node) -> tuple[PartName, ...]:
         for item in reader.items(node, "`judge_by`", "judge_by: [image, account]")
     ]
     return tuple(PartName(name) for name in dict.fromkeys(names) if name is not None)
+
+
+def _networks(reader: NodeReader, node: Node) -> tuple[str, ...]:
+    found = []
+    for item in reader.items(node, "`shared_addresses`", 'shared_addresses: ["10.0.0.0/8"]'):
+        text = reader.text(item, "a shared address", '"10.0.0.7" or "10.0.0.0/8"')
+        try:
+            found.append(str(ip_network(text or "")))
+        except ValueError as error:
+            if text is not None:
+                reader.wrong(
+                    item, f"a shared address must be an address or a network: {error}; write 10.0.0.0/8"
+                )
+    return tuple(found)
 
 
 def _url(reader: NodeReader, node: Node, what: str) -> str | None:

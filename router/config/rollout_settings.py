@@ -70,6 +70,13 @@ ROLLOUT: Final = Section(
             "only where every set checks who its callers are: else a stranger can fail in another's name.",
             "[image]",
         ),
+        Setting(
+            "shared_addresses",
+            Kind.OTHER,
+            "Addresses or networks that stand for many clients, such as gateways: a list. One client's address counts "
+            "for a hundredth of what is judged at most, one of these does not.",
+            example='["10.0.0.0/8"]',
+        ),
         Setting("gate", Kind.TEXT, "URL that is asked before every step."),
         Setting("events", Kind.TEXT, "URL to which every event is posted as JSON."),
     ),

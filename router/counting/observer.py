@@ -13,12 +13,12 @@ canary be judged by half as many requests as one of its own size would.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Final, Protocol
 
 from router.counting.open_requests import OpenRequest, OpenRequests
 from router.counting.parts import ACCOUNTS, IMAGES, Parts
-from router.counting.shares import Shares
+from router.counting.shares import Networks, Shares
 from router.counting.tally import Ended, Outcome, Tally
 from router.counting.witnesses import MOST, OPEN_FROM_S, Kind, Witness, Witnesses, witness
 from router.routing.plan import PartName
@@ -73,12 +73,12 @@ class Observer:
         self._weights: Weights | None = None
         self._canary = ""
         self.stint = 0
-        self._begin((PartName.IMAGE,))
+        self._begin((PartName.IMAGE,), Networks())
 
-    def _begin(self, by: Collection[PartName]) -> None:
+    def _begin(self, by: Collection[PartName], shared: Networks) -> None:
         self.canary = Tally()
         self.control = Tally()
-        self._shares = Shares(), Shares()
+        self._shares = Shares(shared=shared), Shares(shared=shared)
         self._witnesses = Witnesses()
         self._open = self._nothing_open()
         self._images = (Parts(IMAGES), Parts(IMAGES)) if PartName.IMAGE in by else None
@@ -94,12 +94,13 @@ class Observer:
         canary: str,
         weights: Weights,
         by: Collection[PartName] = (PartName.IMAGE,),
+        shared: Iterable[str] = (),
     ) -> None:
         """Count requests placed by `weights`, the default ones in force; from 0 if `stint` is another one. `by`: the
-        parts that are also counted by themselves."""
+        parts that are also counted by themselves. `shared`: networks of addresses that stand for many clients."""
         if stint != self.stint:
             self.stint = stint
-            self._begin(by)
+            self._begin(by, Networks(shared))
         elif weights is not self._weights:
             # Requests that other weights placed are not judged when they end, so they do not count while they are open.
             self._open = self._nothing_open()
@@ -240,6 +241,7 @@ class Observer:
         tally = self._tally(choice)
         if tally is None or self._shares[0 if tally is self.canary else 1].admit(choice):
             return tally
+        tally.left_out += 1
         return None
 
     def _tally(self, choice: Routed) -> Tally | None:

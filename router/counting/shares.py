@@ -7,8 +7,9 @@ costs some evidence and no truth.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final, Protocol
 from zlib import crc32
 
@@ -79,13 +80,43 @@ class Share:
             del self._by_bucket[bucket]
 
 
+class Networks:
+    """Networks whose every address stands for many clients, such as a gateway's: these have no share of their own."""
+
+    __slots__ = ("_known", "_networks")
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._networks = tuple(ip_network(text) for text in texts)
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, client: str) -> bool:
+        if not self._networks:
+            return False
+        known = self._known.get(client)
+        if known is None:
+            if len(self._known) >= BUCKETS:
+                self._known.clear()
+            known = self._known[client] = self._has(client)
+        return known
+
+    def _has(self, client: str) -> bool:
+        try:
+            address = ip_address(client)
+        except ValueError:
+            return False
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in self._networks)
+
+
 class Shares:
     """The shares of keys and of addresses, in one cohort."""
 
-    __slots__ = ("addresses", "keys")
+    __slots__ = ("_shared", "addresses", "keys")
 
-    def __init__(self, beside: Shares | None = None) -> None:
-        """`beside`: as of `Share`."""
+    def __init__(self, beside: Shares | None = None, shared: Networks | None = None) -> None:
+        """`beside`: as of `Share`. `shared`: addresses that are capped by their keys alone; those of `beside` by
+        default."""
+        self._shared: Networks = shared or (beside._shared if beside is not None else Networks())
         self.keys: Share = Share(None if beside is None else beside.keys)
         self.addresses: Share = Share(None if beside is None else beside.addresses)
 
@@ -93,7 +124,7 @@ class Shares:
         """Count one more of this caller's requests, and return True, unless key or address have their share."""
         if not self.keys.room(caller.key):
             return False
-        address = address_of(caller)
+        address = self._address_of(caller)
         if address is not None:
             if not self.addresses.room(address):
                 return False
@@ -104,15 +135,16 @@ class Shares:
     def release(self, caller: Caller) -> None:
         """A request that was admitted counts no longer."""
         self.keys.release(caller.key)
-        address = address_of(caller)
+        address = self._address_of(caller)
         if address is not None:
             self.addresses.release(address)
 
-
-def address_of(caller: Caller) -> int | None:
-    """The number of the client's network; None: unknown."""
-    head = caller.head
-    return None if head is None else network_of(head.facts.client)
+    def _address_of(self, caller: Caller) -> int | None:
+        """The number of the client's network; None: unknown, or shared."""
+        if caller.head is None:
+            return None
+        client: str = caller.head.facts.client
+        return None if client in self._shared else network_of(client)
 
 
 def network_of(client: str) -> int | None:
@@ -124,7 +156,7 @@ def network_of(client: str) -> int | None:
     return crc32(client.encode()) if "." in client else None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=BUCKETS)
 def _network_of_six(client: str) -> int | None:
     try:
         address = IPv6Address(client)

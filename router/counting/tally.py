@@ -76,6 +76,8 @@ class Tally(msgspec.Struct):
     """Part of `task_failed`: tasks that ran into their time limit."""
     out_of_memory: int = 0
     """Part of `task_failed`: tasks that ran out of memory."""
+    left_out: int = 0
+    """Requests that ended and are in no other count, as their caller had his share (shares.py)."""
     images: dict[int, Part] = {}
     """The requests by image, of the whole stint (parts.py)."""
     accounts: dict[int, Part] = {}
@@ -179,6 +181,7 @@ def total(tallies: Iterable[Tally]) -> Tally:
         result.open = _sum(result.open, tally.open)
         result.timed_out += tally.timed_out
         result.out_of_memory += tally.out_of_memory
+        result.left_out += tally.left_out
         result.images = together(result.images, tally.images)
         result.accounts = together(result.accounts, tally.accounts)
         result.witnesses += tally.witnesses
@@ -203,6 +206,7 @@ def minus(whole: Tally, part: Tally) -> Tally:
         max(0, whole.async_failed - part.async_failed),
         max(0, whole.timed_out - part.timed_out),
         max(0, whole.out_of_memory - part.out_of_memory),
+        max(0, whole.left_out - part.left_out),
     )
 
 

@@ -43,7 +43,7 @@ class Applier:
         if progress.comparing and progress.plan is not None:
             default = plane.table.default
             plan = progress.plan
-            observer.watch(progress.stint, plan.set, default, plan.judge_by)
+            observer.watch(progress.stint, plan.set, default, plan.judge_by, plan.shared_addresses)
             plane.observer = observer
         else:
             observer.rest()

@@ -36,11 +36,14 @@ class Sight(msgspec.Struct, frozen=True):
     canary: Open
     control: Open
     witnesses: tuple[Witness, ...] = ()
+    left_out: int = 0
+    """Requests of both sides that are not judged, as their caller had his share."""
 
 
 def sight_of(run: int, analysis: Analysis | None, canary: Tally, control: Tally) -> Sight:
     """Choose by the check that decides: the first that fails, else the first that cannot tell."""
-    return Sight(run, _open(canary), _open(control), telling(canary.witnesses, _kinds(analysis)))
+    shown = telling(canary.witnesses, _kinds(analysis))
+    return Sight(run, _open(canary), _open(control), shown, canary.left_out + control.left_out)
 
 
 def _kinds(analysis: Analysis | None) -> tuple[Kind, ...]:

@@ -32,8 +32,9 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
         report_only}], requests {canary, control}, hands_off, events [...] (newest last), epoch, led_by (who leads),
         barred [{set, since, build, reason}] (sets that an abort took back: they get nothing),
         waits {for, at_most_s, then} (None: for nothing), open {canary, control: {requests, oldest_s}} (those that the
-        checks count), witnesses [{kind, id, set, status, duration_s, request, image}] (the three requests of the canary
-        that tell most; both as the leader saw them last before the end),
+        checks count), left_out (requests that they leave out, as one key or address had its share),
+        witnesses [{kind, id, set, status, duration_s, request, image}] (three requests of the canary that tell most);
+        these three fields are as the leader saw them last before the end,
         revision, run (counts starts), event (serial of the newest): what an order may be given for, see `orders.Given`
     """
     plan = progress.plan
@@ -91,6 +92,7 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
         },
         "waits": waits_of(progress),
         "open": None if sight is None else {"canary": asdict(sight.canary), "control": asdict(sight.control)},
+        "left_out": 0 if sight is None else sight.left_out,
         "witnesses": [] if sight is None else [msgspec.to_builtins(each) for each in sight.witnesses],
         "events": [event_of(event) for event in progress.events],
         "run": progress.run,

@@ -86,6 +86,8 @@ class Plan(msgspec.Struct, frozen=True):
     return_window_s: float = 0.0
     """A set that carried the final share this recently gets it back without the steps; 0: never."""
     judge_by: tuple[PartName, ...] = (PartName.IMAGE,)
+    shared_addresses: tuple[str, ...] = ()
+    """Networks of addresses that stand for many clients, such as gateways: only their sticky keys are capped."""
     events: str | None = None
     """A URL to which every event is posted as JSON."""
 

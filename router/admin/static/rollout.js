@@ -84,13 +84,14 @@ const openWords = ({ requests, oldest_s }) => `${counted(requests, "request")}${
 
 /** How many requests are open, and the few of the canary that tell most. */
 export function showSight(place, rollout) {
-  const { open = null, witnesses = [], phase } = rollout;
+  const { open = null, witnesses = [], left_out = 0, phase } = rollout;
   const shown = open !== null && phase !== "idle";
-  fill(place, [shown, shown && open, shown && witnesses], () => {
+  fill(place, [shown, shown && open, shown && witnesses, left_out], () => {
     if (!shown) return [];
     const heads = ["Request", "Set", "Ended", "After", "Id"];
     return [
       h("p", {}, `Without an answer yet at the canary: ${openWords(open.canary)}. At control: ${openWords(open.control)}.`),
+      left_out > 0 && h("p", { class: "quiet" }, `Not judged: ${counted(left_out, "request")}, as one key or address had its share.`),
       witnesses.length > 0 && h("p", {}, "The canary's requests that tell most:"),
       witnesses.length > 0 && h("table", { class: "cards" },
         h("thead", {}, h("tr", {}, heads.map((head, index) => h("th", { scope: "col", class: index === 3 ? "number" : null }, head)))),

@@ -45,6 +45,10 @@ def test_it_says_how_many_requests_are_open_and_which_tell_most(capsys: pytest.C
     canary = Tally(open={bucket_of(42.5e6): 1, bucket_of(1e6): 2}, witnesses=(hangs,))
     text = told(capsys, document(sight=sight_of(1, None, canary, Tally())))
     assert "requests without an answer yet: canary 3, the oldest for 42 s; control 0" in text
+    assert "not judged" not in text
+    canary.left_out = 9
+    left = told(capsys, document(sight=sight_of(1, None, canary, Tally())))
+    assert "not judged: 9 requests, as one key or address had its share" in left
     assert "  open: POST /v1/run/… (ocr:1) at b: no answer yet after 42.50 s; id 4bf92f" in text
 
 

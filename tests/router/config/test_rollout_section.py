@@ -7,7 +7,7 @@ import yaml
 
 from router.config.rollout_section import read_rollout
 from router.config.yaml_nodes import Mistake, NodeReader
-from router.routing.plan import AbortWhen, CheckName, Plan, Step, Undecided
+from router.routing.plan import AbortWhen, CheckName, PartName, Plan, Step, Undecided
 from router.routing.table import SetEntry
 
 SETS = {name: SetEntry(name, "h", 80) for name in ("a", "b")}
@@ -26,6 +26,8 @@ max_requests: 20000
 dry_run: [latency, tasks]
 max_wait: 20m
 return_window: 24h
+judge_by: [account, image, account]
+shared_addresses: [10.0.0.7, "2001:db8::/32"]
 gate: http://gate:8080/
 events: http://hook/
 """
@@ -58,6 +60,8 @@ def test_every_key_is_read() -> None:
         report_only=(CheckName.LATENCY, CheckName.TASKS),
         max_wait_s=1200.0,
         return_window_s=86400.0,
+        judge_by=(PartName.ACCOUNT, PartName.IMAGE),
+        shared_addresses=("10.0.0.7/32", "2001:db8::/32"),
         events="http://hook/",
     )
     assert plan is not None
@@ -99,6 +103,11 @@ def test_little_is_needed() -> None:
         ("set: b\nsteps: [{weight: 1}]\nabort_when: {confidence: 10%}", 3, 26, "between 50% and 99.99%"),
         ("set: b\nsteps: [{weight: 1}]\nabort_when: {min_requests: 0}", 3, 28, "whole number from 1"),
         ("set: b\nsteps: [{weight: 1}]\non_no_data: go", 3, 13, "one of pause, abort"),
+        ("set: b\nsteps: [{weight: 1}]\non_inconclusive: go", 3, 18, "one of pause, abort"),
+        ("set: b\nsteps: [{weight: 1}]\nmax_requests: 0", 3, 15, "whole number from 1"),
+        ("set: b\nsteps: [{weight: 1}]\njudge_by: [user]", 3, 12, "one of image, account"),
+        ("set: b\nsteps: [{weight: 1}]\nshared_addresses: [10.0.0.1/8]", 3, 20, "write 10.0.0.0/8"),
+        ("set: b\nsteps: [{weight: 1}]\nshared_addresses: 10.0.0.1", 3, 19, "must be a list"),
         (
             "set: b\nsteps: [{weight: 1}]\ndry_run: [speed]",
             3,

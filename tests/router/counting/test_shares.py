@@ -9,7 +9,7 @@ import pytest
 from router.choosing.choice import Choice
 from router.counting.observer import Observer
 from router.counting.open_requests import OpenRequests
-from router.counting.shares import Shares, network_of
+from router.counting.shares import Networks, Shares, network_of
 from router.wire.failure import Failure
 from tests.router.counting.heads import head_of
 from tests.router.counting.test_observer import HALF, SETS, Head, choice, observer, waits
@@ -74,6 +74,34 @@ def test_behind_one_address_all_count_and_few_share_all() -> None:
         client = f"203.0.113.{number % 3}"
         seen.answered(of_key("b", chance.getrandbits(60), client), SETS["b"], Head(), 0.01)
     assert seen.canary.ok > 150
+
+
+def through_a_gateway(seen: Observer) -> None:
+    """Most requests come from one address, a few from others."""
+    chance = random.Random(1)
+    for number in range(500):
+        client = "10.0.0.7" if number % 50 else f"10.0.1.{number // 50}"
+        seen.answered(of_key("b", chance.getrandbits(60), client), SETS["b"], Head(), 0.01)
+
+
+def test_a_gateway_counts_for_all_of_its_clients_where_the_file_names_it() -> None:
+    seen = observer()
+    through_a_gateway(seen)
+    assert seen.canary.ok < 100
+    assert seen.canary.left_out == 500 - seen.canary.ok, "and what is left out is told"
+    seen.watch(2, "b", HALF, shared=["10.0.0.0/24"])
+    through_a_gateway(seen)
+    assert (seen.canary.ok, seen.canary.left_out) == (500, 0)
+    for _ in range(50):
+        seen.failed(of_key("b", 7, "10.0.0.7"), SETS["b"], Failure.RESET, 0.1)
+    assert seen.canary.error <= 6, "its keys are capped all the same"
+
+
+def test_networks_are_known_by_their_addresses() -> None:
+    some = Networks(["10.0.0.0/8", "2001:db8::/32"])
+    asked = ("10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1", "192.0.2.1", "2001:db9::1", "nobody")
+    assert [client in some for client in asked] == [True, True, True, False, False, False]
+    assert "10.1.2.3" not in Networks()
 
 
 def test_what_waits_of_one_caller_is_capped_until_it_ends() -> None:
