@@ -84,25 +84,27 @@ def index_of(**images: Built) -> Built:
     return Built(content, {}, INDEX)
 
 
-def push(host: str, repository: str, tag: str, image: Built) -> str:
-    """Push to a registry that takes plain HTTP; returns the digest."""
+def push(host: str, repository: str, tag: str, image: Built, client: httpx.Client | None = None) -> str:
+    """Push to a registry that takes plain HTTP; returns the digest. `client` may say who pushes."""
+    if client is None:
+        with httpx.Client(timeout=60, trust_env=False) as anonymous:
+            return push(host, repository, tag, image, anonymous)
     base = f"http://{host}/v2/{repository}"
-    with httpx.Client(timeout=60, trust_env=False) as client:
-        for digest, blob in image.blobs.items():
-            begun = client.post(f"{base}/blobs/uploads/")
-            begun.raise_for_status()
-            where = httpx.URL(begun.headers["location"]).copy_merge_params({"digest": digest})
-            client.put(where, content=blob).raise_for_status()
-        answer = client.put(
-            f"{base}/manifests/{tag}", content=image.manifest, headers={"content-type": image.media_type}
-        )
-        answer.raise_for_status()
+    for digest, blob in image.blobs.items():
+        begun = client.post(f"{base}/blobs/uploads/")
+        begun.raise_for_status()
+        where = httpx.URL(begun.headers["location"]).copy_merge_params({"digest": digest})
+        client.put(where, content=blob).raise_for_status()
+    answer = client.put(
+        f"{base}/manifests/{tag}", content=image.manifest, headers={"content-type": image.media_type}
+    )
+    answer.raise_for_status()
     return image.digest
 
 
 @contextmanager
 def docker_registry(folder: Path, settings: str = "") -> Iterator[str]:
-    """HOST:PORT of Debian's registry on loopback, which engines take without TLS."""
+    """HOST:PORT of Debian's registry on loopback, which engines take without TLS. `settings` goes on after `http`."""
     binary = shutil.which("docker-registry")
     if binary is None:
         pytest.skip("no docker-registry here: apt-get install docker-registry runs the tests of registries")
@@ -110,7 +112,7 @@ def docker_registry(folder: Path, settings: str = "") -> Iterator[str]:
     file = folder / "config.yml"
     file.write_text(
         f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
-        f"http: {{addr: 127.0.0.1:{port}}}\n{settings}"
+        f"http:\n  addr: 127.0.0.1:{port}\n{settings}"
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([binary, "serve", str(file)], stdout=log, stderr=log)
