@@ -32,7 +32,11 @@ variable "pool_key" {
 }
 variable "cpu" {
   type        = number
-  description = "Thousandths of a core: clients set cpu_total_compute to 1000 for each core."
+  description = "Reserved, in thousandths of a core: clients set cpu_total_compute to 1000 for each core."
+}
+variable "cpu_hard_limit" {
+  type        = bool
+  description = "True if the reservation is the limit as well. Else the executor sets the limit before the first task."
 }
 variable "memory_mib" { type = number }
 variable "cpu_features" { type = list(string) }
@@ -234,7 +238,7 @@ job "slots" {
           readonly_rootfs = true
           pids_limit      = var.pids
           oom_score_adj   = var.oom_score_adj
-          cpu_hard_limit  = true
+          cpu_hard_limit  = var.cpu_hard_limit
           ulimit          = [var.ulimits]
           sysctl          = [var.sysctls]
 
@@ -258,7 +262,7 @@ job "slots" {
           max_file_size = 1
         }
 
-        # cpu_hard_limit makes the reservation the quota as well. Memory has no swap beside it.
+        # A warm slot that does nothing reserves little CPU. Memory has no swap beside it.
         resources {
           cpu    = var.cpu
           memory = var.memory_mib

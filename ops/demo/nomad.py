@@ -69,8 +69,7 @@ def _start_parts(started: ExitStack, agent: Agent, ports: Ports, host: str) -> N
         "registrar.yaml": f"set_name: a\nsocket: {socket}\naddress: {agent.url}\nnode_folder: {agent.node_folder}\n"
         f"status_url: {ports.router_url}\n",
         "set-a.yaml": f"name: a\nstate_dir: {FOLDER}/set-a\ncores: {CORES}\nlauncher: nomad\nregistrar: {socket}\n"
-        # The node has no room for more: an idle slot keeps its CPU there.
-        f"node_folder: {agent.node_folder}\nmax_slots: {CORES}\n",
+        f"node_folder: {agent.node_folder}\n",
         "router.yaml": f'version: 1\nsets:\n  a: {{url: "{url}", state: ready}}\ndefault:\n  weights: {{a: 100}}\n',
     }
     for name, text in files.items():

@@ -18,6 +18,9 @@ SOCKET_FILE: Final = "executor.sock"
 CONTENT_FILE: Final = "content"
 """Beside the socket: what a launcher has the guest write to the slot's places at the start."""
 
+CPU_FILE: Final = "cpu"
+"""Beside the socket, where the executor is to limit the slot's CPU: hundredths of a core."""
+
 SlotFolder = Callable[[str], Path]
 """The host folder of a slot, by the slot's id."""
 LeaveContent = Callable[[str, bytes], Awaitable[None]]
@@ -35,11 +38,25 @@ def into(folder_of: SlotFolder) -> LeaveContent:
 
 def write_content(folder: Path, content: bytes) -> None:
     """Write what places begin with to a slot's folder. Raises `EngineUnavailable`."""
-    path = folder / CONTENT_FILE
+    _write(folder / CONTENT_FILE, content, "what HOME begins with")
+
+
+def write_cpu(folder: Path, percent: int) -> None:
+    """Write the CPU, hundredths of a core, to which the executor is to limit a slot. Raises `EngineUnavailable`."""
+    _write(folder / CPU_FILE, b"%d" % percent, "the limit of its CPU")
+
+
+def read_cpu(folder: Path) -> int | None:
+    """Return that limit, or None where the launcher has written none. Raises `OSError`, `ValueError`."""
+    try:
+        return int((folder / CPU_FILE).read_bytes()[:16])
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: Path, content: bytes, what: str) -> None:
     try:
         path.write_bytes(content)
         path.chmod(0o644)
     except OSError as error:
-        raise EngineUnavailable(
-            f"what HOME begins with cannot be written to {folder}: {error.strerror}"
-        ) from error
+        raise EngineUnavailable(f"{what} cannot be written to {path.parent}: {error.strerror}") from error

@@ -13,7 +13,7 @@ PROC: Final = Path("/proc")
 UNIFIED: Final = ""
 """Name of version 2's single tree, here and in /proc/PID/cgroup, instead of a controller's name."""
 READ: Final = os.O_RDONLY | os.O_CLOEXEC
-CONTROLLERS: Final = frozenset({"cpuacct", "memory"})
+CONTROLLERS: Final = frozenset({"cpu", "cpuacct", "memory"})
 SOCKET_BYTES: Final = 16 << 20
 """Buffers of all TCP and UDP sockets of a slot, with cgroup version 1.
 
@@ -97,6 +97,40 @@ def _bound_sockets(folder: str) -> None:
             os.write(limit, b"%d" % SOCKET_BYTES)
         finally:
             os.close(limit)
+
+
+CPU_PERIOD_US: Final = 100_000
+"""Period in microseconds in which a slot may use its share of a core: the kernel's usual one, as engines set it."""
+
+
+def limit_cpu(pid: int, percent: int | None, proc: Path = PROC) -> None:
+    """Limit the CPU of the cgroup that holds process `pid` to hundredths of a core.
+
+    With `percent` None the cgroup must have a limit already. Raises `CgroupError` if it has none in the end.
+    """
+    try:
+        mounts, paths = _mounts(proc), _paths(proc, pid)
+        cpu, unified = _folder(mounts, paths, "cpu"), _folder(mounts, paths, UNIFIED)
+        if cpu is not None:
+            quota = Path(cpu, "cpu.cfs_quota_us")
+            if percent is not None:
+                Path(cpu, "cpu.cfs_period_us").write_text(str(CPU_PERIOD_US))
+                quota.write_text(str(percent * CPU_PERIOD_US // 100))
+            limited = int(quota.read_text()) > 0
+        elif unified is not None:
+            quota = Path(unified, "cpu.max")
+            if percent is not None:
+                quota.write_text(f"{percent * CPU_PERIOD_US // 100} {CPU_PERIOD_US}")
+            limited = not quota.read_text().startswith("max")
+        else:
+            raise CgroupError("it is not mounted here; run the set in the host's cgroup namespace")
+    except (OSError, ValueError, CgroupError) as error:
+        raise CgroupError(f"the CPU of process {pid} cannot be limited: {error}") from error
+    if not limited:
+        raise CgroupError(
+            "its CPU has no limit: neither its job nor the set's launcher has named one; set cpu_reservation_percent of "
+            "the registrar to 100"
+        )
 
 
 class SlotCgroup:

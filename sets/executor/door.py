@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from scheduler.launchers.doorway import CONTENT_FILE, SOCKET_FILE
+from scheduler.launchers.doorway import CONTENT_FILE, CPU_FILE, SOCKET_FILE
 from sets.executor import protocol
 from sets.executor.protocol import Hello, ProtocolError
 
@@ -99,6 +99,7 @@ class Door:
         with contextlib.suppress(OSError):
             (self.directory / SOCKET_FILE).unlink(missing_ok=True)
             (self.directory / CONTENT_FILE).unlink(missing_ok=True)
+            (self.directory / CPU_FILE).unlink(missing_ok=True)
             self.directory.rmdir()
 
     # -- greetings

@@ -16,10 +16,10 @@ import structlog
 
 from scheduler.errors import SlotLost
 from scheduler.execution import SlotEvents, Work
-from scheduler.launchers.doorway import write_content
+from scheduler.launchers.doorway import read_cpu, write_content
 from scheduler.task import Lease
 from sets.executor import protocol
-from sets.executor.cgroup import CgroupError
+from sets.executor.cgroup import CgroupError, limit_cpu
 from sets.executor.door import Door
 from sets.executor.run import SlotRun
 from sets.executor.slot import NO_LEASE, Slot
@@ -109,8 +109,11 @@ class LocalExecutor:
         assert self._events is not None
         slot = self._slots[slot_id]
         try:
+            if self._shared:
+                # A slot of a cluster: its job reserves less than it may use, and so cannot say its limit.
+                limit_cpu(pid, read_cpu(self.folder_of(slot_id)))
             slot.connected(connection, pid)
-        except (CgroupError, OSError) as error:
+        except (CgroupError, OSError, ValueError) as error:
             connection.close()
             slot.fail(f"its guest could not be let in: {error}")
             return

@@ -7,8 +7,9 @@
 namespace "gc-a" {
   capabilities = [
     "list-jobs", "read-job", "parse-job", # lists, events, the template
-    "submit-job",                         # register, deregister, purge
-    "alloc-lifecycle",                    # kills surplus slots by signal
+    "register-job", "deregister-job",     # before Nomad 2.0: "submit-job"
+    "purge-job",
+    "alloc-lifecycle", # kills surplus slots by signal
   ]
 }
 

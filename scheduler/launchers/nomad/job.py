@@ -136,6 +136,7 @@ def variables(
     """The variables of the template. `guest` and `seccomp` name the files of this build on every node."""
     image = Image(add.image, add.pool.image_digest, add.run, env=tuple(f"{name}=" for name in add.names))
     walls = harden(image, add.pool.resources, settings.limits, Layout(add.places))
+    share = settings.cpu_reservation_percent if add.executor_limits_cpu else 100
     sizes = {place.path: place.size_kib << 10 for place in walls.tmpfs}
     return {
         "job_id": job_id,
@@ -147,7 +148,8 @@ def variables(
         "digest": add.pool.image_digest,
         "pool": pool_name(add.pool),
         "pool_key": msgspec.json.encode(add.pool).decode(),
-        "cpu": add.pool.resources.cpu_percent * CPU_PER_PERCENT,
+        "cpu": max(1, add.pool.resources.cpu_percent * CPU_PER_PERCENT * share // 100),
+        "cpu_hard_limit": share == 100,
         "memory_mib": add.pool.resources.memory_mib,
         "cpu_features": list(add.pool.cpu_features),
         "places": [{"path": path, "size_bytes": sizes[path]} for path in add.places],

@@ -14,7 +14,7 @@ from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnusable, Sc
 from scheduler.images.contract import LayoutSource
 from scheduler.images.places import Layout
 from scheduler.launchers.contract import Adopt, SlotGone, SlotOrder, adopt_none
-from scheduler.launchers.doorway import LeaveContent, SlotFolder, into
+from scheduler.launchers.doorway import LeaveContent, SlotFolder, into, write_cpu
 from scheduler.launchers.nomad.connection import Connection
 from scheduler.launchers.nomad.orders import Add, Added, Drop, Found, Keep, NewSlot, Told
 from scheduler.launchers.nomad.settings import NomadSettings
@@ -137,7 +137,7 @@ class NomadLauncher:
         slot = self._slots[order.slot_id] = Start(order)
         try:
             layout = await self._source.layout(order.image)
-            await self._lay_out(order, layout)
+            slot.executor_limits_cpu = await self._lay_out(order, layout)
             if not slot.outcome.done():
                 self._enter(order, layout)
             async with asyncio.timeout(self._settings.start_limit_s):
@@ -155,14 +155,21 @@ class NomadLauncher:
             # After the caller has seen its start return.
             asyncio.get_running_loop().call_soon(self._gone, order.slot_id, slot.gone)
 
-    async def _lay_out(self, order: SlotOrder, layout: Layout) -> None:
+    async def _lay_out(self, order: SlotOrder, layout: Layout) -> bool:
+        """Leave what the slot needs beside its socket; returns True if its executor will limit its CPU."""
         if layout.kept:
             raise ImageUnusable(
                 f"{order.image.reference} cannot be started on a cluster: VOLUME {layout.kept[0]} has files of the "
                 "image, which a slot of a cluster cannot show; keep them elsewhere, such as in /app"
             )
+        folder = self._folder_of(order.slot_id)
+        # On another machine nothing can be written, so the job itself must limit the CPU.
+        here = folder.is_dir()
+        if here:
+            write_cpu(folder, order.pool.resources.cpu_percent)
         if layout.content:
             await self._leave_content(order.slot_id, layout.content)
+        return here
 
     def _enter(self, order: SlotOrder, layout: Layout) -> None:
         """Join the orders of this moment; they leave when the loop has started whatever is to be started."""
@@ -175,7 +182,8 @@ class NomadLauncher:
         alike: dict[tuple[object, ...], list[tuple[SlotOrder, Layout]]] = {}
         for order, layout in batch:
             if (slot := self._slots.get(order.slot_id)) is not None and not slot.outcome.done():
-                key = (order.pool, order.image.image_id, order.image.reference, order.node)
+                image = order.image
+                key = (order.pool, image.image_id, image.reference, order.node, slot.executor_limits_cpu)
                 alike.setdefault(key, []).append((order, layout))
         for orders in alike.values():
             for first in range(0, len(orders), _SLOTS_PER_ORDER):
@@ -199,6 +207,7 @@ class NomadLauncher:
                 names=tuple(dict.fromkeys(names(order.image))),
                 env=said_twice(order.image),
                 node=order.node,
+                executor_limits_cpu=self._slots[order.slot_id].executor_limits_cpu,
                 slots=tuple(
                     NewSlot(each.slot_id, each.token, self._door(each.slot_id)) for each, _ in orders
                 ),

@@ -46,7 +46,7 @@ class Add(msgspec.Struct, frozen=True, tag="add"):
     """Start slots of one pool, on any node or on the one that Nomad and the set call `node`.
 
     `image` is for people, `run` for the docker driver. `places` can be written to; `names` are variables of the image
-    that the guest passes on; `env` is set beside them.
+    that the guest passes on; `env` is set beside them. `executor_limits_cpu`: the job need not limit the slots' CPU.
     """
 
     request: int
@@ -58,6 +58,7 @@ class Add(msgspec.Struct, frozen=True, tag="add"):
     slots: tuple[NewSlot, ...]
     env: dict[str, str] = {}
     node: str = ""
+    executor_limits_cpu: bool = False
 
 
 class Drop(msgspec.Struct, frozen=True, tag="drop"):

@@ -26,7 +26,7 @@ def needs_nomad() -> None:
 
 
 @contextmanager
-def start_agent(folder: Path, docker_host: str, *, cpu_shares: int) -> Iterator[Agent]:
+def start_agent(folder: Path, docker_host: str, *, cpu_shares: int, acl: bool = False) -> Iterator[Agent]:
     """An agent on ports of its own, gone with its state in the end."""
     ports = Ports(free_port(), free_port(), free_port())
     agent = Agent(
@@ -37,6 +37,7 @@ def start_agent(folder: Path, docker_host: str, *, cpu_shares: int) -> Iterator[
         cpu_shares=cpu_shares,
         memory_mib=MEMORY_MIB,
         node=NODE,
+        acl=acl,
     )
     agent.start()
     try:

@@ -55,10 +55,19 @@ class RegistrarProcess:
 class ClusterSet:
     """A real set whose slots run on a cluster, and its registrar."""
 
-    def __init__(self, agent: Agent, folder: Path, name: str, start_set: StartSet, settings: str) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        folder: Path,
+        name: str,
+        start_set: StartSet,
+        settings: str,
+        registrar: dict[str, object],
+    ) -> None:
         self.agent = agent
         self.registrar = RegistrarProcess(
-            folder, {"address": agent.url, "node_folder": str(agent.node_folder), "set_name": name}
+            folder,
+            {"address": agent.url, "node_folder": str(agent.node_folder), "set_name": name, **registrar},
         )
         self.registrar.start()
         self.set: SetProcess = start_set(
@@ -84,7 +93,7 @@ def cluster_set(
 
         def start(settings: str = "") -> ClusterSet:
             folder = tmp_path_factory.mktemp("cluster")
-            made = ClusterSet(agent, folder, f"tc{free_port()}x{os.getpid()}", start_set, settings)
+            made = ClusterSet(agent, folder, f"tc{free_port()}x{os.getpid()}", start_set, settings, {})
             started.callback(made.close)
             return made
 

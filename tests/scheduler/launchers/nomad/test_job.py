@@ -31,6 +31,7 @@ ORDER = Add(
     places=("/tmp", "/dev/shm", "/var/room"),
     names=("PATH", "LANG"),
     slots=(slot(1), slot(2)),
+    executor_limits_cpu=True,
 )
 
 
@@ -45,7 +46,7 @@ def pool(**changes: Any) -> PoolKey:
 def test_an_order_becomes_the_variables_of_the_template() -> None:
     check(ORDER, SETTINGS)
     values = variables(ORDER, SETTINGS, "gc-a-job", "0" * 12, "guest-1", "slots-1.json")
-    assert values["cpu"] == 500
+    assert (values["cpu"], values["cpu_hard_limit"]) == (50, False)
     assert values["memory_mib"] == 256
     assert values["arguments"] == [
         *("4096", "/tmp", "/dev/shm", "/var/room", "--", "PATH", "HOSTNAME", "HOME", "PATH", "LANG"),
@@ -54,6 +55,13 @@ def test_an_order_becomes_the_variables_of_the_template() -> None:
     assert values["slots"][1] == {"id": "s-2", "token": "ab" * 32, "door": "inst/door2", "node": ""}
     assert values["seccomp"] == "/var/lib/general-compute/seccomp/slots-1.json"
     assert msgspec.json.decode(values["pool_key"], type=PoolKey) == POOL
+
+
+def test_a_job_that_reserves_all_of_a_slots_cpu_limits_it_too() -> None:
+    whole = msgspec.structs.replace(SETTINGS, cpu_reservation_percent=100)
+    for made, settings in ((ORDER, whole), (order(executor_limits_cpu=False), SETTINGS)):
+        values = variables(made, settings, "gc-a-job", "0" * 12, "guest-1", "slots-1.json")
+        assert (values["cpu"], values["cpu_hard_limit"]) == (500, True)
 
 
 def test_the_template_declares_each_variable_and_no_other() -> None:
