@@ -128,8 +128,8 @@ def limit_cpu(pid: int, percent: int | None, proc: Path = PROC) -> None:
         raise CgroupError(f"the CPU of process {pid} cannot be limited: {error}") from error
     if not limited:
         raise CgroupError(
-            "its CPU has no limit: neither its job nor the set's launcher has named one; set cpu_reservation_percent of "
-            "the registrar to 100"
+            "its CPU has no limit: neither its job nor the set's launcher has named one; set cpu_reservation_percent "
+            "of the registrar to 100"
         )
 
 

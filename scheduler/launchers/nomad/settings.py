@@ -64,8 +64,8 @@ class RegistrarSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     max_memory_mib: Positive = 262_144
     """Largest memory that the set may order for one slot."""
     cpu_reservation_percent: Annotated[int, Meta(ge=1, le=100)] = 10
-    """Share of a slot's CPU that its job reserves on the set's own machine, where the executor sets the slot's limit. At
-    100, and on other machines, Nomad's driver sets it, and an idle slot keeps its CPU from others."""
+    """Share of a slot's CPU that its job reserves on the set's own machine, where the executor sets the slot's limit.
+    At 100, and on other machines, Nomad's driver sets it, and an idle slot keeps its CPU from others."""
     max_slots_per_job: Annotated[int, Meta(gt=0, le=50)] = 10
     """Slots in one job, at most."""
     starts_per_node: Annotated[int, Meta(gt=0, le=1000)] = 4

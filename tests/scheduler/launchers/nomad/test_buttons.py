@@ -58,6 +58,10 @@ def test_a_button_ends_a_slot_and_leaves_none_that_nobody_ordered(
 ) -> None:
     operator = Operator(cluster_set(), engine)
     run(operator, b"before")
+    # Nomad learns that a slot runs later than the set does.
+    until(
+        lambda: [each["ClientStatus"] for each in operator.allocations()] == ["running"], "Nomad says it runs"
+    )
     (slot,) = operator.allocations()
     match button:
         case "stop the allocation":

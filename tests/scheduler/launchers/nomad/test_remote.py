@@ -55,4 +55,4 @@ def test_tasks_run_in_slots_on_the_node_of_an_executor(remote_set: SetProcess, a
         assert client.post("/v1/run/cat:1", content=large).content == large
         query = {"filter": f'JobID matches "^gc-{remote_set.name}-"'}
         allocations = httpx.get(f"{agent.url}/v1/allocations", params=query, timeout=PATIENCE_S).json()
-        assert {(each["NodeName"], each["ClientStatus"]) for each in allocations} == {(NODE, "running")}
+        assert {each["NodeName"] for each in allocations} == {NODE}
