@@ -50,6 +50,10 @@ _HTTP_ERRORS: Final = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL)
 _AUTHORIZATION: Final = "authorization"
 
 
+class _Faulty(Unavailable):
+    """The registry answered with an error of its own, as it may do while a tag is being written."""
+
+
 class RegistryClient:
     """One registry, as a set may ask it. All methods belong to one event loop.
 
@@ -79,10 +83,15 @@ class RegistryClient:
         await self._http.aclose()
 
     async def digest(self, repository: str, tag: str) -> str:
-        """The digest that the tag has now; "" if the registry does not tell it in advance."""
-        async with self._asked("HEAD", f"/v2/{repository}/manifests/{tag}", repository, ACCEPT) as answer:
-            told = answer.headers.get("docker-content-digest", "")
-            return told if is_digest(told) else ""
+        """The digest that the tag has now; "" if the registry does not tell it in advance: `manifest` then may."""
+        try:
+            async with self._asked("HEAD", f"/v2/{repository}/manifests/{tag}", repository, ACCEPT) as answer:
+                told = answer.headers.get("docker-content-digest", "")
+                return told if is_digest(told) else ""
+        except ImageDenied:
+            raise
+        except (ImageUnknown, _Faulty):
+            return ""
 
     async def manifest(self, repository: str, tag_or_digest: str) -> tuple[str, bytes]:
         """A manifest or index: its digest and its bytes, which have that digest. Raises `ImageUnusable` as well."""
@@ -93,7 +102,7 @@ class RegistryClient:
                 break
             except ImageDenied:
                 raise
-            except (ImageUnknown, Unavailable):
+            except (ImageUnknown, _Faulty):
                 if not tries_left or is_digest(tag_or_digest):
                     raise
                 await asyncio.sleep(TRY_AGAIN_S)
@@ -238,6 +247,8 @@ class RegistryClient:
             return ImageUnknown(
                 f"registry {self.registry.name} has no such image in {repository}{_after(said)}"
             )
+        if status >= 500:
+            return _Faulty(self._words_away(f"it answered {status}{_after(said)}"), retry_after_s=5.0)
         return self._away(f"it answered {status}{_after(said)}")
 
     def _denied(self, repository: str, said: str) -> ImageDenied:
@@ -247,7 +258,10 @@ class RegistryClient:
         return ImageDenied(f"registry {self.registry.name} denies {repository} to {who}{_after(said)}")
 
     def _away(self, why: str) -> Unavailable:
-        return Unavailable(f"registry {self.registry.name} cannot be used now: {why}", retry_after_s=5.0)
+        return Unavailable(self._words_away(why), retry_after_s=5.0)
+
+    def _words_away(self, why: str) -> str:
+        return f"registry {self.registry.name} cannot be used now: {why}"
 
     def _wrong_content(self, path: str) -> Unavailable:
         return self._away(f"{path} is not the content of its digest")

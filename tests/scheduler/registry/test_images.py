@@ -214,17 +214,19 @@ async def test_an_unknown_image_is_asked_for_again_only_after_a_while(
     assert (await images.resolve(f"{registry.host}/nothing:1")).cmd == ("/cat",)
 
 
+@pytest.mark.parametrize("failures_of_head", [0, 1])
 async def test_a_tag_that_is_being_written_is_asked_for_again(
-    registry: ScriptedRegistry, opened: Open
+    registry: ScriptedRegistry, opened: Open, failures_of_head: int
 ) -> None:
     registry.hold("cat", "1", CAT)
     failures = [
         refused(500, "UNKNOWN", "unknown error"),
         refused(404, "MANIFEST_UNKNOWN", "manifest unknown"),
-    ]
+        refused(404, "MANIFEST_UNKNOWN", "manifest unknown"),
+    ][: 2 + failures_of_head]
 
     def script(asked: Asked) -> Answer | None:
-        if asked.method == "HEAD":
+        if asked.method == "HEAD" and not failures_of_head:
             return Answer(headers={"Docker-Content-Digest": "not told"})
         return failures.pop() if "/manifests/1" in asked.path and failures else None
 
