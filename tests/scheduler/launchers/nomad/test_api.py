@@ -61,11 +61,11 @@ def serve() -> Iterator[Serve]:
     made: list[tuple[Cluster, Scripted]] = []
 
     def start(
-        status: int, body: bytes = b"", hold: threading.Event | None = None
+        status: int, body: bytes = b"", hold: threading.Event | None = None, timeout_s: float = 60
     ) -> tuple[Cluster, Scripted]:
         server = Scripted((status, body), hold)
         settings = RegistrarSettings(
-            set_name="a", socket="/none", address=server.url, namespace="gc-a", call_timeout_s=0.5
+            set_name="a", socket="/none", address=server.url, namespace="gc-a", call_timeout_s=timeout_s
         )
         made.append((Cluster(settings, "the-token"), server))
         return made[-1]
@@ -120,7 +120,7 @@ async def test_a_wrong_answer_becomes_words(
 
 async def test_a_cluster_that_never_answers_is_away(serve: Serve) -> None:
     hold = threading.Event()
-    cluster, _ = serve(200, b"[]", hold)
+    cluster, _ = serve(200, b"[]", hold, 0.2)
     with pytest.raises(ClusterAway, match="could not list jobs"):
         await cluster.jobs("gc-a-")
     hold.set()
