@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.lock import FileLock
 from scheduler.policy.node import NodeFacts
 from sets.executor_config import parse
-from sets.executor_server import main
+from sets.executor_server import LOCK_FILE, main
 from sets.yaml_file import ConfigError
 
 GOOD = "node: n1\nstate_dir: var/x\ncertificates: certs/n1\n"
@@ -60,3 +61,16 @@ def test_an_executor_that_cannot_start_says_why(
         )
     assert main(path) == 78
     assert said in capsys.readouterr().err
+
+
+def test_two_executors_cannot_share_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They would remove each other's slots."""
+    state = tmp_path / "state"
+    state.mkdir()
+    first = FileLock(state / LOCK_FILE)
+    first.take()
+    path = tmp_path / "executor.yaml"
+    path.write_text(f"node: n1\nstate_dir: {state}\ncertificates: {tmp_path}\nsets: {{a: {{}}}}\n")
+    assert main(path) == 78
+    assert "in use by process" in capsys.readouterr().err
+    first.release()

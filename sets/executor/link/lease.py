@@ -52,7 +52,8 @@ class Tenure:
 
     def __init__(self, lease_s: float, now: float) -> None:
         self.lease_s = lease_s
-        self._sent_us = self._granted_us = int(now * 1e6)
+        # The clock of the newest BEAT that was answered.
+        self._sent_us = self.granted_us = int(now * 1e6)
 
     def beat(self, now: float) -> int:
         """Return what the BEAT that is sent now carries."""
@@ -61,11 +62,11 @@ class Tenure:
 
     def granted(self, clock_us: int) -> None:
         """A GRANT came for the BEAT that carried `clock_us`. Raises `LinkError` for one that was never sent."""
-        if not self._granted_us <= clock_us <= self._sent_us:
+        if not self.granted_us <= clock_us <= self._sent_us:
             raise LinkError("a GRANT for a BEAT that was not sent")
-        self._granted_us = clock_us
+        self.granted_us = clock_us
 
     @property
     def over_at(self) -> float:
         """When the tasks must be killed, unless a GRANT comes before."""
-        return self._granted_us / 1e6 + self.lease_s
+        return self.granted_us / 1e6 + self.lease_s

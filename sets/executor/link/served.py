@@ -1,4 +1,4 @@
-"""The slots of one set on an executor's node, as its session sees them: who runs programs there, and what is served."""
+"""The slots of one set on an executor's node, as its session sees them: who runs programs there, what is served."""
 
 from __future__ import annotations
 
@@ -39,3 +39,21 @@ class Served:
         self.exit_sent = False
         # The slot is clean, and the set will be told so together with the end.
         self.freed = False
+
+
+async def feed(inbound: Inbound, run: Run) -> None:
+    """Write a program's input as it arrives; input that breaks off kills the program."""
+    stdin = run.stdin
+    assert stdin is not None
+    try:
+        while data := await inbound.read():
+            await stdin.write(data)
+    except BrokenPipeError:
+        # The program no longer reads, or has ended.
+        inbound.close()
+        return
+    if inbound.reason:
+        # A program must never take half an input for a whole one.
+        run.kill()
+    else:
+        stdin.close()

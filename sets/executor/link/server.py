@@ -76,12 +76,9 @@ class Server:
     async def drain(self, reason: str, grace_s: float) -> None:
         """Take no new tasks, and wait until those that run have ended."""
         self._unready = reason
-        for session in self._sessions.values():
-            session.tell_health(False, reason)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                for session in list(self._sessions.values()):
-                    await session.idle()
+                await asyncio.gather(*[session.drain(reason) for session in self._sessions.values()])
 
     async def close(self, reason: str) -> None:
         """Leave every set, once nothing of it runs here any more."""

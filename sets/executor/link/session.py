@@ -17,7 +17,7 @@ from sets.executor.link.flow import Inbound, Outbound
 from sets.executor.link.frames import CLOCK, COUNT, STDERR, STDIN, STDOUT, LinkError
 from sets.executor.link.lease import BEATS_A_LEASE, Tenure, clock_s
 from sets.executor.link.messages import cut, decode
-from sets.executor.link.served import NodeExecutor, Served
+from sets.executor.link.served import NodeExecutor, Served, feed
 from sets.executor.link.wire import Wire
 
 READS_MOST: Final = 1024
@@ -58,7 +58,8 @@ class Session:
         self._beat_s = lease_s / BEATS_A_LEASE
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._over = False
-        self._idle = asyncio.Event()
+        # Set when a GRANT came, and when a program has ended.
+        self._news = asyncio.Event()
 
     def begin(self) -> None:
         """The set was welcomed: from now on it may order."""
@@ -67,11 +68,14 @@ class Session:
         self._beat()
         self._check_tenure()
 
-    async def idle(self) -> None:
-        """Wait until no program runs for the set."""
-        while self._by_slot:
-            self._idle.clear()
-            await self._idle.wait()
+    async def drain(self, reason: str) -> None:
+        """Have the set send no more tasks, and wait until those that it has sent have ended."""
+        self.tell_health(False, reason)
+        # The set answers this BEAT after it has seen the HEALTH, and after the tasks that were on their way.
+        last_us = self._send_beat()
+        while not self._over and (self._tenure.granted_us < last_us or self._by_slot):
+            self._news.clear()
+            await self._news.wait()
 
     def tell_health(self, ready: bool, reason: str = "") -> None:
         """Tell the set whether this node takes new tasks."""
@@ -88,7 +92,7 @@ class Session:
         if self._over:
             return
         self._over = True
-        self._idle.set()
+        self._news.set()
         self._kill()
         for timer in self._timers.values():
             timer.cancel()
@@ -107,8 +111,13 @@ class Session:
 
     # -- time
 
+    def _send_beat(self) -> int:
+        clock_us = self._tenure.beat(clock_s())
+        self._wire.send_raw(frames.BEAT, CLOCK.pack(clock_us))
+        return clock_us
+
     def _beat(self) -> None:
-        self._wire.send_raw(frames.BEAT, CLOCK.pack(self._tenure.beat(clock_s())))
+        self._send_beat()
         self._wire.shrink()
         self._timers["beat"] = self._loop.call_later(self._beat_s, self._beat)
 
@@ -135,6 +144,7 @@ class Session:
                 served.out[channel][0].credit(count)
         elif kind == frames.GRANT:
             self._tenure.granted(messages.decode_number(body, CLOCK))
+            self._news.set()
         elif kind == frames.END:
             reason = decode(body, messages.Reason).reason
             served = self._stream(number)
@@ -234,7 +244,7 @@ class Session:
         served = self._served[number] = self._by_slot[task.slot_id] = Served(task.slot_id, run)
         if run.stdin is not None:
             served.stdin = Inbound(self._wire, number, STDIN)
-            self._background.spawn(self._feed(served.stdin, run))
+            self._background.spawn(feed(served.stdin, run))
         self._background.spawn(self._serve(number, served, run))
 
     def _read(self, number: int, read: messages.Read) -> None:
@@ -275,22 +285,6 @@ class Session:
             del self._served[number]
 
     # -- programs
-
-    async def _feed(self, inbound: Inbound, run: Run) -> None:
-        stdin = run.stdin
-        assert stdin is not None
-        try:
-            while data := await inbound.read():
-                await stdin.write(data)
-        except BrokenPipeError:
-            # The program no longer reads, or has ended.
-            inbound.close()
-            return
-        if inbound.reason:
-            # A program must never take half an input for a whole one.
-            run.kill()
-        else:
-            stdin.close()
 
     async def _serve(self, number: int, served: Served, run: Run) -> None:
         """Send what a program does, until nothing more can come of it."""
@@ -336,7 +330,7 @@ class Session:
     def _leave_slot(self, served: Served) -> None:
         if self._by_slot.get(served.slot_id) is served:
             del self._by_slot[served.slot_id]
-            self._idle.set()
+            self._news.set()
 
     async def _pump(self, number: int, channel: int, out: Outbound, reader: ByteReader) -> None:
         try:

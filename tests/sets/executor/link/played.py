@@ -70,13 +70,13 @@ class PlayedWire:
         raw = body if isinstance(body, bytes) else messages.encode(body)
         self.bytes_come(frames.frame(kind, raw, stream=stream, channel=channel))
 
-    async def heard(self) -> list[Heard]:
+    async def heard(self, *, beats: bool = False) -> list[Heard]:
         """What this end has sent since the last look, but for BEAT."""
         for _ in range(4):
             await asyncio.sleep(0)
-        return self.heard_now()
+        return self.heard_now(beats=beats)
 
-    def heard_now(self) -> list[Heard]:
+    def heard_now(self, *, beats: bool = False) -> list[Heard]:
         data, self.transport.written = bytes(self.transport.written), bytearray()
         buffer, found = FrameBuffer(), []
         while data:
@@ -87,7 +87,7 @@ class PlayedWire:
                 (kind, channel, stream, bytes(body))
                 for kind, channel, stream, body in buffer.filled(len(piece))
             ]
-        return [each for each in found if each[0] != frames.BEAT]
+        return [each for each in found if beats or each[0] != frames.BEAT]
 
 
 class PlayedNode(PlayedWire):

@@ -252,6 +252,19 @@ async def test_files_without_an_end_are_bounded(at_node: PlayedSet, monkeypatch:
     assert at_node.over == "more than 250000 bytes of files for guests at a time"
 
 
+async def test_a_node_that_drains_waits_for_tasks_that_were_on_their_way(at_node: PlayedSet) -> None:
+    draining = asyncio.create_task(at_node.session.drain("maintenance"))
+    heard = await at_node.heard(beats=True)
+    assert [each[0] for each in heard] == [frames.HEALTH, frames.BEAT]
+    assert not draining.done(), "the set has not answered"
+    at_node.task(1)
+    at_node.says(frames.GRANT, heard[-1][3])
+    await at_node.heard()
+    assert not draining.done(), "the task of before still runs"
+    at_node.executor.runs[0].exit()
+    await asyncio.wait_for(draining, 60)
+
+
 async def test_a_command_that_fits_no_message_is_no_set_s(at_node: PlayedSet) -> None:
     at_node.executor.refuse = [BadRequest("a NUL byte", field="arg")]
     at_node.task(1)

@@ -171,7 +171,7 @@ def test_an_executor_that_stops_lets_its_tasks_end(cluster: Cluster) -> None:
         assert cluster.executor.process.poll() is None
         drains.set()
         answer = running.result()
-    assert (answer.status_code, answer.content) == (200, b"before after")
+    assert (answer.status_code, answer.content) == (200, b"before after"), answer.text
     assert cluster.executor.process.wait(STOP_TIMEOUT_S) == 0
     cluster.executor.start()
     cluster.until_ready()
