@@ -75,7 +75,7 @@ bench-router: setup  ## compare the router with nginx, HAProxy, Envoy, Traefik a
 	@bash ops/setup/packages.sh --if-possible "the router's peers in the bench" curl gcc haproxy libc6-dev nginx-light openssl wrk
 	@$(python) -m ops.bench_router $(ARGS)
 
-release-sim: setup  ## how the automated release judges sick and healthy canaries; ARGS="--releases 1000" for fine figures
+release-sim: setup  ## how the automated release judges sick and healthy canaries; ARGS="--releases 1000 --jobs 2" for fine figures
 	@$(python) -m ops.release_sim $(ARGS)
 
 images: setup  ## build the sample images: imgproc:1, ocr:1, cat:1, ncat:1, model:1
