@@ -26,6 +26,7 @@ AGAIN_S: Final = 5.0
 """Pause before the same thing is done again, in seconds: the call failed, or had no effect."""
 
 
+_STARTED: Final = frozenset({Kind.RUNNING, Kind.NODE_UNKNOWN})
 _REMOVED: Final = "its job was removed from the cluster, and has ended"
 
 
@@ -171,6 +172,13 @@ class Book:
                 if not slot.claimed and slot.dropped_at is None:
                     slot.dropped_at = now - GRACE_S
 
+    def drop_unstarted(self, now: float) -> None:
+        """Drop the slots that have not started: the set is gone, and nobody waits for them."""
+        for job in self.jobs.values():
+            for slot in job.slots.values():
+                if slot.dropped_at is None and (slot.told is None or slot.told.kind not in _STARTED):
+                    slot.dropped_at = now
+
     def found(self) -> list[FoundSlot]:
         """The slots that may live, of whatever run of the set."""
         return [
@@ -287,7 +295,7 @@ class Book:
             for slot in job.slots.values()
             if slot.dropped_at is None
             and not slot.over
-            and (slot.told is None or slot.told.kind not in BLOCKED | {Kind.RUNNING, Kind.NODE_UNKNOWN})
+            and (slot.told is None or slot.told.kind not in BLOCKED | _STARTED)
         )
 
     def due(self, now: float) -> list[Action]:

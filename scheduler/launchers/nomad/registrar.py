@@ -49,6 +49,8 @@ _TICK_S: Final = 0.5
 _ADDS_WAITING: Final = 1000
 """Orders that may wait for their turn; the set sends no more than it has slots."""
 _HELLO_S: Final = 10.0
+_ABSENT_S: Final = 90.0
+"""How long a set may be away, in seconds, before slots that have not started are given up: a restart takes less."""
 
 
 class Registrar:
@@ -66,6 +68,7 @@ class Registrar:
         self._book = Book(settings.purge_after_s)
         self._installation = ""
         self._line: Line | None = None
+        self._left_at = time.monotonic()
         self._background = Background()
         self._following: asyncio.Task[None] | None = None
         self._listed = asyncio.Event()
@@ -87,6 +90,8 @@ class Registrar:
         try:
             while True:
                 await asyncio.sleep(_TICK_S)
+                if self._line is None and time.monotonic() - self._left_at > _ABSENT_S:
+                    self._book.drop_unstarted(time.monotonic())
                 self._act()
         finally:
             server.close()
@@ -115,7 +120,7 @@ class Registrar:
             log.warning("set_sent_away", reason=str(error))
         finally:
             if self._line is line:
-                self._line = None
+                self._line, self._left_at = None, time.monotonic()
             line.close()
 
     def _check(self, hello: object) -> None:

@@ -163,6 +163,15 @@ def test_a_slot_that_was_never_placed_is_told_to_be_gone_with_its_job() -> None:
     assert [(told.slot_id, told.kind) for told in cluster.book.done(purge)] == [("s1", Kind.STOPPED)]
 
 
+def test_when_the_set_is_gone_only_slots_that_have_not_started_are_given_up() -> None:
+    cluster = Cluster("s1", "s2", "s3")
+    cluster.allocation("a1", "s1", "running")
+    cluster.allocation("a2", "s2", "pending")
+    cluster.book.drop_unstarted(cluster.now)
+    assert [cluster.book.wants(slot) for slot in ("s1", "s2", "s3")] == [True, False, False]
+    assert cluster.due() == []
+
+
 def test_a_node_that_is_away_is_told_and_nothing_is_done() -> None:
     cluster = Cluster("s1")
     cluster.allocation("a1", "s1", "running")
