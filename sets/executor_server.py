@@ -20,7 +20,7 @@ from sets.cpu import cpu_features
 from sets.executor.link.names import Certificates
 from sets.executor.link.server import Server
 from sets.executor_config import ExecutorConfig, load
-from sets.memory import keep_freed_memory
+from sets.memory import collect_garbage_rarely, keep_freed_memory
 from sets.yaml_file import ConfigError
 
 log = structlog.get_logger()
@@ -42,6 +42,7 @@ async def serve(config: ExecutorConfig) -> None:
     )
     host, port = address_of(config.bind, "bind")
     port = await server.open(host, port)
+    collect_garbage_rarely()
     log.info("executor started", node=config.node, build=build_name(), port=port, sets=sorted(config.sets))
     await stop.wait()
     await server.drain("the executor is being stopped", config.drain_timeout_s)

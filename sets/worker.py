@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import resource
 from typing import Final
 
 from gunicorn.workers import gasgi  # type: ignore[import-untyped]
 
 from sets.http.connection import Connection
+from sets.memory import collect_garbage_rarely
 
 DRAIN_POLL_S: Final = 0.05
 CONNECTIONS_MAX: Final = 16_384
 """Maximum number of open connections; at most half of the process's descriptors, as slots and files need some."""
 CHECK_S: Final = 1.0
 """Seconds between two checks of connections that wait for a request."""
-
-GC_THRESHOLDS: Final = (10_000, 20, 20)
-"""Thresholds of the garbage collector, high because few of our objects are in reference cycles."""
 
 
 class SetWorker(gasgi.ASGIWorker):  # type: ignore[misc]
@@ -48,10 +45,7 @@ class SetWorker(gasgi.ASGIWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         self.loop.call_later(CHECK_S, self._check_connections)
-        # Objects that exist now stay: scanning them for garbage again and again would only cost time.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        collect_garbage_rarely()
         super().run()
 
     def _check_connections(self) -> None:
