@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
@@ -11,6 +12,7 @@ import structlog
 
 from scheduler.background import Background, retrieve
 from scheduler.backoff import Backoff
+from scheduler.clock import wall_us
 from scheduler.errors import (
     BadRequest,
     DiskFull,
@@ -76,6 +78,9 @@ class AsyncSide:
         roster: Roster,
         ids: TaskIds,
         ended: Ended,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now_us: Callable[[], int] = wall_us,
     ) -> None:
         self._limits = limits
         self._store = store
@@ -84,6 +89,8 @@ class AsyncSide:
         self._roster = roster
         self._ids = ids
         self._ended = ended
+        self._clock = clock
+        self._now_us = now_us
         # Writes of new tasks are never broken off; all else is, at the end of the set's patience.
         self._accepting = Background()
         self._background = Background()
@@ -171,7 +178,7 @@ class AsyncSide:
     # -- acceptance
 
     async def _add(self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None) -> Task:
-        task = Task(self._ids.new(), spec, time.time_ns() // 1000, stdin_bytes=stdin.size_bytes)
+        task = Task(self._ids.new(), spec, self._now_us(), stdin_bytes=stdin.size_bytes)
         if self.accepted is not None:
             # Before it can be read from the store.
             self.accepted.add(task.id)
@@ -231,6 +238,8 @@ class AsyncSide:
             work.argv[0],
             _nothing,
             lambda: self._floor.out_of_memory(slot_id),
+            clock=self._clock,
+            now_us=self._now_us,
             **collector.keep(),
         )
         if stdin.blob is not None:
@@ -272,9 +281,7 @@ class AsyncSide:
             await self._give_up(entry, State.FAILED, Reason.NOT_EXECUTABLE, str(error))
         elif self._stopping:
             # The attempt was going well, so it does not count.
-            task.attempts -= 1
-            task.move(State.QUEUED)
-            task.started_us = None
+            task.requeue(attempt_counts=False)
             await self._store_queued(task, Durability.POWER)
         elif self._floor.attempt_lost(entry, disk_full=isinstance(error, DiskFull)):
             await self._store_queued(task, Durability.PROCESS)
@@ -299,7 +306,7 @@ class AsyncSide:
         task = msgspec.structs.replace(entry.task)
         task.move(state)
         task.reason, task.detail = reason, detail
-        task.ended_us = time.time_ns() // 1000
+        task.ended_us = self._now_us()
         await self._end(entry, task, Results())
 
     async def _end(self, entry: AsyncEntry, task: Task, results: Results) -> None:

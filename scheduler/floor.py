@@ -1,5 +1,5 @@
-"""The shell around the cell: brings tasks and slots together. It has the clock and the timer, and carries decisions
-out."""
+"""The floor of a set, where its tasks meet its slots: tells the cell (the pure policy) of every event, carries its
+decisions out, and wakes it by a timer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from scheduler.clock import wall_us
 from scheduler.errors import NoNode, SchedulerError, SlotLost
 from scheduler.execution import Executor, Run, Work
 from scheduler.image import Image
@@ -39,7 +40,7 @@ from scheduler.policy.node import OWN_NODE, NodeFacts
 from scheduler.pool import PoolKey
 from scheduler.roster import Entry, Roster
 from scheduler.slots import SlotKeeper
-from scheduler.task import Kind, State
+from scheduler.task import Kind
 from scheduler.upkeep import Upkeep
 
 log = structlog.get_logger()
@@ -58,7 +59,9 @@ class Floor:
 
     An entry comes by `enter` and is then its side's to wait for: one of `Side`'s calls follows, if `leave` does not
     come first. `own_node`: the set's own machine, where tasks run on it. Used on the event loop. `clock` gives seconds,
-    and never goes back.
+    and never goes back; `now_us` is the wall clock.
+
+    Every event of the cell goes through `_apply`, which also sets the timer: an event may move the cell's next wish.
     """
 
     def __init__(
@@ -75,15 +78,17 @@ class Floor:
         slot_started: Callable[[float], None],
         expiry: Expiry,
         clock: Callable[[], float] = time.monotonic,
+        now_us: Callable[[], int] = wall_us,
     ) -> None:
         self._roster = roster
         self._leftovers = leftovers
         self._upkeep = upkeep
         self._executor = executor
         self._clock = clock
+        self._now_us = now_us
         # Slot ids of two runs of a set differ, also where the clock was set back: a leftover is never taken for a new
         # slot, and its name never used again.
-        run = f"{time.time_ns() // 1_000_000:x}{secrets.token_hex(3)}"
+        run = f"{now_us() // 1000:x}{secrets.token_hex(3)}"
         nodes = [] if own_node is None else [own_node]
         self._cell = Cell(limits, number_slots(f"{run}-"), nodes, retries, expiry)
         self._keeper = SlotKeeper(launcher, executor, self._slot_gone, started=slot_started, clock=clock)
@@ -102,7 +107,7 @@ class Floor:
 
     def task_ended(self) -> None:
         """The outcome of a task is stored."""
-        self._cell.task_ended()
+        self._apply(self._cell.task_ended())
 
     async def close(self) -> None:
         """Let all slots go: what runs in them is lost, what waits is left waiting."""
@@ -148,21 +153,19 @@ class Floor:
             caller_waits=task.spec.kind is Kind.SYNC,
             timeout_s=entry.queue_timeout_s,
         )
-        if decisions and isinstance(decisions[0], GiveUp):
-            return False
-        task.move(State.QUEUED)
-        task.started_us = None
+        given_up = bool(decisions) and isinstance(decisions[0], GiveUp)
+        if not given_up:
+            # Before a decision gives it its next slot.
+            task.requeue(attempt_counts=True)
         self._apply(decisions)
-        return True
+        return not given_up
 
     def gave_way(self, entry: Entry) -> None:
         """The running attempt was killed as `Side.give_way` asked: the task waits again, and the attempt does not
         count."""
         self._remember(entry)
         task = entry.task
-        task.attempts -= 1
-        task.move(State.QUEUED)
-        task.started_us = None
+        task.requeue(attempt_counts=False)
         self._apply(self._cell.task_gave_way(task.id, entry.pool, self._clock()))
 
     def go(self, entry: Entry, work: Work) -> Run:
@@ -184,9 +187,7 @@ class Floor:
             # The work was refused before the slot saw it, so the slot is unchanged.
             self.give_back(slot_id)
             raise
-        self._cell.program_began(slot_id, task.spec.timeout_s, self._clock())
-        if self._cell.wake_at < self._timer_at:
-            self._set_timer(self._cell.wake_at)
+        self._apply(self._cell.program_began(slot_id, task.spec.timeout_s, self._clock()))
         return run
 
     def give_back(self, slot_id: str) -> None:
@@ -282,9 +283,10 @@ class Floor:
     # -- decisions
 
     def _apply(self, decisions: list[Decision]) -> None:
-        """Carry decisions out. Events that this itself causes (a slot that fails) are decided at once, done after.
+        """Follow an event of the cell: set the timer by it, and carry its decisions out.
 
-        One that fails keeps no other from being carried out.
+        Events that this itself causes (a slot that fails) are decided at once, done after. A decision that fails keeps
+        no other from being carried out.
         """
         if self._closed:
             return
@@ -338,6 +340,7 @@ class Floor:
                 entry.side.give_way(entry)
             elif isinstance(decision, TimeUp):
                 entry.side.time_up(entry)
+            # `GiveUp` is the answer of `attempt_lost`, whose caller acts on it.
 
     def _assign(self, decision: Assign) -> None:
         entry = self._roster.entries.get(decision.task_id)
@@ -346,13 +349,8 @@ class Floor:
             self.give_back(decision.slot_id)
             return
         task = entry.task
-        task.move(State.RUNNING)
         slot_id = entry.slot_id = decision.slot_id
-        task.cold_start = decision.cold
-        task.attempts += 1
-        task.lease_number += 1
-        task.started_us = time.time_ns() // 1000
-        task.queue_us = max(0, task.started_us - task.created_us)
+        task.begin_attempt(self._now_us(), cold_start=decision.cold)
         self._leftovers.begun(slot_id, task)
         run: Run | None = None
         try:

@@ -50,7 +50,7 @@ class Leftovers:
         try:
             if entry is not None:
                 # Its own record is still being written, and comes first.
-                await self._roster.left(task_id)
+                await self._roster.removal_of(task_id)
             task = await self._store.get(task_id)
             if task is None:
                 log.warning("nobody to bill for a program started ahead", task=task_id, cpu_us=cpu_us)

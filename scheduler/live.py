@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from scheduler.background import retrieve
+from scheduler.clock import wall_us
 from scheduler.errors import SchedulerError, SlotLost
 from scheduler.execution import ByteReader, ByteWriter, Ending, How, Output, Run
 from scheduler.outcome import conclude
@@ -42,6 +43,8 @@ class LiveTask:
         files: OutputFiles | None = None,
         stderr_writer: BodyWriter | None = None,
         stderr_max_bytes: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        now_us: Callable[[], int] = wall_us,
     ) -> None:
         self.task = task
         self.run = run
@@ -51,8 +54,10 @@ class LiveTask:
         self._record = record
         # Whether the whole slot died because the kernel found its memory used up: that ends the task, too.
         self._out_of_memory = out_of_memory
+        self._clock = clock
+        self._now_us = now_us
+        self._began = clock()
         self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
         self._why_killed: Reason | None = None
         self._output: Output | None = None
         self._stderr: asyncio.Task[None] | None = None
@@ -191,7 +196,7 @@ class LiveTask:
                     await asyncio.wait_for(self._stderr, DRAIN_TIMEOUT_S)
             # Its caller may have gone away while the record was written: then it is concluded again.
             if not self.task.ended:
-                now_us = time.time_ns() // 1000
+                now_us = self._now_us()
                 conclude(self.task, ending, why_killed=self._why_killed, argv0=self._argv0, now_us=now_us)
                 if files is not None:
                     files.tell(self.task)
@@ -221,7 +226,7 @@ class LiveTask:
             code=signal.SIGKILL,
             killed=self._why_killed is not None,
             oom_kills=int(out_of_memory),
-            wall_us=round((self._loop.time() - self._began) * 1e6),
+            wall_us=round((self._clock() - self._began) * 1e6),
             cpu_us=0,
             max_rss_kib=0,
             handed_over=self.handed_over,

@@ -14,6 +14,7 @@ import structlog
 from scheduler.async_side import AsyncSide
 from scheduler.background import Background
 from scheduler.backoff import Backoff
+from scheduler.clock import wall_us
 from scheduler.errors import Draining, EngineUnavailable, TaskUnknown
 from scheduler.execution import Executor
 from scheduler.floor import Floor
@@ -89,7 +90,8 @@ class Observer(Protocol):
 class Manager:
     """The task manager of one set; also receives the executor's events (`scheduler.execution.ExecutorEvents`).
 
-    `clock` gives the seconds by which it decides, and never goes back.
+    `clock` gives the seconds by which it decides, and never goes back. `now_us` is the wall clock: a task's times, in
+    microseconds since the epoch.
     """
 
     def __init__(
@@ -103,10 +105,12 @@ class Manager:
         observer: Observer,
         *,
         clock: Callable[[], float] = time.monotonic,
+        now_us: Callable[[], int] = wall_us,
     ) -> None:
         self.settings = settings
-        self.ids = TaskIds(settings.set_name)
+        self.ids = TaskIds(settings.set_name, now_us)
         self.draining = False
+        self._now_us = now_us
         self._store = store
         self._blobs = blobs
         self._images = images
@@ -115,7 +119,7 @@ class Manager:
         self._observer = observer
         self._roster = Roster(store)
         self._leftovers = Leftovers(store, self._roster)
-        self._upkeep = Upkeep(store, blobs, lambda: self._async.unstored)
+        self._upkeep = Upkeep(store, blobs, lambda: self._async.unstored, now_us=now_us)
         retries = Retries(
             settings.max_attempts,
             Backoff(settings.retry_backoff_s, RETRY_BACKOFF_MAX_S),
@@ -137,6 +141,7 @@ class Manager:
             slot_started=observer.slot_started,
             expiry=Expiry(settings.expire_every_s),
             clock=clock,
+            now_us=now_us,
         )
         self._sync = SyncSide(
             settings,
@@ -148,8 +153,20 @@ class Manager:
             self._task_ended,
             Refusals(settings.record_patience_s),
             keep_s=settings.sync_keep_s,
+            clock=clock,
+            now_us=now_us,
         )
-        self._async = AsyncSide(settings, store, blobs, self._floor, self._roster, self.ids, self._task_ended)
+        self._async = AsyncSide(
+            settings,
+            store,
+            blobs,
+            self._floor,
+            self._roster,
+            self.ids,
+            self._task_ended,
+            clock=clock,
+            now_us=now_us,
+        )
         self._recovery = Recovery(store, images, self._async)
         self._background = Background()
         self._parts = AsyncExitStack()
@@ -286,7 +303,7 @@ class Manager:
 
     async def keyed(self, account: str, key: str) -> Task:
         """The task that this idempotency key made. Raises `TaskUnknown`."""
-        task = await self._store.keyed(account, key, time.time_ns() // 1000)
+        task = await self._store.keyed(account, key, self._now_us())
         if task is None:
             raise TaskUnknown("no task was made under this key here within 24 h")
         return await self._roster.get(account, task.id)

@@ -1,4 +1,4 @@
-"""The tasks that wait or run now, and the callers that wait for their end."""
+"""The roster of a set: the tasks that wait or run now, by id, and the callers that wait for the end of one."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Entry:
 
 
 class Roster:
-    """Entries by task id: every task from its acceptance until its outcome is stored or given to its caller."""
+    """The set's tasks by id: every task from its acceptance until its outcome is stored or given to its caller."""
 
     def __init__(self, store: Store) -> None:
         self.entries: dict[str, Entry] = {}
@@ -94,8 +94,8 @@ class Roster:
                 future.set_result(None)
         return there
 
-    def left(self, task_id: str) -> asyncio.Future[None]:
-        """Ends when the task, which is there now, is removed."""
+    def removal_of(self, task_id: str) -> asyncio.Future[None]:
+        """Return a future that is done when the task, which is there now, is removed."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watchers.setdefault(task_id, set()).add(future)
         return future
@@ -113,7 +113,7 @@ class Roster:
         if timeout_s <= 0:
             return await self.get(account, task_id)
         # Watching begins before looking, so that no end can be missed.
-        future = self.left(task_id)
+        future = self.removal_of(task_id)
         try:
             task = await self.get(account, task_id)
             if task.ended:

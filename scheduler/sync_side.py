@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import structlog
 
 from scheduler.background import Background
+from scheduler.clock import wall_us
 from scheduler.errors import (
     DiskFull,
     Draining,
@@ -79,6 +80,8 @@ class SyncSide:
         refusals: Refusals,
         *,
         keep_s: int,
+        clock: Callable[[], float] = time.monotonic,
+        now_us: Callable[[], int] = wall_us,
     ) -> None:
         self._limits = limits
         self._blobs = blobs
@@ -86,7 +89,9 @@ class SyncSide:
         self._roster = roster
         self._ids = ids
         self._ended = ended
-        self._usage = UsageRecords(store, keep_s, refusals)
+        self._clock = clock
+        self._now_us = now_us
+        self._usage = UsageRecords(store, keep_s, refusals, clock=clock)
         self._background = Background()
         self._stopping = False
 
@@ -120,9 +125,9 @@ class SyncSide:
             except SchedulerError as error:
                 if lost is not None and not error.executed:
                     # A program has begun, whatever prevents another run. (Other callers may share the error object.)
-                    told = copy.copy(error)
-                    told.executed = True
-                    raise told from error
+                    known = copy.copy(error)
+                    known.executed = True
+                    raise known from error
                 raise
             try:
                 head, ended = await live.head(head_bytes)
@@ -172,7 +177,7 @@ class SyncSide:
     async def close(self, grace_s: float) -> None:
         """Wait for the records of what was ended."""
         # Callers that were in the middle of something record its end themselves.
-        mine = [self._roster.left(entry.task.id) for entry in self._entries()]
+        mine = [self._roster.removal_of(entry.task.id) for entry in self._entries()]
         if mine:
             await asyncio.wait(mine, timeout=grace_s)
         await self._background.stop(grace_s)
@@ -204,6 +209,8 @@ class SyncSide:
             record,
             lambda: self._floor.out_of_memory(slot_id),
             files=files,
+            clock=self._clock,
+            now_us=self._now_us,
         )
         started = entry.started
         if started is None or started.done():
@@ -252,7 +259,7 @@ class SyncSide:
         if spec.outputs:
             # Better to refuse it now than after it has run.
             self._blobs.check_space()
-        task = Task(self._ids.new(), spec, time.time_ns() // 1000)
+        task = Task(self._ids.new(), spec, self._now_us())
         if stdin is not None:
             task.stdin_bytes = len(stdin)
         entry = SyncEntry(task, image, self, queue_timeout_s)
@@ -338,7 +345,7 @@ class SyncSide:
     def _end(self, task: Task, state: State, reason: Reason, detail: str) -> asyncio.Task[None]:
         task.move(state)
         task.reason, task.detail = reason, detail
-        task.ended_us = time.time_ns() // 1000
+        task.ended_us = self._now_us()
         return self._background.spawn(self._write_end(task))
 
     async def _write_end(self, task: Task) -> None:

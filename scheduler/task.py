@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Callable
 from enum import StrEnum
 from random import Random
 from typing import Final
 
 import msgspec
 
+from scheduler.clock import wall_us
 from scheduler.errors import IllegalMove
 from scheduler.excerpt import Excerpt
 
@@ -152,6 +153,25 @@ class Task(msgspec.Struct):
             raise IllegalMove(f"task {self.id}: {self.state} → {state} is not a legal move")
         self.state = state
 
+    def begin_attempt(self, now_us: int, *, cold_start: bool) -> None:
+        """Start the next attempt, under a new lease. Raises `IllegalMove`."""
+        self.move(State.RUNNING)
+        self.cold_start = cold_start
+        self.attempts += 1
+        self.lease_number += 1
+        self.started_us = now_us
+        self.queue_us = max(0, now_us - self.created_us)
+
+    def requeue(self, *, attempt_counts: bool) -> None:
+        """Put the task back into the queue after an attempt that did not decide its outcome. Raises `IllegalMove`.
+
+        An attempt that does not count leaves the task as many others as it had before.
+        """
+        self.move(State.QUEUED)
+        self.started_us = None
+        if not attempt_counts:
+            self.attempts -= 1
+
     @property
     def ended(self) -> bool:
         return self.state in FINAL_STATES
@@ -180,18 +200,19 @@ _PAIRS: Final = [a + b for a in _ALPHABET for b in _ALPHABET]
 class TaskIds:
     """Makes task ids: the set's name, a dash, and 26 characters that sort by time (a ULID in lower case).
 
-    Ids of one process increase strictly; those of two processes differ in 80 random bits.
+    Ids of one process increase strictly; those of two processes differ in 80 random bits. `now_us` is the wall clock.
     """
 
-    def __init__(self, set_name: str) -> None:
+    def __init__(self, set_name: str, now_us: Callable[[], int] = wall_us) -> None:
         self._prefix = set_name + "-"
+        self._now_us = now_us
         self._last_ms = 0
         self._random = 0
         # Seeded by the system once, to save a system call each millisecond: an id is not a secret.
         self._bits = Random(os.urandom(32)).getrandbits
 
     def new(self) -> str:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = self._now_us() // 1000
         if now_ms > self._last_ms:
             self._last_ms = now_ms
             # The top bit stays 0, so that counting up within a millisecond cannot overflow.

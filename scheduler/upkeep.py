@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection
 from typing import Final
 
 import structlog
 
 from scheduler.background import Background
+from scheduler.clock import wall_us
 from scheduler.errors import SchedulerError
 from scheduler.policy.expiry import ROWS
 from scheduler.store.contract import Blobs, Store
@@ -23,7 +23,14 @@ _CLOCK_STEP_S: Final = 2.0
 class Upkeep:
     """The store's and the blobs' cleaner. The cell decides when; both calls return at once."""
 
-    def __init__(self, store: Store, blobs: Blobs, unstored: Callable[[], Collection[str]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        unstored: Callable[[], Collection[str]],
+        *,
+        now_us: Callable[[], int] = wall_us,
+    ) -> None:
         self._store = store
         self._blobs = blobs
         # Blobs of outcomes that could not be stored yet.
@@ -33,7 +40,8 @@ class Upkeep:
         self._rounds = 0
         self._expiring = False
         self._sweeping = False
-        self._began_s = time.time()
+        self._now_us = now_us
+        self._began_us = now_us()
 
     def expire(self, rounds: int) -> None:
         """Remove ended tasks whose time has passed, in up to `rounds` portions; those under way do these as well."""
@@ -56,7 +64,7 @@ class Upkeep:
         try:
             while self._rounds:
                 self._rounds -= 1
-                freed = await self._store.expire(time.time_ns() // 1000, ROWS)
+                freed = await self._store.expire(self._now_us(), ROWS)
                 await self._blobs.delete(freed)
         except (SchedulerError, OSError) as error:
             self._trouble.met(str(error))
@@ -71,8 +79,9 @@ class Upkeep:
             kept = set(self._unstored())
             kept |= await self._store.blobs_in_use()
             # What is younger than this run may be about to get its row.
-            age_s = time.time() - self._began_s + _CLOCK_STEP_S if min_age_s is None else min_age_s
-            swept = await self._blobs.sweep(kept, age_s)
+            if min_age_s is None:
+                min_age_s = (self._now_us() - self._began_us) / 1e6 + _CLOCK_STEP_S
+            swept = await self._blobs.sweep(kept, min_age_s)
             if swept:
                 log.info("orphaned blobs removed", blobs=swept)
         except (SchedulerError, OSError) as error:

@@ -166,16 +166,18 @@ class Cell:
         self._queue.pause(self.books.pool(key), task_id, now, backoff.after(attempts))
         return []
 
-    def program_began(self, slot_id: str, limit_s: float, now: float) -> None:
+    def program_began(self, slot_id: str, limit_s: float, now: float) -> list[Decision]:
         """The program of the slot's task began: `TimeUp` follows where it still runs after `limit_s`."""
         slot = self.books.slots.get(slot_id)
         if slot is not None and slot.task_id is not None:
             self.books.limit(slot, limit_s, now)
+        return []
 
-    def task_ended(self) -> None:
+    def task_ended(self) -> list[Decision]:
         """The outcome of a task is stored."""
         if self._expiry is not None:
             self._expiry.task_ended()
+        return []
 
     def task_gave_way(self, task_id: str, key: PoolKey, now: float) -> list[Decision]:
         """A spare task was killed as `GiveWay` asked: it waits again, before the others of its pool."""

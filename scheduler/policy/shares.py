@@ -71,7 +71,7 @@ class Account:
         self.waiting -= 1
         self.shares.waiting -= 1
         if not self.waiting:
-            self.shares.left(self)
+            self.shares.forget_line(self)
 
     def task_ran(self, cpu_percent: int, run_s: float, cpu_us: int) -> None:
         """A task of the account has ended: it held `cpu_percent` for `run_s` seconds. Add the CPU time beyond that."""
@@ -194,6 +194,6 @@ class Shares:
                 account.task_s = least.task_s
         self._backlog.put(account, now)
 
-    def left(self, account: Account) -> None:
+    def forget_line(self, account: Account) -> None:
         """None of the account's tasks waits."""
         self._backlog.drop(account)

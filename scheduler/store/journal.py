@@ -160,7 +160,7 @@ class Journal:
 
     # -- what an earlier process left
 
-    def left(self) -> list[Path]:
+    def earlier_segments(self) -> list[Path]:
         """Return the segments of an earlier process, oldest first; new ones are numbered after them."""
         name = re.compile(re.escape(self._path.name) + r"-rows-(\d+)")
         found = {

@@ -352,7 +352,7 @@ class SqliteStore:
                 connection.executescript(
                     f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;"
                 )
-            for segment in self._journal.left():
+            for segment in self._journal.earlier_segments():
                 connection.execute("BEGIN IMMEDIATE")
                 save_rows(connection, list(journal.read(segment)))
                 connection.execute("COMMIT")

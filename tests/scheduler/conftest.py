@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from scheduler.async_side import AsyncEntry
+from scheduler.clock import wall_us
 from scheduler.errors import SchedulerError
 from scheduler.live import LiveTask
 from scheduler.manager import Manager, ManagerSettings
@@ -74,6 +75,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.clock: Callable[[], float] = time.monotonic
+        self.now_us: Callable[[], int] = wall_us
         self.settings: dict[str, Any] = {
             "retry_backoff_s": 0.01,
             "full_disk_backoff_s": 0.01,
@@ -84,6 +86,7 @@ class World:
 
     def make(self, **settings: Any) -> None:
         self.clock = settings.pop("clock", self.clock)
+        self.now_us = settings.pop("now_us", self.now_us)
         self.settings |= settings
         self.store = TroubledStore(self.folder / "tasks.db", min_free_mib=0)
         self.blobs = BlobStore(self.folder / "blobs", min_free_mib=0)
@@ -99,6 +102,7 @@ class World:
             self.executor,
             self.ended,
             clock=self.clock,
+            now_us=self.now_us,
         )
 
     async def open(self) -> World:
@@ -218,12 +222,11 @@ async def left(world: World, count: int, state: State = State.QUEUED, **facts: o
     tasks = []
     for number in range(count):
         spec = world.spec(Kind.ASYNC, **facts)
-        task = Task(world.manager.ids.new(), spec, time.time_ns() // 1000, stdin_bytes=5)
+        task = Task(world.manager.ids.new(), spec, wall_us(), stdin_bytes=5)
         data = b"%05d" % number
         await world.store.add(task, Body(5, data), None)
         if state is State.RUNNING:
-            task.move(State.RUNNING)
-            task.attempts = 1
+            task.begin_attempt(task.created_us, cold_start=False)
             world.store.update_later(task)
         tasks.append(task)
     await world.store.close()

@@ -43,21 +43,18 @@ class TestIds:
     def test_begin_with_the_set_s_name(self) -> None:
         assert TaskIds("set-b").new().rpartition("-")[0] == "set-b"
 
-    def test_keep_rising_when_the_clock_steps_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        ids = TaskIds("a")
+    def test_keep_rising_when_the_clock_steps_back(self) -> None:
+        hour_us = 3_600_000_000
+        times_us = iter([10 * hour_us, *[9 * hour_us] * 3])
+        ids = TaskIds("a", lambda: next(times_us))
         before = ids.new()
-        now_ns = time.time_ns()
-        monkeypatch.setattr("scheduler.task.time.time_ns", lambda: now_ns - 3_600_000_000_000)
         after = [ids.new() for _ in range(3)]
         assert [before, *after] == sorted({before, *after})
 
     @given(st.integers(min_value=1, max_value=2**47), st.integers(min_value=1, max_value=2**20))
     def test_sort_as_their_milliseconds(self, first_ms: int, later_by_ms: int) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("scheduler.task.time.time_ns", lambda: first_ms * 1_000_000)
-            first = TaskIds("a").new()
-            patch.setattr("scheduler.task.time.time_ns", lambda: (first_ms + later_by_ms) * 1_000_000)
-            assert first < TaskIds("a").new()
+        first = TaskIds("a", lambda: first_ms * 1000).new()
+        assert first < TaskIds("a", lambda: (first_ms + later_by_ms) * 1000).new()
 
 
 class TestMoves:
@@ -91,3 +88,28 @@ class TestMoves:
             else:
                 assert not had_ended
         assert task.ended == (task.state in FINAL_STATES)
+
+
+class TestAttempts:
+    def test_each_begins_under_a_new_lease(self) -> None:
+        task = a_task()
+        task.begin_attempt(7, cold_start=True)
+        assert (task.state, task.attempts, task.lease.number) == (State.RUNNING, 1, 1)
+        assert (task.started_us, task.queue_us, task.cold_start) == (7, 6, True)
+        task.requeue(attempt_counts=True)
+        assert (task.state, task.attempts, task.started_us) == (State.QUEUED, 1, None)
+        task.begin_attempt(9, cold_start=False)
+        assert (task.attempts, task.lease.number, task.queue_us, task.cold_start) == (2, 2, 8, False)
+
+    def test_one_that_does_not_count_keeps_its_lease_number(self) -> None:
+        task = a_task()
+        task.begin_attempt(7, cold_start=False)
+        task.requeue(attempt_counts=False)
+        assert (task.attempts, task.lease.number) == (0, 1)
+        task.begin_attempt(8, cold_start=False)
+        assert (task.attempts, task.lease.number) == (1, 2)
+
+    def test_a_wall_clock_that_was_set_back_gives_no_negative_wait(self) -> None:
+        task = a_task()
+        task.begin_attempt(0, cold_start=False)
+        assert task.queue_us == 0

@@ -36,7 +36,7 @@ def rows(count: int) -> list[Row]:
 
 def kept(path: Path) -> list[Row]:
     """What the next process would read."""
-    return [row for segment in Journal(path).left() for row in read(segment)]
+    return [row for segment in Journal(path).earlier_segments() for row in read(segment)]
 
 
 def test_rows_are_kept_in_order_until_they_are_folded(path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_torn_end_costs_only_itself(path: Path, lost: int) -> None:
     first, second = rows(2)
     journal.append(first)
     journal.append(second)
-    (segment,) = Journal(path).left()
+    (segment,) = Journal(path).earlier_segments()
     os.truncate(segment, segment.stat().st_size - lost)
     assert kept(path) == [first]
 
@@ -99,7 +99,7 @@ def test_a_segment_without_a_row(path: Path, content: bytes) -> None:
 
 def test_damage_is_noticed(path: Path) -> None:
     Journal(path).append(rows(1)[0])
-    (segment,) = Journal(path).left()
+    (segment,) = Journal(path).earlier_segments()
     content = bytearray(segment.read_bytes())
     content[-3] ^= 1
     segment.write_bytes(content)
@@ -119,7 +119,7 @@ def test_new_segments_follow_old_ones(path: Path) -> None:
     path.with_name(path.name + "-rows-10").write_bytes(MAGIC)
     path.with_name(path.name + "-rows-x").write_bytes(b"not one of them")
     journal = Journal(path)
-    assert [segment.name for segment in journal.left()] == ["tasks.db-rows-9", "tasks.db-rows-10"]
+    assert [segment.name for segment in journal.earlier_segments()] == ["tasks.db-rows-9", "tasks.db-rows-10"]
     journal.append(rows(1)[0])
     assert path.with_name("tasks.db-rows-11").exists()
 
@@ -230,7 +230,7 @@ def test_whenever_the_process_ends_the_newest_rows_are_there(operations: list[tu
         database: dict[str, Row] = {}
         newest: dict[str, Row] = {}
         now = Journal(path)
-        now.left()
+        now.earlier_segments()
         taken: journal.Batch | None = None
         for what, how in operations:
             if what == "append":
@@ -258,7 +258,7 @@ def test_whenever_the_process_ends_the_newest_rows_are_there(operations: list[tu
                 assert not now
                 now = now if what == "close" else Journal(path)
                 taken = None
-                for segment in now.left():
+                for segment in now.earlier_segments():
                     database |= {row[0]: row for row in read(segment)}
                     segment.unlink()
                 assert database == newest
