@@ -229,7 +229,7 @@ class Bulk:
 
     def _leaves(self, side: Side) -> Callable[[], None]:
         tally, patience_us = side.tally, self.patience_s * 1e6
-        return lambda: tally.note_left(patience_us, unanswered=True)
+        return lambda: tally.note_client_left(patience_us, unanswered=True)
 
     def _answers(self, side: Side) -> Callable[[], None]:
         tally = side.tally

@@ -17,10 +17,10 @@ from router.admin.page import add_page
 from router.admin.promote import promote
 from router.admin.status import status_of
 from router.config.history import History, NoSuchVersion
+from router.dialects.native import PROBLEM_TYPE, TYPE_BASE
 from router.errors import RouterError
 from router.rollout.orders import ANYHOW, Given
 from router.rollout.states import Moved, NeedsForce, NotAllowed
-from router.wire.problems import TYPE_BASE
 
 if TYPE_CHECKING:
     from router.assembly import Router
@@ -230,7 +230,7 @@ async def _refused(
 
 def _problem(name: str) -> Any:
     def serialize(req: falcon.asgi.Request, resp: falcon.asgi.Response, error: falcon.HTTPError) -> None:
-        resp.content_type = "application/problem+json"
+        resp.content_type = PROBLEM_TYPE
         resp.set_header("X-Router", name)
         detail = "GET /, /livez, /readyz, /metrics, /status, /curves, /history, /history/VERSION or /rollout"
         resp.data = msgspec.json.encode(

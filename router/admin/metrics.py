@@ -257,7 +257,7 @@ def _outcomes(counts: Counts) -> Metric:
     )
     for cohort, tally in (("canary", counts.canary), ("control", counts.control)):
         for outcome in Outcome:
-            family.add_metric([cohort, outcome.value], getattr(tally, outcome.value))
+            family.add_metric([cohort, outcome.value], tally.count_of(outcome))
     return family
 
 

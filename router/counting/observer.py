@@ -19,17 +19,13 @@ from typing import Any, Final, Protocol
 from router.counting.open_requests import OpenRequest, OpenRequests
 from router.counting.parts import ACCOUNTS, IMAGES, Parts
 from router.counting.shares import Networks, Shares
-from router.counting.tally import Ended, Outcome, Tally
+from router.counting.tally import Answered, Ended, Outcome, Tally
 from router.counting.witnesses import MOST, OPEN_FROM_S, Kind, Witness, Witnesses, witness
 from router.routing.plan import PartName
 from router.routing.table import Rule, SetEntry, Weights
 from router.wire.failure import TOO_LATE, Failure
 
-REASON: Final = b"x-reason"
-"""The header in which a set says why a task failed."""
 _NOT_THE_SET: Final = frozenset({Failure.STALE, Failure.BACK_PRESSURE, Failure.NO_ROOM})
-_NO_OUTCOME: Final = frozenset({401, 403, 408, 429})
-"""The caller's own credentials, limits and delays."""
 _OK: Final = Outcome.OK
 
 
@@ -43,14 +39,6 @@ class Routed(Protocol):
     rule: Rule | None
     head: Any
     """The request's head, with the `facts` that its choice looked at; None: nobody keeps it."""
-
-
-class Answered(Protocol):
-    """The part of an answer's head that is needed here."""
-
-    status: int
-
-    def get(self, name: bytes) -> bytes | None: ...
 
 
 class Observer:
@@ -152,19 +140,16 @@ class Observer:
         home = choice.home
         if home is None or entry.name != home.name:
             return
-        outcome = outcome_of(answer)
-        if outcome is None or (tally := self._counted(choice)) is None:
+        tally = self._counted(choice)
+        if tally is None:
             return
+        outcome = answer.outcome
         tally.note(outcome, latency_s * 1e6)
         if tally is self.canary:
             self._witness(choice, entry, outcome, str(answer.status), latency_s)
-        if outcome is Outcome.TASK_FAILED:
-            if answer.status == 504:
-                tally.timed_out += 1
-            elif answer.get(REASON) == b"out_of_memory":
-                tally.out_of_memory += 1
-        if outcome is not _OK or answer.status < 400:
-            # Else it may name an image that nobody has.
+        if answer.cause is not None:
+            tally.note_cause(answer.cause)
+        if not answer.refused:
             self._part(choice, tally, outcome)
 
     def failed(self, choice: Routed, entry: SetEntry, failure: Failure, latency_s: float) -> None:
@@ -217,19 +202,20 @@ class Observer:
         if tally is not None:
             tally.note(Outcome.ERROR if unwell else Outcome.SHED)
 
-    def left(self, choice: Routed, entry: SetEntry, latency_s: float, *, unanswered: bool = True) -> None:
+    def client_left(
+        self, choice: Routed, entry: SetEntry, latency_s: float, *, unanswered: bool = True
+    ) -> None:
         """The client went away before the answer of `entry` was whole; `unanswered`: before it began."""
         if choice.home is None or entry.name != choice.home.name:
             return
         tally = self._counted(choice)
         if tally is not None:
-            tally.note_left(latency_s * 1e6, unanswered=unanswered)
+            tally.note_client_left(latency_s * 1e6, unanswered=unanswered)
 
     def ended(self, canary: Ended, control: Ended) -> None:
         """Asynchronous tasks that ended at the canary, and at the old sets."""
-        for tally, ended in ((self.canary, canary), (self.control, control)):
-            tally.async_ok += ended.ok
-            tally.async_failed += ended.failed
+        self.canary.note_ended(canary)
+        self.control.note_ended(control)
 
     def cohort(self, choice: Routed) -> str:
         """The cohort that a request belongs to; empty: none."""
@@ -241,7 +227,7 @@ class Observer:
         tally = self._tally(choice)
         if tally is None or self._shares[0 if tally is self.canary else 1].admit(choice):
             return tally
-        tally.left_out += 1
+        tally.note_left_out()
         return None
 
     def _tally(self, choice: Routed) -> Tally | None:
@@ -250,20 +236,3 @@ class Observer:
         if choice.rule is not None or choice.home is None:
             return None
         return self.canary if choice.home.name == self._canary else self.control
-
-
-def outcome_of(answer: Answered) -> Outcome | None:
-    """How an answer that was relayed whole counts; None: not at all.
-
-    An answer with a task's id is a set at work, so its 422 and 504 are the task's, unless it says that the platform
-    failed; the exit code tells of the rest.
-    """
-    status = answer.status
-    if status in _NO_OUTCOME:
-        return None
-    if status < 400:
-        code = answer.get(b"x-exit-code")
-        return Outcome.OK if code is None or code == b"0" else Outcome.TASK_FAILED
-    if status in (422, 504) and answer.get(b"x-task-id") is not None:
-        return Outcome.ERROR if answer.get(REASON) == b"platform" else Outcome.TASK_FAILED
-    return Outcome.ERROR if status >= 500 else Outcome.OK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Final, NamedTuple
 
 import msgspec
@@ -37,6 +37,23 @@ class Outcome(StrEnum):
     LEFT = "left"
 
 
+class Cause(Enum):
+    """Causes of a task's failure that are also counted by themselves: its time limit, and its memory."""
+
+    TIME_LIMIT = "time limit"
+    MEMORY = "memory"
+
+
+class Answered(NamedTuple):
+    """How an answer that was relayed whole counts. `refused`: the mistake is the caller's, so the image may be one that
+    nobody has."""
+
+    outcome: Outcome
+    status: int = 200
+    cause: Cause | None = None
+    refused: bool = False
+
+
 class Ended(NamedTuple):
     """Asynchronous tasks that ended well, and those that failed or timed out. Cancelled ones say nothing."""
 
@@ -63,7 +80,7 @@ class Tally(msgspec.Struct):
     task_failed: int = 0
     error: int = 0
     shed: int = 0
-    left: int = 0
+    client_left: int = msgspec.field(default=0, name="left")
     latencies: dict[int, int] = {}
     unanswered: dict[int, int] = {}
     """Part of `latencies`: requests whose client left before the answer began."""
@@ -95,12 +112,38 @@ class Tally(msgspec.Struct):
         elif outcome is Outcome.SHED:
             self.shed += 1
         else:
-            self.left += 1
+            self.client_left += 1
         if latency_us is not None:
             bucket = bucket_of(latency_us)
             self.latencies[bucket] = self.latencies.get(bucket, 0) + 1
 
-    def note_left(self, waited_us: float, *, unanswered: bool) -> None:
+    def count_of(self, outcome: Outcome) -> int:
+        """Requests that ended so."""
+        return {
+            Outcome.OK: self.ok,
+            Outcome.TASK_FAILED: self.task_failed,
+            Outcome.ERROR: self.error,
+            Outcome.SHED: self.shed,
+            Outcome.LEFT: self.client_left,
+        }[outcome]
+
+    def note_cause(self, cause: Cause) -> None:
+        """Count why a task failed that is counted already."""
+        if cause is Cause.TIME_LIMIT:
+            self.timed_out += 1
+        else:
+            self.out_of_memory += 1
+
+    def note_ended(self, ended: Ended) -> None:
+        """Count asynchronous tasks that ended."""
+        self.async_ok += ended.ok
+        self.async_failed += ended.failed
+
+    def note_left_out(self) -> None:
+        """Count a request whose caller has had its share."""
+        self.left_out += 1
+
+    def note_client_left(self, waited_us: float, *, unanswered: bool) -> None:
         """Count a request whose client went away after this time; `unanswered`: before the answer began."""
         self.note(Outcome.LEFT, waited_us)
         if unanswered:
@@ -153,7 +196,7 @@ class Tally(msgspec.Struct):
 
     @property
     def requests(self) -> int:
-        return self.judged + self.shed + self.left
+        return self.judged + self.shed + self.client_left
 
     def quantile_us(self, share: float) -> float | None:
         """The latency that `share` of the requests do not exceed, open ones by their age; None: no data."""
@@ -173,7 +216,7 @@ def total(tallies: Iterable[Tally]) -> Tally:
         result.task_failed += tally.task_failed
         result.error += tally.error
         result.shed += tally.shed
-        result.left += tally.left
+        result.client_left += tally.client_left
         result.async_ok += tally.async_ok
         result.async_failed += tally.async_failed
         result.latencies = _sum(result.latencies, tally.latencies)
@@ -198,7 +241,7 @@ def minus(whole: Tally, part: Tally) -> Tally:
         max(0, whole.task_failed - part.task_failed),
         max(0, whole.error - part.error),
         max(0, whole.shed - part.shed),
-        max(0, whole.left - part.left),
+        max(0, whole.client_left - part.client_left),
         _rest(whole.latencies, part.latencies),
         _rest(whole.unanswered, part.unanswered),
         whole.open,

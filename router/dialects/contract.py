@@ -1,16 +1,20 @@
 """Contract of a dialect: the facts about an API that the data plane needs. Pure.
 
 A router relays what clients and sets say to each other unread. A dialect tells the few things that it must understand:
-where a request goes, and how the router's own answers look. `native.py` is the only one so far.
+where a request goes, how a set's answer counts, and how the router's own answers look. `native.py` is the only one so
+far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import NamedTuple, Protocol
 
 from router.choosing.request import Purpose
+from router.counting.tally import Answered
 from router.routing.rules import Facts
+from router.wire.answer_head import AnswerHead
 from router.wire.problems import OwnAnswer, Problem
 from router.wire.request_head import RequestHead
 
@@ -20,6 +24,13 @@ class Ask(NamedTuple):
 
     target: bytes
     lines: tuple[bytes, ...] = ()
+
+
+class Refused(Enum):
+    """A set's word that it did not take a request, so that another set may. DRAINS: it takes no further ones either."""
+
+    FULL = "full"
+    DRAINS = "drains"
 
 
 class BadQuery(Exception):
@@ -77,6 +88,19 @@ class Dialect(Protocol):
 
     def page(self, head: RequestHead) -> OwnAnswer:
         """The router's own answer to a request of destination PAGE."""
+
+    def task_of(self, answer: AnswerHead) -> bytes:
+        """The id of the task that a set's answer is about; empty where it names none."""
+
+    def outcome_of(self, answer: AnswerHead) -> Answered | None:
+        """How an answer that was relayed whole counts in a rollout; None: not at all."""
+
+    def may_refuse(self, answer: AnswerHead) -> bool:
+        """Return True if the body of an answer may hold a refusal, so that a short one is worth reading before it is
+        relayed."""
+
+    def refusal_of(self, body: bytes | bytearray) -> Refused | None:
+        """The refusal that such a body holds; None: it does not say that nothing ran."""
 
     def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
         """The answer that tells a client of a problem. `head` is None where no head could be read."""

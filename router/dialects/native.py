@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import lru_cache
 from typing import Final
@@ -9,17 +10,29 @@ from urllib.parse import parse_qs, unquote, unquote_to_bytes
 
 from router.choosing.request import Destination, Purpose
 from router.choosing.retry import RequestKind
-from router.dialects.contract import Ask, Dialect
+from router.counting.tally import Answered, Cause, Outcome
+from router.dialects.contract import Ask, Dialect, Refused
 from router.dialects.native_lists import NativeList
 from router.dialects.problem_kinds import KINDS, PREFIX, help_link, page_of
-from router.wire.problems import PROBLEM_TYPE, OwnAnswer, Problem
+from router.wire.answer_head import AnswerHead
+from router.wire.problems import OwnAnswer, Problem
 from router.wire.request_head import RequestHead
 
+PROBLEM_TYPE: Final = "application/problem+json"
+TYPE_BASE: Final = "https://general-compute.invalid/problems/"
 DEFAULT_ACCOUNT: Final = "default"
 DEFAULT_QUEUE_TIMEOUT_S: Final = 10.0
 RUN: Final = b"/v1/run/"
 TASKS: Final = b"/v1/tasks/"
 IDEMPOTENCY: Final = b"/v1/idempotency"
+TASK_ID: Final = b"x-task-id"
+EXIT_CODE: Final = b"x-exit-code"
+REASON: Final = b"x-reason"
+"""The header in which a set says why a task failed."""
+_DRAINING: Final = "set-draining"
+"""Name of the problem that a set answers while it is ending."""
+_NO_OUTCOME: Final = frozenset({401, 403, 408, 429})
+"""The caller's own credentials, limits and delays."""
 _ASKED_WITH: Final = (b"idempotency-key", b"authorization", b"x-account", b"traceparent")
 _BEARER: Final = re.compile(r"bearer +gc_([A-Za-z0-9-]+)_\S+", re.IGNORECASE)
 _QUEUE_TIMEOUT: Final = re.compile(rb"(?:^|&)queue_timeout_s=([0-9.]{1,30}(?:[eE]-[0-9]{1,3})?)(?:&|$)")
@@ -105,11 +118,72 @@ class NativeDialect(Dialect):
     def page(self, head: RequestHead) -> OwnAnswer:
         return page_of(_PAGES[head.path])
 
+    def task_of(self, answer: AnswerHead) -> bytes:
+        return answer.get(TASK_ID) or b""
+
+    def outcome_of(self, answer: AnswerHead) -> Answered | None:
+        """Read the status, `X-Exit-Code`, `X-Task-Id` and `X-Reason`.
+
+        An answer with a task's id comes from a set at work, so its 422 and 504 are the task's, unless the reason is the
+        platform. A status below 400 is a failure of the task if the exit code is not 0.
+        """
+        status = answer.status
+        if status in _NO_OUTCOME:
+            return None
+        if status < 400:
+            code = answer.get(EXIT_CODE)
+            if code is None or code == b"0":
+                return Answered(Outcome.OK, status)
+        elif status not in (422, 504) or answer.get(TASK_ID) is None:
+            return (
+                Answered(Outcome.ERROR, status)
+                if status >= 500
+                else Answered(Outcome.OK, status, refused=True)
+            )
+        reason = answer.get(REASON)
+        if status >= 400 and reason == b"platform":
+            return Answered(Outcome.ERROR, status)
+        cause = Cause.TIME_LIMIT if status == 504 else Cause.MEMORY if reason == b"out_of_memory" else None
+        return Answered(Outcome.TASK_FAILED, status, cause)
+
+    def may_refuse(self, answer: AnswerHead) -> bool:
+        """Return True for a 503 problem."""
+        if answer.status != 503:
+            return False
+        value = answer.get(b"content-type")
+        return value is not None and value[: len(PROBLEM_TYPE)].lower() == PROBLEM_TYPE.encode()
+
+    def refusal_of(self, body: bytes | bytearray) -> Refused | None:
+        """Read a problem that says `executed: false`, and whether its type is `set-draining`."""
+        try:
+            problem = json.loads(body)
+        except ValueError:
+            return None
+        if not isinstance(problem, dict) or problem.get("executed") is not False:
+            return None
+        kind = problem.get("type")
+        drains = isinstance(kind, str) and kind.rpartition("/")[2] == _DRAINING
+        return Refused.DRAINS if drains else Refused.FULL
+
     def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
         """Problem details (RFC 9457), and a link to the page that explains them."""
-        body = problem.body(None if head is None else head.request_id.decode("latin-1"))
+        body = problem_body(problem, None if head is None else head.request_id.decode("latin-1"))
         lines = (*problem.lines, ("Link", help_link(problem.name)))
         return OwnAnswer(problem.status, PROBLEM_TYPE, body, lines)
+
+
+def problem_body(problem: Problem, request_id: str | None = None) -> bytes:
+    """The JSON of a problem of type `router-…`."""
+    fields: dict[str, object] = {
+        "type": f"{TYPE_BASE}router-{problem.name}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "executed": problem.executed,
+    }
+    if request_id:
+        fields["request_id"] = request_id
+    return json.dumps(fields).encode()
 
 
 def owner_of(task_id: str) -> str:

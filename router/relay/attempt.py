@@ -23,7 +23,8 @@ from router.wire.upstream import AnswerTaker, SetConnection
 
 JOIN_BELOW_BYTES: Final = 64 * 1024
 """A body shorter than this is joined to its head: one copy costs less than one more system call."""
-_FAILURES: Final = frozenset((502, 503, 504))
+FAILURES: Final = frozenset((502, 503, 504))
+"""Statuses of a set's own failure, unless a task is behind them."""
 
 
 class Attempted(Protocol):
@@ -51,7 +52,7 @@ class Attempted(Protocol):
         """The answer broke off after a part of it was relayed."""
 
     def refused(self, answer: HeldAnswer) -> None:
-        """The set answered a short 503 problem, none of which is relayed."""
+        """The set's whole answer, which may be a refusal, is here, and none of it is relayed."""
 
     def attempt_failed(self, failure: Failure, detail: str, *, reused: bool) -> None:
         """The attempt ended without a whole answer, on a connection that was `reused` or new."""
@@ -161,8 +162,8 @@ class Attempt(AnswerTaker):
         if owner.record is not None:
             owner.record.headed()
         bodied = has_body(head, request)
-        if head.status in _FAILURES and is_failure(head):
-            self._held = held(head, bodied=bodied)
+        if head.status in FAILURES and not owner.traffic.dialect.task_of(head):
+            self._held = held(head, owner.traffic.dialect, bodied=bodied)
             if self._held is not None:
                 self._hold(self._held, buf, view, start, end)
                 return
@@ -261,7 +262,7 @@ class Attempt(AnswerTaker):
     def _hold(
         self, answer: HeldAnswer, buf: bytes | bytearray, view: memoryview, start: int, end: int
     ) -> None:
-        """Collect a short 503 problem."""
+        """Collect an answer that may be a refusal."""
         try:
             pos = answer.feed(buf, view, start, end)
         except FramingError as error:
@@ -287,8 +288,3 @@ def begin_answer(owner: Attempted, answer: AnswerHead, *, bodied: bool, body: Pi
     ):
         client.keep = False
     return relayed_head(answer, request, bodied=bodied, keep=client.keep, body=body)
-
-
-def is_failure(answer: AnswerHead) -> bool:
-    """Return True if the answer is the set's own failure: no task is behind it."""
-    return answer.status in _FAILURES and answer.get(b"x-task-id") is None

@@ -3,8 +3,8 @@
 client ── ClientConnection ── Exchange ── Attempt ── SetConnection ── set
 
 Its parts: `Attempt` (one try at a set, and the answer's way back), `Replay` (what was sent of the body), `HeldAnswer`
-(a short 503, read whole), `Retrier` (further attempts), `Record` (what logs and rollouts learn of it). All but the
-first are made only for requests that need them.
+(a short answer that may be a refusal, read whole), `Retrier` (further attempts), `Record` (what logs and rollouts learn
+of it). All but the first are made only for requests that need them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Final
 from router.choosing.choice import Choice
 from router.choosing.request import Purpose
 from router.choosing.retry import RequestKind
-from router.relay.attempt import Attempt, Attempted, begin_answer, is_failure
+from router.dialects.contract import Refused
+from router.relay.attempt import FAILURES, Attempt, Attempted, begin_answer
 from router.relay.held_answer import HeldAnswer
 from router.relay.record import CLIENT_LEFT, Record
 from router.relay.recovery import Recovery
@@ -36,8 +37,6 @@ _SAFE: Final = RequestKind.SAFE
 _UNSAFE: Final = RequestKind.UNSAFE
 _CROWDED: Final = "the router has no file descriptor to spare"
 _TOO_LONG: Final = (Failure.TIMEOUT, "the request took longer than allowed in all")
-DRAINING: Final = "set-draining"
-"""The name of the problem that a set answers while it is ending."""
 
 
 class Exchange(Work, Attempted, Tried):
@@ -178,14 +177,14 @@ class Exchange(Work, Attempted, Tried):
         self._attempt = None
         traffic = self.traffic
         name = self._entry.name
-        refusal = answer.refusal
+        refusal = traffic.dialect.refusal_of(answer.body)
         if refusal is None:
             traffic.set_failed(name, "answered 503 without a task's id")
             self._note_failed(Failure.BAD_ANSWER)
             self._pass_held(answer)
             return
         traffic.set_succeeded(name)
-        if refusal == DRAINING:
+        if refusal is Refused.DRAINS:
             traffic.set_drains(name)
         traffic.stats[name].note_back_pressure()
         self._note_failed(Failure.BACK_PRESSURE)
@@ -292,7 +291,7 @@ class Exchange(Work, Attempted, Tried):
         self.traffic.note_cancelled()
         if self.record is not None and self.client.body_done:
             # An upload that its client gives up says nothing about the set.
-            self.record.left(self._entry, unanswered=not self.client.answering)
+            self.record.client_left(self._entry, unanswered=not self.client.answering)
         status = self.client.status or (0 if problem is None else problem.status)
         self._log(status, problem, "" if problem is not None else CLIENT_LEFT)
         if self._attempt is not None:
@@ -303,7 +302,7 @@ class Exchange(Work, Attempted, Tried):
         """The answer is relayed whole; None: it was a refusal, counted before."""
         traffic = self.traffic
         client = self.client
-        if traffic.board.uneasy and answer is not None and not is_failure(answer):
+        if traffic.board.uneasy and answer is not None and not self._is_failure(answer):
             # Only now: an answer that begins well may still turn out not to be HTTP.
             traffic.set_succeeded(self._entry.name)
         traffic.stats[self._entry.name].note_answer(client.status, traffic.loop.time() - self.started_at)
@@ -313,6 +312,10 @@ class Exchange(Work, Attempted, Tried):
             self._log(client.status)
         self._end()
         client.exchange_done()
+
+    def _is_failure(self, answer: AnswerHead) -> bool:
+        """Return True if the answer is the set's own failure: no task is behind it."""
+        return answer.status in FAILURES and not self.traffic.dialect.task_of(answer)
 
     def _note_failed(self, failure: Failure) -> None:
         if self.record is not None:
@@ -326,7 +329,7 @@ class Exchange(Work, Attempted, Tried):
         if self._retrier is not None:
             attempts, last_failure = self._retrier.recovery.attempts, self._retrier.recovery.reason
         answer = None if self._attempt is None else self._attempt.answer
-        task_id = b"" if answer is None else answer.get(b"x-task-id") or b""
+        task_id = b"" if answer is None else self.traffic.dialect.task_of(answer)
         record.log(self.client.address, status, self._entry, attempts, problem, reason, task_id, last_failure)
 
     def _end(self) -> None:

@@ -1,12 +1,12 @@
-"""Holds back a short 503 problem until it is complete: it may say that the set took nothing."""
+"""Holds back a short answer until it is complete, because it may say that the set took nothing."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from router.dialects.contract import Dialect
 from router.wire.answer_head import AnswerHead
 from router.wire.framing import LengthBody
-from router.wire.problems import refusal_name
 
 HELD_ANSWER_BYTES: Final = 16 * 1024
 """Longest body, in bytes, that is read whole; a longer one is relayed as it comes."""
@@ -33,15 +33,10 @@ class HeldAnswer:
     def done(self) -> bool:
         return self._reader.done
 
-    @property
-    def refusal(self) -> str | None:
-        """Return the problem's name if it says `executed: false`; None: it does not."""
-        return refusal_name(self.body)
 
-
-def held(head: AnswerHead, *, bodied: bool) -> HeldAnswer | None:
-    """Hold an answer back; None: it is not a short 503 problem."""
+def held(head: AnswerHead, dialect: Dialect, *, bodied: bool) -> HeldAnswer | None:
+    """Hold an answer back; None: it is too long, or cannot be a refusal."""
     length = head.content_length
-    if head.status == 503 and bodied and head.problem and length is not None and length <= HELD_ANSWER_BYTES:
-        return HeldAnswer(head, length)
-    return None
+    if not bodied or length is None or length > HELD_ANSWER_BYTES or not dialect.may_refuse(head):
+        return None
+    return HeldAnswer(head, length)

@@ -18,7 +18,7 @@ from router.relay.plane import DataPlane
 from router.routing.table import SetEntry, SetState
 from router.wire.downstream import ClientConnection
 from router.wire.fetch import Fetched, FetchError, fetch
-from router.wire.problems import PROBLEM_TYPE, OwnAnswer, Problem
+from router.wire.problems import OwnAnswer, Problem
 from router.wire.request_head import RequestHead
 from router.wire.stream import Piece
 
@@ -61,6 +61,7 @@ class Lists:
         self.list_bytes = list_bytes
         self.held_bytes = held_bytes
         self.held = 0
+        """Bytes that all lists hold together, of answers of sets and of merged ones."""
         self.running: set[Merge] = set()
         self.merging = asyncio.Lock()
         """Held while a list is merged beside the loop: one at a time."""
@@ -69,6 +70,10 @@ class Lists:
         if len(self.running) >= self.at_once:
             return _BUSY
         return Merge(self, plane, client, head)
+
+    def keep(self, count: int) -> None:
+        """Count bytes that a list holds from now on; below 0: holds no longer."""
+        self.held += count
 
 
 class _NoRoom(Exception):
@@ -153,7 +158,7 @@ class Merge:
 
     def _keep(self, count: int) -> None:
         self._held += count
-        self._lists.held += count
+        self._lists.keep(count)
 
     def _end(self) -> None:
         self._lists.running.discard(self)
@@ -305,7 +310,7 @@ def _refused(refusals: dict[str, Fetched]) -> OwnAnswer:
         value = answer.head.get(field.lower().encode())
         if value is not None:
             lines.append((field, value.decode("latin-1")))
-    content_type = (answer.head.get(b"content-type") or PROBLEM_TYPE.encode()).decode("latin-1")
+    content_type = (answer.head.get(b"content-type") or b"application/octet-stream").decode("latin-1")
     return OwnAnswer(answer.head.status, content_type, answer.body, tuple(lines))
 
 

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from router.choosing.choice import Choice
 from router.counting.observer import Observer
 from router.counting.open_requests import OpenRequest
+from router.dialects.contract import Dialect
 from router.relay.access_log import AccessLog
 from router.routing.table import SetEntry
 from router.wire.answer_head import AnswerHead
@@ -19,7 +20,9 @@ CLIENT_LEFT: Final = "the client left"
 
 
 class Listeners(Protocol):
-    """The listeners to requests, each None if absent."""
+    """The listeners to requests, each None if absent, and the dialect that tells how an answer counts."""
+
+    dialect: Dialect
 
     access: AccessLog | None
     observer: Observer | None
@@ -84,17 +87,20 @@ class Record:
         if observer is not None and not self.slow_upload:
             observer.failed(self._choice, entry, failure, monotonic() - self._began)
 
-    def left(self, entry: SetEntry, *, unanswered: bool) -> None:
+    def client_left(self, entry: SetEntry, *, unanswered: bool) -> None:
         """The client went away; `unanswered`: before it got anything."""
         observer = self._listeners.observer
         if observer is not None:
-            observer.left(self._choice, entry, monotonic() - self._began, unanswered=unanswered)
+            observer.client_left(self._choice, entry, monotonic() - self._began, unanswered=unanswered)
 
     def answered(self, entry: SetEntry, answer: AnswerHead) -> None:
         """The answer was relayed whole."""
         observer = self._listeners.observer
-        if observer is not None:
-            observer.answered(self._choice, entry, answer, monotonic() - self._began)
+        if observer is None:
+            return
+        answered = self._listeners.dialect.outcome_of(answer)
+        if answered is not None:
+            observer.answered(self._choice, entry, answered, monotonic() - self._began)
 
     def log(
         self,

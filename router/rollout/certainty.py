@@ -79,7 +79,7 @@ def _grown(tally: Tally, times: float) -> Tally:
         task_failed=round(tally.task_failed * times),
         error=round(tally.error * times),
         shed=round(tally.shed * times),
-        left=round(tally.left * times),
+        client_left=round(tally.client_left * times),
         latencies=counts(tally.latencies),
         unanswered=counts(tally.unanswered),
         open=counts(tally.open),

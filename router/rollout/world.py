@@ -17,7 +17,7 @@ from router.choosing.health import HealthBoard
 from router.choosing.request import Destination, Purpose
 from router.choosing.retry import RequestKind
 from router.counting.observer import Observer
-from router.counting.tally import Tally
+from router.counting.tally import Answered, Outcome, Tally
 from router.rollout.applier import Applier
 from router.rollout.glide import Load
 from router.rollout.lead import Evidence, Lead
@@ -71,17 +71,6 @@ class _Caller(msgspec.Struct):
     @property
     def header(self) -> Callable[[bytes], bytes | None]:
         return lambda name: self.user if name == b"x-user-id" else None
-
-
-class _Head(msgspec.Struct):
-    status: int = 200
-    exit_code: bytes | None = None
-    task: bytes | None = b"a-1"
-
-    def get(self, name: bytes) -> bytes | None:
-        if name == b"x-exit-code":
-            return self.exit_code
-        return self.task if name == b"x-task-id" else None
 
 
 class Served(msgspec.Struct):
@@ -297,7 +286,9 @@ class World:
             return False
         if temper.hangs or (temper.hang_share and rng.random() < temper.hang_share):
             patience_s = self.patience_s
-            self._after(patience_s, choice, entry, lambda: self.watching.left(choice, entry, patience_s))
+            self._after(
+                patience_s, choice, entry, lambda: self.watching.client_left(choice, entry, patience_s)
+            )
             return True
         if temper.room is not None and self.loads[entry.name].inflight >= temper.room:
             self.watching.failed(choice, entry, Failure.BACK_PRESSURE, 0.001)
@@ -313,13 +304,15 @@ class World:
             error = max(error, temper.burst_error)
         if sick or chance < error:
             board.failed(entry.name, now)
-            head = _Head(502, None, None)
+            answer = Answered(Outcome.ERROR, 502)
         else:
             if board.uneasy:
                 board.succeeded(entry.name)
             failed = chance < error + (1 - error) * temper.task_failed
-            head = _Head(200, b"1" if failed else b"0")
-        self._after(latency_s, choice, entry, lambda: self.watching.answered(choice, entry, head, latency_s))
+            answer = Answered(Outcome.TASK_FAILED if failed else Outcome.OK)
+        self._after(
+            latency_s, choice, entry, lambda: self.watching.answered(choice, entry, answer, latency_s)
+        )
         return True
 
     def _after(self, delay_s: float, choice: Choice, entry: SetEntry, event: Callable[[], None]) -> None:

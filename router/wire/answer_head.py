@@ -36,12 +36,6 @@ class AnswerHead(Head):
         return self.status < 200 or self.status == 204 or self.status == 304
 
     @property
-    def problem(self) -> bool:
-        """True when the body is a problem's JSON."""
-        value = self.get(b"content-type")
-        return value is not None and value[:24].lower() == b"application/problem+json"
-
-    @property
     def opening(self) -> bytes:
         """The beginning of the head for clients, if a Content-Length is part of it."""
         own = b"Content-Length: %d\r\nX-Request-Id: " % (self.content_length or 0)

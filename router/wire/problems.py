@@ -1,14 +1,10 @@
-"""The router's own answers: problem details (RFC 9457) of type `router-…`."""
+"""The router's own answers, and its problems: a dialect gives each problem its form for clients."""
 
 from __future__ import annotations
 
-import json
 from typing import Final, NamedTuple
 
 import msgspec
-
-PROBLEM_TYPE: Final = "application/problem+json"
-TYPE_BASE: Final = "https://general-compute.invalid/problems/"
 
 Lines = tuple[tuple[str, str], ...]
 """Header names and values."""
@@ -41,23 +37,11 @@ class Problem(msgspec.Struct, frozen=True):
 
     status: int
     name: str
-    """Without the `router-` that every type begins with."""
+    """One of `dialects/problem_kinds.py`."""
     title: str
     detail: str
     executed: bool = False
     retry_after_s: int | None = None
-
-    def body(self, request_id: str | None = None) -> bytes:
-        fields: dict[str, object] = {
-            "type": f"{TYPE_BASE}router-{self.name}",
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-            "executed": self.executed,
-        }
-        if request_id:
-            fields["request_id"] = request_id
-        return json.dumps(fields).encode()
 
     @property
     def lines(self) -> Lines:
@@ -96,19 +80,6 @@ def own_head(
     if close:
         head.append("Connection: close")
     return ("\r\n".join(head) + "\r\n\r\n").encode("latin-1")
-
-
-def refusal_name(body: bytes | bytearray) -> str | None:
-    """Return the last part of a problem's type, `set-draining` of `https://…/set-draining`, if its JSON says `executed:
-    false`; "" if it has no type. None: it does not say so."""
-    try:
-        problem = json.loads(body)
-    except ValueError:
-        return None
-    if not isinstance(problem, dict) or problem.get("executed") is not False:
-        return None
-    kind = problem.get("type")
-    return kind.rpartition("/")[2] if isinstance(kind, str) else ""
 
 
 class Refusal(Exception):

@@ -181,7 +181,7 @@ class RequestHead(Head):
     def _obey(self, connection: set[bytes]) -> None:
         if b"upgrade" in connection and b"websocket" in self._upgrade:
             raise BadHead(
-                "WebSocket is not served here; call POST /v1/run/{image} and read the streamed answer"
+                "WebSocket is not served here; send an ordinary request and read the streamed answer"
             )
         super()._obey(connection)
 

@@ -12,7 +12,7 @@ from router.counting.open_requests import OpenRequests
 from router.counting.shares import Networks, Shares, network_of
 from router.wire.failure import Failure
 from tests.router.counting.heads import head_of
-from tests.router.counting.test_observer import HALF, SETS, Head, choice, observer, waits
+from tests.router.counting.test_observer import HALF, OK, SETS, choice, observer, waits
 
 
 def of_key(home: str, key: int, client: str | None = None) -> Choice:
@@ -26,7 +26,7 @@ def of_key(home: str, key: int, client: str | None = None) -> Choice:
 def test_a_key_that_always_fails_is_capped_beside_many_that_do_not() -> None:
     seen = observer()
     for number in range(600):
-        seen.answered(of_key("b", number), SETS["b"], Head(), 0.01)
+        seen.answered(of_key("b", number), SETS["b"], OK, 0.01)
         seen.failed(choice("b"), SETS["b"], Failure.RESET, 0.01)
         seen.began(choice("b"), SETS["b"], float(number))
     assert seen.canary.ok == 600
@@ -40,7 +40,7 @@ def test_an_address_that_takes_another_key_each_time_is_capped_likewise() -> Non
     for number in range(600):
         client = f"198.51.{number % 100}.{number % 250}"
         for name in ("a", "b"):
-            seen.answered(of_key(name, chance.getrandbits(60), client), SETS[name], Head(), 0.01)
+            seen.answered(of_key(name, chance.getrandbits(60), client), SETS[name], OK, 0.01)
             seen.failed(of_key(name, chance.getrandbits(60), "203.0.113.9"), SETS[name], Failure.RESET, 0.01)
             seen.began(of_key(name, chance.getrandbits(60), "203.0.113.9"), SETS[name], float(number))
     for tally in seen.seen(700.0):
@@ -53,7 +53,7 @@ def test_an_address_has_no_more_than_its_share_of_the_good_either() -> None:
     """Else its good requests would hide the others' failures."""
     seen, chance = observer(), random.Random(1)
     for number in range(500):
-        seen.answered(of_key("b", chance.getrandbits(60), "203.0.113.9"), SETS["b"], Head(), 0.01)
+        seen.answered(of_key("b", chance.getrandbits(60), "203.0.113.9"), SETS["b"], OK, 0.01)
         seen.failed(
             of_key("b", chance.getrandbits(60), f"198.51.100.{number % 250}"),
             SETS["b"],
@@ -68,11 +68,11 @@ def test_behind_one_address_all_count_and_few_share_all() -> None:
     seen, chance = observer(), random.Random(1)
     for number in range(90):
         for name in ("a", "b"):
-            seen.answered(of_key(name, number % 3, "203.0.113.9"), SETS[name], Head(), 0.01)
+            seen.answered(of_key(name, number % 3, "203.0.113.9"), SETS[name], OK, 0.01)
     assert (seen.canary.ok, seen.control.ok) == (90, 90)
     for number in range(90):
         client = f"203.0.113.{number % 3}"
-        seen.answered(of_key("b", chance.getrandbits(60), client), SETS["b"], Head(), 0.01)
+        seen.answered(of_key("b", chance.getrandbits(60), client), SETS["b"], OK, 0.01)
     assert seen.canary.ok > 150
 
 
@@ -81,7 +81,7 @@ def through_a_gateway(seen: Observer) -> None:
     chance = random.Random(1)
     for number in range(500):
         client = "10.0.0.7" if number % 50 else f"10.0.1.{number // 50}"
-        seen.answered(of_key("b", chance.getrandbits(60), client), SETS["b"], Head(), 0.01)
+        seen.answered(of_key("b", chance.getrandbits(60), client), SETS["b"], OK, 0.01)
 
 
 def test_a_gateway_counts_for_all_of_its_clients_where_the_file_names_it() -> None:
@@ -120,7 +120,7 @@ def test_what_waits_of_one_caller_is_capped_until_it_ends() -> None:
 def test_a_caller_of_whom_no_address_is_known_is_judged_by_the_key() -> None:
     seen = observer()
     for number in range(90):
-        seen.answered(of_key("b", number, "unknown"), SETS["b"], Head(), 0.01)
+        seen.answered(of_key("b", number, "unknown"), SETS["b"], OK, 0.01)
     assert seen.canary.ok == 90
 
 
@@ -147,12 +147,12 @@ def test_neighbouring_networks_do_not_share_a_cap() -> None:
 def test_the_observer_forgets_shares_with_its_stint() -> None:
     seen: Observer = observer()
     for number in range(20):
-        seen.answered(of_key("b", number), SETS["b"], Head(), 0.01)
+        seen.answered(of_key("b", number), SETS["b"], OK, 0.01)
     for _ in range(10):
-        seen.answered(of_key("b", 99), SETS["b"], Head(), 0.01)
+        seen.answered(of_key("b", 99), SETS["b"], OK, 0.01)
     assert seen.canary.ok == 23
     seen.watch(2, "b", HALF)
     for _ in range(10):
-        seen.answered(of_key("b", 99), SETS["b"], Head(), 0.01)
+        seen.answered(of_key("b", 99), SETS["b"], OK, 0.01)
     assert seen.canary.ok == 10
     assert waits(seen.canary) == []

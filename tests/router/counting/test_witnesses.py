@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from router.choosing.choice import Choice
-from router.counting.tally import Tally, total
+from router.counting.tally import Answered, Outcome, Tally, total
 from router.counting.witnesses import Kind, Witness, path_of, telling
 from router.wire.failure import Failure
 from tests.router.counting.heads import head_of
-from tests.router.counting.test_observer import HALF, SETS, Head, observer
+from tests.router.counting.test_observer import HALF, OK, SETS, observer
 from tests.router.counting.test_shares import of_key
 
 
@@ -30,8 +30,8 @@ def test_the_last_failures_the_slowest_and_the_longest_waiting_are_kept() -> Non
     seen = observer()
     for number in range(10):
         seen.failed(asked(number), SETS["b"], Failure.RESET, 0.1)
-        seen.answered(asked(100 + number), SETS["b"], Head(422, {b"x-task-id": b"b-1"}), 0.1)
-        seen.answered(asked(200 + number), SETS["b"], Head(), 1.0 + (number * 7 % 10) / 10)
+        seen.answered(asked(100 + number), SETS["b"], Answered(Outcome.TASK_FAILED, 422), 0.1)
+        seen.answered(asked(200 + number), SETS["b"], OK, 1.0 + (number * 7 % 10) / 10)
         seen.began(asked(300 + number), SETS["b"], float(number))
     canary, control = seen.seen(100.0)
     assert ids(canary, Kind.ERROR) == ["id-9", "id-8", "id-7"]

@@ -8,8 +8,11 @@ import pytest
 
 from router.choosing.request import Destination, Purpose
 from router.choosing.retry import RequestKind
+from router.counting.tally import Cause, Outcome
+from router.dialects.contract import Refused
 from router.dialects.native import NativeDialect
 from router.dialects.native_lists import cursor_for
+from router.wire.answer_head import AnswerHead, parse_answer
 from router.wire.limits import Limits
 from router.wire.problems import Problem
 from router.wire.request_head import RequestHead, parse_request
@@ -112,3 +115,82 @@ def test_a_lists_target_is_a_page_with_each_sets_own_cursor() -> None:
 def test_cursors() -> None:
     assert cursor_for("b", "a-0123") == "b-0123"
     assert cursor_for("b", "garbage") == "garbage"
+
+
+def answer(status: int, headers: dict[bytes, bytes]) -> AnswerHead:
+    lines = b"".join(b"%b: %b\r\n" % each for each in headers.items())
+    return parse_answer(b"HTTP/1.1 %d x\r\n%b\r\n" % (status, lines))
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "outcome"),
+    [
+        (200, {}, Outcome.OK),
+        (200, {b"x-exit-code": b"0"}, Outcome.OK),
+        (200, {b"x-exit-code": b"137"}, Outcome.TASK_FAILED),
+        (202, {}, Outcome.OK),
+        (404, {}, Outcome.OK),
+        (422, {b"x-task-id": b"a-1"}, Outcome.TASK_FAILED),
+        (422, {}, Outcome.OK),
+        (504, {b"x-task-id": b"a-1"}, Outcome.TASK_FAILED),
+        (422, {b"x-task-id": b"a-1", b"x-reason": b"platform"}, Outcome.ERROR),
+        (504, {b"x-task-id": b"a-1", b"x-reason": b"platform"}, Outcome.ERROR),
+        (504, {}, Outcome.ERROR),
+        (500, {}, Outcome.ERROR),
+        (502, {}, Outcome.ERROR),
+        (401, {}, None),
+        (403, {}, None),
+        (408, {}, None),
+        (429, {}, None),
+    ],
+)
+def test_answers_are_told_apart(status: int, headers: dict[bytes, bytes], outcome: Outcome | None) -> None:
+    counted = DIALECT.outcome_of(answer(status, headers))
+    assert (None if counted is None else counted.outcome) is outcome
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "cause"),
+    [
+        (504, {b"x-task-id": b"a-1"}, Cause.TIME_LIMIT),
+        (422, {b"x-task-id": b"a-1", b"x-reason": b"out_of_memory"}, Cause.MEMORY),
+        (200, {b"x-exit-code": b"137", b"x-reason": b"out_of_memory"}, Cause.MEMORY),
+        (422, {b"x-task-id": b"a-1", b"x-reason": b"exit_code"}, None),
+    ],
+)
+def test_a_task_that_failed_has_its_cause(
+    status: int, headers: dict[bytes, bytes], cause: Cause | None
+) -> None:
+    counted = DIALECT.outcome_of(answer(status, headers))
+    assert counted == (Outcome.TASK_FAILED, status, cause, False)
+
+
+def test_an_answer_to_a_mistake_of_the_caller_is_a_refusal_and_names_no_task() -> None:
+    mistake = answer(404, {})
+    assert DIALECT.outcome_of(mistake) == (Outcome.OK, 404, None, True)
+    assert DIALECT.task_of(mistake) == b""
+    assert DIALECT.task_of(answer(422, {b"x-task-id": b"a-1"})) == b"a-1"
+
+
+@pytest.mark.parametrize(
+    ("body", "refusal"),
+    [
+        (b'{"type": "https://h/problems/queue-full", "executed": false}', Refused.FULL),
+        (b'{"type": "https://h/problems/set-draining", "executed": false}', Refused.DRAINS),
+        (b'{"executed": false}', Refused.FULL),
+        (b'{"type": "https://h/problems/set-draining", "executed": true}', None),
+        (b'{"type": "https://h/problems/set-draining"}', None),
+        (b"[false]", None),
+        (b"\xff{", None),
+    ],
+)
+def test_only_a_problem_that_says_so_is_a_refusal(body: bytes, refusal: Refused | None) -> None:
+    assert DIALECT.refusal_of(body) is refusal
+
+
+def test_a_refusal_is_looked_for_in_503_problems_only() -> None:
+    problem = {b"Content-Type": b"Application/problem+json; charset=utf-8"}
+    assert DIALECT.may_refuse(answer(503, problem))
+    assert not DIALECT.may_refuse(answer(502, problem))
+    assert not DIALECT.may_refuse(answer(503, {b"Content-Type": b"text/html"}))
+    assert not DIALECT.may_refuse(answer(503, {}))

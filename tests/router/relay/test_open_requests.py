@@ -70,7 +70,7 @@ async def test_a_client_that_gives_up_ends_the_wait_and_is_counted() -> None:
         client.close()
         await eventually(lambda: rig.plane.active == 0)
         assert open_at_canary(observer) == 0
-        assert (observer.canary.left, sum(observer.canary.unanswered.values())) == (1, 1)
+        assert (observer.canary.client_left, sum(observer.canary.unanswered.values())) == (1, 1)
 
 
 async def test_an_upload_that_its_client_gives_up_says_nothing() -> None:

@@ -298,5 +298,5 @@ def test_a_canary_that_sickens_late_is_found_by_what_was_seen_lately() -> None:
 
 def test_tallies_of_workers_add_up() -> None:
     whole = total([tally(10, 2, 3, 4, 5), tally(20), Tally()])
-    assert (whole.ok, whole.task_failed, whole.error, whole.shed, whole.left) == (30, 2, 3, 4, 5)
+    assert (whole.ok, whole.task_failed, whole.error, whole.shed, whole.client_left) == (30, 2, 3, 4, 5)
     assert (whole.answered, whole.judged, whole.requests, whole.measured) == (32, 35, 44, 37)

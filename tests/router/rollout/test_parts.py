@@ -10,11 +10,13 @@ import pytest
 from router.choosing.choice import Choice
 from router.counting.observer import Observer
 from router.counting.parts import ACCOUNTS, Parts
-from router.counting.tally import Tally
+from router.counting.tally import Answered, Tally
+from router.dialects.native import NativeDialect
 from router.rollout.analysis import Verdict, analyse
 from router.rollout.parts import worst_part
 from router.routing.plan import AbortWhen, CheckName, PartName, Plan, Step
 from router.routing.table import SetEntry, Weights
+from router.wire.answer_head import parse_answer
 from tests.router.counting.heads import head_of
 
 SETS = {name: SetEntry(name, "h", 80) for name in ("a", "b")}
@@ -24,13 +26,13 @@ BY = (PartName.IMAGE, PartName.ACCOUNT)
 Sick = Callable[[str, str, str], bool]
 
 
-class Answer:
-    def __init__(self, status: int = 200, reason: bytes | None = None) -> None:
-        self.status = status
-        self._headers = {b"x-task-id": b"a-1", b"x-reason": reason}
-
-    def get(self, name: bytes) -> bytes | None:
-        return self._headers.get(name)
+def answered(status: int = 200, reason: bytes | None = None) -> Answered:
+    """How an answer with a task's id counts."""
+    line = b"" if reason is None else b"X-Reason: %b\r\n" % reason
+    head = parse_answer(b"HTTP/1.1 %d x\r\nX-Task-Id: a-1\r\n%b\r\n" % (status, line))
+    counted = NativeDialect().outcome_of(head)
+    assert counted is not None
+    return counted
 
 
 def played(
@@ -38,7 +40,7 @@ def played(
     requests: int = 6_000,
     seed: int = 1,
     *,
-    answer: Answer | None = None,
+    answer: Answered | None = None,
     base: float = 0.005,
     images: int = 30,
     users: int = 20_000,
@@ -49,7 +51,7 @@ def played(
     chance = random.Random(seed)
     seen = Observer()
     seen.watch(1, "b", HALF, BY)
-    bad, good = answer or Answer(500), Answer()
+    bad, good = answer or answered(500), answered()
     for _ in range(requests):
         is_busy = chance.random() < busy
         user = 0 if is_busy else chance.randrange(1, users)
@@ -111,16 +113,16 @@ def test_several_accounts_of_which_none_is_sure_alone_are_found_together() -> No
 
 
 def test_failed_tasks_of_one_image_are_found() -> None:
-    canary, control = played(image("image-9:1"), answer=Answer(422, b"exit"))
+    canary, control = played(image("image-9:1"), answer=answered(422, b"exit"))
     harm = worst_part(canary, control, PLAN.abort_when, 0.05 / 15)
     assert harm is not None
     assert "failed tasks of image 'image-9:1'" in harm.what
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"), [(Answer(504), "timed out"), (Answer(422, b"out_of_memory"), "out of memory")]
+    ("answer", "words"), [(answered(504), "timed out"), (answered(422, b"out_of_memory"), "out of memory")]
 )
-def test_tasks_that_time_out_or_have_no_memory_are_found(answer: Answer, words: str) -> None:
+def test_tasks_that_time_out_or_have_no_memory_are_found(answer: Answered, words: str) -> None:
     """Here a fifth of all tasks fails anyway, by exit codes, in which some more time-outs disappear."""
     limits = AbortWhen(task_failures_over_baseline=0.02)
     canary, control = Tally(ok=2_400, task_failed=600), Tally(ok=2_400, task_failed=600)
@@ -133,9 +135,9 @@ def test_tasks_that_time_out_or_have_no_memory_are_found(answer: Answer, words: 
 
 def test_a_reason_is_counted_where_the_answer_tells_it() -> None:
     for answer, wanted in (
-        (Answer(504), (3, 0)),
-        (Answer(422, b"out_of_memory"), (0, 3)),
-        (Answer(422), (0, 0)),
+        (answered(504), (3, 0)),
+        (answered(422, b"out_of_memory"), (0, 3)),
+        (answered(422), (0, 0)),
     ):
         canary, _ = played(lambda home, *_: home == "b", 8, answer=answer, base=0.0)
         assert canary.task_failed >= 3
@@ -144,7 +146,7 @@ def test_a_reason_is_counted_where_the_answer_tells_it() -> None:
 
 
 def test_a_platforms_failure_is_no_tasks() -> None:
-    canary, _ = played(lambda home, *_: home == "b", 20, answer=Answer(422, b"platform"), base=0.0)
+    canary, _ = played(lambda home, *_: home == "b", 20, answer=answered(422, b"platform"), base=0.0)
     assert (canary.task_failed, canary.error > 5) == (0, True)
 
 
