@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -72,7 +71,7 @@ class SetCounts(msgspec.Struct):
 
 class Counts(msgspec.Struct):
     """Counts of one worker, including its predecessors under the same index. `starts`: how many workers there were.
-    `plain`: counters without a label, by their names in `PLAIN` and `LOG`."""
+    `plain`: counters without a label, by name."""
 
     boot: str = ""
     starts: int = 1
@@ -86,32 +85,25 @@ class Counts(msgspec.Struct):
     control: Tally = msgspec.field(default_factory=Tally)
 
 
-PLAIN: Final = {
-    "requests": "requests",
-    "cancelled": "traffic.cancelled",
-    "retries_over_budget": "traffic.retries.refused",
-    "stalled_clients": "stalled_clients",
-    "handshakes_failed": "handshakes_failed",
-}
-"""Counter → attribute of the data plane."""
-LOG: Final = {
-    "access_log_lines": "lines",
-    "access_log_sampled_out": "sampled_out",
-    "access_log_errors_dropped": "errors_dropped",
-    "access_log_lost": "lost",
-}
-"""Counter → attribute of the access log."""
-
-
 def counts_of(router: Router, starts: int = 1) -> Counts:
     """Return a worker's counts as they are now."""
     plane = router.plane
+    access = plane.traffic.log
     observer = plane.traffic.observer
     counts = Counts(
         boot=router.group.boot,
         starts=starts,
-        plain={name: attrgetter(attribute)(plane) for name, attribute in PLAIN.items()}
-        | {name: getattr(plane.traffic.log, attribute) for name, attribute in LOG.items()},
+        plain={
+            "requests": plane.requests,
+            "cancelled": plane.traffic.cancelled,
+            "retries_over_budget": plane.traffic.retries.refused,
+            "stalled_clients": plane.stalled_clients,
+            "handshakes_failed": plane.handshakes_failed,
+            "access_log_lines": access.lines,
+            "access_log_sampled_out": access.sampled_out,
+            "access_log_errors_dropped": access.errors_dropped,
+            "access_log_lost": access.lost,
+        },
         problems=dict(plane.traffic.problems.counts),
         sets={name: SetCounts.of(stats) for name, stats in plane.traffic.stats.items()},
         reloads=router.file.reloads,
@@ -125,20 +117,28 @@ def counts_of(router: Router, starts: int = 1) -> Counts:
 def put_back(router: Router, counts: Counts) -> None:
     """Go on from the counts of the worker before; call it before the first request."""
     plane = router.plane
-    for name, attribute in PLAIN.items():
-        owner, _, counter = f"plane.{attribute}".rpartition(".")
-        setattr(attrgetter(owner)(router), counter, counts.plain.get(name, 0))
-    for name, attribute in LOG.items():
-        setattr(
-            plane.traffic.log, "lost_before" if attribute == "lost" else attribute, counts.plain.get(name, 0)
-        )
-    plane.traffic.problems.counts.update(counts.problems)
-    for name, each in counts.sets.items():
-        plane.traffic.stats[name] = each.stats()
-    router.file.reloads += counts.reloads
-    router.file.failures += counts.reload_failures
-    plane.traffic.recent.tick(plane.loop.time(), plane.traffic.stats)
-    plane.traffic.curves.tick(plane.loop.time(), plane.traffic.stats)
+
+    def plain(name: str) -> int:
+        return counts.plain.get(name, 0)
+
+    plane.count_on(
+        requests=plain("requests"),
+        stalled_clients=plain("stalled_clients"),
+        handshakes_failed=plain("handshakes_failed"),
+    )
+    plane.traffic.log.count_on(
+        lines=plain("access_log_lines"),
+        sampled_out=plain("access_log_sampled_out"),
+        errors_dropped=plain("access_log_errors_dropped"),
+        lost=plain("access_log_lost"),
+    )
+    router.file.count_on(reloads=counts.reloads, failures=counts.reload_failures)
+    plane.traffic.count_on(
+        cancelled=plain("cancelled"),
+        retries_refused=plain("retries_over_budget"),
+        problems=counts.problems,
+        stats={name: each.stats() for name, each in counts.sets.items()},
+    )
 
 
 def added(all_counts: Iterable[Counts]) -> Counts:

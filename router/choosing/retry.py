@@ -6,10 +6,11 @@ import enum
 import random
 from typing import Final
 
+from router.backoff import Backoff
 from router.routing.policies import RetryPolicy
 from router.wire.failure import NOTHING_RAN, TOO_LATE, Failure
 
-FIRST_BACKOFF_S: Final = 0.025
+_AGAIN: Final = Backoff(0.025, 1.0)
 MIN_CONCURRENT_RETRIES: Final = 3
 MAX_WAITING: Final = 2048
 """Most retries of a process that may wait for room in the budget at the same time."""
@@ -87,4 +88,4 @@ def wait_s(looks: int, rng: random.Random) -> float:
 
 def backoff_s(retry: int, rng: random.Random) -> float:
     """Full jitter: uniform up to 25 ms × 2^(retry - 1), at most 1 s. `retry` counts from 1."""
-    return rng.uniform(0.0, min(1.0, FIRST_BACKOFF_S * 2 ** (retry - 1)))
+    return rng.uniform(0.0, _AGAIN.after(retry))

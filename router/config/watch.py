@@ -67,6 +67,11 @@ class ConfigFile:
         self.reloads = 0
         self.failures = 0
 
+    def count_on(self, *, reloads: int, failures: int) -> None:
+        """Add the counts of the worker before."""
+        self.reloads += reloads
+        self.failures += failures
+
     def first(self) -> Loaded:
         """Load at start. With mistakes in the file the last good copy serves; without one `ConfigError` is
         raised."""

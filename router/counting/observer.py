@@ -107,7 +107,7 @@ class Observer:
         """Copies of canary's and control's tallies, with the requests that are open at `now_s`."""
         canary, control = self.canary.copy(), self.control.copy()
         canary.open, control.open = (each.ages(now_s) for each in self._open)
-        canary.witnesses = (*self._witnesses.told(), *self._waiting(now_s))
+        canary.witnesses = (*self._witnesses.chosen(), *self._waiting(now_s))
         if self._images is not None:
             canary.images, control.images = (each.table() for each in self._images)
         if self._accounts is not None:

@@ -134,6 +134,10 @@ class ProblemCounts:
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
 
+    def count_on(self, counts: Mapping[str, int]) -> None:
+        """Go on from the counts of the worker before."""
+        self.counts.update(counts)
+
     def note(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
 

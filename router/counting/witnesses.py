@@ -95,7 +95,7 @@ class Witnesses:
         if len(self._slowest) == MOST:
             self.slow_s = self._slowest[-1].duration_s
 
-    def told(self) -> tuple[Witness, ...]:
+    def chosen(self) -> tuple[Witness, ...]:
         """All of them, the newest and the slowest first."""
         return (*reversed(self._errors), *reversed(self._tasks), *self._slowest)
 

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from router.backoff import Backoff
 from router.discovery.directory import Address, Directory
 from router.discovery.instances import Instance
 from router.routing.discovery import Discovery
@@ -23,7 +24,7 @@ PAUSE_S: Final = 0.2
 """Least time between two questions about a service, in seconds, however often there is news."""
 UNINDEXED_S: Final = 5.0
 """Pause between two questions if the registry tells no index, so that it can't hold them, in seconds."""
-RETRY_S: Final = (0.5, 30.0)
+RETRY: Final = Backoff(0.5, 30.0)
 """First and longest pause after a question that failed, in seconds."""
 log = structlog.get_logger()
 
@@ -66,7 +67,7 @@ class Watcher:
         # Its HTTP library takes memory that routers without a service registry do not need.
         from router.discovery.asking import ERRORS, ask, client_of
 
-        index, retry_s, troubled = 0, RETRY_S[0], False
+        index, failures, troubled = 0, 0, False
         while True:
             try:
                 async with await asyncio.to_thread(client_of, discovery) as client:
@@ -74,7 +75,7 @@ class Watcher:
                         found, index = await ask(client, discovery, service, index)
                         if troubled:
                             log.info("service registry answers again", service=service)
-                        retry_s, troubled = RETRY_S[0], False
+                        failures, troubled = 0, False
                         self._take(service, found)
                         await asyncio.sleep(PAUSE_S if index else UNINDEXED_S)
             except ERRORS as error:
@@ -89,8 +90,8 @@ class Watcher:
             except Exception:
                 log.exception("an address of a service could not be put in force", service=service)
                 index = 0
-            await asyncio.sleep(retry_s * random.uniform(0.7, 1.3))
-            retry_s = min(retry_s * 2, RETRY_S[1])
+            failures += 1
+            await asyncio.sleep(RETRY.after(failures) * random.uniform(0.7, 1.3))
 
     def _take(self, service: str, found: tuple[Instance, ...]) -> None:
         before = self.addresses.get(service)

@@ -79,6 +79,11 @@ class AccessLog:
         """Lines that could not be written, or not in time."""
         return self.lost_before + (self._writer.lost if self._writer is not None else 0)
 
+    def count_on(self, *, lines: int, sampled_out: int, errors_dropped: int, lost: int) -> None:
+        """Go on from the counts of the worker before."""
+        self.lines, self.sampled_out, self.errors_dropped = lines, sampled_out, errors_dropped
+        self.lost_before = lost
+
     def follow(self, policy: AccessLogPolicy) -> AccessLog | None:
         """Follow the file in force; returns None if nothing is to be logged."""
         if policy != self._policy:

@@ -130,6 +130,11 @@ class DataPlane:
             return self._inquire(self, client, head, purpose, choice, choice.entry)
         return Exchange(traffic, client, head, purpose, choice, choice.entry)
 
+    def count_on(self, *, requests: int, stalled_clients: int, handshakes_failed: int) -> None:
+        """Go on from the counts of the worker before."""
+        self.requests, self.stalled_clients = requests, stalled_clients
+        self.handshakes_failed = handshakes_failed
+
     def work_ended(self) -> None:
         self.active -= 1
 

@@ -35,6 +35,10 @@ class RetryBudget:
     def end(self) -> None:
         self.running -= 1
 
+    def count_on(self, refused: int) -> None:
+        """Go on from the count of the worker before."""
+        self.refused = refused
+
     def refuse(self) -> None:
         self.refused += 1
 

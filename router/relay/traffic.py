@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 import structlog
@@ -140,6 +141,23 @@ class Traffic:
     def note_cancelled(self) -> None:
         """A request ended because its client left, or broke it."""
         self.cancelled += 1
+
+    def count_on(
+        self,
+        *,
+        cancelled: int,
+        retries_refused: int,
+        problems: Mapping[str, int],
+        stats: Mapping[str, SetStats],
+    ) -> None:
+        """Go on from the counts of the worker before; none of them is traffic of this half minute."""
+        self.cancelled = cancelled
+        self.retries.count_on(retries_refused)
+        self.problems.count_on(problems)
+        self.stats.update(stats)
+        now = self.loop.time()
+        self.recent.tick(now, self.stats)
+        self.curves.tick(now, self.stats)
 
     def drain(self) -> None:
         """From now on each answer tells its client that the connection ends."""

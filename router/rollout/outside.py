@@ -8,8 +8,11 @@ from typing import Any, Final
 
 import structlog
 
+from router.backoff import Backoff
+
 TIMEOUT_S: Final = 10.0
 TELL_ATTEMPTS: Final = 3
+_TELL_AGAIN: Final = Backoff(2.0, 4.0)
 log = structlog.get_logger()
 
 
@@ -23,7 +26,7 @@ async def tell(url: str, body: dict[str, Any]) -> bool:
     """POST an event; tried three times with growing pauses. False: nobody took it."""
     for attempt in range(TELL_ATTEMPTS):
         if attempt:
-            await asyncio.sleep(2.0**attempt)
+            await asyncio.sleep(_TELL_AGAIN.after(attempt))
         status, said = await _post(url, body)
         if 200 <= status < 300:
             return True

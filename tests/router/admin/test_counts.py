@@ -32,6 +32,9 @@ def a_router(tmp_path: Path) -> Router:
 async def test_a_worker_counts_on_from_its_predecessor(tmp_path: Path) -> None:
     router = a_router(tmp_path)
     router.plane.requests = 12
+    router.plane.traffic.note_cancelled()
+    router.plane.traffic.retries.refuse()
+    router.plane.traffic.log.count_on(lines=5, sampled_out=6, errors_dropped=7, lost=8)
     router.plane.traffic.problems.note("no-set")
     router.plane.traffic.stats["a"].note_answer(200, 0.02)
     router.plane.traffic.stats["a"].note_answer(502, 400.0)
@@ -46,7 +49,9 @@ async def test_a_worker_counts_on_from_its_predecessor(tmp_path: Path) -> None:
     put_back(after, counts)
     after.plane.traffic.stats["a"].note_answer(200, 0.02)
     told = counts_of(after)
-    assert told.plain["requests"] == 12
+    assert told.plain == counts.plain
+    named = ("requests", "cancelled", "retries_over_budget", "access_log_lines", "access_log_lost")
+    assert [told.plain[name] for name in named] == [12, 1, 1, 5, 8]
     assert told.problems == {"no-set": 1}
     assert told.sets["a"].statuses == {200: 2, 502: 1}
     assert after.plane.traffic.stats["a"].latency[-1] == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from router.backoff import Backoff
 from router.config.reader import load
 from router.discovery import watcher as watcher_module
 from router.discovery.instances import MAX_ANSWER_BYTES
@@ -24,7 +25,7 @@ OLD, NEW = ("10.0.0.1", 8101), ("10.0.0.2", 8101)
 async def registry(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[FakeRegistry]:
-    monkeypatch.setattr(watcher_module, "RETRY_S", (0.01, 0.05))
+    monkeypatch.setattr(watcher_module, "RETRY", Backoff(0.01, 0.05))
     async with registry_of(request.param) as registry:
         yield registry
 
