@@ -104,12 +104,9 @@ class AsyncSide:
         self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None
     ) -> Task:
         """See `Manager.submit`."""
-        if self._stopping:
-            raise Draining
-        self._floor.check(pool_of(spec))
         # A commit under way cannot be taken back: a caller that goes away now has submitted its task all the same.
         return await asyncio.shield(
-            self._accepting.spawn(self._add(spec, image, stdin, idempotency), awaited=True)
+            self._accepting.spawn(self._accept(spec, image, stdin, idempotency), awaited=True)
         )
 
     def adopt(self, task: Task, image: Image) -> None:
@@ -176,6 +173,19 @@ class AsyncSide:
             )
 
     # -- acceptance
+
+    async def _accept(
+        self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None
+    ) -> Task:
+        try:
+            if self._stopping:
+                raise Draining
+            self._floor.check(pool_of(spec))
+            return await self._add(spec, image, stdin, idempotency)
+        except SchedulerError:
+            if stdin.blob is not None:
+                await self._blobs.delete([stdin.blob])
+            raise
 
     async def _add(self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None) -> Task:
         task = Task(self._ids.new(), spec, self._now_us(), stdin_bytes=stdin.size_bytes)

@@ -23,7 +23,7 @@ class Background:
         """Start it; its failure is logged, unless somebody awaits it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._fetch if awaited else self._done)
+        task.add_done_callback(self._retrieved if awaited else self._done)
         return task
 
     async def stop(self, grace_s: float) -> None:
@@ -36,7 +36,7 @@ class Background:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
 
-    def _fetch(self, task: asyncio.Task[Any]) -> None:
+    def _retrieved(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         retrieve(task)
 

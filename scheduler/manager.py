@@ -284,10 +284,10 @@ class Manager:
     def submit(
         self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None
     ) -> Coroutine[Any, Any, Task]:
-        """Keep an async task; when this returns it survives loss of power. `stdin`'s blob is the task's then.
+        """Keep an async task; when this returns it survives loss of power. Takes over `stdin`'s blob.
 
         A caller that is cancelled meanwhile has submitted it all the same. Raises `IdempotencyConflict`, `StoreError`,
-        `DiskFull`, `QueueFull`, `AccountLimit`, `Draining`, `BadRequest`; then `stdin`'s blob is still the caller's.
+        `DiskFull`, `QueueFull`, `AccountLimit`, `Draining`, `BadRequest`; then the blob is deleted.
         """
         return self._async.submit(spec, image, stdin, idempotency)
 

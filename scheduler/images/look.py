@@ -77,7 +77,9 @@ def _files(look: Look, user: User, home: str | None) -> dict[str, bytes | None]:
     for path in {*needed, *([PASSWD] if home is None else ())}:
         file = look.file(path, MAX_FILE_BYTES)
         if file.why and path in needed:
-            raise UserUnusable(f"its USER cannot be told: {path} {file.why}")
+            raise UserUnusable(
+                f"its USER cannot be looked up: {path} {file.why}; mend the file, or name the USER by numbers"
+            )
         files[path] = file.content
     return files
 

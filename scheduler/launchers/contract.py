@@ -8,7 +8,6 @@ from typing import Protocol
 import msgspec
 
 from scheduler.image import Image
-from scheduler.launchers.hardening import SlotLimits
 from scheduler.pool import PoolKey
 
 
@@ -34,7 +33,11 @@ class FoundSlot(msgspec.Struct, frozen=True):
 
 
 Adopt = Callable[[FoundSlot], bool]
-"""Decides about a slot that is found at the start: True adopts it, False removes it."""
+"""Decides about a slot that is found at the start: True adopts it, False removes it.
+
+The task manager passes none, so in a running set every slot found is removed: no executor lets the guest of an earlier
+run in again. The contract suite holds launchers to it, for an executor that outlives its set.
+"""
 
 
 def adopt_none(found: FoundSlot) -> bool:
@@ -42,24 +45,17 @@ def adopt_none(found: FoundSlot) -> bool:
     return False
 
 
-class LauncherSettings(SlotLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of every launcher: the owner of its slots, and their limits.
-
-    Two installations may have sets of one name on one engine or cluster. `installation` tells them apart
-    (`scheduler.installation.identify`) and is on everything that a launcher starts. A launcher removes and reports
-    only what bears its own; slots of another installation, or of none, are never touched.
-    """
-
-    set_name: str
-    installation: str
-
-
 SlotGone = Callable[[str, str], None]
 """Called with (slot id, reason in words) when a slot's container ended or could not start; from the event loop."""
 
 
 class Launcher(Protocol):
-    """All methods are called from the event loop and may raise `EngineUnavailable`."""
+    """All methods are called from the event loop and may raise `EngineUnavailable`.
+
+    Two installations may have sets of one name on one engine or cluster. A launcher marks everything that it starts
+    with its own (`scheduler.installation.identify`), and removes and reports only what bears that mark. It does not
+    touch slots of another installation, or of none.
+    """
 
     async def open(self, adopt: Adopt = adopt_none) -> None:
         """Connect, and adopt or begin to remove each slot that earlier runs of this installation's set left behind.

@@ -102,8 +102,10 @@ class DockerLauncher:
         self._starting: set[asyncio.Task[None]] = set()
         self._listing: asyncio.Task[None] | None = None
         self._seccomp: str | None = None
-        self._unheard = Trouble("engine_events_lost", "engine_events_heard_again")
-        self._unlisted = Trouble("engine_list_failed", "engine_lists_again")
+        self._unheard = Trouble("engine events lost", "engine events received again")
+        self._unlisted = Trouble(
+            "the engine does not list its containers", "the engine lists its containers again"
+        )
         self._relist_now = asyncio.Event()
         self._listening = asyncio.Event()
         self._opened = False
@@ -124,11 +126,13 @@ class DockerLauncher:
         others = await self._engine.count_others()
         if left := await self._removals.clear(_OPEN_CLEAN_UP_S):
             log.warning(
-                "containers_of_earlier_run_left", containers=left, next="they are removed while the set runs"
+                "containers of an earlier run remain",
+                containers=left,
+                next="they are removed while the set runs",
             )
         for installation, containers in others.items():
             log.warning(
-                "containers_of_another_installation",
+                "containers of another installation found",
                 set=self._settings.set_name,
                 installation=installation or "none (an older version, or not ours)",
                 own_installation=self._settings.installation,
@@ -164,9 +168,9 @@ class DockerLauncher:
         if self._opened:
             try:
                 if left := await self._removals.clear(_CLOSE_CLEAN_UP_S):
-                    log.warning("slots_left_behind", containers=left, next="the next start removes them")
+                    log.warning("slots left behind", containers=left, next="the next start removes them")
             except SchedulerError as error:
-                log.warning("slots_left_behind", reason=str(error), next="the next start removes them")
+                log.warning("slots left behind", reason=str(error), next="the next start removes them")
         await self._removals.close()
         self._events.close()
         await self.images.close()
@@ -179,7 +183,7 @@ class DockerLauncher:
         await self._engine.ping()
         if not self._opened:
             raise EngineUnavailable(
-                "the container engine answers, but the set has not finished connecting to it"
+                "the container engine answers, but the set has not finished connecting to it; try again"
             )
 
     async def start(self, order: SlotOrder) -> None:
@@ -188,7 +192,9 @@ class DockerLauncher:
         Raises `EngineRefused`, `EngineUnavailable`, `ImageUnknown`, `ImageUnusable`.
         """
         if not self._opened or self._closed:
-            raise EngineUnavailable("not connected to the container engine")
+            raise EngineUnavailable(
+                "the set is not connected to its container engine yet, or is stopping; try again"
+            )
         if order.slot_id in self._slots:
             raise EngineRefused(f"slot {order.slot_id} was started already")
         slot = _Slot(container_name(self._settings, order.slot_id))

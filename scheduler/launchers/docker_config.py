@@ -15,8 +15,17 @@ from scheduler.images.configuration import check_platform, image_of
 from scheduler.images.places import Layout, layout, writable_places
 from scheduler.images.reference import Reference
 from scheduler.images.user import Owner
-from scheduler.launchers.contract import LauncherSettings, SlotOrder
-from scheduler.launchers.hardening import GUEST, HOSTS, HOSTS_FILE, RUN_DIRECTORY, Hardening, Tmpfs, harden
+from scheduler.launchers.contract import SlotOrder
+from scheduler.launchers.hardening import (
+    GUEST,
+    HOSTS,
+    HOSTS_FILE,
+    RUN_DIRECTORY,
+    Hardening,
+    SlotLimits,
+    Tmpfs,
+    harden,
+)
 from scheduler.launchers.labels import (
     LABEL_ACCOUNT,
     LABEL_DIGEST,
@@ -31,8 +40,8 @@ from scheduler.launchers.variables import said_twice
 from scheduler.registry.settings import RegistryConfig
 
 
-class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How slots are run on a Docker engine. Times are in seconds.
+class DockerSettings(SlotLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How slots are run on a Docker engine, for the set `set_name` of an `installation`. Times are in seconds.
 
     `seccomp_profile` is a JSON file that takes the place of our own profile (seccomp.py). `guest_binary` and
     `hosts_file` are paths on the engine's machine. `registries` are those that images may be pulled from; empty,
@@ -40,6 +49,8 @@ class DockerSettings(LauncherSettings, frozen=True, kw_only=True, forbid_unknown
     default.
     """
 
+    set_name: str
+    installation: str
     guest_binary: Path
     docker_host: str | None = None
     hosts_file: Path = HOSTS_FILE

@@ -142,7 +142,7 @@ class Images:
         task = self._lookups.get(key)
         if task is None:
             if len(self._lookups) >= MAX_LOOKUPS:
-                raise Unavailable(f"{len(self._lookups)} images are being looked up already")
+                raise Unavailable(f"{len(self._lookups)} images are being looked up already; try again")
             task = asyncio.create_task(self._ask(reference or parse_reference(text), self._generation))
             self._lookups[key] = task
             task.add_done_callback(lambda done: self._looked_up(key, done))
@@ -154,7 +154,7 @@ class Images:
             if isinstance(error, (ImageUnknown, ImageUnusable)):
                 self._known.pop(key[0], None)
             elif not isinstance(error, SchedulerError):
-                log.error("image_lookup_failed", image=key[0], exc_info=error)
+                log.error("image lookup failed", image=key[0], exc_info=error)
 
     async def _ask(self, reference: Reference, generation: int) -> Image:
         asked_at = time.monotonic()
@@ -178,7 +178,9 @@ class Images:
             raise refusal
         if text not in self._pulls:
             if len(self._pulls) >= MAX_PULLS_WAITING:
-                raise Unavailable(f"{len(self._pulls)} images are being pulled already", retry_after_s=10)
+                raise Unavailable(
+                    f"{len(self._pulls)} images are being pulled already; try again", retry_after_s=10
+                )
             task = asyncio.create_task(self._pull_in_turn(reference))
             self._pulls[text] = task
             task.add_done_callback(lambda done: self._pulled(reference, done))
@@ -186,7 +188,7 @@ class Images:
 
     async def _pull_in_turn(self, reference: Reference) -> None:
         async with self._pull_turns:
-            log.info("pull_started", image=reference.text)
+            log.info("pull started", image=reference.text)
             loop = asyncio.get_running_loop()
             done: asyncio.Future[None] = loop.create_future()
             abandoned = threading.Event()
@@ -201,7 +203,9 @@ class Images:
                 async with asyncio.timeout(self._settings.pull_timeout_s + self._settings.pull_stall_s):
                     await done
             except TimeoutError as error:
-                raise Unavailable(f"pulling {reference.text} took too long") from error
+                raise Unavailable(
+                    f"{reference.text} was not pulled within {self._settings.pull_timeout_s:g} s; try again"
+                ) from error
             finally:
                 abandoned.set()
 
@@ -234,7 +238,7 @@ class Images:
         try:
             loop.call_soon_threadsafe(tell)
         except RuntimeError:
-            log.info("pull_outlived_loop", image=reference.text)
+            log.info("pull outlived the event loop", image=reference.text)
 
     def _follow_pull(self, client: APIClient, reference: Reference, abandoned: threading.Event) -> None:
         deadline = time.monotonic() + self._settings.pull_timeout_s
@@ -272,11 +276,11 @@ class Images:
             return
         error = task.exception()
         if error is None:
-            log.info("pull_ended", image=reference.text)
+            log.info("pull ended", image=reference.text)
             self._refusals.pop(reference.text, None)
             return
         refusal = why_not_pulled(reference, error)
-        log.warning("pull_failed", image=reference.text, reason=str(error))
+        log.warning("pull failed", image=reference.text, reason=str(error))
         self._refusals[reference.text] = (time.monotonic(), refusal)
         while len(self._refusals) > MAX_REMEMBERED:
             self._refusals.popitem(last=False)

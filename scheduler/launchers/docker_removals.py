@@ -28,7 +28,7 @@ class Removals:
         self._retries = asyncio.Semaphore(_RETRIES_AT_ONCE)
         # The engine may still list them: for a moment, or for ever if it was killed while it removed one.
         self._gone: set[str] = set()
-        self._trouble = Trouble("slots_not_removed_yet", "slots_removed_at_last")
+        self._trouble = Trouble("slots could not be removed yet", "slots are removed now")
 
     def want(self, names: Iterable[str]) -> None:
         """Begin to remove these containers, unless that has begun."""

@@ -90,7 +90,7 @@ class Separation:
         self.is_open = facts.user_namespaces
         self._slots_apart = None
         log.info(
-            "slots_separated_by",
+            "slots are kept apart",
             user_namespaces=facts.user_namespaces,
             runtime=runtime or "the engine's default",
             cgroup_version=facts.cgroup_version,
@@ -98,7 +98,7 @@ class Separation:
         )
         if (wanted := epoll_watches_wanted()) is not None:
             log.warning(
-                "epoll_watches_can_be_used_up",
+                "one USER can use up the epoll watches",
                 reason="programs of one USER can take all epoll watches that the kernel allows it; if it is root, "
                 "no slot starts any more",
                 next=f"run `sysctl -w fs.epoll.max_user_watches={wanted}`, and put it into /etc/sysctl.d",
@@ -113,14 +113,14 @@ class Separation:
                 return
             self._slots_apart = signals // self._signals_each
             log.info(
-                "queued_signals_separated",
+                "queued signals are kept apart",
                 slots_kept_apart=self._slots_apart,
                 signals_each=self._signals_each,
             )
         if slots > self._slots_apart and self.is_open:
             self.is_open = False
             log.warning(
-                "queued_signals_not_separated",
+                "queued signals are shared between slots",
                 slots=slots,
                 slots_kept_apart=self._slots_apart,
                 next=f"set LimitSIGPENDING of containerd to at least {self._signals_each} for each slot of all sets "

@@ -21,7 +21,7 @@ class EngineImages:
         self._layouts = DockerLayouts(self._engine)
         self._events = EventStream(self._engine, self)
         self._opened = False
-        self._unheard = Trouble("engine_events_lost", "engine_events_heard_again")
+        self._unheard = Trouble("engine events lost", "engine events received again")
 
     async def open(self) -> None:
         """Connect. Raises `EngineUnavailable`."""

@@ -71,7 +71,7 @@ NOT_PERMITTED: Final = {
     "the machine's clock": "settimeofday clock_settime clock_adjtime adjtimex",
     "watching the machine": "bpf perf_event_open fanotify_init fanotify_mark",
 }
-"""Answered with EPERM: who tries these means them, and is told plainly."""
+"""System calls refused with EPERM, so that a program that needs them reports it."""
 
 NOT_THERE: Final = {
     "clone3: its flags lie in memory, where no filter can look; every libc falls back to clone": "clone3",

@@ -86,8 +86,8 @@ _Entry = tuple[float, int, Account, float]
 class Line:
     """Accounts in the order of a number that only rises with time, unless `put` says that it has changed.
 
-    A heap of lower bounds, each brought up to date when it comes first: so time moves nobody who does not matter. Of
-    equal numbers, the one that was put first comes first.
+    A heap of accounts. Entries are lower bounds, and an entry is recomputed only when it reaches the top. Of equal
+    numbers, the one that was put first comes first.
     """
 
     def __init__(self, number: Callable[[Account, float], float]) -> None:

@@ -52,11 +52,12 @@ class Supply:
         return StartSlot(slot_id, pool.key, node.facts.id)
 
     def taker(self, slot: Slot, now: float) -> Pool | None:
-        """The pool that gets the place of a slot that just became free; None: its own pool keeps it.
+        """Return the pool that takes a freed slot's place; None: its own pool keeps it.
 
-        The taker's account holds less by two slots at least, counted by weight, so that no place goes to and fro. Or it
-        holds nothing, has waited for long enough, and the slot has had as many tasks as the giver's weight is worth: so
-        weights count where there are fewer places than accounts, too. Pools of one account are compared likewise.
+        A pool takes it if (1) its account holds at least two slots fewer, by weight, so that no place goes to and fro,
+        or (2) its account holds nothing, has waited for long enough, and the slot has had as many tasks as the giver's
+        weight is worth. By (2) weights count also where there are fewer places than accounts. Pools of one account are
+        compared by (1), without weights.
         """
         demand, pool = self._books.demand, slot.pool
         if slot.node in self._books.nodes.open:

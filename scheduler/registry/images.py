@@ -108,7 +108,7 @@ class RegistryImages:
         except Unavailable as error:
             if seen is None or now - seen.asked_at > KEPT_S:
                 raise
-            log.warning("registry_away_image_remembered", image=text, reason=str(error))
+            log.warning("registry away; using the image as last seen", image=text, reason=str(error))
             return seen.image
 
     def source(self, image: Image) -> Source | None:
@@ -125,7 +125,7 @@ class RegistryImages:
                     f"{reference.text} is an engine's image id; name the image as its registry does"
                 )
             if len(self._lookups) >= MAX_LOOKUPS:
-                raise Unavailable(f"{len(self._lookups)} images are being looked up already")
+                raise Unavailable(f"{len(self._lookups)} images are being looked up already; try again")
             lookup = asyncio.create_task(self._ask(reference, registry))
             self._lookups[reference.text] = lookup
             lookup.add_done_callback(lambda done: self._looked_up(reference.text, done))
@@ -141,7 +141,7 @@ class RegistryImages:
             self._refusals[text] = self._clock(), error
             _bound(self._refusals)
         elif error is not None and not isinstance(error, SchedulerError):
-            log.error("image_lookup_failed", image=text, exc_info=error)
+            log.error("image lookup failed", image=text, exc_info=error)
 
     async def _ask(self, reference: Reference, registry: Registry) -> Image:
         asked_at = self._clock()

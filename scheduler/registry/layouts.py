@@ -56,14 +56,17 @@ class RegistryLayouts(Layouts):
         if source is None:
             raise ImageUnknown(f"{image.reference} is no longer remembered; send the task again")
         if self._waiting >= MAX_LOOKS:
-            raise Unavailable(f"{self._waiting} images are being looked into already", retry_after_s=10)
+            raise Unavailable(
+                f"{self._waiting} images are being looked into already; try again", retry_after_s=10
+            )
         self._waiting += 1
         try:
             async with self._turn, asyncio.timeout(LOOK_S):
                 return await self._look_in_turn(image, source)
         except TimeoutError as error:
             raise Unavailable(
-                f"the layers of {image.reference} did not come within {LOOK_S:g} s", retry_after_s=60
+                f"the layers of {image.reference} did not come within {LOOK_S:g} s; try again later",
+                retry_after_s=60,
             ) from error
         finally:
             self._waiting -= 1

@@ -153,7 +153,8 @@ class BlobStore:
         except FileNotFoundError:
             return
         if free_bytes < self.min_free_bytes:
-            raise DiskFull(f"less than {self.min_free_bytes >> 20} MiB are free at {self.directory}")
+            min_mib = self.min_free_bytes >> 20
+            raise DiskFull(f"less than {min_mib} MiB are free at {self.directory}; free some space there")
 
     def _make_folder(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

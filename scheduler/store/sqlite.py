@@ -126,7 +126,10 @@ class SqliteStore:
                     facts: bytes = known[2]
                     return facts
             if faults.free_bytes(self.path.parent) < self._min_free_bytes:
-                raise DiskFull(f"less than {self._min_free_bytes >> 20} MiB are free at {self.path.parent}")
+                min_mib = self._min_free_bytes >> 20
+                raise DiskFull(
+                    f"less than {min_mib} MiB are free at {self.path.parent}; free some space there"
+                )
             number = connection.execute(sql["add_task"], row).lastrowid
             body = {
                 "task": number,

@@ -35,7 +35,7 @@ class Accounts:
             return name
         if self.is_operator(token):
             raise Forbidden("this token has the scope `operator` and no account; send a token of an account")
-        raise Unauthorized("the token is not valid here")
+        raise Unauthorized("no account of this set has this token; send a token that its operator gave you")
 
     def is_operator(self, token: str) -> bool:
         """Return True if the token has the scope `operator`."""

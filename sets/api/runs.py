@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from scheduler.background import retrieve
 from scheduler.errors import SchedulerError
 from scheduler.image import Image
 from scheduler.live import LiveTask
@@ -50,7 +49,6 @@ class Runs:
         self._accounts = accounts
         self._blobs = blobs
         self._specs: dict[tuple[str, str, str, RunCall, Kind], TaskSpec] = {}
-        self._submitting: set[asyncio.Task[Task]] = set()
 
     async def accept(
         self, account: str, reference: str, call: RunCall, kind: Kind, length_bytes: int | None
@@ -124,29 +122,7 @@ class Runs:
         if key is not None:
             digest.update(msgspec.msgpack.encode(spec))
             idempotency = Idempotency(key, digest.digest())
-        # A commit under way cannot be taken back: a client that goes away now has submitted its task nevertheless.
-        return await self._to_its_end(self._hand_in(spec, accepted.image, stdin, idempotency))
-
-    async def _hand_in(
-        self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None
-    ) -> Task:
-        try:
-            return await self._manager.submit(spec, image, stdin, idempotency)
-        except SchedulerError:
-            if stdin.blob is not None:
-                await self._blobs.delete([stdin.blob])
-            raise
-
-    async def _to_its_end(self, work: Coroutine[Any, Any, Task]) -> Task:
-        """Await `work`, which goes on when the awaiting request is cancelled."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._submitting.add(task)
-        task.add_done_callback(self._submitted)
-        return await asyncio.shield(task)
-
-    def _submitted(self, task: asyncio.Task[Task]) -> None:
-        self._submitting.discard(task)
-        retrieve(task)
+        return await self._manager.submit(spec, accepted.image, stdin, idempotency)
 
     async def _keep_input(
         self, accepted: AcceptedCall, body: RequestBody, *, hashed: bool

@@ -99,9 +99,7 @@ def isolation(name: str, value: str) -> Isolation:
 def priority(name: str, value: str) -> Priority:
     """`normal`, the only priority that exists so far."""
     if value != Priority.NORMAL:
-        raise BadRequest(
-            f"{name}: {value[:40]!r} is not normal, the only one that this set knows", field=name
-        )
+        raise BadRequest(f"{name}: {value[:40]!r} is not a priority of this set; send normal", field=name)
     return Priority.NORMAL
 
 

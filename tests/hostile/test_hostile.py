@@ -229,7 +229,9 @@ def test_a_set_tells_how_many_slots_have_queued_signals_of_their_own(userns_set:
         residue(client, ROOT_IMAGE, "shared")
     # The engine has its limit from these tests.
     limit, _ = resource.getrlimit(resource.RLIMIT_SIGPENDING)
-    told = [line for line in userns_set.log.read_text().splitlines() if "queued_signals_separated" in line]
+    told = [
+        line for line in userns_set.log.read_text().splitlines() if "queued signals are kept apart" in line
+    ]
     apart = [json.loads(line)["slots_kept_apart"] for line in told]
     assert apart == ([] if limit == resource.RLIM_INFINITY else [limit // 1024])
 

@@ -7,13 +7,11 @@ import contextlib
 
 import pytest
 
-from scheduler.errors import (
-    IdempotencyConflict,
-    TaskUnknown,
-)
+from scheduler.errors import Draining, IdempotencyConflict, QueueFull, TaskUnknown
+from scheduler.policy.limits import Limits
 from scheduler.store.contract import Body, Idempotency, TaskFilter
 from scheduler.task import Reason, State, Task
-from tests.scheduler.conftest import World, until
+from tests.scheduler.conftest import NewWorld, World, blob_files, until
 from tests.scheduler.fakes import cat
 
 LARGE = b"x" * 100_000
@@ -23,6 +21,28 @@ async def stored(world: World, data: bytes) -> Body:
     writer = world.blobs.body()
     await writer.write(data)
     return await writer.finish()
+
+
+async def test_a_submission_that_is_refused_leaves_no_input_behind(new_world: NewWorld) -> None:
+    """Whether the cell, the store, or a set that stops refuses it."""
+    world = await new_world(limits=Limits(max_waiting=1, cpu_percent=100))
+    await world.submit(b"runs")
+    run = await world.started()
+    await world.submit(b"waits")
+    with pytest.raises(QueueFull):
+        await world.submit(await stored(world, LARGE))
+    assert blob_files(world) == []
+    run.exit()
+    (await world.started(2)).exit()
+    await until(lambda: len(world.ended.tasks) == 2)
+    await world.submit(b"first", Idempotency("key", b"1" * 32))
+    with pytest.raises(IdempotencyConflict):
+        await world.submit(await stored(world, LARGE), Idempotency("key", b"2" * 32))
+    assert blob_files(world) == []
+    world.manager._async.stop()
+    with pytest.raises(Draining):
+        await world.submit(await stored(world, LARGE))
+    assert blob_files(world) == []
 
 
 async def test_submit_run_fetch(world: World) -> None:

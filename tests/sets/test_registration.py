@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from scheduler.backoff import Backoff
 from sets import registration as registration_module
 from sets.config import RegistrationConfig, SetConfig
 from sets.registration import Registration
@@ -139,7 +140,7 @@ def double() -> Iterator[FakeAgent]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registration_module, "LOOK_S", 0.05)
-    monkeypatch.setattr(registration_module, "RETRY_S", (0.02, 0.1))
+    monkeypatch.setattr(registration_module, "RETRY", Backoff(0.02, 0.1))
 
 
 def made(url: str, build: str = "b1", **settings: Any) -> Registration:

@@ -112,7 +112,7 @@ async def test_every_user_can_write_to_tmp_whatever_the_image_has_there(
         ("app", {"etc/passwd": "/nowhere"}, "USER does not exist.*the image has no file /etc/passwd"),
         ("app:app", {"etc/group": "/nowhere"}, "group of its USER does not exist.*no file /etc/group"),
         ("app", {"etc/passwd": None, "etc/passwd/app": b"x"}, "/etc/passwd is not a regular file"),
-        ("app", {"etc/passwd": "/dev"}, "its USER cannot be told: /etc/passwd is not a regular file"),
+        ("app", {"etc/passwd": "/dev"}, "its USER cannot be looked up: /etc/passwd is not a regular file"),
         ("app", {"etc/passwd": b"x" * (MAX_FILE_BYTES + 1)}, "/etc/passwd has more than 1048576 bytes"),
         ("app", {"etc/passwd": "/etc/passwd"}, "in a circle"),
         ("app", {"etc/passwd": "/srv/file/below", "srv/file": b"x"}, "cannot be started"),

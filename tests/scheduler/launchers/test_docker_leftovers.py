@@ -87,7 +87,9 @@ async def test_a_removal_that_never_ends_keeps_no_set_from_starting(
     with capture_logs() as lines:
         await launcher.open()
     await launcher.check()
-    assert [line["containers"] for line in lines if line["event"] == "containers_of_earlier_run_left"] == [1]
+    assert [
+        line["containers"] for line in lines if line["event"] == "containers of an earlier run remain"
+    ] == [1]
 
 
 async def test_what_the_engine_cannot_remove_is_removed_once_it_can(
@@ -101,12 +103,12 @@ async def test_what_the_engine_cannot_remove_is_removed_once_it_can(
         await launcher.open()
         await launcher.check()
         await until(lambda: "whole" not in scripted.containers, "one that can be removed is")
-        refused = [line for line in lines if line["event"] == "slots_not_removed_yet"]
+        refused = [line for line in lines if line["event"] == "slots could not be removed yet"]
         assert len(refused) == 1
         assert "resource busy" in refused[0]["reason"]
         scripted.removal = lambda name: REMOVED
         await until(lambda: not scripted.containers, "all are removed")
-        await until(lambda: any(line["event"] == "slots_removed_at_last" for line in lines), "that is logged")
+        await until(lambda: any(line["event"] == "slots are removed now" for line in lines), "that is logged")
 
 
 async def test_an_engine_that_hangs_in_a_removal_keeps_no_set_from_starting(
@@ -144,7 +146,7 @@ async def test_containers_of_others_are_counted_and_left_alone(
     told = {
         line["installation"]: line["containers"]
         for line in lines
-        if line["event"] == "containers_of_another_installation"
+        if line["event"] == "containers of another installation found"
     }
     assert told == {"0" * 12: 3, "none (an older version, or not ours)": 1}
     await launcher.close()
@@ -168,5 +170,8 @@ async def test_an_engine_that_cannot_list_is_asked_ever_more_rarely_and_logged_o
         monkeypatch.setattr(scripted, "listed", broken)
         await until(lambda: asked >= 3, "it is asked again")
         monkeypatch.setattr(scripted, "listed", listed)
-        await until(lambda: any(line["event"] == "engine_lists_again" for line in lines), "it works again")
-    assert [line["event"] for line in lines].count("engine_list_failed") == 1
+        await until(
+            lambda: any(line["event"] == "the engine lists its containers again" for line in lines),
+            "it works again",
+        )
+    assert [line["event"] for line in lines].count("the engine does not list its containers") == 1

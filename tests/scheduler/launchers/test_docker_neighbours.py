@@ -49,7 +49,7 @@ async def test_each_opens_lists_and_closes_beside_the_others_slots(
     settings = msgspec.structs.replace(docker_settings, relist_s=0.2)
     with capture_logs() as lines:
         ours = await open_rig(settings)
-    found = [line for line in lines if line["event"] == "containers_of_another_installation"]
+    found = [line for line in lines if line["event"] == "containers of another installation found"]
     assert [(line["installation"], line["containers"]) for line in found] == [("0" * 12, 2)]
     # Slots of one id, too.
     order, probe = await ours.run(reference, slot_id="s1")

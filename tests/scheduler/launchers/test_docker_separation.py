@@ -82,9 +82,9 @@ async def test_the_first_slot_too_many_is_warned_of_once(proc: Path, monkeypatch
                 await found.slot_started("slot", slots)
     assert engine.inspected == 1
     assert [(line["event"], line.get("slots"), line.get("slots_kept_apart")) for line in logs] == [
-        ("slots_separated_by", None, None),
-        ("queued_signals_separated", None, 94),
-        ("queued_signals_not_separated", 95, 94),
+        ("slots are kept apart", None, None),
+        ("queued signals are kept apart", None, 94),
+        ("queued signals are shared between slots", 95, 94),
     ]
     assert "LimitSIGPENDING of containerd" in logs[-1]["next"]
     assert "at least 1024 for each slot" in logs[-1]["next"]
@@ -95,7 +95,7 @@ async def test_a_limit_of_the_operators_own_counts(proc: Path, monkeypatch: pyte
     with capture_logs() as logs:
         found = separation(engine, EngineFacts(user_namespaces=True), proc, monkeypatch)
         await found.slot_started("slot", 3)
-    assert (logs[-1]["event"], logs[-1]["slots_kept_apart"]) == ("queued_signals_not_separated", 2)
+    assert (logs[-1]["event"], logs[-1]["slots_kept_apart"]) == ("queued signals are shared between slots", 2)
 
 
 def test_without_namespaces_there_is_nothing_to_keep_apart(
@@ -112,7 +112,10 @@ def test_a_limit_of_epoll_watches_that_memory_cannot_reach_needs_no_warning(
     assert epoll_watches_wanted(proc) == 8_388_608
     with capture_logs() as logs:
         separation(_Engine(), EngineFacts(), proc, monkeypatch)
-    assert [line["event"] for line in logs] == ["slots_separated_by", "epoll_watches_can_be_used_up"]
+    assert [line["event"] for line in logs] == [
+        "slots are kept apart",
+        "one USER can use up the epoll watches",
+    ]
     assert "sysctl -w fs.epoll.max_user_watches=8388608" in logs[-1]["next"]
 
 
