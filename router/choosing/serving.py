@@ -33,10 +33,10 @@ def away(table: Table, name: str, health: Health) -> str:
 
 
 def unserved(table: Table, health: Health) -> dict[str, str]:
-    """Parts of the table none of whose sets takes new work: what each is called, and its sets with the reason.
+    """The parts of the table without a set that takes new work, by name, with each set's reason.
 
-    The default, and every rule that refuses a request rather than let the default have it. A part that no set has a
-    weight in is one, too.
+    Parts are the default weights, and every rule that refuses a request rather than let the default have it. A part in
+    which no set has a weight counts, too.
     """
     parts = [("the default weights", table.default)]
     parts += [(f"rule {rule.name}", rule.weights) for rule in table.rules if rule.if_down is IfDown.FAIL]
@@ -48,10 +48,10 @@ def unserved(table: Table, health: Health) -> dict[str, str]:
 
 
 def leaves_nobody(before: Table | None, after: Table, health: Health) -> str:
-    """Say why an order that turns `before` into `after` is refused; "" means that it may go ahead.
+    """Say why an order that turns `before` into `after` is refused; "" allows it.
 
-    Wrong is a part that some set serves now and none would serve then. `before` None: it is not known, and counts as
-    served.
+    An order is refused if a part that some set serves now would then have none. `before` None: nobody knows what is
+    served now, so every part counts as served.
     """
     already = unserved(before, health) if before is not None else {}
     new = [(part, why) for part, why in unserved(after, health).items() if part not in already]

@@ -110,7 +110,9 @@ class History(msgspec.Struct, frozen=True):
     def text(self, digest: str) -> bytes:
         """The bytes of a file that was in force. Raises `HistoryError`."""
         if not _DIGEST.fullmatch(digest):
-            raise NoSuchVersion(f"{digest!r} is no digest")
+            raise NoSuchVersion(
+                f"{digest!r} is no digest; give the 64 hexadecimal digits of one that /history lists"
+            )
         try:
             return self._file(digest).read_bytes()
         except OSError as error:

@@ -91,7 +91,8 @@ class OpenFile(msgspec.Struct, frozen=True):
 
 
 def create(path: Path, text: bytes) -> None:
-    """Put a file where none is any more. Raises `ChangedMeanwhile` where one is, `EditError`."""
+    """Write a file that was deleted. Raises `ChangedMeanwhile` if it exists again, `EditError` if it cannot be
+    written."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
@@ -121,7 +122,7 @@ def opened(path: Path) -> Iterator[OpenFile]:
             f"{path} lies in a Kubernetes volume, which takes no edits; edit its ConfigMap or Secret"
         )
     if not real.is_file():
-        raise EditError(f"{path} is no regular file")
+        raise EditError(f"{path} is no regular file; name the router's YAML file")
     with contextlib.ExitStack() as stack:
         try:
             text, stamp = _locked(stack, path, real)

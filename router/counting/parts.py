@@ -19,7 +19,7 @@ NAME_CHARS: Final = 60
 
 
 class Shape(NamedTuple):
-    """`places` for names, each with `slots` for keys: a place's evidence ends with so many callers."""
+    """Size of the sketch: `places` for names, `slots` for callers in each. A full place takes no more evidence."""
 
     places: int
     slots: int

@@ -41,7 +41,7 @@ from router.routing.table import WEIGHT_TOTAL
 ALPHA_PASS: Final = 0.1
 """How often, at most, an upper bound that lets a check pass is below the truth, over all looks of a step."""
 ROOM_POINTS: Final = 0.05
-"""A canary may be full in so much more of its requests than control before it must wait."""
+"""Largest amount by which the canary's share of "full" answers may exceed control's before the release waits."""
 
 ALPHA_INTERVAL: Final = 0.1
 """The part of a check's chance of a false alarm that its interval has beside an e-process."""

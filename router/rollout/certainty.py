@@ -14,7 +14,7 @@ from router.rollout.patience import errors, failed_tasks, patience_us
 from router.routing.plan import CheckName, Plan
 
 _TIMES: Final = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
-"""The evidence is made so many times as large; half an hour's, up to a day's."""
+"""Factors by which the evidence is extrapolated: from half an hour's worth to a day's."""
 
 
 def telling(

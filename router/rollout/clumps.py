@@ -33,11 +33,11 @@ _SUPPOSED_SLICES: Final = 1.0
 BURST_S: Final = 30.0
 """A burst of errors is supposed to be over after this time."""
 BURST_POINTS: Final = 0.3
-"""No burst makes more of a set's requests fail, beyond control's: so much harm is no chance, however soon it comes."""
+"""Excess error share above which a burst is no excuse."""
 _SUPPOSED_BURSTS: Final = 0.1
 _SUPPOSED_BURST_SLICES: Final = 2.0
 MAX_SLICES: Final = 63
-"""Beyond it two and two become one, twice as long; odd, so that none is left alone."""
+"""Most slices kept. Above it, neighbours are merged in pairs. Odd, so that the newest stays single."""
 
 _FEW_SLICES: Final = 8
 _SOME_SLICES: Final = 4

@@ -71,7 +71,7 @@ class Lately:
         if window_over:
             self._window = _copies(sides)
             self._window_s = now_s
-            self._recent = self._anew()
+            self._recent = self._empty_evidence()
         counts = _counts(sides, self._slice, patience_us(control))
         judged_per_s = canary.judged / max(1.0, now_s)
         bursts = {name: 1.0 + judged_per_s * clumps.clump_s for name, clumps in self._bursts.items()}
@@ -85,19 +85,18 @@ class Lately:
         return Look(window, warm, (clumped[0], clumped[1]), _proof(self._whole, counts, bursts), bursts)
 
     def _begin(self, progress: Progress, sides: _Sides) -> None:
-        """Another stint. Of one that runs already, as when another worker led until now, nobody can tell what belongs
-        to which window: all until now is before the first."""
+        """Begin a stint. If another worker led its first part, all of that part counts as before the first window."""
         self._stint = progress.stint
         self._clumps = Clumps(self._clumps.scatter)
         self._slice = self._settled = self._window = (Tally(), Tally())
         self._settled_s = 0.0
         self._slice_s = self._window_s = progress.clock_s
-        self._whole = self._anew()
+        self._whole = self._empty_evidence()
         self._recent = self._whole
         if progress.clock_s:
             self._window = _copies(sides)
             self._cut(progress.clock_s, sides)
-            self._recent = self._anew()
+            self._recent = self._empty_evidence()
 
     def _cut(self, now_s: float, sides: _Sides) -> None:
         """The slice that ran is over. What is open may end in a later one, and counts there."""
@@ -113,8 +112,8 @@ class Lately:
         self._slice = _ended(_copies(sides))
         self._slice_s = now_s
 
-    def _anew(self) -> dict[CheckName, EProcess]:
-        """Evidence from now on; control's rate is guessed from what it was until now."""
+    def _empty_evidence(self) -> dict[CheckName, EProcess]:
+        """Empty evidence, to collect from now on; its first guess of control's rate is the rate until now."""
         return {name: EProcess(margin, self._whole[name].known) for name, margin in self._margins.items()}
 
 

@@ -42,7 +42,7 @@ class Look(NamedTuple):
     """How many requests of the canary count as one for a check of rates, as errors come in bursts."""
 
     def against(self, control: Tally) -> Look:
-        """The same beside another control, of an earlier time: what is left to compare."""
+        """Evidence against an earlier control, used when no current one exists."""
         window = self.window and self.window._replace(control=control, proof=NO_PROOF)
         return Look(window, bursts=self.bursts)
 

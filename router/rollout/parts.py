@@ -119,7 +119,7 @@ def _asked(question: _Question) -> tuple[_Place | None, float]:
 
 
 def _together(stakes: list[float], share: float) -> float:
-    """The log of a stake of which `share` lies on each place. A place that was not seen has made 1 of 1."""
+    """Log of the combined bet, of which each place holds `share`. An unseen place counts as 1."""
     return sum(
         log1p(-share) if stake == -inf else stake + log(share + (1.0 - share) * exp(-stake))
         for stake in stakes

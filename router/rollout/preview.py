@@ -157,7 +157,7 @@ def _step(plan: Plan, index: int, file: Table, live: Table, requests_per_s: floa
 
 
 def _sick_s(plan: Plan, per_s: float) -> float | None:
-    """The time until a canary fails whose every request fails, at so many requests a second of either side."""
+    """Seconds until a canary whose requests all fail is aborted, at this rate for each cohort."""
     fails = _check(plan, CheckName.ERRORS)
     if not per_s or not fails["aborts"] or fails["fails_after"] is None:
         return None
@@ -210,8 +210,10 @@ def _check(plan: Plan, name: CheckName) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _needs(latency: bool, threshold: float, alpha: float) -> tuple[int | None, int | None]:
-    """Requests of each cohort until a canary fails of which all goes wrong (all takes twice what is allowed), and until
-    one is proven good that is as control, of which nothing goes wrong (all takes the same time)."""
+    """Requests that each cohort needs until a fully broken canary fails, and until a flawless one passes.
+
+    For `latency`, a broken canary takes twice what is allowed, and a flawless one as long as control.
+    """
     if latency:
         slow = _QUICK + ceil(BUCKETS_PER_OCTAVE * log2(2 * (1 + threshold)))
         return (

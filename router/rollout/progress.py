@@ -128,13 +128,13 @@ class _Handling(Turn):
 
     def pause(self, order: Pause) -> None:
         if self.p.phase not in _UNDER_WAY or self.p.phase is Phase.PAUSED:
-            raise NotAllowed(f"a rollout that is {self.p.phase} cannot be paused")
+            raise NotAllowed(f"a rollout that is {self.p.phase} cannot be paused; only one under way can")
         self.stop(f"paused by hand{_because(order.why)}", by=order.by)
 
     def resume(self, order: Resume) -> None:
         p = self.p
         if p.phase is not Phase.PAUSED:
-            raise NotAllowed(f"a rollout that is {p.phase} cannot be resumed")
+            raise NotAllowed(f"a rollout that is {p.phase} cannot be resumed; only a paused one can")
         self._takes_work(order)
         reason = f"resumed{_because(order.why)}"
         p.waited_s = p.gate_due_s = 0.0
@@ -185,7 +185,7 @@ class _Handling(Turn):
             self.empty()
             return
         if p.phase not in _UNDER_WAY and p.phase is not Phase.DONE:
-            raise NotAllowed(f"there is nothing to abort: the rollout is {p.phase}")
+            raise NotAllowed(f"there is nothing to abort: the rollout is {p.phase}; start one first")
         self._has_takers(order)
         self.roll_back(reason, by=order.by, at_once=at_once)
 

@@ -190,10 +190,10 @@ class Skip(msgspec.Struct, frozen=True):
 
 
 class Abort(msgspec.Struct, frozen=True):
-    """`at_once`: to weight 0 in one move, whatever the old sets can bear.
+    """Take the canary's weight back. `at_once`: to weight 0 in one move, even if the old sets cannot bear it.
 
-    `others`: who would take over, and whether each takes new work (`overlay.takers`; None: nobody looked). Where none
-    does the order is refused, unless by `force`: then, too, in one move, as there is nobody to spare.
+    `others`: the sets that would take over, and whether each takes new work (`overlay.takers`; None: not known). If
+    none does, the order is refused. `force` overrides that, and then the weight also goes in one move.
     """
 
     by: str = ""
