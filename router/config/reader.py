@@ -56,7 +56,7 @@ class Loaded(msgspec.Struct, frozen=True):
 def load(text: bytes, *, set_urls: Mapping[str, str] | None = None) -> Loaded:
     """Read the file's bytes. `set_urls` replaces the URL of sets by name. Raises `ConfigError` with every
     mistake found."""
-    return _Reader(set_urls=set_urls or {}).read(text)
+    return _Reader(set_urls or {}).read(text)
 
 
 def parse_url(url: str) -> tuple[str, int]:
@@ -90,8 +90,12 @@ def _is_host(host: str) -> bool:
     return True
 
 
-class _Reader(NodeReader):
-    set_urls: Mapping[str, str] = msgspec.field(default_factory=dict)
+class _Reader:
+    """Reads one file; `nodes` notes its mistakes."""
+
+    def __init__(self, set_urls: Mapping[str, str]) -> None:
+        self.nodes = NodeReader()
+        self.set_urls = set_urls
 
     # The file.
 
@@ -105,38 +109,40 @@ class _Reader(NodeReader):
             table = self._file(root, hashlib.sha256(text).hexdigest())
         except RecursionError:
             raise ConfigError([Mistake(1, 1, "the file is nested too deeply")]) from None
-        if self.mistakes or table is None:
-            raise ConfigError(self.mistakes or [Mistake(1, 1, "the file must be a mapping")])
+        if self.nodes.mistakes or table is None:
+            raise ConfigError(self.nodes.mistakes or [Mistake(1, 1, "the file must be a mapping")])
         return Loaded(table)
 
     def _file(self, root: Node, digest: str) -> Table | None:
-        fields = self.mapping(root, "the file", FILE.names, required=("version", "sets", "default"))
-        version = self.setting(fields, FILE["version"], 0)
-        by, why = self.optional(fields, "change", self._change, ("", ""))
+        fields = self.nodes.mapping(root, "the file", FILE.names, required=("version", "sets", "default"))
+        version = self.nodes.setting(fields, FILE["version"], 0)
+        by, why = self.nodes.optional(fields, "change", self._change, ("", ""))
         token_file = self._token_file(fields, "`operator_token_file`")
-        sets = self.optional(fields, "sets", lambda n: self._sets(n, token_file), _NO_SETS)
+        sets = self.nodes.optional(fields, "sets", lambda n: self._sets(n, token_file), _NO_SETS)
         for name in set(self.set_urls) - set(sets):
             if "sets" in fields:
-                self.wrong(
+                self.nodes.wrong(
                     fields["sets"].key,
                     f"--set-url names set {name!r}, which is not among the sets; add it here",
                 )
-        key_parts, default = self.optional(fields, "default", lambda n: self._default(n, sets), _NO_DEFAULT)
-        rules = self.optional(fields, "rules", lambda n: read_rules(self, n, sets), _NO_RULES)
-        health = self.optional(fields, "health", self._health, HealthPolicy())
-        retry = self.optional(fields, "retry", self._retry, RetryPolicy())
-        timeouts = self.optional(fields, "timeouts", self._timeouts, Timeouts())
-        access_log = self.optional(fields, "access_log", self._access_log, AccessLogPolicy())
-        rollout = self.optional(fields, "rollout", lambda n: read_rollout(self, n, sets), None)
-        discovery = self.optional(fields, "discovery", lambda n: read_discovery(self, n), None)
+        key_parts, default = self.nodes.optional(
+            fields, "default", lambda n: self._default(n, sets), _NO_DEFAULT
+        )
+        rules = self.nodes.optional(fields, "rules", lambda n: read_rules(self.nodes, n, sets), _NO_RULES)
+        health = self.nodes.optional(fields, "health", self._health, HealthPolicy())
+        retry = self.nodes.optional(fields, "retry", self._retry, RetryPolicy())
+        timeouts = self.nodes.optional(fields, "timeouts", self._timeouts, Timeouts())
+        access_log = self.nodes.optional(fields, "access_log", self._access_log, AccessLogPolicy())
+        rollout = self.nodes.optional(fields, "rollout", lambda n: read_rollout(self.nodes, n, sets), None)
+        discovery = self.nodes.optional(fields, "discovery", lambda n: read_discovery(self.nodes, n), None)
         if "discovery" not in fields and "sets" in fields:
             for name in (name for name, entry in sets.items() if entry.service):
-                self.wrong(
+                self.nodes.wrong(
                     fields["sets"].value,
                     f"set {name!r} names a service, and the file says of no registry where; "
                     'add discovery: {consul: "http://127.0.0.1:8500"}',
                 )
-        if self.mistakes:
+        if self.nodes.mistakes:
             return None
         return Table(
             version=version,
@@ -156,19 +162,21 @@ class _Reader(NodeReader):
         )
 
     def _change(self, node: Node) -> tuple[str, str]:
-        fields = self.mapping(node, "`change`", ("by", "why"))
-        by = self.optional(fields, "by", lambda n: self.text(n, "`by`", "by: ops"), "")
-        why = self.optional(fields, "why", lambda n: self.text(n, "`why`", 'why: "ramp b to 5 %"'), "")
+        fields = self.nodes.mapping(node, "`change`", ("by", "why"))
+        by = self.nodes.optional(fields, "by", lambda n: self.nodes.text(n, "`by`", "by: ops"), "")
+        why = self.nodes.optional(
+            fields, "why", lambda n: self.nodes.text(n, "`why`", 'why: "ramp b to 5 %"'), ""
+        )
         return by, why
 
     def _sets(self, node: Node, token_file: str | None) -> dict[str, SetEntry]:
         sets: dict[str, SetEntry] = {}
-        fields = self.mapping(node, "`sets`", None)
+        fields = self.nodes.mapping(node, "`sets`", None)
         if isinstance(node, yaml.MappingNode) and not node.value:
-            self.wrong(node, '`sets` is empty; write a: {url: "http://127.0.0.1:8101"}')
+            self.nodes.wrong(node, '`sets` is empty; write a: {url: "http://127.0.0.1:8101"}')
         for name, entry in fields.items():
             if not _SET_NAME.fullmatch(name):
-                self.wrong(
+                self.nodes.wrong(
                     entry.key,
                     f"a set's name is 1 to 31 small letters and digits (ids begin with it), not {name!r}",
                 )
@@ -180,42 +188,44 @@ class _Reader(NodeReader):
         if "operator_token_file" not in fields:
             return None
         node = fields["operator_token_file"].value
-        path = self.text(node, what, example)
+        path = self.nodes.text(node, what, example)
         if path is not None and not (path.startswith("/") and path.isprintable()):
-            self.wrong(
+            self.nodes.wrong(
                 node, f"{what} must be the absolute path of a file that holds the token; write {example}"
             )
         return path
 
     def _set(self, name: str, node: Node, token_file: str | None) -> SetEntry:
         what = f"set {name!r}"
-        fields = self.mapping(node, what, SET.names)
+        fields = self.nodes.mapping(node, what, SET.names)
         # The mistake is reported; that other fields name this set is no further mistake.
         unknown = SetEntry(name, "unknown", 1)
         if "url" not in fields and "service" not in fields:
-            self.wrong(node, f"{what} lacks 'url'; add `url: …`, or `service: …` to find it in a registry")
+            self.nodes.wrong(
+                node, f"{what} lacks 'url'; add `url: …`, or `service: …` to find it in a registry"
+            )
             return unknown
-        service = self.optional(fields, "service", lambda n: self._service(n, what), "")
+        service = self.nodes.optional(fields, "service", lambda n: self._service(n, what), "")
         # While nobody has told a service's address, the set has none.
         address: tuple[str, int] | None = ("", 0) if "service" in fields else None
         if "url" in fields:
-            url = self.text(fields["url"].value, f"the url of {what}", 'url: "http://127.0.0.1:8101"')
+            url = self.nodes.text(fields["url"].value, f"the url of {what}", 'url: "http://127.0.0.1:8101"')
             address = None
             if url is not None:
                 try:
                     address = parse_url(url)
                 except ValueError as error:
-                    self.wrong(fields["url"].value, f"the url of {what}: {error}")
+                    self.nodes.wrong(fields["url"].value, f"the url of {what}: {error}")
         if name in self.set_urls:
             service = ""
             try:
                 address = parse_url(self.set_urls[name])
             except ValueError as error:
-                self.wrong(node, f"--set-url of {what}: {error}")
-        state = self.optional(
-            fields, "state", lambda n: self.one_of(n, f"the state of {what}", SetState), "ready"
+                self.nodes.wrong(node, f"--set-url of {what}: {error}")
+        state = self.nodes.optional(
+            fields, "state", lambda n: self.nodes.one_of(n, f"the state of {what}", SetState), "ready"
         )
-        inflight = self.setting(fields, SET["max_inflight"], None, f"max_inflight of {what}")
+        inflight = self.nodes.setting(fields, SET["max_inflight"], None, f"max_inflight of {what}")
         if address is None:
             return unknown
         own_file = self._token_file(fields, f"the operator_token_file of {what}")
@@ -224,9 +234,9 @@ class _Reader(NodeReader):
         )
 
     def _service(self, node: Node, what: str) -> str | None:
-        name = self.text(node, f"the service of {what}", SET["service"].line)
+        name = self.nodes.text(node, f"the service of {what}", SET["service"].line)
         if name is not None and not _SERVICE.fullmatch(name):
-            self.wrong(
+            self.nodes.wrong(
                 node,
                 f"the service of {what} is 1 to 128 letters, digits, dots, - and _, not {name!r}; "
                 f"write {SET['service'].line}",
@@ -236,18 +246,18 @@ class _Reader(NodeReader):
     def _default(
         self, node: Node, sets: Mapping[str, SetEntry]
     ) -> tuple[tuple[KeyPart, ...], Weights] | None:
-        fields = self.mapping(node, "`default`", DEFAULT.names, required=("weights",))
-        parts = self.optional(fields, "key", self._key, _USUAL_KEY)
+        fields = self.nodes.mapping(node, "`default`", DEFAULT.names, required=("weights",))
+        parts = self.nodes.optional(fields, "key", self._key, _USUAL_KEY)
         if "weights" not in fields:
             return None
-        weights = read_weights(self, fields["weights"].value, "the weights of `default`", sets)
+        weights = read_weights(self.nodes, fields["weights"].value, "the weights of `default`", sets)
         return None if weights is None else (parts, weights)
 
     def _key(self, node: Node) -> tuple[KeyPart, ...]:
         example = 'key: ["header:x-user-id"]'
         parts = []
-        for item in self.items(node, "`key`", example):
-            text = self.text(item, "a key", example)
+        for item in self.nodes.items(node, "`key`", example):
+            text = self.nodes.text(item, "a key", example)
             if text is None:
                 continue
             if text in ("account", "image", "client"):
@@ -255,28 +265,30 @@ class _Reader(NodeReader):
             elif text.startswith("header:") and HEADER_NAME.fullmatch(text[7:]):
                 parts.append(KeyPart(KeySource.HEADER, text[7:].lower().encode()))
             else:
-                self.wrong(
+                self.nodes.wrong(
                     item, f"a key is header:NAME, account, image or client, not {text!r}; write {example}"
                 )
         return tuple(parts)
 
     def _health(self, node: Node) -> HealthPolicy:
         usual = HealthPolicy()
-        fields = self.mapping(node, "`health`", HEALTH.names)
-        path = self.optional(fields, "path", lambda n: self.text(n, "path", "path: /readyz"), usual.path)
+        fields = self.nodes.mapping(node, "`health`", HEALTH.names)
+        path = self.nodes.optional(
+            fields, "path", lambda n: self.nodes.text(n, "path", "path: /readyz"), usual.path
+        )
         if not re.fullmatch(r"/[\x21\x22\x24-\x7e]*", path):
-            self.wrong(fields["path"].value, "path must begin with '/'; write path: /readyz")
-        interval = self.setting(fields, HEALTH["interval"], usual.interval_s)
-        timeout = self.setting(fields, HEALTH["timeout"], usual.timeout_s)
-        fall = self.setting(fields, HEALTH["fall"], usual.fall)
-        rise = self.setting(fields, HEALTH["rise"], usual.rise)
-        slow_start = self.setting(fields, HEALTH["slow_start"], usual.slow_start_s)
-        eject_after = self.setting(fields, HEALTH["eject_after"], usual.eject_after)
-        eject_s = self.setting(fields, HEALTH["eject_for"], usual.eject_s)
-        eject_max_s = self.setting(fields, HEALTH["eject_max"], usual.eject_max_s)
+            self.nodes.wrong(fields["path"].value, "path must begin with '/'; write path: /readyz")
+        interval = self.nodes.setting(fields, HEALTH["interval"], usual.interval_s)
+        timeout = self.nodes.setting(fields, HEALTH["timeout"], usual.timeout_s)
+        fall = self.nodes.setting(fields, HEALTH["fall"], usual.fall)
+        rise = self.nodes.setting(fields, HEALTH["rise"], usual.rise)
+        slow_start = self.nodes.setting(fields, HEALTH["slow_start"], usual.slow_start_s)
+        eject_after = self.nodes.setting(fields, HEALTH["eject_after"], usual.eject_after)
+        eject_s = self.nodes.setting(fields, HEALTH["eject_for"], usual.eject_s)
+        eject_max_s = self.nodes.setting(fields, HEALTH["eject_max"], usual.eject_max_s)
         if eject_max_s < eject_s:
             given = fields.get("eject_max") or fields["eject_for"]
-            self.wrong(
+            self.nodes.wrong(
                 given.value,
                 f"eject_max ({eject_max_s:g} s) must not be below eject_for ({eject_s:g} s); "
                 "write {eject_for: 30s, eject_max: 5m}",
@@ -287,29 +299,29 @@ class _Reader(NodeReader):
 
     def _retry(self, node: Node) -> RetryPolicy:
         usual = RetryPolicy()
-        fields = self.mapping(node, "`retry`", RETRY.names)
+        fields = self.nodes.mapping(node, "`retry`", RETRY.names)
         return RetryPolicy(
-            self.setting(fields, RETRY["attempts"], usual.attempts),
-            self.setting(fields, RETRY["budget"], usual.budget),
-            self.setting(fields, RETRY["replay_body_max"], usual.replay_body_max_bytes),
-            self.setting(fields, RETRY["retry_sync"], usual.retry_sync),
-            self.setting(fields, RETRY["patience"], usual.patience_s),
+            self.nodes.setting(fields, RETRY["attempts"], usual.attempts),
+            self.nodes.setting(fields, RETRY["budget"], usual.budget),
+            self.nodes.setting(fields, RETRY["replay_body_max"], usual.replay_body_max_bytes),
+            self.nodes.setting(fields, RETRY["retry_sync"], usual.retry_sync),
+            self.nodes.setting(fields, RETRY["patience"], usual.patience_s),
         )
 
     def _timeouts(self, node: Node) -> Timeouts:
-        fields = self.mapping(node, "`timeouts`", TIMEOUTS.names)
-        given = {name: self.setting(fields, TIMEOUTS[name], math.nan) for name in fields}
+        fields = self.nodes.mapping(node, "`timeouts`", TIMEOUTS.names)
+        given = {name: self.nodes.setting(fields, TIMEOUTS[name], math.nan) for name in fields}
         return Timeouts({name: value for name, value in given.items() if not math.isnan(value)})
 
     def _access_log(self, node: Node) -> AccessLogPolicy:
         usual = AccessLogPolicy()
         example = ACCESS_LOG["to"].line
-        fields = self.mapping(node, "`access_log`", ACCESS_LOG.names, required=("to",))
-        to = self.optional(fields, "to", lambda n: self.text(n, "to", example), usual.to)
+        fields = self.nodes.mapping(node, "`access_log`", ACCESS_LOG.names, required=("to",))
+        to = self.nodes.optional(fields, "to", lambda n: self.nodes.text(n, "to", example), usual.to)
         if not is_target(to):
-            self.wrong(
+            self.nodes.wrong(
                 fields["to"].value, f"to is stderr, off or an absolute path, not {to!r}; write {example}"
             )
-        sample = self.setting(fields, ACCESS_LOG["sample"], usual.sample)
-        errors = self.setting(fields, ACCESS_LOG["errors_per_s"], usual.errors_per_s)
+        sample = self.nodes.setting(fields, ACCESS_LOG["sample"], usual.sample)
+        errors = self.nodes.setting(fields, ACCESS_LOG["errors_per_s"], usual.errors_per_s)
         return AccessLogPolicy(to, sample, errors)

@@ -45,13 +45,17 @@ def advance(progress: Progress, happening: Happening, now: float) -> tuple[Progr
 
     The old progress is not touched. Raises `NotAllowed` for an order that does not fit the phase.
     """
-    turn = _Handling(msgspec.structs.replace(progress), now)
-    _HANDLERS[type(happening)](turn, happening)
+    turn = Turn(msgspec.structs.replace(progress), now)
+    _HANDLERS[type(happening)](_Handling(turn), happening)
     return turn.p, tuple(turn.instructions)
 
 
-class _Handling(Turn):
-    """The effect of each happening."""
+class _Handling:
+    """The effect of each happening, as moves of one turn."""
+
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        self.p = turn.p
 
     # Orders.
 
@@ -59,7 +63,7 @@ class _Handling(Turn):
         p = self.p
         name = order.plan.set
         if p.running:
-            raise NotAllowed(f"a rollout of {self.plan.set!r} is under way ({p.phase}); abort it first")
+            raise NotAllowed(f"a rollout of {self.turn.plan.set!r} is under way ({p.phase}); abort it first")
         if not order.takes_work:
             raise NotAllowed(f"set {name!r} takes no new work; make it `ready` first")
         others = {other for other, share in order.shares.items() if share > 0 and other != name}
@@ -86,28 +90,28 @@ class _Handling(Turn):
             p.posted = p.last_event
         earlier = p.carriers.get(name)
         p.urls = dict(order.urls)
-        self.remember(order.effective)
+        self.turn.remember(order.effective)
         p.run += 1
         p.plan = order.plan
         if not order.plan.dry_run:
-            self.readmit(name, "a rollout of it starts", by=order.by)
+            self.turn.readmit(name, "a rollout of it starts", by=order.by)
         p.beneath = before if order.plan.dry_run else None
         p.others = {}
         p.loads = {}
-        self.rest_on(order.shares)
-        p.based_at = self.now
+        self.turn.rest_on(order.shares)
+        p.based_at = self.turn.now
         p.weight = order.effective.get(name, 0)
         p.hands_off = False
         p.recent_weights = ()
         p.analysis = p.last_analysis = p.baseline = None
-        p.ticked_at = self.now
-        self.new_stint()
+        p.ticked_at = self.turn.now
+        self.turn.new_stint()
         reason = f"rollout of {name} started{_because(order.why)}"
         if (
             earlier is not None
             and earlier.url == order.urls.get(name)
             and earlier.build == (p.builds if order.builds is None else order.builds).get(name, "")
-            and 0.0 <= self.now - earlier.at <= order.plan.return_window_s
+            and 0.0 <= self.turn.now - earlier.at <= order.plan.return_window_s
             and earlier.share >= NEARLY * order.plan.final_weight
             and order.plan.final_weight > p.weight
         ):
@@ -115,21 +119,21 @@ class _Handling(Turn):
             p.moved_s = MOVE_EVERY_S
             p.step = len(order.plan.steps) - 1
             p.waited_s = p.least_hold_s = 0.0
-            self.to(
+            self.turn.to(
                 Cause.RETURN,
                 Phase.RETURNING,
-                f"{reason}; it carried {earlier.share / 100:g} % {self.now - earlier.at:.0f} s ago, so its steps are "
-                "skipped",
+                f"{reason}; it carried {earlier.share / 100:g} % {self.turn.now - earlier.at:.0f} s ago, so its "
+                "steps are skipped",
                 by=order.by,
             )
             return
-        self.event("started", reason, by=order.by)
-        self.enter(0, cause=Cause.START)
+        self.turn.event("started", reason, by=order.by)
+        self.turn.enter(0, cause=Cause.START)
 
     def pause(self, order: Pause) -> None:
         if self.p.phase not in _UNDER_WAY or self.p.phase is Phase.PAUSED:
             raise NotAllowed(f"a rollout that is {self.p.phase} cannot be paused; only one under way can")
-        self.stop(f"paused by hand{_because(order.why)}", by=order.by)
+        self.turn.stop(f"paused by hand{_because(order.why)}", by=order.by)
 
     def resume(self, order: Resume) -> None:
         p = self.p
@@ -141,37 +145,37 @@ class _Handling(Turn):
         if p.paused_from is Phase.RETURNING:
             p.hands_off = False
             p.moves_left = MAX_MOVES
-            self.to(Cause.RESUME, Phase.RETURNING, reason, by=order.by)
+            self.turn.to(Cause.RESUME, Phase.RETURNING, reason, by=order.by)
         elif p.paused_from is Phase.GATED:
             p.hands_off = False
-            self.to(Cause.RESUME, Phase.GATED, reason, by=order.by)
-        elif self.plan.steps[p.step].weight is None:
-            self.event("resumed", reason, by=order.by)
-            self.enter(p.step + 1)
+            self.turn.to(Cause.RESUME, Phase.GATED, reason, by=order.by)
+        elif self.turn.plan.steps[p.step].weight is None:
+            self.turn.event("resumed", reason, by=order.by)
+            self.turn.enter(p.step + 1)
         elif p.hands_off:
-            self.event("resumed", reason, by=order.by)
-            self.enter(p.step, gated=False)
+            self.turn.event("resumed", reason, by=order.by)
+            self.turn.enter(p.step, gated=False)
         else:
-            self.to(Cause.RESUME, Phase.HOLDING, reason, by=order.by)
+            self.turn.to(Cause.RESUME, Phase.HOLDING, reason, by=order.by)
 
     def skip(self, order: Skip) -> None:
         p = self.p
         if p.phase not in _UNDER_WAY or p.phase is Phase.RETURNING:
             raise NotAllowed(f"a rollout that is {p.phase} has no step to skip")
         self._takes_work(order)
-        if p.phase is Phase.HOLDING and self.above and p.step == len(self.plan.steps) - 1:
+        if p.phase is Phase.HOLDING and self.turn.above and p.step == len(self.turn.plan.steps) - 1:
             raise NotAllowed(
-                f"{self.plan.set} is on its way down to the last step's weight still; see it there first"
+                f"{self.turn.plan.set} is on its way down to the last step's weight still; see it there first"
             )
-        self.event("skipped", f"step {p.step + 1} skipped{_because(order.why)}", by=order.by)
+        self.turn.event("skipped", f"step {p.step + 1} skipped{_because(order.why)}", by=order.by)
         if p.phase is Phase.GATED or (p.phase is Phase.PAUSED and p.paused_from is Phase.GATED):
-            self.enter(p.step, gated=False)
+            self.turn.enter(p.step, gated=False)
         else:
-            self.enter(p.step + 1)
+            self.turn.enter(p.step + 1)
 
     def _takes_work(self, order: Resume | Skip) -> None:
         if not order.takes_work:
-            raise NotAllowed(f"set {self.plan.set!r} takes no new work; make it `ready` first")
+            raise NotAllowed(f"set {self.turn.plan.set!r} takes no new work; make it `ready` first")
 
     def abort(self, order: Abort) -> None:
         p = self.p
@@ -181,19 +185,19 @@ class _Handling(Turn):
             if not at_once:
                 raise NotAllowed("the rollout is being aborted already; `at once` would make it one move")
             self._has_takers(order)
-            self.event("abort", "the rest at once" + _because(order.why), by=order.by)
-            self.empty()
+            self.turn.event("abort", "the rest at once" + _because(order.why), by=order.by)
+            self.turn.empty()
             return
         if p.phase not in _UNDER_WAY and p.phase is not Phase.DONE:
             raise NotAllowed(f"there is nothing to abort: the rollout is {p.phase}; start one first")
         self._has_takers(order)
-        self.roll_back(reason, by=order.by, at_once=at_once)
+        self.turn.roll_back(reason, by=order.by, at_once=at_once)
 
     def _has_takers(self, order: Abort) -> None:
         """Raise `NotAllowed` if an abort would leave no set to take requests."""
-        name = self.plan.set
-        self.takers = order.others
-        if not self.nobody or self.plan.dry_run:
+        name = self.turn.plan.set
+        self.turn.takers = order.others
+        if not self.turn.nobody or self.turn.plan.dry_run:
             return
         away = ", ".join(sorted(order.others or ()))
         if not away:
@@ -203,21 +207,21 @@ class _Handling(Turn):
                 f"only {away} would take over from {name!r}, and takes no new work: every request would be refused; "
                 "make a set `ready` first, or use --force"
             )
-        self.takers = None
+        self.turn.takers = None
 
     def end(self, order: End) -> None:
         p = self.p
         if p.running:
-            raise NotAllowed(f"a rollout of {self.plan.set!r} is under way ({p.phase}); abort it first")
+            raise NotAllowed(f"a rollout of {self.turn.plan.set!r} is under way ({p.phase}); abort it first")
         if p.phase is Phase.IDLE and not p.barred:
             raise NotAllowed("no rollout left anything in force: the file's weights count already")
-        self.rest_on(order.shares)
+        self.turn.rest_on(order.shares)
         for name in p.barred:
-            self.readmit(name, f"`rollout end`{_because(order.why)}", by=order.by)
+            self.turn.readmit(name, f"`rollout end`{_because(order.why)}", by=order.by)
         if p.phase is Phase.IDLE:
-            p.weight = p.base.get(self.plan.set, 0)
+            p.weight = p.base.get(self.turn.plan.set, 0)
             return
-        self.idle(f"ended by hand, the file's weights count{_because(order.why)}", by=order.by)
+        self.turn.idle(f"ended by hand, the file's weights count{_because(order.why)}", by=order.by)
 
     # The file.
 
@@ -229,42 +233,42 @@ class _Handling(Turn):
             return
         if edit.builds:
             p.builds = {**p.builds, **edit.builds}
-        if not self.unsettled():
-            self.look_at_bars(shares, edit.sets, edit.builds)
-        if shares == p.base or self.unsettled():
+        if not self.turn.unsettled():
+            self.turn.look_at_bars(shares, edit.sets, edit.builds)
+        if shares == p.base or self.turn.unsettled():
             return
-        self.rest_on(shares)
-        p.based_at = self.now
+        self.turn.rest_on(shares)
+        p.based_at = self.turn.now
         reason = f"the weights were edited by hand (version {edit.version}); the file's count now"
         if p.phase is Phase.ABORTING:
             # An edit must not keep a sick canary, but may send it away sooner.
-            if shares.get(self.plan.set, 0) == 0:
-                self.event("edited", reason)
-                self.empty()
+            if shares.get(self.turn.plan.set, 0) == 0:
+                self.turn.event("edited", reason)
+                self.turn.empty()
         elif p.phase in _UNDER_WAY:
             if p.phase is not Phase.PAUSED:
                 p.paused_from = p.phase
             p.hands_off = True
             p.beneath = None
-            if not self.plan.dry_run:
-                self.weigh(shares.get(self.plan.set, 0))
-            self.new_stint()
-            self.to(Cause.EDIT, Phase.PAUSED, reason)
+            if not self.turn.plan.dry_run:
+                self.turn.weigh(shares.get(self.turn.plan.set, 0))
+            self.turn.new_stint()
+            self.turn.to(Cause.EDIT, Phase.PAUSED, reason)
         elif p.phase is not Phase.IDLE:
-            self.idle(reason)
+            self.turn.idle(reason)
 
     def gone(self, gone: Gone) -> None:
         p = self.p
-        if p.plan is None or not p.running or self.unsettled():
+        if p.plan is None or not p.running or self.turn.unsettled():
             return
         if not gone.set_left:
             if p.phase in _UNDER_WAY and p.phase is not Phase.PAUSED:
-                self.stop("the file's `rollout` section was taken out")
+                self.turn.stop("the file's `rollout` section was taken out")
             return
         reason = f"set {p.plan.set!r} left the file"
         if p.phase is not Phase.ABORTING:
-            self.to(Cause.ABORT, Phase.ABORTING, reason)
-        self.empty()
+            self.turn.to(Cause.ABORT, Phase.ABORTING, reason)
+        self.turn.empty()
 
     # The gate.
 
@@ -273,8 +277,8 @@ class _Handling(Turn):
         if p.phase is not Phase.GATED or said.serial != p.gate_serial:
             return
         if said.go:
-            self.event("gate", f"the gate of step {p.step + 1} says go")
-            self.enter(p.step, gated=False)
+            self.turn.event("gate", f"the gate of step {p.step + 1} says go")
+            self.turn.enter(p.step, gated=False)
         else:
             p.reason = f"the gate of step {p.step + 1} says not now: {said.detail}"
 
@@ -282,52 +286,52 @@ class _Handling(Turn):
 
     def tick(self, tick: Tick) -> None:
         p = self.p
-        passed = 0.0 if p.ticked_at is None else min(MAX_TICK_S, max(0.0, self.now - p.ticked_at))
-        p.ticked_at = self.now
+        passed = 0.0 if p.ticked_at is None else min(MAX_TICK_S, max(0.0, self.turn.now - p.ticked_at))
+        p.ticked_at = self.turn.now
         p.loads = dict(tick.loads)
-        self.takers = tick.others
+        self.turn.takers = tick.others
         if not p.running:
             return
         p.clock_s += passed
         if p.phase is Phase.ABORTING:
             p.moved_s += passed
             if p.moved_s >= MOVE_EVERY_S:
-                self.descend()
+                self.turn.descend()
             return
         if tick.analysis is not None:
             p.analysis = tick.analysis
             p.marks = marked(p)
-        self.remind(passed)
+        self.turn.remind(passed)
         if tick.control is not None and tick.control.judged and not p.without_control:
             p.baseline = tick.control.without_parts()
         if self._failed():
             assert p.analysis is not None
-            self.take_back(p.analysis.reason)
+            self.turn.take_back(p.analysis.reason)
         elif p.phase is not Phase.PAUSED and not tick.takes_work:
-            self.stop(f"set {self.plan.set!r} takes no new work")
-        elif p.phase is Phase.HOLDING and self.above:
+            self.turn.stop(f"set {self.turn.plan.set!r} takes no new work")
+        elif p.phase is Phase.HOLDING and self.turn.above:
             p.moved_s += passed
             if p.moved_s >= MOVE_EVERY_S:
-                self.approach()
-                self.perhaps_finish()
+                self.turn.approach()
+                self.turn.perhaps_finish()
         elif p.phase is Phase.HOLDING:
             p.held_s += passed
-            if p.held_s >= self.hold_s and not self._passed():
-                self.to(
+            if p.held_s >= self.turn.hold_s and not self._passed():
+                self.turn.to(
                     Cause.HOLD_OVER, Phase.WAITING, f"the hold of step {p.step + 1} is over; {self._lack()}"
                 )
         elif p.phase is Phase.WAITING:
             p.waited_s += passed
             if not self._passed():
                 p.reason = f"the hold of step {p.step + 1} is over; {self._lack()}"
-                if self.waited_out:
+                if self.turn.waited_out:
                     self._give_up()
         elif p.phase is Phase.GATED:
             self._ask(passed)
         elif p.phase is Phase.RETURNING:
             p.moved_s += passed
             if p.moved_s >= MOVE_EVERY_S:
-                self.ascend()
+                self.turn.ascend()
 
     def _failed(self) -> bool:
         analysis = self.p.analysis
@@ -338,8 +342,8 @@ class _Handling(Turn):
         p = self.p
         if p.analysis is None or p.analysis.verdict is not Verdict.PASS or not flowing(p):
             return False
-        self.event("passed", f"step {p.step + 1} passed: {p.analysis.reason}")
-        self.enter(p.step + 1)
+        self.turn.event("passed", f"step {p.step + 1} passed: {p.analysis.reason}")
+        self.turn.enter(p.step + 1)
         return True
 
     def _lack(self) -> str:
@@ -354,20 +358,20 @@ class _Handling(Turn):
     def _give_up(self) -> None:
         p = self.p
         no_data = p.analysis is None or not p.analysis.enough or not flowing(p)
-        self.undecided(f"step {p.step + 1} stays without a verdict: {self._lack()}", no_data=no_data)
+        self.turn.undecided(f"step {p.step + 1} stays without a verdict: {self._lack()}", no_data=no_data)
 
     def _ask(self, passed: float) -> None:
         p = self.p
         p.waited_s += passed
-        limit_s = GATE_WAIT_S if self.plan.max_wait_s is None else self.plan.max_wait_s
+        limit_s = GATE_WAIT_S if self.turn.plan.max_wait_s is None else self.turn.plan.max_wait_s
         if p.waited_s > limit_s:
-            self.stop(p.reason or f"the gate of step {p.step + 1} does not answer")
+            self.turn.stop(p.reason or f"the gate of step {p.step + 1} does not answer")
         elif p.waited_s >= p.gate_due_s:
-            url = self.plan.steps[p.step].gate
+            url = self.turn.plan.steps[p.step].gate
             p.gate_due_s = p.waited_s + GATE_EVERY_S
             p.gate_serial += 1
             if url is not None:
-                self.instructions.append(AskGate(url, p.step, p.gate_serial))
+                self.turn.instructions.append(AskGate(url, p.step, p.gate_serial))
 
 
 def _above_zero(shares: Any) -> dict[str, int]:
