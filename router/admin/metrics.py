@@ -14,7 +14,7 @@ from router.admin.status import Snapshot, room_of
 from router.choosing.serving import SERVING
 from router.counting.stats import COARSE, LATENCY_BOUNDS_S
 from router.counting.tally import Outcome
-from router.rollout.analysis import Verdict
+from router.rollout.checks import Verdict
 from router.rollout.states import Phase
 
 _ROOM: Final = {

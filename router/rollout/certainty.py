@@ -7,7 +7,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from router.counting.tally import Tally
-from router.rollout.analysis import Analysis, Verdict, analyse
+from router.rollout.analysis import Analysis, analyse
+from router.rollout.checks import Verdict
 from router.rollout.eprocess import Counts, EProcess
 from router.rollout.look import Look
 from router.rollout.patience import errors, failed_tasks, patience_us

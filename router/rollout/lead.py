@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+import msgspec
+
 from router.counting.tally import Tally
 from router.rollout.analysis import analyse
 from router.rollout.certainty import telling
@@ -16,6 +18,7 @@ from router.rollout.lately import Lately
 from router.rollout.orders import others_of
 from router.rollout.progress import advance
 from router.rollout.record import AskGate, Edited, Gone, Happening, Progress, Tick
+from router.rollout.sight import sight_of
 from router.rollout.states import Phase
 from router.routing.table import SetState, Table
 
@@ -49,10 +52,22 @@ class Lead:
         `file`: the table of the operators' file, without the rollout's weights. `seen`: the evidence of a stint, asked
         for only while a rollout runs. `now`: seconds since the epoch. `builds`: what sets told at their health checks.
         """
+        found: list[Evidence] = []
+
+        def kept(stint: int) -> Evidence:
+            found.append(seen(stint))
+            return found[-1]
+
+        comparing = progress.comparing
         gates: list[AskGate] = []
-        for happening in self._happenings(progress, file, seen, builds):
+        for happening in self._happenings(progress, file, kept, builds):
             progress, asked = advance(progress, happening, now)
             gates += asked
+        if comparing and found:
+            # After an abort, the evidence that decided it stays in sight.
+            analysis = progress.analysis or progress.last_analysis
+            sight = sight_of(progress.run, analysis, found[-1].canary, found[-1].control)
+            progress = msgspec.structs.replace(progress, sight=sight)
         return progress, gates
 
     def _happenings(

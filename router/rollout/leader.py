@@ -11,7 +11,6 @@ import msgspec
 from router.rollout.lead import Evidence, Lead
 from router.rollout.progress import advance
 from router.rollout.record import AskGate, GateSaid, Progress
-from router.rollout.sight import sight_of
 from router.rollout.statefile import Lease, LeaseLost, StateFile
 from router.rollout.tallies import Tallies, cohorts, loads
 from router.routing.table import Table
@@ -68,20 +67,10 @@ class Leader:
         asked: list[AskGate] = []
 
         def step(progress: Progress) -> Progress:
-            found: list[Evidence] = []
-
-            def seen(stint: int) -> Evidence:
-                found.append(self._seen(stint, now))
-                return found[-1]
-
-            comparing = progress.comparing
-            progress, gates = self._lead.turn(progress, file, seen, now, builds)
+            progress, gates = self._lead.turn(
+                progress, file, lambda stint: self._seen(stint, now), now, builds
+            )
             asked.extend(gates)
-            if comparing and found:
-                # Of an abort, what it was decided by stays.
-                analysis = progress.analysis or progress.last_analysis
-                sight = sight_of(progress.run, analysis, found[-1].canary, found[-1].control)
-                progress = msgspec.structs.replace(progress, sight=sight)
             return progress
 
         progress = self._change(step, now)

@@ -14,7 +14,8 @@ from typing import Any, Final
 from router.choosing.serving import UNKNOWN, Health
 from router.counting.tally import BUCKETS_PER_OCTAVE, bucket_of
 from router.rollout import rates, tail
-from router.rollout.analysis import ALPHA_PASS, check_alpha, proof_needed
+from router.rollout.analysis import check_alpha
+from router.rollout.checks import ALPHA_PASS, proof_needed
 from router.rollout.eprocess import Counts, EProcess
 from router.rollout.glide import next_weight
 from router.rollout.orders import Order, permit, starting

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from router.rollout.analysis import Verdict
+from router.rollout.checks import Verdict
 from router.rollout.flow import flowing, marked, window_s
 from router.rollout.glide import MAX_MOVES, MOVE_EVERY_S
 from router.rollout.record import (

@@ -8,7 +8,8 @@ import msgspec
 
 from router.counting.tally import BUCKETS_PER_OCTAVE, Tally
 from router.counting.witnesses import Kind, Witness, telling
-from router.rollout.analysis import Analysis, Verdict
+from router.rollout.analysis import Analysis
+from router.rollout.checks import Verdict
 from router.routing.plan import CheckName
 
 _KINDS: Final = {

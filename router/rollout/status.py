@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import asdict
 
-from router.rollout.analysis import Check
+from router.rollout.checks import Check
 from router.rollout.record import Event, Progress
 from router.rollout.states import LEGAL_MOVES, Cause, Phase
 from router.rollout.waits import waits_of

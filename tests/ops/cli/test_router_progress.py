@@ -9,7 +9,8 @@ import pytest
 from ops.cli.router_progress import progress
 from router.counting.tally import Tally, bucket_of
 from router.counting.witnesses import Kind, Witness
-from router.rollout.analysis import Analysis, Check, Verdict
+from router.rollout.analysis import Analysis
+from router.rollout.checks import Check, Verdict
 from router.rollout.progress import advance
 from router.rollout.record import Progress, Start
 from router.rollout.sight import sight_of

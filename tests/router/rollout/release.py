@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from hypothesis import settings
 
 from router.counting.tally import Tally
-from router.rollout.analysis import Analysis, Verdict, analyse
+from router.rollout.analysis import Analysis, analyse
+from router.rollout.checks import Verdict
 from router.rollout.glide import Load
 from router.rollout.progress import advance
 from router.rollout.record import AskGate, Happening, Progress, Start, Tick

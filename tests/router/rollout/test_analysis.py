@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from router.counting.tally import Outcome, Tally, bucket_of, minus, total
-from router.rollout.analysis import Analysis, Check, Verdict, analyse
+from router.rollout.analysis import Analysis, analyse
+from router.rollout.checks import Check, Verdict
 from router.rollout.look import Look, Window
 from router.routing.plan import AbortWhen, CheckName, Plan, Step
 

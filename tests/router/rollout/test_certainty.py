@@ -9,8 +9,9 @@ from math import log
 import pytest
 
 from router.counting.tally import Outcome, Tally
-from router.rollout.analysis import Analysis, Verdict, analyse
+from router.rollout.analysis import Analysis, analyse
 from router.rollout.certainty import telling
+from router.rollout.checks import Verdict
 from router.rollout.look import Look
 from router.routing.plan import AbortWhen, Plan, Step
 

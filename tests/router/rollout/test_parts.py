@@ -12,7 +12,8 @@ from router.counting.observer import Observer
 from router.counting.parts import ACCOUNTS, Parts
 from router.counting.tally import Answered, Tally
 from router.dialects.native import NativeDialect
-from router.rollout.analysis import Verdict, analyse
+from router.rollout.analysis import analyse
+from router.rollout.checks import Verdict
 from router.rollout.parts import worst_part
 from router.routing.plan import AbortWhen, CheckName, PartName, Plan, Step
 from router.routing.table import SetEntry, Weights

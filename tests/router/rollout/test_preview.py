@@ -12,7 +12,8 @@ from router.config.reader import load
 from router.counting.parts import IMAGES, Parts
 from router.counting.tally import Tally, bucket_of
 from router.rollout import rates
-from router.rollout.analysis import ALPHA_PASS, Verdict, analyse, check_alpha
+from router.rollout.analysis import analyse, check_alpha
+from router.rollout.checks import ALPHA_PASS, Verdict
 from router.rollout.eprocess import Counts, EProcess
 from router.rollout.look import Look
 from router.rollout.orders import in_force, starting

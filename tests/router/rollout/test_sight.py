@@ -6,9 +6,11 @@ import pytest
 
 from router.counting.tally import Tally, bucket_of
 from router.counting.witnesses import Kind, Witness
-from router.rollout.analysis import Analysis, Check, Verdict
+from router.rollout.analysis import Analysis
+from router.rollout.checks import Check, Verdict
 from router.rollout.sight import Open, sight_of
-from router.routing.plan import CheckName
+from router.rollout.world import World
+from router.routing.plan import CheckName, Plan, Step
 
 
 def one(kind: Kind, name: str) -> Witness:
@@ -52,3 +54,18 @@ def test_open_requests_are_counted_with_the_age_of_the_oldest() -> None:
     assert found.canary.requests == 4
     assert found.canary.oldest_s == pytest.approx(40, rel=0.03)
     assert found.control == Open(0, None)
+
+
+def test_every_turn_of_a_leader_shows_what_is_open_at_the_set_that_is_judged() -> None:
+    plan = Plan("b", (Step(5_000, 60.0),))
+    world = World(plan, {"a": 10_000, "b": 0}, rate=8.0)
+    world.start()
+    world.tempers["b"].hangs = True
+    seen = []
+    while world.progress.running and len(seen) < 50:
+        world.tick()
+        seen.append(world.progress.sight)
+    shown = [sight for sight in seen if sight is not None]
+    assert {sight.run for sight in shown} == {world.progress.run}
+    assert max(sight.canary.requests for sight in shown) > max(sight.control.requests for sight in shown)
+    assert world.progress.sight is shown[-1], "what an abort was decided by stays"
