@@ -8,7 +8,7 @@ from router.counting.tally import Tally, bucket_of
 from router.counting.witnesses import Kind, Witness
 from router.rollout.analysis import Analysis
 from router.rollout.checks import Check, Verdict
-from router.rollout.sight import Open, sight_of
+from router.rollout.sight import Open, Sight, sight_of
 from router.rollout.world import World
 from router.routing.plan import CheckName, Plan, Step
 
@@ -61,7 +61,7 @@ def test_every_turn_of_a_leader_shows_what_is_open_at_the_set_that_is_judged() -
     world = World(plan, {"a": 10_000, "b": 0}, rate=8.0)
     world.start()
     world.tempers["b"].hangs = True
-    seen = []
+    seen: list[Sight | None] = []
     while world.progress.running and len(seen) < 50:
         world.tick()
         seen.append(world.progress.sight)
