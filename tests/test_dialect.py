@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 
 PRODUCT = ("router", "scheduler", "sets", "ops")
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]+")
+SNAKE = re.compile(r"[a-z0-9]+(_[a-z0-9]+)+")
 TYPES_THAT_LOOK_CONSTANT = ("TypeVar", "ParamSpec")
 
 LOG_CALLS = tuple(f"log.{level}" for level in ("debug", "info", "warning", "error", "exception", "critical"))
@@ -55,6 +56,10 @@ def _constant_without_final(node: ast.stmt) -> str | None:
 
 def _log_breaches(call: ast.Call, path: str) -> Iterator[str]:
     called = ast.unparse(call.func)
+    if called in LOG_CALLS or called == "Trouble":
+        for text in call.args:
+            if isinstance(text, ast.Constant) and SNAKE.fullmatch(str(text.value)):
+                yield f"{path}:{call.lineno}: write the event as words: {str(text.value).replace('_', ' ')!r}"
     if called == "structlog.get_logger" and call.args:
         yield f"{path}:{call.lineno}: loggers have no names here: write structlog.get_logger()"
     if called not in LOG_CALLS:
@@ -92,6 +97,8 @@ def test_every_package_is_written_in_the_same_dialect() -> None:
         ("router/worker.py", "log.info('set %s is up' % name)"),
         ("router/worker.py", "log.info('set %s is up', name)"),
         ("router/worker.py", "log.error(str(error))"),
+        ("router/worker.py", "log.info('set_is_up', set=name)"),
+        ("sets/registration.py", "Trouble('registry is away', 'registry_is_back')"),
     ],
 )
 def test_each_breach_is_found(path: str, source: str) -> None:

@@ -9,7 +9,7 @@ from scheduler.policy.shares import Account, Line, Shares
 
 
 class Turns:
-    """Accounts and, of each, the pools that have both a waiting task and an idle slot; a pool's turn comes likewise.
+    """The accounts with a task that could run now: for each, its pools that have a waiting task and an idle slot.
 
     `shares` says what each account has used. What the running tasks of an account will still hold counts, too:
     otherwise one that has used little would take every core that becomes free until its tasks have run for a while.

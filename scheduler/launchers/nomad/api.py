@@ -65,7 +65,9 @@ class Cluster:
         body = {"JobHCL": template, "Variables": variables, "Canonicalize": True}
         job = await self._call("parse the slots' template", "post", ("jobs", "parse"), json=body)
         if not isinstance(job, dict):
-            raise ClusterRefused("the cluster answered with what is no job to the slots' template")
+            raise ClusterRefused(
+                "the cluster answered with no job to the slots' template; check that `address` is that of Nomad's API"
+            )
         return job
 
     async def register(self, job: Mapping[str, Any]) -> None:

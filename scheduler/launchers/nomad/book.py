@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from scheduler.launchers.contract import FoundSlot
-from scheduler.launchers.nomad.orders import Told
+from scheduler.launchers.nomad.orders import Report
 from scheduler.launchers.nomad.records import Allocation, Evaluation, Job
 from scheduler.launchers.nomad.words import BLOCKED, OVER, Kind, Verdict, explain
 from scheduler.pool import PoolKey
@@ -52,15 +52,15 @@ Action = Kill | Deregister | Purge
 
 
 class SlotRecord:
-    """One slot: whether it is wanted, and what the set was last told of it."""
+    """One slot: whether it is wanted, and what was last reported of it to the set."""
 
-    __slots__ = ("claimed", "dropped_at", "id", "over", "told")
+    __slots__ = ("claimed", "dropped_at", "id", "last_report", "over")
 
     def __init__(self, slot_id: str, *, claimed: bool) -> None:
         self.id = slot_id
         self.claimed = claimed
         self.dropped_at: float | None = None
-        self.told: Verdict | None = None
+        self.last_report: Verdict | None = None
         self.over = False
 
 
@@ -176,7 +176,9 @@ class Book:
         """Drop the slots that have not started: the set is gone, and nobody waits for them."""
         for job in self.jobs.values():
             for slot in job.slots.values():
-                if slot.dropped_at is None and (slot.told is None or slot.told.kind not in _STARTED):
+                if slot.dropped_at is None and (
+                    slot.last_report is None or slot.last_report.kind not in _STARTED
+                ):
                     slot.dropped_at = now
 
     def found(self) -> list[FoundSlot]:
@@ -191,15 +193,15 @@ class Book:
 
     # -- what Nomad says
 
-    def allocation(self, allocation: Allocation) -> list[Told]:
+    def allocation(self, allocation: Allocation) -> list[Report]:
         job = self.jobs.get(allocation.job_id)
         known = job.allocations.get(allocation.id) if job is not None else None
         if job is None or (known is not None and known.modify_index > allocation.modify_index):
             return []
         job.allocations[allocation.id] = allocation
-        return self._told(job)
+        return self._reports(job)
 
-    def evaluation(self, evaluation: Evaluation) -> list[Told]:
+    def evaluation(self, evaluation: Evaluation) -> list[Report]:
         job = self.jobs.get(evaluation.job_id)
         if job is None:
             return []
@@ -209,7 +211,7 @@ class Book:
         if evaluation.status == "pending" and not evaluation.unplaced:
             return []
         job.evaluation = evaluation
-        return self._told(job)
+        return self._reports(job)
 
     def listed(
         self,
@@ -217,13 +219,13 @@ class Book:
         allocations: Iterable[Allocation],
         evaluations: Iterable[Evaluation],
         begun: frozenset[str],
-    ) -> list[Told]:
+    ) -> list[Report]:
         """Take in everything that the cluster has of this installation. `begun`: the jobs that were registered before
         it was asked."""
         listed = {job.id: job for job in jobs}
-        told: list[Told] = []
+        reports: list[Report] = []
         for job_id in begun - listed.keys():
-            told += self._vanished(job_id)
+            reports += self._vanished(job_id)
         for job_id, job in listed.items():
             if job_id not in self.jobs:
                 self._enter(JobRecord(job_id, _pool(job), job.groups, claimed=False))
@@ -237,10 +239,10 @@ class Book:
             self._compare(self.jobs[job_id], by_job.get(job_id, []))
         for found in by_job.values():
             for allocation in found:
-                told += self.allocation(allocation)
+                reports += self.allocation(allocation)
         for evaluation in sorted(evaluations, key=lambda each: each.modify_index):
-            told += self.evaluation(evaluation)
-        return told
+            reports += self.evaluation(evaluation)
+        return reports
 
     def begun(self) -> frozenset[str]:
         """The jobs that are registered: a list of the cluster that is asked for from now on has them."""
@@ -255,33 +257,33 @@ class Book:
                     allocation, client_status="complete", description="the cluster removed its record"
                 )
 
-    def _vanished(self, job_id: str) -> list[Told]:
+    def _vanished(self, job_id: str) -> list[Report]:
         job = self.jobs.get(job_id)
         if job is None:
             return []
-        told = [Told(slot.id, Kind.STOPPED, _REMOVED) for slot in job.slots.values() if not slot.over]
+        reports = [Report(slot.id, Kind.STOPPED, _REMOVED) for slot in job.slots.values() if not slot.over]
         self._forget(job_id)
-        return told
+        return reports
 
-    def _told(self, job: JobRecord) -> list[Told]:
+    def _reports(self, job: JobRecord) -> list[Report]:
         found = []
         for slot in job.slots.values():
             if slot.over:
                 continue
             verdict = explain(slot.id, job.of(slot.id), job.evaluation)
-            if verdict != slot.told:
-                slot.told = verdict
+            if verdict != slot.last_report:
+                slot.last_report = verdict
                 slot.over = verdict.kind in OVER
-                found.append(Told(slot.id, verdict.kind, verdict.words))
+                found.append(Report(slot.id, verdict.kind, verdict.words))
         return found
 
-    def last_told(self) -> list[Told]:
+    def last_reports(self) -> list[Report]:
         """Return what is known of each slot: a set that connects again may have missed it."""
         return [
-            Told(slot.id, slot.told.kind, slot.told.words)
+            Report(slot.id, slot.last_report.kind, slot.last_report.words)
             for job in self.jobs.values()
             for slot in job.slots.values()
-            if slot.told is not None and slot.claimed and slot.dropped_at is None
+            if slot.last_report is not None and slot.claimed and slot.dropped_at is None
         ]
 
     # -- what is to be done
@@ -295,7 +297,7 @@ class Book:
             for slot in job.slots.values()
             if slot.dropped_at is None
             and not slot.over
-            and (slot.told is None or slot.told.kind not in BLOCKED | _STARTED)
+            and (slot.last_report is None or slot.last_report.kind not in BLOCKED | _STARTED)
         )
 
     def due(self, now: float) -> list[Action]:
@@ -328,7 +330,7 @@ class Book:
             return True
         return slot.dropped_at is not None and now - slot.dropped_at >= GRACE_S
 
-    def done(self, action: Action) -> list[Told]:
+    def done(self, action: Action) -> list[Report]:
         """The call succeeded."""
         match action:
             case Deregister(job_id):

@@ -20,8 +20,8 @@ from scheduler.launchers.nomad.orders import (
     Keep,
     Line,
     Replaced,
+    Report,
     ToLauncher,
-    Told,
     ToRegistrar,
 )
 from scheduler.launchers.nomad.settings import NomadSettings
@@ -38,7 +38,7 @@ _REPLACED: Final = "another process of this set has connected to the registrar"
 class Listener(Protocol):
     """Receives the registrar's messages, in the event loop."""
 
-    def told(self, message: Added | Told) -> None: ...
+    def received(self, message: Added | Report) -> None: ...
 
     def lost(self) -> None:
         """The registrar is away. What it was asked last may have happened or not."""
@@ -57,7 +57,7 @@ class Connection:
         self._line: Line | None = None
         self._reading: asyncio.Task[None] | None = None
         self._replaced = False
-        self._unheard = Trouble("registrar_lost", "registrar_found_again")
+        self._unheard = Trouble("registrar lost", "registrar found again")
 
     async def open(self) -> Found:
         """Connect; returns what the registrar has found. `begin` must follow. Raises `EngineUnavailable`."""
@@ -129,7 +129,9 @@ class Connection:
             self.reason = _REPLACED if self._replaced else _AWAY
             self._listener.lost()
             if self._replaced:
-                log.warning("set_replaced", next="this process starts no slots any more; stop it")
+                log.warning(
+                    "another process of this set took over", next="stop this process; it starts no more slots"
+                )
                 return
             line = await self._connect_again()
             self._unheard.over()
@@ -150,5 +152,5 @@ class Connection:
                 self.reason = reason
             case Replaced():
                 self._replaced = True
-            case Added() | Told():
-                self._listener.told(message)
+            case Added() | Report():
+                self._listener.received(message)

@@ -1,4 +1,4 @@
-"""Slots as Nomad batch jobs, ordered from the registrar. Knows nothing of Nomad but the words that it is told."""
+"""Slots as Nomad batch jobs, ordered from the registrar. Knows of Nomad only what the registrar reports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scheduler.images.places import Layout
 from scheduler.launchers.contract import Adopt, SlotGone, SlotOrder, adopt_none
 from scheduler.launchers.doorway import LeaveContent, SlotFolder, into, write_cpu
 from scheduler.launchers.nomad.connection import Connection
-from scheduler.launchers.nomad.orders import Add, Added, Drop, Found, Keep, NewSlot, Told
+from scheduler.launchers.nomad.orders import Add, Added, Drop, Found, Keep, NewSlot, Report
 from scheduler.launchers.nomad.settings import NomadSettings
 from scheduler.launchers.nomad.start import Start, run_name
 from scheduler.launchers.nomad.words import BLOCKED, OVER, Kind
@@ -98,7 +98,7 @@ class NomadLauncher:
         await self._until_left(_OPEN_CLEAN_UP_S)
         if self._leaving:
             log.warning(
-                "slots_of_earlier_run_left", slots=len(self._leaving), next="they are removed meanwhile"
+                "slots of an earlier run remain", slots=len(self._leaving), next="they are removed meanwhile"
             )
 
     async def close(self) -> None:
@@ -112,7 +112,7 @@ class NomadLauncher:
         if self._connection.up:
             await self._until_left(_CLOSE_CLEAN_UP_S)
         if self._leaving:
-            log.warning("slots_left_behind", slots=len(self._leaving), next="the registrar removes them")
+            log.warning("slots left behind", slots=len(self._leaving), next="the registrar removes them")
         await self._connection.close()
         await self._source.close()
 
@@ -131,7 +131,9 @@ class NomadLauncher:
         Raises `EngineRefused`, `EngineUnavailable`, `ImageUnknown`, `ImageUnusable`, each with what the cluster says.
         """
         if not self._opened or self._closed:
-            raise EngineUnavailable("not connected to the registrar")
+            raise EngineUnavailable(
+                "the set is not connected to its registrar yet, or is stopping; try again"
+            )
         if order.slot_id in self._slots or order.slot_id in self._leaving:
             raise EngineRefused(f"slot {order.slot_id} was started already")
         slot = self._slots[order.slot_id] = Start(order)
@@ -162,11 +164,11 @@ class NomadLauncher:
                 f"{order.image.reference} cannot be started on a cluster: VOLUME {layout.kept[0]} has files of the "
                 "image, which a slot of a cluster cannot show; keep them elsewhere, such as in /app"
             )
-        folder = self._folder_of(order.slot_id)
-        # On another machine nothing can be written, so the job itself must limit the CPU.
-        here = folder.is_dir()
+        # The executor of another machine cannot read a limit that is left here: there the job limits the CPU.
+        here = not order.node
         if here:
-            write_cpu(folder, order.pool.resources.cpu_percent)
+            # Some bytes, written at once: orders of one moment must not wait for threads, so that they share a job.
+            write_cpu(self._folder_of(order.slot_id), order.pool.resources.cpu_percent)
         if layout.content:
             await self._leave_content(order.slot_id, layout.content)
         return here
@@ -288,17 +290,17 @@ class NomadLauncher:
                 self._gone(slot_id, "its allocation has ended while the registrar was away")
         return Keep(tuple(slot_id for slot_id in self._slots if slot_id in there))
 
-    def told(self, message: Added | Told) -> None:
+    def received(self, message: Added | Report) -> None:
         match message:
             case Added(request, error, field):
                 slot_ids = self._requests.pop(request, ())
                 if error:
                     kind = ImageUnusable if field in _USERS_FAULT else EngineRefused
                     self._fail(slot_ids, kind(error))
-            case Told(slot_id, kind, words):
-                self._told(slot_id, kind, words)
+            case Report(slot_id, kind, words):
+                self._reported(slot_id, kind, words)
 
-    def _told(self, slot_id: str, kind: Kind, words: str) -> None:
+    def _reported(self, slot_id: str, kind: Kind, words: str) -> None:
         if kind in OVER:
             self._left(slot_id)
             self._remember(slot_id, kind)

@@ -1,7 +1,7 @@
 """Messages between the launcher in a set and the registrar: one JSON object a line over a unix socket.
 
 The set says `Hello`, the registrar answers `Found`, the set answers `Keep`. From then on the set sends `Add` and
-`Drop`, the registrar `Added`, `Told`, `ClusterState` and `Replaced`. The set names pools and numbers; the registrar
+`Drop`, the registrar `Added`, `Report`, `ClusterState` and `Replaced`. The set names pools and numbers; the registrar
 alone decides what a job looks like. An attacker in a set can order slots, but sees none of Nomad's tokens.
 """
 
@@ -79,7 +79,7 @@ class Added(msgspec.Struct, frozen=True, tag="added"):
     field: str = ""
 
 
-class Told(msgspec.Struct, frozen=True, tag="told"):
+class Report(msgspec.Struct, frozen=True, tag="report"):
     """How a slot fares now."""
 
     slot_id: str
@@ -98,7 +98,7 @@ class Replaced(msgspec.Struct, frozen=True, tag="replaced"):
 
 
 ToRegistrar = Hello | Keep | Add | Drop
-ToLauncher = Found | Added | Told | ClusterState | Replaced
+ToLauncher = Found | Added | Report | ClusterState | Replaced
 
 
 class Line:

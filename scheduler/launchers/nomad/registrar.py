@@ -35,7 +35,7 @@ from scheduler.launchers.nomad.orders import (
     Keep,
     Line,
     Replaced,
-    Told,
+    Report,
     ToRegistrar,
 )
 from scheduler.launchers.nomad.settings import TEMPLATE, RegistrarSettings
@@ -77,8 +77,8 @@ class Registrar:
         self._adds = 0
         self._nodes = 1
         self._reason = "the registrar has not reached the cluster yet"
-        self._away = Trouble("cluster_does_not_answer", "cluster_answers_again")
-        self._failed = Trouble("cluster_call_failed", "cluster_calls_succeed_again")
+        self._away = Trouble("the cluster does not answer", "the cluster answers again")
+        self._failed = Trouble("a call of the cluster failed", "calls of the cluster succeed again")
 
     async def serve(self) -> None:
         """Serve until cancelled. Jobs go on; the next run finds them. Raises `SettingsError` and `OSError`."""
@@ -86,7 +86,7 @@ class Registrar:
         path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(self._serve, str(path), limit=MESSAGE_BYTES)
         path.chmod(0o660)
-        log.info("registrar_started", set=self._settings.set_name, cluster=self._settings.address)
+        log.info("registrar started", set=self._settings.set_name, cluster=self._settings.address)
         try:
             while True:
                 await asyncio.sleep(_TICK_S)
@@ -115,9 +115,9 @@ class Registrar:
             while True:
                 self._take(await line.read(), line)
         except (EngineUnavailable, TimeoutError) as error:
-            log.info("set_gone", reason=str(error) or "it said nothing")
+            log.info("set gone", reason=str(error) or "it said nothing")
         except OrderRefused as error:
-            log.warning("set_sent_away", reason=str(error))
+            log.warning("set refused", reason=str(error))
         finally:
             if self._line is line:
                 self._line, self._left_at = None, time.monotonic()
@@ -149,7 +149,7 @@ class Registrar:
         line.send(ClusterState("" if self._listed.is_set() else self._reason))
         await self._listed.wait()
         line.send(Found(tuple(self._book.found())))
-        log.info("set_connected", set=hello.set_name, installation=hello.installation)
+        log.info("set connected", set=hello.set_name, installation=hello.installation)
 
     def _stop_following(self) -> None:
         if self._following is not None:
@@ -165,13 +165,13 @@ class Registrar:
                     self._book.drop(slot_id, time.monotonic())
                     self._act()
                 else:
-                    line.send(Told(slot_id, Kind.STOPPED, "no job has it"))
+                    line.send(Report(slot_id, Kind.STOPPED, "no job has it"))
             case Keep(slot_ids):
                 self._book.keep(slot_ids, time.monotonic())
-                self._tell(self._book.last_told())
+                self._tell(self._book.last_reports())
                 self._act()
 
-    def _tell(self, messages: Iterable[Told]) -> None:
+    def _tell(self, messages: Iterable[Report]) -> None:
         for message in messages:
             if self._line is not None:
                 self._line.send(message)
@@ -204,7 +204,9 @@ class Registrar:
             slots = tuple(slot for slot in add.slots if slot.slot_id in wanted)
             if len(slots) < len(add.slots):
                 gone = (slot.slot_id for slot in add.slots if slot.slot_id not in wanted)
-                self._tell(Told(each, Kind.STOPPED, "it was given up before it was ordered") for each in gone)
+                self._tell(
+                    Report(each, Kind.STOPPED, "it was given up before it was ordered") for each in gone
+                )
             if slots:
                 await self._register(job_id, msgspec.structs.replace(add, slots=slots), book)
             line.send(Added(add.request))
@@ -220,7 +222,7 @@ class Registrar:
             if not said:
                 said = True
                 words = f"it waits until others have started: {starting} are on their way"
-                self._tell(Told(slot.slot_id, Kind.NOT_EVALUATED, words) for slot in add.slots)
+                self._tell(Report(slot.slot_id, Kind.NOT_EVALUATED, words) for slot in add.slots)
             self._changed.clear()
             await self._changed.wait()
 
@@ -248,7 +250,7 @@ class Registrar:
         finally:
             self._changed.set()
         book.registered(job_id)
-        log.info("job_registered", job=job_id, slots=len(add.slots), account=add.pool.account)
+        log.info("job registered", job=job_id, slots=len(add.slots), account=add.pool.account)
         self._act()
 
     @property
@@ -270,7 +272,7 @@ class Registrar:
         self._nodes = sum(node.takes_slots for node in nodes) or 1
         if book is not self._book:
             return index
-        told = book.listed(jobs, allocations, evaluations, begun)
+        reports = book.listed(jobs, allocations, evaluations, begun)
         first = not self._listed.is_set()
         self._listed.set()
         self._away.over()
@@ -278,7 +280,7 @@ class Registrar:
         if not first and self._line is not None:
             # Jobs that appeared beside those ordered here are nobody's.
             book.drop_strangers(time.monotonic())
-        self._tell(told)
+        self._tell(reports)
         self._act()
         return index
 

@@ -112,7 +112,11 @@ class RegistrarSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class NomadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the launcher in a set reaches its registrar. `run_folder` holds the slots' sockets on this node."""
+    """How the launcher in a set reaches its registrar. `run_folder` holds the slots' sockets on this node.
+
+    With `slots_outlive_their_set` the launcher's `open` asks `adopt`. No set turns it on, as its executor lets no guest
+    of an earlier run in; the contract suite does.
+    """
 
     set_name: str
     installation: str

@@ -31,11 +31,11 @@ CONTENT_PIECE_BYTES: Final = 1 << 17
 SLACK_US: Final = 1_000_000
 """How much more than the set's own clock allows, in microseconds, an executor may report of a task."""
 DISCARDED_KEPT: Final = 1024
-"""How many of the slots that were let go are remembered: what a program left over in them is told afterwards."""
+"""Most discarded slots that are remembered: an executor may report later how much CPU time was used in one."""
 
 
 class _Slot:
-    """A slot on the node. `since`: when the CPU time that its next report may tell began to count."""
+    """A slot on the node. `since`: the time from which the CPU time of its next report counts."""
 
     __slots__ = ("busy", "ready", "run", "since")
 
@@ -77,7 +77,7 @@ class Link:
         self.facts = facts
         self.grants = Grants(lease_s, clock_s())
         # The executor said that nothing of this set runs there any more.
-        self.left = False
+        self.said_goodbye = False
         self._wire = wire
         self._events = events
         self._slots: dict[str, _Slot] = {}
@@ -262,16 +262,16 @@ class Link:
                 slot.busy = False
                 self._events.slot_freed(spent.slot_id, spent.cpu_us)
         elif kind == frames.LOST:
-            told = decode(body, messages.Told)
-            if told.slot_id in self._slots:
-                self._forget(told.slot_id, told.reason)
-                self._events.slot_lost(told.slot_id, told.reason)
+            report = decode(body, messages.SlotReport)
+            if report.slot_id in self._slots:
+                self._forget(report.slot_id, report.reason)
+                self._events.slot_lost(report.slot_id, report.reason)
         elif kind == frames.LEFT_OVER:
             self._left_over(decode(body, messages.Spent))
         elif kind == frames.UNFIT:
-            told = decode(body, messages.Told)
-            if told.slot_id in self._slots:
-                self._events.prestart_unfit(told.slot_id, told.reason)
+            report = decode(body, messages.SlotReport)
+            if report.slot_id in self._slots:
+                self._events.prestart_unfit(report.slot_id, report.reason)
         elif kind == frames.EXPECTED:
             expected = decode(body, messages.Expected)
             answer = self._expected.get(expected.slot_id)
@@ -284,7 +284,7 @@ class Link:
             elif self._begun:
                 self._events.node_draining(self.facts.id)
         elif kind == frames.GOODBYE:
-            self.left = True
+            self.said_goodbye = True
             self._wire.close(f"the executor stopped: {decode(body, messages.Reason).reason}")
         else:
             raise LinkError(f"a frame of kind {kind}, which an executor does not send")

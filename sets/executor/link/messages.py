@@ -98,7 +98,7 @@ class Spent(msgspec.Struct, frozen=True):
     cpu_us: Number
 
 
-class Told(msgspec.Struct, frozen=True):
+class SlotReport(msgspec.Struct, frozen=True):
     """LOST, UNFIT: what happened in the slot."""
 
     slot_id: SlotId
@@ -178,9 +178,9 @@ BODIES: Final[dict[int, type[msgspec.Struct]]] = {
     frames.EXPECTED: Expected,
     frames.READY: SlotMessage,
     frames.FREED: Spent,
-    frames.LOST: Told,
+    frames.LOST: SlotReport,
     frames.LEFT_OVER: Spent,
-    frames.UNFIT: Told,
+    frames.UNFIT: SlotReport,
     frames.OUTPUT: Output,
     frames.EXIT: Exit,
     frames.GOODBYE: Reason,

@@ -135,7 +135,7 @@ class RemoteExecutor:
             reason = await ended
             trouble.met(reason, node=node)
             self._events.node_draining(node)
-            if not link.left:
+            if not link.said_goodbye:
                 await asyncio.sleep(max(0.0, link.grants.over_at - clock_s()))
             del self._links[node]
             link.lose(reason)

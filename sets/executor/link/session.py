@@ -237,7 +237,7 @@ class Session:
             run = self._executor.run(task.slot_id, work, Lease(task.task_id, task.lease_number))
         except SlotLost as error:
             # Where the set knows that already, it ignores this.
-            self._wire.send(frames.LOST, messages.Told(task.slot_id, cut(str(error))))
+            self._wire.send(frames.LOST, messages.SlotReport(task.slot_id, cut(str(error))))
             return
         except (BadRequest, ValueError) as error:
             raise LinkError(f"a TASK that no guest could be given: {error}") from error
@@ -384,10 +384,10 @@ class Session:
 
     def slot_lost(self, slot_id: str, reason: str) -> None:
         self._slots.discard(slot_id)
-        self._wire.send(frames.LOST, messages.Told(slot_id, cut(reason)))
+        self._wire.send(frames.LOST, messages.SlotReport(slot_id, cut(reason)))
 
     def left_over(self, slot_id: str, cpu_us: int) -> None:
         self._wire.send(frames.LEFT_OVER, messages.Spent(slot_id, max(0, cpu_us)))
 
     def prestart_unfit(self, slot_id: str, reason: str) -> None:
-        self._wire.send(frames.UNFIT, messages.Told(slot_id, cut(reason)))
+        self._wire.send(frames.UNFIT, messages.SlotReport(slot_id, cut(reason)))

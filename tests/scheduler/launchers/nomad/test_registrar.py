@@ -11,6 +11,7 @@ import pytest
 from scheduler.errors import EngineRefused, EngineUnavailable
 from scheduler.image import Image
 from scheduler.launchers.contract import SlotOrder
+from scheduler.launchers.doorway import read_cpu
 from tests.scheduler.conftest import until
 from tests.scheduler.launchers.nomad.stand import STARTS_AT_ONCE, NomadDoubleStand
 
@@ -33,6 +34,24 @@ async def test_orders_of_one_moment_and_pool_share_a_job(stand: NomadDoubleStand
     await asyncio.gather(*map(stand.launcher.start, made))
     (job,) = stand.double.jobs.values()
     assert [group["Name"] for group in job["TaskGroups"]] == [order.slot_id for order in made]
+
+
+async def test_the_job_limits_the_cpu_of_a_slot_on_another_machine(stand: NomadDoubleStand) -> None:
+    """The executor of the set's own machine finds the limit beside the slot's socket; no other reads that folder."""
+    (own,) = await orders(stand, 1)
+    (far,) = await orders(stand, 1, node="far")
+    for order in (own, far):
+        await stand.launcher.start(order)
+    reserved = {
+        group["Name"]: task["Resources"]["CPU"]
+        for job in stand.double.jobs.values()
+        for group in job["TaskGroups"]
+        for task in group["Tasks"]
+    }
+    # The job that limits a slot's CPU reserves all of it; the other a tenth (`cpu_reservation_percent`).
+    assert reserved[far.slot_id] == 10 * reserved[own.slot_id]
+    assert read_cpu(stand.folder_of(own.slot_id)) == own.pool.resources.cpu_percent
+    assert read_cpu(stand.folder_of(far.slot_id)) is None
 
 
 async def test_no_more_slots_start_at_a_time_than_the_nodes_may(stand: NomadDoubleStand) -> None:

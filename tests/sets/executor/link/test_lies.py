@@ -180,8 +180,8 @@ async def test_what_a_node_says_of_slots_that_it_has_not_is_ignored(node: Played
     for kind, message in (
         (frames.READY, messages.SlotMessage("of-another")),
         (frames.FREED, messages.Spent("of-another", 5)),
-        (frames.LOST, messages.Told("of-another", "")),
-        (frames.UNFIT, messages.Told("of-another", "")),
+        (frames.LOST, messages.SlotReport("of-another", "")),
+        (frames.UNFIT, messages.SlotReport("of-another", "")),
         (frames.LEFT_OVER, messages.Spent("of-another", 5)),
         (frames.EXPECTED, messages.Expected("of-another")),
     ):

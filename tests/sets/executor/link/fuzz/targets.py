@@ -50,9 +50,9 @@ def bodies(slot_id: str, number: int) -> dict[int, msgspec.Struct | bytes]:
         frames.EXPECTED: messages.Expected(slot_id, "no" * (number % 2)),
         frames.READY: messages.SlotMessage(slot_id),
         frames.FREED: messages.Spent(slot_id, number),
-        frames.LOST: messages.Told(slot_id, "gone"),
+        frames.LOST: messages.SlotReport(slot_id, "gone"),
         frames.LEFT_OVER: messages.Spent(slot_id, number),
-        frames.UNFIT: messages.Told(slot_id, "odd"),
+        frames.UNFIT: messages.SlotReport(slot_id, "odd"),
         frames.OUTPUT: messages.Output(b"o" * number, b"e"),
         frames.EXIT: exit_of(
             handed_over=bool(number & 8), freed=bool(number & 2), files=(5, -2) if number & 1 else ()
