@@ -152,7 +152,7 @@ def _serves(each: dict[str, Any]) -> bool:
 
 
 def rollout_remark(document: dict[str, Any]) -> str:
-    """Return a line about the rollout whose weights are in force; empty if there is none."""
+    """Return a line about the rollout whose weights are in force; empty without one."""
     rollout = document.get("rollout")
     if not rollout or rollout["set"] is None or rollout["phase"] == "idle" or rollout["hands_off"]:
         return ""

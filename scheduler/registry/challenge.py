@@ -58,7 +58,7 @@ def token_url(realm: str, challenge: Challenge, repository: str, username: str) 
 
 
 def parse_token(content: bytes) -> Token | None:
-    """The token in a token server's answer; None if there is none that can be sent."""
+    """The token in a token server's answer; None if the answer has no token that can be sent."""
     try:
         answer = msgspec.json.decode(content)
     except (msgspec.DecodeError, RecursionError):

@@ -160,7 +160,7 @@ class Tree:
         return self._entries.get(path)
 
     def _followed(self, path: str) -> Found | None:
-        """The entry that a path leads to by links, which stay within the image; None if there is none."""
+        """The entry that a path leads to by links, which stay within the image; None if no such entry exists."""
         links_left = _MAX_LINKS
         todo, here = path.strip("/").split("/"), ""
         found: Found | None = None

@@ -97,7 +97,7 @@ def isolation(name: str, value: str) -> Isolation:
 
 
 def priority(name: str, value: str) -> Priority:
-    """`normal`, the only priority that exists so far."""
+    """The priority of a task. Raises `BadRequest` for anything but `normal`, the only one that callers may ask for."""
     if value != Priority.NORMAL:
         raise BadRequest(f"{name}: {value[:40]!r} is not a priority of this set; send normal", field=name)
     return Priority.NORMAL

@@ -125,5 +125,5 @@ DELETE FROM tasks WHERE row = :task;
 SELECT name FROM blobs WHERE name > :after AND task <> 0 ORDER BY name LIMIT :limit;
 
 -- name: count_checkpoint
--- The write that starts the log anew, so that no later one on the event loop has to sync the log's new header.
+-- The write that starts the log again from its beginning, so that no later one on the event loop has to sync the log's new header.
 UPDATE upkeep SET checkpoints = checkpoints + 1;

@@ -58,7 +58,7 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_by_task ON idempotency (task_id);
 CREATE INDEX idempotency_by_age ON idempotency (created_us);
 
--- How often the log was folded into the database. Written after each checkpoint: that write starts the log anew.
+-- How often the log was folded into the database. Written after each checkpoint: that write starts the log again.
 CREATE TABLE upkeep (
     checkpoints INTEGER NOT NULL
 );

@@ -132,7 +132,7 @@ class Link:
         return answer
 
     async def _answered(self, slot_id: str, answer: asyncio.Future[str]) -> str:
-        """Wait for EXPECTED, and return its error; empty where there is none."""
+        """Wait for EXPECTED, and return its error; empty on success."""
         if self._wire.over:
             return "its link is broken"
         try:

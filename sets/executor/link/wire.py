@@ -80,7 +80,7 @@ class Wire(asyncio.BufferedProtocol):
     # -- to the other end
 
     def peer_certificate(self) -> dict[str, Any]:
-        """The other end's certificate, as `ssl.SSLSocket.getpeercert` gives it; empty where there is none."""
+        """The other end's certificate, as `ssl.SSLSocket.getpeercert` gives it; empty if it sent none."""
         assert self._transport is not None
         return self._transport.get_extra_info("peercert") or {}
 
