@@ -41,6 +41,47 @@ FENCED = {
     "psycopg": ("scheduler/store/*",),
     "psycopg2": ("scheduler/store/*",),
     "sqlalchemy": ("scheduler/store/*",),
+    # One HTTP library for each side of the product: the services use httpx, the clients of an operator h11 or urllib,
+    # and requests belongs to the libraries of Docker, Nomad and Consul, whose errors it raises.
+    "httpx": (
+        "router/discovery/asking.py",
+        "router/rollout/outside.py",
+        "scheduler/launchers/nomad/events.py",
+        "scheduler/registry/client.py",
+        "ops/nomad/*",
+        "ops/demo/*",
+    ),
+    "requests": (
+        "scheduler/launchers/docker_engine.py",
+        "scheduler/launchers/nomad/api.py",
+        "sets/registration.py",
+    ),
+    "urllib3": ("scheduler/launchers/docker_engine.py",),
+    "urllib.request": ("scheduler/registry/challenge.py", "ops/*"),
+    "http.client": ("ops/*",),
+    "h11": ("ops/client/wire.py",),
+    "aiohttp": (),
+}
+
+# What decides knows neither clocks nor loops nor files: it is given the time, and returns what is to be done.
+IMPURE = (
+    "asyncio",
+    "uvloop",
+    "threading",
+    "time",
+    "datetime",
+    "os",
+    "socket",
+    "subprocess",
+    "pathlib",
+    "structlog",
+)
+PURE = {
+    "scheduler/policy/*": (*IMPURE, "random", "secrets"),
+    # Choosing among sets by their weights draws lots.
+    "router/routing/*": IMPURE,
+    "router/choosing/*": IMPURE,
+    "router/dialects/*": (*IMPURE, "random", "secrets"),
 }
 SQL_FILES = "scheduler/store/*"
 
@@ -63,6 +104,10 @@ def imported(tree: ast.AST, path: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, argument.value
 
 
+def _is_in(module: str, package: str) -> bool:
+    return f"{module}.".startswith(f"{package}.")
+
+
 def _called(function: ast.expr) -> str:
     if isinstance(function, ast.Attribute):
         return function.attr
@@ -78,8 +123,14 @@ def violations(source: str, path: str) -> list[str]:
         top = module.split(".")[0]
         if top in OURS and top not in MAY_IMPORT[package]:
             found.append(f"{path}:{line}: {package} must not import {top}")
-        if top in FENCED and not any(fnmatch(path, pattern) for pattern in FENCED[top]):
-            found.append(f"{path}:{line}: {top} belongs in {' or '.join(FENCED[top])} only")
+        for fenced, allowed in FENCED.items():
+            if _is_in(module, fenced) and not any(fnmatch(path, pattern) for pattern in allowed):
+                found.append(f"{path}:{line}: {fenced} belongs in {' or '.join(allowed) or 'no module'} only")
+        for pure, forbidden in PURE.items():
+            if top in forbidden and fnmatch(path, pure):
+                found.append(
+                    f"{path}:{line}: {pure} decides without {top}: take what it gives as an argument"
+                )
     if not fnmatch(path, SQL_FILES):
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".sql"):
@@ -145,6 +196,19 @@ def test_every_package_was_looked_at() -> None:
         ("sets/api/native/tasks.py", "from sqlite3 import connect"),
         ("sets/api/runs.py", "import falcon.asgi"),
         ("sets/api/native/tasks.py", "TEXT = (HERE / 'queries.sql').read_text()"),
+        ("scheduler/policy/cell.py", "import time"),
+        ("scheduler/policy/cell.py", "def f():\n    from time import monotonic"),
+        ("scheduler/policy/shares.py", "import random"),
+        ("scheduler/policy/shares.py", "import structlog"),
+        ("router/choosing/health.py", "import asyncio"),
+        ("router/routing/table.py", "from pathlib import Path"),
+        ("router/dialects/native.py", "import random"),
+        ("router/relay/plane.py", "import httpx"),
+        ("router/discovery/asking.py", "import aiohttp"),
+        ("sets/assembly.py", "from requests import get"),
+        ("sets/assembly.py", "from urllib import request"),
+        ("sets/assembly.py", "from urllib.request import urlopen"),
+        ("scheduler/manager.py", "import http.client"),
     ],
 )
 def test_the_checker_sees_each_kind_of_breach(path: str, source: str) -> None:
@@ -168,6 +232,12 @@ def test_the_checker_sees_each_kind_of_breach(path: str, source: str) -> None:
         ("scheduler/launchers/nomad/api.py", "import nomad"),
         ("scheduler/store/sqlite.py", "import sqlite3\nTEXT = (HERE / 'queries.sql').read_text()"),
         ("ops/cli/serve.py", "from sets.server import main\nfrom router.server import main"),
+        ("scheduler/policy/cell.py", "import heapq\nfrom scheduler.policy import timers"),
+        ("router/choosing/retry.py", "import random"),
+        ("scheduler/floor.py", "import asyncio"),
+        ("scheduler/registry/client.py", "import httpx\nfrom urllib.parse import urlsplit"),
+        ("sets/http/connection.py", "from http import HTTPStatus"),
+        ("ops/local/stack.py", "import urllib.request"),
     ],
 )
 def test_the_checker_lets_pass_what_is_allowed(path: str, source: str) -> None:
