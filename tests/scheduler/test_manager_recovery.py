@@ -43,15 +43,13 @@ async def test_a_thousand_queued_tasks_neither_hold_up_the_start_nor_each_other(
         cat(run)  # type: ignore[arg-type]
 
     world.executor.program = first
-    began = time.monotonic()
     await world.open()
-    opened_s = time.monotonic() - began
     new = await world.submit(b"new")
     for task in tasks:
         assert (await world.wait(task)).state is State.SUCCEEDED
     await world.wait(new)
     # The first one ran while most were still in the store alone.
-    assert first_known[0] < 1000, opened_s
+    assert first_known[0] < 1000
     assert len(world.executor.runs) == 1001
     assert len({run.work.stdin for run in world.executor.runs}) == 1001
     assert world.executor.most_at_once <= 2

@@ -36,17 +36,20 @@ def run(client: httpx.Client, image: str, script: str, body: bytes = b"in", **qu
     return client.post(f"/v1/run/{image}", params={"arg": script, **query}, content=body)
 
 
-def prestarted(client: httpx.Client, answer: httpx.Response) -> bool:
-    assert answer.status_code == 200, answer.text
+def prestarted(client: httpx.Client, answer: httpx.Response, status: int = 200) -> bool:
+    assert answer.status_code == status, answer.text
     found: bool = client.get(f"/v1/tasks/{answer.headers['X-Task-Id']}").json()["prestarted"]
     return found
 
 
-def again_until_prestarted(client: httpx.Client, image: str, script: str, body: bytes) -> httpx.Response:
+def again_until_prestarted(
+    client: httpx.Client, image: str, script: str, body: bytes, status: int = 200, **query: str
+) -> httpx.Response:
+    """Run a task that is answered with `status` until a process had been started ahead for one."""
     for _ in range(100):
         time.sleep(0.05)
-        answer = run(client, image, script, body)
-        if prestarted(client, answer):
+        answer = run(client, image, script, body, **query)
+        if prestarted(client, answer, status):
             return answer
     raise AssertionError("no process was ever started ahead")
 
@@ -128,13 +131,12 @@ def test_an_image_that_does_not_wait_is_prestarted_no_more(start_set: StartSet, 
 def test_a_prestarted_task_that_is_cancelled_or_fails_does_no_harm(own_set: SetProcess, image: str) -> None:
     with own_set.client() as client:
         script = "cat; exit 3"
-        for _ in range(3):
-            time.sleep(0.1)
-            assert run(client, image, script).json()["exit_code"] == 3
-        slow = "cat; sleep 100"
+        assert run(client, image, script).json()["exit_code"] == 3
+        failed = again_until_prestarted(client, image, script, b"in", status=422)
+        assert failed.json()["exit_code"] == 3
+        # A process whose task ran out of time is killed with its slot, and waits for nobody.
         for _ in range(2):
-            time.sleep(0.1)
-            assert run(client, image, slow, timeout_s="0.3").status_code == 504
+            assert run(client, image, "cat; sleep 100", timeout_s="0.3").status_code == 504
         assert again_until_prestarted(client, image, "cat", b"fine").content == b"fine"
 
 

@@ -8,11 +8,20 @@ from typing import Any
 import pytest
 from gunicorn.workers import gasgi  # type: ignore[import-untyped]
 
-from sets.worker import SetWorker
+from sets.worker import DRAIN_POLL_S, SetWorker
 from tests.sets.http.wire import EchoWorker, Talk
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"
+
+
+class Clock:
+    """The worker's loop, of which it asks only the time."""
+
+    now_s = 0.0
+
+    def time(self) -> float:
+        return self.now_s
 
 
 class Drained:
@@ -73,12 +82,19 @@ async def test_half_a_body_a_waiting_request_and_a_slow_reader_are_waited_for(en
 async def test_it_says_for_a_while_that_it_ends(ended: list[str]) -> None:
     serving = EchoWorker()
     idle = Talk(serving)
-    end = asyncio.create_task(worker_of(serving, 60, notice_s=0.2)._shutdown())
-    await asyncio.sleep(0.1)
+    worker = worker_of(serving, 60, notice_s=5)
+    worker.loop = clock = Clock()
+    end = asyncio.create_task(worker._shutdown())
+    await idle.settle()
+    assert worker.asgi.draining
+    clock.now_s = 4
+    await asyncio.sleep(2 * DRAIN_POLL_S)
     await idle.say(GET)
     assert b"connection: close" in idle.wire.sent
-    assert not end.done()
-    await end
+    assert (ended, end.done()) == ([], False)
+    clock.now_s = 5
+    async with asyncio.timeout(60):
+        await end
     assert ended == ["closed"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 
 import pytest
 
@@ -201,10 +202,12 @@ async def test_a_client_that_goes_away_closes_the_connection_to_the_set() -> Non
 
 async def test_a_slow_reader_holds_the_set_back() -> None:
     sent = 0
+    unsent: Callable[[], int] = int
 
     async def endless(conversation: Conversation) -> None:
-        nonlocal sent
+        nonlocal sent, unsent
         await conversation.request()
+        unsent = conversation.writer.transport.get_write_buffer_size
         await conversation.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while True:
             await conversation.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
@@ -214,10 +217,10 @@ async def test_a_slow_reader_holds_the_set_back() -> None:
         client = await rig.client()
         await client.send(GET)
         await client.reader.readuntil(b"\r\n\r\n")
-        before = -1
-        while before != sent:  # Until the pipe is full.
-            before = sent
-            await asyncio.sleep(0.2)
+        before, quiet = sent, 0
+        while quiet < 20:  # Until the pipe is full: the set has more, and can send none of it.
+            await asyncio.sleep(0.02)
+            before, quiet = sent, quiet + 1 if before == sent and unsent() else 0
         assert rig.plane.buffers.loans <= 1
         client.close()
         await eventually(lambda: rig.plane.active == 0)

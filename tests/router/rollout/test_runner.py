@@ -344,7 +344,7 @@ async def test_a_gate_is_asked_with_what_is_known_and_lets_in(tmp_path: Path) ->
             assert (status["phase"], status["effective"]["b"]) == ("gated", 0.0)
             await release.turn()
             await eventually(lambda: len(gate.bodies) == 1)
-            await asyncio.sleep(0.1)
+            await eventually(lambda: not runner._errands)
             await release.turn()
             assert "says not now: it answered 403" in runner.status()["reason"]
             gate.status = 204

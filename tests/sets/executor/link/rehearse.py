@@ -29,7 +29,8 @@ from tests.scheduler.fakes import FakeExecutor, FakeRun
 from tests.sets.executor.link.rig import Owner
 
 PORT = 8201
-LEASE_S = 4.0
+LEASE_S = 10.0
+"""Longer than any pause that a busy machine makes in a process."""
 TOKEN = "ab" * 32
 
 
