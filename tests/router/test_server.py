@@ -130,7 +130,7 @@ async def router(
     )  # fmt: skip
     try:
         running = Process(process, port, admin, config)
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(200):
             await running.until(draining=False, workers=workers)
             yield running
     finally:
