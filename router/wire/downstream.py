@@ -6,27 +6,17 @@ connection stays readable, so that a client that goes away is noticed at once an
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from router.wire.client_states import State, check
 from router.wire.framing import FramingError
-from router.wire.limits import Limits
-from router.wire.problems import (
-    Lines,
-    OwnAnswer,
-    Problem,
-    Refusal,
-    bad_body,
-    own_head,
-    slow_body,
-    slow_head,
-)
+from router.wire.front import Front
+from router.wire.problems import Lines, OwnAnswer, Problem, Refusal, bad_body, own_head, slow_body, slow_head
 from router.wire.request_head import RequestHead, client_lines
 from router.wire.request_reader import RequestReader
-from router.wire.stream import Buffers, Piece, Stream
+from router.wire.stream import Piece, Stream
 from router.wire.work import Work
 
 READ_BYTES: Final = 64 * 1024
@@ -34,32 +24,6 @@ REMEMBERED_IDLE_S: Final = 3.0
 """Time, in seconds, for which a silent connection remembers the head of its last request."""
 
 _NO_PIECES: Final[list[Piece]] = []
-
-
-class Front(Protocol):
-    """The data plane: a connection asks it what to do, and reports what it did."""
-
-    name: str
-    loop: asyncio.AbstractEventLoop
-    buffers: Buffers
-
-    @property
-    def limits(self) -> Limits: ...
-    @property
-    def draining(self) -> bool: ...
-    def dispatch(self, client: ClientConnection, head: RequestHead) -> Work | Problem | OwnAnswer:
-        """Decide about a request. Work that is returned is begun, and `work_ended` is called at its end."""
-
-    def work_ended(self) -> None: ...
-    def client_stalled(self) -> None: ...
-    def error(
-        self, problem: Problem, head: RequestHead | None, client: ClientConnection, *, logged: bool
-    ) -> OwnAnswer:
-        """Count and log a problem; returns how the client is told. `head` is None where none could be read; `logged`:
-        the access log knows of it."""
-
-    def client_closed(self, client: ClientConnection) -> None: ...
-
 
 # Looking a member up in its class would cost more than everything else that is done with it.
 _HEAD, _BODY, _ANSWER, _FLUSH, _SKIP, _CLOSING, _LINGER = State
@@ -92,7 +56,9 @@ class ClientConnection:
         "status",
     )
 
-    def __init__(self, front: Front, sock: socket.socket, address: bytes, scheme: bytes = b"http") -> None:
+    def __init__(
+        self, front: Front[ClientConnection], sock: socket.socket, address: bytes, scheme: bytes = b"http"
+    ) -> None:
         self._front = front
         self._stream = Stream(front.loop, sock, front.buffers, self._readable, self._drained, self._gone)
         self._reader = RequestReader(front.limits)
@@ -147,14 +113,9 @@ class ClientConnection:
 
     def _skip_body(self, data: bytes) -> None:
         """Drop the rest of a body that nobody waits for."""
-        reader = self._reader
-        try:
-            reader.read_body(data, memoryview(data), len(data))
-        except FramingError:
+        if not self._reader.skip_body(data):
             self._linger_after = True
-            reader.body = None
-            return
-        if reader.body is None and self._state is _SKIP:
+        elif self._reader.body is None and self._state is _SKIP:
             self._flushed()
 
     def _next(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from router.wire.framing import ChunkedBody, LengthBody
+from router.wire.framing import ChunkedBody, FramingError, LengthBody
 from router.wire.limits import Limits
 from router.wire.request_head import RequestHead, parse_request, refuse_part
 from router.wire.stream import Piece
@@ -110,6 +110,15 @@ class RequestReader:
             self.body = None
             self.unread = bytes(view[pos:end])
         return pieces
+
+    def skip_body(self, data: bytes) -> bool:
+        """Drop a part of a body that nobody waits for. False: its framing is broken; nothing after it can be read."""
+        try:
+            self.read_body(data, memoryview(data), len(data))
+        except FramingError:
+            self.body = None
+            return False
+        return True
 
     def may_skip_body(self) -> bool:
         """Return True if the rest of the body is known to be short."""

@@ -116,3 +116,26 @@ def test_a_head_is_kept_once_it_came_twice_and_forgotten_on_demand() -> None:
     assert again is not heads[3]
     assert again is not None
     assert again.path == b"/x"
+
+
+def test_a_body_that_nobody_waits_for_is_dropped_and_the_next_request_read() -> None:
+    reader = RequestReader(Limits())
+    reader.take(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+    head = reader.head()
+    assert head is not None
+    assert reader.begin_body(head) == []
+    assert reader.skip_body(b"hel")
+    assert reader.unread == b""
+    assert reader.skip_body(b"lo" + GET)
+    assert reader.unread == GET
+    assert reader.head() is not None
+
+
+def test_a_dropped_body_whose_framing_is_broken_says_so() -> None:
+    reader = RequestReader(Limits())
+    reader.take(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+    head = reader.head()
+    assert head is not None
+    reader.begin_body(head)
+    assert not reader.skip_body(b"no number\r\n")
+    assert reader.body is None
