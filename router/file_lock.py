@@ -14,7 +14,7 @@ LOOK_EVERY_S: Final = 0.01
 
 
 class FileLock:
-    """The lock of the file at `path`, which is made where there is none, its folder too. The file is never removed."""
+    """The lock of the file at `path`, which is made with its folder if it is missing. The file is never removed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

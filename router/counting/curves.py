@@ -39,8 +39,8 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Point(msgspec.Struct, frozen=True):
-    """The `span_s` seconds that ended at `ended` (any monotonic time). `serial` counts from 1. Who did nothing is
-    not in it."""
+    """The `span_s` seconds that ended at `ended` (any monotonic time). `serial` counts from 1. Sets that did nothing
+    are left out."""
 
     serial: int
     ended: float
@@ -66,7 +66,7 @@ class Curves:
 
     @property
     def serial(self) -> int:
-        """The last point's; 0: there is none yet."""
+        """The serial of the last point; 0: no point exists yet."""
         return self._serial
 
     def tick(self, now: float, sets: Mapping[str, SetStats], cohorts: Cohorts | None = None) -> None:

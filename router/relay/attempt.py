@@ -61,8 +61,8 @@ class Attempted(Protocol):
 class Attempt(AnswerTaker):
     """Counted in the pool from now on, until `drop` or a whole answer.
 
-    `connection`: an idle one of the pool that will carry the request; None: there is none, so `dial` one. `reading`:
-    the request takes no room at the set. `answer`: the head of the set's answer, once it is here.
+    `connection`: an idle one of the pool that will carry the request; None: the pool has no idle one, so `dial`.
+    `reading`: the request takes no room at the set. `answer`: the head of the set's answer, once it is here.
     """
 
     # Defaults in the class, not slots: every request makes an attempt, and most leave most of them as they are.

@@ -99,7 +99,7 @@ class Lately:
             self._recent = self._empty_evidence()
 
     def _cut(self, now_s: float, sides: _Sides) -> None:
-        """The slice that ran is over. What is open may end in a later one, and counts there."""
+        """End the slice that runs. A request that is open may end in a later slice, and counts there."""
         for name, counts in _counts(_ended(sides), self._slice, patience_us(sides[1])).items():
             if name not in self._margins:
                 continue

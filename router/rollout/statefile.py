@@ -49,7 +49,7 @@ class StateFile:
         self._copy = folder / COPY
 
     def stamp(self) -> tuple[int, int, int] | None:
-        """Changes whenever the file does; None: there is none."""
+        """Changes whenever the file does; None: the file is missing."""
         try:
             found = os.stat(self.path)
         except OSError:
@@ -79,11 +79,11 @@ class StateFile:
             return Progress()
 
     def change(self, step: Callable[[Progress], Progress], *, epoch: int | None = None) -> Progress:
-        """Read the state, change it by `step`, and write it; no other change comes between. Returns what is then on the
-        disk.
+        """Read the state, change it by `step`, and write it; no other change comes between. Returns the state that is
+        then on the disk.
 
-        `epoch`: the leader's; raises `LeaseLost` if another process leads. What `step` raises passes through, and
-        nothing is written; nor if it returns its argument. Raises `StateUnreadable`, `RolloutError`.
+        `epoch`: the leader's; raises `LeaseLost` if another process leads. Exceptions of `step` pass through, and
+        nothing is written then, nor if it returns its argument. Raises `StateUnreadable`, `RolloutError`.
         """
         with self._locked():
             progress = self.read()

@@ -58,7 +58,7 @@ class Addresses:
         return self._known
 
     def look_up(self) -> asyncio.Task[None] | None:
-        """Return the lookup that runs; begin one if there is none. None: one failed just now, see `error`."""
+        """Return the lookup that runs, or begin one. None: one failed just now, see `error`."""
         if self._lookup is None:
             if self._closed or self._loop.time() - self._failed_at < FAILED_S:
                 return None

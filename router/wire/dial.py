@@ -86,7 +86,7 @@ class Dial:
         self._fail()
 
     def _next(self) -> None:
-        """Try the next address; fail, a moment later, where there is none."""
+        """Try the next address; fail, a moment later, after the last."""
         while self._left:
             self._trying = self._left.pop(0)
             family, address = self._trying
