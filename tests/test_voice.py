@@ -42,6 +42,24 @@ def breaches(source: str, path: str) -> Iterator[str]:
             yield from _stumbles(path, token.start[0], token.string)
 
 
+COMMENT = re.compile(
+    r"\s*(//|/\*|--|#)(?!(include|define|if|ifdef|ifndef|elif|else|endif|error|pragma|undef)\b) ?"
+)
+NOTED = (".sql", ".yaml", ".c", ".h")
+"""Files of other languages whose comments are read."""
+
+
+def breaches_of_comments(text: str, path: str) -> Iterator[str]:
+    """Yield each place of a file in SQL, YAML or C where a comment breaks a rule: how it opens, or its phrases."""
+    inside = False
+    for number, line in enumerate(text.splitlines(), 1):
+        mark = COMMENT.match(line)
+        if mark and not inside and RIDDLE.match(line[mark.end() :]):
+            yield f"{path}:{number}: say first what it does or is: {line.strip()!r}"
+        inside = mark is not None and not line.startswith("-- name: ")
+        yield from _stumbles(path, number, line)
+
+
 def _stumbles(path: str, line: int, text: str) -> Iterator[str]:
     for match in STUMBLES.finditer(" ".join(text.split())):
         yield f"{path}:{line}: rewrite {match[0]!r}"
@@ -60,6 +78,20 @@ def test_the_pages_speak_plainly() -> None:
         path = page.relative_to(ROOT).as_posix()
         for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
             found += _stumbles(path, number, line)
+    assert not found, "\n".join(found)
+
+
+def test_the_comments_of_other_languages_speak_plainly() -> None:
+    found: list[str] = []
+    read: set[str] = set()
+    for package in PRODUCT:
+        for file in sorted((ROOT / package).rglob("*")):
+            if file.suffix in NOTED:
+                read.add(file.suffix)
+                found += breaches_of_comments(
+                    file.read_text(encoding="utf-8"), file.relative_to(ROOT).as_posix()
+                )
+    assert read == set(NOTED)
     assert not found, "\n".join(found)
 
 
@@ -109,3 +141,31 @@ def test_each_breach_is_found(source: str) -> None:
 )
 def test_plain_text_passes(source: str) -> None:
     assert list(breaches(source, "a.py")) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-- name: x\n-- What a task left.\nSELECT 1;",
+        "-- The write that starts the log anew.",
+        "# Whoever edits this reads it.",
+        "x: 1\n# What it may take.\ny: 2",
+        "// Whether it waits.\nint a;",
+        "/* Who may enter. */",
+        "int a; // read anew",
+    ],
+)
+def test_each_breach_of_a_comment_is_found(text: str) -> None:
+    assert len(list(breaches_of_comments(text, "a.c"))) >= 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-- The results of a task,\n-- So many bytes at most.",
+        "#include <stdio.h>\n// True if it waits.",
+        "key: What a day",
+    ],
+)
+def test_a_plain_comment_passes(text: str) -> None:
+    assert list(breaches_of_comments(text, "a.c")) == []

@@ -23,7 +23,7 @@ static char listings[2][LISTING_BYTES] __attribute__((aligned(8)));
     (struct dirent64 *e = (struct dirent64 *)(listing); (char *)e < (listing) + (n); \
      e = (struct dirent64 *)((char *)e + e->d_reclen)) if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
 
-// Whether the entry of that name is a place itself, the one that it has been from the start.
+// True if the entry of that name is a place itself, and the same one as at the start.
 static bool is_kept(const struct place *p, const char *name) {
     struct stat st;
     if (!p->keeps) return false;
@@ -33,7 +33,7 @@ static bool is_kept(const struct place *p, const char *name) {
     return false;
 }
 
-// Whether a place holds what it keeps and its content, and nothing else.
+// True if a place holds only what it keeps and its content.
 static bool is_empty(const struct place *p) {
     ssize_t n;
     int kept = 0;

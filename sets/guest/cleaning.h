@@ -4,7 +4,7 @@
 
 // Empty the places for the first time, write their content, and remember what each is then.
 void empty_all(void);
-// Whether every place is as it was then, and so are our files in /proc.
+// True if every place, and our files in /proc, are as they were then.
 bool all_clean(void);
 // Make it so: 0, or the errno of what could not be removed.
 int clean_all(void);

@@ -6,9 +6,9 @@
 
 // Read it from the file beside the executor's socket, if there is one. A folder comes before its entries.
 void take_content(void);
-// Whether the place's content has an entry of that name right below it.
+// True if the place's content has an entry of that name right below it.
 bool is_item(const struct place *p, const char *name);
-// Whether the content is as we wrote it.
+// True if the content is as we wrote it.
 bool is_intact(const struct place *p);
 // Write the content of a place that is empty. False with errno.
 bool fill(const struct place *p);

@@ -71,7 +71,7 @@ void connect_executor(void) {
             struct hello_message hello = {.head = {.type = HELLO}, .version = 1};
             memcpy(hello.token, token, TOKEN_BYTES);
             if (tell(&(struct iovec){&hello, sizeof hello}, 1, NULL, 0)) {
-                // What we used until now is in the cgroup's account before the executor first reads it.
+                // Our own CPU time until now enters the cgroup's account before the executor first reads it.
                 own_cpu_us();
                 return;
             }

@@ -9,7 +9,7 @@
 #include "files.h"
 #include "places.h"
 
-// Whether files there are the program's or the image's. In /proc we could read files that the program cannot.
+// True if files there are the program's or the image's. In /proc we could read files that the program cannot.
 static bool is_storage(int folder) {
     struct stat st;
     if (fstat(folder, &st)) return false;

@@ -209,7 +209,7 @@ static void dismiss(void) {
     if (clean_all()) _exit(EXIT_UNCLEAN);
 }
 
-// Whether it still waits as it must: it has neither written nor ended before its input came.
+// True if it still waits as it must: it has neither written nor ended before its input came.
 static bool is_fit(int timeout_ms, bool *message_there) {
     struct pollfd p[5] = {{children, POLLIN, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}, {netlink_asked, POLLIN, 0}, {executor, POLLIN, 0}};
     if (poll(p, message_there ? 5 : 4, timeout_ms) < 0) return true;
@@ -321,7 +321,7 @@ static bool carry_out(struct task_message *m, size_t size, int stdin_fd) {
     last_task = m->head.task;
     bool there = failed || ((data || hand_stdin_over()) && (!(m->head.flags & STREAM) || hand_over()) && attend());
     uint64_t wall_us = now_us() - began;
-    // Whether the executor is lost or the program has ended: no process may stay.
+    // The executor is lost or the program has ended; in both cases no process may stay.
     if (!run.alone && !reap(WNOHANG)) kill_all();
     there = there && drain() && report(m, failed, wall_us, prestarted);
     if (there && m->head.flags & PRESTART && !failed) prestart(m);

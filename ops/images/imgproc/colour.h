@@ -57,7 +57,7 @@ static cmsHPROFILE implied_profile(const Image *image)
     return NULL;
 }
 
-/* Whether a profile is sRGB's own, nearly: most pictures carry that, and there is nothing to convert. */
+/* True if a profile is sRGB's own, or nearly. Most pictures carry it, and need no conversion. */
 static int is_srgb(cmsHPROFILE profile, cmsHPROFILE srgb)
 {
     static const cmsTagSignature colorants[] = {cmsSigRedColorantTag, cmsSigGreenColorantTag, cmsSigBlueColorantTag};
@@ -77,7 +77,7 @@ static int is_srgb(cmsHPROFILE profile, cmsHPROFILE srgb)
     return 1;
 }
 
-/* What keeps a profile from being applied to a picture, for a message; NULL where nothing does. */
+/* Return why a profile cannot be applied to a picture, for a message; NULL if it can. */
 static const char *unusable(cmsHPROFILE profile, const Image *image)
 {
     if (!profile)

@@ -98,7 +98,7 @@ static const char *parse_text(const char *text)
     return escaped;
 }
 
-/* What the library complained about while it worked. */
+/* Complaints of the library while it worked. */
 static struct {
     int cut_short;
     char failure[400], profile[200];

@@ -83,7 +83,7 @@ static void out_of_memory(int number)
     _exit(EX_DATAERR);
 }
 
-/* Whether libtiff met an error: Leptonica goes on with what could be read, which may be half a page. */
+/* True if libtiff met an error. Leptonica goes on with what could be read, which may be half a page. */
 static int tiff_failed;
 
 __attribute__((format(printf, 3, 0))) static void note_tiff_error(thandle_t file, const char *module,

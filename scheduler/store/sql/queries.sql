@@ -34,7 +34,7 @@ INSERT OR REPLACE INTO idempotency (account, key, fingerprint, task_id, created_
 VALUES (:account, :key, :fingerprint, :task_id, :created_us);
 
 -- name: set_results
--- What an ended task left.
+-- The results of a task that has ended.
 INSERT OR REPLACE INTO results (task, body) VALUES (:task, :body);
 
 -- name: drop_input
@@ -46,7 +46,7 @@ DELETE FROM inputs WHERE task = :task;
 INSERT OR REPLACE INTO blobs (name, task) VALUES (:name, :task);
 
 -- name: free_blobs_of_task
--- What a task named is nobody's now, until `free_blobs` hands it out for deletion.
+-- Blobs that a task named belong to no task now, until `free_blobs` hands them out for deletion.
 UPDATE blobs SET task = 0 WHERE task = :task;
 
 -- name: add_free_blob

@@ -2,7 +2,7 @@
 -- An applied version is never edited; the next one is a new file, and `user_version` says which ones a store has had.
 
 -- One row a task. `facts` is the whole task (MessagePack); the columns beside it are only what queries filter on.
--- A rowid table, because rows with heads of output are large, and `inputs` and `results` hang on the rowid.
+-- A rowid table, because rows with heads of output are large, and `inputs` and `results` refer to the rowid.
 CREATE TABLE tasks (
     row        INTEGER PRIMARY KEY,
     id         TEXT    NOT NULL UNIQUE,
@@ -33,7 +33,7 @@ CREATE TABLE inputs (
     blob       TEXT
 );
 
--- What an async task left (MessagePack of `Results`).
+-- The results of an async task (MessagePack of `Results`).
 CREATE TABLE results (
     task INTEGER PRIMARY KEY, -- tasks.row
     body BLOB NOT NULL
