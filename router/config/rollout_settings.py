@@ -49,7 +49,7 @@ ROLLOUT: Final = Section(
         Setting(
             "max_wait",
             Kind.DURATION,
-            "Longest wait after a hold for evidence or a gate. By default as long as the hold, 5 minutes "
+            "Longest wait after a hold for evidence or a gate. By default twice the hold, 5 minutes "
             "at least; for a gate a day.",
             least=1,
             most=7 * DAY_S,

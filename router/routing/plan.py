@@ -104,7 +104,7 @@ class Plan(msgspec.Struct, frozen=True):
         """How long a step may wait after its hold, for evidence or its successor's gate."""
         if self.max_wait_s is not None:
             return self.max_wait_s
-        return max(MIN_WAIT_S, self.steps[step].hold_s)
+        return max(MIN_WAIT_S, 2 * self.steps[step].hold_s)
 
     @property
     def digest(self) -> str:

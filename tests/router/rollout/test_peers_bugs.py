@@ -230,7 +230,7 @@ def test_traffic_that_vanishes_midway_does_not_advance() -> None:
     release.run(300, PASS)
     assert (release.phase, release.weight) == (Phase.WAITING, 100)
     assert "dried up" in release.progress.reason
-    release.run(600, PASS)
+    release.run(1_300, PASS)
     assert (release.phase, release.weight) == (Phase.PAUSED, 100)
 
 
@@ -238,7 +238,7 @@ def test_a_few_stray_requests_are_no_traffic() -> None:
     release = Release(plan()).start()
     release.run(300, PASS)
     release.requests = 0.01
-    release.run(900, PASS)
+    release.run(1_500, PASS)
     assert (release.phase, release.weight) == (Phase.PAUSED, 100)
 
 

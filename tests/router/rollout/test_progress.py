@@ -113,14 +113,14 @@ def test_a_pass_after_the_hold_goes_on() -> None:
 )
 def test_no_data_is_never_health(then: Undecided, phase: Phase) -> None:
     release = Release(plan(on_no_data=then), requests=0.0).start()
-    release.run(600 + 600, FEW)
+    release.run(600 + 1_200, FEW)
     assert release.phase == phase
     assert release.weight == (0 if phase is Phase.ABORTED else 100)
 
 
 def test_an_unsure_verdict_pauses_also_where_no_data_would_abort() -> None:
     release = Release(plan(on_no_data=Undecided.ABORT)).start()
-    release.run(600 + 600, UNSURE)
+    release.run(600 + 1_200, UNSURE)
     assert release.phase == Phase.PAUSED
 
 
