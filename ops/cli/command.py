@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -248,6 +249,16 @@ def _parameter(name: str, hint: Any, about: Option | Argument, default: Any) -> 
     return made
 
 
+class _Range(click.FloatRange):
+    """A range of numbers. Click's own lets "nan" through, which is neither below nor above a bound."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return found
+
+
 class _Option(click.Option):
     panel = "Options"
 
@@ -277,7 +288,7 @@ def _type(kind: Any, about: Option | Argument) -> click.ParamType[Any]:
         existing = isinstance(about, Argument) and about.existing
         return click.Path(exists=existing, dir_okay=not existing, readable=existing, path_type=Path)
     if isinstance(about, Option) and (about.min is not None or about.max is not None):
-        ranged = click.IntRange if kind is int else click.FloatRange
+        ranged = click.IntRange if kind is int else _Range
         return ranged(min=about.min, max=about.max)  # type: ignore[arg-type]
     return {str: click.STRING, int: click.INT, float: click.FLOAT}[kind]
 

@@ -35,7 +35,10 @@ def check(
     rate: Annotated[
         float,
         Option(
-            metavar="N", help="Requests a second, of all sets, by which a `rollout` section is looked at."
+            min=0.0,
+            max=1_000_000.0,
+            metavar="N",
+            help="Requests a second, of all sets, by which a `rollout` section is looked at.",
         ),
     ] = 1.0,
     state_dir: Annotated[

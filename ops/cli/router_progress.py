@@ -75,7 +75,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
     if (
         kept is not None
         and "end" in document["orders"]
-        and document["weights"].get(kept["set"]) != kept["weight"]
+        and document["weights"].get(kept["set"], 0.0) != kept["weight"]
     ):
         lines.append(
             f"the file says {percent(document['weights'].get(kept['set'], 0.0))}: "
@@ -101,12 +101,22 @@ def _lines(document: dict[str, Any]) -> list[str]:
     if document["error"]:
         lines.append(f"error: {document['error']}")
     if document["orders"]:
-        lines.append(f"you can: {', '.join(document['orders'])}")
+        lines.append(f"you can: {', '.join(_offered(document))}")
     for event in document["events"][-5:]:
         at = time.strftime("%H:%M:%S", time.localtime(event["at"]))
         by = f" ({event['by']})" if event["by"] else ""
         lines.append(f"{at} {event['text']}{by}")
     return [report.plain(line) for line in lines]
+
+
+def _offered(document: dict[str, Any]) -> list[str]:
+    """Return the orders that somebody can give now; `promote` is `skip` repeated, and needs a running router."""
+    runs = document["leader"] is not None
+    return [
+        each
+        for order in document["orders"]
+        for each in ((order, "promote") if order == "skip" and runs else (order,))
+    ]
 
 
 def _waits(document: dict[str, Any]) -> list[str]:

@@ -216,7 +216,10 @@ def status(
         float, Option(("--interval",), min=0.2, max=3600, help="Seconds between two looks.")
     ] = 1.0,
     json_: JsonOption = False,
-    state_dir: StateDir = None,
+    state_dir: Annotated[
+        Path | None,
+        Option(metavar="DIR", help="Read this --state-dir of a router, which need not run."),
+    ] = None,
     name: NameOption = "router",
     file: FileOption = None,
     admin: AdminOption = None,

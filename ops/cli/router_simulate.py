@@ -47,7 +47,8 @@ def simulate(
         Option(("--duration",), min=1.0, max=7 * 86400.0, help="Maximum duration in seconds."),
     ] = 3600.0,
     every_s: Annotated[
-        float, Option(("--every",), min=1.0, help="Seconds between rows; events are always shown.")
+        float,
+        Option(("--every",), min=1.0, max=7 * 86400.0, help="Seconds between rows; events are always shown."),
     ] = 60.0,
     seed: Annotated[int, Option(help="Seed of the random events.")] = 0,
     list_: Annotated[bool, Option(("--list",), help="List the scenarios and exit.")] = False,

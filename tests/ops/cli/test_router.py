@@ -8,7 +8,13 @@ import signal
 import urllib.request
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
 from ops.cli import exits
+from ops.cli.command import Command
+from ops.cli.router_look import check
+from ops.cli.router_simulate import simulate
 from router.rollout.bars import Bar
 from router.rollout.record import Progress
 from router.rollout.statefile import StateFile
@@ -157,6 +163,31 @@ def test_a_release_is_played_through_without_a_router(gcompute: Program, tmp_pat
     done = gcompute("router", "simulate", "--file", str(file))
     assert (done.returncode, b"no `rollout` section" in done.stderr) == (exits.DATA, True)
     assert gcompute("router", "simulate", "eror").returncode == exits.USAGE
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e99", "abc"])
+@pytest.mark.parametrize("option", ["--rate", "--duration", "--every"])
+def test_a_number_that_no_release_can_have_is_refused_with_the_option_s_name(option: str, value: str) -> None:
+    refused = CliRunner().invoke(Command.of("simulate", simulate), [option, value])
+    assert isinstance(refused.exception, SystemExit)
+    assert f"Invalid value for '{option}'" in refused.stderr
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e99", "abc"])
+def test_check_refuses_a_rate_that_no_router_can_have(value: str) -> None:
+    refused = CliRunner().invoke(Command.of("check", check), ["router.yaml", "--rate", value])
+    assert isinstance(refused.exception, SystemExit)
+    assert "Invalid value for '--rate'" in refused.stderr
+
+
+def test_check_and_simulate_take_no_requests_at_all(gcompute: Program, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(FILE.partition("rollout:")[0].format(port=1) + ROLLOUT)
+    none = gcompute("router", "check", str(file), "--rate", "0").stdout.decode()
+    assert "no end in sight at this rate" in none
+    assert gcompute("router", "check", str(file), "--rate", "nan").returncode == exits.USAGE
+    played = gcompute("router", "simulate", "--rate", "0", "--duration", "60", "--every", "60")
+    assert played.returncode == 0
 
 
 def test_off_this_machine_a_router_needs_a_token(gcompute: Program, tmp_path: Path) -> None:

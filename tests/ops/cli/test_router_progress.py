@@ -10,10 +10,12 @@ from ops.cli.router_progress import progress
 from router.counting.tally import Tally, bucket_of
 from router.counting.witnesses import Kind, Witness
 from router.rollout.analysis import Analysis
+from router.rollout.bars import Bar
 from router.rollout.checks import Check, Verdict
 from router.rollout.progress import advance
 from router.rollout.record import Progress, Start
 from router.rollout.sight import sight_of
+from router.rollout.states import Phase
 from router.rollout.status import describe
 from router.routing.plan import CheckName, Plan, Step
 from router.routing.table import SetEntry, Table, Weights
@@ -63,3 +65,24 @@ def test_a_bound_that_is_not_there_yet_has_words(capsys: pytest.CaptureFixture[s
     )
     text = told(capsys, document(analysis=Analysis(Verdict.INCONCLUSIVE, "…", (check,))))
     assert "-50 … no bound" in text
+
+
+def test_a_set_that_the_file_gives_no_weight_needs_no_other_one_after_an_abort(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    aborted = {
+        **document(phase=Phase.ABORTED, barred={"b": Bar(1.0, "errors")}, weight=0),
+        "weights": {"a": 100.0},
+    }
+    assert aborted["in_force"]["weight"] == 0.0
+    assert "the file says" not in told(capsys, aborted)
+    assert "the file says 5 %: `gcompute router set-weight b=0`" in told(
+        capsys, {**aborted, "weights": {"a": 95.0, "b": 5.0}}
+    )
+
+
+def test_promote_is_offered_with_skip_by_a_router_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "you can: pause, abort, skip, promote" in told(capsys, document())
+    offline = told(capsys, {**document(), "leader": None, "led_by": None})
+    assert "skip" in offline
+    assert "promote" not in offline

@@ -152,3 +152,13 @@ def test_a_rollout_of_a_router_that_is_dead_is_aborted_in_its_folder(
         shown = operator.json("rollout", "status")
         assert (shown["phase"], shown["now"]) == ("aborted", 0.0)
         assert shown["events"][-2]["by"] == "jo"
+
+
+def test_the_help_of_status_says_that_it_reads_the_folder_and_of_orders_that_they_write(
+    gcompute: Program,
+) -> None:
+    about_status = " ".join(gcompute("router", "rollout", "status", "--help").stdout.decode().split())
+    assert "Read this --state-dir of a router" in about_status
+    assert "Write the order" not in about_status
+    about_pause = " ".join(gcompute("router", "rollout", "pause", "--help").stdout.decode().split())
+    assert "Write the order into this --state-dir" in about_pause
