@@ -133,7 +133,9 @@ def _waits(document: dict[str, Any]) -> list[str]:
             + ("" if told["oldest_s"] is None else f", the oldest for {span(told['oldest_s'])}")
             for side, told in open_.items()
         ]
-        lines.append(f"requests without an answer yet: {'; '.join(sides)}")
+        # The count is as it was at the end, once nothing is compared any more.
+        when = "yet" if document.get("comparing", True) else "when the rollout ended"
+        lines.append(f"requests without an answer {when}: {'; '.join(sides)}")
     if left_out := document.get("left_out"):
         lines.append(
             f"not judged: {report.counted(left_out, 'request')}, as one key or address had its share "

@@ -209,14 +209,16 @@ def _rollout(status: Mapping[str, Any]) -> Iterator[Metric]:
         "rollout_paused_seconds", "Time that the rollout has been paused; 0 if it is not.", status["paused_s"]
     )
     open_ = GaugeMetricFamily(
-        "gc_router_rollout_open_requests", "Compared requests without an answer.", labels=["side"]
+        "gc_router_rollout_open_requests", "Compared requests without an answer; 0 while no rollout compares.", labels=["side"]
     )
     oldest = GaugeMetricFamily(
         "gc_router_rollout_oldest_open_seconds", "How long the oldest of them has waited.", labels=["side"]
     )
-    for side, told in (status["open"] or {}).items():
-        open_.add_metric([side], told["requests"])
-        oldest.add_metric([side], told["oldest_s"] or 0.0)
+    # The status keeps what was open at the end of a rollout; an alert must clear by then.
+    told = status["open"] if status["comparing"] else None
+    for side in ("canary", "control"):
+        open_.add_metric([side], told[side]["requests"] if told else 0)
+        oldest.add_metric([side], (told[side]["oldest_s"] or 0.0) if told else 0.0)
     yield from (open_, oldest)
     yield _one_of("rollout_verdict", "Verdict of all checks together.", "verdict", Verdict, status["verdict"])
     verdicts = GaugeMetricFamily(

@@ -149,7 +149,10 @@ def simulate(
         raise RolloutError(f"no scenario {scenario!r}; known: {', '.join(ABOUT)}")
     kind = _KINDS.get(scenario)
     plan = plan or (EXAMPLE if kind is None else kind.plan)
-    world = World(plan, shares or EXAMPLE_SHARES, seed=seed, rate=rate, tick_s=tick_s)
+    shares = shares or EXAMPLE_SHARES
+    # A file may leave its canary out of the default weights: it starts from 0 then.
+    shares = {**shares, plan.set: shares.get(plan.set, 0)}
+    world = World(plan, shares, seed=seed, rate=rate, tick_s=tick_s)
     if kind is not None:
         kind.prepare(world)
     changes = sorted(SCENARIOS[scenario][1].items()) if kind is None else []

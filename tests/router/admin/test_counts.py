@@ -118,6 +118,7 @@ async def test_metrics_tell_how_long_a_pause_waits_and_what_is_open(tmp_path: Pa
     rollout = router.rollout
     assert rollout is not None
     status = rollout.status() | {
+        "comparing": True,
         "paused_s": 1200.0,
         "waited_s": 7.0,
         "open": {"canary": {"requests": 3, "oldest_s": 42.0}, "control": {"requests": 0, "oldest_s": None}},
@@ -131,6 +132,19 @@ async def test_metrics_tell_how_long_a_pause_waits_and_what_is_open(tmp_path: Pa
         'gc_router_rollout_oldest_open_seconds{side="control"} 0.0',
     ):
         assert line in text
+
+
+async def test_metrics_tell_of_no_open_request_once_the_rollout_has_ended(tmp_path: Path) -> None:
+    router = a_router(tmp_path)
+    rollout = router.rollout
+    assert rollout is not None
+    at_the_abort = {side: {"requests": 19, "oldest_s": 5.8} for side in ("canary", "control")}
+    status = rollout.status() | {"open": at_the_abort}
+    assert not status["comparing"]
+    text = metrics_text([snapshot(router)], counts_of(router), [], status).decode()
+    for side in ("canary", "control"):
+        assert f'gc_router_rollout_open_requests{{side="{side}"}} 0.0' in text
+        assert f'gc_router_rollout_oldest_open_seconds{{side="{side}"}} 0.0' in text
 
 
 @pytest.mark.parametrize(

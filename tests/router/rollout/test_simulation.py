@@ -374,6 +374,12 @@ def test_a_kind_of_canary_can_be_played_by_its_name() -> None:
     assert any("step 1 of 4" in event for event in back.events), "a build that nobody knows takes the steps"
 
 
+def test_a_canary_that_the_default_weights_leave_out_starts_from_nothing() -> None:
+    rows = list(simulate("healthy", plan=EXAMPLE, shares={"a": WEIGHT_TOTAL}, duration_s=60.0))
+    assert rows[0].phase == "holding"
+    assert rows[-1].effective["b"] > 0
+
+
 def test_each_kind_has_a_name_of_its_own_for_the_command_line() -> None:
     assert len({kind.scenario for kind in KINDS}) == len(KINDS)
     assert all(set(kind.scenario) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-") for kind in KINDS)
