@@ -47,7 +47,7 @@ def lines(document: dict[str, Any]) -> list[str]:
             text += f"; back after {span(max(1.0, step['sick_s']))} if every request fails"
         told.append(text)
     about = document["about_s"]
-    takes = f"about {span(about)}" if about is not None else "no end in sight at this rate"
+    takes = f"about {span(about)}" if about is not None else "it would not get through all steps: too few requests"
     waits = [report.counted(document[f"{what}s"], what) for what in ("pause", "gate") if document[f"{what}s"]]
     told.append(
         f"{takes}{', and ' + ' and '.join(waits) if waits else ''}; at {rate:.3g} requests/s of all sets"

@@ -133,8 +133,8 @@ def _waits(document: dict[str, Any]) -> list[str]:
             + ("" if told["oldest_s"] is None else f", the oldest for {span(told['oldest_s'])}")
             for side, told in open_.items()
         ]
-        # The count is as it was at the end, once nothing is compared any more.
-        when = "yet" if document.get("comparing", True) else "when the rollout ended"
+        # From an abort or the end on, the count stays as the checks saw it last.
+        when = "yet" if document.get("comparing", True) else "at the last check"
         lines.append(f"requests without an answer {when}: {'; '.join(sides)}")
     if left_out := document.get("left_out"):
         lines.append(

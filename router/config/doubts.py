@@ -17,7 +17,7 @@ _ALL: Final = (".*", "(?s).*", ".+", "(?s).+")
 
 def doubts(table: Table) -> tuple[str, ...]:
     """Return a sentence for each warning, at most `MOST_TOLD` of each kind."""
-    return (*_weights(table), *_urls(table), *_first(_covered(table.rules)), *_health(table))
+    return (*_weights(table), *_urls(table), *_first(_covered(table.rules)), *_health(table), *_rollout(table))
 
 
 def _first(found: Iterator[str]) -> Iterator[str]:
@@ -65,6 +65,19 @@ def _health(table: Table) -> Iterator[str]:
         yield (
             f"a health check may take {health.timeout_s:g} s, longer than `interval` ({health.interval_s:g} s): a set "
             f"that hangs is found after {health.timeout_s * health.fall:g} s; write `timeout` no longer than that"
+        )
+
+
+def _rollout(table: Table) -> Iterator[str]:
+    plan = table.rollout
+    if plan is None or plan.max_requests is None:
+        return
+    least = plan.abort_when.min_requests
+    if plan.max_requests < least:
+        yield (
+            f"`rollout.max_requests` is {plan.max_requests}, fewer than `min_requests` ({least}), without which no "
+            "check passes: a step that lacks them at the end of its hold may stop waiting before it has them; raise "
+            "`max_requests`, or leave it out"
         )
 
 

@@ -53,7 +53,7 @@ def preview(
         sick_s (until a canary fails whose every request fails),
         starves (it would end for lack of requests)}],
         lowers (the set would go down, in percent: {from, to, glides: move by move}; None: it would not),
-        hold_s and about_s of all steps, pauses, gates,
+        hold_s and about_s of all steps (about_s None: too few requests to judge one of them in time), pauses, gates,
         let_through (harm that the plan does not abort for, in words),
         checks [{name, aborts, threshold, unit, fails_after, proves_after (requests of each cohort; None: never)}]
     """
@@ -75,7 +75,8 @@ def preview(
     except NotAllowed as error:
         refused = str(error)
     steps = [_step(plan, index, file, live, requests_per_s) for index in range(len(plan.steps))]
-    about = [step["about_s"] for step in steps if not step["pause"]]
+    # A step that nobody can judge in time does not go on by itself, so the steps have no time in all.
+    about = [None if step["starves"] else step["about_s"] for step in steps if not step["pause"]]
     return {
         "plan": plan.digest,
         "set": plan.set,

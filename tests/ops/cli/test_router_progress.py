@@ -43,6 +43,13 @@ def test_it_says_what_is_waited_for_and_how_long_at_most(capsys: pytest.CaptureF
     assert "requests without an answer" not in text
 
 
+def test_after_an_abort_it_says_how_many_requests_were_open_then(capsys: pytest.CaptureFixture[str]) -> None:
+    sight = sight_of(1, None, Tally(open={bucket_of(6e6): 19}), Tally())
+    text = told(capsys, document(sight=sight, phase=Phase.ABORTED))
+    assert "requests without an answer at the last check: canary 19" in text
+    assert "without an answer yet" not in text
+
+
 def test_it_says_how_many_requests_are_open_and_which_tell_most(capsys: pytest.CaptureFixture[str]) -> None:
     hangs = Witness(Kind.OPEN, "4bf92f", "b", "no answer yet", 42.5, "POST /v1/run/…", "ocr:1")
     canary = Tally(open={bucket_of(42.5e6): 1, bucket_of(1e6): 2}, witnesses=(hangs,))

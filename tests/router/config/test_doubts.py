@@ -52,6 +52,13 @@ def test_two_sets_with_one_url() -> None:
     assert "'a' and 'b' have the same url" in warning
 
 
+def test_a_wait_that_ends_before_the_checks_have_their_requests() -> None:
+    plan = "rollout: {set: b, steps: [{weight: 50, hold: 10m}, {weight: 100}], max_requests: %d}"
+    (warning,) = warnings(more=plan % 99)
+    assert "`rollout.max_requests` is 99, fewer than `min_requests` (100)" in warning
+    assert warnings(more=plan % 100) == ()
+
+
 def test_a_check_that_may_take_longer_than_the_interval() -> None:
     (warning,) = warnings(more="health: {interval: 1s, timeout: 3s}")
     assert "3 s, longer than `interval` (1 s)" in warning

@@ -90,9 +90,11 @@ def test_a_step_that_would_lack_requests_is_told() -> None:
     told = ahead(table(), per_s=4.0)
     # 0.04 a second: 100 after 2,500 s, which is more than the hold and as much again.
     assert [step.get("starves") for step in told["steps"]] == [True, False, None, False, False]
+    assert told["about_s"] is None, "it stops at the first step, so all steps together have no time"
     told = ahead(table("  max_wait: 2h"), per_s=4.0)
     assert not any(step.get("starves") for step in told["steps"])
     assert told["steps"][0]["about_s"] == 2800.0
+    assert told["about_s"] == 2800.0 + 1800.0 + 3600.0
     told = ahead(table(), per_s=0.0)
     assert told["about_s"] is None
     assert told["steps"][0]["enough_s"] is None
