@@ -47,11 +47,12 @@ def lines(document: dict[str, Any]) -> list[str]:
             text += f"; back after {span(max(1.0, step['sick_s']))} if every request fails"
         told.append(text)
     about = document["about_s"]
-    takes = f"about {span(about)}" if about is not None else "it would not get through all steps: too few requests"
     waits = [report.counted(document[f"{what}s"], what) for what in ("pause", "gate") if document[f"{what}s"]]
-    told.append(
-        f"{takes}{', and ' + ' and '.join(waits) if waits else ''}; at {rate:.3g} requests/s of all sets"
-    )
+    if about is None:
+        takes = "it would not get through all steps by itself: there are too few requests to judge by"
+    else:
+        takes = f"about {span(about)}{', and ' + ' and '.join(waits) if waits else ''}"
+    told.append(f"{takes}; at {rate:.3g} requests/s of all sets")
     if document.get("let_through"):
         told.append(f"a canary passes within its margins: {'; '.join(document['let_through'])}")
     told.append(

@@ -209,7 +209,9 @@ def _rollout(status: Mapping[str, Any]) -> Iterator[Metric]:
         "rollout_paused_seconds", "Time that the rollout has been paused; 0 if it is not.", status["paused_s"]
     )
     open_ = GaugeMetricFamily(
-        "gc_router_rollout_open_requests", "Compared requests without an answer; 0 while no rollout compares.", labels=["side"]
+        "gc_router_rollout_open_requests",
+        "Compared requests without an answer; 0 without a rollout.",
+        labels=["side"],
     )
     oldest = GaugeMetricFamily(
         "gc_router_rollout_oldest_open_seconds", "How long the oldest of them has waited.", labels=["side"]

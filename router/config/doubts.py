@@ -17,7 +17,13 @@ _ALL: Final = (".*", "(?s).*", ".+", "(?s).+")
 
 def doubts(table: Table) -> tuple[str, ...]:
     """Return a sentence for each warning, at most `MOST_TOLD` of each kind."""
-    return (*_weights(table), *_urls(table), *_first(_covered(table.rules)), *_health(table), *_rollout(table))
+    return (
+        *_weights(table),
+        *_urls(table),
+        *_first(_covered(table.rules)),
+        *_health(table),
+        *_rollout(table),
+    )
 
 
 def _first(found: Iterator[str]) -> Iterator[str]:

@@ -24,7 +24,8 @@ def describe(progress: Progress, file: Table, live: Table) -> dict[str, Any]:
     """Everything that an operator wants to see. Weights in percent; differences, intervals and thresholds in percent
     (points for rates, percent of control for latency); `…_s` in seconds.
 
-        phase, comparing (whether the canary is judged now), reason, set, dry_run, orders (those that would be taken now), step (from 1), of, steps [...],
+        phase, comparing (whether the canary is judged now), reason, set,
+        dry_run, orders (those that would be taken now), step (from 1), of, steps [...],
         weight (as the rollout wants it; in a dry run, would), now (the set's in force), in_force (where a rollout, not
         the file, decides: {set, weight, others {set: hundredths, where the file gives the others nothing}}),
         weights {set: file's}, effective {set: in force}, hold_s, held_s, hold_left_s, waited_s, paused_s,

@@ -6,8 +6,8 @@ import { counted, duration, percent, perSecond } from "./words.js";
 
 function takes(next) {
   const waits = [next.pauses && counted(next.pauses, "pause"), next.gates && counted(next.gates, "gate")].filter(Boolean);
-  const time = next.about_s === null ? "It would not get through all steps by itself: there is too little traffic to judge by" : `About ${duration(next.about_s)}`;
-  return `${time}${waits.length ? `, and ${waits.join(" and ")}` : ""}, at the present ${perSecond(next.requests_per_s)} of all sets.`;
+  const time = next.about_s === null ? "It would not get through all steps by itself: there are too few requests to judge by" : `About ${duration(next.about_s)}${waits.length ? `, and ${waits.join(" and ")}` : ""}`;
+  return `${time}, at the present ${perSecond(next.requests_per_s)} of all sets.`;
 }
 
 const stepInShort = (step) => (step.pause ? "a pause" : `${percent(step.weight)}${step.hold_s ? ` for ${duration(step.hold_s)}` : ""}`);

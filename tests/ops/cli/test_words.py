@@ -46,5 +46,12 @@ def test_a_plan_counts_its_pauses_and_gates(count: int, words: list[str]) -> Non
     assert "after 1 request a side" in told
 
 
+def test_a_plan_with_too_few_requests_for_a_step_gives_no_total() -> None:
+    document = PLAN | {"pauses": 1, "gates": 0, "min_requests": 100, "about_s": None}
+    told = "\n".join(router_plan.lines(document))
+    assert "it would not get through all steps by itself: there are too few requests" in told
+    assert "about" not in told
+
+
 def test_a_number_and_its_noun() -> None:
     assert [report.counted(number, "byte") for number in (0, 1, 2)] == ["0 bytes", "1 byte", "2 bytes"]
