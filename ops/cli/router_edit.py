@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Final
 
-from ops.cli import exits, report, router_tables
+from ops.cli import exits, report, router_status, router_tables
 from ops.cli.command import Argument, BadParameter, Option
 from ops.cli.router_file import Target
 from ops.cli.router_in_force import InForce
@@ -182,7 +182,12 @@ def _state(target: Target, name: str, word: str, by: str | None, why: str | None
     def change(table: Table, draft: Draft, kept: InForce | None) -> Draft:
         return draft.with_state(name, state)
 
-    return target.edit(change, by=by, why=why or f"{state} {name}")
+    code = target.edit(change, by=by, why=why or f"{state} {name}")
+    if state is SetState.READY:
+        for bar in target.live().barred:
+            if bar["set"] == name:
+                report.say(f"ATTENTION: {router_status.bar_remark(bar)}; `ready` does not")
+    return code
 
 
 def _shares(pairs: list[str]) -> dict[str, int]:

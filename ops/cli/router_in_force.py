@@ -74,19 +74,22 @@ class InForce:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The router that reads a file: `in_force`, and each set's address and health word.
+    """The router that reads a file: `in_force`, each set's address and health word, and the `barred` sets, which a
+    rollout took back, as the router's status shows them.
 
     Without an answer nothing is known, and every set counts as healthy.
     """
 
     in_force: InForce | None = None
     health: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    barred: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def of(cls, status: Mapping[str, Any]) -> Live:
         """Read a router's status."""
         seen = {name: (str(each["url"]), str(each["health"])) for name, each in status["sets"].items()}
-        return cls(InForce.of(status.get("rollout")), seen)
+        rollout = status.get("rollout") or {}
+        return cls(InForce.of(rollout), seen, tuple(rollout.get("barred", ())))
 
     def leaves_nobody(self, before: Table | None, after: Table) -> str:
         """Return why no set would take new requests with `after` in the file; empty if one would, or if `before` has

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ops.cli import report, router_plan
 from ops.cli.router_columns import columns, drawing, percent
 from ops.cli.router_plan import span
-from ops.cli.router_status import position
+from ops.cli.router_status import bar_remark, position
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,12 +59,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
         lines = [f"no rollout; the file's weights are in force (the last one was of {document['set']})"]
     if document["reason"]:
         lines.append(f"why: {document['reason']}")
-    for bar in document.get("barred", ()):
-        if document["in_force"] is None or bar["set"] != document["in_force"]["set"] or idle:
-            lines.append(
-                f"{bar['set']} gets no new request, by weight or rule, since its rollout was aborted "
-                f"({bar['reason']}); another build, `rollout start` or `rollout end` readmits it"
-            )
+    lines += map(bar_remark, document.get("barred", ()))
     if document["hands_off"]:
         lines.append(
             "the weights were edited by hand: the file's are in force until somebody resumes, skips or aborts"

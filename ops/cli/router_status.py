@@ -138,6 +138,7 @@ def _remarks(document: dict[str, Any]) -> list[str]:
         for name, each in document["sets"].items()
         if each.get("saturated")
     ]
+    found += map(bar_remark, (document.get("rollout") or {}).get("barred", ()))
     if document["draining"]:
         found.append("the router is stopping")
     if not any(_serves(each) for each in document["sets"].values()):
@@ -160,6 +161,16 @@ def rollout_remark(document: dict[str, Any]) -> str:
         f"the {'dry run' if rollout['dry_run'] else 'rollout'} of {rollout['set']} is {rollout['phase']}, "
         f"step {rollout['step']} of {rollout['of']}, {position(rollout)}; "
         "see `gcompute router rollout status`"
+    )
+
+
+def bar_remark(bar: dict[str, Any]) -> str:
+    """Return what it means that a rollout took a set back, and what readmits the set."""
+    name = bar["set"]
+    return (
+        f"{name} gets no new request, by weight or rule, since its rollout was aborted ({bar['reason']}); another "
+        f"build of {name}, another weight for it in the file, `gcompute router rollout start` or "
+        "`gcompute router rollout end` readmits it"
     )
 
 

@@ -38,6 +38,7 @@ ROLLOUT_FIELDS: Final = (
     "weight",
     "now",
     "in_force",
+    "barred",
     "dry_run",
     "hands_off",
     "error",

@@ -84,6 +84,23 @@ def test_what_was_taken_back_is_not_raised_by_another_set_s_weight(release: Oper
     assert release.json("status")["sets"]["b"]["effective_weight"] == 0.0
 
 
+def test_whoever_looks_at_a_set_that_was_taken_back_reads_what_readmits_it(release: Operator) -> None:
+    start_rollout(release)
+    release("rollout", "abort", "--at-once", "--why", "enough")
+    barred = "b gets no new request, by weight or rule, since its rollout was aborted ("
+    readmits = "`gcompute router rollout end` readmits it"
+    for told in (release("rollout", "status"), release.run("status").stderr.decode()):
+        assert barred in told
+        assert readmits in told
+    ready = release.run("ready", "b").stderr.decode()
+    assert "already says so; nothing was changed" in ready
+    assert f"ATTENTION: {barred}" in ready
+    assert f"{readmits}; `ready` does not" in ready
+    assert "no new request" not in release.run("ready", "a").stderr.decode()
+    assert "no new request" not in release("rollout", "end")
+    assert "no new request" not in release.run("status").stderr.decode()
+
+
 def test_shares_that_move_are_those_in_force(release: Operator) -> None:
     start_rollout(release, then="skip")
     done = release("rollout", "status")
