@@ -78,7 +78,7 @@ class Upkeep:
         try:
             kept = set(self._unstored())
             kept |= await self._store.blobs_in_use()
-            # What is younger than this run may be about to get its row.
+            # A blob younger than this run may still be about to get its row.
             if min_age_s is None:
                 min_age_s = (self._now_us() - self._began_us) / 1e6 + _CLOCK_STEP_S
             swept = await self._blobs.sweep(kept, min_age_s)

@@ -191,7 +191,7 @@ class RegistryClient:
             url = self.registry.follow(url, location)
         raise self._away("it redirects too often")
 
-    # Who asks
+    # Logging in
 
     def _authorization(self, repository: str) -> str:
         if self._basic:
@@ -238,7 +238,7 @@ class RegistryClient:
         headers = {_AUTHORIZATION: login} if login else {}
         return await self._http.send(self._http.build_request("GET", url, headers=headers), stream=True)
 
-    # What went wrong
+    # Errors
 
     def _refusal(self, status: int, repository: str, said: str) -> ImageUnknown | Unavailable:
         if status in (401, 403):

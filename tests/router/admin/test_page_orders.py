@@ -94,7 +94,7 @@ async def test_an_order_for_a_step_that_is_over_cannot_be_confirmed(tmp_path: Pa
         await page.locator("#confirm-why").press("Enter")
         assert (await stage.ask("/rollout"))["step"] == 2
         await page.keyboard.press("Escape")
-        # What the router refuses is told where it was asked for.
+        # The dialog shows the router's refusal.
         await page.route("**/rollout/abort", lambda route: refuse(route))
         await page.click("[data-verb=abort]")
         eyes.expected = ("409",)
