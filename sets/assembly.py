@@ -94,6 +94,8 @@ def assemble(config: SetConfig) -> SetApp:
     )
     manager = Manager(settings, store, blobs, images, launcher, executor, metrics)
     metrics.watch(manager, build)
+    if isinstance(executor, RemoteExecutor):
+        metrics.watch_certificates(executor.certificates_end)
     registration = (
         Registration(config, config.registration, build) if config.registration is not None else None
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Final
 
@@ -40,6 +42,10 @@ class SetMetrics:
     def watch(self, manager: Manager, build: str) -> None:
         """Add the manager's gauges and the build."""
         self._registry.register(_Gauges(manager, build))
+
+    def watch_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
+        """Add the time until certificates of links end; `ends` returns the Unix times, by certificate."""
+        self._registry.register(_CertificateEnds(ends))
 
     def text(self) -> bytes:
         """All metrics as they are now, in Prometheus' text format."""
@@ -117,3 +123,24 @@ class _Gauges(Collector):
                 for name, value in self._manager.facts().items()
             ),
         ]
+
+
+class _CertificateEnds(Collector):
+    def __init__(self, ends: Callable[[], Mapping[str, float]]) -> None:
+        self._ends = ends
+
+    def describe(self) -> list[Metric]:
+        # Otherwise the registry would ask for the values to learn the name.
+        return []
+
+    def collect(self) -> list[Metric]:
+        left = GaugeMetricFamily(
+            "gc_link_certificate_expires_seconds",
+            "Seconds until a certificate of the links to executors ends; negative once it has: `own`, `authority`, or "
+            "a node's",
+            labels=("certificate",),
+        )
+        now = time.time()
+        for certificate, end in self._ends().items():
+            left.add_metric((certificate,), end - now)
+        return [left]

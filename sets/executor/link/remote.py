@@ -18,6 +18,7 @@ from scheduler.task import Lease
 from scheduler.trouble import Trouble
 from sets.executor.executor import shared_member
 from sets.executor.link import frames, messages
+from sets.executor.link.expiry import ExpiryWatch, own_ends, peer_end
 from sets.executor.link.frames import LinkError
 from sets.executor.link.lease import LEASE_S, clock_s
 from sets.executor.link.link import Link
@@ -67,12 +68,15 @@ class RemoteExecutor:
         # The node of each slot that is expected, or there.
         self._node_of: dict[str, str] = {}
         self._member_of: dict[str, str] = {}
+        # When the certificate of each node ends that was reached.
+        self._node_ends: dict[str, float] = {}
         self._background = Background()
 
     async def open(self, events: ExecutorEvents) -> None:
         """Begin to connect to the nodes; `events` hears of those that are there."""
         self._loop = asyncio.get_running_loop()
         self._events = events
+        self._background.spawn(ExpiryWatch(self.certificates_end).run())
         for node, address in self._nodes.items():
             self._background.spawn(self._keep(node, address))
 
@@ -85,6 +89,10 @@ class RemoteExecutor:
         for link in self._links.values():
             link.lose("the set stops")
         self._links.clear()
+
+    def certificates_end(self) -> dict[str, float]:
+        """Return when the set's own certificate, the authority and the nodes' certificates end, as Unix times."""
+        return {**own_ends(self._certificates), **self._node_ends}
 
     def folder_of(self, slot_id: str) -> Path:
         """Where the slot's executor listens on its machine (`scheduler.launchers.doorway.SlotFolder`)."""
@@ -185,6 +193,8 @@ class RemoteExecutor:
                     ssl=self._certificates.for_set(),
                     server_hostname=node_name(node),
                 )
+                if (ends_at := peer_end(wire.peer_certificate())) is not None:
+                    self._node_ends[node] = ends_at
                 wire.send(frames.HELLO, self._hello)
                 return await welcomed, ended
         except BaseException as error:

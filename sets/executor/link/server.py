@@ -13,6 +13,7 @@ import structlog
 from scheduler.background import Background
 from scheduler.policy.node import NodeFacts
 from sets.executor.link import frames, messages
+from sets.executor.link.expiry import ExpiryWatch, own_ends
 from sets.executor.link.frames import LinkError
 from sets.executor.link.names import Certificates, names_in, set_name
 from sets.executor.link.served import NodeExecutor
@@ -70,6 +71,7 @@ class Server:
             self._socket.close()
             raise
         self._background.spawn(self._accept())
+        self._background.spawn(ExpiryWatch(lambda: own_ends(self._certificates)).run())
         bound: int = self._socket.getsockname()[1]
         return bound
 
