@@ -56,7 +56,7 @@ FENCED = {
         "scheduler/launchers/nomad/api.py",
         "sets/registration.py",
     ),
-    "urllib3": ("scheduler/launchers/docker_engine.py",),
+    "urllib3": ("scheduler/launchers/docker_engine.py", "scheduler/launchers/nomad/api.py"),
     "urllib.request": ("scheduler/registry/challenge.py", "ops/*"),
     "http.client": ("ops/*",),
     "h11": ("ops/client/wire.py",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -12,18 +13,24 @@ import msgspec
 import nomad  # type: ignore[import-untyped]
 import nomad.api.exceptions  # type: ignore[import-untyped]
 import requests
+import urllib3
 
 from scheduler.errors import EngineRefused, EngineUnavailable
 from scheduler.launchers.nomad.records import TASK, Allocation, Evaluation, Job, Node
-from scheduler.launchers.nomad.settings import RegistrarSettings
+from scheduler.launchers.nomad.settings import RegistrarSettings, SettingsError
 
 T = TypeVar("T")
 
-_THREADS: Final = 4
+THREADS: Final = 4
 _PAGE: Final = 500
+_PAGES: Final = 400
+"""Most pages of one list; a set has far fewer slots, so what has more is not Nomad's API."""
+_ANSWER_BYTES: Final = 64 << 20
+"""Longest answer that is read. A page of 500 allocations with their events has some 2 MiB."""
 _SAID_CHARS: Final = 500
 """How much of an answer's text an error quotes."""
 _EXISTS: Final = "job already exists"
+_REDIRECTED: Final = "it answers with a redirect; set `address` to that of Nomad's API itself"
 
 
 class ClusterAway(EngineUnavailable):
@@ -46,13 +53,22 @@ class ApiAnswer(Exception):
         self.status = status
 
 
-class Cluster:
-    """One cluster, seen through one namespace with one token."""
+class Answer:
+    """A success: its whole body, and its headers."""
 
-    def __init__(self, settings: RegistrarSettings, token: str) -> None:
+    __slots__ = ("body", "headers")
+
+    def __init__(self, body: bytes, headers: Mapping[str, str]) -> None:
+        self.body = body
+        self.headers = headers
+
+
+class Cluster:
+    """One cluster, seen through one namespace. The token is read for each call, so that a new one counts at once."""
+
+    def __init__(self, settings: RegistrarSettings) -> None:
         self._settings = settings
-        self._token = token
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="nomad")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="nomad")
         self._local = threading.local()
 
     def close(self) -> None:
@@ -122,16 +138,17 @@ class Cluster:
     ) -> tuple[list[T], int]:
         found: list[T] = []
         index, page = 0, ""
-        while True:
+        for _ in range(_PAGES):
             params = {**query, "per_page": str(_PAGE), **({"next_token": page} if page else {})}
             answer = await self._answer("list " + path[0], "get", path, params=params)
             # The first page's index: what changes while the rest is read comes again as events.
-            index = index or int(answer.headers.get("X-Nomad-Index") or 0)
+            index = index or _index(answer)
             found += _decoded(answer, kind)
             following = answer.headers.get("X-Nomad-NextToken") or ""
             if not following or following == page:
                 return found, index
             page = following
+        raise ClusterAway(f"the cluster's list of {path[0]} has more than {_PAGES} pages; check `address`")
 
     # --
 
@@ -145,17 +162,17 @@ class Cluster:
             raise
         return _decoded(answer, Any)
 
-    async def _answer(
-        self, what: str, method: str, path: tuple[str, ...], **options: Any
-    ) -> requests.Response:
+    async def _answer(self, what: str, method: str, path: tuple[str, ...], **options: Any) -> Answer:
         loop = asyncio.get_running_loop()
-        call: Callable[[], requests.Response] = lambda: self._in_thread(method, path, options)  # noqa: E731
+        call: Callable[[], Answer] = lambda: self._in_thread(method, path, options)  # noqa: E731
         try:
-            # A call that drips its answer would otherwise hold its caller for ever.
+            # The thread has a limit of its own; a call may also wait for a free thread.
             async with asyncio.timeout(2 * self._settings.call_timeout_s):
                 return await loop.run_in_executor(self._threads, call)
         except TimeoutError as error:
             raise ClusterAway(f"could not {what}: {self._settings.address} did not answer in time") from error
+        except SettingsError as error:
+            raise ClusterDenied(f"could not {what}: {error}") from error
         except ApiAnswer as error:
             said = str(error)[:_SAID_CHARS]
             if error.status in (401, 403):
@@ -166,43 +183,91 @@ class Cluster:
                 raise ClusterAway(f"could not {what}: {self._settings.address}: {said}") from error
             raise ClusterRefused(f"could not {what}: the cluster answered {error.status}: {said}") from error
 
-    def _in_thread(self, method: str, path: tuple[str, ...], options: dict[str, Any]) -> requests.Response:
+    def _in_thread(self, method: str, path: tuple[str, ...], options: dict[str, Any]) -> Answer:
+        """Make the call, within `call_timeout_s` in all: a server that drips its answer must not keep the thread."""
+        deadline = time.monotonic() + self._settings.call_timeout_s
+        jobs = self._client().jobs
+        jobs.token = self._settings.token() or None
         try:
-            answer: requests.Response = self._client().jobs._request(
+            reply: requests.Response = jobs._request(
                 method=method,
                 endpoint="v1/" + "/".join(path),
                 params={"namespace": self._settings.namespace, **options.get("params", {})},
                 json=options.get("json"),
                 timeout=self._settings.call_timeout_s,
+                # python-nomad passes it on for GET alone, and always; for the others the session's counts.
+                stream=True,
             )
-            return answer
         except nomad.api.exceptions.BaseNomadException as error:
-            reply = error.nomad_resp
-            if isinstance(reply, requests.Response):
-                raise ApiAnswer(reply.status_code, reply.text.strip()) from error
-            raise ApiAnswer(0, _plain(reply)) from error
+            refusal = error.nomad_resp
+            if isinstance(refusal, requests.Response):
+                said = _whole(refusal, deadline).decode("utf-8", "replace").strip()
+                raise ApiAnswer(refusal.status_code, said) from error
+            raise ApiAnswer(0, _elsewhere(refusal) or _plain(refusal)) from error
+        except requests.RequestException as error:
+            raise ApiAnswer(0, _plain(error)) from error
+        if reply.status_code != requests.codes.ok:
+            # Neither followed by python-nomad nor told as an error.
+            reply.close()
+            raise ApiAnswer(0, _REDIRECTED)
+        return Answer(_whole(reply, deadline), reply.headers)
 
     def _client(self) -> nomad.Nomad:
         """The thread's own client: a session of requests is not for several threads."""
         client = getattr(self._local, "client", None)
         if client is None:
             settings = self._settings
+            session = requests.Session()
+            # Neither proxies nor passwords of the environment, and the token goes to `address` alone.
+            session.trust_env = False
+            session.max_redirects = 0
+            session.stream = True
             client = self._local.client = nomad.Nomad(
                 # Given always, as NOMAD_ADDR would count otherwise.
                 address=settings.address,
                 namespace=settings.namespace,
                 region=settings.region,
-                token=self._token or None,
                 timeout=settings.call_timeout_s,
                 verify=settings.verify(),
                 cert=settings.certificate() or (),
+                session=session,
             )
         return client
 
 
-def _decoded(answer: requests.Response, kind: type[T]) -> T:
+def _whole(reply: requests.Response, deadline: float) -> bytes:
+    """Read an answer to its end. Raises `ApiAnswer` if it is too long, breaks off, or takes too long."""
+    body = bytearray()
     try:
-        return msgspec.json.decode(answer.content or b"null", type=kind)
+        with reply:
+            # Whatever has come: `iter_content` would wait for a whole piece.
+            while piece := reply.raw.read1(1 << 16, decode_content=True):
+                body += piece
+                if len(body) > _ANSWER_BYTES:
+                    raise ApiAnswer(0, f"its answer has more than {_ANSWER_BYTES >> 20} MiB")
+                if time.monotonic() > deadline:
+                    raise ApiAnswer(0, "it did not finish its answer in time")
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise ApiAnswer(0, f"its answer broke off: {_plain(error)}") from error
+    return bytes(body)
+
+
+def _elsewhere(error: object) -> str:
+    return _REDIRECTED if isinstance(error, requests.TooManyRedirects) else ""
+
+
+def _index(answer: Answer) -> int:
+    try:
+        return int(answer.headers.get("X-Nomad-Index") or 0)
+    except ValueError as error:
+        raise ClusterAway(
+            "the cluster's X-Nomad-Index is no number; check that `address` is Nomad's"
+        ) from error
+
+
+def _decoded(answer: Answer, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(answer.body or b"null", type=kind)
     except msgspec.DecodeError as error:
         raise ClusterAway(f"the cluster answered with what is not its API: {error}") from error
 

@@ -116,6 +116,7 @@ class Book:
         self._job_of: dict[str, str] = {}
         self._purge_after_s = purge_after_s
         self._done_at: dict[Action, float] = {}
+        self._index = 0
 
     # -- what the set wants
 
@@ -219,9 +220,13 @@ class Book:
         allocations: Iterable[Allocation],
         evaluations: Iterable[Evaluation],
         begun: frozenset[str],
+        index: int = 0,
     ) -> list[Report]:
         """Take in everything that the cluster has of this installation. `begun`: the jobs that were registered before
-        it was asked."""
+        it was asked. `index`: that of the cluster's state, which goes back when servers are restored from a backup."""
+        if index < self._index:
+            self._forget_indexes()
+        self._index = index
         listed = {job.id: job for job in jobs}
         reports: list[Report] = []
         for job_id in begun - listed.keys():
@@ -247,6 +252,15 @@ class Book:
     def begun(self) -> frozenset[str]:
         """The jobs that are registered: a list of the cluster that is asked for from now on has them."""
         return frozenset(job.id for job in self.jobs.values() if job.registered)
+
+    def _forget_indexes(self) -> None:
+        """Believe what the cluster says next, as its own memory is older than ours."""
+        for job in self.jobs.values():
+            job.allocations = {
+                each.id: msgspec.structs.replace(each, modify_index=0) for each in job.allocations.values()
+            }
+            if job.evaluation is not None:
+                job.evaluation = msgspec.structs.replace(job.evaluation, modify_index=0)
 
     def _compare(self, job: JobRecord, listed: list[Allocation]) -> None:
         """Allocations that are gone from the cluster's list have ended; a server removes no others."""
@@ -285,6 +299,13 @@ class Book:
             for slot in job.slots.values()
             if slot.last_report is not None and slot.claimed and slot.dropped_at is None
         ]
+
+    def ending(self, slot_id: str) -> Report | None:
+        """How the slot ended; None where it has not."""
+        slot = self._slot(slot_id)
+        if slot is None or not slot.over or slot.last_report is None:
+            return None
+        return Report(slot.id, slot.last_report.kind, slot.last_report.words)
 
     # -- what is to be done
 

@@ -9,14 +9,18 @@ from typing import Final
 
 import httpx
 import msgspec
+import structlog
 
 from scheduler.backoff import Backoff
 from scheduler.errors import SchedulerError
 from scheduler.launchers.nomad.records import Allocation, Evaluation
-from scheduler.launchers.nomad.settings import RegistrarSettings
+from scheduler.launchers.nomad.settings import RegistrarSettings, SettingsError
 
-_SILENCE_S: Final = 35.0
-"""Longest silence of a stream that lives, in seconds: servers send a heart-beat every 10 s."""
+log = structlog.get_logger()
+
+SILENCE_S: Final = 25.0
+"""Longest silence of a stream that lives, in seconds: servers send a heart-beat every 10 s. Shorter than `relist_s`, so
+that a stream that never says anything is noticed."""
 _LINE_BYTES: Final = 32 << 20
 """Longest batch of events that is read."""
 _AGAIN: Final = Backoff(0.2, 5.0)
@@ -50,13 +54,13 @@ class Events:
     def __init__(
         self,
         settings: RegistrarSettings,
-        token: str,
         relist: Callable[[], Awaitable[int]],
         seen: Callable[[Event], None],
         lost: Callable[[str], None],
+        silence_s: float = SILENCE_S,
     ) -> None:
         self._settings = settings
-        self._headers = {"X-Nomad-Token": token} if token else {}
+        self._silence_s = silence_s
         self._relist = relist
         self._seen = seen
         self._lost = lost
@@ -68,8 +72,13 @@ class Events:
             try:
                 index = await self._relist()
                 await self._read(index)
-            except (SchedulerError, httpx.HTTPError, OSError, ssl.SSLError) as error:
-                self._lost(str(error) or type(error).__name__)
+            except (SchedulerError, SettingsError, httpx.HTTPError, OSError) as error:
+                self._lost(_words(error, self._silence_s))
+                await asyncio.sleep(next(pauses_s))
+            except Exception as error:
+                # Whatever it was, the slots still need somebody who watches the cluster.
+                log.error("the cluster could not be followed, which is a bug", exc_info=error)
+                self._lost(f"the registrar failed: {error}")
                 await asyncio.sleep(next(pauses_s))
             else:
                 pauses_s = iter(_AGAIN)
@@ -83,11 +92,12 @@ class Events:
             ("region", settings.region),
             ("index", index),
         ]
-        timeout = httpx.Timeout(settings.call_timeout_s, read=_SILENCE_S)
+        timeout = httpx.Timeout(settings.call_timeout_s, read=self._silence_s)
+        token = settings.token()
         async with (
             httpx.AsyncClient(
                 base_url=settings.address,
-                headers=self._headers,
+                headers={"X-Nomad-Token": token} if token else {},
                 timeout=timeout,
                 verify=_context(settings),
                 trust_env=False,
@@ -119,6 +129,12 @@ class Events:
             raise StreamBroken(f"the event stream holds what is no event: {error}") from error
         for event in batch.events or ():
             self._seen(event)
+
+
+def _words(error: Exception, silence_s: float) -> str:
+    if isinstance(error, httpx.ReadTimeout):
+        return f"the event stream has been silent for {silence_s:g} s"
+    return str(error) or type(error).__name__
 
 
 async def _lines(answer: httpx.Response) -> AsyncIterator[bytes]:

@@ -147,7 +147,8 @@ class NomadLauncher:
         except TimeoutError as error:
             self._drop(order.slot_id)
             raise EngineUnavailable(
-                f"it has not started within {self._settings.start_limit_s:g} s: {slot.words}"
+                f"it has not started within {self._settings.start_limit_s:g} s: "
+                f"{self._connection.reason or slot.words}"
             ) from error
         except BaseException:
             self._drop(order.slot_id)
@@ -287,6 +288,8 @@ class NomadLauncher:
                 self._left(slot_id)
         for slot_id, slot in list(self._slots.items()):
             if slot_id not in there and slot.started:
+                # Nothing of it is left to wait for.
+                slot.kind = Kind.ENDED
                 self._gone(slot_id, "its allocation has ended while the registrar was away")
         return Keep(tuple(slot_id for slot_id in self._slots if slot_id in there))
 

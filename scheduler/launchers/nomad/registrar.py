@@ -10,7 +10,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -54,21 +54,29 @@ _ABSENT_S: Final = 90.0
 
 
 class Registrar:
-    """Serves one set. `guest` and `seccomp` name the files of this build on the nodes."""
+    """Serves one set. `guest` and `seccomp` name the files of this build on the nodes; `clock` gives seconds, and never
+    goes back."""
 
-    def __init__(self, settings: RegistrarSettings, guest: str, seccomp: str) -> None:
+    def __init__(
+        self,
+        settings: RegistrarSettings,
+        guest: str,
+        seccomp: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Raises `SettingsError`."""
-        token = settings.token()
+        settings.token()
         settings.certificate()
         self._settings = settings
         self._guest = guest
         self._seccomp = seccomp
-        self._cluster = Cluster(settings, token)
-        self._events = Events(settings, token, self._relist, self._seen, self._lost)
+        self._cluster = Cluster(settings)
+        self._events = Events(settings, self._relist, self._seen, self._lost)
         self._book = Book(settings.purge_after_s)
         self._installation = ""
         self._line: Line | None = None
-        self._left_at = time.monotonic()
+        self._clock = clock
+        self._left_at = clock()
         self._background = Background()
         self._following: asyncio.Task[None] | None = None
         self._listed = asyncio.Event()
@@ -90,8 +98,8 @@ class Registrar:
         try:
             while True:
                 await asyncio.sleep(_TICK_S)
-                if self._line is None and time.monotonic() - self._left_at > _ABSENT_S:
-                    self._book.drop_unstarted(time.monotonic())
+                if self._line is None and self._clock() - self._left_at > _ABSENT_S:
+                    self._book.drop_unstarted(self._clock())
                 self._act()
         finally:
             server.close()
@@ -120,7 +128,7 @@ class Registrar:
             log.warning("set refused", reason=str(error))
         finally:
             if self._line is line:
-                self._line, self._left_at = None, time.monotonic()
+                self._line, self._left_at = None, self._clock()
             line.close()
 
     def _check(self, hello: object) -> None:
@@ -162,12 +170,17 @@ class Registrar:
                 self._order(message, line)
             case Drop(slot_id):
                 if self._book.knows(slot_id):
-                    self._book.drop(slot_id, time.monotonic())
+                    self._book.drop(slot_id, self._clock())
+                    # Orders may wait for its start.
+                    self._changed.set()
+                    if (ending := self._book.ending(slot_id)) is not None:
+                        # It had ended before this set connected.
+                        line.send(ending)
                     self._act()
                 else:
                     line.send(Report(slot_id, Kind.STOPPED, "no job has it"))
             case Keep(slot_ids):
-                self._book.keep(slot_ids, time.monotonic())
+                self._book.keep(slot_ids, self._clock())
                 self._tell(self._book.last_reports())
                 self._act()
 
@@ -242,7 +255,7 @@ class Registrar:
             raise
         except SchedulerError:
             # Nobody knows whether it was registered: the next list tells, and the set has given these slots up.
-            now = time.monotonic()
+            now = self._clock()
             for slot in add.slots:
                 book.drop(slot.slot_id, now)
             book.registered(job_id)
@@ -272,14 +285,14 @@ class Registrar:
         self._nodes = sum(node.takes_slots for node in nodes) or 1
         if book is not self._book:
             return index
-        reports = book.listed(jobs, allocations, evaluations, begun)
+        reports = book.listed(jobs, allocations, evaluations, begun, index)
         first = not self._listed.is_set()
         self._listed.set()
         self._away.over()
         self._report("")
         if not first and self._line is not None:
             # Jobs that appeared beside those ordered here are nobody's.
-            book.drop_strangers(time.monotonic())
+            book.drop_strangers(self._clock())
         self._tell(reports)
         self._act()
         return index
@@ -306,7 +319,10 @@ class Registrar:
     # -- what is to be done
 
     def _act(self) -> None:
-        for action in self._book.due(time.monotonic()):
+        if self._reason:
+            # The cluster is away, and calls would only wait. All that is still due is done when it is back.
+            return
+        for action in self._book.due(self._clock()):
             self._background.spawn(self._do(action, self._book))
 
     async def _do(self, action: Action, book: Book) -> None:

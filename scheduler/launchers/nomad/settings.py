@@ -48,7 +48,8 @@ class RegistrarSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     key_file: str | None = None
     """The key of `cert_file`."""
     token_file: str | None = None
-    """File with the ACL token. Only the registrar's own user may read it: anybody who has it owns every node."""
+    """File with the ACL token. Only the registrar's own user may read it: anybody who has it owns every node. Each call
+    reads it, so a new token counts at once."""
     token_variable: str | None = None
     """Name of the environment variable with the ACL token, where no file is wanted."""
     template: str | None = None

@@ -137,13 +137,14 @@ def converse(talk: Talk) -> Iterator[Step]:
     yield talk.step("a job is purged", "DELETE", f"/v1/job/{PREFIX}one", params={"purge": "true"})
     yield talk.step("a job that is not there is ended", "DELETE", f"/v1/job/{PREFIX}none")
 
-    def placed(body: Any) -> bool:
-        return any(each.get("FailedTGAllocs") for each in body)
+    def refused(body: Any) -> bool:
+        # A scheduler writes the evaluation that is blocked before it completes the one that it looked at.
+        return any(each.get("FailedTGAllocs") and each["Status"] == "complete" for each in body)
 
     list(talk.started("", "large", memory_mib=262_144))
-    yield talk.until(lambda: talk.evaluations("a slot that is too large for every node", "large"), placed)
+    yield talk.until(lambda: talk.evaluations("a slot that is too large for every node", "large"), refused)
     list(talk.started("", "feature", feature="nosuch"))
-    yield talk.until(lambda: talk.evaluations("a CPU feature that no node has", "feature"), placed)
+    yield talk.until(lambda: talk.evaluations("a CPU feature that no node has", "feature"), refused)
     list(talk.started("", "absent", run="sha256:" + "0" * 64))
     yield talk.until(lambda: talk.allocations("an image that the node lacks", "absent"), status("failed"))
     for job in ("large", "feature", "absent"):

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class ClusterStand(Stand):
     """What both have: registrars, launchers, and the folders of slots' sockets."""
 
     slots_outlive_their_set = True
+    ahead_s = 0.0
+    """How far the registrars' clock is ahead, for tests in which much time passes."""
 
     def __init__(self, set_name: str, url: str, node_folder: Path, guest: str) -> None:
         super().__init__()
@@ -85,7 +88,12 @@ class ClusterStand(Stand):
                 starts_per_node=STARTS_AT_ONCE,
                 relist_s=1,
             )
-            registrar = Registrar(settings, self._guest, seccomp_name(profile_json()))
+            registrar = Registrar(
+                settings,
+                self._guest,
+                seccomp_name(profile_json()),
+                lambda: time.monotonic() + self.ahead_s,
+            )
             self._registrars.append(asyncio.create_task(registrar.serve()))
         await until(lambda: all(self._socket_of(each).exists() for each in installations))
 
@@ -105,6 +113,11 @@ class ClusterStand(Stand):
     def launcher_reason(self) -> str:
         """Why the launcher takes no orders now."""
         return self._launcher._connection.reason
+
+    @property
+    def leaving(self) -> int:
+        """How many slots the launcher waits for to end."""
+        return len(self._launcher._leaving)
 
     async def stop_registrars(self) -> None:
         for task in self._registrars:

@@ -266,6 +266,17 @@ def test_an_allocation_that_is_gone_from_the_list_has_ended() -> None:
     assert [(each.slot_id, each.kind) for each in told] == [("s1", Kind.ENDED)]
 
 
+def test_a_cluster_that_was_restored_from_a_backup_is_believed() -> None:
+    cluster = Cluster("s1")
+    late = Allocation("a1", "job", "s1", client_status="running", modify_index=900)
+    cluster.book.listed([listed("job", "s1")], [late], [], cluster.book.begun(), 900)
+    earlier = msgspec.structs.replace(late, client_status="pending", modify_index=40)
+    # A late answer with an old record changes nothing; a cluster whose index went back has no newer one.
+    assert cluster.book.listed([listed("job", "s1")], [earlier], [], cluster.book.begun(), 901) == []
+    told = cluster.book.listed([listed("job", "s1")], [earlier], [], cluster.book.begun(), 41)
+    assert [(each.slot_id, each.kind) for each in told] == [("s1", Kind.STARTING)]
+
+
 def test_a_job_that_is_not_of_the_template_is_ended() -> None:
     cluster = Cluster()
     strange = msgspec.structs.replace(listed("strange", "web"), meta=None)

@@ -73,11 +73,12 @@ def facts(what: str, body: Any) -> Any:
         ]
     if what == "evaluations":
         found = [each for each in msgspec.convert(body, list[Evaluation]) if each.status == "complete"]
-        return sorted(
+        # A set, as a busy agent may look at a blocked job again, and complete one evaluation for each look.
+        return {
             str((group, metric.constraint_filtered, metric.dimension_exhausted, metric.nodes_exhausted))
             for each in found
             for group, metric in (each.unplaced or {}).items()
-        )
+        }
     if what == "jobs":
         return [
             (each.id, each.stopped, each.groups, (each.meta or {})["gc.key"])

@@ -14,6 +14,7 @@ from tests.conftest import StartSet
 from tests.ports import free_port
 from tests.scheduler.launchers.nomad.agents import CPU_SHARES, needs_nomad, start_agent
 from tests.scheduler.launchers.nomad.conftest import ClusterSet
+from tests.scheduler.launchers.nomad.test_buttons import until
 
 NAMESPACE = "gc-a"
 
@@ -30,20 +31,26 @@ def guarded(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def token_of(agent: Agent, policy: str) -> str:
+    """The secret of `new_token`."""
+    return new_token(agent, policy)["SecretID"]
+
+
+def new_token(agent: Agent, policy: str) -> dict[str, str]:
     """A token with one of the policies, as its file says to make it."""
     rules = (HERE / f"policies/{policy}.hcl").read_text()
     answer = agent.ask("POST", f"/v1/acl/policy/{policy}", json={"Name": policy, "Rules": rules})
     assert answer.is_success, answer.text
-    made = agent.ask("POST", "/v1/acl/token", json={"Type": "client", "Policies": [policy]})
-    secret: str = made.json()["SecretID"]
-    return secret
+    made: dict[str, str] = agent.ask(
+        "POST", "/v1/acl/token", json={"Type": "client", "Policies": [policy]}
+    ).json()
+    return made
 
 
 def start(agent: Agent, folder: Path, start_set: StartSet, token: str) -> ClusterSet:
     """A set whose registrar has this token, in a file."""
     file = folder / "token"
     file.write_text(token + "\n")
-    registrar: dict[str, object] = {"token_file": str(file), "namespace": NAMESPACE}
+    registrar: dict[str, object] = {"token_file": str(file), "namespace": NAMESPACE, "relist_s": 2}
     return ClusterSet(agent, folder, f"tp{free_port()}x{os.getpid()}", start_set, "", registrar)
 
 
@@ -75,7 +82,7 @@ def test_the_registrars_policy_is_enough_and_its_token_is_nowhere(
 def test_an_operator_reads_and_changes_nothing(guarded: Agent) -> None:
     headers = {"X-Nomad-Token": token_of(guarded, "operators")}
     with httpx.Client(base_url=guarded.url, headers=headers, timeout=30, trust_env=False) as client:
-        assert client.get("/v1/jobs", params={"namespace": NAMESPACE}).status_code == 200
+        assert client.get("/v1/jobs", params={"namespace": NAMESPACE, "relist_s": 2}).status_code == 200
         assert client.get("/v1/nodes").status_code == 200
         group = {"Name": "g", "Tasks": [{"Name": "t", "Driver": "docker", "Config": {"image": "ncat:1"}}]}
         job = {"ID": "mine", "Name": "mine", "Type": "batch", "Datacenters": ["*"], "TaskGroups": [group]}
@@ -91,5 +98,27 @@ def test_a_token_without_rights_is_told_in_words(guarded: Agent, start_set: Star
             answer = client.get("/readyz")
             assert answer.status_code == 503
         assert "denied" in made.registrar.log.read_text()
+    finally:
+        made.close()
+
+
+def test_a_token_that_is_revoked_stops_new_slots_alone_until_the_file_has_another(
+    guarded: Agent, start_set: StartSet, tmp_path: Path
+) -> None:
+    token = new_token(guarded, "registrar")
+    made = start(guarded, tmp_path, start_set, token["SecretID"])
+    run = {"queue_timeout_s": 60}
+    try:
+        with made.set.client() as client:
+            assert client.post("/v1/run/cat:1", params=run, content=b"before").content == b"before"
+            answer = guarded.ask("DELETE", f"/v1/acl/token/{token['AccessorID']}")
+            assert answer.is_success, answer.text
+            # The registrar lists everything now and then, and is refused.
+            until(lambda: "denied" in client.get("/readyz").text, "the set says that the token is denied")
+            assert client.post("/v1/run/cat:1", params=run, content=b"meanwhile").content == b"meanwhile"
+            (tmp_path / "token").write_text(token_of(guarded, "registrar"))
+            until(lambda: client.get("/readyz").status_code == 200, "the new token counts")
+            new = client.post("/v1/run/ncat:1", params=run, content=b"new", timeout=90)
+            assert (new.status_code, new.content) == (200, b"new"), new.text
     finally:
         made.close()

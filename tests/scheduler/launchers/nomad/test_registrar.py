@@ -115,6 +115,8 @@ async def test_a_slot_that_ended_while_the_registrar_was_away_is_reported_when_i
     await until(lambda: bool(stand.gone))
     assert [slot_id for slot_id, _ in stand.gone] == [ended.slot_id]
     assert await stand.left() == [kept.slot_id]
+    # Nothing of it is left to wait for.
+    await until(lambda: stand.leaving == 0)
 
 
 async def test_an_image_that_would_be_interpolated_is_the_users_to_mend(stand: NomadDoubleStand) -> None:
@@ -122,3 +124,46 @@ async def test_an_image_that_would_be_interpolated_is_the_users_to_mend(stand: N
     image = Image("cat:1", order.image.digest, order.image.image_id, env=("A${x}=1",))
     with pytest.raises(Exception, match="a cluster would replace"):
         await stand.launcher.start(msgspec.structs.replace(order, image=image))
+
+
+async def test_an_hour_without_the_cluster_costs_starts_alone(stand: NomadDoubleStand) -> None:
+    running = [await stand.start() for _ in range(3)]
+    # These are under way when it goes.
+    stand.double.start_takes_s = 3600
+    under_way = [asyncio.create_task(stand.launcher.start(await stand.order())) for _ in range(20)]
+    await until(lambda: stand.double.most_pending >= STARTS_AT_ONCE)
+    stand.double.broken = True
+    await until(lambda: stand.launcher_reason != "")
+    given_up, *others = [order.slot_id for order in running]
+    await stand.launcher.stop(given_up)
+    for _ in range(6):
+        stand.ahead_s += 600
+        for _ in range(100):
+            with pytest.raises(EngineUnavailable, match="a server of the double is broken"):
+                await stand.launcher.start(await stand.order())
+    for starting in under_way:
+        starting.cancel()
+    await asyncio.gather(*under_way, return_exceptions=True)
+    assert stand.gone == []
+    assert set(others) <= set(await stand.left())
+    stand.double.start_takes_s = 0.1
+    stand.double.broken = False
+    await until(lambda: stand.launcher_reason == "")
+    # All that was given up meanwhile goes, nothing else does, and new slots start.
+    later = await stand.start()
+    await stand.until_left(*others, later.slot_id)
+    assert stand.gone == []
+    await until(lambda: len(stand.double.jobs) == len(others) + 1)
+
+
+async def test_a_slot_that_is_given_up_makes_room_for_orders_that_wait(stand: NomadDoubleStand) -> None:
+    stand.double.start_takes_s = 3600
+    hanging = [asyncio.create_task(stand.launcher.start(await stand.order())) for _ in range(STARTS_AT_ONCE)]
+    await until(lambda: stand.double.most_pending == STARTS_AT_ONCE)
+    stand.double.start_takes_s = 0.1
+    waiting = asyncio.create_task(stand.launcher.start(await stand.order()))
+    for start in hanging:
+        start.cancel()
+    await asyncio.gather(*hanging, return_exceptions=True)
+    await waiting
+    assert stand.gone == []
