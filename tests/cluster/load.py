@@ -44,9 +44,9 @@ class Plan:
     kept: bool = False
     sync_clients: int = 4
     async_clients: int = 2
-    pause_s: float = 0.5
+    pause_s: float = 1.0
     burn_ms: int = 100
-    rests_ms: tuple[int, ...] = (0, 100, 300, 1000, 3000)
+    rests_ms: tuple[int, ...] = (0, 100, 300, 2000)
 
 
 class Load:
