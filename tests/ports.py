@@ -30,3 +30,14 @@ def free_port() -> int:
             _claims.append(claim.dup())
             return port
     raise RuntimeError(f"none of 100 ports between {LOWEST} and {below} was free")
+
+
+def free_network() -> str:
+    """The first three numbers of loopback addresses that are given out once, such as `127.9.200`."""
+    for number in random.SystemRandom().sample(range(1 << 15), 100):
+        network = f"127.{100 + (number >> 8)}.{number & 0xFF}"
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as claim:
+            claim.bind(f"\0general-compute-tests-network-{network}")
+            _claims.append(claim.dup())
+            return network
+    raise RuntimeError("none of 100 networks of loopback addresses was free")

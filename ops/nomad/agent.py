@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +10,13 @@ from typing import Any, Final
 
 import httpx
 
+from ops.nomad import configuration
 from ops.nomad.node import lay_out
-from ops.setup import processes
+from ops.nomad.process import AgentProcess, program
 from ops.setup.errors import OpsError
 
-HERE: Final = Path(__file__).parent
 START_TIMEOUT_S: Final = 120.0
-STOP_TIMEOUT_S: Final = 60.0
-_NODE_FOLDER: Final = "/var/lib/general-compute"
-_ENGINE: Final = "unix:///var/run/docker.sock"
+ADDRESS: Final = "127.0.2.1"
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class Agent:
         folder: Path,
         docker_host: str,
         *,
-        address: str = "127.0.2.1",
+        address: str = ADDRESS,
         ports: Ports | None = None,
         cpu_shares: int = 2000,
         memory_mib: int = 0,
@@ -55,7 +50,8 @@ class Agent:
         self.node_folder = self.folder / "node"
         self.ports = ports or Ports()
         self.url = f"http://{address}:{self.ports.http}"
-        self.log = self.folder / "agent.log"
+        self._process = AgentProcess(self.folder)
+        self.log = self._process.log
         self._address = address
         self._docker_host = docker_host
         self._cpu_shares = cpu_shares
@@ -64,27 +60,17 @@ class Agent:
         self._acl = acl
         self.token = ""
         """The management token that the first start of an agent with ACLs makes; lost with this object."""
-        self._pid_file = self.folder / "agent.pid"
-        self._mark = f"-config={self.folder}/agent.hcl"
 
     @property
     def pid(self) -> int:
         """The agent's process; 0 if it does not run."""
-        return processes.running(self._pid_file, self._mark)
+        return self._process.pid
 
     def start(self) -> None:
         """Lay the node out and start the agent; returns once it takes slots. Raises `OpsError`."""
-        program = shutil.which("nomad")
-        if program is None:
-            raise OpsError(
-                "nomad is not on PATH; install it from HashiCorp's packages, or put a binary there"
-            )
+        program()
         lay_out(self.node_folder)
-        (self.folder / "agent.hcl").write_text(self._configuration())
-        if not self.pid:
-            command = [program, "agent", self._mark]
-            pid = processes.start_detached(command, self.log, _environment(), self.folder)
-            self._pid_file.write_text(str(pid))
+        self._process.start(self._configuration())
         self._until_ready()
 
     def _until_ready(self) -> None:
@@ -100,7 +86,7 @@ class Agent:
             if not self.pid:
                 break
             time.sleep(0.1)
-        raise OpsError(f"the Nomad agent did not become ready:\n{processes.tail(self.log)}")
+        raise OpsError(f"the Nomad agent did not become ready:\n{self._process.said()}")
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Call the agent's API as its owner. Raises `httpx.HTTPError`."""
@@ -111,25 +97,17 @@ class Agent:
 
     def stop(self) -> None:
         """Stop the agent. Slots go on: that is Nomad's way."""
-        if pid := self.pid:
-            processes.stop(pid, self._mark, STOP_TIMEOUT_S)
-        self._pid_file.unlink(missing_ok=True)
+        self._process.stop()
 
     def wipe(self) -> None:
         """Stop the agent and remove all that it had, but for containers."""
-        self.stop()
-        for mounted in [
-            *self.folder.glob("data/alloc/*/*/secrets"),
-            *self.folder.glob("data/alloc/*/*/private"),
-        ]:
-            subprocess.run(["umount", "-l", str(mounted)], check=False, capture_output=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._process.wipe()
 
     def _configuration(self) -> str:
         base = f"""
 name                 = "{self.node}"
 bind_addr            = "{self._address}"
-data_dir             = "{self.folder}/data"
+data_dir             = "{self._process.data}"
 disable_update_check = true
 leave_on_interrupt   = false
 leave_on_terminate   = false
@@ -143,36 +121,26 @@ advertise {{
   rpc  = "{self._address}"
   serf = "{self._address}"
 }}
-server {{
-  bootstrap_expect = 1
-}}
 acl {{
   enabled = {str(self._acl).lower()}
 }}
-client {{
-  memory_total_mb = {self._memory_mib}
-  options = {{ "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,cni_plugins,bridge,nomad_plugins" }}
+telemetry {{
+  collection_interval = "30s"
 }}
 """
-        client = (HERE / "client.hcl").read_text()
-        for production, here in (
-            (_NODE_FOLDER, str(self.node_folder)),
-            (_ENGINE, self._docker_host),
-            ("cpu_total_compute = 2000", f"cpu_total_compute = {self._cpu_shares}"),
-            # Another agent may share the engine.
-            ("enabled = true\n      }", "enabled = false\n      }"),
-        ):
-            assert production in client, production
-            client = client.replace(production, here)
-        return "\n".join((base, client, (HERE / "server.hcl").read_text()))
+        alone = {
+            "bootstrap_expect = 3": "bootstrap_expect = 1",
+            configuration.SERVERS: "[]",
+            '"KEY"': '""',
+            '"strict"': '"none"',
+        }
+        client = configuration.client(
+            self.node_folder, self._docker_host, "[]", self._cpu_shares, self._memory_mib
+        )
+        return "\n".join((base, client, configuration.read("server.hcl", alone)))
 
 
 def _takes_slots(node: dict[str, object]) -> bool:
     drivers = node.get("Drivers")
     docker = drivers.get("docker") if isinstance(drivers, dict) else None
     return node.get("Status") == "ready" and isinstance(docker, dict) and bool(docker.get("Healthy"))
-
-
-def _environment() -> dict[str, str]:
-    """The environment without variables that Nomad or its Docker client would follow."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("NOMAD_", "DOCKER_"))}

@@ -1,11 +1,18 @@
-# A Nomad client that runs slots. Copy it to /etc/nomad.d/ on every node, beside a base file of your own with data_dir,
-# addresses, TLS and `client { servers = [...] }`. Lay the folders out first: python -m ops.nomad layout
+# A Nomad client that runs slots. Copy it to /etc/nomad.d/ on every node, beside base.hcl, and set the lines marked HERE.
+# Lay the folders out first: python -m ops.nomad layout
 
 client {
   enabled = true
+  servers = ["10.0.0.1", "10.0.0.2", "10.0.0.3"] # HERE: the servers
 
-  # 1000 for each core: then a job's `cpu` counts thousandths of a core on every node alike. Set it for your machines.
-  cpu_total_compute = 2000
+  # 1000 for each core: then a job's `cpu` counts thousandths of a core on every node alike.
+  cpu_total_compute = 2000 # HERE
+
+  # Jobs that pin cores (`cores` instead of `cpu`) push slots off them. Keep such jobs in another pool.
+  node_pool = "default"
+
+  # An executor and a set need time to end their tasks. Nomad cuts a job's `kill_timeout` to this.
+  max_kill_timeout = "2m"
 
   # Above the slots, alive and dead, that a node may have: at this number new ones hang as `pending`.
   gc_max_allocs = 500
@@ -52,7 +59,7 @@ plugin "docker" {
     logging { type = "none" }
     extra_labels = ["job_id", "job_name", "namespace", "node_name"]
 
-    image_pull_timeout    = "15m"
+    image_pull_timeout    = "15m" # Nomad 2.0.5 gives up after 5m all the same: pull large images ahead
     pull_activity_timeout = "1m"
 
     gc {
@@ -67,7 +74,10 @@ plugin "docker" {
   }
 }
 
-# Idle slots cost a tenth of the CPU that they cost at the default of 1s.
-telemetry {
-  collection_interval = "30s"
+# The executor runs in the host's own namespaces (jobspecs/executor.nomad.hcl). Leave this out where systemd runs it.
+# The namespace of slots allows no such job: namespaces/slots.hcl.
+plugin "raw_exec" {
+  config {
+    enabled = true
+  }
 }

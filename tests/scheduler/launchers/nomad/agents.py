@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ops.nomad.agent import Agent, Ports
-from tests.ports import free_port
+from ops.nomad.cluster import Cluster
+from tests.ports import free_network, free_port
 
 HERE_ADDRESS = "127.0.0.1"
 CPU_SHARES = 100_000
@@ -44,3 +45,16 @@ def start_agent(folder: Path, docker_host: str, *, cpu_shares: int, acl: bool = 
         yield agent
     finally:
         agent.wipe()
+
+
+@contextmanager
+def start_cluster(folder: Path, docker_host: str) -> Iterator[Cluster]:
+    """Three servers and two clients at addresses of their own, gone with their state in the end."""
+    cluster = Cluster(
+        folder, docker_host, network=free_network(), cpu_shares=CPU_SHARES, memory_mib=MEMORY_MIB
+    )
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.wipe()

@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ops.nomad.agent import HERE, Agent
+from ops.nomad.agent import Agent
+from ops.nomad.configuration import HERE
 from tests.conftest import StartSet
 from tests.ports import free_port
 from tests.scheduler.launchers.nomad.agents import CPU_SHARES, needs_nomad, start_agent

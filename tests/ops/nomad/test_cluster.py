@@ -1,0 +1,148 @@
+"""A cluster of three servers and two clients, set up with the files that operators copy: TLS, ACLs, introductions."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ops.certificates.authority import Authority
+from ops.nomad.cluster import CLIENTS, NAMESPACE, Cluster
+from ops.nomad.process import AgentProcess
+from ops.setup import processes
+from ops.setup.errors import OpsError
+from scheduler.launchers.nomad.node_files import RUN
+from tests.conftest import SetProcess
+from tests.scheduler.launchers.nomad.agents import needs_nomad, start_cluster
+from tests.scheduler.launchers.nomad.conftest import RegistrarProcess
+from tests.sets.executor.link.test_processes import ExecutorProcess
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+PATIENCE_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def cluster(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    needs_nomad()
+    with start_cluster(tmp_path_factory.mktemp("cluster"), docker_host) as cluster:
+        yield cluster
+
+
+def until(condition: Callable[[], object], said: Callable[[], str] = str) -> None:
+    assert processes.wait_until(lambda: bool(condition()), PATIENCE_S), said()
+
+
+def registrar(cluster: Cluster, folder: Path, set_name: str, **settings: object) -> RegistrarProcess:
+    """A registrar at an https address, with the cluster's authority and a token in a file."""
+    given: dict[str, object] = {
+        "set_name": set_name,
+        "address": cluster.url("s2"),
+        "ca_file": str(cluster.ca_file),
+        "token_file": str(cluster.registrar_token_file),
+        "namespace": NAMESPACE,
+        "node_folder": str(cluster.node_folder("c1")),
+    }
+    made = RegistrarProcess(folder, {**given, **settings})
+    made.start()
+    return made
+
+
+@pytest.fixture
+def served(cluster: Cluster, tmp_path: Path) -> Iterator[SetProcess]:
+    """A set without slots of its own machine; the first client has an executor."""
+    name = f"td{uuid.uuid4().hex[:10]}"
+    authority = Authority(tmp_path / "authority")
+    authority.make()
+    authority.issue_to_set(name, tmp_path / name, 10)
+    authority.issue_to_executor("c1", tmp_path / "c1", 10)
+    with ExitStack() as started:
+        share = f"{{{name}: {{cores: 2, memory_mib: 2048, max_slots: 4}}}}\n"
+        share += f"run_folder: {cluster.node_folder('c1') / RUN}"
+        executor = ExecutorProcess(tmp_path, "c1", tmp_path / "c1", share).start()
+        started.callback(executor.stop)
+        own = registrar(cluster, tmp_path, name)
+        started.callback(own.stop)
+        settings = (
+            f"launcher: nomad\nregistrar: {own.socket}\nnode_folder: {cluster.node_folder('c1')}\n"
+            f"link_certificates: {tmp_path / name}\n"
+            f"executors: {{c1: {{address: '127.0.0.1:{executor.port}'}}}}\n"
+        )
+        made = SetProcess(tmp_path, name, settings).start()
+        started.callback(made.stop)
+        yield made
+
+
+def answer_of(served: SetProcess, body: bytes) -> httpx.Response:
+    with served.client() as client:
+        return client.post("/v1/run/cat:1", params={"queue_timeout_s": 200}, content=body, timeout=PATIENCE_S)
+
+
+def test_a_task_runs_through_tls_and_acls(cluster: Cluster, served: SetProcess) -> None:
+    answer = answer_of(served, b"behind locks")
+    assert (answer.status_code, answer.content) == (200, b"behind locks"), answer.text
+    jobs = cluster.ask("GET", f"/v1/jobs?namespace={NAMESPACE}&prefix=gc-{served.name}-").json()
+    assert len(jobs) == 1
+
+
+def test_tasks_run_after_the_leader_was_killed(cluster: Cluster, served: SetProcess) -> None:
+    leader = cluster.leader()
+    other = "s1" if leader != "s1" else "s3"
+    cluster.agents[leader].kill()
+    try:
+        until(lambda: cluster.leader(other) not in ("", leader), cluster.agents[other].said)
+    finally:
+        cluster.start_agent(leader)
+    answer = answer_of(served, b"who leads now?")
+    assert (answer.status_code, answer.content) == (200, b"who leads now?"), answer.text
+
+
+def test_a_registrar_that_trusts_another_authority_says_so(cluster: Cluster, tmp_path: Path) -> None:
+    Authority(tmp_path / "other").make()
+    made = registrar(cluster, tmp_path, "tx", ca_file=str(tmp_path / "other/ca.pem"))
+    settings = f"launcher: nomad\nregistrar: {made.socket}\nnode_folder: {cluster.node_folder('c1')}\n"
+    asking = SetProcess(tmp_path, "tx", settings).start()
+    try:
+        until(lambda: "issuer certificate" in made.log.read_text(), made.log.read_text)
+        with asking.client() as client:
+            assert client.get("/readyz").status_code == 503
+    finally:
+        asking.stop()
+        made.stop()
+
+
+def test_a_client_that_nobody_introduced_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    c1 = cluster.agents["c1"]
+    configuration = (c1.folder / "agent.hcl").read_text()
+    stranger = AgentProcess(tmp_path / "stranger")
+    for known, strange in (
+        ('"c1"', '"stranger"'),
+        (f'"{cluster.address("c1")}"', f'"{cluster.address("c9")}"'),
+        (str(c1.data), str(stranger.data)),
+    ):
+        configuration = configuration.replace(known, strange)
+    stranger.start(configuration)
+    try:
+        until(lambda: "Permission denied" in stranger.log.read_text(), stranger.said)
+        assert {node["Name"] for node in cluster.ask("GET", "/v1/nodes").json()} == set(CLIENTS)
+    finally:
+        stranger.wipe()
+
+
+def job(driver: str, config: dict[str, object]) -> str:
+    task = {"Name": "t", "Driver": driver, "Config": config}
+    group = {"Name": "g", "Tasks": [task]}
+    described: dict[str, Any] = {"ID": "mine", "Type": "batch", "Datacenters": ["*"], "TaskGroups": [group]}
+    return json.dumps({"Job": {**described, "Name": "mine", "Namespace": NAMESPACE}})
+
+
+def test_the_registrars_token_starts_no_program_on_a_node(cluster: Cluster, tmp_path: Path) -> None:
+    file = tmp_path / "job.json"
+    file.write_text(job("raw_exec", {"command": "/bin/id"}))
+    with pytest.raises(OpsError, match="raw_exec"):
+        cluster.command("job", "run", "-json", str(file))
