@@ -33,7 +33,9 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "sets": (("api", "executor", "guest"), ("api/native", "executor/link"), ("http",)),
     "ops": (
         ("certificates", "client", "images/model", "setup"),
-        ("bench", "cli", "images", "local", "nomad"),
+        ("nomad",),
+        ("doctor",),
+        ("bench", "cli", "images", "local"),
         ("bench_router", "demo", "docs", "release_sim"),
     ),
 }

@@ -37,6 +37,7 @@ OF_TASKS: Final = (
 
 OF_OTHERS: Final = (
     ("0", "done"),
+    ("1", "`doctor`: something is wrong"),
     ("64", "wrong usage, or a parameter that the API refused"),
     ("65", "`router`: the file cannot be edited in this way"),
     ("66", "the task or file does not exist or cannot be read"),

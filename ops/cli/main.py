@@ -11,6 +11,7 @@ from ops.cli.session import AccountOption, JsonOption, Session, TokenOption, Url
 
 PROGRAM: Final = "gcompute"
 _START: Final = "Start a part of the service"
+_OPERATE: Final = "Operate the service"
 _COMMANDS: Final = (
     Entry("run", "ops.cli.run:run"),
     Entry("submit", "ops.cli.run:submit"),
@@ -25,6 +26,7 @@ _COMMANDS: Final = (
     Entry("router", "ops.cli.router:router", _START),
     Entry("token", "ops.cli.token:token", _START),
     Entry("cert", "ops.cli.cert:cert", _START),
+    Entry("doctor", "ops.cli.doctor:doctor", _OPERATE),
 )
 _HELP: Final = """Run container images as functions: standard input in, standard output out, on General Compute.
 

@@ -14,7 +14,7 @@ from tests.ops.cli.program import Program
 
 COMMANDS = [
     *("run", "submit", "status", "result", "wait", "cancel", "tasks"),
-    *("set", "executor", "registrar", "token"),
+    *("set", "executor", "registrar", "token", "doctor"),
 ]
 CERT_COMMANDS = ["ca", "set", "executor", "rotate", "retire"]
 ROUTER_COMMANDS = [
