@@ -1,7 +1,8 @@
-"""Metadata of the project, and the build of the guest.
+"""Metadata of the project, and the build of its C programs.
 
-``python setup.py build_guest`` compiles ``sets/guest/*.c`` to the static program ``sets/guest/guest``; so does
-every other build, the editable install included. A program that was built from the same sources is kept.
+``python setup.py build_guest`` compiles ``sets/guest/*.c`` to the static program ``sets/guest/guest``, and
+``build_runtime`` compiles ``sets/runtime/*.c`` to ``sets/runtime/gcompute-runc``; so does every other build, the
+editable install included. A program that was built from the same sources is kept.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
 PACKAGES = ("router", "scheduler", "sets", "ops", "jobspecs")
-GUEST_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static")
+FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static")
 
 
-class BuildGuest(Command):
-    """Compiles the guest unless the program was built from the same sources."""
+class BuildProgram(Command):
+    """Compiles the C files of a folder to one static program, unless it was built from the same sources."""
 
-    description = "compile sets/guest/*.c to a static program"
+    program: Path
     user_options = [("force", "f", "compile even if the program was built from the same sources")]  # noqa: RUF012
     boolean_options = ["force"]  # noqa: RUF012
 
@@ -38,18 +39,21 @@ class BuildGuest(Command):
         pass
 
     def run(self) -> None:
-        program = ROOT / "sets/guest/guest"
-        sources = sorted(program.parent.glob("*.[ch]"))
-        # The program's build id is its sources' digest: `sets.guest.unusable` compares them when a set starts.
+        program = ROOT / self.program
+        sources = self.sources()
+        # The program's build id is its sources' digest: `sets.built.unusable` compares them.
         build_id = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()[:20]
         if self.force or not program.exists() or build_id not in program.read_bytes():
             self.compile([source for source in sources if source.suffix == ".c"], program, build_id)
 
+    def sources(self) -> list[Path]:
+        return sorted((ROOT / self.program).parent.glob("*.[ch]"))
+
     def compile(self, sources: list[Path], program: Path, build_id: bytes) -> None:
         """Compiles beside the target and renames, so that an interrupted build leaves no half program."""
         compiler = shlex.split(os.environ.get("CC") or "cc")
-        unfinished = program.with_name(f".guest.{os.getpid()}")
-        flags = (*GUEST_FLAGS, f"-Wl,--build-id=0x{build_id.hex()}")
+        unfinished = program.with_name(f".{program.name}.{os.getpid()}")
+        flags = (*FLAGS, f"-Wl,--build-id=0x{build_id.hex()}")
         command = [*compiler, *flags, "-o", str(unfinished), *map(str, sources)]
         print(shlex.join(command), flush=True)
         try:
@@ -61,14 +65,14 @@ class BuildGuest(Command):
             ) from error
         except subprocess.CalledProcessError as error:
             raise SystemExit(
-                f"sets/guest/*.c was not compiled: {compiler[0]} ended with {error.returncode}."
+                f"{self.program.parent}/*.c was not compiled: {compiler[0]} ended with {error.returncode}."
             ) from error
         finally:
             unfinished.unlink(missing_ok=True)
 
     # Required of a step of `build`. The program is package data, so this step does not copy it.
     def get_source_files(self) -> list[str]:
-        return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "sets/guest").glob("*.[ch]"))]
+        return [str(path.relative_to(ROOT)) for path in self.sources()]
 
     def get_outputs(self) -> list[str]:
         return []
@@ -77,10 +81,24 @@ class BuildGuest(Command):
         return {}
 
 
-class Build(build):
-    """Builds the guest, then the rest, which includes the guest as package data."""
+class BuildGuest(BuildProgram):
+    """Compiles the guest, process 1 of every slot."""
 
-    sub_commands = [("build_guest", None), *build.sub_commands]  # noqa: RUF012
+    description = "compile sets/guest/*.c to a static program"
+    program = Path("sets/guest/guest")
+
+
+class BuildRuntime(BuildProgram):
+    """Compiles the OCI runtime that gives each slot host ids of its own."""
+
+    description = "compile sets/runtime/*.c to a static program"
+    program = Path("sets/runtime/gcompute-runc")
+
+
+class Build(build):
+    """Builds the C programs, then the rest, which includes them as package data."""
+
+    sub_commands = [("build_guest", None), ("build_runtime", None), *build.sub_commands]  # noqa: RUF012
 
 
 def packages() -> list[str]:
@@ -112,6 +130,6 @@ setup(
     exclude_package_data={"": ["*.pyc"]},
     include_package_data=False,
     entry_points={"console_scripts": ["gcompute = ops.cli.main:main"]},
-    cmdclass={"build": Build, "build_guest": BuildGuest},
+    cmdclass={"build": Build, "build_guest": BuildGuest, "build_runtime": BuildRuntime},
     zip_safe=False,
 )

@@ -55,8 +55,11 @@ class SetServer(BaseApplication):  # type: ignore[misc]
         return assemble(self.config)
 
 
-def main(config_path: Path, *, bind: str | None = None) -> int:
-    """Run the set that `config_path` describes until a signal stops it; return an exit status."""
+def main(config_path: Path, *, bind: str | None = None, runtime: str | None = None) -> int:
+    """Run the set that `config_path` describes until a signal stops it; return an exit status.
+
+    `bind` and `runtime` take the place of the file's.
+    """
     try:
         config = load(Path(config_path))
     except ConfigError as error:
@@ -73,6 +76,8 @@ def main(config_path: Path, *, bind: str | None = None) -> int:
         return 70
     if bind is not None:
         config = msgspec.structs.replace(config, bind=bind)
+    if runtime is not None:
+        config = msgspec.structs.replace(config, runtime=runtime)
     try:
         SetServer(config).run()
     except SystemExit as stop:

@@ -30,7 +30,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("launchers", "store"),
         ("launchers/nomad",),
     ),
-    "sets": (("api", "executor", "guest"), ("api/native", "executor/link"), ("http",)),
+    "sets": (("api", "executor", "guest", "runtime"), ("api/native", "executor/link"), ("http",)),
     "ops": (
         ("certificates", "client", "images/model", "setup"),
         ("nomad",),

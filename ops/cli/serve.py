@@ -18,6 +18,10 @@ def start_set(
         str | None,
         Option(metavar="HOST:PORT", help="Where to listen; else as in FILE, else 127.0.0.1:8101."),
     ] = None,
+    runtime: Annotated[
+        str | None,
+        Option(metavar="NAME", help="OCI runtime of the slots; else as in FILE, else the engine's own."),
+    ] = None,
 ) -> int:
     """Start a set (API, task manager, slots) in the foreground; SIGTERM or Ctrl-C ends it.
 
@@ -31,7 +35,7 @@ def start_set(
         _check_bind(bind, "--bind")
     from sets.server import main
 
-    return main(config, bind=bind)
+    return main(config, bind=bind, runtime=runtime)
 
 
 def start_registrar(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ops.local import sources
-from ops.setup import processes
+from ops.setup import processes, runtimes
 from ops.setup.engine import ROOT
 from ops.setup.errors import StackFailed
 
@@ -87,9 +87,9 @@ class Part:
         return processes.running(self.pid_file, self.mark)
 
     def runs_as_wanted(self, docker_host: str) -> bool:
-        """True if it runs with the wanted ports and engine."""
+        """True if it runs with the wanted ports, runtime and engine."""
         pid = self.pid
-        if not pid or " ".join(self.command) not in processes.command_line(pid):
+        if not pid or not processes.command_line(pid).rstrip().endswith(" ".join(self.command)):
             return False
         return f"DOCKER_HOST={docker_host}".encode() in _environment(pid)
 
@@ -119,7 +119,9 @@ def parts_of(ports: Ports, root: Path = ROOT, code: Path = ROOT) -> list[Part]:
     folder = root / "ops/local"
     sets = []
     for name, port in zip(SET_NAMES, (ports.set_a, ports.set_b), strict=True):
-        command = (gcompute, "set", f"{folder}/set-{name}.yaml", "--bind", f"{HOST}:{port}")
+        command: tuple[str, ...] = (gcompute, "set", f"{folder}/set-{name}.yaml", "--bind", f"{HOST}:{port}")
+        if (runtime := runtimes.asked()) is not None:
+            command = (*command, "--runtime", runtime)
         variable = variable_of(f"set_{name}")
         ready_url = f"http://{HOST}:{port}/readyz"
         sets.append(Part(root, f"set-{name}", command, ((port, variable),), ready_url, set_sources))

@@ -11,6 +11,8 @@ does not touch the machine's network. It has its own socket, separate from other
 GC_ENGINE_USERNS=1 selects a second private engine, under ``var/docker-userns/``, whose containers run in a user
 namespace (Docker's `userns-remap`): root in a slot has no rights on the machine. It refuses
 `docker build --network=host`, so the sample images are built on the plain private engine and copied.
+
+Both offer the OCI runtimes that runtimes.py finds; GC_RUNTIME=gcompute-runc also prepares the host ids of that one.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from ops.setup import userns
+from ops.setup import runtimes, userns
 from ops.setup.errors import NoEngine, OpsError, described
 from ops.setup.private_engine import ROOT, Layout, PrivateEngine, ping, say
 
@@ -58,6 +60,7 @@ def up() -> str:
     """Find an engine or start the private one; return its DOCKER_HOST. Raises NoEngine, EngineFailed."""
     ours = _own_engines()
     if os.geteuid() == 0:
+        runtimes.prepare()
         for private in ours:
             if private.pid:
                 private.start()  # waits for an engine that starts, or whose containerd has just died

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ops.setup import processes, userns
+from ops.setup import processes, runtimes, userns
 from ops.setup.errors import EngineFailed
+from ops.setup.mounts import mount_points
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -33,6 +35,8 @@ CONTAINERD_RETURNS_S: Final = 30
 """Longest time, in seconds, until dockerd has replaced a killed containerd: usually seven."""
 CONTAINERD_TOO_SLOW: Final = "timeout waiting for containerd to start"
 """The last message of a dockerd whose containerd did not answer within 15 s."""
+RELOAD_S: Final = 30
+"""Longest time, in seconds, until dockerd has read its changed daemon.json: usually less than one."""
 STOP_GRACE_S: Final = 30
 PING_TIMEOUT_S: Final = 15
 
@@ -103,6 +107,10 @@ class Layout:
     @property
     def log(self) -> Path:
         return self.folder / "dockerd.log"
+
+    @property
+    def settings(self) -> Path:
+        return self.folder / "daemon.json"
 
     @property
     def host(self) -> str:
@@ -182,6 +190,10 @@ class PrivateEngine:
                 say("its containerd is gone and does not come back: stopping its dockerd")
                 processes.stop(daemon, layout.daemon_mark, STOP_GRACE_S)
                 daemon = 0
+            if daemon and self._write_settings():
+                # It was started by an older version of this checkout, or before a runtime was installed.
+                os.kill(daemon, signal.SIGHUP)
+                processes.wait_until(self._offers_runtimes, RELOAD_S)
             if not daemon:
                 say(f"starting a private one under {layout.folder}")
                 self._end_leftovers()
@@ -227,13 +239,12 @@ class PrivateEngine:
 
     def _spawn(self, *options: str) -> int:
         layout = self.layout
-        # Ignore the machine's daemon.json, which is for the machine's own engine.
-        settings = layout.folder / "daemon.json"
-        settings.write_text(json.dumps(self._settings()) + "\n")
+        self._write_settings()
         environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"}
         command = [
             "dockerd",
-            *("--config-file", str(settings)),
+            # Ignore the machine's daemon.json, which is for the machine's own engine.
+            *("--config-file", str(layout.settings)),
             # The pid file comes before other options, so that the space after it ends the mark.
             *("--pidfile", str(layout.pid_file)),
             *("--data-root", str(layout.data_root)),
@@ -257,17 +268,30 @@ class PrivateEngine:
         pid = processes.start_detached(command, layout.log, os.environ, layout.folder)
         self._wait("its containerd", self._containerd_answers, lambda: processes.has_ended(pid), deadline)
 
-    def _settings(self) -> dict[str, str]:
+    def _write_settings(self) -> bool:
+        """Write its daemon.json; return True if that changed it."""
+        file, text = self.layout.settings, json.dumps(self._settings()) + "\n"
+        changed = not file.exists() or file.read_text() != text
+        if changed:
+            file.write_text(text)
+        return changed
+
+    def _settings(self) -> dict[str, object]:
         layout = self.layout
+        offered: dict[str, object] = {"runtimes": runtimes.offered()}
         if not layout.userns:
-            return {}
+            return offered
         user = userns.prepare()
         layout.sockets.chmod(0o711)
         layout.data.mkdir(exist_ok=True)
         layout.data_root.mkdir(exist_ok=True)
-        if layout.data_root not in _mount_points():
+        if layout.data_root not in mount_points():
             subprocess.run(["mount", "--bind", layout.data, layout.data_root], check=True)
-        return {"userns-remap": user}
+        return {**offered, "userns-remap": user}
+
+    def _offers_runtimes(self) -> bool:
+        named, _ = _ask(self.layout.host, "info", "{{range $name, $_ := .Runtimes}}{{$name}} {{end}}")
+        return runtimes.offered().keys() <= set(named.split())
 
     def _wait_until_it_answers(self, daemon: int, deadline: float) -> str:
         """Wait until it answers; return "", else the reason. `daemon` is the pid of its dockerd."""
@@ -351,12 +375,12 @@ class PrivateEngine:
 
     def _has_container_mounts(self) -> bool:
         """True if containers whose shims were killed still run, or still have mounted files."""
-        return any(point.is_relative_to(self.layout.data_root / "overlay2") for point in _mount_points())
+        return any(point.is_relative_to(self.layout.data_root / "overlay2") for point in mount_points())
 
     def _unmount_leftovers(self) -> None:
         """Unmount, deepest first; lazily if a process still uses a mount."""
         folders = (self.layout.data, self.layout.data_root, self.layout.exec)
-        ours = [point for point in _mount_points() if any(point.is_relative_to(folder) for folder in folders)]
+        ours = [point for point in mount_points() if any(point.is_relative_to(folder) for folder in folders)]
         for point in sorted(ours, reverse=True):
             if subprocess.run(["umount", point], capture_output=True).returncode != 0:
                 subprocess.run(["umount", "--lazy", point], capture_output=True)
@@ -370,19 +394,6 @@ class PrivateEngine:
             yield
 
 
-def _mount_points() -> list[Path]:
-    return [
-        Path(_unescape(line.split()[4])) for line in Path("/proc/self/mountinfo").read_text().splitlines()
-    ]
-
-
 def _is_daemon(pid: int) -> bool:
     """True for the program itself, not for a shell or editor with its command line as an argument."""
     return processes.command_line(pid).startswith("dockerd ")
-
-
-def _unescape(path: str) -> str:
-    # mountinfo writes space, tab, newline and backslash as octal.
-    for code, sign in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        path = path.replace(code, sign)
-    return path

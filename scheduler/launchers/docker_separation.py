@@ -21,6 +21,8 @@ from scheduler.launchers.hardening import ULIMITS
 
 log = structlog.get_logger()
 
+OWN_IDS: Final = "gcompute-runc"
+"""The runtime that gives each slot a user namespace with host ids of its own (sets/runtime)."""
 _PENDING: Final = re.compile(r"^Max pending signals +(\d+) ", re.MULTILINE)
 _ULIMIT: Final = "sigpending"
 _WATCH_BYTES: Final = 128
@@ -83,20 +85,23 @@ class Separation:
                 f"runtime: the container engine has no runtime {runtime!r}; it has {offered}. "
                 "Add it to the engine's daemon.json, or change the set's `runtime`."
             )
+        own_ids = runtime == OWN_IDS
         shared = "queued signals, descriptors in flight, pipe pages, epoll watches"
-        if facts.user_namespaces:
+        if own_ids:
+            shared = "none of the kernel's counters"
+        elif facts.user_namespaces:
             shared = "descriptors in flight, pipe pages, epoll watches"
         # Without namespaces slots share the count in any case.
-        self.is_open = facts.user_namespaces
+        self.is_open = facts.user_namespaces or own_ids
         self._slots_apart = None
         log.info(
             "slots are kept apart",
-            user_namespaces=facts.user_namespaces,
+            user_namespaces=facts.user_namespaces or own_ids,
             runtime=runtime or "the engine's default",
             cgroup_version=facts.cgroup_version,
             shared_by_slots_of_one_uid=shared,
         )
-        if (wanted := epoll_watches_wanted()) is not None:
+        if not own_ids and (wanted := epoll_watches_wanted()) is not None:
             log.warning(
                 "one USER can use up the epoll watches",
                 reason="programs of one USER can take all epoll watches that the kernel allows it; if it is root, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from pathlib import Path
 import docker
 import pytest
 
+from ops.setup import userns
 from ops.setup.engine import PrivateEngine
+from ops.setup.runtimes import OWN
 from tests.conftest import SetProcess, StartSet
 
 PROGRAMS = Path(__file__).with_name("programs")
@@ -22,6 +25,17 @@ USER_IMAGE = "gc-test/hostile:user"
 MAX_FILE_MIB = 8
 MAX_FILES_MIB = 16
 SETTINGS = f"max_slots: 8\nmax_stdout_mib: 64\nmax_file_mib: {MAX_FILE_MIB}\nmax_files_mib: {MAX_FILES_MIB}\n"
+
+RUNTIMES = [
+    OWN,
+    *(
+        pytest.param(
+            name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not on PATH")
+        )
+        for name in ("crun",)
+    ),
+]
+"""The runtimes under which the programs run besides the engine's own."""
 
 
 def build_program(folder: Path) -> Path:
@@ -63,19 +77,57 @@ def hostile_set(
         yield start_set("thostile", SETTINGS)
 
 
-@pytest.fixture(scope="session")
-def userns_set(start_set: StartSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SetProcess]:
-    """A set on a private engine of its own, whose containers run in a user namespace."""
+@contextmanager
+def private_engine(folder: Path, *, userns: bool = False) -> Iterator[tuple[str, docker.DockerClient]]:
+    """An engine of its own, by its address, and a client of it."""
     if os.geteuid() != 0:
         pytest.skip("a private engine needs root, as make test in CI has")
-    private = PrivateEngine(tmp_path_factory.mktemp("userns"), userns=True)
+    private = PrivateEngine(folder, userns=userns)
     private.start()
     client = docker.DockerClient(base_url=private.layout.host, timeout=60)
     try:
-        with hostile_images(client, tmp_path_factory.mktemp("hostile")):
-            running = start_set("tuserns", f"{SETTINGS}docker_host: {private.layout.host}\n")
-            yield running
-            running.stop()
+        yield private.layout.host, client
     finally:
         client.close()
         private.stop()
+
+
+@pytest.fixture(scope="session")
+def userns_set(start_set: StartSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SetProcess]:
+    """A set on a private engine of its own, whose containers run in a user namespace."""
+    with (
+        private_engine(tmp_path_factory.mktemp("userns"), userns=True) as (host, client),
+        hostile_images(client, tmp_path_factory.mktemp("hostile")),
+    ):
+        running = start_set("tuserns", f"{SETTINGS}docker_host: {host}\n")
+        yield running
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def runtimes_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an engine that offers our runtime and those on PATH, and has the hostile images."""
+    userns.prepare(userns.RUNTIME)
+    with (
+        private_engine(tmp_path_factory.mktemp("runtimes")) as (host, client),
+        hostile_images(client, tmp_path_factory.mktemp("hostile")),
+    ):
+        yield host
+
+
+@pytest.fixture(scope="session", params=RUNTIMES)
+def runtime_set(
+    request: pytest.FixtureRequest, start_set: StartSet, runtimes_engine: str
+) -> Iterator[SetProcess]:
+    """A set whose slots have another runtime than runc."""
+    running = start_set("truntime", f"{SETTINGS}docker_host: {runtimes_engine}\nruntime: {request.param}\n")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def own_ids_set(start_set: StartSet, runtimes_engine: str) -> Iterator[SetProcess]:
+    """A set whose slots have host ids of their own, by our runtime."""
+    running = start_set("townids", f"{SETTINGS}docker_host: {runtimes_engine}\nruntime: {OWN}\n")
+    yield running
+    running.stop()

@@ -33,7 +33,7 @@ from tests.hostile.conftest import (
 
 pytestmark = pytest.mark.docker
 
-APART = {"residue", "neighbour", "holder", "parker", "carrier", "watcher"}
+APART = {"residue", "neighbour", "holder", "parker", "carrier", "watcher", "counters"}
 """Cases that have tests of their own below."""
 TIMEOUT_S = "1.5"
 PATIENT_TIMEOUT_S = "60"
@@ -44,6 +44,8 @@ READY_TIMEOUT_S = 60.0
 """Likewise of an engine that was asked for more than such a processor can do."""
 INPUT = b"input that may stay unread\n" * 4000
 MEMORY_MIB = "96"
+WHOLE = {"signals": 1000, "in_flight": 4000, "pipes": 900}
+"""At least so much of each counter is one slot's, when it shares with nobody."""
 WATCH_BYTES = 256
 """Of the kernel's memory for one epoll watch, at most."""
 
@@ -150,6 +152,21 @@ def test_in_a_user_namespace_as_user(userns_set: SetProcess, case: dict[str, str
     _try(userns_set, USER_IMAGE, case, "shared")
 
 
+@pytest.mark.parametrize("case", sample(0))
+def test_under_another_runtime_as_root(runtime_set: SetProcess, case: dict[str, str]) -> None:
+    _try(runtime_set, ROOT_IMAGE, case, "shared")
+
+
+@pytest.mark.parametrize("case", sample(1))
+def test_under_another_runtime_as_user(runtime_set: SetProcess, case: dict[str, str]) -> None:
+    _try(runtime_set, USER_IMAGE, case, "shared")
+
+
+@pytest.mark.parametrize("case", sample(2))
+def test_with_host_ids_of_its_own_in_a_fresh_slot(own_ids_set: SetProcess, case: dict[str, str]) -> None:
+    _try(own_ids_set, USER_IMAGE, case, "fresh")
+
+
 @pytest.mark.parametrize(
     "case", [case for case in listed() if case["outputs"]], ids=lambda case: case["name"]
 )
@@ -194,10 +211,10 @@ def becomes_ready(client: httpx.Client) -> None:
 
 
 @contextlib.contextmanager
-def holding(client: httpx.Client, image: str, case: str, memory_mib: int = 512) -> Iterator[None]:
+def holding(client: httpx.Client, image: str, *command: str, memory_mib: int = 512) -> Iterator[None]:
     """Run a case that takes all it can and stays, until the block ends."""
-    query = {"arg": case, "timeout_s": "120", "stream": "1", "queue_timeout_s": QUEUE_TIMEOUT_S}
-    query["memory_mib"] = str(memory_mib)
+    query: dict[str, str | list[str]] = {"arg": list(command), "timeout_s": "120", "stream": "1"}
+    query |= {"queue_timeout_s": QUEUE_TIMEOUT_S, "memory_mib": str(memory_mib)}
     with client.stream("POST", f"/v1/run/{image}", params=query) as answer:
         assert answer.status_code == 200, answer.read()
         # Kept: an iterator that is dropped closes its answer, and that ends the task.
@@ -222,6 +239,43 @@ def test_what_one_slot_uses_up_another_still_has_in_a_user_namespace(
     userns_set: SetProcess, image: str
 ) -> None:
     _beside_a_holder(userns_set, image, "neighbour")
+
+
+@pytest.mark.parametrize("image", [ROOT_IMAGE, USER_IMAGE], ids=["root", "user"])
+def test_with_host_ids_of_their_own_slots_share_no_counter_of_the_kernel(
+    own_ids_set: SetProcess, image: str
+) -> None:
+    with own_ids_set.client(**{"X-Account": "greedy"}) as greedy, holding(greedy, image, "counters", "hold"):
+        gets_all(own_ids_set, image)
+
+
+def test_without_them_one_slot_takes_all_from_the_others(hostile_set: SetProcess) -> None:
+    """The counters that the test before looks at are there to be shared."""
+    gets_all(hostile_set, USER_IMAGE)
+    with (
+        hostile_set.client(**{"X-Account": "greedy"}) as greedy,
+        holding(greedy, USER_IMAGE, "counters", "hold"),
+    ):
+        beside = counters(hostile_set, USER_IMAGE)
+    assert all(beside[name] < whole for name, whole in WHOLE.items()), beside
+
+
+def gets_all(running: SetProcess, image: str) -> None:
+    """Wait until a slot gets its whole share: the kernel lets go of an ended program's descriptors some time later."""
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while any((got := counters(running, image))[name] < whole for name, whole in WHOLE.items()):
+        assert time.monotonic() < deadline, got
+        time.sleep(0.2)
+
+
+def counters(running: SetProcess, image: str) -> dict[str, int]:
+    """Return how much a slot gets of what the kernel counts per user."""
+    with running.client(**{"X-Account": "modest"}) as modest:
+        answer = modest.post(
+            f"/v1/run/{image}", params={"arg": "counters", "queue_timeout_s": QUEUE_TIMEOUT_S}
+        )
+        assert answer.status_code == 200, answer.text
+    return {name: int(count) for name, count in (line.split() for line in answer.text.splitlines())}
 
 
 def test_a_set_tells_how_many_slots_have_queued_signals_of_their_own(userns_set: SetProcess) -> None:

@@ -117,8 +117,8 @@ def test_an_engine_with_user_namespaces_takes_root_of_a_container_for_nobody(tmp
         assert "name=userns" in docker(private, "info", "--format={{.SecurityOptions}}")
         container = run_container(private, tmp_path)
         first, on_host, count = Path(f"/proc/{container}/uid_map").read_text().split()
-        assert (first, int(count)) == ("0", userns.COUNT)
-        assert int(on_host) in userns.STARTS
+        assert (first, int(count)) == ("0", userns.ENGINE.count)
+        assert int(on_host) in userns.ENGINE.starts
         os.kill(private.pid, signal.SIGKILL)
         assert processes.wait_until(lambda: not private.pid, 10)
     finally:
@@ -131,7 +131,7 @@ def test_an_engine_with_user_namespaces_takes_root_of_a_container_for_nobody(tmp
 
 
 def test_ids_for_slots_are_those_that_nobody_has() -> None:
-    low, high = min(userns.STARTS), max(userns.STARTS)
+    low, high = min(userns.ENGINE.starts), max(userns.ENGINE.starts)
     assert userns.free_start("") == high
     assert userns.free_start("root:100000:65536\n# a comment\nbroken line\n") == high
     assert userns.free_start(f"other:{high + 5}:1\n") == low

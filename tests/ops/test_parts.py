@@ -51,6 +51,33 @@ def test_the_router_reads_the_operators_own_file_and_is_told_other_addresses_bes
     assert other.command[-2:] == ("--set-url", "b=http://127.0.0.1:9102")
 
 
+def test_the_sets_run_their_slots_with_the_runtime_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GC_RUNTIME", raising=False)
+    first, second, router = parts_of(Ports(), Path("/srv/gc"))
+    assert "--runtime" not in first.command
+    monkeypatch.setenv("GC_RUNTIME", "gcompute-runc")
+    first, second, router = parts_of(Ports(), Path("/srv/gc"))
+    assert first.command[-2:] == second.command[-2:] == ("--runtime", "gcompute-runc")
+    assert "--runtime" not in router.command
+
+
+def test_a_part_that_runs_with_another_runtime_is_not_as_wanted(tmp_path: Path) -> None:
+    program = "import sys; sys.stdin.read()"
+    words = (sys.executable, "-c", program, "set-a.yaml")
+    (tmp_path / "var/run").mkdir(parents=True)
+    environment = {**os.environ, "DOCKER_HOST": "unix:///engine.sock"}
+    with subprocess.Popen((*words, "--runtime", "crun"), stdin=subprocess.PIPE, env=environment) as running:
+        (tmp_path / "var/run/set-a.pid").write_text(str(running.pid))
+        plain, same = (
+            Part(tmp_path, "set-a", command, (), "") for command in (words, (*words, "--runtime", "crun"))
+        )
+        assert processes.wait_until(lambda: same.runs_as_wanted("unix:///engine.sock"), 30)
+        assert not plain.runs_as_wanted("unix:///engine.sock")
+        running.communicate()
+
+
 def test_only_changed_contents_make_a_part_outdated(tmp_path: Path) -> None:
     code = tmp_path / "router/wire/head.py"
     code.parent.mkdir(parents=True)

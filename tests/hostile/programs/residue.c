@@ -189,6 +189,44 @@ CASE(watcher, "takes all epoll watches that its user may have, and stays", "time
     for (;;) pause();
 }
 
+static long queue_signals(void) {
+    long count = 0;
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    while (!sigqueue(getpid(), SIGRTMIN, (union sigval){0})) count++;
+    return count;
+}
+
+// A user who has no pages left gets smaller pipes.
+static long take_whole_pipes(void) {
+    long count = 0;
+    for (int p[2]; !pipe(p) && fcntl(p[0], F_GETPIPE_SZ) == 65536;) count++;
+    return count;
+}
+
+CASE(counters, "counts what it gets of that which the kernel counts per user; with `hold` it stays", "contained", "slots with host ids of their own share none of it") {
+    static const struct { const char *name; long (*take)(void); } all[] = {{"signals", queue_signals}, {"in_flight", park}, {"pipes", take_whole_pipes}};
+    bool stays = argc > 0 && !strcmp(argv[0], "hold");
+    if (stays) printf("holding\n");
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        int done[2];
+        long count;
+        if (pipe(done)) broken("pipe");
+        pid_t pid = fork();
+        if (pid == 0) {
+            count = all[i].take();
+            if (write(done[1], &count, sizeof count) < 0) _exit(1);
+            for (;;) pause();
+        }
+        if (pid < 0 || read(done[0], &count, sizeof count) != sizeof count) broken("%s", all[i].name);
+        printf("%s %ld\n", all[i].name, count);
+    }
+    if (!stays) exit(0);
+    fflush(stdout);
+    for (;;) pause();
+}
+
 // Holds whatever it can get of one thing, says so, and stays until it is ended.
 CASE(holder, "takes all it can of everything that the kernel counts per user, and stays", "timed_out", "see neighbour") {
     static char block[65536];

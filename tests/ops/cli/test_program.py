@@ -174,6 +174,7 @@ def test_set_and_router_start_with_what_was_given(
     Path("c.yaml").write_text("{}")
     assert invoke(monkeypatch, "set", "c.yaml") == 0
     assert invoke(monkeypatch, "set", "c.yaml", "--bind", "[::1]:9") == 0
+    assert invoke(monkeypatch, "set", "c.yaml", "--runtime", "crun") == 0
     assert invoke(monkeypatch, "router", "c.yaml") == 0
     given = [
         "--name",
@@ -203,8 +204,9 @@ def test_set_and_router_start_with_what_was_given(
     chosen = {"name": "r", "bind": "h:1", "admin_bind": "h:2", "state_dir": "s/d", "workers": 4}
     set_urls = {"a": "http://x:1", "b": "http://y"}
     assert started == [
-        ((Path("c.yaml"),), {"bind": None}),
-        ((Path("c.yaml"),), {"bind": "[::1]:9"}),
+        ((Path("c.yaml"),), {"bind": None, "runtime": None}),
+        ((Path("c.yaml"),), {"bind": "[::1]:9", "runtime": None}),
+        ((Path("c.yaml"),), {"bind": None, "runtime": "crun"}),
         (("c.yaml",), {**defaults, "set_urls": {}}),
         (("c.yaml",), {**chosen, "set_urls": set_urls, "trust_fronts": ["10.0.0.0/8", "192.0.2.1"]}),
     ]

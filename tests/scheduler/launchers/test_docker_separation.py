@@ -104,6 +104,17 @@ def test_without_namespaces_there_is_nothing_to_keep_apart(
     assert not separation(_Engine(), EngineFacts(), proc, monkeypatch).is_open
 
 
+def test_the_runtime_with_host_ids_for_each_slot_leaves_only_the_sum_of_queued_signals(
+    proc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = EngineFacts(runtimes=("gcompute-runc", "runc"))
+    with capture_logs() as logs:
+        found = separation(_Engine(runtime="gcompute-runc"), facts, proc, monkeypatch)
+    assert found.is_open
+    assert (logs[0]["user_namespaces"], logs[0]["runtime"]) == (True, "gcompute-runc")
+    assert logs[0]["shared_by_slots_of_one_uid"] == "none of the kernel's counters"
+
+
 def test_a_limit_of_epoll_watches_that_memory_cannot_reach_needs_no_warning(
     proc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
