@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from scheduler.clearance import Clearance
 from scheduler.clock import wall_us
 from scheduler.errors import NoNode, SchedulerError, SlotLost
 from scheduler.execution import Executor, Run, Work
@@ -91,7 +92,18 @@ class Floor:
         run = f"{now_us() // 1000:x}{secrets.token_hex(3)}"
         nodes = [] if own_node is None else [own_node]
         self._cell = Cell(limits, number_slots(f"{run}-"), nodes, retries, expiry)
-        self._keeper = SlotKeeper(launcher, executor, self._slot_gone, started=slot_started, clock=clock)
+        self._clearance: Clearance | None = None
+        if limits.some_need_own_nodes:
+            self._clearance = Clearance(launcher, self._slot_removed, self._leftovers_gone)
+            self._cell.leftovers(clock(), gone=False)
+        self._keeper = SlotKeeper(
+            launcher,
+            executor,
+            self._slot_gone,
+            started=slot_started,
+            clock=clock,
+            clearance=self._clearance,
+        )
         self._images: dict[PoolKey, Image] = {}
         # Digests of images whose programs did not wait for their input as they must, the oldest first.
         self._unfit: dict[str, str] = {}
@@ -104,6 +116,11 @@ class Floor:
     def open(self) -> None:
         """From now on time passes for the cell."""
         self._apply(self._cell.opened(self._clock()))
+
+    def launcher_opened(self) -> None:
+        """The launcher is open. This set's slots start once those of an earlier run are gone, where that matters."""
+        if self._clearance is not None:
+            self._clearance.await_leftovers()
 
     def task_ended(self) -> None:
         """The outcome of a task is stored."""
@@ -257,6 +274,12 @@ class Floor:
 
     def _slot_gone(self, slot_id: str, reason: str, fatal: SchedulerError | None = None) -> None:
         self._apply(self._cell.slot_gone(slot_id, reason, self._clock(), fatal))
+
+    def _slot_removed(self, slot_id: str) -> None:
+        self._apply(self._cell.slot_removed(slot_id, self._clock()))
+
+    def _leftovers_gone(self) -> None:
+        self._apply(self._cell.leftovers(self._clock(), gone=True))
 
     def _wake(self) -> None:
         # The loop's clock may tick a little behind its timers.

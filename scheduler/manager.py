@@ -374,4 +374,5 @@ class Manager:
             await asyncio.sleep(delay_s)
             opening = self._background.spawn(self._launcher.open(), awaited=True)
         away.over()
+        self._floor.launcher_opened()
         await self._recovery.run()

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from scheduler.background import Background
+from scheduler.clearance import Clearance
 from scheduler.errors import ImageUnknown, ImageUnusable, SchedulerError
 from scheduler.execution import Executor
 from scheduler.image import Image
@@ -40,7 +41,8 @@ class _Start:
 class SlotKeeper:
     """The slots of one set. `gone` is called for every slot that ends without `stop`, `started` with start times in s.
 
-    `clock` gives seconds. How long a start may take is the cell's to decide: then it calls `drop`.
+    `clearance`: told of every slot that ends, where somebody wants to know when it is gone. `clock` gives seconds. How
+    long a start may take is the cell's to decide: then it calls `drop`.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class SlotKeeper:
         *,
         started: Callable[[float], None],
         clock: Callable[[], float],
+        clearance: Clearance | None = None,
     ) -> None:
         self._launcher = launcher
+        self._clearance = clearance
         self._executor = executor
         self._gone = gone
         self._started = started
@@ -116,11 +120,15 @@ class SlotKeeper:
         for slot_id in list(self._known):
             self._forget(slot_id)
         await self._background.stop(0)
+        if self._clearance is not None:
+            await self._clearance.close()
 
     def _forget(self, slot_id: str) -> None:
         self._known.discard(slot_id)
         self._executor.discard(slot_id)
         self.ready(slot_id)
+        if self._clearance is not None:
+            self._clearance.ended(slot_id)
 
     async def _start(self, slot_id: str, pool: PoolKey, image: Image, node: str) -> None:
         began = self._clock()

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from scheduler.policy.limits import Limits
+from scheduler.policy.tenancy import Tenancy
 from scheduler.registry.allowed import AllowList
 from scheduler.registry.settings import Origin, RegistryConfig, secret_in
 from sets.yaml_file import ConfigError, parse_as, text_of
@@ -24,6 +25,7 @@ ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 Positive = Annotated[int, Meta(gt=0, le=1 << 30)]
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]
 Weight = Annotated[int, Meta(ge=1, le=1000)]
+TenancyName = Literal["shared", "dedicated"]
 
 
 class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +109,13 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     account_weights: dict[str, Weight] = {}
     """Weights of accounts by name; every other account has 1. While accounts compete, one of weight 3 has three times
     as much of the cores, counted by how long its tasks hold them, and as many slots, as one of weight 1."""
+    tenancy: TenancyName = "shared"
+    """With `shared`, slots of several accounts may be on one machine at the same time. With `dedicated`, an account's
+    slots have machines of their own; each serves one account at a time, and is emptied and cleaned between two."""
+    account_tenancy: dict[str, TenancyName] = {}
+    """Tenancy of accounts by name; every other account has `tenancy`."""
+    node_turn_s: Seconds = 10
+    """How long an account may use a machine of its own at least, while accounts that have none wait for one."""
     max_input_mib: Positive = 16_384
     """Largest input of one task."""
     max_stdout_mib: Positive = 4096
@@ -175,6 +184,9 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             max_waiting_account=self.max_waiting_account,
             keep_idle_s=self.keep_idle_s,
             account_weights=self.account_weights,
+            tenancy=Tenancy(self.tenancy),
+            account_tenancy={name: Tenancy(tenancy) for name, tenancy in self.account_tenancy.items()},
+            node_turn_s=self.node_turn_s,
         )
 
 
@@ -192,6 +204,7 @@ def parse(text: str, source: str) -> SetConfig:
         "accounts": config.accounts,
         "operators": config.operators,
         "account_weights": config.account_weights,
+        "account_tenancy": config.account_tenancy,
     }
     for field, names in named.items():
         for name in names:

@@ -189,6 +189,9 @@ class NoLauncher:
 
     async def stop(self, slot_id: str) -> None: ...
 
+    async def there(self) -> frozenset[str]:
+        return frozenset()
+
     async def was_out_of_memory(self, slot_id: str) -> bool:
         return False
 

@@ -81,5 +81,12 @@ class Launcher(Protocol):
     async def stop(self, slot_id: str) -> None:
         """Destroy a slot; unknown ids are fine."""
 
+    async def there(self) -> frozenset[str]:
+        """Return the ids of the slots of which anything is left: those that start, run, or are being removed.
+
+        It includes those that earlier runs of this installation's set left behind. A slot that is not in it has no
+        process, and no file that it wrote.
+        """
+
     async def was_out_of_memory(self, slot_id: str) -> bool:
         """Return True if the kernel killed the slot's own init for memory; False if unknown."""

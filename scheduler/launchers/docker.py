@@ -283,6 +283,12 @@ class DockerLauncher:
             return
         await self._discard(slot_id, slot)
 
+    async def there(self) -> frozenset[str]:
+        """Return the ids of the slots that have a container, or are about to. A container with content of an image
+        counts as one. Raises `EngineUnavailable`."""
+        starting = set(self._slots)
+        return frozenset(starting | {container.slot_id for container in await self._engine.list_slots()})
+
     async def was_out_of_memory(self, slot_id: str) -> bool:
         """Return True if the slot's own init was killed when the kernel killed for memory in the slot."""
         # The engine learns of the end and of its reason on different ways, in either order, and may tell us after

@@ -16,6 +16,7 @@ from scheduler.policy.node import Node, NodeFacts, Nodes
 from scheduler.policy.pool import NEVER, Pool, Slot
 from scheduler.policy.queue import Queue
 from scheduler.policy.shares import SMOOTHING
+from scheduler.policy.tenancy import Parties
 from scheduler.policy.timers import Timers
 from scheduler.policy.turns import Turns
 from scheduler.pool import PoolKey
@@ -35,7 +36,9 @@ class Books:
     def __init__(self, limits: Limits, nodes: Iterable[NodeFacts]) -> None:
         self.limits = limits
         self._keep_idle_s = limits.keep_idle_s
-        self.nodes = Nodes(nodes)
+        # Which accounts share nodes; None where all do.
+        self.parties = Parties(limits.tenancy, limits.account_tenancy) if limits.some_need_own_nodes else None
+        self.nodes = Nodes(nodes, self.parties)
         self.timers: Timers[tuple[str, str]] = Timers()
         self.pools: dict[PoolKey, Pool] = {}
         self.slots: dict[str, Slot] = {}
@@ -52,6 +55,8 @@ class Books:
         self.demand = Demand(limits.account_weights)
         self.modest: dict[Pool, None] = {}
         self.cramped: dict[Pool, None] = {}
+        # Pools that have become cramped, where accounts have nodes of their own: they may claim one.
+        self.homeless: dict[Pool, None] = {}
         # Pools that may have an idle slot to give: looked at again when one is needed.
         self.givers: dict[Pool, None] = {}
         # A heap of (time, serial, pool): pools in which time alone changes something. A pool's entry counts where it
@@ -178,6 +183,8 @@ class Books:
         self.slots_on.setdefault(node, {})[slot] = None
         self.nodes.slot_added(node)
         node.starting_cpu += pool.cpu_percent
+        if node.tenure is not None:
+            node.tenure.slot_added(pool.key.account, now)
         slot.timer = self.timers.set(self.limits.start_timeout_s, now, (STARTS, slot_id))
         if pool.ahead is not None:
             pool.ahead.starting(slot_id, now)
@@ -272,6 +279,9 @@ class Books:
         _drop(self.slots_on, slot)
         pool.slots -= 1
         self.nodes.slot_removed(slot.node)
+        if self.parties is not None:
+            assert slot.node.tenure is not None
+            self.parties.slot_ended(slot.node.tenure, slot.id)
         self.demand.slot_removed(pool)
         if pool.ahead is not None:
             pool.ahead.gone(slot.id)
@@ -282,12 +292,20 @@ class Books:
         if timer is not None:
             timer.cancel()
 
+    def forget_tenure(self, node_id: str) -> None:
+        """The node is away: forget whose it was, unless something of a slot may be left there."""
+        if self.parties is not None:
+            self.parties.forget(node_id)
+
     def try_cramped(self, node: Node, now: float) -> None:
         """A place on the node is free: pools that found none may want it."""
         for pool in list(islice(self.cramped, CRAMPED_TRIED)):
+            del self.cramped[pool]
             if node.suits(pool.key):
-                del self.cramped[pool]
                 self.file(pool, now)
+            else:
+                # Others are considered next time.
+                self.cramped[pool] = None
 
     # -- facts
 

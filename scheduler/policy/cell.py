@@ -20,6 +20,7 @@ from typing import Final
 from scheduler.backoff import Backoff
 from scheduler.errors import SchedulerError
 from scheduler.policy.books import RUNS, STARTS, Books
+from scheduler.policy.claims import CLAIMS, Claims
 from scheduler.policy.decisions import (
     Decision,
     DropSlot,
@@ -72,6 +73,9 @@ class Cell:
         self._turns = self.books.turns
         self._matching = Matching(self.books, limits.patience_s)
         self._supply = Supply(self.books, slot_ids)
+        parties = self.books.parties
+        # Where no account needs nodes of its own, nobody claims one.
+        self._claims = None if parties is None else Claims(self.books, self._supply, parties)
 
     @property
     def wake_at(self) -> float:
@@ -87,7 +91,8 @@ class Cell:
         """Say in words what the task waits for; None where it does not wait."""
         pool = self._queue.pool_of(task_id)
         if pool is not None:
-            return waits_for(pool, self.books.nodes, now)
+            node = "" if self._claims is None else self._claims.words(pool)
+            return waits_for(pool, self.books.nodes, now, node)
         resumes_at = self._queue.resumes_at(task_id)
         return None if resumes_at is None else f"its next attempt, in {max(0.0, resumes_at - now):.1f} s"
 
@@ -263,7 +268,29 @@ class Cell:
         self.books.file(pool, now)
         return decisions + self._decide(now, slot.node)
 
+    def slot_removed(self, slot_id: str, now: float) -> list[Decision]:
+        """Nothing of a slot that has ended is left on its machine. Told where accounts need nodes of their own."""
+        parties = self.books.parties
+        node_id = None if parties is None else parties.slot_removed(slot_id)
+        if node_id is None:
+            return []
+        node = self.books.nodes.get(node_id)
+        if node is None:
+            self.books.forget_tenure(node_id)
+            return []
+        self.books.nodes.reopen(node)
+        self.books.try_cramped(node, now)
+        return self._decide(now, node)
+
     # -- events: nodes
+
+    def leftovers(self, now: float, *, gone: bool) -> list[Decision]:
+        """Slots of an earlier run may be on the nodes, or are `gone`; meanwhile no slot starts."""
+        parties = self.books.parties
+        if parties is None:
+            return []
+        parties.wait_for_leftovers = not gone
+        return self._nodes_changed(now)
 
     def node_ready(self, facts: NodeFacts, now: float) -> list[Decision]:
         """A node joined, or takes tasks again after it was drained."""
@@ -277,7 +304,7 @@ class Cell:
     def node_draining(self, node_id: str, now: float) -> list[Decision]:
         """Nothing new begins on the node: its idle slots stop, its running tasks end first."""
         node = self.books.nodes.get(node_id)
-        if node is None or not node.is_ready:
+        if node is None or node.health is not Health.READY:
             return []
         self.books.nodes.set_health(node, Health.DRAINING)
         decisions: list[Decision] = []
@@ -295,6 +322,7 @@ class Cell:
         for slot in list(self.books.slots_on.get(node, ())):
             self._supply.lose(slot, now)
             decisions.append(DropSlot(slot.id, f"its node {node_id} is lost"))
+        self.books.forget_tenure(node_id)
         return decisions + self._nodes_changed(now)
 
     # -- events: time
@@ -315,6 +343,8 @@ class Cell:
             elif kind is EXPIRES:
                 decisions.append(QueueExpired(what, self.waiting_for(what, now) or ""))
                 decisions += self.task_left(what, now)
+            elif kind is CLAIMS and self._claims is not None:
+                self._claims.due()
             elif kind is ROWS_DUE:
                 decisions += self._expire(now)
             elif kind is SWEEP_DUE:
@@ -322,7 +352,7 @@ class Cell:
             elif (key := self._queue.resume(what)) is not None:
                 decisions += self.task_arrived(what, key, now)
         for pool in self.books.looks_due(now):
-            self._look(pool, decisions, now)
+            self._supply.look(pool, decisions, now)
         return decisions + self._decide(now)
 
     def _expire(self, now: float) -> list[Decision]:
@@ -343,21 +373,6 @@ class Cell:
         assert slot.task_id is not None
         return [TimeUp(slot.task_id)]
 
-    def _look(self, pool: Pool, decisions: list[Decision], now: float) -> None:
-        """Retire slots that were idle for too long, and forget a pool that has nothing."""
-        books, keep_s = self.books, self.limits.keep_idle_s
-        if not pool.waiting:
-            for slot in list(pool.idle):
-                if slot.since + keep_s > now:
-                    break
-                decisions.append(self._supply.stop_idle(slot, now))
-        books.file(pool, now)
-        if pool.idle:
-            oldest = next(iter(pool.idle))
-            books.look_at(pool, max(oldest.since + keep_s, now + keep_s if pool.waiting else now))
-        elif pool.is_unused and now >= pool.retry_at and pool not in books.modest:
-            books.forget_pool(pool)
-
     # -- decisions
 
     def _decide(
@@ -367,6 +382,8 @@ class Cell:
         decisions: list[Decision] = []
         self._matching.run(decisions, now, touched, grown)
         if self.books.demand.wanting or self.books.modest:
+            self._supply.feed(decisions, now)
+        if self._claims is not None and self._claims.look(decisions, now):
             self._supply.feed(decisions, now)
         return decisions
 

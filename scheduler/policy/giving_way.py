@@ -54,7 +54,7 @@ def give_place(books: Books, wanting: Pool, decisions: list[Decision]) -> None:
             return
         latest = next(reversed(spare))
     if latest is not None:
-        _tell(latest, decisions)
+        tell_to_give_way(latest, decisions)
 
 
 class _Room:
@@ -81,13 +81,14 @@ class _Room:
             memory_mib += victim.pool.memory_mib
         for victim in victims:
             self._others.remove(victim)
-            _tell(victim, decisions)
+            tell_to_give_way(victim, decisions)
         self._cpu_percent = cpu_percent - pool.cpu_percent
         self._memory_mib = memory_mib - pool.memory_mib
         return True
 
 
-def _tell(slot: Slot, decisions: list[Decision]) -> None:
+def tell_to_give_way(slot: Slot, decisions: list[Decision]) -> None:
+    """Have the spare task in the slot end."""
     assert slot.task_id is not None
     slot.gives_way = True
     decisions.append(GiveWay(slot.task_id))

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from scheduler.backoff import Backoff
+from scheduler.policy.tenancy import Tenancy
 
 USUAL_WEIGHT: Final = 1
 """The weight of an account that `Limits.account_weights` does not name."""
@@ -22,7 +23,8 @@ class Limits(msgspec.Struct, frozen=True):
     `patience_s`: how long a task that is too large for the free room may be overtaken, and how long a pool without
     any slot waits until one of a busy pool gives way. `fresh_ahead`: the most slots that a fresh pool has ready.
     `account_weights`: how many times as much of the cores and places as others an account gets while they compete; 1
-    where it is not named.
+    where it is not named. `tenancy`: that of the accounts that `account_tenancy` does not name. `node_turn_s`: how long
+    an account may use a node of its own at least, while others wait for one.
     """
 
     cpu_percent: int = 200
@@ -37,6 +39,9 @@ class Limits(msgspec.Struct, frozen=True):
     patience_s: float = 1.0
     fresh_ahead: int = 8
     account_weights: dict[str, int] = {}
+    tenancy: Tenancy = Tenancy.SHARED
+    account_tenancy: dict[str, Tenancy] = {}
+    node_turn_s: float = 10.0
 
     def __post_init__(self) -> None:
         for account, weight in self.account_weights.items():
@@ -44,6 +49,15 @@ class Limits(msgspec.Struct, frozen=True):
                 raise ValueError(
                     f"account_weights: the weight of {account} is {weight}; weights are 1 or more"
                 )
+
+    @property
+    def some_need_own_nodes(self) -> bool:
+        """True if an account may need nodes of its own."""
+        return Tenancy.DEDICATED in (self.tenancy, *self.account_tenancy.values())
+
+    def weight_of(self, account: str) -> int:
+        """The weight of an account."""
+        return self.account_weights.get(account, USUAL_WEIGHT)
 
 
 class Retries(msgspec.Struct, frozen=True):

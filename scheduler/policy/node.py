@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from scheduler.errors import BadRequest, NoNode
+from scheduler.policy.tenancy import Use
 
 if TYPE_CHECKING:
+    from scheduler.policy.tenancy import Parties, Tenure
     from scheduler.pool import PoolKey
     from scheduler.task import Resources
 
@@ -66,12 +68,16 @@ class Node:
         "max_slots",
         "slots",
         "starting_cpu",
+        "tenure",
     )
 
-    def __init__(self, facts: NodeFacts) -> None:
+    def __init__(self, facts: NodeFacts, tenure: Tenure | None = None) -> None:
         self.facts = facts
         self.health = Health.READY
+        # It takes tasks: it neither drains nor is being emptied for other accounts.
         self.is_ready = True
+        # Whose node it is; None where all accounts share all nodes.
+        self.tenure = tenure
         self.max_slots = facts.max_slots
         self.free_cpu = facts.cpu_percent
         self.free_memory = facts.memory_mib
@@ -82,13 +88,14 @@ class Node:
         self.images: dict[str, None] = dict.fromkeys(facts.images)
 
     def suits(self, key: PoolKey) -> bool:
-        """Return True if the node can run slots of the pool, once it has room."""
+        """Return True if the node can run slots of the pool now, once it has room."""
         facts, wanted = self.facts, key.resources
         return (
             self.is_ready
             and facts.cpu_percent >= wanted.cpu_percent
             and facts.memory_mib >= wanted.memory_mib
             and (not key.cpu_features or facts.cpu_features.issuperset(key.cpu_features))
+            and (self.tenure is None or self.tenure.admits(key.account))
         )
 
     def could_hold(self, key: PoolKey) -> int:
@@ -110,8 +117,9 @@ class Node:
 class Nodes:
     """The cell's nodes. Totals are over those that are ready."""
 
-    def __init__(self, nodes: Iterable[NodeFacts]) -> None:
+    def __init__(self, nodes: Iterable[NodeFacts], parties: Parties | None = None) -> None:
         self._nodes: dict[str, Node] = {}
+        self._parties = parties
         # Ready nodes with a place for another slot; those that had one started last come last.
         self.open: dict[Node, None] = {}
         # How many ready nodes have these CPU features; thousands of tasks may ask at the same time.
@@ -124,7 +132,7 @@ class Nodes:
         # By what tasks ask for: how many could run at the same time. Pools are many, and such shapes are few.
         self._at_once: dict[tuple[Resources, tuple[str, ...]], int] = {}
         for facts in nodes:
-            self._nodes[facts.id] = Node(facts)
+            self._nodes[facts.id] = self._new(facts)
         self._count()
 
     def __iter__(self) -> Iterator[Node]:
@@ -139,17 +147,33 @@ class Nodes:
 
     def add(self, facts: NodeFacts) -> Node:
         """A node is ready: a new one, or one that was away and has no slots."""
-        node = self._nodes[facts.id] = Node(facts)
+        node = self._nodes[facts.id] = self._new(facts)
         self._count()
         return node
+
+    def _new(self, facts: NodeFacts) -> Node:
+        return Node(facts, None if self._parties is None else self._parties.tenure(facts.id))
 
     def set_health(self, node: Node, health: Health) -> None:
         """Change the node's health; a lost node is forgotten."""
         node.health = health
-        node.is_ready = health is Health.READY
+        if node.tenure is not None and health is not Health.READY:
+            node.tenure.withdraw()
+        node.is_ready = health is Health.READY and (node.tenure is None or node.tenure.use is not Use.EMPTIED)
         if health is Health.LOST:
             self._nodes.pop(node.facts.id, None)
         self._count()
+
+    def close(self, node: Node) -> None:
+        """The node takes no tasks, as it is being emptied for another account."""
+        node.is_ready = False
+        self.open.pop(node, None)
+
+    def reopen(self, node: Node) -> None:
+        """The node takes tasks again, as far as its health allows."""
+        node.is_ready = node.health is Health.READY
+        if node.is_ready and node.slots < node.max_slots:
+            self.open[node] = None
 
     def slot_added(self, node: Node) -> None:
         """A slot of the node was started: others come before it, if it has a place left."""
@@ -171,23 +195,34 @@ class Nodes:
         if known is None:
             if len(self._at_once) >= SHAPES_MOST:
                 self._at_once.clear()
-            known = self._at_once[shape] = sum(node.could_hold(key) for node in self if node.is_ready)
+            known = self._at_once[shape] = sum(
+                node.could_hold(key) for node in self if node.health is Health.READY
+            )
         return known
 
-    def place(self, key: PoolKey) -> Node | None:
-        """The node on which a pool's next slot is started: one that holds the image, then the one with most room."""
+    def place(self, key: PoolKey, crowds: Callable[[Node], bool] | None = None) -> Node | None:
+        """The node on which a pool's next slot is started: one that holds the image, then the one with most room.
+
+        Where accounts have nodes of their own, one that the account has already and that has room comes before all
+        others. `crowds`: asked about a node without room for a task whether the pool has slots enough there.
+        """
         best: Node | None = None
-        best_rank: tuple[bool, int, int] = (False, 0, 0)
+        best_rank: tuple[bool, bool, int, int] = (False, False, 0, 0)
         digest, cpu_percent = key.image_digest, key.resources.cpu_percent
-        if self.only is not None:
+        if self.only is not None and self._parties is None:
             return self.only if self.open and self.only.could_hold(key) else None
         for number, node in enumerate(self.open):
-            if number >= NODES_COMPARED and best is not None:
+            # Nodes that an account has already may come last, and come before all others.
+            if number >= NODES_COMPARED and best is not None and self._parties is None:
                 break
             if not node.suits(key):
                 continue
             room = node.free_cpu - node.starting_cpu
-            rank = (digest in node.images and room >= cpu_percent, room, -node.slots)
+            roomy = room >= cpu_percent
+            if not roomy and crowds is not None and crowds(node):
+                continue
+            own = roomy and node.tenure is not None and node.tenure.holder() is not None
+            rank = (own, roomy and digest in node.images, room, -node.slots)
             if best is None or rank > best_rank:
                 best, best_rank = node, rank
         return best
@@ -201,7 +236,9 @@ class Nodes:
         if having is None:
             if len(self._having) >= FEATURES_MOST:
                 self._having.clear()
-            having = sum(node.is_ready and node.facts.cpu_features.issuperset(wanted) for node in self)
+            having = sum(
+                node.health is Health.READY and node.facts.cpu_features.issuperset(wanted) for node in self
+            )
             self._having[wanted] = having
         if having == len(self):
             return ""
@@ -236,7 +273,7 @@ class Nodes:
         self._at_once.clear()
         self.open = {node: None for node in self if node.is_ready and node.slots < node.max_slots}
         self.only = next(iter(self)) if len(self) == 1 else None
-        ready = [node.facts for node in self if node.is_ready]
+        ready = [node.facts for node in self if node.health is Health.READY]
         self.cpu_percent = sum(facts.cpu_percent for facts in ready)
         self.memory_mib = sum(facts.memory_mib for facts in ready)
         self.max_slots = sum(facts.max_slots for facts in ready)

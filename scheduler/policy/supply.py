@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -27,11 +28,14 @@ class Supply:
     def feed(self, decisions: list[Decision], now: float) -> None:
         """Start slots for pools that want them, on places that are free or that idle slots of other pools give."""
         books = self._books
-        nobody_gives = not books.nodes.open and not books.givers and not books.spare_running
+        nobody_gives = (
+            not books.nodes.open and not books.givers and not books.spare_running and books.parties is None
+        )
         while not nobody_gives and (pool := books.demand.neediest()) is not None:
-            node = books.nodes.place(pool.key)
+            crowds = None if books.parties is None else partial(self._crowds, pool)
+            node = books.nodes.place(pool.key, crowds)
             if node is None:
-                victim = self._coldest_idle(pool)
+                victim = self._coldest_idle(pool, crowds)
                 if victim is None:
                     if books.spare_running:
                         give_place(books, pool, decisions)
@@ -62,7 +66,7 @@ class Supply:
         demand, pool = self._books.demand, slot.pool
         if slot.node in self._books.nodes.open:
             return None
-        one_for_all = self._books.nodes.only is not None and slot.node.is_ready
+        one_for_all = self._alone and slot.node.is_ready
         taker = demand.neediest(beside=pool, node=None if one_for_all else slot.node)
         if taker is None or pool.is_spare:
             return taker
@@ -85,6 +89,21 @@ class Supply:
         )
         return taker if impatient else None
 
+    def look(self, pool: Pool, decisions: list[Decision], now: float) -> None:
+        """Retire slots that were idle for too long, and forget a pool that has nothing."""
+        books, keep_s = self._books, self._books.limits.keep_idle_s
+        if not pool.waiting:
+            for slot in list(pool.idle):
+                if slot.since + keep_s > now:
+                    break
+                decisions.append(self.stop_idle(slot, now))
+        books.file(pool, now)
+        if pool.idle:
+            oldest = next(iter(pool.idle))
+            books.look_at(pool, max(oldest.since + keep_s, now + keep_s if pool.waiting else now))
+        elif pool.is_unused and now >= pool.retry_at and pool not in books.modest:
+            books.forget_pool(pool)
+
     def stop_idle(self, slot: Slot, now: float) -> StopSlot:
         self.lose(slot, now)
         self._books.file(slot.pool, now)
@@ -99,24 +118,45 @@ class Supply:
     def _others_find_places(self, pool: Pool) -> bool:
         """The pool finds no place. If that is because of what its nodes are, it does not hold up others."""
         books = self._books
-        if not books.nodes.open:
+        if not books.nodes.open and books.parties is None:
             return False
         pool.wants = False
         books.demand.drop(pool)
         books.cramped[pool] = None
+        if books.parties is not None:
+            books.homeless[pool] = None
         return True
 
-    def _coldest_idle(self, wanting: Pool) -> Slot | None:
-        """The slot, longest idle, that gives its place to a pool, on a node that suits it."""
+    @property
+    def _alone(self) -> bool:
+        """True if there is one node, and it suits every pool that has a slot."""
+        return self._books.nodes.only is not None and self._books.parties is None
+
+    def _crowds(self, pool: Pool, node: Node) -> bool:
+        """Return True if the pool has as many slots on the node as it could run there: more would do nothing."""
+        slots = self._books.slots_on.get(node, ())
+        return sum(slot.pool is pool for slot in slots) >= node.could_hold(pool.key)
+
+    def _coldest_idle(self, wanting: Pool, crowds: Callable[[Node], bool] | None = None) -> Slot | None:
+        """The slot, longest idle, that gives its place to a pool, on a node that suits it.
+
+        `crowds`: see `Nodes.place`; with it, only nodes without a free place are looked at.
+        """
         books, best = self._books, None
-        alone = books.nodes.only is not None
+        alone = self._alone
         for pool in list(islice(books.givers, GIVERS_LIMIT)):
             if not pool.idle or (len(pool.waiting) >= len(pool.idle) and not pool.is_spare):
                 del books.givers[pool]
             elif pool is not wanting:
                 for slot in islice(pool.idle, SCAN_LIMIT):
-                    if alone or slot.node.suits(wanting.key):
+                    if alone or self._may_take(slot, wanting, crowds):
                         if best is None or slot.since < best.since:
                             best = slot
                         break
         return best
+
+    def _may_take(self, slot: Slot, wanting: Pool, crowds: Callable[[Node], bool] | None) -> bool:
+        node = slot.node
+        if not node.suits(wanting.key):
+            return False
+        return crowds is None or (node not in self._books.nodes.open and not crowds(node))

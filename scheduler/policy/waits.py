@@ -6,16 +6,21 @@ from scheduler.policy.node import Nodes
 from scheduler.policy.pool import Pool
 
 
-def waits_for(pool: Pool, nodes: Nodes, now: float) -> str:
-    """A clause for messages, such as "a slot of its kind has been starting for 4.2 s"."""
+def waits_for(pool: Pool, nodes: Nodes, now: float, node: str = "") -> str:
+    """A clause for messages, such as "a slot of its kind has been starting for 4.2 s".
+
+    `node`: such a clause about the node that the pool waits for, where it waits for one.
+    """
     scarcity = nodes.scarcity(pool.key)
-    return "; ".join(filter(None, (_usual(pool, now), scarcity)))
+    return "; ".join(filter(None, (_usual(pool, now, node), scarcity)))
 
 
-def _usual(pool: Pool, now: float) -> str:
+def _usual(pool: Pool, now: float, node: str) -> str:
     said: list[str] = []
     if pool.trouble:
         said.append(f"the last slot of its kind could not start: {pool.trouble}")
+    if node:
+        said.append(node)
     if pool.starting:
         starting_s = now - min(slot.since for slot in pool.starting)
         said.append(f"a slot of its kind has been starting for {starting_s:.1f} s")

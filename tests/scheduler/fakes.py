@@ -313,6 +313,8 @@ class FakeLauncher:
         self.images = FakeImages()
         self.orders: list[SlotOrder] = []
         self.stopped: list[str] = []
+        self.remains: set[str] = set()
+        """Slots that were stopped, and of which something is left."""
         self.refuse: list[SchedulerError] = []
         self.away: SchedulerError | None = None
         self.prompt = True
@@ -384,6 +386,11 @@ class FakeLauncher:
         elif slot_id in self._running:
             self._running.discard(slot_id)
             self.engine.slots.pop(slot_id, None)
+
+    async def there(self) -> frozenset[str]:
+        if self.away is not None:
+            raise self.away
+        return frozenset((*self._starting, *self.engine.slots, *self.remains))
 
     async def was_out_of_memory(self, slot_id: str) -> bool:
         return self.out_of_memory or slot_id in self.engine.out_of_memory

@@ -235,6 +235,11 @@ class NomadLauncher:
         slot.fail(EngineRefused(f"slot {slot_id} was stopped while it started"))
         self._drop(slot_id)
 
+    async def there(self) -> frozenset[str]:
+        """Return the ids of the slots whose end the cluster has not confirmed. Raises as `check`."""
+        await self.check()
+        return frozenset((*self._slots, *self._leaving))
+
     async def was_out_of_memory(self, slot_id: str) -> bool:
         """Return True if the slot's own init was killed for memory, as far as the cluster told within seconds."""
         deadline = time.monotonic() + _OOM_WAIT_S

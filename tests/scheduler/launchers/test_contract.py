@@ -8,7 +8,7 @@ import pytest
 
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown
 from scheduler.launchers.contract import FoundSlot
-from tests.scheduler.conftest import until
+from tests.scheduler.conftest import PATIENCE_S, until
 from tests.scheduler.launchers.stands import Stand
 
 
@@ -26,6 +26,16 @@ async def test_a_slot_that_is_stopped_leaves_nothing(stand: Stand) -> None:
     await stand.launcher.stop(order.slot_id)
     await stand.launcher.stop("never-heard-of")
     assert stand.gone == []
+
+
+async def test_a_launcher_says_which_slots_are_there_until_nothing_of_them_is_left(stand: Stand) -> None:
+    one, other = await stand.start(), await stand.start()
+    assert await stand.launcher.there() == {one.slot_id, other.slot_id}
+    await stand.launcher.stop(one.slot_id)
+    async with asyncio.timeout(PATIENCE_S):
+        while one.slot_id in await stand.launcher.there():  # noqa: ASYNC110 (whatever the engine still does)
+            await asyncio.sleep(0.01)
+    assert await stand.left() == [other.slot_id]
 
 
 async def test_a_slot_that_ends_is_reported_once(stand: Stand) -> None:

@@ -26,6 +26,7 @@ from scheduler.policy.decisions import (
 )
 from scheduler.policy.limits import Limits, Retries, number_slots
 from scheduler.policy.node import NodeFacts
+from scheduler.policy.tenancy import Tenancy
 from scheduler.pool import PoolKey
 
 
@@ -61,7 +62,8 @@ class SimSlot(msgspec.Struct):
 
 
 class World:
-    """Virtual time around a cell. `start_s`: how long a slot takes to start; None: it never does."""
+    """Virtual time around a cell. `start_s`: how long a slot takes to start; None: it never does. `clean_s`: how long
+    something of a slot that has ended is left on its node; None: for ever."""
 
     def __init__(
         self,
@@ -71,16 +73,20 @@ class World:
         *,
         start_s: float | None = 0.3,
         kill_s: float = 0.01,
+        clean_s: float | None = 0.05,
     ) -> None:
         self.now = 0.0
         self.start_s = start_s
         self.kill_s = kill_s
+        self.clean_s = clean_s
         self.limits = limits or Limits()
         self.cell = Cell(self.limits, number_slots("s"), nodes, retries)
         self.tasks: dict[str, SimTask] = {}
         self.slots: dict[str, SimSlot] = {}
         self.log: list[str] = []
         self.used_us: dict[str, int] = {}
+        # What is on each node by slot id, until nothing of the slot is left: the account whose it is.
+        self.on_node: dict[str, dict[str, str]] = {}
         self._free = {node.id: [node.cpu_percent, node.memory_mib, node.max_slots] for node in nodes}
         self._facts = {node.id: node for node in nodes}
         self._later: list[tuple[float, int, Callable[[], object]]] = []
@@ -161,6 +167,8 @@ class World:
             self._free[decision.node_id][2] -= 1
             assert self._free[decision.node_id][2] >= 0, "more slots on a node than it has places"
             self.slots[decision.slot_id] = SimSlot(decision.slot_id, decision.pool, decision.node_id)
+            self.on_node.setdefault(decision.node_id, {})[decision.slot_id] = decision.pool.account
+            self._check_walls(decision.node_id)
             self.log.append(f"start {decision.slot_id} on {decision.node_id}")
             self._start(decision.slot_id)
         elif isinstance(decision, StopSlot):
@@ -268,6 +276,8 @@ class World:
 
     def _gone(self, slot_id: str) -> SimSlot:
         slot = self.slots.pop(slot_id)
+        if self.clean_s is not None:
+            self.at(self.now + self.clean_s, lambda: self.clean(slot))
         free = self._free.get(slot.node_id)
         if free is not None:
             free[2] += 1
@@ -275,6 +285,22 @@ class World:
                 free[0] += slot.pool.resources.cpu_percent
                 free[1] += slot.pool.resources.memory_mib
         return slot
+
+    def clean(self, slot: SimSlot) -> None:
+        """Nothing of an ended slot is left on its node."""
+        if self.on_node[slot.node_id].pop(slot.id, None) is not None:
+            self._do(self.cell.slot_removed(slot.id, self.now))
+
+    def _check_walls(self, node_id: str) -> None:
+        accounts = set(self.on_node[node_id].values())
+        alone = [
+            account
+            for account in accounts
+            if self.limits.account_tenancy.get(account, self.limits.tenancy) is Tenancy.DEDICATED
+        ]
+        assert not alone or len(accounts) == 1, (
+            f"{node_id} has slots of {accounts}, one of which needs it alone"
+        )
 
     def _end(self, task: SimTask, how: str) -> None:
         task.ends.append(how)
