@@ -166,10 +166,12 @@ def _check_rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
             between = " … ".join(
                 "no bound" if bound is None else f"{bound:.4g}" for bound in (check["low"], check["high"])
             )
+        # A check without a limit is not judged: that it passes says nothing.
+        off = check["threshold"] is None and check["verdict"] == "pass"
         rows.append(
             (
                 check["name"],
-                check["verdict"] + (" (report only)" if check["report_only"] else ""),
+                ("off" if off else check["verdict"]) + (" (report only)" if check["report_only"] else ""),
                 number(check["canary"], check["side_unit"]),
                 number(check["control"], check["side_unit"]),
                 number(check["difference"], unit),

@@ -43,7 +43,7 @@ _HEALTH_STYLES: Final = {
     "refused": "red",
 }
 
-_STATE_STYLES: Final = {"drain": "yellow", "maint": "yellow"}
+_STATE_STYLES: Final = {"drain": "yellow", "maint": "yellow", "barred": "yellow"}
 
 
 def status(document: dict[str, Any]) -> None:
@@ -87,6 +87,7 @@ def watch(
 
 def _rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
+    barred = {bar["set"] for bar in (document.get("rollout") or {}).get("barred", ())}
     for name, each in document["sets"].items():
         limit = each["max_inflight"]
         health = each["health"]
@@ -97,7 +98,8 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
             (
                 name,
                 each.get("build") or NOT_TOLD,
-                each["state"],
+                # The router drains a barred set; the file's own state may be another.
+                "barred" if name in barred and each["state"] == "drain" else each["state"],
                 health,
                 percent(each["weight"]),
                 percent(each["effective_weight"]),

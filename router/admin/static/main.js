@@ -5,7 +5,7 @@ import { byId, fill, h } from "./dom.js";
 import { Away, Refused, ask, poll, setToken } from "./link.js";
 import { Orders } from "./orders.js";
 import { showPlan } from "./plan.js";
-import { VERDICTS, phaseWords, showChecks, showEvents, showHold, showPhase, showSight, showSteps, showWaits } from "./rollout.js";
+import { VERDICTS, isOff, phaseWords, showChecks, showEvents, showHold, showPhase, showSight, showSteps, showWaits } from "./rollout.js";
 import { colours, showSets, showWeights } from "./weights.js";
 import { clockTime, duration, percent, routerNow, runTimes, setClock } from "./words.js";
 
@@ -128,7 +128,7 @@ function showAlerts(status) {
 function announce(rollout) {
   const words = [];
   if (rollout.set !== null) words.push(`Rollout of ${rollout.set}: ${phaseWords(rollout.phase)[2]}${rollout.step ? `, step ${rollout.step} of ${rollout.of}` : ""}.`);
-  for (const check of rollout.checks) words.push(`${check.name}: ${VERDICTS[check.verdict]?.[2] ?? check.verdict}.`);
+  for (const check of rollout.checks) words.push(`${check.name}: ${isOff(check) ? "off" : VERDICTS[check.verdict]?.[2] ?? check.verdict}.`);
   const said = words.join(" ");
   if (seen.said !== said && seen.said !== "") byId("announcer").textContent = said;
   seen.said = said;

@@ -1,7 +1,7 @@
 // The rollout: where it stands, its steps, its checks with intervals, its events.
 
 import { badge, fill, h, s } from "./dom.js";
-import { ago, counted, duration, milliseconds, percent, signed, whole } from "./words.js";
+import { READMIT, ago, counted, duration, milliseconds, percent, signed, whole } from "./words.js";
 
 const PHASES = {
   idle: ["quiet", "○", "no rollout is under way"],
@@ -19,6 +19,16 @@ export const VERDICTS = {
   fail: ["bad", "✗", "fail: surely worse than allowed"],
   inconclusive: ["fair", "?", "inconclusive: cannot be told yet"],
 };
+const OFF = ["quiet", "○", "off"];
+
+/** A check without a limit is not judged: that it passes says nothing. */
+export const isOff = (check) => check.threshold === null && check.verdict === "pass";
+
+export function verdictOf(check) {
+  if (isOff(check)) return OFF;
+  return (VERDICTS[check.verdict] ?? ["fair", "!"]).slice(0, 2).concat(check.verdict);
+}
+
 export const CHECKS = { errors: "Error rate", tasks: "Failed tasks", async: "Failed async tasks", latency: "95th percentile of latency", room: "Full too often", parts: "One image, account or reason" };
 
 export const phaseWords = (phase) => PHASES[phase] ?? ["fair", "!", phase];
@@ -34,7 +44,7 @@ export function showPhase(place, rollout) {
       : "The file has no `rollout` section. Write one, and its steps appear here."));
     if (reason) lines.push(h("p", {}, reason));
     if (hands_off) lines.push(h("p", { class: "fair-text" }, "! The weights were edited by hand; the file's count until somebody resumes, skips or aborts."));
-    for (const bar of barred) lines.push(h("p", { class: "fair-text" }, `! ${bar.set} gets no new request, by weight or rule, since it was taken back (${bar.reason}). Another build, a start, or "End" readmits it.`));
+    for (const bar of barred) lines.push(h("p", { class: "fair-text" }, `! ${bar.set} gets no new request, by weight or rule, since it was taken back (${bar.reason}); ${READMIT} readmits it.`));
     if (plan_changed) lines.push(h("p", { class: "fair-text" }, "! The file's plan has changed since the start; this rollout goes on with the old one."));
     if (error) lines.push(h("p", { class: "bad-text" }, `✗ The state on disk is not followed: ${error}`));
     return lines;
@@ -161,7 +171,7 @@ function checkRows(checks) {
         check.difference === null ? "–" : number(check, check.difference),
         h("div", {}, picture(check), h("span", { class: "number" }, interval(check))),
         check.threshold === null ? "off" : number(check, check.threshold),
-        h("div", {}, badge((VERDICTS[check.verdict] ?? ["fair", "!"]).slice(0, 2).concat(check.verdict)), check.report_only && h("div", { class: "quiet" }, "reports only, never decides")),
+        h("div", {}, badge(verdictOf(check)), check.report_only && h("div", { class: "quiet" }, "reports only, never decides")),
       ];
       return h("tbody", { "data-check": check.name },
         h("tr", {}, cells.map((cell, index) => h(index ? "td" : "th", { "data-label": heads[index], scope: index ? null : "row", class: [1, 2, 3, 5].includes(index) ? "number" : index === 4 ? "between" : null }, cell))),

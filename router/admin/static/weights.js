@@ -1,7 +1,7 @@
 // The bar of weights and its legend, and the table of sets.
 
 import { badge, fill, h } from "./dom.js";
-import { NONE, amount, duration, milliseconds, perSecond, percent, rate, whole } from "./words.js";
+import { NONE, READMIT, amount, duration, milliseconds, perSecond, percent, rate, whole } from "./words.js";
 
 const COLOURS = 8;
 
@@ -38,10 +38,19 @@ const STATES = {
   maint: ["fair", "□", "maint: not asked at all"],
 };
 
+/** A barred set is in drain too, but not by the file: a rollout was aborted. */
+function stateOf(name, set, barred) {
+  if (set.state === "drain" && barred.includes(name)) return ["fair", "▽", `barred: its rollout was aborted; ${READMIT} readmits it`];
+  return STATES[set.state] ?? ["fair", "!", set.state];
+}
+
+const barredIn = (status) => (status.rollout?.barred ?? []).map((bar) => bar.set);
+
 export function showWeights(bar, legend, status, canary) {
   const sets = Object.entries(status.sets);
   const colour = colours(status.sets, canary);
-  const facts = sets.map(([name, set]) => [name, set.effective_weight, set.weight, set.health, set.state, colour[name], set.saturated && [set.queued, Math.round(set.oldest_wait_s)]]);
+  const barred = barredIn(status);
+  const facts = sets.map(([name, set]) => [name, barred.includes(name), set.effective_weight, set.weight, set.health, set.state, colour[name], set.saturated && [set.queued, Math.round(set.oldest_wait_s)]]);
   fill(bar, facts, () => {
     const bearing = sets.filter(([, set]) => set.effective_weight > 0);
     const said = sets.map(([name, set]) => `${name} ${percent(set.effective_weight)}`).join(", ");
@@ -64,12 +73,13 @@ export function showWeights(bar, legend, status, canary) {
       Math.abs(set.weight - set.effective_weight) >= 0.01 && h("span", { class: "quiet" }, ` · file says ${percent(set.weight)}`),
       set.health !== "up" && [" ", badge(condition(set))],
       set.saturated && [" ", badge(fullness(set))],
-      set.state !== "ready" && [" ", badge(STATES[set.state] ?? ["fair", "!", set.state])])));
+      set.state !== "ready" && [" ", badge(stateOf(name, set, barred))])));
 }
 
 export function showSets(place, status, canary) {
   const sets = Object.entries(status.sets);
-  fill(place, [status.sets, canary], () => {
+  const barred = barredIn(status);
+  fill(place, [status.sets, canary, barred], () => {
     const heads = ["Set", "State", "Health", "Weight", "Cores busy", "In flight", "Requests", "Errors", "p50", "p99", "Since start"];
     const rows = sets.map(([name, set]) => {
       const room = set.max_inflight === null ? whole(set.inflight) : `${whole(set.inflight)} of ${whole(set.max_inflight)}`;
@@ -77,7 +87,7 @@ export function showSets(place, status, canary) {
       const idle = set.requests_per_s === 0;
       const cells = [
         [h("b", {}, name), name === canary ? " (canary)" : "", h("div", { class: "quiet url" }, set.url), h("div", { class: "quiet build" }, `build ${set.build ?? NONE}`)],
-        badge(STATES[set.state] ?? ["fair", "!", set.state]),
+        badge(stateOf(name, set, barred)),
         [badge(condition(set)), set.saturated && h("div", {}, badge(["fair", "!", "saturated"]))],
         [percent(set.effective_weight), Math.abs(set.weight - set.effective_weight) >= 0.01 && h("div", { class: "quiet" }, `file: ${percent(set.weight)}`)],
         work(set),

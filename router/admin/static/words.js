@@ -4,6 +4,9 @@ import { h } from "./dom.js";
 
 export const NONE = "–";
 
+/** What lifts the bar of a set whose rollout was aborted. */
+export const READMIT = 'another build, another weight in the file, a start, or "End"';
+
 /** Percent, with as many decimals as it needs: 0.01 %, 5 %, 12.5 %. */
 export function percent(value, decimals = 2) {
   if (value === null || value === undefined) return NONE;

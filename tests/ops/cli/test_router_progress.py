@@ -74,6 +74,12 @@ def test_a_bound_that_is_not_there_yet_has_words(capsys: pytest.CaptureFixture[s
     assert "-50 … no bound" in text
 
 
+def test_a_check_that_is_off_has_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    off = Check(CheckName.TASKS, Verdict.PASS, "not judged, as its limit is off")
+    text = told(capsys, document(analysis=Analysis(Verdict.PASS, "…", (off,))))
+    assert "tasks\toff\t" in text
+
+
 def test_a_set_that_the_file_gives_no_weight_needs_no_other_one_after_an_abort(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

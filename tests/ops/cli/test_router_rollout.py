@@ -92,6 +92,8 @@ def test_whoever_looks_at_a_set_that_was_taken_back_reads_what_readmits_it(relea
     for told in (release("rollout", "status"), release.run("status").stderr.decode()):
         assert barred in told
         assert readmits in told
+    row = next(line for line in release("status").splitlines() if line.startswith("b\t"))
+    assert row.split("\t")[2] == "barred"
     ready = release.run("ready", "b").stderr.decode()
     assert "already says so; nothing was changed" in ready
     assert f"ATTENTION: {barred}" in ready

@@ -42,7 +42,9 @@ async def test_what_a_start_would_do_is_told_before_it(tmp_path: Path) -> None:
 
 
 async def test_a_canary_that_fails_is_shown_to_fail(tmp_path: Path) -> None:
-    plan = rollout("{weight: 50, hold: 1h}", abort_when="{min_requests: 40}")
+    plan = rollout(
+        "{weight: 50, hold: 1h}", abort_when="{min_requests: 40, task_failures_over_baseline: off}"
+    )
     async with staged(tmp_path, {"a": 100, "b": 0}, more=plan) as stage, stage.traffic():
         await stage.ask("/rollout/start", {"by": "jo"})
         # Who comes late sees what was before.
@@ -52,6 +54,8 @@ async def test_a_canary_that_fails_is_shown_to_fail(tmp_path: Path) -> None:
             page = eyes.page
             await expect(page.locator("[data-check=errors]")).to_contain_text("pass")
             await expect(page.locator("[data-check=errors]")).to_contain_text("+2.00 points")
+            # A check that is off has no verdict.
+            await expect(page.locator("[data-check=tasks] .badge")).to_have_text("○ off")
             await expect(page.locator("[data-check=latency] .interval")).to_be_visible()
             await expect(page.locator("#show-cohorts")).to_have_attribute("aria-pressed", "true")
             for kind in ("errors", "latency", "requests"):
@@ -73,6 +77,10 @@ async def test_a_canary_that_fails_is_shown_to_fail(tmp_path: Path) -> None:
             await expect(page.locator("#checks")).to_contain_text("surely more than allowed")
             await expect(page.locator("#announcer")).to_contain_text("aborted")
             await bar_becomes(page, {"a": 100})
+            barred = 'barred: its rollout was aborted; another build, another weight in the file, a start, or "End"'
+            await expect(page.locator("#sets tr", has_text="(canary)")).to_contain_text(barred)
+            await expect(page.locator("#legend")).to_contain_text("barred")
+            await expect(page.locator("#sets")).not_to_contain_text("drain")
             chart = page.locator("[data-chart=errors] svg")
             await chart.focus()
             await press(page, "ArrowLeft", chart)
