@@ -37,7 +37,7 @@ from scheduler.policy.decisions import (
 )
 from scheduler.policy.expiry import Expiry
 from scheduler.policy.limits import Limits, Retries, number_slots
-from scheduler.policy.node import OWN_NODE, NodeFacts
+from scheduler.policy.node import OWN_NODE, NodeFacts, Standing
 from scheduler.pool import PoolKey
 from scheduler.roster import Entry, Roster
 from scheduler.slots import SlotKeeper
@@ -90,8 +90,7 @@ class Floor:
         # Slot ids of two runs of a set differ, also where the clock was set back: a leftover is never taken for a new
         # slot, and its name never used again.
         run = f"{now_us() // 1000:x}{secrets.token_hex(3)}"
-        nodes = [] if own_node is None else [own_node]
-        self._cell = Cell(limits, number_slots(f"{run}-"), nodes, retries, expiry)
+        self._cell = Cell(limits, number_slots(f"{run}-"), [own_node] if own_node else [], retries, expiry)
         self._clearance: Clearance | None = None
         if limits.some_need_own_nodes:
             self._clearance = Clearance(launcher, self._slot_removed, self._leftovers_gone)
@@ -223,11 +222,8 @@ class Floor:
         images = self._images
         images[entry.pool] = entry.image
         if len(images) > 2 * len(self._cell.books.pools) + _POOLS_FORGOTTEN_AT:
-            self._images = {
-                pool: image
-                for pool, image in images.items()
-                if pool in self._cell.books.pools or pool == entry.pool
-            }
+            known = self._cell.books.pools
+            self._images = {pool: images[pool] for pool in images if pool in known or pool == entry.pool}
 
     # -- events
 
@@ -252,6 +248,10 @@ class Floor:
     def node_lost(self, node_id: str, reason: str) -> None:
         log.warning("node lost", node=node_id, reason=reason)
         self._apply(self._cell.node_lost(node_id, self._clock()))
+
+    def node_stands(self, node_id: str, standing: Standing, reason: str) -> None:
+        """The launcher's cluster says whether new slots start on the node; "" names the set's own machine."""
+        self._apply(self._cell.node_stands(node_id or OWN_NODE, standing, reason, self._clock()))
 
     def check_nodes(self) -> None:
         """Raise `NoNode` where no machine takes tasks now."""

@@ -178,6 +178,7 @@ class Manager:
         self.node_ready = self._floor.node_ready
         self.node_draining = self._floor.node_draining
         self.node_lost = self._floor.node_lost
+        self.node_stands = self._floor.node_stands
         self.left_over = self._leftovers.used
 
     # -- life

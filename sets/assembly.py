@@ -10,7 +10,7 @@ import structlog
 from scheduler.errors import SchedulerError
 from scheduler.images.contract import ImageSource
 from scheduler.installation import identify
-from scheduler.launchers.contract import Launcher, SlotGone
+from scheduler.launchers.contract import Launcher, NodeStands, SlotGone
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
 from scheduler.launchers.docker_source import EngineImages
@@ -76,7 +76,10 @@ def assemble(config: SetConfig) -> SetApp:
     build = build_name()
     # A lambda, as the manager is made after the launcher.
     images, launcher, executor = _slots(
-        config, build, lambda slot_id, reason: manager.slot_lost(slot_id, reason)
+        config,
+        build,
+        lambda slot_id, reason: manager.slot_lost(slot_id, reason),
+        lambda node, standing, reason: manager.node_stands(node, standing, reason),
     )
     mib = 1 << 20
     settings = ManagerSettings(
@@ -107,7 +110,7 @@ def assemble(config: SetConfig) -> SetApp:
 
 
 def _slots(
-    config: SetConfig, build: str, on_gone: SlotGone
+    config: SetConfig, build: str, on_gone: SlotGone, on_node: NodeStands
 ) -> tuple[ImageSource, Launcher, LocalExecutor | RemoteExecutor]:
     """Where images are found, what starts slots, and what runs programs in them."""
     installation = identify(config.directory)
@@ -145,7 +148,7 @@ def _slots(
     )
     return (
         source.images,
-        NomadLauncher(cluster, source, executor.folder_of, on_gone, executor.leave_content),
+        NomadLauncher(cluster, source, executor.folder_of, on_gone, executor.leave_content, on_node),
         executor,
     )
 

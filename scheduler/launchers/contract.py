@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from scheduler.image import Image
+from scheduler.policy.node import Standing
 from scheduler.pool import PoolKey
 
 
@@ -47,6 +48,11 @@ def adopt_none(found: FoundSlot) -> bool:
 
 SlotGone = Callable[[str, str], None]
 """Called with (slot id, reason in words) when a slot's container ended or could not start; from the event loop."""
+
+
+NodeStands = Callable[[str, Standing, str], None]
+"""Called with (node, how it stands, why), when a cluster says so; from the event loop. A node that stands open has no
+reason; "" names the set's own machine."""
 
 
 class Launcher(Protocol):

@@ -35,7 +35,7 @@ from scheduler.policy.decisions import (
 from scheduler.policy.expiry import SWEEP_EVERY_S, Expiry
 from scheduler.policy.limits import Limits, Retries
 from scheduler.policy.matching import Matching
-from scheduler.policy.node import OWN_NODE, Health, Node, NodeFacts
+from scheduler.policy.node import OWN_NODE, Health, Node, NodeFacts, Standing
 from scheduler.policy.pool import Pool
 from scheduler.policy.queue import EXPIRES
 from scheduler.policy.supply import Supply
@@ -307,10 +307,15 @@ class Cell:
         if node is None or node.health is not Health.READY:
             return []
         self.books.nodes.set_health(node, Health.DRAINING)
-        decisions: list[Decision] = []
-        for slot in [slot for slot in self.books.slots_on.get(node, ()) if slot in slot.pool.idle]:
-            decisions.append(self._supply.stop_idle(slot, now))
-        return decisions + self._nodes_changed(now)
+        return self._supply.stop_idle_on(node, now) + self._nodes_changed(now)
+
+    def node_stands(self, node_id: str, standing: Standing, reason: str, now: float) -> list[Decision]:
+        """The cluster that starts slots says whether it starts any on the node. One that is drained begins nothing."""
+        node = self.books.nodes.stand(node_id, standing, reason)
+        if node is None:
+            return []
+        stopped = [] if node.is_ready else self._supply.stop_idle_on(node, now)
+        return stopped + self._nodes_changed(now)
 
     def node_lost(self, node_id: str, now: float) -> list[Decision]:
         """The node does not answer: its slots are gone, and the attempts that ran in them are lost."""

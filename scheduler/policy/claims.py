@@ -14,7 +14,7 @@ from scheduler.policy.books import Books
 from scheduler.policy.decisions import Decision
 from scheduler.policy.giving_way import tell_to_give_way
 from scheduler.policy.limits import SCAN_LIMIT
-from scheduler.policy.node import Health, Node
+from scheduler.policy.node import Node, Standing
 from scheduler.policy.pool import NEVER, Pool, Slot
 from scheduler.policy.supply import Supply
 from scheduler.policy.tenancy import SHARERS, Parties, Tenure, Use
@@ -128,7 +128,10 @@ class Claims:
         suited = [
             node
             for node in self._books.nodes
-            if node.health is Health.READY and node.could_hold(pool.key) and _tenure(node).use is not Use.FREE
+            if node.is_up
+            and node.standing is Standing.OPEN
+            and node.could_hold(pool.key)
+            and _tenure(node).use is not Use.FREE
         ]
         coming = [node for node in suited if _tenure(node).heir == party]
         free_soon = sum(node.could_hold(pool.key) for node in coming if not self._is_busy(node))

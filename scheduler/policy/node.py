@@ -41,6 +41,16 @@ class Health(StrEnum):
     """It does not answer: what ran there counts as lost."""
 
 
+class Standing(StrEnum):
+    """How a node stands for new slots, as the cluster that starts them says. Its executor says the rest."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    """No new slot starts; those that are there serve on."""
+    DRAINED = "drained"
+    """An operator empties the node: nothing new begins there."""
+
+
 class NodeFacts(msgspec.Struct, frozen=True):
     """A machine and its capacity: `cpu_percent` in hundredths of a core."""
 
@@ -67,7 +77,9 @@ class Node:
         "is_ready",
         "max_slots",
         "slots",
+        "standing",
         "starting_cpu",
+        "takes_slots",
         "tenure",
     )
 
@@ -76,6 +88,9 @@ class Node:
         self.health = Health.READY
         # It takes tasks: it neither drains nor is being emptied for other accounts.
         self.is_ready = True
+        # New slots may start: its cluster lets them, too.
+        self.takes_slots = True
+        self.standing = Standing.OPEN
         # Whose node it is; None where all accounts share all nodes.
         self.tenure = tenure
         self.max_slots = facts.max_slots
@@ -87,11 +102,16 @@ class Node:
         self.slots = 0
         self.images: dict[str, None] = dict.fromkeys(facts.images)
 
+    @property
+    def is_up(self) -> bool:
+        """True if tasks may begin here, whosever: it is in reach, and nobody drains it."""
+        return self.health is Health.READY and self.standing is not Standing.DRAINED
+
     def suits(self, key: PoolKey) -> bool:
-        """Return True if the node can run slots of the pool now, once it has room."""
+        """Return True if the node can start slots of the pool, once it has room."""
         facts, wanted = self.facts, key.resources
         return (
-            self.is_ready
+            self.takes_slots
             and facts.cpu_percent >= wanted.cpu_percent
             and facts.memory_mib >= wanted.memory_mib
             and (not key.cpu_features or facts.cpu_features.issuperset(key.cpu_features))
@@ -120,11 +140,13 @@ class Nodes:
     def __init__(self, nodes: Iterable[NodeFacts], parties: Parties | None = None) -> None:
         self._nodes: dict[str, Node] = {}
         self._parties = parties
-        # Ready nodes with a place for another slot; those that had one started last come last.
+        # By id, what its cluster says of a node that does not stand open, known here or not.
+        self._standing: dict[str, tuple[Standing, str]] = {}
+        # Nodes that take slots with a place for another slot; those that had one started last come last.
         self.open: dict[Node, None] = {}
         # How many ready nodes have these CPU features; thousands of tasks may ask at the same time.
         self._having: dict[tuple[str, ...], int] = {}
-        # The node, where there is just one.
+        # The node, where there is just one, and it takes slots.
         self.only: Node | None = None
         self.cpu_percent = 0
         self.memory_mib = 0
@@ -148,6 +170,7 @@ class Nodes:
     def add(self, facts: NodeFacts) -> Node:
         """A node is ready: a new one, or one that was away and has no slots."""
         node = self._nodes[facts.id] = self._new(facts)
+        self._settle(node)
         self._count()
         return node
 
@@ -159,21 +182,51 @@ class Nodes:
         node.health = health
         if node.tenure is not None and health is not Health.READY:
             node.tenure.withdraw()
-        node.is_ready = health is Health.READY and (node.tenure is None or node.tenure.use is not Use.EMPTIED)
+        self._settle(node)
         if health is Health.LOST:
             self._nodes.pop(node.facts.id, None)
         self._count()
 
     def close(self, node: Node) -> None:
         """The node takes no tasks, as it is being emptied for another account."""
-        node.is_ready = False
+        node.is_ready = node.takes_slots = False
         self.open.pop(node, None)
 
     def reopen(self, node: Node) -> None:
         """The node takes tasks again, as far as its health allows."""
-        node.is_ready = node.health is Health.READY
-        if node.is_ready and node.slots < node.max_slots:
+        node.is_ready = node.is_up
+        node.takes_slots = node.is_up and node.standing is Standing.OPEN
+        if node.takes_slots and node.slots < node.max_slots:
             self.open[node] = None
+
+    def stand(self, node_id: str, standing: Standing, reason: str) -> Node | None:
+        """The cluster says how a node stands, and why; returns the node, where it is known here."""
+        if standing is Standing.OPEN:
+            self._standing.pop(node_id, None)
+        else:
+            self._standing[node_id] = standing, reason
+        node = self._nodes.get(node_id)
+        if node is None:
+            return None
+        if node.tenure is not None and standing is not Standing.OPEN:
+            node.tenure.withdraw()
+        self._settle(node)
+        self._count()
+        return node
+
+    def _settle(self, node: Node) -> None:
+        node.standing, _ = self._standing.get(node.facts.id, (Standing.OPEN, ""))
+        emptied = node.tenure is not None and node.tenure.use is Use.EMPTIED
+        node.is_ready = node.is_up and not emptied
+        node.takes_slots = node.is_ready and node.standing is Standing.OPEN
+
+    def refusals(self) -> str:
+        """A clause that says where no new slot starts, and why; "" where the cluster closes no node."""
+        reasons = [reason for node_id, (_, reason) in self._standing.items() if node_id in self._nodes]
+        if not reasons:
+            return ""
+        where = "" if len(self) == 1 else f" on {len(reasons)} of {len(self)} nodes"
+        return f"no new slot starts{where}: {reasons[0]}"
 
     def slot_added(self, node: Node) -> None:
         """A slot of the node was started: others come before it, if it has a place left."""
@@ -185,7 +238,7 @@ class Nodes:
     def slot_removed(self, node: Node) -> None:
         """A slot of the node is gone, so that it has a place."""
         node.slots -= 1
-        if node.is_ready:
+        if node.takes_slots:
             self.open[node] = None
 
     def at_once(self, key: PoolKey) -> int:
@@ -195,9 +248,7 @@ class Nodes:
         if known is None:
             if len(self._at_once) >= SHAPES_MOST:
                 self._at_once.clear()
-            known = self._at_once[shape] = sum(
-                node.could_hold(key) for node in self if node.health is Health.READY
-            )
+            known = self._at_once[shape] = sum(node.could_hold(key) for node in self if node.is_up)
         return known
 
     def place(self, key: PoolKey, crowds: Callable[[Node], bool] | None = None) -> Node | None:
@@ -236,9 +287,7 @@ class Nodes:
         if having is None:
             if len(self._having) >= FEATURES_MOST:
                 self._having.clear()
-            having = sum(
-                node.health is Health.READY and node.facts.cpu_features.issuperset(wanted) for node in self
-            )
+            having = sum(node.is_up and node.facts.cpu_features.issuperset(wanted) for node in self)
             self._having[wanted] = having
         if having == len(self):
             return ""
@@ -271,9 +320,9 @@ class Nodes:
     def _count(self) -> None:
         self._having.clear()
         self._at_once.clear()
-        self.open = {node: None for node in self if node.is_ready and node.slots < node.max_slots}
-        self.only = next(iter(self)) if len(self) == 1 else None
-        ready = [node.facts for node in self if node.health is Health.READY]
+        self.open = {node: None for node in self if node.takes_slots and node.slots < node.max_slots}
+        self.only = next((node for node in self if node.takes_slots), None) if len(self) == 1 else None
+        ready = [node.facts for node in self if node.is_up]
         self.cpu_percent = sum(facts.cpu_percent for facts in ready)
         self.memory_mib = sum(facts.memory_mib for facts in ready)
         self.max_slots = sum(facts.max_slots for facts in ready)

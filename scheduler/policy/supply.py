@@ -109,6 +109,11 @@ class Supply:
         self._books.file(slot.pool, now)
         return StopSlot(slot.id)
 
+    def stop_idle_on(self, node: Node, now: float) -> list[Decision]:
+        """Stop the node's idle slots."""
+        idle = [slot for slot in self._books.slots_on.get(node, ()) if slot in slot.pool.idle]
+        return [self.stop_idle(slot, now) for slot in idle]
+
     def lose(self, slot: Slot, now: float) -> None:
         """The slot is gone; its place is free."""
         self._books.forget(slot, now)

@@ -11,8 +11,8 @@ def waits_for(pool: Pool, nodes: Nodes, now: float, node: str = "") -> str:
 
     `node`: such a clause about the node that the pool waits for, where it waits for one.
     """
-    scarcity = nodes.scarcity(pool.key)
-    return "; ".join(filter(None, (_usual(pool, now, node), scarcity)))
+    clauses = (_usual(pool, now, node), nodes.scarcity(pool.key), nodes.refusals())
+    return "; ".join(filter(None, clauses))
 
 
 def _usual(pool: Pool, now: float, node: str) -> str:

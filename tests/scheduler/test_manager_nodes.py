@@ -9,7 +9,7 @@ import pytest
 
 from scheduler.errors import NoNode, QueueTimeout, Unavailable
 from scheduler.execution import ExecutorEvents
-from scheduler.policy.node import NodeFacts
+from scheduler.policy.node import NodeFacts, Standing
 from scheduler.task import State
 from tests.scheduler.conftest import NewWorld, World, until
 from tests.scheduler.fakes import cat
@@ -100,3 +100,18 @@ async def test_a_sync_task_waits_for_a_node_that_drains_no_longer(new_world: New
     events(world).node_ready(node("n1"))
     assert (await waiting)[1] == b"later"
     await until(lambda: not world.facts()["tasks_waiting"])
+
+
+async def test_a_set_whose_cluster_starts_no_slots_says_so_and_uses_those_it_has(world: World) -> None:
+    world.executor.program = cat
+    await world.run()
+    world.manager.node_stands("", Standing.CLOSED, "node n1 is disconnected for the cluster")
+    assert (await world.run(b"warm"))[1] == b"warm"
+    with pytest.raises(QueueTimeout, match="no new slot starts: node n1 is disconnected for the cluster"):
+        await world.run(account="other", queue_timeout_s=0.05)
+    world.manager.node_stands("", Standing.DRAINED, "an operator drains node n1")
+    with pytest.raises(NoNode):
+        await world.manager.check()
+    world.manager.node_stands("", Standing.OPEN, "")
+    await world.manager.check()
+    assert (await world.run(b"again"))[1] == b"again"

@@ -19,6 +19,7 @@ from scheduler.launchers.nomad.orders import (
     Hello,
     Keep,
     Line,
+    NodeState,
     Replaced,
     Report,
     ToLauncher,
@@ -38,7 +39,7 @@ _REPLACED: Final = "another process of this set has connected to the registrar"
 class Listener(Protocol):
     """Receives the registrar's messages, in the event loop."""
 
-    def received(self, message: Added | Report) -> None: ...
+    def received(self, message: Added | Report | NodeState) -> None: ...
 
     def lost(self) -> None:
         """The registrar is away. What it was asked last may have happened or not."""
@@ -152,5 +153,5 @@ class Connection:
                 self.reason = reason
             case Replaced():
                 self._replaced = True
-            case Added() | Report():
+            case Added() | Report() | NodeState():
                 self._listener.received(message)

@@ -13,7 +13,7 @@ import structlog
 
 from scheduler.backoff import Backoff
 from scheduler.errors import SchedulerError
-from scheduler.launchers.nomad.records import Allocation, Evaluation
+from scheduler.launchers.nomad.records import Allocation, Evaluation, Node
 from scheduler.launchers.nomad.settings import RegistrarSettings, SettingsError
 
 log = structlog.get_logger()
@@ -24,12 +24,13 @@ that a stream that never says anything is noticed."""
 _LINE_BYTES: Final = 32 << 20
 """Longest batch of events that is read."""
 _AGAIN: Final = Backoff(0.2, 5.0)
-TOPICS: Final = ("Allocation", "Evaluation", "Job")
+TOPICS: Final = ("Allocation", "Evaluation", "Job", "Node")
 
 
 class _Payload(msgspec.Struct, frozen=True):
     allocation: Allocation | None = msgspec.field(name="Allocation", default=None)
     evaluation: Evaluation | None = msgspec.field(name="Evaluation", default=None)
+    node: Node | None = msgspec.field(name="Node", default=None)
 
 
 class Event(msgspec.Struct, frozen=True):

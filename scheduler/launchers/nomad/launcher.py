@@ -13,14 +13,16 @@ import structlog
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnusable, SchedulerError
 from scheduler.images.contract import LayoutSource
 from scheduler.images.places import Layout
-from scheduler.launchers.contract import Adopt, SlotGone, SlotOrder, adopt_none
+from scheduler.launchers.contract import Adopt, NodeStands, SlotGone, SlotOrder, adopt_none
 from scheduler.launchers.doorway import LeaveContent, SlotFolder, into, write_cpu
 from scheduler.launchers.nomad.connection import Connection
-from scheduler.launchers.nomad.orders import Add, Added, Drop, Found, Keep, NewSlot, Report
+from scheduler.launchers.nomad.nodes import best
+from scheduler.launchers.nomad.orders import Add, Added, Drop, Found, Keep, NewSlot, NodeState, Report
 from scheduler.launchers.nomad.settings import NomadSettings
 from scheduler.launchers.nomad.start import Start, run_name
 from scheduler.launchers.nomad.words import BLOCKED, OVER, Kind
 from scheduler.launchers.variables import names, said_twice
+from scheduler.policy.node import Standing
 
 log = structlog.get_logger()
 
@@ -49,8 +51,9 @@ class NomadLauncher:
     """Implements `contract.Launcher` on a cluster.
 
     `source` finds how the slots of an image are laid out; `folder_of` tells where a slot's executor listens for it,
-    within `run_folder` of the settings, and `leave_content` has the executor leave a file there. Without the registrar,
-    or while the cluster is away, starts raise `EngineUnavailable`, and running slots serve on.
+    within `run_folder` of the settings, and `leave_content` has the executor leave a file there. `on_node` hears where
+    the cluster starts no new slots. Without the registrar, or while the cluster is away, starts raise
+    `EngineUnavailable`, and running slots serve on.
     """
 
     def __init__(
@@ -60,12 +63,15 @@ class NomadLauncher:
         folder_of: SlotFolder,
         on_gone: SlotGone,
         leave_content: LeaveContent | None = None,
+        on_node: NodeStands | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
         self._folder_of = folder_of
         self._leave_content = leave_content or into(folder_of)
         self._on_gone = on_gone
+        self._on_node = on_node
+        self._nodes: dict[str, NodeState] = {}
         self._slots: dict[str, Start] = {}
         self._leaving: dict[str, asyncio.Future[None]] = {}
         self._ended: OrderedDict[str, Kind] = OrderedDict()
@@ -287,6 +293,7 @@ class NomadLauncher:
 
     def found_again(self, found: Found) -> Keep:
         """Compare with what the registrar has found after it was away."""
+        self._nodes.clear()
         there = {slot.slot_id for slot in found.slots}
         for slot_id in [*self._leaving]:
             if slot_id not in there:
@@ -298,7 +305,7 @@ class NomadLauncher:
                 self._gone(slot_id, "its allocation has ended while the registrar was away")
         return Keep(tuple(slot_id for slot_id in self._slots if slot_id in there))
 
-    def received(self, message: Added | Report) -> None:
+    def received(self, message: Added | Report | NodeState) -> None:
         match message:
             case Added(request, error, field):
                 slot_ids = self._requests.pop(request, ())
@@ -307,6 +314,14 @@ class NomadLauncher:
                     self._fail(slot_ids, kind(error))
             case Report(slot_id, kind, words):
                 self._reported(slot_id, kind, words)
+            case NodeState(node, standing, words) if self._on_node is not None:
+                if standing is not Standing.OPEN or node in self._nodes:
+                    log.info("cluster's node stands", node=node, standing=standing.value, reason=words)
+                self._nodes[node] = message
+                self._on_node(node, standing, words)
+                # A set without executors of other machines leaves the choice of the node to the cluster.
+                own = best(self._nodes.values())
+                self._on_node("", own.standing, own.words)
 
     def _reported(self, slot_id: str, kind: Kind, words: str) -> None:
         if kind in OVER:

@@ -1,8 +1,9 @@
 """Messages between the launcher in a set and the registrar: one JSON object a line over a unix socket.
 
 The set says `Hello`, the registrar answers `Found`, the set answers `Keep`. From then on the set sends `Add` and
-`Drop`, the registrar `Added`, `Report`, `ClusterState` and `Replaced`. The set names pools and numbers; the registrar
-alone decides what a job looks like. An attacker in a set can order slots, but sees none of Nomad's tokens.
+`Drop`, the registrar `Added`, `Report`, `NodeState`, `ClusterState` and `Replaced`. The set names pools and numbers;
+the registrar alone decides what a job looks like. An attacker in a set can order slots, but sees none of Nomad's
+tokens.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import msgspec
 from scheduler.errors import EngineUnavailable
 from scheduler.launchers.contract import FoundSlot
 from scheduler.launchers.nomad.words import Kind
+from scheduler.policy.node import Standing
 from scheduler.pool import PoolKey
 
-VERSION: Final = 1
+VERSION: Final = 2
 MESSAGE_BYTES: Final = 4 << 20
 """Longest message in bytes: what ten thousand found slots need."""
 
@@ -87,6 +89,14 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     words: str
 
 
+class NodeState(msgspec.Struct, frozen=True, tag="node"):
+    """How a node of the cluster stands, and why it takes no new slots. All are told at the start, then changes."""
+
+    node: str
+    standing: Standing
+    words: str = ""
+
+
 class ClusterState(msgspec.Struct, frozen=True, tag="cluster"):
     """Says why the cluster does not answer the registrar; `reason` is empty when it answers."""
 
@@ -98,7 +108,7 @@ class Replaced(msgspec.Struct, frozen=True, tag="replaced"):
 
 
 ToRegistrar = Hello | Keep | Add | Drop
-ToLauncher = Found | Added | Report | ClusterState | Replaced
+ToLauncher = Found | Added | Report | NodeState | ClusterState | Replaced
 
 
 class Line:

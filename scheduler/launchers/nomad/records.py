@@ -1,4 +1,5 @@
-"""Nomad's own records, as far as slots need them: allocations, evaluations, jobs. Fields not named here are ignored."""
+"""Nomad's own records, as far as slots need them: allocations, evaluations, jobs, nodes. Fields that are
+not named here are ignored."""
 
 from __future__ import annotations
 
@@ -100,13 +101,14 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """A client in a list."""
+    """A client, in a list or in an event."""
 
     id: str = msgspec.field(name="ID")
     name: str = msgspec.field(name="Name", default="")
     status: str = msgspec.field(name="Status", default="")
     eligibility: str = msgspec.field(name="SchedulingEligibility", default="eligible")
     drain: bool = msgspec.field(name="Drain", default=False)
+    pool: str = msgspec.field(name="NodePool", default="")
 
     @property
     def takes_slots(self) -> bool:

@@ -23,6 +23,7 @@ from scheduler.launchers.nomad.api import Cluster, ClusterRefused
 from scheduler.launchers.nomad.book import Action, Book, Deregister, Kill, Purge
 from scheduler.launchers.nomad.events import Event, Events
 from scheduler.launchers.nomad.job import OrderRefused, check, variables, written
+from scheduler.launchers.nomad.nodes import NodeBook
 from scheduler.launchers.nomad.orders import (
     MESSAGE_BYTES,
     VERSION,
@@ -34,6 +35,7 @@ from scheduler.launchers.nomad.orders import (
     Hello,
     Keep,
     Line,
+    NodeState,
     Replaced,
     Report,
     ToRegistrar,
@@ -45,6 +47,7 @@ from scheduler.trouble import Trouble
 log = structlog.get_logger()
 
 _INSTALLATION: Final = re.compile(r"[0-9a-f]{12}")
+_NODE_GONE: Final = "NodeDeregistration"
 _TICK_S: Final = 0.5
 _ADDS_WAITING: Final = 1000
 """Orders that may wait for their turn; the set sends no more than it has slots."""
@@ -83,7 +86,7 @@ class Registrar:
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
         self._adds = 0
-        self._nodes = 1
+        self._nodes = NodeBook(settings.node_pool)
         self._reason = "the registrar has not reached the cluster yet"
         self._away = Trouble("the cluster does not answer", "the cluster answers again")
         self._failed = Trouble("a call of the cluster failed", "calls of the cluster succeed again")
@@ -181,10 +184,11 @@ class Registrar:
                     line.send(Report(slot_id, Kind.STOPPED, "no job has it"))
             case Keep(slot_ids):
                 self._book.keep(slot_ids, self._clock())
+                self._tell(self._nodes.all())
                 self._tell(self._book.last_reports())
                 self._act()
 
-    def _tell(self, messages: Iterable[Report]) -> None:
+    def _tell(self, messages: Iterable[Report | NodeState]) -> None:
         for message in messages:
             if self._line is not None:
                 self._line.send(message)
@@ -241,7 +245,7 @@ class Registrar:
 
     @property
     def _most_starting(self) -> int:
-        return max(1, self._nodes) * self._settings.starts_per_node
+        return max(1, self._nodes.taking) * self._settings.starts_per_node
 
     async def _register(self, job_id: str, add: Add, book: Book) -> None:
         settings = self._settings
@@ -282,7 +286,7 @@ class Registrar:
             nodes = await self._cluster.nodes()
         except ClusterRefused:
             nodes = []
-        self._nodes = sum(node.takes_slots for node in nodes) or 1
+        self._tell(self._nodes.listed(nodes))
         if book is not self._book:
             return index
         reports = book.listed(jobs, allocations, evaluations, begun, index)
@@ -303,6 +307,8 @@ class Registrar:
             self._tell(self._book.allocation(payload.allocation))
         if payload.evaluation is not None and payload.evaluation.job_id.startswith(self._prefix):
             self._tell(self._book.evaluation(payload.evaluation))
+        if payload.node is not None:
+            self._tell(self._nodes.seen(payload.node, gone=event.type == _NODE_GONE))
         if event.topic == "Allocation":
             self._act()
 

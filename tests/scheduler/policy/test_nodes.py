@@ -12,7 +12,7 @@ from scheduler.backoff import Backoff
 from scheduler.errors import BadRequest, NoNode
 from scheduler.policy.decisions import Decision
 from scheduler.policy.limits import Limits, Retries
-from scheduler.policy.node import NodeFacts
+from scheduler.policy.node import NodeFacts, Standing
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
 from tests.scheduler.policy.house import assert_books_are_empty
@@ -196,6 +196,62 @@ def test_a_draining_node_ends_what_it_runs_and_begins_nothing() -> None:
     for _ in range(2):
         world.arrive(pool("third"), 10.0)
     assert sorted(world.nodes_of(pool("third"))) == ["a", "b"]
+
+
+def test_no_new_slot_starts_on_a_node_that_is_closed_and_those_there_serve_on() -> None:
+    world = World([node("a", cores=8), node("b", cores=1)])
+    warm = world.arrive(pool(), 1.0)
+    world.run(2.0)
+    assert world.nodes_of(pool()) == ["a"]
+    world.stand("a", Standing.CLOSED, "node a is disconnected for the cluster")
+    again = world.arrive(pool(), 1.0)
+    assert again.slot_id == warm.slot_id
+    # Others start where slots start, though that node is the smaller one, and the idle slot gives its place to none.
+    other = world.arrive(pool("other"), 1.0)
+    world.run(10.0)
+    assert other.ends == ["succeeded"]
+    assert world.nodes_of(pool("other")) == ["b"]
+    world.stand("a", Standing.OPEN)
+    world.arrive(pool("third"), 1.0)
+    assert world.nodes_of(pool("third")) == ["a"]
+
+
+def test_a_node_that_is_drained_in_its_cluster_begins_nothing_whatever_its_executor_says() -> None:
+    world = World([node("a")])
+    runs = world.arrive(pool(), 10.0)
+    world.arrive(pool("other"), 0.5)
+    world.run(5.0)
+    world.stand("a", Standing.DRAINED, "an operator drains node a")
+    assert world.nodes_of(pool("other")) == []
+    waits = world.arrive(pool(), 1.0)
+    world.drain_node("a")
+    world.join_node(node("a"))
+    world.run(30.0)
+    assert (runs.ends, waits.ends, world.slots) == (["succeeded"], [], {})
+    assert world.cell.waiting_for(waits.id, world.now) == (
+        "all places for slots are in use; no new slot starts: an operator drains node a"
+    )
+    world.stand("a", Standing.OPEN)
+    world.run(60.0)
+    assert waits.ends == ["succeeded"]
+
+
+def test_a_node_that_comes_later_stands_as_its_cluster_has_said_before() -> None:
+    world = World([node("a", cores=1)])
+    world.stand("b", Standing.CLOSED, "node b is marked ineligible in the cluster")
+    world.join_node(node("b", cores=8))
+    first, second = (world.arrive(pool(), 5.0) for _ in range(2))
+    assert world.nodes_of(pool()) == ["a", "a"]
+    assert "no new slot starts on 1 of 2 nodes: node b is marked ineligible in the cluster" in str(
+        world.cell.waiting_for(second.id, world.now)
+    )
+    world.lose_node("b")
+    world.join_node(node("b", cores=8))
+    world.run(4.0)
+    assert (first.ends, second.ends) == ([], [])
+    world.stand("b", Standing.OPEN)
+    world.arrive(pool("later"), 1.0)
+    assert world.nodes_of(pool("later")) == ["b"]
 
 
 def test_a_slot_that_does_not_start_in_time_is_dropped_and_tried_again() -> None:

@@ -25,7 +25,7 @@ from scheduler.policy.decisions import (
     TimeUp,
 )
 from scheduler.policy.limits import Limits, Retries, number_slots
-from scheduler.policy.node import NodeFacts
+from scheduler.policy.node import NodeFacts, Standing
 from scheduler.policy.tenancy import Tenancy
 from scheduler.pool import PoolKey
 
@@ -129,6 +129,10 @@ class World:
     def drain_node(self, node_id: str) -> None:
         """The node takes nothing new."""
         self._do(self.cell.node_draining(node_id, self.now))
+
+    def stand(self, node_id: str, standing: Standing, reason: str = "") -> None:
+        """The cluster says whether new slots start on the node."""
+        self._do(self.cell.node_stands(node_id, standing, reason, self.now))
 
     def join_node(self, facts: NodeFacts) -> None:
         """The node is ready."""

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from ops.nomad.agent import Agent
+from scheduler.launchers.nomad.records import TERMINAL
 from tests.conftest import ROOT, SetProcess, StartSet
 from tests.ports import free_port
 
@@ -77,8 +78,17 @@ class ClusterSet:
         )
 
     def close(self) -> None:
+        """Stop both, the registrar last: a set that has waited for long leaves the rest of its slots to it."""
         self.set.stop()
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while self._lives() and time.monotonic() < deadline:
+            time.sleep(0.1)
         self.registrar.stop()
+
+    def _lives(self) -> bool:
+        query = f'namespace=*&filter=JobID matches "^gc-{self.set.name}-"'
+        found = self.agent.ask("GET", f"/v1/allocations?{query}").json()
+        return any(each["ClientStatus"] not in TERMINAL for each in found)
 
 
 StartClusterSet = Callable[..., ClusterSet]

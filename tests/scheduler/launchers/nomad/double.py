@@ -37,6 +37,14 @@ class NomadDouble:
         self.allocations: dict[str, dict[str, Any]] = {}
         self.evaluations: dict[str, dict[str, Any]] = {}
         self.node_id = str(uuid.uuid4())
+        self.node = {
+            "ID": self.node_id,
+            "Name": "double",
+            "NodePool": "default",
+            "Status": "ready",
+            "SchedulingEligibility": "eligible",
+            "Drain": False,
+        }
         self._index = itertools.count(10)
         self._streams: set[queue.Queue[bytes | None]] = set()
         self._lock = threading.RLock()
@@ -73,6 +81,12 @@ class NomadDouble:
             for each in list(self.allocations.values()):
                 if each["TaskGroup"] == slot_id and each["ClientStatus"] not in TERMINAL:
                     self._ended(each, "complete" if exit_code == 0 else "failed", "Terminated", details)
+
+    def change_node(self, event: str, **fields: Any) -> None:
+        """The node's record changes, as an operator or the servers change it."""
+        with self._lock:
+            self.node |= fields
+            self._publish("Node", event, self.node)
 
     # -- its insides; `_lock` is held
 
@@ -257,15 +271,7 @@ class NomadDouble:
     def listed(self, what: str, query: dict[str, str]) -> tuple[int, Any]:
         with self._lock:
             if what == "nodes":
-                return 200, [
-                    {
-                        "ID": self.node_id,
-                        "Name": "double",
-                        "Status": "ready",
-                        "SchedulingEligibility": "eligible",
-                        "Drain": False,
-                    }
-                ]
+                return 200, [self.node]
             if what == "jobs":
                 prefix = query.get("prefix", "")
                 return 200, [_stub(job) for job in self.jobs.values() if job["ID"].startswith(prefix)]

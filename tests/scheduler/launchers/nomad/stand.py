@@ -29,6 +29,7 @@ from scheduler.launchers.nomad.records import TERMINAL
 from scheduler.launchers.nomad.registrar import Registrar
 from scheduler.launchers.nomad.settings import NomadSettings, RegistrarSettings
 from scheduler.launchers.seccomp import profile_json
+from scheduler.policy.node import Standing
 from tests.scheduler.conftest import until
 from tests.scheduler.fakes import CAT
 from tests.scheduler.launchers.nomad.double import NomadDouble
@@ -50,6 +51,8 @@ class ClusterStand(Stand):
     def __init__(self, set_name: str, url: str, node_folder: Path, guest: str) -> None:
         super().__init__()
         self.set_name = set_name
+        self.nodes: dict[str, tuple[Standing, str]] = {}
+        """How each node stands, and why, as the launcher said."""
         self._guest = guest
         self._url = url
         self._node_folder = node_folder
@@ -71,7 +74,13 @@ class ClusterStand(Stand):
             connect_timeout_s=60,
         )
         tell: Callable[[str, str], None] = lambda slot_id, reason: gone.append((slot_id, reason))  # noqa: E731
-        return NomadLauncher(settings_of_set, self._make_source(), self.folder_of, tell)
+        return NomadLauncher(
+            settings_of_set,
+            self._make_source(),
+            self.folder_of,
+            tell,
+            on_node=lambda node, standing, reason: self.nodes.update({node: (standing, reason)}),
+        )
 
     def _socket_of(self, installation: str) -> Path:
         return self._folder / f"{installation}.sock"

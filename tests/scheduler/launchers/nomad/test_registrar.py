@@ -12,6 +12,7 @@ from scheduler.errors import EngineRefused, EngineUnavailable
 from scheduler.image import Image
 from scheduler.launchers.contract import SlotOrder
 from scheduler.launchers.doorway import read_cpu
+from scheduler.policy.node import Standing
 from tests.scheduler.conftest import until
 from tests.scheduler.launchers.nomad.stand import STARTS_AT_ONCE, NomadDoubleStand
 
@@ -166,4 +167,29 @@ async def test_a_slot_that_is_given_up_makes_room_for_orders_that_wait(stand: No
         start.cancel()
     await asyncio.gather(*hanging, return_exceptions=True)
     await waiting
+    assert stand.gone == []
+
+
+async def test_the_set_is_told_where_new_slots_start(stand: NomadDoubleStand) -> None:
+    running = await stand.start()
+    both = ("double", "")
+
+    async def stands(standing: Standing, reason: str) -> None:
+        await until(lambda: [stand.nodes.get(node) for node in both] == [(standing, reason)] * 2)
+
+    await stands(Standing.OPEN, "")
+    stand.double.change_node("NodeDrain", Drain=True, SchedulingEligibility="ineligible")
+    await stands(Standing.DRAINED, "an operator drains node double")
+    stand.double.change_node("NodeDrain", Drain=False)
+    await stands(Standing.CLOSED, "node double is marked ineligible in the cluster")
+    # A registrar that comes back tells it again.
+    await stand.stop_registrars()
+    stand.nodes.clear()
+    stand.double.node["SchedulingEligibility"] = "eligible"
+    stand.double.node["Status"] = "disconnected"
+    await stand.prepare()
+    await stands(Standing.CLOSED, "node double is disconnected for the cluster")
+    stand.double.change_node("NodeEvent", Status="ready")
+    await stands(Standing.OPEN, "")
+    assert await stand.left() == [running.slot_id]
     assert stand.gone == []
