@@ -58,6 +58,10 @@ variable "seccomp" {
   type        = string
   description = "The seccomp profile, a file on every client; its name carries its digest."
 }
+variable "runtime" {
+  type        = string
+  description = "The OCI runtime, as daemon.json of each client's engine names it; empty: the engine's own."
+}
 variable "slots" { type = list(object({ id = string, token = string, door = string, node = string })) }
 variable "status_url" { type = string }
 variable "region" { type = string }
@@ -231,6 +235,7 @@ job "slots" {
           }
 
           # WALL, all of it.
+          runtime         = var.runtime
           network_mode    = "none"
           cgroupns        = "private"
           cap_drop        = ["all"]

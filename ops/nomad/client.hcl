@@ -51,7 +51,7 @@ plugin "docker" {
 
     allow_privileged = false
     allow_caps       = []
-    allow_runtimes   = ["runc"]
+    allow_runtimes   = ["runc", "gcompute-runc"]
     pids_limit       = 4096
     volumes { enabled = false }
 

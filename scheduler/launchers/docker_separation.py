@@ -23,6 +23,7 @@ log = structlog.get_logger()
 
 OWN_IDS: Final = "gcompute-runc"
 """The runtime that gives each slot a user namespace with host ids of its own (sets/runtime)."""
+_CRUN: Final = "crun"
 _PENDING: Final = re.compile(r"^Max pending signals +(\d+) ", re.MULTILINE)
 _ULIMIT: Final = "sigpending"
 _WATCH_BYTES: Final = 128
@@ -77,13 +78,18 @@ class Separation:
         self.is_open = False
 
     def check(self, facts: EngineFacts) -> None:
-        """Raises `EngineUnavailable` if the engine lacks the `runtime` of the settings."""
+        """Raises `EngineUnavailable` if the engine lacks the `runtime` of the settings, or it leaves slots unsafe."""
         runtime = self._engine.settings.runtime
         if runtime is not None and runtime not in facts.runtimes:
             offered = ", ".join(facts.runtimes) or "none"
             raise EngineUnavailable(
                 f"runtime: the container engine has no runtime {runtime!r}; it has {offered}. "
                 "Add it to the engine's daemon.json, or change the set's `runtime`."
+            )
+        if runtime == _CRUN and facts.cgroup_version == 1:
+            raise EngineUnavailable(
+                "runtime: crun leaves a slot's /sys/fs/cgroup writable with cgroup version 1, so a task could leave "
+                "files there for the next one. Change the set's `runtime`, or boot the machine with cgroup version 2."
             )
         own_ids = runtime == OWN_IDS
         shared = "queued signals, descriptors in flight, pipe pages, epoll watches"

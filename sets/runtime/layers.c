@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -38,7 +39,10 @@ static void write_map(pid_t owner, const char *name, const struct id_map *map) {
 static int make_namespace(const struct ids *ids) {
     pid_t owner = (pid_t)syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0);
     if (owner < 0) fail("can't make a user namespace: %s", strerror(errno));
-    if (!owner) for (;;) pause();
+    if (!owner) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;) pause();
+    }
     write_map(owner, "uid_map", &ids->uids);
     write_map(owner, "gid_map", &ids->gids);
     char *path = text_of("/proc/%d/ns/user", owner);
@@ -58,12 +62,12 @@ void begin_mounts(const struct ids *ids) {
     if (chdir(TOP) || mkdir("root", 0700) || mkdir("upper", 0700) || mkdir("work", 0700)) fail(TOP ": %s", strerror(errno));
 }
 
-// A copy of the mount at `source`, idmapped and mounted nowhere; -1 with errno.
-static int mapped_copy(const char *source) {
-    int copy = open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+// A copy of the mount at `source`, idmapped and mounted nowhere; with AT_RECURSIVE also of what is mounted below. -1 with errno.
+static int mapped_copy(const char *source, unsigned recursive) {
+    int copy = open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);
     if (copy < 0) return -1;
     struct mount_attr attributes = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (unsigned)namespace};
-    if (!mount_setattr(copy, "", AT_EMPTY_PATH, &attributes, sizeof attributes)) return copy;
+    if (!mount_setattr(copy, "", AT_EMPTY_PATH | recursive, &attributes, sizeof attributes)) return copy;
     int why = errno;
     close(copy);
     errno = why;
@@ -81,7 +85,7 @@ static void add_option(const char *option) {
 }
 
 static void add_layer(const char *layer) {
-    int copy = mapped_copy(layer);
+    int copy = mapped_copy(layer, 0);
     if (copy < 0) fail("layer %s can't be idmapped: %s; that needs Linux 5.19 and a file system such as ext4, XFS or Btrfs", layer, strerror(errno));
     char name[16];
     snprintf(name, sizeof name, "%d", layer_count);
@@ -193,7 +197,7 @@ const char *mount_root(const char *root) {
 
 char *mount_bind(const char *source) {
     struct stat st;
-    int copy = mapped_copy(source);
+    int copy = mapped_copy(source, AT_RECURSIVE);
     if (copy < 0) {
         // EINVAL: the file system can't, or the mount is idmapped already.
         if (errno != EINVAL) fail("can't idmap %s: %s", source, strerror(errno));

@@ -26,12 +26,20 @@ MAX_FILE_MIB = 8
 MAX_FILES_MIB = 16
 SETTINGS = f"max_slots: 8\nmax_stdout_mib: 64\nmax_file_mib: {MAX_FILE_MIB}\nmax_files_mib: {MAX_FILES_MIB}\n"
 
+
+def why_not(runtime: str) -> str:
+    """Return why nothing can be shown of a runtime on this machine; empty if it can."""
+    if shutil.which(runtime) is None:
+        return f"{runtime} is not on PATH"
+    if runtime == "crun" and not Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        return "sets refuse crun on a machine with cgroup version 1"
+    return ""
+
+
 RUNTIMES = [
     OWN,
     *(
-        pytest.param(
-            name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not on PATH")
-        )
+        pytest.param(name, marks=pytest.mark.skipif(bool(why_not(name)), reason=why_not(name)))
         for name in ("crun",)
     ),
 ]

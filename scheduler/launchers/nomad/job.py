@@ -160,6 +160,7 @@ def variables(
         "sysctls": dict(walls.sysctls),
         "oom_score_adj": walls.oom_score_adj,
         "guest": guest,
+        "runtime": settings.runtime,
         "seccomp": f"{settings.node_folder}/seccomp/{seccomp}",
         "slots": [
             {"id": slot.slot_id, "token": slot.token, "door": slot.door, "node": add.node}

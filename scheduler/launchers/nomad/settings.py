@@ -54,6 +54,9 @@ class RegistrarSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Name of the environment variable with the ACL token, where no file is wanted."""
     template: str | None = None
     """Template of the slots' jobs; by default jobspecs/slot.nomad.hcl of this version."""
+    runtime: Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{0,64}$")] = ""
+    """OCI runtime of the slots, as the engines' daemon.json and `allow_runtimes` of Nomad's Docker plugin name it;
+    by default the engines' own."""
     node_folder: Annotated[str, Meta(pattern="^/[A-Za-z0-9/._-]+$")] = "/var/lib/general-compute"
     """Folder on every node that `python -m ops.nomad` laid out."""
     status_url: Annotated[str, Meta(pattern='^(https?://[^ "]+)?$')] = ""

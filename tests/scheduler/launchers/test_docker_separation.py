@@ -115,6 +115,18 @@ def test_the_runtime_with_host_ids_for_each_slot_leaves_only_the_sum_of_queued_s
     assert logs[0]["shared_by_slots_of_one_uid"] == "none of the kernel's counters"
 
 
+def test_crun_is_refused_where_it_leaves_a_folder_that_nobody_empties(
+    proc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = _Engine(runtime="crun")
+    facts = EngineFacts(runtimes=("crun", "runc"), cgroup_version=1)
+    with pytest.raises(EngineUnavailable, match=r"crun leaves a slot's /sys/fs/cgroup writable.*version 2"):
+        separation(engine, facts, proc, monkeypatch)
+    with capture_logs() as logs:
+        separation(engine, EngineFacts(runtimes=("crun",), cgroup_version=2), proc, monkeypatch)
+    assert (logs[0]["event"], logs[0]["runtime"]) == ("slots are kept apart", "crun")
+
+
 def test_a_limit_of_epoll_watches_that_memory_cannot_reach_needs_no_warning(
     proc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,21 @@ def test_what_is_mounted_read_only_has_the_containers_owners(rig: Rig) -> None:
     assert [mount["source"] for mount in call.config["mounts"]][1::2] == [str(folder), "proc"]
 
 
+def test_what_is_mounted_below_a_bind_comes_along(rig: Rig) -> None:
+    folder = rig.folder / "content"
+    (folder / "below").mkdir(parents=True)
+    mount = rig.folder / "mount"
+    mount.write_text(f"{mount.read_text()}mount --bind '{rig.lower}' '{folder}/below'\n")
+    (rig.lower / "deep").touch()
+    config = rig.config()
+    config["mounts"] = [
+        {"destination": "/a", "source": str(folder), "options": ["rbind", "ro"]},
+        {"destination": "/b", "source": "/run/gcompute-runc/b0/below/deep", "options": ["rbind", "rw"]},
+    ]
+    call = rig.create(config)
+    assert call.told["binds"]["/b"] == [call.first_uid, call.first_uid + 7]
+
+
 def test_a_bind_that_cannot_be_mapped_stays_as_it_is(rig: Rig) -> None:
     config = rig.config()
     config["mounts"] = [{"destination": "/a", "source": "/proc", "options": ["rbind", "ro"]}]

@@ -64,6 +64,13 @@ def test_a_job_that_reserves_all_of_a_slots_cpu_limits_it_too() -> None:
         assert (values["cpu"], values["cpu_hard_limit"]) == (500, True)
 
 
+def test_the_registrar_names_the_runtime_of_all_its_slots() -> None:
+    named = msgspec.structs.replace(SETTINGS, runtime="gcompute-runc")
+    for settings, runtime in ((SETTINGS, ""), (named, "gcompute-runc")):
+        values = variables(ORDER, settings, "gc-a-job", "0" * 12, "guest-1", "slots-1.json")
+        assert values["runtime"] == runtime
+
+
 def test_the_template_declares_each_variable_and_no_other() -> None:
     values = variables(ORDER, SETTINGS, "gc-a-job", "0" * 12, "guest-1", "slots-1.json")
     declared = {
