@@ -18,10 +18,8 @@ client {
   gc_max_allocs = 500
   gc_interval   = "1m"
 
-  # CPU features that slots may ask for are metadata, one key a flag of /proc/cpuinfo:
-  # meta {
-  #   gc_cpu_avx2 = "1"
-  # }
+  # CPU features that slots may ask for are metadata: /var/lib/general-compute/features.hcl, which the layout writes. Link
+  # it into /etc/nomad.d/, or start the agent with it: -config=/var/lib/general-compute/features.hcl
 
   host_volume "gc-bin" {
     path      = "/var/lib/general-compute/bin"

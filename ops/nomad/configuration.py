@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from scheduler.launchers.nomad.node_files import FEATURES
+
 HERE: Final = Path(__file__).parent
 SERVERS: Final = '["10.0.0.1", "10.0.0.2", "10.0.0.3"]'
 """Addresses of the servers in the files, which every operator replaces."""
@@ -31,7 +33,7 @@ def read(file: str, changes: Mapping[str, str]) -> str:
 
 
 def client(node_folder: Path, docker_host: str, servers: str, cpu_shares: int, memory_mib: int) -> str:
-    """Return the configuration of a client on this machine; `memory_mib` 0 offers all memory."""
+    """Return the configuration of a client on this machine, whose folder is laid out; `memory_mib` 0 offers all."""
     changes = {
         "/var/lib/general-compute": str(node_folder),
         "unix:///var/run/docker.sock": docker_host,
@@ -40,4 +42,5 @@ def client(node_folder: Path, docker_host: str, servers: str, cpu_shares: int, m
         # Another agent may share the engine, and each would remove the other's slots.
         "enabled = true\n      }": "enabled = false\n      }",
     }
-    return read("client.hcl", changes) + QUICK_START
+    features = (node_folder / FEATURES).read_text()
+    return "\n".join((read("client.hcl", changes), QUICK_START, features))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +14,7 @@ from scheduler.launchers.hardening import HOSTS_FILE
 from scheduler.launchers.nomad.node_files import (
     BIN,
     DEVICES,
+    FEATURES,
     HIDE,
     HOSTS,
     RUN,
@@ -20,6 +23,7 @@ from scheduler.launchers.nomad.node_files import (
     seccomp_name,
 )
 from scheduler.launchers.seccomp import profile_json
+from sets.cpu import cpu_features
 from sets.guest import GUEST_BINARY, unusable
 
 DEVICE_FILES: Final = {
@@ -30,6 +34,12 @@ DEVICE_FILES: Final = {
     "urandom": (1, 9),
     "tty": (5, 0),
 }
+_FLAG: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
+_FEATURES_HEAD: Final = """# The CPU features of this node, which slots may ask for. `python -m ops.nomad layout` writes
+# this file, and only when they change, as with another kernel. Start the agent with it beside its other files, and
+# again after a change.
+
+"""
 LINKS: Final = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
@@ -62,7 +72,17 @@ def lay_out(folder: Path) -> list[str]:
     _file(folder / HOSTS, HOSTS_FILE.read_bytes(), 0o644, made)
     _hide(folder / HIDE, made)
     _devices(folder / DEVICES, made)
+    _file(folder / FEATURES, features(cpu_features()).encode(), 0o644, made)
     return made
+
+
+def features(flags: Iterable[str]) -> str:
+    """Return the part of a client's configuration that tells the cluster the node's CPU features.
+
+    The node itself writes it, so that nobody needs the right to change nodes, with which all of them could be drained.
+    """
+    keys = "".join(f'    gc_cpu_{flag} = "1"\n' for flag in sorted(flags) if _FLAG.fullmatch(flag))
+    return f"{_FEATURES_HEAD}client {{\n  meta {{\n{keys}  }}\n}}\n"
 
 
 def missing(folder: Path) -> str:
@@ -74,6 +94,7 @@ def missing(folder: Path) -> str:
         folder / HIDE,
         folder / DEVICES / "null",
         folder / HOSTS,
+        folder / FEATURES,
     )
     for path in wanted:
         if not path.exists():

@@ -11,6 +11,7 @@ HIDE: Final = "hide"
 DEVICES: Final = "dev"
 HOSTS: Final = "hosts"
 SECCOMP: Final = "seccomp"
+FEATURES: Final = "features.hcl"
 """Members of a node's folder (`RegistrarSettings.node_folder`)."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import docker
 import httpx
 
+from sets.cpu import cpu_features
 from tests.scheduler.launchers.nomad.agents import MEMORY_MIB
 from tests.scheduler.launchers.nomad.conftest import StartClusterSet
 from tests.scheduler.registries import docker_registry
@@ -23,6 +24,20 @@ def test_a_task_runs_in_a_slot_of_the_cluster(cluster_set: StartClusterSet) -> N
         assert job["Meta"]["gc.account"] == "default"
         # The next task finds the slot there.
         assert client.post("/v1/run/cat:1", content=b"again").content == b"again"
+
+
+def test_a_task_that_asks_for_a_cpu_feature_runs_on_a_node_whose_layout_told_it(
+    cluster_set: StartClusterSet,
+) -> None:
+    feature = min(cpu_features())
+    made = cluster_set()
+    with made.set.client() as client:
+        params: dict[str, str | int] = {"cpu_feature": feature, "queue_timeout_s": 60}
+        answer = client.post("/v1/run/cat:1", params=params, content=b"featured", timeout=90)
+        assert (answer.status_code, answer.content) == (200, b"featured"), answer.text
+    (node,) = made.agent.ask("GET", "/v1/nodes").json()
+    meta = made.agent.ask("GET", f"/v1/node/{node['ID']}").json()["Meta"]
+    assert {key for key in meta if key.startswith("gc_cpu_")} == {f"gc_cpu_{each}" for each in cpu_features()}
 
 
 def test_what_a_caller_learns_of_a_task_that_no_node_can_take(cluster_set: StartClusterSet) -> None:
