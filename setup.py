@@ -1,8 +1,9 @@
 """Metadata of the project, and the build of its C programs.
 
-``python setup.py build_guest`` compiles ``sets/guest/*.c`` to the static program ``sets/guest/guest``, and
-``build_runtime`` compiles ``sets/runtime/*.c`` to ``sets/runtime/gcompute-runc``; so does every other build, the
-editable install included. A program that was built from the same sources is kept.
+``python setup.py build_guest`` compiles ``sets/guest/*.c`` to the static program ``sets/guest/guest``,
+``build_dresser`` compiles ``sets/dresser/*.c`` to ``sets/dresser/dress``, and ``build_runtime`` compiles
+``sets/runtime/*.c`` to ``sets/runtime/gcompute-runc``; so does every other build, the editable install included. A
+program that was built from the same sources is kept.
 """
 
 from __future__ import annotations
@@ -88,6 +89,13 @@ class BuildGuest(BuildProgram):
     program = Path("sets/guest/guest")
 
 
+class BuildDresser(BuildProgram):
+    """Compiles the program that dresses slots of a cluster."""
+
+    description = "compile sets/dresser/*.c to a static program"
+    program = Path("sets/dresser/dress")
+
+
 class BuildRuntime(BuildProgram):
     """Compiles the OCI runtime that gives each slot host ids of its own."""
 
@@ -98,7 +106,12 @@ class BuildRuntime(BuildProgram):
 class Build(build):
     """Builds the C programs, then the rest, which includes them as package data."""
 
-    sub_commands = [("build_guest", None), ("build_runtime", None), *build.sub_commands]  # noqa: RUF012
+    sub_commands = [  # noqa: RUF012
+        ("build_guest", None),
+        ("build_dresser", None),
+        ("build_runtime", None),
+        *build.sub_commands,
+    ]
 
 
 def packages() -> list[str]:
@@ -130,6 +143,11 @@ setup(
     exclude_package_data={"": ["*.pyc"]},
     include_package_data=False,
     entry_points={"console_scripts": ["gcompute = ops.cli.main:main"]},
-    cmdclass={"build": Build, "build_guest": BuildGuest, "build_runtime": BuildRuntime},
+    cmdclass={
+        "build": Build,
+        "build_guest": BuildGuest,
+        "build_dresser": BuildDresser,
+        "build_runtime": BuildRuntime,
+    },
     zip_safe=False,
 )

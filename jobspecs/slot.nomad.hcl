@@ -247,7 +247,9 @@ job "slots" {
           ulimit          = [var.ulimits]
           sysctl          = [var.sysctls]
 
-          # Places that the image may write to. The driver can express neither `exec`, nor inodes, nor an owner.
+          # Places that the image may write to, and covers of its VOLUMEs that have files: without one, the engine would
+          # make a volume of each, which stays on the disk for ever. The driver can express neither `exec`, nor inodes, nor
+          # an owner: the executor sets these, and takes the covers away, before the slot's first task (dress.c).
           mount = [for place in var.places : {
             type   = "tmpfs"
             target = place.path

@@ -124,7 +124,7 @@ def _slots(
     )
     if config.launcher == "docker":
         executor = _executor(config, build, LocalExecutor(config.directory / "slots"), None)
-        launcher = DockerLauncher(engine, executor.folder_of, on_gone, executor.leave_content)
+        launcher = DockerLauncher(engine, executor.folder_of, on_gone, executor.leave)
         return launcher.images, launcher, executor
     run_folder = (Path(config.node_folder) / RUN).resolve()
     local = LocalExecutor(run_folder / installation, shared=True)
@@ -148,7 +148,7 @@ def _slots(
     )
     return (
         source.images,
-        NomadLauncher(cluster, source, executor.folder_of, on_gone, executor.leave_content, on_node),
+        NomadLauncher(cluster, source, executor.folder_of, on_gone, executor.leave, on_node),
         executor,
     )
 

@@ -30,7 +30,12 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("launchers", "store"),
         ("launchers/nomad",),
     ),
-    "sets": (("api", "executor", "guest", "runtime"), ("api/native", "executor/link"), ("http",)),
+    "sets": (
+        ("dresser", "guest", "runtime"),
+        ("api", "executor"),
+        ("api/native", "executor/link"),
+        ("http",),
+    ),
     "ops": (
         ("certificates", "client", "images/model", "setup"),
         ("nomad",),

@@ -146,7 +146,7 @@ class PlayedExecutor:
         self._slots.add(slot_id)
         asyncio.get_running_loop().call_soon(self.events.slot_ready, slot_id)
 
-    async def leave_content(self, slot_id: str, content: bytes) -> None:
+    async def leave(self, slot_id: str, file: str, data: bytes) -> None:
         """Never called: nothing starts slots here."""
 
     def run(self, slot_id: str, work: Work, lease: Lease) -> PlayedRun:

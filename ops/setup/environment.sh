@@ -69,15 +69,15 @@ if [ "$(cat .venv/installed 2>/dev/null)" != "$key" ]; then
     fresh=1
 fi
 
-if ! .venv/bin/python -c 'import sys; from sets import guest, runtime; sys.exit(bool(guest.unusable() or runtime.unusable()))'; then
+if ! .venv/bin/python -c 'import sys; from sets import dresser, guest, runtime; sys.exit(bool(guest.unusable() or dresser.unusable() or runtime.unusable()))'; then
     # libc.a is what a static program needs and what a bare compiler lacks.
     probe='int main(void) { return 0; }'
     if ! echo "$probe" | ${CC:-cc} -static -x c -o var/compiler-probe - 2>/dev/null; then
         bash ops/setup/packages.sh "a C compiler" gcc libc6-dev
     fi
     rm -f var/compiler-probe
-    say "the guest, sets/guest/guest, and the runtime, sets/runtime/gcompute-runc"
-    .venv/bin/python setup.py --quiet build_guest build_runtime
+    say "the programs in C: sets/guest/guest, sets/dresser/dress, sets/runtime/gcompute-runc"
+    .venv/bin/python setup.py --quiet build_guest build_dresser build_runtime
 fi
 
 if [ -n "${fresh:-}" ]; then

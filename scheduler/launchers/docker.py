@@ -24,7 +24,7 @@ from scheduler.launchers.docker_images import Images
 from scheduler.launchers.docker_layouts import DockerLayouts
 from scheduler.launchers.docker_removals import Removals
 from scheduler.launchers.docker_separation import Separation
-from scheduler.launchers.doorway import LeaveContent, SlotFolder, into
+from scheduler.launchers.doorway import CONTENT_FILE, LeaveFile, SlotFolder, into
 from scheduler.launchers.endings import KILLED, how_it_ended
 from scheduler.launchers.seccomp import profile_json
 from scheduler.trouble import Trouble
@@ -72,7 +72,7 @@ class _Ended:
 class DockerLauncher:
     """Implements `contract.Launcher` on one Docker engine.
 
-    `folder_of` tells where the executor of this machine listens for a slot; `leave_content` has it leave a file there,
+    `folder_of` tells where the executor of this machine listens for a slot; `leave` has it leave a file there,
     and by default the launcher does so itself. `on_gone` is called for slots that ended
     without `stop`. `images` are the engine's; the launcher passes on the changes that the engine reports. `open` may be
     called again after it failed. While the engine is away calls raise `EngineUnavailable`; once it is back the launcher
@@ -84,11 +84,11 @@ class DockerLauncher:
         settings: DockerSettings,
         folder_of: SlotFolder,
         on_gone: SlotGone,
-        leave_content: LeaveContent | None = None,
+        leave: LeaveFile | None = None,
     ) -> None:
         self._settings = settings
         self._folder_of = folder_of
-        self._leave_content = leave_content or into(folder_of)
+        self._leave = leave or into(folder_of)
         self._on_gone = on_gone
         self._engine = Engine(settings)
         self.images = Images(self._engine)
@@ -253,7 +253,7 @@ class DockerLauncher:
         contents = await self._contents.hold(order.slot_id, order.image, laid_out)
         folder = self._folder_of(order.slot_id)
         if laid_out.content:
-            await self._leave_content(order.slot_id, laid_out.content)
+            await self._leave(order.slot_id, CONTENT_FILE, laid_out.content)
         body = create_body(
             order, folder, self._settings, self._engine.facts, self._seccomp, laid_out, contents
         )

@@ -1,7 +1,7 @@
 """Where slots meet the executor of their own machine: a folder on the host, mounted into the slot's container.
 
 The executor makes the folder before the slot is started, listens in it, and removes it; the launcher mounts it, and may
-have the executor leave a file there for the guest.
+have the executor leave files there: for the guest, or for itself, such as how to dress the slot.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
 
 from scheduler.errors import EngineUnavailable
 
@@ -18,27 +21,54 @@ SOCKET_FILE: Final = "executor.sock"
 CONTENT_FILE: Final = "content"
 """Beside the socket: what a launcher has the guest write to the slot's places at the start."""
 
+DRESSING_FILE: Final = "dressing"
+"""Beside the socket, where the executor is to dress the slot: a `Dressing`. The guest waits where it sees that file."""
 CPU_FILE: Final = "cpu"
 """Beside the socket, where the executor is to limit the slot's CPU: hundredths of a core."""
 
 SlotFolder = Callable[[str], Path]
 """The host folder of a slot, by the slot's id."""
-LeaveContent = Callable[[str, bytes], Awaitable[None]]
-"""Leaves a slot's content beside its socket, by the slot's id. Raises `EngineUnavailable`."""
+LeaveFile = Callable[[str, str, bytes], Awaitable[None]]
+"""Leaves a file beside a slot's socket: the slot's id, one of `FILES`, its bytes. Raises `EngineRefused`,
+`EngineUnavailable`."""
+FILES: Final = {CONTENT_FILE: "what HOME begins with", DRESSING_FILE: "how to dress the slot"}
+"""Files that launchers leave, and what each holds."""
+
+Place = Annotated[str, Meta(pattern=r"^/[^\x00]+$", max_length=4096)]
 
 
-def into(folder_of: SlotFolder) -> LeaveContent:
-    """Return what leaves content in folders of this machine."""
+class Dressing(msgspec.Struct, frozen=True):
+    """An order to the executor: how to change a slot before its first task, as the slot's engine cannot be told.
 
-    async def leave(slot_id: str, content: bytes) -> None:
-        await asyncio.to_thread(write_content, folder_of(slot_id), content)
+    `places`: each gets `inodes`, may hold programs, and belongs to the guest's user, except /dev/shm. `uncovered`:
+    VOLUMEs that a tmpfs covers, of which the slot is to see the image's own files, read-only.
+    """
+
+    places: Annotated[tuple[Place, ...], Meta(max_length=64)]
+    inodes: Annotated[int, Meta(gt=0, le=1 << 32)]
+    uncovered: Annotated[tuple[Place, ...], Meta(max_length=64)] = ()
+
+
+def into(folder_of: SlotFolder) -> LeaveFile:
+    """Return what leaves files in folders of this machine."""
+
+    async def leave(slot_id: str, file: str, data: bytes) -> None:
+        await asyncio.to_thread(write_file, folder_of(slot_id), file, data)
 
     return leave
 
 
-def write_content(folder: Path, content: bytes) -> None:
-    """Write what places begin with to a slot's folder. Raises `EngineUnavailable`."""
-    _write(folder / CONTENT_FILE, content, "what HOME begins with")
+def write_file(folder: Path, file: str, data: bytes) -> None:
+    """Write one of `FILES` to a slot's folder. Raises `EngineUnavailable`."""
+    _write(folder / file, data, FILES[file])
+
+
+def read_dressing(folder: Path) -> Dressing | None:
+    """Return how to dress a slot, or None where its launcher has left nothing. Raises `OSError`, `ValueError`."""
+    try:
+        return msgspec.json.decode((folder / DRESSING_FILE).read_bytes(), type=Dressing)
+    except FileNotFoundError:
+        return None
 
 
 def write_cpu(folder: Path, percent: int) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from scheduler.launchers.doorway import CONTENT_FILE, CPU_FILE, SOCKET_FILE
+from scheduler.launchers.doorway import CPU_FILE, FILES, SOCKET_FILE
 from sets.executor import protocol
 from sets.executor.protocol import Hello, ProtocolError
 
@@ -44,8 +44,8 @@ class Door:
 
     It opens once. The algorithm reaches this socket as well, but runs only after its guest was let in. Then the socket
     is closed, so the algorithm can neither pass for the guest, nor cost this process anything, nor park a descriptor
-    here. `admitted` gets the connection, which is its own from then on, and the guest's process id; `failed` is called
-    with a reason if the guest itself cannot be used.
+    here. `admitted` gets the connection, which is its own from then on, the guest's process id, and whether the guest
+    waits until its slot is dressed; `failed` is called with a reason if the guest itself cannot be used.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Door:
         loop: asyncio.AbstractEventLoop,
         directory: Path,
         token: str,
-        admitted: Callable[[socket.socket, int], None],
+        admitted: Callable[[socket.socket, int, bool], None],
         failed: Callable[[str], None],
     ) -> None:
         """Raises `OSError`, and leaves nothing."""
@@ -97,9 +97,8 @@ class Door:
         self.close()
         # No one else writes there, and this needs no descriptor: there may be none left.
         with contextlib.suppress(OSError):
-            (self.directory / SOCKET_FILE).unlink(missing_ok=True)
-            (self.directory / CONTENT_FILE).unlink(missing_ok=True)
-            (self.directory / CPU_FILE).unlink(missing_ok=True)
+            for file in (SOCKET_FILE, CPU_FILE, *FILES):
+                (self.directory / file).unlink(missing_ok=True)
             self.directory.rmdir()
 
     # -- greetings
@@ -122,7 +121,7 @@ class Door:
         try:
             connection.setblocking(False)
             pid = _peer_pid(connection)
-            _check_is_init(pid)
+            check_is_init(pid)
         except (NotTheGuest, OSError) as error:
             self._refuse(connection, error)
             return
@@ -164,7 +163,7 @@ class Door:
         else:
             self._forget(connection)
             self.close()
-            self._admitted(connection, pid)
+            self._admitted(connection, pid, hello.undressed)
         return True
 
     def _refuse(self, connection: socket.socket, error: Exception) -> None:
@@ -214,7 +213,7 @@ def _peer_pid(connection: socket.socket) -> int:
     return pid
 
 
-def _check_is_init(pid: int) -> None:
+def check_is_init(pid: int) -> None:
     """Raise `NotTheGuest` unless the process is process 1 of its own PID namespace, as only the guest is."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():

@@ -10,17 +10,19 @@ import asyncio
 import hashlib
 import shutil
 import socket
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from scheduler.errors import SlotLost
 from scheduler.execution import SlotEvents, Work
-from scheduler.launchers.doorway import read_cpu, write_content
+from scheduler.launchers.doorway import Dressing, read_cpu, read_dressing, write_file
 from scheduler.task import Lease
 from sets.executor import protocol
 from sets.executor.cgroup import CgroupError, limit_cpu
 from sets.executor.door import Door
+from sets.executor.dressing import DressingError, dress
 from sets.executor.run import SlotRun
 from sets.executor.slot import NO_LEASE, Slot
 
@@ -45,6 +47,7 @@ class LocalExecutor:
         self._folders: dict[str, Path] = {}
         self._slots: dict[str, Slot] = {}
         self._doors: dict[str, Door] = {}
+        self._dressings: dict[str, asyncio.Task[None]] = {}
         self._events: SlotEvents | None = None
         # One buffer for all: a message is decoded, and its bytes copied out, before the next is read.
         self._buffer = memoryview(bytearray(protocol.MESSAGE_BYTES))
@@ -66,9 +69,9 @@ class LocalExecutor:
         """Where the executor listens for a slot of this machine (`scheduler.launchers.doorway.SlotFolder`)."""
         return self._folders.get(slot_id) or self._folder / slot_id
 
-    async def leave_content(self, slot_id: str, content: bytes) -> None:
-        """Leave a file for the slot's guest (`scheduler.launchers.doorway.LeaveContent`)."""
-        await asyncio.to_thread(write_content, self.folder_of(slot_id), content)
+    async def leave(self, slot_id: str, file: str, data: bytes) -> None:
+        """Leave a file beside the slot's socket (`scheduler.launchers.doorway.LeaveFile`)."""
+        await asyncio.to_thread(write_file, self.folder_of(slot_id), file, data)
 
     async def expect(self, slot_id: str, token: str, node: str = "") -> None:
         """Listen for a slot that is about to be started on this machine; `node` names no other. Raises `OSError`."""
@@ -79,7 +82,7 @@ class LocalExecutor:
             self._loop,
             self.folder_of(slot_id),
             token,
-            lambda connection, pid: self._admitted(slot_id, connection, pid),
+            partial(self._admitted, slot_id),
             lambda reason: self._slots[slot_id].fail(reason),
         )
         self._doors[slot_id] = door
@@ -105,19 +108,45 @@ class LocalExecutor:
             slot.retire()
         self._remove_door(slot_id)
 
-    def _admitted(self, slot_id: str, connection: socket.socket, pid: int) -> None:
-        assert self._events is not None
+    def _admitted(self, slot_id: str, connection: socket.socket, pid: int, undressed: bool) -> None:
         slot = self._slots[slot_id]
         try:
+            order = read_dressing(self.folder_of(slot_id)) if self._shared else None
+            if undressed != (order is not None):
+                raise ValueError(
+                    "it and the launcher disagree whether its slot is to be dressed; run set, registrar and executor "
+                    "of one build"
+                )
             if self._shared:
                 # A slot of a cluster: its job reserves less than it may use, and so cannot say its limit.
                 limit_cpu(pid, read_cpu(self.folder_of(slot_id)))
-            slot.connected(connection, pid)
+            if order is None:
+                self._connect(slot, connection, pid)
+                return
         except (CgroupError, OSError, ValueError) as error:
             connection.close()
             slot.fail(f"its guest could not be let in: {error}")
             return
-        self._events.slot_ready(slot_id)
+        self._dressings[slot_id] = asyncio.create_task(self._dress(slot, connection, pid, order))
+
+    def _connect(self, slot: Slot, connection: socket.socket, pid: int) -> None:
+        assert self._events is not None
+        slot.connected(connection, pid)
+        self._events.slot_ready(slot.id)
+
+    async def _dress(self, slot: Slot, connection: socket.socket, pid: int, order: Dressing) -> None:
+        """Dress a slot; whatever hinders that ends it. Cancelled where the slot is not wanted any more."""
+        try:
+            await dress(connection, pid, order)
+            self._connect(slot, connection, pid)
+        except (CgroupError, DressingError, OSError) as error:
+            connection.close()
+            slot.fail(f"it could not be dressed: {error}")
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+        finally:
+            self._dressings.pop(slot.id, None)
 
     def _slot_lost(self, slot_id: str, reason: str) -> None:
         assert self._events is not None
@@ -126,6 +155,9 @@ class LocalExecutor:
         self._events.slot_lost(slot_id, reason)
 
     def _remove_door(self, slot_id: str) -> None:
+        dressing = self._dressings.pop(slot_id, None)
+        if dressing is not None and dressing is not asyncio.current_task():
+            dressing.cancel()
         door = self._doors.pop(slot_id, None)
         if door is not None:
             door.remove()

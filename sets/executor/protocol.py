@@ -22,10 +22,11 @@ STRINGS_COUNT: Final = 8192
 OUTPUT_BYTES: Final = 61_440
 FILES_COUNT: Final = 64
 
-TASK, KILL, RETIRE = 1, 2, 3
+TASK, KILL, RETIRE, DRESSED = 1, 2, 3, 4
 HELLO, OUTPUT, EXIT, CLEANED, STDIN, UNFIT = 16, 17, 18, 19, 20, 21
 
 STDIN_FD, STREAM, PRESTART, STDIN_ASKED = 1, 2, 4, 8
+UNDRESSED: Final = 1
 HANDED_OVER, KILLED, CLEANING, PRESTARTED = 1, 2, 4, 8
 
 _HEAD: Final = struct.Struct("<BBHI")
@@ -52,6 +53,8 @@ class ProtocolError(Exception):
 class Hello(msgspec.Struct):
     version: int
     token: bytes
+    undressed: bool = False
+    """The guest waits until its slot is dressed."""
 
 
 class OutputMessage(msgspec.Struct):
@@ -182,6 +185,10 @@ def encode_retire() -> bytes:
     return _HEAD.pack(RETIRE, 0, 0, 0)
 
 
+def encode_dressed() -> bytes:
+    return _HEAD.pack(DRESSED, 0, 0, 0)
+
+
 def decode(data: memoryview) -> Message:
     """A message from a guest; its bytes are copied out of `data`. Raises `ProtocolError`, and nothing else."""
     try:
@@ -203,7 +210,7 @@ def decode(data: memoryview) -> Message:
             return StdinMessage(task) if kind == STDIN else UnfitMessage(task)
         if kind == HELLO:
             version, token = _HELLO.unpack(data[_HEAD.size :])
-            return Hello(version, token)
+            return Hello(version, token, bool(flags & UNDRESSED))
     except struct.error as error:
         raise ProtocolError("a message of the wrong length") from error
     raise ProtocolError(f"message type {kind}")

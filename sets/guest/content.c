@@ -3,10 +3,8 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "content.h"
@@ -106,8 +104,7 @@ bool fill(const struct place *p) {
 }
 
 void take_content(void) {
-    char path[sizeof ((struct sockaddr_un *)0)->sun_path + 8];
-    snprintf(path, sizeof path, "%.*s/content", (int)(strrchr(socket_path, '/') ? strrchr(socket_path, '/') - socket_path : 0), socket_path);
+    const char *path = beside_socket("content");
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) return;

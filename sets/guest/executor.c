@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -54,7 +56,14 @@ ssize_t hear(void *buffer, size_t size, int flags, int *fd) {
     return n;
 }
 
-void connect_executor(void) {
+const char *beside_socket(const char *name) {
+    static char path[sizeof ((struct sockaddr_un *)0)->sun_path + 16];
+    const char *slash = strrchr(socket_path, '/');
+    snprintf(path, sizeof path, "%.*s/%s", (int)(slash ? slash - socket_path : 0), socket_path, name);
+    return path;
+}
+
+static void connect_with(uint8_t flags) {
     uint64_t until = now_us() + CONNECT_LIMIT_S * 1000000ull;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, socket_path, strlen(socket_path));
@@ -68,7 +77,7 @@ void connect_executor(void) {
         int room = 2 * MESSAGE_BYTES;
         setsockopt(executor, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
         if (executor >= 0 && !connect(executor, (struct sockaddr *)&address, sizeof address)) {
-            struct hello_message hello = {.head = {.type = HELLO}, .version = 1};
+            struct hello_message hello = {.head = {.type = HELLO, .flags = flags}, .version = 1};
             memcpy(hello.token, token, TOKEN_BYTES);
             if (tell(&(struct iovec){&hello, sizeof hello}, 1, NULL, 0)) {
                 // Our own CPU time until now enters the cgroup's account before the executor first reads it.
@@ -80,4 +89,26 @@ void connect_executor(void) {
         if (now_us() > until) _exit(EXIT_NO_EXECUTOR);
         poll(NULL, 0, wait_ms);
     }
+}
+
+void connect_executor(void) { connect_with(0); }
+
+void await_dressing(void) {
+    struct head head;
+    int fd;
+    connect_with(UNDRESSED);
+    ssize_t n = hear(&head, sizeof head, 0, &fd);
+    if (!n) _exit(EXIT_NO_EXECUTOR);
+    if (n != sizeof head || fd >= 0 || head.flags || head.reserved || head.task) malformed();
+    if (head.type == RETIRE) _exit(EXIT_RETIRED);
+    if (head.type != DRESSED) malformed();
+}
+
+void report_dressed(void) {
+    struct cleaned_message c = {.head = {.type = CLEANED}, .ok = 1, .guest_cpu_us = own_cpu_us()};
+    int last = fcntl(executor, F_DUPFD_CLOEXEC, executor + 1);
+    // Something else gets its number, so that a later connection is the last one, too.
+    if (last < 0 || dup3(STDIN_FILENO, executor, O_CLOEXEC) < 0) unusable("descriptors", strerror(errno));
+    executor = last;
+    tell(&(struct iovec){&c, sizeof c}, 1, NULL, 0);
 }

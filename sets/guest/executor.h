@@ -15,8 +15,14 @@ extern uint32_t last_task;
 
 #define CONNECT_FIRST_MS 10
 
+// The path of a file beside the executor's socket.
+const char *beside_socket(const char *name);
 // Connect, for up to a minute, and say HELLO. Ends the guest when that fails.
 void connect_executor(void);
+// Connect, and wait until the executor has dressed the slot. Ends the guest when that fails.
+void await_dressing(void);
+// Report that the slot is clean after that. The connection becomes the last of our descriptors.
+void report_dressed(void);
 // Send a message. False when the executor is lost.
 bool tell(struct iovec *parts, size_t count, const int *fds, size_t fd_count);
 // Receive a message: its length, 0 when the executor is lost, -1 when there is none. A descriptor that comes with it goes to *fd.

@@ -74,11 +74,15 @@ int main(int argc, char **args) {
     children = signalfd(-1, &child_signal, SFD_NONBLOCK | SFD_CLOEXEC);
     if (children < 0) unusable("signalfd", strerror(errno));
     umask(022);
+    // The executor changes the places of a cluster's slot first.
+    const bool undressed = !access(beside_socket("dressing"), F_OK);
+    if (undressed) await_dressing();
     take_places(args + 3, (int)(places_end - args) - 3);
     take_content();
     empty_all();
     guard();
-    connect_executor();
+    if (undressed) report_dressed();
+    else connect_executor();
     // The connection is the last descriptor of our own; a later connection gets the same number.
     first_task_fd = executor + 1;
     serve();

@@ -194,7 +194,8 @@ class FakeExecutor:
     def __init__(self) -> None:
         self.runs: list[FakeRun] = []
         self.expected: dict[str, str] = {}
-        self.contents: dict[str, bytes] = {}
+        self.left: dict[tuple[str, str], bytes] = {}
+        """Files left beside slots' sockets, by slot and file."""
         self.current: dict[str, FakeRun | None] = {}
         self.program: Callable[[FakeRun], None] | None = None
         self.refuse: list[SchedulerError] = []
@@ -215,10 +216,10 @@ class FakeExecutor:
             raise self.refuse_expect.pop(0)
         self.expected[slot_id] = token
 
-    async def leave_content(self, slot_id: str, content: bytes) -> None:
+    async def leave(self, slot_id: str, file: str, data: bytes) -> None:
         if self.refuse_expect:
             raise self.refuse_expect.pop(0)
-        self.contents[slot_id] = content
+        self.left[slot_id, file] = data
 
     def hello(self, slot_id: str) -> None:
         self.current[slot_id] = None

@@ -36,6 +36,8 @@ _NODE: Final = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?")
 _OPENERS: Final = ("${", "%{")
 _RESERVED: Final = ("/proc", "/sys", "/dev", "/gc", "/etc")
 _MAX_PLACES: Final = 32
+_COVER_BYTES: Final = 4096
+"""Size of a tmpfs that stays empty until the executor takes it away."""
 _MAX_NAMES: Final = 1024
 _MAX_FEATURES: Final = 64
 _MAX_TEXT: Final = 65_536
@@ -73,8 +75,10 @@ def check(add: Add, settings: RegistrarSettings) -> None:
         _match("cpu_features", feature, _FEATURE, "the name of a CPU feature")
     _check_slots(add, settings)
     _count("places", add.places, 0, _MAX_PLACES)
-    for place in add.places:
-        _check_place(place)
+    _count("covered", add.covered, 0, _MAX_PLACES)
+    for field, paths in (("places", add.places), ("covered", add.covered)):
+        for path in paths:
+            _check_path(field, path)
     _check_variables(add)
 
 
@@ -89,12 +93,12 @@ def _check_slots(add: Add, settings: RegistrarSettings) -> None:
             raise OrderRefused("slots.token", "it is not 64 hexadecimal digits")
 
 
-def _check_place(place: str) -> None:
-    _harmless("places", place)
-    if not place.startswith("/") or place != posixpath.normpath(place) or place == "/":
-        raise OrderRefused("places", f"{place!r} is not an absolute path in its shortest form")
-    if place != "/dev/shm" and any(place == each or place.startswith(each + "/") for each in _RESERVED):
-        raise OrderRefused("places", f"{place} belongs to the slot itself")
+def _check_path(field: str, path: str) -> None:
+    _harmless(field, path)
+    if not path.startswith("/") or path != posixpath.normpath(path) or path == "/":
+        raise OrderRefused(field, f"{path!r} is not an absolute path in its shortest form")
+    if path != "/dev/shm" and any(path == each or path.startswith(each + "/") for each in _RESERVED):
+        raise OrderRefused(field, f"{path} belongs to the slot itself")
 
 
 def _check_variables(add: Add) -> None:
@@ -152,7 +156,10 @@ def variables(
         "cpu_hard_limit": share == 100,
         "memory_mib": add.pool.resources.memory_mib,
         "cpu_features": list(add.pool.cpu_features),
-        "places": [{"path": path, "size_bytes": sizes[path]} for path in add.places],
+        "places": [
+            *({"path": path, "size_bytes": sizes[path]} for path in add.places),
+            *({"path": path, "size_bytes": _COVER_BYTES} for path in add.covered),
+        ],
         "arguments": list(walls.init[2:]),
         "env": dict(add.env),
         "pids": walls.pids,

@@ -8,13 +8,24 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final, Protocol
 
+import msgspec
 import structlog
 
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnusable, SchedulerError
 from scheduler.images.contract import LayoutSource
 from scheduler.images.places import Layout
 from scheduler.launchers.contract import Adopt, NodeStands, SlotGone, SlotOrder, adopt_none
-from scheduler.launchers.doorway import LeaveContent, SlotFolder, into, write_cpu
+from scheduler.launchers.doorway import (
+    CONTENT_FILE,
+    DRESSING_FILE,
+    Dressing,
+    LeaveFile,
+    SlotFolder,
+    into,
+    write_cpu,
+    write_file,
+)
+from scheduler.launchers.hardening import SlotLimits
 from scheduler.launchers.nomad.connection import Connection
 from scheduler.launchers.nomad.nodes import best
 from scheduler.launchers.nomad.orders import Add, Added, Drop, Found, Keep, NewSlot, NodeState, Report
@@ -43,7 +54,7 @@ _CLOSE_CLEAN_UP_S: Final = 15.0
 _OOM_WAIT_S: Final = 2.0
 """How long the cluster may take to tell how a slot ended, in seconds; it does so within one."""
 _MAX_ENDED: Final = 1024
-_USERS_FAULT: Final = frozenset({"places", "names", "env", "image", "run"})
+_USERS_FAULT: Final = frozenset({"places", "covered", "names", "env", "image", "run"})
 """Members of an order that come from the image; the registrar refuses them for the image's sake."""
 
 
@@ -51,7 +62,7 @@ class NomadLauncher:
     """Implements `contract.Launcher` on a cluster.
 
     `source` finds how the slots of an image are laid out; `folder_of` tells where a slot's executor listens for it,
-    within `run_folder` of the settings, and `leave_content` has the executor leave a file there. `on_node` hears where
+    within `run_folder` of the settings, and `leave` has the executor leave a file there. `on_node` hears where
     the cluster starts no new slots. Without the registrar, or while the cluster is away, starts raise
     `EngineUnavailable`, and running slots serve on.
     """
@@ -62,13 +73,14 @@ class NomadLauncher:
         source: Source,
         folder_of: SlotFolder,
         on_gone: SlotGone,
-        leave_content: LeaveContent | None = None,
+        leave: LeaveFile | None = None,
         on_node: NodeStands | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
         self._folder_of = folder_of
-        self._leave_content = leave_content or into(folder_of)
+        self._leave_file = leave or into(folder_of)
+        self._inodes = SlotLimits().inodes
         self._on_gone = on_gone
         self._on_node = on_node
         self._nodes: dict[str, NodeState] = {}
@@ -92,6 +104,7 @@ class NomadLauncher:
             return
         await self._source.open()
         found = await self._connection.open()
+        self._inodes = found.inodes
         kept = []
         for slot in found.slots:
             if self._settings.slots_outlive_their_set and adopt(slot):
@@ -166,18 +179,18 @@ class NomadLauncher:
 
     async def _lay_out(self, order: SlotOrder, layout: Layout) -> bool:
         """Leave what the slot needs beside its socket; returns True if its executor will limit its CPU."""
-        if layout.kept:
-            raise ImageUnusable(
-                f"{order.image.reference} cannot be started on a cluster: VOLUME {layout.kept[0]} has files of the "
-                "image, which a slot of a cluster cannot show; keep them elsewhere, such as in /app"
-            )
+        dressing = msgspec.json.encode(Dressing(layout.places, self._inodes, layout.kept))
         # The executor of another machine cannot read a limit that is left here: there the job limits the CPU.
         here = not order.node
         if here:
             # Some bytes, written at once: orders of one moment must not wait for threads, so that they share a job.
-            write_cpu(self._folder_of(order.slot_id), order.pool.resources.cpu_percent)
+            folder = self._folder_of(order.slot_id)
+            write_cpu(folder, order.pool.resources.cpu_percent)
+            write_file(folder, DRESSING_FILE, dressing)
+        else:
+            await self._leave_file(order.slot_id, DRESSING_FILE, dressing)
         if layout.content:
-            await self._leave_content(order.slot_id, layout.content)
+            await self._leave_file(order.slot_id, CONTENT_FILE, layout.content)
         return here
 
     def _enter(self, order: SlotOrder, layout: Layout) -> None:
@@ -213,6 +226,7 @@ class NomadLauncher:
                 image=order.image.reference,
                 run=run_name(order.image),
                 places=layout.places,
+                covered=layout.kept,
                 names=tuple(dict.fromkeys(names(order.image))),
                 env=said_twice(order.image),
                 node=order.node,
@@ -294,6 +308,7 @@ class NomadLauncher:
     def found_again(self, found: Found) -> Keep:
         """Compare with what the registrar has found after it was away."""
         self._nodes.clear()
+        self._inodes = found.inodes
         there = {slot.slot_id for slot in found.slots}
         for slot_id in [*self._leaving]:
             if slot_id not in there:

@@ -15,6 +15,7 @@ import msgspec
 
 from scheduler.errors import EngineUnavailable
 from scheduler.launchers.contract import FoundSlot
+from scheduler.launchers.hardening import SlotLimits
 from scheduler.launchers.nomad.words import Kind
 from scheduler.policy.node import Standing
 from scheduler.pool import PoolKey
@@ -48,7 +49,8 @@ class Add(msgspec.Struct, frozen=True, tag="add"):
     """Start slots of one pool, on any node or on the one that Nomad and the set call `node`.
 
     `image` is for people, `run` for the docker driver. `places` can be written to; `names` are variables of the image
-    that the guest passes on; `env` is set beside them. `executor_limits_cpu`: the job need not limit the slots' CPU.
+    that the guest passes on; `env` is set beside them. `covered` are VOLUMEs with files of the image: each gets a
+    tmpfs, which the executor takes away again. `executor_limits_cpu`: the job need not limit the slots' CPU.
     """
 
     request: int
@@ -61,6 +63,7 @@ class Add(msgspec.Struct, frozen=True, tag="add"):
     env: dict[str, str] = {}
     node: str = ""
     executor_limits_cpu: bool = False
+    covered: tuple[str, ...] = ()
 
 
 class Drop(msgspec.Struct, frozen=True, tag="drop"):
@@ -70,7 +73,10 @@ class Drop(msgspec.Struct, frozen=True, tag="drop"):
 
 
 class Found(msgspec.Struct, frozen=True, tag="found"):
+    """`inodes` bounds the files in each place of a slot: jobs cannot say it, so the slot's executor is told."""
+
     slots: tuple[FoundSlot, ...]
+    inodes: int = SlotLimits().inodes
 
 
 class Added(msgspec.Struct, frozen=True, tag="added"):

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from scheduler.errors import EngineUnavailable, SlotLost
+from scheduler.errors import EngineRefused, EngineUnavailable, SlotLost
 from scheduler.execution import ExecutorEvents, NoFile, Work
+from scheduler.launchers.doorway import DRESSING_FILE, FILES
 from scheduler.policy.node import NodeFacts
 from scheduler.source import Source
 from scheduler.task import Lease
@@ -78,6 +79,8 @@ class Link:
         self.grants = Grants(lease_s, clock_s())
         # The executor said that nothing of this set runs there any more.
         self.said_goodbye = False
+        # Its executor can give a slot what an orchestrator cannot: builds before this one could not.
+        self.dresses = False
         self._wire = wire
         self._events = events
         self._slots: dict[str, _Slot] = {}
@@ -116,16 +119,18 @@ class Link:
         if error := await self._answered(slot_id, answer):
             raise EngineUnavailable(f"node {self.facts.id} cannot listen for a slot: {error}")
 
-    async def leave_content(self, slot_id: str, content: bytes) -> None:
-        """Have the executor leave a file for the slot's guest. Raises `EngineUnavailable` when it does not."""
+    async def leave(self, slot_id: str, file: str, data: bytes) -> None:
+        """Have the executor leave a file for the slot. Raises `EngineRefused`, `EngineUnavailable` if it does not."""
+        if file == DRESSING_FILE and not self.dresses:
+            raise EngineRefused(f"the executor of node {self.facts.id} cannot dress slots yet: upgrade it")
         answer = self._answer(slot_id)
-        for at in range(0, len(content), CONTENT_PIECE_BYTES):
-            piece = content[at : at + CONTENT_PIECE_BYTES]
-            last = at + CONTENT_PIECE_BYTES >= len(content)
-            self._wire.send(frames.CONTENT, messages.Content(slot_id, piece, last))
+        for at in range(0, len(data), CONTENT_PIECE_BYTES):
+            piece = data[at : at + CONTENT_PIECE_BYTES]
+            last = at + CONTENT_PIECE_BYTES >= len(data)
+            self._wire.send(frames.CONTENT, messages.Content(slot_id, piece, last, file))
             await self._wire.drain()
         if error := await self._answered(slot_id, answer):
-            raise EngineUnavailable(f"node {self.facts.id} cannot leave what HOME begins with: {error}")
+            raise EngineUnavailable(f"node {self.facts.id} cannot leave {FILES[file]}: {error}")
 
     def _answer(self, slot_id: str) -> asyncio.Future[str]:
         answer = self._expected[slot_id] = self.loop.create_future()

@@ -54,6 +54,8 @@ class Welcome(msgspec.Struct, frozen=True):
     cpu_features: Annotated[
         tuple[Annotated[str, Meta(pattern="^[a-z0-9_.-]{1,64}$")], ...], Meta(max_length=1024)
     ]
+    dresses: bool = False
+    """True if the executor dresses slots for which it is left the file."""
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -71,11 +73,12 @@ class Expect(msgspec.Struct, frozen=True):
 
 
 class Content(msgspec.Struct, frozen=True):
-    """CONTENT: a part of a file for the slot's guest, to be left beside its socket. After the last one it is whole."""
+    """CONTENT: a part of a file to be left beside a slot's socket. After the last one it is whole."""
 
     slot_id: SlotId
     data: bytes
     last: bool
+    file: Annotated[str, Meta(pattern="^(content|dressing)$")] = "content"
 
 
 class Expected(msgspec.Struct, frozen=True):

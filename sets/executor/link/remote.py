@@ -112,12 +112,12 @@ class RemoteExecutor:
         self._member_of[slot_id] = shared_member(token) if self._shared else slot_id
         await link.expect(slot_id, token)
 
-    async def leave_content(self, slot_id: str, content: bytes) -> None:
-        """Have the slot's executor leave a file for its guest (`scheduler.launchers.doorway.LeaveContent`)."""
+    async def leave(self, slot_id: str, file: str, data: bytes) -> None:
+        """Have the slot's executor leave a file beside its socket (`scheduler.launchers.doorway.LeaveFile`)."""
         link = self._links.get(self._node_of.get(slot_id, ""))
         if link is None:
             raise EngineUnavailable(f"the node of slot {slot_id} is out of reach")
-        await link.leave_content(slot_id, content)
+        await link.leave(slot_id, file, data)
 
     def run(self, slot_id: str, work: Work, lease: Lease) -> SlotRun:
         link = self._links.get(self._node_of.get(slot_id, ""))
@@ -171,8 +171,11 @@ class RemoteExecutor:
             if kind != frames.WELCOME or welcomed.done():
                 raise LinkError("it does not begin with WELCOME")
             # At once, as more frames may be there already.
-            facts = self._facts(node, messages.decode(body, messages.Welcome))
-            welcomed.set_result(Link(wire, facts, self._hello.lease_s, self._events))
+            welcome = messages.decode(body, messages.Welcome)
+            facts = self._facts(node, welcome)
+            link = Link(wire, facts, self._hello.lease_s, self._events)
+            link.dresses = welcome.dresses
+            welcomed.set_result(link)
 
         def end(reason: str) -> None:
             if not ended.done():

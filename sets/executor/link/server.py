@@ -168,6 +168,7 @@ class Server:
             facts.memory_mib,
             facts.max_slots,
             tuple(sorted(facts.cpu_features)),
+            dresses=True,
         )
         wire.send(frames.WELCOME, welcome)
         session.begin()

@@ -218,7 +218,7 @@ class Session:
         if sum(map(len, self._contents.values())) > CONTENTS_BYTES:
             raise LinkError(f"more than {CONTENTS_BYTES} bytes of files for guests at a time")
         if content.last:
-            leaving = self._executor.leave_content(slot_id, bytes(self._contents.pop(slot_id)))
+            leaving = self._executor.leave(slot_id, content.file, bytes(self._contents.pop(slot_id)))
             self._background.spawn(self._answer(slot_id, leaving))
 
     def _run(self, number: int, task: messages.Task) -> None:

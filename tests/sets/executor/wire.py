@@ -16,8 +16,8 @@ def head(kind: int, task: int = 0, flags: int = 0) -> bytes:
     return struct.pack("<BBHI", kind, flags, 0, task)
 
 
-def hello(token: bytes, version: int = 1) -> bytes:
-    return head(HELLO) + struct.pack("<B3s64s", version, b"", token)
+def hello(token: bytes, version: int = 1, flags: int = 0) -> bytes:
+    return head(HELLO, flags=flags) + struct.pack("<B3s64s", version, b"", token)
 
 
 def output(task: int, stdout: bytes = b"", stderr: bytes = b"") -> bytes:

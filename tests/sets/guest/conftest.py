@@ -14,6 +14,7 @@ import pytest
 
 from sets.guest import GUEST_BINARY
 from tests.sets.guest.rig import ROOT, WORKER, Connection, Guest, User
+from tests.sets.guest.wire import UNDRESSED
 
 HERE = Path(__file__).parent
 SOURCES = Path(__file__).parents[3]
@@ -58,7 +59,7 @@ def start(guest_binary: Path) -> Iterator[StartGuest]:
     def start(user: User = ROOT, **options: object) -> tuple[Guest, Connection]:
         guest = Guest(guest_binary, user, **options)  # type: ignore[arg-type]
         try:
-            connection = guest.listener.greet()
+            connection = guest.listener.greet(UNDRESSED if options.get("undressed") else 0)
         except BaseException:
             guest.process.kill()
             print(guest.said())

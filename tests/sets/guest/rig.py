@@ -213,12 +213,12 @@ class Listener:
         connection, _ = self._socket.accept()
         return Connection(connection)
 
-    def greet(self) -> Connection:
+    def greet(self, flags: int = 0) -> Connection:
         """Accept, and check the hello."""
         connection = self.accept()
         message, fds = connection.receive()
         assert not fds
-        assert wire.read_hello(message) == (1, TOKEN.encode())
+        assert wire.read_hello(message, flags) == (1, TOKEN.encode())
         return connection
 
     def stop(self) -> None:
@@ -262,11 +262,13 @@ class Guest:
         descriptors: int | str = DESCRIPTORS,
         content: Sequence[Entry] | bytes = b"",
         namespaces: Sequence[str] = (),
+        undressed: bool = False,
     ) -> None:
         """`content` is what places begin with, its paths relative to the folder of all places; or that as bytes.
         `folders` are made within the places before the start; `outer` and `before` are shell that runs first: with
         the test's own rights, and with the guest's; PLACE and PLACES in them stand for the first place and for all.
-        `namespaces` are options of unshare beside the usual ones.
+        `namespaces` are options of unshare beside the usual ones. `undressed`: the guest waits until it is told that
+        its slot is dressed.
         """
         self.listener = Listener()
         self.places = [self.listener.folder / "places" / place for place in places]
@@ -281,6 +283,8 @@ class Guest:
             content = packed(replace(entry, path=f"{places_folder}/{entry.path}") for entry in content)
         if content:
             (self.listener.folder / "content").write_bytes(content)
+        if undressed:
+            (self.listener.folder / "dressing").touch()
         script = ["set -e"]
         for place in self.places:
             script.append(f"mkdir -p {place}; mount -t tmpfs -o {tmpfs} guest-test {place}")

@@ -6,8 +6,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-TASK, KILL, RETIRE = 1, 2, 3
+TASK, KILL, RETIRE, DRESSED = 1, 2, 3, 4
 HELLO, OUTPUT, EXIT, CLEANED, STDIN, UNFIT = 16, 17, 18, 19, 20, 21
+UNDRESSED = 1
 STDIN_FD, STREAM, PRESTART, STDIN_ASKED = 1, 2, 4, 8
 HANDED_OVER, KILLED, CLEANING, PRESTARTED = 1, 2, 4, 8
 EXITED, SIGNALLED, NOT_EXECUTED, NOT_STARTED = 0, 1, 2, 3
@@ -67,9 +68,9 @@ def read_head(message: bytes) -> Head:
     return Head(kind, flags, number)
 
 
-def read_hello(message: bytes) -> tuple[int, bytes]:
+def read_hello(message: bytes, flags: int = 0) -> tuple[int, bytes]:
     """The version and the token."""
-    assert read_head(message) == Head(HELLO, 0, 0)
+    assert read_head(message) == Head(HELLO, flags, 0)
     assert message[9:12] == bytes(3)
     assert len(message) == 8 + 4 + 64
     return message[8], message[12:]

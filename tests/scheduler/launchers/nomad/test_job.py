@@ -29,6 +29,7 @@ ORDER = Add(
     image="registry.example/cat:1",
     run=f"registry.example/cat@{DIGEST}",
     places=("/tmp", "/dev/shm", "/var/room"),
+    covered=("/held",),
     names=("PATH", "LANG"),
     slots=(slot(1), slot(2)),
     executor_limits_cpu=True,
@@ -52,6 +53,9 @@ def test_an_order_becomes_the_variables_of_the_template() -> None:
         *("4096", "/tmp", "/dev/shm", "/var/room", "--", "PATH", "HOSTNAME", "HOME", "PATH", "LANG"),
     ]
     assert values["places"][0] == {"path": "/tmp", "size_bytes": 512 << 20}
+    # A VOLUME whose files the executor uncovers: the engine must make no volume of it, and the guest leaves it alone.
+    assert values["places"][-1] == {"path": "/held", "size_bytes": 4096}
+    assert "/held" not in values["arguments"]
     assert values["slots"][1] == {"id": "s-2", "token": "ab" * 32, "door": "inst/door2", "node": ""}
     assert values["seccomp"] == "/var/lib/general-compute/seccomp/slots-1.json"
     assert msgspec.json.decode(values["pool_key"], type=PoolKey) == POOL
@@ -104,6 +108,9 @@ def test_the_template_declares_each_variable_and_no_other() -> None:
         ("places", order(places=("data",))),
         ("places", order(places=("/data/../etc",))),
         ("places", order(places=("/",))),
+        ("covered", order(covered=("/gc/nomad",))),
+        ("covered", order(covered=("/data/${NOMAD_SECRETS_DIR}",))),
+        ("covered", order(covered=("/a",) * 40)),
         ("env", order(names=("A${b}",))),
         ("env", order(env={"A": "${NOMAD_TOKEN}"})),
         ("env", order(env={"NOMAD_SECRETS_DIR": "/secrets"})),

@@ -194,8 +194,8 @@ async def test_a_file_for_a_slot_s_guest_is_left_on_its_node(rig: Rig, size: int
     node = await rig.linked()
     await rig.remote.expect("s1", TOKEN, "n1")
     content = bytes(range(251)) * (size // 251) + b"x"
-    await rig.remote.leave_content("s1", content)
-    assert node.contents == {"s1": content}
+    await rig.remote.leave("s1", "content", content)
+    assert node.left == {("s1", "content"): content}
 
 
 async def test_a_file_that_cannot_be_left_starts_no_slot(rig: Rig) -> None:
@@ -203,9 +203,9 @@ async def test_a_file_that_cannot_be_left_starts_no_slot(rig: Rig) -> None:
     await rig.remote.expect("s1", TOKEN, "n1")
     node.refuse_expect = [EngineUnavailable("the disk is full")]
     with pytest.raises(EngineUnavailable, match="what HOME begins with: the disk is full"):
-        await rig.remote.leave_content("s1", b"x")
+        await rig.remote.leave("s1", "content", b"x")
     with pytest.raises(EngineUnavailable, match="out of reach"):
-        await rig.remote.leave_content("s2", b"x")
+        await rig.remote.leave("s2", "content", b"x")
 
 
 async def test_the_node_refuses_more_slots_than_it_has(rig: Rig) -> None:
