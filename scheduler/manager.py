@@ -233,6 +233,10 @@ class Manager:
         self._floor.check_nodes()
         await self._launcher.check()
 
+    async def check_launcher(self) -> None:
+        """Raise `EngineUnavailable` while no slot can start: the engine, or the cluster's registrar, is away."""
+        await self._launcher.check()
+
     # -- tasks
 
     async def resolve(self, reference: str) -> Image:
@@ -351,7 +355,11 @@ class Manager:
 
     def facts(self) -> dict[str, float]:
         """Return gauges by name: live and waiting tasks, cores, memory and slots, and how much of each is in use."""
-        return {"tasks_known": len(self._roster.entries), **self._floor.facts()}
+        return {
+            "tasks_known": len(self._roster.entries),
+            "tasks_waiting_max": self.settings.limits.max_waiting,
+            **self._floor.facts(),
+        }
 
     # -- in the background
 

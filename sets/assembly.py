@@ -97,6 +97,7 @@ def assemble(config: SetConfig) -> SetApp:
     )
     manager = Manager(settings, store, blobs, images, launcher, executor, metrics)
     metrics.watch(manager, build)
+    metrics.watch_disk(folder, config.min_free_disk_mib << 20)
     if isinstance(executor, RemoteExecutor):
         metrics.watch_certificates(executor.certificates_end)
     registration = (

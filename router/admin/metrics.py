@@ -85,6 +85,13 @@ class _Collected(Collector):
             yield _gauge(
                 "tls_ok", "1 if the present certificate is in use, 0 if it cannot be used.", float(all(tls))
             )
+        ends = [each.tls_expires_at for each in snapshots if each.tls_expires_at is not None]
+        if ends:
+            yield _gauge(
+                "tls_expires_at_seconds",
+                "When the certificate for clients ends, in seconds since 1970.",
+                min(ends),
+            )
         yield _gauge(
             "config_version",
             "Version of the configuration in force, the lowest of all workers.",

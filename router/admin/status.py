@@ -82,6 +82,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     tls_ok: bool | None = None
     """True when the certificate file as it is now is in use; None: the router has no certificate."""
     connections_max: int = 0
+    tls_expires_at: float | None = None
+    """When the router's certificate ends, in seconds since 1970; None: it has none."""
 
 
 def snapshot(router: Router) -> Snapshot:
@@ -111,6 +113,7 @@ def snapshot(router: Router) -> Snapshot:
         draining=plane.draining,
         tls_ok=None if plane.certificate is None else plane.certificate.error is None,
         connections_max=plane.limits.connections,
+        tls_expires_at=None if plane.certificate is None else plane.certificate.not_after,
     )
 
 

@@ -57,7 +57,7 @@ class TlsFiles(msgspec.Struct, frozen=True):
     def doubt(self, now: float) -> str | None:
         """Return why clients refuse the certificate for its dates, or will soon; None: they do not. `now`: seconds
         since 1970. Raises `TlsError` if it cannot be used at all."""
-        not_after = _not_after(self.context(), self.cert.read_text("latin-1"))
+        not_after = self.not_after()
         if isinstance(not_after, str):
             return f"{self.cert}: clients refuse it: {not_after}"
         left_s = not_after - now
@@ -65,6 +65,10 @@ class TlsFiles(msgspec.Struct, frozen=True):
             return None
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(not_after))
         return f"{self.cert} expires in {max(0.0, left_s) / 86400:.1f} days, on {when}: renew it"
+
+    def not_after(self) -> float | str:
+        """Return when the certificate ends, in seconds since 1970, or why clients refuse it now. Raises `TlsError`."""
+        return _not_after(self.context(), self.cert.read_text("latin-1"))
 
     def stamp(self) -> _Stamp | None:
         """A value that changes when a file is changed or replaced, or its link swings; None: a file is missing."""
@@ -121,6 +125,8 @@ class Certificate:
         self.failures = 0
         self.doubt: str | None = None
         """Why clients refuse the one in use, or will soon."""
+        self.not_after: float | None = None
+        """When the one in use ends, in seconds since 1970; of one that clients refuse already, a moment of the past."""
         self._warned_at = 0.0
         self._judge()
 
@@ -136,6 +142,8 @@ class Certificate:
             # The next read reports an unreadable file.
             with contextlib.suppress(TlsError, OSError):
                 self.doubt = self._files.doubt(self._warned_at)
+                end, end_now = self._files.not_after(), self._warned_at
+                self.not_after = end if isinstance(end, float) else min(self.not_after or end_now, end_now)
         if self.doubt is not None:
             log.warning("warning about the certificate", file=str(self._files.cert), warning=self.doubt)
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from itertools import accumulate
+from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from scheduler.manager import Manager
-from scheduler.task import FINAL_STATES, Kind, Task
+from scheduler.task import FINAL_STATES, Kind, Reason, Task
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the text that `SetMetrics.text` returns, in Prometheus' format."""
@@ -43,19 +45,30 @@ class SetMetrics:
         """Add the manager's gauges and the build."""
         self._registry.register(_Gauges(manager, build))
 
+    def watch_disk(self, folder: Path, reserve_bytes: int) -> None:
+        """Add the room on the disk of `folder`, and the reserve below which the set takes no async task."""
+        self._registry.register(_Disk(folder, reserve_bytes))
+
     def watch_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
         """Add the time until certificates of links end; `ends` returns the Unix times, by certificate."""
         self._registry.register(_CertificateEnds(ends))
 
-    def text(self) -> bytes:
-        """All metrics as they are now, in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def text(self, *, ready: bool, launcher_up: bool) -> bytes:
+        """Return all metrics as they are now, in Prometheus' text format. `ready` and `launcher_up` as just checked."""
+        checked = CollectorRegistry()
+        for name, help_text, value in (
+            ("gc_ready", "1 if the set takes tasks, as /readyz says; 0: it would refuse them", ready),
+            ("gc_launcher_up", "1 if slots can start; 0: the engine or the registrar is away", launcher_up),
+        ):
+            Gauge(name, help_text, registry=checked).set(value)
+        return generate_latest(self._registry) + generate_latest(checked)
 
 
 class _TaskCounts(Collector):
     """Counts tasks for almost nothing: plain numbers, made into metrics when they are asked for."""
 
     def __init__(self) -> None:
+        self._given_up = dict.fromkeys(Kind, 0)
         self._ended = {(kind, state): 0 for kind in Kind for state in sorted(FINAL_STATES)}
         self._cpu_us = self._run_us = self._queue_us = self._cold = 0
         # How many were in each of `_LIMITS_US`, and above the last.
@@ -70,13 +83,22 @@ class _TaskCounts(Collector):
         self._queue_us += task.queue_us
         self._queue[bisect_left(_LIMITS_US, task.queue_us)] += 1
         self._cold += task.cold_start
+        self._given_up[task.spec.kind] += task.reason is Reason.PLATFORM
 
     def collect(self) -> list[Metric]:
         ended = CounterMetricFamily("gc_tasks_ended", "Tasks ended", labels=("kind", "state"))
         for (kind, state), count in self._ended.items():
             ended.add_metric((kind.value, state.value), count)
+        given_up = CounterMetricFamily(
+            "gc_tasks_given_up",
+            "Tasks that failed by the platform's fault, not by their program's: it lost each attempt, or the results",
+            labels=("kind",),
+        )
+        for kind, count in self._given_up.items():
+            given_up.add_metric((kind.value,), count)
         return [
             ended,
+            given_up,
             CounterMetricFamily("gc_task_cpu_seconds", "CPU time that tasks used", self._cpu_us / 1e6),
             CounterMetricFamily("gc_tasks_cold", "Tasks that waited for a slot to start", self._cold),
             _histogram("gc_task_run_seconds", "Run time of tasks", self._run, self._run_us),
@@ -95,6 +117,7 @@ def _histogram(name: str, help_text: str, counts: list[int], sum_us: int) -> His
 _HELP: Final = {
     "tasks_known": "Tasks that are queued, running or ending",
     "tasks_waiting": "Tasks that wait for a slot: the length of the queue",
+    "tasks_waiting_max": "Maximum number of tasks that wait for a slot; the set refuses further ones",
     "oldest_wait_seconds": "How long the task that waits longest has waited; 0 when none waits",
     "cores": "Cores that running tasks share",
     "cores_busy": "Cores that running tasks occupy, by what they asked for",
@@ -122,6 +145,30 @@ class _Gauges(Collector):
                 GaugeMetricFamily("gc_" + name, _HELP[name], value=value)
                 for name, value in self._manager.facts().items()
             ),
+        ]
+
+
+class _Disk(Collector):
+    def __init__(self, folder: Path, reserve_bytes: int) -> None:
+        self._folder = folder
+        self._reserve_bytes = reserve_bytes
+
+    def collect(self) -> list[Metric]:
+        reserve = GaugeMetricFamily(
+            "gc_disk_reserve_bytes",
+            "Free disk space below which the set takes no async task and stores no further bodies",
+            value=self._reserve_bytes,
+        )
+        try:
+            room = os.statvfs(self._folder)
+        except OSError:
+            return [reserve]
+        free_bytes = room.f_bavail * room.f_frsize
+        return [
+            GaugeMetricFamily(
+                "gc_disk_free_bytes", "Free disk space at the set's `state_dir`", value=free_bytes
+            ),
+            reserve,
         ]
 
 

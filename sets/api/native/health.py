@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 import falcon.asgi
@@ -42,11 +43,23 @@ class ReadyResource:
 
 
 class MetricsResource:
-    def __init__(self, metrics: SetMetrics, operators: Operators) -> None:
+    def __init__(self, manager: Manager, metrics: SetMetrics, operators: Operators) -> None:
+        self._manager = manager
         self._metrics = metrics
         self._operators = operators
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         self._operators.check(req)
-        resp.data = self._metrics.text()
+        # Whatever keeps the launcher from starting slots keeps the set from being ready.
+        launcher_up = await _passes(self._manager.check_launcher())
+        ready = launcher_up and await _passes(self._manager.check())
+        resp.data = self._metrics.text(ready=ready, launcher_up=launcher_up)
         resp.content_type = CONTENT_TYPE
+
+
+async def _passes(check: Awaitable[None]) -> bool:
+    try:
+        await check
+    except SchedulerError:
+        return False
+    return True

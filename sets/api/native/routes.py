@@ -52,7 +52,7 @@ def build(
     _add(app, "/v1/idempotency", IdempotencyResource(manager, callers, set_name))
     _add(app, "/livez", LiveResource())
     _add(app, "/readyz", ReadyResource(manager, operators, set_name, build_name))
-    _add(app, "/metrics", MetricsResource(metrics, operators))
+    _add(app, "/metrics", MetricsResource(manager, metrics, operators))
     _add(app, "/openapi.json", OpenApiResource(set_name))
     problems = ProblemsResource()
     _add(app, "/problems", problems)

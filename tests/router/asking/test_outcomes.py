@@ -46,7 +46,7 @@ def test_who_tells_nothing_has_no_counts(text: bytes) -> None:
 
 
 def test_the_sets_own_metrics_are_understood() -> None:
-    assert counted(SetMetrics().text()) == Ended(0, 0)
+    assert counted(SetMetrics().text(ready=True, launcher_up=True)) == Ended(0, 0)
 
 
 def test_only_what_is_new_counts() -> None:

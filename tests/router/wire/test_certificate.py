@@ -96,6 +96,8 @@ def test_a_certificate_that_clients_refuse_is_told(tmp_path: Path) -> None:
     with capture_logs() as lines:
         certificate = Certificate(expired)
     assert certificate.doubt is not None
+    assert certificate.not_after is not None
+    assert certificate.not_after <= time.time()
     assert [(line["event"], line["warning"]) for line in lines] == [
         ("warning about the certificate", certificate.doubt)
     ]
@@ -106,6 +108,7 @@ def test_a_certificate_that_clients_refuse_is_told(tmp_path: Path) -> None:
     with capture_logs() as lines:
         certificate.look()
     assert not certificate.doubt
+    assert certificate.not_after > time.time() + 86400
     assert not certificate.error
     assert [line["log_level"] for line in lines] == ["info"]
     assert good.doubt(time.time()) is None

@@ -16,6 +16,7 @@ from ops.setup import processes
 from ops.setup.engine import PrivateEngine
 from tests.scheduler.launchers.rig import ImageMaker, containers
 from tests.sets.api.conftest import Api, StartApi, Tools, problem, until
+from tests.sets.api.test_life import metric
 
 pytestmark = [
     pytest.mark.docker,
@@ -76,6 +77,7 @@ def test_an_engine_that_goes_and_comes_back(own: Own, api: Api, how: signal.Sign
     until(lambda: not ready(api), "the set knows that its engine is gone")
     found = problem(api.http.get("/readyz"), 503, "engine-unavailable")
     assert found["executed"] is False
+    assert [metric(api, name) for name in ("gc_launcher_up", "gc_ready")] == [0, 0]
     assert api.http.get("/livez").status_code == 200
     answer = api.run("say", "x", isolation="fresh", queue_timeout_s=1)
     assert answer.status_code == 503

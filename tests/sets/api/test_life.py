@@ -46,6 +46,11 @@ def test_metrics_count_what_ended(start_api: StartApi) -> None:
     assert metric(api, "gc_task_run_seconds_count") == 3
     assert metric(api, "gc_slots_running") == 0
     assert metric(api, "gc_slots_idle") >= 1
+    assert (metric(api, "gc_ready"), metric(api, "gc_launcher_up")) == (1, 1)
+    assert metric(api, "gc_tasks_waiting_max") == 100_000
+    assert metric(api, "gc_disk_reserve_bytes") == 256 << 20
+    assert metric(api, "gc_disk_free_bytes") > 0
+    assert metric(api, 'gc_tasks_given_up_total{kind="sync"}') == 0
     text = api.http.get("/metrics")
     assert text.headers["X-Set"] == api.process.name
     assert f'gc_build_info{{build="{build_name()}"}} 1.0' in text.text

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.sets.api.conftest import Api, StartApi, problem, until
+from tests.sets.api.test_life import metric
 
 pytestmark = pytest.mark.docker
 
@@ -194,6 +195,7 @@ def test_files_that_fill_the_disk_break_the_answer(small: Api, printed: str) -> 
         assert (answer.status, answer.whole) == (200, False)
     (task,) = small.tasks()
     assert (task["state"], task["reason"], task["cpu_us"], task["files"]) == ("failed", "platform", 0, {})
+    assert metric(small, 'gc_tasks_given_up_total{kind="sync"}') >= 1
     assert "files could not be kept" in task["detail"]
     # All of it is given back, and others' work goes on.
     folder = small.process.folder / "state" / "blobs"

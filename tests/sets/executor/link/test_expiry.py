@@ -112,7 +112,7 @@ def test_the_metrics_show_what_is_left() -> None:
     metrics.watch_certificates(lambda: {"own": time.time() + 10 * DAY_S, "n1": time.time() - DAY_S})
     lines = [
         line
-        for line in metrics.text().decode().splitlines()
+        for line in metrics.text(ready=True, launcher_up=True).decode().splitlines()
         if line.startswith("gc_link_certificate_expires")
     ]
     found = dict(line.rsplit(" ", 1) for line in lines)
