@@ -15,12 +15,8 @@ from ops.setup import userns
 OWN: Final = "gcompute-runc"
 """The runtime that gives each slot host ids of its own (sets/runtime/README.md)."""
 _BINARY: Final = Path(__file__).resolve().parents[2] / "sets/runtime" / OWN
-_OTHERS: Final = {
-    "crun": (),
-    # Its sandboxes reach the executor by a socket of the host, and no network.
-    "runsc": ("--host-uds=open", "--platform=systrap", "--network=none"),
-}
-"""Further runtimes that are offered when they are on PATH, and their options."""
+_OTHERS: Final = ("crun",)
+"""Further runtimes that are offered when they are on PATH."""
 
 
 def asked() -> str | None:
@@ -28,12 +24,12 @@ def asked() -> str | None:
     return os.environ.get("GC_RUNTIME") or None
 
 
-def offered() -> dict[str, dict[str, object]]:
+def offered() -> dict[str, dict[str, str]]:
     """Return `runtimes` of the private engine's daemon.json."""
-    found: dict[str, dict[str, object]] = {OWN: {"path": str(_BINARY)}} if _BINARY.exists() else {}
-    for name, options in _OTHERS.items():
+    found = {OWN: {"path": str(_BINARY)}} if _BINARY.exists() else {}
+    for name in _OTHERS:
         if (path := shutil.which(name)) is not None:
-            found[name] = {"path": path, **({"runtimeArgs": list(options)} if options else {})}
+            found[name] = {"path": path}
     return found
 
 

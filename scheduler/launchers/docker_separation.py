@@ -24,6 +24,7 @@ log = structlog.get_logger()
 OWN_IDS: Final = "gcompute-runc"
 """The runtime that gives each slot a user namespace with host ids of its own (sets/runtime)."""
 _CRUN: Final = "crun"
+_GVISOR: Final = "runsc"
 _PENDING: Final = re.compile(r"^Max pending signals +(\d+) ", re.MULTILINE)
 _ULIMIT: Final = "sigpending"
 _WATCH_BYTES: Final = 128
@@ -78,13 +79,18 @@ class Separation:
         self.is_open = False
 
     def check(self, facts: EngineFacts) -> None:
-        """Raises `EngineUnavailable` if the engine lacks the `runtime` of the settings, or it leaves slots unsafe."""
+        """Raises `EngineUnavailable` if the engine lacks the `runtime` of the settings, or slots can't have it."""
         runtime = self._engine.settings.runtime
         if runtime is not None and runtime not in facts.runtimes:
             offered = ", ".join(facts.runtimes) or "none"
             raise EngineUnavailable(
                 f"runtime: the container engine has no runtime {runtime!r}; it has {offered}. "
                 "Add it to the engine's daemon.json, or change the set's `runtime`."
+            )
+        if runtime == _GVISOR:
+            raise EngineUnavailable(
+                "runtime: gVisor's sandboxes send no descriptors to the host, so inputs, outputs and kept files beyond "
+                "60 KiB would fail. Change the set's `runtime`."
             )
         if runtime == _CRUN and facts.cgroup_version == 1:
             raise EngineUnavailable(

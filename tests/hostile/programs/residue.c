@@ -205,8 +205,21 @@ static long take_whole_pipes(void) {
     return count;
 }
 
+static long take_watches(void) {
+    enum { LOOPS = 20, TARGETS = 400 };
+    struct epoll_event event = {.events = EPOLLIN};
+    int targets[TARGETS];
+    long count = 0;
+    for (int i = 0; i < TARGETS; i++)
+        if ((targets[i] = eventfd(0, 0)) < 0) return count;
+    for (int k = 0, loop; k < LOOPS && (loop = epoll_create1(0)) >= 0; k++)
+        for (int i = 0; i < TARGETS; i++, count++)
+            if (epoll_ctl(loop, EPOLL_CTL_ADD, targets[i], &event)) return count;
+    return count;
+}
+
 CASE(counters, "counts what it gets of that which the kernel counts per user; with `hold` it stays", "contained", "slots with host ids of their own share none of it") {
-    static const struct { const char *name; long (*take)(void); } all[] = {{"signals", queue_signals}, {"in_flight", park}, {"pipes", take_whole_pipes}};
+    static const struct { const char *name; long (*take)(void); } all[] = {{"signals", queue_signals}, {"in_flight", park}, {"pipes", take_whole_pipes}, {"watches", take_watches}};
     bool stays = argc > 0 && !strcmp(argv[0], "hold");
     if (stays) printf("holding\n");
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {

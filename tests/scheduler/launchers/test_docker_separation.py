@@ -127,6 +127,13 @@ def test_crun_is_refused_where_it_leaves_a_folder_that_nobody_empties(
     assert (logs[0]["event"], logs[0]["runtime"]) == ("slots are kept apart", "crun")
 
 
+def test_gvisor_is_refused_because_large_bodies_would_fail(
+    proc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EngineUnavailable, match=r"beyond 60 KiB would fail\. Change the set's `runtime`"):
+        separation(_Engine(runtime="runsc"), EngineFacts(runtimes=("runsc",)), proc, monkeypatch)
+
+
 def test_a_limit_of_epoll_watches_that_memory_cannot_reach_needs_no_warning(
     proc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
