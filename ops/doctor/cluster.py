@@ -97,8 +97,11 @@ class Client:
             return None
 
 
-def clients(nodes: Sequence[Client], pool: str) -> Iterator[Finding]:
-    """Judge the clients in the set's node pool together: each finding names the nodes that it is about."""
+def clients(nodes: Sequence[Client], pool: str, runtime: str = "") -> Iterator[Finding]:
+    """Judge the clients in the set's node pool together: each finding names the nodes that it is about.
+
+    `runtime` is the OCI runtime that the registrar asks for; empty for the engine's own.
+    """
     if not nodes:
         yield fail(
             f"no client is in node pool {pool}",
@@ -119,6 +122,12 @@ def clients(nodes: Sequence[Client], pool: str) -> Iterator[Finding]:
             "nomad node eligibility -enable NODE, once the work on it is done",
         )
     wrong = False
+    if lacking := [each for each in ready if runtime and runtime not in _runtimes(each)]:
+        wrong = True
+        yield fail(
+            f"{_names(lacking)}: the engine has no runtime {runtime}, which the registrar asks for",
+            f"add it to `runtimes` of /etc/docker/daemon.json and to `allow_runtimes` {_CLIENT}",
+        )
     for test, text, mend in _TESTS:
         if found := [each for each in ready if test(each)]:
             wrong = True
@@ -141,6 +150,10 @@ def _lacks_volumes(client: Client) -> bool:
 def _docker(client: Client) -> Mapping[str, Any]:
     driver: Mapping[str, Any] = (client.node.get("Drivers") or {}).get("docker") or {}
     return driver
+
+
+def _runtimes(client: Client) -> list[str]:
+    return str(client.attributes.get("driver.docker.runtimes") or "").split(",")
 
 
 def _counts_otherwise(client: Client) -> bool:

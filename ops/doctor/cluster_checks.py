@@ -46,5 +46,5 @@ def of_registrar(path: Path, settings: RegistrarSettings) -> Iterator[Check]:
         part,
         "clients",
         lambda: reach().clients(),
-        lambda nodes: cluster.clients(nodes, settings.node_pool),
+        lambda nodes: cluster.clients(nodes, settings.node_pool, settings.runtime),
     )

@@ -14,6 +14,8 @@ OLDEST: Final = (20, 10)
 GUEST_DESCRIPTORS: Final = 4 * ULIMITS[DESCRIPTORS]
 """Open files that the engine must allow a guest: less, and slots do not start."""
 SIGNALS_EACH: Final = ULIMITS["sigpending"]
+_SEPARATE: Final = ("gcompute-runc", "runsc", "kata")
+"""Runtimes under which no two slots share a counter of the kernel."""
 _RESTART: Final = "systemctl restart docker"
 _LIMITS: Final = {
     "MemoryLimit": "a memory limit",
@@ -63,6 +65,11 @@ def walls(engine: Engine) -> Iterator[Finding]:
             f"the set asks for the runtime {engine.runtime!r}, and the engine has {', '.join(runtimes) or 'none'}",
             f"add it to `runtimes` of /etc/docker/daemon.json and {_RESTART}, or change the set's `runtime`",
         )
+    if engine.runtime == "crun" and str(info.get("CgroupVersion")) == "1":
+        yield fail(
+            "crun leaves a slot's /sys/fs/cgroup writable with cgroup version 1, and the set refuses to run",
+            "change the set's `runtime`, or boot with systemd.unified_cgroup_hierarchy=1",
+        )
     if not absent:
         yield ok("the engine limits memory, processes and CPU")
 
@@ -70,11 +77,12 @@ def walls(engine: Engine) -> Iterator[Finding]:
 def user_namespaces(engine: Engine) -> Finding:
     if any("name=userns" in option for option in _options(engine.info)):
         return ok("slots have user namespaces (userns-remap)")
-    if engine.runtime not in (None, "runc"):
-        return ok(f"the runtime {engine.runtime} separates slots; the engine has no userns-remap")
+    if engine.runtime in _SEPARATE:
+        return ok(f"the runtime {engine.runtime} gives each slot ids of its own")
     return warn(
         "slots have no user namespaces: slots of one USER share what the kernel counts by user, such as queued signals",
-        f'put "userns-remap": "default" into /etc/docker/daemon.json and {_RESTART}; images must be loaded again',
+        '`runtime: gcompute-runc` in the set\'s file (sets/runtime/README.md), or "userns-remap": "default" in '
+        f"/etc/docker/daemon.json and {_RESTART}",
     )
 
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from ops.doctor.finding import Finding, fail, ok, warn
+from sets.executor.link.expiry import WARN_S
 
 GROUP_AND_OTHERS: Final = 0o077
 WRITABLE_BY_OTHERS: Final = 0o022
-CERTIFICATE_WARN_S: Final = 14 * 86_400.0
-"""As the router warns of its own certificate."""
 INODES_WARN: Final = 0.05
 INODES_FAIL: Final = 0.005
 """Shares of a file system's inodes that should be free."""
@@ -138,7 +137,7 @@ def certificate(dates: Dates, renew: str) -> Finding:
             f"{dates.path} is valid only in {_days(dates.not_before - dates.now)}",
             "set the clock of this machine, or of the one that made the certificate",
         )
-    if left_s < CERTIFICATE_WARN_S:
+    if left_s < WARN_S:
         return warn(f"{dates.path} expires in {_days(left_s)}", renew)
     return ok(f"{dates.path} is valid for {_days(left_s)} more")
 

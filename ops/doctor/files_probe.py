@@ -10,11 +10,12 @@ from pathlib import Path
 from ops.certificates.dates import validity
 from ops.doctor.files import Dates, Entry, Mode, Room
 from ops.doctor.finding import CannotTell
-from ops.nomad.node import DEVICE_FILES
+from ops.nomad.node import DEVICE_FILES, features
 from scheduler.launchers.hardening import HOSTS_FILE
 from scheduler.launchers.nomad.node_files import (
     BIN,
     DEVICES,
+    FEATURES,
     HIDE,
     HOSTS,
     RUN,
@@ -23,6 +24,7 @@ from scheduler.launchers.nomad.node_files import (
     seccomp_name,
 )
 from scheduler.launchers.seccomp import profile_json
+from sets.cpu import cpu_features
 from sets.guest import GUEST_BINARY, unusable
 
 
@@ -64,6 +66,7 @@ def node_entries(folder: Path) -> list[Entry]:
         folder / BIN / guest_name(guest): (0o755, guest),
         folder / SECCOMP / seccomp_name(profile_json()): (0o644, profile),
         folder / HOSTS: (0o644, HOSTS_FILE.read_bytes()),
+        folder / FEATURES: (0o644, features(cpu_features()).encode()),
     }
     folders = {folder / RUN: 0o311, folder / HIDE: 0, folder / DEVICES / "shm": 0o1777}
     return [

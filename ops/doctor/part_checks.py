@@ -15,6 +15,7 @@ from router.routing.weights import SetState
 from sets.config import SetConfig, address_of, machine_memory_mib
 from sets.executor.link.names import CA_FILE, IDENTITY_FILE
 from sets.executor_config import ExecutorConfig
+from sets.guest import unusable
 
 EXECUTOR_ROOM_MIB: Final = 64
 """An executor's folder holds sockets, and contents of images for a moment."""
@@ -29,6 +30,7 @@ def of_set(path: Path, config: SetConfig, builds: dict[str, str]) -> Iterator[Ch
     yield check(part, "authentication", lambda: exposed, parts.exposure)
     limits = config.limits()
     yield _capacity(part, "capacity", limits.cpu_percent, limits.memory_mib)
+    yield of_guest(part)
     yield check(part, "folder", lambda: files_probe.mode(config.directory), files.private_folder)
     yield check(
         part, "disk", lambda: files_probe.room(config.directory, config.min_free_disk_mib), files.disk
@@ -89,6 +91,18 @@ def _answering(part: str, check_name: str, name: str, url: str, builds: dict[str
         return [parts.ready(found, name), *([] if clock.level is Level.OK else [clock])]
 
     return Check(part, check_name, ready)
+
+
+def of_guest(part: str) -> Check:
+    """Return the check of the program that is process 1 of every slot."""
+
+    def guest() -> Finding:
+        wrong = unusable()
+        return (
+            fail(wrong, "python setup.py build_guest, or install the package again") if wrong else ok("built")
+        )
+
+    return Check(part, "guest", guest)
 
 
 def of_executor(path: Path, config: ExecutorConfig) -> Iterator[Check]:

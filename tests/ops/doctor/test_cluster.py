@@ -103,6 +103,14 @@ def test_each_doubt_about_a_client_is_told(changed: dict[str, Any], words: str) 
     assert words in found[0].text
 
 
+def test_a_runtime_that_a_node_lacks_is_told() -> None:
+    has = client("n1", attributes={"driver.docker.runtimes": "gcompute-runc,runc"})
+    lacks = client("n2", attributes={"driver.docker.runtimes": "runc"})
+    assert levels(cluster.clients([has], "default", "gcompute-runc")) == [Level.OK]
+    (found,) = cluster.clients([has, lacks], "default", "gcompute-runc")
+    assert (found.level, found.text.startswith("n2: the engine has no runtime")) == (Level.FAIL, True)
+
+
 def test_many_nodes_are_not_all_named_and_none_is_told() -> None:
     nodes = [client(f"n{number}", Status="down") for number in range(9)]
     first, *_ = cluster.clients(nodes, "default")

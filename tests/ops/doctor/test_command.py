@@ -87,7 +87,7 @@ def test_a_set_that_runs_and_its_router_are_examined(
         DOCKER_HOST=docker_host,
     )
     part = f"set {its_set.name}"
-    for name in ("file", "authentication", "capacity", "folder", "disk", "address", "ready"):
+    for name in ("file", "authentication", "capacity", "guest", "folder", "disk", "address", "ready"):
         assert found[part, name][0]["level"] == "ok", found[part, name]
     at_router = f"router {router}"
     # The set has another name than the router's file gives it.

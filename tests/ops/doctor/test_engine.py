@@ -70,6 +70,12 @@ def test_a_runtime_that_the_engine_lacks_is_told_with_those_that_it_has() -> Non
     assert "crun, runc" in first.text
 
 
+def test_a_runtime_that_leaves_cgroups_writable_is_told() -> None:
+    assert worst(list(judges.walls(of("crun", CgroupVersion="2")))) is Level.OK
+    first, *_ = judges.walls(of("crun", CgroupVersion="1"))
+    assert (first.level, "cgroup version 1" in first.text) == (Level.FAIL, True)
+
+
 def test_slots_without_user_namespaces_are_doubted_unless_a_runtime_separates_them() -> None:
     plain = ["name=seccomp,profile=builtin"]
     assert judges.user_namespaces(of(SecurityOptions=plain)).level is Level.WARN
