@@ -18,9 +18,9 @@ from scheduler.launchers.nomad.settings import RegistrarSettings, SettingsError
 
 log = structlog.get_logger()
 
-SILENCE_S: Final = 25.0
-"""Longest silence of a stream that lives, in seconds: servers send a heart-beat every 10 s. Shorter than `relist_s`, so
-that a stream that never says anything is noticed."""
+SILENCE_S: Final = 70.0
+"""Longest silence of a stream that lives, in seconds: servers send a heart-beat every 30 s. Where everything is listed
+more often (`relist_s`), that begins a new stream before."""
 _LINE_BYTES: Final = 32 << 20
 """Longest batch of events that is read."""
 _AGAIN: Final = Backoff(0.2, 5.0)
