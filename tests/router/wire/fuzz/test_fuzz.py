@@ -15,6 +15,7 @@ import pytest
 
 from router.wire import framing, stream
 from router.wire.stream import Stream
+from tests.fuzzer import ROOT
 from tests.router.wire.fuzz import run, targets
 
 RUNS = {"framing": 15_000, "answers": 15_000, "mixing": 800}
@@ -26,10 +27,10 @@ FEWEST_EDGES = {"framing": 200, "answers": 70, "mixing": 600}
     importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this platform"
 )
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("name", run.NAMES)
+@pytest.mark.parametrize("name", run.FUZZER.targets)
 def test_guided_runs_find_nothing(name: str, tmp_path: Path) -> None:
-    command = run.command(name, tmp_path, f"-runs={RUNS[name]}", "-seed=1", "-max_total_time=60")
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=140, cwd=run.ROOT)
+    command = run.FUZZER.command(name, tmp_path, f"-runs={RUNS[name]}", "-seed=1", "-max_total_time=60")
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=140, cwd=ROOT)
     assert ended.returncode == 0, ended.stderr[-3000:]
     edges = [int(count) for count in re.findall(r" cov: (\d+) ", ended.stderr)]
     assert edges[-1] >= FEWEST_EDGES[name]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzzer import ROOT
 from tests.sets.executor.link.fuzz import run
 from tests.sets.executor.link.fuzz.targets import TARGETS
 
@@ -35,13 +36,13 @@ def test_any_bytes_break_no_promise(data: bytes) -> None:
 
 
 def test_the_names_are_the_targets() -> None:
-    assert set(run.NAMES) == set(TARGETS)
+    assert set(run.FUZZER.targets) == set(TARGETS)
 
 
 @pytest.mark.skipif(find_spec("atheris") is None, reason="atheris has no wheel for this platform")
-@pytest.mark.parametrize("name", run.NAMES)
+@pytest.mark.parametrize("name", run.FUZZER.targets)
 def test_a_short_run_of_atheris_finds_nothing(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        run.command(name, tmp_path, "-runs=300"), cwd=run.ROOT, capture_output=True, text=True, timeout=200
+        run.FUZZER.command(name, tmp_path, "-runs=300"), cwd=ROOT, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr[-3000:]
