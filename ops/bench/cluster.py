@@ -20,6 +20,7 @@ from typing import Final, Self
 from ops.bench.__main__ import table
 from ops.bench.client import KeepAlive, request_bytes, stream_through
 from ops.bench.crowd import measure
+from ops.bench.cutoff import measure as cutoff_of
 from ops.bench.figures import LARGE_BYTES, SMALL, Figure, p
 from ops.bench.stack import BenchFailed, Stack, free_port
 from ops.certificates.authority import Authority
@@ -156,6 +157,25 @@ def crowd(nodes: int = NODES, slots: int = SLOTS_EACH) -> Iterator[Figure]:
     )
 
 
+def cutoff(rounds: int = 3) -> Iterator[Figure]:
+    """Measure how long the tasks of a node that is cut off take until they run elsewhere."""
+    (ROOT / "var").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="cutoff-", dir=ROOT / "var") as folder:
+        found = cutoff_of(Path(folder), rounds)
+    worst_s = p(found, 99)
+    _say(
+        f"s until {len(found)} tasks of a node that was cut off ran elsewhere: p50 {p(found, 50):.2f}, "
+        f"p99 {worst_s:.2f}"
+    )
+    yield Figure(
+        "a node cut off under load: until its tasks run elsewhere, p99",
+        worst_s,
+        f"{worst_s:.2f} s",
+        "≤ 5 s",
+        worst_s <= 5,
+    )
+
+
 PARTS: Final[dict[str, tuple[Callable[[Pair, int], Iterator[Figure]], int]]] = {
     "latency": (latency, 300),
     "throughput": (throughput, 3),
@@ -170,11 +190,11 @@ def _say(text: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench-cluster", description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, "crowd", []], help="what to measure; all by default"
+        "parts", nargs="*", choices=[*PARTS, "crowd", "cutoff", []], help="what to measure; all by default"
     )
     parser.add_argument("--rounds", type=float, default=1.0, help="factor for the number of rounds")
     options = parser.parse_args()
-    wanted = options.parts or [*PARTS, "crowd"]
+    wanted = options.parts or [*PARTS, "crowd", "cutoff"]
     found: list[Figure] = []
     try:
         if set(wanted) & set(PARTS):
@@ -184,6 +204,8 @@ def main() -> int:
                         found += part(pair, max(1, round(rounds * options.rounds)))
         if "crowd" in wanted:
             found += crowd()
+        if "cutoff" in wanted:
+            found += cutoff(max(1, round(3 * options.rounds)))
     except BenchFailed as error:
         print(f"make bench-cluster: {error}", file=sys.stderr)
         return 2

@@ -109,14 +109,14 @@ class PlayedRun:
     stdin = None
 
     def __init__(self, executor: PlayedExecutor, slot_id: str, lease: Lease) -> None:
-        self._executor = executor
-        self._slot_id = slot_id
+        self.executor = executor
+        self.slot_id = slot_id
         self.lease = lease
 
     async def first(self) -> Ending:
         """Wait for the crowd, and free the slot."""
-        await self._executor.crowd.complete.wait()
-        asyncio.get_running_loop().call_soon(self._executor.events.slot_freed, self._slot_id, 1)
+        await self.executor.crowd.complete.wait()
+        asyncio.get_running_loop().call_soon(self.executor.events.slot_freed, self.slot_id, 1)
         return Ending(self.lease, How.EXITED, 0, False, 0, 1, 1, 1, False, b"", b"", [])
 
     async def ending(self) -> Ending:
@@ -134,29 +134,29 @@ class PlayedExecutor:
 
     def __init__(self, crowd: Crowd) -> None:
         self.crowd = crowd
-        self._slots: set[str] = set()
+        self.slots: set[str] = set()
 
     async def open(self, events: SlotEvents) -> None:
         self.events = events
 
     async def close(self) -> None:
-        self._slots.clear()
+        self.slots.clear()
 
     async def expect(self, slot_id: str, token: str) -> None:
-        self._slots.add(slot_id)
+        self.slots.add(slot_id)
         asyncio.get_running_loop().call_soon(self.events.slot_ready, slot_id)
 
     async def leave(self, slot_id: str, file: str, data: bytes) -> None:
         """Never called: nothing starts slots here."""
 
     def run(self, slot_id: str, work: Work, lease: Lease) -> PlayedRun:
-        if slot_id not in self._slots:
+        if slot_id not in self.slots:
             raise SlotLost(f"slot {slot_id} is gone")
         self.crowd.joined()
         return PlayedRun(self, slot_id, lease)
 
     def discard(self, slot_id: str) -> None:
-        self._slots.discard(slot_id)
+        self.slots.discard(slot_id)
 
 
 async def play_nodes(folder: Path, nodes: int, slots: int) -> None:
