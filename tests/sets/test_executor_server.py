@@ -1,0 +1,34 @@
+"""The process of an executor: it refuses to begin where another one is, with the setting at fault."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from ops.certificates.authority import Authority
+from scheduler.lock import FileLock
+from sets.executor_server import LOCK_FILE
+from tests.conftest import ROOT
+
+
+def test_two_executors_cannot_share_a_folder(tmp_path: Path) -> None:
+    Authority(tmp_path / "authority").make()
+    Authority(tmp_path / "authority").issue_to_executor("n1", tmp_path / "n1", 10)
+    config = tmp_path / "executor.yaml"
+    config.write_text(
+        f"node: n1\nstate_dir: {tmp_path}\ncertificates: {tmp_path / 'n1'}\nbind: 127.0.0.1:0\nsets: {{a: {{}}}}\n"
+    )
+    lock = FileLock(tmp_path / LOCK_FILE)
+    lock.take()
+    done = subprocess.run(
+        [sys.executable, "-m", "ops.cli.main", "executor", str(config)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    lock.release()
+    assert done.returncode == 78
+    assert "give each executor a folder of its own" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
