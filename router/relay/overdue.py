@@ -1,18 +1,25 @@
-"""Decides when an attempt takes too long. Pure."""
+"""Decides when an attempt takes too long."""
 
 from __future__ import annotations
 
 from router.choosing.request import Purpose
 from router.wire.failure import Failure
 from router.wire.limits import Limits
+from router.wire.silence import is_gone
 from router.wire.upstream import SetConnection
 
 
 def overdue(
     limits: Limits, purpose: Purpose, connection: SetConnection, *, client_drained: bool, now: float
 ) -> tuple[Failure, str] | None:
-    """Return how an attempt on `connection` failed by taking too long, and the message; None: it may go on."""
+    """Return how an attempt on `connection` failed by taking too long, and the message; None: it may go on.
+
+    The kernel is asked about a silent connection, all else is plain arithmetic.
+    """
     stream = connection.stream
+    if now - connection.at > limits.peer_silent_s and is_gone(stream.sock, limits.peer_silent_s):
+        # It may have run, also if the request was not sent whole: nobody told the set that it broke off.
+        return Failure.RESET, f"its machine has not answered for {limits.peer_silent_s:g} s"
     if connection.has_answer:
         if client_drained and now - connection.at > limits.answer_idle_s:
             return Failure.TIMEOUT, "the answer stalled"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from router.wire.addresses import Address, Addresses
+from router.wire.silence import probe
 
 OWN_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors because this process lacks something; they say nothing about the peer."""
@@ -97,6 +98,7 @@ class Dial:
                 continue
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                probe(sock)
                 code = sock.connect_ex(address)
                 if code not in (0, errno.EINPROGRESS):
                     raise OSError(code, os.strerror(code))

@@ -30,6 +30,9 @@ class Limits(msgspec.Struct, frozen=True):
     """The same, in seconds, for a run or a call with `wait`: 300 s of work, the queue and an image's pull."""
     answer_idle_s: float = 960.0
     """Without a byte of an answer that has begun; a streaming task may be silent for its whole time."""
+    peer_silent_s: float = 10.0
+    """Without any packet of a set's machine, not even an acknowledgement: it is cut off or dead, however long its task
+    may take. The kernel's probes (`silence.py`) fit into it several times."""
     write_stall_s: float = 300.0
     """Without progress towards a peer that does not read."""
     total_s: float = 6 * 3600.0

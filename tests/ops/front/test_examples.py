@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from router.wire.limits import Limits
+from router.wire.silence import PROBE_AFTER_S, PROBE_EVERY_S, PROBES
 from tests.ops.front.conftest import FRONT, Pem, RouterProcess, example, program
 
 ROUTERS = (
@@ -58,6 +59,14 @@ LONGEST_SILENCE_S = max(LIMITS.task_first_byte_s, LIMITS.answer_idle_s)
 )
 def test_the_router_loses_patience_first(file: str, name: str, longer_than_s: float) -> None:
     assert seconds(file, name) > longer_than_s
+
+
+def test_haproxy_asks_a_silent_router_s_machine_as_a_router_asks_a_set_s() -> None:
+    assert seconds("haproxy.cfg", "srvtcpka-idle") == PROBE_AFTER_S
+    assert seconds("haproxy.cfg", "srvtcpka-intvl") == PROBE_EVERY_S
+    found = re.search(r"(?m)^ *srvtcpka-cnt +(\d+)$", (FRONT / "haproxy.cfg").read_text())
+    assert found is not None
+    assert int(found[1]) == PROBES
 
 
 def test_kept_connections_are_closed_by_the_balancer_before_the_router_does() -> None:
