@@ -14,7 +14,7 @@ two_processes := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-nomad test test-all test-vm crash fuzz fuzz-link fuzz-router lint up down status bench bench-cluster bench-router release-sim images lock
+.PHONY: help setup demo demo-nomad test test-all test-vm crash drill fuzz fuzz-link fuzz-router lint up down status bench bench-cluster bench-router release-sim images lock
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -43,6 +43,10 @@ test-vm: setup  ## test slots on cgroup version 2 and another kernel, in a virtu
 
 crash: setup  ## break a cluster of network namespaces by a seeded history and compare the books; ARGS="--minutes 10 --seed 7"; as root
 	@$(engine) && $(python) -m tests.cluster.crash $(ARGS)
+
+drill: setup  ## cut one of two data centres off under load and report what clients met; as root
+	@bash ops/setup/packages.sh --if-possible "the balancer of the drill" haproxy
+	@$(engine) && $(python) -m tests.cluster.drill $(ARGS)
 
 fuzz: setup  ## fuzz the guest's messages (libFuzzer, ASan, UBSan) for FUZZ_SECONDS=60; the corpus stays in var/fuzz
 	@bash ops/setup/packages.sh "the guest's fuzzer and analysers" $(clang)

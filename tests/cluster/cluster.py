@@ -104,6 +104,8 @@ class Cluster:
         config.write_text(
             f"name: {self.set_name}\nstate_dir: {folder / 'set'}\nlink_certificates: {folder / 'certificate'}\n"
             f"link_lease_s: {self.lease_s}\nexecutors: {{{places}}}\ndrain_timeout_s: 5\ndrain_notice_s: 1\n"
+            # So that the books of a long run are whole.
+            "sync_keep_s: 86400\n"
         )
         # On all addresses of its host, so that the rig may read its metrics there, as only its own machine may.
         bind = f"0.0.0.0:{SET_PORT}"

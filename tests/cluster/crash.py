@@ -27,7 +27,7 @@ from tests.cluster.clients import Clients
 from tests.cluster.clock import boot_s
 from tests.cluster.cluster import CLIENT_HOST, Cluster
 from tests.cluster.faults import SET, Fault, Kind, history
-from tests.cluster.load import Plan
+from tests.cluster.load import ASYNC_ACCOUNT, SYNC_ACCOUNT, Plan
 from tests.cluster.network import why_not
 from tests.cluster.parts import Part, until
 from tests.cluster.switch import CUT, FAIR, Weather
@@ -161,7 +161,7 @@ def crash(cluster: Cluster, faults: list[Fault], length_s: float, seed: int, say
         finally:
             clients.stop()
         cluster.until_quiet()
-        kept = all_tasks(cluster.set)
+        kept = [task for name in (SYNC_ACCOUNT, ASYNC_ACCOUNT) for task in all_tasks(cluster.set, name)]
         cluster.stop()
         until(lambda: not witness.running(), "no program outlives its executor")
     left = [f"{name}: it ended by itself" for name in dead] + cluster.left()
@@ -170,12 +170,12 @@ def crash(cluster: Cluster, faults: list[Fault], length_s: float, seed: int, say
     return Books(calls, outcomes, kept, witness.lives, left, frozen)
 
 
-def all_tasks(part: Part) -> list[dict[str, Any]]:
-    """All tasks that the set keeps."""
+def all_tasks(part: Part, account: str) -> list[dict[str, Any]]:
+    """All tasks of an account that the set keeps."""
     found: list[dict[str, Any]] = []
     before = ""
     while True:
-        answer = part.ask(f"/v1/tasks?limit={PAGE}{before}")
+        answer = part.ask(f"/v1/tasks?limit={PAGE}{before}", account)
         assert answer is not None
         assert answer.status_code == 200, answer.text
         page = answer.json()

@@ -52,12 +52,13 @@ class Part:
         answer = self.ask("/readyz")
         return answer is not None and answer.status_code == 200
 
-    def ask(self, path: str) -> httpx.Response | None:
+    def ask(self, path: str, account: str = "default") -> httpx.Response | None:
         """GET from the host itself; None without an answer."""
+        headers = {"X-Account": account}
 
         def get() -> httpx.Response | None:
             try:
-                return httpx.get(f"{self.url}{path}", timeout=10, trust_env=False)
+                return httpx.get(f"{self.url}{path}", headers=headers, timeout=10, trust_env=False)
             except httpx.HTTPError:
                 return None
 
