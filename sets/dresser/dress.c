@@ -210,8 +210,11 @@ static void check_platform(void) {
         if (!found) fail("%s: the slot's job has mounted nothing there", platform[i]);
         int fd = open_root(found);
         struct stat st;
-        check(fd >= 0 && !fstat(fd, &st), "it is hidden", platform[i]);
-        if (!strcmp(platform[i], nomad) && (st.st_mode & 07777 || st.st_uid)) fail("%s: it can be entered", nomad);
+        struct statvfs fs;
+        check(fd >= 0 && !fstat(fd, &st) && !fstatvfs(fd, &fs), "it is hidden", platform[i]);
+        if (!(fs.f_flag & ST_RDONLY)) fail("%s: it can be written to", platform[i]);
+        // A slot's root has no capability to enter it nevertheless, and cannot change it.
+        if (!strcmp(platform[i], nomad) && st.st_mode & 07777) fail("%s: it can be entered", nomad);
         close(fd);
     }
     for (const struct mount *m = mounts; m < mounts + mount_count; m++) {

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from ops.setup import userns
 from ops.setup.engine import PrivateEngine
 from ops.setup.runtimes import OWN
 from tests.conftest import SetProcess, StartSet
+from tests.scheduler.launchers.nomad.agents import CPU_SHARES, needs_nomad, start_agent
+from tests.scheduler.launchers.nomad.conftest import ClusterSet
 
 PROGRAMS = Path(__file__).with_name("programs")
 FLAGS = ("-std=gnu11", "-O1", "-static", "-Wall", "-Wextra", "-Werror", "-Wno-unused-result")
@@ -78,11 +81,28 @@ def hostile_images(engine: docker.DockerClient, folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def hostile_set(
-    start_set: StartSet, engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SetProcess]:
+def images(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The images on the engine of these tests."""
     with hostile_images(engine, tmp_path_factory.mktemp("hostile")):
-        yield start_set("thostile", SETTINGS)
+        yield
+
+
+@pytest.fixture(scope="session")
+def hostile_set(images: None, start_set: StartSet) -> SetProcess:
+    return start_set("thostile", SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def cluster_set(
+    images: None, start_set: StartSet, docker_host: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SetProcess]:
+    """A set whose slots are started by Nomad, where `nomad` is on PATH."""
+    needs_nomad()
+    with start_agent(tmp_path_factory.mktemp("agent"), docker_host, cpu_shares=CPU_SHARES) as agent:
+        name = f"thn{uuid.uuid4().hex[:10]}"
+        made = ClusterSet(agent, tmp_path_factory.mktemp("cluster"), name, start_set, SETTINGS, {})
+        yield made.set
+        made.close()
 
 
 @contextmanager

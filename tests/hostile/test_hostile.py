@@ -164,6 +164,21 @@ def test_under_another_runtime_as_user(runtime_set: SetProcess, case: dict[str, 
     _try(runtime_set, USER_IMAGE, case, "shared")
 
 
+@pytest.mark.parametrize("case", sample(0))
+def test_in_slots_of_a_cluster_as_root(cluster_set: SetProcess, case: dict[str, str]) -> None:
+    _try(cluster_set, ROOT_IMAGE, case, "shared")
+
+
+@pytest.mark.parametrize("case", sample(3))
+def test_in_slots_of_a_cluster_as_user(cluster_set: SetProcess, case: dict[str, str]) -> None:
+    _try(cluster_set, USER_IMAGE, case, "shared")
+
+
+@pytest.mark.parametrize("case", sample(2))
+def test_in_fresh_slots_of_a_cluster(cluster_set: SetProcess, case: dict[str, str]) -> None:
+    _try(cluster_set, USER_IMAGE, case, "fresh")
+
+
 @pytest.mark.parametrize("case", sample(2))
 def test_with_host_ids_of_its_own_in_a_fresh_slot(own_ids_set: SetProcess, case: dict[str, str]) -> None:
     _try(own_ids_set, USER_IMAGE, case, "fresh")
@@ -229,6 +244,10 @@ def holding(client: httpx.Client, image: str, *command: str, memory_mib: int = 5
 def test_what_one_slot_uses_up_another_still_has(hostile_set: SetProcess) -> None:
     # The kernel counts pipes and watches for each user of the host, over all slots.
     _beside_a_holder(hostile_set, USER_IMAGE, "neighbour")
+
+
+def test_what_one_slot_of_a_cluster_uses_up_another_still_has(cluster_set: SetProcess) -> None:
+    _beside_a_holder(cluster_set, USER_IMAGE, "neighbour")
 
 
 @pytest.mark.parametrize("image", [ROOT_IMAGE, USER_IMAGE], ids=["root", "user"])
@@ -349,6 +368,13 @@ def test_descriptors_that_one_account_parks_keep_no_others_from_being_sent(
     hostile_set: SetProcess, image: str
 ) -> None:
     _beside_a_parker(hostile_set, image)
+
+
+@pytest.mark.parametrize("image", [ROOT_IMAGE, USER_IMAGE], ids=["root", "user"])
+def test_descriptors_parked_in_a_slot_of_a_cluster_keep_no_others_from_being_sent(
+    cluster_set: SetProcess, image: str
+) -> None:
+    _beside_a_parker(cluster_set, image)
 
 
 @pytest.mark.parametrize("image", [ROOT_IMAGE, USER_IMAGE], ids=["root", "user"])

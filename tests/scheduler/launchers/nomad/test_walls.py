@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import docker
@@ -22,9 +23,25 @@ cat /proc/self/oom_score_adj /proc/1/oom_score_adj
 hostname; cat /etc/hosts; id; pwd; ls /sys/class/net; env | sort
 cat /proc/sys/net/ipv4/tcp_max_tw_buckets /proc/sys/net/ipv4/tcp_no_metrics_save
 cat /sys/fs/cgroup/cpu/cpu.cfs_*_us /sys/fs/cgroup/cpu.max 2>/dev/null
-find /dev -type c | grep -v /dev/pts | sort; stat -c '%A %U %n' /dev/null /dev/shm /tmp /var/room
+find /dev -type c | grep -v /dev/pts | sort; stat -c '%A %U %n' /dev/null
 touch /x /gc/x /gc/run/x /dev/x /etc/hosts 2>&1 | sed 's/.*: //'
 """
+PLACES = """
+cd /; places="/tmp /dev/shm /var/room /var/held/room $HOME"
+stat -c '%n %u:%g' $places; stat -c '%n %a' /tmp /dev/shm /var/room $HOME
+for place in $places; do
+    grep " $place " /proc/mounts | tr ', ' '\\n' | grep -vE '^(mode|uid|gid)=' | sort | tr '\\n' ' '
+    echo; df -k --output=size,iused,itotal $place
+    cp /bin/true $place/program && $place/program && echo $place runs programs
+    ls -A $place
+done
+cat /var/held/file; ls -la --time-style=+ /var/held | awk '{print $1, $3, $4, $NF}' | grep -v room | grep -v '\\.\\.'
+touch /var/held/new /var/held/file 2>&1 | sed 's/.*: //'; rm -f /var/held/file 2>&1 | sed 's/.*: //'
+cat ~/.profile
+"""
+"""How each place looks, and a VOLUME with files of the image. The options with which a tmpfs was made, uid and gid, are
+seen by those who came after the mount: its owner is what counts. The mode of a place within a VOLUME with files is left
+out: runc before 1.1.8 gives it that of the image's folder, on Docker alone."""
 SAME = (
     "CapDrop",
     "CapAdd",
@@ -49,11 +66,34 @@ SAME_TOO = (
 @pytest.fixture(scope="session")
 def shell(engine: docker.DockerClient) -> Iterator[str]:
     """cat:1 with a shell as its program."""
+    with shell_image(engine, "") as reference:
+        yield reference
+
+
+@pytest.fixture(scope="session")
+def shell_of_user(engine: docker.DockerClient) -> Iterator[str]:
+    """The same, as a USER who has a HOME with a file."""
+    with shell_image(
+        engine,
+        "RUN useradd --uid 12345 --create-home worker && echo text > /home/worker/.profile\nUSER worker\n",
+    ) as reference:
+        yield reference
+
+
+@contextmanager
+def shell_image(engine: docker.DockerClient, more: str) -> Iterator[str]:
     reference = f"gc-test-{uuid.uuid4().hex[:10]}:1"
-    text = b'FROM cat:1\nVOLUME /var/room\nENTRYPOINT ["/bin/sh", "-c"]\n'
-    engine.images.build(fileobj=io.BytesIO(text), tag=reference, network_mode="none")
-    yield reference
-    engine.images.remove(reference, force=True)
+    text = (
+        "FROM cat:1\nRUN mkdir -p /var/held/room /var/room && chmod 755 /var/room && echo image > /var/held/file\n"
+        "RUN chmod 666 /var/held/file && chmod 777 /var/held\n"
+        "RUN rm -rf /root && mkdir -m 700 /root && touch /root/.profile\n"
+        f'{more}VOLUME /var/room /var/held /var/held/room\nENTRYPOINT ["/bin/sh", "-c"]\n'
+    )
+    engine.images.build(fileobj=io.BytesIO(text.encode()), tag=reference, network_mode="none")
+    try:
+        yield reference
+    finally:
+        engine.images.remove(reference, force=True)
 
 
 def ask(client: httpx.Client, image: str, script: str) -> str:
@@ -143,3 +183,51 @@ def test_a_slot_can_write_where_one_of_docker_can(
         del of_cluster[place]
     assert of_cluster == of_docker
     assert {"/tmp", "/dev/shm", "/var/room"} <= of_cluster.keys()
+    assert "/var/held" not in of_cluster
+
+
+@pytest.mark.parametrize("image", ["shell", "shell_of_user"])
+def test_places_and_files_of_volumes_are_those_of_docker(
+    cluster_set: StartClusterSet, shared_set: SetProcess, request: pytest.FixtureRequest, image: str
+) -> None:
+    """Options, size, inodes, owner and mode of each place, programs there, and what the image has in a VOLUME."""
+    made, reference = cluster_set(), request.getfixturevalue(image)
+    with made.set.client() as there, shared_set.client(**{"X-Account": "places"}) as here:
+        of_cluster, of_docker = (ask(client, reference, PLACES) for client in (there, here))
+        assert of_cluster.splitlines() == of_docker.splitlines()
+        assert of_cluster.count("runs programs") == 5
+        assert "image" in of_cluster
+        # The next task finds every place as it was at first.
+        changes = "touch /tmp/x /var/room/x ~/x; chmod 700 /var/room /var/held/room ~; echo > ~/.profile"
+        ask(there, reference, changes)
+        assert ask(there, reference, PLACES).splitlines() == of_docker.splitlines()
+
+
+def test_a_slot_of_a_cluster_leaves_no_volume_on_the_disk(
+    cluster_set: StartClusterSet, engine: docker.DockerClient, shell: str
+) -> None:
+    made = cluster_set()
+    with made.set.client() as client:
+        assert ask(client, shell, "cat /var/held/file") == "image\n"
+        found = inspected(engine, made.set.name)
+        assert {mount["Type"] for mount in found["Mounts"]} <= {"bind", "tmpfs"}
+
+
+def test_an_image_that_has_something_mounted_among_the_platforms_own_runs_no_task(
+    cluster_set: StartClusterSet, engine: docker.DockerClient
+) -> None:
+    """Where a VOLUME behind a link leads to the folder that hides Nomad's API and disk."""
+    reference = f"gc-test-{uuid.uuid4().hex[:10]}:1"
+    text = b'FROM cat:1\nRUN ln -s /gc /x\nVOLUME /x/nomad\nENTRYPOINT ["/bin/sh", "-c"]\n'
+    engine.images.build(fileobj=io.BytesIO(text), tag=reference, network_mode="none")
+    made = cluster_set()
+    try:
+        with made.set.client() as client:
+            query = {"arg": "ls /gc/nomad", "queue_timeout_s": "20"}
+            answer = client.post(f"/v1/run/{reference}", params=query, timeout=90)
+            assert answer.status_code >= 500, answer.text
+            assert not answer.json()["executed"]
+            assert "/gc/nomad: the image had something mounted there" in answer.text
+    finally:
+        made.set.stop()
+        engine.images.remove(reference, force=True)
