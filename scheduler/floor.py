@@ -38,18 +38,18 @@ from scheduler.policy.decisions import (
 from scheduler.policy.expiry import Expiry
 from scheduler.policy.limits import Limits, Retries, number_slots
 from scheduler.policy.node import OWN_NODE, NodeFacts, Standing
+from scheduler.policy.node_state import NodeState, states
 from scheduler.pool import PoolKey
 from scheduler.roster import Entry, Roster
 from scheduler.slots import SlotKeeper
 from scheduler.task import Kind
+from scheduler.unfit import UnfitImages
 from scheduler.upkeep import Upkeep
 
 log = structlog.get_logger()
 
 _POOLS_FORGOTTEN_AT: Final = 64
 """Number of images beyond the number of pools that are kept, before images of forgotten pools are dropped."""
-_UNFIT_MOST: Final = 10_000
-"""How many images are remembered that must not be prestarted; the oldest is forgotten first."""
 _AGAIN_S: Final = 0.25
 """Pause, in seconds, after the cell failed when it was woken."""
 _NEVER: Final = float("inf")
@@ -104,8 +104,7 @@ class Floor:
             clearance=self._clearance,
         )
         self._images: dict[PoolKey, Image] = {}
-        # Digests of images whose programs did not wait for their input as they must, the oldest first.
-        self._unfit: dict[str, str] = {}
+        self._unfit = UnfitImages()
         self._decided: deque[Decision] = deque()
         self._applying = False
         self._closed = False
@@ -260,13 +259,7 @@ class Floor:
 
     def prestart_unfit(self, slot_id: str, reason: str) -> None:
         """The image of this slot is no longer prestarted."""
-        digest = self._digest_of(slot_id)
-        if digest is None or digest in self._unfit:
-            return
-        log.warning("image is no longer prestarted", image=digest, reason=reason)
-        if len(self._unfit) >= _UNFIT_MOST:
-            del self._unfit[next(iter(self._unfit))]
-        self._unfit[digest] = reason
+        self._unfit.add(self._digest_of(slot_id), reason)
 
     def _digest_of(self, slot_id: str) -> str | None:
         slot = self._cell.books.slots.get(slot_id)
@@ -302,6 +295,10 @@ class Floor:
     def facts(self) -> dict[str, float]:
         """Gauges: what is there, what is busy, what waits."""
         return {"prestart_unfit_images": len(self._unfit), **self._cell.books.facts(self._clock())}
+
+    def nodes(self, most: int, after: str = "") -> list[NodeState]:
+        """The first `most` machines by name, of those behind `after`."""
+        return states(self._cell.books, most, after)
 
     # -- decisions
 

@@ -26,6 +26,7 @@ from scheduler.live import LiveTask
 from scheduler.policy.expiry import Expiry
 from scheduler.policy.limits import Limits, Retries
 from scheduler.policy.node import OWN_NODE, NodeFacts
+from scheduler.policy.node_state import NodeState
 from scheduler.policy.records import PATIENCE_S, Refusals
 from scheduler.pool import pool_of
 from scheduler.recovery import Recovery
@@ -57,7 +58,8 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     `file_max_bytes` bounds an output file that is kept, `files_max_bytes` all of a task's together, holes included.
     `max_attempts` bounds how often a task is started, where the platform lost it; async attempts pause
     `retry_backoff_s` (`full_disk_backoff_s` where the disk was full) in between, twice as long each time.
-    `record_patience_s` is how long a sync task's answer waits for its record. `cpu_features` are those of this machine.
+    `record_patience_s` is how long a sync task's answer waits for its record. `cpu_features` are those of this machine,
+    `build` is that of its executor.
     Without `own_node` no task runs on it: the executor brings the nodes.
     """
 
@@ -75,6 +77,7 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     file_max_bytes: int = 1 << 30
     files_max_bytes: int = 2 << 30
     cpu_features: frozenset[str] = frozenset()
+    build: str = ""
     own_node: bool = True
     expire_every_s: float = 5.0
 
@@ -127,7 +130,12 @@ class Manager:
         )
         limits = settings.limits
         own_node = NodeFacts(
-            OWN_NODE, limits.cpu_percent, limits.memory_mib, limits.max_slots, settings.cpu_features
+            OWN_NODE,
+            limits.cpu_percent,
+            limits.memory_mib,
+            limits.max_slots,
+            settings.cpu_features,
+            build=settings.build,
         )
         self._floor = Floor(
             msgspec.structs.replace(limits, start_timeout_s=settings.slot_start_timeout_s),
@@ -360,6 +368,10 @@ class Manager:
             "tasks_waiting_max": self.settings.limits.max_waiting,
             **self._floor.facts(),
         }
+
+    def nodes(self, most: int, after: str = "") -> list[NodeState]:
+        """The first `most` machines by name, of those behind `after`."""
+        return self._floor.nodes(most, after)
 
     # -- in the background
 

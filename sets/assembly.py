@@ -89,6 +89,7 @@ def assemble(config: SetConfig) -> SetApp:
         async_keep_s=config.async_keep_s,
         slot_start_timeout_s=config.slot_start_timeout_s,
         cpu_features=cpu_features(),
+        build=build,
         own_node=not config.executors,
         stdout_max_bytes=config.max_stdout_mib * mib,
         stderr_max_bytes=config.max_stderr_mib * mib,

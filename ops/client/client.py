@@ -227,6 +227,15 @@ class Client:
             raise NotGeneralCompute(f"{self.url} answered a task list without `tasks`")
         return cast(Page, page)
 
+    def nodes(self, *, after: str = "", limit: int | None = None) -> dict[str, Any]:
+        """Return one page of a set's machines; the address is the set's own, and the token an operator's."""
+        asked = {"after": after or None, "limit": limit}
+        query = [(key, str(value)) for key, value in asked.items() if value is not None]
+        page = self._transport.document("GET", "/v1/admin/nodes", query=query)
+        if not isinstance(page.get("nodes"), list):
+            raise NotGeneralCompute(f"{self.url} answered a list of nodes without `nodes`")
+        return page
+
     def why_broken(self, broken: AnswerBroken) -> ClientError:
         """Return the reason for a cut answer: the task's own failure if its row has one, else the cut itself."""
         if broken.task_id is None:

@@ -27,6 +27,8 @@ SHAPES_MOST: Final = 10_000
 """How many shapes of tasks are remembered, each with how many could run at the same time."""
 FEATURES_MOST: Final = 1_000
 """How many combinations of CPU features are remembered with the number of nodes that have them."""
+LOST_MOST: Final = 1_000
+"""How many lost nodes operators are shown; a cluster whose nodes never come back under their names must not grow it."""
 OWN_NODE: Final = "local"
 """The node's name where the set's own machine is the only one."""
 
@@ -52,7 +54,7 @@ class Standing(StrEnum):
 
 
 class NodeFacts(msgspec.Struct, frozen=True):
-    """A machine and its capacity: `cpu_percent` in hundredths of a core."""
+    """A machine and its capacity: `cpu_percent` in hundredths of a core. `build`: that of its executor."""
 
     id: str
     cpu_percent: int
@@ -60,6 +62,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     max_slots: int
     cpu_features: frozenset[str] = frozenset()
     images: tuple[str, ...] = ()
+    build: str = ""
 
 
 class Node:
@@ -139,6 +142,8 @@ class Nodes:
 
     def __init__(self, nodes: Iterable[NodeFacts], parties: Parties | None = None) -> None:
         self._nodes: dict[str, Node] = {}
+        # The nodes that were lost and have not come back, for operators; the oldest first.
+        self.lost: dict[str, NodeFacts] = {}
         self._parties = parties
         # By id, what its cluster says of a node that does not stand open, known here or not.
         self._standing: dict[str, tuple[Standing, str]] = {}
@@ -170,6 +175,7 @@ class Nodes:
     def add(self, facts: NodeFacts) -> Node:
         """A node is ready: a new one, or one that was away and has no slots."""
         node = self._nodes[facts.id] = self._new(facts)
+        self.lost.pop(facts.id, None)
         self._settle(node)
         self._count()
         return node
@@ -185,6 +191,9 @@ class Nodes:
         self._settle(node)
         if health is Health.LOST:
             self._nodes.pop(node.facts.id, None)
+            if len(self.lost) >= LOST_MOST:
+                del self.lost[next(iter(self.lost))]
+            self.lost[node.facts.id] = node.facts
         self._count()
 
     def close(self, node: Node) -> None:

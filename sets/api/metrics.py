@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from scheduler.manager import Manager
 from scheduler.task import FINAL_STATES, Kind, Reason, Task
+from sets.api.node_metrics import NodeGauges
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the text that `SetMetrics.text` returns, in Prometheus' format."""
@@ -42,8 +43,9 @@ class SetMetrics:
         self._start.observe(seconds)
 
     def watch(self, manager: Manager, build: str) -> None:
-        """Add the manager's gauges and the build."""
+        """Add the manager's gauges, those of its nodes, and the build."""
         self._registry.register(_Gauges(manager, build))
+        self._registry.register(NodeGauges(manager))
 
     def watch_disk(self, folder: Path, reserve_bytes: int) -> None:
         """Add the room on the disk of `folder`, and the reserve below which the set takes no async task."""

@@ -72,6 +72,18 @@ def document(set_name: str) -> dict[str, Any]:
                     ("400", "404"),
                 )
             },
+            "/v1/admin/nodes": {
+                "get": _operation(
+                    "listNodes",
+                    "The set's machines, for operators: capacity, use, slots by state, tenancy",
+                    {"200": _answer("A page of nodes, by name", _JSON)},
+                    [
+                        _query("after", {"type": "string"}, "the `next` of the page before"),
+                        _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "nodes at most"),
+                    ],
+                    ("400",),
+                )
+            },
             "/livez": {
                 "get": _operation(
                     "isAlive", "The process answers", {"200": _answer("Alive", _JSON)}, [], (), guarded=False

@@ -14,8 +14,8 @@ from scheduler.store.contract import TaskFilter
 from scheduler.task import State
 from sets.api.native.callers import Callers
 from sets.api.native.problems import Problem
+from sets.api.native.querying import one_of_each, whole_number
 from sets.api.native.view import send_json, task_json
-from sets.api.query import decode_pairs
 from sets.api.results import KeptBody, TaskResults
 from sets.api.values import DECIMAL
 
@@ -35,8 +35,8 @@ class TasksResource:
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         account = self._callers.account_of(req)
-        query = _single(req, ("state", "image", "name", "before", "limit"))
-        limit = _whole(query, "limit", PAGE_DEFAULT, PAGE_MAX)
+        query = one_of_each(req, ("state", "image", "name", "before", "limit"))
+        limit = whole_number(query, "limit", PAGE_DEFAULT, PAGE_MAX)
         state = query.get("state")
         if state is not None and state not in list(State):
             raise BadRequest(f"state: {state[:40]!r} is none of {', '.join(State)}", field="state")
@@ -70,7 +70,7 @@ class TaskResource:
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str) -> None:
         account = self._callers.account_of(req)
-        wait = _single(req, ("wait",)).get("wait", "0")
+        wait = one_of_each(req, ("wait",)).get("wait", "0")
         if not DECIMAL.fullmatch(wait) or float(wait) > WAIT_MAX_S:
             raise BadRequest(f"wait: a number of seconds, {WAIT_MAX_S:g} at most", field="wait")
         task = await self._manager.wait(account, task_id, float(wait))
@@ -145,25 +145,3 @@ def byte_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
             416, "range-not-satisfiable", "The range lies outside", detail, executed=True, headers=headers
         )
     return first, last
-
-
-def _single(req: falcon.asgi.Request, names: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in decode_pairs(req.scope["query_string"]):
-        if name not in names:
-            raise BadRequest(
-                f"{name[:80]}: there is no such parameter; there are {', '.join(names)}", field=name
-            )
-        if name in found:
-            raise BadRequest(f"{name}: given twice; give it once", field=name)
-        found[name] = value
-    return found
-
-
-def _whole(query: dict[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not 1 <= int(text) <= most:
-        raise BadRequest(f"{name}: a whole number from 1 to {most}", field=name)
-    return int(text)

@@ -218,6 +218,7 @@ class RemoteExecutor:
             welcome.memory_mib,
             welcome.max_slots,
             frozenset(welcome.cpu_features),
+            build=welcome.build,
         )
 
 
