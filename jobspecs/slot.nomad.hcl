@@ -39,6 +39,10 @@ variable "cpu_hard_limit" {
   description = "True if the reservation is the limit as well. Else the executor sets the limit before the first task."
 }
 variable "memory_mib" { type = number }
+variable "max_run_s" {
+  type        = number
+  description = "How long a slot may be there. The set gives it no task that might run for longer."
+}
 variable "cpu_features" { type = list(string) }
 variable "places" { type = list(object({ path = string, size_bytes = number })) }
 variable "arguments" {
@@ -138,6 +142,9 @@ job "slots" {
         lost_after = "24h"
         replace    = false
       }
+
+      # So that no slot is left for ever, whatever happens to its set. Needs Nomad 2.0.3.
+      max_run_duration = "${var.max_run_s}s"
 
       # Nothing that an algorithm writes reaches the disk; this is Nomad's smallest.
       ephemeral_disk { size = 10 }

@@ -180,7 +180,7 @@ class AsyncSide:
         try:
             if self._stopping:
                 raise Draining
-            self._floor.check(pool_of(spec))
+            self._floor.check(pool_of(spec), spec.timeout_s)
             return await self._add(spec, image, stdin, idempotency)
         except SchedulerError:
             if stdin.blob is not None:

@@ -84,6 +84,7 @@ class Floor:
         self._roster = roster
         self._leftovers = leftovers
         self._upkeep = upkeep
+        self._launcher = launcher
         self._executor = executor
         self._clock = clock
         self._now_us = now_us
@@ -96,12 +97,7 @@ class Floor:
             self._clearance = Clearance(launcher, self._slot_removed, self._leftovers_gone)
             self._cell.leftovers(clock(), gone=False)
         self._keeper = SlotKeeper(
-            launcher,
-            executor,
-            self._slot_gone,
-            started=slot_started,
-            clock=clock,
-            clearance=self._clearance,
+            launcher, executor, self._slot_gone, self._clearance, started=slot_started, clock=clock
         )
         self._images: dict[PoolKey, Image] = {}
         self._unfit = UnfitImages()
@@ -117,6 +113,7 @@ class Floor:
 
     def launcher_opened(self) -> None:
         """The launcher is open. This set's slots start once those of an earlier run are gone, where that matters."""
+        self._cell.slots_live(self._launcher.slot_life_s)
         if self._clearance is not None:
             self._clearance.await_leftovers()
 
@@ -133,9 +130,9 @@ class Floor:
 
     # -- tasks
 
-    def check(self, pool: PoolKey) -> None:
-        """Raise the cell's reason to refuse another task of this pool: `BadRequest`, `QueueFull`, `AccountLimit`."""
-        self._cell.check(pool)
+    def check(self, pool: PoolKey, limit_s: float) -> None:
+        """Raise the cell's reason to refuse a task that may run for `limit_s`: as `Cell.check` does."""
+        self._cell.check(pool, limit_s)
 
     def enter(self, entry: Entry) -> None:
         """The task waits for a slot; it may have one when this returns."""
@@ -147,6 +144,7 @@ class Floor:
                 entry.pool,
                 self._clock(),
                 timeout_s=entry.queue_timeout_s,
+                limit_s=task.spec.timeout_s,
                 steady=task.spec.kind is Kind.SYNC,
             )
         )
@@ -167,6 +165,7 @@ class Floor:
             disk_full=disk_full,
             caller_waits=task.spec.kind is Kind.SYNC,
             timeout_s=entry.queue_timeout_s,
+            limit_s=task.spec.timeout_s,
         )
         given_up = bool(decisions) and isinstance(decisions[0], GiveUp)
         if not given_up:
@@ -181,7 +180,7 @@ class Floor:
         self._remember(entry)
         task = entry.task
         task.requeue(attempt_counts=False)
-        self._apply(self._cell.task_gave_way(task.id, entry.pool, self._clock()))
+        self._apply(self._cell.task_gave_way(task.id, entry.pool, self._clock(), limit_s=task.spec.timeout_s))
 
     def go(self, entry: Entry, work: Work) -> Run:
         """Start a program in the task's slot. Raises `SlotLost`, and `BadRequest` for unfit work.

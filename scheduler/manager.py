@@ -308,7 +308,7 @@ class Manager:
         """Raise what `start` and `submit` would raise about limits; before a body is read."""
         if self.draining:
             raise Draining
-        self._floor.check(pool_of(spec))
+        self._floor.check(pool_of(spec), spec.timeout_s)
 
     async def get(self, account: str, task_id: str) -> Task:
         """Raises `TaskUnknown`, also for another account's."""

@@ -50,10 +50,10 @@ class SlotKeeper:
         launcher: Launcher,
         executor: Executor,
         gone: Gone,
+        clearance: Clearance | None = None,
         *,
         started: Callable[[float], None],
         clock: Callable[[], float],
-        clearance: Clearance | None = None,
     ) -> None:
         self._launcher = launcher
         self._clearance = clearance

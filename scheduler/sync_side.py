@@ -263,7 +263,7 @@ class SyncSide:
         if stdin is not None:
             task.stdin_bytes = len(stdin)
         entry = SyncEntry(task, image, self, queue_timeout_s)
-        self._floor.check(entry.pool)
+        self._floor.check(entry.pool, entry.task.spec.timeout_s)
         entry.work = entry.new_work(stdin, stream=stream)
         self._roster.entries[task.id] = entry
         return entry

@@ -179,6 +179,8 @@ async def play_nodes(folder: Path, nodes: int, slots: int) -> None:
 class NoLauncher:
     """Starts nothing: the simulated nodes have their slots already."""
 
+    slot_life_s = None
+
     async def open(self, adopt: Adopt = adopt_none) -> None: ...
 
     async def close(self) -> None: ...

@@ -63,6 +63,10 @@ class Launcher(Protocol):
     touch slots of another installation, or of none.
     """
 
+    @property
+    def slot_life_s(self) -> float | None:
+        """How long after its start the cluster ends a slot, in seconds; None: never. Known once it is open."""
+
     async def open(self, adopt: Adopt = adopt_none) -> None:
         """Connect, and adopt or begin to remove each slot that earlier runs of this installation's set left behind.
 

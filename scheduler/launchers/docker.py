@@ -111,6 +111,11 @@ class DockerLauncher:
         self._opened = False
         self._closed = False
 
+    @property
+    def slot_life_s(self) -> None:
+        """The engine ends no slot."""
+        return None
+
     async def open(self, adopt: Adopt = adopt_none) -> None:
         """Connect, listen to events, and remove the containers that earlier runs of this installation left behind.
 

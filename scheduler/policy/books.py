@@ -63,6 +63,8 @@ class Books:
         # is the pool's `look_at`.
         self._looks: list[tuple[float, int, Pool]] = []
         self._serial = 0
+        # How long a slot may be there before its cluster ends it, in seconds; None where nothing does.
+        self.slot_life_s: float | None = None
         # How many running spare tasks may be told to give way.
         self.spare_running = 0
 

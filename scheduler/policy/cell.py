@@ -15,7 +15,6 @@ the cell wants `wake` next, should nothing happen before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from scheduler.backoff import Backoff
 from scheduler.errors import SchedulerError
@@ -24,15 +23,13 @@ from scheduler.policy.claims import CLAIMS, Claims
 from scheduler.policy.decisions import (
     Decision,
     DropSlot,
-    ExpireRows,
     FailTask,
     GiveUp,
     QueueExpired,
     StopSlot,
-    SweepBlobs,
     TimeUp,
 )
-from scheduler.policy.expiry import SWEEP_EVERY_S, Expiry
+from scheduler.policy.expiry import ROWS_DUE, SWEEP_DUE, Expiry
 from scheduler.policy.limits import Limits, Retries
 from scheduler.policy.matching import Matching
 from scheduler.policy.node import OWN_NODE, Health, Node, NodeFacts, Standing
@@ -42,11 +39,6 @@ from scheduler.policy.supply import Supply
 from scheduler.policy.waits import waits_for
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation
-
-ROWS_DUE: Final = "rows"
-"""The kind of the timer for the next removal of tasks that are no longer kept."""
-SWEEP_DUE: Final = "sweep"
-"""The kind of the timer for the next sweep of blobs that no row names."""
 
 
 class Cell:
@@ -98,15 +90,24 @@ class Cell:
 
     def opened(self, now: float) -> list[Decision]:
         """The cell's shell is ready to carry decisions out."""
-        return self._expire(now) + self._sweep(now)
+        expiry = self._expiry
+        return (
+            []
+            if expiry is None
+            else [expiry.due(kind, self.books.timers, now) for kind in (ROWS_DUE, SWEEP_DUE)]
+        )
 
     # -- events: tasks
 
-    def check(self, key: PoolKey) -> None:
-        """Raise `BadRequest` for what could never run here, `QueueFull` or `AccountLimit` when too many wait."""
+    def check(self, key: PoolKey, limit_s: float = 0.0) -> None:
+        """Raise `BadRequest` for what could never run here, `QueueFull` or `AccountLimit` when too many wait.
+
+        `limit_s`: how long the task may run.
+        """
         pool = self.books.pools.get(key)
         if pool is None or not pool.at_once:
             self.books.nodes.check(key)
+        self._supply.check(limit_s)
         self._queue.check(key.account)
 
     def task_arrived(
@@ -116,28 +117,30 @@ class Cell:
         now: float,
         *,
         timeout_s: float | None = None,
+        limit_s: float = 0.0,
         steady: bool = False,
     ) -> list[Decision]:
-        """A task wants to run, and gives up after `timeout_s`. Call `check` first.
+        """A task wants to run, and gives up after `timeout_s`; it may run for `limit_s`. Call `check` first.
 
         `steady`: the task must not be told to give way, though it is spare.
         """
         pool = self.books.pools.get(key) or self.books.pool(key)
+        old: list[Decision] = self._supply.retire(pool, limit_s, now) if limit_s > pool.longest_s else []
         if pool.ahead is not None:
             pool.ahead.arrived(now)
         # The way of most tasks: somebody is idle, nobody is before us.
         elif pool.idle and not self._turns.pools and not pool.is_spare:
             assigned = self._matching.at_once(pool, task_id, now)
             if assigned is not None:
-                return [assigned]
+                return [*old, assigned]
         if steady and pool.is_spare:
             self._matching.steady.add(task_id)
         self._queue.enter(pool, task_id, now, timeout_s=timeout_s)
         if pool.slots >= pool.most and not pool.idle and pool.ahead is None:
             # It waits behind its own pool's tasks, which have all the slots that they may have.
-            return []
+            return old
         self.books.file(pool, now)
-        return self._decide(now, grown=pool)
+        return old + self._decide(now, grown=pool)
 
     def task_left(self, task_id: str, now: float) -> list[Decision]:
         """A waiting task gave up (cancelled, its client gone); ids that do not wait are fine."""
@@ -158,18 +161,21 @@ class Cell:
         disk_full: bool = False,
         caller_waits: bool = False,
         timeout_s: float | None = None,
+        limit_s: float = 0.0,
     ) -> list[Decision]:
         """The platform lost an attempt of the task, its `attempts`th: it pauses and waits again, or is given up.
 
-        `caller_waits`: there is no pause, as a caller waits for it; then `timeout_s` is as in `task_arrived`.
+        `caller_waits`: there is no pause, as a caller waits for it; then `timeout_s` is as in `task_arrived`, as is
+        `limit_s`.
         """
         if attempts >= self._retries.max_attempts:
             return [GiveUp(task_id)]
         if caller_waits:
-            return self.task_arrived(task_id, key, now, timeout_s=timeout_s, steady=True)
+            return self.task_arrived(task_id, key, now, timeout_s=timeout_s, limit_s=limit_s, steady=True)
         backoff = self._retries.full_disk if disk_full else self._retries.usual
-        self._queue.pause(self.books.pool(key), task_id, now, backoff.after(attempts))
-        return []
+        pool = self.books.pool(key)
+        self._queue.pause(pool, task_id, now, backoff.after(attempts))
+        return self._supply.retire(pool, limit_s, now)
 
     def program_began(self, slot_id: str, limit_s: float, now: float) -> list[Decision]:
         """The program of the slot's task began: `TimeUp` follows where it still runs after `limit_s`."""
@@ -184,9 +190,12 @@ class Cell:
             self._expiry.task_ended()
         return []
 
-    def task_gave_way(self, task_id: str, key: PoolKey, now: float) -> list[Decision]:
+    def task_gave_way(
+        self, task_id: str, key: PoolKey, now: float, *, limit_s: float = 0.0
+    ) -> list[Decision]:
         """A spare task was killed as `GiveWay` asked: it waits again, before the others of its pool."""
         pool = self.books.pool(key)
+        pool.longest_s = max(pool.longest_s, limit_s)
         self._queue.enter(pool, task_id, now, first=True)
         self.books.file(pool, now)
         return self._decide(now)
@@ -201,6 +210,8 @@ class Cell:
         pool = slot.pool
         self.books.started(slot)
         slot.node.has_image(pool.key.image_digest)
+        if self.books.slot_life_s is not None:
+            slot.ends_at = slot.since + self.books.slot_life_s
         pool.failures = 0
         pool.retry_at = 0.0
         pool.trouble = ""
@@ -210,10 +221,11 @@ class Cell:
             return [self._supply.stop_idle(slot, now), *self._decide(now)]
         slot.unused = True
         self.books.rest(slot, now)
+        decisions = [] if self.books.slot_life_s is None else self._supply.retire(pool, 0.0, now)
         if self.books.cramped:
             self.books.try_cramped(slot.node, now)
         self.books.file(pool, now)
-        return self._decide(now, slot.node)
+        return decisions + self._decide(now, slot.node)
 
     def slot_freed(self, slot_id: str, cpu_us: int, now: float) -> list[Decision]:
         """A task ended and its slot is clean; it used that much CPU time, microseconds."""
@@ -221,13 +233,14 @@ class Cell:
         if slot is None or slot.task_id is None:
             return []
         pool, books = slot.pool, self.books
-        if pool.waiting and self._matching.is_first(pool) and slot.node.is_ready:
+        goes = slot.spent or not slot.node.is_ready
+        if pool.waiting and not goes and self._matching.is_first(pool):
             return [self._matching.hand_on(slot, now, cpu_us)]
         books.release(slot, now, cpu_us)
         if books.cramped:
             books.try_cramped(slot.node, now)
         taker = self._supply.taker(slot, now) if books.demand.wanting else None
-        if taker is not None or pool.key.isolation is Isolation.FRESH or not slot.node.is_ready:
+        if taker is not None or pool.key.isolation is Isolation.FRESH or goes:
             decisions: list[Decision] = [StopSlot(slot_id)]
             node = slot.node
             books.forget(slot, now)
@@ -283,6 +296,10 @@ class Cell:
         return self._decide(now, node)
 
     # -- events: nodes
+
+    def slots_live(self, life_s: float | None) -> None:
+        """The cluster ends each slot `life_s` after its start; None: nothing does."""
+        self.books.slot_life_s = life_s
 
     def leftovers(self, now: float, *, gone: bool) -> list[Decision]:
         """Slots of an earlier run may be on the nodes, or are `gone`; meanwhile no slot starts."""
@@ -350,27 +367,14 @@ class Cell:
                 decisions += self.task_left(what, now)
             elif kind is CLAIMS and self._claims is not None:
                 self._claims.due()
-            elif kind is ROWS_DUE:
-                decisions += self._expire(now)
-            elif kind is SWEEP_DUE:
-                decisions += self._sweep(now)
+            elif kind in (ROWS_DUE, SWEEP_DUE):
+                assert self._expiry is not None
+                decisions.append(self._expiry.due(kind, self.books.timers, now))
             elif (key := self._queue.resume(what)) is not None:
                 decisions += self.task_arrived(what, key, now)
         for pool in self.books.looks_due(now):
             self._supply.look(pool, decisions, now)
         return decisions + self._decide(now)
-
-    def _expire(self, now: float) -> list[Decision]:
-        if self._expiry is None:
-            return []
-        self.books.timers.set(self._expiry.every_s, now, (ROWS_DUE, ""))
-        return [ExpireRows(self._expiry.rounds())]
-
-    def _sweep(self, now: float) -> list[Decision]:
-        if self._expiry is None:
-            return []
-        self.books.timers.set(SWEEP_EVERY_S, now, (SWEEP_DUE, ""))
-        return [SweepBlobs(self._expiry.sweep_age_s())]
 
     def _time_up(self, slot_id: str) -> list[Decision]:
         slot = self.books.slots[slot_id]

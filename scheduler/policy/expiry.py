@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from scheduler.policy.decisions import Decision, ExpireRows, SweepBlobs
+from scheduler.policy.timers import Timers
+
+ROWS_DUE: Final = "rows"
+"""The kind of the timer for the next removal of tasks that are no longer kept."""
+SWEEP_DUE: Final = "sweep"
+"""The kind of the timer for the next sweep of blobs that no row names."""
 ROWS: Final = 1_000
 """How many tasks the store removes in one round, at most: a round holds up other writes for some milliseconds."""
 LEAST_ROUNDS: Final = 2
@@ -25,6 +32,14 @@ class Expiry:
     def task_ended(self) -> None:
         """One more row."""
         self._ended += 1
+
+    def due(self, kind: str, timers: Timers[tuple[str, str]], now: float) -> Decision:
+        """The time of `ROWS_DUE` or `SWEEP_DUE` has come: what is to be done, with a timer for the next one."""
+        if kind is ROWS_DUE:
+            timers.set(self.every_s, now, (ROWS_DUE, ""))
+            return ExpireRows(self.rounds())
+        timers.set(SWEEP_EVERY_S, now, (SWEEP_DUE, ""))
+        return SweepBlobs(self.sweep_age_s())
 
     def rounds(self) -> int:
         """How many rounds are due now: for twice as many rows as tasks ended since the last time, and some more."""

@@ -12,7 +12,6 @@ from scheduler.policy.books import Books
 from scheduler.policy.node import Health, Node, NodeFacts
 from scheduler.policy.tenancy import SHARERS
 
-
 SLOT_STATES: Final = ("idle", "starting", "running")
 """The states of a slot."""
 

@@ -20,7 +20,19 @@ if TYPE_CHECKING:
 class Slot:
     """A slot of a pool on a node. `task_id`: what runs in it. `since`: when it began to start, rest or run that."""
 
-    __slots__ = ("gives_way", "id", "node", "pool", "served", "since", "task_id", "timer", "unused")
+    __slots__ = (
+        "ends_at",
+        "gives_way",
+        "id",
+        "node",
+        "pool",
+        "served",
+        "since",
+        "spent",
+        "task_id",
+        "timer",
+        "unused",
+    )
 
     def __init__(self, slot_id: str, pool: Pool, node: Node, now: float) -> None:
         self.id = slot_id
@@ -32,6 +44,9 @@ class Slot:
         # It has started and has had no task yet.
         self.unused = False
         self.since = now
+        # When its cluster ends it, and whether that is too soon for another task of the pool.
+        self.ends_at = NEVER
+        self.spent = False
         # Its task was told to give way.
         self.gives_way = False
         # The time by which it must have started, or the program of its task must have ended.
@@ -52,6 +67,7 @@ class Pool:
         "is_spare",
         "kept_on",
         "key",
+        "longest_s",
         "look_at",
         "memory_mib",
         "most",
@@ -80,6 +96,8 @@ class Pool:
         # Waiting tasks in the order in which they run, with the time of arrival.
         # (Ordered, because a dict's first entry takes long to find once many before it were deleted.)
         self.waiting: OrderedDict[str, float] = OrderedDict()
+        # The longest time that one of its tasks may run; 0 once none waits or runs.
+        self.longest_s = 0.0
         # How many of its tasks pause before their next attempt.
         self.paused = 0
         # Idle slots, the most recently used last: the warmest is taken first, the coldest retires first.

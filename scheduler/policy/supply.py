@@ -7,13 +7,17 @@ from functools import partial
 from itertools import islice
 from typing import Final
 
+from scheduler.errors import BadRequest
 from scheduler.policy.books import Books
 from scheduler.policy.decisions import Decision, StartSlot, StopSlot
 from scheduler.policy.giving_way import give_place
 from scheduler.policy.limits import SCAN_LIMIT, USUAL_WEIGHT
 from scheduler.policy.node import Node
-from scheduler.policy.pool import Pool, Slot
+from scheduler.policy.pool import NEVER, Pool, Slot
 
+LIFE_MARGIN_S: Final = 120.0
+"""How long before its cluster ends a slot its last task must be over, in seconds: time to kill it and to clean up, and
+for clocks that differ."""
 GIVERS_LIMIT: Final = 1024
 """How many pools with idle slots are compared to find the slot that gives its place to another pool."""
 
@@ -89,9 +93,45 @@ class Supply:
         )
         return taker if impatient else None
 
+    def check(self, limit_s: float) -> None:
+        """Raise `BadRequest` for a task that may run for longer than any slot is there."""
+        life_s = self._books.slot_life_s
+        if life_s is not None and limit_s + LIFE_MARGIN_S > life_s:
+            raise BadRequest(
+                f"timeout_s: at most {max(0.0, life_s - LIFE_MARGIN_S):g} in this set, whose cluster ends each slot "
+                f"{life_s:g} s after its start",
+                field="timeout_s",
+            )
+
+    def retire(self, pool: Pool, limit_s: float, now: float) -> list[Decision]:
+        """A task of the pool may run for `limit_s`: let go of slots whose cluster would end them before its end.
+
+        An idle one stops now, one that is busy after its task.
+        """
+        books, pool.longest_s = self._books, max(pool.longest_s, limit_s)
+        if books.slot_life_s is None:
+            return []
+        decisions: list[Decision] = []
+        soonest = NEVER
+        for slot in [*pool.idle, *pool.running]:
+            spent_at = slot.ends_at - pool.longest_s - LIFE_MARGIN_S
+            if spent_at > now:
+                soonest = min(soonest, spent_at)
+            elif slot.task_id is None:
+                decisions.append(self.stop_idle(slot, now))
+            else:
+                slot.spent = True
+        if soonest < NEVER:
+            books.look_at(pool, soonest)
+        return decisions
+
     def look(self, pool: Pool, decisions: list[Decision], now: float) -> None:
         """Retire slots that were idle for too long, and forget a pool that has nothing."""
         books, keep_s = self._books, self._books.limits.keep_idle_s
+        if books.slot_life_s is not None:
+            if not (pool.waiting or pool.running or pool.paused):
+                pool.longest_s = 0.0
+            decisions += self.retire(pool, 0.0, now)
         if not pool.waiting:
             for slot in list(pool.idle):
                 if slot.since + keep_s > now:

@@ -320,6 +320,7 @@ class FakeLauncher:
         self.away: SchedulerError | None = None
         self.prompt = True
         self.start_takes_s = 0.0
+        self.slot_life_s: float | None = None
         self.out_of_memory = False
         self.closed = False
         self._on_gone = on_gone

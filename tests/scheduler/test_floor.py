@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler.floor import Floor
-from scheduler.policy.cell import SWEEP_DUE
+from scheduler.policy.expiry import SWEEP_DUE
 from scheduler.policy.limits import Limits
 from scheduler.policy.node import NodeFacts
 from scheduler.task import State

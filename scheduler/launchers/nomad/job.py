@@ -155,6 +155,7 @@ def variables(
         "cpu": max(1, add.pool.resources.cpu_percent * CPU_PER_PERCENT * share // 100),
         "cpu_hard_limit": share == 100,
         "memory_mib": add.pool.resources.memory_mib,
+        "max_run_s": settings.max_run_s,
         "cpu_features": list(add.pool.cpu_features),
         "places": [
             *({"path": path, "size_bytes": sizes[path]} for path in add.places),

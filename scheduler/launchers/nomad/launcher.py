@@ -91,6 +91,7 @@ class NomadLauncher:
         self._requests: dict[int, tuple[str, ...]] = {}
         self._last_request = 0
         self._connection = Connection(settings, self)
+        self.slot_life_s: float | None = None
         self._opened = False
         self._closed = False
 
@@ -105,6 +106,7 @@ class NomadLauncher:
         await self._source.open()
         found = await self._connection.open()
         self._inodes = found.inodes
+        self.slot_life_s = found.slot_life_s or None
         kept = []
         for slot in found.slots:
             if self._settings.slots_outlive_their_set and adopt(slot):

@@ -73,10 +73,15 @@ class Drop(msgspec.Struct, frozen=True, tag="drop"):
 
 
 class Found(msgspec.Struct, frozen=True, tag="found"):
-    """`inodes` bounds the files in each place of a slot: jobs cannot say it, so the slot's executor is told."""
+    """The slots that the cluster has.
+
+    `inodes` bounds the files in each place of a slot: jobs cannot say it, so the slot's executor is told. The cluster
+    ends each slot `slot_life_s` after its start; 0: never.
+    """
 
     slots: tuple[FoundSlot, ...]
     inodes: int = SlotLimits().inodes
+    slot_life_s: float = 0.0
 
 
 class Added(msgspec.Struct, frozen=True, tag="added"):

@@ -159,7 +159,7 @@ class Registrar:
             self._following = self._background.spawn(self._events.follow())
         line.send(ClusterState("" if self._listed.is_set() else self._reason))
         await self._listed.wait()
-        line.send(Found(tuple(self._book.found()), self._settings.limits.inodes))
+        line.send(Found(tuple(self._book.found()), self._settings.limits.inodes, self._settings.max_run_s))
         log.info("set connected", set=hello.set_name, installation=hello.installation)
 
     def _stop_following(self) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown
 from scheduler.launchers.contract import FoundSlot
+from scheduler.policy.supply import LIFE_MARGIN_S
+from sets.api.call import ASYNC_TIMEOUT_MAX_S
 from tests.scheduler.conftest import PATIENCE_S, until
 from tests.scheduler.launchers.stands import Stand
 
@@ -26,6 +28,11 @@ async def test_a_slot_that_is_stopped_leaves_nothing(stand: Stand) -> None:
     await stand.launcher.stop(order.slot_id)
     await stand.launcher.stop("never-heard-of")
     assert stand.gone == []
+
+
+async def test_a_slot_is_there_for_longer_than_the_longest_task_may_run(stand: Stand) -> None:
+    life_s = stand.launcher.slot_life_s
+    assert life_s is None or life_s >= ASYNC_TIMEOUT_MAX_S + LIFE_MARGIN_S
 
 
 async def test_a_launcher_says_which_slots_are_there_until_nothing_of_them_is_left(stand: Stand) -> None:

@@ -48,7 +48,7 @@ def test_an_order_becomes_the_variables_of_the_template() -> None:
     check(ORDER, SETTINGS)
     values = variables(ORDER, SETTINGS, "gc-a-job", "0" * 12, "guest-1", "slots-1.json")
     assert (values["cpu"], values["cpu_hard_limit"]) == (50, False)
-    assert values["memory_mib"] == 256
+    assert (values["memory_mib"], values["max_run_s"]) == (256, 90_000)
     assert values["arguments"] == [
         *("4096", "/tmp", "/dev/shm", "/var/room", "--", "PATH", "HOSTNAME", "HOME", "PATH", "LANG"),
     ]

@@ -18,7 +18,12 @@ from tests.sets.api.test_accounts import ALICE, bearer, hashed, settings
 __all__ = ["settings"]
 
 OPERATOR = "gc_router_s3cret"
-GUARDED = ("/metrics", "/v1/admin/nodes", "/v1/admin/pools", "/v1/admin/queue", "/v1/admin/tasks", "/v1/admin", "/v1/%61dmin/x")
+GUARDED = (
+    "/metrics",
+    *(f"/v1/admin/{what}" for what in ("nodes", "pools", "queue", "tasks")),
+    "/v1/admin",
+    "/v1/%61dmin/x",
+)
 
 
 @pytest.mark.docker
