@@ -8,12 +8,13 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from scheduler.task import Reason, State
+from scheduler.task import State
 from sets.api.native.idempotency import HEADER as KEY_HEADER
 from sets.api.native.idempotency import KEY_CHARS
 from sets.api.native.params import PARAMETERS
 from sets.api.native.problem_kinds import KINDS
-from sets.api.native.problems import BASE, MEDIA_TYPE
+from sets.api.native.problems import MEDIA_TYPE
+from sets.api.native.schemas import problem_schema, task_schema
 
 _BINARY: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _JSON: Final = {"application/json": {"schema": {"type": "object"}}}
@@ -130,7 +131,7 @@ def document(set_name: str) -> dict[str, Any]:
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "gc_ACCOUNT_SECRET"},
                 "account": {"type": "apiKey", "in": "header", "name": "X-Account"},
             },
-            "schemas": {"Task": _task_schema(), "Problem": _problem_schema()},
+            "schemas": {"Task": task_schema(), "Problem": problem_schema()},
         },
     }
 
@@ -309,100 +310,3 @@ def _header(name: str, description: str, *, required: bool = False) -> dict[str,
         schema |= {"minLength": 1, "maxLength": KEY_CHARS}
     where = {"name": name, "in": "header", "schema": schema, "description": description}
     return where | ({"required": True} if required else {})
-
-
-def _task_schema() -> dict[str, Any]:
-    text, number, flag = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
-    maybe_text, maybe_number = {"type": ["string", "null"]}, {"type": ["integer", "null"]}
-    moment = {"type": ["string", "null"], "format": "date-time"}
-    properties: dict[str, Any] = dict.fromkeys(
-        ("id", "set", "image", "image_digest", "kind", "isolation", "priority"), text
-    )
-    properties |= dict.fromkeys(("name", "detail"), maybe_text)
-    properties |= _outputs()
-    properties |= {name: {"type": "array", "items": text} for name in ("args", "env")}
-    properties |= {
-        "state": {"type": "string", "enum": list(State)},
-        "reason": {"enum": [*Reason, None]},
-        "cold_start": flag,
-        "prestarted": flag,
-        "timeout_s": {"type": "number"},
-        "cpu": {"type": "number"},
-        "memory_mib": number,
-        "files": {"type": "object", "additionalProperties": number},
-    }
-    properties["waiting_for"] = maybe_text | {
-        "description": "what a queued task waits for, in words; null: it is not queued"
-    }
-    properties |= dict.fromkeys(("exit_code", "signal"), maybe_number)
-    properties["memory_peak_kib"] = maybe_number | {
-        "description": "the most that the task's memory cgroup held: its processes, its files in /tmp, the pages that "
-        "it read; null: the kernel cannot tell (cgroup version 2 before Linux 6.12, unless it rose above all earlier "
-        "tasks of its slot)"
-    }
-    properties["max_rss_kib"] = number | {"description": "resident memory of the largest process"}
-    properties |= dict.fromkeys(("created_at", "started_at", "ended_at", "expires_at"), moment)
-    properties |= dict.fromkeys(
-        (
-            "attempts",
-            "queue_us",
-            "duration_us",
-            "cpu_us",
-            "stdin_bytes",
-        ),
-        number,
-    )
-    return {"type": "object", "properties": properties, "required": sorted(properties)}
-
-
-def _outputs() -> dict[str, Any]:
-    """Fields about a task's outputs, in its JSON and in the problem of one that failed."""
-    found: dict[str, Any] = {}
-    for name in ("stdout", "stderr"):
-        only = ", of tasks that did not succeed" if name == "stdout" else ""
-        found |= {
-            f"{name}_bytes": {"type": "integer", "description": "how many the task wrote"},
-            f"{name}_head": {"type": "string", "description": "the first 4 KiB"},
-            f"{name}_tail": {
-                "type": "string",
-                "description": f"the last 4 KiB of what follows the head{only}; empty where the head is all",
-            },
-            f"{name}_cut_bytes": {
-                "type": "integer",
-                "description": "how many bytes lie between head and tail, or behind the head, and are not shown",
-            },
-        }
-    return found
-
-
-def _problem_schema() -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {
-            "type": {
-                "type": "string",
-                "format": "uri",
-                "enum": [BASE + name for name in KINDS],
-                "description": "its last part is NAME of /problems/NAME, where a page explains it",
-            },
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            "executed": {
-                "type": "boolean",
-                "description": "false: no program ran, so the request can be sent elsewhere",
-            },
-            # Of a parameter or header that is wrong:
-            "field": {"type": "string"},
-            # Of /readyz:
-            "set": {"type": "string"},
-            "build": {"type": "string"},
-            # Of a task that failed:
-            "task": {"type": "string"},
-            "reason": {"enum": [*Reason, None]},
-            "exit_code": {"type": ["integer", "null"]},
-            "signal": {"type": ["integer", "null"]},
-            **_outputs(),
-        },
-        "required": ["type", "title", "status", "detail", "executed"],
-    }
