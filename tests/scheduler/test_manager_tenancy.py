@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import pytest
-
-from scheduler.errors import EngineUnavailable, QueueTimeout
+from scheduler.errors import EngineUnavailable
 from scheduler.policy.limits import Limits
 from scheduler.policy.tenancy import Tenancy
 from scheduler.task import State
@@ -29,14 +25,13 @@ async def test_a_node_serves_another_once_nothing_of_the_former_is_left(new_worl
     (first,) = world.launcher.orders
     # The launcher was told to stop it; its container hangs.
     world.launcher.remains.add(first.slot_id)
-    with pytest.raises(QueueTimeout, match="one is being cleaned of another account's slots"):
-        await run_as(world, "shop", queue_timeout_s=1.0)
+    task = await world.submit(b"in", account="shop")
+    words = "one is being cleaned of another account's slots"
+    await until(lambda: words in (world.manager.waiting_for(task) or ""))
     assert first.slot_id in world.launcher.stopped
-    waiting = asyncio.create_task(run_as(world, "shop"))
-    await until(lambda: world.facts()["tasks_waiting"])
     assert len(world.launcher.orders) == 1
     world.launcher.remains.clear()
-    assert await waiting == b"in"
+    assert (await world.manager.wait("shop", task.id, PATIENCE_S)).state is State.SUCCEEDED
     assert [order.pool.account for order in world.launcher.orders] == ["bank", "shop"]
 
 
@@ -45,11 +40,11 @@ async def test_a_launcher_that_does_not_answer_keeps_a_node_from_changing_hands(
     world.executor.program = cat
     await run_as(world, "bank")
     world.launcher.away = EngineUnavailable("the engine is away")
-    waiting = asyncio.create_task(run_as(world, "shop"))
+    task = await world.submit(b"in", account="shop")
     await until(lambda: world.launcher.stopped)
     assert len(world.launcher.orders) == 1
     world.launcher.away = None
-    assert await waiting == b"in"
+    assert (await world.manager.wait("shop", task.id, PATIENCE_S)).state is State.SUCCEEDED
 
 
 async def test_a_restarted_set_starts_no_slot_beside_those_that_it_left(new_world: NewWorld) -> None:
