@@ -200,6 +200,8 @@ class Books:
         if slot in pool.starting:
             pool.starting.discard(slot)
             slot.node.starting_cpu -= pool.cpu_percent
+            if self.slot_life_s is not None:
+                slot.ends_at = slot.since + self.slot_life_s
             self._stop_timer(slot)
 
     def rest(self, slot: Slot, now: float) -> None:

@@ -165,8 +165,7 @@ class Cell:
     ) -> list[Decision]:
         """The platform lost an attempt of the task, its `attempts`th: it pauses and waits again, or is given up.
 
-        `caller_waits`: there is no pause, as a caller waits for it; then `timeout_s` is as in `task_arrived`, as is
-        `limit_s`.
+        `caller_waits`: there is no pause, as a caller waits for it. The rest is as in `task_arrived`.
         """
         if attempts >= self._retries.max_attempts:
             return [GiveUp(task_id)]
@@ -210,8 +209,6 @@ class Cell:
         pool = slot.pool
         self.books.started(slot)
         slot.node.has_image(pool.key.image_digest)
-        if self.books.slot_life_s is not None:
-            slot.ends_at = slot.since + self.books.slot_life_s
         pool.failures = 0
         pool.retry_at = 0.0
         pool.trouble = ""

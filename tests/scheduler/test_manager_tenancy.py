@@ -28,7 +28,7 @@ async def test_a_node_serves_another_once_nothing_of_the_former_is_left(new_worl
     task = await world.submit(b"in", account="shop")
     words = "one is being cleaned of another account's slots"
     await until(lambda: words in (world.manager.waiting_for(task) or ""))
-    assert first.slot_id in world.launcher.stopped
+    await until(lambda: first.slot_id in world.launcher.stopped)
     assert len(world.launcher.orders) == 1
     world.launcher.remains.clear()
     assert (await world.manager.wait("shop", task.id, PATIENCE_S)).state is State.SUCCEEDED
