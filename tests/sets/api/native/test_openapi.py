@@ -137,7 +137,7 @@ def test_whatever_schemathesis_thinks_of(api: Api, tmp_path: Path) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=220,
         check=False,
         cwd=tmp_path,
     )
