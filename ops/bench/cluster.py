@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
+from ops.bench import nomad_slots
 from ops.bench.__main__ import table
 from ops.bench.client import KeepAlive, request_bytes, stream_through
 from ops.bench.crowd import measure
@@ -190,11 +191,14 @@ def _say(text: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench-cluster", description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, "crowd", "cutoff", []], help="what to measure; all by default"
+        "parts",
+        nargs="*",
+        choices=[*PARTS, "crowd", "cutoff", "nomad", []],
+        help="what to measure; all by default",
     )
     parser.add_argument("--rounds", type=float, default=1.0, help="factor for the number of rounds")
     options = parser.parse_args()
-    wanted = options.parts or [*PARTS, "crowd", "cutoff"]
+    wanted = options.parts or [*PARTS, "crowd", "cutoff", *(["nomad"] if nomad_slots.there() else [])]
     found: list[Figure] = []
     try:
         if set(wanted) & set(PARTS):
@@ -206,6 +210,8 @@ def main() -> int:
             found += crowd()
         if "cutoff" in wanted:
             found += cutoff(max(1, round(3 * options.rounds)))
+        if "nomad" in wanted:
+            found += nomad_slots.measure(options.rounds)
     except BenchFailed as error:
         print(f"make bench-cluster: {error}", file=sys.stderr)
         return 2
