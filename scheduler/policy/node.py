@@ -123,10 +123,7 @@ class Node:
 
     def could_hold(self, key: PoolKey) -> int:
         """How many tasks of the pool could run here at the same time, were it empty."""
-        facts, wanted = self.facts, key.resources
-        if key.cpu_features and not facts.cpu_features.issuperset(key.cpu_features):
-            return 0
-        return min(facts.cpu_percent // wanted.cpu_percent, facts.memory_mib // wanted.memory_mib)
+        return _could_hold(self.facts, key)
 
     def has_image(self, digest: str) -> None:
         """The node holds the image."""
@@ -305,12 +302,14 @@ class Nodes:
     def check(self, key: PoolKey) -> None:
         """Raise `BadRequest` for a pool that no node can ever run: it names what is missing and what is available.
 
-        Raises `NoNode` where no node is known.
+        Tasks that a lost node could run wait for it. Raises `NoNode` where all nodes are lost, or none is known.
         """
         if any(node.could_hold(key) for node in self):
             return
         if not self._nodes:
             raise NoNode
+        if any(_could_hold(facts, key) for facts in self.lost.values()):
+            return
         facts = [node.facts for node in self]
         cpu_percent = max((each.cpu_percent for each in facts), default=0)
         memory_mib = max((each.memory_mib for each in facts), default=0)
@@ -335,6 +334,13 @@ class Nodes:
         self.cpu_percent = sum(facts.cpu_percent for facts in ready)
         self.memory_mib = sum(facts.memory_mib for facts in ready)
         self.max_slots = sum(facts.max_slots for facts in ready)
+
+
+def _could_hold(facts: NodeFacts, key: PoolKey) -> int:
+    wanted = key.resources
+    if key.cpu_features and not facts.cpu_features.issuperset(key.cpu_features):
+        return 0
+    return min(facts.cpu_percent // wanted.cpu_percent, facts.memory_mib // wanted.memory_mib)
 
 
 def _no_features(wanted: Collection[str], there: Collection[frozenset[str]]) -> str:

@@ -30,4 +30,6 @@ def _usual(pool: Pool, now: float, node: str) -> str:
         return "the cores or the memory that it needs are in use"
     if pool.running:
         return f"all slots of its kind are busy ({len(pool.running)})"
+    if not pool.at_once:
+        return "no node that could run it takes tasks now"
     return "all places for slots are in use"

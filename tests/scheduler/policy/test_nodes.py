@@ -126,6 +126,28 @@ def test_a_task_that_waits_for_a_rare_node_says_so() -> None:
     assert alike.cell.books.nodes.scarcity(pool(features="avx2")) == ""
 
 
+def test_a_task_that_only_a_lost_node_could_run_waits_for_it_and_says_so() -> None:
+    world = World([node("usual"), node("rare", cores=8, features="avx512f")])
+    world.lose_node("rare")
+    task = world.arrive(pool(features="avx512f"), 1.0)
+    large = world.arrive(pool("other", cpu_percent=600), 1.0)
+    world.run(100.0)
+    assert world.cell.waiting_for(task.id, world.now) == (
+        "no node that could run it takes tasks now; it needs avx512f, which none of 1 nodes can give now"
+    )
+    assert world.cell.waiting_for(large.id, world.now) == "no node that could run it takes tasks now"
+    # What no node ever had is refused all the same, and so is all while no node is left.
+    with pytest.raises(BadRequest, match="no node of this set has amx_tile"):
+        world.cell.check(pool(features="amx_tile"))
+    world.join_node(node("rare", cores=8, features="avx512f"))
+    world.run(110.0)
+    assert [task.ends, large.ends] == [["succeeded"], ["succeeded"]]
+    world.lose_node("usual")
+    world.lose_node("rare")
+    with pytest.raises(NoNode):
+        world.cell.check(pool(features="avx512f"))
+
+
 def test_a_pool_without_a_place_holds_up_no_other() -> None:
     """The only node with the feature is full; the other accounts' slots start elsewhere."""
     world = World([node("rare", cores=4, slots=1, features="avx512f"), node("usual", cores=4)])
@@ -229,7 +251,7 @@ def test_a_node_that_is_drained_in_its_cluster_begins_nothing_whatever_its_execu
     world.run(30.0)
     assert (runs.ends, waits.ends, world.slots) == (["succeeded"], [], {})
     assert world.cell.waiting_for(waits.id, world.now) == (
-        "all places for slots are in use; no new slot starts: an operator drains node a"
+        "no node that could run it takes tasks now; no new slot starts: an operator drains node a"
     )
     world.stand("a", Standing.OPEN)
     world.run(60.0)
