@@ -14,7 +14,7 @@ OLDEST: Final = (20, 10)
 GUEST_DESCRIPTORS: Final = 4 * ULIMITS[DESCRIPTORS]
 """Open files that the engine must allow a guest: less, and slots do not start."""
 SIGNALS_EACH: Final = ULIMITS["sigpending"]
-_SEPARATE: Final = ("gcompute-runc", "runsc", "kata")
+_SEPARATE: Final = ("gcompute-runc", "kata")
 """Runtimes under which no two slots share a counter of the kernel."""
 _RESTART: Final = "systemctl restart docker"
 _LIMITS: Final = {
@@ -64,6 +64,11 @@ def walls(engine: Engine) -> Iterator[Finding]:
         yield fail(
             f"the set asks for the runtime {engine.runtime!r}, and the engine has {', '.join(runtimes) or 'none'}",
             f"add it to `runtimes` of /etc/docker/daemon.json and {_RESTART}, or change the set's `runtime`",
+        )
+    if engine.runtime == "runsc":
+        yield fail(
+            "gVisor sends no descriptors to the host, and the set refuses to run with it",
+            "change the set's `runtime` (README.md, Runtimes)",
         )
     if engine.runtime == "crun" and str(info.get("CgroupVersion")) == "1":
         yield fail(

@@ -53,6 +53,8 @@ def of_set(path: Path, config: SetConfig, builds: dict[str, str]) -> Iterator[Ch
         lambda: parts_probe.http_port(host, number, {"x-set": config.name}),
         lambda found: parts.port(config.bind, found, f"systemctl start gcompute-set@{config.name}"),
     )
+    if config.executors:
+        yield _nodes(part, parts_probe.url_of(host, number), builds)
     yield _answering(part, "ready", config.name, parts_probe.url_of(host, number), builds)
 
 
@@ -77,6 +79,17 @@ def _executors_of(part: str, config: SetConfig) -> Iterator[Check]:
             )
 
         yield Check(part, f"executor {node}", meet)
+
+
+def _nodes(part: str, url: str, builds: dict[str, str]) -> Check:
+    """Return the check of a set's machines. What they tell of their builds goes into `builds`."""
+
+    def look() -> Finding:
+        found = parts_probe.nodes(url, os.environ.get("GC_TOKEN"))
+        builds.update({f"executor {each.name}": each.build for each in found})
+        return parts.nodes(found)
+
+    return Check(part, "machines", look)
 
 
 def _answering(part: str, check_name: str, name: str, url: str, builds: dict[str, str]) -> Check:

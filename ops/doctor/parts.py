@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
@@ -143,6 +143,28 @@ def builds(own: str, parts: Mapping[str, str]) -> Iterator[Finding]:
         )
     elif different:
         yield ok(f"all run {own}")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of a set, as the set's metrics tell it."""
+
+    name: str
+    up: bool
+    build: str
+
+
+def nodes(found: Sequence[Node]) -> Finding:
+    """Judge the machines that run a set's tasks."""
+    away = sorted(each.name for each in found if not each.up)
+    if not found:
+        return fail("no executor is connected: no task runs", "ops/runbook.md, `a node is lost`")
+    if away:
+        return warn(
+            f"these machines take no tasks: {', '.join(away)} ({len(found) - len(away)} of {len(found)} do)",
+            "ops/runbook.md, `a node is lost`, unless they are drained on purpose",
+        )
+    return ok(f"all machines take tasks: {len(found)}")
 
 
 @dataclass(frozen=True)

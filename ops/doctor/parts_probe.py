@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -11,10 +12,13 @@ from typing import Final
 
 from ops.doctor.asking import TIMEOUT_S, Answer, NoAnswer, ask
 from ops.doctor.finding import CannotTell
-from ops.doctor.parts import Port, Ready, Router, Socket
+from ops.doctor.parts import Node, Port, Ready, Router, Socket
 from sets.executor.link.names import Certificates, node_name
 
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+_SAMPLE: Final = re.compile(r"^(gc_node_up|gc_node_info)\{([^}]*)\} (\S+)$", re.MULTILINE)
+_LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
 
 
 def reachable(host: str) -> str:
@@ -84,6 +88,24 @@ def readiness(url: str) -> Answer:
 
 def ready_of(answer: Answer) -> Ready:
     return Ready.of(answer.status, answer.object())
+
+
+def nodes(url: str, token: str | None) -> list[Node]:
+    """Read a set's machines from its metrics. Raises `CannotTell` where a token is needed, or the set tells none."""
+    answer = ask(url, "/metrics", {"Authorization": f"Bearer {token}"} if token else {})
+    if answer.status in (401, 403):
+        raise CannotTell("the set shows its machines to operators only: set GC_TOKEN to an operator's token")
+    builds: dict[str, str] = {}
+    up: dict[str, bool] = {}
+    for name, labels, value in _SAMPLE.findall(answer.body.decode("utf-8", "replace")):
+        told = dict(_LABEL.findall(labels))
+        if name == "gc_node_up":
+            up[told["node"]] = float(value) > 0
+        else:
+            builds[told["node"]] = told.get("build", "")
+    if not up and not builds:
+        raise CannotTell("this set tells nothing of its machines")
+    return [Node(name, is_up, builds.get(name, "")) for name, is_up in sorted(up.items())]
 
 
 def registrar(path: str) -> Socket:

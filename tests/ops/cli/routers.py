@@ -104,7 +104,7 @@ def routing(folder: Path, *options: str) -> Iterator[Operator]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/livez", timeout=5):
@@ -116,6 +116,6 @@ def routing(folder: Path, *options: str) -> Iterator[Operator]:
         yield Operator(Program("http://127.0.0.1:1"), file, port, admin_port)
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(90)
         served.shutdown()
         served.server_close()

@@ -15,6 +15,8 @@ from tests.ops.cli.program import Program
 from tests.ops.doctor.test_cluster import SECRET, a_cluster
 from tests.ports import free_port
 
+PATIENCE_S = 200.0
+"""Against hanging only: each question to a part that hangs takes 5 s, and a busy machine ten times as long."""
 PLANTED = (
     SECRET,
     "hunter2-of-the-registry",
@@ -32,7 +34,13 @@ def gcompute() -> Program:
 
 
 def run(gcompute: Program, *args: str, **env: str) -> subprocess.CompletedProcess[bytes]:
-    return gcompute("doctor", *args, env=env)
+    with gcompute.start("doctor", *args, env=env) as process:
+        try:
+            out, err = process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(args, process.returncode, out, err)
 
 
 def findings(gcompute: Program, *args: str, **env: str) -> dict[tuple[str, str], list[dict[str, Any]]]:

@@ -65,7 +65,7 @@ def test_a_wall_that_the_engine_lacks_is_told(changed: dict[str, Any], level: Le
 
 
 def test_a_runtime_that_the_engine_lacks_is_told_with_those_that_it_has() -> None:
-    first, *_ = judges.walls(of("runsc"))
+    first, *_ = judges.walls(of("gcompute-runc"))
     assert first.level is Level.FAIL
     assert "crun, runc" in first.text
 
@@ -76,10 +76,15 @@ def test_a_runtime_that_leaves_cgroups_writable_is_told() -> None:
     assert (first.level, "cgroup version 1" in first.text) == (Level.FAIL, True)
 
 
+def test_a_runtime_that_sets_refuse_is_told() -> None:
+    first, *_ = judges.walls(of("runsc", Runtimes={"runc": {}, "runsc": {}}))
+    assert (first.level, "gVisor" in first.text) == (Level.FAIL, True)
+
+
 def test_slots_without_user_namespaces_are_doubted_unless_a_runtime_separates_them() -> None:
     plain = ["name=seccomp,profile=builtin"]
     assert judges.user_namespaces(of(SecurityOptions=plain)).level is Level.WARN
-    assert judges.user_namespaces(of("runsc", SecurityOptions=plain)).level is Level.OK
+    assert judges.user_namespaces(of("gcompute-runc", SecurityOptions=plain)).level is Level.OK
 
 
 def test_an_engine_that_ends_slots_at_its_restart_is_doubted() -> None:

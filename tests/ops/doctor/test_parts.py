@@ -9,8 +9,9 @@ import pytest
 
 from ops.doctor import parts, parts_probe
 from ops.doctor.finding import CannotTell, Level
-from ops.doctor.parts import Capacity, Exposure, Port, Ready, Router, Socket
+from ops.doctor.parts import Capacity, Exposure, Node, Port, Ready, Router, Socket
 from tests.ops.cli.routers import TOKEN, routing
+from tests.ops.doctor.test_asking import answering
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,32 @@ def test_builds_are_compared_with_each_other_and_with_our_own() -> None:
     (older,) = parts.builds("2", {"a": "1", "b": "1"})
     assert (older.level, "this program is 2" in older.text) == (Level.WARN, True)
     assert list(parts.builds("1", {})) == []
+
+
+def test_a_sets_machines_are_judged_by_whether_they_take_tasks() -> None:
+    assert parts.nodes([Node("n1", True, "1"), Node("n2", True, "1")]).level is Level.OK
+    some = parts.nodes([Node("n1", True, "1"), Node("n2", False, "")])
+    assert (some.level, "n2 (1 of 2 do)" in some.text) == (Level.WARN, True)
+    assert parts.nodes([]).level is Level.FAIL
+
+
+def test_a_sets_machines_are_read_from_its_metrics() -> None:
+    told = (
+        b'# TYPE gc_node_up gauge\ngc_node_up{node="n1"} 1.0\ngc_node_up{node="n2"} 0.0\n'
+        b'gc_node_info{build="0.1.0+abc",features="1f",node="n1"} 1.0\n'
+    )
+    with answering(b"HTTP/1.1 200 OK\r\n\r\n" + told) as url:
+        assert parts_probe.nodes(url, None) == [Node("n1", True, "0.1.0+abc"), Node("n2", False, "")]
+    with (
+        answering(b"HTTP/1.1 200 OK\r\n\r\ngc_cores 2.0\n") as url,
+        pytest.raises(CannotTell, match="nothing of its machines"),
+    ):
+        parts_probe.nodes(url, None)
+    with (
+        answering(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n") as url,
+        pytest.raises(CannotTell, match="GC_TOKEN"),
+    ):
+        parts_probe.nodes(url, "t")
 
 
 def test_a_set_without_its_registrar_starts_no_slot(tmp_path: Path) -> None:
