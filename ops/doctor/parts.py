@@ -157,8 +157,8 @@ class Node:
 def nodes(found: Sequence[Node]) -> Finding:
     """Judge the machines that run a set's tasks."""
     away = sorted(each.name for each in found if not each.up)
-    if not found:
-        return fail("no executor is connected: no task runs", "ops/runbook.md, `a node is lost`")
+    if len(away) == len(found):
+        return fail("no machine takes tasks, so none runs", "ops/runbook.md, `a node is lost`")
     if away:
         return warn(
             f"these machines take no tasks: {', '.join(away)} ({len(found) - len(away)} of {len(found)} do)",

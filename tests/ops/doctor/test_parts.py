@@ -68,6 +68,7 @@ def test_a_sets_machines_are_judged_by_whether_they_take_tasks() -> None:
     assert parts.nodes([Node("n1", True, "1"), Node("n2", True, "1")]).level is Level.OK
     some = parts.nodes([Node("n1", True, "1"), Node("n2", False, "")])
     assert (some.level, "n2 (1 of 2 do)" in some.text) == (Level.WARN, True)
+    assert parts.nodes([Node("n1", False, "1")]).level is Level.FAIL
     assert parts.nodes([]).level is Level.FAIL
 
 
