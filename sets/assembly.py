@@ -14,6 +14,7 @@ from scheduler.launchers.contract import Launcher, NodeStands, SlotGone
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
 from scheduler.launchers.docker_source import EngineImages
+from scheduler.launchers.nomad.ahead import ImagesAhead
 from scheduler.launchers.nomad.launcher import NomadLauncher
 from scheduler.launchers.nomad.node_files import RUN
 from scheduler.launchers.nomad.settings import NomadSettings
@@ -148,9 +149,10 @@ def _slots(
         # The cell gives a start up without a reason of its own; the launcher is earlier, and knows one.
         start_limit_s=max(1.0, config.slot_start_timeout_s - 5),
     )
+    ahead = ImagesAhead(config.images_ahead, source.images, source)
     return (
         source.images,
-        NomadLauncher(cluster, source, executor.folder_of, on_gone, executor.leave, on_node),
+        NomadLauncher(cluster, source, executor.folder_of, on_gone, executor.leave, on_node, ahead),
         executor,
     )
 

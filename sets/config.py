@@ -166,6 +166,9 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Unix socket of the set's registrar (`gcompute registrar`), which `launcher: nomad` needs."""
     node_folder: str = "/var/lib/general-compute"
     """Folder on this node that `python -m ops.nomad layout` made, for `launcher: nomad`."""
+    images_ahead: Annotated[tuple[str, ...], Meta(max_length=100)] = ()
+    """Images of a registry that every node of the cluster pulls ahead of the tasks, with `launcher: nomad`. Where a tag
+    names another image later, that one is pulled within ten minutes."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """Lowest level of the records that are logged."""
 
@@ -214,6 +217,8 @@ def parse(text: str, source: str) -> SetConfig:
         raise ConfigError(
             f"{source}: launcher is nomad, but registrar is not set: name the registrar's socket"
         )
+    if config.launcher == "docker" and config.images_ahead:
+        raise ConfigError(f"{source}: images_ahead is set, but launcher is docker: remove one of them")
     if config.launcher == "docker" and config.registrar is not None:
         raise ConfigError(f"{source}: registrar is set, but launcher is docker: remove one of them")
     if config.authentication and not config.accounts:

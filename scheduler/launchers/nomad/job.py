@@ -57,11 +57,7 @@ def check(add: Add, settings: RegistrarSettings) -> None:
     _match("account", pool.account, _ACCOUNT, "an account's name")
     _match("image_digest", pool.image_digest, _DIGEST, "a digest such as sha256:…")
     _match("node", add.node, _NODE, "a node's name")
-    for field, text in (("image", add.image), ("run", add.run)):
-        try:
-            parse_reference(text)
-        except BadRequest as error:
-            raise OrderRefused(field, str(error)) from error
+    check_image(add.image, add.run, add.places)
     if not 0 < pool.resources.cpu_percent <= settings.max_cpu_percent:
         raise OrderRefused(
             "cpu_percent", f"{pool.resources.cpu_percent} is not from 1 to {settings.max_cpu_percent}"
@@ -74,12 +70,24 @@ def check(add: Add, settings: RegistrarSettings) -> None:
     for feature in pool.cpu_features:
         _match("cpu_features", feature, _FEATURE, "the name of a CPU feature")
     _check_slots(add, settings)
-    _count("places", add.places, 0, _MAX_PLACES)
-    _count("covered", add.covered, 0, _MAX_PLACES)
-    for field, paths in (("places", add.places), ("covered", add.covered)):
-        for path in paths:
-            _check_path(field, path)
+    _check_paths("covered", add.covered)
     _check_variables(add)
+
+
+def check_image(image: str, run: str, places: Iterable[str]) -> None:
+    """Raise `OrderRefused` for an image, as people and the docker driver name it, or for places that none may have."""
+    for field, text in (("image", image), ("run", run)):
+        try:
+            parse_reference(text)
+        except BadRequest as error:
+            raise OrderRefused(field, str(error)) from error
+    _check_paths("places", places)
+
+
+def _check_paths(field: str, paths: Iterable[str]) -> None:
+    _count(field, paths, 0, _MAX_PLACES)
+    for path in paths:
+        _check_path(field, path)
 
 
 def _check_slots(add: Add, settings: RegistrarSettings) -> None:

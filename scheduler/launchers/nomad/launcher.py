@@ -26,6 +26,7 @@ from scheduler.launchers.doorway import (
     write_file,
 )
 from scheduler.launchers.hardening import SlotLimits
+from scheduler.launchers.nomad.ahead import ImagesAhead
 from scheduler.launchers.nomad.connection import Connection
 from scheduler.launchers.nomad.nodes import best
 from scheduler.launchers.nomad.orders import Add, Added, Drop, Found, Keep, NewSlot, NodeState, Report
@@ -62,9 +63,9 @@ class NomadLauncher:
     """Implements `contract.Launcher` on a cluster.
 
     `source` finds how the slots of an image are laid out; `folder_of` tells where a slot's executor listens for it,
-    within `run_folder` of the settings, and `leave` has the executor leave a file there. `on_node` hears where
-    the cluster starts no new slots. Without the registrar, or while the cluster is away, starts raise
-    `EngineUnavailable`, and running slots serve on.
+    within `run_folder` of the settings, and `leave` has the executor leave a file there. `on_node` hears where the
+    cluster starts no new slots, and `ahead` has images pulled on every node. Without the registrar, or while the
+    cluster is away, starts raise `EngineUnavailable`, and running slots serve on.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class NomadLauncher:
         on_gone: SlotGone,
         leave: LeaveFile | None = None,
         on_node: NodeStands | None = None,
+        ahead: ImagesAhead | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -83,6 +85,8 @@ class NomadLauncher:
         self._inodes = SlotLimits().inodes
         self._on_gone = on_gone
         self._on_node = on_node
+        self._ahead = ahead
+        self._pulling: asyncio.Task[None] | None = None
         self._nodes: dict[str, NodeState] = {}
         self._slots: dict[str, Start] = {}
         self._leaving: dict[str, asyncio.Future[None]] = {}
@@ -116,6 +120,8 @@ class NomadLauncher:
                 self._leave(slot.slot_id)
         self._connection.begin(Keep(tuple(kept)))
         self._opened = True
+        if self._ahead is not None:
+            self._pulling = asyncio.create_task(self._ahead.keep(self._connection.send))
         await self._until_left(_OPEN_CLEAN_UP_S)
         if self._leaving:
             log.warning(
@@ -127,6 +133,8 @@ class NomadLauncher:
         if self._closed:
             return
         self._closed = True
+        if self._pulling is not None:
+            self._pulling.cancel()
         for slot_id, slot in list(self._slots.items()):
             slot.fail(EngineRefused(f"slot {slot_id} was stopped while it started"))
             self._drop(slot_id)

@@ -1,9 +1,9 @@
 """Messages between the launcher in a set and the registrar: one JSON object a line over a unix socket.
 
-The set says `Hello`, the registrar answers `Found`, the set answers `Keep`. From then on the set sends `Add` and
-`Drop`, the registrar `Added`, `Report`, `NodeState`, `ClusterState` and `Replaced`. The set names pools and numbers;
-the registrar alone decides what a job looks like. An attacker in a set can order slots, but sees none of Nomad's
-tokens.
+The set says `Hello`, the registrar answers `Found`, the set answers `Keep`. From then on the set sends `Add`,
+`Drop` and `Ahead`, the registrar `Added`, `Report`, `NodeState`, `ClusterState` and `Replaced`. The set names pools and
+numbers; the registrar alone decides what a job looks like. An attacker in a set can order slots, but sees none of
+Nomad's tokens.
 """
 
 from __future__ import annotations
@@ -66,6 +66,20 @@ class Add(msgspec.Struct, frozen=True, tag="add"):
     covered: tuple[str, ...] = ()
 
 
+class AheadImage(msgspec.Struct, frozen=True):
+    """An image that every node is to have: as `Add` names it, with its VOLUMEs and other places."""
+
+    image: str
+    run: str
+    places: tuple[str, ...]
+
+
+class Ahead(msgspec.Struct, frozen=True, tag="ahead"):
+    """The images that the set wants on every node ahead of its tasks; it wants no others."""
+
+    images: tuple[AheadImage, ...]
+
+
 class Drop(msgspec.Struct, frozen=True, tag="drop"):
     """The slot is not wanted any more."""
 
@@ -118,7 +132,7 @@ class Replaced(msgspec.Struct, frozen=True, tag="replaced"):
     """Another process of the set has connected. This one is to leave, and not to come back."""
 
 
-ToRegistrar = Hello | Keep | Add | Drop
+ToRegistrar = Hello | Keep | Add | Drop | Ahead
 ToLauncher = Found | Added | Report | NodeState | ClusterState | Replaced
 
 

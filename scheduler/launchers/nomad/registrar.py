@@ -29,6 +29,7 @@ from scheduler.launchers.nomad.orders import (
     VERSION,
     Add,
     Added,
+    Ahead,
     ClusterState,
     Drop,
     Found,
@@ -40,6 +41,7 @@ from scheduler.launchers.nomad.orders import (
     Report,
     ToRegistrar,
 )
+from scheduler.launchers.nomad.pulls import Pulls
 from scheduler.launchers.nomad.settings import TEMPLATE, RegistrarSettings
 from scheduler.launchers.nomad.words import Kind
 from scheduler.trouble import Trouble
@@ -75,6 +77,7 @@ class Registrar:
         self._seccomp = seccomp
         self._cluster = Cluster(settings)
         self._events = Events(settings, self._relist, self._seen, self._lost)
+        self._pulls = Pulls(settings, self._cluster, guest, seccomp)
         self._book = Book(settings.purge_after_s)
         self._installation = ""
         self._line: Line | None = None
@@ -171,6 +174,8 @@ class Registrar:
         match message:
             case Add():
                 self._order(message, line)
+            case Ahead():
+                self._background.spawn(self._pulls.want(self._installation, message))
             case Drop(slot_id):
                 if self._book.knows(slot_id):
                     self._book.drop(slot_id, self._clock())
@@ -299,6 +304,7 @@ class Registrar:
             book.drop_strangers(self._clock())
         self._tell(reports)
         self._act()
+        self._background.spawn(self._pulls.compare())
         return index
 
     def _seen(self, event: Event) -> None:

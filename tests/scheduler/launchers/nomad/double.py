@@ -173,6 +173,10 @@ class NomadDouble:
                 "Driver Failure",
                 {"driver_error": error},
             )
+        elif job["Type"] == "sysbatch":
+            self._after(
+                self.start_takes_s, self._ended, allocation, "complete", "Terminated", {"exit_code": "0"}
+            )
         elif self.short_lived:
             self._after(
                 self.start_takes_s, self._ended, allocation, "failed", "Terminated", {"exit_code": "1"}
@@ -203,6 +207,8 @@ class NomadDouble:
             name: json.loads(value)
             for name, value in re.findall(r"^(\w+) = (.*)$", body["Variables"], re.MULTILINE)
         }
+        if "slots" not in values:
+            return 200, _pull(values)
         environment = values["env"]
         groups = [
             {
@@ -374,6 +380,19 @@ def _state(state: str, event: str, details: dict[str, str]) -> dict[str, Any]:
         {"Type": event, "DisplayMessage": event, "Details": details},
     ]
     return {"State": state, "Restarts": 0, "Events": events}
+
+
+def _pull(values: dict[str, Any]) -> dict[str, Any]:
+    """The job of jobspecs/pull.nomad.hcl."""
+    task = {"Name": "guest", "Config": {"image": values["run"]}, "Resources": {"MemoryMB": 32}}
+    return {
+        "ID": values["job_id"],
+        "Name": f"set {values['set_name']}: pull {values['image']}",
+        "Type": "sysbatch",
+        "Meta": None,
+        "TaskGroups": [{"Name": "pull", "Tasks": [task]}],
+        "_features": [],
+    }
 
 
 def _stub(job: dict[str, Any]) -> dict[str, Any]:

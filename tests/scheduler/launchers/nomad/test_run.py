@@ -10,6 +10,7 @@ import httpx
 from sets.cpu import cpu_features
 from tests.scheduler.launchers.nomad.agents import MEMORY_MIB
 from tests.scheduler.launchers.nomad.conftest import StartClusterSet
+from tests.scheduler.launchers.nomad.test_buttons import until
 from tests.scheduler.registries import docker_registry
 
 
@@ -78,9 +79,13 @@ def test_an_image_of_a_registry_needs_no_engine_at_the_set(
         assert "error" not in said, said
         engine.api.remove_image(f"{repository}:1")
         made = cluster_set(
+            f"images_ahead: ['{repository}:1']\n"
             f"docker_host: unix://{tmp_path}/none\nregistries: [{{name: own.example, url: 'http://{host}'}}, "
             f"{{name: '{host}', url: 'http://{host}'}}]\n"
         )
+        # The node pulls it ahead of any task.
+        until(lambda: bool(engine.images.list(repository)), "the node has the image")
+        until(lambda: "has the image" in made.registrar.log.read_text(), "the registrar has noticed")
         with made.set.client() as client:
             answer = client.post(
                 f"/v1/run/{repository}:1", params={"queue_timeout_s": 120}, content=b"from a registry"
