@@ -31,7 +31,11 @@ SlotFolder = Callable[[str], Path]
 LeaveFile = Callable[[str, str, bytes], Awaitable[None]]
 """Leaves a file beside a slot's socket: the slot's id, one of `FILES`, its bytes. Raises `EngineRefused`,
 `EngineUnavailable`."""
-FILES: Final = {CONTENT_FILE: "what HOME begins with", DRESSING_FILE: "how to dress the slot"}
+FILES: Final = {
+    CONTENT_FILE: "what HOME begins with",
+    DRESSING_FILE: "how to dress the slot",
+    CPU_FILE: "the limit of its CPU",
+}
 """Files that launchers leave, and what each holds."""
 
 Place = Annotated[str, Meta(pattern=r"^/[^\x00]+$", max_length=4096)]
@@ -71,13 +75,11 @@ def read_dressing(folder: Path) -> Dressing | None:
         return None
 
 
-def write_cpu(folder: Path, percent: int) -> None:
-    """Write the CPU, hundredths of a core, to which the executor is to limit a slot. Raises `EngineUnavailable`."""
-    _write(folder / CPU_FILE, b"%d" % percent, "the limit of its CPU")
-
-
 def read_cpu(folder: Path) -> int | None:
-    """Return that limit, or None where the launcher has written none. Raises `OSError`, `ValueError`."""
+    """Return the limit of a slot's CPU, in hundredths of a core, or None where its launcher has left none.
+
+    Raises `OSError`, `ValueError`.
+    """
     try:
         return int((folder / CPU_FILE).read_bytes()[:16])
     except FileNotFoundError:

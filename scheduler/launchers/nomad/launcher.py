@@ -17,12 +17,12 @@ from scheduler.images.places import Layout
 from scheduler.launchers.contract import Adopt, NodeStands, SlotGone, SlotOrder, adopt_none
 from scheduler.launchers.doorway import (
     CONTENT_FILE,
+    CPU_FILE,
     DRESSING_FILE,
     Dressing,
     LeaveFile,
     SlotFolder,
     into,
-    write_cpu,
     write_file,
 )
 from scheduler.launchers.hardening import SlotLimits
@@ -168,7 +168,7 @@ class NomadLauncher:
         slot = self._slots[order.slot_id] = Start(order)
         try:
             layout = await self._source.layout(order.image)
-            slot.executor_limits_cpu = await self._lay_out(order, layout)
+            await self._lay_out(order, layout)
             if not slot.outcome.done():
                 self._enter(order, layout)
             async with asyncio.timeout(self._settings.start_limit_s):
@@ -187,21 +187,19 @@ class NomadLauncher:
             # After the caller has seen its start return.
             asyncio.get_running_loop().call_soon(self._gone, order.slot_id, slot.gone)
 
-    async def _lay_out(self, order: SlotOrder, layout: Layout) -> bool:
-        """Leave what the slot needs beside its socket; returns True if its executor will limit its CPU."""
+    async def _lay_out(self, order: SlotOrder, layout: Layout) -> None:
+        """Leave what the slot needs beside its socket."""
         dressing = msgspec.json.encode(Dressing(layout.places, self._inodes, layout.kept))
-        # The executor of another machine cannot read a limit that is left here: there the job limits the CPU.
-        here = not order.node
-        if here:
-            # Some bytes, written at once: orders of one moment must not wait for threads, so that they share a job.
-            folder = self._folder_of(order.slot_id)
-            write_cpu(folder, order.pool.resources.cpu_percent)
-            write_file(folder, DRESSING_FILE, dressing)
+        files = {CPU_FILE: b"%d" % order.pool.resources.cpu_percent, DRESSING_FILE: dressing}
+        if order.node:
+            for file, data in files.items():
+                await self._leave_file(order.slot_id, file, data)
         else:
-            await self._leave_file(order.slot_id, DRESSING_FILE, dressing)
+            # Some bytes, written at once: orders of one moment must not wait for threads, so that they share a job.
+            for file, data in files.items():
+                write_file(self._folder_of(order.slot_id), file, data)
         if layout.content:
             await self._leave_file(order.slot_id, CONTENT_FILE, layout.content)
-        return here
 
     def _enter(self, order: SlotOrder, layout: Layout) -> None:
         """Join the orders of this moment; they leave when the loop has started whatever is to be started."""
@@ -215,7 +213,7 @@ class NomadLauncher:
         for order, layout in batch:
             if (slot := self._slots.get(order.slot_id)) is not None and not slot.outcome.done():
                 image = order.image
-                key = (order.pool, image.image_id, image.reference, order.node, slot.executor_limits_cpu)
+                key = (order.pool, image.image_id, image.reference, order.node)
                 alike.setdefault(key, []).append((order, layout))
         for orders in alike.values():
             for first in range(0, len(orders), _SLOTS_PER_ORDER):
@@ -240,7 +238,7 @@ class NomadLauncher:
                 names=tuple(dict.fromkeys(names(order.image))),
                 env=said_twice(order.image),
                 node=order.node,
-                executor_limits_cpu=self._slots[order.slot_id].executor_limits_cpu,
+                executor_limits_cpu=True,
                 slots=tuple(
                     NewSlot(each.slot_id, each.token, self._door(each.slot_id)) for each, _ in orders
                 ),

@@ -50,7 +50,8 @@ class Add(msgspec.Struct, frozen=True, tag="add"):
 
     `image` is for people, `run` for the docker driver. `places` can be written to; `names` are variables of the image
     that the guest passes on; `env` is set beside them. `covered` are VOLUMEs with files of the image: each gets a
-    tmpfs, which the executor takes away again. `executor_limits_cpu`: the job need not limit the slots' CPU.
+    tmpfs, which the executor takes away again. `executor_limits_cpu`: the job need not limit the slots' CPU;
+    a set of an earlier build leaves that to the job where a slot is on another machine than its own.
     """
 
     request: int

@@ -68,8 +68,8 @@ class RegistrarSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     max_memory_mib: Positive = 262_144
     """Largest memory that the set may order for one slot."""
     cpu_reservation_percent: Annotated[int, Meta(ge=1, le=100)] = 10
-    """Share of a slot's CPU that its job reserves on the set's own machine, where the executor sets the slot's limit.
-    At 100, and on other machines, Nomad's driver sets it, and an idle slot keeps its CPU from others."""
+    """Share of a slot's CPU that its job reserves; the slot's executor sets its limit. At 100 Nomad's driver does, and
+    an idle slot keeps its CPU from others."""
     max_run_s: Annotated[int, Meta(ge=600, le=31_536_000)] = 90_000
     """How long after its start the cluster ends a slot, so that none is left for ever. A slot takes no task that may
     run for longer, so this must exceed the longest `timeout_s` of tasks. Restart the set after a change."""

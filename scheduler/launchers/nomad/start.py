@@ -17,7 +17,7 @@ class Start:
     `outcome` ends when the slot runs or cannot; `gone` is the reason of an end that came before the start returned.
     """
 
-    __slots__ = ("blocked", "executor_limits_cpu", "gone", "kind", "order", "outcome", "returned", "words")
+    __slots__ = ("blocked", "gone", "kind", "order", "outcome", "returned", "words")
 
     def __init__(self, order: SlotOrder | None) -> None:
         self.order = order
@@ -27,7 +27,6 @@ class Start:
         self.kind = Kind.NOT_EVALUATED
         self.words = "its job is not registered yet"
         self.returned = order is None
-        self.executor_limits_cpu = False
         self.gone: str | None = None
         self.blocked: asyncio.TimerHandle | None = None
         if order is None:

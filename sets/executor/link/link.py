@@ -11,7 +11,7 @@ from typing import Final
 
 from scheduler.errors import EngineRefused, EngineUnavailable, SlotLost
 from scheduler.execution import ExecutorEvents, NoFile, Work
-from scheduler.launchers.doorway import DRESSING_FILE, FILES
+from scheduler.launchers.doorway import CONTENT_FILE, FILES
 from scheduler.policy.node import NodeFacts
 from scheduler.source import Source
 from scheduler.task import Lease
@@ -79,7 +79,7 @@ class Link:
         self.grants = Grants(lease_s, clock_s())
         # The executor said that nothing of this set runs there any more.
         self.said_goodbye = False
-        # Its executor can give a slot what an orchestrator cannot: builds before this one could not.
+        # Its executor limits and dresses slots, as their orchestrator cannot; those of earlier builds do not.
         self.dresses = False
         self._wire = wire
         self._events = events
@@ -121,7 +121,7 @@ class Link:
 
     async def leave(self, slot_id: str, file: str, data: bytes) -> None:
         """Have the executor leave a file for the slot. Raises `EngineRefused`, `EngineUnavailable` if it does not."""
-        if file == DRESSING_FILE and not self.dresses:
+        if file != CONTENT_FILE and not self.dresses:
             raise EngineRefused(f"the executor of node {self.facts.id} cannot dress slots yet: upgrade it")
         answer = self._answer(slot_id)
         for at in range(0, len(data), CONTENT_PIECE_BYTES):

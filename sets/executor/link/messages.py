@@ -24,7 +24,8 @@ M = TypeVar("M", bound=msgspec.Struct)
 _MOST: Final = (1 << 53) - 1
 Number = Annotated[int, Meta(ge=0, le=_MOST)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
-SlotId = Annotated[str, Meta(pattern="^[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}$")]
+# `$` would allow a line feed at the end.
+SlotId = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}\Z")]
 Text = Annotated[str, Meta(max_length=2048)]
 Version = Annotated[int, Meta(ge=1, le=1 << 30)]
 Words = Annotated[tuple[bytes, ...], Meta(max_length=STRINGS_COUNT)]
@@ -52,10 +53,10 @@ class Welcome(msgspec.Struct, frozen=True):
     memory_mib: Annotated[int, Meta(ge=1, le=1 << 30)]
     max_slots: Annotated[int, Meta(ge=1, le=100_000)]
     cpu_features: Annotated[
-        tuple[Annotated[str, Meta(pattern="^[a-z0-9_.-]{1,64}$")], ...], Meta(max_length=1024)
+        tuple[Annotated[str, Meta(pattern=r"^[a-z0-9_.-]{1,64}\Z")], ...], Meta(max_length=1024)
     ]
     dresses: bool = False
-    """True if the executor dresses slots for which it is left the file."""
+    """True if the executor limits the CPU of slots and dresses them, as the files that it is left say."""
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -69,7 +70,7 @@ class Expect(msgspec.Struct, frozen=True):
     """EXPECT: a slot is about to be started, whose guest will say this token."""
 
     slot_id: SlotId
-    token: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    token: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -78,7 +79,7 @@ class Content(msgspec.Struct, frozen=True):
     slot_id: SlotId
     data: bytes
     last: bool
-    file: Annotated[str, Meta(pattern="^(content|dressing)$")] = "content"
+    file: Annotated[str, Meta(pattern=r"^(content|dressing|cpu)\Z")] = "content"
 
 
 class Expected(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from scheduler.execution import Ending, Work
-from scheduler.launchers.doorway import DRESSING_FILE, Dressing, write_cpu, write_file
+from scheduler.launchers.doorway import CPU_FILE, DRESSING_FILE, Dressing, write_file
 from sets.executor.executor import LocalExecutor
 from sets.guest import GUEST_BINARY
 from tests.sets.dresser.slots import INODES, Node, create_body
@@ -66,7 +66,7 @@ class Slots:
         slot_id, token = f"s{len(self._containers)}", secrets.token_hex(32)
         await self.executor.expect(slot_id, token)
         folder = self.executor.folder_of(slot_id)
-        write_cpu(folder, 100)
+        write_file(folder, CPU_FILE, b"100")
         if order is not None:
             write_file(folder, DRESSING_FILE, msgspec.json.encode(order))
         door = folder.relative_to(self._node.folder / "run")
@@ -185,7 +185,7 @@ async def _let_in(
 ) -> str:
     """A process that passes for the guest says HELLO; returns why its slot is lost."""
     address = await expect(executor, "s1")
-    write_cpu(address.directory, 100)
+    write_file(address.directory, CPU_FILE, b"100")
     if order is not None:
         write_file(address.directory, DRESSING_FILE, msgspec.json.encode(order))
     peer = await start_peer(address.directory)

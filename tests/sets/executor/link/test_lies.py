@@ -221,6 +221,10 @@ SET_LIES: dict[str, tuple[SetLie, str]] = {
         lambda at: at.says(frames.EXPECT, messages.Expect("../../etc", "ab" * 32)),
         "slot_id",
     ),
+    "a slot with a line feed": (
+        lambda at: at.says(frames.EXPECT, messages.Expect("s9\n", "ab" * 32)),
+        "slot_id",
+    ),
     "a file beyond all": (
         lambda at: at.says(frames.READ, messages.Read(1, 64, 0, 1), stream=2),
         "file",
