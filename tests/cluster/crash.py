@@ -26,7 +26,7 @@ from tests.cluster.books import Books, faults_of, summary
 from tests.cluster.clients import Clients
 from tests.cluster.clock import boot_s
 from tests.cluster.cluster import CLIENT_HOST, Cluster
-from tests.cluster.faults import SET, Fault, Kind, history
+from tests.cluster.faults import ROUTER, SET, Fault, Kind, history
 from tests.cluster.load import ASYNC_ACCOUNT, SYNC_ACCOUNT, Plan
 from tests.cluster.network import why_not
 from tests.cluster.parts import Part, until
@@ -49,6 +49,9 @@ class Trouble:
         self.frozen: list[tuple[float, float]] = []
         """Times in which frozen programs could not kill what they run."""
         self._frozen_since: dict[str, float] = {}
+        self.unheard: list[tuple[float, float]] = []
+        """Times in which no router listened: a client may be left without an answer."""
+        self._unheard_since = 0.0
 
     def begin(self, fault: Fault) -> None:
         part, target = self._part(fault), fault.target
@@ -67,8 +70,10 @@ class Trouble:
                 self._freeze(part, target)
                 self._paused[target] = [each for each in self._cluster.slots(target) if self._pause(each)]
             case Kind.KILL:
+                self._note_unheard(target)
                 part.kill()
             case Kind.RESTART:
+                self._note_unheard(target)
                 part.ask_to_stop()
             case Kind.KILL_SLOT:
                 if slots := self._cluster.slots(target):
@@ -89,20 +94,26 @@ class Trouble:
                     with suppress(APIError):
                         self._cluster.engine.api.unpause(each)
                 self.frozen.append((self._frozen_since.pop(target), boot_s() + self._cluster.lease_s))
-            case Kind.KILL:
-                part.start()
-            case Kind.RESTART:
+            case Kind.KILL | Kind.RESTART:
                 part.stop()
                 part.start()
+                if target == ROUTER:
+                    part.until_ready()
+                    self.unheard.append((self._unheard_since, boot_s()))
 
     def _part(self, fault: Fault) -> Part:
-        return self._cluster.set if fault.target == SET else self._cluster.executors[fault.target]
+        cluster = self._cluster
+        return {SET: cluster.set, ROUTER: cluster.router, **cluster.executors}[fault.target]
 
     def _one_way(self, target: str, weather: Weather, *, outwards: bool) -> None:
         for other in self._network.hosts:
             if other != target:
                 ends = (target, other) if outwards else (other, target)
                 self._network.change(*ends, weather)
+
+    def _note_unheard(self, target: str) -> None:
+        if target == ROUTER:
+            self._unheard_since = boot_s()
 
     def _freeze(self, part: Part, target: str) -> None:
         self._frozen_since[target] = boot_s()
@@ -167,7 +178,7 @@ def crash(cluster: Cluster, faults: list[Fault], length_s: float, seed: int, say
     left = [f"{name}: it ended by itself" for name in dead] + cluster.left()
     # A node without any time to run is as good as frozen.
     frozen = trouble.frozen + [(began, ended + cluster.lease_s) for began, ended in witness.stalls]
-    return Books(calls, outcomes, kept, witness.lives, left, frozen)
+    return Books(calls, outcomes, kept, witness.lives, left, frozen, trouble.unheard)
 
 
 def all_tasks(part: Part, account: str) -> list[dict[str, Any]]:

@@ -30,13 +30,17 @@ class Kind(StrEnum):
 
 OF_NODES = (*Kind,)
 OF_THE_SET = (Kind.CUT, Kind.BAD_WIRE, Kind.FREEZE_PROGRAM, Kind.KILL, Kind.RESTART)
-WEIGHT_OF_THE_SET = 0.25
+OF_THE_ROUTER = (Kind.FREEZE_PROGRAM, Kind.KILL, Kind.RESTART)
+SHARE_OF_THE_SET = 0.25
 """Share of faults that hit the set: each of them hits all nodes."""
+SHARE_OF_THE_ROUTER = 0.05
+"""Share of faults that hit the router: each of them hits all clients."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of `target`, a node's name or `SET`, `at_s` after the history's begin; it is healed `lasts_s` later.
+    """A fault of `target` (a node's name, `SET` or `ROUTER`), `at_s` after the history's begin; it is healed `lasts_s`
+    later.
 
     `dice` seeds what else has to be chosen, such as the slot that is killed.
     """
@@ -60,12 +64,12 @@ def history(seed: int, nodes: list[str], length_s: float, lease_s: float) -> lis
 
 
 def _history(dice: random.Random, nodes: list[str], length_s: float, lease_s: float) -> Iterator[Fault]:
-    free_at = dict.fromkeys((SET, *nodes), 0.0)
+    free_at = dict.fromkeys((SET, ROUTER, *nodes), 0.0)
     now = 0.0
     while True:
         now += dice.expovariate(1 / lease_s) + 0.2
-        target = SET if dice.random() < WEIGHT_OF_THE_SET else dice.choice(nodes)
-        kind = dice.choice(OF_THE_SET if target == SET else OF_NODES)
+        target = _target(dice.random()) or dice.choice(nodes)
+        kind = dice.choice({SET: OF_THE_SET, ROUTER: OF_THE_ROUTER}.get(target, OF_NODES))
         lasts_s = dice.choice([0.1, 0.5, 1.0, 2.0, 3.0]) * lease_s
         if now + lasts_s > length_s:
             return
@@ -73,3 +77,10 @@ def _history(dice: random.Random, nodes: list[str], length_s: float, lease_s: fl
             continue
         free_at[target] = now + lasts_s + lease_s
         yield Fault(round(now, 2), kind, target, round(lasts_s, 2), dice.randrange(1 << 30))
+
+
+def _target(share: float) -> str:
+    """The target of a number from 0 to 1; empty: a node."""
+    if share < SHARE_OF_THE_SET:
+        return SET
+    return ROUTER if share < SHARE_OF_THE_SET + SHARE_OF_THE_ROUTER else ""

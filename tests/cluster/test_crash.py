@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.books import faults_of, summary
 from tests.cluster.cluster import Cluster
 from tests.cluster.crash import crash
-from tests.cluster.faults import SET, Fault, Kind
+from tests.cluster.faults import ROUTER, SET, Fault, Kind
 from tests.cluster.network import why_not
 
 pytestmark = [
@@ -30,6 +30,7 @@ FAULTS = [
     Fault(10.0, Kind.KILL, SET, 1.0, 4),
     Fault(14.0, Kind.FREEZE_NODE, "n1", 6.0, 5),
     Fault(15.0, Kind.RESTART, "n2", 1.0, 6),
+    Fault(17.0, Kind.KILL, ROUTER, 0.5, 7),
 ]
 """One of each that shows a promise of its own, most of them while another one lasts."""
 LENGTH_S = 21.0
