@@ -27,6 +27,8 @@ CAT = Work(argv=(b"/cat",), stdin=b"in")
 PATIENT_S = 60.0
 """A lease that no slow machine outlasts."""
 FACTS = NodeFacts("n1", 200, 4096, 8, frozenset({"avx2", "sse4_2"}))
+HEARD = msgspec.structs.replace(FACTS, build="b1")
+"""The node as its set hears of it: with the build of its executor."""
 SHARES = {"a": FACTS, "b": NodeFacts("n1", 100, 1024, 3)}
 
 

@@ -14,12 +14,12 @@ from scheduler.task import Lease
 from sets.executor.link.flow import WINDOW_BYTES
 from tests.scheduler.conftest import until
 from tests.scheduler.fakes import Elsewhere
-from tests.sets.executor.link.rig import FACTS, TOKEN, Rig
+from tests.sets.executor.link.rig import FACTS, HEARD, TOKEN, Rig
 
 
 async def test_a_node_is_ready_once_it_is_linked(rig: Rig) -> None:
     await rig.linked()
-    assert rig.owner.nodes == {"n1": FACTS}
+    assert rig.owner.nodes == {"n1": HEARD}
 
 
 async def test_a_small_task_is_one_message_each_way(rig: Rig) -> None:
