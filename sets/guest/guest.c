@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -45,6 +46,15 @@ static void take_environment(char **names) {
     *kept = NULL;
 }
 
+// Wait until the executor has dressed the slot. It takes mounts away: our working directory may lie in one.
+static void wait_undressed(void) {
+    char cwd[PATH_MAX], now[PATH_MAX];
+    if (!getcwd(cwd, sizeof cwd)) unusable("the working directory", strerror(errno));
+    await_dressing();
+    // It has no path once its mount is gone.
+    if (!getcwd(now, sizeof now) && chdir(cwd)) unusable(cwd, strerror(errno));
+}
+
 int main(int argc, char **args) {
     if (getpid() != 1) unusable("runs as PID 1 of a slot only", "it kills every process that it can reach");
     // A job that has the image pulled ahead starts the guest for nothing else.
@@ -78,7 +88,7 @@ int main(int argc, char **args) {
     umask(022);
     // The executor changes the places of a cluster's slot first.
     const bool undressed = !access(beside_socket("dressing"), F_OK);
-    if (undressed) await_dressing();
+    if (undressed) wait_undressed();
     take_places(args + 3, (int)(places_end - args) - 3);
     take_content();
     empty_all();

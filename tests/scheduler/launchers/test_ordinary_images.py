@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import struct
 import subprocess
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import SetProcess
+from ops.nomad.agent import Agent
+from tests.conftest import SetProcess, StartSet
+from tests.scheduler.launchers.nomad.conftest import ClusterSet
 from tests.scheduler.launchers.rig import Files, ImageMaker
 
 pytestmark = pytest.mark.docker
@@ -21,6 +25,17 @@ USERS: Files = {
     "etc/passwd": b"root:x:0:0::/:\napp:x:1234:2345::/home/app:/none\n",
     "etc/group": b"app:x:2345:\n",
 }
+
+
+@pytest.fixture(scope="module")
+def cluster_set(
+    agent: Agent, images: ImageMaker, start_set: StartSet, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SetProcess]:
+    """A set whose slots are started by Nomad, where `nomad` is on PATH."""
+    name = f"tord{uuid.uuid4().hex[:10]}"
+    made = ClusterSet(agent, tmp_path_factory.mktemp("cluster"), name, start_set, "max_slots: 4\n", {})
+    yield made.set
+    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -48,73 +63,74 @@ READ_ONLY = "Read-only file system"
 NOT_THERE = "No such file or directory"
 
 
+IMAGES = [
+    pytest.param(
+        ["ENV HOME=/home/app", "WORKDIR /home/app"],
+        HOME,
+        "home/app/run",
+        {".": "ok", "/home/app/.cache": NOT_THERE, "model.bin": "weights", "/tmp": "ok"},
+        id="program in HOME",
+    ),
+    pytest.param(
+        ["ENV HOME=/home/app", "WORKDIR /home/app/src"],
+        {**HOME, "home/app/src": 0o755},
+        "home/app/src/run",
+        {".": "ok", "..": "ok", "../model.bin": "weights", "/tmp": "ok"},
+        id="program below HOME",
+    ),
+    pytest.param(
+        ["ENV HOME=/home/app", "WORKDIR /home/app"],
+        {
+            **HOME,
+            "home/app/big": b"x" * (1 << 20),
+            "home/app/.config": 0o755,
+            "home/app/.config/rc": b"rc",
+        },
+        "home/app/run",
+        {".": READ_ONLY, "model.bin": "weights", ".config/rc": "rc", ".config": "ok", ".cache": "ok"},
+        id="program in a large HOME",
+    ),
+    pytest.param(
+        ["WORKDIR /app", "VOLUME /app"],
+        {**USERS, "app": 0o755, "app/model.bin": b"weights", "tmp": 0o700},
+        "app/run",
+        {".": READ_ONLY, "model.bin": "weights", "/tmp": "ok"},
+        id="program in VOLUME",
+    ),
+    pytest.param(
+        ["ENV HOME=/home/app", "WORKDIR /home/app/work"],
+        {**USERS, "home/app": 0o755, "app": 0o755},
+        "app/run",
+        {".": "ok", "/home/app": "ok", "/tmp": "ok"},
+        id="empty HOME",
+    ),
+    pytest.param(
+        ["WORKDIR /tmp/work", "ENV HOME=/"],
+        {**USERS, "tmp": 0o755, "app": 0o755},
+        "app/run",
+        {".": "ok", "/tmp": "ok", "/": READ_ONLY},
+        id="WORKDIR in tmp",
+    ),
+    pytest.param(
+        ["WORKDIR /data", "VOLUME /data", "LABEL org.general-compute.writable=/out"],
+        {**USERS, "data": 0o555, "out": 0o500, "tmp": 0o555, "app": 0o755},
+        "app/run",
+        {".": "ok", "/out": "ok", "/tmp": "ok"},
+        id="folders without write permission",
+    ),
+    pytest.param(
+        ["WORKDIR /data/in", "VOLUME /data"],
+        {**USERS, "data/in": 0o755, "data/out": 0o700, "app": 0o755},
+        "app/run",
+        {".": "ok", "/data": "ok", "/data/out": "ok", "/data/from-image": NOT_THERE},
+        id="VOLUME of folders",
+    ),
+]
+"""Changes to an image, its files, its program, and what that says of each path."""
+
+
 @pytest.mark.parametrize("user", ["0", "1000", "app"])
-@pytest.mark.parametrize(
-    ("changes", "files", "program", "told"),
-    [
-        pytest.param(
-            ["ENV HOME=/home/app", "WORKDIR /home/app"],
-            HOME,
-            "home/app/run",
-            {".": "ok", "/home/app/.cache": NOT_THERE, "model.bin": "weights", "/tmp": "ok"},
-            id="program in HOME",
-        ),
-        pytest.param(
-            ["ENV HOME=/home/app", "WORKDIR /home/app/src"],
-            {**HOME, "home/app/src": 0o755},
-            "home/app/src/run",
-            {".": "ok", "..": "ok", "../model.bin": "weights", "/tmp": "ok"},
-            id="program below HOME",
-        ),
-        pytest.param(
-            ["ENV HOME=/home/app", "WORKDIR /home/app"],
-            {
-                **HOME,
-                "home/app/big": b"x" * (1 << 20),
-                "home/app/.config": 0o755,
-                "home/app/.config/rc": b"rc",
-            },
-            "home/app/run",
-            {".": READ_ONLY, "model.bin": "weights", ".config/rc": "rc", ".config": "ok", ".cache": "ok"},
-            id="program in a large HOME",
-        ),
-        pytest.param(
-            ["WORKDIR /app", "VOLUME /app"],
-            {**USERS, "app": 0o755, "app/model.bin": b"weights", "tmp": 0o700},
-            "app/run",
-            {".": READ_ONLY, "model.bin": "weights", "/tmp": "ok"},
-            id="program in VOLUME",
-        ),
-        pytest.param(
-            ["ENV HOME=/home/app", "WORKDIR /home/app/work"],
-            {**USERS, "home/app": 0o755, "app": 0o755},
-            "app/run",
-            {".": "ok", "/home/app": "ok", "/tmp": "ok"},
-            id="empty HOME",
-        ),
-        pytest.param(
-            ["WORKDIR /tmp/work", "ENV HOME=/"],
-            {**USERS, "tmp": 0o755, "app": 0o755},
-            "app/run",
-            {".": "ok", "/tmp": "ok", "/": READ_ONLY},
-            id="WORKDIR in tmp",
-        ),
-        pytest.param(
-            ["WORKDIR /data", "VOLUME /data", "LABEL org.general-compute.writable=/out"],
-            {**USERS, "data": 0o555, "out": 0o500, "tmp": 0o555, "app": 0o755},
-            "app/run",
-            {".": "ok", "/out": "ok", "/tmp": "ok"},
-            id="folders without write permission",
-        ),
-        pytest.param(
-            ["WORKDIR /data/in", "VOLUME /data"],
-            {**USERS, "data/in": 0o755, "data/out": 0o700, "app": 0o755},
-            "app/run",
-            {".": "ok", "/data": "ok", "/data/out": "ok", "/data/from-image": NOT_THERE},
-            id="VOLUME of folders",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("changes", "files", "program", "told"), IMAGES)
 def test_an_unchanged_image_finds_its_files_and_writes_where_it_may(
     own_set: SetProcess,
     images: ImageMaker,
@@ -128,10 +144,34 @@ def test_an_unchanged_image_finds_its_files_and_writes_where_it_may(
     image = images.make(
         f'ENTRYPOINT ["/{program}"]', f"USER {user}", *changes, files={**files, program: writer}, bare=True
     )
-    with own_set.client() as client:
+    _finds_its_files(own_set, image, told)
+
+
+@pytest.mark.parametrize(("changes", "files", "program", "told"), IMAGES)
+def test_it_does_so_in_a_slot_of_a_cluster(
+    cluster_set: SetProcess,
+    images: ImageMaker,
+    writer: bytes,
+    changes: list[str],
+    files: Files,
+    program: str,
+    told: dict[str, str],
+) -> None:
+    image = images.make(
+        f'ENTRYPOINT ["/{program}"]', "USER app", *changes, files={**files, program: writer}, bare=True
+    )
+    _finds_its_files(cluster_set, image, told)
+
+
+def _finds_its_files(running: SetProcess, image: str, told: dict[str, str]) -> None:
+    with running.client() as client:
         for _ in range(3):
             # Each task finds what the first did.
-            answer = client.post(f"/v1/run/{image}", params=[("arg", path) for path in told])
+            answer = client.post(
+                f"/v1/run/{image}",
+                params=[("queue_timeout_s", "60"), *(("arg", path) for path in told)],
+                timeout=90,
+            )
             assert answer.status_code == 200, answer.text
             assert dict(line.split("\t", 1) for line in answer.text.splitlines()) == told
 

@@ -8,7 +8,9 @@ from contextlib import ExitStack
 
 import docker
 import pytest
+from docker import APIClient
 
+from ops.setup.engine import PrivateEngine
 from tests.scheduler.launchers.rig import ImageMaker
 from tests.sets.dresser.slots import Node, Slot
 
@@ -27,6 +29,19 @@ def images(engine: docker.DockerClient) -> Iterator[ImageMaker]:
     maker = ImageMaker(engine.api)
     yield maker
     maker.clean()
+
+
+@pytest.fixture(scope="session")
+def userns_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[APIClient]:
+    """An engine whose containers run in a user namespace."""
+    if os.geteuid() != 0:
+        pytest.skip("an engine of its own needs root")
+    private = PrivateEngine(tmp_path_factory.mktemp("userns"), userns=True)
+    private.start()
+    client = APIClient(base_url=private.layout.host, timeout=60)
+    yield client
+    client.close()
+    private.stop()
 
 
 @pytest.fixture

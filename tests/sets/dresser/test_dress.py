@@ -12,7 +12,7 @@ import pytest
 from sets.dresser import DRESSER
 from tests.scheduler.launchers.rig import Files, ImageMaker
 from tests.sets.dresser.conftest import StartSlot
-from tests.sets.dresser.slots import INODES, Slot, wait_until
+from tests.sets.dresser.slots import INODES, Node, Slot, wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -111,6 +111,28 @@ def test_paths_that_mountinfo_escapes(images: ImageMaker, start_slot: StartSlot)
     assert slot.dress(place) == ""
     assert owner(slot.inside(place)) == (0, 0)
     assert os.statvfs(slot.inside(place)).f_files == INODES
+
+
+def test_a_slot_in_a_user_namespace(userns_engine: docker.APIClient, tmp_path: Path) -> None:
+    """The owner is the USER as the host sees it, so that it is the USER in the slot."""
+    node = Node(tmp_path)
+    uid, gid = map(int, userns_engine.info()["DockerRootDir"].rpartition("/")[2].split("."))
+    # As our runtime maps it: the slot's root makes the mount points below.
+    for folder in ("hide", "hide/alloc", "hide/local", "hide/secrets"):
+        os.chown(node.folder / folder, uid, gid)
+    images = ImageMaker(userns_engine)
+    image = make(images, "USER 1234:2345", v=None, held=None, held__file=b"of the image\n")
+    slot = Slot(userns_engine, node, image, ["/tmp", "/dev/shm", "/v", "/held"])
+    try:
+        assert slot.dress("/tmp", "/dev/shm", "/v", covered=("/held",)) == ""
+        assert uid > 0
+        assert owner(slot.inside("/v")) == (uid + 1234, gid + 2345)
+        assert os.statvfs(slot.inside("/v")).f_files == INODES
+        assert "noexec" not in slot.mounts()["/tmp"]
+        assert slot.inside("/held/file").read_bytes() == b"of the image\n"
+    finally:
+        slot.remove()
+        images.clean()
 
 
 # -- images that try to trick it

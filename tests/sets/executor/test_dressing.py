@@ -25,6 +25,7 @@ from tests.sets.executor.guests import Owner, StartPeer, expect, until
 DOCKERFILE = b"""FROM cat:1
 RUN mkdir -p /v /held/tmp && echo image > /held/file && chmod 666 /held/file
 VOLUME /v /held
+WORKDIR /held
 USER 12345:23456
 """
 PLACES = ("/tmp", "/dev/shm", "/v", "/held/tmp")
@@ -132,9 +133,9 @@ async def test_a_slot_is_dressed_before_its_first_task(slots: Slots, image: str,
     said = await slots.run(
         slot_id,
         "for place in /tmp /v /held/tmp; do cp /bin/true $place/true && $place/true && stat -c %u:%g $place; done;"
-        "cat /held/file; (echo more > /held/file) 2>&1 | grep -o Read-only; stat -c %u /dev/shm",
+        "pwd -P; cat file; (echo more > /held/file) 2>&1 | grep -o Read-only; stat -c %u /dev/shm",
     )
-    assert said.split() == ["12345:23456"] * 3 + ["image", "Read-only", "0"]
+    assert said.split() == ["12345:23456"] * 3 + ["/held", "image", "Read-only", "0"]
     # Its own places, which it may change: the next task finds them as they were.
     await slots.run(slot_id, "chmod 700 /v /held/tmp; touch /v/left")
     said = await slots.run(slot_id, "stat -c %a /v /held/tmp; ls /v /tmp /held/tmp; df -i /v | tail -1")

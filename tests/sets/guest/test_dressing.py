@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import time
 
 import pytest
 
 from scheduler.images.content import Entry, Kind
 from tests.sets.guest import wire
 from tests.sets.guest.conftest import StartGuest
-from tests.sets.guest.rig import WORKER, Connection, User
+from tests.sets.guest.rig import WAIT_S, WORKER, Connection, User
 
 NARROW = "mode=755,size=256m,nr_inodes=200k"
 """Options of places that only root may write to, as they are before they are dressed."""
@@ -40,6 +42,18 @@ def test_it_fills_its_places_when_they_are_its_own(start: StartGuest, actor: byt
     assert stat.S_IMODE(place.stat().st_mode) == 0o750
 
 
+def test_a_working_directory_in_a_mount_that_is_taken_away(start: StartGuest, user: User) -> None:
+    """Such as that of an image whose VOLUME has files: the program begins in the folder below."""
+    outer = "mkdir PLACES/below; mount -t tmpfs cover PLACES; mkdir PLACES/below"
+    guest, connection = start(user, undressed=True, places=("tmp",), cwd="tmp/below", outer=outer)
+    enter = ["nsenter", f"--target={connection.pid}", "--mount", "--pid"]
+    subprocess.run([*enter, "umount", "--lazy", str(guest.places[0])], check=True)
+    dressed(connection)
+    said = connection.run(b"/bin/sh", b"-c", b"pwd -P; touch here")
+    assert said.stdout.decode() == f"{guest.places[0]}/below\n"
+    assert connection.run(b"/bin/ls", b"-A").stdout == b""
+
+
 def test_its_descriptors_are_as_without(start: StartGuest, user: User) -> None:
     """The connection is its last one, also the one after it, and a program gets none."""
     _, plain_connection = start(user)
@@ -50,13 +64,16 @@ def test_its_descriptors_are_as_without(start: StartGuest, user: User) -> None:
         return sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
 
     # One more, which keeps the number of the first connection.
-    assert len(numbers(connection.pid)) == len(numbers(plain_connection.pid)) + 1
+    at_rest = numbers(connection.pid)
+    assert len(at_rest) == len(numbers(plain_connection.pid)) + 1
     assert connection.run(b"/bin/cat", stdin=b"in").stdout == b"in"
-    before = numbers(connection.pid)
     connection.close()
     again = guest.listener.greet()
     assert again.run(b"/bin/cat", stdin=b"again").stdout == b"again"
-    assert numbers(again.pid) == before
+    # It closes those of a task when it has told the end.
+    deadline = time.monotonic() + WAIT_S
+    while numbers(again.pid) != at_rest:
+        assert time.monotonic() < deadline, numbers(again.pid)
     again.close()
 
 

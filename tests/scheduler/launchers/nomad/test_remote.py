@@ -51,6 +51,11 @@ def test_tasks_run_in_slots_on_the_node_of_an_executor(remote_set: SetProcess, a
     with remote_set.client() as client:
         answer = client.post("/v1/run/cat:1", params={"queue_timeout_s": 60}, content=b"far away", timeout=90)
         assert (answer.status_code, answer.content) == (200, b"far away"), answer.text
+        # Its executor has dressed the slot, as the set told it over the link.
+        mounts = client.post("/v1/run/cat:1", params={"arg": "/proc/self/mounts"}).text
+        (tmp,) = [line.split()[3].split(",") for line in mounts.splitlines() if " /tmp " in line]
+        assert {"rw", "nosuid", "nodev", "noatime", "nr_inodes=65536"} <= set(tmp)
+        assert "noexec" not in tmp
         large = os.urandom(3 << 20)
         assert client.post("/v1/run/cat:1", content=large).content == large
         query = {"filter": f'JobID matches "^gc-{remote_set.name}-"'}

@@ -169,6 +169,33 @@ def test_nothing_of_nomad_can_be_seen_or_reached(cluster_set: StartClusterSet, s
         assert [line.split()[-1].rpartition("/")[2] for line in reached.splitlines()] == ["executor.sock"]
 
 
+CONNECT = """
+perl -MSocket -e '
+    for (qw(/gc/nomad/secrets/api.sock /secrets/api.sock /gc/nomad/local/x /gc/nomad/alloc/data/x)) {
+        socket(S, PF_UNIX, SOCK_STREAM, 0) or die;
+        print "$_: ", connect(S, sockaddr_un($_)) ? "connected" : $!, "\\n";
+    }'
+find / -path /proc -prune -o -type d -writable -print 2>/dev/null | sort
+"""
+
+
+@pytest.mark.parametrize("image", ["shell", "shell_of_user"])
+def test_a_slot_opens_no_socket_of_nomad_and_writes_to_its_places_only(
+    cluster_set: StartClusterSet, request: pytest.FixtureRequest, image: str
+) -> None:
+    made, reference = cluster_set(), request.getfixturevalue(image)
+    home = "/root" if image == "shell" else "/home/worker"
+    with made.set.client() as client:
+        said = ask(client, reference, CONNECT).splitlines()
+    assert said[:4] == [
+        "/gc/nomad/secrets/api.sock: Permission denied",
+        "/secrets/api.sock: No such file or directory",
+        "/gc/nomad/local/x: Permission denied",
+        "/gc/nomad/alloc/data/x: Permission denied",
+    ]
+    assert said[4:] == sorted(["/dev/shm", "/tmp", "/var/held/room", "/var/room", home])
+
+
 def test_a_slot_can_write_where_one_of_docker_can(
     cluster_set: StartClusterSet, shared_set: SetProcess, shell: str
 ) -> None:

@@ -7,10 +7,11 @@ import errno
 
 import pytest
 
-from scheduler.errors import BadRequest, EngineUnavailable, SlotLost
+from scheduler.errors import BadRequest, EngineRefused, EngineUnavailable, SlotLost
 from scheduler.execution import Ending, How, NoFile, Output, Work
 from scheduler.source import SourceUnreadable
 from scheduler.task import Lease
+from sets.executor.link import messages
 from sets.executor.link.flow import WINDOW_BYTES
 from tests.scheduler.conftest import until
 from tests.scheduler.fakes import Elsewhere
@@ -206,6 +207,18 @@ async def test_a_file_that_cannot_be_left_starts_no_slot(rig: Rig) -> None:
         await rig.remote.leave("s1", "content", b"x")
     with pytest.raises(EngineUnavailable, match="out of reach"):
         await rig.remote.leave("s2", "content", b"x")
+
+
+async def test_how_to_dress_a_slot_is_left_only_where_the_executor_knows_it(rig: Rig) -> None:
+    node = await rig.linked()
+    await rig.remote.expect("s1", TOKEN, "n1")
+    await rig.remote.leave("s1", "dressing", b"{}")
+    assert node.left == {("s1", "dressing"): b"{}"}
+    # An executor of an earlier build does not say in its WELCOME that it does.
+    rig.remote._links["n1"].dresses = False
+    with pytest.raises(EngineRefused, match="the executor of node n1 cannot dress slots yet: upgrade it"):
+        await rig.remote.leave("s1", "dressing", b"{}")
+    assert not messages.Welcome(1, "n1", "b0", 100, 1024, 1, ()).dresses
 
 
 async def test_the_node_refuses_more_slots_than_it_has(rig: Rig) -> None:
