@@ -14,7 +14,7 @@ two_processes := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-nomad test test-all test-vm crash drill fuzz fuzz-link fuzz-router lint up down status bench bench-cluster bench-router release-sim images lock
+.PHONY: help setup demo demo-nomad test test-all test-vm crash drill fuzz fuzz-link fuzz-router lint up down status bench bench-cluster bench-router release-sim images package image lock
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -87,6 +87,12 @@ release-sim: setup  ## how the automated release judges sick and healthy canarie
 
 images: setup  ## build the sample images: imgproc:1, ocr:1, cat:1, ncat:1, model:1
 	@$(engine) && $(python) -m ops.images
+
+package: setup  ## make the package of this build for machines without a checkout, under var/package
+	@$(python) -m ops.deploy package
+
+image: setup  ## make the container image of this build: sets, routers, registrars, the command line
+	@$(engine) && $(python) -m ops.deploy image
 
 lock:  ## write requirements/*.txt from requirements/*.in
 	@bash ops/setup/lock.sh

@@ -133,7 +133,8 @@ if platform.system() != "Linux":
 
 setup(
     name="general-compute",
-    version="0.1.0",
+    # `make package` adds the commit: a package has no .git to ask.
+    version=os.environ.get("GC_PACKAGE_VERSION") or "0.1.0",
     description="Serverless compute: run any image that reads standard input and writes standard output, over HTTP",
     python_requires=">=3.11",
     install_requires=runtime_requirements(),

@@ -33,8 +33,8 @@ from sets.cpu import cpu_features
 from sets.executor.executor import LocalExecutor
 from sets.executor.link.names import Certificates
 from sets.executor.link.remote import Address, RemoteExecutor
-from sets.guest import GUEST_BINARY
 from sets.registration import Registration
+from sets.slot_files import mounted_files
 
 log = structlog.get_logger()
 
@@ -117,10 +117,12 @@ def _slots(
 ) -> tuple[ImageSource, Launcher, LocalExecutor | RemoteExecutor]:
     """Where images are found, what starts slots, and what runs programs in them."""
     installation = identify(config.directory)
+    guest, hosts = mounted_files(Path(config.slot_files) if config.slot_files else None)
     engine = DockerSettings(
         set_name=config.name,
         installation=installation,
-        guest_binary=GUEST_BINARY,
+        guest_binary=guest,
+        hosts_file=hosts,
         docker_host=config.docker_host,
         runtime=config.runtime,
         registries=config.registries,

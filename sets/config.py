@@ -152,6 +152,10 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     passes in between."""
     docker_host: str | None = None
     """Address of the engine; by default the environment's `DOCKER_HOST`, else the usual socket."""
+    slot_files: str | None = None
+    """Folder for copies of the files that the engine mounts into slots. A set that runs in a container needs it: the
+    folder must have the same path on the engine's machine, and so must `state_dir`. By default the engine mounts the
+    installation's own files."""
     runtime: str | None = None
     """OCI runtime of the slots, by its name in the engine's daemon.json; by default the engine's own."""
     registries: Annotated[tuple[RegistryConfig, ...], Meta(max_length=64)] = ()

@@ -41,7 +41,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("nomad",),
         ("doctor",),
         ("bench", "cli", "images", "local"),
-        ("bench_router", "demo", "docs", "release_sim"),
+        ("bench_router", "demo", "deploy", "docs", "release_sim"),
     ),
 }
 

@@ -18,7 +18,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from ops.setup import processes
@@ -67,7 +68,7 @@ class Builder:
             self._bring(names)
             return
         network = "default" if remapped else "host"
-        base, base_id = self._base()
+        base, base_id = self.base()
         for name in names:
             digest = inputs_digest(name, base_id)
             if self._is_built(name, base_id):
@@ -78,7 +79,7 @@ class Builder:
     def _bring(self, names: Sequence[str]) -> None:
         """Build the images on the plain private engine, and copy those that are missing or changed."""
         bases = [os.environ.get("GC_BASE_IMAGE") or "", PULLED_BASE, MADE_BASE]
-        base_id = next((found for base in bases if base and (found := self._inspect(base, "{{.Id}}"))), "")
+        base_id = next((found for base in bases if base and (found := self.inspect(base, "{{.Id}}"))), "")
         if all(self._is_built(name, base_id) for name in names):
             say("all are up to date")
             return
@@ -88,7 +89,7 @@ class Builder:
         try:
             source = Builder(plain.layout.host)
             source._build_all(names)
-            base, _ = source._base()
+            base, _ = source.base()
             say(f"copying to {self._host}")
             wanted = " ".join([base, *(f"{name}:1" for name in names)])
             copy = f"set -o pipefail; docker --host {plain.layout.host} save {wanted} | docker load"
@@ -98,14 +99,14 @@ class Builder:
                 plain.stop()
 
     def _is_built(self, name: str, base_id: str) -> bool:
-        label = self._inspect(f"{name}:1", f'{{{{index .Config.Labels "{INPUTS_LABEL}"}}}}')
+        label = self.inspect(f"{name}:1", f'{{{{index .Config.Labels "{INPUTS_LABEL}"}}}}')
         return bool(base_id) and label == inputs_digest(name, base_id)
 
-    def _base(self) -> tuple[str, str]:
+    def base(self) -> tuple[str, str]:
         """Return the base image's name and id; pull or make it if it is missing."""
         named = os.environ.get("GC_BASE_IMAGE")
         for candidate in [named] if named else [PULLED_BASE, MADE_BASE]:
-            if image_id := self._inspect(candidate, "{{.Id}}"):
+            if image_id := self.inspect(candidate, "{{.Id}}"):
                 return candidate, image_id
         if named:
             raise ImageFailed(
@@ -115,7 +116,7 @@ class Builder:
         base = PULLED_BASE if self._pull(PULLED_BASE) else MADE_BASE
         if base == MADE_BASE:
             self._make_base()
-        return base, self._inspect(base, "{{.Id}}")
+        return base, self.inspect(base, "{{.Id}}")
 
     def _pull(self, image: str) -> bool:
         """Pull an image; return False if no registry answers in time. The first line of output counts as an answer."""
@@ -144,24 +145,38 @@ class Builder:
         self._checked(command, "base", lambda line: None)
 
     def _build(self, name: str, base: str, digest: str, network: str) -> None:
-        command = ["docker", "build", f"--network={network}", f"--tag={name}:1", f"--file={name}/Dockerfile"]
-        command += [f"--build-arg=BASE={base}", f"--label={INPUTS_LABEL}={digest}"]
-        if "ARG APT_OPTIONS" in (FOLDER / name / "Dockerfile").read_text():
+        recipe = FOLDER / name / "Dockerfile"
+        start = time.monotonic()
+        say(f"building {name}:1")
+        self.build_one(f"{name}:1", recipe, FOLDER, base, {INPUTS_LABEL: digest}, network)
+        say(f"{name}:1 is built, in {time.monotonic() - start:.0f} s")
+
+    def build_one(
+        self,
+        tag: str,
+        recipe: Path,
+        context: Path,
+        base: str,
+        labels: Mapping[str, str],
+        network: str = "host",
+    ) -> None:
+        """Build one image by a Dockerfile whose argument BASE names its base."""
+        command = ["docker", "build", f"--network={network}", f"--tag={tag}", f"--file={recipe}"]
+        command += [f"--build-arg=BASE={base}", *(f"--label={key}={value}" for key, value in labels.items())]
+        if "ARG APT_OPTIONS" in recipe.read_text():
             command.append(f"--build-arg=APT_OPTIONS={apt_options()}")
         # Docker has these build arguments by default and keeps them out of the image.
         command += [f"--build-arg={variable}" for variable in PROXY_VARIABLES if variable in os.environ]
-        start = time.monotonic()
-        say(f"building {name}:1")
 
         def show(line: str) -> None:
             # The slow steps in the builder's report, old style or new.
             if step := re.match(r"(?:Step (\d+/\d+) : |#\d+ \[.*?(\d+/\d+)\] )(RUN .*)", line):
                 say(f"  {step[1] or step[2]} {step[3][:90]}")
 
-        self._checked([*command, "."], name, show)
-        say(f"{name}:1 is built, in {time.monotonic() - start:.0f} s")
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._checked([*command, str(context)], tag.partition(":")[0], show)
 
-    def _inspect(self, image: str, template: str) -> str:
+    def inspect(self, image: str, template: str) -> str:
         """Return a field of a local image, "" if the image does not exist."""
         return self._asked("image", "inspect", f"--format={template}", image)
 
@@ -185,9 +200,8 @@ class Builder:
     def _run(
         self, command: Sequence[str], log_name: str, show: Callable[[str], None], give_up: Callable[[], bool]
     ) -> int:
-        """Run a command in ops/images, with its output in the log and line by line to `show`, until `give_up()`."""
+        """Run a command in the checkout, with its output in the log and line by line to `show`, until `give_up()`."""
         environment = {**self._environment, "APT_OPTIONS": apt_options()}
-        cwd = FOLDER if command[:2] == ["docker", "build"] else ROOT
         with (
             (self._logs / f"{log_name}.log").open("w") as log,
             subprocess.Popen(
@@ -198,7 +212,7 @@ class Builder:
                 text=True,
                 errors="replace",
                 env=environment,
-                cwd=cwd,
+                cwd=ROOT,
             ) as child,
         ):
             watchdog = threading.Thread(target=self._watch, args=(child, give_up), daemon=True)
