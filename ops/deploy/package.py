@@ -104,15 +104,12 @@ def _install(target: Path, what: list[str], variables: dict[str, str]) -> None:
 
 
 def _export(target: Path) -> None:
-    """Copy what Git knows of our sources, as it is now, and the guest that is built from it."""
+    """Copy what Git knows of our sources, as it is now. The installation compiles the C programs in it."""
     listed = _run(["git", "ls-files", "-z", "--", *SOURCES], {})
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-    # As root's umask may be narrow, and the users of the package are others.
-    _run([sys.executable, "setup.py", "--quiet", "build_guest"], {})
-    shutil.copy2(ROOT / "sets/guest/guest", target / "sets/guest/guest")
 
 
 def _launchers(folder: Path) -> None:

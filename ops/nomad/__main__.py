@@ -59,7 +59,8 @@ def main(arguments: list[str]) -> int:
 
 def _cluster(docker_host: str) -> Cluster:
     network = os.environ.get("GC_NOMAD_NETWORK", NETWORK)
-    shares = 1000 * (os.cpu_count() or 1)
+    # Both clients are this machine, and it also runs the platform's jobs: CPU is to keep nothing waiting.
+    shares = 4000 * (os.cpu_count() or 1)
     return Cluster(CLUSTER_FOLDER, docker_host, network=network, cpu_shares=shares)
 
 

@@ -135,7 +135,7 @@ telemetry {{
             '"strict"': '"none"',
         }
         client = configuration.client(
-            self.node_folder, self._docker_host, "[]", self._cpu_shares, self._memory_mib
+            self._address, self.node_folder, self._docker_host, "[]", self._cpu_shares, self._memory_mib
         )
         return "\n".join((base, client, configuration.read("server.hcl", alone)))
 

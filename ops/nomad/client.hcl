@@ -18,6 +18,13 @@ client {
   gc_max_allocs = 500
   gc_interval   = "1m"
 
+  meta {
+    # Address at which sets reach this node's executor, and routers the sets that run here.
+    gc_address = "10.0.0.1" # HERE
+    # The folder that `python -m ops.nomad layout` made.
+    gc_folder = "/var/lib/general-compute"
+  }
+
   # CPU features that slots may ask for are metadata: /var/lib/general-compute/features.hcl, which the layout writes. Link
   # it into /etc/nomad.d/, or start the agent with it: -config=/var/lib/general-compute/features.hcl
 

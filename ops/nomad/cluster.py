@@ -28,6 +28,11 @@ NETWORK: Final = "127.0.4"
 START_TIMEOUT_S: Final = 300.0
 NAMESPACE: Final = "gc-a"
 """Namespace of the slots of set `a`, for which the registrar's token is made."""
+PLATFORM_CLIENT: Final = "c1"
+"""The client that also has the folders of set `a`."""
+SET_USER: Final = 10_001
+REGISTRAR_USER: Final = 10_002
+"""User ids of a set and of its registrar, as jobspecs/set.nomad.hcl runs them."""
 PLATFORM: Final = "gc-platform"
 """Namespace of executors, sets and routers."""
 
@@ -59,6 +64,8 @@ class Cluster:
         self._cpu_shares = cpu_shares
         self._memory_mib = memory_mib
         self.agents = {name: AgentProcess(self.folder / name, inside(name)) for name in (*SERVERS, *CLIENTS)}
+        self.platform = self.folder / "platform"
+        """The folders of set `a` and its registrar, which the first client has."""
         self._started: list[AgentProcess] = []
         self.ca_file = self.folder / "authority" / certificates.CA_FILE
         self.management_token_file = self.folder / "management.token"
@@ -100,6 +107,8 @@ class Cluster:
         certificates.issue(
             self.ca_file.parent, agent.folder / "tls", self.address(name), server=name in SERVERS
         )
+        if name == PLATFORM_CLIENT:
+            self._lay_out_platform()
         if name in CLIENTS:
             lay_out(self.node_folder(name))
             self._introduce(name)
@@ -148,9 +157,29 @@ class Cluster:
         if name in SERVERS:
             gossip = {configuration.SERVERS: servers, '"KEY"': f'"{self._gossip_key()}"'}
             return base + configuration.read("server.hcl", gossip)
-        return base + configuration.client(
-            self.node_folder(name), self._docker_host, servers, self._cpu_shares, self._memory_mib
+        client = configuration.client(
+            self.address(name),
+            self.node_folder(name),
+            self._docker_host,
+            servers,
+            self._cpu_shares,
+            self._memory_mib,
         )
+        if name != PLATFORM_CLIENT:
+            return base + client
+        folders = {
+            "/var/lib/general-compute-a": str(self.platform / "state"),
+            '"/etc/general-compute/a"': f'"{self.platform / "config"}"',
+            "/etc/general-compute/a-registrar": str(self.platform / "registrar"),
+        }
+        return base + client + configuration.read("platform.hcl", folders)
+
+    def _lay_out_platform(self) -> None:
+        """Make the folders of set `a` and its registrar, as platform.hcl says."""
+        for name, owner in (("state", SET_USER), ("config", SET_USER), ("registrar", REGISTRAR_USER)):
+            folder = self.platform / name
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chown(folder, owner, SET_USER)
 
     def _gossip_key(self) -> str:
         file = self.folder / "gossip.key"

@@ -32,13 +32,16 @@ def read(file: str, changes: Mapping[str, str]) -> str:
     return text
 
 
-def client(node_folder: Path, docker_host: str, servers: str, cpu_shares: int, memory_mib: int) -> str:
+def client(
+    address: str, node_folder: Path, docker_host: str, servers: str, cpu_shares: int, memory_mib: int
+) -> str:
     """Return the configuration of a client on this machine, whose folder is laid out; `memory_mib` 0 offers all."""
     changes = {
         "/var/lib/general-compute": str(node_folder),
         "unix:///var/run/docker.sock": docker_host,
         "cpu_total_compute = 2000": f"cpu_total_compute = {cpu_shares}\n  memory_total_mb = {memory_mib}",
         SERVERS: servers,
+        '"10.0.0.1" # HERE': f'"{address}"',
         # Another agent may share the engine, and each would remove the other's slots.
         "enabled = true\n      }": "enabled = false\n      }",
     }

@@ -88,7 +88,9 @@ def test_only_what_git_knows_gets_in(unpacked: Path) -> None:
         for path in (unpacked / "lib" / name).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert ours - set(known.stdout.splitlines()) == {"sets/guest/guest"}
+    programs = {"sets/guest/guest", "sets/dresser/dress", "sets/runtime/gcompute-runc"}
+    assert ours - set(known.stdout.splitlines()) == programs
+    assert all(os.access(unpacked / "lib" / program, os.X_OK) for program in programs)
     assert not [path for path in unpacked.rglob("*") if path.stat().st_mode & 0o022 and not path.is_symlink()]
 
 
