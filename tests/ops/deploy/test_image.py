@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import httpx
 import pytest
+import yaml
 from docker.models.containers import Container
 
 from ops.deploy.image import VERSION_LABEL, build_image
 from ops.setup import processes
+from tests.conftest import ROOT
 from tests.ports import free_port
 
 pytestmark = [
@@ -24,9 +27,7 @@ pytestmark = [
     ),
 ]
 PATIENCE_S = 240.0
-SOCKET = "/var/run/docker.sock"
-
-Start = Callable[..., Container]
+COMPOSE = ROOT / "ops/deploy/compose.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -34,22 +35,64 @@ def image(docker_host: str) -> str:
     return build_image(docker_host)
 
 
-@pytest.fixture
-def start(engine: docker.DockerClient, image: str) -> Iterator[Start]:
-    """Start containers of the image on the machine's network; all are removed in the end."""
-    started: list[Container] = []
+class Services:
+    """The services of the compose file as containers with the same rights, on ports and folders of the test's own."""
 
-    def begin(*command: str, **options: Any) -> Container:
-        container: Container = engine.containers.run(
-            image, ["gcompute", *command], detach=True, network_mode="host", **options
+    def __init__(self, engine: docker.DockerClient, image: str, docker_host: str, folder: Path) -> None:
+        self.engine = engine
+        self.image = image
+        self.ports = {number: free_port() for number in ("8101", "8102", "8080", "8081")}
+        self.volume = f"gc-test-{uuid.uuid4().hex}"
+        self.started: list[Container] = []
+        here = {
+            **{f"127.0.0.1:{number}": f"127.0.0.1:{port}" for number, port in self.ports.items()},
+            "/var/lib/general-compute-a": f"{folder}/state-a",
+            "/var/lib/general-compute-b": f"{folder}/state-b",
+            "./compose:": f"{folder}/compose:",
+            "/var/run/docker.sock:": f"{docker_host.removeprefix('unix://')}:",
+            "router-state:": f"{self.volume}:",
+        }
+
+        def moved(text: str) -> str:
+            for before, after in here.items():
+                text = text.replace(before, after)
+            return text
+
+        (folder / "compose").mkdir()
+        for file in (ROOT / "ops/deploy/compose").iterdir():
+            (folder / "compose" / file.name).write_text(moved(file.read_text()))
+        self.services: dict[str, Any] = yaml.safe_load(moved(COMPOSE.read_text()))["services"]
+
+    def start(self, name: str) -> Container:
+        """Start a service. An option that the test does not know fails it: nobody would have tried it."""
+        service = {**self.services[name]}
+        for handled in ("image", "restart", "logging", "stop_grace_period"):
+            del service[handled]
+        container: Container = self.engine.containers.run(
+            self.image,
+            service.pop("command"),
+            detach=True,
+            pid_mode=service.pop("pid", None),
+            cgroupns=service.pop("cgroup", None),
+            tmpfs=dict.fromkeys(service.pop("tmpfs"), ""),
+            **service,
         )
-        started.append(container)
+        self.started.append(container)
         return container
 
-    yield begin
-    for container in started:
-        container.stop(timeout=60)
-        container.remove(force=True)
+    def end(self) -> None:
+        for container in self.started:
+            container.stop(timeout=100)
+            container.remove(force=True)
+        for volume in self.engine.volumes.list(filters={"name": self.volume}):
+            volume.remove(force=True)
+
+
+@pytest.fixture
+def services(engine: docker.DockerClient, image: str, docker_host: str, tmp_path: Path) -> Iterator[Services]:
+    made = Services(engine, image, docker_host, tmp_path)
+    yield made
+    made.end()
 
 
 def until_ready(url: str, container: Container) -> None:
@@ -62,66 +105,25 @@ def until_ready(url: str, container: Container) -> None:
     assert processes.wait_until(ready, PATIENCE_S), container.logs().decode()
 
 
-def test_a_router_and_a_set_from_the_image_run_a_task(
-    start: Start, engine: docker.DockerClient, image: str, docker_host: str, tmp_path: Path
-) -> None:
-    set_port, router_port, admin_port = free_port(), free_port(), free_port()
-    state = tmp_path / "state"
-    (tmp_path / "set.yaml").write_text(
-        f"name: image\nstate_dir: {state}\nslot_files: {tmp_path / 'files'}\ncores: 2\n"
-        f"bind: 127.0.0.1:{set_port}\ndrain_notice_s: 0\n"
-    )
-    (tmp_path / "router.yaml").write_text(
-        f'version: 1\nsets:\n  image: {{url: "http://127.0.0.1:{set_port}", state: ready}}\n'
-        "default:\n  weights: {image: 100}\n"
-    )
-    # As in ops/deploy/compose.yaml. The set is on the machine's engine, and tells its slots by their processes.
-    own = start(
-        "set",
-        str(tmp_path / "set.yaml"),
-        user="0",
-        pid_mode="host",
-        cgroupns="host",
-        read_only=True,
-        cap_drop=["all"],
-        cap_add=["DAC_OVERRIDE", "FOWNER", "CHOWN", "SYS_PTRACE"],
-        security_opt=["no-new-privileges"],
-        tmpfs={"/tmp": ""},
-        environment={"DOCKER_HOST": f"unix://{SOCKET}"},
-        volumes=[
-            f"{tmp_path}:{tmp_path}",
-            "/sys/fs/cgroup:/sys/fs/cgroup",
-            f"{docker_host.removeprefix('unix://')}:{SOCKET}",
-        ],
-    )
-    router = start(
-        "router",
-        "start",
-        "/etc/general-compute/router.yaml",
-        *("--bind", f"127.0.0.1:{router_port}", "--admin-bind", f"127.0.0.1:{admin_port}"),
-        *("--state-dir", "/var/lib/general-compute"),
-        read_only=True,
-        cap_drop=["all"],
-        security_opt=["no-new-privileges"],
-        tmpfs={"/tmp": "", "/var/lib/general-compute": "uid=10001"},
-        volumes=[f"{tmp_path / 'router.yaml'}:/etc/general-compute/router.yaml:ro"],
-    )
-    until_ready(f"http://127.0.0.1:{set_port}/readyz", own)
-    until_ready(f"http://127.0.0.1:{admin_port}/readyz", router)
-    answer = httpx.post(
-        f"http://127.0.0.1:{router_port}/v1/run/cat:1",
-        content=b"from a container",
-        params={"queue_timeout_s": 200},
-        timeout=PATIENCE_S,
-        trust_env=False,
-    )
-    assert (answer.status_code, answer.content) == (200, b"from a container"), (
-        answer.text + own.logs().decode()
-    )
-    build = httpx.get(f"http://127.0.0.1:{set_port}/readyz", timeout=PATIENCE_S, trust_env=False).json()[
-        "build"
-    ]
-    assert build == engine.images.get(image).labels[VERSION_LABEL]
+def test_the_router_and_both_sets_of_the_compose_file_run_tasks(services: Services) -> None:
+    sets = {name: services.start(f"set-{name}") for name in ("a", "b")}
+    router = services.start("router")
+    until_ready(f"http://127.0.0.1:{services.ports['8101']}/readyz", sets["a"])
+    until_ready(f"http://127.0.0.1:{services.ports['8102']}/readyz", sets["b"])
+    until_ready(f"http://127.0.0.1:{services.ports['8081']}/readyz", router)
+    for number in ("8101", "8102", "8080"):
+        answer = httpx.post(
+            f"http://127.0.0.1:{services.ports[number]}/v1/run/cat:1",
+            content=b"from a container",
+            params={"queue_timeout_s": 200},
+            timeout=PATIENCE_S,
+            trust_env=False,
+        )
+        said = answer.text + "".join(container.logs().decode() for container in sets.values())
+        assert (answer.status_code, answer.content) == (200, b"from a container"), said
+    url = f"http://127.0.0.1:{services.ports['8101']}/readyz"
+    build = httpx.get(url, timeout=PATIENCE_S, trust_env=False).json()["build"]
+    assert build == services.engine.images.get(services.image).labels[VERSION_LABEL]
 
 
 def test_the_image_is_nobodys_by_default_and_shows_its_commands(
