@@ -35,8 +35,6 @@ SOURCES: Final = (
 )
 LAUNCHERS: Final = Path(__file__).parent / "launchers"
 COMMAND_TIMEOUT_S: Final = 900
-MAX_ENTRIES: Final = 4096
-"""Most files and folders in an archive that a Nomad client unpacks by default (`decompression_file_count_limit`)."""
 
 _PYTHON: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 _TARGET: Final = f"linux-{platform.machine()}-{_PYTHON}"
@@ -88,10 +86,9 @@ def build_package() -> Path:
         shutil.rmtree(folder / "lib/bin", ignore_errors=True)
         _launchers(folder)
         (folder / "VERSION").write_text(build + "\n")
-        # Its users may not be able to write there, and every start would compile all modules again. No part uses the
-        # hundreds of pygments, and a Nomad client unpacks no more than `MAX_ENTRIES`.
+        # Its users may not be able to write there, and every start would compile all modules again.
         compiling = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode=unchecked-hash"]
-        _run([*compiling, "-x", "/pygments/", str(folder / "lib")], {})
+        _run([*compiling, str(folder / "lib")], {})
         _pack(folder, archive)
         shutil.rmtree(work)
     say(f"{archive.name}: {archive.stat().st_size / 1e6:.0f} MB")

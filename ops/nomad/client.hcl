@@ -14,6 +14,11 @@ client {
   # An executor and a set need time to end their tasks. Nomad cuts a job's `kill_timeout` to this.
   max_kill_timeout = "2m"
 
+  # The package of an executor has more files than the default of 4,096.
+  artifact {
+    decompression_file_count_limit = 16384
+  }
+
   # Above the slots, alive and dead, that a node may have: at this number new ones hang as `pending`.
   gc_max_allocs = 500
   gc_interval   = "1m"
