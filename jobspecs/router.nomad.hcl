@@ -1,6 +1,6 @@
 # The routers: equal, each on a machine of its own, behind the balancer that clients know (ops/front).
 #
-#   nomad var put -namespace gc-platform nomad/jobs/gc-router router=@router.yaml ca=@/etc/nomad.d/tls/ca.pem
+#   nomad var put -force -namespace gc-platform nomad/jobs/gc-router router=@router.yaml ca=@/etc/nomad.d/tls/ca.pem
 #   nomad job run -var image=registry.example/general-compute:VERSION jobspecs/router.nomad.hcl
 #
 # The operators' file is a Nomad variable, so all routers have the same one. After another `nomad var put` every router

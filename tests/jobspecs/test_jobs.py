@@ -188,8 +188,8 @@ def test_a_task_runs_through_the_jobs(
         engine.images.push(name, "1")
         registries = f'registries: [{{name: "{registry}", url: "http://{registry}"}}]\n'
         (tmp_path / "set.yaml").write_text(f"drain_notice_s: 0\n{registries}")
-        put = ["-force", f"router=@{routers}", f"ca=@{cluster.ca_file}"]
-        cluster.command("var", "put", f"-namespace={PLATFORM}", "-out=none", "nomad/jobs/gc-router", *put)
+        put = ["var", "put", "-force", "-out=none", f"-namespace={PLATFORM}", "nomad/jobs/gc-router"]
+        cluster.command(*put, f"router=@{routers}", f"ca=@{cluster.ca_file}")
         given["executor"] |= {"package": address}
         try:
             for each in ("executor", "set", "router"):
