@@ -183,8 +183,9 @@ def test_a_task_runs_through_the_jobs(
         )
 
     with docker_registry(tmp_path) as registry, served(package) as address:
-        name = f"{registry}/cat"
-        engine.images.get("cat:1").tag(name, "1")
+        # A small image: the set reads all of it from the registry.
+        name = f"{registry}/ncat"
+        engine.images.get("ncat:1").tag(name, "1")
         engine.images.push(name, "1")
         registries = f'registries: [{{name: "{registry}", url: "http://{registry}"}}]\n'
         (tmp_path / "set.yaml").write_text(f"drain_notice_s: 0\n{registries}")
@@ -206,7 +207,7 @@ def test_a_task_runs_through_the_jobs(
             until(lambda: answer().status_code == 200, lambda: answer().text + told())
             assert answer().content == b"all jobs"
             jobs = cluster.ask("GET", "/v1/jobs?namespace=gc-a").json()
-            assert [each["Name"] for each in jobs] == [f"set a: anonymous / {name}:1"]
+            assert [each["Name"] for each in jobs] == [f"set a: default / {name}:1"]
         finally:
             for each in ("gc-router", "gc-set-a", "gc-executor"):
                 cluster.command("job", "stop", "-detach", "-purge", f"-namespace={PLATFORM}", each)
