@@ -42,7 +42,7 @@ class ExecutorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sets that may run tasks here, by name; others are refused."""
     run_folder: str | None = None
     """Folder for the sockets of slots that Nomad starts, as `python -m ops.nomad` lays it out; all slots of the machine
-    see it. By default, a folder in `state_dir`, of which each slot sees its own part alone."""
+    see it. One executor per folder. By default, a folder in `state_dir`, of which each slot sees its own part alone."""
     bind: str = "127.0.0.1:8201"
     """Address and port on which the executor waits for sets."""
     drain_timeout_s: Annotated[int, Meta(ge=0, le=86_400)] = 30

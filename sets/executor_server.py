@@ -6,13 +6,15 @@ import asyncio
 import resource
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import structlog
 import uvloop
 
-from scheduler.lock import FileLock, LockHeld
+from scheduler.lock import FileLock, FolderLock, LockHeld
 from sets import log_lines
 from sets.build import build_name
 from sets.config import address_of
@@ -62,23 +64,33 @@ def main(config_path: Path) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Sockets of slots, pipes of running tasks, output files.
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    try:
-        config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = FileLock(config.directory / LOCK_FILE)
-        lock.take()
-    except LockHeld as error:
-        print(
-            f"gcompute executor: state_dir: {error}; give each executor a folder of its own", file=sys.stderr
-        )
-        return 78
-    except OSError as error:
-        print(f"gcompute executor: state_dir: {config.directory}: {error.strerror}", file=sys.stderr)
-        return 78
-    try:
-        uvloop.run(serve(config))
-    except OSError as error:
-        print(f"gcompute executor: {error}", file=sys.stderr)
-        return 78
-    finally:
-        lock.release()
+    with ExitStack() as held:
+        for field, folder, mode, lock in _locks(config):
+            try:
+                folder.mkdir(mode=mode, parents=True, exist_ok=True)
+                lock.take()
+            except LockHeld as error:
+                print(
+                    f"gcompute executor: {field}: {error}; give each executor a folder of its own",
+                    file=sys.stderr,
+                )
+                return 78
+            except OSError as error:
+                print(f"gcompute executor: {field}: {folder}: {error.strerror}", file=sys.stderr)
+                return 78
+            held.callback(lock.release)
+        try:
+            uvloop.run(serve(config))
+        except OSError as error:
+            print(f"gcompute executor: {error}", file=sys.stderr)
+            return 78
     return 0
+
+
+def _locks(config: ExecutorConfig) -> Iterator[tuple[str, Path, int, FileLock | FolderLock]]:
+    """The folders that this executor needs for itself: setting, folder, mode of a new one, lock."""
+    yield "state_dir", config.directory, 0o700, FileLock(config.directory / LOCK_FILE)
+    if config.run_folder is not None:
+        # Two executors with the same set would remove each other's sockets.
+        folder = Path(config.run_folder).resolve()
+        yield "run_folder", folder, 0o311, FolderLock(folder)

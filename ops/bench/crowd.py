@@ -22,7 +22,7 @@ from typing import Final
 
 import uvloop
 
-from ops.bench.stack import BenchFailed
+from ops.bench.stack import BenchFailed, die_with_parent
 from ops.certificates.authority import Authority
 from ops.setup.engine import ROOT
 from scheduler.errors import SlotLost
@@ -73,13 +73,18 @@ def measure(folder: Path, nodes: int, slots: int) -> dict[str, float]:
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=log,
+            preexec_fn=die_with_parent,
         ) as playing,
     ):
         try:
             assert playing.stdout is not None
             (folder / "ports.json").write_bytes(playing.stdout.readline())
             done = subprocess.run(
-                [*program, "set", str(folder), str(slots)], cwd=ROOT, capture_output=True, timeout=TIMEOUT_S
+                [*program, "set", str(folder), str(slots)],
+                cwd=ROOT,
+                capture_output=True,
+                timeout=TIMEOUT_S,
+                preexec_fn=die_with_parent,
             )
         finally:
             playing.terminate()

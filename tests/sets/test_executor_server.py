@@ -6,20 +6,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ops.certificates.authority import Authority
-from scheduler.lock import FileLock
+from scheduler.lock import FileLock, FolderLock
 from sets.executor_server import LOCK_FILE
 from tests.conftest import ROOT
 
 
-def test_two_executors_cannot_share_a_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["state_dir", "run_folder"])
+def test_two_executors_cannot_share_a_folder(tmp_path: Path, field: str) -> None:
+    """They would remove each other's sockets."""
     Authority(tmp_path / "authority").make()
     Authority(tmp_path / "authority").issue_to_executor("n1", tmp_path / "n1", 10)
+    state, run = tmp_path / "state", tmp_path / "run"
+    for folder in (state, run):
+        folder.mkdir()
     config = tmp_path / "executor.yaml"
     config.write_text(
-        f"node: n1\nstate_dir: {tmp_path}\ncertificates: {tmp_path / 'n1'}\nbind: 127.0.0.1:0\nsets: {{a: {{}}}}\n"
+        f"node: n1\nstate_dir: {state}\nrun_folder: {run}\ncertificates: {tmp_path / 'n1'}\n"
+        "bind: 127.0.0.1:0\nsets: {a: {}}\n"
     )
-    lock = FileLock(tmp_path / LOCK_FILE)
+    lock = FileLock(state / LOCK_FILE) if field == "state_dir" else FolderLock(run)
     lock.take()
     done = subprocess.run(
         [sys.executable, "-m", "ops.cli.main", "executor", str(config)],
@@ -30,5 +38,6 @@ def test_two_executors_cannot_share_a_folder(tmp_path: Path) -> None:
     )
     lock.release()
     assert done.returncode == 78
+    assert done.stderr.startswith(f"gcompute executor: {field}: ")
     assert "give each executor a folder of its own" in done.stderr
     assert len(done.stderr.splitlines()) == 1
