@@ -16,6 +16,7 @@ import requests
 import urllib3
 
 from scheduler.errors import EngineRefused, EngineUnavailable
+from scheduler.launchers.nomad.network_error import plain
 from scheduler.launchers.nomad.records import TASK, Allocation, Evaluation, Job, Node
 from scheduler.launchers.nomad.settings import RegistrarSettings, SettingsError
 
@@ -203,9 +204,10 @@ class Cluster:
             if isinstance(refusal, requests.Response):
                 said = _whole(refusal, deadline).decode("utf-8", "replace").strip()
                 raise ApiAnswer(refusal.status_code, said) from error
-            raise ApiAnswer(0, _elsewhere(refusal) or _plain(refusal)) from error
-        except requests.RequestException as error:
-            raise ApiAnswer(0, _plain(error)) from error
+            raise ApiAnswer(0, _elsewhere(refusal) or plain(refusal)) from error
+        except OSError as error:
+            # Those of requests are among them, and those of files such as the authority's.
+            raise ApiAnswer(0, plain(error)) from error
         if reply.status_code != requests.codes.ok:
             # Neither followed by python-nomad nor told as an error.
             reply.close()
@@ -248,7 +250,7 @@ def _whole(reply: requests.Response, deadline: float) -> bytes:
                 if time.monotonic() > deadline:
                     raise ApiAnswer(0, "it did not finish its answer in time")
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise ApiAnswer(0, f"its answer broke off: {_plain(error)}") from error
+        raise ApiAnswer(0, f"its answer broke off: {plain(error)}") from error
     return bytes(body)
 
 
@@ -270,9 +272,3 @@ def _decoded(answer: Answer, kind: type[T]) -> T:
         return msgspec.json.decode(answer.body or b"null", type=kind)
     except msgspec.DecodeError as error:
         raise ClusterAway(f"the cluster answered with what is not its API: {error}") from error
-
-
-def _plain(reply: object) -> str:
-    """A connection's error without the names of Python classes."""
-    text = str(reply)
-    return text.rpartition(": ")[2].strip("'\")> ") or text or "no reason was given"

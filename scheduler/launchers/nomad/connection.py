@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 _AGAIN: Final = Backoff(0.1, 5.0)
 _NOT_YET: Final = "not connected to the registrar"
+_LISTING: Final = "the registrar is listing the cluster's slots"
 _AWAY: Final = "the registrar is away"
 _REPLACED: Final = "another process of this set has connected to the registrar"
 
@@ -67,7 +68,8 @@ class Connection:
                 self._line, found = await self._connect()
         except TimeoutError as error:
             raise EngineUnavailable(
-                f"the registrar has not listed the cluster's slots: {self.reason}"
+                f"the registrar has not told within {self._settings.connect_timeout_s:g} s what slots there are: "
+                f"{self.reason}"
             ) from error
         return found
 
@@ -113,7 +115,7 @@ class Connection:
                         self.reason = ""
                         return line, found
                     case ClusterState(reason):
-                        self.reason = reason
+                        self.reason = reason or _LISTING
         except BaseException:
             line.close()
             raise

@@ -13,6 +13,7 @@ import structlog
 
 from scheduler.backoff import Backoff
 from scheduler.errors import SchedulerError
+from scheduler.launchers.nomad.network_error import plain
 from scheduler.launchers.nomad.records import Allocation, Evaluation, Node
 from scheduler.launchers.nomad.settings import RegistrarSettings, SettingsError
 
@@ -74,7 +75,7 @@ class Events:
                 index = await self._relist()
                 await self._read(index)
             except (SchedulerError, SettingsError, httpx.HTTPError, OSError) as error:
-                self._lost(_words(error, self._silence_s))
+                self._lost(self._words(error))
                 await asyncio.sleep(next(pauses_s))
             except Exception as error:
                 # Whatever it was, the slots still need somebody who watches the cluster.
@@ -131,11 +132,13 @@ class Events:
         for event in batch.events or ():
             self._seen(event)
 
-
-def _words(error: Exception, silence_s: float) -> str:
-    if isinstance(error, httpx.ReadTimeout):
-        return f"the event stream has been silent for {silence_s:g} s"
-    return str(error) or type(error).__name__
+    def _words(self, error: Exception) -> str:
+        match error:
+            case SchedulerError() | SettingsError():
+                return str(error)
+            case httpx.ReadTimeout():
+                return f"the event stream has been silent for {self._silence_s:g} s"
+        return f"could not read the event stream: {self._settings.address}: {plain(error)}"
 
 
 async def _lines(answer: httpx.Response) -> AsyncIterator[bytes]:
@@ -150,9 +153,15 @@ async def _lines(answer: httpx.Response) -> AsyncIterator[bytes]:
 
 
 def _context(settings: RegistrarSettings) -> ssl.SSLContext | bool:
+    """Raises `StreamBroken` if a file cannot be used."""
     if not settings.address.startswith("https"):
         return False
-    context = ssl.create_default_context(cafile=settings.ca_file)
-    if certificate := settings.certificate():
-        context.load_cert_chain(*certificate)
+    used = f"ca_file {settings.ca_file}"
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        if certificate := settings.certificate():
+            used = "cert_file {} with key_file {}".format(*certificate)
+            context.load_cert_chain(*certificate)
+    except OSError as error:
+        raise StreamBroken(f"{used} cannot be used: {plain(error)}") from error
     return context

@@ -49,6 +49,7 @@ from scheduler.trouble import Trouble
 log = structlog.get_logger()
 
 _INSTALLATION: Final = re.compile(r"[0-9a-f]{12}")
+_NOT_REACHED: Final = "the registrar has not reached the cluster yet"
 _NODE_GONE: Final = "NodeDeregistration"
 _TICK_S: Final = 0.5
 _ADDS_WAITING: Final = 1000
@@ -90,7 +91,7 @@ class Registrar:
         self._turn = asyncio.Lock()
         self._adds = 0
         self._nodes = NodeBook(settings.node_pool)
-        self._reason = "the registrar has not reached the cluster yet"
+        self._reason = _NOT_REACHED
         self._away = Trouble("the cluster does not answer", "the cluster answers again")
         self._failed = Trouble("a call of the cluster failed", "calls of the cluster succeed again")
 
@@ -159,6 +160,7 @@ class Registrar:
             self._book = Book(self._settings.purge_after_s)
         if self._following is None:
             self._listed.clear()
+            self._reason = _NOT_REACHED
             self._following = self._background.spawn(self._events.follow())
         line.send(ClusterState("" if self._listed.is_set() else self._reason))
         await self._listed.wait()
