@@ -35,9 +35,10 @@ class Operator:
         found: list[dict[str, Any]] = self._nomad.get("/v1/allocations", params=query).json()
         return found
 
-    def press(self, method: str, path: str, **options: Any) -> None:
+    def press(self, method: str, path: str, **options: Any) -> httpx.Response:
         answer = self._nomad.request(method, path, **options)
         assert answer.is_success, answer.text
+        return answer
 
     def containers(self) -> int:
         label = f"org.general-compute.set={self.set.name}"
