@@ -1,7 +1,7 @@
 """Layouts of images' slots by a look at their layers (`scheduler.images.contract.LayoutSource`).
 
 A look reads an image's layers whole, once an image, and keeps only what a layout depends on. It takes about as long as
-pulling the image; one look runs at a time, in a thread.
+pulling the image; one look runs at a time, in a thread. The event loop only receives the layers, in small pieces.
 """
 
 from __future__ import annotations
@@ -78,14 +78,18 @@ class RegistryLayouts(Layouts):
             try:
                 for layer in source.layers:
                     await self._read(tree, source.client, source.repository, layer)
-                return layout_or_fault(
-                    tree, image, volume_bytes=self._volume_bytes, home_bytes=self._home_bytes
+                # The tree of an image with many files takes longer to search than a link's lease lasts.
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._thread, self._layout_of, tree, image
                 )
             except NotGathered as missing:
                 wanted.add(missing.path)
             except ImageUnusable as error:
                 return str(error)
         return "its USER and HOME lie behind too many links"
+
+    def _layout_of(self, tree: Tree, image: Image) -> Layout | str:
+        return layout_or_fault(tree, image, volume_bytes=self._volume_bytes, home_bytes=self._home_bytes)
 
     async def _read(self, tree: Tree, client: RegistryClient, repository: str, layer: Layer) -> None:
         """Reads a layer in the thread, which takes its bytes from this event loop."""

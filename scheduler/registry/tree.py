@@ -143,9 +143,13 @@ class Tree:
                 return Folder(behind_link=True)
             if found.sort is not Sort.FOLDER:
                 return None
-        inside = sorted(self._below(path), key=lambda entry: entry[0].split("/"))
+        inside = list(self._below(path))
         if most_bytes is not None and sum(found.size_bytes for _, found in inside) > most_bytes:
             raise FolderTooLarge
+        if len(inside) >= MAX_ENTRIES:
+            # Sorting these would keep the interpreter from all other threads for as long as it takes.
+            return Folder(holds_files=True)
+        inside.sort(key=lambda entry: entry[0].split("/"))
         content = self._content(path, inside, content_bytes) if content_bytes else None
         names = [name.removeprefix(path + "/") for name, _ in inside]
         only_folders = all(found.sort is Sort.FOLDER for _, found in inside)
@@ -188,9 +192,7 @@ class Tree:
     def _content(
         self, path: str, inside: list[tuple[str, Found]], most_bytes: int
     ) -> tuple[Entry, ...] | None:
-        """The folder and all that it holds; None beyond the bounds. Devices and pipes are left out."""
-        if len(inside) >= MAX_ENTRIES:
-            return None
+        """The folder and all that it holds; None beyond `most_bytes`. Devices and pipes are left out."""
         entries, left = [], most_bytes
         for name, found in ((path, self._entries[path]), *inside):
             if found.sort is Sort.HARD_LINK:

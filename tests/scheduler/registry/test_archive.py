@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from scheduler.errors import ImageUnusable
+from scheduler.images.content import MAX_ENTRIES
 from scheduler.images.look import FolderTooLarge, ImageFile
 from scheduler.images.places import Folder
 from scheduler.registry import archive as archive_module
@@ -176,6 +177,18 @@ def test_hard_links_have_the_content_of_their_file() -> None:
     ]
     beyond = tree_of(tar(file("usr/a", 3), link("v/b", "usr/a", tarfile.LNKTYPE)))
     assert beyond.folder("/v", None, 1000) == Folder(holds_files=True)
+
+
+def test_the_content_of_a_folder_with_too_many_entries_is_left_out() -> None:
+    most = [file(f"v/{number:03}") for number in range(MAX_ENTRIES - 1)]
+    found = tree_of(tar(*most)).folder("/v", None, 1000)
+    assert found is not None
+    assert found.content is not None
+    assert [entry.path for entry in found.content] == ["/v", *(f"/{entry.name}" for entry in most)]
+    more = tree_of(tar(*most, file("v/one-more")))
+    assert more.folder("/v", None, 1000) == Folder(holds_files=True)
+    with pytest.raises(FolderTooLarge):
+        more.folder("/v", MAX_ENTRIES - 1, 1000)
 
 
 def test_devices_and_pipes_are_files_without_content() -> None:

@@ -56,6 +56,30 @@ async def test_all_starts_of_an_image_share_one_look(
     assert sum(map(is_layer, registry.asked)) == 1
 
 
+@pytest.mark.parametrize("step", ["read_layer", "layout_or_fault"])
+async def test_the_loop_goes_on_while_an_image_is_looked_into(
+    registry: ScriptedRegistry,
+    images: RegistryImages,
+    layouts: RegistryLayouts,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """Links of executors break if the loop is away for as long as an image with many files takes."""
+    loop, in_earnest = asyncio.get_running_loop(), getattr(layouts_module, step)
+    went_on: list[bool] = []
+
+    def when_the_loop_went_on(*arguments: object, **named: object) -> object:
+        turn = threading.Event()
+        loop.call_soon_threadsafe(turn.set)
+        went_on.append(turn.wait(30))
+        return in_earnest(*arguments, **named)
+
+    monkeypatch.setattr(layouts_module, step, when_the_loop_went_on)
+    image = await held(registry, images)
+    assert b"weights" in (await layouts.layout(image)).content
+    assert went_on == [True]
+
+
 async def test_a_layer_with_other_content_is_not_taken(
     registry: ScriptedRegistry, images: RegistryImages, layouts: RegistryLayouts
 ) -> None:
