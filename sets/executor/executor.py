@@ -139,7 +139,7 @@ class LocalExecutor:
         try:
             await dress(connection, pid, order)
             self._connect(slot, connection, pid)
-        except (CgroupError, DressingError, OSError) as error:
+        except (CgroupError, DressingError, OSError, ValueError) as error:
             connection.close()
             slot.fail(f"it could not be dressed: {error}")
         except asyncio.CancelledError:

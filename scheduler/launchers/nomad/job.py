@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -140,6 +141,12 @@ def _harmless(field: str, text: str) -> None:
             field,
             f"{text[:100]!r} holds ${{ or %{{, which a cluster would replace; such an image runs on Docker only",
         )
+    if not unicodedata.is_normalized("NFC", text):
+        raise OrderRefused(
+            field,
+            f"{text[:100]!r} is not in Unicode's form NFC, into which a cluster would change it; "
+            "such an image runs on Docker only",
+        )
 
 
 def variables(
@@ -191,5 +198,14 @@ def variables(
 
 
 def written(values: dict[str, Any]) -> str:
-    """Variables in HCL, one a line. JSON is HCL but for the two marks, which no value holds (`check`)."""
-    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+    """Variables in HCL, one a line.
+
+    JSON is HCL but for the two marks, which no value holds (`check`), two escapes, and characters beyond U+FFFF.
+    """
+    return "".join(f"{name} = {_hcl(value)}\n" for name, value in values.items())
+
+
+def _hcl(value: object) -> str:
+    escapes = {r"\b": r"\u0008", r"\f": r"\u000c"}
+    # Two characters at a time, so that what follows an escaped backslash is no escape.
+    return re.sub(r"\\.", lambda found: escapes.get(found[0], found[0]), json.dumps(value, ensure_ascii=False))

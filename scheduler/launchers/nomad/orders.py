@@ -23,6 +23,8 @@ from scheduler.pool import PoolKey
 VERSION: Final = 2
 MESSAGE_BYTES: Final = 4 << 20
 """Longest message in bytes: what ten thousand found slots need."""
+UNREAD_BYTES: Final = 4 * MESSAGE_BYTES
+"""Most bytes of messages that the other side may leave unread; a side that leaves more is cut off."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -158,9 +160,12 @@ class Line:
             raise EngineUnavailable(f"the connection broke: {error.strerror or error}") from error
 
     def send(self, message: ToRegistrar | ToLauncher) -> None:
-        """Send without waiting. Small messages of a bounded number: one for each change of a slot."""
-        if not self._writer.is_closing():
-            self._writer.write(msgspec.json.encode(message) + b"\n")
+        """Send without waiting. Ends the connection if the other side reads too little."""
+        if self._writer.is_closing():
+            return
+        self._writer.write(msgspec.json.encode(message) + b"\n")
+        if self._writer.transport.get_write_buffer_size() > UNREAD_BYTES:
+            self._writer.transport.abort()
 
     def close(self) -> None:
         self._writer.close()

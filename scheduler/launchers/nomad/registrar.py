@@ -7,6 +7,7 @@ the world, does not have it. It names pools and numbers; the jobs are made here,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import time
@@ -289,11 +290,9 @@ class Registrar:
         jobs, index = await self._cluster.jobs(self._prefix)
         allocations, _ = await self._cluster.allocations(self._prefix)
         evaluations, _ = await self._cluster.evaluations(self._prefix)
-        try:
-            nodes = await self._cluster.nodes()
-        except ClusterRefused:
-            nodes = []
-        self._tell(self._nodes.listed(nodes))
+        # Nodes that the cluster does not list now stand as they did.
+        with contextlib.suppress(ClusterRefused):
+            self._tell(self._nodes.listed(await self._cluster.nodes()))
         if book is not self._book:
             return index
         reports = book.listed(jobs, allocations, evaluations, begun, index)

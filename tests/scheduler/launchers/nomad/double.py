@@ -31,6 +31,8 @@ class NomadDouble:
         self.short_lived = False
         self.broken = False
         """True: every call is answered with 500."""
+        self.refused: dict[str, int] = {}
+        """Calls that are answered with 500, such as `nodes`, and how often each was."""
         self.most_pending = 0
         """The most allocations that were pending at the same time."""
         self.jobs: dict[str, dict[str, Any]] = {}
@@ -297,6 +299,10 @@ class NomadDouble:
                 body = msgspec.json.decode(self.rfile.read(length)) if length else {}
                 if double.broken:
                     self.reply(500, "a server of the double is broken")
+                    return
+                if path[0] in double.refused:
+                    double.refused[path[0]] += 1
+                    self.reply(500, "a server of the double refuses this call")
                     return
                 match self.command, path:
                     case "POST", ["jobs", "parse"]:

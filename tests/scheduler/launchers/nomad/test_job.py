@@ -84,6 +84,18 @@ def test_the_template_declares_each_variable_and_no_other() -> None:
     assert written({"a": 'say "b"', "c": [1]}) == 'a = "say \\"b\\""\nc = [1]\n'
 
 
+def test_variables_are_written_in_the_escapes_that_hcl_knows() -> None:
+    """HCL has no escape for a backspace or a form feed, and none of two halves for a character beyond U+FFFF."""
+    written_as = {
+        "/data/\N{GRINNING FACE}": '"/data/\N{GRINNING FACE}"',
+        "a\bb\fc": r'"a\u0008b\u000cc"',
+        r"a\b\\f": r'"a\\b\\\\f"',
+        "a\nb\x1b": r'"a\nb\u001b"',
+    }
+    for value, text in written_as.items():
+        assert written({"x": [value]}) == f"x = [{text}]\n"
+
+
 @pytest.mark.parametrize(
     ("field", "bad"),
     [
@@ -103,6 +115,7 @@ def test_the_template_declares_each_variable_and_no_other() -> None:
         ("slots.token", order(slots=(slot(1, token="short"),))),
         ("places", order(places=("/data/${NOMAD_SECRETS_DIR}",))),
         ("places", order(places=("/data/%{ if true }",))),
+        ("places", order(places=("/de\u0301pot",))),
         ("places", order(places=("/gc/run",))),
         ("places", order(places=("/proc",))),
         ("places", order(places=("data",))),

@@ -196,3 +196,11 @@ async def test_the_set_is_told_where_new_slots_start(stand: NomadDoubleStand) ->
     await stands(Standing.OPEN, "")
     assert await stand.left() == [running.slot_id]
     assert stand.gone == []
+
+
+async def test_nodes_stand_as_they_did_while_the_cluster_does_not_list_them(stand: NomadDoubleStand) -> None:
+    await until(lambda: stand.nodes.get("double") == (Standing.OPEN, ""))
+    stand.double.refused["nodes"] = 0
+    await until(lambda: stand.double.refused["nodes"] > 2)
+    assert stand.nodes == {"double": (Standing.OPEN, ""), "": (Standing.OPEN, "")}
+    await stand.start()
