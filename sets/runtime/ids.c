@@ -54,10 +54,10 @@ static bool is_held(int claims, const char *name) {
     ssize_t len = readlinkat(claims, name, claim, sizeof claim - 1);
     if (len < 0) return false;
     claim[len] = 0;
-    int pid, state_at;
+    int pid, state_at = 0;
     unsigned long long start;
     // Not ours, so somebody keeps it for a reason.
-    if (sscanf(claim, "%d:%llu:%n", &pid, &start, &state_at) != 2) return true;
+    if (sscanf(claim, "%d:%llu:%n", &pid, &start, &state_at) != 2 || !state_at) return true;
     // In this order: runc makes its state before it ends.
     return start_of(pid) == start || !access(claim + state_at, F_OK);
 }

@@ -63,7 +63,7 @@ def test_a_claim_whose_pid_is_another_process_now_is_free_again(rig: Rig) -> Non
 def test_a_claim_that_is_not_understood_stays(rig: Rig) -> None:
     claims(rig).mkdir(parents=True)
     for block in range(rig.blocks):
-        (claims(rig) / str(block)).symlink_to("reserved-by-the-operator")
+        (claims(rig) / str(block)).symlink_to("1:1" if block else "reserved-by-the-operator")
     assert "are taken" in rig.refusal(rig.config())
 
 
