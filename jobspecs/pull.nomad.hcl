@@ -1,7 +1,7 @@
 # An image pulled ahead: one sysbatch job for each image of a set's `images_ahead`. Each node pulls the image, starts the
 # guest from it, which ends at once, and runs nothing of the image. A node that joins while the job is there does the same.
 #
-# The registrar (`gcompute registrar`) registers it, and purges it when the set wants the image no more. Everything marked
+# The registrar (`gcompute registrar`) registers it, and purges it when the set no longer wants the image. Everything marked
 # WALL is as in slot.nomad.hcl.
 
 variable "job_id" { type = string }

@@ -133,7 +133,7 @@ job "gc-router" {
       user           = "10001:10001"
       kill_signal    = "SIGTERM"
       kill_timeout   = "60s" # requests in work may end: 30 s
-      shutdown_delay = "5s"  # the balancer sends no more to it by then
+      shutdown_delay = "5s"  # by then the balancer sends it no new requests
 
       # The token by which the router reads services, as /secrets/nomad_token: Nomad renews it.
       identity {

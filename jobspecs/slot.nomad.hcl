@@ -143,7 +143,7 @@ job "slots" {
         replace    = false
       }
 
-      # So that no slot is left for ever, whatever happens to its set. Needs Nomad 2.0.3.
+      # Ends a slot that its set has forgotten, whatever happened. Needs Nomad 2.0.3.
       max_run_duration = "${var.max_run_s}s"
 
       # Nothing that an algorithm writes reaches the disk; this is Nomad's smallest.

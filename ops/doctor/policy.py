@@ -19,6 +19,8 @@ NEEDED: Final = (
 )
 """Capabilities in the set's namespace that a registrar needs: one of each."""
 ALLOWED: Final = frozenset().union(*NEEDED)
+VOLUMES: Final = frozenset({"gc-bin", "gc-dev", "gc-hide", "gc-hosts", "gc-run"})
+"""The host volumes that slots mount. A pattern such as gc-* also means the folders of sets and of other registrars."""
 SHORTHANDS: Final = {
     "read": frozenset({"list-jobs", "parse-job", "read-job"}),
     "write": frozenset(
@@ -107,7 +109,7 @@ def _too_wide(rules: Mapping[str, Any], namespace: str) -> Iterator[str]:
     for volume in _list(rules, "HostVolumes"):
         name = str(volume.get("Name"))
         writes = volume.get("Policy") == "write" or "mount-readwrite" in (volume.get("Capabilities") or ())
-        if writes or not name.startswith("gc-"):
+        if writes or name not in VOLUMES:
             yield f"host volumes {name}{' to write' if writes else ''}"
     for pool in _list(rules, "NodePools"):
         if pool.get("Policy") == "write" or set(pool.get("Capabilities") or ()) & {"write", "delete"}:

@@ -1,5 +1,5 @@
 # What every agent needs, server or client. Copy it to /etc/nomad.d/ on each machine and set the lines marked HERE.
-# Nomad 1.11 or later. README.md beside this file says how to make the certificates and the first token.
+# Nomad 2.0.3 or later. README.md beside this file says how to make the certificates and the first token.
 
 name       = "n1" # HERE. Sets, executors and their certificates call a node by this name.
 datacenter = "dc1"
@@ -16,7 +16,7 @@ leave_on_interrupt   = false
 leave_on_terminate   = false
 disable_update_check = true
 
-# Whoever may register jobs owns every client: without a token a caller may do nothing.
+# Anybody who may register jobs owns every client: without a token a caller may do nothing.
 acl {
   enabled = true
 }

@@ -8,7 +8,7 @@
 # you have only a few machines.
 
 client {
-  # The store of set a. Whoever has this machine has the set's tasks: keep it on a disk that survives the machine.
+  # The store of set a. Anybody who has this machine has the set's tasks. Keep it on a disk that survives the machine.
   host_volume "gc-set-a" {
     path = "/var/lib/general-compute-a"
   }

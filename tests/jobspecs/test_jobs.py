@@ -20,6 +20,7 @@ import pytest
 from ops.certificates.authority import Authority
 from ops.deploy.image import build_image
 from ops.deploy.package import build_package
+from ops.doctor.policy import VOLUMES
 from ops.nomad.cluster import CLIENTS, PLATFORM, REGISTRAR_USER, SET_USER, Cluster
 from ops.setup import processes
 from sets.config import SetConfig
@@ -61,6 +62,19 @@ def test_the_registrars_folder_is_mounted_into_the_registrar_alone() -> None:
     registrar, own = text.split('task "registrar"')[1].split('task "set"')
     assert 'volume      = "registrar"' in registrar
     assert 'volume      = "registrar"' not in own
+
+
+def test_a_registrars_token_mounts_the_folders_that_slots_need_and_no_others() -> None:
+    """Beside these a machine may have the folders of sets and of other registrars."""
+    mounted = {
+        source
+        for name in ("slot", "pull")
+        for source in re.findall(r'source += "([^"]+)"', (JOBS / f"{name}.nomad.hcl").read_text())
+    }
+    policy = (ROOT / "ops/nomad/policies/registrar.hcl").read_text()
+    granted = set(re.findall(r'host_volume "([^"]+)" {\n  policy = "read"\n}', policy))
+    assert policy.count("host_volume") == len(granted)
+    assert granted == mounted == VOLUMES
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,20 @@ namespace "gc-a" {
   ]
 }
 
-# Mounts of the platform's folders.
-host_volume "gc-*" {
+# The platform's folders that slots mount. Not gc-*: a machine that runs sets has the folders of other registrars.
+host_volume "gc-bin" {
+  policy = "read"
+}
+host_volume "gc-dev" {
+  policy = "read"
+}
+host_volume "gc-hide" {
+  policy = "read"
+}
+host_volume "gc-hosts" {
+  policy = "read"
+}
+host_volume "gc-run" {
   policy = "read"
 }
 

@@ -208,4 +208,6 @@ def written(values: dict[str, Any]) -> str:
 def _hcl(value: object) -> str:
     escapes = {r"\b": r"\u0008", r"\f": r"\u000c"}
     # Two characters at a time, so that what follows an escaped backslash is no escape.
-    return re.sub(r"\\.", lambda found: escapes.get(found[0], found[0]), json.dumps(value, ensure_ascii=False))
+    return re.sub(
+        r"\\.", lambda found: escapes.get(found[0], found[0]), json.dumps(value, ensure_ascii=False)
+    )

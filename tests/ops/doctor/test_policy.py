@@ -8,7 +8,7 @@ import pytest
 
 from ops.doctor import policy
 from ops.doctor.finding import Finding, Level
-from ops.doctor.policy import Token
+from ops.doctor.policy import VOLUMES, Token
 
 CAPABILITIES = [
     "list-jobs",
@@ -25,7 +25,9 @@ def rules(**changed: Any) -> dict[str, Any]:
     """The policy of ops/nomad/policies/registrar.hcl as Nomad shows it, with changes."""
     return {
         "Namespaces": [{"Name": "gc-a", "Policy": "", "Capabilities": CAPABILITIES, "Variables": None}],
-        "HostVolumes": [{"Name": "gc-*", "Policy": "read", "Capabilities": ["mount-readonly"]}],
+        "HostVolumes": [
+            {"Name": name, "Policy": "read", "Capabilities": ["mount-readonly"]} for name in VOLUMES
+        ],
         "NodePools": None,
         "Node": {"Policy": "read"},
         "Agent": None,
@@ -71,7 +73,8 @@ def test_a_token_that_lacks_a_capability_is_told_which() -> None:
         ({"Operator": {"Policy": "read"}}, "operator read"),
         ({"Operator": {"Policy": "", "Capabilities": ["snapshot-save"]}}, "capabilities of an operator"),
         ({"HostVolumes": [{"Name": "*", "Policy": "read"}]}, "host volumes *"),
-        ({"HostVolumes": [{"Name": "gc-*", "Policy": "write"}]}, "host volumes gc-* to write"),
+        ({"HostVolumes": [{"Name": "gc-*", "Policy": "read"}]}, "host volumes gc-*"),
+        ({"HostVolumes": [{"Name": "gc-run", "Policy": "write"}]}, "host volumes gc-run to write"),
         ({"NodePools": [{"Name": "default", "Policy": "write"}]}, "node pool default to write"),
         (
             {"Namespaces": [{"Name": "gc-a", "Capabilities": [*CAPABILITIES, "alloc-exec"]}]},
