@@ -49,7 +49,7 @@ def doctor(
 
     Prints a line for each check: ✓ right, ! doubtful, ✗ wrong, – not checked. No line shows a secret. Exits with 1 if
     anything is wrong. It changes nothing. Run it as root, and a registrar's checks as the registrar's user. Where sets
-    or routers want a token of operators, set GC_TOKEN and GC_ADMIN_TOKEN.
+    or routers want a token of operators, set GC_OPERATOR_TOKEN and GC_ADMIN_TOKEN.
 
     Examples:
 

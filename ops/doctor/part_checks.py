@@ -85,7 +85,7 @@ def _nodes(part: str, url: str, builds: dict[str, str]) -> Check:
     """Return the check of a set's machines. What they tell of their builds goes into `builds`."""
 
     def look() -> Finding:
-        found = parts_probe.nodes(url, os.environ.get("GC_TOKEN"))
+        found = parts_probe.nodes(url, os.environ.get("GC_OPERATOR_TOKEN"))
         builds.update({f"executor {each.name}": each.build for each in found})
         return parts.nodes(found)
 

@@ -94,7 +94,7 @@ def nodes(url: str, token: str | None) -> list[Node]:
     """Read a set's machines from its metrics. Raises `CannotTell` where a token is needed, or the set tells none."""
     answer = ask(url, "/metrics", {"Authorization": f"Bearer {token}"} if token else {})
     if answer.status in (401, 403):
-        raise CannotTell("the set shows its machines to operators only: set GC_TOKEN to an operator's token")
+        raise CannotTell("the set shows its machines to operators only: set GC_OPERATOR_TOKEN")
     builds: dict[str, str] = {}
     up: dict[str, bool] = {}
     for name, labels, value in _SAMPLE.findall(answer.body.decode("utf-8", "replace")):

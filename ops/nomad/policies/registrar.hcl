@@ -1,8 +1,10 @@
 # The registrar's token: what `gcompute registrar` calls, and nothing more. Still it is root's on every node of the
 # namespace's pool, as a job may mount what it likes. Only the registrar's user may read it.
 #
-#   nomad acl policy apply -description "Registrar of set a" gc-a-registrar ops/nomad/policies/registrar.hcl
-#   nomad acl token create -name gc-a-registrar -policy gc-a-registrar
+# For another set write its namespace below, and give the policy another name.
+#
+#   nomad acl policy apply -description "Registrar of set a" gc-registrar ops/nomad/policies/registrar.hcl
+#   nomad acl token create -name gc-registrar -policy gc-registrar
 
 namespace "gc-a" {
   capabilities = [

@@ -86,7 +86,7 @@ def test_a_sets_machines_are_read_from_its_metrics() -> None:
         parts_probe.nodes(url, None)
     with (
         answering(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n") as url,
-        pytest.raises(CannotTell, match="GC_TOKEN"),
+        pytest.raises(CannotTell, match="GC_OPERATOR_TOKEN"),
     ):
         parts_probe.nodes(url, "t")
 
