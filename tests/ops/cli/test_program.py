@@ -14,7 +14,7 @@ from tests.ops.cli.program import Program
 
 COMMANDS = [
     *("run", "submit", "status", "result", "wait", "cancel", "tasks"),
-    *("set", "executor", "registrar", "token", "doctor"),
+    *("set", "executor", "registrar", "token", "doctor", "nodes"),
 ]
 CERT_COMMANDS = ["ca", "set", "executor", "rotate", "retire"]
 ROUTER_COMMANDS = [
