@@ -32,11 +32,26 @@ def parse_as(record: type[S], text: str, source: str, reference: str) -> S:
         # The loader derives from SafeLoader.
         data = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: {error}") from error
+        raise ConfigError(f"{source}: {_place_and_mistake(error)}") from error
+    if data is None:
+        raise ConfigError(f"{source}: the file is empty; {reference} lists the settings")
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: must hold settings, each as `name: value`; {reference} lists them")
     try:
         return msgspec.convert(data, record)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}; see {reference}") from error
+
+
+def _place_and_mistake(error: yaml.YAMLError) -> str:
+    """Return the mistake in one line. PyYAML's own text has several, and calls the file `<unicode string>`."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"character {error.position + 1}: {error.reason}"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        mistake = ", ".join(part for part in (error.context, error.problem) if part)
+        return f"line {mark.line + 1}, column {mark.column + 1}: {mistake}"
+    return str(error)
 
 
 class _StrictLoader(yaml.SafeLoader):

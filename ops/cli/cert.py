@@ -15,6 +15,10 @@ _NODE: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _DAYS: Final = 397
 _HELP: Final = """Make and renew the certificates by which sets and executors know each other.
 
+    The folder after --out is what `link_certificates` of a set, or `certificates` of an executor, names. To renew a
+    certificate, issue it again: both ends read it for each new connection. To replace the authority: rotate, copy
+    ca.pem to every machine, issue all certificates again, retire, copy ca.pem again.
+
     Examples:
 
         gcompute cert ca /etc/general-compute/authority
@@ -22,10 +26,6 @@ _HELP: Final = """Make and renew the certificates by which sets and executors kn
         gcompute cert set a /etc/general-compute/authority --out certs/a
 
         gcompute cert executor n1 /etc/general-compute/authority --out certs/n1
-
-    The folder after --out is what `link_certificates` of a set, or `certificates` of an executor, names. To renew a
-    certificate, issue it again: both ends read it for each new connection. To replace the authority: rotate, copy
-    ca.pem to every machine, issue all certificates again, retire, copy ca.pem again.
 """
 
 Folder = Annotated[

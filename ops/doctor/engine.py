@@ -135,7 +135,7 @@ def containerd(limits: MakerLimits) -> Iterator[Finding]:
             _unit("LimitSIGPENDING", str(wanted)),
         )
     else:
-        yield ok(f"containerd's limits do for as many slots as there may be: {limits.slots}")
+        yield ok(f"containerd's limits are high enough for as many slots as there may be: {limits.slots}")
 
 
 def _unit(setting: str, value: str) -> str:

@@ -54,8 +54,10 @@ def secret_in(path: str, what: str) -> str:
         with Path(path).open("rb") as file:
             content = file.read(_MAX_SECRET_BYTES + 1)
         text = content.decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{what}: {path}: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{what}: {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what}: {path}: is not UTF-8 text") from error
     if not text or not text.isprintable() or len(content) > _MAX_SECRET_BYTES:
         raise ValueError(f"{what}: {path} is empty, too large or holds more than one line")
     return text

@@ -26,7 +26,7 @@ def test_each_set_has_a_share_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "object"),
+        ("", "the file is empty"),
         (GOOD, "sets"),
         (GOOD + "sets: {}\n", "no set may run tasks here"),
         (GOOD + "sets: {A: {}}\n", "sets: 'A' is not lower-case"),
