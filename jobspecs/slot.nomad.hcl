@@ -28,7 +28,7 @@ variable "pool" {
 }
 variable "pool_key" {
   type        = string
-  description = "The pool as JSON, for a set that adopts the slots."
+  description = "The pool as JSON, for a registrar that starts again."
 }
 variable "cpu" {
   type        = number

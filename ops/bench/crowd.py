@@ -28,7 +28,7 @@ from ops.setup.engine import ROOT
 from scheduler.errors import SlotLost
 from scheduler.execution import Ending, How, SlotEvents, Work
 from scheduler.image import Image
-from scheduler.launchers.contract import Adopt, SlotOrder, adopt_none
+from scheduler.launchers.contract import SlotOrder
 from scheduler.manager import Manager, ManagerSettings
 from scheduler.policy.cell import Cell
 from scheduler.policy.decisions import StartSlot
@@ -186,7 +186,7 @@ class NoLauncher:
 
     slot_life_s = None
 
-    async def open(self, adopt: Adopt = adopt_none) -> None: ...
+    async def open(self) -> None: ...
 
     async def close(self) -> None: ...
 

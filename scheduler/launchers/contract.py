@@ -25,27 +25,6 @@ class SlotOrder(msgspec.Struct, frozen=True):
     node: str = ""
 
 
-class FoundSlot(msgspec.Struct, frozen=True):
-    """A slot that an earlier run of the set started and that still lives."""
-
-    slot_id: str
-    pool: PoolKey
-    node: str = ""
-
-
-Adopt = Callable[[FoundSlot], bool]
-"""Decides about a slot that is found at the start: True adopts it, False removes it.
-
-The task manager passes none, so in a running set every slot found is removed: no executor lets the guest of an earlier
-run in again. The contract suite holds launchers to it, for an executor that outlives its set.
-"""
-
-
-def adopt_none(found: FoundSlot) -> bool:
-    """Remove every slot of an earlier run: its executor was in the set's process, and is gone with it."""
-    return False
-
-
 SlotGone = Callable[[str, str], None]
 """Called with (slot id, reason in words) when a slot's container ended or could not start; from the event loop."""
 
@@ -67,16 +46,15 @@ class Launcher(Protocol):
     def slot_life_s(self) -> float | None:
         """How long after its start the cluster ends a slot, in seconds; None: never. Known once it is open."""
 
-    async def open(self, adopt: Adopt = adopt_none) -> None:
-        """Connect, and adopt or begin to remove each slot that earlier runs of this installation's set left behind.
+    async def open(self) -> None:
+        """Connect, and begin to remove each slot that earlier runs of this installation's set left behind.
 
-        A slot that is adopted goes on as if this launcher had started it. Slots that cannot be removed within seconds
-        are removed later, and keep no slot from starting. A launcher whose slots cannot outlive their set's process
-        asks about none and removes all. `open` may be called again after it failed, and may ask again then.
+        No executor lets the guest of an earlier run in. Slots that cannot be removed within seconds are removed later,
+        and keep no slot from starting. `open` may be called again after it failed.
         """
 
     async def close(self) -> None:
-        """Stop every slot that this launcher started or adopted, and leave nothing behind. Never raises."""
+        """Stop every slot that this launcher started, and leave nothing behind. Never raises."""
 
     async def check(self) -> None:
         """Return when the engine answers; raise `EngineUnavailable` with the reason otherwise."""

@@ -15,7 +15,7 @@ import structlog
 from scheduler.backoff import Backoff
 from scheduler.errors import EngineRefused, EngineUnavailable, SchedulerError
 from scheduler.images.places import Layout
-from scheduler.launchers.contract import Adopt, SlotGone, SlotOrder, adopt_none
+from scheduler.launchers.contract import SlotGone, SlotOrder
 from scheduler.launchers.docker_config import DockerSettings, container_name, create_body
 from scheduler.launchers.docker_contents import Contents
 from scheduler.launchers.docker_engine import ContentsGone, Engine
@@ -116,11 +116,10 @@ class DockerLauncher:
         """The engine ends no slot."""
         return None
 
-    async def open(self, adopt: Adopt = adopt_none) -> None:
+    async def open(self) -> None:
         """Connect, listen to events, and remove the containers that earlier runs of this installation left behind.
 
-        `adopt` is never asked: a slot's guest found its executor in the set's process, and a new one lets no old guest
-        in. Containers that the engine cannot remove within seconds are removed later. Raises `EngineUnavailable`, also
+        Containers that the engine cannot remove within seconds are removed later. Raises `EngineUnavailable`, also
         for a `runtime` that the engine lacks, and `OSError` when the seccomp profile cannot be read.
         """
         if self._opened:

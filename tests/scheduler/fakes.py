@@ -9,7 +9,7 @@ from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown, Sch
 from scheduler.execution import ByteReader, Ending, How, NoFile, Output, SlotEvents, Work
 from scheduler.image import Image
 from scheduler.images.reference import parse_reference
-from scheduler.launchers.contract import Adopt, FoundSlot, SlotGone, SlotOrder, adopt_none
+from scheduler.launchers.contract import SlotGone, SlotOrder
 from scheduler.source import Source, SourceUnreadable
 from scheduler.task import Lease
 
@@ -329,15 +329,11 @@ class FakeLauncher:
         """Slots that start, and why they must not."""
         self._running: set[str] = set()
 
-    async def open(self, adopt: Adopt = adopt_none) -> None:
+    async def open(self) -> None:
         if self.away is not None:
             raise self.away
         self._opened = True
-        for order in list(self.engine.slots.values()):
-            if adopt(FoundSlot(order.slot_id, order.pool, order.node)):
-                self._running.add(order.slot_id)
-            else:
-                del self.engine.slots[order.slot_id]
+        self.engine.slots.clear()
 
     async def close(self) -> None:
         self.closed = True

@@ -12,8 +12,7 @@ from typing import Final
 
 import msgspec
 
-from scheduler.launchers.contract import FoundSlot
-from scheduler.launchers.nomad.orders import Report
+from scheduler.launchers.nomad.orders import FoundSlot, Report
 from scheduler.launchers.nomad.records import Allocation, Evaluation, Job
 from scheduler.launchers.nomad.words import BLOCKED, OVER, Kind, Verdict, explain
 from scheduler.pool import PoolKey
@@ -381,5 +380,5 @@ def _pool(job: Job) -> PoolKey | None:
     try:
         return msgspec.json.decode((job.meta or {}).get(META_KEY, ""), type=PoolKey)
     except msgspec.DecodeError:
-        # Not a job of this template. Nobody adopts it.
+        # Not a job of this template. Nobody waits for it.
         return None

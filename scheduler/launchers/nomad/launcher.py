@@ -14,7 +14,7 @@ import structlog
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnusable, SchedulerError
 from scheduler.images.contract import LayoutSource
 from scheduler.images.places import Layout
-from scheduler.launchers.contract import Adopt, NodeStands, SlotGone, SlotOrder, adopt_none
+from scheduler.launchers.contract import NodeStands, SlotGone, SlotOrder
 from scheduler.launchers.doorway import (
     CONTENT_FILE,
     CPU_FILE,
@@ -99,11 +99,10 @@ class NomadLauncher:
         self._opened = False
         self._closed = False
 
-    async def open(self, adopt: Adopt = adopt_none) -> None:
-        """Connect to the registrar, and adopt or remove the slots of earlier runs.
+    async def open(self) -> None:
+        """Connect to the registrar, and begin to remove the slots of earlier runs.
 
-        Where slots cannot outlive their set, because its executor is in its process, all are removed and `adopt` is not
-        asked. Raises `EngineUnavailable` when the registrar or the cluster does not answer.
+        Raises `EngineUnavailable` when the registrar or the cluster does not answer.
         """
         if self._opened:
             return
@@ -111,14 +110,9 @@ class NomadLauncher:
         found = await self._connection.open()
         self._inodes = found.inodes
         self.slot_life_s = found.slot_life_s or None
-        kept = []
         for slot in found.slots:
-            if self._settings.slots_outlive_their_set and adopt(slot):
-                kept.append(slot.slot_id)
-                self._slots[slot.slot_id] = Start(None)
-            else:
-                self._leave(slot.slot_id)
-        self._connection.begin(Keep(tuple(kept)))
+            self._leave(slot.slot_id)
+        self._connection.begin(Keep(()))
         self._opened = True
         if self._ahead is not None:
             self._pulling = asyncio.create_task(self._ahead.keep(self._connection.send))

@@ -14,7 +14,6 @@ from typing import Final
 import msgspec
 
 from scheduler.errors import EngineUnavailable
-from scheduler.launchers.contract import FoundSlot
 from scheduler.launchers.hardening import SlotLimits
 from scheduler.launchers.nomad.words import Kind
 from scheduler.policy.node import Standing
@@ -87,6 +86,14 @@ class Drop(msgspec.Struct, frozen=True, tag="drop"):
     """The slot is not wanted any more."""
 
     slot_id: str
+
+
+class FoundSlot(msgspec.Struct, frozen=True):
+    """A slot that was ordered before, and still lives. Sets of an earlier build read `pool` and `node`."""
+
+    slot_id: str
+    pool: PoolKey
+    node: str = ""
 
 
 class Found(msgspec.Struct, frozen=True, tag="found"):

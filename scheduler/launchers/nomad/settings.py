@@ -119,11 +119,7 @@ class RegistrarSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class NomadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the launcher in a set reaches its registrar. `run_folder` holds the slots' sockets on this node.
-
-    With `slots_outlive_their_set` the launcher's `open` asks `adopt`. No set turns it on, as its executor lets no guest
-    of an earlier run in; the contract suite does.
-    """
+    """How the launcher in a set reaches its registrar. `run_folder` holds the slots' sockets on this node."""
 
     set_name: str
     installation: str
@@ -132,4 +128,3 @@ class NomadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     connect_timeout_s: float = 10.0
     blocked_wait_s: float = 3.0
     start_limit_s: float = 50.0
-    slots_outlive_their_set: bool = False

@@ -12,25 +12,23 @@ from scheduler.launchers.nomad.words import Kind
 
 
 class Start:
-    """A slot from its order on, or one that was adopted (`order` None).
+    """A slot from its order on.
 
     `outcome` ends when the slot runs or cannot; `gone` is the reason of an end that came before the start returned.
     """
 
     __slots__ = ("blocked", "gone", "kind", "order", "outcome", "returned", "words")
 
-    def __init__(self, order: SlotOrder | None) -> None:
+    def __init__(self, order: SlotOrder) -> None:
         self.order = order
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Retrieved, whether or not anybody still waits for it.
         self.outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.kind = Kind.NOT_EVALUATED
         self.words = "its job is not registered yet"
-        self.returned = order is None
+        self.returned = False
         self.gone: str | None = None
         self.blocked: asyncio.TimerHandle | None = None
-        if order is None:
-            self.outcome.set_result(None)
 
     @property
     def started(self) -> bool:
@@ -53,7 +51,7 @@ class Start:
 
     def error(self, kind: Kind, words: str) -> SchedulerError:
         """The error for a slot that could not start."""
-        reference = self.order.image.reference if self.order is not None else "the image"
+        reference = self.order.image.reference
         if kind is Kind.IMAGE_UNKNOWN:
             return ImageUnknown(f"{reference}: {words}")
         if kind is Kind.REGISTRY_DENIED:

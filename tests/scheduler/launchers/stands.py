@@ -24,9 +24,6 @@ from tests.scheduler.launchers.rig import ImageMaker, Probe, Rig, container_of, 
 class Stand(ABC):
     """One open launcher, `launcher`, the ends that it reported, and its engine as the tests may use it."""
 
-    slots_outlive_their_set: bool
-    """Whether a next run of the set can adopt them."""
-
     def __init__(self) -> None:
         self.gone: list[tuple[str, str]] = []
         self.gone_of_next_run: list[tuple[str, str]] = []
@@ -98,8 +95,6 @@ class Stand(ABC):
 
 class DockerStand(Stand):
     """A real engine; the stand-in for the guest is `probe.c`."""
-
-    slots_outlive_their_set = False
 
     def __init__(self, settings: DockerSettings, images: ImageMaker) -> None:
         super().__init__()
@@ -184,8 +179,6 @@ class DockerStand(Stand):
 
 class FakeStand(Stand):
     """The double that the manager's tests use, so that what they rest on is what launchers do."""
-
-    slots_outlive_their_set = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown
-from scheduler.launchers.contract import FoundSlot
 from scheduler.policy.supply import LIFE_MARGIN_S
 from sets.api.call import ASYNC_TIMEOUT_MAX_S
 from tests.scheduler.conftest import PATIENCE_S, until
@@ -149,47 +148,19 @@ async def test_slots_of_an_earlier_run_are_removed_at_open(stand: Stand) -> None
     await later.check()
 
 
-async def test_slots_of_an_earlier_run_are_adopted_where_they_outlive_it(stand: Stand) -> None:
-    kept, dropped = await stand.start(), await stand.start()
-    asked: list[FoundSlot] = []
-
-    def adopt(found: FoundSlot) -> bool:
-        asked.append(found)
-        return found.slot_id == kept.slot_id
-
+async def test_a_slot_that_was_left_behind_is_as_one_that_was_never_started(stand: Stand) -> None:
+    order = await stand.start()
     later = stand.next_run()
-    await later.open(adopt)
-    if not stand.slots_outlive_their_set:
-        assert asked == []
-        assert await stand.left() == []
-        return
-    assert {found.slot_id: found.pool for found in asked} == {
-        order.slot_id: order.pool for order in (kept, dropped)
-    }
-    assert await stand.left() == [kept.slot_id]
-    # It goes on as if it had been started here.
-    with pytest.raises(EngineRefused, match="started already"):
-        await later.start(kept)
-    stand.gone.clear()
-    await stand.end(kept.slot_id)
-    await until(lambda: bool(stand.gone_of_next_run))
-    assert [slot_id for slot_id, _ in stand.gone_of_next_run] == [kept.slot_id]
-
-
-async def test_an_adopted_slot_can_be_stopped_and_goes_with_its_launcher(stand: Stand) -> None:
-    one, other = await stand.start(), await stand.start()
-    later = stand.next_run()
-    await later.open(lambda found: True)
-    await later.stop(one.slot_id)
-    await stand.until_left(*([other.slot_id] if stand.slots_outlive_their_set else []))
-    await later.close()
-    assert await stand.left() == []
+    await later.open()
+    await later.stop(order.slot_id)
+    await stand.until_left()
+    assert stand.gone_of_next_run == []
 
 
 async def test_slots_of_another_installation_are_left_alone(stand: Stand) -> None:
     order = await stand.start()
     stranger = stand.next_run(installation="0" * 12)
-    await stranger.open(lambda found: pytest.fail(f"{found} is not its own"))
+    await stranger.open()
     await stranger.close()
     assert await stand.left() == [order.slot_id]
     assert stand.gone == []

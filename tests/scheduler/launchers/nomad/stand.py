@@ -44,7 +44,6 @@ STRANGER = "0" * 12
 class ClusterStand(Stand):
     """What both have: registrars, launchers, and the folders of slots' sockets."""
 
-    slots_outlive_their_set = True
     ahead_s = 0.0
     """How far the registrars' clock is ahead, for tests in which much time passes."""
 
@@ -70,7 +69,6 @@ class ClusterStand(Stand):
             installation=installation,
             registrar=self._socket_of(installation),
             run_folder=self._node_folder / RUN,
-            slots_outlive_their_set=True,
             connect_timeout_s=60,
         )
         tell: Callable[[str, str], None] = lambda slot_id, reason: gone.append((slot_id, reason))  # noqa: E731
