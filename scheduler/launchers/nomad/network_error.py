@@ -22,6 +22,8 @@ def plain(error: object) -> str:
             return "it did not answer in time"
         if isinstance(each, OSError) and each.strerror:
             return each.strerror
+        if isinstance(each, ConnectionError):
+            return "it ended the connection without an answer"
     return str(error) or "no reason was given"
 
 

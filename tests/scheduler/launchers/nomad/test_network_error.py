@@ -18,7 +18,7 @@ from scheduler.launchers.nomad.settings import RegistrarSettings
 from tests.router.wire.certificates import make
 from tests.scheduler.conftest import until
 
-Greet = Callable[[socket.socket], None]
+Greet = Callable[[socket.socket], object]
 
 
 class Server:
@@ -124,6 +124,13 @@ async def test_a_server_that_hangs_up(serve: Serve, tls: Greet, tmp_path: Path) 
         assert said.startswith("could not ")
         assert "_ssl" not in said
         assert "object at" not in said
+
+
+async def test_a_server_without_tls_that_hangs_up(serve: Serve, tmp_path: Path) -> None:
+    address = serve(lambda connection: connection.recv(1)).replace("https", "http")
+    for said in await said_of_it(address, tmp_path / "none.pem"):
+        assert said.startswith("could not ")
+        assert "RemoteDisconnected" not in said
 
 
 async def test_an_authority_s_file_that_is_not_there(serve: Serve, tls: Greet, tmp_path: Path) -> None:
