@@ -54,7 +54,7 @@ class Clearance:
     async def _follow(self) -> None:
         pauses_s = iter(AGAIN)
         while self._ended:
-            # What ends while the launcher is asked is no part of its answer.
+            # The answer of the launcher does not cover slots that end while it is asked.
             asked_for = set(self._ended)
             await asyncio.sleep(next(pauses_s))
             for slot_id in sorted(asked_for - await self._there()):

@@ -242,7 +242,7 @@ def _whole(reply: requests.Response, deadline: float) -> bytes:
     body = bytearray()
     try:
         with reply:
-            # Whatever has come: `iter_content` would wait for a whole piece.
+            # Take the bytes that are here: `iter_content` would wait for a whole piece.
             while piece := reply.raw.read1(1 << 16, decode_content=True):
                 body += piece
                 if len(body) > _ANSWER_BYTES:

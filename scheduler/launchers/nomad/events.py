@@ -78,7 +78,7 @@ class Events:
                 self._lost(self._words(error))
                 await asyncio.sleep(next(pauses_s))
             except Exception as error:
-                # Whatever it was, the slots still need somebody who watches the cluster.
+                # The slots need the watch after every error, also one that nobody expected.
                 log.error("the cluster could not be followed, which is a bug", exc_info=error)
                 self._lost(f"the registrar failed: {error}")
                 await asyncio.sleep(next(pauses_s))

@@ -50,7 +50,7 @@ class MetricsResource:
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         self._operators.check(req)
-        # Whatever keeps the launcher from starting slots keeps the set from being ready.
+        # A set is not ready while its launcher cannot start slots.
         launcher_up = await _passes(self._manager.check_launcher())
         ready = launcher_up and await _passes(self._manager.check())
         resp.data = self._metrics.text(ready=ready, launcher_up=launcher_up)
