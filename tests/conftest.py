@@ -31,6 +31,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a parameter of many bytes after its argument: bytes that are compressed while tests are collected hold the
+    time, so two processes would collect tests of different names, and run none."""
+    return argname if isinstance(val, bytes) and len(val) > 32 else None
+
+
 @pytest.fixture(scope="session")
 def docker_host() -> str:
     """The engine's address. `make test` always has one; a run by hand may lack it, and then the test is skipped with
