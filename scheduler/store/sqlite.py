@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from scheduler.errors import DiskFull, IdempotencyConflict, StaleLease, StoreError, StoreTooNew, Unavailable
+from scheduler.errors import DiskFull, IdempotencyConflict, StaleLease, StoreError, Unavailable
 from scheduler.store import faults, journal
 from scheduler.store.commits import GroupCommit
 from scheduler.store.contract import (
@@ -27,7 +27,8 @@ from scheduler.store.contract import (
 from scheduler.store.journal import Journal
 from scheduler.store.lock import StoreLock
 from scheduler.store.rows import blobs_of, lease_number_in, read_results, read_task, results_body, task_row
-from scheduler.store.sql import queries, schemas
+from scheduler.store.schema import migrate, refuse_newer
+from scheduler.store.sql import queries
 from scheduler.store.transactions import save_rows
 from scheduler.task import Kind, State, Task
 
@@ -339,22 +340,15 @@ class SqliteStore:
         is_new = not self.path.exists()
         if is_new:  # readable only for us; SQLite gives its other files the same mode
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        else:
+            refuse_newer(self.path)
         connection = self._connect(timeout_s=5.0)
         try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > len(schemas()):
-                raise StoreTooNew(
-                    f"the store {self.path} has schema {version}, this program knows up to {len(schemas())}: "
-                    "run the newer program, or give this one another store"
-                )
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise StoreError(f"the file system of {self.path} does not support SQLite's WAL mode")
             connection.execute("PRAGMA synchronous = FULL")
-            for number, script in enumerate(schemas()[version:], version + 1):
-                connection.executescript(
-                    f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;"
-                )
+            migrate(connection, self.path)
             for segment in self._journal.earlier_segments():
                 connection.execute("BEGIN IMMEDIATE")
                 save_rows(connection, list(journal.read(segment)))

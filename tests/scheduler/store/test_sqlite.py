@@ -1,4 +1,4 @@
-"""What is SQLite's own: schema versions, syncs, query plans, bounds, and recovery from failed syncs."""
+"""What is SQLite's own: syncs, query plans, bounds, and recovery from failed syncs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from scheduler.errors import StoreError, StoreTooNew, Unavailable
+from scheduler.errors import StoreError, Unavailable
 from scheduler.store import commits
 from scheduler.store.contract import Body, Durability, TaskFilter
-from scheduler.store.sql import queries, schemas
+from scheduler.store.sql import queries
 from scheduler.store.sqlite import SqliteStore
 from scheduler.task import State, Task
 from tests.scheduler.store.samples import a_sync_task, a_task
@@ -41,42 +41,6 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
 
 
 class TestOpening:
-    async def test_refuses_a_newer_schema_and_leaves_it_alone(self, path: Path) -> None:
-        with sqlite3.connect(path) as newer:
-            newer.execute(f"PRAGMA user_version = {len(schemas()) + 1}")
-        newer.close()
-        before = path.read_bytes()
-        with pytest.raises(StoreTooNew, match=rf"schema {len(schemas()) + 1}.*up to {len(schemas())}"):
-            await SqliteStore(path).open()
-        assert path.read_bytes() == before
-
-    async def test_writes_its_version(self, store: SqliteStore, path: Path) -> None:
-        with sqlite3.connect(path) as reader:
-            assert reader.execute("PRAGMA user_version").fetchone() == (len(schemas()),)
-        reader.close()
-
-    async def test_a_migration_that_fails_changes_nothing(
-        self, path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        store = SqliteStore(path, min_free_mib=0)
-        await store.open()
-        task = a_task()
-        await store.add(task, BODY, None)
-        await store.close()
-        worse = [*schemas(), "CREATE TABLE more (x); CREATE TABLE tasks (x);"]
-        with monkeypatch.context() as patch:
-            patch.setattr("scheduler.store.sqlite.schemas", lambda: worse)
-            with pytest.raises(StoreError, match="already exists"):
-                await store.open()
-        better = [*schemas(), "CREATE TABLE more (x);"]
-        with monkeypatch.context() as patch:
-            patch.setattr("scheduler.store.sqlite.schemas", lambda: better)
-            await store.open()
-            assert await store.get(task.id) == task
-            await store.close()
-        with pytest.raises(StoreTooNew):
-            await store.open()
-
     async def test_says_what_is_no_store(self, path: Path) -> None:
         path.write_bytes(b"a photograph" * 1000)
         with pytest.raises(StoreError, match="not a database"):

@@ -1,0 +1,82 @@
+"""Records a store as this program writes it: `python -m tests.scheduler.store.record` writes `recorded/schema_N/`.
+
+Run it once when a schema is released, and never again for that schema: later programs must read what it wrote.
+`tasks.sql` is the database, `tasks.db-rows-0` a row that only the journal had when the process was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from scheduler.store.contract import Body, Durability, Idempotency, Results
+from scheduler.store.schema import version_of
+from scheduler.store.sqlite import SqliteStore
+from scheduler.task import Reason, State
+from tests.scheduler.store.samples import HOUR_US, T0_US, a_sync_task, a_task
+
+RECORDED: Final = Path(__file__).parent / "recorded"
+BLOBS: Final = [f"{number:032x}" for number in range(4)]
+
+
+async def record(folder: Path) -> Path:
+    """Write the tasks to a store in `folder`; return the copy of its journal, taken before its rows were folded in."""
+    store = SqliteStore(folder / "tasks.db", min_free_mib=0)
+    await store.open()
+    queued = a_task(id="a-queued", name="mine", stdin_bytes=3)
+    await store.add(queued, Body(3, b"abc"), Idempotency("key", b"fingerprint"))
+    running = a_task(id="a-running", stdin_bytes=70_000)
+    await store.add(running, Body(70_000, blob=BLOBS[0]), None)
+    running.begin_attempt(T0_US + 5, cold_start=True)
+    await store.update(running, Durability.POWER)
+    succeeded = a_task(id="a-succeeded", image="ocr:1", stdin_bytes=70_000)
+    await store.add(succeeded, Body(70_000, blob=BLOBS[1]), None)
+    succeeded.begin_attempt(T0_US + 5, cold_start=False)
+    succeeded.move(State.SUCCEEDED)
+    succeeded.exit_code, succeeded.cpu_us, succeeded.duration_us = 0, 700, 1000
+    succeeded.ended_us, succeeded.expires_us = T0_US + 1005, T0_US + HOUR_US
+    succeeded.files = {"/tmp/page.pdf": 70_000}
+    results = Results(
+        Body(4, b"out\n"), Body(70_000, blob=BLOBS[2]), {"/tmp/page.pdf": Body(70_000, blob=BLOBS[3])}
+    )
+    await store.finish(succeeded, results)
+    given_up = a_task(id="a-given-up", stdin_bytes=3)
+    await store.add(given_up, Body(3, b"abc"), None)
+    for _ in range(3):
+        given_up.begin_attempt(T0_US + 5, cold_start=False)
+        given_up.requeue(attempt_counts=True)
+    given_up.move(State.FAILED)
+    given_up.reason, given_up.detail = Reason.PLATFORM, "the platform lost every attempt"
+    given_up.ended_us, given_up.expires_us = T0_US + 1005, T0_US + HOUR_US
+    await store.finish(given_up, Results())
+    await store.update(a_sync_task(id="a-sync", stderr_head=b"\xff"), Durability.POWER)
+    await store.update(a_sync_task(id="a-sync-journalled"), Durability.PROCESS)
+    journal = folder / "copy"
+    shutil.copy(folder / "tasks.db-rows-0", journal)
+    await store.close()
+    return journal
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        journal = asyncio.run(record(folder))
+        with closing(sqlite3.connect(folder / "tasks.db")) as connection:
+            # What the copy of the journal has was not in the database when the copy was made.
+            connection.execute("DELETE FROM tasks WHERE id = 'a-sync-journalled'")
+            connection.commit()
+            version = version_of(connection)
+            lines = [*connection.iterdump(), f"PRAGMA user_version = {version};"]
+        target = RECORDED / f"schema_{version}"
+        target.mkdir(parents=True)
+        (target / "tasks.sql").write_text("\n".join(lines) + "\n")
+        shutil.copy(journal, target / "tasks.db-rows-0")
+
+
+if __name__ == "__main__":
+    main()
