@@ -61,6 +61,10 @@ class EngineUnavailable(Unavailable):
     """The container engine does not answer."""
 
 
+class EngineUnfit(EngineUnavailable):
+    """The container engine answers, but lacks what the set's settings ask of it."""
+
+
 class EngineRefused(Unavailable):
     """The container engine refused to start a slot."""
 

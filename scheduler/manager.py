@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol
 
 import msgspec
-import structlog
 
 from scheduler.async_side import AsyncSide
 from scheduler.background import Background
 from scheduler.backoff import Backoff
 from scheduler.clock import wall_us
-from scheduler.errors import Draining, EngineUnavailable, TaskUnknown
+from scheduler.errors import Draining, TaskUnknown
 from scheduler.execution import Executor
 from scheduler.floor import Floor
 from scheduler.image import Image
@@ -23,6 +22,7 @@ from scheduler.images.contract import ImageSource
 from scheduler.launchers.contract import Launcher
 from scheduler.leftover import Leftovers
 from scheduler.live import LiveTask
+from scheduler.opening import Opening
 from scheduler.policy.expiry import Expiry
 from scheduler.policy.limits import Limits, Retries
 from scheduler.policy.node import OWN_NODE, NodeFacts
@@ -35,10 +35,7 @@ from scheduler.source import Source
 from scheduler.store.contract import Blobs, Body, Idempotency, Results, Store, TaskFilter
 from scheduler.sync_side import SyncSide
 from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
-from scheduler.trouble import Trouble
 from scheduler.upkeep import Upkeep
-
-log = structlog.get_logger()
 
 CANCEL_WAIT_S: Final = 10.0
 """How long `cancel` waits for the end that it asked for."""
@@ -46,10 +43,6 @@ CLOSE_GRACE_S: Final = 5.0
 """How long `close` waits for each kind of outcome to be stored."""
 RETRY_BACKOFF_MAX_S: Final = 30.0
 """Longest pause, in seconds, between two attempts of an async task."""
-ENGINE_WAIT_S: Final = 10.0
-"""How long `open` waits for the launcher, in seconds; a slower one goes on opening while the set already answers."""
-ENGINE_AGAIN: Final = Backoff(1.0, 5.0)
-"""Pauses between tries to open the launcher."""
 
 
 class ManagerSettings(msgspec.Struct, frozen=True):
@@ -194,9 +187,9 @@ class Manager:
     async def open(self) -> None:
         """Open the parts and go on with the tasks that an earlier run left queued or running.
 
-        A set whose engine does not answer, or answers slowly, opens all the same: it is not ready until the launcher is
-        open. Raises `StoreError`, `StoreTooNew`, and errors of `Launcher.open` that are not the engine's fault; then
-        nothing is left open.
+        A set whose engine does not answer, answers slowly, or lacks its runtime, opens all the same: it is not ready
+        until the launcher is open. Raises `StoreError`, `StoreTooNew`, and errors of `Launcher.open` that are not the
+        engine's fault; then nothing is left open.
         """
         async with AsyncExitStack() as parts:
             parts.push_async_callback(asyncio.to_thread, self._blobs.close)
@@ -208,11 +201,8 @@ class Manager:
             parts.push_async_callback(self._background.stop, 0)
             parts.push_async_callback(self._upkeep.close)
             self._recovery.begin()
-            opening = self._background.spawn(self._launcher.open(), awaited=True)
-            await asyncio.wait({opening}, timeout=ENGINE_WAIT_S)
-            if opening.done():
-                with suppress(EngineUnavailable):
-                    opening.result()
+            opening = Opening(self._launcher, self._background)
+            await opening.begin()
             self._background.spawn(self._connect(opening))
             self._floor.open()
             self._parts = parts.pop_all()
@@ -379,21 +369,8 @@ class Manager:
         self._floor.task_ended()
         self._observer.task_ended(task)
 
-    async def _connect(self, opening: asyncio.Task[None]) -> None:
-        """Start the work that needs the engine, once the launcher is open."""
-        away = Trouble(
-            "the container engine does not answer; trying again", "the container engine answers now"
-        )
-        if not opening.done():
-            log.warning("the container engine is slow; the set goes on opening", waited_s=ENGINE_WAIT_S)
-        for delay_s in ENGINE_AGAIN:
-            try:
-                await opening
-                break
-            except EngineUnavailable as error:
-                away.met(str(error))
-            await asyncio.sleep(delay_s)
-            opening = self._background.spawn(self._launcher.open(), awaited=True)
-        away.over()
+    async def _connect(self, opening: Opening) -> None:
+        """Start the work that needs slots, once the launcher is open."""
+        await opening.until_open()
         self._floor.launcher_opened()
         await self._recovery.run()

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
+from sets.mistakes import in_words
+
 S = TypeVar("S", bound=msgspec.Struct)
 
 
@@ -40,7 +42,7 @@ def parse_as(record: type[S], text: str, source: str, reference: str) -> S:
     try:
         return msgspec.convert(data, record)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}; see {reference}") from error
+        raise ConfigError(f"{source}: {in_words(error, record)}; see {reference}") from error
 
 
 def _place_and_mistake(error: yaml.YAMLError) -> str:

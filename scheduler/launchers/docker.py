@@ -13,7 +13,7 @@ from typing import Any, Final
 import structlog
 
 from scheduler.backoff import Backoff
-from scheduler.errors import EngineRefused, EngineUnavailable, SchedulerError
+from scheduler.errors import EngineRefused, EngineUnavailable, EngineUnfit, SchedulerError
 from scheduler.images.places import Layout
 from scheduler.launchers.contract import SlotGone, SlotOrder
 from scheduler.launchers.docker_config import DockerSettings, container_name, create_body
@@ -108,6 +108,7 @@ class DockerLauncher:
         )
         self._relist_now = asyncio.Event()
         self._listening = asyncio.Event()
+        self._unfit = ""
         self._opened = False
         self._closed = False
 
@@ -119,14 +120,19 @@ class DockerLauncher:
     async def open(self) -> None:
         """Connect, listen to events, and remove the containers that earlier runs of this installation left behind.
 
-        Containers that the engine cannot remove within seconds are removed later. Raises `EngineUnavailable`, also
-        for a `runtime` that the engine lacks, and `OSError` when the seccomp profile cannot be read.
+        Containers that the engine cannot remove within seconds are removed later. Raises `EngineUnavailable`,
+        `EngineUnfit` for a `runtime` that slots can't have, and `OSError` when the seccomp profile cannot be read.
         """
         if self._opened:
             return
         named = self._settings.seccomp_profile
         self._seccomp = profile_json() if named is None else named.read_text(encoding="utf-8")
-        self._separation.check(await self._engine.learn())
+        facts = await self._engine.learn()
+        try:
+            self._separation.check(facts)
+        except EngineUnfit as error:
+            self._unfit = str(error)
+            raise
         others = await self._engine.count_others()
         if left := await self._removals.clear(_OPEN_CLEAN_UP_S):
             log.warning(
@@ -143,7 +149,7 @@ class DockerLauncher:
                 containers=containers,
                 next="they are left alone",
             )
-        self._opened = True
+        self._opened, self._unfit = True, ""
         self._events.open()
         self._listing = asyncio.create_task(self._keep_listing())
         # Without events all still works, only slower; so this is not insisted on.
@@ -183,8 +189,10 @@ class DockerLauncher:
         self._engine.close()
 
     async def check(self) -> None:
-        """Raises `EngineUnavailable` when the engine does not answer, or before `open`."""
+        """Raises `EngineUnavailable` when the engine does not answer, or before `open`; `EngineUnfit` as `open`."""
         await self._engine.ping()
+        if self._unfit:
+            raise EngineUnfit(self._unfit)
         if not self._opened:
             raise EngineUnavailable(
                 "the container engine answers, but the set has not finished connecting to it; try again"
@@ -197,7 +205,8 @@ class DockerLauncher:
         """
         if not self._opened or self._closed:
             raise EngineUnavailable(
-                "the set is not connected to its container engine yet, or is stopping; try again"
+                self._unfit
+                or "the set is not connected to its container engine yet, or is stopping; try again"
             )
         if order.slot_id in self._slots:
             raise EngineRefused(f"slot {order.slot_id} was started already")

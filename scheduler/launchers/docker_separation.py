@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from scheduler.errors import EngineUnavailable
+from scheduler.errors import EngineUnfit
 from scheduler.launchers.docker_config import EngineFacts
 from scheduler.launchers.docker_engine import Engine
 from scheduler.launchers.hardening import ULIMITS
@@ -79,21 +79,22 @@ class Separation:
         self.is_open = False
 
     def check(self, facts: EngineFacts) -> None:
-        """Raises `EngineUnavailable` if the engine lacks the `runtime` of the settings, or slots can't have it."""
+        """Raises `EngineUnfit` if the engine lacks the `runtime` of the settings, or slots can't have it."""
         runtime = self._engine.settings.runtime
         if runtime is not None and runtime not in facts.runtimes:
             offered = ", ".join(facts.runtimes) or "none"
-            raise EngineUnavailable(
+            raise EngineUnfit(
                 f"runtime: the container engine has no runtime {runtime!r}; it has {offered}. "
-                "Add it to the engine's daemon.json, or change the set's `runtime`."
+                "Add it to the engine's daemon.json and restart the engine, or change the set's `runtime` and restart "
+                "the set."
             )
         if runtime == _GVISOR:
-            raise EngineUnavailable(
+            raise EngineUnfit(
                 "runtime: gVisor's sandboxes send no descriptors to the host, so inputs, outputs and kept files beyond "
-                "60 KiB would fail. Change the set's `runtime`."
+                "60 KiB would fail. Change the set's `runtime` and restart the set."
             )
         if runtime == _CRUN and facts.cgroup_version == 1:
-            raise EngineUnavailable(
+            raise EngineUnfit(
                 "runtime: crun leaves a slot's /sys/fs/cgroup writable with cgroup version 1, so a task could leave "
                 "files there for the next one. Change the set's `runtime`, or boot the machine with cgroup version 2."
             )

@@ -116,7 +116,7 @@ async def test_a_manager_that_cannot_open_leaves_nothing_open(new_world: NewWorl
 async def test_a_set_opens_without_its_engine_and_is_ready_once_it_answers(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.manager.ENGINE_AGAIN", Backoff(0.01, 5.0))
+    monkeypatch.setattr("scheduler.opening.AGAIN", Backoff(0.01, 5.0))
     (task,) = await left(world, 1)
     world.make()
     world.launcher.away = EngineUnavailable("no engine")
@@ -133,7 +133,7 @@ async def test_a_set_opens_without_its_engine_and_is_ready_once_it_answers(
 async def test_an_engine_that_hangs_keeps_no_set_from_opening(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.manager.ENGINE_WAIT_S", 0.01)
+    monkeypatch.setattr("scheduler.opening.WAIT_S", 0.01)
     (task,) = await left(world, 1)
     world.make()
     answers = asyncio.Event()
@@ -148,7 +148,7 @@ async def test_an_engine_that_hangs_keeps_no_set_from_opening(
 async def test_an_engine_that_stays_away_is_logged_once_and_its_return_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.manager.ENGINE_AGAIN", Backoff(0.001, 0.001))
+    monkeypatch.setattr("scheduler.opening.AGAIN", Backoff(0.001, 0.001))
     (task,) = await left(world, 1)
     world.make()
     tries = 0
@@ -164,9 +164,9 @@ async def test_an_engine_that_stays_away_is_logged_once_and_its_return_once(
     with capture_logs() as lines:
         await world.open()
         await world.wait(task)
-    assert [line["event"] for line in lines if "engine" in line["event"]] == [
-        "the container engine does not answer; trying again",
-        "the container engine answers now",
+    assert [(line["event"], line.get("reason")) for line in lines if line["event"].startswith("slots")] == [
+        ("slots cannot start yet; trying again", "no engine"),
+        ("slots can start now", None),
     ]
 
 

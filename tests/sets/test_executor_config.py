@@ -32,6 +32,7 @@ def test_each_set_has_a_share_of_its_own() -> None:
         (GOOD + "sets: {A: {}}\n", "sets: 'A' is not lower-case"),
         (GOOD + "sets: {a: {colour: red}}\n", "colour"),
         (GOOD + "sets: {a: {cores: 0}}\n", "cores"),
+        (GOOD + "sets: {a: {}}\nlog_level: loud\n", "log_level: 'loud' is none of critical, debug, error"),
         (GOOD + "sets: {a: {}, a: {}}\n", "'a' appears twice"),
         (GOOD + "sets: {a: {}}\nbind: nowhere\n", "bind: 'nowhere' is not like"),
         (GOOD + "sets: {a: {}}\nbind: 10.0.0.1:99999\n", "bind"),

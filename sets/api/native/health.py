@@ -23,7 +23,7 @@ class LiveResource:
 
 
 class ReadyResource:
-    """The set can run tasks; a 503 problem when it is draining or its engine does not answer. Both name the build;
+    """The set can run tasks; a 503 problem when it is draining or no slot can start. Both name the build;
     operators also see what the set has and how much of it is busy."""
 
     def __init__(self, manager: Manager, operators: Operators, set_name: str, build: str) -> None:

@@ -39,7 +39,12 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "disk-full": Kind(503, "The set's disk is full.", _LATER),
     "engine-refused": Kind(503, "The container engine refused to start a slot.", _LATER),
-    "engine-unavailable": Kind(503, "The container engine does not answer.", _LATER),
+    "engine-unavailable": Kind(
+        503,
+        "No slot can start now: the container engine or the cluster does not answer, or lacks what slots need; "
+        "`detail` says what.",
+        _LATER,
+    ),
     "expectation-unknown": Kind(417, "The header Expect is not `100-continue`.", "Leave it out."),
     "file-unknown": Kind(
         404, "The task left no file of this path.", "Ask for it with `output=` when the task is sent."

@@ -90,7 +90,7 @@ _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
     errors.Draining: (503, "set-draining", "The set takes no new tasks"),
     errors.ImagePulling: (503, "image-pulling", "The image is being pulled"),
     errors.NoNode: (503, "no-node", "No machine of the set answers"),
-    errors.EngineUnavailable: (503, "engine-unavailable", "The container engine does not answer"),
+    errors.EngineUnavailable: (503, "engine-unavailable", "No slot can start now"),
     errors.EngineRefused: (503, "engine-refused", "The container engine refused a slot"),
     errors.DiskFull: (503, "disk-full", "The set's disk is full"),
     errors.NotRecorded: (503, "not-recorded", "The task's usage could not be recorded"),

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.errors import EngineUnavailable
+from scheduler.errors import EngineUnfit
 from scheduler.launchers.docker_config import DockerSettings, EngineFacts
 from scheduler.launchers.docker_engine import Engine
 from scheduler.launchers.docker_separation import Separation, epoll_watches_wanted, signals_of_all_slots
@@ -120,7 +120,7 @@ def test_crun_is_refused_where_it_leaves_a_folder_that_nobody_empties(
 ) -> None:
     engine = _Engine(runtime="crun")
     facts = EngineFacts(runtimes=("crun", "runc"), cgroup_version=1)
-    with pytest.raises(EngineUnavailable, match=r"crun leaves a slot's /sys/fs/cgroup writable.*version 2"):
+    with pytest.raises(EngineUnfit, match=r"crun leaves a slot's /sys/fs/cgroup writable.*version 2"):
         separation(engine, facts, proc, monkeypatch)
     with capture_logs() as logs:
         separation(engine, EngineFacts(runtimes=("crun",), cgroup_version=2), proc, monkeypatch)
@@ -130,7 +130,9 @@ def test_crun_is_refused_where_it_leaves_a_folder_that_nobody_empties(
 def test_gvisor_is_refused_because_large_bodies_would_fail(
     proc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(EngineUnavailable, match=r"beyond 60 KiB would fail\. Change the set's `runtime`"):
+    with pytest.raises(
+        EngineUnfit, match=r"beyond 60 KiB would fail\. Change the set's `runtime` and restart"
+    ):
         separation(_Engine(runtime="runsc"), EngineFacts(runtimes=("runsc",)), proc, monkeypatch)
 
 
@@ -154,5 +156,5 @@ def test_a_machine_that_does_not_tell_its_limit_of_watches_is_not_warned_of(tmp_
 
 
 def test_a_runtime_that_the_engine_lacks_is_refused(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EngineUnavailable, match="no runtime 'kata'; it has runc"):
+    with pytest.raises(EngineUnfit, match="no runtime 'kata'; it has runc"):
         separation(_Engine(runtime="kata"), EngineFacts(runtimes=("runc",)), proc, monkeypatch)

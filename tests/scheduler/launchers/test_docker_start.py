@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from docker import APIClient
 
-from scheduler.errors import BadRequest, EngineUnavailable, ImageUnknown, ImageUnusable
+from scheduler.errors import BadRequest, EngineUnfit, ImageUnknown, ImageUnusable
 from scheduler.launchers import docker_images
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
@@ -248,8 +248,12 @@ async def test_an_image_without_any_configuration_is_resolved(rig: Rig, images: 
 async def test_a_runtime_that_the_engine_lacks_is_named_at_the_start(docker_settings: DockerSettings) -> None:
     settings = msgspec.structs.replace(docker_settings, runtime="no-such-runtime")
     launcher = DockerLauncher(settings, folder_of, lambda slot_id, reason: None)
-    with pytest.raises(EngineUnavailable, match=r"no runtime 'no-such-runtime'; it has .*runc"):
+    said = r"no runtime 'no-such-runtime'; it has .*runc.* change the set's `runtime`"
+    with pytest.raises(EngineUnfit, match=said):
         await launcher.open()
+    # That is what /readyz answers while the set tries again.
+    with pytest.raises(EngineUnfit, match=said):
+        await launcher.check()
     await launcher.close()
 
 
