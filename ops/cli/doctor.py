@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from ops.cli import report
 from ops.cli.command import Context, Option
 from ops.cli.router_admin import Admin
 from ops.cli.router_session import JsonOption, as_json
+
+if TYPE_CHECKING:
+    from ops.doctor.finding import Told
 
 WRONG: Final = 1
 """Exit code where something is wrong."""
@@ -47,9 +53,10 @@ def doctor(
 ) -> int:
     """Say what is wrong with this machine, and with the parts whose files are named, and how to mend it.
 
-    Prints a line for each check: ✓ right, ! doubtful, ✗ wrong, – not checked. No line shows a secret. Exits with 1 if
-    anything is wrong. It changes nothing. Run it as root, and a registrar's checks as the registrar's user. Where sets
-    or routers want a token of operators, set GC_OPERATOR_TOKEN and GC_ADMIN_TOKEN.
+    Prints each check with its result: ✓ right, ! doubtful, ✗ wrong, – not checked; → says how to mend it. In a pipe
+    each check is one line. No line shows a secret. Exits with 1 if anything is wrong. It changes nothing. Run it as
+    root, and a registrar's checks as the registrar's user. Where sets or routers want a token of operators, set
+    GC_OPERATOR_TOKEN and GC_ADMIN_TOKEN.
 
     Examples:
 
@@ -72,6 +79,7 @@ def doctor(
         router.url if router else None,
         router.token if router else None,
     )
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     counts = dict.fromkeys(Level, 0)
     document = []
     part = ""
@@ -92,9 +100,8 @@ def doctor(
         if told.part != part:
             part = told.part
             print(report.plain(part))
-        mend = f"  → {found.mend}" if found.mend else ""
-        line = f"  {_SIGNS[found.level]} {told.check}: {found.text}{mend}"
-        print(report.plain(line.replace("\n", " ")), flush=True)
+        for line in lines(told, width):
+            print(line, flush=True)
     bad = counts[Level.FAIL]
     if as_json(ctx, json_):
         print(json.dumps({"ok": not bad, "findings": document}, ensure_ascii=False))
@@ -104,3 +111,25 @@ def doctor(
             f"{report.counted(counts[Level.UNKNOWN], 'check')} not made, {counts[Level.OK]} in order"
         )
     return WRONG if bad else 0
+
+
+def lines(told: Told, width: int | None) -> list[str]:
+    """Return a finding as text. `width`: characters of a line, at least 40; None: one line, however long."""
+    found = told.finding
+    said = report.plain(f"{_SIGNS[found.level]} {told.check}: {found.text}".replace("\n", " "))
+    mend = report.plain(f"→ {found.mend}".replace("\n", " ")) if found.mend else ""
+    if width is None:
+        return [f"  {said}  {mend}".rstrip()]
+    return [*_wrapped(said, width, "  "), *(_wrapped(mend, width, "    ") if mend else ())]
+
+
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        max(40, width),
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        # A word of a command must not be torn.
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,19 +1,14 @@
 """`gcompute nodes`: the machines of a set, for its operators."""
 
 import json
-import os
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from ops.cli.command import Option
 from ops.cli.router_columns import columns
-from ops.cli.session import Session, connected
-from ops.client import Client
-
-SET_URL: Final = "http://127.0.0.1:8101"
-"""Address of set `a` of the local stack."""
+from ops.cli.session import Session, at_set
 
 
-@connected
+@at_set
 def nodes(
     session: Session,
     limit: Annotated[int, Option(min=1, max=1000, help="Nodes per page.")] = 100,
@@ -23,9 +18,7 @@ def nodes(
 ) -> int:
     """List the machines of one set: what each has, how much running tasks hold of it, and whom it serves.
 
-    Routers do not relay this, so --url is the address of the set itself: else GC_SET_URL, else http://127.0.0.1:8101.
-    Where the set asks for tokens, --token is an operator's: else GC_OPERATOR_TOKEN. In a pipe, columns are separated by
-    tabs.
+    Routers do not relay this: it asks the set itself. In a pipe, columns are separated by tabs.
 
     Examples:
 
@@ -33,9 +26,7 @@ def nodes(
 
         gcompute nodes --json | jq -r '.nodes[] | select(.state == "lost") | .node'
     """
-    address = session.url or os.environ.get("GC_SET_URL") or SET_URL
-    token = session.token or os.environ.get("GC_OPERATOR_TOKEN") or None
-    with Client(address, token=token) as client:
+    with session.set_client() as client:
         page = client.nodes(limit=limit, after=after)
     if session.as_json:
         print(json.dumps(page))

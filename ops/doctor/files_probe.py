@@ -10,22 +10,8 @@ from pathlib import Path
 from ops.certificates.dates import validity
 from ops.doctor.files import Dates, Entry, Mode, Room
 from ops.doctor.finding import CannotTell
-from ops.nomad.node import DEVICE_FILES, features
-from scheduler.launchers.hardening import HOSTS_FILE
-from scheduler.launchers.nomad.node_files import (
-    BIN,
-    DEVICES,
-    FEATURES,
-    HIDE,
-    HOSTS,
-    RUN,
-    SECCOMP,
-    guest_name,
-    seccomp_name,
-)
-from scheduler.launchers.seccomp import profile_json
-from sets.cpu import cpu_features
-from sets.guest import GUEST_BINARY, unusable
+from ops.nomad.node import Item, layout
+from ops.setup.errors import OpsError
 
 
 def mode(path: Path) -> Mode:
@@ -55,37 +41,28 @@ def dates(path: Path) -> Dates:
 
 
 def node_entries(folder: Path) -> list[Entry]:
-    """Return the files that slots of this build need in a node's folder."""
-    if problem := unusable():
-        raise CannotTell(problem)
+    """Return what slots of this build need in a node's folder, and what is there."""
     if os.geteuid() != 0:
         raise CannotTell("only root can look into a node's folder; run the doctor as root")
-    guest = GUEST_BINARY.read_bytes()
-    profile = profile_json().encode()
-    contents = {
-        folder / BIN / guest_name(guest): (0o755, guest),
-        folder / SECCOMP / seccomp_name(profile_json()): (0o644, profile),
-        folder / HOSTS: (0o644, HOSTS_FILE.read_bytes()),
-        folder / FEATURES: (0o644, features(cpu_features()).encode()),
-    }
-    folders = {folder / RUN: 0o311, folder / HIDE: 0, folder / DEVICES / "shm": 0o1777}
-    return [
-        *(_entry(path, wanted, content) for path, (wanted, content) in contents.items()),
-        *(_entry(path, wanted) for path, wanted in folders.items()),
-        *(_device(folder / DEVICES / name, numbers) for name, numbers in DEVICE_FILES.items()),
-    ]
-
-
-def _entry(path: Path, wanted: int, content: bytes | None = None) -> Entry:
-    found = mode(path).mode
-    same = content is None or found is None or path.read_bytes() == content
-    return Entry(str(path), wanted, found, same)
-
-
-def _device(path: Path, numbers: tuple[int, int]) -> Entry:
     try:
-        found = path.stat()
+        return [_entry(item) for item in layout(folder)]
+    except OpsError as error:
+        raise CannotTell(str(error)) from error
+
+
+def _entry(item: Item) -> Entry:
+    try:
+        found = item.path.lstat()
     except FileNotFoundError:
-        return Entry(str(path), 0o666, None)
-    same = stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(*numbers)
-    return Entry(str(path), 0o666, stat.S_IMODE(found.st_mode), same)
+        return Entry(str(item.path), item.mode, None)
+    if item.target is not None:
+        # The mode of a link means nothing.
+        same = stat.S_ISLNK(found.st_mode) and os.readlink(item.path) == item.target
+        return Entry(str(item.path), item.mode, item.mode, same)
+    if item.content is not None:
+        same = stat.S_ISREG(found.st_mode) and item.path.read_bytes() == item.content
+    elif item.device is not None:
+        same = stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(*item.device)
+    else:
+        same = stat.S_ISDIR(found.st_mode)
+    return Entry(str(item.path), item.mode, stat.S_IMODE(found.st_mode), same)

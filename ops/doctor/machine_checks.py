@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from ops.doctor import engine, engine_probe, files, files_probe, machine, machine_probe
+from ops.doctor import (
+    engine,
+    engine_probe,
+    files,
+    files_probe,
+    machine,
+    machine_probe,
+    own_ids,
+    own_ids_probe,
+)
 from ops.doctor.finding import Check, Finding, check, fail
 
 MACHINE: Final = "this machine"
@@ -41,6 +50,7 @@ def of_engine(configured: str | None, runtime: str | None, slots: int) -> Iterat
     yield Check(part, "version", version)
     yield check(part, "walls", ask, engine.walls)
     yield check(part, "user namespaces", ask, engine.user_namespaces)
+    yield Check(part, "gcompute-runc", lambda: _own_ids(ask(), host, slots))
     yield check(part, "containerd", lambda: engine_probe.maker_limits(ask(), host, slots), engine.containerd)
     yield check(part, "live-restore", ask, engine.live_restore)
     yield check(part, "log driver", ask, engine.log_driver)
@@ -50,3 +60,10 @@ def of_engine(configured: str | None, runtime: str | None, slots: int) -> Iterat
         return files_probe.room(root, ENGINE_ROOM_MIB)
 
     yield check(part, "disk", room, files.disk)
+
+
+def _own_ids(found: engine.Engine, host: str, slots: int) -> Iterable[Finding]:
+    """Judge the runtime `gcompute-runc`, where the engine offers it."""
+    if not own_ids_probe.offered(found):
+        return ()
+    return own_ids.own_ids(own_ids_probe.own_ids(found, host, slots))

@@ -12,6 +12,7 @@ from ops.doctor.finding import Check, Finding, Level, check, fail, ok, warn
 from router.asking.credentials import credential_doubts
 from router.config import reader
 from router.routing.weights import SetState
+from sets import dresser
 from sets.config import SetConfig, address_of, machine_memory_mib
 from sets.executor.link.names import CA_FILE, IDENTITY_FILE
 from sets.executor_config import ExecutorConfig
@@ -42,6 +43,7 @@ def of_set(path: Path, config: SetConfig, builds: dict[str, str]) -> Iterator[Ch
         socket = str(config.registrar)
         yield check(part, "registrar", lambda: parts_probe.registrar(socket), parts.registrar_socket)
         if not config.executors:
+            yield of_dresser(part)
             yield of_node(part, Path(config.node_folder))
     if config.link_certificates is not None:
         renew = f"gcompute cert set {config.name} AUTHORITY --out {config.link_certificates}"
@@ -118,6 +120,20 @@ def of_guest(part: str) -> Check:
     return Check(part, "guest", guest)
 
 
+def of_dresser(part: str) -> Check:
+    """Return the check of the program that dresses the slots of a cluster on this node."""
+
+    def look() -> Finding:
+        wrong = dresser.unusable()
+        return (
+            fail(wrong, "python setup.py build_dresser, or install the package again")
+            if wrong
+            else ok("built")
+        )
+
+    return Check(part, "dresser", look)
+
+
 def of_executor(path: Path, config: ExecutorConfig) -> Iterator[Check]:
     """Yield the checks of the executor of this machine."""
     part = f"executor {config.node}"
@@ -130,6 +146,7 @@ def of_executor(path: Path, config: ExecutorConfig) -> Iterator[Check]:
     renew = f"gcompute cert executor {config.node} AUTHORITY --out {config.certificates}"
     yield from of_certificates(part, Path(config.certificates), renew)
     if config.run_folder is not None:
+        yield of_dresser(part)
         yield of_node(part, Path(config.run_folder).parent)
     yield check(
         part,

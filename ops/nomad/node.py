@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +49,51 @@ LINKS: Final = {
 }
 
 
+@dataclass(frozen=True)
+class Item:
+    """A part of a node's folder: a file with `content`, a character device, a symbolic link, or else a folder.
+
+    `mode` has the permission bits; a link has none.
+    """
+
+    path: Path
+    mode: int
+    content: bytes | None = None
+    device: tuple[int, int] | None = None
+    """Major and minor number."""
+    target: str | None = None
+
+
+def layout(folder: Path) -> list[Item]:
+    """Return what slots of this build need in a node's folder, each item after the folder that holds it.
+
+    Raises `OpsError` where the guest of this build cannot be used.
+    """
+    if problem := unusable():
+        raise OpsError(problem)
+    guest = GUEST_BINARY.read_bytes()
+    profile = profile_json()
+    bin_, seccomp, hide, devices = (folder / name for name in (BIN, SECCOMP, HIDE, DEVICES))
+    return [
+        Item(bin_, 0o755),
+        Item(bin_ / guest_name(guest), 0o755, guest),
+        Item(seccomp, 0o755),
+        Item(seccomp / seccomp_name(profile), 0o644, profile.encode()),
+        # Slots of all sets see this folder. Without the right to read it, none can list the sockets of others.
+        Item(folder / RUN, 0o311),
+        Item(folder / HOSTS, 0o644, HOSTS_FILE.read_bytes()),
+        # Nobody can enter this one; Nomad mounts its own folders on the three in it.
+        Item(hide, 0),
+        *(Item(hide / name, 0o755) for name in ("alloc", "local", "secrets")),
+        Item(devices, 0o755),
+        # runc before 1.1.8 gives the tmpfs that is mounted there the mode of this folder.
+        Item(devices / "shm", 0o1777),
+        *(Item(devices / name, 0o666, device=numbers) for name, numbers in DEVICE_FILES.items()),
+        *(Item(devices / name, 0, target=target) for name, target in LINKS.items()),
+        Item(folder / FEATURES, 0o644, features(cpu_features()).encode()),
+    ]
+
+
 def lay_out(folder: Path) -> list[str]:
     """Make or complete a node's folder; returns what was made. Needs root. Files of other builds stay.
 
@@ -57,23 +103,9 @@ def lay_out(folder: Path) -> list[str]:
         raise OpsError(
             "laying out a node needs root: it makes device files and folders that nobody can enter"
         )
-    if problem := unusable():
-        raise OpsError(problem)
-    made: list[str] = []
+    items = layout(folder)
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    guest = GUEST_BINARY.read_bytes()
-    profile = profile_json()
-    _folder(folder / BIN, 0o755, made)
-    _file(folder / BIN / guest_name(guest), guest, 0o755, made)
-    _folder(folder / SECCOMP, 0o755, made)
-    _file(folder / SECCOMP / seccomp_name(profile), profile.encode(), 0o644, made)
-    # Slots of all sets see this folder. Without the right to read it, none can list the sockets of others.
-    _folder(folder / RUN, 0o311, made)
-    _file(folder / HOSTS, HOSTS_FILE.read_bytes(), 0o644, made)
-    _hide(folder / HIDE, made)
-    _devices(folder / DEVICES, made)
-    _file(folder / FEATURES, features(cpu_features()).encode(), 0o644, made)
-    return made
+    return [str(item.path) for item in items if _make(item)]
 
 
 def features(flags: Iterable[str]) -> str:
@@ -85,65 +117,36 @@ def features(flags: Iterable[str]) -> str:
     return f"{_FEATURES_HEAD}client {{\n  meta {{\n{keys}  }}\n}}\n"
 
 
-def missing(folder: Path) -> str:
-    """Return what a node's folder lacks for slots of this build, and the remedy; empty if it is complete."""
-    wanted = (
-        folder / BIN / guest_name(GUEST_BINARY.read_bytes()),
-        folder / SECCOMP / seccomp_name(profile_json()),
-        folder / RUN,
-        folder / HIDE,
-        folder / DEVICES / "null",
-        folder / HOSTS,
-        folder / FEATURES,
-    )
-    for path in wanted:
-        if not path.exists():
-            return f"{path} is missing; lay the node out with `python -m ops.nomad layout {folder}`"
-    return ""
+def _make(item: Item) -> bool:
+    """Make an item, or give the one that is there its mode; return True if it was not there."""
+    path = item.path
+    made = True
+    if item.target is not None:
+        if path.is_symlink():
+            return False
+        path.symlink_to(item.target)
+        return True
+    if item.content is not None:
+        if path.is_file() and path.read_bytes() == item.content:
+            made = False
+        else:
+            _write(path, item.content, item.mode)
+    elif item.device is not None:
+        if path.exists():
+            made = False
+        else:
+            os.mknod(path, item.mode | stat.S_IFCHR, os.makedev(*item.device))
+    elif path.is_dir():
+        made = False
+    else:
+        path.mkdir(mode=item.mode)
+    path.chmod(item.mode)
+    return made
 
 
-def _folder(path: Path, mode: int, made: list[str]) -> None:
-    if not path.is_dir():
-        path.mkdir()
-        made.append(str(path))
-    path.chmod(mode)
-
-
-def _file(path: Path, content: bytes, mode: int, made: list[str]) -> None:
+def _write(path: Path, content: bytes, mode: int) -> None:
     """Write a file in one step: slots may start from it at any time."""
-    if path.is_file() and path.read_bytes() == content:
-        path.chmod(mode)
-        return
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_bytes(content)
     unfinished.chmod(mode)
     unfinished.replace(path)
-    made.append(str(path))
-
-
-def _hide(path: Path, made: list[str]) -> None:
-    """Make a folder that nobody can enter, with the three folders on which Nomad mounts its own."""
-    if not path.is_dir():
-        path.mkdir(mode=0o700)
-        made.append(str(path))
-    for name in ("alloc", "local", "secrets"):
-        (path / name).mkdir(exist_ok=True)
-    path.chmod(0)
-
-
-def _devices(path: Path, made: list[str]) -> None:
-    _folder(path, 0o755, made)
-    # runc before 1.1.8 gives the tmpfs that is mounted there the mode of this folder.
-    (path / "shm").mkdir(exist_ok=True)
-    (path / "shm").chmod(0o1777)
-    for name, (major, minor) in DEVICE_FILES.items():
-        device = path / name
-        if not device.exists():
-            os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(major, minor))
-            made.append(str(device))
-        device.chmod(0o666)
-    for name, target in LINKS.items():
-        link = path / name
-        if not link.is_symlink():
-            link.symlink_to(target)
-            made.append(str(link))

@@ -48,3 +48,10 @@ def test_nodes_as_json_are_the_answer(api: FakeApi, gcompute: Program) -> None:
     document = {"set": "a", "nodes": [node("n1")], "next": "n1"}
     api.on("GET", "/v1/admin/nodes", lambda call: call.json(document))
     assert json.loads(gcompute("nodes", "--url", api.url, "--json").stdout) == document
+
+
+def test_the_help_says_whose_address_and_token_it_takes(gcompute: Program) -> None:
+    said = gcompute("nodes", "--help", env={"COLUMNS": "160"}).stdout.decode()
+    assert "The set's own address, not a router's; else GC_SET_URL" in said
+    assert "An operator's token" in said
+    assert "--account" not in said

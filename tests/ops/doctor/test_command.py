@@ -130,7 +130,7 @@ def test_an_executor_and_the_set_that_uses_it_are_examined(gcompute: Program, tm
     executor = tmp_path / "executor.yaml"
     executor.write_text(
         f"node: n1\nstate_dir: {tmp_path}/state\ncertificates: {tmp_path}/n1\n"
-        f"bind: 127.0.0.1:{free_port()}\nsets: {{a: {{}}}}\n"
+        f"bind: 127.0.0.1:{free_port()}\nrun_folder: {tmp_path}/node/run\nsets: {{a: {{}}}}\n"
     )
     its_set = tmp_path / "set.yaml"
     its_set.write_text(
@@ -142,6 +142,8 @@ def test_an_executor_and_the_set_that_uses_it_are_examined(gcompute: Program, tm
     (certificate,) = found["executor n1", "certificate"]
     assert (certificate["level"], "gcompute cert executor n1" in certificate["mend"]) == ("warn", True)
     assert found["executor n1", "capacity for a"][0]["level"] == "ok"
+    assert found["executor n1", "dresser"][0]["level"] == "ok"
+    assert f"{tmp_path}/node/bin is missing" in found["executor n1", "node folder"][0]["text"]
     assert "does not run" in found["executor n1", "address"][0]["text"]
     assert found["set a", "certificate"][0]["level"] == "ok"
     (away,) = found["set a", "executor n1"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ops.nomad.node import features, lay_out, missing
+from ops.nomad.node import features, lay_out, layout
 from scheduler.launchers.nomad.node_files import FEATURES
 from sets.cpu import cpu_features
 
@@ -13,7 +13,7 @@ def test_a_folder_is_laid_out_once(tmp_path: Path) -> None:
     folder = tmp_path / "node"
     made = lay_out(folder)
     assert str(folder / FEATURES) in made
-    assert missing(folder) == ""
+    assert made == [str(item.path) for item in layout(folder)]
     assert lay_out(folder) == []
 
 
