@@ -33,7 +33,7 @@ test: setup  ## run lint, types, and all tests on real containers
 	@bash ops/setup/packages.sh --if-possible "tools of the tests" curl docker-registry haproxy nginx-light strace wrk
 	@bash ops/setup/packages.sh --if-possible "the guest's fuzzer and analysers" $(clang)
 	@. /etc/os-release && [ "$$ID" != debian ] || bash ops/setup/packages.sh --if-possible "a browser for the status page" chromium fonts-dejavu-core
-	@$(engine) && $(python) -m ops.images && $(python) -m pytest $(two_processes) $(ARGS)
+	@$(engine) && $(python) -m ops.images && $(python) -m pytest $(two_processes) --durations 60 $(ARGS)
 
 test-all: setup  ## like make test, with every hostile program in every kind of slot: ten minutes more
 	@GC_TEST_ALL=1 $(MAKE) --no-print-directory test
