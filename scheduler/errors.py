@@ -69,6 +69,10 @@ class EngineRefused(Unavailable):
     """The container engine refused to start a slot."""
 
 
+class NoRoom(EngineRefused):
+    """The cluster has no room for another slot, since those that are there reserve it."""
+
+
 class ImagePulling(Unavailable):
     """The image is being pulled."""
 

@@ -264,8 +264,8 @@ class Floor:
         slot = self._cell.books.slots.get(slot_id)
         return None if slot is None else slot.pool.key.image_digest
 
-    def _slot_gone(self, slot_id: str, reason: str, fatal: SchedulerError | None = None) -> None:
-        self._apply(self._cell.slot_gone(slot_id, reason, self._clock(), fatal))
+    def _slot_gone(self, slot_id: str, reason: str, error: SchedulerError | None = None) -> None:
+        self._apply(self._cell.slot_gone(slot_id, reason, self._clock(), error))
 
     def _slot_removed(self, slot_id: str) -> None:
         self._apply(self._cell.slot_removed(slot_id, self._clock()))

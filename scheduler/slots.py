@@ -11,7 +11,7 @@ import structlog
 
 from scheduler.background import Background
 from scheduler.clearance import Clearance
-from scheduler.errors import ImageUnknown, ImageUnusable, SchedulerError
+from scheduler.errors import ImageUnknown, ImageUnusable, NoRoom, SchedulerError
 from scheduler.execution import Executor
 from scheduler.image import Image
 from scheduler.launchers.contract import Launcher, SlotOrder
@@ -20,7 +20,7 @@ from scheduler.pool import PoolKey
 log = structlog.get_logger()
 
 Gone = Callable[[str, str, SchedulerError | None], None]
-"""Called with a slot id, the reason in words, and the error when no slot of its pool can ever start."""
+"""Called with a slot id, the reason in words, and the error of its start, where `Cell.slot_gone` acts on it."""
 
 TOKEN_BYTES: Final = 32
 """Random bytes of the token by which a slot's guest proves itself."""
@@ -80,10 +80,11 @@ class SlotKeeper:
 
     def ready(self, slot_id: str) -> None:
         """The guest said hello."""
-        self._launcher.ready(slot_id)
-        self._start_over(slot_id)
+        start = self._starting.get(slot_id)
+        if start is not None:
+            start.over.set()
 
-    def lost(self, slot_id: str, reason: str, fatal: SchedulerError | None = None) -> None:
+    def lost(self, slot_id: str, reason: str, error: SchedulerError | None = None) -> None:
         """Handle a slot that can no longer be used: find out why, remove it, report it. Ignores unknown slots."""
         if slot_id not in self._known:
             return
@@ -93,7 +94,7 @@ class SlotKeeper:
             del self._post_mortems[next(iter(self._post_mortems))]
         self._post_mortems[slot_id] = self._background.spawn(self._examine(slot_id), awaited=True)
         self._forget(slot_id)
-        self._gone(slot_id, reason, fatal)
+        self._gone(slot_id, reason, error)
 
     def drop(self, slot_id: str, reason: str) -> None:
         """Give a slot up that does not start in time, or that is out of reach."""
@@ -125,13 +126,9 @@ class SlotKeeper:
     def _forget(self, slot_id: str) -> None:
         self._known.discard(slot_id)
         self._executor.discard(slot_id)
-        self._start_over(slot_id)
+        self.ready(slot_id)
         if self._clearance is not None:
             self._clearance.ended(slot_id)
-
-    def _start_over(self, slot_id: str) -> None:
-        if (start := self._starting.get(slot_id)) is not None:
-            start.over.set()
 
     async def _start(self, slot_id: str, pool: PoolKey, image: Image, node: str) -> None:
         began = self._clock()
@@ -144,7 +141,7 @@ class SlotKeeper:
                 return
             await self._launcher.start(SlotOrder(slot_id, pool, image, token, node))
             await self._starting[slot_id].over.wait()
-        except (ImageUnusable, ImageUnknown) as error:
+        except (ImageUnusable, ImageUnknown, NoRoom) as error:
             self.lost(slot_id, str(error), error)
         except (SchedulerError, OSError) as error:
             self.lost(slot_id, str(error))

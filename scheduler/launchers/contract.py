@@ -62,14 +62,8 @@ class Launcher(Protocol):
     async def start(self, order: SlotOrder) -> None:
         """Start a slot; returns once its container runs. A start that fails, or is cancelled, leaves nothing behind.
 
-        Raises `EngineRefused`, also for a slot that was started already or is stopped meanwhile, `ImageUnknown`,
-        `ImageUnusable`.
-        """
-
-    def ready(self, slot_id: str) -> None:
-        """The slot's guest has said hello, so that the slot runs, whether or not the engine has said so. Never raises.
-
-        From now on the executor reports its end as well. Unknown ids are fine.
+        Raises `EngineRefused`, also for a slot that was started already or is stopped meanwhile, `NoRoom` where other
+        slots reserve what it needs, `ImageUnknown`, `ImageUnusable`.
         """
 
     async def stop(self, slot_id: str) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from scheduler.backoff import Backoff
-from scheduler.errors import SchedulerError
+from scheduler.errors import NoRoom, SchedulerError
 from scheduler.policy.books import RUNS, STARTS, Books
 from scheduler.policy.claims import CLAIMS, Claims
 from scheduler.policy.decisions import (
@@ -32,16 +32,18 @@ from scheduler.policy.decisions import (
 from scheduler.policy.expiry import ROWS_DUE, SWEEP_DUE, Expiry
 from scheduler.policy.limits import Limits, Retries
 from scheduler.policy.matching import Matching
-from scheduler.policy.node import OWN_NODE, Health, Node, NodeFacts, Standing
+from scheduler.policy.node import OWN_NODE, Node, NodeFacts
+from scheduler.policy.node_events import NodeEvents
 from scheduler.policy.pool import Pool
 from scheduler.policy.queue import EXPIRES
+from scheduler.policy.reclaim import KEPT, Reclaim
 from scheduler.policy.supply import Supply
 from scheduler.policy.waits import waits_for
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation
 
 
-class Cell:
+class Cell(NodeEvents):
     """The policy of one set. `nodes`: its machines; without them, one that has what `limits` say.
 
     `expiry`: when the store is asked to remove tasks and orphaned blobs; without it, never.
@@ -65,6 +67,7 @@ class Cell:
         self._turns = self.books.turns
         self._matching = Matching(self.books, limits.patience_s)
         self._supply = Supply(self.books, slot_ids)
+        self.reclaim = Reclaim(self.books, self._supply, self._start_again)
         parties = self.books.parties
         # Where no account needs nodes of its own, nobody claims one.
         self._claims = None if parties is None else Claims(self.books, self._supply, parties)
@@ -209,9 +212,9 @@ class Cell:
         pool = slot.pool
         self.books.started(slot)
         slot.node.has_image(pool.key.image_digest)
-        pool.failures = 0
-        pool.retry_at = 0.0
-        pool.trouble = ""
+        pool.failures, pool.retry_at, pool.trouble = 0, 0.0, ""
+        if self.reclaim.kept:
+            self.reclaim.slot_started(pool, slot.node, now)
         if pool.ahead is not None:
             pool.ahead.started(slot_id, now)
         if not slot.node.is_ready:
@@ -241,6 +244,8 @@ class Cell:
             decisions: list[Decision] = [StopSlot(slot_id)]
             node = slot.node
             books.forget(slot, now)
+            if self.reclaim.kept:
+                self.reclaim.slot_left(node, now)
             if taker is not None:
                 decisions.append(self._supply.start(taker, node, now))
             books.file(pool, now)
@@ -252,31 +257,41 @@ class Cell:
         return self._decide(now, slot.node)
 
     def slot_gone(
-        self, slot_id: str, reason: str, now: float, fatal: SchedulerError | None = None
+        self, slot_id: str, reason: str, now: float, error: SchedulerError | None = None
     ) -> list[Decision]:
         """A slot could not start or died, for this reason.
 
-        With `fatal`, no other slot of its pool can start: where it has none left, its waiting tasks fail.
+        With `error`, no other slot of its pool can start: where it has none left, its waiting tasks fail. `NoRoom` is
+        the exception: other slots may give their room.
         """
         slot = self.books.slots.get(slot_id)
         if slot is None:
             return []
-        pool = slot.pool
+        pool, node = slot.pool, slot.node
+        if isinstance(error, NoRoom):
+            pool.trouble = reason
+            self._supply.lose(slot, now)
+            given = self.reclaim.found_no_room(pool, node, now)
+            self.books.file(pool, now)
+            return given + self._decide(now, node)
         if slot in pool.starting:
             pool.trouble = reason
         if slot.unused or slot in pool.starting:
             pool.failures += 1
             pool.retry_at = now + self._start_again.after(pool.failures)
         self._supply.lose(slot, now)
+        if self.reclaim.kept:
+            self.reclaim.release(pool, node, now)
+            self.reclaim.slot_left(node, now)
         decisions: list[Decision] = []
-        if fatal is not None and not pool.slots:
+        if error is not None and not pool.slots:
             for task_id in list(pool.waiting):
                 self._queue.leave(task_id)
                 self._matching.steady.discard(task_id)
-                decisions.append(FailTask(task_id, fatal))
+                decisions.append(FailTask(task_id, error))
             pool.failures, pool.retry_at = 0, 0.0
         self.books.file(pool, now)
-        return decisions + self._decide(now, slot.node)
+        return decisions + self._decide(now, node)
 
     def slot_removed(self, slot_id: str, now: float) -> list[Decision]:
         """Nothing of a slot that has ended is left on its machine. Told where accounts need nodes of their own."""
@@ -291,58 +306,6 @@ class Cell:
         self.books.nodes.reopen(node)
         self.books.try_cramped(node, now)
         return self._decide(now, node)
-
-    # -- events: nodes
-
-    def slots_live(self, life_s: float | None) -> None:
-        """The cluster ends each slot `life_s` after its start; None: nothing does."""
-        self.books.slot_life_s = life_s
-
-    def leftovers(self, now: float, *, gone: bool) -> list[Decision]:
-        """Slots of an earlier run may be on the nodes, or are `gone`; meanwhile no slot starts."""
-        parties = self.books.parties
-        if parties is None:
-            return []
-        parties.wait_for_leftovers = not gone
-        return self._nodes_changed(now)
-
-    def node_ready(self, facts: NodeFacts, now: float) -> list[Decision]:
-        """A node joined, or takes tasks again after it was drained."""
-        node = self.books.nodes.get(facts.id)
-        if node is None:
-            self.books.nodes.add(facts)
-        else:
-            self.books.nodes.set_health(node, Health.READY)
-        return self._nodes_changed(now)
-
-    def node_draining(self, node_id: str, now: float) -> list[Decision]:
-        """Nothing new begins on the node: its idle slots stop, its running tasks end first."""
-        node = self.books.nodes.get(node_id)
-        if node is None or node.health is not Health.READY:
-            return []
-        self.books.nodes.set_health(node, Health.DRAINING)
-        return self._supply.stop_idle_on(node, now) + self._nodes_changed(now)
-
-    def node_stands(self, node_id: str, standing: Standing, reason: str, now: float) -> list[Decision]:
-        """The cluster that starts slots says whether it starts any on the node. One that is drained begins nothing."""
-        node = self.books.nodes.stand(node_id, standing, reason)
-        if node is None:
-            return []
-        stopped = [] if node.is_ready else self._supply.stop_idle_on(node, now)
-        return stopped + self._nodes_changed(now)
-
-    def node_lost(self, node_id: str, now: float) -> list[Decision]:
-        """The node does not answer: its slots are gone, and the attempts that ran in them are lost."""
-        node = self.books.nodes.get(node_id)
-        if node is None:
-            return []
-        self.books.nodes.set_health(node, Health.LOST)
-        decisions: list[Decision] = []
-        for slot in list(self.books.slots_on.get(node, ())):
-            self._supply.lose(slot, now)
-            decisions.append(DropSlot(slot.id, f"its node {node_id} is lost"))
-        self.books.forget_tenure(node_id)
-        return decisions + self._nodes_changed(now)
 
     # -- events: time
 
@@ -364,6 +327,8 @@ class Cell:
                 decisions += self.task_left(what, now)
             elif kind is CLAIMS and self._claims is not None:
                 self._claims.due()
+            elif kind is KEPT:
+                self.reclaim.look(now)
             elif kind in (ROWS_DUE, SWEEP_DUE):
                 assert self._expiry is not None
                 decisions.append(self._expiry.due(kind, self.books.timers, now))
@@ -392,7 +357,3 @@ class Cell:
         if self._claims is not None and self._claims.look(decisions, now):
             self._supply.feed(decisions, now)
         return decisions
-
-    def _nodes_changed(self, now: float) -> list[Decision]:
-        self.books.nodes_changed(now)
-        return self._decide(now)

@@ -78,6 +78,7 @@ class Node:
         "health",
         "images",
         "is_ready",
+        "kept_for",
         "max_slots",
         "slots",
         "standing",
@@ -99,6 +100,8 @@ class Node:
         self.max_slots = facts.max_slots
         self.free_cpu = facts.cpu_percent
         self.free_memory = facts.memory_mib
+        # The pools that alone may start slots here, as their slots found no room (`reclaim`); empty where all may.
+        self.kept_for: set[PoolKey] = set()
         # Hundredths of a core that its starting slots will use.
         self.starting_cpu = 0
         # How many slots it has.
@@ -115,6 +118,7 @@ class Node:
         facts, wanted = self.facts, key.resources
         return (
             self.takes_slots
+            and (not self.kept_for or key in self.kept_for)
             and facts.cpu_percent >= wanted.cpu_percent
             and facts.memory_mib >= wanted.memory_mib
             and (not key.cpu_features or facts.cpu_features.issuperset(key.cpu_features))
@@ -264,10 +268,10 @@ class Nodes:
         others. `crowds`: asked about a node without room for a task whether the pool has slots enough there.
         """
         best: Node | None = None
-        best_rank: tuple[bool, bool, int, int] = (False, False, 0, 0)
+        best_rank: tuple[bool, bool, bool, int, int] = (False, False, False, 0, 0)
         digest, cpu_percent = key.image_digest, key.resources.cpu_percent
         if self.only is not None and self._parties is None:
-            return self.only if self.open and self.only.could_hold(key) else None
+            return self.only if self.open and self.only.suits(key) else None
         for number, node in enumerate(self.open):
             # Nodes that an account has already may come last, and come before all others.
             if number >= NODES_COMPARED and best is not None and self._parties is None:
@@ -279,7 +283,7 @@ class Nodes:
             if not roomy and crowds is not None and crowds(node):
                 continue
             own = roomy and node.tenure is not None and node.tenure.holder() is not None
-            rank = (own, roomy and digest in node.images, room, -node.slots)
+            rank = (bool(node.kept_for), own, roomy and digest in node.images, room, -node.slots)
             if best is None or rank > best_rank:
                 best, best_rank = node, rank
         return best

@@ -72,8 +72,13 @@ class Supply:
             return None
         one_for_all = self._alone and slot.node.is_ready
         taker = demand.neediest(beside=pool, node=None if one_for_all else slot.node)
-        if taker is None or pool.is_spare:
-            return taker
+        return taker if taker is not None and self.gives_up(slot, taker, now) else None
+
+    def gives_up(self, slot: Slot, taker: Pool, now: float) -> bool:
+        """Return True if the slot's pool leaves the slot's place to this one (`taker`)."""
+        demand, pool = self._books.demand, slot.pool
+        if pool.is_spare:
+            return True
         giver, wanting = pool.key.account, taker.key.account
         turns = 1.0
         if giver == wanting:
@@ -84,14 +89,13 @@ class Supply:
             gives_up = (demand.held(giver) - 1) * other >= (demand.held(wanting) + 1) * worth
             turns = worth / other
         if gives_up:
-            return taker
+            return True
         has = taker.slots if giver == wanting else demand.held(wanting)
-        impatient = (
+        return (
             not has
             and slot.served >= turns
             and now - next(iter(taker.waiting.values())) > self._books.limits.patience_s
         )
-        return taker if impatient else None
 
     def check(self, limit_s: float) -> None:
         """Raise `BadRequest` for a task that may run for longer than any slot is there."""
@@ -175,7 +179,8 @@ class Supply:
     @property
     def _alone(self) -> bool:
         """True if there is one node, and it suits every pool that has a slot."""
-        return self._books.nodes.only is not None and self._books.parties is None
+        only = self._books.nodes.only
+        return only is not None and not only.kept_for and self._books.parties is None
 
     def _crowds(self, pool: Pool, node: Node) -> bool:
         """Return True if the pool has as many slots on the node as it could run there: more would do nothing."""

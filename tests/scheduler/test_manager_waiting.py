@@ -11,6 +11,7 @@ from scheduler.errors import (
     BadRequest,
     EngineRefused,
     ImageUnusable,
+    NoRoom,
     QueueFull,
     QueueTimeout,
 )
@@ -49,6 +50,21 @@ async def test_a_queue_time_out_names_what_keeps_slots_from_starting(new_world: 
     world.pass_time(10)
     with pytest.raises(QueueTimeout, match="could not start: no space left on the engine"):
         await waiting
+    world.assert_nothing_left()
+
+
+async def test_an_idle_slot_gives_its_room_to_a_task_whose_slot_found_none(new_world: NewWorld) -> None:
+    world = await new_world(clock=Clock())
+    warm = world.begin()
+    (await world.started()).exit()
+    await warm
+    (idle,) = world.launcher.orders
+    world.launcher.refuse = [NoRoom("no node has enough free memory")]
+    waiting = world.begin(account="newcomer", resources=Resources(100, 256))
+    await until(lambda: idle.slot_id in world.launcher.stopped)
+    world.pass_time(1.0)
+    (await world.started(2)).exit()
+    await waiting
     world.assert_nothing_left()
 
 

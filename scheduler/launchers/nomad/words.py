@@ -18,6 +18,7 @@ class Kind(StrEnum):
     NOT_EVALUATED = "not_evaluated"
     PLACING = "placing"
     NO_CAPACITY = "no_capacity"
+    NO_NODE = "no_node"
     CONSTRAINT = "constraint"
     STARTING = "starting"
     PULLING = "pulling"
@@ -35,7 +36,7 @@ class Kind(StrEnum):
     API_DOWN = "api_down"
 
 
-BLOCKED: Final = frozenset({Kind.NO_CAPACITY, Kind.CONSTRAINT})
+BLOCKED: Final = frozenset({Kind.NO_CAPACITY, Kind.NO_NODE, Kind.CONSTRAINT})
 """Nomad waits for the cluster to change; the slot may start at any time later."""
 
 OVER: Final = frozenset(
@@ -44,13 +45,13 @@ OVER: Final = frozenset(
         Kind.REGISTRY_DENIED,
         Kind.REGISTRY_DOWN,
         Kind.DRIVER_FAILURE,
+        Kind.NODE_LOST,
         Kind.STOPPED,
         Kind.ENDED,
         Kind.OUT_OF_MEMORY,
     }
 )
-"""Nothing of the slot is left on its node. `NODE_LOST` is not among them: servers that lost sight of a node cannot know
-what still runs there."""
+"""The slot's allocation has ended, and runs no more tasks."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -116,9 +117,7 @@ def unplaced(metric: Metric) -> Verdict:
         )
     if filtered:
         return Verdict(Kind.CONSTRAINT, "; ".join(_constraint(*each) for each in sorted(filtered.items())))
-    return Verdict(
-        Kind.NO_CAPACITY, "no node is ready in the cluster's datacenters and node pool of this set"
-    )
+    return Verdict(Kind.NO_NODE, "no node is ready in the cluster's datacenters and node pool of this set")
 
 
 def _constraint(text: str, nodes: int) -> str:

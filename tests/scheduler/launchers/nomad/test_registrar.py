@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from scheduler.errors import EngineRefused, EngineUnavailable
+from scheduler.errors import EngineRefused, EngineUnavailable, NoRoom
 from scheduler.image import Image
 from scheduler.launchers.contract import SlotOrder
 from scheduler.launchers.doorway import read_cpu
@@ -74,9 +74,7 @@ async def test_no_more_slots_start_at_a_time_than_the_nodes_may(stand: NomadDoub
 async def test_a_slot_that_is_too_large_for_every_node_is_answered_with_what_is_missing(
     stand: NomadDoubleStand,
 ) -> None:
-    with pytest.raises(
-        EngineRefused, match="cannot place a slot: no node has enough free memory: 1 node is full"
-    ):
+    with pytest.raises(NoRoom, match="cannot place a slot: no node has enough free memory: 1 node is full"):
         await stand.launcher.start(await stand.order(memory_mib=100_000))
     # Nobody waits for it any more.
     await until(lambda: not stand.double.jobs)

@@ -49,6 +49,16 @@ def test_what_a_caller_learns_of_a_task_that_no_node_can_take(cluster_set: Start
         assert "the cluster cannot place a slot: no node has enough free memory" in answer.json()["detail"]
 
 
+def test_a_newcomer_does_not_wait_for_anothers_keep_alive(cluster_set: StartClusterSet) -> None:
+    made = cluster_set(f"memory_mib: {MEMORY_MIB}\nkeep_idle_s: 3600\n")
+    half = MEMORY_MIB * 5 // 8
+    with made.set.client() as client:
+        for memory_mib, body in ((half, b"keeps an idle slot"), (half + 1, b"needs its memory")):
+            params = {"memory_mib": memory_mib, "queue_timeout_s": 240}
+            answer = client.post("/v1/run/cat:1", params=params, content=body, timeout=300)
+            assert (answer.status_code, answer.content) == (200, body), answer.text
+
+
 def test_slots_serve_while_the_agent_is_away_and_the_registrar_restarts(cluster_set: StartClusterSet) -> None:
     made = cluster_set()
     with made.set.client() as client:

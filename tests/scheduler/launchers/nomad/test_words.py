@@ -124,7 +124,7 @@ def evaluated(status: str = "complete", **metric: Any) -> Evaluation:
         (evaluated("failed"), Kind.NO_CAPACITY, "the cluster gave its job up: no reason was given"),
         (
             evaluated(NodesEvaluated=0),
-            Kind.NO_CAPACITY,
+            Kind.NO_NODE,
             "no node is ready in the cluster's datacenters and node pool of this set",
         ),
         (
