@@ -26,10 +26,6 @@ variable "pool" {
   type        = string
   description = "The pool in words, for people."
 }
-variable "pool_key" {
-  type        = string
-  description = "The pool as JSON, for a registrar that starts again."
-}
 variable "cpu" {
   type        = number
   description = "Reserved, in thousandths of a core: clients set cpu_total_compute to 1000 for each core."
@@ -103,7 +99,6 @@ job "slots" {
     "gc.image"        = var.image
     "gc.digest"       = var.digest
     "gc.pool"         = var.pool
-    "gc.key"          = var.pool_key
   }
 
   constraint {

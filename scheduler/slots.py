@@ -80,9 +80,8 @@ class SlotKeeper:
 
     def ready(self, slot_id: str) -> None:
         """The guest said hello."""
-        start = self._starting.get(slot_id)
-        if start is not None:
-            start.over.set()
+        self._launcher.ready(slot_id)
+        self._start_over(slot_id)
 
     def lost(self, slot_id: str, reason: str, error: SchedulerError | None = None) -> None:
         """Handle a slot that can no longer be used: find out why, remove it, report it. Ignores unknown slots."""
@@ -126,9 +125,13 @@ class SlotKeeper:
     def _forget(self, slot_id: str) -> None:
         self._known.discard(slot_id)
         self._executor.discard(slot_id)
-        self.ready(slot_id)
+        self._start_over(slot_id)
         if self._clearance is not None:
             self._clearance.ended(slot_id)
+
+    def _start_over(self, slot_id: str) -> None:
+        if (start := self._starting.get(slot_id)) is not None:
+            start.over.set()
 
     async def _start(self, slot_id: str, pool: PoolKey, image: Image, node: str) -> None:
         began = self._clock()

@@ -66,6 +66,12 @@ class Launcher(Protocol):
         slots reserve what it needs, `ImageUnknown`, `ImageUnusable`.
         """
 
+    def ready(self, slot_id: str) -> None:
+        """The slot's guest has said hello, so that the slot runs, whether or not the engine has said so. Never raises.
+
+        From now on the executor reports its end as well. Unknown ids are fine.
+        """
+
     async def stop(self, slot_id: str) -> None:
         """Destroy a slot; unknown ids are fine."""
 

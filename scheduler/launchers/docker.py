@@ -282,6 +282,9 @@ class DockerLauncher:
         self._forget(slot_id)
         await self._removals.remove(slot.name)
 
+    def ready(self, slot_id: str) -> None:
+        """The engine has said so already."""
+
     async def stop(self, slot_id: str) -> None:
         """Destroy a slot; unknown ids are fine.
 

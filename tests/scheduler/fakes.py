@@ -377,6 +377,8 @@ class FakeLauncher:
         if self.prompt:
             self.executor.loop.call_soon(self.executor.hello, slot_id)
 
+    def ready(self, slot_id: str) -> None: ...
+
     async def stop(self, slot_id: str) -> None:
         self.stopped.append(slot_id)
         if slot_id in self._starting:

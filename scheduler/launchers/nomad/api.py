@@ -119,7 +119,7 @@ class Cluster:
     # -- reading; each also returns the index of the cluster's state
 
     async def jobs(self, prefix: str) -> tuple[list[Job], int]:
-        return await self._list(("jobs",), list[Job], {"prefix": prefix, "meta": "true"})
+        return await self._list(("jobs",), list[Job], {"prefix": prefix})
 
     async def allocations(self, prefix: str) -> tuple[list[Allocation], int]:
         query = {"task_states": "true", "filter": f'JobID matches "^{prefix}"'}

@@ -12,20 +12,20 @@ from typing import Final
 
 import msgspec
 
-from scheduler.launchers.nomad.orders import FoundSlot, Report
+from scheduler.launchers.nomad.orders import Report
 from scheduler.launchers.nomad.records import Allocation, Evaluation, Job
 from scheduler.launchers.nomad.words import BLOCKED, OVER, Kind, Verdict, explain
-from scheduler.pool import PoolKey
 
-META_KEY: Final = "gc.key"
-"""Member of a job's meta that holds its pool as JSON."""
 GRACE_S: Final = 2.0
 """How long a guest has to end by itself after its slot was dropped, in seconds."""
 AGAIN_S: Final = 5.0
 """Pause before the same thing is done again, in seconds: the call failed, or had no effect."""
-
+LOST_S: Final = 600.0
+"""How long a dropped slot of a lost node counts as left there, in seconds, if its node does not come back and say more.
+A guest ends a minute after it lost its executor; the rest is for a machine that stood still meanwhile."""
 
 _STARTED: Final = frozenset({Kind.RUNNING, Kind.NODE_UNKNOWN})
+_NOT_STARTING: Final = BLOCKED | _STARTED | {Kind.NODE_LOST}
 _REMOVED: Final = "its job was removed from the cluster, and has ended"
 
 
@@ -74,16 +74,14 @@ class JobRecord:
         "evaluation",
         "id",
         "over_since",
-        "pool",
         "registered",
         "slots",
         "stopped",
         "waiting",
     )
 
-    def __init__(self, job_id: str, pool: PoolKey | None, slot_ids: Iterable[str], *, claimed: bool) -> None:
+    def __init__(self, job_id: str, slot_ids: Iterable[str], *, claimed: bool) -> None:
         self.id = job_id
-        self.pool = pool
         self.slots = {slot_id: SlotRecord(slot_id, claimed=claimed) for slot_id in slot_ids}
         self.allocations: dict[str, Allocation] = {}
         self.evaluation: Evaluation | None = None
@@ -103,6 +101,11 @@ class JobRecord:
         return any(not each.ended for each in self.allocations.values())
 
     @property
+    def lost(self) -> bool:
+        """True if something of it was on a node of which the cluster lost sight."""
+        return any(each.lost for each in self.allocations.values())
+
+    @property
     def wanted(self) -> bool:
         return any(slot.dropped_at is None and not slot.over for slot in self.slots.values())
 
@@ -119,9 +122,9 @@ class Book:
 
     # -- what the set wants
 
-    def add(self, job_id: str, pool: PoolKey, slot_ids: Iterable[str]) -> None:
+    def add(self, job_id: str, slot_ids: Iterable[str]) -> None:
         """A job that waits for its turn to be registered."""
-        self._enter(JobRecord(job_id, pool, slot_ids, claimed=True))
+        self._enter(JobRecord(job_id, slot_ids, claimed=True))
 
     def begin(self, job_id: str) -> frozenset[str]:
         """Return the slots of the job that are still wanted; it is about to be registered with these alone."""
@@ -181,14 +184,17 @@ class Book:
                 ):
                     slot.dropped_at = now
 
-    def found(self) -> list[FoundSlot]:
-        """The slots that may live, of whatever run of the set."""
+    def found(self) -> list[str]:
+        """The ids of the slots of which anything may be left, wanted or not, of whatever run of the set.
+
+        The end of each is reported later.
+        """
         return [
-            FoundSlot(slot.id, job.pool, made.node_name if (made := job.of(slot.id)) is not None else "")
+            slot.id
             for job in self.jobs.values()
-            if job.pool is not None and job.registered and not job.stopped
+            if job.registered
             for slot in job.slots.values()
-            if slot.dropped_at is None and not slot.over
+            if not slot.over
         ]
 
     # -- what Nomad says
@@ -232,7 +238,7 @@ class Book:
             reports += self._vanished(job_id)
         for job_id, job in listed.items():
             if job_id not in self.jobs:
-                self._enter(JobRecord(job_id, _pool(job), job.groups, claimed=False))
+                self._enter(JobRecord(job_id, job.groups, claimed=False))
             record = self.jobs[job_id]
             record.registered = True
             record.stopped = record.stopped or job.stopped
@@ -317,7 +323,7 @@ class Book:
             for slot in job.slots.values()
             if slot.dropped_at is None
             and not slot.over
-            and (slot.last_report is None or slot.last_report.kind not in BLOCKED | _STARTED)
+            and (slot.last_report is None or slot.last_report.kind not in _NOT_STARTING)
         )
 
     def due(self, now: float) -> list[Action]:
@@ -337,7 +343,7 @@ class Book:
         if job.over_since is None:
             job.over_since = now
         if not job.alive and (job.stopped or all(slot.over for slot in job.slots.values())):
-            kept_s = 0.0 if job.stopped else self._purge_after_s
+            kept_s = LOST_S if job.lost else 0.0 if job.stopped else self._purge_after_s
             return [Purge(job.id)] if now - job.over_since >= kept_s else []
         return [] if job.stopped else [Deregister(job.id)]
 
@@ -374,11 +380,3 @@ class Book:
         job = self.jobs.pop(job_id, None)
         for slot_id in job.slots if job is not None else ():
             self._job_of.pop(slot_id, None)
-
-
-def _pool(job: Job) -> PoolKey | None:
-    try:
-        return msgspec.json.decode((job.meta or {}).get(META_KEY, ""), type=PoolKey)
-    except msgspec.DecodeError:
-        # Not a job of this template. Nobody waits for it.
-        return None

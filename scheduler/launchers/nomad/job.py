@@ -13,8 +13,6 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any, Final
 
-import msgspec
-
 from scheduler.errors import BadRequest
 from scheduler.image import Image
 from scheduler.images.places import Layout
@@ -166,7 +164,6 @@ def variables(
         "run": add.run,
         "digest": add.pool.image_digest,
         "pool": pool_name(add.pool),
-        "pool_key": msgspec.json.encode(add.pool).decode(),
         "cpu": max(1, add.pool.resources.cpu_percent * CPU_PER_PERCENT * share // 100),
         "cpu_hard_limit": share == 100,
         "memory_mib": add.pool.resources.memory_mib,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final, Protocol
 
@@ -28,6 +27,7 @@ from scheduler.launchers.doorway import (
 from scheduler.launchers.hardening import SlotLimits
 from scheduler.launchers.nomad.ahead import ImagesAhead
 from scheduler.launchers.nomad.connection import Connection
+from scheduler.launchers.nomad.leaving import Leaving
 from scheduler.launchers.nomad.nodes import best
 from scheduler.launchers.nomad.orders import Add, Added, Drop, Found, Keep, NewSlot, NodeState, Report
 from scheduler.launchers.nomad.settings import NomadSettings
@@ -54,7 +54,6 @@ _OPEN_CLEAN_UP_S: Final = 15.0
 _CLOSE_CLEAN_UP_S: Final = 15.0
 _OOM_WAIT_S: Final = 2.0
 """How long the cluster may take to tell how a slot ended, in seconds; it does so within one."""
-_MAX_ENDED: Final = 1024
 _USERS_FAULT: Final = frozenset({"places", "covered", "names", "env", "image", "run"})
 """Members of an order that come from the image; the registrar refuses them for the image's sake."""
 
@@ -89,8 +88,7 @@ class NomadLauncher:
         self._pulling: asyncio.Task[None] | None = None
         self._nodes: dict[str, NodeState] = {}
         self._slots: dict[str, Start] = {}
-        self._leaving: dict[str, asyncio.Future[None]] = {}
-        self._ended: OrderedDict[str, Kind] = OrderedDict()
+        self._leaving = Leaving()
         self._batch: list[tuple[SlotOrder, Layout]] = []
         self._requests: dict[int, tuple[str, ...]] = {}
         self._last_request = 0
@@ -110,13 +108,13 @@ class NomadLauncher:
         found = await self._connection.open()
         self._inodes = found.inodes
         self.slot_life_s = found.slot_life_s or None
-        for slot in found.slots:
-            self._leave(slot.slot_id)
+        for slot_id in found.slots:
+            self._leaving.add(slot_id)
         self._connection.begin(Keep(()))
         self._opened = True
         if self._ahead is not None:
             self._pulling = asyncio.create_task(self._ahead.keep(self._connection.send))
-        await self._until_left(_OPEN_CLEAN_UP_S)
+        await self._leaving.until_gone(_OPEN_CLEAN_UP_S)
         if self._leaving:
             log.warning(
                 "slots of an earlier run remain", slots=len(self._leaving), next="they are removed meanwhile"
@@ -133,7 +131,7 @@ class NomadLauncher:
             slot.fail(EngineRefused(f"slot {slot_id} was stopped while it started"))
             self._drop(slot_id)
         if self._connection.up:
-            await self._until_left(_CLOSE_CLEAN_UP_S)
+            await self._leaving.until_gone(_CLOSE_CLEAN_UP_S)
         if self._leaving:
             log.warning("slots left behind", slots=len(self._leaving), next="the registrar removes them")
         await self._connection.close()
@@ -149,8 +147,9 @@ class NomadLauncher:
     # -- starting
 
     async def start(self, order: SlotOrder) -> None:
-        """Order a slot; returns once the cluster says that it runs. Orders of one moment and one pool share a job.
+        """Order a slot; returns once it runs, as its guest or the cluster says.
 
+        Orders of one moment and one pool share a job.
         Raises `EngineRefused`, `EngineUnavailable`, `ImageUnknown`, `ImageUnusable`, `NoRoom`, each with what the
         cluster says.
         """
@@ -248,6 +247,13 @@ class NomadLauncher:
             if slot := self._slots.get(slot_id):
                 slot.fail(error)
 
+    def ready(self, slot_id: str) -> None:
+        """The slot runs; the cluster says so up to a second later, or not at all if it loses sight of the node."""
+        if (slot := self._slots.get(slot_id)) is not None:
+            slot.connected = True
+            slot.wait_no_longer()
+            slot.succeed()
+
     # -- ending
 
     async def stop(self, slot_id: str) -> None:
@@ -261,14 +267,14 @@ class NomadLauncher:
     async def there(self) -> frozenset[str]:
         """Return the ids of the slots whose end the cluster has not confirmed. Raises as `check`."""
         await self.check()
-        return frozenset((*self._slots, *self._leaving))
+        return frozenset((*self._slots, *self._leaving.ids))
 
     async def was_out_of_memory(self, slot_id: str) -> bool:
         """Return True if the slot's own init was killed for memory, as far as the cluster told within seconds."""
         deadline = time.monotonic() + _OOM_WAIT_S
         while time.monotonic() < deadline:
-            if slot_id in self._ended:
-                return self._ended[slot_id] is Kind.OUT_OF_MEMORY
+            if (how := self._leaving.how(slot_id)) is not None:
+                return how is Kind.OUT_OF_MEMORY
             if slot_id not in self._slots:
                 return False
             await asyncio.sleep(0.02)
@@ -280,15 +286,8 @@ class NomadLauncher:
             return
         slot.wait_no_longer()
         if slot.kind not in OVER:
-            self._leave(slot_id)
+            self._leaving.add(slot_id)
         self._connection.send(Drop(slot_id))
-
-    def _leave(self, slot_id: str) -> None:
-        self._leaving[slot_id] = asyncio.get_running_loop().create_future()
-
-    async def _until_left(self, timeout_s: float) -> None:
-        if self._leaving:
-            await asyncio.wait(list(self._leaving.values()), timeout=timeout_s)
 
     def _gone(self, slot_id: str, reason: str) -> None:
         slot = self._slots.get(slot_id)
@@ -312,10 +311,10 @@ class NomadLauncher:
         """Compare with what the registrar has found after it was away."""
         self._nodes.clear()
         self._inodes = found.inodes
-        there = {slot.slot_id for slot in found.slots}
-        for slot_id in [*self._leaving]:
+        there = set(found.slots)
+        for slot_id in self._leaving.ids:
             if slot_id not in there:
-                self._left(slot_id)
+                self._leaving.gone(slot_id)
         for slot_id, slot in list(self._slots.items()):
             if slot_id not in there and slot.started:
                 # Nothing of it is left to wait for.
@@ -343,8 +342,7 @@ class NomadLauncher:
 
     def _reported(self, slot_id: str, kind: Kind, words: str) -> None:
         if kind in OVER:
-            self._left(slot_id)
-            self._remember(slot_id, kind)
+            self._leaving.ended(slot_id, kind)
         slot = self._slots.get(slot_id)
         if slot is None:
             return
@@ -358,8 +356,20 @@ class NomadLauncher:
                 slot.blocked = asyncio.get_running_loop().call_later(
                     self._settings.blocked_wait_s, self._blocked_long, slot
                 )
+        elif kind is Kind.NODE_LOST:
+            self._node_lost(slot_id, slot, words)
         elif kind in OVER:
             self._over(slot_id, slot, kind, words)
+
+    def _node_lost(self, slot_id: str, slot: Start, words: str) -> None:
+        """The servers have lost sight of the node. A slot whose guest is connected serves on: if the node is gone, its
+        executor's link breaks within seconds, and else nobody need lose a task."""
+        if slot.connected:
+            log.info("slot serves on, though the cluster has lost its node", slot=slot_id, reason=words)
+        elif slot.started:
+            self._gone(slot_id, words)
+        else:
+            slot.fail(slot.error(Kind.NODE_LOST, words))
 
     def _over(self, slot_id: str, slot: Start, kind: Kind, words: str) -> None:
         if slot.started:
@@ -376,13 +386,3 @@ class NomadLauncher:
         slot.blocked = None
         kind = NoRoom if slot.kind is Kind.NO_CAPACITY else EngineRefused
         slot.fail(kind(f"the cluster cannot place a slot: {slot.words}"))
-
-    def _left(self, slot_id: str) -> None:
-        leaving = self._leaving.pop(slot_id, None)
-        if leaving is not None and not leaving.done():
-            leaving.set_result(None)
-
-    def _remember(self, slot_id: str, kind: Kind) -> None:
-        self._ended[slot_id] = kind
-        while len(self._ended) > _MAX_ENDED:
-            self._ended.popitem(last=False)

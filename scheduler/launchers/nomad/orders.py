@@ -19,7 +19,7 @@ from scheduler.launchers.nomad.words import Kind
 from scheduler.policy.node import Standing
 from scheduler.pool import PoolKey
 
-VERSION: Final = 2
+VERSION: Final = 3
 MESSAGE_BYTES: Final = 4 << 20
 """Longest message in bytes: what ten thousand found slots need."""
 UNREAD_BYTES: Final = 4 * MESSAGE_BYTES
@@ -88,22 +88,14 @@ class Drop(msgspec.Struct, frozen=True, tag="drop"):
     slot_id: str
 
 
-class FoundSlot(msgspec.Struct, frozen=True):
-    """A slot that was ordered before, and still lives. Sets of an earlier build read `pool` and `node`."""
-
-    slot_id: str
-    pool: PoolKey
-    node: str = ""
-
-
 class Found(msgspec.Struct, frozen=True, tag="found"):
-    """The slots that the cluster has.
+    """The ids of the slots of which anything may be left on a node.
 
     `inodes` bounds the files in each place of a slot: jobs cannot say it, so the slot's executor is told. The cluster
     ends each slot `slot_life_s` after its start; 0: never.
     """
 
-    slots: tuple[FoundSlot, ...]
+    slots: tuple[str, ...]
     inodes: int = SlotLimits().inodes
     slot_life_s: float = 0.0
 

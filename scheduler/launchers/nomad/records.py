@@ -11,7 +11,8 @@ TASK: Final = "guest"
 """Name of the one task in each group of jobspecs/slot.nomad.hcl."""
 
 TERMINAL: Final = frozenset({"complete", "failed", "lost"})
-"""Client states from which an allocation never returns."""
+"""Client states in which servers count on nothing of an allocation. One that is `lost` is `complete` or `failed` once
+its node is back and has ended it."""
 
 
 class TaskEvent(msgspec.Struct, frozen=True):
@@ -56,6 +57,11 @@ class Allocation(msgspec.Struct, frozen=True):
     def ended(self) -> bool:
         return self.client_status in TERMINAL
 
+    @property
+    def lost(self) -> bool:
+        """True if the servers gave it up with its node; it may run there until the node is back."""
+        return self.client_status == "lost"
+
 
 class Metric(msgspec.Struct, frozen=True):
     """The scheduler's account of why a group was not placed."""
@@ -91,7 +97,6 @@ class Job(msgspec.Struct, frozen=True):
     id: str = msgspec.field(name="ID")
     status: str = msgspec.field(name="Status", default="")
     stopped: bool = msgspec.field(name="Stop", default=False)
-    meta: dict[str, str] | None = msgspec.field(name="Meta", default=None)
     summary: Summary | None = msgspec.field(name="JobSummary", default=None)
 
     @property

@@ -218,7 +218,7 @@ class Registrar:
             return
         self._adds += 1
         job_id = f"{self._prefix}{secrets.token_hex(6)}"
-        self._book.add(job_id, add.pool, [slot.slot_id for slot in add.slots])
+        self._book.add(job_id, [slot.slot_id for slot in add.slots])
         self._background.spawn(self._add(job_id, add, line, self._book))
 
     async def _add(self, job_id: str, add: Add, line: Line, book: Book) -> None:

@@ -15,9 +15,10 @@ class Start:
     """A slot from its order on.
 
     `outcome` ends when the slot runs or cannot; `gone` is the reason of an end that came before the start returned.
+    `connected`: its guest has said hello.
     """
 
-    __slots__ = ("blocked", "gone", "kind", "order", "outcome", "returned", "words")
+    __slots__ = ("blocked", "connected", "gone", "kind", "order", "outcome", "returned", "words")
 
     def __init__(self, order: SlotOrder) -> None:
         self.order = order
@@ -27,6 +28,7 @@ class Start:
         self.kind = Kind.NOT_EVALUATED
         self.words = "its job is not registered yet"
         self.returned = False
+        self.connected = False
         self.gone: str | None = None
         self.blocked: asyncio.TimerHandle | None = None
 

@@ -45,13 +45,13 @@ OVER: Final = frozenset(
         Kind.REGISTRY_DENIED,
         Kind.REGISTRY_DOWN,
         Kind.DRIVER_FAILURE,
-        Kind.NODE_LOST,
         Kind.STOPPED,
         Kind.ENDED,
         Kind.OUT_OF_MEMORY,
     }
 )
-"""The slot's allocation has ended, and runs no more tasks."""
+"""Nothing of the slot is left on its node. `NODE_LOST` is not among them: servers that lost sight of a node cannot know
+what still runs there."""
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -56,6 +56,17 @@ async def test_a_slot_that_ends_is_reported_once(stand: Stand) -> None:
     assert await stand.launcher.was_out_of_memory(order.slot_id) is False
 
 
+async def test_a_slot_whose_guest_has_said_hello_is_reported_when_it_ends(stand: Stand) -> None:
+    order = await stand.start()
+    stand.launcher.ready(order.slot_id)
+    stand.launcher.ready("never-heard-of")
+    assert await stand.launcher.there() == {order.slot_id}
+    await stand.end(order.slot_id)
+    await until(lambda: bool(stand.gone))
+    assert [slot_id for slot_id, _ in stand.gone] == [order.slot_id]
+    await stand.until_left()
+
+
 async def test_a_slot_that_somebody_else_removes_is_reported(stand: Stand) -> None:
     order = await stand.start()
     await stand.remove(order.slot_id)

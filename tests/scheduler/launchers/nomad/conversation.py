@@ -123,7 +123,7 @@ def converse(talk: Talk) -> Iterator[Step]:
         lambda: talk.evaluations("an evaluation that placed a slot", "one"),
         lambda body: any(each["Status"] == "complete" for each in body),
     )
-    yield talk.step("jobs of a set", "GET", "/v1/jobs", params={"prefix": PREFIX, "meta": "true"})
+    yield talk.step("jobs of a set", "GET", "/v1/jobs", params={"prefix": PREFIX})
     yield talk.step("nodes of a pool", "GET", "/v1/nodes", params={"filter": 'NodePool == "default"'})
     kill = {"Signal": "SIGKILL", "Task": "guest"}
     yield talk.step("a signal to nobody", "POST", f"/v1/client/allocation/{NOBODY}/signal", json=kill)

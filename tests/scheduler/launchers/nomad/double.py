@@ -90,6 +90,31 @@ class NomadDouble:
             self.node |= fields
             self._publish("Node", event, self.node)
 
+    def lose_node(self) -> None:
+        """The servers lose sight of the node: what they know to run there is unknown, all else is lost."""
+        with self._lock:
+            for each in self.allocations.values():
+                if each["ClientStatus"] == "running":
+                    each["ClientStatus"] = "unknown"
+                elif each["ClientStatus"] == "pending":
+                    each |= {"ClientStatus": "lost", "DesiredStatus": "stop"}
+                else:
+                    continue
+                self._publish("Allocation", "PlanResult", each)
+        self.change_node("NodeHeartbeat", Status="disconnected")
+
+    def find_node(self) -> None:
+        """The node reports again: it has ended what the servers gave up, and the rest still runs."""
+        self.change_node("NodeRegistration", Status="ready")
+        with self._lock:
+            for each in self.allocations.values():
+                if each["ClientStatus"] == "unknown" and each["DesiredStatus"] == "run":
+                    each["ClientStatus"] = "running"
+                    self._publish("Allocation", "AllocationUpdated", each)
+                elif each["ClientStatus"] in ("unknown", "lost"):
+                    each["ClientStatus"] = "running"
+                    self._ended(each, "complete", "Killed", {})
+
     # -- its insides; `_lock` is held
 
     def _publish(self, topic: str, kind: str, record: dict[str, Any]) -> None:
@@ -232,7 +257,6 @@ class NomadDouble:
             "gc.set": values["set_name"],
             "gc.installation": values["installation"],
             "gc.account": values["account"],
-            "gc.key": values["pool_key"],
         }
         job = {
             "ID": values["job_id"],
@@ -261,7 +285,8 @@ class NomadDouble:
                 for each in list(self.allocations.values()):
                     if each["JobID"] == job_id and each["ClientStatus"] not in TERMINAL:
                         each["DesiredStatus"] = "stop"
-                        self._after(0.02, self._ended, each, "complete", "Killed", {})
+                        if self.node["Status"] == "ready":
+                            self._after(0.02, self._ended, each, "complete", "Killed", {})
                 if purge:
                     del self.jobs[job_id]
             return 200, {"EvalID": str(uuid.uuid4()), "JobModifyIndex": next(self._index)}

@@ -28,6 +28,7 @@ from scheduler.launchers.nomad.node_files import BIN, RUN, guest_name, seccomp_n
 from scheduler.launchers.nomad.records import TERMINAL
 from scheduler.launchers.nomad.registrar import Registrar
 from scheduler.launchers.nomad.settings import NomadSettings, RegistrarSettings
+from scheduler.launchers.nomad.words import Kind
 from scheduler.launchers.seccomp import profile_json
 from scheduler.policy.node import Standing
 from tests.scheduler.conftest import until
@@ -120,6 +121,10 @@ class ClusterStand(Stand):
     def launcher_reason(self) -> str:
         """Why the launcher takes no orders now."""
         return self._launcher._connection.reason
+
+    async def found_lost(self, slot_id: str) -> None:
+        """Wait until the launcher knows that the cluster has lost the node of this slot."""
+        await until(lambda: self._launcher._slots[slot_id].kind is Kind.NODE_LOST)
 
     @property
     def leaving(self) -> int:

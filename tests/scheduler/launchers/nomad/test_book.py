@@ -6,13 +6,10 @@ from typing import Any
 
 import msgspec
 
-from scheduler.launchers.nomad.book import AGAIN_S, GRACE_S, Action, Book, Deregister, Kill, Purge
+from scheduler.launchers.nomad.book import AGAIN_S, GRACE_S, LOST_S, Action, Book, Deregister, Kill, Purge
 from scheduler.launchers.nomad.records import Allocation, Evaluation, Job
 from scheduler.launchers.nomad.words import Kind
-from scheduler.pool import PoolKey
-from scheduler.task import Isolation, Resources
 
-POOL = PoolKey("acme", "sha256:" + "0" * 64, Resources(), Isolation.SHARED)
 KEPT_S = 60.0
 
 
@@ -25,7 +22,7 @@ class Cluster:
         self._index = 0
         self._made: dict[str, int] = {}
         if slots:
-            self.book.add("job", POOL, slots)
+            self.book.add("job", slots)
             self.book.registered("job")
 
     def allocation(self, name: str, slot: str, status: str, **fields: Any) -> list[tuple[str, Kind]]:
@@ -133,7 +130,7 @@ def test_a_job_that_waits_for_the_cluster_goes_when_nobody_waits_for_it() -> Non
 
 def test_nothing_is_done_to_a_job_while_it_is_being_registered() -> None:
     cluster = Cluster()
-    cluster.book.add("job", POOL, ["s1"])
+    cluster.book.add("job", ["s1"])
     assert cluster.book.begin("job") == {"s1"}
     cluster.drop("s1")
     assert cluster.due() == []
@@ -143,13 +140,13 @@ def test_nothing_is_done_to_a_job_while_it_is_being_registered() -> None:
 
 def test_a_slot_that_is_dropped_while_its_job_waits_is_never_registered() -> None:
     cluster = Cluster()
-    cluster.book.add("job", POOL, ["s1", "s2"])
+    cluster.book.add("job", ["s1", "s2"])
     assert cluster.book.starting() == 0
     cluster.drop("s1")
     assert cluster.book.begin("job") == {"s2"}
     assert cluster.book.starting() == 1
     assert not cluster.book.knows("s1")
-    cluster.book.add("other", POOL, ["s3"])
+    cluster.book.add("other", ["s3"])
     cluster.drop("s3")
     assert cluster.book.begin("other") == frozenset()
     assert "other" not in cluster.book.jobs
@@ -180,6 +177,41 @@ def test_a_node_that_is_away_is_told_and_nothing_is_done() -> None:
     assert cluster.allocation("a1", "s1", "running") == [("s1", Kind.RUNNING)]
 
 
+def test_a_slot_of_a_lost_node_is_the_sets_to_give_up() -> None:
+    """It may run: Nomad calls one lost at once whose start it had not heard of."""
+    cluster = Cluster("s1")
+    cluster.allocation("a1", "s1", "pending")
+    assert cluster.allocation("a1", "s1", "lost", desired_status="stop") == [("s1", Kind.NODE_LOST)]
+    assert cluster.book.starting() == 0
+    assert cluster.due(3600) == []
+    assert cluster.book.found() == ["s1"]
+
+
+def test_a_dropped_slot_of_a_lost_node_is_left_there_until_its_node_says_how_it_ended() -> None:
+    cluster = Cluster("s1")
+    cluster.allocation("a1", "s1", "pending")
+    cluster.allocation("a1", "s1", "lost", desired_status="stop")
+    cluster.drop("s1")
+    assert cluster.due() == [Deregister("job")]
+    assert cluster.due(LOST_S - 1) == []
+    assert cluster.book.found() == ["s1"]
+    assert cluster.allocation("a1", "s1", "complete", desired_status="stop") == [("s1", Kind.STOPPED)]
+    assert cluster.due() == [Purge("job")]
+
+
+def test_a_dropped_slot_of_a_node_that_never_comes_back_is_given_up_in_time() -> None:
+    cluster = Cluster("s1")
+    cluster.allocation("a1", "s1", "running")
+    cluster.drop("s1")
+    assert cluster.due() == [Deregister("job")]
+    cluster.allocation("a1", "s1", "unknown")
+    assert cluster.due(24 * 3600) == []
+    cluster.allocation("a1", "s1", "lost", desired_status="stop")
+    assert cluster.book.found() == ["s1"]
+    (purge,) = cluster.book.due(cluster.now)
+    assert [(told.slot_id, told.kind) for told in cluster.book.done(purge)] == [("s1", Kind.STOPPED)]
+
+
 def test_slots_on_their_way_are_counted_without_those_that_wait_for_the_cluster() -> None:
     cluster = Cluster("s1", "s2", "s3")
     assert cluster.book.starting() == 3
@@ -199,7 +231,6 @@ def listed(job_id: str, *slots: str, stopped: bool = False) -> Job:
     raw = {
         "ID": job_id,
         "Stop": stopped,
-        "Meta": {"gc.key": msgspec.json.encode(POOL).decode()},
         "JobSummary": {"Summary": {slot: {} for slot in slots}},
     }
     return msgspec.convert(raw, Job)
@@ -212,13 +243,21 @@ def test_what_an_earlier_registrar_left_is_found_and_goes_unless_it_is_kept() ->
         for number in (1, 2)
     ]
     cluster.book.listed([listed("old", "s1", "s2")], alive, [], frozenset())
-    assert {(found.slot_id, found.pool, found.node) for found in cluster.book.found()} == {
-        ("s1", POOL, "node-1"),
-        ("s2", POOL, "node-1"),
-    }
+    assert cluster.book.found() == ["s1", "s2"]
     cluster.book.keep(["s1"], cluster.now)
     assert cluster.due() == [Kill("a2")]
-    assert [found.slot_id for found in cluster.book.found()] == ["s1"]
+
+
+def test_a_slot_is_found_until_the_cluster_says_that_it_ended() -> None:
+    """Also one that nobody wants, and of a job that was deregistered: its node may be away."""
+    cluster = Cluster("s1", "s2")
+    for number in (1, 2):
+        cluster.allocation(f"a{number}", f"s{number}", "running")
+        cluster.drop(f"s{number}")
+    assert cluster.due() == [Deregister("job")]
+    cluster.allocation("a1", "s1", "complete")
+    cluster.allocation("a2", "s2", "unknown")
+    assert cluster.book.found() == ["s2"]
 
 
 def test_slots_that_the_set_ordered_in_an_earlier_life_go_unless_they_are_kept() -> None:
@@ -251,7 +290,7 @@ def test_a_job_that_somebody_purged_is_told() -> None:
 def test_a_job_that_is_newer_than_the_list_is_not_missed_in_it() -> None:
     cluster = Cluster()
     begun = cluster.book.begun()
-    cluster.book.add("job", POOL, ["s1"])
+    cluster.book.add("job", ["s1"])
     cluster.book.registered("job")
     assert cluster.book.listed([], [], [], begun) == []
     assert cluster.book.wants("s1")
@@ -277,11 +316,9 @@ def test_a_cluster_that_was_restored_from_a_backup_is_believed() -> None:
     assert [(each.slot_id, each.kind) for each in told] == [("s1", Kind.STARTING)]
 
 
-def test_a_job_that_is_not_of_the_template_is_ended() -> None:
+def test_a_job_that_no_set_ordered_is_ended() -> None:
     cluster = Cluster()
-    strange = msgspec.structs.replace(listed("strange", "web"), meta=None)
     running = Allocation("a1", "strange", "web", client_status="running")
-    cluster.book.listed([strange], [running], [], frozenset())
-    assert cluster.book.found() == []
+    cluster.book.listed([listed("strange", "web")], [running], [], frozenset())
     cluster.book.keep([], cluster.now)
     assert cluster.due() == [Deregister("strange")]

@@ -80,10 +80,7 @@ def facts(what: str, body: Any) -> Any:
             for group, metric in (each.unplaced or {}).items()
         }
     if what == "jobs":
-        return [
-            (each.id, each.stopped, each.groups, (each.meta or {})["gc.key"])
-            for each in msgspec.convert(body, list[Job])
-        ]
+        return [(each.id, each.stopped, each.groups) for each in msgspec.convert(body, list[Job])]
     return [each.takes_slots for each in msgspec.convert(body, list[Node])]
 
 

@@ -43,8 +43,8 @@ def with_another_name(job: Job) -> None:
     job["TaskGroups"][0]["Name"] = f"by-hand-{secrets.token_hex(4)}"
 
 
-def with_another_pool(job: Job) -> None:
-    job["Meta"]["gc.key"] = "{}"
+def with_other_meta(job: Job) -> None:
+    job["Meta"]["gc.account"] = "other"
 
 
 def with_another_priority(job: Job) -> None:
@@ -84,7 +84,7 @@ def operator(cluster_set: ClusterSet, engine: docker.DockerClient) -> Operator:
         with_more_memory,
         with_another_slot,
         with_another_name,
-        with_another_pool,
+        with_other_meta,
         with_another_priority,
     ],
 )

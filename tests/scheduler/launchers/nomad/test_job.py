@@ -58,7 +58,6 @@ def test_an_order_becomes_the_variables_of_the_template() -> None:
     assert "/held" not in values["arguments"]
     assert values["slots"][1] == {"id": "s-2", "token": "ab" * 32, "door": "inst/door2", "node": ""}
     assert values["seccomp"] == "/var/lib/general-compute/seccomp/slots-1.json"
-    assert msgspec.json.decode(values["pool_key"], type=PoolKey) == POOL
 
 
 def test_a_job_that_reserves_all_of_a_slots_cpu_limits_it_too() -> None:
