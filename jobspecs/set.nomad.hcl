@@ -1,7 +1,8 @@
 # A set and its registrar. A set is one process with a folder of its own, so it has one instance; for more, run more sets.
 #
 #   nomad job run -var image=registry.example/general-compute:VERSION -var set_name=a -var memory_mib=2048 \
-#       -var 'executors={n1="10.0.0.11:8201", n2="10.0.0.12:8201"}' -var settings=set-a.yaml jobspecs/set.nomad.hcl
+#       -var 'executors={n1="10.0.0.11:8201", n2="10.0.0.12:8201"}' -var 'registries=["registry.example"]' \
+#       -var settings=set-a.yaml jobspecs/set.nomad.hcl
 #
 # The set needs no engine: it reads images from its registries, and its executors run the tasks. `settings` names a file
 # on your machine with the other settings of sets/docs/settings.md, `registries` at least.
@@ -24,6 +25,11 @@ variable "executors" {
 variable "settings" {
   type        = string
   description = "A YAML file with more settings of the set: registries, accounts, limits."
+}
+variable "registries" {
+  type        = list(string)
+  description = "Registries from which nodes may pull the set's images: the names in `registries` of its settings."
+  default     = []
 }
 variable "nomad_url" {
   type        = string
@@ -185,6 +191,7 @@ job "gc-set" {
           token_file: /registrar/token
           namespace: gc-${var.set_name}
           node_folder: ${var.node_folder}
+          registries: ${jsonencode(var.registries)}
           status_url: "${var.status_url}"
         YAML
       }

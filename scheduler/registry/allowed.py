@@ -13,6 +13,7 @@ from scheduler.images.reference import Reference
 from scheduler.registry.settings import RegistryConfig
 
 _DOCKER_HUB: Final = "docker.io"
+"""The registry that engines ask for an image whose name has none."""
 _PORTS: Final = {"https": 443, "http": 80}
 _MAX_URL_CHARS: Final = 8192
 """Signed addresses of storage have some 1,500 characters."""
@@ -67,12 +68,12 @@ class AllowList:
 
     def has(self, reference: Reference) -> bool:
         """Return True if the reference names a registry of the list."""
-        return bool(reference.domain) and _normal(reference.domain) in self._registries
+        return bool(reference.domain) and normal_name(reference.domain) in self._registries
 
     def registry(self, reference: Reference) -> Registry:
         """The registry that holds the image. Raises `RegistryNotAllowed`; nothing was contacted then."""
         if reference.domain:
-            found = self._registries.get(_normal(reference.domain))
+            found = self._registries.get(normal_name(reference.domain))
             if found is None:
                 raise not_allowed(reference)
             return found
@@ -108,10 +109,17 @@ def origin_of(url: str) -> str:
 def _registry(config: RegistryConfig) -> Registry:
     url = config.url or f"https://{config.name}"
     reachable = frozenset(origin_of(each) for each in (url, *config.also))
-    return Registry(_normal(config.name), url, reachable, config)
+    return Registry(normal_name(config.name), url, reachable, config)
 
 
-def _normal(name: str) -> str:
+def engines_registry(reference: Reference) -> str:
+    """The registry from which an engine would pull an image, in one spelling; "" for an id, which it does not pull."""
+    if reference.image_id:
+        return ""
+    return normal_name(reference.domain) if reference.domain else _DOCKER_HUB
+
+
+def normal_name(name: str) -> str:
     """A registry's name in one spelling: lower case, and without the port that HTTPS has anyway."""
     lower = name.lower().removesuffix(":443")
     return _DOCKER_HUB if lower == "index.docker.io" else lower

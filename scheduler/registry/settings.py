@@ -11,13 +11,14 @@ from msgspec import Meta
 
 _ORIGIN: Final = r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?$"
 _MAX_SECRET_BYTES: Final = 16 << 10
+RegistryName = Annotated[str, Meta(pattern=r"^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?$")]
 Origin = Annotated[str, Meta(pattern=_ORIGIN)]
 
 
 class RegistryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A registry that the set may contact. Without an entry, no image reference makes it contact anything."""
 
-    name: Annotated[str, Meta(pattern=r"^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?$")]
+    name: RegistryName
     """The registry as image references name it, such as `registry.example` or `registry.example:5000`."""
     url: Origin | None = None
     """Address of its API; by default `https://` and the name."""

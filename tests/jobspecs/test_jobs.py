@@ -205,6 +205,7 @@ def test_a_task_runs_through_the_jobs(
         (tmp_path / "set.yaml").write_text(f"drain_notice_s: 0\n{registries}")
         put = ["var", "put", "-force", "-out=none", f"-namespace={PLATFORM}", "nomad/jobs/gc-router"]
         cluster.command(*put, f"router=@{routers}", f"ca=@{cluster.ca_file}")
+        given["set"] |= {"registries": f'["{registry}"]'}
         given["executor"] |= {"package": address}
         try:
             for each in ("executor", "set", "router"):

@@ -312,6 +312,10 @@ class Book:
             return None
         return Report(slot.id, slot.last_report.kind, slot.last_report.words)
 
+    def count(self) -> int:
+        """How many slots there are or may be: those that wait for their turn and those that end are among them."""
+        return sum(not slot.over for job in self.jobs.values() for slot in job.slots.values())
+
     # -- what is to be done
 
     def starting(self) -> int:

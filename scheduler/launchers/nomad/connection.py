@@ -108,17 +108,25 @@ class Connection:
             ) from error
         line = Line(reader, writer, ToLauncher)
         try:
-            line.send(Hello(VERSION, self._settings.set_name, self._settings.installation))
-            while True:
-                match await line.read():
-                    case Found() as found:
-                        self.reason = ""
-                        return line, found
-                    case ClusterState(reason):
-                        self.reason = reason or _LISTING
+            return line, await self._greet(line)
         except BaseException:
             line.close()
             raise
+
+    async def _greet(self, line: Line) -> Found:
+        line.send(Hello(VERSION, self._settings.set_name, self._settings.installation))
+        said = ""
+        while True:
+            try:
+                message = await line.read()
+            except EngineUnavailable as error:
+                raise EngineUnavailable(f"{error}; it said: {said}" if said else str(error)) from error
+            match message:
+                case Found() as found:
+                    self.reason = ""
+                    return found
+                case ClusterState(reason):
+                    said = self.reason = reason or _LISTING
 
     async def _keep_reading(self, line: Line) -> None:
         while True:

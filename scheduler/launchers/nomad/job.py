@@ -21,6 +21,7 @@ from scheduler.launchers.hardening import harden
 from scheduler.launchers.labels import pool_name
 from scheduler.launchers.nomad.orders import Add
 from scheduler.launchers.nomad.settings import RegistrarSettings
+from scheduler.registry.allowed import engines_registry, normal_name
 
 CPU_PER_PERCENT: Final = 10
 """Nomad's CPU for a hundredth of a core, on clients with `cpu_total_compute` of 1000 for each core."""
@@ -56,7 +57,7 @@ def check(add: Add, settings: RegistrarSettings) -> None:
     _match("account", pool.account, _ACCOUNT, "an account's name")
     _match("image_digest", pool.image_digest, _DIGEST, "a digest such as sha256:…")
     _match("node", add.node, _NODE, "a node's name")
-    check_image(add.image, add.run, add.places)
+    check_image(add.image, add.run, add.places, settings)
     if not 0 < pool.resources.cpu_percent <= settings.max_cpu_percent:
         raise OrderRefused(
             "cpu_percent", f"{pool.resources.cpu_percent} is not from 1 to {settings.max_cpu_percent}"
@@ -73,13 +74,20 @@ def check(add: Add, settings: RegistrarSettings) -> None:
     _check_variables(add)
 
 
-def check_image(image: str, run: str, places: Iterable[str]) -> None:
+def check_image(image: str, run: str, places: Iterable[str], settings: RegistrarSettings) -> None:
     """Raise `OrderRefused` for an image, as people and the docker driver name it, or for places that none may have."""
     for field, text in (("image", image), ("run", run)):
         try:
             parse_reference(text)
         except BadRequest as error:
             raise OrderRefused(field, str(error)) from error
+    registry = engines_registry(parse_reference(run))
+    if registry and registry not in map(normal_name, settings.registries):
+        raise OrderRefused(
+            "registry",
+            f"nodes pull no images from {registry}, which is not in the registrar's setting `registries`; "
+            "ask the operator to add it",
+        )
     _check_paths("places", places)
 
 

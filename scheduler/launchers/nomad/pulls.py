@@ -45,7 +45,7 @@ class Pulls:
         wanted: dict[str, AheadImage] = {}
         for image in ahead.images[:_IMAGES_MOST]:
             try:
-                check_image(image.image, image.run, image.places)
+                check_image(image.image, image.run, image.places, self._settings)
             except OrderRefused as error:
                 log.warning("image is not pulled ahead", image=image.image, reason=str(error))
                 continue

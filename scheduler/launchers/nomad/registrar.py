@@ -86,7 +86,6 @@ class Registrar:
         self._clock = clock
         self._left_at = clock()
         self._background = Background()
-        self._following: asyncio.Task[None] | None = None
         self._listed = asyncio.Event()
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -113,7 +112,6 @@ class Registrar:
             server.close()
             if self._line is not None:
                 self._line.close()
-            self._stop_following()
             await self._background.stop(0)
             self._cluster.close()
             path.unlink(missing_ok=True)
@@ -134,6 +132,7 @@ class Registrar:
             log.info("set gone", reason=str(error) or "it said nothing")
         except OrderRefused as error:
             log.warning("set refused", reason=str(error))
+            line.send(ClusterState(f"the registrar refuses this set: {error}"))
         finally:
             if self._line is line:
                 self._line, self._left_at = None, self._clock()
@@ -148,6 +147,12 @@ class Registrar:
             raise OrderRefused("set_name", f"this registrar serves set {self._settings.set_name}")
         if not _INSTALLATION.fullmatch(hello.installation):
             raise OrderRefused("installation", "it is not 12 hexadecimal digits")
+        if self._installation not in ("", hello.installation):
+            # Another one's slots would count beside those of the first, which nobody would end.
+            raise OrderRefused(
+                "installation",
+                f"the set has another state_dir than before; restart the registrar (it served {self._installation})",
+            )
 
     async def _greet(self, hello: Hello, line: Line) -> None:
         """Answer with what is there, once the cluster has told it. A later connection takes the place of an earlier."""
@@ -155,23 +160,30 @@ class Registrar:
             self._line.send(Replaced())
             self._line.close()
         self._line = line
-        if hello.installation != self._installation:
-            self._stop_following()
+        if not self._installation:
             self._installation = hello.installation
-            self._book = Book(self._settings.purge_after_s)
-        if self._following is None:
-            self._listed.clear()
-            self._reason = _NOT_REACHED
-            self._following = self._background.spawn(self._events.follow())
+            self._background.spawn(self._events.follow())
         line.send(ClusterState("" if self._listed.is_set() else self._reason))
-        await self._listed.wait()
+        await self._until_listed(line)
         line.send(Found(tuple(self._book.found()), self._settings.limits.inodes, self._settings.max_run_s))
         log.info("set connected", set=hello.set_name, installation=hello.installation)
 
-    def _stop_following(self) -> None:
-        if self._following is not None:
-            self._following.cancel()
-            self._following = None
+    async def _until_listed(self, line: Line) -> None:
+        """Wait for as long as the cluster is away, which nobody can bound, and not longer than the set stays.
+
+        Raises `EngineUnavailable` when it leaves, and `OrderRefused` if it speaks before it was answered.
+        """
+        listed, said = asyncio.create_task(self._listed.wait()), asyncio.create_task(line.read())
+        try:
+            await asyncio.wait({listed, said}, return_when=asyncio.FIRST_COMPLETED)
+            if said.done():
+                raise OrderRefused(
+                    "hello", f"a message {type(said.result()).__name__} came before the answer"
+                )
+        finally:
+            listed.cancel()
+            said.cancel()
+            await asyncio.gather(listed, said, return_exceptions=True)
 
     def _take(self, message: object, line: Line) -> None:
         match message:
@@ -213,19 +225,24 @@ class Registrar:
             check(add, self._settings)
             if known := [slot.slot_id for slot in add.slots if self._book.knows(slot.slot_id)]:
                 raise OrderRefused("slots.slot_id", f"slot {known[0]} was ordered before")
+            if self._book.count() + len(add.slots) > (most := self._settings.max_slots):
+                raise OrderRefused(
+                    "slots",
+                    f"the set has all the slots that its registrar allows: `max_slots` is {most}",
+                )
         except OrderRefused as error:
             line.send(Added(add.request, str(error), error.field))
             return
         self._adds += 1
         job_id = f"{self._prefix}{secrets.token_hex(6)}"
         self._book.add(job_id, [slot.slot_id for slot in add.slots])
-        self._background.spawn(self._add(job_id, add, line, self._book))
+        self._background.spawn(self._add(job_id, add, line))
 
-    async def _add(self, job_id: str, add: Add, line: Line, book: Book) -> None:
+    async def _add(self, job_id: str, add: Add, line: Line) -> None:
         try:
             async with self._turn:
                 await self._until_few_start(add)
-                wanted = book.begin(job_id)
+                wanted = self._book.begin(job_id)
             slots = tuple(slot for slot in add.slots if slot.slot_id in wanted)
             if len(slots) < len(add.slots):
                 gone = (slot.slot_id for slot in add.slots if slot.slot_id not in wanted)
@@ -233,7 +250,7 @@ class Registrar:
                     Report(each, Kind.STOPPED, "it was given up before it was ordered") for each in gone
                 )
             if slots:
-                await self._register(job_id, msgspec.structs.replace(add, slots=slots), book)
+                await self._register(job_id, msgspec.structs.replace(add, slots=slots))
             line.send(Added(add.request))
         except SchedulerError as error:
             line.send(Added(add.request, str(error)))
@@ -255,8 +272,8 @@ class Registrar:
     def _most_starting(self) -> int:
         return max(1, self._nodes.taking) * self._settings.starts_per_node
 
-    async def _register(self, job_id: str, add: Add, book: Book) -> None:
-        settings = self._settings
+    async def _register(self, job_id: str, add: Add) -> None:
+        settings, book = self._settings, self._book
         values = variables(add, settings, job_id, self._installation, self._guest, self._seccomp)
         try:
             template = _template(Path(settings.template or TEMPLATE))
@@ -286,15 +303,14 @@ class Registrar:
 
     async def _relist(self) -> int:
         """List everything of this installation; returns the index from which events follow."""
-        book, begun = self._book, self._book.begun()
+        book = self._book
+        begun = book.begun()
         jobs, index = await self._cluster.jobs(self._prefix)
         allocations, _ = await self._cluster.allocations(self._prefix)
         evaluations, _ = await self._cluster.evaluations(self._prefix)
         # Nodes that the cluster does not list now stand as they did.
         with contextlib.suppress(ClusterRefused):
             self._tell(self._nodes.listed(await self._cluster.nodes()))
-        if book is not self._book:
-            return index
         reports = book.listed(jobs, allocations, evaluations, begun, index)
         first = not self._listed.is_set()
         self._listed.set()
@@ -336,9 +352,9 @@ class Registrar:
             # The cluster is away, and calls would only wait. All that is still due is done when it is back.
             return
         for action in self._book.due(self._clock()):
-            self._background.spawn(self._do(action, self._book))
+            self._background.spawn(self._do(action))
 
-    async def _do(self, action: Action, book: Book) -> None:
+    async def _do(self, action: Action) -> None:
         try:
             match action:
                 case Kill(allocation_id):
@@ -352,7 +368,7 @@ class Registrar:
             self._failed.met(str(error))
         else:
             self._failed.over()
-            self._tell(book.done(action))
+            self._tell(self._book.done(action))
 
 
 def _template(path: Path) -> str:

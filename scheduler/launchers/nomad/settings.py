@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from scheduler.launchers.hardening import SlotLimits
+from scheduler.registry.settings import RegistryName
 
 Positive = Annotated[int, Meta(gt=0, le=1 << 30)]
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]
@@ -63,6 +64,13 @@ class RegistrarSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Page of the set, as a button on its jobs' pages in Nomad's UI."""
     limits: SlotLimits = SlotLimits()
     """Limits of a slot in addition to its tasks' resources."""
+    registries: tuple[RegistryName, ...] = ()
+    """Registries from which nodes may pull the set's images, as the images' names have them, such as
+    `registry.example:5000`; `docker.io` for names without one. Repeat those of the set's own `registries` here: an
+    attacker in the set can change its list, not this one. Without an entry, nodes only run images that they have."""
+    max_slots: Annotated[int, Meta(gt=0, le=10_000)] = 1000
+    """Slots that the set may have in the cluster at the same time, including those that are ending. It bounds what
+    an attacker in the set gets."""
     max_cpu_percent: Positive = 6400
     """Largest CPU that the set may order for one slot, in hundredths of a core."""
     max_memory_mib: Positive = 262_144
@@ -98,8 +106,12 @@ class RegistrarSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         if self.token_file:
             try:
                 found = Path(self.token_file).read_text(encoding="ascii").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise SettingsError(f"token_file: {self.token_file} cannot be read: {error}") from error
+            except OSError as error:
+                raise SettingsError(f"token_file: {self.token_file}: {error.strerror}") from error
+            except UnicodeDecodeError as error:
+                raise SettingsError(
+                    f"token_file: {self.token_file} holds characters that no token has"
+                ) from error
             if not found:
                 raise SettingsError(f"token_file: {self.token_file} is empty")
             return found

@@ -101,9 +101,9 @@ def cluster_set(
     """Start sets on the cluster; each is stopped, with its registrar, when the test ends."""
     with ExitStack() as started:
 
-        def start(settings: str = "") -> ClusterSet:
+        def start(settings: str = "", **registrar: object) -> ClusterSet:
             folder = tmp_path_factory.mktemp("cluster")
-            made = ClusterSet(agent, folder, f"tc{free_port()}x{os.getpid()}", start_set, settings, {})
+            made = ClusterSet(agent, folder, f"tc{free_port()}x{os.getpid()}", start_set, settings, registrar)
             started.callback(made.close)
             return made
 

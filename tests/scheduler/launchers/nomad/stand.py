@@ -47,6 +47,8 @@ class ClusterStand(Stand):
 
     ahead_s = 0.0
     """How far the registrars' clock is ahead, for tests in which much time passes."""
+    max_slots = 1000
+    """What registrars allow that are started from now on."""
 
     def __init__(self, set_name: str, url: str, node_folder: Path, guest: str) -> None:
         super().__init__()
@@ -68,7 +70,7 @@ class ClusterStand(Stand):
         settings_of_set = NomadSettings(
             set_name=self.set_name,
             installation=installation,
-            registrar=self._socket_of(installation),
+            registrar=self.socket_of(installation),
             run_folder=self._node_folder / RUN,
             connect_timeout_s=60,
         )
@@ -81,7 +83,7 @@ class ClusterStand(Stand):
             on_node=lambda node, standing, reason: self.nodes.update({node: (standing, reason)}),
         )
 
-    def _socket_of(self, installation: str) -> Path:
+    def socket_of(self, installation: str) -> Path:
         return self._folder / f"{installation}.sock"
 
     async def prepare(self) -> None:
@@ -90,10 +92,11 @@ class ClusterStand(Stand):
         for installation in installations:
             settings = RegistrarSettings(
                 set_name=self.set_name,
-                socket=str(self._socket_of(installation)),
+                socket=str(self.socket_of(installation)),
                 address=self._url,
                 node_folder=str(self._node_folder),
                 starts_per_node=STARTS_AT_ONCE,
+                max_slots=self.max_slots,
                 relist_s=1,
             )
             registrar = Registrar(
@@ -103,7 +106,7 @@ class ClusterStand(Stand):
                 lambda: time.monotonic() + self.ahead_s,
             )
             self._registrars.append(asyncio.create_task(registrar.serve()))
-        await until(lambda: all(self._socket_of(each).exists() for each in installations))
+        await until(lambda: all(self.socket_of(each).exists() for each in installations))
 
     def folder_of(self, slot_id: str) -> Path:
         folder = self._run_folder / slot_id
@@ -121,6 +124,11 @@ class ClusterStand(Stand):
     def launcher_reason(self) -> str:
         """Why the launcher takes no orders now."""
         return self._launcher._connection.reason
+
+    @property
+    def serving(self) -> int:
+        """How many connections of sets the registrars serve."""
+        return sum(task.get_coro().__qualname__ == "Registrar._serve" for task in asyncio.all_tasks())  # type: ignore[union-attr]
 
     async def found_lost(self, slot_id: str) -> None:
         """Wait until the launcher knows that the cluster has lost the node of this slot."""

@@ -14,7 +14,9 @@ from scheduler.launchers.nomad.settings import TEMPLATE, RegistrarSettings, Sett
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
 
-SETTINGS = RegistrarSettings(set_name="a", socket="/run/registrar.sock", max_slots_per_job=2)
+SETTINGS = RegistrarSettings(
+    set_name="a", socket="/run/registrar.sock", max_slots_per_job=2, registries=("registry.example",)
+)
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 POOL = PoolKey("acme", DIGEST, Resources(50, 256), Isolation.SHARED, ("avx2",))
 
@@ -95,6 +97,18 @@ def test_variables_are_written_in_the_escapes_that_hcl_knows() -> None:
         assert written({"x": [value]}) == f"x = [{text}]\n"
 
 
+def test_nodes_run_images_that_they_have_and_pull_others_from_the_registries_that_are_allowed() -> None:
+    hub = msgspec.structs.replace(SETTINGS, registries=("docker.io", "Registry.Example:443"))
+    for run, settings in (
+        (DIGEST, msgspec.structs.replace(SETTINGS, registries=())),
+        (f"registry.example:443/cat@{DIGEST}", SETTINGS),
+        (f"registry.example/acme/cat@{DIGEST}", hub),
+        (f"acme/cat@{DIGEST}", hub),
+        (f"index.docker.io/library/cat@{DIGEST}", hub),
+    ):
+        check(order(run=run), settings)
+
+
 @pytest.mark.parametrize(
     ("field", "bad"),
     [
@@ -102,6 +116,9 @@ def test_variables_are_written_in_the_escapes_that_hcl_knows() -> None:
         ("image_digest", order(pool=pool(image_digest="latest"))),
         ("image", order(image="${attr.unique.hostname}")),
         ("run", order(run="no such/Image")),
+        ("registry", order(run=f"registry.example:5000/cat@{DIGEST}")),
+        ("registry", order(run=f"169.254.1.1/cat@{DIGEST}")),
+        ("registry", order(run=f"cat@{DIGEST}")),
         ("cpu_percent", order(pool=pool(resources=Resources(6401, 256)))),
         ("memory_mib", order(pool=pool(resources=Resources(50, 300_000)))),
         ("cpu_features", order(pool=pool(cpu_features=("avx2}",)))),
@@ -147,10 +164,11 @@ def test_the_token_comes_from_a_file_or_a_variable_and_is_never_shown(
     monkeypatch.setenv("GC_TOKEN_OF_TEST", "other-token")
     assert msgspec.structs.replace(SETTINGS, token_variable="GC_TOKEN_OF_TEST").token() == "other-token"
     assert SETTINGS.token() == ""
-    for broken in (
-        msgspec.structs.replace(SETTINGS, token_variable="GC_NOT_SET_IN_TEST"),
-        msgspec.structs.replace(SETTINGS, token_file=str(tmp_path / "none")),
-        msgspec.structs.replace(by_file, token_variable="GC_TOKEN_OF_TEST"),
+    none = tmp_path / "none"
+    for changes, said in (
+        ({"token_variable": "GC_NOT_SET_IN_TEST"}, "token_variable: GC_NOT_SET_IN_TEST is not set"),
+        ({"token_file": str(none)}, f"token_file: {none}: No such file or directory$"),
+        ({"token_file": str(file), "token_variable": "X"}, "token_file and token_variable are both set"),
     ):
-        with pytest.raises(SettingsError, match=r"token_(file|variable)"):
-            broken.token()
+        with pytest.raises(SettingsError, match=said):
+            msgspec.structs.replace(SETTINGS, **changes).token()

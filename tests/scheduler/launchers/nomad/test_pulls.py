@@ -29,7 +29,9 @@ class Stand:
 
     def another_run(self) -> Pulls:
         """What a registrar has that has just started."""
-        settings = RegistrarSettings(set_name="a", socket="/none", address=self.double.url)
+        settings = RegistrarSettings(
+            set_name="a", socket="/none", address=self.double.url, registries=("registry.example",)
+        )
         self._cluster.append(Cluster(settings))
         return Pulls(settings, self._cluster[-1], "guest", "slots.json")
 
@@ -95,6 +97,7 @@ async def test_a_job_that_the_cluster_has_forgotten_is_registered_again_and_a_st
 async def test_an_image_that_is_refused_keeps_no_other_from_being_pulled(stand: Stand) -> None:
     bad = (
         AheadImage("acme/cat:1", "registry.example/${x}", ()),
+        AheadImage("acme/cat:1", f"other.example/acme/cat@{DIGEST}", ()),
         AheadImage("acme/cat:1", CAT.run, ("/etc",)),
         AheadImage("acme/cat:1", CAT.run, ("/${x}",)),
     )

@@ -87,6 +87,37 @@ async def test_an_order_that_the_registrar_refuses_names_the_member_at_fault(sta
         await stand.launcher.start(bad)
 
 
+async def test_a_set_has_no_more_slots_than_its_registrar_allows(stand: NomadDoubleStand) -> None:
+    """An attacker in the set orders without end; the bound is not the set's to change."""
+    await stand.stop_registrars()
+    await until(lambda: stand.launcher_reason != "")
+    stand.max_slots = 3
+    await stand.prepare()
+    await until(lambda: stand.launcher_reason == "")
+    made = await orders(stand, 3)
+    await asyncio.gather(*map(stand.launcher.start, made))
+    with pytest.raises(
+        EngineRefused, match=r"slots: the set has all the slots that its registrar allows: `max_slots` is 3"
+    ):
+        await stand.launcher.start(await stand.order())
+    # One that ends makes room, once it has ended.
+    await stand.launcher.stop(made[0].slot_id)
+    await until(lambda: stand.leaving == 0)
+    await stand.start()
+
+
+async def test_nodes_pull_no_image_from_a_registry_that_the_registrar_does_not_allow(
+    stand: NomadDoubleStand,
+) -> None:
+    (order,) = await orders(stand, 1)
+    image = msgspec.structs.replace(
+        order.image, reference="cat:1", location=f"169.254.1.1/cat@{order.image.digest}"
+    )
+    with pytest.raises(EngineRefused, match=r"nodes pull no images from 169\.254\.1\.1"):
+        await stand.launcher.start(msgspec.structs.replace(order, image=image))
+    assert stand.double.jobs == {}
+
+
 async def test_a_start_is_answered_at_once_while_the_cluster_is_away_and_running_slots_stay(
     stand: NomadDoubleStand,
 ) -> None:

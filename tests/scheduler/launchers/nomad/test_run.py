@@ -91,7 +91,8 @@ def test_an_image_of_a_registry_needs_no_engine_at_the_set(
         made = cluster_set(
             f"images_ahead: ['{repository}:1']\n"
             f"docker_host: unix://{tmp_path}/none\nregistries: [{{name: own.example, url: 'http://{host}'}}, "
-            f"{{name: '{host}', url: 'http://{host}'}}]\n"
+            f"{{name: '{host}', url: 'http://{host}'}}]\n",
+            registries=[host],
         )
         # The node pulls it ahead of any task.
         until(lambda: bool(engine.images.list(repository)), "the node has the image")
