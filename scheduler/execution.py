@@ -136,6 +136,12 @@ class Run(Protocol):
     def wake(self, waiter: asyncio.Future[None]) -> None:
         """End `waiter` as soon as `first` would not wait."""
 
+    def tell(self, listener: Callable[[Ending | Output | None], None]) -> None:
+        """Call `listener` with what `first` returns as soon as it is there; with None, where that raises `SlotLost`.
+
+        It is called amid the slot's own work, before `slot_freed`: it must not raise, nor use the slot.
+        """
+
     async def ending(self) -> Ending:
         """The end. Raises `SlotLost`."""
 

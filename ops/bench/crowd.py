@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,7 @@ from ops.bench.stack import BenchFailed, die_with_parent
 from ops.certificates.authority import Authority
 from ops.setup.engine import ROOT
 from scheduler.errors import SlotLost
-from scheduler.execution import Ending, How, SlotEvents, Work
+from scheduler.execution import Ending, How, Output, SlotEvents, Work
 from scheduler.image import Image
 from scheduler.launchers.contract import SlotOrder
 from scheduler.manager import Manager, ManagerSettings
@@ -128,7 +129,13 @@ class PlayedRun:
         return await self.first()
 
     def wake(self, waiter: asyncio.Future[None]) -> None:
-        """Never called: the other end of the link asks for `first`."""
+        """Never called: the other end of the link has itself told."""
+
+    def tell(self, listener: Callable[[Ending | Output | None], None]) -> None:
+        async def tell() -> None:
+            listener(await self.first())
+
+        self._telling = asyncio.create_task(tell())
 
     def kill(self) -> None:
         """Programs of the crowd end by themselves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from scheduler.errors import SlotLost
@@ -35,6 +36,7 @@ class SlotRun:
         "_end",
         "_fetched",
         "_first_waiter",
+        "_listener",
         "_lost",
         "_output",
         "_pipes",
@@ -62,6 +64,7 @@ class SlotRun:
         self._fetched = False
         self._lost: str | None = None
         self._first_waiter: asyncio.Future[None] | None = None
+        self._listener: Callable[[Ending | Output | None], None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
 
     @property
@@ -80,6 +83,11 @@ class SlotRun:
             waiter.set_result(None)
         else:
             self._first_waiter = waiter
+
+    def tell(self, listener: Callable[[Ending | Output | None], None]) -> None:
+        self._listener = listener
+        if self._output is not None or self._end is not None or self._lost is not None:
+            self._tell_listener()
 
     async def ending(self) -> Ending:
         while self._end is None and self._lost is None:
@@ -132,9 +140,18 @@ class SlotRun:
         first, self._first_waiter = self._first_waiter, None
         if first is not None and not first.done():
             first.set_result(None)
+        if self._listener is not None:
+            self._tell_listener()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _tell_listener(self) -> None:
+        listener, self._listener = self._listener, None
+        assert listener is not None
+        if self._output is None and self._end is not None:
+            self._fetched = True
+        listener(self._output or self._end)
 
     def __del__(self) -> None:
         if self._end is not None and not self._fetched:

@@ -103,6 +103,7 @@ class FakeRun:
         self._first: asyncio.Future[Ending | Output] = executor.loop.create_future()
         self._end: asyncio.Future[Ending] = executor.loop.create_future()
         self._handed_over = False
+        self._listener: Callable[[Ending | Output | None], None] | None = None
 
     async def first(self) -> Ending | Output:
         return await asyncio.shield(self._first)
@@ -113,6 +114,14 @@ class FakeRun:
                 waiter.set_result(None)
 
         self._first.add_done_callback(wake)
+
+    def tell(self, listener: Callable[[Ending | Output | None], None]) -> None:
+        self._listener = listener
+
+    def _tell(self, first: Ending | Output | None) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener(first)
 
     async def ending(self) -> Ending:
         return await asyncio.shield(self._end)
@@ -127,7 +136,9 @@ class FakeRun:
     def outgrow(self, stdout: bytes = b"", stderr: bytes = b"") -> None:
         """The output outgrows a message."""
         self._handed_over = True
-        self._first.set_result(Output(stdout, stderr, self.stdout, self.stderr))
+        output = Output(stdout, stderr, self.stdout, self.stderr)
+        self._first.set_result(output)
+        self._tell(output)
 
     def exit(
         self,
@@ -167,6 +178,7 @@ class FakeRun:
         self._end.set_result(ending)
         if not self._first.done():
             self._first.set_result(ending)
+            self._tell(ending)
         self.cpu_us = cpu_us
         self._executor.ended(self, clean=clean)
 
@@ -183,6 +195,7 @@ class FakeRun:
             if not future.done():
                 future.set_exception(SlotLost(reason))
                 future.exception()
+        self._tell(None)
 
     def _die(self) -> None:
         self.exit(9, how=How.SIGNALLED, killed=True)

@@ -171,7 +171,7 @@ class Link:
             work.stream,
             work.prestart,
         )
-        self._wire.send(frames.TASK, task, stream=number)
+        self._wire.send_urgent(frames.TASK, task, number)
         return run
 
     def kill(self, run: SlotRun) -> None:

@@ -28,14 +28,17 @@ class NodeExecutor(Protocol):
 class Served:
     """A program that runs for the set, or an output file that it reads. `stdin` and `out` are its channels."""
 
-    __slots__ = ("exit_sent", "files", "freed", "out", "run", "slot_id", "stdin")
+    __slots__ = ("ending", "exit_sent", "files", "freed", "number", "out", "run", "slot_id", "stdin")
 
-    def __init__(self, slot_id: str = "", run: Run | None = None) -> None:
+    def __init__(self, number: int, slot_id: str = "", run: Run | None = None) -> None:
+        self.number = number
         self.slot_id = slot_id
         self.run = run
         self.stdin: Inbound | None = None
         self.out: dict[int, tuple[Outbound, ByteReader | None]] = {}
         self.files: Ending | None = None
+        # The end that the set will be told of.
+        self.ending: Ending | None = None
         self.exit_sent = False
         # The slot is clean, and the set will be told so together with the end.
         self.freed = False

@@ -7,21 +7,15 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from scheduler.background import Background
-from scheduler.errors import BadRequest, SchedulerError, SlotLost
-from scheduler.execution import ByteReader, Ending, NoFile, Output, Run, Work
-from scheduler.source import SourceUnreadable
-from scheduler.task import Lease
+from scheduler.errors import SchedulerError
 from sets.executor.link import frames, messages
-from sets.executor.link.endings import encode_ending
-from sets.executor.link.flow import Inbound, Outbound
-from sets.executor.link.frames import CLOCK, COUNT, STDERR, STDIN, STDOUT, LinkError
+from sets.executor.link.frames import CLOCK, COUNT, STDIN, LinkError
 from sets.executor.link.lease import BEATS_A_LEASE, Tenure, clock_s
 from sets.executor.link.messages import cut, decode
-from sets.executor.link.served import NodeExecutor, Served, feed
+from sets.executor.link.programs import Programs
+from sets.executor.link.served import NodeExecutor
 from sets.executor.link.wire import Wire
 
-READS_MOST: Final = 1024
-"""How many output files may be read at a time over one link."""
 CONTENTS_BYTES: Final = 64 << 20
 """Most bytes of files for guests that a set may send before they are whole: a file has 1 MiB as a rule."""
 
@@ -48,18 +42,14 @@ class Session:
         self._slots: set[str] = set()
         # Files for guests, of which parts have come.
         self._contents: dict[str, bytearray] = {}
-        self._served: dict[int, Served] = {}
-        # The run of each slot that has one.
-        self._by_slot: dict[str, Served] = {}
-        self._last = 0
-        self._reads = 0
         self._background = Background()
+        # Set when a GRANT came, and when a program has ended.
+        self._news = asyncio.Event()
+        self._programs = Programs(wire, executor, self._background, self._news)
         self._tenure = Tenure(lease_s, clock_s())
         self._beat_s = lease_s / BEATS_A_LEASE
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._over = False
-        # Set when a GRANT came, and when a program has ended.
-        self._news = asyncio.Event()
 
     def begin(self) -> None:
         """The set was welcomed: from now on it may order."""
@@ -73,7 +63,7 @@ class Session:
         self.tell_health(False, reason)
         # The set answers this BEAT after it has seen the HEALTH, and after the tasks that were on their way.
         last_us = self._send_beat()
-        while not self._over and (self._tenure.granted_us < last_us or self._by_slot):
+        while not self._over and (self._tenure.granted_us < last_us or self._programs.busy):
             self._news.clear()
             await self._news.wait()
 
@@ -132,14 +122,14 @@ class Session:
 
     def _received(self, kind: int, channel: int, number: int, body: memoryview) -> None:
         if kind == frames.TASK:
-            self._run(number, decode(body, messages.Task))
+            self._programs.run(number, decode(body, messages.Task))
         elif kind == frames.DATA:
-            served = self._stream(number)
+            served = self._programs.find(number)
             if served is not None and served.stdin is not None and channel == STDIN:
                 served.stdin.feed(body)
         elif kind == frames.CREDIT:
             count = messages.decode_number(body, COUNT)
-            served = self._stream(number)
+            served = self._programs.find(number)
             if served is not None and channel in served.out:
                 served.out[channel][0].credit(count)
         elif kind == frames.GRANT:
@@ -147,23 +137,19 @@ class Session:
             self._news.set()
         elif kind == frames.END:
             reason = decode(body, messages.Reason).reason
-            served = self._stream(number)
+            served = self._programs.find(number)
             if served is not None and served.stdin is not None and channel == STDIN:
                 served.stdin.end(reason)
         elif kind == frames.KILL:
-            served = self._stream(number)
+            served = self._programs.find(number)
             if served is not None and served.run is not None:
                 served.run.kill()
         elif kind == frames.CLOSE:
-            self._closed(self._stream(number), channel)
+            self._programs.close(number, channel)
         elif kind == frames.READ:
-            self._read(number, decode(body, messages.Read))
+            self._programs.read(number, decode(body, messages.Read))
         elif kind == frames.RELEASE:
-            served = self._stream(number)
-            if served is not None and served.files is not None:
-                served.files.close_files()
-                served.files = None
-                self._tidy(number)
+            self._programs.release(number)
         elif kind == frames.EXPECT:
             self._expect(decode(body, messages.Expect))
         elif kind == frames.CONTENT:
@@ -173,6 +159,7 @@ class Session:
             self._slots.discard(slot_id)
             self._contents.pop(slot_id, None)
             self._executor.discard(slot_id)
+            self._programs.slot_gone(slot_id)
         elif kind == frames.GOODBYE:
             self.end(f"the set left: {decode(body, messages.Reason).reason}")
         else:
@@ -221,169 +208,17 @@ class Session:
             leaving = self._executor.leave(slot_id, content.file, bytes(self._contents.pop(slot_id)))
             self._background.spawn(self._answer(slot_id, leaving))
 
-    def _run(self, number: int, task: messages.Task) -> None:
-        self._open(number)
-        if task.slot_id in self._by_slot:
-            raise LinkError(f"a TASK for slot {task.slot_id}, which has a task already")
-        work = Work(
-            argv=task.argv,
-            env=task.env,
-            stdin=task.stdin,
-            outputs=task.outputs,
-            stream=task.streams_at_once,
-            prestart=task.prestart,
-        )
-        try:
-            run = self._executor.run(task.slot_id, work, Lease(task.task_id, task.lease_number))
-        except SlotLost as error:
-            # Where the set knows that already, it ignores this.
-            self._wire.send(frames.LOST, messages.SlotReport(task.slot_id, cut(str(error))))
-            return
-        except (BadRequest, ValueError) as error:
-            raise LinkError(f"a TASK that no guest could be given: {error}") from error
-        served = self._served[number] = self._by_slot[task.slot_id] = Served(task.slot_id, run)
-        if run.stdin is not None:
-            served.stdin = Inbound(self._wire, number, STDIN)
-            self._background.spawn(feed(served.stdin, run))
-        self._background.spawn(self._serve(number, served, run))
-
-    def _read(self, number: int, read: messages.Read) -> None:
-        self._open(number)
-        out = Outbound(self._wire, number, STDOUT)
-        owner = self._served.get(read.run)
-        files = [] if owner is None or owner.files is None else owner.files.files
-        if read.file >= len(files) or self._reads >= READS_MOST:
-            out.end("the file was given back already, or too many are read at a time")
-            return
-        served = self._served[number] = Served()
-        served.out[STDOUT] = (out, None)
-        self._background.spawn(self._send_file(number, out, files[read.file], read))
-
-    def _closed(self, served: Served | None, channel: int) -> None:
-        if served is None or channel not in served.out:
-            return
-        out, reader = served.out[channel]
-        out.refuse()
-        if reader is not None:
-            reader.close()
-
-    def _open(self, number: int) -> None:
-        if number <= self._last:
-            raise LinkError(f"stream {number} is opened after stream {self._last}")
-        self._last = number
-
-    def _stream(self, number: int) -> Served | None:
-        """The stream; None where it has ended here, while this was on its way."""
-        served = self._served.get(number)
-        if served is None and not 0 < number <= self._last:
-            raise LinkError(f"stream {number}, which was never opened")
-        return served
-
-    def _tidy(self, number: int) -> None:
-        served = self._served.get(number)
-        if served is not None and served.exit_sent and not served.out and served.files is None:
-            del self._served[number]
-
-    # -- programs
-
-    async def _serve(self, number: int, served: Served, run: Run) -> None:
-        """Send what a program does, until nothing more can come of it."""
-        pumps = []
-        try:
-            first = await run.first()
-            if isinstance(first, Output):
-                self._wire.send(
-                    frames.OUTPUT, messages.Output(first.stdout_head, first.stderr_head), stream=number
-                )
-                for channel, reader in ((STDOUT, first.stdout), (STDERR, first.stderr)):
-                    out = Outbound(self._wire, number, channel)
-                    served.out[channel] = (out, reader)
-                    pumps.append(self._background.spawn(self._pump(number, channel, out, reader)))
-                ending = await run.ending()
-            else:
-                ending = first
-        except SlotLost:
-            # The set hears of the slot, in which no program runs any more.
-            self._served.pop(number, None)
-            self._leave_slot(served)
-            for pump in pumps:
-                pump.cancel()
-            return
-        self._exited(number, served, ending)
-
-    def _exited(self, number: int, served: Served, ending: Ending) -> None:
-        if served.stdin is not None:
-            served.stdin.close()
-        files = tuple(-each.errno if isinstance(each, NoFile) else each.size_bytes for each in ending.files)
-        if files and max(files) >= 0:
-            served.files = ending
-        else:
-            ending.close_files()
-        message = encode_ending(ending, files, freed=served.freed)
-        self._wire.send(frames.EXIT, message, stream=number)
-        served.run = None
-        served.exit_sent = True
-        if served.freed:
-            self._leave_slot(served)
-        self._tidy(number)
-
-    def _leave_slot(self, served: Served) -> None:
-        if self._by_slot.get(served.slot_id) is served:
-            del self._by_slot[served.slot_id]
-            self._news.set()
-
-    async def _pump(self, number: int, channel: int, out: Outbound, reader: ByteReader) -> None:
-        try:
-            while data := await reader.read():
-                await out.send(data)
-        except BrokenPipeError:
-            # The set no longer reads.
-            pass
-        finally:
-            reader.close()
-        self._finish(number, channel, out)
-
-    async def _send_file(self, number: int, out: Outbound, file: object, read: messages.Read) -> None:
-        self._reads += 1
-        reason = ""
-        try:
-            if isinstance(file, NoFile):
-                raise SourceUnreadable("there is no file")
-            async for piece in file.pieces(read.first, read.length):  # type: ignore[attr-defined]
-                await out.send(piece)
-        except BrokenPipeError:
-            pass
-        except SourceUnreadable as error:
-            reason = str(error)
-        finally:
-            self._reads -= 1
-        self._served[number].exit_sent = True
-        self._finish(number, STDOUT, out, reason)
-
-    def _finish(self, number: int, channel: int, out: Outbound, reason: str = "") -> None:
-        out.end(reason)
-        served = self._served.get(number)
-        if served is not None:
-            served.out.pop(channel, None)
-            self._tidy(number)
-
     # -- from this machine's executor (`scheduler.execution.SlotEvents`)
 
     def slot_ready(self, slot_id: str) -> None:
         self._wire.send(frames.READY, messages.SlotMessage(slot_id))
 
     def slot_freed(self, slot_id: str, cpu_us: int) -> None:
-        served = self._by_slot.get(slot_id)
-        if served is not None and not served.exit_sent:
-            # Its end is on its way to the set, and takes this along.
-            served.freed = True
-            return
-        if served is not None:
-            self._leave_slot(served)
-        self._wire.send(frames.FREED, messages.Spent(slot_id, cpu_us))
+        self._programs.slot_freed(slot_id, cpu_us)
 
     def slot_lost(self, slot_id: str, reason: str) -> None:
         self._slots.discard(slot_id)
+        self._programs.slot_gone(slot_id)
         self._wire.send(frames.LOST, messages.SlotReport(slot_id, cut(reason)))
 
     def left_over(self, slot_id: str, cpu_us: int) -> None:

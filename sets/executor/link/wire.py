@@ -24,7 +24,8 @@ Received = Callable[[int, int, int, memoryview], None]
 class Wire(asyncio.BufferedProtocol):
     """Frames over a connection. `received` is called with each frame, `ended` once, with the reason.
 
-    Frames that are sent in one turn of the loop leave in one piece.
+    Frames that are sent in one turn of the loop leave in one piece, and answers to frames that came in one piece, too.
+    An urgent frame takes along what waits, and leaves at once: the turn may be a long one.
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class Wire(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes | memoryview] = []
         self._flushing = False
+        # While frames that came are handled: what they make this end send leaves right after them.
+        self._corked = False
         self._full = False
         self._drained: list[asyncio.Future[None]] = []
 
@@ -53,6 +56,7 @@ class Wire(asyncio.BufferedProtocol):
         return self._frames.space()
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._corked = True
         try:
             for kind, channel, stream, body in self._frames.filled(nbytes):
                 if self.over:
@@ -63,6 +67,9 @@ class Wire(asyncio.BufferedProtocol):
                 self.received(kind, channel, stream, body)
         except LinkError as error:
             self.fail(str(error))
+        finally:
+            self._corked = False
+            self._flush()
 
     def eof_received(self) -> None:
         self._end("the other end closed the connection")
@@ -90,6 +97,13 @@ class Wire(asyncio.BufferedProtocol):
         """Send a frame with this message as its body."""
         body = b"" if message is None else messages.encode(message)
         self.send_raw(kind, body, stream=stream, channel=channel)
+
+    def send_urgent(self, kind: int, message: msgspec.Struct, stream: int) -> None:
+        """Send a frame for which somebody waits: at once, or right after the frames that are being handled."""
+        if not self.over:
+            self._out.append(frames.frame(kind, messages.encode(message), stream=stream))
+            if not self._corked:
+                self._flush()
 
     def send_raw(self, kind: int, body: bytes, *, stream: int = 0, channel: int = 0) -> None:
         """Send a frame with this body."""
@@ -147,15 +161,18 @@ class Wire(asyncio.BufferedProtocol):
                 future.set_result(None)
 
     def _flush_soon(self) -> None:
-        if not self._flushing:
+        if not self._flushing and not self._corked:
             self._flushing = True
-            self.loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flushing = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._flushing = False
-        out, self._out = self._out, []
-        if not out or self._transport is None:
+        if not self._out or self._transport is None:
             return
+        out, self._out = self._out, []
         # A connection that has just broken reports that by itself.
         with contextlib.suppress(OSError, RuntimeError):
             self._transport.writelines(out)

@@ -252,6 +252,43 @@ async def test_cancelled_at_the_moment_the_news_comes(rig: Rig) -> None:
     again.stderr.close()
 
 
+async def test_a_listener_is_told_the_first_news_in_the_moment_that_they_come(rig: Rig) -> None:
+    told: list[Ending | Output | None] = []
+    run = rig.run()
+    run.tell(told.append)
+    assert told == []
+    rig.guest.says(wire.ended(1, stdout=b"all of it"))
+    rig.slot._readable()
+    assert [each.stdout for each in told if isinstance(each, Ending)] == [b"all of it"]
+    late: list[Ending | Output | None] = []
+    run.tell(late.append)
+    assert late == told
+
+
+async def test_a_listener_is_told_of_output_before_the_end(rig: Rig) -> None:
+    told: list[Ending | Output | None] = []
+    run = rig.run()
+    run.tell(told.append)
+    out, err = rig.guest.hands_over(1, b"head")
+    rig.slot._readable()
+    rig.guest.says(wire.ended(1, flags=wire.HANDED_OVER))
+    rig.slot._readable()
+    (output,) = told
+    assert isinstance(output, Output)
+    assert output.stdout_head == b"head"
+    os.close(out)
+    os.close(err)
+    output.stdout.close()
+    output.stderr.close()
+
+
+async def test_a_listener_is_told_of_a_slot_that_is_lost(rig: Rig) -> None:
+    told: list[Ending | Output | None] = []
+    rig.run().tell(told.append)
+    rig.slot.fail("its guest is gone")
+    assert told == [None]
+
+
 async def test_output_that_nobody_fetched_is_closed_with_the_run(rig: Rig) -> None:
     run = rig.run()
     first = asyncio.create_task(run.first())

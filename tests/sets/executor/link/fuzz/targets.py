@@ -204,7 +204,7 @@ async def _executor_end(data: bytes) -> None:
             else:
                 run.lose()
         else:
-            played.bytes_come(frame_of(step, FROM_SET, played.session._last))
+            played.bytes_come(frame_of(step, FROM_SET, played.session._programs.last))
         await _settle()
         assert len(played.session._slots) <= 4
     played.session.end("the end")
