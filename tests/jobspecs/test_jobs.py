@@ -57,13 +57,6 @@ def test_the_parts_have_time_to_drain_and_clients_allow_it() -> None:
     assert 60 * int(allowed[1]) >= max(seconds("set") + seconds("executor") + seconds("router"))
 
 
-def test_the_registrars_folder_is_mounted_into_the_registrar_alone() -> None:
-    text = (JOBS / "set.nomad.hcl").read_text()
-    registrar, own = text.split('task "registrar"')[1].split('task "set"')
-    assert 'volume      = "registrar"' in registrar
-    assert 'volume      = "registrar"' not in own
-
-
 def test_a_registrars_token_mounts_the_folders_that_slots_need_and_no_others() -> None:
     """Beside these a machine may have the folders of sets and of other registrars."""
     mounted = {

@@ -32,7 +32,7 @@ class Pulls:
         self._settings = settings
         self._cluster = cluster
         self._guest = guest
-        self._seccomp = f"{settings.node_folder}/seccomp/{seccomp}"
+        self._seccomp = seccomp
         self._turn = asyncio.Lock()
         self._prefix = ""
         self._wanted: dict[str, AheadImage] | None = None
@@ -73,29 +73,12 @@ class Pulls:
             await self._cluster.deregister(job_id, purge=True)
         for job_id in wanted.keys() - there:
             template = await asyncio.to_thread(_TEMPLATE.read_text, encoding="utf-8")
-            values = self._variables(job_id, wanted[job_id])
+            values = variables(job_id, wanted[job_id], self._settings, self._guest, self._seccomp)
             await self._cluster.register(await self._cluster.parse(template, written(values)))
             log.info("image is pulled ahead", image=wanted[job_id].image, job=job_id)
         if wanted:
             allocations, _ = await self._cluster.allocations(self._prefix)
             self._tell(wanted, allocations)
-
-    def _variables(self, job_id: str, image: AheadImage) -> dict[str, Any]:
-        settings = self._settings
-        return {
-            "job_id": job_id,
-            "set_name": settings.set_name,
-            "image": image.image,
-            "run": image.run,
-            "places": list(image.places),
-            "guest": self._guest,
-            "seccomp": self._seccomp,
-            "runtime": settings.runtime,
-            "region": settings.region,
-            "namespace": settings.namespace,
-            "datacenters": list(settings.datacenters),
-            "node_pool": settings.node_pool,
-        }
 
     def _tell(self, wanted: dict[str, AheadImage], allocations: list[Allocation]) -> None:
         """Log what is new of each image on each node."""
@@ -107,6 +90,26 @@ class Pulls:
             if self._told.get((image_name, node)) != words:
                 log.info("image ahead", image=image_name, node=node, state=words)
         self._told = told
+
+
+def variables(
+    job_id: str, image: AheadImage, settings: RegistrarSettings, guest: str, seccomp: str
+) -> dict[str, Any]:
+    """The variables of jobspecs/pull.nomad.hcl. `guest` and `seccomp` name the files of this build on every node."""
+    return {
+        "job_id": job_id,
+        "set_name": settings.set_name,
+        "image": image.image,
+        "run": image.run,
+        "places": list(image.places),
+        "guest": guest,
+        "seccomp": f"{settings.node_folder}/seccomp/{seccomp}",
+        "runtime": settings.runtime,
+        "region": settings.region,
+        "namespace": settings.namespace,
+        "datacenters": list(settings.datacenters),
+        "node_pool": settings.node_pool,
+    }
 
 
 def progress(allocation: Allocation) -> str:
