@@ -37,7 +37,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("http",),
     ),
     "ops": (
-        ("certificates", "client", "images/model", "setup"),
+        ("certificates", "client", "images/model", "setup", "simulator"),
         ("nomad",),
         ("doctor",),
         ("bench", "cli", "images", "local"),

@@ -37,7 +37,7 @@ OF_TASKS: Final = (
 
 OF_OTHERS: Final = (
     ("0", "done"),
-    ("1", "`doctor`: something is wrong"),
+    ("1", "`doctor`: something is wrong; `simulate`: an expectation is missed"),
     ("64", "wrong usage, or a parameter that the API refused"),
     ("65", "`router`: the file cannot be edited in this way"),
     ("66", "the task or file does not exist or cannot be read"),
@@ -47,7 +47,7 @@ OF_OTHERS: Final = (
     ("75", "the service or the account is at its limit; try again later"),
     ("76", "the answer broke off, or did not come from General Compute"),
     ("77", "not allowed: the token is missing, wrong or lacks the permission"),
-    ("78", "`set`, `registrar`, `executor` and `router`: the configuration has mistakes"),
+    ("78", "`set`, `registrar`, `executor`, `router` and `simulate`: the configuration has mistakes"),
     ("130, 141", "interrupted; the program that read our output ended"),
 )
 """Exit codes of all other commands, with their meaning."""

@@ -14,7 +14,7 @@ from tests.ops.cli.program import Program
 
 COMMANDS = [
     *("run", "submit", "status", "result", "wait", "cancel", "tasks"),
-    *("set", "executor", "registrar", "token", "doctor", "nodes"),
+    *("set", "executor", "registrar", "token", "doctor", "nodes", "simulate"),
 ]
 CERT_COMMANDS = ["ca", "set", "executor", "rotate", "retire"]
 ROUTER_COMMANDS = [
@@ -60,7 +60,7 @@ def test_the_version_is_printed(gcompute: Program) -> None:
 def test_the_shell_can_complete_commands(gcompute: Program) -> None:
     asked = {"_GCOMPUTE_COMPLETE": "bash_complete", "COMP_WORDS": "gcompute s", "COMP_CWORD": "1"}
     done = gcompute(env=asked)
-    assert set(done.stdout.split()) == {b"plain,submit", b"plain,status", b"plain,set"}
+    assert set(done.stdout.split()) == {b"plain,submit", b"plain,status", b"plain,set", b"plain,simulate"}
     assert b"_GCOMPUTE_COMPLETE=bash_complete" in gcompute("--completion", "bash").stdout
 
 

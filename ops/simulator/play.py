@@ -1,0 +1,214 @@
+"""Plays a scenario: builds its sets, lets its tasks arrive and its nodes fail, and returns the books."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import accumulate, count
+from random import Random
+from typing import Final
+
+from ops.simulator.agenda import Agenda
+from ops.simulator.durations import Draw, drawer
+from ops.simulator.front import Answered, Front, Request
+from ops.simulator.scenario import Account, Failure, Image, Nodes, RouterPlan, Scenario
+from ops.simulator.tally import Tally
+from ops.simulator.virtual_set import VirtualSet, VirtualTask, Watch
+from scheduler.policy.cell import Cell
+from scheduler.policy.limits import Limits, number_slots
+from scheduler.policy.node import NodeFacts
+from scheduler.pool import PoolKey
+from scheduler.task import Kind, Resources
+
+OVERHEAD_S: Final = 0.0005
+"""Seconds for which a slot is busy with a task beside its program: it is handed over, and the slot is cleaned."""
+
+
+class Source:
+    """Tasks of one account, or of accounts that are alike: when the next comes, and what it is.
+
+    `choices`: for each image, its keys by account, its requests by account, and a draw of durations.
+    """
+
+    __slots__ = (
+        "accounts",
+        "chance",
+        "choices",
+        "index",
+        "limit_s",
+        "queue_timeout_s",
+        "shares",
+        "steady",
+        "times",
+    )
+
+    def __init__(
+        self,
+        index: int,
+        account: Account,
+        images: dict[str, Image],
+        chance: Random,
+        length_s: float,
+    ) -> None:
+        self.index = index
+        self.chance = chance
+        self.times: Iterator[float] = account.arrivals.times(chance, length_s)
+        self.steady = account.kind is Kind.SYNC
+        self.queue_timeout_s = account.queue_timeout_s
+        self.limit_s = account.timeout_s
+        names = account.names
+        self.accounts = len(names)
+        self.shares = list(accumulate(account.images.values()))
+        self.choices: list[tuple[list[PoolKey], list[Request], Draw]] = []
+        for name in account.images:
+            image = images[name]
+            keys = [_key(each, account, image) for each in names]
+            requests = [Request(each, image.name) for each in names]
+            self.choices.append((keys, requests, drawer(image.duration_s, chance)))
+
+    def draw(self) -> tuple[PoolKey, Request, float]:
+        """Return the next task's pool, its request and how long it runs."""
+        chance, choices = self.chance, self.choices
+        if len(choices) == 1:
+            keys, requests, duration_s = choices[0]
+        else:
+            keys, requests, duration_s = choices[bisect(self.shares, chance.random() * self.shares[-1])]
+        number = int(chance.random() * self.accounts) if self.accounts > 1 else 0
+        return keys[number], requests[number], duration_s()
+
+
+class Play:
+    """One run of a scenario."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        # The router draws a task's key itself.
+        random.seed(scenario.seed)
+        self.agenda = Agenda()
+        self.scenario = scenario
+        self._numbers = count(1)
+        plan = scenario.router or (RouterPlan() if scenario.sets > 1 else None)
+        self._front = None if plan is None else Front(self.agenda, scenario.set_names, plan)
+        self.sets: list[VirtualSet] = []
+        self.sources = self._sources()
+        groups = [account.name for account in scenario.accounts]
+        self.tally = Tally(self.agenda, self.sets, groups, scenario.length_s, scenario.intervals)
+        start_s = self._start_s()
+        for name in scenario.set_names:
+            self._open(name, start_s)
+        for source in self.sources:
+            self._next(source)
+        for failure in scenario.failures:
+            if failure.at_s < scenario.length_s:
+                self.agenda.at(failure.at_s, self._fail, failure)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks have arrived."""
+        return sum(each.arrived for group in self.tally.counts for each in group)
+
+    def run(self, told: Callable[[float], None] | None = None) -> Tally:
+        """Play to the end; `told` hears the time after each interval."""
+        for interval in range(1, self.scenario.intervals + 1):
+            self.agenda.run(interval * self.tally.interval_s)
+            if told is not None:
+                told(self.agenda.now)
+        self.tally.close()
+        return self.tally
+
+    # -- how it is built
+
+    def _sources(self) -> list[Source]:
+        scenario = self.scenario
+        images = {image.name: image for image in scenario.images}
+        return [
+            Source(index, account, images, Random(f"{scenario.seed} {account.name}"), scenario.length_s)
+            for index, account in enumerate(scenario.accounts)
+        ]
+
+    def _start_s(self) -> Callable[[PoolKey], float]:
+        chance = Random(f"slots {self.scenario.seed}")
+        by_image = {_digest(image.name): drawer(image.start_s, chance) for image in self.scenario.images}
+        return lambda key: by_image[key.image_digest]()
+
+    def _open(self, name: str, start_s: Callable[[PoolKey], float]) -> None:
+        scenario = self.scenario
+        weights = {each: account.weight for account in scenario.accounts for each in account.names}
+        limits = _limits(scenario, {each: weight for each, weight in weights.items() if weight != 1})
+        nodes = [facts for kind in scenario.nodes for facts in facts_of(kind)]
+        cell = Cell(limits, number_slots(f"{name}-"), nodes)
+        books: Watch = self.tally
+        if self._front is not None:
+            books = Answered(self._front.loads[name], books)
+        made = VirtualSet(name, self.agenda, cell, books, start_s, overhead_s=OVERHEAD_S)
+        self.sets.append(made)
+        if self._front is not None:
+            self._front.serve(made)
+
+    # -- what happens
+
+    def _next(self, source: Source) -> None:
+        at_s = next(source.times, None)
+        if at_s is not None:
+            self.agenda.at(at_s, self._arrive, source)
+
+    def _arrive(self, source: Source) -> None:
+        self._next(source)
+        key, request, run_s = source.draw()
+        task = VirtualTask(
+            f"t{next(self._numbers)}",
+            key,
+            run_s,
+            self.agenda.now,
+            source=source.index,
+            steady=source.steady,
+            queue_timeout_s=source.queue_timeout_s,
+            limit_s=source.limit_s,
+        )
+        self.tally.arrived(source.index)
+        if self._front is None:
+            taken = self.sets[0].arrive(task) is None
+        else:
+            taken = self._front.send(task, request)
+        if not taken:
+            self.tally.refused(source.index)
+
+    def _fail(self, failure: Failure) -> None:
+        kind = next(each for each in self.scenario.nodes if each.name == failure.nodes)
+        facts = facts_of(kind)
+        dead = facts[: max(1, round(failure.share * len(facts)))]
+        for each in self.sets:
+            if failure.set_name in (None, each.name):
+                for node in dead:
+                    each.node_dies(node.id, failure.notice_s)
+                    self.agenda.at(self.agenda.now + failure.for_s, partial(each.node_returns), node)
+
+
+def facts_of(nodes: Nodes) -> list[NodeFacts]:
+    """The nodes of this kind that each set has."""
+    return [
+        NodeFacts(
+            f"{nodes.name}-{number + 1}",
+            round(nodes.cores * 100),
+            nodes.memory_mib,
+            nodes.max_slots,
+            frozenset(nodes.features),
+        )
+        for number in range(nodes.count)
+    ]
+
+
+def _limits(scenario: Scenario, weights: dict[str, int]) -> Limits:
+    given = {name: getattr(scenario.limits, name) for name in Limits.__struct_fields__}
+    return Limits(**{**given, "account_weights": weights})
+
+
+def _key(account: str, about: Account, image: Image) -> PoolKey:
+    resources = Resources(round(image.cpu * 100), image.memory_mib)
+    features = tuple(sorted(set(image.features)))
+    return PoolKey(account, _digest(image.name), resources, image.isolation, features, about.priority)
+
+
+def _digest(name: str) -> str:
+    return f"sha256:{name}"
