@@ -259,11 +259,7 @@ class BlobWriter:
         with self._turn:
             if self._ended:
                 return
-            file = self._with_space()
-            with memoryview(chunk) as rest:
-                at = 0
-                while at < len(rest):
-                    at += file.write(rest[at:]) or 0
+            holes.write(chunk, self._with_space())
 
     def _copy(self, fd: int, at: int, end: int) -> int:
         with self._turn:

@@ -50,6 +50,18 @@ def copy(fd: int, at: int, end: int, target: FileIO, most_bytes: int) -> int:
     return at
 
 
+def write(data: bytearray, target: FileIO) -> None:
+    """Append `data` to the target, as a hole where it is all zeros."""
+    if data and not data[0] and data == bytes(len(data)):
+        target.seek(len(data), os.SEEK_CUR)
+        target.truncate()
+        return
+    with memoryview(data) as rest:
+        at = 0
+        while at < len(rest):
+            at += target.write(rest[at:]) or 0
+
+
 def read(fd: int, count: int, offset: int = 0) -> bytes:
     """Read exactly `count` bytes. Raises `SourceUnreadable`."""
     pieces = []

@@ -1,10 +1,8 @@
-"""A guest's socket: whole messages both ways, and the descriptors that come with them."""
+"""A guest's socket: whole messages both ways. Descriptors go inwards only: none is ever taken from a guest."""
 
 from __future__ import annotations
 
-import os
 import socket
-import stat
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,7 +11,6 @@ from sets.executor.protocol import ProtocolError
 
 SEND_BYTES: Final = 2 * protocol.MESSAGE_BYTES
 """Room for what is on its way to a guest: a task, and a KILL that its end overtook."""
-_FDS_SPACE: Final = socket.CMSG_SPACE(4 * protocol.FILES_COUNT)
 
 
 class GuestGone(Exception):
@@ -39,38 +36,25 @@ class GuestSocket:
         else:
             self._socket.send(message)
 
-    def receive(self, fds: list[int]) -> protocol.Message | None:
-        """Take one message; its descriptors are added to `fds`, whatever is raised, and are the caller's to close.
-
-        None: nothing has come. Raises `GuestGone`, `ProtocolError`, `OSError`.
-        """
+    def receive(self) -> protocol.Message | None:
+        """Take one message. None: nothing has come. Raises `GuestGone`, `ProtocolError`, `OSError`."""
         try:
-            size, ancillary, flags, _ = self._socket.recvmsg_into(
-                [self._buffer], _FDS_SPACE, socket.MSG_CMSG_CLOEXEC
-            )
+            # Without room for descriptors the kernel drops those that come, and says so.
+            size, _, flags, _ = self._socket.recvmsg_into([self._buffer])
         except BlockingIOError:
             return None
         except ConnectionResetError:
             raise GuestGone from None
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds += memoryview(data[: len(data) // 4 * 4]).cast("i").tolist()
+        if flags & socket.MSG_CTRUNC:
+            raise ProtocolError("a message with descriptors")
         if not size:
             raise GuestGone
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if flags & socket.MSG_TRUNC:
             raise ProtocolError("a message that is too long")
         return protocol.decode(self._buffer[:size])
 
     def close(self) -> None:
         self._socket.close()
-
-
-def is_pipe(fd: int) -> bool:
-    return stat.S_ISFIFO(os.fstat(fd).st_mode)
-
-
-def is_regular(fd: int) -> bool:
-    return stat.S_ISREG(os.fstat(fd).st_mode)
 
 
 def _make_room(connection: socket.socket) -> None:

@@ -136,49 +136,6 @@ class PipeWriter(_Pipe):
             offset += moved
 
 
-class PromisedWriter(PipeWriter):
-    """A write end that the guest hands over later. Writers wait for it."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        # No descriptor yet, hence not the parent's way.
-        self._loop = loop
-        self._waiter = None
-        self._closed = False
-        self._arrival: asyncio.Future[None] = loop.create_future()
-
-    @property
-    def delivered(self) -> bool:
-        return self._fd >= 0 or self._closed
-
-    def deliver(self, fd: int) -> None:
-        """Take the descriptor, and own it."""
-        if self._closed:
-            os.close(fd)
-            return
-        self._fd = fd
-        os.set_blocking(fd, False)
-        enlarge(fd)
-        _wake(self._arrival)
-
-    async def write(self, data: bytes) -> None:
-        await self._arrived()
-        await super().write(data)
-
-    async def send(self, source: Source) -> None:
-        await self._arrived()
-        await super().send(source)
-
-    def close(self) -> None:
-        self._closed = True
-        _wake(self._arrival)
-        super().close()
-
-    async def _arrived(self) -> None:
-        while not self._arrival.done():
-            # Shielded: a writer that is cancelled must not take the others' wait along.
-            await asyncio.shield(self._arrival)
-
-
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)

@@ -1,4 +1,4 @@
-"""The guest's protocol, version 1, as bytes: `sets/guest/PROTOCOL.md` is the contract, this its executor's half.
+"""The guest's protocol, version 2, as bytes: `sets/guest/PROTOCOL.md` is the contract, this its executor's half.
 
 Data from a guest is length-checked and never trusted. `ProtocolError` means that the slot must be destroyed.
 """
@@ -13,7 +13,7 @@ import msgspec
 from scheduler.errors import BadRequest
 from scheduler.execution import Work
 
-VERSION: Final = 1
+VERSION: Final = 2
 MESSAGE_BYTES: Final = 131_072
 STDIN_BYTES: Final = 61_440
 STRINGS_BYTES: Final = 69_608
@@ -22,10 +22,10 @@ STRINGS_COUNT: Final = 8192
 OUTPUT_BYTES: Final = 61_440
 FILES_COUNT: Final = 64
 
-TASK, KILL, RETIRE, DRESSED = 1, 2, 3, 4
-HELLO, OUTPUT, EXIT, CLEANED, STDIN, UNFIT = 16, 17, 18, 19, 20, 21
+TASK, KILL, RETIRE, DRESSED, PIPES, READ, RELEASE = 1, 2, 3, 4, 5, 6, 7
+HELLO, OUTPUT, EXIT, CLEANED, UNFIT = 16, 17, 18, 19, 20
 
-STDIN_FD, STREAM, PRESTART, STDIN_ASKED = 1, 2, 4, 8
+STDIN_FD, STREAM, PRESTART = 1, 2, 4
 UNDRESSED: Final = 1
 HANDED_OVER, KILLED, CLEANING, PRESTARTED = 1, 2, 4, 8
 
@@ -36,6 +36,7 @@ HELLO_BYTES: Final = _HEAD.size + _HELLO.size
 _OUTPUT: Final = struct.Struct("<II")
 _EXIT: Final = struct.Struct("<BB2xiQQQQHHII")
 _CLEANED: Final = struct.Struct("<B3xiQ")
+_READ: Final = struct.Struct("<BBHIIIQQ")
 
 NOT_STARTED: Final = 3
 """`ExitMessage.how` of a program that the guest could not even try: pipes or processes ran out. The machine's fault."""
@@ -43,7 +44,8 @@ NOT_STARTED: Final = 3
 CODES: Final = ((0, 255), (1, 64), (1, 4095), (1, 4095))
 """Ranges of a code, by how a program ended: exit status, signal number, errno, errno."""
 _MOST: Final = (1 << 53) - 1
-"""Microseconds and KiB above this are no measurement; the store could not hold them either."""
+"""Numbers above this measure nothing, in microseconds, KiB or bytes; the store could not hold them either."""
+_ERRNO_MOST: Final = 4095
 
 
 class ProtocolError(Exception):
@@ -87,7 +89,8 @@ class ExitMessage(msgspec.Struct):
     reaped_cpu_us: int
     guest_cpu_us: int
     max_rss_kib: int
-    file_errnos: tuple[int, ...]
+    files: tuple[int, ...]
+    """The size of each output file in bytes, or a negative errno."""
     stdout: bytes
     stderr: bytes
     prestarted: bool = False
@@ -102,15 +105,11 @@ class CleanedMessage(msgspec.Struct):
     guest_cpu_us: int
 
 
-class StdinMessage(msgspec.Struct):
-    task: int
-
-
 class UnfitMessage(msgspec.Struct):
     task: int
 
 
-Message = Hello | OutputMessage | ExitMessage | CleanedMessage | StdinMessage | UnfitMessage
+Message = Hello | OutputMessage | ExitMessage | CleanedMessage | UnfitMessage
 
 
 def encode_task(number: int, work: Work) -> bytes:
@@ -121,7 +120,7 @@ def encode_task(number: int, work: Work) -> bytes:
     if work.prestart:
         flags |= PRESTART
     if work.stdin is None:
-        flags |= STDIN_ASKED if work.prestart else STDIN_FD
+        flags |= STDIN_FD
     argc, envc, filec = len(work.argv), len(work.env), len(work.outputs)
     return _TASK.pack(TASK, flags, 0, number, argc, envc, filec, 0, len(strings), len(body)) + strings + body
 
@@ -189,6 +188,19 @@ def encode_dressed() -> bytes:
     return _HEAD.pack(DRESSED, 0, 0, 0)
 
 
+def encode_pipes(number: int) -> bytes:
+    return _HEAD.pack(PIPES, 0, 0, number)
+
+
+def encode_read(number: int, file: int, first: int, length: int) -> bytes:
+    """Ask for `length` bytes of an output file of the task that has ended, from byte `first` on."""
+    return _READ.pack(READ, 0, 0, number, file, 0, first, length)
+
+
+def encode_release(number: int) -> bytes:
+    return _HEAD.pack(RELEASE, 0, 0, number)
+
+
 def decode(data: memoryview) -> Message:
     """A message from a guest; its bytes are copied out of `data`. Raises `ProtocolError`, and nothing else."""
     try:
@@ -204,10 +216,10 @@ def decode(data: memoryview) -> Message:
             if guest_cpu_us > _MOST:
                 raise ProtocolError("a number out of range")
             return CleanedMessage(task, bool(ok), error, guest_cpu_us)
-        if kind in (STDIN, UNFIT):
+        if kind == UNFIT:
             if len(data) != _HEAD.size:
                 raise ProtocolError("a message of the wrong length")
-            return StdinMessage(task) if kind == STDIN else UnfitMessage(task)
+            return UnfitMessage(task)
         if kind == HELLO:
             version, token = _HELLO.unpack(data[_HEAD.size :])
             return Hello(version, token, bool(flags & UNDRESSED))
@@ -221,15 +233,17 @@ def _decode_exit(data: memoryview, flags: int, task: int) -> ExitMessage:
         data, _HEAD.size
     )
     at = _HEAD.size + _EXIT.size
-    errnos: tuple[int, ...] = ()
+    files: tuple[int, ...] = ()
     if filec:
         if filec > FILES_COUNT:
             raise ProtocolError("too many files")
-        errnos = struct.unpack_from(f"<{filec}i", data, at)
-        at += 4 * filec
-        # Passed on as a negative number; one that is negative already would pass for an open descriptor.
-        if min(errnos) < 0:
+        files = struct.unpack_from(f"<{filec}q", data, at)
+        at += 8 * filec
+        if min(files) < -_ERRNO_MOST:
             raise ProtocolError("a file's errno out of range")
+        if max(files) > _MOST:
+            # All hole, of a size that no link and no store can tell; too large to be kept in any case.
+            files = tuple(min(size, _MOST) for size in files)
     if how > NOT_STARTED or not CODES[how][0] <= code <= CODES[how][1]:
         raise ProtocolError(f"a program that ended in way {how} with code {code}")
     if why >= len(WHY_NOT):
@@ -248,7 +262,7 @@ def _decode_exit(data: memoryview, flags: int, task: int) -> ExitMessage:
         reaped,
         guest,
         rss,
-        errnos,
+        files,
         stdout,
         stderr,
         bool(flags & PRESTARTED),

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
-from enum import StrEnum
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -15,21 +14,22 @@ import structlog
 
 from scheduler.errors import IllegalMove, SlotLost
 from scheduler.execution import Ending, How, NoFile, Work
-from scheduler.source import OpenFile, Source
+from scheduler.source import Source
 from scheduler.task import Lease
 from sets.executor import protocol
 from sets.executor.cgroup import CgroupError, CpuAccount, SlotCgroup
-from sets.executor.guest_socket import GuestGone, GuestSocket, is_pipe, is_regular
-from sets.executor.pipes import PipeReader, PipeWriter, PromisedWriter, enlarge
+from sets.executor.guest_socket import GuestGone, GuestSocket
+from sets.executor.pipes import PIPE_BYTES, PipeReader, PipeWriter, enlarge
 from sets.executor.protocol import (
     CleanedMessage,
     ExitMessage,
     OutputMessage,
     ProtocolError,
-    StdinMessage,
     UnfitMessage,
 )
 from sets.executor.run import SlotRun
+from sets.executor.slot_file import SlotFile
+from sets.executor.slot_state import SLOT_MOVES, SlotState
 
 log = structlog.get_logger()
 
@@ -44,23 +44,6 @@ PRESTART_BUDGET_US: Final = 20_000_000
 """CPU time that a program may use before its input comes, looked at every `BUDGET_CHECK_S`."""
 NO_LEASE: Final = Lease("", 0)
 """The lease of a program that runs for no task."""
-
-
-class SlotState(StrEnum):
-    CONNECTING = "connecting"
-    IDLE = "idle"
-    RUNNING = "running"
-    CLEANING = "cleaning"
-    LOST = "lost"
-
-
-SLOT_MOVES: Final[dict[SlotState, frozenset[SlotState]]] = {
-    SlotState.CONNECTING: frozenset({SlotState.IDLE, SlotState.LOST}),
-    SlotState.IDLE: frozenset({SlotState.RUNNING, SlotState.LOST}),
-    SlotState.RUNNING: frozenset({SlotState.IDLE, SlotState.CLEANING, SlotState.LOST}),
-    SlotState.CLEANING: frozenset({SlotState.IDLE, SlotState.LOST}),
-    SlotState.LOST: frozenset(),
-}
 
 
 class Slot:
@@ -99,9 +82,8 @@ class Slot:
         self._run: SlotRun | None = None
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
-        # A task's files that are still open, and a CLEANED that is still to come, keep the slot from its next task.
+        # The guest holds the last task's files until they are released, and cleans up only then.
         self._files_open = False
-        self._dirty = False
 
     def _move(self, state: SlotState) -> None:
         if state not in SLOT_MOVES[self.state]:
@@ -129,10 +111,7 @@ class Slot:
         self._cgroup.begin_task()
         stdin: PipeWriter | None = None
         try:
-            if work.stdin is None and work.prestart:
-                stdin = PromisedWriter(self.loop)
-                connection.send(message)
-            elif work.stdin is None:
+            if work.stdin is None:
                 read_fd, write_fd = os.pipe()
                 try:
                     stdin = PipeWriter(self.loop, write_fd)
@@ -189,6 +168,7 @@ class Slot:
             return
         idle = self.state in (SlotState.IDLE, SlotState.CLEANING)
         self._move(SlotState.LOST)
+        self._files_open = False
         self._unwatch()
         self._forget_budget()
         if idle and self._prestart:
@@ -216,12 +196,11 @@ class Slot:
         connection = self._socket
         if connection is None:
             return
-        fds: list[int] = []
         free = False
         try:
-            message = connection.receive(fds)
+            message = connection.receive()
             if message is not None:
-                free = self._message(message, fds)
+                free = self._message(message)
         except GuestGone:
             self.fail("its guest is gone")
         except OSError as error:
@@ -229,25 +208,19 @@ class Slot:
         except (ProtocolError, CgroupError) as error:
             log.warning("slot misbehaved", slot=self.id, error=str(error))
             self.fail(f"it misbehaved: {error}")
-        finally:
-            for fd in fds:
-                os.close(fd)
         if free:
             self._freed(self.id, self._spent_us)
 
-    def _message(self, message: protocol.Message, fds: list[int]) -> bool:
-        """Act on one message; descriptors that it takes over leave `fds`. True: the slot is free from here on."""
+    def _message(self, message: protocol.Message) -> bool:
+        """Act on one message. True: the slot is free from here on."""
         if isinstance(message, ExitMessage):
-            return self._exited(message, fds)
+            return self._exited(message)
         if isinstance(message, OutputMessage):
-            self._output(message, fds)
+            self._output(message)
             return False
         if isinstance(message, CleanedMessage):
-            return self._cleaned(message, fds)
-        if isinstance(message, StdinMessage):
-            self._stdin(message, fds)
-            return False
-        if isinstance(message, UnfitMessage) and not fds:
+            return self._cleaned(message)
+        if isinstance(message, UnfitMessage):
             assert self._cgroup is not None
             killed = self._cgroup.killed_between_tasks()
             reason = "the kernel killed it for memory" if killed else "it wrote or ended"
@@ -255,31 +228,29 @@ class Slot:
             return False
         raise ProtocolError("a second HELLO")
 
-    def _output(self, message: OutputMessage, fds: list[int]) -> None:
+    def _output(self, message: OutputMessage) -> None:
         run = self._current(message.task)
-        if run.handed_over or len(fds) != 2 or not all(map(is_pipe, fds)):
-            raise ProtocolError("an OUTPUT out of order, or without two pipes")
-        stdout, stderr = fds
-        fds.clear()
-        # Pipe memory is limited per user, and little goes to stderr.
-        enlarge(stdout)
-        run.output_came(
-            message.stdout, message.stderr, PipeReader(self.loop, stdout), PipeReader(self.loop, stderr)
-        )
+        if run.handed_over:
+            raise ProtocolError("a second OUTPUT")
+        # Little goes to stderr, and pipe memory is limited per user.
+        stdout, stdout_end = self._pipe_out(PIPE_BYTES)
+        try:
+            stderr, stderr_end = self._pipe_out()
+            try:
+                self._tell(protocol.encode_pipes(run.number), [stdout_end, stderr_end])
+            finally:
+                os.close(stderr_end)
+        finally:
+            os.close(stdout_end)
+        run.output_came(message.stdout, message.stderr, stdout, stderr)
 
-    def _stdin(self, message: StdinMessage, fds: list[int]) -> None:
-        writer = self._current(message.task).stdin
-        if not isinstance(writer, PromisedWriter) or writer.delivered or len(fds) != 1 or not is_pipe(fds[0]):
-            raise ProtocolError("a STDIN out of order, or without a pipe")
-        writer.deliver(fds.pop())
-
-    def _exited(self, message: ExitMessage, fds: list[int]) -> bool:
+    def _exited(self, message: ExitMessage) -> bool:
         run = self._current(message.task)
-        errnos = message.file_errnos
-        if message.handed_over != run.handed_over or len(errnos) != run.file_count:
+        has_files = bool(message.files) and max(message.files) >= 0
+        if message.handed_over != run.handed_over or len(message.files) != run.file_count:
             raise ProtocolError("an EXIT that contradicts what was before it")
-        if len(fds) != errnos.count(0) or (fds and not all(map(is_regular, fds))):
-            raise ProtocolError("an EXIT with other descriptors than it says")
+        if has_files and not message.cleaning:
+            raise ProtocolError("an EXIT of a slot that is clean and holds files")
         if message.how == protocol.NOT_STARTED:
             # Nothing of the task ran, and the next one would probably fail here in the same way.
             self.fail(f"its guest could not start a program: {os.strerror(message.code)}")
@@ -287,10 +258,11 @@ class Slot:
         assert self._cgroup is not None
         cpu_us = self._spent_us = self._account.bill(self._cgroup.cpu_us(), message.guest_cpu_us)
         memory = self._cgroup.end_task(prestarted=message.prestarted)
-        files: list[Source | NoFile] = []
-        if errnos:
-            self._files_open = bool(fds)
-            files = [NoFile(errno) if errno else OpenFile(fds.pop(0)) for errno in errnos]
+        files: list[Source | NoFile] = [
+            SlotFile(self, run.number, at, size) if size >= 0 else NoFile(-size)
+            for at, size in enumerate(message.files)
+        ]
+        self._files_open = has_files
         ending = Ending(
             lease=run.lease,
             how=How(message.how),
@@ -308,46 +280,75 @@ class Slot:
             prestarted=message.prestarted,
             notes=(message.why_not,) if message.why_not else (),
             # The garbage collector may close them, in any thread.
-            files_closed=partial(self._call_soon, self._files_closed) if self._files_open else None,
+            files_closed=partial(self._call_soon, self._release) if has_files else None,
         )
         self._run = None
         self._unwatch()
         if self._prestart:
             self._budget = self.loop.call_later(BUDGET_CHECK_S, self._check_budget)
         run.end_came(ending)
-        self._dirty = message.cleaning
-        if self._dirty:
-            self._move(SlotState.CLEANING)
-            self._watch(CLEAN_GRACE_S, "its guest did not clean up in time")
-            return False
-        if self._files_open:
-            self._move(SlotState.CLEANING)
-        return self._is_free()
+        if not message.cleaning:
+            self._move(SlotState.IDLE)
+            return True
+        self._move(SlotState.CLEANING)
+        if has_files:
+            self._watch(FILES_GRACE_S, "its output files were not closed in time")
+        else:
+            self._watch_cleaning()
+        return False
 
-    def _cleaned(self, message: CleanedMessage, fds: list[int]) -> bool:
-        if not self._dirty or message.task != self._number or fds:
+    def _cleaned(self, message: CleanedMessage) -> bool:
+        if self.state is not SlotState.CLEANING or self._files_open or message.task != self._number:
             raise ProtocolError("a CLEANED out of order")
         if not message.ok:
             raise ProtocolError(f"it could not be cleaned: {os.strerror(message.error)}")
         self._account.guest_used(message.guest_cpu_us)
         self._unwatch()
-        self._dirty = False
-        return self._is_free()
-
-    def _is_free(self) -> bool:
-        """True if the slot is idle and can take its next task."""
-        if self._files_open:
-            self._watch(FILES_GRACE_S, "its output files were not closed in time")
-            return False
         self._move(SlotState.IDLE)
         return True
 
-    def _files_closed(self) -> None:
+    # -- output files
+
+    def read_file(self, task: int, number: int, first: int, length: int) -> PipeReader:
+        """See `sets.executor.slot_file.FileGuest`."""
+        if not self._files_open or task != self._number:
+            raise SlotLost(f"slot {self.id} holds no files of that task any more")
+        try:
+            reader, end = self._pipe_out(PIPE_BYTES)
+            try:
+                self._tell(protocol.encode_read(task, number, first, length), [end])
+            finally:
+                os.close(end)
+        except OSError as error:
+            raise SlotLost(f"slot {self.id} cannot be asked for an output file: {error}") from error
+        return reader
+
+    def _release(self) -> None:
+        """Nobody reads the files any more: the guest may clean up."""
+        if not self._files_open:
+            return
         self._files_open = False
-        if self.state is SlotState.CLEANING and not self._dirty:
-            self._unwatch()
-            self._move(SlotState.IDLE)
-            self._freed(self.id, self._spent_us)
+        self._unwatch()
+        self._watch_cleaning()
+        try:
+            self._tell(protocol.encode_release(self._number))
+        except OSError as error:
+            self.fail(f"its guest does not take RELEASE: {error}")
+
+    def _watch_cleaning(self) -> None:
+        self._watch(CLEAN_GRACE_S, "its guest did not clean up in time")
+
+    def _pipe_out(self, size_bytes: int = 0) -> tuple[PipeReader, int]:
+        """Make a pipe for the guest to write to: our end and its own. Raises `OSError`."""
+        read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        if size_bytes:
+            enlarge(read_fd)
+        return PipeReader(self.loop, read_fd), write_fd
+
+    def _tell(self, message: bytes, fds: Sequence[int] = ()) -> None:
+        if self._socket is None:
+            raise BrokenPipeError("its guest is gone")
+        self._socket.send(message, fds)
 
     def _call_soon(self, what: Callable[[], None]) -> None:
         # After the loop has ended, no slot is left to tell.

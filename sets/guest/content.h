@@ -12,8 +12,5 @@ bool is_item(const struct place *p, const char *name);
 bool is_intact(const struct place *p);
 // Write the content of a place that is empty. False with errno.
 bool fill(const struct place *p);
-// The executor will read this file: if it is content, the place gets a new one, because a program that waits for the next task
-// runs meanwhile.
-void give_away(int fd);
 // Wait until the clock has ticked since we last wrote content.
 void let_a_tick_pass(void);

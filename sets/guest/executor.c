@@ -22,36 +22,27 @@ char token[TOKEN_BYTES];
 uint32_t last_task;
 
 // The socket is blocking: a slow executor is waited for, up to a limit; a dead one is an error.
-bool tell(struct iovec *parts, size_t count, const int *fds, size_t fd_count) {
-    union { char space[CMSG_SPACE(FILES_COUNT * sizeof(int))]; struct cmsghdr align; } control;
+bool tell(struct iovec *parts, size_t count) {
     struct msghdr m = {.msg_iov = parts, .msg_iovlen = count};
-    if (fd_count) {
-        m.msg_control = &control;
-        m.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-        memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
-    }
     ssize_t n;
     do n = sendmsg(executor, &m, MSG_NOSIGNAL); while (n < 0 && errno == EINTR);
     return n >= 0;
 }
 
-ssize_t hear(void *buffer, size_t size, int flags, int *fd) {
-    union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
+ssize_t hear(void *buffer, size_t size, int flags, struct riders *riders) {
+    union { char space[CMSG_SPACE(sizeof riders->fds)]; struct cmsghdr align; } control;
     struct iovec part = {buffer, size};
     struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t n;
     do n = recvmsg(executor, &m, flags | MSG_CMSG_CLOEXEC); while (n < 0 && errno == EINTR);
+    riders->count = 0;
     if (n < 0) return errno == EAGAIN ? -1 : 0;
     if (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) malformed();
-    *fd = -1;
     struct cmsghdr *c = CMSG_FIRSTHDR(&m);
     if (c) {
-        if (!n || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int))) malformed();
-        memcpy(fd, CMSG_DATA(c), sizeof(int));
+        if (!n || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) malformed();
+        riders->count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(riders->fds, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0));
     }
     return n;
 }
@@ -77,9 +68,9 @@ static void connect_with(uint8_t flags) {
         int room = 2 * MESSAGE_BYTES;
         setsockopt(executor, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
         if (executor >= 0 && !connect(executor, (struct sockaddr *)&address, sizeof address)) {
-            struct hello_message hello = {.head = {.type = HELLO, .flags = flags}, .version = 1};
+            struct hello_message hello = {.head = {.type = HELLO, .flags = flags}, .version = VERSION};
             memcpy(hello.token, token, TOKEN_BYTES);
-            if (tell(&(struct iovec){&hello, sizeof hello}, 1, NULL, 0)) {
+            if (tell(&(struct iovec){&hello, sizeof hello}, 1)) {
                 // Our own CPU time until now enters the cgroup's account before the executor first reads it.
                 own_cpu_us();
                 return;
@@ -95,11 +86,11 @@ void connect_executor(void) { connect_with(0); }
 
 void await_dressing(void) {
     struct head head;
-    int fd;
+    struct riders riders;
     connect_with(UNDRESSED);
-    ssize_t n = hear(&head, sizeof head, 0, &fd);
+    ssize_t n = hear(&head, sizeof head, 0, &riders);
     if (!n) _exit(EXIT_NO_EXECUTOR);
-    if (n != sizeof head || fd >= 0 || head.flags || head.reserved || head.task) malformed();
+    if (n != sizeof head || riders.count || head.flags || head.reserved || head.task) malformed();
     if (head.type == RETIRE) _exit(EXIT_RETIRED);
     if (head.type != DRESSED) malformed();
 }
@@ -110,5 +101,5 @@ void report_dressed(void) {
     // Something else gets its number, so that a later connection is the last one, too.
     if (last < 0 || dup3(STDIN_FILENO, executor, O_CLOEXEC) < 0) unusable("descriptors", strerror(errno));
     executor = last;
-    tell(&(struct iovec){&c, sizeof c}, 1, NULL, 0);
+    tell(&(struct iovec){&c, sizeof c}, 1);
 }

@@ -15,6 +15,9 @@ extern uint32_t last_task;
 
 #define CONNECT_FIRST_MS 10
 
+// Descriptors that came with a message.
+struct riders { int fds[2]; int count; };
+
 // The path of a file beside the executor's socket.
 const char *beside_socket(const char *name);
 // Connect, for up to a minute, and say HELLO. Ends the guest when that fails.
@@ -23,7 +26,7 @@ void connect_executor(void);
 void await_dressing(void);
 // Report that the slot is clean after that. The connection becomes the last of our descriptors.
 void report_dressed(void);
-// Send a message. False when the executor is lost.
-bool tell(struct iovec *parts, size_t count, const int *fds, size_t fd_count);
-// Receive a message: its length, 0 when the executor is lost, -1 when there is none. A descriptor that comes with it goes to *fd.
-ssize_t hear(void *buffer, size_t size, int flags, int *fd);
+// Send a message. False when the executor is lost. None has a descriptor: they go inwards only.
+bool tell(struct iovec *parts, size_t count);
+// Receive a message: its length, 0 when the executor is lost, -1 when there is none.
+ssize_t hear(void *buffer, size_t size, int flags, struct riders *riders);

@@ -13,7 +13,8 @@ struct run {
     int in;
     const unsigned char *in_data;
     uint32_t in_left;
-    bool killed, handed_over;
+    bool killed;
+    bool handed_over, has_pipes;  // its outputs are the executor's; their pipes have come
     bool ended, alone;  // the program has been reaped; every other process has, too
     int status;
     uint64_t reaped_cpu_us, max_rss_kib;

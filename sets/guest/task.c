@@ -15,19 +15,22 @@
 #include "content.h"
 #include "executor.h"
 #include "files.h"
+#include "flow.h"
 #include "netlink.h"
 #include "program.h"
 #include "self.h"
 #include "task.h"
 
-#define TASK_FDS_MOST (FILES_COUNT + 16)
+#define TASK_FDS_MOST (2 * FILES_COUNT + 16)
 // A write of this size into a fresh pipe never blocks, however little pipe memory our user has left.
 #define PIPE_ALWAYS_HOLDS 4096
 
-// One of the program's outputs: both ends of its pipe until it is handed over, and the bytes read so far. We keep the write end
-// open, too, so that poll does not report when the program closes its own: an output ends with the task.
-struct output { int fd, end; uint32_t len; unsigned char data[OUTPUT_BYTES]; };
+// One of the program's outputs: the bytes read so far, and the pipe. Until it is handed over we keep the write end open, too, so
+// that poll does not report when the program closes its own. From then on its bytes flow into a pipe of the executor's.
+struct output { struct flow flow; int end; uint32_t len; unsigned char data[OUTPUT_BYTES]; };
 static struct output out, err;
+// The executor's pipe flows into that of a program which was started ahead.
+static struct flow input;
 
 int first_task_fd = INT_MAX;
 static unsigned char message[MESSAGE_BYTES];
@@ -40,16 +43,13 @@ static struct {
     char strings[STRINGS_BYTES];
 } waiting;
 
-// Give the outputs' read ends to the executor, together with the bytes read so far.
+// Tell that the outputs need pipes of the executor's, which it answers with PIPES, and give it the bytes read so far.
 static bool hand_over(void) {
     struct output_message m = {
         .head = {.type = OUTPUT, .task = run.number}, .stdout_len = out.len, .stderr_len = err.len};
     struct iovec parts[] = {{&m, sizeof m}, {out.data, out.len}, {err.data, err.len}};
-    int fds[2] = {out.fd, err.fd};
-    bool told = tell(parts, 3, fds, 2);
-    shut(&out.fd);
+    bool told = tell(parts, 3);
     shut(&out.end);
-    shut(&err.fd);
     shut(&err.end);
     out.len = err.len = 0;
     run.handed_over = true;
@@ -59,8 +59,21 @@ static bool hand_over(void) {
 // Read from an output, or hand both over when its buffer is full. False when the executor is lost.
 static bool read_output(struct output *o) {
     if (o->len == OUTPUT_BYTES) return hand_over();
-    ssize_t n = read(o->fd, o->data + o->len, OUTPUT_BYTES - o->len);
+    ssize_t n = read(o->flow.from, o->data + o->len, OUTPUT_BYTES - o->len);
     if (n > 0) o->len += (uint32_t)n;
+    return true;
+}
+
+// Return the descriptor of an output to wait for: none while the pipe is to come into which it will flow.
+static struct pollfd wait_for_output(const struct output *o) {
+    if (run.handed_over && !run.has_pipes) return (struct pollfd){-1, 0, 0};
+    return wait_for(&o->flow);
+}
+
+static bool advance(struct output *o) {
+    if (!run.handed_over) return read_output(o);
+    // The other output may just have been handed over, and this one with it.
+    if (run.has_pipes) move(&o->flow);
     return true;
 }
 
@@ -79,11 +92,18 @@ static void feed(void) {
 // Act on a message that comes while a task runs. False when the executor is lost.
 static bool obey(void) {
     struct head head;
-    int fd;
-    ssize_t n = hear(&head, sizeof head, MSG_DONTWAIT, &fd);
+    struct riders riders;
+    ssize_t n = hear(&head, sizeof head, MSG_DONTWAIT, &riders);
     if (n <= 0) return n < 0;
-    if (n != sizeof head || fd >= 0 || head.flags || head.reserved) malformed();
+    if (n != sizeof head || head.flags || head.reserved || riders.count != (head.type == PIPES ? 2 : 0)) malformed();
     if (head.type == RETIRE) _exit(EXIT_RETIRED);
+    if (head.type == PIPES) {
+        if (head.task != run.number || !run.handed_over || run.has_pipes) malformed();
+        out.flow.to = riders.fds[0];
+        err.flow.to = riders.fds[1];
+        run.has_pipes = true;
+        return true;
+    }
     if (head.type != KILL) malformed();
     if (head.task == run.number) {
         run.killed = true;
@@ -95,13 +115,14 @@ static bool obey(void) {
 // Serve the program until it has ended. False when the executor is lost.
 static bool attend(void) {
     // Reading must not block: the program can open its own pipes and take the bytes that poll has seen.
-    if (!run.handed_over && (fcntl(out.fd, F_SETFL, O_NONBLOCK) || fcntl(err.fd, F_SETFL, O_NONBLOCK))) return false;
+    if (!run.handed_over && (fcntl(out.flow.from, F_SETFL, O_NONBLOCK) || fcntl(err.flow.from, F_SETFL, O_NONBLOCK))) return false;
     while (!run.ended) {
-        struct pollfd p[6] = {{executor, POLLIN, 0}, {children, POLLIN, 0}, {run.in, POLLOUT, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}, {netlink_asked, POLLIN, 0}};
-        if (poll(p, 6, -1) < 0) continue;
-        if (p[3].revents && out.fd >= 0 && !read_output(&out)) return false;
-        if (p[4].revents && err.fd >= 0 && !read_output(&err)) return false;
+        struct pollfd p[7] = {{executor, POLLIN, 0}, {children, POLLIN, 0}, {run.in, POLLOUT, 0}, wait_for_output(&out), wait_for_output(&err), {netlink_asked, POLLIN, 0}, wait_for(&input)};
+        if (poll(p, 7, -1) < 0) continue;
+        if (p[3].revents && !advance(&out)) return false;
+        if (p[4].revents && !advance(&err)) return false;
         if (p[2].revents) feed();
+        if (p[6].revents) move(&input);
         if (p[0].revents && !obey()) return false;
         if (p[5].revents) answer_netlink();
         if (p[1].revents) {
@@ -113,14 +134,17 @@ static bool attend(void) {
     return true;
 }
 
-// Read the rest from the pipes. No process is left that could write to them, or take the bytes that poll has seen.
+// Take the rest from the pipes. No process is left that could write to them, or take the bytes that poll has seen. The executor
+// takes what was handed over at its reader's pace, until it kills the task. False when the executor is lost.
 static bool drain(void) {
-    while (!run.handed_over && out.fd >= 0) {
-        struct pollfd p[2] = {{out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}};
-        if (poll(p, 2, 0) <= 0) break;
-        if ((p[0].revents && !read_output(&out)) || (p[1].revents && err.fd >= 0 && !read_output(&err))) return false;
+    for (;;) {
+        const bool rest = !run.handed_over || (run.has_pipes && (run.killed || (!out.flow.full && !err.flow.full)));
+        struct pollfd p[3] = {wait_for_output(&out), wait_for_output(&err), {executor, POLLIN, 0}};
+        int found = poll(p, rest ? 2 : 3, rest ? 0 : -1);
+        if (rest && found <= 0) return true;
+        if ((p[0].revents && !advance(&out)) || (p[1].revents && !advance(&err))) return false;
+        if (!rest && p[2].revents && !obey()) return false;
     }
-    return true;
 }
 
 // Read the strings of a TASK message into argv, envp and files.
@@ -160,7 +184,8 @@ static void parse_strings(const struct task_message *m, char *at, char *end) {
 static void reset_run(uint32_t number) {
     memset(&run, 0, sizeof run);
     run.number = number;
-    run.in = out.fd = out.end = err.fd = err.end = -1;
+    run.in = out.end = err.end = -1;
+    out.flow = err.flow = input = (struct flow){-1, -1, false};
     out.len = err.len = 0;
 }
 
@@ -176,9 +201,9 @@ static void feed_inline(const unsigned char *data, uint32_t len) {
 static int start(int stdin_fd, const unsigned char *data, uint32_t len) {
     int in[2] = {stdin_fd, -1}, o[2] = {-1, -1}, e[2] = {-1, -1};
     if ((stdin_fd < 0 && pipe2(in, O_CLOEXEC)) || pipe2(o, O_CLOEXEC) || pipe2(e, O_CLOEXEC)) return -errno;
-    out.fd = o[0];
+    out.flow.from = o[0];
     out.end = o[1];
-    err.fd = e[0];
+    err.flow.from = e[0];
     err.end = e[1];
     if (stdin_fd < 0) {
         run.in = in[1];
@@ -190,19 +215,11 @@ static int start(int stdin_fd, const unsigned char *data, uint32_t len) {
     return failed;
 }
 
-// Give the write end of the program's stdin to the executor.
-static bool hand_stdin_over(void) {
-    struct head m = {.type = STDIN, .task = run.number};
-    bool told = tell(&(struct iovec){&m, sizeof m}, 1, &run.in, 1);
-    shut(&run.in);
-    return told;
-}
-
 // ---- a program that waits for its task
 
 // End it, with all that it left. A descriptor that came with a message stays: it belongs to the next task.
 static void dismiss(void) {
-    int *ends[] = {&run.in, &out.fd, &out.end, &err.fd, &err.end};
+    int *ends[] = {&run.in, &out.flow.from, &out.end, &err.flow.from, &err.end};
     if (!run.alone && !reap(WNOHANG)) kill_all();
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) shut(ends[i]);
     waiting.there = false;
@@ -211,7 +228,7 @@ static void dismiss(void) {
 
 // True if it still waits as it must: it has neither written nor ended before its input came.
 static bool is_fit(int timeout_ms, bool *message_there) {
-    struct pollfd p[5] = {{children, POLLIN, 0}, {out.fd, POLLIN, 0}, {err.fd, POLLIN, 0}, {netlink_asked, POLLIN, 0}, {executor, POLLIN, 0}};
+    struct pollfd p[5] = {{children, POLLIN, 0}, {out.flow.from, POLLIN, 0}, {err.flow.from, POLLIN, 0}, {netlink_asked, POLLIN, 0}, {executor, POLLIN, 0}};
     if (poll(p, message_there ? 5 : 4, timeout_ms) < 0) return true;
     if (p[3].revents) answer_netlink();
     if (p[0].revents) {
@@ -247,7 +264,7 @@ static bool matches(const struct task_message *m) {
 static void report_unfit(void) {
     struct head m = {.type = UNFIT, .task = last_task};
     dismiss();
-    tell(&(struct iovec){&m, sizeof m}, 1, NULL, 0);
+    tell(&(struct iovec){&m, sizeof m}, 1);
 }
 
 // Wait for the next message beside the waiting program.
@@ -256,17 +273,17 @@ static void wait_beside(void) {
         if (!is_fit(-1, &there)) report_unfit();
 }
 
-// Report the end. False when the executor is lost.
+// Report the end, hand out the files, and clean up. False when the executor is lost.
 static bool report(const struct task_message *m, int failed, uint64_t wall_us, bool prestarted) {
-    int32_t errnos[FILES_COUNT];
-    int fds[FILES_COUNT];
-    size_t fd_count = 0;
-    for (int i = 0; i < m->filec; i++) {
-        int fd = open_file(files[i]);
-        errnos[i] = fd < 0 ? -fd : 0;
-        if (fd >= 0) give_away(fds[fd_count++] = fd);
+    int64_t sizes[FILES_COUNT];
+    bool has_files = false;
+    for (int i = 0; i < m->filec; i++) has_files |= (sizes[i] = keep_file(i, files[i])) >= 0;
+    // The end of its pipes comes no later than EXIT.
+    if (run.handed_over) {
+        stop(&out.flow);
+        stop(&err.flow);
     }
-    bool dirty = !all_clean();
+    const bool dirty = !all_clean() || has_files;
     struct exit_message x = {
         .head = {.type = EXITED, .task = run.number,
                  .flags = (uint8_t)((run.handed_over ? HANDED_OVER : 0) | (run.killed ? KILLED : 0) | (dirty ? CLEANING : 0) | (prestarted ? PRESTARTED : 0))},
@@ -283,29 +300,30 @@ static bool report(const struct task_message *m, int failed, uint64_t wall_us, b
         .stderr_len = err.len,
     };
     struct iovec parts[] = {
-        {&x, sizeof x}, {errnos, m->filec * sizeof errnos[0]}, {out.data, out.len}, {err.data, err.len}};
-    bool told = tell(parts, 4, fds, fd_count);
+        {&x, sizeof x}, {sizes, m->filec * sizeof sizes[0]}, {out.data, out.len}, {err.data, err.len}};
+    bool told = tell(parts, 4) && (!has_files || serve_files(m->head.task));
+    close_files();
     close_from(first_task_fd, TASK_FDS_MOST);
     if (!dirty || !told) return told;
     int error = clean_all();
     struct cleaned_message c = {
         .head = {.type = CLEANED, .task = run.number}, .ok = !error, .error = error, .guest_cpu_us = own_cpu_us()};
-    told = tell(&(struct iovec){&c, sizeof c}, 1, NULL, 0);
+    told = tell(&(struct iovec){&c, sizeof c}, 1);
     if (error) _exit(EXIT_UNCLEAN);
     return told;
 }
 
-static bool carry_out(struct task_message *m, size_t size, int stdin_fd) {
-    if (size < sizeof *m || m->head.reserved || m->reserved || m->head.flags & ~(STDIN_FD | STREAM | PRESTART | STDIN_ASKED) || m->head.task != last_task + 1 ||
+static bool carry_out(struct task_message *m, size_t size, const struct riders *riders) {
+    if (size < sizeof *m || m->head.reserved || m->reserved || m->head.flags & ~(STDIN_FD | STREAM | PRESTART) || m->head.task != last_task + 1 ||
         !m->argc || m->argc + m->envc > STRINGS_COUNT || m->filec > FILES_COUNT || m->strings_len > STRINGS_BYTES ||
         m->stdin_len > STDIN_BYTES || size != sizeof *m + m->strings_len + m->stdin_len ||
-        (stdin_fd >= 0) != !!(m->head.flags & STDIN_FD) || (m->head.flags & (STDIN_FD | STDIN_ASKED) && m->stdin_len) ||
-        (m->head.flags & STDIN_FD && m->head.flags & STDIN_ASKED))
+        riders->count != !!(m->head.flags & STDIN_FD) || (m->head.flags & STDIN_FD && m->stdin_len))
         malformed();
     char *strings = (char *)(m + 1);
-    const unsigned char *data = m->head.flags & STDIN_ASKED ? NULL : (unsigned char *)strings + m->strings_len;
+    const unsigned char *data = (unsigned char *)strings + m->strings_len;
+    const int stdin_fd = riders->count ? riders->fds[0] : -1;
     if (waiting.there && !is_fit(0, NULL)) report_unfit();
-    bool prestarted = waiting.there && stdin_fd < 0 && matches(m);
+    bool prestarted = waiting.there && matches(m);
     if (waiting.there && !prestarted) dismiss();
     waiting.there = false;
     parse_strings(m, strings, strings + m->strings_len);
@@ -313,13 +331,17 @@ static bool carry_out(struct task_message *m, size_t size, int stdin_fd) {
     int failed = 0;
     if (prestarted) {
         run.number = m->head.task;
-        if (data) feed_inline(data, m->stdin_len);
+        if (stdin_fd < 0) feed_inline(data, m->stdin_len);
+        else {
+            input = (struct flow){stdin_fd, run.in, false};
+            run.in = -1;
+        }
     } else {
         reset_run(m->head.task);
         failed = start(stdin_fd, data, m->stdin_len);
     }
     last_task = m->head.task;
-    bool there = failed || ((data || hand_stdin_over()) && (!(m->head.flags & STREAM) || hand_over()) && attend());
+    bool there = failed || ((!(m->head.flags & STREAM) || hand_over()) && attend());
     uint64_t wall_us = now_us() - began;
     // The executor is lost or the program has ended; in both cases no process may stay.
     if (!run.alone && !reap(WNOHANG)) kill_all();
@@ -333,9 +355,9 @@ static bool carry_out(struct task_message *m, size_t size, int stdin_fd) {
 
 void __attribute__((noreturn)) serve(void) {
     for (;;) {
-        int fd;
+        struct riders riders;
         wait_beside();
-        ssize_t n = hear(message, sizeof message, 0, &fd);
+        ssize_t n = hear(message, sizeof message, 0, &riders);
         struct head *head = (struct head *)message;
         if (n == 0) {
             if (waiting.there) dismiss();
@@ -344,11 +366,11 @@ void __attribute__((noreturn)) serve(void) {
             continue;
         }
         if (n < (ssize_t)sizeof *head) malformed();
-        if (head->type != TASK && (n != sizeof *head || fd >= 0 || head->flags || head->reserved)) malformed();
+        if (head->type != TASK && (n != sizeof *head || riders.count || head->flags || head->reserved)) malformed();
         if (head->type == RETIRE) _exit(EXIT_RETIRED);
         // A KILL may arrive after its task has ended: it is late, not wrong.
         if (head->type == KILL) continue;
         if (head->type != TASK) malformed();
-        if (!carry_out((struct task_message *)message, (size_t)n, fd)) connect_executor();
+        if (!carry_out((struct task_message *)message, (size_t)n, &riders)) connect_executor();
     }
 }

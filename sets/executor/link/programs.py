@@ -225,7 +225,7 @@ class Programs:
                 await out.send(piece)
         except BrokenPipeError:
             pass
-        except SourceUnreadable as error:
+        except (SlotLost, SourceUnreadable) as error:
             reason = str(error)
         finally:
             self._reads -= 1

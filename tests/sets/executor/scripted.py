@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 
 from scheduler.execution import Work
 from sets.executor.protocol import MESSAGE_BYTES
@@ -41,21 +39,33 @@ class ScriptedGuest:
         for fd in fds:
             os.close(fd)
 
-    def hands_over(self, task: int, stdout: bytes = b"", stderr: bytes = b"") -> tuple[int, int]:
-        """OUTPUT with two pipes; the write ends, as the program would hold them."""
-        (out_read, out_write), (err_read, err_write) = os.pipe(), os.pipe()
-        self.says(wire.output(task, stdout, stderr), [out_read, err_read])
-        return out_write, err_write
+    async def hands_over(self, task: int, stdout: bytes = b"", stderr: bytes = b"") -> tuple[int, int]:
+        """OUTPUT, and the two pipes that the executor answers with."""
+        self.says(wire.output(task, stdout, stderr))
+        message, fds = await self.hears()
+        assert message == wire.head(wire.PIPES, task)
+        assert len(fds) == 2
+        return fds[0], fds[1]
+
+    async def hears(self) -> tuple[bytes, list[int]]:
+        """The next message, while the executor's loop goes on."""
+        return await asyncio.to_thread(self.read)
+
+    async def gives(self, data: bytes, asked: wire.AskedFor) -> None:
+        """Answer the READ that must come next with these bytes."""
+        message, (pipe,) = await self.hears()
+        assert wire.read_read(message) == asked
+        # Little enough for a pipe.
+        assert os.write(pipe, data) == len(data)
+        os.close(pipe)
+
+    async def is_released(self, task: int) -> None:
+        """The files are no longer wanted: the guest has cleaned up."""
+        assert await self.hears() == (wire.head(wire.RELEASE, task), [])
+        self.says(wire.cleaned(task))
 
     def close(self) -> None:
         self.socket.close()
-
-
-def file_with(folder: Path, data: bytes) -> int:
-    """A file that holds `data`, open for reading."""
-    path = folder / f"file{random.random()}"
-    path.write_bytes(data)
-    return os.open(path, os.O_RDONLY)
 
 
 def pipe_ends(count: int) -> list[int]:

@@ -45,7 +45,7 @@ async def test_the_right_token_from_beside_the_guest(
     [
         wire.hello(b"0" * 64),
         wire.hello(b"\xff" * 64),
-        wire.hello(b"0" * 64, version=2),
+        wire.hello(b"0" * 64, version=3),
         wire.hello(b"0" * 64)[:-1],
         wire.hello(b"0" * 64) + b"0",
         wire.hello(b"0" * 64) + bytes(5000),
@@ -82,9 +82,9 @@ async def test_another_version_is_told_at_once(
 ) -> None:
     address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
-    await guest.greet(address.token, version=2)
+    await guest.greet(address.token, version=3)
     await until(lambda: owner.lost)
-    assert owner.lost == [("s1", "its guest speaks version 2 of the protocol, not 1")]
+    assert owner.lost == [("s1", "its guest speaks version 3 of the protocol, not 2")]
     assert not address.directory.exists()
 
 

@@ -16,7 +16,7 @@ from scheduler.task import Lease
 from sets.executor import door, slot
 from sets.executor.cgroup import CgroupError
 from sets.executor.executor import LocalExecutor
-from sets.executor.slot import SlotState
+from sets.executor.slot_state import SlotState
 from tests.descriptors import no_descriptors_left
 from tests.sets.executor import wire
 from tests.sets.executor.conftest import FdCheck, open_fds

@@ -17,7 +17,6 @@ from sets.executor.protocol import (
     Hello,
     OutputMessage,
     ProtocolError,
-    StdinMessage,
     UnfitMessage,
 )
 from tests.sets.executor import wire
@@ -52,7 +51,7 @@ EXITS = st.builds(
     reaped_cpu_us=COUNT,
     guest_cpu_us=COUNT,
     max_rss_kib=COUNT,
-    files=st.lists(st.integers(0, 4095), max_size=64),
+    files=st.lists(st.integers(-4095, 2**53 - 1), max_size=64),
     stdout=BODY,
     stderr=BODY,
 )
@@ -125,11 +124,18 @@ def test_inline_input_that_is_too_long_is_a_bug_of_ours() -> None:
         protocol.encode_task(1, Work(argv=(b"a",), stdin=bytes(61_441)))
 
 
-def test_prestart_asks_for_the_pipe_instead_of_sending_one() -> None:
+def test_a_guest_reads_what_is_asked_of_files() -> None:
+    most = 2**53 - 1
+    asked = wire.read_read(protocol.encode_read(7, 63, most, 0))
+    assert asked == wire.AskedFor(7, 63, most, 0)
+    assert protocol.encode_release(7) == wire.head(wire.RELEASE, 7)
+    assert protocol.encode_pipes(7) == wire.head(wire.PIPES, 7)
+
+
+def test_prestart_is_a_flag_beside_the_way_of_the_input() -> None:
     work = Work(argv=(b"a",), stdin=None, prestart=True)
-    assert protocol.encode_task(1, work)[1] == protocol.PRESTART | protocol.STDIN_ASKED
+    assert protocol.encode_task(1, work)[1] == protocol.PRESTART | protocol.STDIN_FD
     assert protocol.encode_task(1, Work(argv=(b"a",), prestart=True))[1] == protocol.PRESTART
-    assert protocol.decode(memoryview(wire.head(protocol.STDIN, 4))) == StdinMessage(4)
     assert protocol.decode(memoryview(wire.head(protocol.UNFIT, 4))) == UnfitMessage(4)
     ended = protocol.decode(memoryview(wire.ended(1, flags=protocol.PRESTARTED)))
     assert isinstance(ended, ExitMessage)
@@ -167,7 +173,7 @@ def test_cleaned(task: int, ok: bool, error: int, guest_cpu_us: int) -> None:
     flags=st.integers(0, 7),
     end=ENDING,
     counts=st.tuples(COUNT, COUNT, COUNT, COUNT),
-    files=st.lists(st.integers(0, 4095), max_size=64),
+    files=st.lists(st.integers(-4095, 2**53 - 1), max_size=64),
     stdout=BODY,
     stderr=BODY,
 )
@@ -207,10 +213,16 @@ def test_exit(
         reaped_cpu_us=reaped_cpu_us,
         guest_cpu_us=guest_cpu_us,
         max_rss_kib=max_rss_kib,
-        file_errnos=tuple(files),
+        files=tuple(files),
         stdout=stdout,
         stderr=stderr,
     )
+
+
+def test_a_file_that_is_a_hole_of_any_size_has_a_size_that_can_be_told() -> None:
+    message = protocol.decode(memoryview(wire.ended(1, files=[2**63 - 1, -2, 2**53 - 1])))
+    assert isinstance(message, ExitMessage)
+    assert message.files == (2**53 - 1, -2, 2**53 - 1)
 
 
 def test_what_is_decoded_outlives_the_buffer() -> None:
@@ -269,8 +281,8 @@ def _understood_or_refused(data: bytes) -> None:
     if isinstance(message, ExitMessage):
         assert len(message.stdout) <= protocol.OUTPUT_BYTES
         assert len(message.stderr) <= protocol.OUTPUT_BYTES
-        assert len(message.file_errnos) <= protocol.FILES_COUNT
-        assert all(errno >= 0 for errno in message.file_errnos)
+        assert len(message.files) <= protocol.FILES_COUNT
+        assert all(-4096 < size_or_errno < 2**53 for size_or_errno in message.files)
         assert message.how in (0, 1, 2, 3)
         assert max(message.wall_us, message.guest_cpu_us, message.max_rss_kib) < 2**53
     elif isinstance(message, OutputMessage):
@@ -284,7 +296,8 @@ def _understood_or_refused(data: bytes) -> None:
         wire.head(0),
         wire.head(wire.TASK),
         wire.head(22),
-        wire.head(protocol.STDIN) + b"x",
+        wire.head(21),
+        wire.head(wire.READ, 1) + bytes(24),
         wire.head(protocol.UNFIT) + b"x",
         wire.head(255),
         wire.ended(1, how=4, code=1),
@@ -294,8 +307,8 @@ def _understood_or_refused(data: bytes) -> None:
         wire.ended(1, how=1, code=65),
         wire.ended(1, how=2, code=0),
         wire.ended(1, how=3, code=0),
-        wire.ended(1, files=[-1]),
-        wire.ended(1, files=[0, -(2**31)]),
+        wire.ended(1, files=[-4096]),
+        wire.ended(1, files=[0, -(2**63)]),
         wire.ended(1, files=[0] * 65),
         wire.ended(1, wall_us=2**53),
         wire.ended(1, reaped_cpu_us=2**64 - 1),

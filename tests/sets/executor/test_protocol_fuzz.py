@@ -7,18 +7,16 @@ import asyncio
 import contextlib
 import os
 import socket
-import tempfile
-from collections.abc import Callable
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from scheduler.errors import SlotLost
-from scheduler.execution import Output, Work
+from scheduler.execution import NoFile, Output, Work
 from sets.executor import protocol
-from sets.executor.protocol import ExitMessage, ProtocolError, StdinMessage, UnfitMessage
+from sets.executor.protocol import ExitMessage, ProtocolError, UnfitMessage
 from sets.executor.run import SlotRun
-from sets.executor.slot import SlotState
+from sets.executor.slot_state import SlotState
 from tests.sets.executor import wire
 from tests.sets.executor.conftest import FdCheck
 from tests.sets.executor.scripted import Rig
@@ -44,7 +42,7 @@ def _mutated(message: bytes, changes: list[tuple[int, int]], size: int) -> bytes
 
 MUTATED = st.builds(
     _mutated,
-    MESSAGES | st.builds(wire.head, st.sampled_from([protocol.STDIN, protocol.UNFIT]), st.integers(0, 3)),
+    MESSAGES | st.builds(wire.head, st.just(protocol.UNFIT), st.integers(0, 3)),
     st.lists(st.tuples(st.integers(0, 63), st.integers(0, 255)), min_size=1, max_size=4),
     st.integers(0, 5000),
 )
@@ -62,8 +60,8 @@ def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
         return
     # What is understood says no more than its bytes did.
     if isinstance(message, ExitMessage):
-        assert len(message.stdout) + len(message.stderr) + 4 * len(message.file_errnos) == len(data) - 60
-    elif isinstance(message, (StdinMessage, UnfitMessage)):
+        assert len(message.stdout) + len(message.stderr) + 8 * len(message.files) == len(data) - 60
+    elif isinstance(message, UnfitMessage):
         assert len(data) == 8
 
 
@@ -75,50 +73,16 @@ RIGHT = st.one_of(
         lambda task, flags, files, body: wire.ended(task, flags=flags, files=files, stdout=body),
         st.integers(0, 3),
         st.integers(0, 15),
-        st.lists(st.sampled_from([0, 2]), max_size=3),
+        st.lists(st.sampled_from([0, 2, -2]), max_size=3),
         st.binary(max_size=9),
     ),
     st.builds(wire.cleaned, st.integers(0, 3), ok=st.integers(0, 1), error=st.integers(-(2**31), 2**31 - 1)),
-    st.builds(wire.head, st.sampled_from([protocol.STDIN, protocol.UNFIT]), st.integers(0, 3)),
+    st.builds(wire.head, st.just(protocol.UNFIT), st.integers(0, 3)),
 )
 
 
-def _read_end() -> int:
-    read_fd, write_fd = os.pipe()
-    os.close(write_fd)
-    return read_fd
-
-
-def _write_end() -> int:
-    read_fd, write_fd = os.pipe()
-    os.close(read_fd)
-    return write_fd
-
-
-def _file() -> int:
-    fd, path = tempfile.mkstemp()
-    os.unlink(path)
-    return fd
-
-
-def _socket() -> int:
-    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).detach()
-
-
-DESCRIPTORS: dict[str, Callable[[], int]] = {
-    "read": _read_end,
-    "write": _write_end,
-    "file": _file,
-    "socket": _socket,
-    "folder": lambda: os.open("/", os.O_RDONLY),
-    "path": lambda: os.open("/", os.O_PATH),
-}
-PIPES = st.sampled_from(
-    [["read", "read"], ["read"], ["write"], ["write", "write"], ["file"], ["file", "file"]]
-)
-RIDERS: st.SearchStrategy[list[str]] = (
-    st.just([]) | PIPES | st.lists(st.sampled_from(sorted(DESCRIPTORS)), max_size=4)
-)
+DESCRIPTORS = st.sampled_from([[], [], [], [1], [1, 1]])
+"""A message with any of them costs the slot, so most have none."""
 
 WORKS = st.sampled_from(
     [
@@ -130,23 +94,37 @@ WORKS = st.sampled_from(
 )
 STEPS = st.lists(
     WORKS
-    | st.sampled_from(["kill", "drop", "output", "exit", "exit, dirty", "cleaned", "stdin"])
-    | st.tuples(RIGHT | EXITS | MUTATED | ANY_BYTES, RIDERS),
+    | st.sampled_from(["kill", "drop", "output", "exit", "exit, dirty", "cleaned", "hears"])
+    | st.tuples(RIGHT | EXITS | MUTATED | ANY_BYTES, DESCRIPTORS),
     max_size=10,
 )
-Step = Work | str | tuple[bytes, list[str]]
+Step = Work | str | tuple[bytes, list[int]]
 
 
-def _as_is_right(step: str, run: SlotRun) -> tuple[bytes, list[str]]:
+def _as_is_right(step: str, run: SlotRun) -> bytes:
     """What a sane guest would say of that task."""
     if step == "output":
-        return wire.output(run.number, b"head"), ["read", "read"]
-    if step == "stdin":
-        return wire.head(protocol.STDIN, run.number), ["write"]
+        return wire.output(run.number, b"head")
     if step == "cleaned":
-        return wire.cleaned(run.number), []
-    flags = (wire.HANDED_OVER if run.handed_over else 0) | (wire.CLEANING if "dirty" in step else 0)
-    return wire.ended(run.number, flags=flags, files=[0] * run.file_count), ["file"] * run.file_count
+        return wire.cleaned(run.number)
+    dirty = "dirty" in step or run.file_count
+    flags = (wire.HANDED_OVER if run.handed_over else 0) | (wire.CLEANING if dirty else 0)
+    return wire.ended(run.number, flags=flags, files=[5] * run.file_count)
+
+
+def _hear(rig: Rig) -> None:
+    """The guest reads a message, if one has come, and answers with bytes what wants some."""
+    rig.guest.socket.setblocking(False)
+    try:
+        _, fds = rig.guest.read()
+    except OSError:
+        return
+    finally:
+        rig.guest.socket.setblocking(True)
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.write(fd, b"bytes")
+        os.close(fd)
 
 
 async def _use(run: SlotRun) -> None:
@@ -165,6 +143,10 @@ async def _use(run: SlotRun) -> None:
                         pass
                 pipe.close()
         ending = await run.ending()
+        for file in ending.files:
+            if not isinstance(file, NoFile):
+                async for _ in file.pieces():
+                    pass
         ending.close_files()
 
 
@@ -184,17 +166,15 @@ async def _converse(steps: list[Step]) -> None:
                 run.kill()
         elif step == "drop":
             run = None
+        elif step == "hears":
+            _hear(rig)
         elif isinstance(step, tuple) or run is not None:
             if isinstance(step, str):
                 assert run is not None
-                step = _as_is_right(step, run)
-            message, riders = step
-            fds = [DESCRIPTORS[name]() for name in riders]
+                step = _as_is_right(step, run), []
+            message, fds = step
             with contextlib.suppress(BrokenPipeError):
-                rig.guest.says(message, fds)
-                fds = []
-            for fd in fds:
-                os.close(fd)
+                socket.send_fds(rig.guest.socket, [message], fds)
         await rig.settle()
         assert not failures, failures
         assert rig.slot.state in SlotState

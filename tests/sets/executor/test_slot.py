@@ -12,7 +12,7 @@ import pytest
 from scheduler.errors import BadRequest, IllegalMove, SlotLost
 from scheduler.execution import Ending, How, Output, Work
 from sets.executor import protocol, slot
-from sets.executor.slot import SLOT_MOVES, SlotState
+from sets.executor.slot_state import SLOT_MOVES, SlotState
 from tests.sets.executor import wire
 from tests.sets.executor.conftest import FdCheck
 from tests.sets.executor.scripted import CAT, WAIT_S, Rig, ScriptedGuest
@@ -81,7 +81,7 @@ async def test_the_end_breaks_the_pipe_of_whoever_still_writes(rig: Rig) -> None
 
 async def test_large_output_is_handed_over(rig: Rig) -> None:
     run = rig.run()
-    out, err = rig.guest.hands_over(1, b"head", b"warning")
+    out, err = await rig.guest.hands_over(1, b"head", b"warning")
     async with asyncio.timeout(WAIT_S):
         first = await run.first()
         assert isinstance(first, Output)
@@ -102,7 +102,7 @@ async def test_large_output_is_handed_over(rig: Rig) -> None:
 async def test_a_pipe_that_somebody_keeps_open_ends_with_the_program(rig: Rig) -> None:
     """A program can leave its stdout in flight, in a message that nobody receives: the end must not wait for it."""
     run = rig.run()
-    out, err = rig.guest.hands_over(1)
+    out, err = await rig.guest.hands_over(1)
     os.write(out, b"all of it")
     async with asyncio.timeout(WAIT_S):
         first = await run.first()
@@ -238,7 +238,7 @@ async def test_cancelled_at_the_moment_the_news_comes(rig: Rig) -> None:
     run = rig.run()
     first = asyncio.create_task(run.first())
     await rig.settle()
-    out, err = rig.guest.hands_over(1, b"head")
+    rig.guest.says(wire.output(1, b"head"))
     rig.slot._readable()
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -246,8 +246,9 @@ async def test_cancelled_at_the_moment_the_news_comes(rig: Rig) -> None:
     again = await run.first()
     assert isinstance(again, Output)
     assert again.stdout_head == b"head"
-    os.close(out)
-    os.close(err)
+    _, ends = rig.guest.read()
+    for end in ends:
+        os.close(end)
     again.stdout.close()
     again.stderr.close()
 
@@ -269,15 +270,16 @@ async def test_a_listener_is_told_of_output_before_the_end(rig: Rig) -> None:
     told: list[Ending | Output | None] = []
     run = rig.run()
     run.tell(told.append)
-    out, err = rig.guest.hands_over(1, b"head")
+    rig.guest.says(wire.output(1, b"head"))
     rig.slot._readable()
+    _, ends = rig.guest.read()
     rig.guest.says(wire.ended(1, flags=wire.HANDED_OVER))
     rig.slot._readable()
     (output,) = told
     assert isinstance(output, Output)
     assert output.stdout_head == b"head"
-    os.close(out)
-    os.close(err)
+    for end in ends:
+        os.close(end)
     output.stdout.close()
     output.stderr.close()
 
@@ -294,7 +296,7 @@ async def test_output_that_nobody_fetched_is_closed_with_the_run(rig: Rig) -> No
     first = asyncio.create_task(run.first())
     await rig.settle()
     first.cancel()
-    out, err = rig.guest.hands_over(1)
+    out, err = await rig.guest.hands_over(1)
     await rig.settle()
     rig.guest.says(wire.ended(1, flags=wire.HANDED_OVER))
     await rig.settle()

@@ -13,7 +13,7 @@ import pytest
 from scheduler.errors import SlotLost
 from scheduler.execution import Output, Work
 from sets.executor import protocol, slot
-from sets.executor.slot import SlotState
+from sets.executor.slot_state import SlotState
 from tests.sets.executor import wire
 from tests.sets.executor.conftest import FdCheck
 from tests.sets.executor.scripted import CAT, WAIT_S, Rig
@@ -72,7 +72,7 @@ async def test_lost_in_each_state(rig: Rig, state: str, how: str) -> None:
     if state != "idle":
         run = rig.run(Work(argv=(b"cat",), stdin=None))
     if state == "handed over":
-        out, err = rig.guest.hands_over(1)
+        out, err = await rig.guest.hands_over(1)
     if state == "cleaning":
         rig.guest.says(wire.ended(1, flags=wire.CLEANING))
     await rig.settle()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 HELLO, OUTPUT, EXIT, CLEANED = 16, 17, 18, 19
-TASK, KILL, RETIRE = 1, 2, 3
+TASK, KILL, RETIRE, PIPES, READ, RELEASE = 1, 2, 3, 5, 6, 7
 STDIN_FD, STREAM = 1, 2
 HANDED_OVER, KILLED, CLEANING = 1, 2, 4
 
@@ -16,7 +16,7 @@ def head(kind: int, task: int = 0, flags: int = 0) -> bytes:
     return struct.pack("<BBHI", kind, flags, 0, task)
 
 
-def hello(token: bytes, version: int = 1, flags: int = 0) -> bytes:
+def hello(token: bytes, version: int = 2, flags: int = 0) -> bytes:
     return head(HELLO, flags=flags) + struct.pack("<B3s64s", version, b"", token)
 
 
@@ -43,7 +43,7 @@ def ended(
         + struct.pack("<B3si", how, b"", code)
         + struct.pack("<QQQQ", wall_us, reaped_cpu_us, guest_cpu_us, max_rss_kib)
         + struct.pack("<HHII", len(files), 0, len(stdout), len(stderr))
-        + struct.pack(f"<{len(files)}i", *files)
+        + struct.pack(f"<{len(files)}q", *files)
         + stdout
         + stderr
     )
@@ -51,6 +51,22 @@ def ended(
 
 def cleaned(task: int, *, ok: int = 1, error: int = 0, guest_cpu_us: int = 0) -> bytes:
     return head(CLEANED, task) + struct.pack("<B3siQ", ok, b"", error, guest_cpu_us)
+
+
+@dataclass(frozen=True)
+class AskedFor:
+    """A READ as a guest reads it."""
+
+    task: int
+    file: int
+    first: int
+    length: int
+
+
+def read_read(message: bytes) -> AskedFor:
+    kind, flags, reserved, task, file, reserved2, first, length = struct.unpack("<BBHIIIQQ", message)
+    assert (kind, flags, reserved, reserved2) == (READ, 0, 0, 0)
+    return AskedFor(task, file, first, length)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import shlex
 import shutil
 import signal
 import socket
-import stat
 import struct
 import subprocess
 import sys
@@ -77,10 +76,12 @@ class Connection:
         else:
             self.socket.send(message)
 
-    def receive(self) -> tuple[bytes, list[int]]:
+    def receive(self) -> bytes:
+        """The next message. No guest ever sends a descriptor."""
         message, fds, flags, _ = socket.recv_fds(self.socket, wire.MESSAGE_BYTES + 1, 64)
         assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
-        return message, fds
+        assert not fds
+        return message
 
     def lost(self) -> bool:
         """Whether the guest has closed its end; waits for it."""
@@ -107,25 +108,40 @@ class Connection:
         return self.number
 
     def output(self) -> tuple[bytes, bytes, int, int]:
-        """The OUTPUT message that must come now: what was read, and the two pipes."""
-        message, fds = self.receive()
+        """The OUTPUT message that must come now: what was read, and the two pipes that it is answered with."""
+        message = self.receive()
         assert wire.read_head(message) == wire.Head(wire.OUTPUT, 0, self.number)
-        assert len(fds) == 2
-        assert all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in fds)
-        stdout, stderr = wire.read_output(message)
-        return stdout, stderr, fds[0], fds[1]
+        return *wire.read_output(message), *self.give_pipes()
+
+    def give_pipes(self) -> tuple[int, int]:
+        """Answer an OUTPUT; our ends of the pipes for stdout and stderr."""
+        (stdout, out_end), (stderr, err_end) = os.pipe(), os.pipe()
+        self.send(wire.head(wire.PIPES, self.number), [out_end, err_end])
+        os.close(out_end)
+        os.close(err_end)
+        return stdout, stderr
+
+    def ask_for(self, file: int, first: int, length: int) -> int:
+        """Ask for bytes of an output file; our end of the pipe."""
+        ours, end = os.pipe()
+        self.send(wire.read(self.number, file, first, length), [end])
+        os.close(end)
+        return ours
+
+    def read_file(self, file: int, size: int) -> bytes:
+        """All of an output file."""
+        return read_and_close(self.ask_for(file, 0, size))
 
     def finish(self) -> Result:
         """Everything until the guest is ready for the next task."""
         pipes: list[_Drain] = []
         heads = [b"", b""]
-        message, fds = self.receive()
+        message = self.receive()
         if wire.read_head(message).type == wire.OUTPUT:
             assert wire.read_head(message) == wire.Head(wire.OUTPUT, 0, self.number)
-            assert len(fds) == 2
             heads = list(wire.read_output(message))
-            pipes = [_Drain(fd) for fd in fds]
-            message, fds = self.receive()
+            pipes = [_Drain(fd) for fd in self.give_pipes()]
+            message = self.receive()
         ended = wire.read_exit(message)
         assert ended.task == self.number
         assert bool(ended.flags & wire.HANDED_OVER) == bool(pipes)
@@ -134,22 +150,20 @@ class Connection:
             bodies = [first + rest.bytes() for first, rest in zip(heads, pipes, strict=True)]
         else:
             bodies = [ended.stdout, ended.stderr]
-        assert len(fds) == ended.files.count(0)
-        opened = iter(fds)
-        files = [errno or read_and_close(next(opened)) for errno in ended.files]
+        files = [self.read_file(at, size) if size >= 0 else -size for at, size in enumerate(ended.files)]
+        if any(isinstance(file, bytes) for file in files):
+            assert ended.flags & wire.CLEANING
+            self.send(wire.head(wire.RELEASE, self.number))
         result = Result(ended, bodies[0], bodies[1], bool(pipes), files)
         if ended.flags & wire.CLEANING:
-            message, fds = self.receive()
-            assert not fds
+            message = self.receive()
             assert wire.read_head(message) == wire.Head(wire.CLEANED, 0, self.number)
             result.cleaned = wire.read_cleaned(message)
         return result
 
     def finish_exit(self) -> wire.Exit:
         """The EXIT that must come now."""
-        message, fds = self.receive()
-        assert not fds
-        return wire.read_exit(message)
+        return wire.read_exit(self.receive())
 
     def run(
         self,
@@ -216,9 +230,8 @@ class Listener:
     def greet(self, flags: int = 0) -> Connection:
         """Accept, and check the hello."""
         connection = self.accept()
-        message, fds = connection.receive()
-        assert not fds
-        assert wire.read_hello(message, flags) == (1, TOKEN.encode())
+        message = connection.receive()
+        assert wire.read_hello(message, flags) == (wire.VERSION, TOKEN.encode())
         return connection
 
     def stop(self) -> None:

@@ -206,7 +206,10 @@ MALFORMED = {
     "cut by a byte": GOOD[:-1],
     "a byte too much": GOOD + b"x",
     "an unknown flag": task_message(flags=16),
-    "both ways of stdin": task_message(flags=wire.STDIN_ASKED | wire.STDIN_FD),
+    "the flag that version 1 had": task_message(flags=8),
+    "pipes that nobody asked for": wire.head(wire.PIPES),
+    "a READ of no file": wire.read(0, 0, 0, 0),
+    "a RELEASE of nothing": wire.head(wire.RELEASE),
     "reserved head": task_message(reserved=1),
     "reserved counts": task_message(reserved2=1),
     "not the next number": task_message(task=2),
@@ -285,8 +288,21 @@ def test_a_descriptor_beside_inline_input(start: StartGuest) -> None:
         wire.head(9),
         wire.head(wire.KILL) + b"x",
         wire.head(wire.KILL, flags=2),
+        wire.head(wire.PIPES, 1),
+        wire.read(1, 0, 0, 1),
+        wire.head(wire.RELEASE, 1),
     ],
-    ids=["a second task", "the next task", "one byte", "unknown", "a KILL with a body", "a KILL with flags"],
+    ids=[
+        "a second task",
+        "the next task",
+        "one byte",
+        "unknown",
+        "a KILL with a body",
+        "a KILL with flags",
+        "PIPES without pipes",
+        "a READ before the end",
+        "a RELEASE before the end",
+    ],
 )
 def test_malformed_messages_while_a_program_runs(start: StartGuest, actor: bytes, message: bytes) -> None:
     guest, connection = start(WORKER)
@@ -304,6 +320,23 @@ def test_a_kill_with_a_descriptor(start: StartGuest, actor: bytes) -> None:
     connection.send(wire.head(wire.KILL, connection.number), [0])
     assert guest.ended() == 4
     for fd in begin:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("task", "count"), [(1, 2), (2, 2), (1, 1), (1, 0)], ids=["twice", "of another task", "one", "none"]
+)
+def test_pipes_out_of_order(start: StartGuest, actor: bytes, task: int, count: int) -> None:
+    guest, connection = start(WORKER)
+    if task == 1 and count == 2:
+        begun: tuple[int, ...] = begin_pausing(connection, actor)
+    else:
+        connection.begin([actor, b"pause"], stream=True)
+        assert wire.read_head(connection.receive()).type == wire.OUTPUT
+        begun = ()
+    connection.send(wire.head(wire.PIPES, task), [1] * count)
+    assert guest.ended() == 4
+    for fd in begun:
         os.close(fd)
 
 

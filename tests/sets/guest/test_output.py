@@ -10,7 +10,16 @@ import pytest
 
 from tests.sets.guest import wire
 from tests.sets.guest.conftest import StartGuest
-from tests.sets.guest.rig import ROOT, Connection, Guest, User, pattern, stderr_pattern, wait_readable
+from tests.sets.guest.rig import (
+    ROOT,
+    Connection,
+    Guest,
+    User,
+    pattern,
+    read_and_close,
+    stderr_pattern,
+    wait_readable,
+)
 
 Started = tuple[Guest, Connection]
 MOST = wire.BODY_BYTES
@@ -184,16 +193,15 @@ def test_output_files_of_what_was_not_executed_or_was_killed(start: StartGuest, 
     _, _, out_fd, err_fd = connection.output()
     wait_readable(out_fd)
     connection.send(wire.head(wire.KILL, connection.number))
-    message, fds = connection.receive()
-    assert wire.read_exit(message).files == (0,)
-    assert os.read(fds[0], 100) == b"made\n"
-    assert os.fstat(fds[0]).st_mode & 0o170000 == stat.S_IFREG
-    message, _ = connection.receive()
-    assert wire.read_cleaned(message) == (True, 0)
-    # The file is gone from the slot, even while somebody still reads it.
+    assert wire.read_exit(connection.receive()).files == (5,)
+    # A KILL that the end overtook changes nothing.
+    connection.send(wire.head(wire.KILL, connection.number))
+    assert connection.read_file(0, 5) == b"made\n"
+    connection.send(wire.head(wire.RELEASE, connection.number))
+    assert wire.read_cleaned(connection.receive()) == (True, 0)
     assert list(guest.inside(connection).iterdir()) == []
     assert connection.run(b"/bin/true").end == (wire.EXITED, 0)
-    for fd in (out_fd, err_fd, *fds):
+    for fd in (out_fd, err_fd):
         os.close(fd)
 
 
@@ -203,3 +211,151 @@ def test_the_most_output_files(start: StartGuest) -> None:
     script = b'for i in "$@"; do echo "$i" > "$i"; done'
     result = connection.run(b"/bin/sh", b"-c", script, b"sh", *names, files=names)
     assert result.files == [name + b"\n" for name in names]
+
+
+LARGE = 3_000_000
+MAKE = b"head -c %d /dev/zero | tr '\\0' x > $1; printf abc > $2"
+
+
+def begin_with_files(connection: Connection, place: bytes) -> wire.Exit:
+    """Run a program that leaves a large file and a small one, and ask for both."""
+    names = [place + b"/large", place + b"/small"]
+    connection.begin([b"/bin/sh", b"-c", MAKE % LARGE, b"sh", *names], files=names)
+    ended = wire.read_exit(connection.receive())
+    assert ended.files == (LARGE, 3)
+    assert ended.flags == wire.CLEANING
+    return ended
+
+
+def release(connection: Connection) -> None:
+    connection.send(wire.head(wire.RELEASE, connection.number))
+    assert wire.read_cleaned(connection.receive()) == (True, 0)
+
+
+def test_files_are_read_in_parts_together_and_again(start: StartGuest, user: User) -> None:
+    guest, connection = start(user)
+    begin_with_files(connection, guest.place())
+    # Nobody reads the large one yet, and more of it is there than its pipe holds.
+    large = connection.ask_for(0, 0, LARGE)
+    assert connection.read_file(1, 3) == b"abc"
+    assert read_and_close(connection.ask_for(1, 1, 1)) == b"b"
+    assert read_and_close(connection.ask_for(1, 3, 0)) == b""
+    assert read_and_close(large) == b"x" * LARGE
+    assert read_and_close(connection.ask_for(0, LARGE - 7, 7)) == b"x" * 7
+    release(connection)
+    assert list(guest.inside(connection).iterdir()) == []
+
+
+def test_a_new_request_for_a_file_ends_the_one_before(guest: Started) -> None:
+    started, connection = guest
+    begin_with_files(connection, started.place())
+    first = connection.ask_for(0, 0, LARGE)
+    wait_readable(first)
+    assert read_and_close(connection.ask_for(0, 0, 9)) == b"x" * 9
+    assert len(read_and_close(first)) < LARGE
+    release(connection)
+
+
+def test_a_reader_of_a_file_who_goes_away_and_files_that_nobody_reads(guest: Started) -> None:
+    started, connection = guest
+    begin_with_files(connection, started.place())
+    os.close(connection.ask_for(0, 0, LARGE))
+    held = connection.ask_for(0, 0, LARGE)
+    release(connection)
+    assert len(read_and_close(held)) < LARGE
+    begin_with_files(connection, started.place())
+    release(connection)
+    assert connection.run(b"/bin/true").end == (wire.EXITED, 0)
+
+
+def test_an_executor_that_is_lost_while_files_are_read(guest: Started) -> None:
+    started, connection = guest
+    begin_with_files(connection, started.place())
+    held = connection.ask_for(0, 0, LARGE)
+    connection.socket.close()
+    again = started.listener.greet()
+    assert len(read_and_close(held)) < LARGE
+    assert list(started.inside(again).iterdir()) == []
+    assert again.run(b"/bin/true").end == (wire.EXITED, 0)
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        wire.read(1, 2, 0, 1),
+        wire.read(1, 0, 0, LARGE + 1),
+        wire.read(1, 0, LARGE + 1, 0),
+        wire.read(1, 1, 2, 2**64 - 1),
+        wire.read(1, 1, 0, 1, reserved=1),
+        wire.read(2, 1, 0, 1),
+        wire.read(1, 1, 0, 1)[:-1],
+        wire.head(wire.PIPES, 1),
+    ],
+    ids=[
+        "no such file",
+        "too many bytes",
+        "beyond the end",
+        "lengths that wrap around",
+        "reserved",
+        "of another task",
+        "short",
+        "pipes",
+    ],
+)
+def test_malformed_requests_for_files(start: StartGuest, message: bytes) -> None:
+    guest, connection = start(ROOT)
+    begin_with_files(connection, guest.place())
+    connection.send(message, [1])
+    assert guest.ended() == 4
+
+
+@pytest.mark.parametrize(
+    "message", [wire.read(1, 1, 0, 1), wire.head(wire.RELEASE, 2), wire.task(2, [b"/x"])]
+)
+def test_malformed_messages_while_files_are_read(start: StartGuest, message: bytes) -> None:
+    guest, connection = start(ROOT)
+    begin_with_files(connection, guest.place())
+    connection.send(message)
+    assert guest.ended() == 4
+
+
+def test_retire_while_files_are_read(start: StartGuest) -> None:
+    guest, connection = start(ROOT)
+    begin_with_files(connection, guest.place())
+    connection.send(wire.head(wire.RETIRE))
+    assert guest.ended() == 0
+
+
+def test_the_rest_waits_for_a_slow_reader_until_the_task_is_killed(guest: Started, actor: bytes) -> None:
+    """A program has ended that wrote more than the executor's pipe holds, and nobody reads it."""
+    _, connection = guest
+    for kills in (True, False):
+        connection.begin([actor, b"write", b"1", b"150000", b"0"])
+        head, _, out_fd, err_fd = connection.output()
+        assert head == pattern(MOST)
+        if kills:
+            wait_readable(out_fd)
+            connection.send(wire.head(wire.KILL, connection.number))
+            ended = connection.finish_exit()
+            assert ended.flags == wire.HANDED_OVER | wire.KILLED
+            rest = read_and_close(out_fd)
+            assert pattern(150_000)[MOST:].startswith(rest)
+        else:
+            assert read_and_close(out_fd) == pattern(150_000)[MOST:]
+            assert connection.finish_exit().flags == wire.HANDED_OVER
+        os.close(err_fd)
+
+
+def test_outputs_end_before_exit_though_a_program_parked_them(guest: Started) -> None:
+    """Its stdout is in a message that nobody receives; the executor's pipe ends all the same."""
+    _, connection = guest
+    script = (
+        b"import array, os, socket, sys\n"
+        b"a, b = socket.socketpair()\n"
+        b"b.sendmsg([b'x'], [(1, 1, array.array('i', [1]))])\n"
+        b"sys.stdout.write('y' * 100000)\n"
+    )
+    result = connection.run(b"/usr/bin/env", b"python3", b"-c", script)
+    assert result.handed_over
+    assert result.stdout == b"y" * 100_000

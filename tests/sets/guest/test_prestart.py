@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.sets.guest import wire
 from tests.sets.guest.rig import Connection, Guest, Result, processes_of
 
@@ -50,28 +52,48 @@ def test_the_next_alike_task_finds_its_process_started(guest: Started, actor: by
         assert (result.stdout, result.end) == (body, (wire.EXITED, 0))
 
 
-def test_large_input_goes_through_a_pipe_that_the_guest_hands_over(guest: Started, actor: bytes) -> None:
+def begin_with_a_pipe(connection: Connection, argv: list[bytes]) -> int:
+    """Send a TASK whose input comes by a pipe; our end of it."""
+    theirs, ours = os.pipe()
+    connection.number += 1
+    flags = wire.PRESTART | wire.STDIN_FD
+    connection.send(wire.task(connection.number, argv, flags=flags), [theirs])
+    os.close(theirs)
+    return ours
+
+
+def test_large_input_flows_into_the_waiting_process(guest: Started, actor: bytes) -> None:
     _, connection = guest
     body = os.urandom(300_000)
     for number in range(3):
-        connection.number += 1
-        flags = wire.PRESTART | wire.STDIN_ASKED
-        connection.send(wire.task(connection.number, [actor, b"cat"], flags=flags))
-        message, fds = connection.receive()
-        assert wire.read_head(message) == wire.Head(wire.STDIN, 0, connection.number)
-        assert len(fds) == 1
+        ours = begin_with_a_pipe(connection, [actor, b"cat"])
         pid = os.fork()
         if pid == 0:
             view = memoryview(body)
             while view:
-                view = view[os.write(fds[0], view) :]
+                view = view[os.write(ours, view) :]
             os._exit(0)
-        os.close(fds[0])
+        os.close(ours)
         result = connection.finish()
         os.waitpid(pid, 0)
         assert result.stdout == body
         assert is_prestarted(result) == (number > 0)
         waiting(connection)
+
+
+def test_who_writes_to_a_waiting_process_that_has_ended_is_told(guest: Started, actor: bytes) -> None:
+    """Its pipe breaks, as one that the program itself has."""
+    _, connection = guest
+    argv = [b"/bin/sh", b"-c", b"exec head -c 1"]
+    run(connection, argv)
+    waiting(connection)
+    ours = begin_with_a_pipe(connection, argv)
+    os.write(ours, b"xy")
+    result = connection.finish()
+    assert (is_prestarted(result), result.stdout) == (True, b"x")
+    with pytest.raises(BrokenPipeError):
+        os.write(ours, b"z")
+    os.close(ours)
 
 
 def test_other_arguments_environment_or_files_discard_the_waiting_process(
@@ -102,9 +124,7 @@ def test_a_task_that_does_not_ask_takes_the_waiting_process_and_leaves_none(
     assert not is_prestarted(run(connection, [actor, b"cat"], flags=0))
 
 
-def test_input_by_descriptor_discards_the_waiting_process(
-    guest: Started, actor: bytes, tmp_path: Path
-) -> None:
+def test_input_by_a_file_flows_into_the_waiting_process(guest: Started, actor: bytes, tmp_path: Path) -> None:
     _, connection = guest
     run(connection, [actor, b"cat"])
     waiting(connection)
@@ -113,7 +133,7 @@ def test_input_by_descriptor_discards_the_waiting_process(
     with file.open("rb") as body:
         connection.begin([actor, b"cat"], stdin_fd=body.fileno())
     result = connection.finish()
-    assert not is_prestarted(result)
+    assert is_prestarted(result)
     assert result.stdout == b"from a file"
 
 
@@ -121,8 +141,7 @@ def test_a_program_that_writes_or_ends_before_its_input_is_reported(guest: Start
     _, connection = guest
     for argv in ([actor, b"argv"], [actor, b"exit", b"0"], [actor, b"exit", b"7"]):
         run(connection, argv)
-        message, fds = connection.receive()
-        assert not fds
+        message = connection.receive()
         assert wire.read_head(message) == wire.Head(wire.UNFIT, 0, connection.number)
         waiting(connection, 0)
 
@@ -158,12 +177,10 @@ def test_a_killed_prestarted_task_reports_and_the_next_is_started_anew(guest: St
     _, connection = guest
     run(connection, [actor, b"cat"])
     waiting(connection)
-    connection.number += 1
-    connection.send(wire.task(connection.number, [actor, b"cat"], flags=wire.PRESTART | wire.STDIN_ASKED))
-    _, fds = connection.receive()
+    ours = begin_with_a_pipe(connection, [actor, b"cat"])
     connection.send(wire.head(wire.KILL, connection.number))
     result = connection.finish()
-    os.close(fds[0])
+    os.close(ours)
     assert result.exit.flags == wire.KILLED | wire.PRESTARTED
     assert result.end == (wire.SIGNALLED, 9)
     waiting(connection)

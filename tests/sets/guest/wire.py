@@ -6,10 +6,11 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-TASK, KILL, RETIRE, DRESSED = 1, 2, 3, 4
-HELLO, OUTPUT, EXIT, CLEANED, STDIN, UNFIT = 16, 17, 18, 19, 20, 21
+TASK, KILL, RETIRE, DRESSED, PIPES, READ, RELEASE = 1, 2, 3, 4, 5, 6, 7
+HELLO, OUTPUT, EXIT, CLEANED, UNFIT = 16, 17, 18, 19, 20
+VERSION = 2
 UNDRESSED = 1
-STDIN_FD, STREAM, PRESTART, STDIN_ASKED = 1, 2, 4, 8
+STDIN_FD, STREAM, PRESTART = 1, 2, 4
 HANDED_OVER, KILLED, CLEANING, PRESTARTED = 1, 2, 4, 8
 EXITED, SIGNALLED, NOT_EXECUTED, NOT_STARTED = 0, 1, 2, 3
 
@@ -29,7 +30,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Exit:
-    """EXIT's fixed fields and the errno, or 0, of each output file."""
+    """EXIT's fixed fields and the size, or the negative errno, of each output file."""
 
     task: int
     flags: int
@@ -62,6 +63,10 @@ def task(
     return head(TASK, number, flags) + counts + strings + stdin
 
 
+def read(task: int, file: int, first: int, length: int, reserved: int = 0) -> bytes:
+    return head(READ, task) + struct.pack("<IIQQ", file, reserved, first, length)
+
+
 def read_head(message: bytes) -> Head:
     kind, flags, reserved, number = struct.unpack_from("<BBHI", message)
     assert reserved == 0
@@ -87,11 +92,11 @@ def read_exit(message: bytes) -> Exit:
     how, why, code, wall, reaped, guest, rss, count, reserved = struct.unpack_from("<BB2xiQQQQHH", message, 8)
     assert reserved == 0
     assert message[10:12] == bytes(2)
-    # The lengths stand before the files' errnos, the bytes after them.
+    # The lengths stand before the files' sizes, the bytes after them.
     at = 8 + 44
-    errnos = struct.unpack_from(f"<{count}i", message, at + 8)
-    stdout, stderr = _two_bodies(message[at : at + 8] + message[at + 8 + 4 * count :], 0)
-    return Exit(known.task, known.flags, how, code, wall, reaped, guest, rss, errnos, stdout, stderr, why)
+    files = struct.unpack_from(f"<{count}q", message, at + 8)
+    stdout, stderr = _two_bodies(message[at : at + 8] + message[at + 8 + 8 * count :], 0)
+    return Exit(known.task, known.flags, how, code, wall, reaped, guest, rss, files, stdout, stderr, why)
 
 
 def read_cleaned(message: bytes) -> tuple[bool, int]:

@@ -10,6 +10,8 @@ static int k_close(int fd) {
     }
     if (kind_of(fd) == WRITE_END && world.fds[fd - FIRST_FD].what == program.ends[0] && program.reads && asked.runs && asked.fed < asked.stdin_len)
         broken("ends the input after %u of %u bytes", asked.fed, asked.stdin_len);
+    if (kind_of(fd) == WRITE_END && world.fds[fd - FIRST_FD].what == program.ends[0] && program.reads && asked.runs && asked.flags & 1 && world.input_left)
+        broken("ends the input %u bytes early", world.input_left);
     if (planted("descriptor") && kind_of(fd) == CONNECTION) return 0;
     world.fds[fd - FIRST_FD].kind = FREE;
     return 0;
@@ -40,7 +42,7 @@ static long k_syscall(long number, ...) {
 static int k_pipe2(int *fds, int flags) {
     if (!program.lives && !program.dead) no_program();
     if (fails(IN_PIPE2)) return -1;
-    int pipe = (int)(world.pipes_made++ % PIPES);
+    int pipe = (int)(world.pipes_made++ % PIPE_MODELS);
     world.pipes[pipe] = (struct pipe_model){.size = world.pipe_size};
     fds[0] = open_fd(READ_END, pipe, flags & O_CLOEXEC && !planted("inherited"));
     fds[1] = open_fd(WRITE_END, pipe, flags & O_CLOEXEC);
@@ -85,7 +87,47 @@ static ssize_t k_read(int fd, void *to, size_t size) {
     return n;
 }
 
+// Into a pipe of the executor's: how much of that fits.
+static ssize_t give(int fd, uint32_t size) {
+    int i = world.fds[expect(fd, TO_EXECUTOR, "write")].what;
+    if (world.outs[i].gone) return errno = EPIPE, -1;
+    if (!world.outs[i].room) return errno = EAGAIN, -1;
+    if (size > world.outs[i].room) size = world.outs[i].room;
+    world.outs[i].room -= size;
+    return size;
+}
+
+static ssize_t k_splice(int from, const void *from_at, int to, const void *to_at, size_t size, unsigned flags) {
+    if (from_at || to_at || flags != SPLICE_F_NONBLOCK) broken("a splice that may block");
+    if (fails(IN_SPLICE)) {
+        // The kernel gives up on a pipe that it has no memory for; what is left is lost with it.
+        if (errno == ENOMEM && kind_of(from) == GIVEN) world.input_left = 0;
+        if (errno == ENOMEM && kind_of(from) == READ_END) world.pipes[world.fds[from - FIRST_FD].what].held = 0;
+        return -1;
+    }
+    if (kind_of(from) == GIVEN) {
+        struct pipe_model *p = &world.pipes[world.fds[expect(to, WRITE_END, "splice")].what];
+        if (!world.input_left) return 0;
+        if (!program.reads && !has_end(world.fds[to - FIRST_FD].what, READ_END)) return errno = EPIPE, -1;
+        uint32_t room = p->size - p->held, n = world.input_left < room ? world.input_left : room;
+        if (!n) return errno = EAGAIN, -1;
+        world.input_left -= n;
+        p->held += n;
+        return n;
+    }
+    int i = world.fds[expect(from, READ_END, "splice")].what;
+    struct pipe_model *p = &world.pipes[i];
+    if (!p->held) return has_end(i, WRITE_END) || program.lives ? (errno = EAGAIN, -1) : 0;
+    ssize_t n = give(to, p->held < size ? p->held : (uint32_t)size);
+    if (n > 0) p->held -= (uint32_t)n;
+    return n;
+}
+
 static ssize_t k_write(int fd, const void *from, size_t size) {
+    if (kind_of(fd) == TO_EXECUTOR) {
+        if (!world.fds[fd - FIRST_FD].nonblocking) broken("waits for the executor to read a file");
+        return give(fd, (uint32_t)size);
+    }
     int i = expect(fd, WRITE_END, "write");
     struct pipe_model *p = &world.pipes[world.fds[i].what];
     if (fails(IN_WRITE)) {
@@ -103,12 +145,14 @@ static ssize_t k_write(int fd, const void *from, size_t size) {
 }
 
 static short ready(int fd) {
-    struct pipe_model *p = &world.pipes[is_open(fd) ? world.fds[fd - FIRST_FD].what % PIPES : 0];
+    struct pipe_model *p = &world.pipes[is_open(fd) ? world.fds[fd - FIRST_FD].what % PIPE_MODELS : 0];
     switch (kind_of(fd)) {
     case CONNECTION: return world.queued || world.lost ? POLLIN : 0;
     case SIGNALS: return program.signalled ? POLLIN : 0;
     case ASKED: return world.netlink == ASKS ? POLLIN : 0;
-    case READ_END: return p->held ? POLLIN : 0;
+    case READ_END: return p->held ? POLLIN : has_end(world.fds[fd - FIRST_FD].what, WRITE_END) || program.lives ? 0 : POLLHUP;
+    case GIVEN: return POLLIN;
+    case TO_EXECUTOR: return world.outs[world.fds[fd - FIRST_FD].what].gone ? POLLERR : world.outs[world.fds[fd - FIRST_FD].what].room ? POLLOUT : 0;
     case WRITE_END: return !program.reads && !has_end(world.fds[fd - FIRST_FD].what, READ_END) ? POLLERR : p->size - p->held >= PIPE_PAGE ? POLLOUT : 0;
     default: broken("polls descriptor %d of kind %d", fd, kind_of(fd));
     }

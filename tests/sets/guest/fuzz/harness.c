@@ -67,6 +67,7 @@
 #define poll(...) k_poll(__VA_ARGS__)
 #define read(...) k_read(__VA_ARGS__)
 #define recvmsg(...) k_recvmsg(__VA_ARGS__)
+#define splice(...) k_splice(__VA_ARGS__)
 #define sendmsg(...) k_sendmsg(__VA_ARGS__)
 #define setrlimit(...) k_setrlimit(__VA_ARGS__)
 #define setsid() ((pid_t)2)
@@ -87,7 +88,10 @@
 #include "../../../../sets/guest/places.c"
 #include "../../../../sets/guest/content.c"
 #include "../../../../sets/guest/cleaning.c"
+#define pread(...) k_pread(__VA_ARGS__)
 #include "../../../../sets/guest/files.c"
+#undef pread
+#include "../../../../sets/guest/flow.c"
 #include "../../../../sets/guest/task.c"
 #include "../../../../sets/guest/guest.c"
 
@@ -132,7 +136,9 @@ static void set_up_guest(void) {
     root_device = 1;
     executor = -1;
     out.len = err.len = 0;
-    out.fd = out.end = err.fd = err.end = -1;
+    out.end = err.end = -1;
+    out.flow = err.flow = input = (struct flow){-1, -1, false};
+    kept_count = 0;
     children = open_fd(SIGNALS, 0, true);
     netlink_asked = open_fd(ASKED, 0, true);
     protocols = open_fd(PROTOCOLS, 0, true);

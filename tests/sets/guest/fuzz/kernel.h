@@ -5,10 +5,11 @@
 // The input is a list of records, an operation and its operands (see `step`). One is taken whenever the guest would wait.
 #pragma once
 
-enum { FIRST_FD = 1000, FDS = 256, PIPES = 64, QUEUE = 8, INBOX_BYTES = 300000, PIPE_PAGE = 4096, PIPE_BYTES = 65536 };
+enum { FIRST_FD = 1000, FDS = 256, PIPE_MODELS = 64, QUEUE = 8, INBOX_BYTES = 300000, PIPE_PAGE = 4096, PIPE_BYTES = 65536 };
+enum { OUTS = 64, FILE_BYTES = 100000, INPUT_BYTES = 150000 };
 enum { SPINS_MOST = 100000, DESCRIPTORS = 4096, NETLINK_MOST = 60, NETLINK_ID = 77 };
-enum kind { FREE, CONNECTION, SIGNALS, READ_END, WRITE_END, GIVEN, FOLDER, REGULAR, ASKED, PROTOCOLS, NETLINK };
-enum call { IN_PIPE2, IN_SENDMSG, IN_RECVMSG, IN_VFORK, IN_EXECVE, IN_POLL, IN_WRITE, IN_WAIT4, IN_SOCKET, IN_CONNECT, IN_CLOSE_RANGE, IN_OPENAT, CALLS };
+enum kind { FREE, CONNECTION, SIGNALS, READ_END, WRITE_END, GIVEN, TO_EXECUTOR, FOLDER, REGULAR, ASKED, PROTOCOLS, NETLINK };
+enum call { IN_PIPE2, IN_SENDMSG, IN_RECVMSG, IN_VFORK, IN_EXECVE, IN_POLL, IN_WRITE, IN_WAIT4, IN_SOCKET, IN_CONNECT, IN_CLOSE_RANGE, IN_OPENAT, IN_SPLICE, IN_PREAD, CALLS };
 
 // What each call may fail with, once, where the input asks for it.
 static const int failures[CALLS][4] = {
@@ -24,6 +25,8 @@ static const int failures[CALLS][4] = {
     [IN_CONNECT] = {ECONNREFUSED, EAGAIN, ENOENT, ECONNREFUSED},
     [IN_CLOSE_RANGE] = {ENOSYS, ENOSYS, ENOSYS, ENOSYS},
     [IN_OPENAT] = {EMFILE, EIO, EACCES, ENOMEM},
+    [IN_SPLICE] = {EINTR, EAGAIN, ENOMEM, EINTR},
+    [IN_PREAD] = {EIO, EINTR, EIO, EINTR},
 };
 
 // The files that there are: a root with a bit of everything that a task may name as its output.
@@ -39,8 +42,11 @@ static struct {
     const uint8_t *at, *end;          // what is left of the input
     uint32_t together;                // records to take before the guest is let on
     struct { enum kind kind; int what; bool cloexec, nonblocking; } fds[FDS];
-    struct pipe_model pipes[PIPES];
+    struct pipe_model pipes[PIPE_MODELS];
     uint32_t pipes_made, pipe_size;
+    struct { uint32_t room; bool gone; } outs[OUTS];  // pipes that the executor gave, and whether it has closed its end
+    uint32_t outs_made;
+    uint32_t input_left;              // bytes in the pipe of STDIN_FD, after which it ends
     bool closes_blindly;              // no close_range: the guest closes by number
     int faults[CALLS], faults_after[CALLS];  // an errno, and how many calls go well before it
     const uint8_t *queue[QUEUE];      // records of messages that the guest has not heard yet
@@ -71,7 +77,7 @@ static struct {
 } program;
 
 // The task as the messages have it.
-static struct { bool runs, handed_over, stdin_came, killed; uint32_t number, fed, stdin_len, arguments_len; uint8_t flags; uint16_t filec; } asked;
+static struct { bool runs, handed_over, has_pipes, has_files, released, killed; uint32_t number, fed, stdin_len, arguments_len; uint8_t flags; uint16_t filec; bool open[64]; } asked;
 
 static uint8_t inbox[INBOX_BYTES], outbox[INBOX_BYTES], input_of_task[65536];
 static uint8_t arguments_of_task[75000], arguments_of_program[75000];
@@ -184,7 +190,7 @@ static void flow(void) {
 
 // ---- the next record
 
-enum operation { MESSAGE_RAW, TASK_MADE, TASK_AGAIN, KILL_MADE, RETIRE_MADE, EXECUTOR_LOST, WRITES, READS, STUFFS, STEALS, ENDS, FORKS, FAILS, PIPES_OF, TOGETHER, ASKS_NETLINK, OPERATIONS };
+enum operation { MESSAGE_RAW, TASK_MADE, TASK_AGAIN, KILL_MADE, RETIRE_MADE, EXECUTOR_LOST, WRITES, READS, STUFFS, STEALS, ENDS, FORKS, FAILS, PIPES_OF, TOGETHER, ASKS_NETLINK, PIPES_MADE, READ_MADE, RELEASE_MADE, TAKES, OPERATIONS };
 
 static void skip_message(enum operation operation) {
     uint32_t n;
@@ -208,6 +214,10 @@ static void skip_message(enum operation operation) {
         take_bytes(&n);  // strings behind it
     } else if (operation == TASK_AGAIN) take(3);
     else if (operation == KILL_MADE) take(1);
+    else if (operation == READ_MADE) {
+        take(4);  // file, first
+        take(3);  // length
+    }
 }
 
 // Take one record. False: the input is at its end.
@@ -223,6 +233,9 @@ static bool step(void) {
     case TASK_AGAIN:
     case KILL_MADE:
     case RETIRE_MADE:
+    case PIPES_MADE:
+    case READ_MADE:
+    case RELEASE_MADE:
         skip_message(operation);
         // What is sent to a dead connection, or into a full one, never arrives.
         if (!world.lost && world.queued < QUEUE) world.queue[world.queued++] = record;
@@ -280,6 +293,11 @@ static bool step(void) {
         world.netlink = ASKS;
         world.netlink_requests++;
         break;
+    case TAKES:  // the executor reads what its pipes hold, and may close one
+        n = take(1);
+        for (int i = 0; i < OUTS; i++) world.outs[i].room = world.pipe_size;
+        if (n & 1) world.outs[(n >> 1) % OUTS].gone = true;
+        break;
     default: break;
     }
     return true;
@@ -320,6 +338,7 @@ static int k_stat(int node, struct stat *st) {
     memset(st, 0, sizeof *st);
     st->st_mode = nodes[node].mode;
     st->st_dev = nodes[node].device;
+    st->st_size = FILE_BYTES;
     return 0;
 }
 
@@ -335,4 +354,12 @@ static int k_fstatat(int at, const char *name, struct stat *st, int flags) {
     return node < 0 ? -1 : k_stat(node, st);
 }
 
-static int k_fstat(int fd, struct stat *st) { return k_stat(world.fds[expect(fd, FOLDER, "fstat")].what, st); }
+static int k_fstat(int fd, struct stat *st) { return k_stat(world.fds[expect(fd, kind_of(fd) == REGULAR ? REGULAR : FOLDER, "fstat")].what, st); }
+
+static ssize_t k_pread(int fd, void *to, size_t size, off_t at) {
+    expect(fd, REGULAR, "pread");
+    if (at < 0 || at + (off_t)size > FILE_BYTES) broken("reads behind the end of a file");
+    if (fails(IN_PREAD)) return -1;
+    memset(to, 'f', size);
+    return (ssize_t)size;
+}

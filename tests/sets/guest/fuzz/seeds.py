@@ -30,7 +30,11 @@ from sets.executor import protocol
     PIPES_OF,
     TOGETHER,
     ASKS_NETLINK,
-) = range(16)
+    PIPES_MADE,
+    READ_MADE,
+    RELEASE_MADE,
+    TAKES,
+) = range(20)
 CALLS: Final = (
     "pipe2",
     "sendmsg",
@@ -44,12 +48,18 @@ CALLS: Final = (
     "connect",
     "close_range",
     "openat",
+    "splice",
+    "pread",
 )
 
 LOST: Final = bytes([EXECUTOR_LOST])
 KILL: Final = bytes([KILL_MADE, 0])
 RETIRE: Final = bytes([RETIRE_MADE])
 SUCCESS: Final = bytes([ENDS, 0, 0])
+PIPES: Final = bytes([PIPES_MADE])
+"""The executor answers OUTPUT."""
+RELEASE: Final = bytes([RELEASE_MADE])
+FILE_BYTES: Final = 100_000
 
 
 def says(message: bytes, fds: int = 0) -> bytes:
@@ -61,7 +71,7 @@ def says(message: bytes, fds: int = 0) -> bytes:
 
 def asks(number: int, work: Work) -> bytes:
     """A TASK of the real encoder."""
-    return says(protocol.encode_task(number, work), fds=1 if work.stdin is None and not work.prestart else 0)
+    return says(protocol.encode_task(number, work), fds=1 if work.stdin is None else 0)
 
 
 def task(
@@ -132,6 +142,16 @@ def asks_netlink(live: int = 0, *, cloexec: bool = True) -> bytes:
     return bytes([ASKS_NETLINK, live, cloexec])
 
 
+def reads_file(file: int = 0, first: int = 0, length: int = FILE_BYTES) -> bytes:
+    """The executor asks for bytes of an output file."""
+    return bytes([READ_MADE, file]) + _u24(first) + _u24(length)
+
+
+def takes(closes: int | None = None) -> bytes:
+    """The executor empties its pipes; it closes one."""
+    return bytes([TAKES, 0 if closes is None else 1 | closes << 1])
+
+
 def together(records: int) -> bytes:
     return bytes([TOGETHER, records])
 
@@ -169,11 +189,69 @@ CONVERSATIONS: Final[dict[str, bytes]] = (
         + writes(1, 300)
         + writes(2, 10)
         + ends(code=3)
+        + RELEASE
         + asks(2, CAT)
         + SUCCESS
         + RETIRE,
-        "piped": asks(1, PIPED) + writes(1, 200_000) + SUCCESS,
-        "outgrown": asks(1, CAT) + writes(1, 100_000) + writes(2, 61_440) + SUCCESS,
+        "piped": asks(1, PIPED) + PIPES + writes(1, 200_000) + takes() + takes() + SUCCESS,
+        "outgrown": asks(1, CAT) + writes(1, 100_000) + writes(2, 61_440) + PIPES + takes() + SUCCESS,
+        "outgrown_at_the_end": asks(1, CAT)
+        + together(2)
+        + writes(1, 65_536)
+        + SUCCESS
+        + PIPES
+        + asks(2, CAT)
+        + SUCCESS,
+        "slow_reader": asks(1, PIPED)
+        + small_pipes()
+        + PIPES
+        + writes(1, 60_000)
+        + writes(2, 5_000)
+        + takes()
+        + SUCCESS
+        + takes()
+        + KILL
+        + asks(2, CAT)
+        + SUCCESS,
+        "reader_gone": asks(1, PIPED)
+        + PIPES
+        + writes(1, 100_000)
+        + takes(0)
+        + takes(1)
+        + writes(2, 9)
+        + SUCCESS,
+        "killed_before_its_pipes": asks(1, PIPED) + KILL + PIPES + asks(2, CAT) + SUCCESS,
+        "lost_before_its_pipes": asks(1, PIPED) + writes(1, 9) + SUCCESS + LOST + asks(1, CAT) + SUCCESS,
+        "files_read": asks(1, RICH)
+        + SUCCESS
+        + reads_file(0)
+        + reads_file(1, 10, 20)
+        + takes()
+        + reads_file(0, 99_999, 1)
+        + KILL
+        + reads_file(1, 100_000, 0)
+        + takes()
+        + RELEASE
+        + asks(2, CAT)
+        + SUCCESS,
+        "files_lost": asks(1, RICH) + SUCCESS + reads_file(0) + LOST + asks(1, CAT) + SUCCESS,
+        "files_retired": asks(1, RICH) + SUCCESS + reads_file(0) + RETIRE,
+        "files_and_their_reader_gone": asks(1, RICH) + SUCCESS + reads_file(0) + takes(0) + RELEASE,
+        "files_that_cannot_be_read": asks(1, RICH)
+        + SUCCESS
+        + fails("pread")
+        + reads_file(0)
+        + fails("pread", 1)
+        + fails("write")
+        + reads_file(1)
+        + takes()
+        + RELEASE,
+        "file_that_is_none": asks(1, RICH) + SUCCESS + reads_file(2),
+        "file_beyond_its_end": asks(1, RICH) + SUCCESS + reads_file(0, 1),
+        "task_before_the_release": asks(1, RICH) + SUCCESS + asks(2, CAT),
+        "pipes_twice": asks(1, PIPED) + PIPES + PIPES,
+        "pipes_unasked": asks(1, CAT) + PIPES,
+        "release_of_nothing": asks(1, CAT) + SUCCESS + RELEASE,
         "two_outputs_full": asks(1, CAT) + writes(1, 61_440) + writes(2, 61_440) + ends(signal=11),
         "killed": asks(1, CAT) + says(protocol.encode_kill(1)) + asks(2, CAT) + SUCCESS,
         "late_kill": asks(1, CAT) + SUCCESS + says(protocol.encode_kill(1)) + says(protocol.encode_retire()),
@@ -182,7 +260,7 @@ CONVERSATIONS: Final[dict[str, bytes]] = (
         "largest": says(protocol.encode_task(1, LARGEST)) + SUCCESS,
         "most_strings": task(b"cat", repeated=b"\0", times=8191) + SUCCESS,
         "most_variables": task(b"cat", envc=8191, repeated=b"A=\0", times=8191) + SUCCESS,
-        "most_files": task(b"cat", filec=64, repeated=b"/out\0", times=64) + SUCCESS,
+        "most_files": task(b"cat", filec=64, repeated=b"/out\0", times=64) + SUCCESS + RELEASE,
         "all_kinds_of_files": task(
             b"cat",
             filec=10,
@@ -226,12 +304,19 @@ CONVERSATIONS: Final[dict[str, bytes]] = (
         + task(b"bat", flags=4)
         + SUCCESS
         + SUCCESS,
-        "waiting_for_a_pipe": task(b"cat", flags=12)
+        "waiting_for_a_pipe": task(b"cat", flags=5)
         + SUCCESS
-        + again(flags=12)
+        + again(flags=5)
         + reads(9)
+        + reads(70_000)
+        + fails("splice")
+        + reads(70_000)
+        + reads(70_000)
         + SUCCESS
         + again(flags=1)
+        + reads(1, closes=True)
+        + SUCCESS
+        + task(b"bat", flags=1)
         + SUCCESS,
         "waiting_is_unfit": task(b"cat", flags=4)
         + SUCCESS

@@ -29,14 +29,25 @@ static bool task_conforms(const uint8_t *m, uint32_t size, uint32_t fds) {
     if (size < 24 || size > 131072 || le(m + 2, 2) || le(m + 14, 2)) return false;
     if (planted("accepts") && le(m + 8, 2) == 3) return false;
     uint32_t flags = m[1], argc = le(m + 8, 2), envc = le(m + 10, 2), filec = le(m + 12, 2), strings_len = le(m + 16, 4), stdin_len = le(m + 20, 4);
-    if (flags & ~15u || (flags & 9) == 9 || le(m + 4, 4) != asked.number + 1 || fds != (flags & 1)) return false;
-    if (!argc || argc + envc > 8192 || filec > 64 || strings_len > 69608 || stdin_len > 61440 || (flags & 9 && stdin_len)) return false;
+    if (flags & ~7u || le(m + 4, 4) != asked.number + 1 || fds != (flags & 1)) return false;
+    if (!argc || argc + envc > 8192 || filec > 64 || strings_len > 69608 || stdin_len > 61440 || (flags & 1 && stdin_len)) return false;
     return size == 24 + strings_len + stdin_len && strings_conform(m + 24, m + 24 + strings_len, argc, envc, filec);
 }
 
-static bool conforms(const uint8_t *m, uint32_t size, uint32_t fds, bool runs) {
-    if (size >= 8 && m[0] == 1) return !runs && task_conforms(m, size, fds);
-    return size == 8 && (m[0] == 2 || m[0] == 3) && !m[1] && !m[2] && !m[3] && !fds;
+static bool read_conforms(const uint8_t *m, uint32_t size, uint32_t fds) {
+    if (size != 32 || fds != 1 || m[1] || le(m + 2, 2) || le(m + 4, 4) != asked.number || le(m + 12, 4)) return false;
+    if (le(m + 20, 4) || le(m + 28, 4)) return false;
+    uint32_t file = le(m + 8, 4), first = le(m + 16, 4), length = le(m + 24, 4);
+    return file < asked.filec && asked.open[file] && first <= FILE_BYTES && length <= FILE_BYTES - first;
+}
+
+static bool conforms(const uint8_t *m, uint32_t size, uint32_t fds) {
+    if (size >= 8 && m[0] == 1) return !asked.runs && !asked.has_files && task_conforms(m, size, fds);
+    if (size >= 8 && m[0] == 6) return asked.has_files && read_conforms(m, size, fds);
+    if (size != 8 || m[1] || m[2] || m[3]) return false;
+    if (m[0] == 2 || m[0] == 3) return !fds;
+    if (m[0] == 5) return fds == 2 && asked.runs && asked.handed_over && !asked.has_pipes && le(m + 4, 4) == asked.number;
+    return m[0] == 7 && !fds && asked.has_files && le(m + 4, 4) == asked.number;
 }
 
 // ---- to the guest
@@ -93,18 +104,32 @@ static uint32_t make_message(const uint8_t *record, uint32_t *fds) {
         memset(inbox + n, byte, times);
         size = n + times;
     } else if (operation == TASK_MADE || (operation == TASK_AGAIN && world.last_task)) {
-        uint32_t flags = take(1) & 15, stdin_len = 0;
+        uint32_t flags = take(1) & 7, stdin_len = 0;
         if (operation == TASK_MADE) {
             world.last_task = record;
             take(3);
         }
         stdin_len = take(2);
-        size = fill_task(inbox, flags, flags & 9 ? 0 : stdin_len, world.last_task);
+        size = fill_task(inbox, flags, flags & 1 ? 0 : stdin_len, world.last_task);
         *fds = flags & 1;
     } else if (operation == KILL_MADE) {
         inbox[0] = 2;
         put(inbox + 4, asked.number - (take(1) & 3), 4);
     } else if (operation == RETIRE_MADE) inbox[0] = 3;
+    else if (operation == PIPES_MADE || operation == RELEASE_MADE) {
+        inbox[0] = operation == PIPES_MADE ? 5 : 7;
+        put(inbox + 4, asked.number, 4);
+        *fds = operation == PIPES_MADE ? 2 : 0;
+    } else if (operation == READ_MADE) {
+        size = 32;
+        memset(inbox, 0, size);
+        inbox[0] = 6;
+        put(inbox + 4, asked.number, 4);
+        put(inbox + 8, take(1), 4);
+        put(inbox + 16, take(3), 4);
+        put(inbox + 24, take(3), 4);
+        *fds = 1;
+    }
     world.at = was;
     return size;
 }
@@ -117,11 +142,20 @@ static void check_idle(void) {
     if (guest_waits()) return;
     if (program.lives || program.dead || program.orphans || program.dead_orphans) broken("a process is left between tasks");
     if (asked.runs) broken("a task has no EXIT");
+    if (asked.released) broken("a slot is not clean after its files");
+}
+
+static uint32_t make_out(void) {
+    uint32_t out = world.outs_made++ % OUTS;
+    world.outs[out].room = world.pipe_size;
+    world.outs[out].gone = false;
+    return out;
 }
 
 static ssize_t k_recvmsg(int fd, struct msghdr *m, int flags) {
     expect(fd, CONNECTION, "recvmsg");
     bool runs = flags & MSG_DONTWAIT;
+    if (runs != (asked.runs || asked.has_files)) broken("hears a message as one of another time");
     if (world.refuse) broken("passes over a malformed message");
     if (!(flags & MSG_CMSG_CLOEXEC)) broken("takes descriptors to be inherited");
     if (fails(IN_RECVMSG)) {
@@ -150,18 +184,24 @@ static ssize_t k_recvmsg(int fd, struct msghdr *m, int flags) {
     if (fit) {
         struct cmsghdr *c = m->msg_control;
         *c = (struct cmsghdr){.cmsg_len = CMSG_LEN(fit * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-        for (uint32_t i = 0; i < fit; i++) ((int *)CMSG_DATA(c))[i] = open_fd(GIVEN, 0, true);
+        for (uint32_t i = 0; i < fit; i++) ((int *)CMSG_DATA(c))[i] = open_fd(inbox[0] == 1 ? GIVEN : TO_EXECUTOR, (int)(inbox[0] == 1 ? 0 : make_out()), true);
     }
     // An empty record looks like the end of the connection; refusing it is as good.
     world.empty = !size;
-    world.refuse = size && !conforms(inbox, size, fd_count, runs);
+    world.refuse = size && !conforms(inbox, size, fd_count);
     TRACE("heard %u of %u bytes: %s\n", inbox[0], size, world.refuse ? "malformed" : "fine");
     if (world.refuse || !size) return n;
     if (inbox[0] == 3) world.heard_retire = true;
-    if (inbox[0] == 2 && runs && le(inbox + 4, 4) == asked.number) asked.killed = true;
+    if (inbox[0] == 2 && asked.runs && le(inbox + 4, 4) == asked.number) asked.killed = true;
+    if (inbox[0] == 5) asked.has_pipes = true;
+    if (inbox[0] == 7) {
+        asked.has_files = false;
+        asked.released = true;
+    }
     if (inbox[0] != 1) return n;
     asked.runs = true;
-    asked.handed_over = asked.stdin_came = asked.killed = false;
+    asked.handed_over = asked.has_pipes = asked.has_files = asked.released = asked.killed = false;
+    world.input_left = INPUT_BYTES;
     asked.fed = 0;
     asked.number = le(inbox + 4, 4);
     asked.flags = inbox[1];
@@ -176,6 +216,12 @@ static ssize_t k_recvmsg(int fd, struct msghdr *m, int flags) {
 
 // ---- from the guest
 
+static bool any_gone(void) {
+    for (int i = 0; i < OUTS; i++)
+        if (world.outs[i].gone) return true;
+    return false;
+}
+
 static void check_body(const uint8_t *body, uint32_t size, int end) {
     struct pipe_model *p = pipe_of(end);
     if (size > 61440) broken("%u bytes of output in one message", size);
@@ -183,10 +229,10 @@ static void check_body(const uint8_t *body, uint32_t size, int end) {
     if (memcmp(body, pattern, size)) broken("output %d is spoilt", end);
 }
 
-static void check_exit(const uint8_t *m, uint32_t size, const int *fds, uint32_t fd_count) {
-    uint32_t files = 0, out_len, err_len;
+static void check_exit(const uint8_t *m, uint32_t size) {
+    uint32_t files = 0, opened = 0, out_len, err_len;
     if (size < 60) broken("an EXIT of %u bytes", size);
-    uint32_t how = m[8], filec = le(m + 48, 2), least = 60 + 4 * filec;
+    uint32_t how = m[8], filec = le(m + 48, 2), least = 60 + 8 * filec;
     out_len = le(m + 52, 4);
     err_len = le(m + 56, 4);
     if (filec != asked.filec || le(m + 50, 2) || size != least + out_len + err_len) broken("an EXIT of %u bytes, %u files", size, filec);
@@ -194,74 +240,77 @@ static void check_exit(const uint8_t *m, uint32_t size, const int *fds, uint32_t
     bool by_signal = WIFSIGNALED(status);
     if (how != (program.failed ? 2u : !program.ran ? 3u : by_signal) || le(m + 9, 3)) broken("ended in way %u", how);
     if (how < 2 ? code != (by_signal ? WTERMSIG(status) : WEXITSTATUS(status)) : code <= 0) broken("ended with code %d", code);
-    for (uint32_t i = 0; i < filec; i++) files += !le(m + 60 + 4 * i, 4);
-    if (fd_count != files) broken("%u descriptors for %u files", fd_count, files);
-    for (uint32_t i = 0; i < fd_count; i++)
-        if (nodes[world.fds[expect(fds[i], REGULAR, "EXIT")].what].device != 1) broken("hands out a file of /proc");
-    if (!!(m[1] & 1) != asked.handed_over || m[1] & ~11u) broken("an EXIT with flags %u", m[1]);
+    for (uint32_t i = 0; i < filec; i++) {
+        int32_t bytes = (int32_t)le(m + 60 + 8 * i, 4), above = (int32_t)le(m + 64 + 8 * i, 4);
+        asked.open[i] = bytes >= 0;
+        files += asked.open[i];
+        if (above != (bytes < 0 ? -1 : 0) || bytes < -4095 || (bytes >= 0 && bytes != FILE_BYTES)) broken("file %u has %d bytes", i, bytes);
+    }
+    for (int i = 0; i < FDS; i++) {
+        if (world.fds[i].kind == TO_EXECUTOR) broken("ends no output before EXIT");
+        if (world.fds[i].kind != REGULAR) continue;
+        opened++;
+        if (nodes[world.fds[i].what].device != 1) broken("hands out a file of /proc");
+    }
+    if (opened != files) broken("%u files are open of %u", opened, files);
+    if (!!(m[1] & 1) != asked.handed_over || !!(m[1] & 4) != !!files || m[1] & ~15u) broken("an EXIT with flags %u", m[1]);
     if (program.lives || program.dead || program.orphans || program.dead_orphans) broken("an EXIT before the end of all");
     if (!!(m[1] & 2) != asked.killed) broken("an EXIT with flags %u, killed or not", m[1]);
     if (how < 2 && (program.arguments_len != asked.arguments_len || memcmp(arguments_of_program, arguments_of_task, asked.arguments_len)))
         broken("ran with other arguments than the task's");
     if (asked.handed_over && (out_len || err_len)) broken("outputs twice");
+    if (asked.handed_over && !asked.has_pipes) broken("outputs that went nowhere");
     if (!asked.handed_over) {
         check_body(m + least, out_len, 1);
         check_body(m + least + out_len, err_len, 2);
-        for (int end = 1; end < 3; end++)
-            if (pipe_of(end) && pipe_of(end)->held) broken("leaves %u bytes of output %d", pipe_of(end)->held, end);
     }
+    // What a reader who is there, and has not given the task up, would still have had.
+    for (int end = 1; end < 3; end++)
+        if (pipe_of(end) && pipe_of(end)->held && (!asked.handed_over || !(asked.killed || any_gone()))) broken("leaves %u bytes of output %d", pipe_of(end)->held, end);
     TRACE("sent EXIT task=%u flags=%u how=%u code=%d out=%u err=%u files=%u of %u\n", asked.number, m[1], how, (int)le(m + 12, 4), out_len, err_len, files, filec);
     asked.runs = false;
+    asked.has_files = files;
 }
 
-static void check_sent(const uint8_t *m, uint32_t size, const int *fds, uint32_t fd_count) {
+static void check_sent(const uint8_t *m, uint32_t size) {
     if (size < 8 || size > 131072 || le(m + 2, 2)) broken("a message of %u bytes", size);
     uint32_t type = m[0], number = le(m + 4, 4);
-    if (world.refuse && type != 21) broken("answers a malformed message with %u", type);
+    if (world.refuse && type != 20) broken("answers a malformed message with %u", type);
     if ((type == 16) != !world.messages_sent++) broken("message %u where HELLO stands", type);
     if (number != asked.number) broken("message %u with number %u, not %u", type, number, asked.number);
-    if (type >= 17 && type <= 20 && !asked.runs) broken("message %u without a task", type);
+    if ((type == 17 || type == 18) && !asked.runs) broken("message %u without a task", type);
     if (type != 18) TRACE("sent %u task=%u\n", type, number);
     if (type == 16) {
-        if (size != 76 || m[8] != 1 || memcmp(m + 12, "0123456789abcdef", 16) || fd_count) broken("a HELLO of %u bytes", size);
+        if (size != 76 || m[8] != 2 || memcmp(m + 12, "0123456789abcdef", 16)) broken("a HELLO of %u bytes", size);
     } else if (type == 17) {
-        if (asked.handed_over || fd_count != 2 || m[1] || size < 16 || size != 16 + le(m + 8, 4) + le(m + 12, 4)) broken("an OUTPUT of %u bytes", size);
-        for (int end = 1; end < 3; end++)
-            if (world.fds[expect(fds[end - 1], READ_END, "OUTPUT")].what != program.ends[end]) broken("hands over another pipe");
+        if (asked.handed_over || m[1] || size < 16 || size != 16 + le(m + 8, 4) + le(m + 12, 4)) broken("an OUTPUT of %u bytes", size);
         check_body(m + 16, le(m + 8, 4), 1);
         check_body(m + 16 + le(m + 8, 4), le(m + 12, 4), 2);
         asked.handed_over = true;
-    } else if (type == 18) check_exit(m, size, fds, fd_count);
-    else if (type == 20) {
-        if (size != 8 || m[1] || fd_count != 1 || asked.stdin_came || asked.handed_over || !(asked.flags & 8)) broken("a STDIN out of order");
-        if (world.fds[expect(fds[0], WRITE_END, "STDIN")].what != program.ends[0]) broken("hands over another input");
-        asked.stdin_came = true;
-    } else if (type == 21) {
-        if (size != 8 || m[1] || fd_count) broken("an UNFIT of %u bytes", size);
+    } else if (type == 18) check_exit(m, size);
+    else if (type == 19) {
+        if (size != 24 || m[1] || m[8] != 1 || !asked.released) broken("a CLEANED out of order");
+        asked.released = false;
+    } else if (type == 20) {
+        if (size != 8 || m[1]) broken("an UNFIT of %u bytes", size);
     } else broken("a message of type %u", type);
 }
 
 static ssize_t k_sendmsg(int fd, const struct msghdr *m, int flags) {
     expect(fd, CONNECTION, "sendmsg");
     if (!(flags & MSG_NOSIGNAL)) broken("may be ended by SIGPIPE");
-    uint32_t size = 0, count = 0;
-    int fds[64];
+    uint32_t size = 0;
     for (size_t i = 0; i < m->msg_iovlen; i++) {
         if (size + m->msg_iov[i].iov_len > sizeof outbox) broken("a message of more than %zu bytes", sizeof outbox);
         memcpy(outbox + size, m->msg_iov[i].iov_base, m->msg_iov[i].iov_len);
         size += (uint32_t)m->msg_iov[i].iov_len;
     }
-    if (m->msg_control) {
-        const struct cmsghdr *c = m->msg_control;
-        count = (uint32_t)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-        if (!count || count > 64 || m->msg_controllen != CMSG_SPACE(count * sizeof(int))) broken("%u descriptors", count);
-        memcpy(fds, CMSG_DATA(c), count * sizeof(int));
-    }
+    if (m->msg_control) broken("sends a descriptor");
     if (fails(IN_SENDMSG)) {
         if (errno != EINTR) world.lost = true;
         return -1;
     }
-    check_sent(outbox, size, fds, count);
+    check_sent(outbox, size);
     return size;
 }
 
@@ -277,7 +326,7 @@ static int k_connect(int fd, const struct sockaddr *address, socklen_t size) {
     world.queued = 0;
     world.lost = false;
     world.messages_sent = 0;
-    asked.runs = false;
+    asked.runs = asked.has_files = asked.released = false;
     asked.number = 0;
     check_idle();
     // The executor died at the end of the input: that is the end of this life.
