@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import docker
 import httpx
 import pytest
 
@@ -21,10 +24,12 @@ from scheduler.launchers.nomad.node_files import RUN
 from tests.conftest import SetProcess
 from tests.scheduler.launchers.nomad.agents import needs_nomad, start_cluster
 from tests.scheduler.launchers.nomad.conftest import RegistrarProcess
+from tests.scheduler.launchers.nomad.test_drain import Held
 from tests.sets.executor.link.test_processes import ExecutorProcess
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 PATIENCE_S = 240.0
+TRIES = 10
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +105,51 @@ def test_tasks_run_after_the_leader_was_killed(cluster: Cluster, served: SetProc
         cluster.start_agent(leader)
     answer = answer_of(served, b"who leads now?")
     assert (answer.status_code, answer.content) == (200, b"who leads now?"), answer.text
+
+
+def held_in_a_slot_that_nomad_says_starts(
+    cluster: Cluster, served: SetProcess, engine: docker.DockerClient
+) -> Held:
+    """A sync task that runs in a slot of the first client, whose agent was stopped before it told the servers so."""
+    label = f"org.general-compute.set={served.name}"
+    events = {"type": "container", "event": "start", "label": label}
+    for more in range(TRIES):
+        started = engine.api.events(decode=True, filters=events)
+        # Each try needs a slot of its own.
+        held = Held(served, memory_mib=64 + more, timeout_s=300)
+        next(started)
+        os.kill(cluster.agents["c1"].pid, signal.SIGSTOP)
+        started.close()
+        with served.client() as client:
+            until(lambda: client.get("/readyz").json()["slots_running"] == 1, served.log.read_text)
+        if "pending" in statuses(cluster, served):
+            return held
+        os.kill(cluster.agents["c1"].pid, signal.SIGCONT)
+        held.end()
+    raise AssertionError(f"the agent told the servers sooner, {TRIES} times")
+
+
+def statuses(cluster: Cluster, served: SetProcess) -> set[str]:
+    query = f'namespace={NAMESPACE}&filter=JobID matches "^gc-{served.name}-"'
+    return {each["ClientStatus"] for each in cluster.ask("GET", f"/v1/allocations?{query}").json()}
+
+
+def test_a_task_goes_on_in_a_slot_that_nomad_calls_lost(
+    cluster: Cluster, served: SetProcess, engine: docker.DockerClient
+) -> None:
+    """Its agent is cut from the servers before they knew that the slot runs; its executor is not cut from the set."""
+    held = held_in_a_slot_that_nomad_says_starts(cluster, served, engine)
+    try:
+        until(lambda: "slot serves on" in served.log.read_text(), served.log.read_text)
+        assert "lost" in statuses(cluster, served)
+        answer = held.end()
+        assert (answer.status_code, answer.content) == (200, b"first, last"), answer.text
+    finally:
+        os.kill(cluster.agents["c1"].pid, signal.SIGCONT)
+    # Its agent is back, and ends what the servers gave up; the set goes on in other slots.
+    until(lambda: not statuses(cluster, served) & {"lost", "unknown"}, served.log.read_text)
+    answer = answer_of(served, b"after")
+    assert (answer.status_code, answer.content) == (200, b"after"), answer.text
 
 
 def test_a_registrar_that_trusts_another_authority_says_so(cluster: Cluster, tmp_path: Path) -> None:

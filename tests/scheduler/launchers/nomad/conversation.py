@@ -38,8 +38,10 @@ class Step:
 class Talk:
     """Speaks with one API. `run` is an image that its node has; `guest` and `seccomp` are files there."""
 
-    def __init__(self, url: str, node_folder: str, run: str, guest: str, seccomp: str) -> None:
-        self.client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+    def __init__(
+        self, url: str, node_folder: str, run: str, guest: str, seccomp: str, **options: Any
+    ) -> None:
+        self.client = httpx.Client(base_url=url, timeout=30, trust_env=False, **options)
         self._settings = RegistrarSettings(
             set_name="conversation", socket="/none", address=url, node_folder=node_folder
         )
@@ -148,6 +150,40 @@ def converse(talk: Talk) -> Iterator[Step]:
     list(talk.started("", "absent", run="sha256:" + "0" * 64))
     yield talk.until(lambda: talk.allocations("an image that the node lacks", "absent"), status("failed"))
     for job in ("large", "feature", "absent"):
+        talk.step("", "DELETE", f"/v1/job/{PREFIX}{job}", params={"purge": "true"})
+
+
+def losses(talk: Talk, hanging: str, lose: Callable[[], None], find: Callable[[], None]) -> Iterator[Step]:
+    """Conversation about nodes that are lost and found. `hanging` is an image whose pull does not end."""
+
+    def known(name: str, job: str, *wanted: str, desired: str = "") -> Step:
+        """The job's first allocation, once it is so. Nomad replaces one that it lost, as soon as it has a node."""
+
+        def first() -> Step:
+            step = talk.allocations(name, job)
+            step.body = sorted(step.body, key=lambda each: each["CreateIndex"])[:1]
+            return step
+
+        return talk.until(
+            first,
+            lambda body: status(*wanted)(body) and all(each["DesiredStatus"] == desired for each in body),
+        )
+
+    for job, run in (("runs", ""), ("dropped", ""), ("starts", hanging)):
+        list(talk.started("", job, run=run))
+    for job in ("runs", "dropped"):
+        known("", job, "running", desired="run")
+    known("", "starts", "pending", desired="run")
+    lose()
+    yield known("a slot that runs on a lost node", "runs", "unknown", desired="run")
+    yield known("a slot that starts on a lost node", "starts", "lost", desired="stop")
+    talk.step("", "DELETE", f"/v1/job/{PREFIX}dropped", params={"purge": "false"})
+    yield known("a slot that is deregistered on a lost node", "dropped", "unknown", desired="stop")
+    find()
+    ended = ("complete", "failed")
+    yield known("a slot that was deregistered, when its node is back", "dropped", *ended, desired="stop")
+    yield known("a slot that was lost, when its node is back", "starts", *ended, desired="stop")
+    for job in ("runs", "dropped", "starts"):
         talk.step("", "DELETE", f"/v1/job/{PREFIX}{job}", params={"purge": "true"})
 
 

@@ -26,6 +26,8 @@ class NomadDouble:
 
     def __init__(self) -> None:
         self.images_gone: set[str] = {"sha256:" + "0" * 64}
+        self.images_hanging: set[str] = set()
+        """Images whose pull does not end."""
         self.memory_mib = 8192
         self.start_takes_s = 0.1
         self.short_lived = False
@@ -104,10 +106,16 @@ class NomadDouble:
         self.change_node("NodeHeartbeat", Status="disconnected")
 
     def find_node(self) -> None:
-        """The node reports again: it has ended what the servers gave up, and the rest still runs."""
+        """The node reports again: it has ended what the servers gave up, and the rest still runs.
+
+        What was lost is placed again, unless its job was deregistered: so Nomad does in spite of all settings.
+        """
         self.change_node("NodeRegistration", Status="ready")
         with self._lock:
-            for each in self.allocations.values():
+            for each in list(self.allocations.values()):
+                job = self.jobs.get(each["JobID"])
+                if each["ClientStatus"] == "lost" and job is not None and not job["Stop"]:
+                    self._place(job, next(g for g in job["TaskGroups"] if g["Name"] == each["TaskGroup"]))
                 if each["ClientStatus"] == "unknown" and each["DesiredStatus"] == "run":
                     each["ClientStatus"] = "running"
                     self._publish("Allocation", "AllocationUpdated", each)
@@ -200,6 +208,8 @@ class NomadDouble:
                 "Driver Failure",
                 {"driver_error": error},
             )
+        elif run in self.images_hanging:
+            pass
         elif job["Type"] == "sysbatch":
             self._after(
                 self.start_takes_s, self._ended, allocation, "complete", "Terminated", {"exit_code": "0"}

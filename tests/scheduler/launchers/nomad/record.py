@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -16,12 +18,13 @@ from typing import Any
 
 from docker import DockerClient
 
+from ops.nomad.cluster import CLIENTS, Cluster
 from scheduler.launchers.nomad.node_files import guest_name, seccomp_name
 from scheduler.launchers.seccomp import profile_json
 from sets.guest import GUEST_BINARY
 from tests.ports import free_port
-from tests.scheduler.launchers.nomad.agents import CPU_SHARES, NODE, start_agent
-from tests.scheduler.launchers.nomad.conversation import PREFIX, Talk, converse, kept, status
+from tests.scheduler.launchers.nomad.agents import CPU_SHARES, NODE, start_agent, start_cluster
+from tests.scheduler.launchers.nomad.conversation import PREFIX, Talk, converse, kept, losses, status
 
 RECORDINGS = Path(__file__).parent / "recordings"
 
@@ -88,6 +91,35 @@ def failures(talk: Talk) -> Iterator[dict[str, Any]]:
         talk.step("", "DELETE", f"/v1/job/{PREFIX}{job}", params={"purge": "true"})
 
 
+def lost_and_found(cluster: Cluster, run: str, guest: str, seccomp: str) -> Iterator[dict[str, Any]]:
+    """What three servers say of slots whose clients they lose and find again."""
+
+    def signal_clients(number: int) -> None:
+        for client in CLIENTS:
+            os.kill(cluster.agents[client].pid, number)
+
+    talk = Talk(
+        cluster.url(),
+        str(cluster.node_folder("c1")),
+        run,
+        guest,
+        seccomp,
+        verify=ssl.create_default_context(cafile=str(cluster.ca_file)),
+        headers={"X-Nomad-Token": cluster.management_token_file.read_text().strip()},
+    )
+    hold = threading.Event()
+    unknown = {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}
+    with registry(404, unknown, hold) as address:
+
+        def find() -> None:
+            signal_clients(signal.SIGCONT)
+            hold.set()
+
+        lose = lambda: signal_clients(signal.SIGSTOP)  # noqa: E731
+        for step in losses(talk, f"{address}/large/image:1", lose, find):
+            yield kept(step)
+
+
 def main() -> None:
     version = subprocess.run(["nomad", "version"], capture_output=True, text=True, check=True).stdout.split()[
         1
@@ -102,9 +134,15 @@ def main() -> None:
         talk = Talk(agent.url, str(agent.node_folder), run, *names)
         found = [kept(step) for step in converse(talk)]
         failed = list(failures(talk))
+    with (
+        tempfile.TemporaryDirectory() as far_folder,
+        start_cluster(Path(far_folder) / "cluster", host) as cluster,
+    ):
+        lost = list(lost_and_found(cluster, run, *names))
     RECORDINGS.mkdir(exist_ok=True)
-    for name, steps in (("conversation", found), ("failures", failed)):
-        text = json.dumps(steps, indent=1).replace(folder, "/var/lib").replace(f'"{NODE}"', '"local"')
+    for name, steps in (("conversation", found), ("failures", failed), ("losses", lost)):
+        text = json.dumps(steps, indent=1).replace(folder, "/var/lib").replace(far_folder, "/var/lib")
+        text = text.replace(f'"{NODE}"', '"local"')
         # What the machine looks like on which it was recorded.
         text = re.sub(r" on [0-9.]+:53", "", text).replace("registry-1.docker.io", "registry.example")
         (RECORDINGS / f"{name}-{version.lstrip('v')}.json").write_text(text + "\n")

@@ -13,10 +13,11 @@ from scheduler.launchers.nomad.node_files import guest_name, seccomp_name
 from scheduler.launchers.nomad.records import Allocation, Evaluation, Job, Node
 from scheduler.launchers.seccomp import profile_json
 from sets.guest import GUEST_BINARY
-from tests.scheduler.launchers.nomad.conversation import Step, Talk, converse, steps
+from tests.scheduler.launchers.nomad.conversation import Step, Talk, converse, losses, steps
 from tests.scheduler.launchers.nomad.double import NomadDouble
 
 (RECORDED,) = (Path(__file__).parent / "recordings").glob("conversation-*.json")
+(RECORDED_LOSSES,) = (Path(__file__).parent / "recordings").glob("losses-*.json")
 RECORDS: dict[str, type[msgspec.Struct]] = {
     "allocations": Allocation,
     "evaluations": Evaluation,
@@ -95,6 +96,27 @@ def test_the_double_answers_as_the_recorded_agent_did() -> None:
     assert [step.name for step in held] == list(recorded)
     for step in held:
         read_alike(recorded[step.name], step)
+
+
+def test_the_double_loses_and_finds_its_node_as_the_recorded_cluster_did() -> None:
+    recorded = steps(RECORDED_LOSSES.read_bytes())
+    double = NomadDouble()
+    hanging = "registry.example/large/image:1"
+    double.images_hanging.add(hanging)
+    try:
+        talk = Talk(double.url, "/var/lib/general-compute", "sha256:" + "1" * 64, "guest", "slots.json")
+        held = list(losses(talk, hanging, double.lose_node, double.find_node))
+    finally:
+        double.close()
+    assert [step.name for step in held] == list(recorded)
+    for step in held:
+        theirs, ours = (
+            [(each.group, each.lost, each.ended, each.desired_status) for each in found]
+            for found in (
+                msgspec.convert(answer.body, list[Allocation]) for answer in (recorded[step.name], step)
+            )
+        )
+        assert theirs == ours
 
 
 def test_the_agent_that_is_here_answers_as_the_recorded_one(agent: Agent, engine: Any) -> None:

@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from ops.nomad.agent import Agent
+from tests.conftest import SetProcess
 from tests.scheduler.launchers.nomad.agents import NODE
-from tests.scheduler.launchers.nomad.conftest import ClusterSet, StartClusterSet
+from tests.scheduler.launchers.nomad.conftest import StartClusterSet
 from tests.scheduler.launchers.nomad.test_buttons import PATIENCE_S, until
 
 FOR_EVER_S = 3600
@@ -49,17 +50,17 @@ def drain(agent: Agent) -> Iterator[Drain]:
 class Held:
     """A sync `cat` whose body goes on until `end`; its answer is `answer`."""
 
-    def __init__(self, made: ClusterSet) -> None:
-        self._made = made
+    def __init__(self, asked: SetProcess, **query: str | int) -> None:
+        self._set = asked
+        self._query = {"queue_timeout_s": 120, "timeout_s": 300, **query}
         self._over = threading.Event()
         self.answer: httpx.Response | None = None
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
     def _ask(self) -> None:
-        with self._made.set.client() as client:
-            query = {"queue_timeout_s": 120, "timeout_s": 300}
-            self.answer = client.post("/v1/run/cat:1", params=query, content=self._body(), timeout=600)
+        with self._set.client() as client:
+            self.answer = client.post("/v1/run/cat:1", params=self._query, content=self._body(), timeout=600)
 
     def _body(self) -> Iterator[bytes]:
         yield b"first, "
@@ -101,7 +102,7 @@ def test_what_runs_on_a_drained_node_ends_and_what_waits_is_told_why(
     with made.set.client() as client:
         idle = client.post("/v1/run/ncat:1", params={"queue_timeout_s": 120}, content=b"idle", timeout=150)
         assert idle.content == b"idle", idle.text
-        held = Held(made)
+        held = Held(made.set)
         until(lambda: slots(client, "running") == 1 and slots(client, "idle") == 1, "one runs, one is idle")
         drain.on(FOR_EVER_S)
         until(lambda: slots(client, "idle") == 0, "the idle slot goes")
@@ -125,7 +126,7 @@ def test_what_still_runs_at_a_drains_deadline_is_run_again_or_answered(
     made = cluster_set()
     with made.set.client() as client:
         long = submit(client, "/bin/sleep", "3600")
-        held = Held(made)
+        held = Held(made.set)
         until(lambda: slots(client, "running") == 2, "both run")
         drain.on(AT_ONCE)
         until(lambda: slots(client, "running") == 0, "both are stopped")

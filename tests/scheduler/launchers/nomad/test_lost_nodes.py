@@ -80,10 +80,13 @@ async def test_a_connected_slot_that_its_node_ends_when_it_is_back_is_reported(
     order = await connected(stand)
     stand.double.lose_node()
     await stand.found_lost(order.slot_id)
+    stand.double.start_takes_s = 0.1
     stand.double.find_node()
     await until(lambda: bool(stand.gone))
     assert [slot_id for slot_id, _ in stand.gone] == [order.slot_id]
     await there(stand)
+    # Nor does the one stay that Nomad started in its place.
+    await stand.until_left()
 
 
 async def test_a_start_fails_whose_node_is_lost_and_counts_as_left_there_for_a_while(
