@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol
 
 import msgspec
+import structlog
 
 from scheduler.async_side import AsyncSide
 from scheduler.background import Background
@@ -22,20 +23,24 @@ from scheduler.images.contract import ImageSource
 from scheduler.launchers.contract import Launcher
 from scheduler.leftover import Leftovers
 from scheduler.live import LiveTask
+from scheduler.node_gate import NodeGate
 from scheduler.opening import Opening
 from scheduler.policy.expiry import Expiry
-from scheduler.policy.limits import Limits, Retries
+from scheduler.policy.limits import Retries
 from scheduler.policy.node import OWN_NODE, NodeFacts
 from scheduler.policy.node_state import NodeState
-from scheduler.policy.records import PATIENCE_S, Refusals
+from scheduler.policy.records import Refusals
 from scheduler.pool import pool_of
 from scheduler.recovery import Recovery
 from scheduler.roster import Roster
+from scheduler.settings import ManagerSettings
 from scheduler.source import Source
 from scheduler.store.contract import Blobs, Body, Idempotency, Results, Store, TaskFilter
 from scheduler.sync_side import SyncSide
 from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
 from scheduler.upkeep import Upkeep
+
+log = structlog.get_logger()
 
 CANCEL_WAIT_S: Final = 10.0
 """How long `cancel` waits for the end that it asked for."""
@@ -43,36 +48,6 @@ CLOSE_GRACE_S: Final = 5.0
 """How long `close` waits for each kind of outcome to be stored."""
 RETRY_BACKOFF_MAX_S: Final = 30.0
 """Longest pause, in seconds, between two attempts of an async task."""
-
-
-class ManagerSettings(msgspec.Struct, frozen=True):
-    """Times are seconds. `sync_keep_s`, `async_keep_s`: how long an ended task can be asked for.
-
-    `file_max_bytes` bounds an output file that is kept, `files_max_bytes` all of a task's together, holes included.
-    `max_attempts` bounds how often a task is started, where the platform lost it; async attempts pause
-    `retry_backoff_s` (`full_disk_backoff_s` where the disk was full) in between, twice as long each time.
-    `record_patience_s` is how long a sync task's answer waits for its record. `cpu_features` are those of this machine,
-    `build` is that of its executor.
-    Without `own_node` no task runs on it: the executor brings the nodes.
-    """
-
-    set_name: str
-    limits: Limits = Limits()
-    sync_keep_s: int = 900
-    async_keep_s: int = 86_400
-    max_attempts: int = 3
-    retry_backoff_s: float = 0.25
-    full_disk_backoff_s: float = 5.0
-    slot_start_timeout_s: float = 60.0
-    record_patience_s: float = PATIENCE_S
-    stdout_max_bytes: int = 4 << 30
-    stderr_max_bytes: int = 64 << 20
-    file_max_bytes: int = 1 << 30
-    files_max_bytes: int = 2 << 30
-    cpu_features: frozenset[str] = frozenset()
-    build: str = ""
-    own_node: bool = True
-    expire_every_s: float = 5.0
 
 
 class Observer(Protocol):
@@ -105,7 +80,9 @@ class Manager:
     ) -> None:
         self.settings = settings
         self.ids = TaskIds(settings.set_name, now_us)
-        self.draining = False
+        # The process ends: no order of an operator opens the set again.
+        self.stopping = False
+        self._ordered_to_drain = False
         self._now_us = now_us
         self._store = store
         self._blobs = blobs
@@ -130,6 +107,7 @@ class Manager:
             settings.cpu_features,
             build=settings.build,
         )
+        own = own_node if settings.own_node else None
         self._floor = Floor(
             msgspec.structs.replace(limits, start_timeout_s=settings.slot_start_timeout_s),
             retries,
@@ -138,12 +116,13 @@ class Manager:
             self._upkeep,
             launcher,
             executor,
-            own_node=own_node if settings.own_node else None,
+            own_node=own,
             slot_started=observer.slot_started,
             expiry=Expiry(settings.expire_every_s),
             clock=clock,
             now_us=now_us,
         )
+        self._nodes = NodeGate(self._floor, own)
         self._sync = SyncSide(
             settings,
             store,
@@ -176,9 +155,9 @@ class Manager:
         self.slot_freed = self._floor.slot_freed
         self.slot_lost = self._floor.slot_lost
         self.prestart_unfit = self._floor.prestart_unfit
-        self.node_ready = self._floor.node_ready
-        self.node_draining = self._floor.node_draining
-        self.node_lost = self._floor.node_lost
+        self.node_ready = self._nodes.node_ready
+        self.node_draining = self._nodes.node_draining
+        self.node_lost = self._nodes.node_lost
         self.node_stands = self._floor.node_stands
         self.left_over = self._leftovers.used
 
@@ -209,7 +188,7 @@ class Manager:
 
     async def close(self) -> None:
         """Stop. Sync tasks end; async ones, queued or running, stay in the store as queued for the next start."""
-        self.draining = True
+        self.stopping = True
         self._sync.stop()
         self._async.stop()
         try:
@@ -222,6 +201,34 @@ class Manager:
             await self._leftovers.close(CLOSE_GRACE_S)
         finally:
             await self._parts.aclose()
+
+    @property
+    def draining(self) -> bool:
+        """True while the set takes no new tasks."""
+        return self.stopping or self._ordered_to_drain
+
+    def drain(self) -> None:
+        """Take no new tasks and begin none that waits; what runs goes on.
+
+        Async tasks wait on, callers of sync ones are refused. It lasts until `resume`, or the end of this process.
+        """
+        if not self._ordered_to_drain:
+            log.info("set drains", running=self.running)
+        self._ordered_to_drain = True
+        self._nodes.shut()
+        self._sync.refuse_waiting()
+
+    def resume(self) -> None:
+        """Take tasks again after `drain`. A set that stops still takes none."""
+        if self._ordered_to_drain:
+            log.info("set takes tasks again", waiting=len(self._roster.entries) - self.running)
+        self._ordered_to_drain = False
+        self._nodes.open()
+
+    @property
+    def running(self) -> int:
+        """How many tasks run, or have ended and are not recorded yet."""
+        return sum(entry.task.state is not State.QUEUED for entry in self._roster.entries.values())
 
     async def check(self) -> None:
         """Raise `Unavailable` or `StoreError` when this set could not run a task now."""

@@ -169,6 +169,10 @@ class SyncSide:
     def stop(self) -> None:
         """Refuse callers that wait, as the set is draining. Running tasks go on until their slots are stopped."""
         self._stopping = True
+        self.refuse_waiting()
+
+    def refuse_waiting(self) -> None:
+        """Refuse callers whose tasks have not begun; nothing of theirs was executed."""
         for entry in self._entries():
             if entry.started is not None and entry.live is None and not entry.started.done():
                 self._floor.leave(entry)

@@ -18,8 +18,9 @@ from scheduler.launchers.nomad.ahead import ImagesAhead
 from scheduler.launchers.nomad.launcher import NomadLauncher
 from scheduler.launchers.nomad.node_files import RUN
 from scheduler.launchers.nomad.settings import NomadSettings
-from scheduler.manager import Manager, ManagerSettings
+from scheduler.manager import Manager
 from scheduler.registry.source import RegistrySource
+from scheduler.settings import ManagerSettings
 from scheduler.store.blobs import BlobStore
 from scheduler.store.sqlite import SqliteStore
 from sets.api.accounts import Accounts

@@ -30,12 +30,13 @@ from scheduler.errors import SlotLost
 from scheduler.execution import Ending, How, Output, SlotEvents, Work
 from scheduler.image import Image
 from scheduler.launchers.contract import SlotOrder
-from scheduler.manager import Manager, ManagerSettings
+from scheduler.manager import Manager
 from scheduler.policy.cell import Cell
 from scheduler.policy.decisions import StartSlot
 from scheduler.policy.limits import Limits
 from scheduler.policy.node import NodeFacts
 from scheduler.pool import PoolKey
+from scheduler.settings import ManagerSettings
 from scheduler.store.blobs import BlobStore
 from scheduler.store.contract import Body
 from scheduler.store.sqlite import SqliteStore

@@ -40,8 +40,9 @@ from ops.certificates.authority import Authority
 from ops.setup.engine import ROOT
 from scheduler.errors import SlotLost
 from scheduler.execution import Ending, How, Work
-from scheduler.manager import Manager, ManagerSettings
+from scheduler.manager import Manager
 from scheduler.policy.limits import Limits
+from scheduler.settings import ManagerSettings
 from scheduler.store.blobs import BlobStore
 from scheduler.store.contract import Body
 from scheduler.store.sqlite import SqliteStore

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
-from ops.cli.command import Context, Entry, Group
+from ops.cli.command import Entry
+from ops.cli.file_group import FileGroup
 
-_YAML: Final = (".yaml", ".yml", ".json")
-_HELP: Final = ("-h", "--help")
 _HELP_TEXT: Final = """Start a router, show its state, and change it: weights, drains, releases, rollbacks.
 
     Examples:
@@ -22,25 +20,9 @@ _HELP_TEXT: Final = """Start a router, show its state, and change it: weights, d
         gcompute router status --watch
 """
 
-
-class RouterGroup(Group):
-    """`gcompute router FILE` is short for `gcompute router start FILE`."""
-
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        first = args[0] if args else ""
-        is_option = first.startswith("-") and first not in _HELP
-        if first and first not in self.entries and (is_option or _is_file(first)):
-            args = ["start", *args]
-        return super().parse_args(ctx, args)
-
-
-def _is_file(word: str) -> bool:
-    return "/" in word or word.endswith(_YAML) or Path(word).exists()
-
-
 _LOOK, _CHANGE, _RELEASE = "Look", "Change (edits the operators' file; comments and layout stay)", "Release"
 
-router = RouterGroup(
+router = FileGroup(
     "router",
     None,
     (

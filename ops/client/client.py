@@ -236,6 +236,27 @@ class Client:
             raise NotGeneralCompute(f"{self.url} answered a list of nodes without `nodes`")
         return page
 
+    def drain(self) -> dict[str, Any]:
+        """Let a set finish what runs and begin nothing new; the address is the set's own, and the token an operator's.
+
+        Returns `set`, `draining`, and how many tasks are `running` and `waiting`.
+        """
+        return self._drain("PUT")
+
+    def resume(self) -> dict[str, Any]:
+        """Let a set take and begin tasks again; as `drain`."""
+        return self._drain("DELETE")
+
+    def draining(self) -> dict[str, Any]:
+        """Say whether a set drains, and what still runs; as `drain`."""
+        return self._drain("GET")
+
+    def _drain(self, method: str) -> dict[str, Any]:
+        state = self._transport.document(method, "/v1/admin/drain")
+        if not isinstance(state.get("running"), int) or not isinstance(state.get("draining"), bool):
+            raise NotGeneralCompute(f"{self.url} answered {method} /v1/admin/drain without `running`")
+        return state
+
     def why_broken(self, broken: AnswerBroken) -> ClientError:
         """Return the reason for a cut answer: the task's own failure if its row has one, else the cut itself."""
         if broken.task_id is None:

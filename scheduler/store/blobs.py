@@ -23,6 +23,7 @@ from scheduler.errors import DiskFull, StoreError
 from scheduler.source import OpenFile, Source
 from scheduler.store import faults, holes
 from scheduler.store.contract import INLINE_BYTES, Body
+from scheduler.store.sync import sync_folder
 
 CHUNK_BYTES: Final = 256 * 1024
 """Smaller writes are collected up to this many bytes before a thread writes them."""
@@ -141,7 +142,7 @@ class BlobStore:
         except FileNotFoundError:
             self._make_folder(path.parent)
             unfinished.rename(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
     def unfinished_path(self, name: str) -> Path:
         return self.directory / _UNFINISHED / name
@@ -158,8 +159,8 @@ class BlobStore:
 
     def _make_folder(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync_folder(folder.parent)
-        _sync_folder(folder.parent.parent)
+        sync_folder(folder.parent)
+        sync_folder(folder.parent.parent)
 
     def _sweep(self, in_use: Collection[str], before_s: float) -> int:
         deleted = 0
@@ -382,11 +383,3 @@ async def _to_its_end(work: Awaitable[T]) -> T:
 
 def _create(path: Path) -> FileIO:
     return FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w")
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

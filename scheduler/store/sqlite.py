@@ -29,6 +29,7 @@ from scheduler.store.lock import StoreLock
 from scheduler.store.rows import blobs_of, lease_number_in, read_results, read_task, results_body, task_row
 from scheduler.store.schema import migrate, refuse_newer
 from scheduler.store.sql import queries
+from scheduler.store.sync import sync_folder
 from scheduler.store.transactions import save_rows
 from scheduler.task import Kind, State, Task
 
@@ -358,8 +359,4 @@ class SqliteStore:
             connection.close()
         if is_new:
             for directory in (folder, folder.parent):
-                fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
+                sync_folder(directory)

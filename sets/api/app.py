@@ -25,8 +25,8 @@ class SetApp:
         self._manager = manager
 
     def drain(self) -> None:
-        """Take no new tasks; those that run go on."""
-        self._manager.draining = True
+        """Take no new tasks, as the process ends; those that run go on."""
+        self._manager.stopping = True
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

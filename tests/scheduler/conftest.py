@@ -14,8 +14,9 @@ from scheduler.async_side import AsyncEntry
 from scheduler.clock import wall_us
 from scheduler.errors import SchedulerError
 from scheduler.live import LiveTask
-from scheduler.manager import Manager, ManagerSettings
+from scheduler.manager import Manager
 from scheduler.policy.limits import Limits
+from scheduler.settings import ManagerSettings
 from scheduler.store.blobs import BlobStore
 from scheduler.store.contract import Body, Durability, Idempotency, Results
 from scheduler.store.sqlite import SqliteStore

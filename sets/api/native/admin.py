@@ -38,6 +38,45 @@ class NodesResource:
         send_json(resp, answer)
 
 
+class DrainResource:
+    """The drain of a set: it takes no new tasks and begins none that waits, and what runs goes on.
+
+    PUT begins it, DELETE ends it, and each may be repeated; all answer how many tasks run and wait.
+    """
+
+    def __init__(self, manager: Manager, operators: Operators, set_name: str) -> None:
+        self._manager = manager
+        self._operators = operators
+        self._set_name = set_name
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        self._operators.check(req)
+        one_of_each(req, ())
+        self._answer(resp)
+
+    async def on_put(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        self._operators.check(req)
+        one_of_each(req, ())
+        self._manager.drain()
+        self._answer(resp)
+
+    async def on_delete(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        self._operators.check(req)
+        one_of_each(req, ())
+        self._manager.resume()
+        self._answer(resp)
+
+    def _answer(self, resp: falcon.asgi.Response) -> None:
+        running = self._manager.running
+        answer = {
+            "set": self._set_name,
+            "draining": self._manager.draining,
+            "running": running,
+            "waiting": int(self._manager.facts()["tasks_known"]) - running,
+        }
+        send_json(resp, answer)
+
+
 def node_json(node: NodeState) -> dict[str, Any]:
     """A node as operators see it. `features` is the hash that its metrics have, too."""
     facts = node.facts

@@ -85,6 +85,29 @@ def document(set_name: str) -> dict[str, Any]:
                     ("400",),
                 )
             },
+            "/v1/admin/drain": {
+                "get": _operation(
+                    "isDraining",
+                    "Whether the set drains, and how many tasks run and wait, for operators",
+                    {"200": _answer("Whether it drains", _JSON)},
+                    [],
+                    ("400",),
+                ),
+                "put": _operation(
+                    "drain",
+                    "Take no new tasks and begin none that waits; what runs goes on",
+                    {"200": _answer("It drains", _JSON)},
+                    [],
+                    ("400",),
+                ),
+                "delete": _operation(
+                    "resume",
+                    "Take and begin tasks again",
+                    {"200": _answer("It takes tasks", _JSON)},
+                    [],
+                    ("400",),
+                ),
+            },
             "/livez": {
                 "get": _operation(
                     "isAlive", "The process answers", {"200": _answer("Alive", _JSON)}, [], (), guarded=False

@@ -15,9 +15,8 @@ def one_of_each(req: falcon.asgi.Request, names: tuple[str, ...]) -> dict[str, s
     found: dict[str, str] = {}
     for name, value in decode_pairs(req.scope["query_string"]):
         if name not in names:
-            raise BadRequest(
-                f"{name[:80]}: there is no such parameter; there are {', '.join(names)}", field=name
-            )
+            known = f"there are {', '.join(names)}" if names else "this call takes none"
+            raise BadRequest(f"{name[:80]}: there is no such parameter; {known}", field=name)
         if name in found:
             raise BadRequest(f"{name}: given twice; give it once", field=name)
         found[name] = value

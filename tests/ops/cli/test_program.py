@@ -9,13 +9,14 @@ from types import ModuleType
 
 import pytest
 
-from ops.cli import cert, exits, main, router, router_rollout
+from ops.cli import cert, exits, main, router, router_rollout, set_group
 from tests.ops.cli.program import Program
 
 COMMANDS = [
     *("run", "submit", "status", "result", "wait", "cancel", "tasks"),
-    *("set", "executor", "registrar", "token", "doctor", "nodes", "simulate"),
+    *("executor", "registrar", "token", "doctor", "nodes", "simulate"),
 ]
+SET_COMMANDS = ["start", "drain", "resume", "backup"]
 CERT_COMMANDS = ["ca", "set", "executor", "rotate", "retire"]
 ROUTER_COMMANDS = [
     *("start", "check", "diff", "status", "history"),
@@ -29,6 +30,8 @@ ALL = [
     *(["router", name] for name in ROUTER_COMMANDS),
     ["router", "rollout"],
     *(["router", "rollout", name] for name in ROLLOUT_COMMANDS),
+    ["set"],
+    *(["set", name] for name in SET_COMMANDS),
     ["cert"],
     *(["cert", name] for name in CERT_COMMANDS),
 ]
@@ -39,15 +42,17 @@ def test_help_of_every_command_shows_examples(gcompute: Program, command: list[s
     done = gcompute(*command, "--help", env={"COLUMNS": "160"})
     assert done.returncode == 0
     examples = done.stdout.decode().partition("Examples:")[2]
-    # A router is started by naming its file alone, too.
-    wanted = " ".join(command) if command != ["router", "start"] else "router ops/local/router.yaml"
+    # A router or a set is started by naming its file alone, too.
+    short = {"router": "router ops/local/router.yaml", "set": "set ops/local/set-a.yaml"}
+    wanted = short[command[0]] if command[1:] == ["start"] and command[0] in short else " ".join(command)
     assert re.search(rf"gcompute {wanted or '(' + '|'.join(COMMANDS) + ')'}\b", examples)
 
 
 def test_every_command_has_its_help_tested() -> None:
-    assert set(main.program.entries) == {*COMMANDS, "router", "cert"}
+    assert set(main.program.entries) == {*COMMANDS, "router", "set", "cert"}
     assert set(router.router.entries) == {*ROUTER_COMMANDS, "rollout"}
     assert list(router_rollout.rollout.entries) == ROLLOUT_COMMANDS
+    assert list(set_group.set_.entries) == SET_COMMANDS
     assert list(cert.cert.entries) == CERT_COMMANDS
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
-from contextlib import closing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,15 @@ pytestmark = pytest.mark.docker
 
 
 def back_up(state: Path, backup: Path) -> None:
-    """Do what ops/runbook.md says: the database by SQLite's own backup, and after it the blobs."""
-    backup.mkdir(mode=0o700)
-    with (
-        closing(sqlite3.connect(state / "tasks.db")) as live,
-        closing(sqlite3.connect(backup / "tasks.db")) as copy,
-    ):
-        live.backup(copy)
-    shutil.copytree(state / "blobs", backup / "blobs")
+    """Do what ops/runbook.md says."""
+    config = backup.with_name("backed-up.yaml")
+    config.write_text(f"name: a\nstate_dir: {state}\n")
+    gcompute = Path(sys.executable).with_name("gcompute")
+    done = subprocess.run(
+        [gcompute, "set", "backup", config, backup], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{backup} is a backup of {state}; large inputs and results in it: 2" in done.stdout
 
 
 def test_a_set_is_restored_from_a_backup_that_was_taken_while_it_ran(
