@@ -127,6 +127,10 @@ class TaskUnknown(SchedulerError):
     """No such task of this account."""
 
 
+class NotDead(SchedulerError):
+    """The platform did not give this task up, or does not keep its input any longer."""
+
+
 class IdempotencyConflict(SchedulerError):
     """This Idempotency-Key was used for another request within the last 24 hours."""
 

@@ -55,7 +55,7 @@ class Reason(StrEnum):
 
 LEGAL_MOVES: Final[dict[State, frozenset[State]]] = {
     State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.FAILED}),
-    # Back to the queue only when the platform, not the task, failed.
+    # Back to the queue when the platform lost the attempt, or the task failed and asked to be run again.
     State.RUNNING: frozenset({State.QUEUED, State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.CANCELLED}),
     State.SUCCEEDED: frozenset(),
     State.FAILED: frozenset(),
@@ -74,7 +74,10 @@ class Resources(msgspec.Struct, frozen=True):
 
 
 class TaskSpec(msgspec.Struct, frozen=True):
-    """The request for a task; never changes. Empty `args` means the image's own CMD."""
+    """The request for a task; never changes. Empty `args` means the image's own CMD.
+
+    `retries`: how often it is run again after it failed by itself; with `retry_exit_codes`, only after these.
+    """
 
     account: str
     image: str
@@ -91,6 +94,8 @@ class TaskSpec(msgspec.Struct, frozen=True):
     priority: Priority = Priority.NORMAL
     callback_url: str | None = None
     prestart: bool = False
+    retries: int = 0
+    retry_exit_codes: tuple[int, ...] = ()
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -103,10 +108,27 @@ class Lease(msgspec.Struct, frozen=True):
     number: int
 
 
-class Task(msgspec.Struct):
+class FailedAttempt(msgspec.Struct, frozen=True):
+    """An attempt that failed by itself, and was not the last: the task asked for another. It is billed.
+
+    `started_us` is microseconds since the epoch; durations are microseconds.
+    """
+
+    reason: Reason
+    exit_code: int | None
+    signal: int | None
+    started_us: int
+    duration_us: int
+    cpu_us: int
+
+
+class Task(msgspec.Struct, omit_defaults=True):
     """A task and its facts. Times are microseconds since the epoch, durations are microseconds.
 
-    `attempts` counts the starts that count towards the task's limit; `lease_number` counts all of them.
+    Facts that are the defaults are left out of its row, which is why a new one needs a default.
+    `attempts` counts the starts that count towards the task's limits; `lease_number` counts all of them. `cpu_us` and
+    `duration_us` are those of the last attempt and of `failed_attempts` together. `dead`: the platform gave the task up
+    and keeps its input for a replay, which is a new task, `replayed_as`; that one's `replay_of` names this one.
 
     `memory_peak_kib` is the peak of the slot's memory cgroup while the task ran: its processes, its files in /tmp, the
     pages it read; 0 if unknown. `max_rss_kib` is the resident memory of its largest process. The tail of stdout is kept
@@ -141,11 +163,20 @@ class Task(msgspec.Struct):
     files: dict[str, int] = {}
     expires_us: int | None = None
     lease_number: int = 0
+    failed_attempts: tuple[FailedAttempt, ...] = ()
+    dead: bool = False
+    replay_of: str | None = None
+    replayed_as: str | None = None
 
     @property
     def lease(self) -> Lease:
         """The lease of the newest attempt."""
         return Lease(self.id, self.lease_number)
+
+    @property
+    def lost_attempts(self) -> int:
+        """How many attempts the platform lost, once the last one has: those that did not fail by themselves."""
+        return self.attempts - len(self.failed_attempts)
 
     def move(self, state: State) -> None:
         """Change the state. Raises `IllegalMove` if `LEGAL_MOVES` does not allow it."""
@@ -171,6 +202,14 @@ class Task(msgspec.Struct):
         self.started_us = None
         if not attempt_counts:
             self.attempts -= 1
+
+    def run_again(self, failed: FailedAttempt) -> None:
+        """Put the task back into the queue after an attempt that failed by itself. Raises `IllegalMove`."""
+        self.move(State.QUEUED)
+        self.started_us = None
+        self.failed_attempts = (*self.failed_attempts, failed)
+        self.duration_us += failed.duration_us
+        self.cpu_us += failed.cpu_us
 
     @property
     def ended(self) -> bool:

@@ -42,6 +42,12 @@ class Results(msgspec.Struct, frozen=True):
     stderr: Body = EMPTY
     files: dict[str, Body] = {}
 
+    @property
+    def blobs(self) -> list[str]:
+        """The names of the blobs in it."""
+        bodies = (self.stdout, self.stderr, *self.files.values())
+        return [body.blob for body in bodies if body.blob is not None]
+
 
 class Idempotency(msgspec.Struct, frozen=True):
     """A client's key and a digest of the request made under it."""
@@ -50,8 +56,25 @@ class Idempotency(msgspec.Struct, frozen=True):
     fingerprint: bytes
 
 
+class DeadLetterLimits(msgspec.Struct, frozen=True):
+    """Bounds of the dead letters of one account: how many, and the bytes of their inputs together."""
+
+    tasks: int = 1_000
+    size_bytes: int = 1 << 30
+
+
+class DeadLetters(msgspec.Struct, frozen=True):
+    """How many dead letters are kept, and the bytes of their inputs together."""
+
+    tasks: int
+    size_bytes: int
+
+
 class TaskFilter(msgspec.Struct, frozen=True):
-    """Selects a page of one account's tasks, newest first: ids below `before`, at most `limit`."""
+    """Selects a page of one account's tasks, newest first: ids below `before`, at most `limit`.
+
+    `dead`: only dead letters, whatever `state` says.
+    """
 
     account: str
     state: State | None = None
@@ -59,6 +82,7 @@ class TaskFilter(msgspec.Struct, frozen=True):
     name: str | None = None
     before: str | None = None
     limit: int = 50
+    dead: bool = False
 
 
 class Store(Protocol):
@@ -86,8 +110,20 @@ class Store(Protocol):
     async def finish(self, task: Task, results: Results, durability: Durability = Durability.POWER) -> None:
         """Write a task's end and its results in one commit; drop its input. Results may be written again.
 
-        Raises `StaleLease`, and writes nothing, if a later attempt's lease is stored.
+        The input of a task that is `dead` stays, within the account's bounds: its oldest dead letters go first. Sets
+        `dead` to False where the input is gone, or too large to be kept. Raises `StaleLease`, and writes nothing, if a
+        later attempt's lease is stored.
         """
+
+    async def replay(self, task_id: str, new: Task) -> Task:
+        """Store a new async task with the input of a dead letter, durable against loss of power.
+
+        The dead letter is one no longer. Returns `new`, or the task that replayed it before. Raises `NotDead`, and
+        `TaskUnknown` if the dead letter or its replay is no longer kept.
+        """
+
+    async def dead_letters(self) -> DeadLetters:
+        """How many dead letters all accounts have."""
 
     async def get(self, task_id: str) -> Task | None: ...
 

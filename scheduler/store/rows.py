@@ -7,11 +7,15 @@ from typing import Final
 import msgspec
 
 from scheduler.errors import StoreError
-from scheduler.store.contract import Body, Results
+from scheduler.store.contract import Results
 from scheduler.task import FINAL_STATES, Task
 
 Row = tuple[str, str, str, str, str, str | None, int | None, bytes]
 """The columns id, account, kind, state, image, name, expires_us, facts, in the order of `save_tasks` and `add_task`."""
+
+
+DEAD: Final = "dead"
+"""The state in the row of a dead letter, whose facts say failed."""
 
 
 class _LeaseOnly(msgspec.Struct):
@@ -39,7 +43,7 @@ def task_row(task: Task) -> Row:
         task.id,
         spec.account,
         spec.kind.value,
-        state.value,
+        DEAD if task.dead else state.value,
         spec.image,
         spec.name,
         task.expires_us if state in FINAL_STATES else None,
@@ -71,9 +75,3 @@ def read_results(body: bytes) -> Results:
         return _results_decoder.decode(body)
     except msgspec.MsgspecError as error:
         raise StoreError(f"a task's results cannot be read: {error}") from error
-
-
-def blobs_of(results: Results) -> list[str]:
-    """Return the names of the blobs in results."""
-    bodies: tuple[Body, ...] = (results.stdout, results.stderr, *results.files.values())
-    return [body.blob for body in bodies if body.blob is not None]

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from heapq import merge
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from scheduler.errors import DiskFull, IdempotencyConflict, StaleLease, StoreError, Unavailable
-from scheduler.store import faults, journal
+import msgspec
+
+from scheduler.errors import DiskFull, IdempotencyConflict, StaleLease, StoreError
+from scheduler.store import dead_letters, faults, journal
 from scheduler.store.commits import GroupCommit
 from scheduler.store.contract import (
     INLINE_BYTES,
     Body,
+    DeadLetterLimits,
+    DeadLetters,
     Durability,
     Idempotency,
     Results,
@@ -26,7 +29,15 @@ from scheduler.store.contract import (
 )
 from scheduler.store.journal import Journal
 from scheduler.store.lock import StoreLock
-from scheduler.store.rows import blobs_of, lease_number_in, read_results, read_task, results_body, task_row
+from scheduler.store.readers import Readers
+from scheduler.store.rows import (
+    DEAD,
+    lease_number_in,
+    read_results,
+    read_task,
+    results_body,
+    task_row,
+)
 from scheduler.store.schema import migrate, refuse_newer
 from scheduler.store.sql import queries
 from scheduler.store.sync import sync_folder
@@ -40,12 +51,15 @@ PAGE_LIMIT: Final = 1_001
 FREED_BLOBS: Final = 10_000
 """Maximum number of blobs that one `expire` returns; the next calls return the rest."""
 
-_READERS: Final = 2
-_READS_WAITING_MAX: Final = 1_000
-_SCAN_ROWS: Final = 500
 _WRITER_CACHE_KIB: Final = 16 * 1024
 _LOG_BYTES: Final = 64 * 1024 * 1024
 _AFTER_ALL_IDS: Final = "\U0010ffff"
+_STATES: Final[dict[State | None, tuple[str, ...]]] = {
+    None: (*(state.value for state in State), DEAD),
+    **{state: (state.value,) for state in State},
+    State.FAILED: (State.FAILED.value, DEAD),
+}
+"""The states of rows that a page has, by the state that is asked for."""
 
 T = TypeVar("T")
 
@@ -56,16 +70,20 @@ class SqliteStore:
     `min_free_mib`: with less free disk, new tasks are refused with `DiskFull`; tasks in the store can still end.
     """
 
-    def __init__(self, path: Path, *, min_free_mib: int = DEFAULT_MIN_FREE_MIB) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        min_free_mib: int = DEFAULT_MIN_FREE_MIB,
+        dead_letter_limits: DeadLetterLimits | None = None,
+    ) -> None:
         self.path = path
+        self._dead_letter_limits = dead_letter_limits or DeadLetterLimits()
         self._min_free_bytes = min_free_mib * 1024 * 1024
         self._journal = Journal(path)
         self._lock = StoreLock(path.with_name(path.name + ".lock"))
         self._commits: GroupCommit | None = None
-        self._readers: ThreadPoolExecutor | None = None
-        self._reader = threading.local()
-        self._reader_connections: list[sqlite3.Connection] = []
-        self._reads_waiting = 0
+        self._readers: Readers | None = None
 
     async def open(self) -> None:
         """Open or create. Raises `StoreTooNew`, and `StoreError` if another process uses it or it is not a store."""
@@ -84,7 +102,7 @@ class SqliteStore:
         except BaseException:
             self._lock.release()
             raise
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
+        self._readers = Readers(self.path, partial(self._connect, timeout_s=5.0))
         self._commits = commits
 
     async def close(self) -> None:
@@ -94,11 +112,7 @@ class SqliteStore:
         if commits is None or readers is None:
             return
         try:
-            await asyncio.to_thread(readers.shutdown)
-            for connection in self._reader_connections:
-                connection.close()
-            self._reader_connections = []
-            self._reader = threading.local()
+            await asyncio.to_thread(readers.close)
             try:
                 await commits.stop()
             finally:
@@ -127,11 +141,7 @@ class SqliteStore:
                         connection.execute(sql["add_free_blob"], {"name": stdin.blob})
                     facts: bytes = known[2]
                     return facts
-            if faults.free_bytes(self.path.parent) < self._min_free_bytes:
-                min_mib = self._min_free_bytes >> 20
-                raise DiskFull(
-                    f"less than {min_mib} MiB are free at {self.path.parent}; free some space there"
-                )
+            self._check_space()
             number = connection.execute(sql["add_task"], row).lastrowid
             body = {
                 "task": number,
@@ -165,25 +175,53 @@ class SqliteStore:
         self._writer().save_later(task_row(task))
 
     async def finish(self, task: Task, results: Results, durability: Durability = Durability.POWER) -> None:
-        row, lease_number = task_row(task), task.lease_number
+        lease_number, account, limits = task.lease_number, task.spec.account, self._dead_letter_limits
+        row = task_row(msgspec.structs.replace(task, dead=False) if task.dead else task)
+        dead_row = task_row(task) if task.dead else None
         body = results_body(results)
-        blobs = blobs_of(results)
+        blobs = results.blobs
         await self._fold_journal_of(task.id)
 
-        def finish(connection: sqlite3.Connection) -> None:
+        def finish(connection: sqlite3.Connection) -> bool:
+            """Return True if the task is a dead letter."""
             sql = queries()
             held = connection.execute(sql["get_task"], {"id": row[0]}).fetchone()
             if held is not None and lease_number_in(held[0]) > lease_number:
                 raise StaleLease(f"task {row[0]} is held by a later attempt than lease {lease_number}")
-            connection.execute(sql["save_tasks"], row)
+            if dead_row is not None and held is not None and read_task(held[0]).dead:
+                # It was written before.
+                return True
+            dead = dead_row is not None and dead_letters.fits(connection, row[0], limits)
+            connection.execute(sql["save_tasks"], dead_row if dead and dead_row else row)
             (number,) = connection.execute(sql["task_row"], {"id": row[0]}).fetchone()
+            connection.execute(sql["set_results"], {"task": number, "body": body})
+            if dead:
+                return dead_letters.count_in(connection, number, account, limits)
             connection.execute(sql["free_blobs_of_task"], {"task": number})
             connection.execute(sql["drop_input"], {"task": number})
-            connection.execute(sql["set_results"], {"task": number, "body": body})
             for name in blobs:
                 connection.execute(sql["add_blob"], {"name": name, "task": number})
+            return False
 
-        await self._writer().apply(finish, durability)
+        task.dead = await self._writer().apply(finish, durability)
+
+    async def replay(self, task_id: str, new: Task) -> Task:
+        def replay(connection: sqlite3.Connection) -> Task:
+            self._check_space()
+            return dead_letters.replay(connection, task_id, new)
+
+        await self._fold_journal_of(task_id)
+        kept: Task = await self._writer().apply(replay, Durability.POWER, refusable=True)
+        return kept
+
+    async def dead_letters(self) -> DeadLetters:
+        return await self._read(lambda db: dead_letters.totals(db, dead_letters.ALL))
+
+    def _check_space(self) -> None:
+        """Raise `DiskFull` if there is too little space for new tasks."""
+        if faults.free_bytes(self.path.parent) < self._min_free_bytes:
+            min_mib = self._min_free_bytes >> 20
+            raise DiskFull(f"less than {min_mib} MiB are free at {self.path.parent}; free some space there")
 
     async def _fold_journal_of(self, task_id: str) -> None:
         """Wait until earlier rows of a task are in the database. Raises the reason if the database refuses them."""
@@ -201,8 +239,11 @@ class SqliteStore:
             old_keys = {"made_before_us": now_us - IDEMPOTENCY_WINDOW_US, "limit": limit}
             connection.execute(sql["expire_keys"], old_keys)
             expired = connection.execute(sql["expired"], {"now_us": now_us, "limit": limit}).fetchall()
-            tasks = [{"task": number} for (number, _) in expired]
-            kept = [{"task": number} for (number, has_bodies) in expired if has_bodies]
+            tasks = [{"task": number} for (number, _, _) in expired]
+            kept = [{"task": number} for (number, has_bodies, _) in expired if has_bodies]
+            for number, _, account in expired:
+                if account is not None:
+                    dead_letters.count_out(connection, number, account)
             for query in ("free_blobs_of_task", "drop_input", "drop_results"):
                 connection.executemany(sql[query], kept)
             connection.executemany(sql["drop_task"], tasks)
@@ -254,61 +295,33 @@ class SqliteStore:
             query = queries()["page_image"]
         else:
             query = queries()["page_state"]
-        states = list(State) if task_filter.state is None else [task_filter.state]
+        states = (DEAD,) if task_filter.dead else _STATES[task_filter.state]
 
         def page(db: sqlite3.Connection) -> list[tuple[str, bytes]]:
-            by_state = [db.execute(query, values | {"state": state.value}) for state in states]
+            by_state = [db.execute(query, values | {"state": state}) for state in states]
             return list(islice(merge(*by_state, reverse=True), limit))
 
         await self._writer().catch_up()
         return [read_task(facts) for _, facts in await self._read(page)]
 
     async def unfinished(self) -> AsyncIterator[Task]:
-        async for rows in self._scan("unfinished"):
+        async for rows in self._open_readers().scan("unfinished"):
             for _, facts in rows:
                 yield read_task(facts)
 
     async def blobs_in_use(self) -> set[str]:
         names: set[str] = set()
-        async for rows in self._scan("blobs_in_use"):
+        async for rows in self._open_readers().scan("blobs_in_use"):
             names.update(name for (name,) in rows)
         return names
 
-    async def _scan(self, query: str) -> AsyncIterator[list[Any]]:
-        """Yield rows in the order of their first column, in short reads: a long one would keep the log growing."""
-        after = ""
-        while True:
-            values = {"after": after, "limit": _SCAN_ROWS}
-
-            def scan(db: sqlite3.Connection, values: dict[str, Any] = values) -> list[Any]:
-                return db.execute(queries()[query], values).fetchall()
-
-            rows = await self._read(scan)
-            yield rows
-            if len(rows) < _SCAN_ROWS:
-                return
-            after = rows[-1][0]
-
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._open_readers().read(read)
+
+    def _open_readers(self) -> Readers:
         if self._readers is None:
             raise StoreError(f"store {self.path} is not open")
-        if self._reads_waiting >= _READS_WAITING_MAX:
-            raise Unavailable(f"{self._reads_waiting} reads wait for the set's disk; try again soon")
-        self._reads_waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read_here, read)
-        except sqlite3.Error as error:
-            raise faults.from_sqlite(error, self.path) from error
-        finally:
-            self._reads_waiting -= 1
-
-    def _read_here(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        connection: sqlite3.Connection | None = getattr(self._reader, "connection", None)
-        if connection is None:
-            connection = self._reader.connection = self._connect(timeout_s=5.0)
-            connection.execute("PRAGMA query_only = ON")
-            self._reader_connections.append(connection)
-        return read(connection)
+        return self._readers
 
     # -- opening
 

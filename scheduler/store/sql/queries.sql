@@ -99,9 +99,10 @@ WHERE kind = 'async' AND state IN ('queued', 'running') AND id > :after
 ORDER BY id LIMIT :limit;
 
 -- name: expired
--- Ended tasks whose time has come, but for those that a living idempotency key still answers with; and whether they
--- may have bodies (of sync tasks only those with output files do).
-SELECT t.row, t.kind = 'async' OR EXISTS (SELECT 1 FROM results r WHERE r.task = t.row)
+-- Ended tasks whose time has come, but for those that a living idempotency key still answers with; whether they may
+-- have bodies (of sync tasks only those with output files do); and the account, if the task is a dead letter.
+SELECT t.row, t.kind = 'async' OR EXISTS (SELECT 1 FROM results r WHERE r.task = t.row),
+    CASE t.state WHEN 'dead' THEN t.account END
 FROM tasks t INDEXED BY tasks_expiry
 WHERE t.expires_us <= :now_us AND NOT EXISTS (SELECT 1 FROM idempotency k WHERE k.task_id = t.id)
 ORDER BY t.expires_us LIMIT :limit;
@@ -119,6 +120,37 @@ DELETE FROM results WHERE task = :task;
 -- name: drop_task
 -- An expired task.
 DELETE FROM tasks WHERE row = :task;
+
+-- name: oldest_dead
+-- The oldest dead letter of an account.
+SELECT row, facts FROM tasks INDEXED BY tasks_by_state
+WHERE account = :account AND state = 'dead' ORDER BY id LIMIT 1;
+
+-- name: input_size
+-- The size of the input of one row.
+SELECT size_bytes FROM inputs WHERE task = :task;
+
+-- name: move_input
+-- A replay has the input of the dead letter.
+UPDATE inputs SET task = :new WHERE task = :task;
+
+-- name: move_blobs
+-- A replay has the blob of that input, too. A dead letter has no results, so no other blobs.
+UPDATE blobs SET task = :new WHERE task = :task;
+
+-- name: dead_totals
+-- How many dead letters an account has, and the bytes of their inputs.
+SELECT tasks, size_bytes FROM dead_letters WHERE account = :account;
+
+-- name: change_dead_totals
+-- An account has more dead letters, or fewer.
+INSERT INTO dead_letters (account, tasks, size_bytes) VALUES (:account, :tasks, :size_bytes)
+ON CONFLICT (account) DO UPDATE SET
+    tasks = tasks + excluded.tasks, size_bytes = size_bytes + excluded.size_bytes;
+
+-- name: drop_dead_totals
+-- An account without dead letters has no row.
+DELETE FROM dead_letters WHERE account = :account AND tasks = 0;
 
 -- name: blobs_in_use
 -- Names of blobs that tasks name, in order, after a given one.

@@ -54,6 +54,11 @@ async def record(folder: Path) -> Path:
     given_up.reason, given_up.detail = Reason.PLATFORM, "the platform lost every attempt"
     given_up.ended_us, given_up.expires_us = T0_US + 1005, T0_US + HOUR_US
     await store.finish(given_up, Results())
+    dead = a_task(id="a-dead", stdin_bytes=5)
+    await store.add(dead, Body(5, b"hello"), None)
+    dead.move(State.FAILED)
+    dead.reason, dead.dead, dead.ended_us, dead.expires_us = Reason.PLATFORM, True, T0_US, T0_US + HOUR_US
+    await store.finish(dead, Results())
     await store.update(a_sync_task(id="a-sync", stderr_head=b"\xff"), Durability.POWER)
     await store.update(a_sync_task(id="a-sync-journalled"), Durability.PROCESS)
     journal = folder / "copy"

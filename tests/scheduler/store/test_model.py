@@ -14,13 +14,24 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from scheduler.errors import IdempotencyConflict
-from scheduler.store.contract import EMPTY, Body, Durability, Idempotency, Results, TaskFilter
+from scheduler.errors import IdempotencyConflict, NotDead, TaskUnknown
+from scheduler.store.contract import (
+    EMPTY,
+    Body,
+    DeadLetterLimits,
+    DeadLetters,
+    Durability,
+    Idempotency,
+    Results,
+    TaskFilter,
+)
 from scheduler.store.sqlite import IDEMPOTENCY_WINDOW_US, SqliteStore
 from scheduler.task import FINAL_STATES, Kind, State, Task, TaskIds
 from tests.scheduler.store.samples import HOUR_US, T0_US, a_task
 
 T = TypeVar("T")
+
+DEAD_LETTERS = DeadLetterLimits(tasks=3, size_bytes=150_000)
 
 accounts = st.sampled_from(["acme", "other"])
 images = st.sampled_from(["cat:1", "ocr:1"])
@@ -36,7 +47,9 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
-        self.store = SqliteStore(Path(self.folder.name) / "tasks.db", min_free_mib=0)
+        self.store = SqliteStore(
+            Path(self.folder.name) / "tasks.db", min_free_mib=0, dead_letter_limits=DEAD_LETTERS
+        )
         self.run(self.store.open())
         self.ids = TaskIds("a")
         self.blobs = 0
@@ -46,6 +59,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.results: dict[str, Results] = {}
         self.keys: dict[tuple[str, str], tuple[bytes, str, int]] = {}
         self.free: set[str] = set()
+        self.dead: set[str] = set()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -159,6 +173,52 @@ class StoreMachine(RuleBasedStateMachine):
         if stdin.blob is not None:
             self.free.add(stdin.blob)
 
+    @rule(task=tasks, expires_in_us=st.integers(0, 30 * HOUR_US))
+    def give_up(self, task: Task, expires_in_us: int) -> None:
+        if task.spec.kind is Kind.SYNC or task.id not in self.facts or self.facts[task.id].ended:
+            return
+        task.state, task.expires_us, task.dead = State.FAILED, self.now_us + expires_in_us, True
+        self.run(self.store.finish(task, Results()))
+        self.results[task.id] = Results()
+        self.dead.add(task.id)
+        self.written(task)
+        mine = sorted(each for each in self.dead if self.facts[each].spec.account == task.spec.account)
+        while not self.within(mine):
+            self.revive(mine[0], None)
+            stdin = self.inputs.pop(mine.pop(0))
+            if stdin.blob is not None:
+                self.free.add(stdin.blob)
+        assert task.dead == (task.id in self.dead)
+
+    def within(self, dead: list[str]) -> bool:
+        size_bytes = sum(self.inputs[task_id].size_bytes for task_id in dead)
+        return len(dead) <= DEAD_LETTERS.tasks and size_bytes <= DEAD_LETTERS.size_bytes
+
+    def revive(self, task_id: str, replayed_as: str | None) -> None:
+        self.dead.remove(task_id)
+        self.facts[task_id].dead, self.facts[task_id].replayed_as = False, replayed_as
+
+    @rule(target=tasks, task=tasks)
+    def replay(self, task: Task) -> Task:
+        new = a_task(id=self.ids.new(), account=task.spec.account, created_us=self.now_us)
+        old = self.facts.get(task.id)
+        replay = self.store.replay(task.id, new)
+        if old is None or old.replayed_as not in (None, *self.facts):
+            with pytest.raises(TaskUnknown):
+                self.run(replay)
+        elif old.replayed_as is not None:
+            assert self.run(replay) == self.facts[old.replayed_as]
+        elif task.id not in self.dead:
+            with pytest.raises(NotDead):
+                self.run(replay)
+        else:
+            assert self.run(replay) == new
+            self.written(new)
+            self.revive(task.id, new.id)
+            self.inputs[new.id] = self.inputs.pop(task.id)
+            return new
+        return task
+
     @rule(pass_us=st.integers(0, 20 * HOUR_US))
     def time_passes_and_tasks_expire(self, pass_us: int) -> None:
         self.now_us += pass_us
@@ -171,6 +231,10 @@ class StoreMachine(RuleBasedStateMachine):
             due = task.ended and task.expires_us is not None and task.expires_us <= self.now_us
             if due and task.id not in keyed:
                 del self.facts[task.id]
+                self.dead.discard(task.id)
+                stdin = self.inputs.pop(task.id, EMPTY)
+                if stdin.blob is not None:
+                    self.free.add(stdin.blob)
                 results = self.results.pop(task.id, Results())
                 bodies = [results.stdout, *results.files.values()]
                 self.free |= {body.blob for body in bodies if body.blob is not None}
@@ -184,17 +248,24 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         account=accounts, state=st.none() | st.sampled_from(State), image=st.none() | images, name=names,
-        limit=st.integers(1, 5), skip=st.integers(0, 5),
+        limit=st.integers(1, 5), skip=st.integers(0, 5), dead=st.booleans(),
     )  # fmt: skip
     def page(
-        self, account: str, state: State | None, image: str | None, name: str | None, limit: int, skip: int
+        self,
+        account: str,
+        state: State | None,
+        image: str | None,
+        name: str | None,
+        limit: int,
+        skip: int,
+        dead: bool,
     ) -> None:
         expected = sorted(
             (
                 task
                 for task in self.facts.values()
                 if task.spec.account == account
-                and state in (None, task.state)
+                and (task.dead if dead else state in (None, task.state))
                 and image in (None, task.spec.image)
                 and name in (None, task.spec.name)
             ),
@@ -202,7 +273,7 @@ class StoreMachine(RuleBasedStateMachine):
             reverse=True,
         )
         before = expected[skip - 1].id if 0 < skip <= len(expected) else None
-        wanted = TaskFilter(account, state, image, name, before, limit)
+        wanted = TaskFilter(account, state, image, name, before, limit, dead)
         assert self.run(self.store.page(wanted)) == expected[skip if before else 0 :][:limit]
 
     @rule(task=tasks)
@@ -218,6 +289,11 @@ class StoreMachine(RuleBasedStateMachine):
 
         expected = [task for task in self.facts.values() if task.spec.kind is Kind.ASYNC and not task.ended]
         assert self.run(unfinished()) == sorted(expected, key=lambda task: task.id)
+
+    @invariant()
+    def dead_letters(self) -> None:
+        size_bytes = sum(self.inputs[task_id].size_bytes for task_id in self.dead)
+        assert self.run(self.store.dead_letters()) == DeadLetters(len(self.dead), size_bytes)
 
     @invariant()
     def blobs_in_use(self) -> None:

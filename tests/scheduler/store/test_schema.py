@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler.errors import IdempotencyConflict, StoreError, StoreTooNew
-from scheduler.store.contract import Body, Idempotency, Results
+from scheduler.store.contract import Body, DeadLetters, Idempotency, Results, TaskFilter
 from scheduler.store.schema import version_of
 from scheduler.store.sql import schemas
 from scheduler.store.sqlite import SqliteStore
@@ -76,6 +76,16 @@ class TestAnEarlierProgramsStore:
             assert task is not None
             assert task.cpu_us == 700
         assert await store.blobs_in_use() == {BLOBS[0], BLOBS[2], BLOBS[3]}
+        await store.close()
+
+    async def test_has_its_dead_letters(self, path: Path, version: int) -> None:
+        store = recorded(version, path)
+        await store.open()
+        if version >= 2:
+            assert await store.dead_letters() == DeadLetters(1, 5)
+            assert [task.id for task in await store.page(TaskFilter("acme", dead=True))] == ["a-dead"]
+            await store.replay("a-dead", a_task())
+        assert await store.dead_letters() == DeadLetters(0, 0)
         await store.close()
 
     async def test_goes_on_to_work(self, path: Path, version: int) -> None:

@@ -126,7 +126,7 @@ class TestPlans:
     VALUES = {  # noqa: RUF012
         "account": "a", "state": "failed", "image": "i", "name": "n", "before": "z", "limit": 9, "id": "a-1",
         "now_us": 1, "made_before_us": 1, "task": 1, "key": "k", "fingerprint": b"", "task_id": "a-1", "created_us": 1,
-        "body": b"", "after": "", "size_bytes": 0, "inline": None, "blob": None,
+        "body": b"", "after": "", "size_bytes": 0, "tasks": 1, "new": 2, "inline": None, "blob": None,
     }  # fmt: skip
 
     @pytest.mark.parametrize("name", sorted(set(queries()) - {"count_checkpoint"}))
