@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import msgspec
@@ -16,7 +16,6 @@ from scheduler.clock import wall_us
 from scheduler.errors import (
     BadRequest,
     DiskFull,
-    Draining,
     ImageUnknown,
     ImageUnusable,
     SchedulerError,
@@ -28,12 +27,12 @@ from scheduler.execution import Run
 from scheduler.floor import Floor
 from scheduler.image import Image
 from scheduler.live import LiveTask
-from scheduler.pool import pool_of
+from scheduler.policy.retrying import is_dead_letter, runs_again
 from scheduler.results import Collector, KeepLimits
 from scheduler.roster import Entry, Roster, Side
-from scheduler.store.contract import Blobs, Body, Durability, Idempotency, Results, Store
+from scheduler.store.contract import Blobs, Durability, Results, Store
 from scheduler.sync_side import Ended
-from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
+from scheduler.task import FailedAttempt, Reason, State, Task
 
 log = structlog.get_logger()
 
@@ -46,6 +45,8 @@ class AsyncLimits(KeepLimits, Protocol):
 
     @property
     def async_keep_s(self) -> int: ...
+    @property
+    def dead_keep_s(self) -> int: ...
 
 
 class AsyncEntry(Entry):
@@ -66,7 +67,8 @@ class AsyncSide:
     """The async tasks of one set (`scheduler.roster.Side`).
 
     What others see of a task stays `running` until its results are on disk. An attempt that the platform lost is
-    made again after a pause, `max_attempts` in all; it is not billed.
+    made again after a pause, `max_attempts` in all; it is not billed. A task that failed by itself is run again, after
+    a pause, only where its caller asked for that; each such attempt is billed, in the one record of the task.
     """
 
     def __init__(
@@ -76,7 +78,6 @@ class AsyncSide:
         blobs: Blobs,
         floor: Floor,
         roster: Roster,
-        ids: TaskIds,
         ended: Ended,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -87,31 +88,17 @@ class AsyncSide:
         self._blobs = blobs
         self._floor = floor
         self._roster = roster
-        self._ids = ids
         self._ended = ended
         self._clock = clock
         self._now_us = now_us
-        # Writes of new tasks are never broken off; all else is, at the end of the set's patience.
-        self._accepting = Background()
         self._background = Background()
         self._stopping = False
-        # While an earlier run's tasks are still being read from the store: which ones are of this run.
-        self.accepted: set[str] | None = None
         # Blobs that no row names before their task's outcome is stored.
         self.unstored: set[str] = set()
 
-    async def submit(
-        self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None
-    ) -> Task:
-        """See `Manager.submit`."""
-        # A commit under way cannot be taken back: a caller that goes away now has submitted its task all the same.
-        return await asyncio.shield(
-            self._accepting.spawn(self._accept(spec, image, stdin, idempotency), awaited=True)
-        )
-
     def adopt(self, task: Task, image: Image) -> None:
         """Go on with a task that an earlier run left queued or running; an attempt that ran counts as lost."""
-        entry = self._enter(task, image)
+        entry = self.enter(task, image)
         if task.state is State.RUNNING:
             self._background.spawn(self._lost(entry, SchedulerError("the set was restarted")))
         else:
@@ -119,7 +106,7 @@ class AsyncSide:
 
     async def give_up(self, task: Task, state: State, reason: Reason, detail: str) -> None:
         """End a task of an earlier run without running it."""
-        entry = self._enter(task, Image(task.spec.image, task.spec.image_digest, task.spec.image_digest))
+        entry = self.enter(task, Image(task.spec.image, task.spec.image_digest, task.spec.image_digest))
         await self._give_up(entry, state, reason, detail)
 
     def stop(self) -> None:
@@ -128,7 +115,6 @@ class AsyncSide:
 
     async def close(self, grace_s: float) -> None:
         """Wait for outcomes to be stored; what is not stored by then runs again after the next start."""
-        await self._accepting.stop(grace_s)
         await self._background.stop(grace_s)
 
     # -- Side
@@ -172,35 +158,8 @@ class AsyncSide:
                 self._give_up(entry, State.CANCELLED, Reason.CANCELLED, "cancelled before it ran")
             )
 
-    # -- acceptance
-
-    async def _accept(
-        self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None
-    ) -> Task:
-        try:
-            if self._stopping:
-                raise Draining
-            self._floor.check(pool_of(spec), spec.timeout_s)
-            return await self._add(spec, image, stdin, idempotency)
-        except SchedulerError:
-            if stdin.blob is not None:
-                await self._blobs.delete([stdin.blob])
-            raise
-
-    async def _add(self, spec: TaskSpec, image: Image, stdin: Body, idempotency: Idempotency | None) -> Task:
-        task = Task(self._ids.new(), spec, self._now_us(), stdin_bytes=stdin.size_bytes)
-        if self.accepted is not None:
-            # Before it can be read from the store.
-            self.accepted.add(task.id)
-        kept = await self._store.add(task, stdin, idempotency)
-        if kept.id != task.id:
-            known = self._roster.entries.get(kept.id)
-            return kept if known is None else known.task
-        if not self._stopping:
-            self._floor.enter(self._enter(task, image))
-        return task
-
-    def _enter(self, task: Task, image: Image) -> AsyncEntry:
+    def enter(self, task: Task, image: Image) -> AsyncEntry:
+        """Make an accepted task known; it does not wait for a slot yet."""
         entry = AsyncEntry(task, image, self)
         self._roster.entries[task.id] = entry
         return entry
@@ -224,7 +183,10 @@ class AsyncSide:
             if live is not None:
                 live.close()
             raise
-        await self._end(entry, live.task, results)
+        if runs_again(live.task) and entry.cancel is None:
+            await self._run_again(entry, live.task, results)
+        else:
+            await self._end(entry, live.task, results)
 
     async def _begin(self, entry: AsyncEntry, collector: Collector) -> LiveTask:
         slot_id = entry.slot_id
@@ -296,8 +258,36 @@ class AsyncSide:
         elif self._floor.attempt_lost(entry, disk_full=isinstance(error, DiskFull)):
             await self._store_queued(task, Durability.PROCESS)
         else:
-            detail = f"the platform lost every attempt (attempts: {task.attempts}); the last one: {error}"
+            detail = (
+                f"the platform lost every attempt (attempts: {task.lost_attempts}); the last one: {error}"
+            )
             await self._give_up(entry, State.FAILED, Reason.PLATFORM, detail)
+
+    async def _run_again(self, entry: AsyncEntry, failed: Task, results: Results) -> None:
+        """The task failed by itself and asked for another attempt, which nothing of this one may reach."""
+        entry.live, entry.gives_way = None, False
+        task = entry.task
+        assert failed.reason is not None
+        task.run_again(
+            FailedAttempt(
+                failed.reason,
+                failed.exit_code,
+                failed.signal,
+                failed.started_us or 0,
+                failed.duration_us - task.duration_us,
+                failed.cpu_us - task.cpu_us,
+            )
+        )
+        # On disk first: what the attempt used is billed, whatever happens now.
+        await self._insist(task.id, lambda: self._store_again(entry))
+        await self._blobs.delete(results.blobs)
+        if not entry.ending:
+            self._floor.run_again(entry)
+
+    async def _store_again(self, entry: AsyncEntry) -> None:
+        # A task that was cancelled meanwhile has its outcome stored, which this must not overwrite.
+        if not entry.ending:
+            await self._store.update(entry.task, Durability.POWER)
 
     async def _store_queued(self, task: Task, durability: Durability) -> None:
         try:
@@ -322,27 +312,35 @@ class AsyncSide:
     async def _end(self, entry: AsyncEntry, task: Task, results: Results) -> None:
         """Store the outcome. It is tried again for as long as the set runs: an outcome must not be lost."""
         entry.ending = True
-        task.expires_us = (task.ended_us or 0) + self._limits.async_keep_s * 1_000_000
-        bodies = (results.stdout, results.stderr, *results.files.values())
-        blobs = [body.blob for body in bodies if body.blob is not None]
-        self.unstored.update(blobs)
-        for delay_s in STORE_AGAIN:
-            try:
-                await self._store.finish(task, results)
-                break
-            except StaleLease as error:
-                # The newer attempt decides the outcome. No row names these blobs, so the sweep removes them.
-                log.warning("an outcome is dropped", task=task.id, reason=str(error))
-                self.unstored.difference_update(blobs)
-                self._roster.remove(task.id)
-                return
-            except Exception as error:
-                log.error("an outcome could not be stored; trying again", task=task.id, error=str(error))
-            await asyncio.sleep(delay_s)
-        self.unstored.difference_update(blobs)
-        entry.task = task
+        task.dead = is_dead_letter(task)
+        keep_s = self._limits.dead_keep_s if task.dead else self._limits.async_keep_s
+        task.expires_us = (task.ended_us or 0) + keep_s * 1_000_000
+        self.unstored.update(results.blobs)
+        stored = await self._insist(task.id, lambda: self._store.finish(task, results))
+        self.unstored.difference_update(results.blobs)
+        if stored:
+            entry.task = task
         self._roster.remove(task.id)
-        self._ended(task)
+        if stored:
+            self._ended(task)
+
+    async def _insist(self, task_id: str, write: Callable[[], Awaitable[None]]) -> bool:
+        """Write what must not be lost, again and again for as long as the set runs.
+
+        Returns False if a newer attempt decides the outcome. No row names the blobs of this one then, so the sweep
+        removes them.
+        """
+        pauses_s = iter(STORE_AGAIN)
+        while True:
+            try:
+                await write()
+                return True
+            except StaleLease as error:
+                log.warning("an outcome is dropped", task=task_id, reason=str(error))
+                return False
+            except Exception as error:
+                log.error("an outcome could not be stored; trying again", task=task_id, error=str(error))
+            await asyncio.sleep(next(pauses_s))
 
 
 async def _nothing(task: Task) -> None:

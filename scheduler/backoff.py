@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
+from zlib import crc32
 
 import msgspec
+
+SPREAD_STEPS: Final = 16
+"""How many pauses `Backoff.spread` chooses from: few, because timers of one length share a queue."""
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -17,6 +22,11 @@ class Backoff(msgspec.Struct, frozen=True):
         """The pause after that many failures in a row, at least one."""
         # The exponent is bounded: 2.0 ** 1024 overflows, and the longest pause is reached long before.
         return min(self.first_s * 2.0 ** min(failures - 1, 60), self.max_s)
+
+    def spread(self, failures: int, key: str) -> float:
+        """As `after`, or up to half of it less, as `key` has it: those that failed together do not return together."""
+        step = crc32(f"{key} {failures}".encode()) % SPREAD_STEPS
+        return self.after(failures) * (1 - step / (2 * SPREAD_STEPS))
 
     def __iter__(self) -> Iterator[float]:
         """All pauses, without an end."""

@@ -42,7 +42,7 @@ from scheduler.policy.node_state import NodeState, states
 from scheduler.pool import PoolKey
 from scheduler.roster import Entry, Roster
 from scheduler.slots import SlotKeeper
-from scheduler.task import Kind
+from scheduler.task import Kind, Task
 from scheduler.unfit import UnfitImages
 from scheduler.upkeep import Upkeep
 
@@ -136,8 +136,7 @@ class Floor:
 
     def enter(self, entry: Entry) -> None:
         """The task waits for a slot; it may have one when this returns."""
-        self._remember(entry)
-        task = entry.task
+        task = self._remember(entry)
         self._apply(
             self._cell.task_arrived(
                 task.id,
@@ -155,12 +154,11 @@ class Floor:
 
     def attempt_lost(self, entry: Entry, *, disk_full: bool = False) -> bool:
         """The platform lost the running attempt: whether the task waits for another, or may have none."""
-        self._remember(entry)
-        task = entry.task
+        task = self._remember(entry)
         decisions = self._cell.attempt_lost(
             task.id,
             entry.pool,
-            task.attempts,
+            task.lost_attempts,
             self._clock(),
             disk_full=disk_full,
             caller_waits=task.spec.kind is Kind.SYNC,
@@ -174,11 +172,16 @@ class Floor:
         self._apply(decisions)
         return not given_up
 
+    def run_again(self, entry: Entry) -> None:
+        """The task failed by itself, and asked to be run again: it waits again, after a pause."""
+        task = self._remember(entry)
+        failures, limit_s = len(task.failed_attempts), task.spec.timeout_s
+        self._apply(self._cell.attempt_failed(task.id, entry.pool, failures, self._clock(), limit_s=limit_s))
+
     def gave_way(self, entry: Entry) -> None:
         """The running attempt was killed as `Side.give_way` asked: the task waits again, and the attempt does not
         count."""
-        self._remember(entry)
-        task = entry.task
+        task = self._remember(entry)
         task.requeue(attempt_counts=False)
         self._apply(self._cell.task_gave_way(task.id, entry.pool, self._clock(), limit_s=task.spec.timeout_s))
 
@@ -216,12 +219,13 @@ class Floor:
         """Say in words what the task waits for; None where it does not wait."""
         return self._cell.waiting_for(task_id, self._clock())
 
-    def _remember(self, entry: Entry) -> None:
+    def _remember(self, entry: Entry) -> Task:
         images = self._images
         images[entry.pool] = entry.image
         if len(images) > 2 * len(self._cell.books.pools) + _POOLS_FORGOTTEN_AT:
             known = self._cell.books.pools
             self._images = {pool: images[pool] for pool in images if pool in known or pool == entry.pool}
+        return entry.task
 
     # -- events
 

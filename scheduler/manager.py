@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 
+from scheduler.acceptance import Acceptance
 from scheduler.async_side import AsyncSide
 from scheduler.background import Background
 from scheduler.backoff import Backoff
@@ -35,7 +36,7 @@ from scheduler.recovery import Recovery
 from scheduler.roster import Roster
 from scheduler.settings import ManagerSettings
 from scheduler.source import Source
-from scheduler.store.contract import Blobs, Body, Idempotency, Results, Store, TaskFilter
+from scheduler.store.contract import Blobs, Body, DeadLetters, Idempotency, Results, Store, TaskFilter
 from scheduler.sync_side import SyncSide
 from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
 from scheduler.upkeep import Upkeep
@@ -47,7 +48,9 @@ CANCEL_WAIT_S: Final = 10.0
 CLOSE_GRACE_S: Final = 5.0
 """How long `close` waits for each kind of outcome to be stored."""
 RETRY_BACKOFF_MAX_S: Final = 30.0
-"""Longest pause, in seconds, between two attempts of an async task."""
+"""Longest pause, in seconds, between two attempts of an async task that the platform lost."""
+OWN_BACKOFF_MAX_S: Final = 300.0
+"""Longest pause, in seconds, between two attempts of a task that failed by itself."""
 
 
 class Observer(Protocol):
@@ -97,6 +100,7 @@ class Manager:
             settings.max_attempts,
             Backoff(settings.retry_backoff_s, RETRY_BACKOFF_MAX_S),
             Backoff(settings.full_disk_backoff_s, RETRY_BACKOFF_MAX_S),
+            Backoff(settings.own_backoff_s, OWN_BACKOFF_MAX_S),
         )
         limits = settings.limits
         own_node = NodeFacts(
@@ -137,17 +141,12 @@ class Manager:
             now_us=now_us,
         )
         self._async = AsyncSide(
-            settings,
-            store,
-            blobs,
-            self._floor,
-            self._roster,
-            self.ids,
-            self._task_ended,
-            clock=clock,
-            now_us=now_us,
+            settings, store, blobs, self._floor, self._roster, self._task_ended, clock=clock, now_us=now_us
         )
-        self._recovery = Recovery(store, images, self._async)
+        self._acceptance = Acceptance(
+            store, blobs, images, self._floor, self._roster, self.ids, self._async.enter, now_us=now_us
+        )
+        self._recovery = Recovery(store, images, self._async, self._acceptance)
         self._background = Background()
         self._parts = AsyncExitStack()
         # The executor's events go straight to the part that acts on them.
@@ -190,6 +189,7 @@ class Manager:
         """Stop. Sync tasks end; async ones, queued or running, stay in the store as queued for the next start."""
         self.stopping = True
         self._sync.stop()
+        self._acceptance.stop()
         self._async.stop()
         try:
             await self._background.stop(0)
@@ -197,6 +197,7 @@ class Manager:
             # Running attempts are lost with their slots; each task returns to the queue or ends.
             await self._floor.close()
             await self._sync.close(CLOSE_GRACE_S)
+            await self._acceptance.close(CLOSE_GRACE_S)
             await self._async.close(CLOSE_GRACE_S)
             await self._leftovers.close(CLOSE_GRACE_S)
         finally:
@@ -299,7 +300,14 @@ class Manager:
         A caller that is cancelled meanwhile has submitted it all the same. Raises `IdempotencyConflict`, `StoreError`,
         `DiskFull`, `QueueFull`, `AccountLimit`, `Draining`, `BadRequest`; then the blob is deleted.
         """
-        return self._async.submit(spec, image, stdin, idempotency)
+        return self._acceptance.submit(spec, image, stdin, idempotency)
+
+    def replay(self, account: str, task_id: str) -> Coroutine[Any, Any, Task]:
+        """Run a dead letter once more, as a new task; again, it is the same new task.
+
+        Raises `TaskUnknown`, `NotDead`, and as `resolve` and `submit`.
+        """
+        return self._acceptance.replay(account, task_id)
 
     def check_room(self, spec: TaskSpec) -> None:
         """Raise what `start` and `submit` would raise about limits; before a body is read."""
@@ -357,6 +365,10 @@ class Manager:
         return await self._roster.wait(account, task_id, CANCEL_WAIT_S)
 
     # -- numbers
+
+    async def dead_letters(self) -> DeadLetters:
+        """How many dead letters all accounts have. Raises `StoreError`."""
+        return await self._store.dead_letters()
 
     def facts(self) -> dict[str, float]:
         """Return gauges by name: live and waiting tasks, cores, memory and slots, and how much of each is in use."""

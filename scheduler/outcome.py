@@ -22,8 +22,10 @@ def conclude(task: Task, ending: Ending, *, why_killed: Reason | None, argv0: by
     The task's detail says why it did not succeed, whether the kernel killed for memory, and what the run's notes say.
     """
     task.ended_us = now_us
-    task.duration_us = ending.wall_us
-    task.cpu_us = ending.cpu_us
+    task.duration_us, task.cpu_us = ending.wall_us, ending.cpu_us
+    for failed in task.failed_attempts:
+        task.duration_us += failed.duration_us
+        task.cpu_us += failed.cpu_us
     task.memory_peak_kib = ending.memory_peak_kib
     task.max_rss_kib = ending.max_rss_kib
     task.prestarted = ending.prestarted

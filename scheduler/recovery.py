@@ -7,12 +7,13 @@ from typing import Final
 
 import structlog
 
+from scheduler.acceptance import Acceptance
+from scheduler.accepted_image import resolve
 from scheduler.async_side import AsyncSide
 from scheduler.backoff import Backoff
 from scheduler.errors import BadRequest, ImageUnknown, ImageUnusable, SchedulerError
 from scheduler.image import Image
 from scheduler.images.contract import ImageSource
-from scheduler.images.reference import parse_reference
 from scheduler.store.contract import Store
 from scheduler.task import Reason, State, Task, TaskSpec
 from scheduler.trouble import Trouble
@@ -34,10 +35,11 @@ class Recovery:
     tried again until it is; one whose image is gone fails.
     """
 
-    def __init__(self, store: Store, images: ImageSource, side: AsyncSide) -> None:
+    def __init__(self, store: Store, images: ImageSource, side: AsyncSide, acceptance: Acceptance) -> None:
         self._store = store
         self._source = images
         self._side = side
+        self._acceptance = acceptance
         self._images: dict[tuple[str, str], Image | SchedulerError] = {}
         # The last logged error of each image: while it stays the same, tries are not logged.
         self._told: dict[tuple[str, str], str] = {}
@@ -49,8 +51,8 @@ class Recovery:
         self.ended = False
 
     def begin(self) -> None:
-        """From now on `cancel` and `AsyncSide.submit` know that the store holds tasks which are not on the roster."""
-        self._side.accepted = set()
+        """From now on `cancel` and `Acceptance` know that the store holds tasks which are not on the roster."""
+        self._acceptance.accepted = set()
 
     def cancel(self, task_id: str) -> None:
         """End a task that was not taken up yet as soon as it is."""
@@ -69,7 +71,7 @@ class Recovery:
                 unread.met(str(error))
             await asyncio.sleep(delay_s)
         unread.over()
-        self._side.accepted = None
+        self._acceptance.accepted = None
         if taken:
             log.info("went on with an earlier run's tasks", tasks=len(taken), put_aside=len(self._put_aside))
         taken.clear()
@@ -92,7 +94,9 @@ class Recovery:
 
     async def _read(self, taken: set[str]) -> None:
         async for task in self._store.unfinished():
-            if task.id in taken or (self._side.accepted is not None and task.id in self._side.accepted):
+            if task.id in taken or (
+                self._acceptance.accepted is not None and task.id in self._acceptance.accepted
+            ):
                 continue
             taken.add(task.id)
             task.spec = self._specs.setdefault(task.spec, task.spec)
@@ -117,7 +121,7 @@ class Recovery:
             self._put_aside.append(task)
 
     async def _image(self, spec: TaskSpec) -> Image | SchedulerError:
-        """The accepted image, also when its tag has moved on meanwhile."""
+        """The accepted image, or why it is not available."""
         key = (spec.image, spec.image_digest)
         known = self._images.get(key)
         if known is None:
@@ -128,23 +132,10 @@ class Recovery:
         return known
 
     async def _resolve(self, spec: TaskSpec) -> Image | SchedulerError:
-        # An image that was only built locally is known by its id, one of a registry by repository and digest.
-        references = [spec.image_digest]
         try:
-            repository = parse_reference(spec.image).repository
-            if repository:
-                references.append(f"{repository}@{spec.image_digest}")
-        except BadRequest:
-            pass
-        error: SchedulerError = ImageUnknown()
-        for reference in references:
-            try:
-                return await self._source.resolve(reference)
-            except (ImageUnknown, BadRequest) as unknown:
-                error = ImageUnknown(f"image {spec.image} ({spec.image_digest}) is gone: {unknown}")
-            except SchedulerError as other:
-                return other
-        return error
+            return await resolve(self._source, spec)
+        except SchedulerError as error:
+            return error
 
     async def _store_ends(self) -> None:
         while self._given_up:

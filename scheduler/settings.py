@@ -9,11 +9,13 @@ from scheduler.policy.records import PATIENCE_S
 
 
 class ManagerSettings(msgspec.Struct, frozen=True):
-    """Times are seconds. `sync_keep_s`, `async_keep_s`: how long an ended task can be asked for.
+    """Times are seconds. `sync_keep_s`, `async_keep_s`: how long an ended task can be asked for; `dead_keep_s`: a dead
+    letter.
 
     `file_max_bytes` bounds an output file that is kept, `files_max_bytes` all of a task's together, holes included.
     `max_attempts` bounds how often a task is started, where the platform lost it; async attempts pause
-    `retry_backoff_s` (`full_disk_backoff_s` where the disk was full) in between, twice as long each time.
+    `retry_backoff_s` (`full_disk_backoff_s` where the disk was full) in between, twice as long each time, and
+    `own_backoff_s` where the task failed by itself and asked to be run again.
     `record_patience_s` is how long a sync task's answer waits for its record. `cpu_features` are those of this machine,
     `build` is that of its executor.
     Without `own_node` no task runs on it: the executor brings the nodes.
@@ -23,9 +25,11 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     sync_keep_s: int = 900
     async_keep_s: int = 86_400
+    dead_keep_s: int = 86_400
     max_attempts: int = 3
     retry_backoff_s: float = 0.25
     full_disk_backoff_s: float = 5.0
+    own_backoff_s: float = 1.0
     slot_start_timeout_s: float = 60.0
     record_patience_s: float = PATIENCE_S
     stdout_max_bytes: int = 4 << 30

@@ -22,6 +22,7 @@ from scheduler.manager import Manager
 from scheduler.registry.source import RegistrySource
 from scheduler.settings import ManagerSettings
 from scheduler.store.blobs import BlobStore
+from scheduler.store.contract import DeadLetterLimits
 from scheduler.store.sqlite import SqliteStore
 from sets.api.accounts import Accounts
 from sets.api.app import SetApp
@@ -73,7 +74,11 @@ def assemble(config: SetConfig) -> SetApp:
     folder = config.directory
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     metrics = SetMetrics()
-    store = SqliteStore(folder / "tasks.db", min_free_mib=config.min_free_disk_mib)
+    store = SqliteStore(
+        folder / "tasks.db",
+        min_free_mib=config.min_free_disk_mib,
+        dead_letter_limits=DeadLetterLimits(config.max_dead_account, config.max_dead_account_mib << 20),
+    )
     blobs = BlobStore(folder / "blobs", min_free_mib=config.min_free_disk_mib)
     build = build_name()
     # A lambda, as the manager is made after the launcher.
@@ -89,6 +94,7 @@ def assemble(config: SetConfig) -> SetApp:
         limits=config.limits(),
         sync_keep_s=config.sync_keep_s,
         async_keep_s=config.async_keep_s,
+        dead_keep_s=config.dead_keep_s or config.async_keep_s,
         slot_start_timeout_s=config.slot_start_timeout_s,
         cpu_features=cpu_features(),
         build=build,

@@ -142,6 +142,12 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a sync task and its output files can be fetched after its end."""
     async_keep_s: Positive = 86_400
     """How long an async task and its results can be fetched after its end."""
+    dead_keep_s: Positive | None = None
+    """How long a dead letter, a task that the platform gave up, is kept with its input; by default `async_keep_s`."""
+    max_dead_account: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
+    """Dead letters of one account; its oldest ones become ordinary failed tasks first."""
+    max_dead_account_mib: Positive = 1024
+    """Inputs of the dead letters of one account together."""
     executors: dict[str, RemoteExecutorConfig] = {}
     """Executors that run the set's tasks, by the name of their machine. With any, the set runs no task itself, and
     `cores`, `memory_mib` and `max_slots` are those of the executors."""

@@ -20,6 +20,7 @@ _COMMANDS: Final = (
     Entry("wait", "ops.cli.tasks:wait"),
     Entry("cancel", "ops.cli.tasks:cancel"),
     Entry("tasks", "ops.cli.tasks:tasks"),
+    Entry("replay", "ops.cli.replay:replay"),
     Entry("set", "ops.cli.set_group:set_", _START),
     Entry("registrar", "ops.cli.serve:start_registrar", _START),
     Entry("executor", "ops.cli.serve:start_executor", _START),

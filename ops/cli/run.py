@@ -125,6 +125,25 @@ def submit(
         str | None,
         Option(metavar="KEY", help="Make repeating safe: calls with the same key are one task."),
     ] = None,
+    retries: Annotated[
+        int | None,
+        Option(
+            min=0,
+            max=20,
+            help="Run it again, this many times at most, if it fails by itself (0). Each attempt is billed.",
+            panel="The task",
+        ),
+    ] = None,
+    retry_exit_code: Annotated[
+        list[int] | None,
+        Option(
+            metavar="CODE",
+            min=1,
+            max=255,
+            help="With --retries: only after this exit code (repeatable).",
+            panel="The task",
+        ),
+    ] = None,
     env: options.Env = None,
     name: options.Name = None,
     timeout_s: options.TimeoutS = None,
@@ -143,6 +162,8 @@ def submit(
         gcompute submit --input film.mkv --output /tmp/out.mp4 --timeout-s 7200 encode:3
 
         gcompute submit --idempotency-key order-4711 --wait invoice:1 < order.json
+
+        gcompute submit --retries 3 --retry-exit-code 75 fetch:1 < list.txt
     """
     choices = options.task_options(
         env=env,
@@ -167,6 +188,8 @@ def submit(
             args or (),
             body=body,
             idempotency_key=idempotency_key,
+            retries=retries,
+            retry_exit_codes=retry_exit_code or (),
             **choices,
         )
         print(json.dumps(task) if session.as_json else task["id"], flush=True)

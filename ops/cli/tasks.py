@@ -12,7 +12,7 @@ from ops.cli.ids import on_task
 from ops.cli.session import Session, connected, ends_as_task
 from ops.cli.streams import write_out
 from ops.cli.waiting import follow
-from ops.client import Client, Task
+from ops.client import Client, Page, Task
 
 _ID: Final = "A task's id, or enough of its beginning or end, e.g. its last four characters."
 TaskId = Annotated[str, Argument(metavar="ID", help=_ID)]
@@ -147,8 +147,12 @@ def cancel(session: Session, task_ids: TaskIds) -> int:
 @connected
 def tasks(
     session: Session,
+    which: Annotated[
+        Literal["dead"] | None,
+        Argument(metavar="[dead]", help="Only tasks that the platform gave up, for `gcompute replay`."),
+    ] = None,
     state: Annotated[
-        Literal["queued", "running", "succeeded", "failed", "timed_out", "cancelled"] | None,
+        Literal["queued", "running", "succeeded", "failed", "timed_out", "cancelled", "dead"] | None,
         Option(help="Only tasks in this state."),
     ] = None,
     image: Annotated[str | None, Option(help="Only tasks of this image.")] = None,
@@ -167,8 +171,13 @@ def tasks(
 
         gcompute tasks --state failed --limit 5
 
+        gcompute tasks dead --image ocr:1
+
         gcompute tasks --all --json --image ocr:1 | jq -r '.tasks[] | [.id, .cpu_us] | @tsv'
     """
+    if which is not None and state not in (None, which):
+        raise BadParameter(f"cannot be combined with {which}", param_hint="--state")
+    state = which or state
     size = limit or (_WHOLE_LIST_PAGE if whole else _PAGE)
     with session.client() as client:
         _list(session, client, state=state, image=image, name=name, before=before, limit=size, whole=whole)
@@ -190,12 +199,7 @@ def _list(
     while first or (whole and before):
         page = client.tasks(state=state, image=image, name=name, before=before, limit=limit)
         following = page.get("next")
-        if page.get("partial"):
-            report.say(
-                f"only sets {', '.join(page.get('sets') or ['?'])} answered: tasks of others are missing"
-            )
-            for name, why in (page.get("missing") or {}).items():
-                report.say(f"set {name}: {why}", prefix="")
+        say_partial(page)
         if session.as_json:
             print(json.dumps(page), flush=True)
         elif first and not page["tasks"]:
@@ -208,3 +212,12 @@ def _list(
         before, first = following, False
     if before and not session.as_json:
         report.say(f"more: --before {before}, or --all", prefix="")
+
+
+def say_partial(page: Page) -> None:
+    """Tell which sets are missing in a page, and why; nothing of a whole one."""
+    if not page.get("partial"):
+        return
+    report.say(f"only sets {', '.join(page.get('sets') or ['?'])} answered: tasks of others are missing")
+    for name, why in (page.get("missing") or {}).items():
+        report.say(f"set {name}: {why}", prefix="")

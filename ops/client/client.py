@@ -210,6 +210,10 @@ class Client:
         """Cancel a task; a task that has ended is left unchanged."""
         return self._task("POST", f"{_path('tasks', task_id)}/cancel")
 
+    def replay(self, task_id: str) -> Task:
+        """Run a task once more that the platform gave up. Return the new task; asked again, the same one."""
+        return self._task("POST", f"{_path('tasks', task_id)}/replay")
+
     def tasks(
         self,
         *,

@@ -24,6 +24,10 @@ class Task(TypedDict, total=False):
     exit_code: int | None
     signal: int | str | None
     attempts: int
+    failed_attempts: list[dict[str, Any]]
+    dead: bool
+    replay_of: str | None
+    replayed_as: str | None
     created_at: str
     started_at: str | None
     ended_at: str | None
@@ -83,9 +87,11 @@ class AsyncOptions(TaskOptions, total=False):
     """Parameters of a submission, including those that are sent as headers."""
 
     idempotency_key: str | None
+    retries: int | None
+    retry_exit_codes: Sequence[int]
 
 
-_REPEATED: Final = {"cpu_features": "cpu_feature", "outputs": "output"}
+_REPEATED: Final = {"cpu_features": "cpu_feature", "outputs": "output", "retry_exit_codes": "retry_exit_code"}
 _HEADERS: Final = {"idempotency_key": "Idempotency-Key"}
 
 

@@ -33,6 +33,8 @@ _DRAINING: Final = "set-draining"
 """Name of the problem that a set answers while it is ending."""
 _NO_OUTCOME: Final = frozenset({401, 403, 408, 429})
 """The caller's own credentials, limits and delays."""
+_REPEATABLE: Final = (b"cancel", b"replay")
+"""Changes of a task that may be asked for twice."""
 _ASKED_WITH: Final = (b"idempotency-key", b"authorization", b"x-account", b"traceparent")
 _BEARER: Final = re.compile(r"bearer +gc_([A-Za-z0-9-]+)_\S+", re.IGNORECASE)
 _QUEUE_TIMEOUT: Final = re.compile(rb"(?:^|&)queue_timeout_s=([0-9.]{1,30}(?:[eE]-[0-9]{1,3})?)(?:&|$)")
@@ -69,7 +71,7 @@ class NativeDialect(Dialect):
         if path.startswith(TASKS):
             task_id, _, rest = path[len(TASKS) :].partition(b"/")
             if task_id:
-                kind = RequestKind.SAFE if rest == b"cancel" else _kind(method)
+                kind = RequestKind.SAFE if rest in _REPEATABLE else _kind(method)
                 text = unquote(task_id.decode("latin-1"), errors="surrogateescape")
                 return Purpose(Destination.OWNER, kind, owner_of(text), long_wait=b"wait=" in query)
         elif path in (b"/v1/tasks", b"/v1/usage") and method in (b"GET", b"HEAD"):

@@ -175,8 +175,19 @@ class Cell(NodeEvents):
         if caller_waits:
             return self.task_arrived(task_id, key, now, timeout_s=timeout_s, limit_s=limit_s, steady=True)
         backoff = self._retries.full_disk if disk_full else self._retries.usual
+        return self._pause(task_id, key, backoff.spread(attempts, task_id), now, limit_s)
+
+    def attempt_failed(
+        self, task_id: str, key: PoolKey, failures: int, now: float, *, limit_s: float = 0.0
+    ) -> list[Decision]:
+        """The task failed by itself, its `failures`th time, and runs again: it pauses, then arrives as others do."""
+        return self._pause(task_id, key, self._retries.own.spread(failures, task_id), now, limit_s)
+
+    def _pause(
+        self, task_id: str, key: PoolKey, pause_s: float, now: float, limit_s: float
+    ) -> list[Decision]:
         pool = self.books.pool(key)
-        self._queue.pause(pool, task_id, now, backoff.after(attempts))
+        self._queue.pause(pool, task_id, now, pause_s)
         return self._supply.retire(pool, limit_s, now)
 
     def program_began(self, slot_id: str, limit_s: float, now: float) -> list[Decision]:

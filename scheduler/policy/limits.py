@@ -61,11 +61,15 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Retries(msgspec.Struct, frozen=True):
-    """How an attempt that the platform lost is made again: `max_attempts` in all, with pauses in between."""
+    """How an attempt that the platform lost is made again: `max_attempts` in all, with pauses in between.
+
+    `own`: the pauses of tasks that failed by themselves and asked to be run again.
+    """
 
     max_attempts: int = 3
     usual: Backoff = Backoff(0.25, 30.0)
     full_disk: Backoff = Backoff(5.0, 30.0)
+    own: Backoff = Backoff(1.0, 300.0)
 
 
 def number_slots(prefix: str) -> Iterator[str]:

@@ -14,6 +14,8 @@ SYNC_TIMEOUT_MAX_S: Final = 300.0
 ASYNC_TIMEOUT_MAX_S: Final = 86_400.0
 SYNC_TIMEOUT_S: Final = 60.0
 ASYNC_TIMEOUT_S: Final = 3600.0
+RETRIES_MAX: Final = 20
+"""How often a task may ask to be run again: a failure that persists must not keep cores busy for ever."""
 
 
 class RunCall(msgspec.Struct, frozen=True):
@@ -36,6 +38,8 @@ class RunCall(msgspec.Struct, frozen=True):
     outputs: tuple[str, ...] = ()
     prestart: bool | None = None
     priority: Priority = Priority.NORMAL
+    retries: int = 0
+    retry_exit_codes: tuple[int, ...] = ()
 
     def timeout(self, kind: Kind) -> float:
         """The limit on the run time, in seconds. Raises `BadRequest` above the kind's own limit."""
@@ -50,11 +54,27 @@ class RunCall(msgspec.Struct, frozen=True):
             )
         return self.timeout_s
 
+    def check_retries(self, kind: Kind) -> None:
+        """Raise `BadRequest` where the call asks for retries that no task has."""
+        if kind is Kind.SYNC and (self.retries or self.retry_exit_codes):
+            field = "retries" if self.retries else "retry_exit_code"
+            raise BadRequest(
+                f"{field}: a synchronous call is not run again, as its caller has the answer; leave it out, or send "
+                "`Prefer: respond-async`",
+                field=field,
+            )
+        if self.retry_exit_codes and not self.retries:
+            raise BadRequest(
+                "retry_exit_code: say with retries=1 or more how often the task is run again",
+                field="retry_exit_code",
+            )
+
 
 def spec_of(account: str, reference: str, image: Image, call: RunCall, kind: Kind) -> TaskSpec:
     """The task that a call asks for. Raises `BadRequest`, and `ImageUnusable` for a label that makes no sense."""
     if not image.entrypoint and not image.cmd and not call.args:
         raise BadRequest("arg: the image has neither ENTRYPOINT nor CMD; say what to run", field="arg")
+    call.check_retries(kind)
     features = call.cpu_features or tuple(image.labels.get(LABEL_CPU_FEATURES, "").split())
     return TaskSpec(
         account=account,
@@ -70,6 +90,8 @@ def spec_of(account: str, reference: str, image: Image, call: RunCall, kind: Kin
         cpu_features=features,
         outputs=call.outputs,
         priority=call.priority,
+        retries=call.retries,
+        retry_exit_codes=tuple(sorted(set(call.retry_exit_codes))),
         prestart=image.labels.get(LABEL_PRESTART) == "1" if call.prestart is None else call.prestart,
     )
 

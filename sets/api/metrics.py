@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from scheduler.manager import Manager
+from scheduler.store.contract import DeadLetters
 from scheduler.task import FINAL_STATES, Kind, Reason, Task
 from sets.api.node_metrics import NodeGauges
 
@@ -55,13 +56,22 @@ class SetMetrics:
         """Add the time until certificates of links end; `ends` returns the Unix times, by certificate."""
         self._registry.register(_CertificateEnds(ends))
 
-    def text(self, *, ready: bool, launcher_up: bool) -> bytes:
-        """Return all metrics as they are now, in Prometheus' text format. `ready` and `launcher_up` as just checked."""
+    def text(self, *, ready: bool, launcher_up: bool, dead: DeadLetters | None = None) -> bytes:
+        """Return all metrics as they are now, in Prometheus' text format.
+
+        `ready` and `launcher_up` as just checked, `dead` as just read; None: it could not be read.
+        """
         checked = CollectorRegistry()
-        for name, help_text, value in (
+        gauges: list[tuple[str, str, float]] = [
             ("gc_ready", "1 if the set takes tasks, as /readyz says; 0: it would refuse them", ready),
             ("gc_launcher_up", "1 if slots can start; 0: the engine or the registrar is away", launcher_up),
-        ):
+        ]
+        if dead is not None:
+            gauges += [
+                ("gc_dead_letters", "Tasks that the platform gave up, and that can be replayed", dead.tasks),
+                ("gc_dead_letters_bytes", "Inputs of the dead letters", dead.size_bytes),
+            ]
+        for name, help_text, value in gauges:
             Gauge(name, help_text, registry=checked).set(value)
         return generate_latest(self._registry) + generate_latest(checked)
 
@@ -71,6 +81,7 @@ class _TaskCounts(Collector):
 
     def __init__(self) -> None:
         self._given_up = dict.fromkeys(Kind, 0)
+        self._failed_attempts = self._lost_attempts = 0
         self._ended = {(kind, state): 0 for kind in Kind for state in sorted(FINAL_STATES)}
         self._cpu_us = self._run_us = self._queue_us = self._cold = 0
         # How many were in each of `_LIMITS_US`, and above the last.
@@ -85,7 +96,12 @@ class _TaskCounts(Collector):
         self._queue_us += task.queue_us
         self._queue[bisect_left(_LIMITS_US, task.queue_us)] += 1
         self._cold += task.cold_start
-        self._given_up[task.spec.kind] += task.reason is Reason.PLATFORM
+        given_up = task.reason is Reason.PLATFORM
+        self._given_up[task.spec.kind] += given_up
+        if given_up or task.attempts > 1:
+            self._failed_attempts += len(task.failed_attempts)
+            # The last attempt decided the outcome, unless it was lost or never began.
+            self._lost_attempts += task.lost_attempts - (task.started_us is not None and not given_up)
 
     def collect(self) -> list[Metric]:
         ended = CounterMetricFamily("gc_tasks_ended", "Tasks ended", labels=("kind", "state"))
@@ -98,9 +114,18 @@ class _TaskCounts(Collector):
         )
         for kind, count in self._given_up.items():
             given_up.add_metric((kind.value,), count)
+        repeated = CounterMetricFamily(
+            "gc_attempts_repeated",
+            "Attempts of ended tasks that did not decide their outcome: the platform lost them, or the task failed and "
+            "had asked to be run again",
+            labels=("cause",),
+        )
+        repeated.add_metric(("platform",), self._lost_attempts)
+        repeated.add_metric(("task",), self._failed_attempts)
         return [
             ended,
             given_up,
+            repeated,
             CounterMetricFamily("gc_task_cpu_seconds", "CPU time that tasks used", self._cpu_us / 1e6),
             CounterMetricFamily("gc_tasks_cold", "Tasks that waited for a slot to start", self._cold),
             _histogram("gc_task_run_seconds", "Run time of tasks", self._run, self._run_us),

@@ -30,6 +30,9 @@ REMEMBERED: Final = 1_024
 REMEMBERED_CHARS: Final = 512
 """Calls whose arguments, variables and paths are longer together are not remembered."""
 
+_LATER_FIELDS: Final = ("retries", "retry_exit_codes")
+"""Fields of `TaskSpec` that came after the first release."""
+
 
 class AcceptedCall(NamedTuple):
     """A call that was checked before its input is read. `length_bytes` is the input's size; None: not known."""
@@ -120,7 +123,7 @@ class Runs:
         stdin, digest = await self._keep_input(accepted, body, hashed=key is not None)
         idempotency = None
         if key is not None:
-            digest.update(msgspec.msgpack.encode(spec))
+            digest.update(fingerprinted(spec))
             idempotency = Idempotency(key, digest.digest())
         return await self._manager.submit(spec, accepted.image, stdin, idempotency)
 
@@ -237,6 +240,18 @@ async def _feed(live: LiveTask, body: RequestBody, max_bytes: int) -> None:
         error.executed = True
         raise
     stdin.close()
+
+
+def fingerprinted(spec: TaskSpec) -> bytes:
+    """The request as its idempotency key remembers it.
+
+    A field that an earlier release did not know counts only where it is used: a key must hold across an upgrade.
+    """
+    facts = msgspec.to_builtins(spec, builtin_types=(bytes,))
+    for name in _LATER_FIELDS:
+        if not facts[name]:
+            del facts[name]
+    return msgspec.msgpack.encode(facts)
 
 
 def _failed(work: asyncio.Task[None]) -> bool:

@@ -60,6 +60,18 @@ def number(low: float, high: float) -> Callable[[str, str], float]:
     return parse
 
 
+def whole_number(low: int, high: int) -> Callable[[str, str], int]:
+    """The parser of a whole number from `low` to `high`."""
+
+    def parse(name: str, value: str) -> int:
+        parsed = int(value) if re.fullmatch(r"\d{1,9}", value, re.ASCII) else -1
+        if not low <= parsed <= high:
+            raise BadRequest(f"{name}: {value[:40]!r} is not a whole number from {low} to {high}", field=name)
+        return parsed
+
+    return parse
+
+
 _cores: Final = number(0.01, 1024)
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from scheduler.backoff import Backoff
 from scheduler.errors import (
     AccountLimit,
     BadRequest,
@@ -78,7 +79,8 @@ async def test_a_queued_task_says_what_it_waits_for(new_world: NewWorld) -> None
     world.executor.hello(world.launcher.orders[0].slot_id)
     (await world.started()).lose()
     task = await until_state(world, task, State.QUEUED)
-    assert world.manager.waiting_for(task) == "its next attempt, in 30.0 s"
+    pause_s = Backoff(30.0, 30.0).spread(1, task.id)
+    assert world.manager.waiting_for(task) == f"its next attempt, in {pause_s:.1f} s"
     cancelled = await world.manager.cancel("acme", task.id)
     assert world.manager.waiting_for(cancelled) is None
     world.assert_nothing_left()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.errors import IllegalMove
-from scheduler.task import FINAL_STATES, LEGAL_MOVES, State, Task, TaskIds, TaskSpec
+from scheduler.task import FINAL_STATES, LEGAL_MOVES, FailedAttempt, Reason, State, Task, TaskIds, TaskSpec
 
 ID = re.compile(r"a-[0-9a-hjkmnp-tv-z]{26}")
 
@@ -108,6 +108,23 @@ class TestAttempts:
         assert (task.attempts, task.lease.number) == (0, 1)
         task.begin_attempt(8, cold_start=False)
         assert (task.attempts, task.lease.number) == (1, 2)
+
+    def test_one_that_failed_is_kept_with_what_it_used(self) -> None:
+        task = a_task()
+        for code in (3, 4):
+            task.begin_attempt(7, cold_start=False)
+            task.run_again(FailedAttempt(Reason.EXIT, code, None, 7, 1000, 500))
+        task.begin_attempt(9, cold_start=False)
+        task.requeue(attempt_counts=True)
+        assert (task.state, task.started_us, task.attempts, task.lost_attempts) == (State.QUEUED, None, 3, 1)
+        assert (task.cpu_us, task.duration_us) == (1000, 2000)
+        assert [failed.exit_code for failed in task.failed_attempts] == [3, 4]
+
+    def test_a_task_that_ended_is_not_run_again(self) -> None:
+        task = a_task(State.FAILED)
+        with pytest.raises(IllegalMove):
+            task.run_again(FailedAttempt(Reason.EXIT, 3, None, 7, 1000, 500))
+        assert task.failed_attempts == ()
 
     def test_a_wall_clock_that_was_set_back_gives_no_negative_wait(self) -> None:
         task = a_task()

@@ -53,7 +53,11 @@ class MetricsResource:
         # A set is not ready while its launcher cannot start slots.
         launcher_up = await _passes(self._manager.check_launcher())
         ready = launcher_up and await _passes(self._manager.check())
-        resp.data = self._metrics.text(ready=ready, launcher_up=launcher_up)
+        try:
+            dead = await self._manager.dead_letters()
+        except SchedulerError:
+            dead = None
+        resp.data = self._metrics.text(ready=ready, launcher_up=launcher_up, dead=dead)
         resp.content_type = CONTENT_TYPE
 
 

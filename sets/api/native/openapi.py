@@ -15,6 +15,7 @@ from sets.api.native.params import PARAMETERS
 from sets.api.native.problem_kinds import KINDS
 from sets.api.native.problems import MEDIA_TYPE
 from sets.api.native.schemas import problem_schema, task_schema
+from sets.api.native.tasks import DEAD
 
 _BINARY: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _JSON: Final = {"application/json": {"schema": {"type": "object"}}}
@@ -62,6 +63,21 @@ def document(set_name: str) -> dict[str, Any]:
                     {"200": _answer("The task", _TASK)},
                     [_path("id")],
                     ("404",),
+                )
+            },
+            "/v1/tasks/{id}/replay": {
+                "post": _operation(
+                    "replayTask",
+                    "Run a task that the platform gave up once more, as a new task; again: the same new task",
+                    {
+                        "202": _answer(
+                            "The new task; its `replay_of` names the old one",
+                            _TASK,
+                            ("Location", "X-Task-Id"),
+                        )
+                    },
+                    [_path("id")],
+                    ("403", "404", "409", "422", "429", "503"),
                 )
             },
             "/v1/idempotency": {
@@ -215,7 +231,11 @@ def _list() -> dict[str, Any]:
         },
     }
     parameters = [
-        _query("state", {"type": "string", "enum": list(State)}, "only tasks in this state"),
+        _query(
+            "state",
+            {"type": "string", "enum": [*State, DEAD]},
+            "only tasks in this state; dead: that can be replayed",
+        ),
         _query("image", {"type": "string"}, "only tasks of this image reference"),
         _query("name", {"type": "string"}, "only tasks of this name"),
         _query("before", {"type": "string"}, "the `next` of the page before"),

@@ -11,11 +11,13 @@ import msgspec
 from scheduler.errors import BadRequest
 from scheduler.execution import TOKEN_VARIABLE
 from sets.api import values
-from sets.api.call import ASYNC_TIMEOUT_MAX_S, RunCall
+from sets.api.call import ASYNC_TIMEOUT_MAX_S, RETRIES_MAX, RunCall
 from sets.api.query import decode_pairs
 
 OUTPUTS: Final = 64
 """Most output files of one task."""
+EXIT_CODES: Final = 255
+"""Most exit codes that one task names: all of them."""
 QUEUE_TIMEOUT_MAX_S: Final = 300.0
 _CACHED_BYTES: Final = 512
 """Longer query strings are not remembered."""
@@ -109,6 +111,20 @@ PARAMETERS: Final[dict[str, Parameter]] = {
         values.priority,
         {"type": "string", "enum": ["normal"], "default": "normal"},
         "normal",
+    ),
+    "retries": Parameter(
+        "retries",
+        values.whole_number(0, RETRIES_MAX),
+        {"type": "integer", "minimum": 0, "maximum": RETRIES_MAX, "default": 0},
+        "async: how often a task that failed by itself is run again: by exit code, by a signal, out of memory. Each "
+        "attempt that ran is billed. Attempts that the platform lost are made again in any case",
+    ),
+    "retry_exit_code": Parameter(
+        "retry_exit_codes",
+        values.whole_number(1, 255),
+        {"type": "integer", "minimum": 1, "maximum": 255},
+        "async, with retries: run the task again only after this exit code; none: after any failure of its own",
+        EXIT_CODES,
     ),
 }
 

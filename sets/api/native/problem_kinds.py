@@ -107,6 +107,11 @@ KINDS: Final[dict[str, Kind]] = {
         "The program failed: `reason`, `exit_code` or `signal`, and what it wrote to stderr say how.",
         "Correct the input, the arguments or the image.",
     ),
+    "task-not-dead": Kind(
+        409,
+        "Only a task that the platform gave up can be replayed, while its input is kept.",
+        "Look at GET /v1/tasks?state=dead; submit the task again.",
+    ),
     "task-not-finished": Kind(409, "The task has not ended.", "Ask with GET /v1/tasks/{id}?wait=30."),
     "task-timed-out": Kind(504, "The task ran longer than `timeout_s`.", "Give it more time, or less to do."),
     "task-unknown": Kind(404, "This account has no such task, or it is no longer kept.", "Check its id."),

@@ -47,6 +47,7 @@ def build(
     _add(app, "/v1/tasks", TasksResource(manager, callers, set_name))
     _add(app, "/v1/tasks/{task_id}", task)
     _add(app, "/v1/tasks/{task_id}/cancel", task, suffix="cancel")
+    _add(app, "/v1/tasks/{task_id}/replay", task, suffix="replay")
     _add(app, "/v1/tasks/{task_id}/stdout", result, suffix="stdout")
     _add(app, "/v1/tasks/{task_id}/stderr", result, suffix="stderr")
     _add(app, "/v1/tasks/{task_id}/files/{path:path}", result, suffix="file")

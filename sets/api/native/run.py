@@ -15,7 +15,7 @@ from sets.api.native.callers import Callers
 from sets.api.native.idempotency import key_of
 from sets.api.native.params import parse_run
 from sets.api.native.problems import problem_of, problem_of_task
-from sets.api.native.view import facts, send_json, task_json
+from sets.api.native.view import facts, send_accepted
 from sets.api.runs import AcceptedCall, Runs, SyncRun
 
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
@@ -68,9 +68,7 @@ class RunResource:
         key: str | None,
     ) -> None:
         task = await self._runs.submit(accepted, body, key)
-        resp.status = 202
-        resp.set_headers({"Location": f"/v1/tasks/{task.id}", "X-Task-Id": task.id})
-        send_json(resp, task_json(task, self._set_name, self._runs.waiting_for(task)))
+        send_accepted(resp, task, self._set_name, self._runs.waiting_for(task))
 
 
 def _wants_async(prefer: str | None) -> bool:

@@ -40,10 +40,36 @@ def task_schema() -> dict[str, Any]:
         "tasks of its slot)"
     }
     properties["max_rss_kib"] = number | {"description": "resident memory of the largest process"}
+    properties |= {
+        "attempts": number
+        | {"description": "how often it was started, without the attempts that gave way to other tasks"},
+        "failed_attempts": {
+            "type": "array",
+            "description": "attempts that failed by themselves, after which the task was run again; `cpu_us` and "
+            "`duration_us` of the task include theirs",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "reason": {"enum": list(Reason)},
+                    "exit_code": maybe_number,
+                    "signal": maybe_number,
+                    "started_at": moment,
+                    "duration_us": number,
+                    "cpu_us": number,
+                },
+            },
+        },
+        "retries": number,
+        "retry_exit_codes": {"type": "array", "items": number},
+        "dead": flag
+        | {"description": "the platform gave the task up, and keeps its input: POST /v1/tasks/{id}/replay"},
+        "replay_of": maybe_text | {"description": "the id of the dead letter that this task runs once more"},
+        "replayed_as": maybe_text
+        | {"description": "the id of the task that runs this dead letter once more"},
+    }
     properties |= dict.fromkeys(("created_at", "started_at", "ended_at", "expires_at"), moment)
     properties |= dict.fromkeys(
         (
-            "attempts",
             "queue_us",
             "duration_us",
             "cpu_us",

@@ -15,13 +15,15 @@ from scheduler.task import State
 from sets.api.native.callers import Callers
 from sets.api.native.problems import Problem
 from sets.api.native.querying import one_of_each, whole_number
-from sets.api.native.view import send_json, task_json
+from sets.api.native.view import send_accepted, send_json, task_json
 from sets.api.results import KeptBody, TaskResults
 from sets.api.values import DECIMAL
 
 WAIT_MAX_S: Final = 60.0
 PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 1000
+DEAD: Final = "dead"
+"""The value of `state` that lists dead letters, whose own state is `failed`."""
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII | re.IGNORECASE)
 
 
@@ -38,16 +40,17 @@ class TasksResource:
         query = one_of_each(req, ("state", "image", "name", "before", "limit"))
         limit = whole_number(query, "limit", PAGE_DEFAULT, PAGE_MAX)
         state = query.get("state")
-        if state is not None and state not in list(State):
-            raise BadRequest(f"state: {state[:40]!r} is none of {', '.join(State)}", field="state")
+        if state is not None and state not in (DEAD, *State):
+            raise BadRequest(f"state: {state[:40]!r} is none of {', '.join((*State, DEAD))}", field="state")
         tasks = await self._manager.page(
             TaskFilter(
                 account,
-                None if state is None else State(state),
+                None if state in (None, DEAD) else State(state),
                 query.get("image"),
                 query.get("name"),
                 query.get("before"),
                 limit + 1,
+                dead=state == DEAD,
             )
         )
         page = tasks[:limit]
@@ -82,6 +85,13 @@ class TaskResource:
         account = self._callers.account_of(req)
         task = await self._manager.cancel(account, task_id)
         send_json(resp, task_json(task, self._set_name, self._manager.waiting_for(task)))
+
+    async def on_post_replay(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str
+    ) -> None:
+        account = self._callers.account_of(req)
+        task = await self._manager.replay(account, task_id)
+        send_accepted(resp, task, self._set_name, self._manager.waiting_for(task))
 
 
 class ResultResource:

@@ -9,7 +9,7 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from scheduler.task import State, Task
+from scheduler.task import FailedAttempt, State, Task
 
 HEADER_CHARS: Final = 1000
 """Longest value of `X-Detail`: proxies on the way may bound all of an answer's headers to 4 KiB."""
@@ -58,6 +58,12 @@ def task_json(task: Task, set_name: str, waiting_for: str | None) -> dict[str, A
         "exit_code": task.exit_code,
         "signal": task.signal,
         "attempts": task.attempts,
+        "failed_attempts": [_failed(attempt) for attempt in task.failed_attempts],
+        "retries": spec.retries,
+        "retry_exit_codes": spec.retry_exit_codes,
+        "dead": task.dead,
+        "replay_of": task.replay_of,
+        "replayed_as": task.replayed_as,
         "created_at": timestamp(task.created_us),
         "started_at": timestamp(task.started_us),
         "ended_at": timestamp(task.ended_us),
@@ -80,6 +86,17 @@ def task_json(task: Task, set_name: str, waiting_for: str | None) -> dict[str, A
     }
 
 
+def _failed(attempt: FailedAttempt) -> dict[str, Any]:
+    return {
+        "reason": attempt.reason,
+        "exit_code": attempt.exit_code,
+        "signal": attempt.signal,
+        "started_at": timestamp(attempt.started_us),
+        "duration_us": attempt.duration_us,
+        "cpu_us": attempt.cpu_us,
+    }
+
+
 def outputs(task: Task) -> dict[str, Any]:
     """Return a task's outputs, as shown in its JSON and its problem."""
     stdout, stderr = task.stdout.text(), task.stderr.text()
@@ -93,6 +110,13 @@ def outputs(task: Task) -> dict[str, Any]:
         "stderr_tail": stderr.tail,
         "stderr_cut_bytes": stderr.cut_bytes,
     }
+
+
+def send_accepted(resp: falcon.asgi.Response, task: Task, set_name: str, waiting_for: str | None) -> None:
+    """Answer 202: the task is on disk."""
+    resp.status = 202
+    resp.set_headers({"Location": f"/v1/tasks/{task.id}", "X-Task-Id": task.id})
+    send_json(resp, task_json(task, set_name, waiting_for))
 
 
 def send_json(resp: falcon.asgi.Response, answer: dict[str, Any]) -> None:

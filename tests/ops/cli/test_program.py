@@ -13,7 +13,7 @@ from ops.cli import cert, exits, main, router, router_rollout, set_group
 from tests.ops.cli.program import Program
 
 COMMANDS = [
-    *("run", "submit", "status", "result", "wait", "cancel", "tasks"),
+    *("run", "submit", "status", "result", "wait", "cancel", "tasks", "replay"),
     *("executor", "registrar", "token", "doctor", "nodes", "simulate"),
 ]
 SET_COMMANDS = ["start", "drain", "resume", "backup"]

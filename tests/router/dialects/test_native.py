@@ -37,6 +37,7 @@ def test_purposes() -> None:
     assert (owner.destination, owner.owner, owner.long_wait) == (Destination.OWNER, "a", True)
     assert ask(b"GET", b"/v1/tasks/a%2D1").owner == "a"
     assert ask(b"POST", b"/v1/tasks/a-1/cancel").kind is RequestKind.SAFE
+    assert ask(b"POST", b"/v1/tasks/a-1/replay") == Purpose(Destination.OWNER, RequestKind.SAFE, "a")
     assert ask(b"POST", b"/v1/tasks/a-1/other").kind is RequestKind.UNSAFE
     assert ask(b"GET", b"/v1/tasks").destination is Destination.MERGED
     assert ask(b"POST", b"/v1/tasks").destination is Destination.ANY

@@ -48,6 +48,9 @@ def test_labels_decide_where_the_call_says_nothing() -> None:
         (image(()), Kind.SYNC, {}, "arg"),
         (image(), Kind.SYNC, {"timeout_s": 300.5}, "timeout_s"),
         (image(), Kind.ASYNC, {"timeout_s": 86_400.5}, "timeout_s"),
+        (image(), Kind.SYNC, {"retries": 1}, "retries"),
+        (image(), Kind.SYNC, {"retry_exit_codes": (75,)}, "retry_exit_code"),
+        (image(), Kind.ASYNC, {"retry_exit_codes": (75,)}, "retry_exit_code"),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_its_field(
@@ -70,3 +73,8 @@ def test_a_longer_sync_task_is_told_that_an_async_one_may_have_more() -> None:
         RunCall(timeout_s=301).timeout(Kind.SYNC)
     assert RunCall(timeout_s=300).timeout(Kind.SYNC) == 300
     assert RunCall(timeout_s=86_400).timeout(Kind.ASYNC) == 86_400
+
+
+def test_exit_codes_are_a_set() -> None:
+    made = spec(image(), Kind.ASYNC, retries=2, retry_exit_codes=(75, 74, 75))
+    assert (made.retries, made.retry_exit_codes) == (2, (74, 75))

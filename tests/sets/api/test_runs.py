@@ -9,17 +9,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from scheduler.errors import ImageUnknown, QueueFull
 from scheduler.policy.limits import Limits
-from scheduler.task import Kind, State, Task
+from scheduler.task import Kind, State, Task, TaskSpec
 from sets.api.accounts import Accounts
 from sets.api.body import RequestBody
 from sets.api.call import RunCall
 from sets.api.errors import AnswerBrokenOff, BodyCutOff, BodyTooLarge, FileUnknown, NotFinished, ResultGone
 from sets.api.results import TaskResults
-from sets.api.runs import HEAD_BYTES, SMALL_INPUT_BYTES, Runs, SyncRun
+from sets.api.runs import HEAD_BYTES, SMALL_INPUT_BYTES, Runs, SyncRun, fingerprinted
 from sets.config import SetConfig
 from tests.conftest import ROOT
 from tests.scheduler.conftest import World, until
@@ -181,3 +182,23 @@ async def test_one_key_makes_one_task(caller: Caller) -> None:
 def test_what_dialects_share_needs_no_falcon(module: str) -> None:
     code = f"import sets.api.{module}, sys; sys.exit('falcon' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_request_has_the_same_fingerprint_as_in_earlier_releases() -> None:
+    """A client that repeats a request after an upgrade must get its task, not a conflict."""
+    spec = TaskSpec(
+        "acme", "cat:1", "sha256:00", args=("-n", "ä"), env=("A=1",), name="mine", kind=Kind.ASYNC,
+        outputs=("/tmp/a",), cpu_features=("avx2",), prestart=True,
+    )  # fmt: skip
+    # As the release with schema 1 of the store wrote it.
+    earlier = (
+        "8fa76163636f756e74a461636d65a5696d616765a56361743a31ac696d6167655f646967657374a97368613235363a3030a46172677392"
+        "a22d6ea2c3a4a3656e7691a3413d31a46e616d65a46d696e65a46b696e64a56173796e63a974696d656f75745f73cb404e000000000000"
+        "a97265736f757263657382ab6370755f70657263656e7464aa6d656d6f72795f6d6962cd0200a969736f6c6174696f6ea6736861726564"
+        "ac6370755f666561747572657391a461767832a76f75747075747391a62f746d702f61a87072696f72697479a66e6f726d616cac63616c"
+        "6c6261636b5f75726cc0a87072657374617274c3"
+    )
+    assert fingerprinted(spec).hex() == earlier
+    retried = msgspec.structs.replace(spec, retries=1)
+    assert fingerprinted(retried) != fingerprinted(spec)
+    assert fingerprinted(msgspec.structs.replace(retried, retry_exit_codes=(1,))) != fingerprinted(retried)

@@ -32,6 +32,7 @@ def test_all_at_once() -> None:
                 ("output", "/tmp/a b"),
                 ("priority", "normal"),
             ),
+            *(("retries", "20"), ("retry_exit_code", "75"), ("retry_exit_code", "1")),
         ]
     )
     assert parse_run(query.encode()) == RunCall(
@@ -47,6 +48,8 @@ def test_all_at_once() -> None:
         cpu_features=("avx2",),
         outputs=("/tmp/a b",),
         priority=Priority.NORMAL,
+        retries=20,
+        retry_exit_codes=(75, 1),
     )
 
 
