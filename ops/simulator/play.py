@@ -3,80 +3,26 @@
 from __future__ import annotations
 
 import random
-from bisect import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import accumulate, count
+from itertools import count
 from random import Random
 from typing import Final
 
 from ops.simulator.agenda import Agenda
-from ops.simulator.durations import Draw, drawer
-from ops.simulator.front import Answered, Front, Request
-from ops.simulator.scenario import Account, Failure, Image, Nodes, RouterPlan, Scenario
+from ops.simulator.durations import drawer
+from ops.simulator.front import Answered, Front
+from ops.simulator.scenario import Failure, Nodes, RouterPlan, Scenario
+from ops.simulator.sources import TRACE, Source, account_sources, digest, trace_sources
 from ops.simulator.tally import Tally
 from ops.simulator.virtual_set import VirtualSet, VirtualTask, Watch
 from scheduler.policy.cell import Cell
 from scheduler.policy.limits import Limits, number_slots
 from scheduler.policy.node import NodeFacts
 from scheduler.pool import PoolKey
-from scheduler.task import Kind, Resources
 
 OVERHEAD_S: Final = 0.0005
 """Seconds for which a slot is busy with a task beside its program: it is handed over, and the slot is cleaned."""
-
-
-class Source:
-    """Tasks of one account, or of accounts that are alike: when the next comes, and what it is.
-
-    `choices`: for each image, its keys by account, its requests by account, and a draw of durations.
-    """
-
-    __slots__ = (
-        "accounts",
-        "chance",
-        "choices",
-        "index",
-        "limit_s",
-        "queue_timeout_s",
-        "shares",
-        "steady",
-        "times",
-    )
-
-    def __init__(
-        self,
-        index: int,
-        account: Account,
-        images: dict[str, Image],
-        chance: Random,
-        length_s: float,
-    ) -> None:
-        self.index = index
-        self.chance = chance
-        self.times: Iterator[float] = account.arrivals.times(chance, length_s)
-        self.steady = account.kind is Kind.SYNC
-        self.queue_timeout_s = account.queue_timeout_s
-        self.limit_s = account.timeout_s
-        names = account.names
-        self.accounts = len(names)
-        self.shares = list(accumulate(account.images.values()))
-        self.choices: list[tuple[list[PoolKey], list[Request], Draw]] = []
-        for name in account.images:
-            image = images[name]
-            keys = [_key(each, account, image) for each in names]
-            requests = [Request(each, image.name) for each in names]
-            self.choices.append((keys, requests, drawer(image.duration_s, chance)))
-
-    def draw(self) -> tuple[PoolKey, Request, float]:
-        """Return the next task's pool, its request and how long it runs."""
-        chance, choices = self.chance, self.choices
-        if len(choices) == 1:
-            keys, requests, duration_s = choices[0]
-        else:
-            keys, requests, duration_s = choices[bisect(self.shares, chance.random() * self.shares[-1])]
-        number = int(chance.random() * self.accounts) if self.accounts > 1 else 0
-        return keys[number], requests[number], duration_s()
 
 
 class Play:
@@ -91,13 +37,15 @@ class Play:
         plan = scenario.router or (RouterPlan() if scenario.sets > 1 else None)
         self._front = None if plan is None else Front(self.agenda, scenario.set_names, plan)
         self.sets: list[VirtualSet] = []
-        self.sources = self._sources()
+        sources = [*account_sources(scenario), *trace_sources(scenario)]
         groups = [account.name for account in scenario.accounts]
+        if scenario.trace is not None:
+            groups.append(TRACE)
         self.tally = Tally(self.agenda, self.sets, groups, scenario.length_s, scenario.intervals)
-        start_s = self._start_s()
+        start_s = self._starts()
         for name in scenario.set_names:
             self._open(name, start_s)
-        for source in self.sources:
+        for source in sources:
             self._next(source)
         for failure in scenario.failures:
             if failure.at_s < scenario.length_s:
@@ -119,18 +67,13 @@ class Play:
 
     # -- how it is built
 
-    def _sources(self) -> list[Source]:
-        scenario = self.scenario
-        images = {image.name: image for image in scenario.images}
-        return [
-            Source(index, account, images, Random(f"{scenario.seed} {account.name}"), scenario.length_s)
-            for index, account in enumerate(scenario.accounts)
-        ]
-
-    def _start_s(self) -> Callable[[PoolKey], float]:
-        chance = Random(f"slots {self.scenario.seed}")
-        by_image = {_digest(image.name): drawer(image.start_s, chance) for image in self.scenario.images}
-        return lambda key: by_image[key.image_digest]()
+    def _starts(self) -> Callable[[PoolKey], float]:
+        scenario, chance = self.scenario, Random(f"slots {self.scenario.seed}")
+        by_image = {digest(image.name): drawer(image.start_s, chance) for image in scenario.images}
+        if scenario.trace is None:
+            return lambda key: by_image[key.image_digest]()
+        usual = drawer(scenario.trace.start_s, chance)
+        return lambda key: by_image.get(key.image_digest, usual)()
 
     def _open(self, name: str, start_s: Callable[[PoolKey], float]) -> None:
         scenario = self.scenario
@@ -202,13 +145,3 @@ def facts_of(nodes: Nodes) -> list[NodeFacts]:
 def _limits(scenario: Scenario, weights: dict[str, int]) -> Limits:
     given = {name: getattr(scenario.limits, name) for name in Limits.__struct_fields__}
     return Limits(**{**given, "account_weights": weights})
-
-
-def _key(account: str, about: Account, image: Image) -> PoolKey:
-    resources = Resources(round(image.cpu * 100), image.memory_mib)
-    features = tuple(sorted(set(image.features)))
-    return PoolKey(account, _digest(image.name), resources, image.isolation, features, about.priority)
-
-
-def _digest(name: str) -> str:
-    return f"sha256:{name}"

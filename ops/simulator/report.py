@@ -67,7 +67,7 @@ class Met:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole run. `rows`: its intervals, some in one, for a table. `took_s`: the time that it took on this machine."""
+    """A whole run. `rows`: its intervals, some in one, for a table. `took_s`: CPU time."""
 
     name: str
     scenario: Scenario
@@ -186,9 +186,8 @@ def _met(wanted: Expectation, tally: Tally, scenario: Scenario) -> Met:
         good = good and found is not None and found >= wanted.at_least
         bounds.append(f"at least {wanted.at_least:g}")
     whose = "" if wanted.account is None else f" of {wanted.account}"
-    when = (
-        "" if len(intervals) == scenario.intervals else f" from {wanted.from_s:g} s to {wanted.until_s:g} s"
-    )
+    until_s = min(wanted.until_s, scenario.length_s)
+    when = "" if len(intervals) == scenario.intervals else f" from {wanted.from_s:g} s to {until_s:g} s"
     value = "none" if found is None else f"{found:.4g}"
     return Met(wanted, found, good, f"{wanted.figure}{whose}{when}: {value}, {' and '.join(bounds)} expected")
 

@@ -214,9 +214,9 @@ def _mistakes_of_accounts(scenario: Scenario) -> Iterable[str]:
                 yield f"accounts: {account.name}: images: {name!r} is none of {', '.join(images) or '(no images)'}"
         if mistake := account.arrivals.mistake:
             yield f"accounts: {account.name}: arrivals: {mistake}"
-    known = [account.name for account in scenario.accounts]
+    known = [account.name for account in scenario.accounts] + ["trace"] * (scenario.trace is not None)
     for number, wanted in enumerate(scenario.expect):
-        if wanted.account is not None and wanted.account not in known and scenario.trace is None:
+        if wanted.account is not None and wanted.account not in known:
             yield f"expect[{number}].account: {wanted.account!r} is none of {', '.join(known)}"
         if wanted.at_most is None and wanted.at_least is None:
             yield f"expect[{number}]: give at_most or at_least"

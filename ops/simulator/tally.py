@@ -99,10 +99,8 @@ class Tally:
         self._now_counts[source].refused += 1
 
     def began(self, task: VirtualTask, cold: bool) -> None:
-        """An attempt of the task began."""
+        """The task's first attempt began."""
         counts = self._now_counts[task.source]
-        if task.attempts > 1:
-            return
         waited_s = task.waited_s
         counts.began += 1
         counts.waits.add(waited_s)

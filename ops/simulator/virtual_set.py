@@ -107,7 +107,7 @@ class Watch(Protocol):
     """Is told what happens in a set."""
 
     def began(self, task: VirtualTask, cold: bool) -> None:
-        """An attempt of the task began."""
+        """The task's first attempt began."""
 
     def stopped(self, task: VirtualTask, *, lost: bool) -> None:
         """An attempt stopped that does not end the task: it was `lost`, or gave way."""
@@ -222,7 +222,7 @@ class VirtualSet:
         task.began_at = now
         if task.waited_s < 0.0:
             task.waited_s = now - task.arrived_at
-        self._watch.began(task, decision.cold)
+            self._watch.began(task, decision.cold)
         self.cell.program_began(slot.id, task.limit_s, now)
         if slot.node_id not in self._dead:
             task.ends_at = ends_at = now + task.run_s + self._overhead_s

@@ -141,8 +141,8 @@ def test_an_expectation_that_is_missed_is_told(tmp_path: Path) -> None:
 def test_a_scenario_that_ships_plays_when_it_is_short(name: str) -> None:
     """Each of its tasks began, waits or was refused; nothing is counted twice."""
     whole = read(shipped()[name])
-    per_s = sum(account.arrivals.per_s for account in whole.accounts)
-    scenario = shortened(whole, min(20.0, TASKS_MOST / per_s))
+    per_s = sum(account.arrivals.per_s for account in whole.accounts) or 1.0
+    scenario = shortened(whole, min(120.0, TASKS_MOST / per_s))
     play = Play(scenario)
     figures: Figures = report_of(name, scenario, play.run(), 0.0).all
     began = sum(each.began for group in play.tally.counts for each in group)
