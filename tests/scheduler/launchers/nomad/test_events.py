@@ -174,7 +174,7 @@ async def test_a_new_token_counts_from_the_next_stream_on(serve: Serve, tmp_path
     async with reading(stream.url, token_file=file) as reader:
         await until(lambda: reader.lost)
         file.unlink()
-        await until(lambda: any("cannot be read" in reason for reason in reader.lost))
+        await until(lambda: any("No such file" in reason for reason in reader.lost))
         file.write_text("new")
         await until(lambda: "new" in stream.tokens)
     assert stream.tokens[0] == "revoked"
