@@ -105,6 +105,8 @@ class Books:
         if waiting and idle:
             if not pool.takes_turns:
                 pool.takes_turns = True
+                # If it finds no room, nobody is asked about that again until some is free; it waits for it from now on.
+                pool.held_back_at = now
                 self._turns_of(pool).add(pool, now)
         elif pool.takes_turns:
             pool.takes_turns = False

@@ -364,7 +364,7 @@ class Cell(NodeEvents):
         decisions: list[Decision] = []
         self._matching.run(decisions, now, touched, grown)
         if self.books.demand.wanting or self.books.modest:
-            self._supply.feed(decisions, now)
+            self._supply.feed(decisions, now, grown)
         if self._claims is not None and self._claims.look(decisions, now):
             self._supply.feed(decisions, now)
         return decisions

@@ -2,8 +2,8 @@
 
 An account uses what its running tasks hold, for as long as they hold it, and CPU time beyond that: a task that sleeps
 for an hour on a core has used an hour of it. Use counts only while tasks wait. Once none does, all of it is forgotten:
-cores that nobody else wants are free of charge. An account that begins to wait begins where the one that has used least
-is, so it owes nothing for the time before, and nobody owes it anything.
+cores that nobody else wants are free of charge. An account that begins to wait begins just before the one that has
+used least, so it owes nothing for the time before, and nobody owes it anything.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ SMOOTHING: Final = 0.2
 """Weight of the newest task in the mean duration of an account's tasks."""
 _FRESH_S: Final = 0.05
 """How old, in seconds, a number in a line may be. A decision would otherwise compute those of many accounts again."""
+_HEAD_START: Final = 1e-3
+"""How much less than the account that has used least a newcomer has used, in hundredths of a core for one second. So
+it comes before that account, whose next task may be a long one on all cores."""
 _STALE_ENTRIES: Final = 64
 """How many entries of a line may be out of date, beside one for each account, before the line is built again."""
 
@@ -25,7 +28,19 @@ _STALE_ENTRIES: Final = 64
 class Account:
     """An account and what it has used until `at` in its `period`, in hundredths of a core for one second."""
 
-    __slots__ = ("at", "held", "name", "period", "pools", "shares", "spent", "task_s", "waiting", "weight")
+    __slots__ = (
+        "at",
+        "held",
+        "name",
+        "period",
+        "pools",
+        "shares",
+        "spent",
+        "task_s",
+        "waiting",
+        "waits_since",
+        "weight",
+    )
 
     def __init__(self, name: str, weight: int, shares: Shares) -> None:
         self.name = name
@@ -34,6 +49,8 @@ class Account:
         # How many pools it has, and how many of its tasks wait.
         self.pools = 0
         self.waiting = 0
+        # Since when at least one of them has waited.
+        self.waits_since = 0.0
         # Hundredths of a core that its running tasks hold.
         self.held = 0
         self.spent = 0.0
@@ -186,9 +203,10 @@ class Shares:
             self.period += 1
             self.began_at = now
         account.settle(now)
+        account.waits_since = now
         least = self._backlog.first(now)
         if least is not None:
-            account.spent = max(account.spent, least.used(now) * account.weight)
+            account.spent = max(account.spent, least.used(now) * account.weight - _HEAD_START)
             if not account.task_s:
                 # Nothing is known of its tasks yet: they may well be like those of others.
                 account.task_s = least.task_s

@@ -29,17 +29,24 @@ class Supply:
         self._books = books
         self._slot_ids = slot_ids
 
-    def feed(self, decisions: list[Decision], now: float) -> None:
-        """Start slots for pools that want them, on places that are free or that idle slots of other pools give."""
+    def feed(self, decisions: list[Decision], now: float, grown: Pool | None = None) -> None:
+        """Start slots for pools that want them, on places that are free or that idle slots of other pools give.
+
+        `grown`: a task has just arrived in this pool. If its account has no slot, one that has many gives an idle one,
+        though its own tasks wait for cores beside it.
+        """
         books = self._books
+        new = grown is not None and bool(books.turns.pools) and not books.demand.held(grown.key.account)
         nobody_gives = (
-            not books.nodes.open and not books.givers and not books.spare_running and books.parties is None
+            not (new or books.nodes.open or books.givers or books.spare_running) and books.parties is None
         )
         while not nobody_gives and (pool := books.demand.neediest()) is not None:
             crowds = None if books.parties is None else partial(self._crowds, pool)
             node = books.nodes.place(pool.key, crowds)
             if node is None:
                 victim = self._coldest_idle(pool, crowds)
+                if victim is None and new and not books.demand.held(pool.key.account):
+                    victim = self._idle_of_richest(pool, crowds)
                 if victim is None:
                     if books.spare_running:
                         give_place(books, pool, decisions)
@@ -90,12 +97,12 @@ class Supply:
             turns = worth / other
         if gives_up:
             return True
-        has = taker.slots if giver == wanting else demand.held(wanting)
-        return (
-            not has
-            and slot.served >= turns
-            and now - next(iter(taker.waiting.values())) > self._books.limits.patience_s
-        )
+        if giver == wanting:
+            has, since = taker.slots, next(iter(taker.waiting.values()))
+        else:
+            # An account that takes its tasks back and sends others does not hold up those behind it.
+            has, since = demand.held(wanting), taker.account.waits_since
+        return not has and slot.served >= turns and now - since > self._books.limits.patience_s
 
     def check(self, limit_s: float) -> None:
         """Raise `BadRequest` for a task that may run for longer than any slot is there."""
@@ -204,6 +211,25 @@ class Supply:
                             best = slot
                         break
         return best
+
+    def _idle_of_richest(self, wanting: Pool, crowds: Callable[[Node], bool] | None) -> Slot | None:
+        """An idle slot of the account that holds most places by weight, if it holds two more than the pool's account.
+
+        Its tasks wait for cores beside it: with many pools, one account could hold all places with slots that idle.
+        """
+        demand, weight_of = self._books.demand, self._books.limits.weight_of
+        accounts = list(islice(self._books.turns.pools, SCAN_LIMIT))
+        richest = max(accounts, key=lambda account: demand.held(account.name) / account.weight, default=None)
+        if (
+            richest is None
+            or (demand.held(richest.name) - 1) * weight_of(wanting.key.account) < richest.weight
+        ):
+            return None
+        for pool in islice(self._books.turns.pools[richest], SCAN_LIMIT):
+            for slot in islice(pool.idle, SCAN_LIMIT):
+                if self._may_take(slot, wanting, crowds):
+                    return slot
+        return None
 
     def _may_take(self, slot: Slot, wanting: Pool, crowds: Callable[[Node], bool] | None) -> bool:
         node = slot.node

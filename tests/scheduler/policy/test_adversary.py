@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from scheduler.policy.limits import Limits
 from scheduler.policy.node import NodeFacts
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Priority, Resources
+from tests.scheduler.policy.adversary import draw, play
 from tests.scheduler.policy.house import assert_books_are_empty
 from tests.scheduler.policy.world import SimSlot, SimTask, World
 
@@ -142,3 +144,53 @@ def test_a_newcomer_starts_within_one_tasks_end_of_its_share(
         world.run(world.now + 0.5)
     world.finish()
     assert_books_are_empty(world.cell)
+
+
+def newcomer(account: str, cpu_percent: int = 100, image: str = "sha256:x") -> PoolKey:
+    return PoolKey(account, image, Resources(cpu_percent, 32), Isolation.SHARED)
+
+
+def test_an_account_that_changes_its_mind_holds_up_nobody_behind_it() -> None:
+    """Its waiting tasks are always young, but it has waited for long: it gets the only place, and then the newcomer."""
+    node = NodeFacts("n1", 100, 512, 1)
+    fickle = Attack("mallory", 100, 32, 0.02, 2, Isolation.SHARED, Priority.NORMAL, False, True, False)
+    world = Game([node])
+    world.begin(Attack("eve", 100, 32, 0.02, 2, Isolation.SHARED, Priority.NORMAL, False, False, False))
+    for _ in range(10):
+        world.begin(msgspec.structs.replace(fickle, tasks=1))
+    world.run(ARRIVES_S)
+    task = world.arrive(newcomer("victim"), 0.1)
+    world.run(ARRIVES_S + 2 * (PATIENCE_S + START_S) + 0.5)
+    assert task.started_at
+    world.finish()
+
+
+def test_slots_that_only_wait_for_cores_give_their_place_to_an_account_without_any() -> None:
+    """One account has a pool for each of its tasks: all places are slots of its own, of which one can run."""
+    world = Game([NodeFacts("n1", 200, 8192, 8)])
+    world.begin(Attack("eve", 200, 32, 10.0, 40, Isolation.SHARED, Priority.NORMAL, True, False, False))
+    world.run(ARRIVES_S)
+    world.arrive(newcomer("victim"), 0.1)
+    world.run(ARRIVES_S + START_S + 0.01)
+    assert [slot.ready for slot in world.slots.values() if slot.pool.account == "victim"] == [True]
+    # Those who hold as few as it does give none.
+    world.finish()
+
+
+def test_no_place_goes_to_an_account_that_has_as_many() -> None:
+    world = Game([NodeFacts("n1", 200, 8192, 2)])
+    for account in ("eve", "mallory"):
+        world.begin(Attack(account, 200, 32, 10.0, 3, Isolation.SHARED, Priority.NORMAL, True, False, False))
+    world.run(ARRIVES_S)
+    assert not [line for line in world.log if line.startswith("stop")]
+    world.finish()
+
+
+PLAYED = 256
+"""How many games each run of the tests plays. `python -m tests.scheduler.policy.adversary` plays others."""
+
+
+@pytest.mark.parametrize("first", range(0, PLAYED, 32))
+def test_games_against_a_newcomer(first: int) -> None:
+    lost = [number for number in range(first, first + 32) if play(draw(number)).lost]
+    assert lost == []

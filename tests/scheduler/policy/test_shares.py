@@ -166,6 +166,16 @@ def test_spare_tasks_do_not_use_the_share_of_their_account() -> None:
     assert normal["both"] + normal["other"] >= 1900.0
 
 
+def test_a_newcomer_comes_before_those_that_have_used_as_little_as_anybody() -> None:
+    """Both cores are free at the same moment. The next task on both of them comes after the newcomer's."""
+    world = Shared(2)
+    world.flood(pool("large", cpu_percent=200), 10.0, 3)
+    world.run(5.0)
+    task = world.arrive(pool("new"), 1.0)
+    world.run(10.5)
+    assert task.started_at == [10.0]
+
+
 def test_accounts_without_pools_are_forgotten() -> None:
     world = World([NodeFacts("n1", 200, 1024, 8)], Limits(keep_idle_s=5.0))
     for number in range(20):
