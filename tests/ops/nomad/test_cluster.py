@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,13 @@ import pytest
 from ops.certificates.authority import Authority
 from ops.nomad.cluster import CLIENTS, NAMESPACE, Cluster
 from ops.nomad.process import AgentProcess
-from ops.setup import processes
 from ops.setup.errors import OpsError
-from scheduler.launchers.nomad.node_files import RUN
 from tests.conftest import SetProcess
+from tests.ops.nomad.rig import PATIENCE_S, registrar, serve, until
 from tests.scheduler.launchers.nomad.agents import needs_nomad, start_cluster
-from tests.scheduler.launchers.nomad.conftest import RegistrarProcess
 from tests.scheduler.launchers.nomad.test_drain import Held
-from tests.sets.executor.link.test_processes import ExecutorProcess
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
-PATIENCE_S = 240.0
 TRIES = 10
 
 
@@ -39,48 +33,11 @@ def cluster(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield cluster
 
 
-def until(condition: Callable[[], object], said: Callable[[], str] = str) -> None:
-    assert processes.wait_until(lambda: bool(condition()), PATIENCE_S), said()
-
-
-def registrar(cluster: Cluster, folder: Path, set_name: str, **settings: object) -> RegistrarProcess:
-    """A registrar at an https address, with the cluster's authority and a token in a file."""
-    given: dict[str, object] = {
-        "set_name": set_name,
-        "address": cluster.url("s2"),
-        "ca_file": str(cluster.ca_file),
-        "token_file": str(cluster.registrar_token_file),
-        "namespace": NAMESPACE,
-        "node_folder": str(cluster.node_folder("c1")),
-    }
-    made = RegistrarProcess(folder, {**given, **settings})
-    made.start()
-    return made
-
-
 @pytest.fixture
 def served(cluster: Cluster, tmp_path: Path) -> Iterator[SetProcess]:
-    """A set without slots of its own machine; the first client has an executor."""
-    name = f"td{uuid.uuid4().hex[:10]}"
-    authority = Authority(tmp_path / "authority")
-    authority.make()
-    authority.issue_to_set(name, tmp_path / name, 10)
-    authority.issue_to_executor("c1", tmp_path / "c1", 10)
-    with ExitStack() as started:
-        share = f"{{{name}: {{cores: 2, memory_mib: 2048, max_slots: 4}}}}\n"
-        share += f"run_folder: {cluster.node_folder('c1') / RUN}"
-        executor = ExecutorProcess(tmp_path, "c1", tmp_path / "c1", share).start()
-        started.callback(executor.stop)
-        own = registrar(cluster, tmp_path, name)
-        started.callback(own.stop)
-        settings = (
-            f"launcher: nomad\nregistrar: {own.socket}\nnode_folder: {cluster.node_folder('c1')}\n"
-            f"link_certificates: {tmp_path / name}\n"
-            f"executors: {{c1: {{address: '127.0.0.1:{executor.port}'}}}}\n"
-        )
-        made = SetProcess(tmp_path, name, settings).start()
-        started.callback(made.stop)
-        yield made
+    """A set with an executor on the first client."""
+    with serve(cluster, tmp_path, ("c1",), cores_each=2) as served:
+        yield served
 
 
 def answer_of(served: SetProcess, body: bytes) -> httpx.Response:

@@ -5,37 +5,27 @@ No accepted task is lost, each sync answer says whether its program ran, and no 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 
 import docker
 import httpx
 import pytest
 
-from ops.certificates.authority import Authority
 from ops.nomad.cluster import CLIENTS, NAMESPACE, Cluster
-from scheduler.launchers.nomad.node_files import RUN
 from scheduler.launchers.nomad.records import TERMINAL
-from tests.cluster.books import Call, Outcome
+from tests.cluster.clients import Clients
 from tests.cluster.cluster import attempt_image
 from tests.cluster.drill import met
 from tests.cluster.load import Plan
-from tests.conftest import ROOT, SetProcess
-from tests.ops.nomad.test_cluster import registrar, until
+from tests.conftest import SetProcess
+from tests.ops.nomad.rig import serve, until
 from tests.scheduler.launchers.nomad.agents import needs_nomad, start_cluster
 from tests.scheduler.launchers.rig import ImageMaker
-from tests.sets.executor.link.test_processes import ExecutorProcess
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1500)]
-SETTLE_S = 600.0
 FEW = 3
 """Tasks that show that the set goes on."""
 
@@ -49,52 +39,9 @@ def cluster(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def served(cluster: Cluster, tmp_path: Path) -> Iterator[SetProcess]:
-    """A set that has an executor on each client, and none on its own machine."""
-    name = f"tl{uuid.uuid4().hex[:10]}"
-    authority = Authority(tmp_path / "authority")
-    authority.make()
-    authority.issue_to_set(name, tmp_path / name, 10)
-    executors = {}
-    with ExitStack() as started:
-        for client in CLIENTS:
-            folder = tmp_path / client
-            authority.issue_to_executor(client, folder, 10)
-            share = f"{{{name}: {{cores: 1, memory_mib: 1024, max_slots: 4}}}}\n"
-            share += f"run_folder: {cluster.node_folder(client) / RUN}"
-            executor = ExecutorProcess(folder, client, folder, share).start()
-            started.callback(executor.stop)
-            executors[client] = {"address": f"127.0.0.1:{executor.port}"}
-        own = registrar(cluster, tmp_path, name)
-        started.callback(own.stop)
-        made = SetProcess(
-            tmp_path,
-            name,
-            f"launcher: nomad\nregistrar: {own.socket}\nnode_folder: {cluster.node_folder('c1')}\n"
-            f"link_certificates: {tmp_path / name}\nexecutors: {json.dumps(executors)}\n",
-        ).start()
-        started.callback(made.stop)
-        yield made
-
-
-class Load:
-    """The load of tests/cluster as a process on this machine."""
-
-    def __init__(self, served: SetProcess, image: str, folder: Path) -> None:
-        self._file = folder / "told.json"
-        plan = Plan(served.url, image, served.name, 1, str(self._file), sync_clients=3, burn_ms=5)
-        words = [sys.executable, "-m", "tests.cluster.load", json.dumps(asdict(plan))]
-        self._process = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE)
-
-    def told(self) -> tuple[list[Call], list[Outcome]]:
-        """End it, and return all that the clients were told once each accepted task has ended."""
-        self._process.communicate(b"\n\n", SETTLE_S)
-        assert self._process.returncode == 0
-        found = json.loads(self._file.read_text())
-        return [Call(**each) for each in found["calls"]], [Outcome(**each) for each in found["outcomes"]]
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
+    """A set with an executor on each client."""
+    with serve(cluster, tmp_path, CLIENTS, cores_each=1) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +52,11 @@ def image(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def load(served: SetProcess, image: str, tmp_path: Path) -> Iterator[Load]:
-    load = Load(served, image, tmp_path)
-    yield load
-    load.stop()
+def clients(served: SetProcess, image: str, tmp_path: Path) -> Iterator[Clients]:
+    plan = Plan(served.url, image, served.name, 1, str(tmp_path / "told.json"), sync_clients=3, burn_ms=5)
+    clients = Clients(plan)
+    yield clients
+    clients.stop()
 
 
 def kill_the_leader(cluster: Cluster, serves: Callable[[], None]) -> None:
@@ -158,7 +106,7 @@ def status(cluster: Cluster, client: str) -> str:
 def test_callers_are_served_and_nothing_is_lost_or_left_over(
     cluster: Cluster,
     served: SetProcess,
-    load: Load,
+    clients: Clients,
     engine: docker.DockerClient,
     fault: Callable[[Cluster, Callable[[], None]], None],
 ) -> None:
@@ -171,7 +119,8 @@ def test_callers_are_served_and_nothing_is_lost_or_left_over(
     fault(cluster, serves)
     until(lambda: all(status(cluster, client) == "ready" for client in CLIENTS))
     serves()
-    calls, outcomes = load.told()
+    clients.end_load()
+    calls, outcomes = clients.told()
     assert any(call.kind == "sync" and call.status == 200 for call in calls)
     lost = [each for each in outcomes if each.facts.get("state") != "succeeded" or each.flaw or each.changed]
     assert lost == []
