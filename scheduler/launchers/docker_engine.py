@@ -25,6 +25,7 @@ import urllib3.exceptions
 from docker import APIClient
 
 from scheduler.errors import EngineRefused, EngineUnavailable, ImageUnknown, ImageUnusable
+from scheduler.launchers.docker_client import Client
 from scheduler.launchers.docker_config import DockerSettings, EngineFacts
 from scheduler.launchers.labels import LABEL_INSTALLATION, LABEL_SET, LABEL_SLOT
 
@@ -85,19 +86,6 @@ class Lane(StrEnum):
     REMOVE = "remove"
     CALL = "call"
     PING = "ping"
-
-
-class _Client(APIClient):
-    """The Docker client, which lets streams wait for ever, with a bound on that."""
-
-    def __init__(self, stall_s: float | None, **options: Any) -> None:
-        self._stall_s = stall_s
-        super().__init__(**options)
-
-    def request(self, *arguments: Any, **options: Any) -> requests.Response:
-        if options.get("timeout") is None:
-            options["timeout"] = self._stall_s
-        return super().request(*arguments, **options)
 
 
 class Removal(StrEnum):
@@ -164,7 +152,7 @@ class Engine:
         if self.settings.docker_host:
             environment["DOCKER_HOST"] = self.settings.docker_host
         with translated(self.settings):
-            return _Client(
+            return Client(
                 stall_s,
                 **docker.utils.kwargs_from_env(environment=environment),
                 version="auto",
