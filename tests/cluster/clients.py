@@ -1,31 +1,29 @@
-"""The load of `load.py` as a process on a host of its own."""
+"""The load of `load.py` as a process, on a host of its own if it shall be."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from tests.cluster.books import Call, Outcome
 from tests.cluster.load import Plan
-from tests.cluster.network import Network
 from tests.conftest import ROOT
 
-SETTLE_S = 600.0
+SETTLE_S = 3600.0
 """Longest time for all accepted tasks to end once the faults are healed."""
 
 
 class Clients:
-    """Starts with the load."""
+    """Starts with the load. `inside` makes the command that runs it on another host, such as `Network.command`."""
 
-    def __init__(self, network: Network, host: str, plan: Plan) -> None:
+    def __init__(self, plan: Plan, inside: Callable[..., list[str]] = lambda *words: [*words]) -> None:
         self._file = Path(plan.file)
         words = (sys.executable, "-m", "tests.cluster.load", json.dumps(asdict(plan)))
-        self._process = subprocess.Popen(
-            network.command(host, *words), cwd=ROOT, stdin=subprocess.PIPE, text=True
-        )
+        self._process = subprocess.Popen(inside(*words), cwd=ROOT, stdin=subprocess.PIPE, text=True)
 
     def end_load(self) -> None:
         """Send nothing new."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import uuid
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, Self
 
 import docker
 
 from ops.certificates.authority import Authority
+from ops.setup.private_engine import PrivateEngine
 from tests.cluster.network import Network
 from tests.cluster.parts import Part, until
 from tests.scheduler.launchers.rig import ImageMaker
@@ -38,15 +41,27 @@ def attempt_image(maker: ImageMaker, folder: Path) -> str:
 class Cluster:
     """Use as a context manager: all parts run, and are ready.
 
-    `lease_s`: `link_lease_s` of the set; long where a slow machine must not lose nodes by itself.
+    `lease_s`: `link_lease_s` of the set; long where a slow machine must not lose nodes by itself. `numbers`: more
+    hosts, as `Network` has them, of which some may be nodes.
     """
 
-    def __init__(self, docker_host: str, folder: Path, *, nodes: int, lease_s: float, seed: int) -> None:
+    def __init__(
+        self,
+        docker_host: str,
+        folder: Path,
+        *,
+        nodes: Sequence[str],
+        lease_s: float,
+        seed: int,
+        numbers: Mapping[str, int] | None = None,
+    ) -> None:
+        self._docker_host = docker_host
         self.engine = docker.DockerClient(base_url=docker_host, timeout=60)
         self.folder = folder
         self.set_name = f"x{uuid.uuid4().hex[:8]}"
-        self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
-        self.network = Network((SET_HOST, ROUTER_HOST, CLIENT_HOST, *self.nodes), seed)
+        self.nodes = list(nodes)
+        others = [node for node in nodes if node not in (numbers or {})]
+        self.network = Network((SET_HOST, ROUTER_HOST, CLIENT_HOST, *others), seed, numbers)
         self.lease_s = lease_s
         self._maker = ImageMaker(self.engine.api)
         self._stack = ExitStack()
@@ -60,12 +75,13 @@ class Cluster:
     def parts(self) -> list[Part]:
         return [self.router, self.set, *self.executors.values()]
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         with self._stack as stack:
             stack.callback(self.engine.close)
             stack.callback(self._maker.clean)
             self.image = attempt_image(self._maker, self.folder)
             stack.enter_context(self.network)
+            self._start_launcher(stack)
             self._write()
             # The set stops before its executors: the stack turns the order round.
             for part in reversed(self.parts):
@@ -80,6 +96,26 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    # -- where its slots come from
+
+    def _start_launcher(self, stack: ExitStack) -> None:
+        """Start what the set's launcher needs; `stack` ends it."""
+
+    def _set_settings(self) -> str:
+        """Settings of the set's launcher."""
+        return ""
+
+    def _executor_settings(self, node: str) -> str:
+        return ""
+
+    def _place(self, node: str) -> str:
+        """A node as the set's file has it."""
+        return f"{{address: '{self.network.address(node)}:{LINK_PORT}', state_dir: {self.state_dir(node)}}}"
+
+    def socket_folder(self, node: str) -> Path:
+        """The folder for the sockets of a node's slots."""
+        return self.state_dir(node)
+
     def _write(self) -> None:
         """Certificates, configurations, and the parts themselves."""
         folder, network = self.folder, self.network
@@ -92,20 +128,17 @@ class Cluster:
             config = folder / f"{node}.yaml"
             config.write_text(
                 f"node: {node}\nstate_dir: {self.state_dir(node)}\ncertificates: {folder / node / 'certificate'}\n"
-                f"bind: {network.address(node)}:{LINK_PORT}\ndrain_timeout_s: 5\n"
+                f"bind: {network.address(node)}:{LINK_PORT}\ndrain_timeout_s: 5\n{self._executor_settings(node)}"
                 f"sets: {{{self.set_name}: {{cores: {CORES_EACH}, memory_mib: 4096, max_slots: 6}}}}\n"
             )
             self.executors[node] = Part(network, node, folder, "executor", str(config))
-        places = ", ".join(
-            f"{node}: {{address: '{network.address(node)}:{LINK_PORT}', state_dir: {self.state_dir(node)}}}"
-            for node in self.nodes
-        )
+        places = ", ".join(f"{node}: {self._place(node)}" for node in self.nodes)
         config = folder / "set.yaml"
         config.write_text(
             f"name: {self.set_name}\nstate_dir: {folder / 'set'}\nlink_certificates: {folder / 'certificate'}\n"
             f"link_lease_s: {self.lease_s}\nexecutors: {{{places}}}\ndrain_timeout_s: 5\ndrain_notice_s: 1\n"
             # So that the books of a long run are whole.
-            "sync_keep_s: 86400\n"
+            f"sync_keep_s: 86400\n{self._set_settings()}"
         )
         # On all addresses of its host, so that the rig may read its metrics there, as only its own machine may.
         bind = f"0.0.0.0:{SET_PORT}"
@@ -133,12 +166,18 @@ class Cluster:
     def state_dir(self, node: str) -> Path:
         return self.folder / node / "state"
 
+    @property
+    def own_engine(self) -> PrivateEngine | None:
+        """The engine, if it is this checkout's own, so that the rig may restart it."""
+        own = PrivateEngine()
+        return own if own.pid and own.layout.host == self._docker_host else None
+
     # -- slots
 
     def slots(self, node: str = "") -> list[str]:
         """The ids of the set's containers that run; those of one node, if it is named."""
         found = self.engine.api.containers(filters={"label": f"{LABEL}={self.set_name}"})
-        place = f"{self.state_dir(node)}/" if node else ""
+        place = f"{self.socket_folder(node)}" if node else ""
         return sorted(
             each["Id"]
             for each in found
@@ -147,12 +186,19 @@ class Cluster:
 
     def left(self) -> list[str]:
         """What remains of slots, on the engine and in the executors' folders. All is stopped before."""
-        found = self.engine.api.containers(all=True, filters={"label": f"{LABEL}={self.set_name}"})
+        found = self._remains()
         left = [f"container {' '.join(each['Names'])} ({each['Status']})" for each in found]
         for node in self.nodes:
-            folder = self.state_dir(node) / self.set_name
+            folder = self.socket_folder(node) / self.set_name
             left += [str(path) for path in folder.iterdir()] if folder.exists() else []
         return left
+
+    def _remains(self) -> list[dict[str, Any]]:
+        """Containers of slots that nothing would remove."""
+        found: list[dict[str, Any]] = self.engine.api.containers(
+            all=True, filters={"label": f"{LABEL}={self.set_name}"}
+        )
+        return found
 
     def stop(self) -> None:
         """Stop all parts in order, the set before its executors."""

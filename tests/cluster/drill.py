@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.cluster.books import Call, Outcome
@@ -134,7 +135,7 @@ def drill(centres: Centres, before_s: float, cut_s: float, after_s: float, seed:
         burn_ms=5,
         rests_ms=(0, 50, 200),
     )
-    clients = Clients(centres.network, CLIENT_HOST, plan)
+    clients = Clients(plan, partial(centres.network.command, CLIENT_HOST))
     try:
         time.sleep(before_s)
         cut_at = boot_s()

@@ -50,6 +50,7 @@ class Plan:
     pause_s: float = 1.0
     burn_ms: int = 100
     rests_ms: tuple[int, ...] = (0, 100, 300, 2000)
+    isolations: tuple[str, ...] = ("shared",)
 
 
 class Load:
@@ -139,7 +140,8 @@ class Load:
         call = Call(kind, mark, boot_s())
         self.calls.append(call)
         words = [mark, str(self._plan.burn_ms), str(dice.choice(self._plan.rests_ms))]
-        return call, {"arg": words, "name": mark, "cpu": "0.25", "memory_mib": "64"}
+        query = {"arg": words, "name": mark, "cpu": "0.25", "memory_mib": "64"}
+        return call, {**query, "isolation": dice.choice(self._plan.isolations)}
 
     async def _send(
         self, http: httpx.AsyncClient, call: Call, query: dict[str, Any], headers: dict[str, str]

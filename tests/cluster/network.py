@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,8 @@ from tests.cluster.switch import CUT, DEVICE, FAIR, NAMESPACES, Order, Weather, 
 from tests.conftest import ROOT
 
 PATIENCE_S = 60.0
+NETWORK = "10.77.0"
+"""The first numbers of all addresses."""
 T = TypeVar("T")
 
 
@@ -43,14 +45,20 @@ def _run(*words: str) -> None:
 
 
 class Network:
-    """Named hosts; each has one address. Use as a context manager."""
+    """Named hosts; each has one address. Use as a context manager.
 
-    def __init__(self, hosts: Iterable[str], seed: int = 0) -> None:
+    `numbers`: more hosts, with the last number of their addresses.
+    """
+
+    def __init__(self, hosts: Iterable[str], seed: int = 0, numbers: Mapping[str, int] | None = None) -> None:
         self._seed = seed
         tag = uuid.uuid4().hex[:6]
-        self.hosts = list(hosts)
+        given = dict(numbers or {})
+        free = (number for number in range(1, 255) if number not in given.values())
+        given = {**{host: next(free) for host in hosts}, **given}
+        self.hosts = list(given)
         self._namespaces = {host: f"gc{tag}{host}" for host in self.hosts}
-        self._addresses = {host: f"10.77.0.{number}" for number, host in enumerate(self.hosts, 1)}
+        self._addresses = {host: f"{NETWORK}.{number}" for host, number in given.items()}
         self._switch: subprocess.Popen[str] | None = None
 
     def address(self, host: str) -> str:
@@ -92,6 +100,11 @@ class Network:
                 self._switch.stdout.close()
         for namespace in self._namespaces.values():
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
+
+    def route_all(self, host: str) -> None:
+        """Give a host a default route, for programs that look for one; the switch drops what takes it."""
+        gateway = next(address for other, address in self._addresses.items() if other != host)
+        _run("ip", "-n", self._namespaces[host], "route", "add", "default", "via", gateway)
 
     # -- the wires
 

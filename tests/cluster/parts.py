@@ -9,11 +9,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 
+from ops.setup.private_engine import PrivateEngine
 from tests.cluster.network import Network
 from tests.conftest import ROOT, START_TIMEOUT_S, STOP_TIMEOUT_S
+
+PAGE = 200
 
 
 def until(condition: Callable[[], object], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
@@ -23,6 +27,29 @@ def until(condition: Callable[[], object], what: str, timeout_s: float = START_T
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout_s:g} s in vain: {what}")
         time.sleep(0.05)
+
+
+def all_tasks(ask: Callable[[str, str], httpx.Response | None], account: str) -> list[dict[str, Any]]:
+    """All tasks of an account that a set keeps. `ask`: GET a path of the set for an account."""
+    found: list[dict[str, Any]] = []
+    before = ""
+    while True:
+        answer = ask(f"/v1/tasks?limit={PAGE}{before}", account)
+        assert answer is not None
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        found += page["tasks"]
+        if page["next"] is None:
+            return found
+        before = f"&before={page['next']}"
+
+
+def restart(engine: PrivateEngine) -> None:
+    """Kill an engine and start it again; its containers end. Returns once it answers."""
+    killed = engine.pid
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: engine.pid != killed, "the killed engine is gone")
+    engine.start()
 
 
 class Part:

@@ -39,7 +39,7 @@ SEED = 7
 
 @pytest.fixture
 def cluster(docker_host: str, tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(docker_host, tmp_path, nodes=2, lease_s=LEASE_S, seed=SEED) as cluster:
+    with Cluster(docker_host, tmp_path, nodes=("n1", "n2"), lease_s=LEASE_S, seed=SEED) as cluster:
         yield cluster
 
 
