@@ -70,6 +70,8 @@ class SetProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.config = folder / "set.yaml"
         self.log = folder / "set.log"
+        self.program = ("ops.cli.main", "set")
+        """The module, and its first arguments."""
         if "drain_notice_s" not in settings:
             # No router has to learn that it stops.
             settings += "drain_notice_s: 0\n"
@@ -95,8 +97,7 @@ class SetProcess:
                 [
                     sys.executable,
                     "-m",
-                    "ops.cli.main",
-                    "set",
+                    *self.program,
                     str(self.config),
                     "--bind",
                     f"127.0.0.1:{self.port}",
