@@ -280,9 +280,12 @@ class AsyncSide:
         )
         # On disk first: what the attempt used is billed, whatever happens now.
         await self._insist(task.id, lambda: self._store_again(entry))
-        await self._blobs.delete(results.blobs)
         if not entry.ending:
             self._floor.run_again(entry)
+        try:
+            await self._blobs.delete(results.blobs)
+        except SchedulerError as error:
+            log.warning("a failed attempt's output stays until it is swept", task=task.id, error=str(error))
 
     async def _store_again(self, entry: AsyncEntry) -> None:
         # A task that was cancelled meanwhile has its outcome stored, which this must not overwrite.

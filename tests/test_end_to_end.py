@@ -126,6 +126,19 @@ def test_an_async_task_is_found_at_its_owner_whatever_the_weights(
         assert {task_id for task_id, _ in ids} <= {task["id"] for task in listed["tasks"]}
 
 
+def test_dead_letters_are_listed_over_all_sets_and_replayed_at_their_owner(
+    router: RouterProcess, sets: list[SetProcess]
+) -> None:
+    with httpx.Client(base_url=router.url, timeout=60) as client:
+        listed = client.get("/v1/tasks", params={"state": "dead"}).json()
+        assert (names(sets), listed["tasks"]) == (set(listed["sets"]), [])
+        for _ in range(4):
+            task_id = _run(client, b"x", Prefer="respond-async").json()["id"]
+            client.get(f"/v1/tasks/{task_id}", params={"wait": 30})
+            answer = client.post(f"/v1/tasks/{task_id}/replay")
+            assert (answer.status_code, answer.headers["X-Set"]) == (409, task_id.partition("-")[0])
+
+
 def test_large_bodies_stream_through_with_every_byte(router: RouterProcess) -> None:
     body = bytes(range(256)) * (48 * 4096)
     command = [sys.executable, "-m", "ops.cli.main", "--url", router.url, "run", IMAGE]

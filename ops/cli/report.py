@@ -68,6 +68,8 @@ def say_detail(task: Task, asked: Iterable[str] = ()) -> bool:
     """Print a task's `detail`, however the task ended, or which of the files `asked` for are missing.
 
     Returns True if any file is missing."""
+    if task.get("dead"):
+        say(f"the platform gave task {task['id']} up; to run it once more: gcompute replay {task['id']}")
     detail = task.get("detail") or ""
     if not detail or detail in ending(task):
         return say_missing(task, asked)

@@ -9,9 +9,10 @@ import pytest
 
 from scheduler.errors import DiskFull, EngineRefused, SchedulerError, SlotLost
 from scheduler.policy.limits import Limits
-from scheduler.task import State, Task
+from scheduler.store.contract import TaskFilter
+from scheduler.task import Reason, State, Task
 from tests.scheduler.conftest import NewWorld, World, until
-from tests.scheduler.fakes import FakeRun
+from tests.scheduler.fakes import FakeRun, cat
 
 TASKS = 150
 
@@ -68,7 +69,12 @@ class Chaos:
     async def submit(self) -> None:
         """An async client, who sometimes thinks better of it."""
         dice, world = self.dice, self.world
-        task = await world.submit(account="acme", timeout_s=dice.choice([0.05, 5]))
+        task = await world.submit(
+            b"%d" % len(self.submitted),
+            account="acme",
+            timeout_s=dice.choice([0.05, 5]),
+            retries=dice.choice([0, 0, 3]),
+        )
         self.submitted.append(task)
         if dice.random() < 0.3:
             await asyncio.sleep(dice.choice([0, 0.001, 0.02]))
@@ -93,7 +99,8 @@ class Chaos:
 @pytest.mark.parametrize("seed", range(8))
 async def test_every_task_has_one_outcome(new_world: NewWorld, seed: int) -> None:
     limits = Limits(start_backoff_s=0.001, start_backoff_max_s=0.01, patience_s=0.02)
-    world = await new_world(max_attempts=20, limits=limits)
+    # With few attempts the platform gives tasks up, with many it does not.
+    world = await new_world(max_attempts=[20, 2][seed % 2], limits=limits, own_backoff_s=0.001)
     chaos = Chaos(world, seed)
     world.executor.program = chaos.program
     trouble = asyncio.create_task(chaos.trouble())
@@ -118,3 +125,22 @@ async def test_every_task_has_one_outcome(new_world: NewWorld, seed: int) -> Non
         kept = await world.store.get(task.id)
         assert kept is not None
         assert kept.state in (State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.CANCELLED)
+        # Each attempt that ran to an end of its own is billed, and no other.
+        assert len(kept.failed_attempts) <= kept.spec.retries
+        billed = 700 * len(kept.failed_attempts)
+        assert kept.cpu_us in (billed, billed + 700)
+        assert kept.dead == (kept.reason is Reason.PLATFORM)
+        assert (await world.store.stdin(task.id) is not None) == kept.dead
+    await replayed(world)
+
+
+async def replayed(world: World) -> None:
+    """Replay the dead letters: each comes to its end, with its own input."""
+    world.executor.program = cat
+    while dead := await world.manager.page(TaskFilter("acme", dead=True)):
+        for old in dead:
+            stdin = await world.store.stdin(old.id)
+            assert stdin is not None
+            new = await world.wait(await world.manager.replay("acme", old.id))
+            assert new.state is State.SUCCEEDED
+            assert await world.stdout(new) == stdin.inline

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import pytest
 
-from scheduler.errors import DiskFull
+from scheduler.errors import DiskFull, StoreError
 from scheduler.execution import How
 from scheduler.task import Lease, Reason, State
 from tests.scheduler.conftest import Clock, NewWorld, World, blob_files, until, until_state
@@ -206,6 +207,25 @@ async def test_the_next_attempt_waits_until_the_failed_one_is_on_disk(world: Wor
     (await world.started(2)).exit(0)
     ended = await world.wait(task)
     assert (ended.state, ended.cpu_us) == (State.SUCCEEDED, 1400)
+
+
+async def test_output_of_a_failed_attempt_that_cannot_be_deleted_holds_nothing_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[Collection[str]] = []
+
+    async def delete(names: Collection[str]) -> None:
+        refused.append(names)
+        raise StoreError("the disk does not answer")
+
+    monkeypatch.setattr(world.blobs, "delete", delete)
+    task = await world.submit(retries=1)
+    run = await world.started()
+    run.outgrow(LARGE)
+    run.exit(1)
+    (await world.started(2)).exit(0, b"second")
+    assert await world.stdout(await world.wait(task)) == b"second"
+    assert [len(names) for names in refused if names] == [1]
 
 
 async def test_one_that_is_cancelled_while_its_failure_is_being_stored_stays_cancelled(world: World) -> None:

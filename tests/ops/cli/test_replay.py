@@ -43,6 +43,14 @@ def test_dead_letters_are_listed(api: FakeApi, gcompute: Program) -> None:
     assert b"cannot be combined with dead" in done.stderr
 
 
+def test_who_waits_for_a_dead_letter_is_told_what_to_do(api: FakeApi, gcompute: Program) -> None:
+    api.task({**DEAD, "id": "a-1", "detail": "the platform lost every attempt (attempts: 3)"})
+    done = gcompute("wait", "a-1")
+    assert done.returncode == 125
+    assert b"to run it once more: gcompute replay a-1" in done.stderr
+    assert b"the platform lost every attempt" in done.stderr
+
+
 def test_the_named_tasks_are_replayed(api: FakeApi, gcompute: Program) -> None:
     api.on("POST", "/v1/tasks/", again)
     done = gcompute("replay", "a-1", "b-2")
