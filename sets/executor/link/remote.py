@@ -17,7 +17,7 @@ from scheduler.policy.node import NodeFacts
 from scheduler.task import Lease
 from scheduler.trouble import Trouble
 from sets.executor.executor import shared_member
-from sets.executor.link import frames, messages
+from sets.executor.link import frames, messages, tls
 from sets.executor.link.expiry import ExpiryWatch, own_ends, peer_end
 from sets.executor.link.frames import LinkError
 from sets.executor.link.lease import LEASE_S, clock_s
@@ -189,12 +189,8 @@ class RemoteExecutor:
         self._wires[node] = wire
         try:
             async with asyncio.timeout(CONNECT_S):
-                await loop.create_connection(
-                    lambda: wire,
-                    address.host,
-                    address.port,
-                    ssl=self._certificates.for_set(),
-                    server_hostname=node_name(node),
+                await tls.connect(
+                    loop, wire, address.host, address.port, self._certificates.for_set(), node_name(node)
                 )
                 if (ends_at := peer_end(wire.peer_certificate())) is not None:
                     self._node_ends[node] = ends_at

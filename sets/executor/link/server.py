@@ -12,7 +12,7 @@ import structlog
 
 from scheduler.background import Background
 from scheduler.policy.node import NodeFacts
-from sets.executor.link import frames, messages
+from sets.executor.link import frames, messages, tls
 from sets.executor.link.expiry import ExpiryWatch, own_ends
 from sets.executor.link.frames import LinkError
 from sets.executor.link.names import Certificates, names_in, set_name
@@ -124,9 +124,8 @@ class Server:
 
         wire = Wire(self._loop, received, ended)
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: wire, connection, ssl=self._certificates.for_executor(), ssl_handshake_timeout=HELLO_S
-            )
+            async with asyncio.timeout(HELLO_S):
+                await tls.accept(self._loop, wire, connection, self._certificates.for_executor())
             async with asyncio.timeout(HELLO_S):
                 said = await hello
             await self._begin(wire, said)
