@@ -48,6 +48,9 @@ def simulate(
             help="Press the scenario's course into so many seconds; rates and durations stay.",
         ),
     ] = None,
+    html: Annotated[
+        Path | None, Option(metavar="FILE", help="Also write a page with plots, in one file.")
+    ] = None,
     list_: Annotated[bool, Option(("--list",), help="List the scenarios that ship and exit.")] = False,
     json_: JsonOption = False,
 ) -> int:
@@ -59,7 +62,7 @@ def simulate(
 
         gcompute simulate flood
 
-        gcompute simulate pictures --length-s 600
+        gcompute simulate pictures --length-s 600 --html pictures.html
     """
     from ops.simulator.scenario import shipped
     from sets.yaml_file import ConfigError
@@ -82,6 +85,14 @@ def simulate(
     except ConfigError as error:
         report.say(str(error))
         return exits.CONFIG
+    if html is not None:
+        from ops.simulator.page import page
+
+        try:
+            html.write_text(page(found), encoding="utf-8")
+        except OSError as error:
+            report.say(f"{html}: {error.strerror}")
+            return exits.IO
     if as_json(ctx, json_):
         print_json(found.document())
     else:

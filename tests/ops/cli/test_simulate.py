@@ -66,3 +66,12 @@ def test_scenarios_that_ship_are_listed(gcompute: Program) -> None:
     assert done.returncode == 0
     assert b"flood\t" in done.stdout
     assert gcompute("simulate", "nothing").returncode == exits.USAGE
+
+
+def test_the_page_is_written_beside_the_tables(gcompute: Program, tmp_path: Path) -> None:
+    file, target = tmp_path / "quiet.yaml", tmp_path / "quiet.html"
+    file.write_text(SCENARIO)
+    done = gcompute("simulate", str(file), "--html", str(target))
+    assert done.returncode == 0
+    assert target.read_text().startswith("<!doctype html>")
+    assert gcompute("simulate", str(file), "--html", str(tmp_path / "no" / "q.html")).returncode == exits.IO
