@@ -79,6 +79,11 @@ _REGISTRY_DOWN: Final = re.compile(
 )
 _PULL: Final = re.compile(r"failed to pull|pull|image|registry|manifest", re.IGNORECASE)
 _PULLING: Final = re.compile(r"downloading image|pull", re.IGNORECASE)
+_NOT_LAID_OUT: Final = re.compile(r"/gc/bin/guest-[^:]*: no such file|opening seccomp profile", re.IGNORECASE)
+"""Said of a node that has not the files of this build, as after an upgrade of the set alone."""
+_CONTAINER_ID: Final = re.compile(r"(?<!sha256:)\b([0-9a-f]{12})[0-9a-f]{52}\b")
+_SAID_CHARS: Final = 500
+"""How much of a driver's error is quoted, in characters."""
 _CPU_FEATURE: Final = re.compile(r"\$\{meta\.gc_cpu_([^}]+)\}")
 _VOLUMES: Final = "missing compatible host volumes"
 _DIMENSIONS: Final = {"cpu": "CPU", "memory": "memory", "cores": "whole cores", "disk": "disk"}
@@ -124,9 +129,7 @@ def _constraint(text: str, nodes: int) -> str:
     if feature := _CPU_FEATURE.search(text):
         return f"no node has the CPU feature {feature[1]}: {_counted(nodes)} without it"
     if text == _VOLUMES:
-        return (
-            f"{_counted(nodes)} without the platform's host volumes; lay them out with `python -m ops.nomad`"
-        )
+        return f"{_counted(nodes)} without the platform's host volumes; lay them out with `python -m ops.nomad layout`"
     return f"no node meets the constraint {text}: {_counted(nodes)} left out"
 
 
@@ -146,10 +149,10 @@ def _placed(allocation: Allocation) -> Verdict:
             return Verdict(Kind.RUNNING, f"it runs on {where}")
         case "unknown":
             return Verdict(
-                Kind.NODE_UNKNOWN, f"{where} does not report to the cluster; whether it runs is unknown"
+                Kind.NODE_UNKNOWN, f"{where} does not report to the cluster, so the slot may run there or not"
             )
         case "lost":
-            return Verdict(Kind.NODE_LOST, f"the cluster has given {where} up")
+            return Verdict(Kind.NODE_LOST, f"{where} stopped reporting, and the cluster gave it up")
     return _ended(allocation, where)
 
 
@@ -171,9 +174,16 @@ def _ended(allocation: Allocation, where: str) -> Verdict:
 
 def _failed(said: str, where: str) -> Verdict:
     """Tell a fault of the image's name from one of the registry, and both from one of the node."""
+    if _NOT_LAID_OUT.search(said):
+        words = (
+            f"{where} does not have the files of this build; lay them out with `python -m ops.nomad layout`"
+        )
+        return Verdict(Kind.DRIVER_FAILURE, words)
+    said = _CONTAINER_ID.sub(r"\1", said)[:_SAID_CHARS]
     if local := _LOCAL.search(said):
         return Verdict(
-            Kind.IMAGE_UNKNOWN, f"{where} does not have the image {local[1]}, which comes from no registry"
+            Kind.IMAGE_UNKNOWN,
+            f"{where} does not have the image {local[1]}; push it to a registry, or load it on every node",
         )
     if _PULL.search(said):
         if _IMAGE_UNKNOWN.search(said):

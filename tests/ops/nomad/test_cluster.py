@@ -20,7 +20,7 @@ from ops.setup.errors import OpsError
 from tests.conftest import SetProcess
 from tests.ops.nomad.rig import PATIENCE_S, registrar, serve, until
 from tests.scheduler.launchers.nomad.agents import needs_nomad, start_cluster
-from tests.scheduler.launchers.nomad.test_drain import Held
+from tests.scheduler.launchers.nomad.operating import Held
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 TRIES = 10

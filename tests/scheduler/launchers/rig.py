@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 import socket
 import tarfile
 import tempfile
@@ -22,7 +23,7 @@ from docker.errors import ImageNotFound
 from scheduler.image import Image
 from scheduler.launchers.contract import SlotOrder
 from scheduler.launchers.docker import DockerLauncher
-from scheduler.launchers.doorway import SOCKET_FILE
+from scheduler.launchers.doorway import SOCKET_FILE, SlotFolder
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
 from tests.scheduler.registries import digest_of
@@ -173,6 +174,47 @@ def folder_of(slot_id: str) -> Path:
     return folder
 
 
+class Doors:
+    """Where the guests of slots knock, in the place of an executor's sockets. `folder_of`: as launchers have it."""
+
+    def __init__(self, folder_of: SlotFolder) -> None:
+        self._folder_of = folder_of
+        self._listening: dict[str, socket.socket] = {}
+        self._open: list[socket.socket] = []
+
+    def listen(self, slot_id: str) -> None:
+        """Wait for the guest of a slot that is about to start."""
+        path = self._folder_of(slot_id) / SOCKET_FILE
+        # Slots of two installations may have one id; the other's guest is connected by now.
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._open.append(listener)
+        # By its folder, as a socket's own path may have 107 bytes.
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+        finally:
+            os.close(folder)
+        path.chmod(0o666)
+        listener.listen(4)
+        self._listening[slot_id] = listener
+
+    async def admit(self, slot_id: str) -> Probe:
+        """The guest of a slot, once it has knocked."""
+        async with asyncio.timeout(60):
+            connection, _ = await asyncio.get_running_loop().sock_accept(self._listening[slot_id])
+        self._open.append(connection)
+        return Probe(connection)
+
+    async def refuse(self, slot_id: str) -> None:
+        """Answer a guest by closing its connection; the probe then ends."""
+        (await asyncio.get_running_loop().sock_accept(self._listening[slot_id]))[0].close()
+
+    def close(self) -> None:
+        for each in self._open:
+            each.close()
+
+
 class Rig:
     """One launcher under test, the slots that it starts, and what it reported."""
 
@@ -180,7 +222,7 @@ class Rig:
         self.launcher = launcher
         self.images = launcher.images
         self.gone = gone
-        self._sockets: list[socket.socket] = []
+        self._doors = Doors(folder_of)
 
     def order(
         self,
@@ -194,20 +236,9 @@ class Rig:
 
     async def start(self, order: SlotOrder) -> Probe:
         """Start a slot and wait for its guest."""
-        path = folder_of(order.slot_id) / SOCKET_FILE
-        # Slots of two installations may have one id; the other's guest is connected by now.
-        path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._sockets.append(listener)
-        listener.setblocking(False)
-        listener.bind(str(path))
-        path.chmod(0o666)
-        listener.listen(4)
+        self._doors.listen(order.slot_id)
         await self.launcher.start(order)
-        async with asyncio.timeout(60):
-            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
-        self._sockets.append(connection)
-        return Probe(connection)
+        return await self._doors.admit(order.slot_id)
 
     async def run(self, reference: str, **options: Any) -> tuple[SlotOrder, Probe]:
         """Resolve, order, start."""
@@ -215,8 +246,7 @@ class Rig:
         return order, await self.start(order)
 
     def close(self) -> None:
-        for each in self._sockets:
-            each.close()
+        self._doors.close()
 
 
 async def until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:

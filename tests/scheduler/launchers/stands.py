@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import uuid
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 import msgspec
 from docker import APIClient
@@ -14,11 +14,10 @@ from scheduler.image import Image
 from scheduler.launchers.contract import Launcher, SlotOrder
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
-from scheduler.launchers.doorway import SOCKET_FILE
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Resources
 from tests.scheduler.fakes import CAT, FakeEngine, FakeExecutor, FakeLauncher
-from tests.scheduler.launchers.rig import ImageMaker, Probe, Rig, container_of, folder_of
+from tests.scheduler.launchers.rig import Doors, ImageMaker, Probe, container_of, folder_of
 
 
 class Stand(ABC):
@@ -93,19 +92,70 @@ class Stand(ABC):
             await launcher.close()
 
 
-class DockerStand(Stand):
-    """A real engine; the stand-in for the guest is `probe.c`."""
+class ProbeStand(Stand):
+    """Slots that run; the stand-in for their guests is `probe.c`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._doors = Doors(self.folder_of)
+        self._probes: dict[str, Probe] = {}
+        self._reference = ""
+        self._image: Image | None = None
+
+    @property
+    @abstractmethod
+    def maker(self) -> ImageMaker:
+        """What makes images on the engine."""
+
+    @abstractmethod
+    def folder_of(self, slot_id: str) -> Path:
+        """Where a slot's guest knocks (`SlotFolder`)."""
+
+    @abstractmethod
+    async def resolve(self, reference: str) -> Image: ...
+
+    async def image(self) -> Image:
+        if self._image is None:
+            self._reference = self.maker.make('ENTRYPOINT ["/bin/algorithm"]')
+            self._image = await self.resolve(self._reference)
+        return self._image
+
+    async def start(self, memory_mib: int = 64) -> SlotOrder:
+        order = await self.order(memory_mib)
+        self._doors.listen(order.slot_id)
+        await self.launcher.start(order)
+        self._probes[order.slot_id] = await self._doors.admit(order.slot_id)
+        return order
+
+    async def start_one_that_ends_at_once(self, order: SlotOrder) -> None:
+        self._doors.listen(order.slot_id)
+        refusal = asyncio.create_task(self._doors.refuse(order.slot_id))
+        await self.launcher.start(order)
+        await refusal
+
+    async def end(self, slot_id: str) -> None:
+        await self._probes[slot_id].end("exit 3")
+
+    async def use_up_memory(self, slot_id: str) -> None:
+        await self._probes[slot_id].end("grow 64")
+
+    async def delete_image(self) -> None:
+        await asyncio.to_thread(self.maker.remove, self._reference)
+
+    async def close(self) -> None:
+        await super().close()
+        self._doors.close()
+
+
+class DockerStand(ProbeStand):
+    """A real engine."""
 
     def __init__(self, settings: DockerSettings, images: ImageMaker) -> None:
         super().__init__()
         self._settings = settings
         self._maker = images
         self._client: APIClient = images.client
-        self._launcher = DockerLauncher(settings, folder_of, self._tell)
-        self._rig = Rig(self._launcher, self.gone)
-        self._reference = ""
-        self._image: Image | None = None
-        self._probes: dict[str, Probe] = {}
+        self._launcher = DockerLauncher(settings, self.folder_of, self._tell)
 
     def _tell(self, slot_id: str, reason: str) -> None:
         self.gone.append((slot_id, reason))
@@ -116,45 +166,19 @@ class DockerStand(Stand):
     def launcher(self) -> DockerLauncher:
         return self._launcher
 
-    async def image(self) -> Image:
-        if self._image is None:
-            self._reference = self._maker.make('ENTRYPOINT ["/bin/algorithm"]')
-            self._image = await self._launcher.images.resolve(self._reference)
-        return self._image
+    @property
+    def maker(self) -> ImageMaker:
+        return self._maker
 
-    async def start(self, memory_mib: int = 64) -> SlotOrder:
-        order = await self.order(memory_mib)
-        self._probes[order.slot_id] = await self._rig.start(order)
-        return order
+    def folder_of(self, slot_id: str) -> Path:
+        return folder_of(slot_id)
 
-    async def start_one_that_ends_at_once(self, order: SlotOrder) -> None:
-        # The probe ends at once when nobody answers it.
-        path = folder_of(order.slot_id) / SOCKET_FILE
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as refusing:
-            refusing.bind(str(path))
-            path.chmod(0o666)
-            refusing.listen(0)
-            refusing.setblocking(False)
-
-            async def refuse() -> None:
-                (await asyncio.get_running_loop().sock_accept(refusing))[0].close()
-
-            refusal = asyncio.create_task(refuse())
-            await self._launcher.start(order)
-            await refusal
-
-    async def end(self, slot_id: str) -> None:
-        await self._probes[slot_id].end("exit 3")
-
-    async def use_up_memory(self, slot_id: str) -> None:
-        await self._probes[slot_id].end("grow 64")
+    async def resolve(self, reference: str) -> Image:
+        return await self._launcher.images.resolve(reference)
 
     async def remove(self, slot_id: str) -> None:
         name = container_of(self._settings.set_name, slot_id)
         await asyncio.to_thread(self._client.remove_container, name, force=True)
-
-    async def delete_image(self) -> None:
-        await asyncio.to_thread(self._maker.remove, self._reference)
 
     async def left(self) -> list[str]:
         listed = await asyncio.to_thread(
@@ -169,12 +193,8 @@ class DockerStand(Stand):
         if installation is not None:
             settings = msgspec.structs.replace(settings, installation=installation)
         return DockerLauncher(
-            settings, folder_of, lambda slot_id, reason: self.gone_of_next_run.append((slot_id, reason))
+            settings, self.folder_of, lambda slot_id, reason: self.gone_of_next_run.append((slot_id, reason))
         )
-
-    async def close(self) -> None:
-        await super().close()
-        self._rig.close()
 
 
 class FakeStand(Stand):

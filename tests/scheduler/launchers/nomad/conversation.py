@@ -56,8 +56,9 @@ class Talk:
         return Step(name, answer.status_code, body)
 
     def variables(
-        self, job: str, *, memory_mib: int = 32, feature: str = "", run: str = ""
+        self, job: str, *, memory_mib: int = 32, feature: str = "", run: str = "", **names: str
     ) -> dict[str, Any]:
+        """`names`: other files on the node than `guest` and `seccomp` of this conversation."""
         pool = PoolKey(
             "acme",
             "sha256:" + "0" * 64,
@@ -67,7 +68,8 @@ class Talk:
         )
         slots = (NewSlot(f"{job}-slot", "ab" * 32, "none/such"),)
         add = Add(1, pool, "ncat:1", run or self._run, ("/tmp", "/dev/shm"), ("PATH",), slots)
-        return variables(add, self._settings, PREFIX + job, INSTALLATION, self._guest, self._seccomp)
+        files = {"guest": self._guest, "seccomp": self._seccomp, **names}
+        return variables(add, self._settings, PREFIX + job, INSTALLATION, **files)
 
     def parse(self, name: str, job: str, **changes: Any) -> Step:
         body = {

@@ -64,10 +64,10 @@ def registry(
 
 
 def failures(talk: Talk) -> Iterator[dict[str, Any]]:
-    """Allocations whose image a registry does not deliver, each for another reason."""
+    """Allocations that fail, each for another reason: a registry does not deliver the image, the node lacks a file."""
 
-    def failed(name: str, job: str, run: str, *wanted: str) -> dict[str, Any]:
-        list(talk.started("", job, run=run))
+    def failed(name: str, job: str, run: str, *wanted: str, **names: str) -> dict[str, Any]:
+        list(talk.started("", job, run=run, **names))
         ask = lambda: talk.allocations(name, job)  # noqa: E731
         step = talk.until(ask, status(*(wanted or ("failed",))))
         if wanted:
@@ -87,7 +87,9 @@ def failures(talk: Talk) -> Iterator[dict[str, Any]]:
     with registry(404, unknown, hold) as address:
         yield failed("an image that is being pulled", "pulling", f"{address}/large/image:1", "pending")
         hold.set()
-    for job in ("unknown", "denied", "broken", "down", "pulling"):
+    yield failed("a node without the guest of this build", "guest", "", guest="guest-0")
+    yield failed("a node without the seccomp profile of this build", "seccomp", "", seccomp="slots-0.json")
+    for job in ("unknown", "denied", "broken", "down", "pulling", "guest", "seccomp"):
         talk.step("", "DELETE", f"/v1/job/{PREFIX}{job}", params={"purge": "true"})
 
 

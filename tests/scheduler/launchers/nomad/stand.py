@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,7 +20,6 @@ from scheduler.images.places import Layout
 from scheduler.launchers.contract import SlotOrder
 from scheduler.launchers.docker_config import DockerSettings
 from scheduler.launchers.docker_source import EngineImages
-from scheduler.launchers.doorway import SOCKET_FILE
 from scheduler.launchers.nomad.launcher import NomadLauncher, Source
 from scheduler.launchers.nomad.node_files import BIN, RUN, guest_name, seccomp_name
 from scheduler.launchers.nomad.records import TERMINAL
@@ -34,8 +31,8 @@ from scheduler.policy.node import Standing
 from tests.scheduler.conftest import until
 from tests.scheduler.fakes import CAT
 from tests.scheduler.launchers.nomad.double import NomadDouble
-from tests.scheduler.launchers.rig import ImageMaker, Probe, installation_of
-from tests.scheduler.launchers.stands import Stand
+from tests.scheduler.launchers.rig import ImageMaker, installation_of
+from tests.scheduler.launchers.stands import ProbeStand, Stand
 
 STARTS_AT_ONCE = 8
 STRANGER = "0" * 12
@@ -152,8 +149,8 @@ class ClusterStand(Stand):
         shutil.rmtree(self._run_folder, ignore_errors=True)
 
 
-class NomadStand(ClusterStand):
-    """A real agent and engine; the stand-in for the guest is `probe.c`."""
+class NomadStand(ClusterStand, ProbeStand):
+    """A real agent and engine."""
 
     def __init__(self, set_name: str, agent: Agent, images: ImageMaker, host: str, probe: Path) -> None:
         self._images = images
@@ -169,67 +166,22 @@ class NomadStand(ClusterStand):
             shutil.copy(probe, agent.node_folder / BIN / name)
         self._looking = EngineImages(self._engine_settings)
         self._client = docker.DockerClient(base_url=host, timeout=60)
-        self._image: Image | None = None
-        self._reference = ""
-        self._listeners: dict[str, socket.socket] = {}
-        self._probes: dict[str, Probe] = {}
         super().__init__(set_name, agent.url, agent.node_folder, name)
 
     def _make_source(self) -> Source:
         return EngineImages(self._engine_settings)
 
-    async def image(self) -> Image:
-        if self._image is None:
-            await self._looking.open()
-            self._reference = self._images.make('ENTRYPOINT ["/bin/algorithm"]')
-            self._image = await self._looking.images.resolve(self._reference)
-        return self._image
+    @property
+    def maker(self) -> ImageMaker:
+        return self._images
 
-    def _listen(self, slot_id: str) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        path = self.folder_of(slot_id) / SOCKET_FILE
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-        try:
-            listener.bind(f"/proc/self/fd/{folder}/{path.name}")
-        finally:
-            os.close(folder)
-        path.chmod(0o666)
-        listener.listen(4)
-        self._listeners[slot_id] = listener
-        return listener
-
-    async def start(self, memory_mib: int = 64) -> SlotOrder:
-        order = await self.order(memory_mib)
-        listener = self._listen(order.slot_id)
-        await self.launcher.start(order)
-        async with asyncio.timeout(60):
-            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
-        self._probes[order.slot_id] = Probe(connection)
-        return order
-
-    async def start_one_that_ends_at_once(self, order: SlotOrder) -> None:
-        # The probe ends at once when nobody answers it.
-        listener = self._listen(order.slot_id)
-
-        async def refuse() -> None:
-            (await asyncio.get_running_loop().sock_accept(listener))[0].close()
-
-        refusal = asyncio.create_task(refuse())
-        await self.launcher.start(order)
-        await refusal
-
-    async def end(self, slot_id: str) -> None:
-        await self._probes[slot_id].end("exit 3")
-
-    async def use_up_memory(self, slot_id: str) -> None:
-        await self._probes[slot_id].end("grow 64")
+    async def resolve(self, reference: str) -> Image:
+        await self._looking.open()
+        return await self._looking.images.resolve(reference)
 
     async def remove(self, slot_id: str) -> None:
         (found,) = await asyncio.to_thread(self._containers, slot_id)
         await asyncio.to_thread(found.remove, force=True)
-
-    async def delete_image(self) -> None:
-        await asyncio.to_thread(self._images.remove, self._reference)
 
     def _containers(self, slot_id: str = "") -> list[Container]:
         labels = [f"org.general-compute.set={self.set_name}"]
@@ -250,10 +202,6 @@ class NomadStand(ClusterStand):
     async def close(self) -> None:
         await super().close()
         await self._looking.close()
-        for probe in self._probes.values():
-            probe.close()
-        for listener in self._listeners.values():
-            listener.close()
         self._client.close()
 
 

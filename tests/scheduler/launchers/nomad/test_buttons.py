@@ -2,53 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any
-
 import docker
-import httpx
 import pytest
 
-from tests.scheduler.launchers.nomad.conftest import ClusterSet, StartClusterSet
-
-PATIENCE_S = 120.0
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-
-
-class Operator:
-    """Looks at the cluster of one set, and presses buttons."""
-
-    def __init__(self, made: ClusterSet, engine: docker.DockerClient) -> None:
-        self.set = made.set
-        self._engine = engine
-        self._nomad = httpx.Client(base_url=made.agent.url, timeout=30, trust_env=False)
-
-    def allocations(self) -> list[dict[str, Any]]:
-        query = {"filter": f'JobID matches "^gc-{self.set.name}-"'}
-        found: list[dict[str, Any]] = self._nomad.get("/v1/allocations", params=query).json()
-        return found
-
-    def press(self, method: str, path: str, **options: Any) -> httpx.Response:
-        answer = self._nomad.request(method, path, **options)
-        assert answer.is_success, answer.text
-        return answer
-
-    def containers(self) -> int:
-        label = f"org.general-compute.set={self.set.name}"
-        return len(self._engine.containers.list(filters={"label": label}))
-
-
-def run(operator: Operator, body: bytes) -> None:
-    with operator.set.client() as client:
-        answer = client.post("/v1/run/cat:1", params={"queue_timeout_s": 60}, content=body, timeout=90)
-        assert (answer.status_code, answer.content) == (200, body), answer.text
+from tests.scheduler.launchers.nomad.conftest import StartClusterSet
+from tests.scheduler.launchers.nomad.operating import Operator, run, until
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,10 +9,9 @@ import httpx
 import pytest
 
 from ops.nomad.agent import Agent
-from tests.conftest import SetProcess
 from tests.scheduler.launchers.nomad.agents import NODE
 from tests.scheduler.launchers.nomad.conftest import StartClusterSet
-from tests.scheduler.launchers.nomad.test_buttons import PATIENCE_S, until
+from tests.scheduler.launchers.nomad.operating import Held, until
 
 FOR_EVER_S = 3600
 AT_ONCE = -1e-9
@@ -45,33 +43,6 @@ def drain(agent: Agent) -> Iterator[Drain]:
     switch = Drain(agent)
     yield switch
     switch.off()
-
-
-class Held:
-    """A sync `cat` whose body goes on until `end`; its answer is `answer`."""
-
-    def __init__(self, asked: SetProcess, **query: str | int) -> None:
-        self._set = asked
-        self._query = {"queue_timeout_s": 120, "timeout_s": 300, **query}
-        self._over = threading.Event()
-        self.answer: httpx.Response | None = None
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-        self._thread.start()
-
-    def _ask(self) -> None:
-        with self._set.client() as client:
-            self.answer = client.post("/v1/run/cat:1", params=self._query, content=self._body(), timeout=600)
-
-    def _body(self) -> Iterator[bytes]:
-        yield b"first, "
-        self._over.wait()
-        yield b"last"
-
-    def end(self) -> httpx.Response:
-        self._over.set()
-        self._thread.join(PATIENCE_S)
-        assert self.answer is not None
-        return self.answer
 
 
 def submit(client: httpx.Client, *argv: str) -> str:

@@ -15,7 +15,7 @@ from ops.nomad.agent import Agent
 from tests.conftest import StartSet
 from tests.ports import free_port
 from tests.scheduler.launchers.nomad.conftest import ClusterSet
-from tests.scheduler.launchers.nomad.test_buttons import Operator, run, until
+from tests.scheduler.launchers.nomad.operating import Operator, run, until
 
 Job = dict[str, Any]
 

@@ -97,7 +97,7 @@ async def test_a_start_fails_whose_node_is_lost_and_counts_as_left_there_for_a_w
     starting = asyncio.create_task(stand.launcher.start(order))
     await until(lambda: bool(stand.double.live("")))
     stand.double.lose_node()
-    with pytest.raises(EngineRefused, match="the cluster has given node double up"):
+    with pytest.raises(EngineRefused, match="node double stopped reporting, and the cluster gave it up"):
         await starting
     await until(lambda: all(job["Stop"] for job in stand.double.jobs.values()))
     await there(stand, order)

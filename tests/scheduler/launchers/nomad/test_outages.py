@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.scheduler.launchers.nomad.conftest import StartClusterSet
-from tests.scheduler.launchers.nomad.test_buttons import Operator, until
+from tests.scheduler.launchers.nomad.operating import Operator, until
 
 TASKS = 8
 IMAGE = "/v1/run/general-compute/base:bookworm"

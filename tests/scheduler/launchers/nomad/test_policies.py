@@ -15,7 +15,7 @@ from tests.conftest import StartSet
 from tests.ports import free_port
 from tests.scheduler.launchers.nomad.agents import CPU_SHARES, needs_nomad, start_agent
 from tests.scheduler.launchers.nomad.conftest import ClusterSet
-from tests.scheduler.launchers.nomad.test_buttons import until
+from tests.scheduler.launchers.nomad.operating import until
 
 NAMESPACE = "gc-a"
 

@@ -10,7 +10,7 @@ import httpx
 from sets.cpu import cpu_features
 from tests.scheduler.launchers.nomad.agents import MEMORY_MIB
 from tests.scheduler.launchers.nomad.conftest import StartClusterSet
-from tests.scheduler.launchers.nomad.test_buttons import until
+from tests.scheduler.launchers.nomad.operating import until
 from tests.scheduler.registries import docker_registry
 
 

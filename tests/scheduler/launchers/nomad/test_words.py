@@ -47,13 +47,34 @@ def verdict(name: str) -> Verdict:
         (
             "an image that the node lacks",
             Kind.IMAGE_UNKNOWN,
-            f"node local does not have the image sha256:{'0' * 64}, which comes from no registry",
+            f"node local does not have the image sha256:{'0' * 64}; push it to a registry, or load it on every node",
         ),
         ("a manifest that the registry lacks", Kind.IMAGE_UNKNOWN, "no such image: "),
         ("a registry that refuses", Kind.REGISTRY_DENIED, "the registry refused the image to node local"),
         ("a registry that fails", Kind.REGISTRY_DOWN, "the registry did not deliver the image to node local"),
         ("a registry that is not there", Kind.REGISTRY_DOWN, "connection refused"),
         ("an image that is being pulled", Kind.PULLING, "node local is pulling the image"),
+        (
+            "a node without the guest of this build",
+            Kind.DRIVER_FAILURE,
+            "node local does not have the files of this build; lay them out with `python -m ops.nomad layout`",
+        ),
+        (
+            "a node without the seccomp profile of this build",
+            Kind.DRIVER_FAILURE,
+            "node local does not have the files of this build",
+        ),
+        ("a slot that runs on a lost node", Kind.NODE_UNKNOWN, "does not report to the cluster"),
+        (
+            "a slot that starts on a lost node",
+            Kind.NODE_LOST,
+            "stopped reporting, and the cluster gave it up",
+        ),
+        (
+            "a slot that was deregistered, when its node is back",
+            Kind.ENDED,
+            "its container was killed (exit code 137)",
+        ),
     ],
 )
 def test_what_a_real_agent_answered_becomes_words(name: str, kind: Kind, words: str) -> None:
@@ -76,9 +97,9 @@ def made(status: str, *events: tuple[str, dict[str, str]], **fields: Any) -> All
         (
             made("unknown"),
             Kind.NODE_UNKNOWN,
-            "node n1 does not report to the cluster; whether it runs is unknown",
+            "node n1 does not report to the cluster, so the slot may run there or not",
         ),
-        (made("lost"), Kind.NODE_LOST, "the cluster has given node n1 up"),
+        (made("lost"), Kind.NODE_LOST, "node n1 stopped reporting, and the cluster gave it up"),
         (
             made("failed", ("Terminated", {"exit_code": "137", "oom_killed": "true"})),
             Kind.OUT_OF_MEMORY,
@@ -111,6 +132,13 @@ def test_every_state_of_an_allocation_has_words(allocation: Allocation, kind: Ki
     assert explain("s1", allocation, None) == Verdict(kind, words)
 
 
+def test_a_drivers_error_is_quoted_within_bounds_and_names_a_container_as_people_do() -> None:
+    error = f"Failed to start container {'ab' * 32}: of image sha256:{'cd' * 32}: {'x' * 1000}"
+    words = explain("s1", made("failed", ("Driver Failure", {"driver_error": error})), None).words
+    assert f"container {'ab' * 6}: of image sha256:{'cd' * 32}: xxx" in words
+    assert len(words) < 600
+
+
 def evaluated(status: str = "complete", **metric: Any) -> Evaluation:
     unplaced = {"FailedTGAllocs": {"s1": metric}} if metric else {}
     return msgspec.convert({"ID": "e1", "JobID": "job", "Status": status, **unplaced}, Evaluation)
@@ -135,7 +163,7 @@ def evaluated(status: str = "complete", **metric: Any) -> Evaluation:
         (
             evaluated(NodesFiltered=2, ConstraintFiltered={"missing compatible host volumes": 2}),
             Kind.CONSTRAINT,
-            "2 nodes are without the platform's host volumes; lay them out with `python -m ops.nomad`",
+            "2 nodes are without the platform's host volumes; lay them out with `python -m ops.nomad layout`",
         ),
         (
             evaluated(NodesFiltered=1, ConstraintFiltered={"${attr.kernel.name} = linux": 1}),
