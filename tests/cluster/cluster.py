@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,6 +36,20 @@ def attempt_image(maker: ImageMaker, folder: Path) -> str:
     """The image of `attempt.c`."""
     binary = compile_attempt(folder)
     return maker.make('ENTRYPOINT ["/attempt"]', files={"attempt": binary.read_bytes()})
+
+
+def remains(api: docker.APIClient, set_name: str) -> list[dict[str, Any]]:
+    """Return the containers of a set's slots that exist, whatever their state, as the engine lists them.
+
+    An engine that was killed while it removed a container may list it for ever, though nothing of it is left: it does
+    not find that one.
+    """
+    found = []
+    for each in api.containers(all=True, filters={"label": f"{LABEL}={set_name}"}):
+        with suppress(docker.errors.NotFound):
+            api.inspect_container(each["Id"])
+            found.append(each)
+    return found
 
 
 class Cluster:
@@ -195,10 +209,7 @@ class Cluster:
 
     def _remains(self) -> list[dict[str, Any]]:
         """Containers of slots that nothing would remove."""
-        found: list[dict[str, Any]] = self.engine.api.containers(
-            all=True, filters={"label": f"{LABEL}={self.set_name}"}
-        )
-        return found
+        return remains(self.engine.api, self.set_name)
 
     def stop(self) -> None:
         """Stop all parts in order, the set before its executors."""

@@ -1,7 +1,8 @@
 """`python -m tests.crash`: play chapters of a seed until all rounds are done or the part's time is over.
 
 The next call goes on after the last whole chapter. Prints each round, each broken promise with the folder of its
-chapter, and counts; exits with 1 if a promise was broken. Needs root, and starts an engine of its own.
+chapter, and counts; exits with 1 if a promise was broken. Needs root, and starts an engine of its own; with
+`--simulated` slots are in memory, and rounds take a fraction of a second.
 """
 
 from __future__ import annotations
@@ -9,37 +10,58 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-from tests.cluster.books import faults_of, summary
+from tests.cluster.books import Books, faults_of, summary
 from tests.conftest import ROOT
 from tests.crash.machine import Chapter, Machine
 from tests.crash.record import Record
-from tests.crash.rounds import Round, chapter
+from tests.crash.rounds import chapter
+from tests.crash.simulated import read
 
 STATE = ROOT / "var" / "crash"
+SIMULATED_ROUNDS = 100
+"""Rounds of a chapter with slots in memory."""
 
 
-def play(machine: Machine, record: Record, rounds: list[Round]) -> None:
-    """Play the next chapter and add it to the record."""
-    folder = Path(tempfile.mkdtemp(prefix="chapter", dir=machine.folder))
+def real(machine: Machine, record: Record, folder: Path) -> tuple[int, Books]:
+    """Play the next chapter; return the number of its rounds, and the books."""
+    rounds = chapter(record.seed, record.chapters)
+    played = Chapter(machine, folder, record.seed + record.chapters)
+    return len(rounds), played.play(rounds, lambda text: print(text, flush=True))
+
+
+def simulated(record: Record, folder: Path) -> tuple[int, Books]:
+    """Play the next rounds with slots in memory; return their number, and the books."""
+    seed = f"{record.seed}{record.chapters:04}"
+    words = (sys.executable, "-m", "tests.crash.simulated", str(folder), seed, str(SIMULATED_ROUNDS))
+    subprocess.run(words, cwd=ROOT, check=True)
+    return SIMULATED_ROUNDS, read(folder)
+
+
+def play(record: Record, name: str, within: Path, part: Callable[[Record, Path], tuple[int, Books]]) -> None:
+    """Play the next chapter in a folder of its own, and add it to the record."""
+    print(f"chapter {record.chapters} of {name}", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="chapter", dir=within))
     began_at = time.monotonic()
-    books = Chapter(machine, folder, record.seed + record.chapters).play(
-        rounds, lambda text: print(text, flush=True)
-    )
+    rounds, books = part(record, folder)
     broken = faults_of(books)
     for each in broken:
         print(each, flush=True)
     if broken:
-        kept = STATE / f"seed-{record.seed}-chapter-{record.chapters}"
+        kept = STATE / f"{name}-chapter-{record.chapters}"
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(folder, kept, ignore_dangling_symlinks=True)
         record.broken += [f"chapter {record.chapters}: {each} ({kept})" for each in broken]
     shutil.rmtree(folder, ignore_errors=True)
-    record.add(len(rounds), (time.monotonic() - began_at) / 60, summary(books))
+    record.add(rounds, (time.monotonic() - began_at) / 60, summary(books))
 
 
 def main() -> int:
@@ -49,21 +71,26 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=60.0, help="a part ends with the chapter after these"
     )
+    parser.add_argument("--simulated", action="store_true", help="real store, slots in memory")
     options = parser.parse_args()
-    if os.geteuid() != 0:
+    if not options.simulated and os.geteuid() != 0:
         print("tests.crash: the engine that it kills needs root", file=sys.stderr)
         return 2
-    record = Record.of(STATE, options.seed)
+    name = f"{'simulated-' * options.simulated}seed-{options.seed}"
+    file = STATE / f"{name}.json"
+    record = Record.of(file, options.seed)
     over_at = time.monotonic() + options.minutes * 60
     # A short path, as sockets need.
     folder = Path(tempfile.mkdtemp(prefix="gck"))
     folder.chmod(0o755)
-    with Machine(folder) as machine:
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        part = simulated
+        if not options.simulated:
+            part = partial(real, stack.enter_context(Machine(folder)))
         while record.rounds < options.rounds and time.monotonic() < over_at:
-            print(f"chapter {record.chapters} of seed {record.seed}", flush=True)
-            play(machine, record, chapter(record.seed, record.chapters))
-            record.keep(STATE)
-    shutil.rmtree(folder, ignore_errors=True)
+            play(record, name, folder, part)
+            record.keep(file)
     print(record.text())
     return 1 if record.broken else 0
 

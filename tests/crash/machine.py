@@ -23,7 +23,7 @@ from scheduler.store.sqlite import SqliteStore
 from tests.cluster.books import Books
 from tests.cluster.clients import Clients
 from tests.cluster.clock import boot_s
-from tests.cluster.cluster import LABEL, attempt_image
+from tests.cluster.cluster import LABEL, attempt_image, remains
 from tests.cluster.load import ASYNC_ACCOUNT, SYNC_ACCOUNT, Plan
 from tests.cluster.parts import all_tasks, restart, until
 from tests.cluster.witness import Witness
@@ -246,20 +246,19 @@ class Chapter:
 
     def _left(self) -> list[str]:
         """What remains of slots and bodies once the set has stopped."""
-        label = {"label": f"{LABEL}={self._set.name}"}
-        found = self._machine.docker.api.containers(all=True, filters=label)
+        found = remains(self._machine.docker.api, self._set.name)
         left = [f"container {' '.join(each['Names'])} ({each['Status']})" for each in found]
         slots = self._folder / "state" / "slots"
         left += [str(path) for path in slots.iterdir()] if slots.exists() else []
-        return left + asyncio.run(_blobs_left(self._folder / "state"))
+        return left + asyncio.run(blobs_left(self._folder / "state"))
 
     def _end(self) -> None:
         if self._set.alive:
             self._set.kill()
 
 
-async def _blobs_left(state: Path) -> list[str]:
-    """Bodies that are missing, and files that a set's clean-up would not remove."""
+async def blobs_left(state: Path) -> list[str]:
+    """Bodies that are missing, and files that a set's clean-up would not remove. `state`: the folder of its store."""
     store = SqliteStore(state / "tasks.db", min_free_mib=0)
     blobs = BlobStore(state / "blobs", min_free_mib=0)
     await store.open()

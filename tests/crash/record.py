@@ -21,16 +21,16 @@ class Record:
     counts: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, folder: Path, seed: int) -> Record:
-        file = folder / f"seed-{seed}.json"
+    def of(cls, file: Path, seed: int) -> Record:
+        """The record in a file, or a new one."""
         return cls(**json.loads(file.read_text())) if file.exists() else cls(seed)
 
-    def keep(self, folder: Path) -> None:
-        """Write the file, or leave the one that is there."""
-        folder.mkdir(parents=True, exist_ok=True)
-        written = folder / f"seed-{self.seed}.new"
+    def keep(self, file: Path) -> None:
+        """Write the whole file, or leave the one that is there."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        written = file.with_suffix(".new")
         written.write_text(json.dumps(asdict(self), indent=1))
-        written.rename(folder / f"seed-{self.seed}.json")
+        written.rename(file)
 
     def add(self, rounds: int, minutes: float, counts: dict[str, Any]) -> None:
         """Add a chapter."""
