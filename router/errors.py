@@ -8,3 +8,10 @@ class RouterError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the words of an error for logs and answers; of a failed system call those of the system, and the file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__

@@ -25,6 +25,7 @@ from msgspec.structs import replace
 from router.admin.all_workers import AllWorkers
 from router.admin.app import create_app
 from router.assembly import Router, Settings
+from router.errors import reason_of
 from router.workers.descriptors import fitted
 
 HEARTBEAT_S: Final = 1.0
@@ -111,7 +112,7 @@ class RouterWorker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
             workers = AllWorkers(self.router)
             await workers.start()
         except Exception as error:
-            log.error("router cannot start", reason=str(error))
+            log.error("router cannot start", reason=reason_of(error))
             raise SystemExit(WORKER_BOOT_ERROR) from None
         self.asgi = create_app(self.router, workers)
         traffic, admin = self.sockets

@@ -17,6 +17,7 @@ import structlog
 
 from router.counting.stats import SetStats
 from router.counting.tally import Tally, total
+from router.errors import reason_of
 
 if TYPE_CHECKING:
     from router.assembly import Router
@@ -194,7 +195,9 @@ class Keeper:
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError) as error:
-            log.warning("counts are lost: counting begins at 0", file=str(self._path), reason=str(error))
+            log.warning(
+                "counts are lost: counting begins at 0", file=str(self._path), reason=reason_of(error)
+            )
             return None
         if counts.boot != boot:
             return None

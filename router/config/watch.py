@@ -21,6 +21,7 @@ import structlog
 
 from router.config.history import HistoryError
 from router.config.reader import MAX_FILE_BYTES, ConfigError, Loaded, Mistake, load
+from router.errors import reason_of
 from router.routing.table import Table
 
 POLL_S: Final = 0.5
@@ -198,7 +199,7 @@ class ConfigFile:
                 log.error(
                     "last good configuration cannot be kept",
                     file=str(self._last_good_path),
-                    reason=str(error),
+                    reason=reason_of(error),
                 )
         if self._history is not None:
             try:

@@ -17,6 +17,7 @@ import structlog
 from router.backoff import Backoff
 from router.discovery.directory import Address, Directory
 from router.discovery.instances import Instance
+from router.errors import reason_of
 from router.routing.discovery import Discovery
 from router.routing.table import Table
 
@@ -84,7 +85,7 @@ class Watcher:
                         "service registry cannot be asked: known addresses stay in force",
                         service=service,
                         url=discovery.url,
-                        reason=str(error) or type(error).__name__,
+                        reason=reason_of(error),
                     )
                 troubled, index = True, 0
             except Exception:
@@ -116,7 +117,7 @@ class Watcher:
             unfinished.write_bytes(msgspec.json.encode(self.addresses))
             unfinished.replace(self._path)
         except OSError as error:
-            log.error("addresses of services cannot be kept", path=str(self._path), reason=str(error))
+            log.error("addresses of services cannot be kept", path=str(self._path), reason=reason_of(error))
 
 
 def _kept(path: Path | None) -> dict[str, Address]:
@@ -127,7 +128,7 @@ def _kept(path: Path | None) -> dict[str, Address]:
     except FileNotFoundError:
         return {}
     except (OSError, msgspec.DecodeError) as error:
-        log.error("kept addresses of services cannot be read", path=str(path), reason=str(error))
+        log.error("kept addresses of services cannot be read", path=str(path), reason=reason_of(error))
         return {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from router.choosing.request import Purpose
+from router.errors import reason_of
 from router.relay.held_answer import HeldAnswer, held
 from router.relay.overdue import overdue
 from router.relay.record import Record
@@ -102,7 +103,7 @@ class Attempt(AnswerTaker):
 
         def failed(error: OSError) -> None:
             own = error.errno in OWN_ERRORS
-            self.on_attempt_failed(Failure.NO_ROOM if own else Failure.CONNECT, str(error))
+            self.on_attempt_failed(Failure.NO_ROOM if own else Failure.CONNECT, reason_of(error))
 
         self._dial = self._pool.connect(connected, failed, refusal)
 

@@ -15,6 +15,7 @@ import structlog
 from router.choosing.choice import Choice
 from router.choosing.request import Destination, Purpose
 from router.dialects.contract import Dialect
+from router.errors import reason_of
 from router.relay.access_log import AccessLog
 from router.relay.exchange import Exchange
 from router.relay.fronts import Fronts
@@ -245,7 +246,7 @@ class DataPlane:
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    log.error("cannot accept connections: pausing for a second", reason=str(error))
+                    log.error("cannot accept connections: pausing for a second", reason=reason_of(error))
                     self._pause_accepting()
                     self.loop.call_later(1.0, self._accept_again)
                     return

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from router.errors import reason_of
 from router.wire.addresses import Addresses
 from router.wire.answer_head import AnswerHead, parse_answer
 from router.wire.dial import OWN_ERRORS, dialled
@@ -59,7 +60,7 @@ async def _connected(addresses: Addresses, timeout_s: float) -> socket.socket:
     except OSError as error:
         own = error.errno in OWN_ERRORS
         late = isinstance(error, TimeoutError)
-        raise FetchError(str(error), refused=not own and not late, own=own) from None
+        raise FetchError(reason_of(error), refused=not own and not late, own=own) from None
 
 
 async def _fetch(
@@ -73,7 +74,7 @@ async def _fetch(
         reader, writer = await asyncio.open_connection(sock=sock, limit=READ_BYTES)
     except OSError as error:
         sock.close()
-        raise FetchError(str(error)) from None
+        raise FetchError(reason_of(error)) from None
     except BaseException:
         sock.close()
         raise
@@ -112,7 +113,7 @@ async def _fetch(
                     return Fetched(head, bytes(content))
                 raise FetchError("the answer ended too early")
     except OSError as error:
-        raise FetchError(str(error)) from None
+        raise FetchError(reason_of(error)) from None
     except (BadHead, FramingError) as error:
         raise FetchError(f"no valid answer: {error}") from None
     finally:

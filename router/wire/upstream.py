@@ -7,6 +7,7 @@ import socket
 from collections.abc import Sequence
 from typing import Protocol
 
+from router.errors import reason_of
 from router.wire.answer_head import AnswerHead, parse_answer
 from router.wire.answer_shape import Shapes
 from router.wire.failure import Failure
@@ -151,7 +152,7 @@ class SetConnection:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._ended(str(error), reset=True)
+            self._ended(reason_of(error), reset=True)
             return
         if got == 0:
             self._ended("the set closed the connection", reset=False)
