@@ -23,6 +23,7 @@ from scheduler.store.sqlite import SqliteStore
 from scheduler.sync_side import SyncEntry
 from scheduler.task import Kind, State, Task, TaskSpec
 from tests.scheduler.fakes import CAT, FakeExecutor, FakeLauncher, FakeRun
+from tests.scheduler.output_files import Folder
 
 PATIENCE_S = 60.0
 
@@ -270,3 +271,11 @@ async def new_world(tmp_path: Path) -> AsyncIterator[NewWorld]:
 @pytest.fixture
 async def world(new_world: NewWorld) -> World:
     return await new_world()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """The folder of a slot's output files."""
+    path = tmp_path / "slot"
+    path.mkdir()
+    return Folder(path)

@@ -35,10 +35,10 @@ def metric(api: Api, name: str) -> float:
 
 def test_metrics_count_what_ended(start_api: StartApi) -> None:
     api = start_api()
-    api.run("burn", "50")
-    api.run("exit", "1")
+    assert api.run("burn", "50").status_code == 200
+    assert problem(api.run("exit", "1"), 422, "task-failed")["exit_code"] == 1
     task = api.submit("say", "x")
-    api.task(task["id"], wait=20)
+    assert api.task(task["id"], wait=60)["state"] == "succeeded"
     assert metric(api, 'gc_tasks_ended_total{kind="sync",state="succeeded"}') == 1
     assert metric(api, 'gc_tasks_ended_total{kind="sync",state="failed"}') == 1
     assert metric(api, 'gc_tasks_ended_total{kind="async",state="succeeded"}') == 1
