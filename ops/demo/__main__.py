@@ -16,7 +16,7 @@ from ops.images.builder import NAMES, Builder
 from ops.local.parts import Ports
 from ops.local.stack import Stack
 from ops.setup import engine
-from ops.setup.engine import ROOT, PrivateEngine
+from ops.setup.engine import ROOT
 from ops.setup.errors import OpsError
 
 
@@ -28,7 +28,7 @@ def main() -> int:
     try:
         ports = Ports.of(os.environ)
         stack = Stack(ports)
-        was_up, had_engine = stack.runs, any(PrivateEngine(userns=each).pid for each in (False, True))
+        was_up, had_engine = stack.runs, bool(engine.running())
         host = engine.up()
         os.environ["DOCKER_HOST"] = host
     except OpsError as error:

@@ -38,12 +38,17 @@ def main() -> int:
     try:
         with ExitStack() as started:
             ports = Ports.of(os.environ)
+            if not engine.running():
+                started.callback(_stop_engines)
             host = engine.up()
             Builder(host).build(NAMES)
             agent = Agent(FOLDER / "agent", host, cpu_shares=1000 * CORES)
             started.callback(agent.wipe)
             agent.start()
-            print(f"  Nomad runs: {agent.url}/ui (its UI, where the program has it)", flush=True)
+            print(
+                f"  Nomad's API: {agent.url}; its UI, if this build of nomad has one: {agent.url}/ui",
+                flush=True,
+            )
             _start_parts(started, agent, ports, host)
             story = Story(ports)
             story.pictures()
@@ -57,7 +62,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\ndemo: interrupted; everything is stopped", file=sys.stderr)
         return 130
-    print("  the agent, the registrar, the set and the router are stopped again")
+    print(
+        "  pictures and text lie in var/demo/; the agent, the registrar, the set and the router are stopped again"
+    )
     return 0
 
 
@@ -92,6 +99,12 @@ def _start_parts(started: ExitStack, agent: Agent, ports: Ports, host: str) -> N
         there = partial(_answers, ready_url) if ready_url else socket.exists
         if not processes.wait_until(there, READY_TIMEOUT_S):
             raise OpsError(f"the {arguments[0]} did not become ready:\n{processes.tail(log)}")
+
+
+def _stop_engines() -> None:
+    """Stop the private engine that the demo started."""
+    for private in engine.running():
+        private.stop()
 
 
 def _answers(url: str) -> bool:

@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Final
 
 from ops.setup import runtimes, userns
+from ops.setup.engine_layout import Layout
 from ops.setup.errors import NoEngine, OpsError, described
-from ops.setup.private_engine import ROOT, Layout, PrivateEngine, ping, say
+from ops.setup.private_engine import ROOT, PrivateEngine, ping, say
 
-__all__ = ["ROOT", "Layout", "PrivateEngine", "find", "ping", "up"]
+__all__ = ["ROOT", "Layout", "PrivateEngine", "find", "ping", "running", "up"]
 
 USUAL_SOCKET: Final = Path("/var/run/docker.sock")
 
@@ -54,6 +55,11 @@ def find() -> str | None:
         if not ping(host):
             return host
     return None
+
+
+def running() -> list[PrivateEngine]:
+    """Return this checkout's private engines that run."""
+    return [each for each in (PrivateEngine(userns=with_userns) for with_userns in (False, True)) if each.pid]
 
 
 def up() -> str:
