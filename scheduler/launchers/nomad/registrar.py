@@ -129,7 +129,11 @@ class Registrar:
             while True:
                 self._take(await line.read(), line)
         except (EngineUnavailable, TimeoutError) as error:
-            log.info("set gone", reason=str(error) or "it said nothing")
+            if self._line is line:
+                log.info("set gone", reason=str(error) or "it said nothing")
+            else:
+                # Another connection of the set has taken its place, or it only looked, as `gcompute doctor` does.
+                log.debug("caller gone", reason=str(error) or "it said nothing")
         except OrderRefused as error:
             log.warning("set refused", reason=str(error))
             line.send(ClusterState(f"the registrar refuses this set: {error}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -130,7 +131,7 @@ class Server:
                 said = await hello
             await self._begin(wire, said)
         except (LinkError, OSError) as error:
-            reason = f"no HELLO within {HELLO_S:g} s" if isinstance(error, TimeoutError) else str(error)
+            reason = _why(error)
             log.warning("caller refused", address=address, reason=reason)
             wire.fail(reason)
             connection.close()
@@ -180,3 +181,12 @@ class Server:
         if self._sessions.get(name) is session:
             del self._sessions[name]
             self._background.spawn(session.close())
+
+
+def _why(error: Exception) -> str:
+    """Return why a caller was refused, without the numbers of OpenSSL's source."""
+    if isinstance(error, TimeoutError):
+        return f"no HELLO within {HELLO_S:g} s"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return f"TLS fails: {error.reason.replace('_', ' ').lower()}"
+    return str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -83,6 +84,16 @@ async def test_a_caller_without_a_set_s_certificate_gets_no_word(call: Call, cer
         assert await caller.hears() == []
     except (ssl.SSLError, ConnectionError):
         pass
+
+
+async def test_a_caller_without_a_certificate_is_logged_in_plain_words(call: Call) -> None:
+    with capture_logs() as lines:
+        with contextlib.suppress(ssl.SSLError, ConnectionError):
+            caller = await call(None)
+            await caller.hears()
+        await until(lambda: [line for line in lines if line["event"] == "caller refused"])
+    (reason,) = (line["reason"] for line in lines if line["event"] == "caller refused")
+    assert reason == "TLS fails: peer did not return a certificate"
 
 
 async def test_a_set_cannot_pass_for_another(call: Call) -> None:
