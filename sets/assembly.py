@@ -13,6 +13,7 @@ from scheduler.installation import identify
 from scheduler.launchers.contract import Launcher, NodeStands, SlotGone
 from scheduler.launchers.docker import DockerLauncher
 from scheduler.launchers.docker_config import DockerSettings
+from scheduler.launchers.docker_separation import GVISOR
 from scheduler.launchers.docker_source import EngineImages
 from scheduler.launchers.nomad.ahead import ImagesAhead
 from scheduler.launchers.nomad.launcher import NomadLauncher
@@ -114,7 +115,8 @@ def assemble(config: SetConfig) -> SetApp:
     )
     life = Life(manager, config.name, build, registration)
     accounts = Accounts(config)
-    runs = Runs(manager, accounts, blobs)
+    # Nothing in gVisor's sandboxes is read-only for root, so a task could leave messages there.
+    runs = Runs(manager, accounts, blobs, fresh_only=config.runtime == GVISOR)
     native = routes.build(manager, accounts, runs, metrics, config.name, build, life)
     return SetApp(native, manager)
 

@@ -163,7 +163,8 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder must have the same path on the engine's machine, and so must `state_dir`. By default the engine mounts the
     installation's own files."""
     runtime: str | None = None
-    """OCI runtime of the slots, by its name in the engine's daemon.json; by default the engine's own."""
+    """OCI runtime of the slots, by its name in the engine's daemon.json; by default the engine's own. With `runsc`
+    every task runs in a new container."""
     registries: Annotated[tuple[RegistryConfig, ...], Meta(max_length=64)] = ()
     """The registries that the set may contact, its own one first; images that the engine does not have are pulled from
     these. With `launcher: nomad` all images are found there by HTTP, and the set needs no engine. Without any, the set

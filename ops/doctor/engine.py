@@ -14,7 +14,7 @@ OLDEST: Final = (20, 10)
 GUEST_DESCRIPTORS: Final = 4 * ULIMITS[DESCRIPTORS]
 """Open files that the engine must allow a guest: less, and slots do not start."""
 SIGNALS_EACH: Final = ULIMITS["sigpending"]
-_SEPARATE: Final = ("gcompute-runc", "kata")
+_SEPARATE: Final = ("gcompute-runc", "kata", "runsc")
 """Runtimes under which no two slots share a counter of the kernel."""
 _RESTART: Final = "systemctl restart docker"
 _LIMITS: Final = {
@@ -59,17 +59,14 @@ def walls(engine: Engine) -> Iterator[Finding]:
             "the engine cannot limit swap: slots would use the machine's swap beyond their memory",
             "boot with swapaccount=1, or run without swap",
         )
-    runtimes = sorted(info.get("Runtimes") or {})
+    runtimes = dict(sorted((info.get("Runtimes") or {}).items()))
     if engine.runtime is not None and engine.runtime not in runtimes:
         yield fail(
             f"the set asks for the runtime {engine.runtime!r}, and the engine has {', '.join(runtimes) or 'none'}",
             f"add it to `runtimes` of /etc/docker/daemon.json and {_RESTART}, or change the set's `runtime`",
         )
     if engine.runtime == "runsc":
-        yield fail(
-            "gVisor sends no descriptors to the host, and the set refuses to run with it",
-            "change the set's `runtime` (README.md, Runtimes)",
-        )
+        yield from _gvisor(runtimes.get("runsc", {}))
     if engine.runtime == "crun" and str(info.get("CgroupVersion")) == "1":
         yield fail(
             "crun leaves a slot's /sys/fs/cgroup writable with cgroup version 1, and the set refuses to run",
@@ -77,6 +74,16 @@ def walls(engine: Engine) -> Iterator[Finding]:
         )
     if not absent:
         yield ok("the engine limits memory, processes and CPU")
+
+
+def _gvisor(configured: dict[str, Any]) -> Iterator[Finding]:
+    """A sandbox may connect to sockets of the host only where the runtime's arguments say so."""
+    if not any(argument.startswith("--host-uds") for argument in configured.get("runtimeArgs") or ()):
+        yield fail(
+            "the engine runs gVisor without --host-uds=open, and slots could not reach their executor",
+            'add "runtimeArgs": ["--host-uds=open", "--network=none"] to runsc in /etc/docker/daemon.json and '
+            f"{_RESTART}",
+        )
 
 
 def user_namespaces(engine: Engine) -> Finding:

@@ -15,8 +15,12 @@ from ops.setup import userns
 OWN: Final = "gcompute-runc"
 """The runtime that gives each slot host ids of its own (sets/runtime/README.md)."""
 _BINARY: Final = Path(__file__).resolve().parents[2] / "sets/runtime" / OWN
-_OTHERS: Final = ("crun",)
-"""Further runtimes that are offered when they are on PATH."""
+_OTHERS: Final[dict[str, tuple[str, ...]]] = {
+    "crun": (),
+    # Guests connect to the executor's socket, which is a file of the host.
+    "runsc": ("--host-uds=open", "--platform=systrap", "--network=none"),
+}
+"""Further runtimes that are offered when they are on PATH, and their arguments."""
 
 
 def asked() -> str | None:
@@ -24,12 +28,14 @@ def asked() -> str | None:
     return os.environ.get("GC_RUNTIME") or None
 
 
-def offered() -> dict[str, dict[str, str]]:
+def offered() -> dict[str, dict[str, str | list[str]]]:
     """Return `runtimes` of the private engine's daemon.json."""
-    found = {OWN: {"path": str(_BINARY)}} if _BINARY.exists() else {}
-    for name in _OTHERS:
+    found: dict[str, dict[str, str | list[str]]] = {}
+    if _BINARY.exists():
+        found[OWN] = {"path": str(_BINARY)}
+    for name, arguments in _OTHERS.items():
         if (path := shutil.which(name)) is not None:
-            found[name] = {"path": path}
+            found[name] = {"path": path, "runtimeArgs": [*arguments]} if arguments else {"path": path}
     return found
 
 

@@ -24,7 +24,8 @@ log = structlog.get_logger()
 OWN_IDS: Final = "gcompute-runc"
 """The runtime that gives each slot a user namespace with host ids of its own (sets/runtime)."""
 _CRUN: Final = "crun"
-_GVISOR: Final = "runsc"
+GVISOR: Final = "runsc"
+"""gVisor's runtime: a kernel of its own for each slot, by which nothing is read-only for root, nor process 1 safe."""
 _PENDING: Final = re.compile(r"^Max pending signals +(\d+) ", re.MULTILINE)
 _ULIMIT: Final = "sigpending"
 _WATCH_BYTES: Final = 128
@@ -88,11 +89,6 @@ class Separation:
                 "Add it to the engine's daemon.json and restart the engine, or change the set's `runtime` and restart "
                 "the set."
             )
-        if runtime == _GVISOR:
-            raise EngineUnfit(
-                "runtime: gVisor's sandboxes send no descriptors to the host, so inputs, outputs and kept files beyond "
-                "60 KiB would fail. Change the set's `runtime` and restart the set."
-            )
         if runtime == _CRUN and facts.cgroup_version == 1:
             raise EngineUnfit(
                 "runtime: crun leaves a slot's /sys/fs/cgroup writable with cgroup version 1, so a task could leave "
@@ -100,7 +96,7 @@ class Separation:
             )
         own_ids = runtime == OWN_IDS
         shared = "queued signals, descriptors in flight, pipe pages, epoll watches"
-        if own_ids:
+        if own_ids or runtime == GVISOR:
             shared = "none of the kernel's counters"
         elif facts.user_namespaces:
             shared = "descriptors in flight, pipe pages, epoll watches"
@@ -114,7 +110,7 @@ class Separation:
             cgroup_version=facts.cgroup_version,
             shared_by_slots_of_one_uid=shared,
         )
-        if not own_ids and (wanted := epoll_watches_wanted()) is not None:
+        if not own_ids and runtime != GVISOR and (wanted := epoll_watches_wanted()) is not None:
             log.warning(
                 "one USER can use up the epoll watches",
                 reason="programs of one USER can take all epoll watches that the kernel allows it; if it is root, "

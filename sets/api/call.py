@@ -70,8 +70,13 @@ class RunCall(msgspec.Struct, frozen=True):
             )
 
 
-def spec_of(account: str, reference: str, image: Image, call: RunCall, kind: Kind) -> TaskSpec:
-    """The task that a call asks for. Raises `BadRequest`, and `ImageUnusable` for a label that makes no sense."""
+def spec_of(
+    account: str, reference: str, image: Image, call: RunCall, kind: Kind, *, fresh_only: bool = False
+) -> TaskSpec:
+    """The task that a call asks for; with `fresh_only` every task has a new container, whatever labels say.
+
+    Raises `BadRequest`, and `ImageUnusable` for a label that makes no sense.
+    """
     if not image.entrypoint and not image.cmd and not call.args:
         raise BadRequest("arg: the image has neither ENTRYPOINT nor CMD; say what to run", field="arg")
     call.check_retries(kind)
@@ -86,7 +91,7 @@ def spec_of(account: str, reference: str, image: Image, call: RunCall, kind: Kin
         kind=kind,
         timeout_s=call.timeout(kind),
         resources=Resources(call.cpu_percent, call.memory_mib),
-        isolation=call.isolation or _label_isolation(image),
+        isolation=_isolation(image, call, fresh_only),
         cpu_features=features,
         outputs=call.outputs,
         priority=call.priority,
@@ -94,6 +99,19 @@ def spec_of(account: str, reference: str, image: Image, call: RunCall, kind: Kin
         retry_exit_codes=tuple(sorted(set(call.retry_exit_codes))),
         prestart=image.labels.get(LABEL_PRESTART) == "1" if call.prestart is None else call.prestart,
     )
+
+
+def _isolation(image: Image, call: RunCall, fresh_only: bool) -> Isolation:
+    asked = call.isolation or _label_isolation(image)
+    if not fresh_only:
+        return asked
+    if call.isolation is Isolation.SHARED:
+        raise BadRequest(
+            "isolation: this set runs every task in a new container, as its runtime keeps things from one task to the "
+            "next; leave it out, or ask for fresh",
+            field="isolation",
+        )
+    return Isolation.FRESH
 
 
 def _label_isolation(image: Image) -> Isolation:

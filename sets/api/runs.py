@@ -45,12 +45,15 @@ class AcceptedCall(NamedTuple):
 
 
 class Runs:
-    """Runs tasks and submits them, for all dialects of one set."""
+    """Runs tasks and submits them, for all dialects of one set; with `fresh_only` each in a new container."""
 
-    def __init__(self, manager: Manager, accounts: Accounts, blobs: Blobs) -> None:
+    def __init__(
+        self, manager: Manager, accounts: Accounts, blobs: Blobs, *, fresh_only: bool = False
+    ) -> None:
         self._manager = manager
         self._accounts = accounts
         self._blobs = blobs
+        self._fresh_only = fresh_only
         self._specs: dict[tuple[str, str, str, RunCall, Kind], TaskSpec] = {}
 
     async def accept(
@@ -65,7 +68,7 @@ class Runs:
         asked = (account, reference, image.digest, call, kind)
         spec = self._specs.get(asked)
         if spec is None:
-            spec = spec_of(account, reference, image, call, kind)
+            spec = spec_of(account, reference, image, call, kind, fresh_only=self._fresh_only)
             if _chars(call) <= REMEMBERED_CHARS:
                 if len(self._specs) >= REMEMBERED:
                     self._specs.clear()

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import docker
 import pytest
@@ -47,6 +48,35 @@ RUNTIMES = [
     ),
 ]
 """The runtimes under which the programs run besides the engine's own."""
+
+
+IN_THE_SANDBOX: Final = {
+    "sys_writes": "nothing of its own /sys is read-only for root",
+    "proc_writes": "nothing of its own /proc is read-only for root",
+    "capabilities": "priorities, which its kernel only remembers, may be raised",
+    "priorities": "priorities, which its kernel only remembers, may be raised",
+    "kill_init": "process 1 can be killed, which ends the slot",
+    "stop_init": "process 1 can be stopped, until the task's limit ends the slot",
+    "signal_init_by_pipe": "process 1 can be killed, which ends the slot",
+    "trace_own_children": "it takes no seccomp profile that answers with ENOSYS",
+    "reboot_host": "it takes no seccomp profile that answers with ENOSYS",
+    "posix_queues": "it takes no seccomp profile that answers with ENOSYS",
+    "sysv_ipc": "it takes no seccomp profile that answers with ENOSYS",
+    "user_namespace": "it takes no seccomp profile that answers with ENOSYS",
+    "keyrings": "it takes no seccomp profile that answers with ENOSYS",
+    "terminals": "its /dev has terminals",
+    "fill_netlink_again": "it tells no filter of ours of netlink sockets, so there are none",
+    "fill_netlink_sockets": "it tells no filter of ours of netlink sockets, so there are none",
+    "fill_udp_sockets": "its /proc has no sockstat",
+    "fill_tcp_sockets": "its /proc has no sockstat",
+    "leave_ports_in_use": "its network takes minutes to use up all ports",
+    "use_up_timers": "the slot's memory holds its kernel's objects, too",
+    "fill_tmp_with_files": "the slot's memory holds its kernel's objects, too",
+    "zombies": "the slot's memory holds its kernel's objects, too",
+    "threads_to_the_limit": "the slot's memory holds its kernel's objects, too",
+    "fork_to_the_limit": "the slot's memory holds its kernel's objects, too",
+}
+"""Cases that get what they try under gVisor, and why: within a sandbox that serves one task alone, and ends with it."""
 
 
 def build_program(folder: Path) -> Path:
@@ -149,6 +179,17 @@ def runtime_set(
 ) -> Iterator[SetProcess]:
     """A set whose slots have another runtime than runc."""
     running = start_set("truntime", f"{SETTINGS}docker_host: {runtimes_engine}\nruntime: {request.param}\n")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def gvisor_set(start_set: StartSet, request: pytest.FixtureRequest) -> Iterator[SetProcess]:
+    """A set whose slots are gVisor's sandboxes, where `runsc` is on PATH."""
+    if missing := why_not("runsc"):
+        pytest.skip(missing)
+    host = request.getfixturevalue("runtimes_engine")
+    running = start_set("tgvisor", f"{SETTINGS}docker_host: {host}\nruntime: runsc\n")
     yield running
     running.stop()
 

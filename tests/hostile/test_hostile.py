@@ -23,6 +23,7 @@ import pytest
 
 from tests.conftest import SetProcess
 from tests.hostile.conftest import (
+    IN_THE_SANDBOX,
     MAX_FILE_MIB,
     MAX_FILES_MIB,
     ROOT_IMAGE,
@@ -182,6 +183,39 @@ def test_in_fresh_slots_of_a_cluster(cluster_set: SetProcess, case: dict[str, st
 @pytest.mark.parametrize("case", sample(1))
 def test_with_host_ids_of_its_own_in_a_fresh_slot(own_ids_set: SetProcess, case: dict[str, str]) -> None:
     _try(own_ids_set, USER_IMAGE, case, "fresh")
+
+
+@pytest.mark.parametrize("case", sample(2))
+def test_in_a_sandbox_of_gvisor_as_root(gvisor_set: SetProcess, case: dict[str, str]) -> None:
+    _try_in_a_sandbox(gvisor_set, ROOT_IMAGE, case)
+
+
+@pytest.mark.parametrize("case", sample(3))
+def test_in_a_sandbox_of_gvisor_as_user(gvisor_set: SetProcess, case: dict[str, str]) -> None:
+    _try_in_a_sandbox(gvisor_set, USER_IMAGE, case)
+
+
+def _try_in_a_sandbox(gvisor_set: SetProcess, image: str, case: dict[str, str]) -> None:
+    if case["name"] not in IN_THE_SANDBOX:
+        _try(gvisor_set, image, case, "fresh")
+        return
+    query: dict[str, str | int] = {
+        "arg": case["name"],
+        "timeout_s": TIMEOUT_S,
+        "memory_mib": MEMORY_MIB,
+        "queue_timeout_s": QUEUE_TIMEOUT_S,
+    }
+    with gvisor_set.client() as client:
+        # It may succeed, fail, or end its slot: all of that is its own.
+        answer = client.post(f"/v1/run/{image}", params=query, content=INPUT)
+        assert answer.status_code in (200, 422, 503, 504), answer.text
+        residue(client, image, "fresh")
+
+
+@pytest.mark.parametrize("image", [ROOT_IMAGE, USER_IMAGE], ids=["root", "user"])
+def test_slots_of_gvisor_share_no_counter_of_the_kernel(gvisor_set: SetProcess, image: str) -> None:
+    """A program of one account holds all it can get, and another's has what it needs."""
+    _beside_a_holder(gvisor_set, image, "neighbour")
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,12 @@ def test_ours_is_offered_and_others_that_are_installed(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert runtimes.offered().keys() == {"gcompute-runc"}
-    assert Path(runtimes.offered()["gcompute-runc"]["path"]).is_file()
+    assert Path(str(runtimes.offered()["gcompute-runc"]["path"])).is_file()
     (tmp_path / "crun").touch(mode=0o755)
     assert runtimes.offered()["crun"] == {"path": f"{tmp_path}/crun"}
+    (tmp_path / "runsc").touch(mode=0o755)
+    assert runtimes.offered()["runsc"]["path"] == f"{tmp_path}/runsc"
+    assert "--host-uds=open" in runtimes.offered()["runsc"]["runtimeArgs"]
 
 
 def test_ids_are_prepared_only_for_the_runtime_that_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:

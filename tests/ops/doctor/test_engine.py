@@ -76,9 +76,12 @@ def test_a_runtime_that_leaves_cgroups_writable_is_told() -> None:
     assert (first.level, "cgroup version 1" in first.text) == (Level.FAIL, True)
 
 
-def test_a_runtime_that_sets_refuse_is_told() -> None:
-    first, *_ = judges.walls(of("runsc", Runtimes={"runc": {}, "runsc": {}}))
-    assert (first.level, "gVisor" in first.text) == (Level.FAIL, True)
+def test_gvisor_without_the_way_to_the_executor_is_told() -> None:
+    first, *_ = judges.walls(of("runsc", Runtimes={"runc": {}, "runsc": {"path": "runsc"}}))
+    assert (first.level, "--host-uds" in first.text) == (Level.FAIL, True)
+    open_to_sockets = {"path": "runsc", "runtimeArgs": ["--host-uds=open"]}
+    found = list(judges.walls(of("runsc", Runtimes={"runc": {}, "runsc": open_to_sockets})))
+    assert worst(found) is Level.OK
 
 
 def test_slots_without_user_namespaces_are_doubted_unless_a_runtime_separates_them() -> None:

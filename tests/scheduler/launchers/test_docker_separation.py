@@ -127,13 +127,14 @@ def test_crun_is_refused_where_it_leaves_a_folder_that_nobody_empties(
     assert (logs[0]["event"], logs[0]["runtime"]) == ("slots are kept apart", "crun")
 
 
-def test_gvisor_is_refused_because_large_bodies_would_fail(
+def test_slots_of_gvisor_have_a_kernel_each_and_share_no_counter(
     proc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(
-        EngineUnfit, match=r"beyond 60 KiB would fail\. Change the set's `runtime` and restart"
-    ):
-        separation(_Engine(runtime="runsc"), EngineFacts(runtimes=("runsc",)), proc, monkeypatch)
+    with capture_logs() as logs:
+        found = separation(_Engine(runtime="runsc"), EngineFacts(runtimes=("runsc",)), proc, monkeypatch)
+    assert not found.is_open
+    assert [line["event"] for line in logs] == ["slots are kept apart"]
+    assert logs[0]["shared_by_slots_of_one_uid"] == "none of the kernel's counters"
 
 
 def test_a_limit_of_epoll_watches_that_memory_cannot_reach_needs_no_warning(

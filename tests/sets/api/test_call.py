@@ -34,6 +34,18 @@ def test_a_call_that_asks_for_nothing_gets_the_defaults() -> None:
     assert not made.prestart
 
 
+def test_a_set_whose_slots_are_never_shared_says_so_only_to_who_asks_for_it() -> None:
+    def made(of: Image, **asked: Any) -> TaskSpec:
+        return spec_of("acme", "cat:1", of, RunCall(**asked), Kind.SYNC, fresh_only=True)
+
+    assert made(image()).isolation is Isolation.FRESH
+    assert made(image(isolation="shared")).isolation is Isolation.FRESH
+    assert made(image(), isolation=Isolation.FRESH).isolation is Isolation.FRESH
+    with pytest.raises(BadRequest, match="every task in a new container") as refused:
+        made(image(), isolation=Isolation.SHARED)
+    assert refused.value.field == "isolation"
+
+
 def test_labels_decide_where_the_call_says_nothing() -> None:
     labelled = image(isolation="fresh", prestart="1", cpu_features="avx2 fma")
     made = spec(labelled)
