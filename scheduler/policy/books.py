@@ -82,6 +82,10 @@ class Books:
     def _size(self, pool: Pool) -> None:
         pool.at_once = self.nodes.at_once(pool.key)
         pool.most = max(1, pool.at_once)
+        nodes, memory_worth = self.nodes, 0
+        if nodes.memory_mib:
+            memory_worth = pool.memory_mib * nodes.cpu_percent // nodes.memory_mib
+        pool.charge_percent = max(pool.cpu_percent, memory_worth)
         if pool.ahead is not None:
             pool.most += self.limits.fresh_ahead
 
@@ -222,7 +226,8 @@ class Books:
         account = pool.account
         if account.shares.waiting:
             account.settle(now)
-        account.held += pool.cpu_percent
+        slot.charge_percent = pool.charge_percent
+        account.held += slot.charge_percent
         del pool.idle[slot]
         pool.running.add(slot)
         slot.task_id = task_id
@@ -246,8 +251,8 @@ class Books:
         account.task_s += SMOOTHING * (run_s - account.task_s) if account.task_s else run_s
         if account.shares.waiting:
             account.settle(now)
-            account.task_ran(pool.cpu_percent, run_s, cpu_us)
-        account.held -= pool.cpu_percent
+            account.task_ran(slot.charge_percent, run_s, cpu_us)
+        account.held -= slot.charge_percent
         turns = self._turns_of(pool)
         if turns.pools:
             turns.released(account, now)
@@ -267,7 +272,7 @@ class Books:
         pool = slot.pool
         account, run_s = pool.account, now - slot.since
         account.task_s += SMOOTHING * (run_s - account.task_s) if account.task_s else run_s
-        account.task_ran(pool.cpu_percent, run_s, cpu_us)
+        account.task_ran(slot.charge_percent, run_s, cpu_us)
         slot.since = now
         if slot.timer is not None:
             self._stop_timer(slot)

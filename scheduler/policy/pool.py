@@ -21,6 +21,7 @@ class Slot:
     """A slot of a pool on a node. `task_id`: what runs in it. `since`: when it began to start, rest or run that."""
 
     __slots__ = (
+        "charge_percent",
         "ends_at",
         "gives_way",
         "id",
@@ -39,6 +40,8 @@ class Slot:
         self.pool = pool
         self.node = node
         self.task_id: str | None = None
+        # What its task is charged, which may not change while it runs.
+        self.charge_percent = 0
         # How many tasks it has had.
         self.served = 0
         # It has started and has had no task yet.
@@ -60,6 +63,7 @@ class Pool:
         "account",
         "ahead",
         "at_once",
+        "charge_percent",
         "cpu_percent",
         "failures",
         "held_back_at",
@@ -93,6 +97,9 @@ class Pool:
         self.is_spare = key.priority is Priority.SPARE
         self.cpu_percent = key.resources.cpu_percent
         self.memory_mib = key.resources.memory_mib
+        # Hundredths of a core that a running task of it is charged: those that it holds, or those that the memory that
+        # it holds is worth in this cell.
+        self.charge_percent = self.cpu_percent
         # Waiting tasks in the order in which they run, with the time of arrival.
         # (Ordered, because a dict's first entry takes long to find once many before it were deleted.)
         self.waiting: OrderedDict[str, float] = OrderedDict()

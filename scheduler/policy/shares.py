@@ -1,9 +1,11 @@
 """How much each account has used of the cores while tasks wait, and who has used least. Pure.
 
 An account uses what its running tasks hold, for as long as they hold it, and CPU time beyond that: a task that sleeps
-for an hour on a core has used an hour of it. Use counts only while tasks wait. Once none does, all of it is forgotten:
-cores that nobody else wants are free of charge. An account that begins to wait begins just before the one that has
-used least, so it owes nothing for the time before, and nobody owes it anything.
+for an hour on a core has used an hour of it. A task that holds half of all memory has used half of the cores.
+
+Use counts only while tasks wait. Once none does, all of it is forgotten: cores that nobody else wants are free of
+charge. An account that begins to wait begins just before the one that has used least, so it owes nothing for the time
+before, and nobody owes it anything.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class Account:
         self.waiting = 0
         # Since when at least one of them has waited.
         self.waits_since = 0.0
-        # Hundredths of a core that its running tasks hold.
+        # Hundredths of a core that its running tasks are charged (`Pool.charge_percent`).
         self.held = 0
         self.spent = 0.0
         self.at = 0.0
@@ -90,9 +92,9 @@ class Account:
         if not self.waiting:
             self.shares.forget_line(self)
 
-    def task_ran(self, cpu_percent: int, run_s: float, cpu_us: int) -> None:
-        """A task of the account has ended: it held `cpu_percent` for `run_s` seconds. Add the CPU time beyond that."""
-        beyond = cpu_us / 1e4 - cpu_percent * run_s
+    def task_ran(self, charge_percent: int, run_s: float, cpu_us: int) -> None:
+        """A task of the account has ended, for whose `run_s` seconds it was charged. Add the CPU time beyond that."""
+        beyond = cpu_us / 1e4 - charge_percent * run_s
         if beyond > 0.0:
             self.spent += beyond
 

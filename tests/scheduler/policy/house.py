@@ -165,6 +165,11 @@ class House:
             and key.resources.memory_mib <= memory_mib
         ]
 
+    def _charge_percent(self, resources: Resources) -> int:
+        """What a running task is charged: the larger of its share of the cores and of the memory, in cores."""
+        worth = resources.memory_mib * self.limits.cpu_percent // self.limits.memory_mib
+        return max(resources.cpu_percent, worth)
+
     def check(self) -> None:
         """The policy's books agree with what happened."""
         self._check_room()
@@ -173,7 +178,7 @@ class House:
         accounts = self.policy.books.turns.shares.accounts.values()
         held: Counter[str] = Counter()
         for slot_id in self.running.values():
-            held[self.slots[slot_id].account] += self.slots[slot_id].resources.cpu_percent
+            held[self.slots[slot_id].account] += self._charge_percent(self.slots[slot_id].resources)
         assert {account.name: account.held for account in accounts if account.held} == held
         waiting = Counter(key.account for key in self.waiting.values())
         assert {account.name: account.waiting for account in accounts if account.waiting} == waiting

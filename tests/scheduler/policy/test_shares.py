@@ -166,6 +166,26 @@ def test_spare_tasks_do_not_use_the_share_of_their_account() -> None:
     assert normal["both"] + normal["other"] >= 1900.0
 
 
+def test_memory_is_charged_like_the_cores_that_it_is_worth() -> None:
+    """One account's tasks hold all memory and a hundredth of a core, another's hold cores: they share the time."""
+    world = World([NodeFacts("n1", 400, 4096, 64)])
+    dear = PoolKey("memory", "sha256:x", Resources(1, 4096), Isolation.SHARED)
+    for _ in range(1_000):
+        world.arrive(dear, 1.0)
+        world.arrive(pool("cores"), 1.0)
+    world.run(400.0)
+    held_s = {
+        key: sum(
+            task.ended_at - task.started_at[0]
+            for task in world.tasks.values()
+            if task.ends and task.key == key
+        )
+        for key in (dear, pool("cores"))
+    }
+    assert held_s[dear] == pytest.approx(held_s[pool("cores")] / 4, rel=0.15)
+    assert held_s[dear] >= 100.0
+
+
 def test_a_newcomer_comes_before_those_that_have_used_as_little_as_anybody() -> None:
     """Both cores are free at the same moment. The next task on both of them comes after the newcomer's."""
     world = Shared(2)
