@@ -32,11 +32,16 @@ class Supply:
     def feed(self, decisions: list[Decision], now: float, grown: Pool | None = None) -> None:
         """Start slots for pools that want them, on places that are free or that idle slots of other pools give.
 
-        `grown`: a task has just arrived in this pool. If its account has no slot, one that has many gives an idle one,
-        though its own tasks wait for cores beside it.
+        `grown`: a task has just arrived in this pool. If it is the first of its account that waits, and the account has
+        no slot, then one that has many gives an idle one, though its own tasks wait for cores beside it.
         """
         books = self._books
-        new = grown is not None and bool(books.turns.pools) and not books.demand.held(grown.key.account)
+        new = (
+            grown is not None
+            and grown.account.waiting == 1
+            and bool(books.turns.pools)
+            and not books.demand.held(grown.key.account)
+        )
         nobody_gives = (
             not (new or books.nodes.open or books.givers or books.spare_running) and books.parties is None
         )
