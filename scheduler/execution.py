@@ -74,6 +74,8 @@ class Ending(msgspec.Struct):
     prestarted: bool = False
     files_closed: Callable[[], None] | None = None
     """Called once, by `close_files`."""
+    frees: bool = False
+    """The slot is clean already: `slot_freed` follows as soon as the end has been told."""
 
     def close_files(self) -> None:
         """Close the output files; closing twice is fine."""

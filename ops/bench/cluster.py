@@ -98,11 +98,21 @@ def latency(pair: Pair, rounds: int) -> Iterator[Figure]:
 
 
 def throughput(pair: Pair, rounds: int) -> Iterator[Figure]:
-    """Measure small tasks of many clients."""
+    """Measure small tasks of many clients; also says the CPU time that the set and the executor need for each."""
     rates: dict[int, list[float]] = {pair.set_port: [], pair.remote_port: []}
+    parts = {pair.set_port: ("local",), pair.remote_port: ("remote", "executor")}
+    cpu_us: dict[str, list[float]] = {"local": [], "remote": [], "executor": []}
     for _ in range(rounds):
         for port in rates:
-            rates[port].append(_load(port))
+            before = {part: pair.cpu_us(part) for part in parts[port]}
+            per_s, requests = _load(port)
+            rates[port].append(per_s)
+            for part in parts[port]:
+                cpu_us[part].append((pair.cpu_us(part) - before[part]) / requests)
+    local, remote, executor = (statistics.median(each) for each in cpu_us.values())
+    _say(
+        f"CPU µs for each task: in the set {local:.0f}, behind a link {remote:.0f} and {executor:.0f} in the executor"
+    )
     yield _ratio("… tasks/s, 16 clients", rates[pair.remote_port], rates[pair.set_port], "tasks/s")
 
 
@@ -123,13 +133,14 @@ def _ratio(what: str, remote: list[float], local: list[float], unit: str) -> Fig
     return Figure(what, ratio, f"{ratio:.2f} ×", "≥ 0.7 ×", ratio >= 0.7)
 
 
-def _load(port: int) -> float:
+def _load(port: int) -> tuple[float, int]:
+    """Return tasks/s, and how many they were."""
     command = [sys.executable, "-m", "ops.bench.load", str(port), PATH, str(CLIENTS), str(LOAD_S)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     found = json.loads(done.stdout)
     if found["bad"]:
         raise BenchFailed(f"ncat answered {found['first_bad']}")
-    return float(found["per_s"])
+    return float(found["per_s"]), int(found["requests"])
 
 
 def crowd(nodes: int = NODES, slots: int = SLOTS_EACH) -> Iterator[Figure]:

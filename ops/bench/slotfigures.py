@@ -195,10 +195,7 @@ def _slots() -> list[dict[str, dict[str, str]]]:
 
 def _cpu_us(stack: Stack) -> int:
     """Return the CPU time so far of the set's processes and its slots, without the router."""
-    total = 0
-    for pid in stack.pids("set"):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += (int(fields[11]) + int(fields[12])) * 10_000
+    total = stack.cpu_us("set")
     for slot in _slots():
         cgroup = SlotCgroup(int(str(slot["Pid"])))
         total += cgroup.cpu_us()

@@ -96,6 +96,14 @@ class Stack:
                         peaks[name] = max(peaks.get(name, 0.0), int(line.split()[1]) / 1024)
         return peaks
 
+    def cpu_us(self, name: str) -> int:
+        """Return the CPU time of a part so far, in microseconds."""
+        total = 0
+        for pid in self.pids(name):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) * 10_000
+        return total
+
     def pids(self, name: str) -> list[int]:
         """Return the part's own process and its workers."""
         pid = self._processes[name].pid

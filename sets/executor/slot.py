@@ -281,6 +281,7 @@ class Slot:
             notes=(message.why_not,) if message.why_not else (),
             # The garbage collector may close them, in any thread.
             files_closed=partial(self._call_soon, self._release) if has_files else None,
+            frees=not message.cleaning,
         )
         self._run = None
         self._unwatch()

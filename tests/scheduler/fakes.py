@@ -174,6 +174,7 @@ class FakeRun:
             stdout=stdout,
             stderr=stderr,
             files=list(files),
+            frees=clean,
         )
         self._end.set_result(ending)
         if not self._first.done():

@@ -56,6 +56,7 @@ def decode_ending(
         notes=message.notes,
         prestarted=message.prestarted,
         files_closed=handed_back,
+        frees=message.freed,
     )
 
 

@@ -135,10 +135,9 @@ class Programs:
         self._wire.send(frames.FREED, messages.Spent(slot_id, cpu_us))
 
     def slot_gone(self, slot_id: str) -> None:
-        """The slot was lost, or let go. The end of its program is told before, if it has come."""
+        """The slot was lost, or let go."""
         served = self._by_slot.get(slot_id)
         if served is not None:
-            self._exited(served)
             self._leave_slot(served)
 
     def _came(self, served: Served, first: Ending | Output | None) -> None:
@@ -148,8 +147,9 @@ class Programs:
             self._background.spawn(self._serve(served, served.run, self._hand_over(served, first)))
         elif first is not None:
             served.ending = first
-            # Where the slot is clean, `slot_freed` is called next and tells both; else the next turn tells the end.
-            self._wire.loop.call_soon(self._exited, served)
+            # Otherwise `slot_freed` is called next, and tells both.
+            if not first.frees:
+                self._exited(served)
         else:
             self._gone(served)
 

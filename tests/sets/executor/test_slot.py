@@ -31,6 +31,7 @@ async def test_small_output_comes_with_the_end(rig: Rig) -> None:
         first = await run.first()
     assert isinstance(first, Ending)
     assert first == await run.ending() == await run.first()
+    assert first.frees
     assert (first.how, first.code, first.killed, first.oom_kills) == (How.EXITED, 3, False, 0)
     assert (first.stdout, first.stderr, first.handed_over, first.files) == (b"out", b"err", False, [])
     assert (first.wall_us, first.max_rss_kib) == (9, 7)
@@ -137,7 +138,8 @@ async def test_a_slot_that_cleans_is_free_when_it_is_clean(rig: Rig) -> None:
     run = rig.run()
     rig.guest.says(wire.ended(1, flags=wire.CLEANING, stdout=b"done"))
     async with asyncio.timeout(WAIT_S):
-        assert (await run.ending()).stdout == b"done"
+        ending = await run.ending()
+    assert (ending.stdout, ending.frees) == (b"done", False)
     assert (rig.slot.state, rig.freed) == (SlotState.CLEANING, 0)
     with pytest.raises(SlotLost, match="cleaning"):
         rig.slot.run(CAT)

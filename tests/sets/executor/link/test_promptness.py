@@ -42,7 +42,7 @@ def told(heard: Heard) -> messages.Exit:
     return messages.decode(memoryview(heard[3]), messages.Exit)
 
 
-# No test here lets the loop turn between a cause and its frame, except where it says so.
+# No test here lets the loop turn between a cause and its frame.
 
 
 async def test_a_task_leaves_at_once(node: PlayedNode) -> None:
@@ -92,8 +92,7 @@ async def test_an_end_leaves_at_once_and_says_that_its_slot_is_free(at_node: Pla
 async def test_an_end_does_not_wait_until_its_slot_is_clean(at_node: PlayedSet) -> None:
     at_node.task(1)
     at_node.executor.runs[0].exit(clean=False)
-    # The turn in which the slot could have become free.
-    (heard,) = await at_node.heard()
+    (heard,) = at_node.heard_now()
     assert not told(heard).freed
     at_node.executor.events.slot_freed("s1", 70)
     (heard,) = await at_node.heard()
