@@ -71,6 +71,7 @@ def crash(cluster: Cluster, faults: list[Fault], length_s: float, seed: int, say
     with Witness(cluster.set_name) as witness:
         try:
             play(trouble, faults, length_s, say)
+            trouble.finish()
             say("all faults are healed; waiting for the accepted tasks' ends")
             cluster.set.until_ready()
             dead = [part.log.name for part in cluster.parts if not part.is_alive()]

@@ -28,8 +28,8 @@ from tests.scheduler.launchers.nomad.agents import CPU_SHARES, MEMORY_MIB
 
 NUMBERS = {name: 10 * (name in CLIENTS) + int(name[1:]) for name in (*SERVERS, *CLIENTS)}
 """The last numbers of the agents' addresses, as `ops.nomad.cluster.Cluster` gives them."""
-LEADER_S = 60.0
-"""Longest wait for a server that answers: an election, on a slow machine."""
+LEADER_S = 600.0
+"""Longest wait for servers that answer: the faults that hit them, and an election on a slow machine."""
 
 Json = Any
 
@@ -65,6 +65,9 @@ class NomadCluster(Cluster):
         stack.callback(self._prune)
         stack.callback(self.agents.wipe)
         self.network.on(SERVERS[0], self.agents.start)
+        answer = self.ask("GET", "/v1/nodes")
+        assert answer is not None
+        self.node_ids = {node["Name"]: node["ID"] for node in answer.json()}
         config = self.folder / "registrar.yaml"
         settings = {
             "socket": str(self.folder / "registrar.sock"),
@@ -133,18 +136,6 @@ class NomadCluster(Cluster):
         live = [each for each in answer.json() if each["ClientStatus"] not in TERMINAL]
         return [each for each in live if not node or each["NodeName"] == node]
 
-    def node_id(self, node: str) -> str:
-        found: list[str] = []
-
-        def known() -> bool:
-            answer = self.ask("GET", "/v1/nodes")
-            if answer is not None and answer.is_success:
-                found.extend(each["ID"] for each in answer.json() if each["Name"] == node)
-            return bool(found)
-
-        until(known, f"the servers know node {node}", LEADER_S)
-        return found[0]
-
     # -- the end
 
     def until_quiet(self) -> None:
@@ -203,12 +194,12 @@ class Operator:
         """Drain a node, which ends its slots at once, or never."""
         deadline_ns = random.Random(dice).choice([-1, 3600 * 10**9])
         spec = {"DrainSpec": {"Deadline": deadline_ns, "IgnoreSystemJobs": False}}
-        self._cluster.ask("POST", f"/v1/node/{self._cluster.node_id(node)}/drain", json=spec)
+        self._cluster.ask("POST", f"/v1/node/{self._cluster.node_ids[node]}/drain", json=spec)
 
     def end_drain(self, node: str) -> None:
-        """Let a node take slots again."""
+        """Let a node take slots again; returns once the servers say that it may."""
         body = {"DrainSpec": None, "MarkEligible": True}
-        self._cluster.insist("POST", f"/v1/node/{self._cluster.node_id(node)}/drain", json=body)
+        self._cluster.insist("POST", f"/v1/node/{self._cluster.node_ids[node]}/drain", json=body)
 
     def _press(self, node: str, dice: int, button: Callable[[Json], tuple[str, str]]) -> None:
         if live := self._cluster.allocations(node):

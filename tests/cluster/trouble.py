@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 from docker.errors import APIError
@@ -85,6 +86,9 @@ class Trouble:
                     part.until_ready()
                     self.unheard.append((self._unheard_since, boot_s()))
 
+    def finish(self) -> None:
+        """Wait until all that was hit is healed; each fault has ended before."""
+
     def _part(self, target: str) -> Part:
         cluster = self._cluster
         return {SET: cluster.set, ROUTER: cluster.router, **cluster.executors}[target]
@@ -117,6 +121,8 @@ class NomadTrouble(Trouble):
         super().__init__(cluster)
         self._nomad = cluster
         self._operator = Operator(cluster)
+        self._operators = ThreadPoolExecutor(thread_name_prefix="operator")
+        self._ends_of_drains: list[Future[None]] = []
 
     def begin(self, fault: Fault) -> None:
         target, dice = fault.target, fault.dice
@@ -153,9 +159,16 @@ class NomadTrouble(Trouble):
             case Kind.KILL_AGENT:
                 self._nomad.start_agent(target)
             case Kind.DRAIN:
-                self._operator.end_drain(target)
+                # The servers may be away, and come back only by the end of another fault.
+                ending = self._operators.submit(self._operator.end_drain, target)
+                self._ends_of_drains.append(ending)
             case _:
                 super().end(fault)
+
+    def finish(self) -> None:
+        for each in self._ends_of_drains:
+            each.result()
+        self._operators.shutdown()
 
     def _part(self, target: str) -> Part:
         return self._nomad.registrar if target == REGISTRAR else super()._part(target)
