@@ -12,10 +12,21 @@ from tests.sets.api.conftest import Api, StartApi, mark, problem, running, until
 pytestmark = pytest.mark.docker
 
 
+def end_of(api: Api, task: dict[str, Any]) -> dict[str, Any]:
+    """The task once it has ended, over as many attempts as it takes."""
+
+    def ended() -> dict[str, Any] | None:
+        found = api.task(task["id"], wait=30)
+        return found if found["ended_at"] else None
+
+    found: dict[str, Any] = until(ended, "the task ends", timeout_s=600)
+    return found
+
+
 def test_a_task_that_fails_runs_again_as_often_as_it_asked(api: Api) -> None:
     task = api.submit("burn", "20", "exit", "7", retries=1)
     assert (task["retries"], task["retry_exit_codes"], task["failed_attempts"]) == (1, [], [])
-    ended = api.task(task["id"], wait=60)
+    ended = end_of(api, task)
     assert (ended["state"], ended["reason"], ended["exit_code"], ended["attempts"]) == (
         "failed",
         "exit",
@@ -35,7 +46,7 @@ def test_a_task_that_fails_runs_again_as_often_as_it_asked(api: Api) -> None:
 def test_only_the_named_exit_codes_count(api: Api) -> None:
     once = api.submit("exit", "7", retries=3, retry_exit_code=[74, 75])
     assert once["retry_exit_codes"] == [74, 75]
-    assert api.task(once["id"], wait=60)["attempts"] == 1
+    assert end_of(api, once)["attempts"] == 1
 
 
 @pytest.mark.parametrize(
@@ -70,7 +81,7 @@ def test_a_set_killed_between_two_attempts_goes_on_with_the_next(start_api: Star
     until(lambda: api.task(task["id"])["failed_attempts"], "the first attempt has failed")
     api.process.kill()
     api.process.start()
-    ended = api.task(task["id"], wait=60)
+    ended = end_of(api, task)
     assert (ended["state"], ended["exit_code"], len(ended["failed_attempts"])) == ("failed", 7, 2)
     # One that ran while the set was killed is lost, and not billed.
     assert ended["attempts"] in (3, 4)
@@ -89,7 +100,7 @@ def test_a_task_that_the_platform_gave_up_is_replayed_with_its_input(
         until(lambda attempt=attempt: api.task(task["id"])["attempts"] == attempt, "it is counted")  # type: ignore[misc]
         for slot in engine.containers.list(filters={"label": label}):
             slot.kill()
-    ended = api.task(task["id"], wait=60)
+    ended = end_of(api, task)
     assert (ended["state"], ended["reason"], ended["dead"], ended["cpu_us"]) == (
         "failed",
         "platform",
@@ -115,7 +126,7 @@ def test_a_task_that_the_platform_gave_up_is_replayed_with_its_input(
 
 def test_what_is_no_dead_letter_is_not_replayed(api: Api) -> None:
     task = api.submit("exit", "7")
-    api.task(task["id"], wait=60)
+    end_of(api, task)
     told = problem(api.http.post(f"/v1/tasks/{task['id']}/replay"), 409, "task-not-dead")
     assert "GET /v1/tasks?state=dead" in told["detail"]
     problem(api.http.post("/v1/tasks/a-none/replay"), 404, "task-unknown")
