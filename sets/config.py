@@ -42,6 +42,8 @@ class OperatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     token_hashes: tuple[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")], ...]
     """As for an account; `gcompute token --operator NAME` makes one."""
+    may_order: bool = False
+    """May also give the set orders: `gcompute set drain` and `resume`. Leave it off for routers and Prometheus."""
 
 
 class RemoteExecutorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,8 +96,8 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accounts: dict[str, AccountConfig] = {}
     """Accounts by name, used when `authentication` is on."""
     operators: dict[str, OperatorConfig] = {}
-    """Operators by name: they may read `/metrics` and `/v1/admin/` when `authentication` is on. When it is off, every
-    caller on this machine may."""
+    """Operators by name: they may read `/metrics` and `/v1/admin/` when `authentication` is on, and give orders with
+    `may_order`. When it is off, every caller on this machine may."""
     cores: Annotated[float, Meta(ge=0.01, le=65_536)] | None = None
     """Cores that running tasks share; by default all cores of the machine."""
     memory_mib: Positive | None = None

@@ -19,7 +19,7 @@ class Accounts:
     def __init__(self, config: SetConfig) -> None:
         self.authentication = config.authentication
         self._hashes = {name: account.token_hashes for name, account in config.accounts.items()}
-        self._operators = {name: operator.token_hashes for name, operator in config.operators.items()}
+        self._operators = config.operators
         self._max_input_bytes = {
             name: account.max_input_mib << 20
             for name, account in config.accounts.items()
@@ -39,7 +39,13 @@ class Accounts:
 
     def is_operator(self, token: str) -> bool:
         """Return True if the token has the scope `operator`."""
-        return matches(token, self._operators.get(name_in(token) or "", ()))
+        operator = self._operators.get(name_in(token) or "")
+        return matches(token, operator.token_hashes if operator else ())
+
+    def may_order(self, token: str) -> bool:
+        """Return True if the token is that of an operator who may give the set orders."""
+        operator = self._operators.get(name_in(token) or "")
+        return self.is_operator(token) and operator is not None and operator.may_order
 
     def max_input_bytes(self, account: str) -> int:
         """The largest input that the account may send to one task."""

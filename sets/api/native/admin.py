@@ -55,13 +55,13 @@ class DrainResource:
         self._answer(resp)
 
     async def on_put(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        self._operators.check(req)
+        self._operators.check_order(req)
         one_of_each(req, ())
         self._manager.drain()
         self._answer(resp)
 
     async def on_delete(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        self._operators.check(req)
+        self._operators.check_order(req)
         one_of_each(req, ())
         self._manager.resume()
         self._answer(resp)

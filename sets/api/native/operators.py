@@ -37,6 +37,16 @@ class Operators:
             "this token has no scope `operator`; `gcompute token --operator NAME` makes one that has"
         )
 
+    def check_order(self, req: falcon.asgi.Request) -> None:
+        """Raise `Unauthorized` or `Forbidden` unless the request may change the state of the whole set."""
+        self.check(req)
+        if self._accounts.authentication:
+            token = bearer_token(req.get_header("Authorization"))
+            if token is None or not self._accounts.may_order(token):
+                raise Forbidden(
+                    "this operator may only read; `may_order: true` in the set's file lets it give orders"
+                )
+
     def admits(self, req: falcon.asgi.Request) -> bool:
         """Return True if `check` accepts it."""
         if not self._accounts.authentication:

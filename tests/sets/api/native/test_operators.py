@@ -8,7 +8,7 @@ import falcon.testing
 import pytest
 
 from sets.api.accounts import Accounts
-from sets.api.errors import CallError
+from sets.api.errors import CallError, Forbidden
 from sets.api.native.callers import Callers
 from sets.api.native.operators import Operators
 from sets.config import AccountConfig, OperatorConfig, SetConfig
@@ -94,3 +94,31 @@ def test_with_authentication_it_does_not_matter_where_a_request_is_from() -> Non
     accounts = {"alice": AccountConfig((hashed(ALICE),))}
     operators = {"router": OperatorConfig((hashed(OPERATOR),))}
     assert not admitted(("127.0.0.1", 5), authentication=True, accounts=accounts, operators=operators)
+
+
+@pytest.mark.parametrize(
+    ("token", "reads", "orders"),
+    [(OPERATOR, True, False), ("gc_ops_s3cret", True, True), (ALICE, False, False)],
+)
+def test_only_an_operator_who_may_order_changes_the_set(token: str, reads: bool, orders: bool) -> None:
+    """The tokens of routers and of Prometheus lie on other machines; they need not be able to drain a set."""
+    accounts = Accounts(
+        SetConfig(
+            name="a",
+            state_dir="x",
+            authentication=True,
+            accounts={"alice": AccountConfig((hashed(ALICE),))},
+            operators={
+                "router": OperatorConfig((hashed(OPERATOR),)),
+                "ops": OperatorConfig((hashed("gc_ops_s3cret"),), may_order=True),
+            },
+        )
+    )
+    operators = Operators(accounts, Callers(accounts))
+    req = falcon.testing.create_asgi_req(path="/v1/admin/drain", headers=bearer(token))
+    assert operators.admits(req) == reads
+    if orders:
+        operators.check_order(req)
+    else:
+        with pytest.raises(Forbidden, match="may_order: true" if reads else "no scope `operator`"):
+            operators.check_order(req)
