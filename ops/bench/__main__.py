@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from ops.bench import figures, slotfigures
+from ops.bench import figures, simulated, slotfigures
 from ops.bench.stack import BenchFailed, Stack
 
 PARTS: Final = {
@@ -26,6 +26,8 @@ PARTS: Final = {
     "prestart": (slotfigures.prestart, 12, "a model that is loaded before its task"),
     "fresh": (slotfigures.fresh, 10, "fresh slots that are started ahead"),
     "soak": (slotfigures.soak, 1, "100,000 tasks through one slot (a minute)"),
+    "reality": (simulated.reality, 10, "simulated waits, compared with real ones (ten minutes)"),
+    "simulator": (simulated.speed, 10, "the simulator's speed (some minutes)"),
     # Last, because the tasks that it queues go on running.
     "submit": (figures.submit, 3, "async submits"),
 }

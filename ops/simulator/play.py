@@ -37,7 +37,7 @@ class Play:
         plan = scenario.router or (RouterPlan() if scenario.sets > 1 else None)
         self._front = None if plan is None else Front(self.agenda, scenario.set_names, plan)
         self.sets: list[VirtualSet] = []
-        sources = [*account_sources(scenario), *trace_sources(scenario)]
+        self.sources = [*account_sources(scenario), *trace_sources(scenario)]
         groups = [account.name for account in scenario.accounts]
         if scenario.trace is not None:
             groups.append(TRACE)
@@ -45,7 +45,7 @@ class Play:
         start_s = self._starts()
         for name in scenario.set_names:
             self._open(name, start_s)
-        for source in sources:
+        for source in self.sources:
             self._next(source)
         for failure in scenario.failures:
             if failure.at_s < scenario.length_s:

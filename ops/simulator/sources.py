@@ -81,14 +81,35 @@ class Source:
         return keys[number], requests[number], duration_s()
 
 
+class Planned(NamedTuple):
+    """A task of a run before it arrives. `source`: the index of its source."""
+
+    at_s: float
+    source: int
+    key: PoolKey
+    run_s: float
+
+
+def course(source: Source) -> Iterator[Planned]:
+    """Yield the tasks of a source as a run has them, so that the same can be run for real."""
+    at_s = next(source.times, None)
+    while at_s is not None:
+        key, _, run_s = source.draw()
+        yield Planned(at_s, source.index, key, run_s)
+        at_s = next(source.times, None)
+
+
 def account_sources(scenario: Scenario) -> Iterator[Source]:
     """Yield a source for each account, or accounts that are alike."""
     images = {image.name: image for image in scenario.images}
     for index, account in enumerate(scenario.accounts):
-        chance = Random(f"{account.name} {scenario.seed}")
+        # Arrivals stay where they are when durations are drawn otherwise.
+        arrivals, chance = (
+            Random(f"{account.name} {what} {scenario.seed}") for what in ("arrivals", "tasks")
+        )
         yield Source(
             index,
-            account.arrivals.times(chance, scenario.length_s),
+            account.arrivals.times(arrivals, scenario.length_s),
             [_choice(account, images[name], chance) for name in account.images],
             list(accumulate(account.images.values())),
             chance,
