@@ -25,7 +25,7 @@ FILES_COUNT: Final = 64
 TASK, KILL, RETIRE, DRESSED, PIPES, READ, RELEASE = 1, 2, 3, 4, 5, 6, 7
 HELLO, OUTPUT, EXIT, CLEANED, UNFIT = 16, 17, 18, 19, 20
 
-STDIN_FD, STREAM, PRESTART = 1, 2, 4
+STDIN_FD, STREAM, PRESTART, OUTPUT_FDS = 1, 2, 4, 8
 UNDRESSED: Final = 1
 HANDED_OVER, KILLED, CLEANING, PRESTARTED = 1, 2, 4, 8
 
@@ -112,8 +112,8 @@ class UnfitMessage(msgspec.Struct):
 Message = Hello | OutputMessage | ExitMessage | CleanedMessage | UnfitMessage
 
 
-def encode_task(number: int, work: Work) -> bytes:
-    """The TASK message. Raises as `encode_strings`."""
+def encode_task(number: int, work: Work, *, output_fds: bool = False) -> bytes:
+    """The TASK message; with `output_fds` the outputs' pipes ride along. Raises as `encode_strings`."""
     strings = encode_strings(work)
     body = work.stdin or b""
     flags = STREAM if work.stream else 0
@@ -121,6 +121,8 @@ def encode_task(number: int, work: Work) -> bytes:
         flags |= PRESTART
     if work.stdin is None:
         flags |= STDIN_FD
+    if output_fds:
+        flags |= OUTPUT_FDS
     argc, envc, filec = len(work.argv), len(work.env), len(work.outputs)
     return _TASK.pack(TASK, flags, 0, number, argc, envc, filec, 0, len(strings), len(body)) + strings + body
 

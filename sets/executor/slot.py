@@ -19,7 +19,7 @@ from scheduler.task import Lease
 from sets.executor import protocol
 from sets.executor.cgroup import CgroupError, CpuAccount, SlotCgroup
 from sets.executor.guest_socket import GuestGone, GuestSocket
-from sets.executor.pipes import PIPE_BYTES, PipeReader, PipeWriter, enlarge
+from sets.executor.pipes import PIPE_BYTES, PipeReader
 from sets.executor.protocol import (
     CleanedMessage,
     ExitMessage,
@@ -30,6 +30,7 @@ from sets.executor.protocol import (
 from sets.executor.run import SlotRun
 from sets.executor.slot_file import SlotFile
 from sets.executor.slot_state import SLOT_MOVES, SlotState
+from sets.executor.task_pipes import TaskPipes
 
 log = structlog.get_logger()
 
@@ -82,6 +83,9 @@ class Slot:
         self._run: SlotRun | None = None
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
+        # Pipes that went with the task; whether the last one needed some.
+        self._outputs: tuple[PipeReader, PipeReader] | None = None
+        self._outgrew = False
         # The guest holds the last task's files until they are released, and cleans up only then.
         self._files_open = False
 
@@ -107,34 +111,33 @@ class Slot:
             raise SlotLost(f"slot {self.id} is {self.state}")
         assert self._cgroup is not None
         number = self._number + 1
-        message = protocol.encode_task(number, work)
+        # Outputs that will hardly fit a message go from the program straight to us.
+        output_fds = work.stdin is None or work.stream or self._outgrew
+        message = protocol.encode_task(number, work, output_fds=output_fds)
         self._cgroup.begin_task()
-        stdin: PipeWriter | None = None
+        pipes: TaskPipes | None = None
         try:
-            if work.stdin is None:
-                read_fd, write_fd = os.pipe()
-                try:
-                    stdin = PipeWriter(self.loop, write_fd)
-                    enlarge(write_fd)
-                    # The program is another user than we are, and must be able to open /dev/stdin.
-                    os.fchmod(read_fd, 0o666)
-                    connection.send(message, [read_fd])
-                finally:
-                    os.close(read_fd)
+            if output_fds:
+                pipes = TaskPipes(self.loop, stdin=work.stdin is None, to_read=True)
+                connection.send(message, pipes.fds)
+                pipes.sent()
             else:
                 connection.send(message)
         except OSError as error:
             # This includes a full socket: a guest that waits for a task has read everything before it.
-            if stdin is not None:
-                stdin.close()
+            if pipes is not None:
+                pipes.close()
             reason = f"its guest could not be given a task: {error}"
             self.fail(reason)
             raise SlotLost(f"slot {self.id} is lost: {reason}") from error
+        self._outputs = None if pipes is None else pipes.outputs
         self._number = number
         self._move(SlotState.RUNNING)
         self._forget_budget()
         self._prestart = work.prestart
-        run = self._run = SlotRun(self, number, lease, stdin, len(work.outputs))
+        run = self._run = SlotRun(
+            self, number, lease, None if pipes is None else pipes.stdin, len(work.outputs)
+        )
         return run
 
     def kill(self, run: SlotRun) -> None:
@@ -179,9 +182,16 @@ class Slot:
             self._socket = None
         if self._cgroup is not None:
             self._cgroup.close()
+        self._close_outputs()
         run, self._run = self._run, None
         if run is not None:
             run.lost(reason)
+
+    def _close_outputs(self) -> None:
+        """Close the pipes of a task that has ended without a need for them."""
+        outputs, self._outputs = self._outputs, None
+        for pipe in outputs or ():
+            pipe.close()
 
     def _tell_left_over(self) -> None:
         # A slot whose container has died has no account any more.
@@ -232,17 +242,16 @@ class Slot:
         run = self._current(message.task)
         if run.handed_over:
             raise ProtocolError("a second OUTPUT")
-        # Little goes to stderr, and pipe memory is limited per user.
-        stdout, stdout_end = self._pipe_out(PIPE_BYTES)
-        try:
-            stderr, stderr_end = self._pipe_out()
+        outputs, self._outputs = self._outputs, None
+        if outputs is None:
+            pipes = TaskPipes(self.loop)
             try:
-                self._tell(protocol.encode_pipes(run.number), [stdout_end, stderr_end])
+                self._tell(protocol.encode_pipes(run.number), pipes.fds)
             finally:
-                os.close(stderr_end)
-        finally:
-            os.close(stdout_end)
-        run.output_came(message.stdout, message.stderr, stdout, stderr)
+                pipes.sent()
+            outputs = pipes.outputs
+        assert outputs is not None
+        run.output_came(message.stdout, message.stderr, *outputs)
 
     def _exited(self, message: ExitMessage) -> bool:
         run = self._current(message.task)
@@ -284,6 +293,8 @@ class Slot:
             frees=not message.cleaning,
         )
         self._run = None
+        self._outgrew = message.handed_over
+        self._close_outputs()
         self._unwatch()
         if self._prestart:
             self._budget = self.loop.call_later(BUDGET_CHECK_S, self._check_budget)
@@ -315,11 +326,12 @@ class Slot:
         if not self._files_open or task != self._number:
             raise SlotLost(f"slot {self.id} holds no files of that task any more")
         try:
-            reader, end = self._pipe_out(PIPE_BYTES)
+            pipes = TaskPipes(self.loop, outputs=False)
             try:
-                self._tell(protocol.encode_read(task, number, first, length), [end])
+                reader = pipes.output(PIPE_BYTES)
+                self._tell(protocol.encode_read(task, number, first, length), pipes.fds)
             finally:
-                os.close(end)
+                pipes.sent()
         except OSError as error:
             raise SlotLost(f"slot {self.id} cannot be asked for an output file: {error}") from error
         return reader
@@ -338,13 +350,6 @@ class Slot:
 
     def _watch_cleaning(self) -> None:
         self._watch(CLEAN_GRACE_S, "its guest did not clean up in time")
-
-    def _pipe_out(self, size_bytes: int = 0) -> tuple[PipeReader, int]:
-        """Make a pipe for the guest to write to: our end and its own. Raises `OSError`."""
-        read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        if size_bytes:
-            enlarge(read_fd)
-        return PipeReader(self.loop, read_fd), write_fd
 
     def _tell(self, message: bytes, fds: Sequence[int] = ()) -> None:
         if self._socket is None:

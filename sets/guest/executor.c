@@ -32,7 +32,7 @@ bool tell(struct iovec *parts, size_t count) {
 ssize_t hear(void *buffer, size_t size, int flags, struct riders *riders) {
     union { char space[CMSG_SPACE(sizeof riders->fds)]; struct cmsghdr align; } control;
     struct iovec part = {buffer, size};
-    struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_LEN(sizeof riders->fds)};
     ssize_t n;
     do n = recvmsg(executor, &m, flags | MSG_CMSG_CLOEXEC); while (n < 0 && errno == EINTR);
     riders->count = 0;

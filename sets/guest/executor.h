@@ -15,8 +15,8 @@ extern uint32_t last_task;
 
 #define CONNECT_FIRST_MS 10
 
-// Descriptors that came with a message.
-struct riders { int fds[2]; int count; };
+// Descriptors that came with a message: those of a TASK are the most.
+struct riders { int fds[5]; int count; };
 
 // The path of a file beside the executor's socket.
 const char *beside_socket(const char *name);

@@ -14,7 +14,7 @@ struct run {
     const unsigned char *in_data;
     uint32_t in_left;
     bool killed;
-    bool handed_over, has_pipes;  // its outputs are the executor's; their pipes have come
+    bool handed_over, has_pipes, is_direct;  // its outputs are the executor's; their pipes have come; the program has them itself
     bool ended, alone;  // the program has been reaped; every other process has, too
     int status;
     uint64_t reaped_cpu_us, max_rss_kib;

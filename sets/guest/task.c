@@ -26,8 +26,9 @@
 #define PIPE_ALWAYS_HOLDS 4096
 
 // One of the program's outputs: the bytes read so far, and the pipe. Until it is handed over we keep the write end open, too, so
-// that poll does not report when the program closes its own. From then on its bytes flow into a pipe of the executor's.
-struct output { struct flow flow; int end; uint32_t len; unsigned char data[OUTPUT_BYTES]; };
+// that poll does not report when the program closes its own. From then on its bytes flow into a pipe of the executor's; `given` is
+// that pipe's end, if it came with the task. Most often the program itself has it then, and nothing need flow.
+struct output { struct flow flow; int end, given; uint32_t len; unsigned char data[OUTPUT_BYTES]; };
 static struct output out, err;
 // The executor's pipe flows into that of a program which was started ahead.
 static struct flow input;
@@ -43,16 +44,25 @@ static struct {
     char strings[STRINGS_BYTES];
 } waiting;
 
-// Tell that the outputs need pipes of the executor's, which it answers with PIPES, and give it the bytes read so far.
+// Leave an output to the executor.
+static void let_go(struct output *o) {
+    shut(&o->end);
+    o->len = 0;
+    if (run.is_direct) shut(&o->flow.from);
+    o->flow.to = o->given;
+    o->given = -1;
+}
+
+// Give the executor the bytes read so far. If it has given no pipes yet, it answers with PIPES.
 static bool hand_over(void) {
     struct output_message m = {
         .head = {.type = OUTPUT, .task = run.number}, .stdout_len = out.len, .stderr_len = err.len};
     struct iovec parts[] = {{&m, sizeof m}, {out.data, out.len}, {err.data, err.len}};
     bool told = tell(parts, 3);
-    shut(&out.end);
-    shut(&err.end);
-    out.len = err.len = 0;
+    run.has_pipes = run.is_direct || out.given >= 0;
     run.handed_over = true;
+    let_go(&out);
+    let_go(&err);
     return told;
 }
 
@@ -184,7 +194,7 @@ static void parse_strings(const struct task_message *m, char *at, char *end) {
 static void reset_run(uint32_t number) {
     memset(&run, 0, sizeof run);
     run.number = number;
-    run.in = out.end = err.end = -1;
+    run.in = out.end = err.end = out.given = err.given = -1;
     out.flow = err.flow = input = (struct flow){-1, -1, false};
     out.len = err.len = 0;
 }
@@ -197,10 +207,16 @@ static void feed_inline(const unsigned char *data, uint32_t len) {
     feed();
 }
 
-// Make the pipes and start the program. Returns what spawn does; all descriptors are the task's. Without `data` stdin stays open.
-static int start(int stdin_fd, const unsigned char *data, uint32_t len) {
+// Start the program with the pipes that were given, and make the others. Returns what spawn does; all descriptors are the task's.
+// Without `data` stdin stays open.
+static int start(int stdin_fd, const unsigned char *data, uint32_t len, const int *outputs) {
     int in[2] = {stdin_fd, -1}, o[2] = {-1, -1}, e[2] = {-1, -1};
-    if ((stdin_fd < 0 && pipe2(in, O_CLOEXEC)) || pipe2(o, O_CLOEXEC) || pipe2(e, O_CLOEXEC)) return -errno;
+    if (outputs) {
+        memcpy(o, outputs, sizeof o);
+        memcpy(e, outputs + 2, sizeof e);
+        run.is_direct = true;
+    }
+    if ((stdin_fd < 0 && pipe2(in, O_CLOEXEC)) || (!outputs && (pipe2(o, O_CLOEXEC) || pipe2(e, O_CLOEXEC)))) return -errno;
     out.flow.from = o[0];
     out.end = o[1];
     err.flow.from = e[0];
@@ -249,7 +265,7 @@ static void prestart(const struct task_message *m) {
     reset_run(0);
     waiting.there = true;
     // If this fails, the next task will report why. Some of the pipes may exist.
-    if (start(-1, NULL, 0)) {
+    if (start(-1, NULL, 0, NULL)) {
         dismiss();
         close_from(first_task_fd, TASK_FDS_MOST);
     }
@@ -314,14 +330,14 @@ static bool report(const struct task_message *m, int failed, uint64_t wall_us, b
 }
 
 static bool carry_out(struct task_message *m, size_t size, const struct riders *riders) {
-    if (size < sizeof *m || m->head.reserved || m->reserved || m->head.flags & ~(STDIN_FD | STREAM | PRESTART) || m->head.task != last_task + 1 ||
+    if (size < sizeof *m || m->head.reserved || m->reserved || m->head.flags & ~(STDIN_FD | STREAM | PRESTART | OUTPUT_FDS) || m->head.task != last_task + 1 ||
         !m->argc || m->argc + m->envc > STRINGS_COUNT || m->filec > FILES_COUNT || m->strings_len > STRINGS_BYTES ||
         m->stdin_len > STDIN_BYTES || size != sizeof *m + m->strings_len + m->stdin_len ||
-        riders->count != !!(m->head.flags & STDIN_FD) || (m->head.flags & STDIN_FD && m->stdin_len))
+        riders->count != !!(m->head.flags & STDIN_FD) + (m->head.flags & OUTPUT_FDS ? 4 : 0) || (m->head.flags & STDIN_FD && m->stdin_len))
         malformed();
     char *strings = (char *)(m + 1);
     const unsigned char *data = (unsigned char *)strings + m->strings_len;
-    const int stdin_fd = riders->count ? riders->fds[0] : -1;
+    const int stdin_fd = m->head.flags & STDIN_FD ? riders->fds[0] : -1, *outputs = m->head.flags & OUTPUT_FDS ? riders->fds + riders->count - 4 : NULL;
     if (waiting.there && !is_fit(0, NULL)) report_unfit();
     bool prestarted = waiting.there && matches(m);
     if (waiting.there && !prestarted) dismiss();
@@ -336,9 +352,16 @@ static bool carry_out(struct task_message *m, size_t size, const struct riders *
             input = (struct flow){stdin_fd, run.in, false};
             run.in = -1;
         }
+        if (outputs) {
+            // Its reader alone holds the other ends, so that a program whose reader is gone notices.
+            close(outputs[0]);
+            close(outputs[2]);
+            out.given = outputs[1];
+            err.given = outputs[3];
+        }
     } else {
         reset_run(m->head.task);
-        failed = start(stdin_fd, data, m->stdin_len);
+        failed = start(stdin_fd, data, m->stdin_len, outputs);
     }
     last_task = m->head.task;
     bool there = failed || ((!(m->head.flags & STREAM) || hand_over()) && attend());

@@ -23,10 +23,31 @@ class ScriptedGuest:
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
         self.socket.settimeout(WAIT_S)
+        # The write ends of pipes that came with the last task.
+        self.outputs: list[int] = []
 
     def read(self) -> tuple[bytes, list[int]]:
         message, fds, _, _ = socket.recv_fds(self.socket, MESSAGE_BYTES, 64)
         return message, list(fds)
+
+    def takes(self) -> wire.ReadTask:
+        """The TASK that must come now, and its pipes: only those for outputs are kept."""
+        message, fds = self.read()
+        task = wire.read_task(message)
+        assert len(fds) == bool(task.flags & wire.STDIN_FD) + (4 if task.flags & wire.OUTPUT_FDS else 0)
+        self.drop_outputs()
+        if task.flags & wire.OUTPUT_FDS:
+            *others, read_end, stdout, read_end_2, stderr = fds
+            self.outputs = [stdout, stderr]
+            fds = [*others, read_end, read_end_2]
+        for fd in fds:
+            os.close(fd)
+        return task
+
+    def drop_outputs(self) -> None:
+        for fd in self.outputs:
+            os.close(fd)
+        self.outputs = []
 
     def task(self) -> wire.ReadTask:
         message, fds = self.read()
@@ -40,8 +61,11 @@ class ScriptedGuest:
             os.close(fd)
 
     async def hands_over(self, task: int, stdout: bytes = b"", stderr: bytes = b"") -> tuple[int, int]:
-        """OUTPUT, and the two pipes that the executor answers with."""
+        """OUTPUT; the two pipes that came with the task, or that the executor answers with."""
         self.says(wire.output(task, stdout, stderr))
+        if self.outputs:
+            given, self.outputs = self.outputs, []
+            return given[0], given[1]
         message, fds = await self.hears()
         assert message == wire.head(wire.PIPES, task)
         assert len(fds) == 2
@@ -102,9 +126,7 @@ class Rig:
     def run(self, work: Work = CAT) -> SlotRun:
         """Start; the scripted guest has read its TASK when this returns."""
         run = self.slot.run(work)
-        _, fds = self.guest.read()
-        for fd in fds:
-            os.close(fd)
+        self.guest.takes()
         return run
 
     async def settle(self) -> None:
@@ -116,6 +138,7 @@ class Rig:
     def close(self) -> None:
         self.slot.retire()
         self._connection.close()
+        self.guest.drop_outputs()
         self.guest.close()
 
     def _freed(self, slot_id: str, cpu_us: int) -> None:

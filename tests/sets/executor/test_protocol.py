@@ -132,6 +132,10 @@ def test_a_guest_reads_what_is_asked_of_files() -> None:
     assert protocol.encode_pipes(7) == wire.head(wire.PIPES, 7)
 
 
+def test_the_outputs_pipes_are_announced() -> None:
+    assert protocol.encode_task(1, Work(argv=(b"a",)), output_fds=True)[1] == protocol.OUTPUT_FDS
+
+
 def test_prestart_is_a_flag_beside_the_way_of_the_input() -> None:
     work = Work(argv=(b"a",), stdin=None, prestart=True)
     assert protocol.encode_task(1, work)[1] == protocol.PRESTART | protocol.STDIN_FD

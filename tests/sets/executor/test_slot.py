@@ -51,10 +51,11 @@ async def test_task_numbers_count_up(rig: Rig) -> None:
 async def test_stdin_by_pipe(rig: Rig) -> None:
     run = rig.slot.run(Work(argv=(b"cat",), stdin=None, stream=True))
     message, fds = rig.guest.read()
-    assert wire.read_task(message).flags == wire.STDIN_FD | wire.STREAM
-    assert len(fds) == 1
-    # Any user's program can open its own standard input again by name.
-    assert stat.S_IMODE(os.fstat(fds[0]).st_mode) == 0o666
+    assert wire.read_task(message).flags == wire.STDIN_FD | wire.STREAM | wire.OUTPUT_FDS
+    # Any user's program can open its own standard input and outputs again by name.
+    assert [stat.S_IMODE(os.fstat(fd).st_mode) for fd in fds] == [0o666] * 5
+    for fd in fds[1:]:
+        os.close(fd)
     assert run.stdin is not None
     await run.stdin.write(b"some input")
     run.stdin.close()
@@ -68,7 +69,9 @@ async def test_stdin_by_pipe(rig: Rig) -> None:
 
 async def test_the_end_breaks_the_pipe_of_whoever_still_writes(rig: Rig) -> None:
     run = rig.slot.run(Work(argv=(b"cat",), stdin=None))
-    _, (kept,) = rig.guest.read()
+    _, (kept, *others) = rig.guest.read()
+    for fd in others:
+        os.close(fd)
     assert run.stdin is not None
     writing = asyncio.create_task(run.stdin.write(bytes(8 << 20)))
     await rig.settle()
@@ -98,6 +101,34 @@ async def test_large_output_is_handed_over(rig: Rig) -> None:
     assert ending.handed_over
     first.stdout.close()
     first.stderr.close()
+
+
+async def test_output_goes_straight_to_us_where_it_is_expected_to_be_large(rig: Rig) -> None:
+    """Where the input is large, the caller streams, or the slot's last task wrote much."""
+    large = {"stdin": None}, {"stream": True}
+    for number, asked in enumerate([*large, {}, {}], start=1):
+        run = rig.slot.run(Work(argv=(b"x",), **asked))  # type: ignore[arg-type]
+        task = rig.guest.takes()
+        assert bool(task.flags & wire.OUTPUT_FDS) == (number < 4)
+        if number < 3:
+            os.write(rig.guest.outputs[0], b"more")
+            out, err = await rig.guest.hands_over(number, b"head")
+            first = await run.first()
+            assert isinstance(first, Output)
+            assert (first.stdout_head, await first.stdout.read()) == (b"head", b"more")
+            first.stdout.close()
+            first.stderr.close()
+            for end in (out, err):
+                with pytest.raises(BrokenPipeError):
+                    os.write(end, b"x")
+                os.close(end)
+        rig.guest.says(wire.ended(number, flags=wire.HANDED_OVER if number < 3 else 0, stdout=b""))
+        async with asyncio.timeout(WAIT_S):
+            await run.ending()
+        # Nobody reads what was not handed over.
+        if rig.guest.outputs:
+            with pytest.raises(BrokenPipeError):
+                os.write(rig.guest.outputs[0], b"x")
 
 
 async def test_a_pipe_that_somebody_keeps_open_ends_with_the_program(rig: Rig) -> None:

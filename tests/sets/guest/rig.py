@@ -67,6 +67,8 @@ class Connection:
         self.socket = connection
         self.socket.settimeout(WAIT_S)
         self.number = 0
+        # Our ends of the pipes that went with the last task.
+        self.given: tuple[int, ...] = ()
         credentials = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         self.pid, self.uid, _ = struct.unpack("iII", credentials)
 
@@ -99,12 +101,28 @@ class Connection:
         env: Sequence[bytes] = (),
         files: Sequence[bytes] = (),
         stream: bool = False,
+        pipes: bool = False,
+        flags: int = 0,
     ) -> int:
-        """Send a TASK; its number."""
+        """Send a TASK, with `pipes` for its outputs if asked; its number."""
         self.number += 1
-        flags = (wire.STREAM if stream else 0) | (wire.STDIN_FD if stdin_fd is not None else 0)
-        message = wire.task(self.number, argv, env, files, stdin, flags)
-        self.send(message, [] if stdin_fd is None else [stdin_fd])
+        flags |= (wire.STREAM if stream else 0) | (wire.STDIN_FD if stdin_fd is not None else 0)
+        fds = [] if stdin_fd is None else [stdin_fd]
+        ends: list[int] = []
+        for fd in self.given:
+            os.close(fd)
+        self.given = ()
+        if pipes:
+            flags |= wire.OUTPUT_FDS
+            (stdout, out_end), (stderr, err_end) = os.pipe(), os.pipe()
+            self.given, ends = (stdout, stderr), [out_end, err_end]
+            for fd in ends:
+                # As the executor does: the program may be another user than we are.
+                os.fchmod(fd, 0o666)
+            fds += [stdout, out_end, stderr, err_end]
+        self.send(wire.task(self.number, argv, env, files, stdin, flags), fds)
+        for fd in ends:
+            os.close(fd)
         return self.number
 
     def output(self) -> tuple[bytes, bytes, int, int]:
@@ -114,7 +132,11 @@ class Connection:
         return *wire.read_output(message), *self.give_pipes()
 
     def give_pipes(self) -> tuple[int, int]:
-        """Answer an OUTPUT; our ends of the pipes for stdout and stderr."""
+        """Answer an OUTPUT, if its pipes did not go with the task; our ends of those for stdout and stderr."""
+        if self.given:
+            stdout, stderr = self.given
+            self.given = ()
+            return stdout, stderr
         (stdout, out_end), (stderr, err_end) = os.pipe(), os.pipe()
         self.send(wire.head(wire.PIPES, self.number), [out_end, err_end])
         os.close(out_end)
@@ -173,11 +195,25 @@ class Connection:
         env: Sequence[bytes] = (),
         files: Sequence[bytes] = (),
         stream: bool = False,
+        pipes: bool = False,
+        flags: int = 0,
     ) -> Result:
-        self.begin(argv, stdin=stdin, stdin_fd=stdin_fd, env=env, files=files, stream=stream)
+        self.begin(
+            argv,
+            stdin=stdin,
+            stdin_fd=stdin_fd,
+            env=env,
+            files=files,
+            stream=stream,
+            pipes=pipes,
+            flags=flags,
+        )
         return self.finish()
 
     def close(self) -> None:
+        for fd in self.given:
+            os.close(fd)
+        self.given = ()
         self.socket.close()
 
 

@@ -206,7 +206,7 @@ MALFORMED = {
     "cut by a byte": GOOD[:-1],
     "a byte too much": GOOD + b"x",
     "an unknown flag": task_message(flags=16),
-    "the flag that version 1 had": task_message(flags=8),
+    "pipes promised": task_message(flags=wire.OUTPUT_FDS),
     "pipes that nobody asked for": wire.head(wire.PIPES),
     "a READ of no file": wire.read(0, 0, 0, 0),
     "a RELEASE of nothing": wire.head(wire.RELEASE),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import stat
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.sets.guest.rig import (
     Guest,
     User,
     pattern,
+    processes_of,
     read_and_close,
     stderr_pattern,
     wait_readable,
@@ -80,6 +82,7 @@ def test_no_byte_is_lost_whatever_the_sizes(guest: Started, actor: bytes, seed: 
             *(actor, b"write", b"%d" % chance.randrange(1000), b"%d" % stdout, b"%d" % stderr),
             stdin=stdin,
             stream=chance.random() < 0.2,
+            pipes=chance.random() < 0.5,
         )
         assert result.end == (wire.EXITED, 0)
         assert result.stdout == pattern(stdout)
@@ -359,3 +362,58 @@ def test_outputs_end_before_exit_though_a_program_parked_them(guest: Started) ->
     result = connection.run(b"/usr/bin/env", b"python3", b"-c", script)
     assert result.handed_over
     assert result.stdout == b"y" * 100_000
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("stdout", "stderr"), [(0, 0), (MOST, 100), (MOST + 1, 0), (10_000_000, 1_000_000)])
+def test_pipes_that_come_with_the_task_are_the_program_s(
+    start: StartGuest, actor: bytes, user: User, stdout: int, stderr: int, stream: bool
+) -> None:
+    _, connection = start(user)
+    for _ in range(2):
+        result = connection.run(
+            actor, b"write", b"1", b"%d" % stdout, b"%d" % stderr, pipes=True, stream=stream
+        )
+        assert result.handed_over is (stream or max(stdout, stderr) > MOST)
+        assert (result.end, result.stdout, result.stderr) == (
+            (wire.EXITED, 0),
+            pattern(stdout),
+            stderr_pattern(stderr),
+        )
+
+
+def test_a_program_opens_the_pipes_that_came_with_its_task_by_name(start: StartGuest, user: User) -> None:
+    _, connection = start(user)
+    result = connection.run(b"/bin/sh", b"-c", b"echo a > /dev/stdout; echo b > /dev/stderr", pipes=True)
+    assert (result.stdout, result.stderr) == (b"a\n", b"b\n")
+
+
+def test_a_reader_who_goes_away_ends_a_program_with_pipes_of_its_own(guest: Started, actor: bytes) -> None:
+    _, connection = guest
+    connection.begin([actor, b"pour"], pipes=True)
+    _, _, out_fd, err_fd = connection.output()
+    os.close(out_fd)
+    os.close(err_fd)
+    ended = connection.finish_exit()
+    assert (ended.how, ended.code) == (wire.SIGNALLED, 13)
+
+
+def test_pipes_that_come_for_a_waiting_program_take_what_it_writes(guest: Started, actor: bytes) -> None:
+    """It has pipes of its own already; those of its task are filled from them."""
+    _, connection = guest
+    argv = [b"/bin/sh", b"-c", b"read line; head -c 300000 /dev/zero"]
+    for prestarted in (False, True):
+        result = connection.run(*argv, stdin=b"go\n", pipes=True, flags=wire.PRESTART)
+        assert bool(result.exit.flags & wire.PRESTARTED) is prestarted
+        assert (result.handed_over, result.stdout) == (True, bytes(300_000))
+        for _ in range(2000):
+            if len(processes_of(connection.pid)) > 1:
+                break
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 5])
+def test_another_number_of_pipes_than_announced(start: StartGuest, count: int) -> None:
+    guest, connection = start(ROOT)
+    connection.send(wire.task(1, [b"/bin/true"], flags=wire.OUTPUT_FDS), [1] * count)
+    assert guest.ended() == 4

@@ -136,7 +136,7 @@ static void set_up_guest(void) {
     root_device = 1;
     executor = -1;
     out.len = err.len = 0;
-    out.end = err.end = -1;
+    out.end = err.end = out.given = err.given = -1;
     out.flow = err.flow = input = (struct flow){-1, -1, false};
     kept_count = 0;
     children = open_fd(SIGNALS, 0, true);

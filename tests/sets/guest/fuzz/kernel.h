@@ -36,7 +36,7 @@ static const struct node { const char *name; int parent; mode_t mode; dev_t devi
 };
 enum { NODES = sizeof nodes / sizeof *nodes };
 
-struct pipe_model { uint32_t held, size, taken; };  // taken: bytes that the guest has read
+struct pipe_model { uint32_t held, size, taken; bool given; };  // taken: bytes that the guest has read
 
 static struct {
     const uint8_t *at, *end;          // what is left of the input

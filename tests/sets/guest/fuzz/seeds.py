@@ -202,6 +202,31 @@ CONVERSATIONS: Final[dict[str, bytes]] = (
         + PIPES
         + asks(2, CAT)
         + SUCCESS,
+        "pipes_with_the_task": task(b"cat", flags=8)
+        + writes(1, 100)
+        + SUCCESS
+        + task(b"cat", flags=10)
+        + writes(1, 100)
+        + SUCCESS
+        + task(b"cat", flags=9)
+        + writes(1, 100_000)
+        + SUCCESS
+        + task(b"cat", flags=8)
+        + together(2)
+        + writes(2, 65_536)
+        + SUCCESS,
+        "pipes_for_a_waiting_program": task(b"cat", flags=12)
+        + SUCCESS
+        + again(flags=12, stdin=9)
+        + writes(1, 100_000)
+        + SUCCESS
+        + again(flags=14)
+        + writes(2, 100)
+        + SUCCESS
+        + again(flags=13)
+        + reads(100)
+        + SUCCESS,
+        "pipes_and_an_answer": task(b"cat", flags=10) + PIPES,
         "slow_reader": asks(1, PIPED)
         + small_pipes()
         + PIPES

@@ -29,7 +29,7 @@ static bool task_conforms(const uint8_t *m, uint32_t size, uint32_t fds) {
     if (size < 24 || size > 131072 || le(m + 2, 2) || le(m + 14, 2)) return false;
     if (planted("accepts") && le(m + 8, 2) == 3) return false;
     uint32_t flags = m[1], argc = le(m + 8, 2), envc = le(m + 10, 2), filec = le(m + 12, 2), strings_len = le(m + 16, 4), stdin_len = le(m + 20, 4);
-    if (flags & ~7u || le(m + 4, 4) != asked.number + 1 || fds != (flags & 1)) return false;
+    if (flags & ~15u || le(m + 4, 4) != asked.number + 1 || fds != (flags & 1) + (flags & 8 ? 4 : 0)) return false;
     if (!argc || argc + envc > 8192 || filec > 64 || strings_len > 69608 || stdin_len > 61440 || (flags & 1 && stdin_len)) return false;
     return size == 24 + strings_len + stdin_len && strings_conform(m + 24, m + 24 + strings_len, argc, envc, filec);
 }
@@ -104,14 +104,14 @@ static uint32_t make_message(const uint8_t *record, uint32_t *fds) {
         memset(inbox + n, byte, times);
         size = n + times;
     } else if (operation == TASK_MADE || (operation == TASK_AGAIN && world.last_task)) {
-        uint32_t flags = take(1) & 7, stdin_len = 0;
+        uint32_t flags = take(1) & 15, stdin_len = 0;
         if (operation == TASK_MADE) {
             world.last_task = record;
             take(3);
         }
         stdin_len = take(2);
         size = fill_task(inbox, flags, flags & 1 ? 0 : stdin_len, world.last_task);
-        *fds = flags & 1;
+        *fds = (flags & 1) + (flags & 8 ? 4 : 0);
     } else if (operation == KILL_MADE) {
         inbox[0] = 2;
         put(inbox + 4, asked.number - (take(1) & 3), 4);
@@ -152,6 +152,16 @@ static uint32_t make_out(void) {
     return out;
 }
 
+// The number-th descriptor of a message: the input of a task, an end of one of its outputs, or an end of the executor's.
+static int rider(uint32_t number) {
+    uint32_t input = inbox[1] & 1;
+    if (inbox[0] != 1) return open_fd(TO_EXECUTOR, (int)make_out(), true);
+    if (!(inbox[1] & 8) || number < input) return open_fd(GIVEN, 0, true);
+    bool writes = (number - input) & 1;
+    if (!writes) world.pipes[world.pipes_made++ % PIPE_MODELS] = (struct pipe_model){.size = world.pipe_size, .given = true};
+    return open_fd(writes ? WRITE_END : READ_END, (int)((world.pipes_made - 1) % PIPE_MODELS), true);
+}
+
 static ssize_t k_recvmsg(int fd, struct msghdr *m, int flags) {
     expect(fd, CONNECTION, "recvmsg");
     bool runs = flags & MSG_DONTWAIT;
@@ -184,7 +194,7 @@ static ssize_t k_recvmsg(int fd, struct msghdr *m, int flags) {
     if (fit) {
         struct cmsghdr *c = m->msg_control;
         *c = (struct cmsghdr){.cmsg_len = CMSG_LEN(fit * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-        for (uint32_t i = 0; i < fit; i++) ((int *)CMSG_DATA(c))[i] = open_fd(inbox[0] == 1 ? GIVEN : TO_EXECUTOR, (int)(inbox[0] == 1 ? 0 : make_out()), true);
+        for (uint32_t i = 0; i < fit; i++) ((int *)CMSG_DATA(c))[i] = rider(i);
     }
     // An empty record looks like the end of the connection; refusing it is as good.
     world.empty = !size;
@@ -201,6 +211,7 @@ static ssize_t k_recvmsg(int fd, struct msghdr *m, int flags) {
     if (inbox[0] != 1) return n;
     asked.runs = true;
     asked.handed_over = asked.has_pipes = asked.has_files = asked.released = asked.killed = false;
+    asked.has_pipes = inbox[1] & 8;
     world.input_left = INPUT_BYTES;
     asked.fed = 0;
     asked.number = le(inbox + 4, 4);
@@ -266,7 +277,7 @@ static void check_exit(const uint8_t *m, uint32_t size) {
     }
     // What a reader who is there, and has not given the task up, would still have had.
     for (int end = 1; end < 3; end++)
-        if (pipe_of(end) && pipe_of(end)->held && (!asked.handed_over || !(asked.killed || any_gone()))) broken("leaves %u bytes of output %d", pipe_of(end)->held, end);
+        if (pipe_of(end) && pipe_of(end)->held && !pipe_of(end)->given && (!asked.handed_over || !(asked.killed || any_gone()))) broken("leaves %u bytes of output %d", pipe_of(end)->held, end);
     TRACE("sent EXIT task=%u flags=%u how=%u code=%d out=%u err=%u files=%u of %u\n", asked.number, m[1], how, (int)le(m + 12, 4), out_len, err_len, files, filec);
     asked.runs = false;
     asked.has_files = files;

@@ -16,7 +16,7 @@ SOURCES = sorted(fuzzer.GUEST.glob("*.c"))
 
 _SERVING = """
 advance answer_netlink attend begin carry_out close_files close_from connect_executor count_netlink dismiss
-drain execute feed feed_inline hand_netlink_over hand_over hear is_fit is_storage keep_file kill_all
+drain execute feed feed_inline hand_netlink_over hand_over hear is_fit is_storage keep_file kill_all let_go
 make_netlink matches move obey open_file parse_strings prestart read_output reap reaped refuse_netlink report
 report_unfit reset_run serve serve_files shut spawn start stop tell value_of wait_beside wait_for
 wait_for_output write_piece
@@ -112,6 +112,10 @@ def test_a_guest_that_would_block_is_found(planted: Path, tmp_path: Path) -> Non
         ("outgrown", "sent EXIT task=1 flags=1 how=0 code=0 out=0 err=0 files=0 of 0"),
         ("outgrown_at_the_end", "sent EXIT task=1 flags=1 how=0 code=0 out=0 err=0 files=0 of 0"),
         ("piped", "sent EXIT task=1 flags=1 how=0 code=0 out=0 err=0 files=0 of 0"),
+        ("pipes_with_the_task", "sent EXIT task=1 flags=0 how=0 code=0 out=100 err=0 files=0 of 0"),
+        ("pipes_with_the_task", "sent EXIT task=4 flags=1 how=0 code=0 out=0 err=0 files=0 of 0"),
+        ("pipes_for_a_waiting_program", "sent EXIT task=4 flags=8 how=0 code=0 out=0 err=0 files=0 of 0"),
+        ("pipes_and_an_answer", "ended 4"),
         ("slow_reader", "sent EXIT task=1 flags=3 how=0 code=0 out=0 err=0 files=0 of 0"),
         ("slow_reader", "sent EXIT task=2 flags=0 how=0 code=0 out=0 err=0 files=0 of 0"),
         ("reader_gone", "sent EXIT task=1 flags=1 how=0 code=0 out=0 err=0 files=0 of 0"),
