@@ -193,7 +193,7 @@ CONVERSATIONS: Final[dict[str, bytes]] = (
         + asks(2, CAT)
         + SUCCESS
         + RETIRE,
-        "piped": asks(1, PIPED) + PIPES + writes(1, 200_000) + takes() + takes() + SUCCESS,
+        "piped": asks(1, PIPED) + PIPES + writes(1, 200_000) + takes() + takes() + SUCCESS + takes(),
         "outgrown": asks(1, CAT) + writes(1, 100_000) + writes(2, 61_440) + PIPES + takes() + SUCCESS,
         "outgrown_at_the_end": asks(1, CAT)
         + together(2)
