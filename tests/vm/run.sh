@@ -7,7 +7,7 @@
 #
 # The exit status is the command's; 125 where the machine did not get so far. The console is kept in console.log beside
 # the disk. GC_VM_SUITE is the Debian, bookworm or trixie; GC_VM_TIMEOUT_S how long it may take; GC_VM_ACCEL=kvm
-# makes it fast where that works. GC_VM_DISK is a copy of the disk that keeps what is written to it.
+# makes it fast where that works. GC_VM_ADD is a further file for the project's folder. GC_VM_DISK is a copy of the disk that keeps what is written to it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 command=${1:-bash tests/vm/inside.sh}
@@ -20,6 +20,7 @@ git ls-files -z --cached --others --exclude-standard |
     while IFS= read -rd '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done |
     tar --create --file="$run/project.tar" --null --files-from=-
 tar --append --file="$run/project.tar" --directory="$run" command.sh
+[ -z "${GC_VM_ADD:-}" ] || tar --append --file="$run/project.tar" --directory="$(dirname "$GC_VM_ADD")" "$(basename "$GC_VM_ADD")"
 
 # One file, read in place: what the machine writes goes to a temporary file that vanishes with it.
 disk=file=$machine/root.img,snapshot=on
