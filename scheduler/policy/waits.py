@@ -11,7 +11,11 @@ def waits_for(pool: Pool, nodes: Nodes, now: float, node: str = "") -> str:
 
     `node`: such a clause about the node that the pool waits for, where it waits for one.
     """
-    clauses = (_usual(pool, now, node), nodes.scarcity(pool.key), nodes.refusals())
+    refusals = nodes.refusals()
+    usual = _usual(pool, now, node)
+    if not usual and not (refusals and not any(each.takes_slots for each in nodes)):
+        usual = "all places for slots are in use"
+    clauses = (usual, nodes.scarcity(pool.key), refusals)
     return "; ".join(filter(None, clauses))
 
 
@@ -32,4 +36,4 @@ def _usual(pool: Pool, now: float, node: str) -> str:
         return f"all slots of its kind are busy ({len(pool.running)})"
     if not pool.at_once:
         return "no node that could run it takes tasks now"
-    return "all places for slots are in use"
+    return ""

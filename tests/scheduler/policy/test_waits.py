@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scheduler.policy.limits import Limits
+from scheduler.policy.node import Standing
 from scheduler.pool import PoolKey
 from tests.scheduler.policy.house import House, pool
 
@@ -56,3 +57,10 @@ def test_places_in_use() -> None:
     house.arrive(OCR)
     house.hello()
     assert waited(house, CAT) == "all places for slots are in use"
+
+
+def test_places_are_free_but_the_cluster_lets_no_slot_start() -> None:
+    house = House(Limits(cpu_percent=200, max_slots=1))
+    (node,) = house.policy.books.nodes
+    house.policy.node_stands(node.facts.id, Standing.CLOSED, "it is marked ineligible", house.now)
+    assert waited(house, CAT) == "no new slot starts: it is marked ineligible"
