@@ -1,4 +1,4 @@
-"""`gcompute simulate`: plays a scenario in virtual time and prints what accounts and cores would have met."""
+"""`gcompute simulate`: plays a scenario in virtual time, and prints how long tasks waited and what cores were used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from ops.cli import exits, report, router_columns
-from ops.cli.command import Argument, BadParameter, Context, Option
+from ops.cli.command import Argument, BadParameter, Context, Option, UsageError
 from ops.cli.router_session import JsonOption, as_json, print_json
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def simulate(
         Option(
             min=1.0,
             max=1e8,
-            help="Press the scenario's course into so many seconds; rates and durations stay.",
+            help="Press the scenario's course into this many seconds; rates and durations stay.",
         ),
     ] = None,
     html: Annotated[
@@ -75,6 +75,8 @@ def simulate(
         )
         return 0
     known = shipped()
+    if not scenario:
+        raise UsageError(f"name a scenario: a file, or one of {', '.join(known)}")
     path = known.get(scenario, Path(scenario))
     if scenario not in known and not path.is_file():
         raise BadParameter(
@@ -108,13 +110,13 @@ def _play(path: Path, seed: int | None, length_s: float | None) -> Report:
     from ops.simulator.scenario import read, shortened
 
     scenario = read(path)
-    check_expectations(scenario)
+    check_expectations(scenario, path)
     if seed is not None:
         scenario = replace(scenario, seed=seed)
     if length_s is not None:
         scenario = shortened(scenario, length_s)
     play = Play(scenario)
-    # Other programs do not slow CPU time down, by much.
+    # CPU time: other programs of the machine add little to it.
     began = time.process_time()
 
     def told(now_s: float) -> None:

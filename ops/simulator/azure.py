@@ -24,6 +24,8 @@ USUAL_MEMORY_MIB: Final = 170
 """Memory of an application that the trace has no figure for: the median of the data set's applications."""
 SHORTEST_S: Final = 0.001
 """Shortest duration, in seconds: the data set has whole milliseconds, and many zeros."""
+CALLS_MOST: Final = 10_000_000
+"""Most calls of a function in one minute: their times are drawn together, so a slip must not ask for all memory."""
 NAME_CHARS: Final = 12
 """Characters of a hash that are kept as a name."""
 
@@ -87,14 +89,14 @@ class _Row:
     line: int
     cells: dict[str, str]
 
-    def number(self, column: str) -> float:
+    def number(self, column: str, most: float = 1e12) -> float:
         try:
             found = float(self.cells[column])
         except (TypeError, ValueError):
             found = -1.0
-        if not 0 <= found < 1e12:
+        if not 0 <= found <= most:
             raise ConfigError(
-                f"{self.path}: line {self.line}: {column}: {self.cells[column]!r} is no number from 0 on"
+                f"{self.path}: line {self.line}: {column}: {self.cells[column]!r} is not a number from 0 to {most:,.0f}"
             )
         return found
 
@@ -103,7 +105,7 @@ class _Row:
         count = 1
         while str(count) in self.cells:
             count += 1
-        return array("L", [int(self.number(str(minute))) for minute in range(1, count)])
+        return array("L", [int(self.number(str(minute), CALLS_MOST)) for minute in range(1, count)])
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[_Row]:

@@ -12,8 +12,8 @@ from typing import Final
 from ops.simulator.agenda import Agenda
 from ops.simulator.durations import drawer
 from ops.simulator.front import Answered, Front
-from ops.simulator.scenario import Failure, Nodes, RouterPlan, Scenario
-from ops.simulator.sources import TRACE, Source, account_sources, digest, trace_sources
+from ops.simulator.scenario import TRACE, Failure, Nodes, RouterPlan, Scenario
+from ops.simulator.sources import Source, account_sources, digest, trace_sources
 from ops.simulator.tally import Tally
 from ops.simulator.virtual_set import VirtualSet, VirtualTask, Watch
 from scheduler.policy.cell import Cell

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from ops.simulator.scenario import Expectation, Scenario
@@ -102,7 +103,7 @@ class Report:
 
 
 def report_of(name: str, scenario: Scenario, tally: Tally, took_s: float) -> Report:
-    """Sum up a run. Raises `ConfigError` for an expectation of a figure that does not exist."""
+    """Sum up a run whose expectations `check_expectations` has passed."""
     every = range(scenario.intervals)
     step = math.ceil(scenario.intervals / ROWS_MOST)
     return Report(
@@ -117,12 +118,12 @@ def report_of(name: str, scenario: Scenario, tally: Tally, took_s: float) -> Rep
     )
 
 
-def check_expectations(scenario: Scenario) -> None:
-    """Raise `ConfigError` for an expectation of a figure that does not exist."""
+def check_expectations(scenario: Scenario, path: Path) -> None:
+    """Raise `ConfigError`, which names the scenario's file, for an expectation of a figure that does not exist."""
     names = Figures.__slots__
     for number, each in enumerate(scenario.expect):
         if each.figure not in names:
-            raise ConfigError(f"expect[{number}].figure: {each.figure!r} is none of {', '.join(names)}")
+            raise ConfigError(f"{path}: expect[{number}].figure: {each.figure!r} is none of {', '.join(names)}")
 
 
 def figures_of(tally: Tally, groups: Iterable[str], intervals: Sequence[int]) -> Figures:

@@ -6,6 +6,7 @@ field with an example.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -19,6 +20,8 @@ from scheduler.policy.limits import Limits
 from scheduler.task import Isolation, Kind, Priority
 from sets.yaml_file import ConfigError, parse_as, text_of
 
+TRACE: Final = "trace"
+"""The name under which the tasks of a trace are counted."""
 SCENARIOS: Final = Path(__file__).with_name("scenarios")
 """Folder of the scenarios that ship."""
 REFERENCE: Final = "ops/simulator/README.md"
@@ -182,9 +185,9 @@ def mistakes(scenario: Scenario) -> Iterable[str]:
         ("images", [each.name for each in scenario.images]),
         ("accounts", [name for each in scenario.accounts for name in each.names]),
     ):
-        twice = next((name for name in names if names.count(name) > 1), None) if len(names) < 1000 else None
-        if twice is not None:
-            yield f"{field}: the name {twice!r} appears twice"
+        twice = [name for name, times in Counter(names).items() if times > 1]
+        if twice:
+            yield f"{field}: the name {twice[0]!r} appears twice"
     for image in scenario.images:
         for field, spread in (("duration_s", image.duration_s), ("start_s", image.start_s)):
             if mistake := mistake_of(spread):
@@ -207,6 +210,8 @@ def mistakes(scenario: Scenario) -> Iterable[str]:
 def _mistakes_of_accounts(scenario: Scenario) -> Iterable[str]:
     images = [image.name for image in scenario.images]
     for account in scenario.accounts:
+        if account.name == TRACE and scenario.trace is not None:
+            yield f"accounts: {TRACE}: is the name under which the tasks of the `trace` are counted; take another"
         if not account.images:
             yield f"accounts: {account.name}: images: name at least one image"
         for name in account.images:
@@ -214,12 +219,14 @@ def _mistakes_of_accounts(scenario: Scenario) -> Iterable[str]:
                 yield f"accounts: {account.name}: images: {name!r} is none of {', '.join(images) or '(no images)'}"
         if mistake := account.arrivals.mistake:
             yield f"accounts: {account.name}: arrivals: {mistake}"
-    known = [account.name for account in scenario.accounts] + ["trace"] * (scenario.trace is not None)
+    known = [account.name for account in scenario.accounts] + [TRACE] * (scenario.trace is not None)
     for number, wanted in enumerate(scenario.expect):
         if wanted.account is not None and wanted.account not in known:
             yield f"expect[{number}].account: {wanted.account!r} is none of {', '.join(known)}"
         if wanted.at_most is None and wanted.at_least is None:
             yield f"expect[{number}]: give at_most or at_least"
+        if wanted.from_s >= min(wanted.until_s, scenario.length_s):
+            yield f"expect[{number}].from_s: is not before until_s, or not before the end of the run"
 
 
 def shortened(scenario: Scenario, length_s: float) -> Scenario:

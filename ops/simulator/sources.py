@@ -12,12 +12,10 @@ from typing import Final, NamedTuple
 from ops.simulator.azure import functions
 from ops.simulator.durations import Draw, drawer
 from ops.simulator.front import Request
-from ops.simulator.scenario import Account, Image, Scenario
+from ops.simulator.scenario import TRACE, Account, Image, Scenario
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Kind, Resources
 
-TRACE: Final = "trace"
-"""The name under which the tasks of a trace are counted."""
 TIME_LIMIT_S: Final = 3600.0
 """Longest time, in seconds, that a call of a trace may run: above the ten minutes of the service that was traced."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, Protocol
@@ -138,7 +139,8 @@ class VirtualSet:
         self._watch = watch
         self._start_s = start_s
         self._overhead_s = overhead_s
-        self._wakes_at = NEVER
+        # The times at which the cell is woken, each once: a heap.
+        self._wakes: list[float] = []
         # Nodes that are dead, known to the cell or not.
         self._dead: set[str] = set()
         self._cleans = cell.books.parties is not None
@@ -204,12 +206,12 @@ class VirtualSet:
         for decision in decisions:
             self._carry_out[type(decision)](decision)
         wake_at = self.cell.wake_at
-        if wake_at < self._wakes_at:
-            self._wakes_at = wake_at
+        if wake_at < (self._wakes[0] if self._wakes else NEVER):
+            heapq.heappush(self._wakes, wake_at)
             self._agenda.at(wake_at, self._wake)
 
     def _wake(self, _: object) -> None:
-        self._wakes_at = NEVER
+        heapq.heappop(self._wakes)
         now = self._agenda.now
         self._apply(self.cell.wake(now) if self.cell.wake_at <= now else [])
 

@@ -66,6 +66,9 @@ def test_scenarios_that_ship_are_listed(gcompute: Program) -> None:
     assert done.returncode == 0
     assert b"flood\t" in done.stdout
     assert gcompute("simulate", "nothing").returncode == exits.USAGE
+    unnamed = gcompute("simulate")
+    assert unnamed.returncode == exits.USAGE
+    assert b"name a scenario: a file, or one of azure, flood" in unnamed.stderr
 
 
 def test_the_page_is_written_beside_the_tables(gcompute: Program, tmp_path: Path) -> None:

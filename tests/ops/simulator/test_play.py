@@ -9,6 +9,7 @@ import pytest
 from ops.simulator.play import Play
 from ops.simulator.report import Figures, Report, report_of
 from ops.simulator.scenario import read, shipped, shortened
+from ops.simulator.virtual_set import VirtualSet
 
 TASKS_MOST = 10_000
 """About how many tasks a scenario that ships has here: some seconds of work on a busy machine."""
@@ -109,6 +110,26 @@ def test_spare_tasks_give_way_and_run_again(tmp_path: Path) -> None:
     wait_s = report.accounts["peak"].wait_p95_s
     assert wait_s is not None
     assert wait_s < 1.0
+
+
+def test_a_cell_is_woken_once_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Short waits ask for earlier times than those that were noted before, which must not be noted again."""
+    woken: list[float] = []
+    wake = VirtualSet._wake
+
+    def note(virtual_set: VirtualSet, what: object) -> None:
+        woken.append(virtual_set._agenda.now)
+        wake(virtual_set, what)
+
+    monkeypatch.setattr(VirtualSet, "_wake", note)
+    large = "  - {name: large, duration_s: 3, cpu: 4}\naccounts:"
+    played(
+        tmp_path,
+        SMALL.replace("accounts:", large).replace("per_s: 2}", "per_s: 4}")
+        + "  - {name: bob, arrivals: {per_s: 0.1}, images: {large: 1}}\nlimits: {keep_idle_s: 30}\n",
+    )
+    assert len(woken) > 50
+    assert len(woken) == len(set(woken))
 
 
 def test_a_queue_that_is_full_refuses(tmp_path: Path) -> None:

@@ -58,8 +58,18 @@ accounts:
         ("about: A test", "about: A test\nexpect: [{figure: lost}]", "expect[0]: give at_most or at_least"),
         (
             "about: A test",
+            "about: A test\nexpect: [{figure: lost, at_most: 1, from_s: 60}]",
+            "expect[0].from_s: is not before until_s, or not before the end of the run",
+        ),
+        (
+            "about: A test",
+            "about: A test\nexpect: [{figure: lost, at_most: 1, from_s: 9, until_s: 9}]",
+            "expect[0].from_s: is not before until_s",
+        ),
+        (
+            "about: A test",
             "about: A test\nexpect: [{figure: luck, at_most: 1}]",
-            "expect[0].figure: 'luck' is none of tasks, per_s",
+            "scenario.yaml: expect[0].figure: 'luck' is none of tasks, per_s",
         ),
         (
             "about: A test",
@@ -72,14 +82,25 @@ def test_a_mistake_is_said_with_its_field(tmp_path: Path, old: str, new: str, mi
     file = tmp_path / "scenario.yaml"
     file.write_text(WHOLE.replace(old, new))
     with pytest.raises(ConfigError) as raised:
-        check_expectations(read(file))
+        check_expectations(read(file), file)
     assert mistake in str(raised.value)
 
 
-def test_names_appear_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "mistake"),
+    [
+        ("{name: ada, ", "accounts: the name 'ada' appears twice"),
+        ("{name: ad, count: 2000, ", "accounts: the name 'ad-7' appears twice"),
+        ("{name: trace, ", "accounts: trace: is the name under which the tasks of the `trace` are counted"),
+    ],
+)
+def test_names_appear_once(tmp_path: Path, more: str, mistake: str) -> None:
     file = tmp_path / "scenario.yaml"
-    file.write_text(WHOLE + "  - {name: ada, arrivals: {per_s: 1}, images: {cat: 1}}\n")
-    with pytest.raises(ConfigError, match="accounts: the name 'ada' appears twice"):
+    rest = "arrivals: {per_s: 1}, images: {cat: 1}}\n"
+    file.write_text(
+        WHOLE + f"  - {more}{rest}  - {{name: ad-7, {rest}" + "trace: {invocations: i.csv, durations: d.csv}\n"
+    )
+    with pytest.raises(ConfigError, match=mistake):
         read(file)
 
 
