@@ -98,10 +98,11 @@ class _TaskCounts(Collector):
         self._cold += task.cold_start
         given_up = task.reason is Reason.PLATFORM
         self._given_up[task.spec.kind] += given_up
-        if given_up or task.attempts > 1:
+        # The last attempt decided the outcome, unless it was lost or never began.
+        decided = task.started_us is not None and not given_up
+        if task.attempts > decided:
             self._failed_attempts += len(task.failed_attempts)
-            # The last attempt decided the outcome, unless it was lost or never began.
-            self._lost_attempts += task.lost_attempts - (task.started_us is not None and not given_up)
+            self._lost_attempts += task.lost_attempts - decided
 
     def collect(self) -> list[Metric]:
         ended = CounterMetricFamily("gc_tasks_ended", "Tasks ended", labels=("kind", "state"))

@@ -48,11 +48,14 @@ def test_attempts_that_decided_nothing_are_counted_by_cause() -> None:
     metrics.task_ended(ended(State.FAILED, Reason.PLATFORM, started_us=1, attempts=3))
     # It was cancelled while it waited for its third attempt.
     metrics.task_ended(ended(State.CANCELLED, Reason.CANCELLED, attempts=2, failed_attempts=(failed,)))
+    # And these after their first, which had failed or was lost.
+    metrics.task_ended(ended(State.CANCELLED, Reason.CANCELLED, attempts=1, failed_attempts=(failed,)))
+    metrics.task_ended(ended(State.CANCELLED, Reason.CANCELLED, attempts=1))
     metrics.task_ended(ended(State.CANCELLED, Reason.CANCELLED))
     metrics.task_ended(ended(State.SUCCEEDED, started_us=1, attempts=1))
     found = told(metrics)
-    assert found["gc_attempts_repeated_total", "platform"] == 2 + 3 + 1
-    assert found["gc_attempts_repeated_total", "task"] == 1 + 1
+    assert found["gc_attempts_repeated_total", "platform"] == 2 + 3 + 1 + 1
+    assert found["gc_attempts_repeated_total", "task"] == 1 + 1 + 1
 
 
 def test_dead_letters_are_told_where_they_could_be_read() -> None:
