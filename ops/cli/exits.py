@@ -104,6 +104,9 @@ def _of_refusal(error: ClientError) -> int:
     match error:
         case ApiProblem(status=503, retry_after_s=int()):
             return TRY_AGAIN
+        case ApiProblem(name="task-not-dead"):
+            # Unlike other conflicts, it does not pass.
+            return NO_INPUT
         case ApiProblem():
             return _OF_STATUS.get(error.status, UNAVAILABLE)
         case AnswerBroken() | NotGeneralCompute():

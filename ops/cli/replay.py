@@ -28,8 +28,8 @@ def replay(
 ) -> int:
     """Run tasks once more that the platform gave up, with their inputs, and print the ids of the new tasks.
 
-    Safe to repeat: a task that was replayed leaves the list, and to replay it by its id again gives the same new task.
-    So after an error --all goes on where it stopped.
+    Safe to repeat: a task that was replayed leaves the list, and replaying it by its id again gives the same new task.
+    After an error, --all goes on where it stopped.
 
     Examples:
 
@@ -68,11 +68,11 @@ def _all(session: Session, client: Client, image: str | None, name: str | None) 
                 try:
                     new = client.replay(dead["id"])
                 except ApiProblem as problem:
-                    # Its place was needed, or its time is over, since it was listed.
+                    # Since it was listed, its place was needed or its time is over.
                     if problem.name not in ("task-not-dead", "task-unknown"):
                         raise
                     line.clear()
-                    report.say(f"task {dead['id']} is no dead letter any longer")
+                    report.say(f"task {dead['id']} is no longer a dead letter")
                     continue
                 replayed += 1
                 line.clear()

@@ -63,7 +63,7 @@ def replay(connection: sqlite3.Connection, task_id: str, new: Task) -> Task:
         return read_task(known[0])
     if not dead.dead:
         raise NotDead(
-            f"task {task_id} is {dead.state}, and no dead letter: only what `GET /v1/tasks?state=dead` lists can be "
+            f"task {task_id} is {dead.state} and not a dead letter: only what `GET /v1/tasks?state=dead` lists can be "
             "replayed; submit the task again"
         )
     (row,) = connection.execute(sql["task_row"], {"id": task_id}).fetchone()

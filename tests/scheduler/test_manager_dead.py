@@ -109,7 +109,7 @@ async def test_a_replay_may_be_given_up_and_replayed_itself(world: World) -> Non
 async def test_what_the_platform_did_not_give_up_is_not_replayed(world: World) -> None:
     world.executor.program = lambda run: run.exit(1)
     failed = await world.wait(await world.submit())
-    with pytest.raises(NotDead, match="is failed, and no dead letter"):
+    with pytest.raises(NotDead, match="is failed and not a dead letter"):
         await world.manager.replay("acme", failed.id)
     world.executor.program = None
     running = await world.submit()

@@ -74,16 +74,16 @@ def test_all_of_an_image_are_replayed(api: FakeApi, gcompute: Program) -> None:
 def test_one_that_is_no_longer_dead_is_passed_over(api: FakeApi, gcompute: Program) -> None:
     def gone(call: Call) -> None:
         call.read()
-        call.problem(409, "task-not-dead", "task b-2 is failed, and no dead letter")
+        call.problem(409, "task-not-dead", "task b-2 is failed and not a dead letter")
 
     api.on("GET", "/v1/tasks", dead_pages)
     api.on("POST", "/v1/tasks/", again)
     api.on("POST", "/v1/tasks/b-2/", gone)
     done = gcompute("replay", "--all")
     assert (done.returncode, done.stdout) == (0, b"a-3x\na-1x\n")
-    assert done.stderr == b"gcompute: task b-2 is no dead letter any longer\n2 tasks replayed\n"
+    assert done.stderr == b"gcompute: task b-2 is no longer a dead letter\n2 tasks replayed\n"
     # By its id it is an error.
-    assert gcompute("replay", "b-2").returncode == 75
+    assert gcompute("replay", "b-2").returncode == 66
 
 
 def test_at_a_limit_it_stops_and_says_how_far_it_came(api: FakeApi, gcompute: Program) -> None:
