@@ -22,13 +22,13 @@ def drain(
             ("--timeout",),
             metavar="SECONDS",
             min=0,
-            help="Wait for so long at most; else until nothing runs.",
+            help="Wait this long at most; by default until nothing runs.",
         ),
     ] = None,
 ) -> int:
     """Let a set finish what runs and begin nothing new, and wait until nothing runs.
 
-    The set refuses new tasks, so routers send them to others; give it no weight before (`gcompute router drain`).
+    The set refuses new tasks, so routers send them to other sets; first take its weight away (`gcompute router drain`).
     Asynchronous tasks that wait stay in its store: they run after `gcompute set resume`, or after the set's next start.
     Exits with 75 if tasks still run after --timeout; the set goes on draining.
 

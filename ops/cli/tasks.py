@@ -215,7 +215,7 @@ def _list(
 
 
 def say_partial(page: Page) -> None:
-    """Tell which sets are missing in a page, and why; nothing of a whole one."""
+    """Tell which sets are missing from a page, and why; print nothing for a whole page."""
     if not page.get("partial"):
         return
     report.say(f"only sets {', '.join(page.get('sets') or ['?'])} answered: tasks of others are missing")

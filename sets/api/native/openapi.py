@@ -68,7 +68,7 @@ def document(set_name: str) -> dict[str, Any]:
             "/v1/tasks/{id}/replay": {
                 "post": _operation(
                     "replayTask",
-                    "Run a task that the platform gave up once more, as a new task; again: the same new task",
+                    "Run a dead letter again, as a new task; a repeated call returns the same new task",
                     {
                         "202": _answer(
                             "The new task; its `replay_of` names the old one",
@@ -77,7 +77,7 @@ def document(set_name: str) -> dict[str, Any]:
                         )
                     },
                     [_path("id")],
-                    ("403", "404", "409", "422", "429", "503"),
+                    ("400", "403", "404", "409", "422", "429", "503"),
                 )
             },
             "/v1/idempotency": {
@@ -234,7 +234,7 @@ def _list() -> dict[str, Any]:
         _query(
             "state",
             {"type": "string", "enum": [*State, DEAD]},
-            "only tasks in this state; dead: that can be replayed",
+            "only tasks in this state; dead: those that can be replayed",
         ),
         _query("image", {"type": "string"}, "only tasks of this image reference"),
         _query("name", {"type": "string"}, "only tasks of this name"),

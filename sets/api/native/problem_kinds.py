@@ -55,7 +55,7 @@ KINDS: Final[dict[str, Kind]] = {
     "forbidden": Kind(
         403,
         "The token is valid and does not allow this, or this is answered to the set's own machine only.",
-        "Use a token with the right scope: of an account to run tasks, of an operator for metrics.",
+        "Use a token with the right scope: an account's to run tasks, an operator's for metrics and /v1/admin.",
     ),
     "header-too-large": Kind(
         431, "The request has too many or too large headers.", "Send fewer or smaller ones."
@@ -95,7 +95,7 @@ KINDS: Final[dict[str, Kind]] = {
     "result-gone": Kind(
         410, "The result is no longer kept, or never was.", "Fetch results before `expires_at`."
     ),
-    "set-draining": Kind(503, "The set stops and takes no new tasks.", _LATER),
+    "set-draining": Kind(503, "The set drains or stops, and takes no new tasks.", _LATER),
     "set-full": Kind(503, "Too many tasks wait in the set.", _LATER),
     "slot-lost": Kind(503, "The platform lost the task's slot; it is not billed.", "Send it again."),
     "store-unavailable": Kind(
