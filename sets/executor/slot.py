@@ -13,11 +13,12 @@ from typing import Final
 import structlog
 
 from scheduler.errors import IllegalMove, SlotLost
-from scheduler.execution import Ending, How, NoFile, Work
+from scheduler.execution import NoFile, Work
 from scheduler.source import Source
 from scheduler.task import Lease
 from sets.executor import protocol
 from sets.executor.cgroup import CgroupError, CpuAccount, SlotCgroup
+from sets.executor.ending import ending_of
 from sets.executor.guest_socket import GuestGone, GuestSocket
 from sets.executor.pipes import PIPE_BYTES, PipeReader
 from sets.executor.protocol import (
@@ -272,26 +273,9 @@ class Slot:
             for at, size in enumerate(message.files)
         ]
         self._files_open = has_files
-        ending = Ending(
-            lease=run.lease,
-            how=How(message.how),
-            code=message.code,
-            killed=message.killed,
-            oom_kills=memory.oom_kills,
-            memory_peak_kib=memory.peak_kib,
-            wall_us=message.wall_us,
-            cpu_us=cpu_us,
-            max_rss_kib=message.max_rss_kib,
-            handed_over=message.handed_over,
-            stdout=message.stdout,
-            stderr=message.stderr,
-            files=files,
-            prestarted=message.prestarted,
-            notes=(message.why_not,) if message.why_not else (),
-            # The garbage collector may close them, in any thread.
-            files_closed=partial(self._call_soon, self._release) if has_files else None,
-            frees=not message.cleaning,
-        )
+        # The garbage collector may close them, in any thread.
+        files_closed = partial(self._call_soon, self._release) if has_files else None
+        ending = ending_of(message, run.lease, cpu_us, memory, files, files_closed)
         self._run = None
         self._outgrew = message.handed_over
         self._close_outputs()
