@@ -57,7 +57,7 @@ class Acceptance:
         )
 
     async def replay(self, account: str, task_id: str) -> Task:
-        """Run a dead letter once more: a new task, with its request and its input. Again: the same new task.
+        """Run a dead letter again, as a new task with its request and input. A second call returns the same new task.
 
         A caller that is cancelled meanwhile has replayed it all the same. Raises `TaskUnknown`, `NotDead`, and as
         `Manager.submit` and `ImageSource.resolve`; then the dead letter stays.

@@ -24,7 +24,7 @@ class Backoff(msgspec.Struct, frozen=True):
         return min(self.first_s * 2.0 ** min(failures - 1, 60), self.max_s)
 
     def spread(self, failures: int, key: str) -> float:
-        """As `after`, or up to half of it less, as `key` has it: those that failed together do not return together."""
+        """Return `after(failures)` less up to half of it; `key` decides how much, so equal failures spread out."""
         step = crc32(f"{key} {failures}".encode()) % SPREAD_STEPS
         return self.after(failures) * (1 - step / (2 * SPREAD_STEPS))
 

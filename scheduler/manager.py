@@ -303,7 +303,7 @@ class Manager:
         return self._acceptance.submit(spec, image, stdin, idempotency)
 
     def replay(self, account: str, task_id: str) -> Coroutine[Any, Any, Task]:
-        """Run a dead letter once more, as a new task; again, it is the same new task.
+        """Run a dead letter again, as a new task. A second call returns the same new task.
 
         Raises `TaskUnknown`, `NotDead`, and as `resolve` and `submit`.
         """

@@ -211,7 +211,7 @@ class Client:
         return self._task("POST", f"{_path('tasks', task_id)}/cancel")
 
     def replay(self, task_id: str) -> Task:
-        """Run a task once more that the platform gave up. Return the new task; asked again, the same one."""
+        """Run a dead letter again, and return the new task. A second call returns the same one."""
         return self._task("POST", f"{_path('tasks', task_id)}/replay")
 
     def tasks(

@@ -25,7 +25,7 @@ class Daily(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Bursts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`tasks` that arrive within `within_s`, again and again: at random, `every_s` apart on average."""
+    """`tasks` that arrive within `within_s`, again and again: at random, on average `every_s` after the last burst."""
 
     tasks: Annotated[int, Meta(ge=1, le=10_000_000)]
     every_s: Seconds
@@ -33,7 +33,7 @@ class Bursts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Arrivals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Tasks arrive independently of each other, `per_s` on average; `bursts` come on top.
+    """Tasks arrive independently of each other, `per_s` on average; `bursts` are in addition.
 
     `from_s`, `until_s`: none arrives before or after.
     """
@@ -77,7 +77,7 @@ class Arrivals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 yield now
             return
         daily, cos = self.daily, math.cos
-        # Of arrivals at the peak's rate, so many are kept as the curve says (thinning).
+        # Arrivals are drawn at the peak's rate, of which the curve keeps a part (thinning).
         gap_s = -1.0 / (self.per_s * daily.peak_times)
         turn, swing = 2 * math.pi / daily.period_s, daily.peak_times - 1.0
         while (now := now + gap_s * log(1.0 - draw())) < until_s:

@@ -25,7 +25,7 @@ USUAL_MEMORY_MIB: Final = 170
 SHORTEST_S: Final = 0.001
 """Shortest duration, in seconds: the data set has whole milliseconds, and many zeros."""
 CALLS_MOST: Final = 10_000_000
-"""Most calls of a function in one minute: their times are drawn together, so a slip must not ask for all memory."""
+"""Most calls of a function in one minute: their times are drawn together, so a mistake must not use up memory."""
 NAME_CHARS: Final = 12
 """Characters of a hash that are kept as a name."""
 
@@ -136,7 +136,7 @@ def _spread(row: _Row) -> Spread:
     points: dict[float, float] = {}
     least = SHORTEST_S
     for percent in PERCENTILES:
-        # Percentiles of averages over 30 s need not rise in the data set.
+        # The data set's percentiles are of averages over 30 s, and do not always rise.
         least = points[percent] = max(least, row.number(_percentile(percent)) / 1000)
     return Spread(percentiles=points)
 

@@ -52,7 +52,10 @@ class Load:
 
 
 class Front:
-    """Sends each task to the set that the router would choose, with equal weights; sets are told to it by `serve`."""
+    """Sends each task to the set that the router would choose, with equal weights. `serve` adds the sets.
+
+    Nothing reports failures to the health board, so every set counts as healthy.
+    """
 
     def __init__(self, agenda: Agenda, names: Sequence[str], plan: RouterPlan) -> None:
         share, left = divmod(WEIGHT_TOTAL, len(names))
@@ -97,7 +100,7 @@ class Front:
 
 
 class Answered:
-    """Tells the router's counts that a task is answered, and then the books."""
+    """Tells the router's load, and then the books, that a task is answered."""
 
     def __init__(self, load: Load, books: Watch) -> None:
         self._load = load

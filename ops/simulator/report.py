@@ -123,7 +123,9 @@ def check_expectations(scenario: Scenario, path: Path) -> None:
     names = Figures.__slots__
     for number, each in enumerate(scenario.expect):
         if each.figure not in names:
-            raise ConfigError(f"{path}: expect[{number}].figure: {each.figure!r} is none of {', '.join(names)}")
+            raise ConfigError(
+                f"{path}: expect[{number}].figure: {each.figure!r} is none of {', '.join(names)}"
+            )
 
 
 def figures_of(tally: Tally, groups: Iterable[str], intervals: Sequence[int]) -> Figures:

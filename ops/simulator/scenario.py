@@ -26,7 +26,7 @@ SCENARIOS: Final = Path(__file__).with_name("scenarios")
 """Folder of the scenarios that ship."""
 REFERENCE: Final = "ops/simulator/README.md"
 CORES_MOST: Final = 1_000_000
-"""Most cores of a scenario: a slip of the keyboard must not ask for all memory of this machine."""
+"""Most cores of a scenario: a typing mistake must not use up this machine's memory."""
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(gt=0, le=1e8)]
@@ -108,7 +108,7 @@ class Trace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RouterPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the router chooses. `max_inflight`: of each set. `by`: the sticky key, where it is not each task's own."""
+    """How the router chooses. `max_inflight`: of each set. `by`: the sticky key; `request`: each task has its own."""
 
     max_inflight: Count | None = None
     by: Literal["request", "account", "image"] = "request"
@@ -119,7 +119,7 @@ class SetLimits(Limits, frozen=True, forbid_unknown_fields=True):
 
 
 class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A figure of the report that must be within bounds. `account`: of that one; else of all.
+    """A figure of the report that must be within bounds, of one `account` or else of all.
 
     `from_s`, `until_s`: over the intervals of the run that lie between them.
     """
@@ -133,7 +133,7 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The course of a run. `intervals`: into how many the report divides it."""
+    """The course of a run. `intervals`: how many parts of it the report shows."""
 
     about: str
     length_s: Seconds

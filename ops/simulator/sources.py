@@ -21,7 +21,7 @@ TIME_LIMIT_S: Final = 3600.0
 
 
 class Choice(NamedTuple):
-    """An image of a source: for each of its accounts the pool and the request, and a draw of durations."""
+    """An image of a source: the pool and the request of each of its accounts, and how durations are drawn."""
 
     keys: list[PoolKey]
     requests: list[Request]
@@ -29,9 +29,9 @@ class Choice(NamedTuple):
 
 
 class Source:
-    """Tasks that are alike: when the next comes, and what it is. `index`: under which they are counted.
+    """Tasks that are alike: when the next comes, and what it is. `index`: the group in which they are counted.
 
-    `shares`: how often each of the choices is drawn, one on top of the other.
+    `shares`: how often each of the choices is drawn, as running sums.
     """
 
     __slots__ = (

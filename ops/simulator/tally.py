@@ -15,7 +15,7 @@ from ops.simulator.virtual_set import End, VirtualSet, VirtualTask
 ACCURACY: Final = 0.01
 """The largest error of a percentile, as a share of its value."""
 SAMPLES: Final = 4
-"""How often in each interval queues and slots are looked at."""
+"""How many samples of queues and slots are taken in each interval."""
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Counts:
     waits: DDSketch = field(default_factory=lambda: DDSketch(ACCURACY))
 
     def add(self, other: Counts) -> None:
-        """Count in what another interval or account has."""
+        """Add the counts of another interval or account."""
         for name in COUNTED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.longest_s = max(self.longest_s, other.longest_s)
@@ -63,7 +63,7 @@ class Sample:
 
 
 class Tally:
-    """The books of a run; sets tell it what happens. `groups`: names of what is counted by itself, by source."""
+    """The books of a run; sets tell it what happens. `groups`: the accounts that are counted apart, by source."""
 
     def __init__(
         self,

@@ -139,7 +139,7 @@ class VirtualSet:
         self._watch = watch
         self._start_s = start_s
         self._overhead_s = overhead_s
-        # The times at which the cell is woken, each once: a heap.
+        # The times at which the cell will be woken, as a heap.
         self._wakes: list[float] = []
         # Nodes that are dead, known to the cell or not.
         self._dead: set[str] = set()

@@ -72,7 +72,12 @@ def test_calls_are_spread_over_their_minutes(day: Day) -> None:
         ("calls", "http,2", "http,1e9", "calls.csv: line 2: 1: '1e9' is not a number from 0 to 10,000,000"),
         ("calls", "http,2", "http,two", "calls.csv: line 2: 1: 'two' is not a number from 0 to 10,000,000"),
         ("durations", "99,", "98,", "durations.csv: line 1: the column percentile_Average_99 is missing"),
-        ("durations", "50,50,80", "50,,80", "durations.csv: line 2: percentile_Average_1: '' is not a number"),
+        (
+            "durations",
+            "50,50,80",
+            "50,,80",
+            "durations.csv: line 2: percentile_Average_1: '' is not a number",
+        ),
         ("memory", "211.6", "-1", "memory.csv: line 2: AverageAllocatedMb: '-1' is not a number"),
         ("calls", "f1", "f9", "calls.csv: holds no function that was called and is in durations.csv, too"),
     ],

@@ -98,7 +98,9 @@ def test_names_appear_once(tmp_path: Path, more: str, mistake: str) -> None:
     file = tmp_path / "scenario.yaml"
     rest = "arrivals: {per_s: 1}, images: {cat: 1}}\n"
     file.write_text(
-        WHOLE + f"  - {more}{rest}  - {{name: ad-7, {rest}" + "trace: {invocations: i.csv, durations: d.csv}\n"
+        WHOLE
+        + f"  - {more}{rest}  - {{name: ad-7, {rest}"
+        + "trace: {invocations: i.csv, durations: d.csv}\n"
     )
     with pytest.raises(ConfigError, match=mistake):
         read(file)
