@@ -9,8 +9,7 @@ from scheduler.policy.records import PATIENCE_S
 
 
 class ManagerSettings(msgspec.Struct, frozen=True):
-    """Times are seconds. `sync_keep_s`, `async_keep_s`: how long an ended task can be asked for; `dead_keep_s`: a dead
-    letter.
+    """Times are seconds. `sync_keep_s`, `async_keep_s`, `dead_keep_s`: how long ended tasks and dead letters are kept.
 
     `file_max_bytes` bounds an output file that is kept, `files_max_bytes` all of a task's together, holes included.
     `max_attempts` bounds how often a task is started, where the platform lost it; async attempts pause

@@ -7,7 +7,7 @@ import copy
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -37,8 +37,6 @@ from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
 from scheduler.usage import UsageRecords
 
 log = structlog.get_logger()
-
-STOPPED: Final = "the set was stopped"
 
 
 class Ended(Protocol):
@@ -176,7 +174,7 @@ class SyncSide:
         for entry in self._entries():
             if entry.started is not None and entry.live is None and not entry.started.done():
                 self._floor.leave(entry)
-                entry.started.set_exception(Draining(STOPPED))
+                entry.started.set_exception(Draining())
 
     async def close(self, grace_s: float) -> None:
         """Wait for the records of what was ended."""

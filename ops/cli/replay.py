@@ -1,4 +1,4 @@
-"""`gcompute replay`: run tasks once more that the platform gave up."""
+"""`gcompute replay`: run tasks again that the platform gave up."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def replay(
     image: Annotated[str | None, Option(help="With --all: only tasks of this image.")] = None,
     name: Annotated[str | None, Option(help="With --all: only tasks with this label.")] = None,
 ) -> int:
-    """Run tasks once more that the platform gave up, with their inputs, and print the ids of the new tasks.
+    """Run dead letters, tasks that the platform gave up, again with their inputs, and print the new tasks' ids.
 
     Safe to repeat: a task that was replayed leaves the list, and replaying it by its id again gives the same new task.
     After an error, --all goes on where it stopped.

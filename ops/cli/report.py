@@ -69,7 +69,7 @@ def say_detail(task: Task, asked: Iterable[str] = ()) -> bool:
 
     Returns True if any file is missing."""
     if task.get("dead"):
-        say(f"the platform gave task {task['id']} up; to run it once more: gcompute replay {task['id']}")
+        say(f"the platform gave task {task['id']} up; to run it again: gcompute replay {task['id']}")
     detail = task.get("detail") or ""
     if not detail or detail in ending(task):
         return say_missing(task, asked)

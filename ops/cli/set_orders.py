@@ -76,7 +76,7 @@ def backup(
         Path, Argument(metavar="FOLDER", help="Where the backup goes: a new folder, or an earlier backup.")
     ],
 ) -> int:
-    """Copy a set's store, with all inputs and results, while the set runs or not.
+    """Copy a set's store, with all inputs and results, whether the set runs or not.
 
     The copy is the store as it was at one moment. An earlier backup in FOLDER stays whole until the new one is, and
     only bodies that it lacks are copied. Run it as the set's user, on the set's machine; ops/runbook.md says how to

@@ -39,13 +39,13 @@ def simulate(
     scenario: Annotated[
         str, Argument(metavar="[SCENARIO]", help="A scenario's file, or the name of one that ships.")
     ] = "",
-    seed: Annotated[int | None, Option(help="Seed of what is random; else the scenario's.")] = None,
+    seed: Annotated[int | None, Option(help="Seed of the random numbers; by default the scenario's.")] = None,
     length_s: Annotated[
         float | None,
         Option(
             min=1.0,
             max=1e8,
-            help="Press the scenario's course into this many seconds; rates and durations stay.",
+            help="Press the scenario's course into this many seconds; rates and durations stay the same.",
         ),
     ] = None,
     html: Annotated[

@@ -149,7 +149,10 @@ def tasks(
     session: Session,
     which: Annotated[
         Literal["dead"] | None,
-        Argument(metavar="[dead]", help="Only tasks that the platform gave up, for `gcompute replay`."),
+        Argument(
+            metavar="[dead]",
+            help="Only dead letters: the platform gave them up, and `gcompute replay` runs them.",
+        ),
     ] = None,
     state: Annotated[
         Literal["queued", "running", "succeeded", "failed", "timed_out", "cancelled", "dead"] | None,

@@ -12,7 +12,7 @@ _UNIX: Final = "http+docker://"
 
 
 class Client(APIClient):
-    """Lets streams wait for ever, with a bound on that, and keeps one connection.
+    """Bounds the wait of streams, which Docker's own client lets wait for ever, and keeps one connection.
 
     Docker's own adapter keeps 25, one for each of the last URLs, and ignores `num_pools`. As nearly every call has a
     URL of its own, a set's threads would keep hundreds that they never use again.

@@ -25,7 +25,7 @@ OWN_IDS: Final = "gcompute-runc"
 """The runtime that gives each slot a user namespace with host ids of its own (sets/runtime)."""
 _CRUN: Final = "crun"
 GVISOR: Final = "runsc"
-"""gVisor's runtime: a kernel of its own for each slot, by which nothing is read-only for root, nor process 1 safe."""
+"""gVisor's runtime: a kernel of its own for each slot. Root may write to read-only paths there, and kill process 1."""
 _PENDING: Final = re.compile(r"^Max pending signals +(\d+) ", re.MULTILINE)
 _ULIMIT: Final = "sigpending"
 _WATCH_BYTES: Final = 128

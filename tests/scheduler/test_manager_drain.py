@@ -49,7 +49,7 @@ async def test_callers_that_wait_are_refused_at_once(new_world: NewWorld) -> Non
     caller = world.begin(b"mine")
     await until(lambda: world.facts()["tasks_waiting"] == 1)
     world.manager.drain()
-    with pytest.raises(Draining):
+    with pytest.raises(Draining, match="is draining and takes no new tasks"):
         await caller
     first.exit(0)
     await until(lambda: world.manager.running == 0)

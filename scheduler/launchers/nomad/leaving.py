@@ -9,7 +9,7 @@ from typing import Final
 from scheduler.launchers.nomad.words import Kind
 
 _ENDS_KEPT: Final = 1024
-"""How many ends are remembered, the latest. Their tasks ask within seconds."""
+"""How many of the latest ends are remembered. Their tasks ask within seconds."""
 
 
 class Leaving:

@@ -80,7 +80,7 @@ _REGISTRY_DOWN: Final = re.compile(
 _PULL: Final = re.compile(r"failed to pull|pull|image|registry|manifest", re.IGNORECASE)
 _PULLING: Final = re.compile(r"downloading image|pull", re.IGNORECASE)
 _NOT_LAID_OUT: Final = re.compile(r"/gc/bin/guest-[^:]*: no such file|opening seccomp profile", re.IGNORECASE)
-"""Said of a node that has not the files of this build, as after an upgrade of the set alone."""
+"""Said of a node that lacks the files of this build, for example after an upgrade of the set alone."""
 _CONTAINER_ID: Final = re.compile(r"(?<!sha256:)\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _SAID_CHARS: Final = 500
 """How much of a driver's error is quoted, in characters."""

@@ -63,9 +63,8 @@ def task_schema() -> dict[str, Any]:
         "retry_exit_codes": {"type": "array", "items": number},
         "dead": flag
         | {"description": "the platform gave the task up, and keeps its input: POST /v1/tasks/{id}/replay"},
-        "replay_of": maybe_text | {"description": "the id of the dead letter that this task runs once more"},
-        "replayed_as": maybe_text
-        | {"description": "the id of the task that runs this dead letter once more"},
+        "replay_of": maybe_text | {"description": "the id of the dead letter that this task runs again"},
+        "replayed_as": maybe_text | {"description": "the id of the task that runs this dead letter again"},
     }
     properties |= dict.fromkeys(("created_at", "started_at", "ended_at", "expires_at"), moment)
     properties |= dict.fromkeys(

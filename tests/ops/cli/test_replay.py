@@ -47,7 +47,7 @@ def test_who_waits_for_a_dead_letter_is_told_what_to_do(api: FakeApi, gcompute: 
     api.task({**DEAD, "id": "a-1", "detail": "the platform lost every attempt (attempts: 3)"})
     done = gcompute("wait", "a-1")
     assert done.returncode == 125
-    assert b"to run it once more: gcompute replay a-1" in done.stderr
+    assert b"to run it again: gcompute replay a-1" in done.stderr
     assert b"the platform lost every attempt" in done.stderr
 
 
