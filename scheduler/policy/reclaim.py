@@ -26,10 +26,10 @@ from scheduler.policy.supply import Supply
 KEPT: Final = "kept"
 """The kind of the timer for the next look at nodes that are kept."""
 LOOK_EVERY_S: Final = 0.25
-"""How often, in seconds, nodes that are kept are looked at: a pool may need its node no longer."""
+"""How often, in seconds, kept nodes are checked: a pool may no longer need its node."""
 AGAIN_S: Final = 0.005
-"""How soon a slot that found no room is started again where others give theirs, in seconds. Starts of one moment fail
-within this time: that is one failure."""
+"""How soon, in seconds, a slot that found no room is started again once others give theirs. Starts that fail within
+this time of each other count as one failure."""
 LEAVING_S: Final = 10.0
 """How long a slot may still reserve its memory after it was stopped, in seconds."""
 

@@ -49,8 +49,10 @@ gcompute wait "$task"
 [ "$(gcompute result "$task")" = later ]
 gcompute doctor --set /etc/general-compute/set-a.yaml --router /etc/general-compute/router/router.yaml || true
 
-step "drain, backup, restart: what waited runs"
+step "drain, backup, restart: what ran ends, and its result stays"
 task=$(gcompute submit tool:1 sleep 5 say ran)
+begun() { gcompute status --json "$task" | grep -E '"state": "(running|succeeded)"'; }
+wait_for begun
 gcompute set drain
 [ "$(gcompute result "$task")" = ran ]
 gcompute set backup /etc/general-compute/set-a.yaml /var/backups/set-a
