@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from ops.simulator.report import check_expectations
-from ops.simulator.scenario import read, shipped, shortened
-from sets.yaml_file import ConfigError
+from ops.simulator.scenario import REFERENCE, Scenario, mistakes, read, shipped, shortened
+from sets.yaml_file import ConfigError, parse_as
+from tests.conftest import ROOT
 
 WHOLE = """
 about: A test
@@ -104,6 +106,12 @@ def test_names_appear_once(tmp_path: Path, more: str, mistake: str) -> None:
     )
     with pytest.raises(ConfigError, match=mistake):
         read(file)
+
+
+def test_the_example_of_the_page_is_a_scenario() -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / REFERENCE).read_text(), re.DOTALL)
+    scenario = parse_as(Scenario, example, REFERENCE, REFERENCE)
+    assert list(mistakes(scenario)) == []
 
 
 def test_a_course_that_is_pressed_keeps_its_rates() -> None:
