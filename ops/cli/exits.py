@@ -44,7 +44,7 @@ OF_OTHERS: Final = (
     ("69", "the service cannot be reached or cannot work"),
     ("70", "a fault in the service or in gcompute"),
     ("74", "the output could not be written"),
-    ("75", "the service or the account is at its limit; try again later"),
+    ("75", "the service or the account is at its limit, or `set drain` timed out; try again later"),
     ("76", "the answer broke off, or did not come from General Compute"),
     ("77", "not allowed: the token is missing, wrong or lacks the permission"),
     ("78", "`set`, `registrar`, `executor`, `router` and `simulate`: the configuration has mistakes"),
