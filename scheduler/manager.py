@@ -188,7 +188,7 @@ class Manager:
     async def close(self) -> None:
         """Stop. Sync tasks end; async ones, queued or running, stay in the store as queued for the next start."""
         self.stopping = True
-        self._sync.stop()
+        self._sync.refuse()
         self._acceptance.stop()
         self._async.stop()
         try:
@@ -217,7 +217,7 @@ class Manager:
             log.info("set drains", running=self.running)
         self._ordered_to_drain = True
         self._nodes.shut()
-        self._sync.refuse_waiting()
+        self._sync.refuse()
 
     def resume(self) -> None:
         """Take tasks again after `drain`. A set that stops still takes none."""
@@ -225,6 +225,8 @@ class Manager:
             log.info("set takes tasks again", waiting=len(self._roster.entries) - self.running)
         self._ordered_to_drain = False
         self._nodes.open()
+        if not self.stopping:
+            self._sync.accept()
 
     @property
     def running(self) -> int:
@@ -307,6 +309,8 @@ class Manager:
 
         Raises `TaskUnknown`, `NotDead`, and as `resolve` and `submit`.
         """
+        if self.draining:
+            raise Draining
         return self._acceptance.replay(account, task_id)
 
     def check_room(self, spec: TaskSpec) -> None:

@@ -91,7 +91,7 @@ class SyncSide:
         self._now_us = now_us
         self._usage = UsageRecords(store, keep_s, refusals, clock=clock)
         self._background = Background()
-        self._stopping = False
+        self._refuses = False
 
     def check(self) -> None:
         """Raise when no task could be run and recorded now: `DiskFull`, `StoreError`."""
@@ -164,17 +164,17 @@ class SyncSide:
         """See `Manager.abandon`."""
         self._background.spawn(self._abandoned(live))
 
-    def stop(self) -> None:
-        """Refuse callers that wait, as the set is draining. Running tasks go on until their slots are stopped."""
-        self._stopping = True
-        self.refuse_waiting()
-
-    def refuse_waiting(self) -> None:
-        """Refuse callers whose tasks have not begun; nothing of theirs was executed."""
+    def refuse(self) -> None:
+        """Refuse new callers and those whose tasks have not begun, as the set is draining; what runs goes on."""
+        self._refuses = True
         for entry in self._entries():
             if entry.started is not None and entry.live is None and not entry.started.done():
                 self._floor.leave(entry)
                 entry.started.set_exception(Draining())
+
+    def accept(self) -> None:
+        """Take callers again after `refuse`."""
+        self._refuses = False
 
     async def close(self, grace_s: float) -> None:
         """Wait for the records of what was ended."""
@@ -255,7 +255,7 @@ class SyncSide:
     def _entry(
         self, spec: TaskSpec, image: Image, stdin: bytes | None, stream: bool, queue_timeout_s: float
     ) -> SyncEntry:
-        if self._stopping:
+        if self._refuses:
             raise Draining
         self._usage.check()
         if spec.outputs:
@@ -304,7 +304,7 @@ class SyncSide:
             started.exception()
 
     def _try_again(self, entry: SyncEntry) -> bool:
-        return not self._stopping and entry.cancel is None and self._floor.attempt_lost(entry)
+        return not self._refuses and entry.cancel is None and self._floor.attempt_lost(entry)
 
     # -- ends
 

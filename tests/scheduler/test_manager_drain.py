@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from scheduler.errors import Draining
+from scheduler.errors import Draining, SlotLost, TaskUnknown
 from scheduler.execution import ExecutorEvents
 from scheduler.policy.limits import Limits
 from scheduler.policy.node import NodeFacts
@@ -53,6 +53,29 @@ async def test_callers_that_wait_are_refused_at_once(new_world: NewWorld) -> Non
         await caller
     first.exit(0)
     await until(lambda: world.manager.running == 0)
+
+
+async def test_a_caller_whose_body_came_meanwhile_and_one_who_loses_its_slot_are_refused(world: World) -> None:
+    caller = world.begin(b"mine")
+    first = await world.started()
+    world.manager.drain()
+    with pytest.raises(Draining):
+        await world.begin(b"late")
+    world.executor.lose(first.slot_id, "its container is gone")
+    with pytest.raises(SlotLost):
+        await caller
+    world.executor.program = cat
+    world.manager.resume()
+    await world.begin(b"again")
+
+
+async def test_no_dead_letter_is_replayed_meanwhile(world: World) -> None:
+    world.manager.drain()
+    with pytest.raises(Draining):
+        await world.manager.replay("acme", "a-dead")
+    world.manager.resume()
+    with pytest.raises(TaskUnknown):
+        await world.manager.replay("acme", "a-dead")
 
 
 async def test_a_task_that_runs_again_waits_for_resume(world: World) -> None:
