@@ -55,7 +55,9 @@ async def test_callers_that_wait_are_refused_at_once(new_world: NewWorld) -> Non
     await until(lambda: world.manager.running == 0)
 
 
-async def test_a_caller_whose_body_came_meanwhile_and_one_who_loses_its_slot_are_refused(world: World) -> None:
+async def test_a_caller_whose_body_came_meanwhile_and_one_who_loses_its_slot_are_refused(
+    world: World,
+) -> None:
     caller = world.begin(b"mine")
     first = await world.started()
     world.manager.drain()
