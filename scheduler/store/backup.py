@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from scheduler.errors import StoreError
+from scheduler.errors import DiskFull, StoreError
 from scheduler.source import SourceUnreadable
 from scheduler.store import faults, holes
 from scheduler.store.schema import refuse_newer
@@ -20,6 +20,10 @@ from scheduler.store.sync import sync_file, sync_folder
 TRIES: Final = 10
 """Most copies of the database. A further one is needed where a body was deleted before it was copied, because its task
 had ended: then the older copy would run that task again without its input. Each time fewer bodies are left to copy."""
+_DATABASE: Final = "tasks.db"
+_UNFINISHED: Final = ".tasks.db"
+_BESIDE: Final = ("-journal", "-wal", "-shm")
+"""Ends of the names of SQLite's own files. A process that is killed while it copies leaves them beside the copy."""
 _ALL: Final = {"after": "", "limit": -1}
 _WHOLE: Final = 1 << 62
 
@@ -45,7 +49,9 @@ def back_up(store: Path, blobs: Path, target: Path) -> Backup:
         refuse_newer(store)
         return _back_up(store, blobs, target)
     except sqlite3.Error as error:
-        raise faults.from_sqlite(error, store) from error
+        # The store is only read, so it is the backup that finds no space.
+        full = faults.from_sqlite(error, target / _DATABASE)
+        raise (full if isinstance(full, DiskFull) else faults.from_sqlite(error, store)) from error
     except OSError as error:
         raise faults.from_os(error, target) from error
 
@@ -57,7 +63,8 @@ def _check_target(state: Path, target: Path) -> None:
             f"{target} is in the set's own state_dir; name a folder elsewhere, best on another disk"
         )
     others = (
-        {each.name for each in target.iterdir()} - {"tasks.db", "blobs", ".tasks.db"}
+        {each.name for each in target.iterdir()}
+        - {_DATABASE, "blobs", _UNFINISHED, *(_UNFINISHED + end for end in _BESIDE)}
         if target.exists()
         else ()
     )
@@ -71,7 +78,7 @@ def _back_up(store: Path, blobs: Path, target: Path) -> Backup:
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept = target / "blobs"
     kept.mkdir(mode=0o700, exist_ok=True)
-    unfinished = target / ".tasks.db"
+    unfinished = target / _UNFINISHED
     copied = copied_bytes = 0
     for _ in range(TRIES):
         names = _copy_database(store, unfinished)
@@ -85,7 +92,7 @@ def _back_up(store: Path, blobs: Path, target: Path) -> Backup:
             else:
                 copied, copied_bytes = copied + 1, copied_bytes + size
         if whole:
-            unfinished.replace(target / "tasks.db")
+            unfinished.replace(target / _DATABASE)
             sync_folder(target)
             _drop_others(kept, names)
             return Backup(len(names), copied, copied_bytes)
@@ -97,7 +104,8 @@ def _back_up(store: Path, blobs: Path, target: Path) -> Backup:
 
 def _copy_database(store: Path, to: Path) -> set[str]:
     """Copy the database as it is at one moment; return the names of the bodies that its tasks need."""
-    to.unlink(missing_ok=True)
+    for end in ("", *_BESIDE):
+        to.with_name(to.name + end).unlink(missing_ok=True)
     os.close(os.open(to, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     with closing(sqlite3.connect(store, timeout=60.0)) as live, closing(sqlite3.connect(to)) as copy:
         # In one step: the set's writes meanwhile would otherwise begin it again.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.errors import StoreError, StoreTooNew
+from scheduler.errors import DiskFull, StoreError, StoreTooNew
 from scheduler.store import backup
 from scheduler.store.backup import back_up
 from scheduler.store.blobs import BlobStore
@@ -160,6 +160,32 @@ async def test_a_hole_of_a_body_takes_no_disk_in_the_backup_either(place: Place)
     copy = next((place.target / "blobs").glob(f"*/{its_input.blob}")).stat()
     assert copy.st_size == 1 << 30
     assert copy.st_blocks * 512 < 1 << 20
+
+
+async def test_a_backup_goes_on_in_the_folder_of_one_that_was_killed(place: Place) -> None:
+    waits, _ = await place.add("a-waits")
+    place.back_up()
+    # While it copies, SQLite's journal of the copy is beside it; then, for a moment, a log and its index.
+    for name in (".tasks.db", ".tasks.db-journal", ".tasks.db-wal", ".tasks.db-shm"):
+        (place.target / name).write_bytes(b"half")
+    assert place.back_up().bodies == 1
+    assert {path.name for path in place.target.iterdir()} == {"tasks.db", "blobs"}
+    with closing(sqlite3.connect(place.target / "tasks.db")) as copy:
+        assert copy.execute("SELECT id FROM tasks").fetchall() == [(waits.id,)]
+
+
+async def test_the_disk_that_is_full_is_that_of_the_backup(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(store: Path, to: Path) -> set[str]:
+        with closing(sqlite3.connect(to)) as copy:
+            copy.execute("PRAGMA max_page_count = 1")
+            copy.execute("CREATE TABLE large AS SELECT zeroblob(100000)")
+        raise AssertionError("there was room")
+
+    monkeypatch.setattr(backup, "_copy_database", full)
+    with pytest.raises(DiskFull, match=f"the disk of the store {place.target}/tasks.db is full"):
+        place.back_up()
 
 
 async def test_a_folder_that_is_no_place_for_a_backup_is_refused(place: Place, tmp_path: Path) -> None:
