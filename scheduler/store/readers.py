@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from scheduler.errors import Unavailable
+from scheduler.errors import StoreError, Unavailable
 from scheduler.store import faults
 from scheduler.store.sql import queries
 
@@ -31,15 +31,20 @@ class Readers:
         self._own = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._waiting = 0
+        self._closed = False
 
     def close(self) -> None:
         """Wait for the reads under way, then close. Blocks."""
+        self._closed = True
         self._threads.shutdown()
         for connection in self._connections:
             connection.close()
 
     async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `read` returns in a thread. Raises `StoreError`, and `Unavailable` when too many reads wait."""
+        if self._closed:
+            # A scan may be between two of its reads.
+            raise StoreError(f"store {self._path} is closed")
         if self._waiting >= _WAITING_MAX:
             raise Unavailable(f"{self._waiting} reads wait for the set's disk; try again soon")
         self._waiting += 1

@@ -57,3 +57,17 @@ async def test_a_scan_goes_on_where_each_of_its_reads_ended(
     monkeypatch.setattr(readers_module, "queries", lambda: {"all": query})
     found = ["".join(name for (name,) in some) async for some in readers.scan("all")]
     assert found == ["abc", "def", "g"]
+
+
+async def test_a_scan_under_which_the_store_closes_is_told_so(
+    readers: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers_module, "_SCAN_ROWS", 1)
+    monkeypatch.setattr(
+        readers_module, "queries", lambda: {"all": "SELECT 'a' WHERE :after = '' LIMIT :limit"}
+    )
+    scan = readers.scan("all")
+    assert await anext(scan) == [("a",)]
+    await asyncio.to_thread(readers.close)
+    with pytest.raises(StoreError, match="is closed"):
+        await anext(scan)
