@@ -91,6 +91,8 @@ class Programs:
             return
         served = self._served[number] = Served(number)
         served.out[STDOUT] = (out, None)
+        # Here, as many READs may come in one piece, before the first is sent.
+        self._reads += 1
         self._background.spawn(self._send_file(number, out, files[read.file], read))
 
     def release(self, number: int) -> None:
@@ -177,6 +179,9 @@ class Programs:
     def _gone(self, served: Served) -> None:
         # The set hears of the slot, in which no program runs any more.
         self._served.pop(served.number, None)
+        if served.stdin is not None:
+            # No more of it comes, so the task that feeds the program would wait for as long as the link lasts.
+            served.stdin.end()
         self._leave_slot(served)
 
     def _exited(self, served: Served) -> None:
@@ -216,7 +221,6 @@ class Programs:
         self._finish(number, channel, out)
 
     async def _send_file(self, number: int, out: Outbound, file: object, read: messages.Read) -> None:
-        self._reads += 1
         reason = ""
         try:
             if isinstance(file, NoFile):

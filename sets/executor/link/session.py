@@ -218,6 +218,7 @@ class Session:
 
     def slot_lost(self, slot_id: str, reason: str) -> None:
         self._slots.discard(slot_id)
+        self._contents.pop(slot_id, None)
         self._programs.slot_gone(slot_id)
         self._wire.send(frames.LOST, messages.SlotReport(slot_id, cut(reason)))
 

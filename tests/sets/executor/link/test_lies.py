@@ -12,10 +12,11 @@ import pytest
 from scheduler.errors import BadRequest
 from scheduler.execution import Output, Work
 from scheduler.task import Lease
-from sets.executor.link import frames, messages, session
+from sets.executor.link import frames, messages, programs, session
 from sets.executor.link.flow import WINDOW_BYTES
 from sets.executor.link.frames import CLOCK, COUNT, STDERR, STDIN, STDOUT, LinkError
 from sets.executor.run import SlotRun
+from tests.scheduler.fakes import Elsewhere
 from tests.sets.executor.link.played import PlayedNode, PlayedSet, exit_of
 from tests.sets.executor.link.rig import CAT
 
@@ -254,6 +255,60 @@ async def test_files_without_an_end_are_bounded(at_node: PlayedSet, monkeypatch:
     assert at_node.over is None
     at_node.says(frames.CONTENT, messages.Content("s1", bytes(200_000), False))
     assert at_node.over == "more than 250000 bytes of files for guests at a time"
+
+
+async def test_files_of_a_slot_that_is_lost_count_no_longer(
+    at_node: PlayedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "CONTENTS_BYTES", 250_000)
+    for number in range(2, 5):
+        at_node.says(frames.CONTENT, messages.Content(f"s{number - 1}", bytes(200_000), False))
+        assert at_node.over is None
+        at_node.executor.lose(f"s{number - 1}", "its guest is gone")
+        await at_node.ready_slot(f"s{number}")
+
+
+async def test_files_that_are_read_at_a_time_are_bounded_also_where_all_are_asked_for_in_one_piece(
+    at_node: PlayedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "READS_MOST", 2)
+    at_node.task(1, outputs=(b"/file",))
+    at_node.executor.runs[0].exit(files=[Elsewhere(b"data")])
+    await at_node.heard()
+
+    def ask(first_stream: int) -> bytes:
+        body = messages.encode(messages.Read(1, 0, 0, 4))
+        return b"".join(frames.frame(frames.READ, body, stream=first_stream + at) for at in range(3))
+
+    async def answers(count: int) -> list[tuple[int, str]]:
+        heard = at_node.heard_now()
+        while sum(each[0] == frames.END for each in heard) < count:
+            heard += await at_node.heard()
+        ends = [each for each in heard if each[0] == frames.END]
+        return sorted(
+            (stream, messages.decode(memoryview(body), messages.Reason).reason) for _, _, stream, body in ends
+        )
+
+    refused = "the file was given back already, or too many are read at a time"
+    at_node.bytes_come(ask(2))
+    assert await answers(3) == [(2, ""), (3, ""), (4, refused)]
+    # Those that have ended count no longer.
+    at_node.bytes_come(ask(5))
+    assert await answers(3) == [(5, ""), (6, ""), (7, refused)]
+
+
+async def test_nothing_waits_for_the_input_of_a_program_whose_slot_is_lost(at_node: PlayedSet) -> None:
+    before = asyncio.all_tasks()
+    at_node.task(1, stdin=None)
+    at_node.says(frames.DATA, b"half", stream=1, channel=STDIN)
+    await at_node.heard()
+    (feeding,) = asyncio.all_tasks() - before
+    at_node.executor.lose("s1", "its guest is gone")
+    async with asyncio.timeout(60):
+        await feeding
+    # What was on its way is nobody's.
+    at_node.says(frames.DATA, b"rest", stream=1, channel=STDIN)
+    assert at_node.over is None
 
 
 async def test_a_node_that_drains_waits_for_tasks_that_were_on_their_way(at_node: PlayedSet) -> None:
