@@ -280,7 +280,8 @@ class AsyncSide:
         )
         # On disk first: what the attempt used is billed, whatever happens now.
         await self._insist(task.id, lambda: self._store_again(entry))
-        if not entry.ending:
+        # One that was cancelled meanwhile ends, though its end may not have begun.
+        if entry.cancel is None:
             self._floor.run_again(entry)
         try:
             await self._blobs.delete(results.blobs)

@@ -9,7 +9,8 @@ import pytest
 
 from scheduler.errors import DiskFull, StoreError
 from scheduler.execution import How
-from scheduler.task import Lease, Reason, State
+from scheduler.store.contract import Durability
+from scheduler.task import Lease, Reason, State, Task
 from tests.scheduler.conftest import Clock, NewWorld, World, blob_files, until, until_state
 from tests.scheduler.fakes import FakeRun, cat
 
@@ -243,3 +244,24 @@ async def test_one_that_is_cancelled_while_its_failure_is_being_stored_stays_can
     assert stored is not None
     assert (stored.state, stored.cpu_us) == (State.CANCELLED, 700)
     assert len(world.executor.runs) == 1
+
+
+async def test_one_that_is_cancelled_just_as_its_failure_is_stored_waits_for_no_attempt(
+    new_world: NewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await new_world(own_backoff_s=300.0)
+    task = await world.submit(retries=1)
+    run = await world.started()
+    entry = world.manager._roster.entries[task.id]
+    store = world.store.update
+
+    async def update(failed: Task, durability: Durability) -> None:
+        await store(failed, durability)
+        # The cancel comes first, and its end has not begun when the failed attempt goes on.
+        entry.cancel = Reason.CANCELLED
+        entry.side.cancel(entry)
+
+    monkeypatch.setattr(world.store, "update", update)
+    run.exit(1)
+    assert (await world.wait(task)).state is State.CANCELLED
+    assert world.manager._floor.waiting_for(task.id) is None
