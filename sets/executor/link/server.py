@@ -51,6 +51,8 @@ class Server:
         self._executor_for = executor_for
         self._certificates = certificates
         self._sessions: dict[str, Session] = {}
+        # By set, the end of its last session, which empties the set's folder: the next one begins afterwards.
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._callers = 0
         self._unready: str | None = None
         self._background = Background()
@@ -147,10 +149,14 @@ class Server:
         if facts is None:
             raise LinkError(f"this executor does not serve set {name}: add it to `sets` in its configuration")
         version = messages.agree(hello)
-        before = self._sessions.pop(name, None)
+        before = self._sessions.get(name)
         if before is not None:
             before.end("another link of the same set took over")
-            await before.close()
+        leaving = self._leaving.get(name)
+        if leaving is not None:
+            await asyncio.wait({leaving})
+        if wire.over or name in self._sessions:
+            raise LinkError("the set has gone, or called again")
         executor = self._executor_for(name)
         session = Session(
             wire, executor, hello.lease_s, facts.max_slots, lambda reason: self._ended(name, session, reason)
@@ -180,7 +186,7 @@ class Server:
         log.warning("link ended", set=name, reason=reason)
         if self._sessions.get(name) is session:
             del self._sessions[name]
-            self._background.spawn(session.close())
+            self._leaving[name] = self._background.spawn(session.close())
 
 
 def _why(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from scheduler.errors import EngineUnavailable, SlotLost
 from scheduler.execution import NoFile, Output
 from scheduler.source import SourceUnreadable
+from sets.executor.link.messages import Hello
+from sets.executor.link.wire import Wire
 from tests.scheduler.conftest import until
 from tests.scheduler.fakes import Elsewhere
 from tests.sets.executor.link.rig import TOKEN, Rig
@@ -139,6 +142,39 @@ async def test_a_set_s_next_link_takes_over_once_nothing_of_the_first_runs(rig: 
     await twin.open(rig.twin)
     await until(lambda: rig.twin.nodes)
     assert not before.current
+    assert before.closed
+    await twin.close()
+
+
+@pytest.mark.parametrize("broke_before", [True, False])
+async def test_a_set_s_next_link_does_not_begin_while_the_last_one_is_cleaned_up(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, broke_before: bool
+) -> None:
+    before = await rig.linked()
+    clean, begun = asyncio.Event(), asyncio.Event()
+    close, begin = before.close, rig.server._begin
+
+    async def close_late() -> None:
+        await clean.wait()
+        await close()
+
+    async def noted(wire: Wire, hello: Hello) -> None:
+        begun.set()
+        await begin(wire, hello)
+
+    monkeypatch.setattr(before, "close", close_late)
+    monkeypatch.setattr(rig.server, "_begin", noted)
+    if broke_before:
+        rig.relay.cut()
+        await until(lambda: not rig.server._sessions)
+    twin = rig.new_remote(rig.port)
+    await twin.open(rig.twin)
+    async with asyncio.timeout(60):
+        await begun.wait()
+    # Both have the set's folder: opened now, it would be emptied under the new link.
+    assert rig.executors == [before]
+    clean.set()
+    await until(lambda: rig.twin.nodes)
     assert before.closed
     await twin.close()
 
