@@ -76,15 +76,16 @@ class LocalExecutor:
     async def expect(self, slot_id: str, token: str, node: str = "") -> None:
         """Listen for a slot that is about to be started on this machine; `node` names no other. Raises `OSError`."""
         assert self._events is not None
-        if self._shared:
-            self._folders[slot_id] = self._folder / shared_member(token)
+        folder = self._folder / (shared_member(token) if self._shared else slot_id)
         door = Door(
             self._loop,
-            self.folder_of(slot_id),
+            folder,
             token,
             partial(self._admitted, slot_id),
             lambda reason: self._slots[slot_id].fail(reason),
         )
+        if self._shared:
+            self._folders[slot_id] = folder
         self._doors[slot_id] = door
         self._slots[slot_id] = Slot(
             slot_id,

@@ -15,7 +15,7 @@ from scheduler.execution import Work
 from scheduler.task import Lease
 from sets.executor import door, slot
 from sets.executor.cgroup import CgroupError
-from sets.executor.executor import LocalExecutor
+from sets.executor.executor import LocalExecutor, shared_member
 from sets.executor.slot_state import SlotState
 from tests.descriptors import no_descriptors_left
 from tests.sets.executor import wire
@@ -261,6 +261,20 @@ async def test_what_an_earlier_run_left_is_gone(tmp_path: Path, owner: Owner) ->
     await expect(executor, "s1")
     await executor.close()
     await crashed.close()
+
+
+async def test_a_slot_for_which_it_cannot_listen_is_forgotten(tmp_path: Path, owner: Owner) -> None:
+    executor = LocalExecutor(tmp_path / "slots", shared=True)
+    await executor.open(owner)
+    tokens = [f"{number:064x}" for number in range(2)]
+    (tmp_path / "slots" / shared_member(tokens[0])).mkdir()
+    with pytest.raises(OSError, match="exists"):
+        await executor.expect("s1", tokens[0])
+    assert not executor._folders
+    await executor.expect("s1", tokens[1])
+    assert executor.folder_of("s1") == tmp_path / "slots" / shared_member(tokens[1])
+    await executor.close()
+    assert not executor._folders
 
 
 async def test_a_slot_is_expected_once(executor: LocalExecutor, owner: Owner, start_peer: StartPeer) -> None:
