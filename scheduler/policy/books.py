@@ -191,6 +191,8 @@ class Books:
         self.slots_on.setdefault(node, {})[slot] = None
         self.nodes.slot_added(node)
         node.starting_cpu += pool.cpu_percent
+        if node.kept_for and pool.key not in node.kept_for:
+            node.beside_mib -= pool.memory_mib
         if node.tenure is not None:
             node.tenure.slot_added(pool.key.account, now)
         slot.timer = self.timers.set(self.limits.start_timeout_s, now, (STARTS, slot_id))

@@ -72,6 +72,7 @@ class Node:
     """
 
     __slots__ = (
+        "beside_mib",
         "facts",
         "free_cpu",
         "free_memory",
@@ -100,8 +101,10 @@ class Node:
         self.max_slots = facts.max_slots
         self.free_cpu = facts.cpu_percent
         self.free_memory = facts.memory_mib
-        # The pools that alone may start slots here, as their slots found no room (`reclaim`); empty where all may.
+        # The pools that come first here, as their slots found no room (`reclaim`); empty where all are alike.
         self.kept_for: set[PoolKey] = set()
+        # The memory, in MiB, that slots of other pools may take nevertheless: beside all that it is kept for.
+        self.beside_mib = 0
         # Hundredths of a core that its starting slots will use.
         self.starting_cpu = 0
         # How many slots it has.
@@ -118,7 +121,7 @@ class Node:
         facts, wanted = self.facts, key.resources
         return (
             self.takes_slots
-            and (not self.kept_for or key in self.kept_for)
+            and (not self.kept_for or key in self.kept_for or wanted.memory_mib <= self.beside_mib)
             and facts.cpu_percent >= wanted.cpu_percent
             and facts.memory_mib >= wanted.memory_mib
             and (not key.cpu_features or facts.cpu_features.issuperset(key.cpu_features))
@@ -283,7 +286,7 @@ class Nodes:
             if not roomy and crowds is not None and crowds(node):
                 continue
             own = roomy and node.tenure is not None and node.tenure.holder() is not None
-            rank = (bool(node.kept_for), own, roomy and digest in node.images, room, -node.slots)
+            rank = (key in node.kept_for, own, roomy and digest in node.images, room, -node.slots)
             if best is None or rank > best_rank:
                 best, best_rank = node, rank
         return best

@@ -2,7 +2,8 @@
 
 A cluster's slots reserve memory also while they are idle, so a newcomer would wait for the end of another's keep-alive.
 Where a slot finds no room on a node, slots of other pools give theirs, and the node is kept: until the newcomer has its
-slot, no other pool starts one there. Otherwise small slots, and those for tasks to come, would take what was given.
+slot, other pools only start those there that fit beside it. Otherwise small slots, and those for tasks to come, would
+take what was given. A busy slot gives only after its task, which may take hours: all that time others go on starting.
 
 Only the cluster knows how much it offers. A pool that finds no room although others gave enough has asked in vain: then
 its account asks no more for as long as idle slots are kept.
@@ -109,6 +110,7 @@ class Reclaim:
             keep.slots += 1
             self.kept.setdefault(node, {})[pool] = keep
             node.kept_for.add(pool.key)
+            self._measure(node)
             self._set_timer(now)
         return giving
 
@@ -131,13 +133,12 @@ class Reclaim:
     def slot_started(self, pool: Pool, node: Node, now: float) -> None:
         """A slot of the pool has started on the node."""
         pools = self.kept.get(node, {})
-        if pool not in pools:
-            return
-        pools[pool].slots -= 1
+        if pool in pools:
+            pools[pool].slots -= 1
         for other, keep in pools.items():
             rest_mib = node.facts.memory_mib - other.memory_mib * keep.slots
             keep.target_mib = min(keep.target_mib + pool.memory_mib, rest_mib)
-        if not pools[pool].slots:
+        if pool in pools and not pools[pool].slots:
             self.release(pool, node, now)
 
     def release(self, pool: Pool, node: Node, now: float) -> None:
@@ -156,8 +157,26 @@ class Reclaim:
         for node, pools in list(self.kept.items()):
             for pool in [pool for pool in pools if not _needs(pool, node)]:
                 self.release(pool, node, now)
+            if node in self.kept:
+                self._measure(node)
+                self._books.try_cramped(node, now)
         if self.kept:
             self._set_timer(now)
+
+    def _measure(self, node: Node) -> None:
+        """Note what slots of other pools may take: what is left once those that were told to go have left, and those
+        that the node is kept for have come. Where the cluster has less room than the cell counts, that is nothing."""
+        pools = self.kept[node]
+        if any(keep.in_doubt for keep in pools.values()):
+            node.beside_mib = 0
+            return
+        coming_mib = sum(pool.memory_mib * keep.slots for pool, keep in pools.items())
+        others_mib = sum(
+            slot.pool.memory_mib
+            for slot in self._slots(node)
+            if not slot.spent and not (slot in slot.pool.starting and slot.pool in pools)
+        )
+        node.beside_mib = node.facts.memory_mib - coming_mib - others_mib
 
     def _set_timer(self, now: float) -> None:
         if not self._timer_set:

@@ -271,6 +271,28 @@ def test_a_node_is_kept_no_longer_than_a_task_waits_for_it() -> None:
     assert (world.cell.reclaim.kept, kept.kept_for) == ({}, set())
 
 
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_others_start_in_what_is_left_beside_a_newcomer_that_waits_for_a_busy_slot(
+    nodes: int,
+) -> None:
+    """On each node a task of an hour holds what the large newcomer waits for. The rest is not idle for so long."""
+    world = Cluster([node(name, cores=64, memory_mib=4096) for name in "abc"[:nodes]])
+    for _ in range(2 * nodes):
+        world.arrive(pool("long", memory_mib=1024), 3_000.0)
+    world.run(10.0)
+    large = [world.arrive(pool("large", memory_mib=2560), 1.0) for _ in range(nodes)]
+    world.run(60.0)
+    small = [world.arrive(pool(f"small-{number}", memory_mib=128), 3_500.0) for number in range(5 * nodes)]
+    world.run(200.0)
+    # One slot of 1 GiB goes after its task. Beside the other and the newcomer, 512 MiB are left.
+    assert sum(bool(task.started_at) for task in small) == 4 * nodes
+    assert not any(task.started_at for task in large)
+    world.run(3_100.0)
+    assert [task.ends for task in large] == [["succeeded"]] * nodes
+    world.run(10_000.0)
+    assert [task.ends for task in small] == [["succeeded"]] * 5 * nodes
+
+
 @given(
     tasks=st.lists(
         st.tuples(
