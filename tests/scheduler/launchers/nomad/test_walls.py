@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import docker
 import httpx
 import pytest
 
-from tests.conftest import SetProcess
+from ops.setup import userns
+from ops.setup.runtimes import OWN
+from tests.conftest import SetProcess, StartSet
 from tests.scheduler.launchers.nomad.conftest import StartClusterSet
 from tests.scheduler.launchers.rig import writable_mounts
+from tests.sets.runtime.rig import BLOCK, MAPPED
 
 INSIDE = """
 grep -E 'Cap|NoNewPrivs|Seccomp:' /proc/self/status
@@ -42,6 +49,11 @@ cat ~/.profile
 """How each place looks, and a VOLUME with files of the image. The options with which a tmpfs was made, uid and gid, are
 seen by those who came after the mount: its owner is what counts. The mode of a place within a VOLUME with files is left
 out: runc before 1.1.8 gives it that of the image's folder, on Docker alone."""
+MAPS = "cat /proc/self/uid_map /proc/self/gid_map"
+DEVICES = "cd /dev; for each in *; do test -c $each -a -r $each && echo $each; done; head -c 9 zero > null && echo used"
+DEVICE = re.compile("/dev/(full|null|random|tty|urandom|zero)$")
+"""How INSIDE lists a device. In a user namespace, runc can only bind those of the machine, whose root is nobody there;
+the cluster's job has a folder of them, which our runtime maps. Both can be used alike."""
 SAME = (
     "CapDrop",
     "CapAdd",
@@ -103,23 +115,17 @@ def ask(client: httpx.Client, image: str, script: str) -> str:
     return answer.text
 
 
-def inspected(engine: docker.DockerClient, set_name: str) -> dict[str, Any]:
-    """The engine's account of the set's only slot."""
-    (found,) = engine.containers.list(filters={"label": f"org.general-compute.set={set_name}"})
+def inspected(engine: docker.DockerClient, set_name: str, account: str = "default") -> dict[str, Any]:
+    """The engine's account of the set's only slot for an account."""
+    labels = [f"org.general-compute.set={set_name}", f"org.general-compute.account={account}"]
+    # Its first task may have ended before the engine lists it as one that runs; to inspect it waits for that.
+    (found,) = engine.containers.list(all=True, filters={"label": labels})
     described: dict[str, Any] = found.attrs
     return described
 
 
-def test_a_slot_of_a_cluster_has_the_walls_of_docker(
-    cluster_set: StartClusterSet, shared_set: SetProcess, engine: docker.DockerClient, shell: str
-) -> None:
-    made = cluster_set()
-    with made.set.client() as there, shared_set.client(**{"X-Account": "walls"}) as here:
-        assert ask(there, shell, INSIDE) == ask(here, shell, INSIDE)
-        of_cluster = inspected(engine, made.set.name)
-        label = "org.general-compute.account=walls"
-        (local,) = engine.containers.list(filters={"label": label})
-        of_docker = local.attrs
+def assert_same_walls(of_cluster: dict[str, Any], of_docker: dict[str, Any]) -> None:
+    """What the engine says of two slots does not differ where it keeps an algorithm inside."""
     theirs, ours = of_cluster["HostConfig"], of_docker["HostConfig"]
     for name in (*SAME, *SAME_TOO):
         assert lower(theirs.get(name)) == lower(ours.get(name)), name
@@ -137,6 +143,17 @@ def test_a_slot_of_a_cluster_has_the_walls_of_docker(
     assert [
         mount["Destination"] for mount in writable if not mount["Destination"].startswith("/gc/nomad")
     ] == []
+
+
+def test_a_slot_of_a_cluster_has_the_walls_of_docker(
+    cluster_set: StartClusterSet, shared_set: SetProcess, engine: docker.DockerClient, shell: str
+) -> None:
+    made = cluster_set()
+    with made.set.client() as there, shared_set.client(**{"X-Account": "walls"}) as here:
+        assert ask(there, shell, INSIDE) == ask(here, shell, INSIDE)
+        assert_same_walls(
+            inspected(engine, made.set.name), inspected(engine, shared_set.name, account="walls")
+        )
 
 
 def lower(value: Any) -> Any:
@@ -258,3 +275,78 @@ def test_an_image_that_has_something_mounted_among_the_platforms_own_runs_no_tas
     finally:
         made.set.stop()
         engine.images.remove(reference, force=True)
+
+
+@pytest.fixture(scope="module")
+def own_ids_set(start_set: StartSet, engine: docker.DockerClient) -> SetProcess:
+    """A set whose slots on the engine have host ids of their own."""
+    if OWN not in engine.info()["Runtimes"]:
+        pytest.skip(f"the engine has no runtime {OWN}: sets/runtime/README.md")
+    if os.geteuid() != 0:
+        pytest.skip("host ids for slots need root, as make test in CI has")
+    userns.prepare(userns.RUNTIME)
+    return start_set("townids", f"runtime: {OWN}\n")
+
+
+def first_ids(maps: str) -> list[int]:
+    """The host's ids of root and its group in a slot, of which it has so many and no others."""
+    rows = [tuple(map(int, line.split())) for line in maps.splitlines()]
+    assert [(inside, count) for inside, _, count in rows] == [(0, MAPPED)] * 2
+    return [first for _, first, _ in rows]
+
+
+def maps_of_init(engine: docker.DockerClient, set_name: str, account: str) -> str:
+    """What the host sees of the only slot of an account."""
+    folder = Path(f"/proc/{inspected(engine, set_name, account)['State']['Pid']}")
+    return (folder / "uid_map").read_text() + (folder / "gid_map").read_text()
+
+
+def test_slots_of_a_cluster_with_ids_of_their_own_share_none(
+    own_ids_set: SetProcess, cluster_set: StartClusterSet, engine: docker.DockerClient, shell: str
+) -> None:
+    made = cluster_set(runtime=OWN)
+    slots = [(made.set, "one"), (made.set, "other"), (own_ids_set, "third")]
+    said = []
+    for process, account in slots:
+        with process.client(**{"X-Account": account}) as client:
+            said.append(ask(client, shell, MAPS))
+    # Programs are where their guests are, which the host sees; all are there at the same time.
+    assert said == [maps_of_init(engine, process.name, account) for process, account in slots]
+    for of_kind in zip(*map(first_ids, said), strict=True):
+        assert all(later - earlier >= BLOCK for earlier, later in pairwise(sorted(of_kind)))
+
+
+@pytest.mark.parametrize("image", ["shell", "shell_of_user"])
+def test_slots_with_ids_of_their_own_have_the_walls_of_docker(
+    own_ids_set: SetProcess,
+    cluster_set: StartClusterSet,
+    engine: docker.DockerClient,
+    request: pytest.FixtureRequest,
+    image: str,
+) -> None:
+    """The dresser reaches into their user namespace: places have the same owner, limits and files."""
+    made, reference = cluster_set(runtime=OWN), request.getfixturevalue(image)
+    account = image.replace("_", "-")
+    with (
+        made.set.client(**{"X-Account": account}) as there,
+        own_ids_set.client(**{"X-Account": account}) as here,
+    ):
+        for script in (INSIDE, DEVICES, PLACES):
+            of_cluster, of_docker = (
+                [line for line in ask(client, reference, script).splitlines() if not DEVICE.search(line)]
+                for client in (there, here)
+            )
+            assert of_cluster == of_docker
+        assert sum("runs programs" in line for line in of_cluster) == 5
+        of_cluster_slot, of_docker_slot = (
+            inspected(engine, process.name, account) for process in (made.set, own_ids_set)
+        )
+        assert of_cluster_slot["HostConfig"]["Runtime"] == of_docker_slot["HostConfig"]["Runtime"] == OWN
+        assert_same_walls(of_cluster_slot, of_docker_slot)
+        # The next task finds every place as it was at first.
+        ask(
+            there,
+            reference,
+            "touch /tmp/x /var/room/x ~/x; chmod 700 /var/room /var/held/room ~; echo > ~/.profile",
+        )
+        assert ask(there, reference, PLACES).splitlines() == of_docker
