@@ -90,9 +90,9 @@ void await_dressing(void) {
     connect_with(UNDRESSED);
     ssize_t n = hear(&head, sizeof head, 0, &riders);
     if (!n) _exit(EXIT_NO_EXECUTOR);
-    if (n != sizeof head || riders.count || head.flags || head.reserved || head.task) malformed();
+    if (n != sizeof head || riders.count || head.flags || head.reserved) malformed();
     if (head.type == RETIRE) _exit(EXIT_RETIRED);
-    if (head.type != DRESSED) malformed();
+    if (head.type != DRESSED || head.task) malformed();
 }
 
 void report_dressed(void) {

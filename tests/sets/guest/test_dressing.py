@@ -82,9 +82,11 @@ def test_it_ends_where_its_executor_goes_before(start: StartGuest) -> None:
     assert guest.ended() == 3
 
 
-def test_it_ends_when_it_is_retired_before(start: StartGuest) -> None:
+@pytest.mark.parametrize("number", [0, 1])
+def test_it_ends_when_it_is_retired_before(start: StartGuest, number: int) -> None:
+    """Whatever the number, as a guest that serves; that was a finding of the fuzzer."""
     guest, connection = start(undressed=True)
-    connection.send(wire.head(wire.RETIRE))
+    connection.send(wire.head(wire.RETIRE, number))
     assert guest.ended() == 0
 
 

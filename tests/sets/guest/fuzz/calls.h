@@ -54,9 +54,24 @@ static int k_fcntl(int fd, int command, ...) {
     va_start(list, command);
     int flags = va_arg(list, int);
     va_end(list);
+    if (command == F_DUPFD_CLOEXEC && kind_of(fd) == CONNECTION) {
+        for (int i = flags - FIRST_FD; i >= 0 && i < FDS; i++) {
+            if (world.fds[i].kind) continue;
+            world.fds[i] = world.fds[fd - FIRST_FD];
+            return FIRST_FD + i;
+        }
+        broken("more than %d descriptors are open", FDS);
+    }
     if (command != F_SETFL || !is_open(fd)) broken("fcntl %d of descriptor %d is not modelled", command, fd);
     if (!planted("block")) world.fds[fd - FIRST_FD].nonblocking = flags & O_NONBLOCK;
     return 0;
+}
+
+// The number of the first connection of a guest that is dressed is kept.
+static int k_dup3(int from, int to, int flags) {
+    if (from != STDIN_FILENO || !(flags & O_CLOEXEC)) broken("keeps a number by what a program would inherit");
+    world.fds[expect(to, CONNECTION, "dup3")].kind = NOTHING;
+    return to;
 }
 
 static ssize_t k_read(int fd, void *to, size_t size) {
@@ -350,7 +365,8 @@ static void __attribute__((noreturn)) k_exit(int code) {
         longjmp(vforked, 1);
     }
     if (code == 4 && !world.refuse && !world.empty) broken("refuses a well-formed message");
-    if (code != 4 && !(code == 0 && world.heard_retire)) broken("exits with %d", code);
+    bool lost = code == 3 && world.dressing == UNDRESSED_YET && (world.lost || world.empty);
+    if (code != 4 && !lost && !(code == 0 && world.heard_retire)) broken("exits with %d", code);
     ended_with = code;
     longjmp(whole, 1);
 }

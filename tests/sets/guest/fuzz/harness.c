@@ -3,7 +3,7 @@
 //
 //   clang -fsanitize=fuzzer,address,undefined -o guest-fuzzer harness.c       then: guest-fuzzer CORPUS
 //
-// With -DPLANTED, $PLANT names a bug that the model then has: accepts, block, descriptor, inherited, overflow or undefined.
+// With -DPLANTED, $PLANT names a bug that the model then has: accepts, block, descriptor, inherited, overflow, undefined or undressed.
 // With $FUZZ_TRACE the messages of each input go to stderr.
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -53,6 +53,7 @@
 #define close(...) k_close(__VA_ARGS__)
 #define connect(...) k_connect(__VA_ARGS__)
 #define dup2(...) k_dup2(__VA_ARGS__)
+#define dup3(...) k_dup3(__VA_ARGS__)
 #define execve(...) k_execve(__VA_ARGS__)
 #define fcntl(...) k_fcntl(__VA_ARGS__)
 #define fork() K_FORK()
@@ -140,9 +141,26 @@ static void set_up_guest(void) {
     out.flow = err.flow = input = (struct flow){-1, -1, false};
     kept_count = 0;
     children = open_fd(SIGNALS, 0, true);
+}
+
+// As in `main`: a guest that is dressed first has a connection before it guards itself. What the executor does until it is there
+// stands behind the operation.
+static void start_guest(void) {
+    world.dressed = world.at < world.end && *world.at % OPERATIONS == AWAITS_DRESSING;
+    if (world.dressed) {
+        take(1);
+        world.dressing = UNDRESSED_YET;
+        for (uint32_t records = take(1) % 4; records; records--) step();
+        await_dressing();
+    }
     netlink_asked = open_fd(ASKED, 0, true);
     protocols = open_fd(PROTOCOLS, 0, true);
     netlink_most = NETLINK_MOST;
+    if (world.dressed) report_dressed();
+    else connect_executor();
+    first_task_fd = executor + 1;
+    for (int fd = first_task_fd; fd < FIRST_FD + FDS; fd++)
+        if (is_open(fd)) broken("descriptor %d is above the connection", fd);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***args);
@@ -166,8 +184,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     ended_with = NO_EXIT;
     set_up_guest();
     if (!setjmp(whole)) {
-        connect_executor();
-        first_task_fd = executor + 1;
+        start_guest();
         serve();
     }
     TRACE("ended %d\n", ended_with);

@@ -8,7 +8,7 @@
 enum { FIRST_FD = 1000, FDS = 256, PIPE_MODELS = 64, QUEUE = 8, INBOX_BYTES = 300000, PIPE_PAGE = 4096, PIPE_BYTES = 65536 };
 enum { OUTS = 64, FILE_BYTES = 100000, INPUT_BYTES = 150000 };
 enum { SPINS_MOST = 100000, DESCRIPTORS = 4096, NETLINK_MOST = 60, NETLINK_ID = 77 };
-enum kind { FREE, CONNECTION, SIGNALS, READ_END, WRITE_END, GIVEN, TO_EXECUTOR, FOLDER, REGULAR, ASKED, PROTOCOLS, NETLINK };
+enum kind { FREE, CONNECTION, SIGNALS, READ_END, WRITE_END, GIVEN, TO_EXECUTOR, FOLDER, REGULAR, ASKED, PROTOCOLS, NETLINK, NOTHING };
 enum call { IN_PIPE2, IN_SENDMSG, IN_RECVMSG, IN_VFORK, IN_EXECVE, IN_POLL, IN_WRITE, IN_WAIT4, IN_SOCKET, IN_CONNECT, IN_CLOSE_RANGE, IN_OPENAT, IN_SPLICE, IN_PREAD, CALLS };
 
 // What each call may fail with, once, where the input asks for it.
@@ -62,6 +62,8 @@ static struct {
     uint32_t netlink_requests;        // as the kernel counts them, also of threads that have ended since
     bool netlink_told;                // the guest has read how many live
     uint32_t messages_sent;
+    enum { SERVES, UNDRESSED_YET, TO_REPORT } dressing;  // the guest waits for DRESSED; it has heard it, and CLEANED must follow
+    bool dressed;                     // it has waited, so a number is kept where its first connection was
 } world;
 
 // The program and its orphans.
@@ -190,7 +192,7 @@ static void flow(void) {
 
 // ---- the next record
 
-enum operation { MESSAGE_RAW, TASK_MADE, TASK_AGAIN, KILL_MADE, RETIRE_MADE, EXECUTOR_LOST, WRITES, READS, STUFFS, STEALS, ENDS, FORKS, FAILS, PIPES_OF, TOGETHER, ASKS_NETLINK, PIPES_MADE, READ_MADE, RELEASE_MADE, TAKES, OPERATIONS };
+enum operation { MESSAGE_RAW, TASK_MADE, TASK_AGAIN, KILL_MADE, RETIRE_MADE, EXECUTOR_LOST, WRITES, READS, STUFFS, STEALS, ENDS, FORKS, FAILS, PIPES_OF, TOGETHER, ASKS_NETLINK, PIPES_MADE, READ_MADE, RELEASE_MADE, TAKES, DRESSED_MADE, AWAITS_DRESSING, OPERATIONS };
 
 static void skip_message(enum operation operation) {
     uint32_t n;
@@ -236,6 +238,7 @@ static bool step(void) {
     case PIPES_MADE:
     case READ_MADE:
     case RELEASE_MADE:
+    case DRESSED_MADE:
         skip_message(operation);
         // What is sent to a dead connection, or into a full one, never arrives.
         if (!world.lost && world.queued < QUEUE) world.queue[world.queued++] = record;

@@ -34,7 +34,9 @@ from sets.executor import protocol
     READ_MADE,
     RELEASE_MADE,
     TAKES,
-) = range(20)
+    DRESSED_MADE,
+    AWAITS_DRESSING,
+) = range(22)
 CALLS: Final = (
     "pipe2",
     "sendmsg",
@@ -59,6 +61,7 @@ SUCCESS: Final = bytes([ENDS, 0, 0])
 PIPES: Final = bytes([PIPES_MADE])
 """The executor answers OUTPUT."""
 RELEASE: Final = bytes([RELEASE_MADE])
+DRESSED: Final = bytes([DRESSED_MADE])
 FILE_BYTES: Final = 100_000
 
 
@@ -135,6 +138,11 @@ def forks(children: int, *, one_ends: bool = False) -> bytes:
 def fails(call: str, which: int = 0, after: int = 0) -> bytes:
     """The guest's next call of that name, or one `after` it, fails in one of four ways."""
     return bytes([FAILS, CALLS.index(call), which | after << 2])
+
+
+def awaits_dressing(before: int = 0) -> bytes:
+    """The guest is to be dressed first; `before` it has told so, that many of the next records happen. Comes first."""
+    return bytes([AWAITS_DRESSING, before])
 
 
 def asks_netlink(live: int = 0, *, cloexec: bool = True) -> bytes:
@@ -443,6 +451,41 @@ CONVERSATIONS: Final[dict[str, bytes]] = (
         + together(2)
         + again(flags=4)
         + SUCCESS
+        + SUCCESS,
+        "dressed": awaits_dressing()
+        + DRESSED
+        + asks(1, CAT)
+        + SUCCESS
+        + LOST
+        + asks(1, RICH)
+        + SUCCESS
+        + RELEASE,
+        "dressed_and_waiting": awaits_dressing()
+        + DRESSED
+        + task(b"cat", flags=4)
+        + SUCCESS
+        + again()
+        + SUCCESS,
+        "dressed_twice": awaits_dressing() + DRESSED + DRESSED,
+        "dressed_unasked": asks(1, CAT) + SUCCESS + DRESSED,
+        "dressed_by_a_number": awaits_dressing() + says(b"\4\0\0\0\1\0\0\0"),
+        "dressed_with_a_descriptor": awaits_dressing() + says(protocol.encode_dressed(), fds=1),
+        "task_before_it_is_dressed": awaits_dressing() + asks(1, CAT),
+        "kill_before_it_is_dressed": awaits_dressing() + KILL,
+        "short_before_it_is_dressed": awaits_dressing() + says(b"\4"),
+        "retired_before_it_is_dressed": awaits_dressing() + RETIRE,
+        "retired_by_a_number_before_it_is_dressed": awaits_dressing() + says(b"\3\0\0\0\1\0\0\0"),
+        "lost_before_it_is_dressed": awaits_dressing() + LOST,
+        "hello_is_lost_before_it_is_dressed": awaits_dressing(2)
+        + fails("connect")
+        + fails("sendmsg")
+        + DRESSED
+        + asks(1, CAT)
+        + SUCCESS,
+        "report_of_its_dressing_is_lost": awaits_dressing()
+        + fails("sendmsg")
+        + DRESSED
+        + asks(1, CAT)
         + SUCCESS,
         "truncated": says(protocol.encode_task(1, RICH)[:40]),
         "too_long": says(bytes(139_999)),

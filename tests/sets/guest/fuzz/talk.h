@@ -42,9 +42,11 @@ static bool read_conforms(const uint8_t *m, uint32_t size, uint32_t fds) {
 }
 
 static bool conforms(const uint8_t *m, uint32_t size, uint32_t fds) {
+    if (world.dressing == UNDRESSED_YET && size && m[0] != 3 && m[0] != 4) return false;
     if (size >= 8 && m[0] == 1) return !asked.runs && !asked.has_files && task_conforms(m, size, fds);
     if (size >= 8 && m[0] == 6) return asked.has_files && read_conforms(m, size, fds);
     if (size != 8 || m[1] || m[2] || m[3]) return false;
+    if (m[0] == 4) return !fds && world.dressing == UNDRESSED_YET && !le(m + 4, 4);
     if (m[0] == 2 || m[0] == 3) return !fds;
     if (m[0] == 5) return fds == 2 && asked.runs && asked.handed_over && !asked.has_pipes && le(m + 4, 4) == asked.number;
     return m[0] == 7 && !fds && asked.has_files && le(m + 4, 4) == asked.number;
@@ -116,6 +118,7 @@ static uint32_t make_message(const uint8_t *record, uint32_t *fds) {
         inbox[0] = 2;
         put(inbox + 4, asked.number - (take(1) & 3), 4);
     } else if (operation == RETIRE_MADE) inbox[0] = 3;
+    else if (operation == DRESSED_MADE) inbox[0] = 4;
     else if (operation == PIPES_MADE || operation == RELEASE_MADE) {
         inbox[0] = operation == PIPES_MADE ? 5 : 7;
         put(inbox + 4, asked.number, 4);
@@ -138,7 +141,7 @@ static uint32_t make_message(const uint8_t *record, uint32_t *fds) {
 static void check_idle(void) {
     uint32_t open = 0;
     for (int i = 0; i < FDS; i++) open += world.fds[i].kind != FREE;
-    if (open > (guest_waits() ? 9u : 4u)) broken("%u descriptors are open between tasks", open);
+    if (open > (guest_waits() ? 9u : 4u) + world.dressed) broken("%u descriptors are open between tasks", open);
     if (guest_waits()) return;
     if (program.lives || program.dead || program.orphans || program.dead_orphans) broken("a process is left between tasks");
     if (asked.runs) broken("a task has no EXIT");
@@ -200,7 +203,9 @@ static ssize_t k_recvmsg(int fd, struct msghdr *m, int flags) {
     world.empty = !size;
     world.refuse = size && !conforms(inbox, size, fd_count);
     TRACE("heard %u of %u bytes: %s\n", inbox[0], size, world.refuse ? "malformed" : "fine");
+    if (planted("undressed") && world.dressing == UNDRESSED_YET && world.refuse && n == 8) ((uint8_t *)m->msg_iov[0].iov_base)[0] = 4;
     if (world.refuse || !size) return n;
+    if (inbox[0] == 4) world.dressing = TO_REPORT;
     if (inbox[0] == 3) world.heard_retire = true;
     if (inbox[0] == 2 && asked.runs && le(inbox + 4, 4) == asked.number) asked.killed = true;
     if (inbox[0] == 5) asked.has_pipes = true;
@@ -289,10 +294,11 @@ static void check_sent(const uint8_t *m, uint32_t size) {
     if (world.refuse && type != 20) broken("answers a malformed message with %u", type);
     if ((type == 16) != !world.messages_sent++) broken("message %u where HELLO stands", type);
     if (number != asked.number) broken("message %u with number %u, not %u", type, number, asked.number);
+    if (world.dressing && type != (world.dressing == TO_REPORT ? 19 : 16)) broken("message %u of a slot that is not dressed", type);
     if ((type == 17 || type == 18) && !asked.runs) broken("message %u without a task", type);
     if (type != 18) TRACE("sent %u task=%u\n", type, number);
     if (type == 16) {
-        if (size != 76 || m[8] != 2 || memcmp(m + 12, "0123456789abcdef", 16)) broken("a HELLO of %u bytes", size);
+        if (size != 76 || m[1] != (world.dressing == UNDRESSED_YET) || m[8] != 2 || memcmp(m + 12, "0123456789abcdef", 16)) broken("a HELLO of %u bytes", size);
     } else if (type == 17) {
         if (asked.handed_over || m[1] || size < 16 || size != 16 + le(m + 8, 4) + le(m + 12, 4)) broken("an OUTPUT of %u bytes", size);
         check_body(m + 16, le(m + 8, 4), 1);
@@ -300,8 +306,9 @@ static void check_sent(const uint8_t *m, uint32_t size) {
         asked.handed_over = true;
     } else if (type == 18) check_exit(m, size);
     else if (type == 19) {
-        if (size != 24 || m[1] || m[8] != 1 || !asked.released) broken("a CLEANED out of order");
+        if (size != 24 || m[1] || m[8] != 1 || (!asked.released && world.dressing != TO_REPORT)) broken("a CLEANED out of order");
         asked.released = false;
+        world.dressing = SERVES;
     } else if (type == 20) {
         if (size != 8 || m[1]) broken("an UNFIT of %u bytes", size);
     } else broken("a message of type %u", type);
@@ -339,6 +346,8 @@ static int k_connect(int fd, const struct sockaddr *address, socklen_t size) {
     world.messages_sent = 0;
     asked.runs = asked.has_files = asked.released = false;
     asked.number = 0;
+    // The report was lost with its connection.
+    if (world.dressing == TO_REPORT) world.dressing = SERVES;
     check_idle();
     // The executor died at the end of the input: that is the end of this life.
     if (world.at >= world.end && world.together == UINT32_MAX) longjmp(whole, 1);
