@@ -11,7 +11,7 @@ from scheduler.launchers.hardening import DESCRIPTORS, ULIMITS
 
 OLDEST: Final = (20, 10)
 """The oldest engine that the tests run on (Debian 12)."""
-GUEST_DESCRIPTORS: Final = 4 * ULIMITS[DESCRIPTORS]
+PROGRAM_DESCRIPTORS: Final = ULIMITS[DESCRIPTORS]
 """Open files that the engine must allow a guest: less, and slots do not start."""
 SIGNALS_EACH: Final = ULIMITS["sigpending"]
 _SEPARATE: Final = ("gcompute-runc", "kata", "runsc")
@@ -128,9 +128,9 @@ class MakerLimits:
 
 def containerd(limits: MakerLimits) -> Iterator[Finding]:
     """Judge the limits that slots inherit."""
-    if limits.open_files is not None and limits.open_files < GUEST_DESCRIPTORS:
+    if limits.open_files is not None and limits.open_files < PROGRAM_DESCRIPTORS:
         yield fail(
-            f"containerd may open no more files than {limits.open_files}, and guests need {GUEST_DESCRIPTORS}: "
+            f"containerd may open no more files than {limits.open_files}, and programs may have {PROGRAM_DESCRIPTORS}: "
             "no slot starts",
             _unit("LimitNOFILE", "infinity"),
         )

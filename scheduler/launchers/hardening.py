@@ -60,7 +60,7 @@ class SlotLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     `volume_content_mib` bounds what an image may bring along in a VOLUME: it is copied, once for all slots of the
     image. `home_content_kib` bounds what an image may have in its HOME so that programs can write there: each slot has
     a copy. `pids_limit` bounds processes and threads. `ulimits` is laid over our own (soft and hard alike, names as
-    Docker has them); its `nofile` is the program's, and the engine must allow the guest four times that.
+    Docker has them); its `nofile` is the program's, and the engine must allow containers at least that.
     """
 
     tmp_mib: int = 512

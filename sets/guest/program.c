@@ -17,8 +17,6 @@
 #include "self.h"
 
 #define OOM_PREFERENCE 500
-// Our own limit of descriptors is at least so many times the program's.
-#define DESCRIPTORS_FACTOR 4
 #if defined(__x86_64__)
 #define OWN_MACHINE EM_X86_64
 #elif defined(__aarch64__)
@@ -43,19 +41,16 @@ void take_oom_score(void) {
     snprintf(oom_program, sizeof oom_program, "%d", own > 1000 - OOM_PREFERENCE ? 1000 : own + OOM_PREFERENCE);
 }
 
-// The kernel counts descriptors in flight, in messages that nobody has received yet, per user of the host over all slots, and
-// compares the sum with the sender's limit. Programs have a lower limit, so they cannot use up what we need for our own messages.
+// A program's limit is its own. Ours is the most that the container may have: beside the program's pipes we hold its files.
 void take_descriptors(const char *of_program) {
     struct rlimit own;
     char *end;
     program_descriptors.rlim_cur = program_descriptors.rlim_max = strtoul(of_program, &end, 10);
     if (*end || program_descriptors.rlim_cur < 3 || program_descriptors.rlim_cur > INT_MAX) unusable(of_program, "no number of descriptors");
-    if (!getrlimit(RLIMIT_NOFILE, &own) && own.rlim_max / DESCRIPTORS_FACTOR >= program_descriptors.rlim_cur) {
-        own.rlim_cur = own.rlim_max;
-        if (!setrlimit(RLIMIT_NOFILE, &own)) return;
-    }
-    fprintf(stderr, "guest: may have %lu descriptors at most, and needs %d times the program's %s\n", (unsigned long)own.rlim_max, DESCRIPTORS_FACTOR, of_program);
-    _exit(EXIT_FEW_DESCRIPTORS);
+    if (getrlimit(RLIMIT_NOFILE, &own)) unusable("its limit of descriptors", strerror(errno));
+    if (own.rlim_max < program_descriptors.rlim_max) unusable(of_program, "more descriptors than the container may have");
+    own.rlim_cur = own.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &own)) unusable("its limit of descriptors", strerror(errno));
 }
 
 static void reaped(const struct rusage *usage) {

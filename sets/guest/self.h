@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <sys/resource.h>
 
-enum { EXIT_RETIRED = 0, EXIT_USAGE = 2, EXIT_NO_EXECUTOR = 3, EXIT_MALFORMED = 4, EXIT_UNCLEAN = 5, EXIT_FEW_DESCRIPTORS = 6 };
+enum { EXIT_RETIRED = 0, EXIT_USAGE = 2, EXIT_NO_EXECUTOR = 3, EXIT_MALFORMED = 4, EXIT_UNCLEAN = 5 };
 
 void __attribute__((noreturn)) malformed(void);
 void __attribute__((noreturn)) unusable(const char *what, const char *why);

@@ -9,7 +9,7 @@ import pytest
 
 from ops.doctor import engine as judges
 from ops.doctor import engine_probe
-from ops.doctor.engine import GUEST_DESCRIPTORS, Engine, MakerLimits
+from ops.doctor.engine import PROGRAM_DESCRIPTORS, Engine, MakerLimits
 from ops.doctor.finding import CannotTell, Finding, Level
 
 GOOD: dict[str, Any] = {
@@ -103,7 +103,7 @@ def test_containerds_limits_must_do_for_all_slots() -> None:
     (few,) = judges.containerd(MakerLimits(96_365, 1_048_576, 200))
     assert few.level is Level.WARN
     assert "LimitSIGPENDING=204800" in few.mend
-    closed, _ = judges.containerd(MakerLimits(None, GUEST_DESCRIPTORS - 1, 10))
+    closed, _ = judges.containerd(MakerLimits(None, PROGRAM_DESCRIPTORS - 1, 10))
     assert closed.level is Level.FAIL
     assert "LimitNOFILE" in closed.mend
 
@@ -120,7 +120,7 @@ def test_the_real_engine_tells_its_facts(docker_host: str, engine: docker.Docker
 def test_the_real_containerd_is_found_behind_the_engine(docker_host: str) -> None:
     found = engine_probe.engine(docker_host, None)
     limits = engine_probe.maker_limits(found, docker_host, 32)
-    assert limits.open_files is None or limits.open_files >= GUEST_DESCRIPTORS
+    assert limits.open_files is None or limits.open_files >= PROGRAM_DESCRIPTORS
 
 
 def test_an_engine_that_is_away_is_told() -> None:

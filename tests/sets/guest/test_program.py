@@ -276,7 +276,7 @@ def own_limit(connection: Connection) -> list[int]:
 
 
 @pytest.mark.parametrize("descriptors", [16, 1024, 2000])
-def test_the_program_has_its_own_limit_of_descriptors_and_the_guest_a_higher_one(
+def test_the_program_has_its_own_limit_of_descriptors_and_the_guest_the_containers(
     start: StartGuest, actor: bytes, user: User, descriptors: int
 ) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -287,10 +287,16 @@ def test_the_program_has_its_own_limit_of_descriptors_and_the_guest_a_higher_one
     assert own_limit(connection) == [hard, hard]
 
 
-def test_a_guest_without_room_above_its_programs_limit_says_so(guest_binary: Path) -> None:
-    guest = Guest(guest_binary, descriptors=1024, before="ulimit -n 4095")
-    assert guest.ended() == 6
-    assert guest.said() == "guest: may have 4095 descriptors at most, and needs 4 times the program's 1024\n"
+def test_a_program_may_have_as_many_descriptors_as_its_container(start: StartGuest, actor: bytes) -> None:
+    _, connection = start(WORKER, descriptors=1024, before="ulimit -n 1024")
+    assert connection.run(actor, b"limit").stdout == b"1024 1024 0"
+    assert own_limit(connection) == [1024, 1024]
+
+
+def test_a_program_that_is_to_have_more_descriptors_than_its_container_is_refused(guest_binary: Path) -> None:
+    guest = Guest(guest_binary, descriptors=1024, before="ulimit -n 1023")
+    assert guest.ended() == 2
+    assert guest.said() == "guest: 1024: more descriptors than the container may have\n"
     guest.close()
 
 
