@@ -295,6 +295,7 @@ static bool report(const struct task_message *m, int failed, uint64_t wall_us, b
     bool has_files = false;
     for (int i = 0; i < m->filec; i++) has_files |= (sizes[i] = keep_file(i, files[i])) >= 0;
     // The end of its pipes comes no later than EXIT.
+    stop(&input);
     if (run.handed_over) {
         stop(&out.flow);
         stop(&err.flow);

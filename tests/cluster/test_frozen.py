@@ -63,6 +63,8 @@ def test_the_late_result_of_a_frozen_executor_is_refused(cluster: Cluster, thaws
     with Witness(mark) as witness:
         task = submit(cluster, mark)
         until(witness.running, "the task runs", PATIENCE_S)
+        # The engine lists a container only some time after its program has begun.
+        until(cluster.slots, "the engine lists its slot", PATIENCE_S)
         (frozen,) = (node for node in cluster.nodes if cluster.slots(node))
         cluster.executors[frozen].signal(signal.SIGSTOP)
         try:
