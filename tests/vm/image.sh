@@ -15,7 +15,7 @@ esac
 work=var/vm/$suite
 
 packages=systemd-sysv,dbus,udev,$engine,apparmor,iproute2,kmod,procps,gcc,libc6-dev,make,python3,python3-venv
-packages+=,strace,linux-image-cloud-amd64,initramfs-tools
+packages+=,crun,strace,linux-image-cloud-amd64,initramfs-tools
 
 say() { echo "test-vm: $*" >&2; }
 
