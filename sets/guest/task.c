@@ -82,8 +82,8 @@ static struct pollfd wait_for_output(const struct output *o) {
 
 static bool advance(struct output *o) {
     if (!run.handed_over) return read_output(o);
-    // The other output may just have been handed over, and this one with it.
-    if (run.has_pipes) move(&o->flow);
+    // The other output may just have been handed over, and this one with it; where the program has the pipes, nothing flows.
+    if (run.has_pipes && o->flow.from >= 0) move(&o->flow);
     return true;
 }
 
