@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import io
 import os
 import socket
 import subprocess
@@ -150,17 +152,15 @@ def test_a_full_disk_is_told_in_one_line(
     )
 
 
-def test_down_waits_for_an_up_that_is_at_work_and_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_down_waits_for_an_up_that_is_at_work_and_says_so(tmp_path: Path) -> None:
     (tmp_path / "var/run").mkdir(parents=True)
-    with (tmp_path / "var/run/lock").open("w") as lock:
+    # Not capsys, which loses what a thread writes while it is read.
+    said = io.StringIO()
+    with (tmp_path / "var/run/lock").open("w") as lock, contextlib.redirect_stderr(said):
         fcntl.flock(lock, fcntl.LOCK_EX)
         down = threading.Thread(target=stack.Stack(Ports(), tmp_path).down)
         down.start()
-        said = ""
-        while "waiting for it" not in said:
-            said += capsys.readouterr().err
+        assert processes.wait_until(lambda: "waiting for it" in said.getvalue(), 60)
         assert down.is_alive()
     down.join(60)
     assert not down.is_alive()
