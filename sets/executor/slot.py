@@ -20,6 +20,7 @@ from sets.executor import protocol
 from sets.executor.cgroup import CgroupError, CpuAccount, SlotCgroup
 from sets.executor.ending import ending_of
 from sets.executor.guest_socket import GuestGone, GuestSocket
+from sets.executor.output_file import OutputFile
 from sets.executor.pipes import PIPE_BYTES, PipeReader
 from sets.executor.protocol import (
     CleanedMessage,
@@ -29,7 +30,6 @@ from sets.executor.protocol import (
     UnfitMessage,
 )
 from sets.executor.run import SlotRun
-from sets.executor.slot_file import SlotFile
 from sets.executor.slot_state import SLOT_MOVES, SlotState
 from sets.executor.task_pipes import TaskPipes
 
@@ -269,7 +269,9 @@ class Slot:
         cpu_us = self._spent_us = self._account.bill(self._cgroup.cpu_us(), message.guest_cpu_us)
         memory = self._cgroup.end_task(prestarted=message.prestarted)
         files: list[Source | NoFile] = [
-            SlotFile(self, run.number, at, size) if size >= 0 else NoFile(-size)
+            OutputFile(size, partial(self._read_file, run.number, at), _broken_file)
+            if size >= 0
+            else NoFile(-size)
             for at, size in enumerate(message.files)
         ]
         self._files_open = has_files
@@ -305,8 +307,8 @@ class Slot:
 
     # -- output files
 
-    def read_file(self, task: int, number: int, first: int, length: int) -> PipeReader:
-        """See `sets.executor.slot_file.FileGuest`."""
+    def _read_file(self, task: int, number: int, first: int, length: int) -> PipeReader:
+        """Have the guest write `length` bytes of the task's file, from byte `first` on. Raises `SlotLost`."""
         if not self._files_open or task != self._number:
             raise SlotLost(f"slot {self.id} holds no files of that task any more")
         try:
@@ -386,3 +388,7 @@ class Slot:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _broken_file(_: PipeReader) -> SlotLost:
+    return SlotLost("an output file broke off while it was read")

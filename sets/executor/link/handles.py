@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from functools import partial
 
 from scheduler.source import Source, SourceUnreadable
 from sets.executor.link.flow import Inbound, Outbound
+from sets.executor.output_file import OutputFile
 
 ReadFile = Callable[[int, int, int, int], Inbound]
 """Asks for bytes of an output file: the run, the file's number, the first byte, how many."""
@@ -58,34 +60,10 @@ class LinkWriter:
         self._outbound.end()
 
 
-class LinkFile:
-    """An output file on another machine (`scheduler.source.Source`)."""
+def link_file(read: ReadFile, run: int, number: int, size_bytes: int) -> OutputFile[Inbound]:
+    """Return an output file on another machine."""
+    return OutputFile(size_bytes, partial(read, run, number), _broken)
 
-    __slots__ = ("_number", "_read", "_run", "size_bytes")
 
-    def __init__(self, read: ReadFile, run: int, number: int, size_bytes: int) -> None:
-        self._read = read
-        self._run = run
-        self._number = number
-        self.size_bytes = size_bytes
-
-    def fileno(self) -> None:
-        return None
-
-    async def pieces(self, first: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        left = self.size_bytes - first if length is None else length
-        inbound = self._read(self._run, self._number, first, left)
-        try:
-            while left:
-                piece = await inbound.read()
-                if not piece or len(piece) > left:
-                    raise SourceUnreadable(
-                        inbound.reason or "its node sent another number of bytes than the file has"
-                    )
-                left -= len(piece)
-                yield piece
-        finally:
-            inbound.close()
-
-    def close(self) -> None:
-        """The run's files are given back together, by `Ending.close_files`."""
+def _broken(inbound: Inbound) -> SourceUnreadable:
+    return SourceUnreadable(inbound.reason or "its node sent another number of bytes than the file has")

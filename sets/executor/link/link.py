@@ -20,7 +20,7 @@ from sets.executor.link import frames, messages
 from sets.executor.link.endings import check_code, decode_ending
 from sets.executor.link.flow import Inbound, Outbound
 from sets.executor.link.frames import CLOCK, COUNT, STDERR, STDIN, STDOUT, LinkError
-from sets.executor.link.handles import LinkFile, LinkReader, LinkWriter
+from sets.executor.link.handles import LinkReader, LinkWriter, link_file
 from sets.executor.link.lease import Grants, clock_s
 from sets.executor.link.messages import decode
 from sets.executor.link.wire import Wire
@@ -324,7 +324,7 @@ class Link:
         files: list[Source | NoFile] = []
         if message.files:
             files = [
-                LinkFile(self.read_file, number, at, size) if size >= 0 else NoFile(-size)
+                link_file(self.read_file, number, at, size) if size >= 0 else NoFile(-size)
                 for at, size in enumerate(message.files)
             ]
             if max(message.files) >= 0:

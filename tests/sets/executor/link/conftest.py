@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ops.certificates.authority import Authority
+from tests.sets.executor.link.played import PlayedSet
 from tests.sets.executor.link.rig import Rig
 
 
@@ -33,3 +34,14 @@ async def rig(certificates: Path) -> AsyncIterator[Rig]:
     opened = await Rig(certificates).open()
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def at_node() -> AsyncIterator[PlayedSet]:
+    """A node's end of a link whose set is played, with a slot that is ready."""
+    played = await PlayedSet().begin()
+    await played.ready_slot()
+    await played.heard()
+    yield played
+    played.session.end("the test is over")
+    await played.session.close()

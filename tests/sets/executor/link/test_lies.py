@@ -41,16 +41,6 @@ async def node() -> AsyncIterator[PlayedNode]:
     played.link.lose("the test is over")
 
 
-@pytest.fixture
-async def at_node() -> AsyncIterator[PlayedSet]:
-    played = await PlayedSet().begin()
-    await played.ready_slot()
-    await played.heard()
-    yield played
-    played.session.end("the test is over")
-    await played.session.close()
-
-
 # A node that lies.
 
 

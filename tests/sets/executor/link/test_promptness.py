@@ -23,16 +23,6 @@ async def node() -> AsyncIterator[PlayedNode]:
     played.link.lose("the test is over")
 
 
-@pytest.fixture
-async def at_node() -> AsyncIterator[PlayedSet]:
-    played = await PlayedSet().begin()
-    await played.ready_slot()
-    await played.heard()
-    yield played
-    played.session.end("the test is over")
-    await played.session.close()
-
-
 def kinds(heard: list[Heard]) -> list[int]:
     return [each[0] for each in heard]
 
