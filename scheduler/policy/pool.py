@@ -40,7 +40,7 @@ class Slot:
         self.pool = pool
         self.node = node
         self.task_id: str | None = None
-        # What its task is charged, which may not change while it runs.
+        # The charge of the task that it runs, fixed when the task starts.
         self.charge_percent = 0
         # How many tasks it has had.
         self.served = 0

@@ -13,7 +13,7 @@ def waits_for(pool: Pool, nodes: Nodes, now: float, node: str = "") -> str:
     """
     refusals = nodes.refusals()
     usual = _usual(pool, now, node)
-    if not usual and not (refusals and not any(each.takes_slots for each in nodes)):
+    if not usual and (not refusals or any(each.takes_slots for each in nodes)):
         usual = "all places for slots are in use"
     clauses = (usual, nodes.scarcity(pool.key), refusals)
     return "; ".join(filter(None, clauses))

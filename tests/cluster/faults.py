@@ -45,7 +45,7 @@ OF_NODES = (
     *(Kind.FREEZE_PROGRAM, Kind.FREEZE_NODE, Kind.KILL, Kind.RESTART, Kind.KILL_SLOT),
 )
 OF_CLIENTS = (*OF_NODES, Kind.KILL_AGENT, Kind.FREEZE_AGENT, Kind.DRAIN, *AT_ONCE)
-"""Of a node whose slots Nomad runs."""
+"""The kinds of fault that hit a node whose slots Nomad runs."""
 OF_SERVERS = (Kind.CUT, Kind.KILL_AGENT, Kind.FREEZE_AGENT)
 OF_THE_REGISTRAR = (Kind.FREEZE_PROGRAM, Kind.KILL, Kind.RESTART)
 OF_THE_ENGINE = (Kind.KILL,)
@@ -85,8 +85,10 @@ class Group:
 
 
 def of_nodes(nodes: list[str]) -> list[Group]:
-    """What is hit where each node starts its own slots. A fault of the set hits all nodes, and one of the router all
-    clients."""
+    """Return the targets of a cluster whose nodes start their own slots.
+
+    A fault of the set reaches all nodes, and a fault of the router reaches all clients.
+    """
     return [
         Group((SET,), 0.25, OF_THE_SET),
         Group((ROUTER,), 0.05, OF_THE_ROUTER),
@@ -95,8 +97,10 @@ def of_nodes(nodes: list[str]) -> list[Group]:
 
 
 def of_nomad(clients: list[str], servers: list[str]) -> list[Group]:
-    """What is hit where Nomad starts the slots. With a lease of 2 s, some faults last until Nomad misses a client,
-    which takes it half a minute."""
+    """Return the targets of a cluster whose slots are started by Nomad.
+
+    Some faults last 20 s: Nomad takes half a minute to miss a client, with a lease of 2 s.
+    """
     return [
         Group((SET,), 0.15, OF_THE_SET),
         Group((ROUTER,), 0.03, OF_THE_ROUTER),

@@ -77,7 +77,7 @@ class NomadCluster(Cluster):
             "token_file": str(self.agents.registrar_token_file),
             "namespace": NAMESPACE,
             "node_folder": str(self.agents.node_folder(CLIENTS[0])),
-            # So that a job that ended does not outlive the run.
+            # Otherwise a job that ended is still there after the run.
             "purge_after_s": 5,
         }
         config.write_text(yaml.safe_dump(settings))
