@@ -150,12 +150,16 @@ class BlobStore:
     def check_space(self) -> None:
         """Raise `DiskFull` if too little space is free."""
         try:
-            free_bytes = faults.free_bytes(self.directory)
+            free_bytes = self.free_bytes()
         except FileNotFoundError:
             return
         if free_bytes < self.min_free_bytes:
             min_mib = self.min_free_bytes >> 20
             raise DiskFull(f"less than {min_mib} MiB are free at {self.directory}; free some space there")
+
+    def free_bytes(self) -> int:
+        """Free space of the disk, in bytes. Raises `OSError`; `FileNotFoundError` before the first blob."""
+        return faults.free_bytes(self.directory)
 
     def _make_folder(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

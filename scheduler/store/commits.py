@@ -24,6 +24,7 @@ import structlog
 from scheduler.errors import StoreError, Unavailable
 from scheduler.store.contract import Durability
 from scheduler.store.journal import Journal
+from scheduler.store.kept import Kept
 from scheduler.store.rows import Row
 from scheduler.store.transactions import Apply, Outcome, Transactions, Write, save_rows
 
@@ -45,8 +46,11 @@ _LATER_S: Final = 0.02
 class GroupCommit:
     """Owns the threads that write, from `start` to `stop`. All methods are called on the event loop."""
 
-    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection], journal: Journal) -> None:
+    def __init__(
+        self, path: Path, connect: Callable[[], sqlite3.Connection], journal: Journal, kept: Kept
+    ) -> None:
         self._path = path
+        self._kept = kept
         self._connect = connect
         self._journal = journal
         self._queue: SimpleQueue[list[Write]] = SimpleQueue()
@@ -64,7 +68,7 @@ class GroupCommit:
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
-        self._transactions = Transactions(self._path, self._connect)
+        self._transactions = Transactions(self._path, self._connect, self._kept)
         self._folder = ThreadPoolExecutor(1, thread_name_prefix="store-checkpoint")
         thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         thread.start()
@@ -159,7 +163,7 @@ class GroupCommit:
         rows = list(batch.rows.values())
         try:
             self._journal_taken = self.apply(
-                lambda connection: save_rows(connection, rows), Durability.PROCESS, rows=len(rows)
+                lambda connection: save_rows(connection, rows, self._kept), Durability.PROCESS, rows=len(rows)
             )
         except BaseException:
             self._journal.put_back()

@@ -48,6 +48,12 @@ class Results(msgspec.Struct, frozen=True):
         bodies = (self.stdout, self.stderr, *self.files.values())
         return [body.blob for body in bodies if body.blob is not None]
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of all of it."""
+        files = sum(body.size_bytes for body in self.files.values())
+        return self.stdout.size_bytes + self.stderr.size_bytes + files
+
 
 class Idempotency(msgspec.Struct, frozen=True):
     """A client's key and a digest of the request made under it."""
@@ -85,8 +91,27 @@ class TaskFilter(msgspec.Struct, frozen=True):
     dead: bool = False
 
 
+class KeptBytes(Protocol):
+    """How many bytes each account keeps: the rows of its tasks, their inputs, results and output files."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The sum of all accounts."""
+
+    @property
+    def accounts(self) -> int:
+        """How many accounts keep anything."""
+
+    def of(self, account: str) -> int:
+        """Bytes that the account keeps; holes of its files count."""
+
+
 class Store(Protocol):
     """Calls come from one event loop; writes of concurrent callers share commits. Raises `StoreError`, `DiskFull`."""
+
+    @property
+    def kept(self) -> KeptBytes:
+        """The bytes of committed writes, while the store is open."""
 
     async def open(self) -> None:
         """Open or create; migrate an older schema. Raises `StoreTooNew`."""
@@ -136,6 +161,9 @@ class Store(Protocol):
 
     async def page(self, task_filter: TaskFilter) -> list[Task]: ...
 
+    async def frees_at_us(self, account: str) -> int | None:
+        """Return when the first of the account's ended tasks expires; None if none has ended."""
+
     def unfinished(self) -> AsyncIterator[Task]:
         """Return async tasks that are queued or running, oldest first, for a set that restarts."""
 
@@ -172,6 +200,9 @@ class Blobs(Protocol):
 
     def check_space(self) -> None:
         """Raise `DiskFull` if the disk has too little space for any blob."""
+
+    def free_bytes(self) -> int:
+        """Free space of the disk, in bytes. Raises `OSError`."""
 
     def body(self, limit_bytes: int | None = None) -> BodyWriter: ...
 

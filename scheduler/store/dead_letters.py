@@ -9,6 +9,7 @@ import msgspec
 
 from scheduler.errors import NotDead, TaskUnknown
 from scheduler.store.contract import DeadLetterLimits, DeadLetters
+from scheduler.store.kept import Kept
 from scheduler.store.rows import read_task, task_row
 from scheduler.store.sql import queries
 from scheduler.task import Task
@@ -23,7 +24,9 @@ def fits(connection: sqlite3.Connection, task_id: str, limits: DeadLetterLimits)
     return body is not None and limits.tasks > 0 and body[0] <= limits.size_bytes
 
 
-def count_in(connection: sqlite3.Connection, row: int, account: str, limits: DeadLetterLimits) -> bool:
+def count_in(
+    connection: sqlite3.Connection, row: int, account: str, limits: DeadLetterLimits, kept: Kept
+) -> bool:
     """Count a task whose row is dead now; then let the account's oldest ones go until it is within its bounds.
 
     Returns False if the task itself had to go.
@@ -34,7 +37,8 @@ def count_in(connection: sqlite3.Connection, row: int, account: str, limits: Dea
     while not _within(totals(connection, account), limits):
         oldest, facts = connection.execute(sql["oldest_dead"], {"account": account}).fetchone()
         count_out(connection, oldest, account)
-        _revive(connection, read_task(facts))
+        kept.add(account, -_size_bytes(connection, oldest))
+        _revive(connection, read_task(facts), kept)
         connection.execute(sql["free_blobs_of_task"], {"task": oldest})
         connection.execute(sql["drop_input"], {"task": oldest})
         stays = stays and oldest != row
@@ -46,7 +50,7 @@ def count_out(connection: sqlite3.Connection, row: int, account: str) -> None:
     _add(connection, account, -1, -_size_bytes(connection, row))
 
 
-def replay(connection: sqlite3.Connection, task_id: str, new: Task) -> Task:
+def replay(connection: sqlite3.Connection, task_id: str, new: Task, kept: Kept) -> Task:
     """Give the dead letter's input to a new task; return that task, or the one that replayed it before.
 
     Raises `NotDead` and `TaskUnknown`.
@@ -68,10 +72,12 @@ def replay(connection: sqlite3.Connection, task_id: str, new: Task) -> Task:
         )
     (row,) = connection.execute(sql["task_row"], {"id": task_id}).fetchone()
     count_out(connection, row, dead.spec.account)
-    new_row = connection.execute(sql["add_task"], task_row(new)).lastrowid
+    written = task_row(new)
+    new_row = connection.execute(sql["add_task"], written).lastrowid
+    kept.add(new.spec.account, len(written[-1]))
     for query in ("move_input", "move_blobs"):
         connection.execute(sql[query], {"task": row, "new": new_row})
-    _revive(connection, msgspec.structs.replace(dead, replayed_as=new.id))
+    _revive(connection, msgspec.structs.replace(dead, replayed_as=new.id), kept)
     return new
 
 
@@ -97,7 +103,9 @@ def _add(connection: sqlite3.Connection, account: str, tasks: int, size_bytes: i
         connection.execute(queries()["drop_dead_totals"], {"account": whose})
 
 
-def _revive(connection: sqlite3.Connection, task: Task) -> None:
+def _revive(connection: sqlite3.Connection, task: Task, kept: Kept) -> None:
     """Write a task that is no longer a dead letter; it is a failed one like others."""
     task.dead = False
-    connection.execute(queries()["save_tasks"], task_row(task))
+    row = task_row(task)
+    kept.add_rows(connection, [row])
+    connection.execute(queries()["save_tasks"], row)

@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from scheduler.errors import StoreTooNew
+from scheduler.store.rows import read_results
 from scheduler.store.sql import schemas
 
 log = structlog.get_logger()
@@ -28,6 +29,10 @@ def refuse_newer(path: Path) -> None:
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Apply the steps that the database lacks, each in a transaction of its own: it is done wholly or not at all."""
     before, steps = version_of(connection), schemas()
+    # Of steps that need what the database itself cannot read.
+    connection.create_function(
+        "results_size", 1, lambda body: read_results(body).size_bytes, deterministic=True
+    )
     for version, script in enumerate(steps[before:], before + 1):
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {version};\nCOMMIT;")
     if 0 < before < len(steps):

@@ -28,6 +28,7 @@ from scheduler.store.contract import (
     TaskFilter,
 )
 from scheduler.store.journal import Journal
+from scheduler.store.kept import Kept
 from scheduler.store.lock import StoreLock
 from scheduler.store.readers import Readers
 from scheduler.store.rows import (
@@ -42,7 +43,7 @@ from scheduler.store.schema import migrate, refuse_newer
 from scheduler.store.sql import queries
 from scheduler.store.sync import sync_folder
 from scheduler.store.transactions import save_rows
-from scheduler.task import Kind, State, Task
+from scheduler.task import FINAL_STATES, Kind, State, Task
 
 IDEMPOTENCY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 DEFAULT_MIN_FREE_MIB: Final = 256
@@ -78,6 +79,7 @@ class SqliteStore:
         dead_letter_limits: DeadLetterLimits | None = None,
     ) -> None:
         self.path = path
+        self.kept = Kept()
         self._dead_letter_limits = dead_letter_limits or DeadLetterLimits()
         self._min_free_bytes = min_free_mib * 1024 * 1024
         self._journal = Journal(path)
@@ -91,7 +93,7 @@ class SqliteStore:
             raise StoreError(f"store {self.path} is open already")
         try:
             await asyncio.to_thread(self._prepare)
-            commits = GroupCommit(self.path, self._connect_writer, self._journal)
+            commits = GroupCommit(self.path, self._connect_writer, self._journal, self.kept)
             await commits.start()
         except sqlite3.Error as error:
             self._lock.release()
@@ -150,6 +152,7 @@ class SqliteStore:
                 "blob": stdin.blob,
             }
             connection.execute(sql["add_input"], body)
+            self.kept.add(account, len(row[-1]) + stdin.size_bytes)
             if stdin.blob is not None:
                 connection.execute(sql["add_blob"], {"name": stdin.blob, "task": number})
             if idempotency is not None:
@@ -178,7 +181,7 @@ class SqliteStore:
         lease_number, account, limits = task.lease_number, task.spec.account, self._dead_letter_limits
         row = task_row(msgspec.structs.replace(task, dead=False) if task.dead else task)
         dead_row = task_row(task) if task.dead else None
-        body = results_body(results)
+        written = {"body": results_body(results), "size_bytes": results.size_bytes}
         blobs = results.blobs
         await self._fold_journal_of(task.id)
 
@@ -192,11 +195,18 @@ class SqliteStore:
                 # It was written before.
                 return True
             dead = dead_row is not None and dead_letters.fits(connection, row[0], limits)
-            connection.execute(sql["save_tasks"], dead_row if dead and dead_row else row)
+            facts_row = dead_row if dead and dead_row else row
+            self.kept.add_rows(connection, [facts_row])
+            connection.execute(sql["save_tasks"], facts_row)
             (number,) = connection.execute(sql["task_row"], {"id": row[0]}).fetchone()
-            connection.execute(sql["set_results"], {"task": number, "body": body})
+            dropped = ("results_size",) if dead else ("results_size", "input_size")
+            for query in dropped:
+                for (size_bytes,) in connection.execute(sql[query], {"task": number}):
+                    self.kept.add(account, -size_bytes)
+            connection.execute(sql["set_results"], {"task": number, **written})
+            self.kept.add(account, results.size_bytes)
             if dead:
-                return dead_letters.count_in(connection, number, account, limits)
+                return dead_letters.count_in(connection, number, account, limits, self.kept)
             connection.execute(sql["free_blobs_of_task"], {"task": number})
             connection.execute(sql["drop_input"], {"task": number})
             for name in blobs:
@@ -208,7 +218,7 @@ class SqliteStore:
     async def replay(self, task_id: str, new: Task) -> Task:
         def replay(connection: sqlite3.Connection) -> Task:
             self._check_space()
-            return dead_letters.replay(connection, task_id, new)
+            return dead_letters.replay(connection, task_id, new, self.kept)
 
         await self._fold_journal_of(task_id)
         kept: Task = await self._writer().apply(replay, Durability.POWER, refusable=True)
@@ -239,13 +249,14 @@ class SqliteStore:
             old_keys = {"made_before_us": now_us - IDEMPOTENCY_WINDOW_US, "limit": limit}
             connection.execute(sql["expire_keys"], old_keys)
             expired = connection.execute(sql["expired"], {"now_us": now_us, "limit": limit}).fetchall()
-            tasks = [{"task": number} for (number, _, _) in expired]
-            kept = [{"task": number} for (number, has_bodies, _) in expired if has_bodies]
-            for number, _, account in expired:
-                if account is not None:
+            tasks = [{"task": number} for (number, *_) in expired]
+            with_bodies = [{"task": number} for (number, has_bodies, *_) in expired if has_bodies]
+            for number, _, account, is_dead, size_bytes in expired:
+                self.kept.add(account, -size_bytes)
+                if is_dead:
                     dead_letters.count_out(connection, number, account)
             for query in ("free_blobs_of_task", "drop_input", "drop_results"):
-                connection.executemany(sql[query], kept)
+                connection.executemany(sql[query], with_bodies)
             connection.executemany(sql["drop_task"], tasks)
             free = connection.execute(sql["free_blobs"], {"limit": FREED_BLOBS}).fetchall()
             connection.executemany(sql["drop_blob"], free)
@@ -303,6 +314,16 @@ class SqliteStore:
 
         await self._writer().catch_up()
         return [read_task(facts) for _, facts in await self._read(page)]
+
+    async def frees_at_us(self, account: str) -> int | None:
+        states = (*(state.value for state in FINAL_STATES), DEAD)
+
+        def first(db: sqlite3.Connection) -> list[int]:
+            each = [{"account": account, "state": state} for state in states]
+            found = [db.execute(queries()["first_to_expire"], values).fetchone() for values in each]
+            return [row[0] for row in found if row is not None]
+
+        return min(await self._read(first), default=None)
 
     async def unfinished(self) -> AsyncIterator[Task]:
         async for rows in self._open_readers().scan("unfinished"):
@@ -365,9 +386,11 @@ class SqliteStore:
             migrate(connection, self.path)
             for segment in self._journal.earlier_segments():
                 connection.execute("BEGIN IMMEDIATE")
-                save_rows(connection, list(journal.read(segment)))
+                save_rows(connection, list(journal.read(segment)), self.kept)
+                self.kept.settle(connection)
                 connection.execute("COMMIT")
                 segment.unlink()
+            self.kept.load(connection)
         finally:
             connection.close()
         if is_new:

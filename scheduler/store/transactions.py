@@ -16,6 +16,7 @@ from typing import Any, Final
 from scheduler.errors import SchedulerError, StoreError
 from scheduler.store import faults
 from scheduler.store.contract import Durability
+from scheduler.store.kept import Kept
 from scheduler.store.rows import Row
 from scheduler.store.sql import for_rows, queries
 
@@ -57,8 +58,9 @@ class Transactions:
     `frames`: pages added to the log, estimated. Set it to 0 before a checkpoint.
     """
 
-    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection], kept: Kept) -> None:
         self._path = path
+        self._kept = kept
         self._lock = threading.Lock()
         self._synchronous = ""
         self._unsynced = False
@@ -107,13 +109,16 @@ class Transactions:
             while end < len(writes) and end - at < ROWS_PER_STATEMENT and writes[end].row is not None:
                 end += 1
             if end > at:
-                save_rows(self._connection, [write.row for write in writes[at:end] if write.row is not None])
+                rows = [write.row for write in writes[at:end] if write.row is not None]
+                save_rows(self._connection, rows, self._kept)
                 outcomes += [(write.future, None, None) for write in writes[at:end]]
                 at = end
             else:
                 outcomes.append(self._applied(writes[at]))
                 at += 1
+        self._kept.settle(self._connection)
         self._connection.execute("COMMIT")
+        self._kept.committed()
         self._count(writes)
         return outcomes
 
@@ -147,6 +152,7 @@ class Transactions:
             time.sleep(_BUSY_PAUSE_S)
 
     def _roll_back(self) -> None:
+        self._kept.rolled_back()
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -211,8 +217,9 @@ class Transactions:
             self._roll_back()  # a full disk: the log may still grow, and the next checkpoint may succeed
 
 
-def save_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """Write tasks' rows in as few statements as possible."""
+def save_rows(connection: sqlite3.Connection, rows: Sequence[Row], kept: Kept) -> None:
+    """Write tasks' rows in as few statements as possible, and count them."""
     for at in range(0, len(rows), ROWS_PER_STATEMENT):
         some = rows[at : at + ROWS_PER_STATEMENT]
+        kept.add_rows(connection, some)
         connection.execute(for_rows("save_tasks", len(some)), [value for row in some for value in row])

@@ -35,7 +35,7 @@ VALUES (:account, :key, :fingerprint, :task_id, :created_us);
 
 -- name: set_results
 -- The results of a task that has ended.
-INSERT OR REPLACE INTO results (task, body) VALUES (:task, :body);
+INSERT OR REPLACE INTO results (task, body, size_bytes) VALUES (:task, :body, :size_bytes);
 
 -- name: drop_input
 -- The input of a task that has ended.
@@ -100,9 +100,11 @@ ORDER BY id LIMIT :limit;
 
 -- name: expired
 -- Ended tasks whose time has come, but for those that a living idempotency key still answers with; whether they may
--- have bodies (of sync tasks only those with output files do); and the account, if the task is a dead letter.
-SELECT t.row, t.kind = 'async' OR EXISTS (SELECT 1 FROM results r WHERE r.task = t.row),
-    CASE t.state WHEN 'dead' THEN t.account END
+-- have bodies (of sync tasks only those with output files do); the account; whether the task is a dead letter; and the
+-- bytes that it kept.
+SELECT t.row, t.kind = 'async' OR EXISTS (SELECT 1 FROM results r WHERE r.task = t.row), t.account, t.state = 'dead',
+    length(t.facts) + coalesce((SELECT i.size_bytes FROM inputs i WHERE i.task = t.row), 0)
+    + coalesce((SELECT r.size_bytes FROM results r WHERE r.task = t.row), 0)
 FROM tasks t INDEXED BY tasks_expiry
 WHERE t.expires_us <= :now_us AND NOT EXISTS (SELECT 1 FROM idempotency k WHERE k.task_id = t.id)
 ORDER BY t.expires_us LIMIT :limit;
@@ -125,6 +127,33 @@ DELETE FROM tasks WHERE row = :task;
 -- The oldest dead letter of an account.
 SELECT row, facts FROM tasks INDEXED BY tasks_by_state
 WHERE account = :account AND state = 'dead' ORDER BY id LIMIT 1;
+
+-- name: results_size
+-- The size of the results of one row.
+SELECT size_bytes FROM results WHERE task = :task;
+
+-- name: row_sizes
+-- The accounts and sizes of tasks' rows. The row of VALUES is repeated for each id.
+SELECT account, length(facts) FROM tasks WHERE id IN (VALUES (?));
+
+-- name: kept_sums
+-- How many bytes each account keeps.
+SELECT account, size_bytes FROM kept;
+
+-- name: change_kept_sum
+-- An account keeps more bytes, or fewer; how many it keeps then.
+INSERT INTO kept (account, size_bytes) VALUES (:account, :size_bytes)
+ON CONFLICT (account) DO UPDATE SET size_bytes = size_bytes + excluded.size_bytes
+RETURNING size_bytes;
+
+-- name: drop_kept_sum
+-- An account that keeps nothing has no row.
+DELETE FROM kept WHERE account = :account;
+
+-- name: first_to_expire
+-- When the oldest ended task of an account in one state is removed.
+SELECT expires_us FROM tasks INDEXED BY tasks_by_state
+WHERE account = :account AND state = :state ORDER BY id LIMIT 1;
 
 -- name: input_size
 -- The size of the input of one row.

@@ -73,7 +73,10 @@ def main() -> None:
         journal = asyncio.run(record(folder))
         with closing(sqlite3.connect(folder / "tasks.db")) as connection:
             # What the copy of the journal has was not in the database when the copy was made.
-            connection.execute("DELETE FROM tasks WHERE id = 'a-sync-journalled'")
+            (size_bytes,) = connection.execute(
+                "DELETE FROM tasks WHERE id = 'a-sync-journalled' RETURNING length(facts)"
+            ).fetchone()
+            connection.execute("UPDATE kept SET size_bytes = size_bytes - ?", (size_bytes,))
             connection.commit()
             version = version_of(connection)
             lines = [*connection.iterdump(), f"PRAGMA user_version = {version};"]

@@ -20,6 +20,7 @@ from scheduler.errors import DiskFull, StoreError
 from scheduler.store import commits, journal, transactions
 from scheduler.store.contract import Body, Durability, Results
 from scheduler.store.journal import MAGIC, Journal, read
+from scheduler.store.kept import Kept
 from scheduler.store.rows import Row, task_row
 from scheduler.store.sqlite import SqliteStore
 from tests.scheduler.store.samples import a_sync_task
@@ -268,7 +269,7 @@ def test_whenever_the_process_ends_the_newest_rows_are_there(operations: list[tu
 
 
 def _refuses(error: str) -> Any:
-    def refuse(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    def refuse(connection: sqlite3.Connection, rows: Sequence[Row], kept: Kept) -> None:
         raise sqlite3.OperationalError(error)
 
     return refuse

@@ -25,6 +25,7 @@ from scheduler.store.contract import (
     Results,
     TaskFilter,
 )
+from scheduler.store.rows import task_row
 from scheduler.store.sqlite import IDEMPOTENCY_WINDOW_US, SqliteStore
 from scheduler.task import FINAL_STATES, Kind, State, Task, TaskIds
 from tests.scheduler.store.samples import HOUR_US, T0_US, a_task
@@ -275,6 +276,20 @@ class StoreMachine(RuleBasedStateMachine):
         before = expected[skip - 1].id if 0 < skip <= len(expected) else None
         wanted = TaskFilter(account, state, image, name, before, limit, dead)
         assert self.run(self.store.page(wanted)) == expected[skip if before else 0 :][:limit]
+
+    @rule(account=accounts)
+    def kept_bytes(self, account: str) -> None:
+        """To the byte, however a task's rows, input and results came and went."""
+        mine = {task.id: task for task in self.facts.values() if task.spec.account == account}
+        expected = sum(len(task_row(task)[-1]) for task in mine.values())
+        expected += sum(body.size_bytes for task_id, body in self.inputs.items() if task_id in mine)
+        expected += sum(results.size_bytes for task_id, results in self.results.items() if task_id in mine)
+        # A list is read once the journal's rows are in the database.
+        self.run(self.store.page(TaskFilter(account)))
+        assert self.store.kept.of(account) == expected
+        others = ["acme", "other"]
+        assert self.store.kept.size_bytes == sum(self.store.kept.of(each) for each in others)
+        assert self.store.kept.accounts == sum(self.store.kept.of(each) > 0 for each in others)
 
     @rule(task=tasks)
     def look(self, task: Task) -> None:

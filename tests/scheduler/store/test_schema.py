@@ -88,6 +88,26 @@ class TestAnEarlierProgramsStore:
         assert await store.dead_letters() == DeadLetters(0, 0)
         await store.close()
 
+    async def test_has_counted_the_bytes_that_its_account_keeps(self, path: Path, version: int) -> None:
+        store = recorded(version, path)
+        await store.open()
+        ids = ["a-queued", "a-running", "a-succeeded", "a-given-up", "a-sync", "a-sync-journalled"]
+        if version >= 2:
+            ids.append("a-dead")
+        with closing(sqlite3.connect(path)) as reader:
+            found = reader.execute(f"SELECT id, length(facts) FROM tasks WHERE id IN {tuple(ids)}").fetchall()
+        assert {task_id for task_id, _ in found} == set(ids)
+        rows = sum(size_bytes for _, size_bytes in found)
+        # Two inputs, the results of one task, and from version 2 on a dead letter's input.
+        bodies = 3 + 70_000 + (4 + 70_000 + 70_000) + (5 if version >= 2 else 0)
+        assert store.kept.of("acme") == store.kept.size_bytes == rows + bodies
+        await store.expire(T0_US + 2 * HOUR_US, 100)
+        await store.close()
+        await store.open()
+        left = sum(size_bytes for task_id, size_bytes in found if task_id in ("a-queued", "a-running"))
+        assert store.kept.of("acme") == left + 70_003
+        await store.close()
+
     async def test_goes_on_to_work(self, path: Path, version: int) -> None:
         store = recorded(version, path)
         await store.open()
