@@ -20,6 +20,7 @@ from scheduler.execution import Executor, Run, Work
 from scheduler.image import Image
 from scheduler.launchers.contract import Launcher
 from scheduler.leftover import Leftovers
+from scheduler.overview import Overview
 from scheduler.policy.cell import Cell
 from scheduler.policy.decisions import (
     Assign,
@@ -38,7 +39,6 @@ from scheduler.policy.decisions import (
 from scheduler.policy.expiry import Expiry
 from scheduler.policy.limits import Limits, Retries, number_slots
 from scheduler.policy.node import OWN_NODE, NodeFacts, Standing
-from scheduler.policy.node_state import NodeState, states
 from scheduler.pool import PoolKey
 from scheduler.roster import Entry, Roster
 from scheduler.slots import SlotKeeper
@@ -100,6 +100,7 @@ class Floor:
             launcher, executor, self._slot_gone, self._clearance, started=slot_started, clock=clock
         )
         self._images: dict[PoolKey, Image] = {}
+        self.overview = Overview(self._cell, lambda pool: self._images.get(pool), clock)
         self._unfit = UnfitImages()
         self._decided: deque[Decision] = deque()
         self._applying = False
@@ -298,10 +299,6 @@ class Floor:
     def facts(self) -> dict[str, float]:
         """Gauges: what is there, what is busy, what waits."""
         return {"prestart_unfit_images": len(self._unfit), **self._cell.books.facts(self._clock())}
-
-    def nodes(self, most: int, after: str = "") -> list[NodeState]:
-        """The first `most` machines by name, of those behind `after`."""
-        return states(self._cell.books, most, after)
 
     # -- decisions
 

@@ -29,7 +29,6 @@ from scheduler.opening import Opening
 from scheduler.policy.expiry import Expiry
 from scheduler.policy.limits import Retries
 from scheduler.policy.node import OWN_NODE, NodeFacts
-from scheduler.policy.node_state import NodeState
 from scheduler.policy.records import Refusals
 from scheduler.pool import pool_of
 from scheduler.recovery import Recovery
@@ -126,6 +125,8 @@ class Manager:
             clock=clock,
             now_us=now_us,
         )
+        # What operators see of all accounts.
+        self.overview = self._floor.overview
         self._nodes = NodeGate(self._floor, own)
         self._sync = SyncSide(
             settings,
@@ -381,10 +382,6 @@ class Manager:
             "tasks_waiting_max": self.settings.limits.max_waiting,
             **self._floor.facts(),
         }
-
-    def nodes(self, most: int, after: str = "") -> list[NodeState]:
-        """The first `most` machines by name, of those behind `after`."""
-        return self._floor.nodes(most, after)
 
     # -- in the background
 

@@ -29,6 +29,8 @@ _COMMANDS: Final = (
     Entry("cert", "ops.cli.cert:cert", _START),
     Entry("doctor", "ops.cli.doctor:doctor", _OPERATE),
     Entry("nodes", "ops.cli.nodes:nodes", _OPERATE),
+    Entry("pools", "ops.cli.pools:pools", _OPERATE),
+    Entry("queue", "ops.cli.pools:queue", _OPERATE),
     Entry("simulate", "ops.cli.simulate:simulate", _OPERATE),
 )
 _HELP: Final = """Run container images as functions: standard input in, standard output out, on General Compute.

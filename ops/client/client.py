@@ -233,11 +233,23 @@ class Client:
 
     def nodes(self, *, after: str = "", limit: int | None = None) -> dict[str, Any]:
         """Return one page of a set's machines; the address is the set's own, and the token an operator's."""
-        asked = {"after": after or None, "limit": limit}
+        return self._admin_page("nodes", "nodes", after=after or None, limit=limit)
+
+    def pools(
+        self, *, account: str | None = None, after: str = "", limit: int | None = None
+    ) -> dict[str, Any]:
+        """Return one page of a set's pools; as `nodes`."""
+        return self._admin_page("pools", "pools", account=account, after=after or None, limit=limit)
+
+    def queue(self, *, after: str = "", limit: int | None = None) -> dict[str, Any]:
+        """Return one page of the accounts with tasks in a set's queue or its slots; as `nodes`."""
+        return self._admin_page("queue", "accounts", after=after or None, limit=limit)
+
+    def _admin_page(self, name: str, items: str, **asked: Any) -> dict[str, Any]:
         query = [(key, str(value)) for key, value in asked.items() if value is not None]
-        page = self._transport.document("GET", "/v1/admin/nodes", query=query)
-        if not isinstance(page.get("nodes"), list):
-            raise NotGeneralCompute(f"{self.url} answered a list of nodes without `nodes`")
+        page = self._transport.document("GET", f"/v1/admin/{name}", query=query)
+        if not isinstance(page.get(items), list):
+            raise NotGeneralCompute(f"{self.url} answered /v1/admin/{name} without `{items}`")
         return page
 
     def drain(self) -> dict[str, Any]:

@@ -86,10 +86,14 @@ class Cell(NodeEvents):
         """Say in words what the task waits for; None where it does not wait."""
         pool = self._queue.pool_of(task_id)
         if pool is not None:
-            node = "" if self._claims is None else self._claims.words(pool)
-            return waits_for(pool, self.books.nodes, now, node)
+            return self.words(pool, now)
         resumes_at = self._queue.resumes_at(task_id)
         return None if resumes_at is None else f"its next attempt, in {max(0.0, resumes_at - now):.1f} s"
+
+    def words(self, pool: Pool, now: float) -> str:
+        """Say in words what the first task of the pool waits for."""
+        node = "" if self._claims is None else self._claims.words(pool)
+        return waits_for(pool, self.books.nodes, now, node)
 
     def opened(self, now: float) -> list[Decision]:
         """The cell's shell is ready to carry decisions out."""

@@ -46,7 +46,7 @@ class SetMetrics:
     def watch(self, manager: Manager, build: str) -> None:
         """Add the manager's gauges, those of its nodes, and the build."""
         self._registry.register(_Gauges(manager, build))
-        self._registry.register(NodeGauges(manager))
+        self._registry.register(NodeGauges(manager.overview))
 
     def watch_disk(self, folder: Path, reserve_bytes: int) -> None:
         """Add the room on the disk of `folder`, and the reserve below which the set takes no async task."""

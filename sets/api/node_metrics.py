@@ -8,7 +8,7 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from scheduler.manager import Manager
+from scheduler.overview import Overview
 from scheduler.policy.node import Health
 from scheduler.policy.node_state import features_hash
 
@@ -17,10 +17,10 @@ NODES_MOST: Final = 1_000
 
 
 class NodeGauges(Collector):
-    """Asks the manager for its nodes whenever the metrics are asked for."""
+    """Asks for the nodes whenever the metrics are asked for."""
 
-    def __init__(self, manager: Manager) -> None:
-        self._manager = manager
+    def __init__(self, overview: Overview) -> None:
+        self._overview = overview
 
     def collect(self) -> list[Metric]:
         count = GaugeMetricFamily("gc_nodes", "Machines by state, up to 1,000 of them", labels=("state",))
@@ -34,7 +34,7 @@ class NodeGauges(Collector):
             "build",
             "features",
         )
-        nodes = self._manager.nodes(NODES_MOST)
+        nodes = self._overview.nodes(NODES_MOST)
         states = Counter(node.health for node in nodes)
         for health in Health:
             count.add_metric((health.value,), states[health])

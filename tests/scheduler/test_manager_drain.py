@@ -140,7 +140,9 @@ async def test_nodes_that_come_and_go_meanwhile_begin_nothing_and_serve_afterwar
     events.node_ready(node("n3"))
     events.node_ready(node("n1"))
     await until(lambda: world.manager.running == 0)
-    assert [state.health.value for state in world.manager.nodes(10) if state.facts.id == "n2"] == ["draining"]
+    assert [state.health.value for state in world.manager.overview.nodes(10) if state.facts.id == "n2"] == [
+        "draining"
+    ]
     assert len(world.executor.runs) == 1
     orders = len(world.launcher.orders)
     world.executor.program = cat

@@ -7,13 +7,16 @@ from typing import Any, Final
 import falcon.asgi
 
 from scheduler.manager import Manager
-from scheduler.policy.node_state import NodeState, features_hash
+from scheduler.policy import account_state, pool_state
+from scheduler.policy.account_state import AccountState
+from scheduler.policy.node_state import SLOT_STATES, NodeState, features_hash
+from scheduler.policy.pool_state import PoolState
 from sets.api.native.operators import Operators
 from sets.api.native.querying import one_of_each, whole_number
 from sets.api.native.view import send_json
 
-NODES_DEFAULT: Final = 100
-NODES_MOST: Final = 1000
+PAGE_DEFAULT: Final = 100
+PAGE_MOST: Final = 1000
 
 
 class NodesResource:
@@ -27,13 +30,70 @@ class NodesResource:
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         self._operators.check(req)
         query = one_of_each(req, ("after", "limit"))
-        limit = whole_number(query, "limit", NODES_DEFAULT, NODES_MOST)
-        found = self._manager.nodes(limit + 1, query.get("after", ""))
+        limit = whole_number(query, "limit", PAGE_DEFAULT, PAGE_MOST)
+        found = self._manager.overview.nodes(limit + 1, query.get("after", ""))
         page = found[:limit]
         answer = {
             "set": self._set_name,
             "nodes": [node_json(node) for node in page],
             "next": page[-1].facts.id if len(found) > limit else None,
+        }
+        send_json(resp, answer)
+
+
+class PoolsResource:
+    """The pools of the set, those with most waiting tasks first: their slots by state, how many each wants, and why a
+    pool's slots do not start."""
+
+    def __init__(self, manager: Manager, operators: Operators, set_name: str) -> None:
+        self._overview = manager.overview
+        self._operators = operators
+        self._set_name = set_name
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        self._operators.check(req)
+        query = one_of_each(req, ("account", "after", "limit"))
+        limit = whole_number(query, "limit", PAGE_DEFAULT, PAGE_MOST)
+        found = self._overview.pools(limit + 1, query.get("after", ""), query.get("account"))
+        page = found[:limit]
+        answer = {
+            "set": self._set_name,
+            "pools": [pool_json(pool, self._overview.image_name(pool.key)) for pool in page],
+            "next": pool_state.cursor_of(page[-1]) if len(found) > limit else None,
+        }
+        send_json(resp, answer)
+
+
+class QueueResource:
+    """The queue of the set by account, those with most waiting tasks first: what each holds, and who floods the set."""
+
+    def __init__(self, manager: Manager, operators: Operators, set_name: str) -> None:
+        self._manager = manager
+        self._operators = operators
+        self._set_name = set_name
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        self._operators.check(req)
+        query = one_of_each(req, ("after", "limit"))
+        limit = whole_number(query, "limit", PAGE_DEFAULT, PAGE_MOST)
+        overview = self._manager.overview
+        found = overview.accounts(limit + 1, query.get("after", ""))
+        page = found[:limit]
+        totals = overview.totals()
+        answer = {
+            "set": self._set_name,
+            "draining": self._manager.draining,
+            "queued": totals["tasks_waiting"],
+            "queued_max": self._manager.settings.limits.max_waiting,
+            "oldest_wait_s": totals["oldest_wait_seconds"] if totals["tasks_waiting"] else None,
+            "cores": totals["cores"],
+            "cores_held": totals["cores_busy"],
+            "memory_mib": totals["memory_mib"],
+            "memory_held_mib": totals["memory_busy_mib"],
+            "slots_max": totals["slots_max"],
+            "slots": {state: totals[f"slots_{state}"] for state in SLOT_STATES},
+            "accounts": [account_json(account) for account in page],
+            "next": account_state.cursor_of(page[-1]) if len(found) > limit else None,
         }
         send_json(resp, answer)
 
@@ -95,4 +155,49 @@ def node_json(node: NodeState) -> dict[str, Any]:
         "tenancy": None
         if node.use is None
         else {"state": node.use, "account": node.account, "next_account": node.next_account},
+    }
+
+
+def pool_json(pool: PoolState, image: str | None) -> dict[str, Any]:
+    """A pool as operators see it; `image`: its name."""
+    key = pool.key
+    return {
+        "pool": pool.id,
+        "account": key.account,
+        "image": image,
+        "image_digest": key.image_digest,
+        "cpu": key.resources.cpu_percent / 100,
+        "memory_mib": key.resources.memory_mib,
+        "isolation": key.isolation,
+        "cpu_features": key.cpu_features,
+        "priority": key.priority,
+        "queued": pool.queued,
+        "paused": pool.paused,
+        "oldest_wait_s": pool.oldest_wait_s,
+        "slots": pool.slots,
+        "slots_wanted": pool.slots_wanted,
+        "slots_max": pool.slots_most,
+        "starting_s": pool.starting_s,
+        "failures": pool.failures,
+        "retry_in_s": pool.retry_in_s,
+        "trouble": pool.trouble or None,
+        "waiting_for": pool.waiting_for,
+    }
+
+
+def account_json(account: AccountState) -> dict[str, Any]:
+    """An account's part of the queue as operators see it."""
+    return {
+        "account": account.account,
+        "weight": account.weight,
+        "pools": account.pools,
+        "queued": account.queued,
+        "paused": account.paused,
+        "running": account.running,
+        "cores_held": account.cpu_percent_held / 100,
+        "memory_held_mib": account.memory_mib_held,
+        "slots": account.slots,
+        "oldest_wait_s": account.oldest_wait_s,
+        "fair_part": account.fair_part,
+        "floods": account.floods,
     }

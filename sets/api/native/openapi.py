@@ -101,6 +101,33 @@ def document(set_name: str) -> dict[str, Any]:
                     ("400",),
                 )
             },
+            "/v1/admin/pools": {
+                "get": _operation(
+                    "listPools",
+                    "The set's pools, for operators: slots by state, slots wanted, why slots do not start",
+                    {"200": _answer("A page of pools, those with most waiting tasks first", _JSON)},
+                    [
+                        _query("account", {"type": "string"}, "only the pools of this account"),
+                        _query("after", {"type": "string"}, "the `next` of the page before"),
+                        _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "pools at most"),
+                    ],
+                    ("400",),
+                )
+            },
+            "/v1/admin/queue": {
+                "get": _operation(
+                    "showQueue",
+                    "The set's queue by account, for operators: what waits, what runs and holds what, who floods",
+                    {"200": _answer("A page of accounts, those with most waiting tasks first", _JSON)},
+                    [
+                        _query("after", {"type": "string"}, "the `next` of the page before"),
+                        _query(
+                            "limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "accounts at most"
+                        ),
+                    ],
+                    ("400",),
+                )
+            },
             "/v1/admin/drain": {
                 "get": _operation(
                     "isDraining",

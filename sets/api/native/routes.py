@@ -9,7 +9,7 @@ import falcon.asgi
 from scheduler.manager import Manager
 from sets.api.accounts import Accounts
 from sets.api.metrics import SetMetrics
-from sets.api.native.admin import DrainResource, NodesResource
+from sets.api.native.admin import DrainResource, NodesResource, PoolsResource, QueueResource
 from sets.api.native.callers import Callers
 from sets.api.native.health import LiveResource, MetricsResource, ReadyResource
 from sets.api.native.idempotency import IdempotencyResource
@@ -60,6 +60,8 @@ def build(
     _add(app, "/problems", problems)
     _add(app, "/problems/{name}", problems, suffix="one")
     _add(app, "/v1/admin/nodes", NodesResource(manager, operators, set_name))
+    _add(app, "/v1/admin/pools", PoolsResource(manager, operators, set_name))
+    _add(app, "/v1/admin/queue", QueueResource(manager, operators, set_name))
     _add(app, "/v1/admin/drain", DrainResource(manager, operators, set_name))
     app.add_sink(AdminSink(operators), ADMIN)
     return app

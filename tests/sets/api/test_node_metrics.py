@@ -6,14 +6,14 @@ from typing import cast
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from scheduler.manager import Manager
+from scheduler.overview import Overview
 from scheduler.policy.node import Health, NodeFacts
 from scheduler.policy.node_state import NodeState, features_hash
 from sets.api.node_metrics import NODES_MOST, NodeGauges
 
 
 class SomeNodes:
-    """A manager, as far as the metrics need one."""
+    """An overview, as far as the metrics need one."""
 
     def __init__(self, nodes: list[NodeState]) -> None:
         self._nodes = nodes
@@ -24,7 +24,7 @@ class SomeNodes:
 
 def text_of(nodes: list[NodeState]) -> str:
     registry = CollectorRegistry()
-    registry.register(NodeGauges(cast(Manager, SomeNodes(nodes))))
+    registry.register(NodeGauges(cast(Overview, SomeNodes(nodes))))
     return generate_latest(registry).decode()
 
 
