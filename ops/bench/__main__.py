@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from ops.bench import figures, simulated, slotfigures
+from ops.bench import durable, figures, simulated, slotfigures
 from ops.bench.stack import BenchFailed, Stack
 
 PARTS: Final = {
@@ -28,6 +28,9 @@ PARTS: Final = {
     "soak": (slotfigures.soak, 1, "100,000 tasks through one slot (a minute)"),
     "reality": (simulated.reality, 10, "simulated waits, compared with real ones (ten minutes)"),
     "simulator": (simulated.speed, 10, "the simulator's speed (some minutes)"),
+    "async": (durable.rate, 10, "async tasks, from submission to the result on disk"),
+    "kept": (durable.kept, 5, "a store with a million ended tasks (some minutes)"),
+    "restart": (durable.restart, 1, "a restart with 100,000 queued tasks (some minutes)"),
     # Last, because the tasks that it queues go on running.
     "submit": (figures.submit, 3, "async submits"),
 }

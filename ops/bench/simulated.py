@@ -32,7 +32,7 @@ PATIENCE_S: Final = 120.0
 
 def reality(stack: Stack, minutes: int, say: Say) -> Iterator[Figure]:
     """Run some minutes of the scenario `two-cores` both ways, and compare how long tasks waited for their slots."""
-    _build_image()
+    build_sleeper()
     scenario = shortened(read(shipped()["two-cores"]), 60.0 * minutes)
     plans = list(heapq.merge(*map(course, account_sources(scenario)), key=_arrival))
     tasks = _run(stack, plans)
@@ -95,7 +95,8 @@ def speed(_: Stack, rounds: int, say: Say) -> Iterator[Figure]:
             )
 
 
-def _build_image() -> None:
+def build_sleeper() -> None:
+    """Build the image `SLEEP`, whose tasks sleep for as many seconds as their argument says."""
     dockerfile = b'FROM cat:1\nENTRYPOINT ["/bin/sleep"]\n'
     done = subprocess.run(
         ["docker", "build", "--quiet", "--tag", SLEEP, "-"],

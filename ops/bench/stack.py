@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -46,9 +47,14 @@ def free_port() -> int:
 
 
 class Stack:
-    """Use as a context manager; `set_port` and `router_port` answer in the context."""
+    """Use as a context manager; `set_port` and `router_port` answer in the context.
 
-    def __init__(self) -> None:
+    `settings` are further lines of the set's file; `prepare` is called with the set's folder before the set starts.
+    """
+
+    def __init__(self, settings: str = "", prepare: Callable[[Path], None] | None = None) -> None:
+        self._settings = settings
+        self._prepare = prepare
         self.set_port = free_port()
         self.router_port = free_port()
         self._admin_port = free_port()
@@ -57,7 +63,10 @@ class Stack:
     def __enter__(self) -> Self:
         folder = self._make_folder()
         set_file, router_file = folder / "set.yaml", folder / "router.yaml"
-        set_file.write_text(f"name: {SET_NAME}\nstate_dir: {folder / 'set'}\ncores: 2\nmax_slots: 32\n")
+        self.set_folder = folder / "set"
+        set_file.write_text(
+            f"name: {SET_NAME}\nstate_dir: {self.set_folder}\ncores: 2\nmax_slots: 32\n{self._settings}"
+        )
         router_file.write_text(
             "version: 1\nsets:\n"
             f'  {SET_NAME}: {{url: "http://127.0.0.1:{self.set_port}", state: ready}}\n'
@@ -66,7 +75,10 @@ class Stack:
         router_options: tuple[str, ...] = ("--name", "bench", "--admin-bind", f"127.0.0.1:{self._admin_port}")
         router_options += ("--bind", f"127.0.0.1:{self.router_port}", "--state-dir", str(folder / "router"))
         try:
-            self._start("set", "set", str(set_file), "--bind", f"127.0.0.1:{self.set_port}")
+            if self._prepare is not None:
+                self._prepare(self.set_folder)
+            self._set_command = ("set", "set", str(set_file), "--bind", f"127.0.0.1:{self.set_port}")
+            self._start(*self._set_command)
             self._await(self.set_port)
             self._start("router", "router", str(router_file), *router_options)
             self._await(self._admin_port)
@@ -103,6 +115,16 @@ class Stack:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             total += (int(fields[11]) + int(fields[12])) * 10_000
         return total
+
+    def kill_set(self) -> None:
+        """End the set's processes as a crash does: with SIGKILL, all at once."""
+        process = self._processes["set"]
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def start_set(self) -> None:
+        """Start the set once more, in the folder that it left; returns at once."""
+        self._start(*self._set_command)
 
     def pids(self, name: str) -> list[int]:
         """Return the part's own process and its workers."""
