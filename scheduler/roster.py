@@ -84,19 +84,20 @@ class Roster:
     def __init__(self, store: Store) -> None:
         self.entries: dict[str, Entry] = {}
         self._store = store
-        self._watchers: dict[str, set[asyncio.Future[None]]] = {}
+        self._watchers: dict[str, set[asyncio.Future[Task | None]]] = {}
 
     def remove(self, task_id: str) -> bool:
         """Forget a task and wake those that wait for its end; returns whether it was there."""
-        there = self.entries.pop(task_id, None) is not None
+        entry = self.entries.pop(task_id, None)
+        ended = entry.task if entry is not None and entry.task.ended else None
         for future in self._watchers.pop(task_id, ()):
             if not future.done():
-                future.set_result(None)
-        return there
+                future.set_result(ended)
+        return entry is not None
 
-    def removal_of(self, task_id: str) -> asyncio.Future[None]:
-        """Return a future that is done when the task, which is there now, is removed."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def removal_of(self, task_id: str) -> asyncio.Future[Task | None]:
+        """Return a future that is done when the task, which is there now, is removed; its result is the ended task."""
+        future: asyncio.Future[Task | None] = asyncio.get_running_loop().create_future()
         self._watchers.setdefault(task_id, set()).add(future)
         return future
 
@@ -119,7 +120,9 @@ class Roster:
             if task.ended:
                 return task
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(future, timeout_s)
+                ended = await asyncio.wait_for(future, timeout_s)
+                if ended is not None:
+                    return ended
         finally:
             watchers = self._watchers.get(task_id)
             if watchers is not None:

@@ -21,7 +21,7 @@ BODY: Final = b"x" * 1024
 
 @dataclass
 class Orders:
-    """What each client does: `request` until the moment `until`, and how its answers went.
+    """A client sends `request` again and again until the moment `until`; here is how its answers went, too.
 
     `to_the_end`: after an accepted submission a client waits for the task's end, and only then goes on; a request's
     latency lasts until then. `pause_s`: a client sends a request each time so many seconds have passed, not as soon as

@@ -25,8 +25,9 @@ from scheduler.errors import StoreError, Unavailable
 from scheduler.store.contract import Durability
 from scheduler.store.journal import Journal
 from scheduler.store.kept import Kept
-from scheduler.store.rows import Row
+from scheduler.store.rows import Row, lease_number_in
 from scheduler.store.transactions import Apply, Outcome, Transactions, Write, save_rows
+from scheduler.task import Lease
 
 log = structlog.get_logger()
 
@@ -54,7 +55,8 @@ class GroupCommit:
         self._connect = connect
         self._journal = journal
         self._queue: SimpleQueue[list[Write]] = SimpleQueue()
-        self._pending: list[Write] = []
+        # Rows for the next commit, by task.
+        self._later: dict[str, Row] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._journal_timer: asyncio.TimerHandle | None = None
         self._journal_taken: asyncio.Future[None] | None = None
@@ -76,8 +78,7 @@ class GroupCommit:
     async def stop(self) -> None:
         """Commit what is queued, checkpoint the log, close."""
         await self.catch_up()
-        if self._pending:
-            self._hand_over([])
+        self._flush()
         self._stopping = True
         for timer in (self._flush_timer, self._journal_timer):
             if timer is not None:
@@ -93,14 +94,15 @@ class GroupCommit:
 
     def save(self, row: Row, durability: Durability) -> asyncio.Future[None]:
         """Write a row; the future completes when the row is as durable as requested."""
+        self._later.pop(row[0], None)
         future: asyncio.Future[None] = self._loop.create_future()
         self._hand_over([Write(row=row, durability=durability, future=future)])
         return future
 
     def save_later(self, row: Row) -> None:
-        """Write a row with the next commit."""
+        """Write a row a moment later, unless a later row of the same task comes first."""
         self._check_open()
-        self._pending.append(Write(row=row, durability=Durability.PROCESS, future=None))
+        self._later[row[0]] = row
         if self._flush_timer is None:
             self._flush_timer = self._loop.call_later(_LATER_S, self._flush)
 
@@ -113,7 +115,8 @@ class GroupCommit:
 
     async def catch_up(self) -> None:
         """Write everything that waits now, in the journal or for the next commit, to the database, if it accepts it."""
-        if self._pending:
+        if self._later:
+            self._flush()
             await asyncio.wait({self.apply(lambda _: None, Durability.PROCESS)})
         if self._journal_taken is not None:
             await asyncio.wait({self._journal_taken})
@@ -123,14 +126,26 @@ class GroupCommit:
             await asyncio.wait({self._journal_taken})
 
     def apply(
-        self, apply: Apply, durability: Durability, *, refusable: bool = False, rows: int = 1
+        self,
+        apply: Apply,
+        durability: Durability,
+        *,
+        refusable: bool = False,
+        rows: int = 1,
+        instead_of: Lease | None = None,
     ) -> asyncio.Future[Any]:
         """Run `apply`, which writes some `rows`, in a transaction; the future has its result.
 
+        `instead_of`: it writes what this lease made of its task, so that an older row of it need not be written.
         Raises `Unavailable` when `refusable` and too many writes wait already.
         """
         if refusable and self._handed >= QUEUED_WRITES_MAX:
             raise Unavailable(f"{self._handed} writes wait for the set's disk; try again soon")
+        if instead_of is not None and (row := self._later.get(instead_of.task_id)) is not None:
+            if lease_number_in(row[-1]) > instead_of.number:
+                self._flush()
+            else:
+                del self._later[instead_of.task_id]
         future: asyncio.Future[Any] = self._loop.create_future()
         self._hand_over([Write(apply=apply, rows=rows, durability=durability, future=future)])
         return future
@@ -138,9 +153,6 @@ class GroupCommit:
     def _hand_over(self, writes: list[Write]) -> None:
         """Queue for the writer thread, after everything queued before: writes of one task keep their order."""
         self._check_open()
-        if self._pending:
-            writes = self._pending + writes
-            self._pending = []
         self._handed += len(writes)
         self._queue.put(writes)
 
@@ -149,9 +161,14 @@ class GroupCommit:
             raise StoreError(f"store {self._path} is closed")
 
     def _flush(self) -> None:
-        self._flush_timer = None
-        if self._pending:
-            self._hand_over([])
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        rows, self._later = self._later, {}
+        if rows:
+            self._hand_over(
+                [Write(row=row, durability=Durability.PROCESS, future=None) for row in rows.values()]
+            )
 
     def _take_journal(self) -> None:
         if self._journal_timer is not None:

@@ -130,7 +130,10 @@ class Store(Protocol):
         """Write the task's present facts, even if it has no row yet: a sync task's first and only row."""
 
     def update_later(self, task: Task) -> None:
-        """Like `update`, with the next commit and without waiting (for a task that began to run)."""
+        """Like `update`, but a moment later and without waiting (for a task that began to run).
+
+        A write of the same task that comes first takes its place.
+        """
 
     async def finish(self, task: Task, results: Results, durability: Durability = Durability.POWER) -> None:
         """Write a task's end and its results in one commit; drop its input. Results may be written again.

@@ -12,9 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import msgspec
-
-from scheduler.errors import DiskFull, IdempotencyConflict, StaleLease, StoreError
+from scheduler.errors import DiskFull, IdempotencyConflict, StoreError
 from scheduler.store import dead_letters, faults, journal
 from scheduler.store.commits import GroupCommit
 from scheduler.store.contract import (
@@ -27,16 +25,16 @@ from scheduler.store.contract import (
     Results,
     TaskFilter,
 )
+from scheduler.store.ends import End, write_end
 from scheduler.store.journal import Journal
 from scheduler.store.kept import Kept
 from scheduler.store.lock import StoreLock
 from scheduler.store.readers import Readers
+from scheduler.store.recent_inputs import RecentInputs
 from scheduler.store.rows import (
     DEAD,
-    lease_number_in,
     read_results,
     read_task,
-    results_body,
     task_row,
 )
 from scheduler.store.schema import migrate, refuse_newer
@@ -84,6 +82,8 @@ class SqliteStore:
         self._min_free_bytes = min_free_mib * 1024 * 1024
         self._journal = Journal(path)
         self._lock = StoreLock(path.with_name(path.name + ".lock"))
+        self._folder = path.parent
+        self._inputs = RecentInputs()
         self._commits: GroupCommit | None = None
         self._readers: Readers | None = None
 
@@ -161,7 +161,10 @@ class SqliteStore:
             return None
 
         earlier = await self._writer().apply(add, Durability.POWER, refusable=True)
-        return task if earlier is None else read_task(earlier)
+        if earlier is not None:
+            return read_task(earlier)
+        self._inputs.keep(task.id, stdin)
+        return task
 
     async def update(self, task: Task, durability: Durability) -> None:
         if durability is Durability.PROCESS and task.spec.kind is Kind.SYNC:
@@ -178,42 +181,14 @@ class SqliteStore:
         self._writer().save_later(task_row(task))
 
     async def finish(self, task: Task, results: Results, durability: Durability = Durability.POWER) -> None:
-        lease_number, account, limits = task.lease_number, task.spec.account, self._dead_letter_limits
-        row = task_row(msgspec.structs.replace(task, dead=False) if task.dead else task)
-        dead_row = task_row(task) if task.dead else None
-        written = {"body": results_body(results), "size_bytes": results.size_bytes}
-        blobs = results.blobs
+        end, limits = End(task, results), self._dead_letter_limits
         await self._fold_journal_of(task.id)
+        self._inputs.drop(task.id)
 
         def finish(connection: sqlite3.Connection) -> bool:
-            """Return True if the task is a dead letter."""
-            sql = queries()
-            held = connection.execute(sql["get_task"], {"id": row[0]}).fetchone()
-            if held is not None and lease_number_in(held[0]) > lease_number:
-                raise StaleLease(f"task {row[0]} is held by a later attempt than lease {lease_number}")
-            if dead_row is not None and held is not None and read_task(held[0]).dead:
-                # It was written before.
-                return True
-            dead = dead_row is not None and dead_letters.fits(connection, row[0], limits)
-            facts_row = dead_row if dead and dead_row else row
-            self.kept.add_rows(connection, [facts_row])
-            connection.execute(sql["save_tasks"], facts_row)
-            (number,) = connection.execute(sql["task_row"], {"id": row[0]}).fetchone()
-            dropped = ("results_size",) if dead else ("results_size", "input_size")
-            for query in dropped:
-                for (size_bytes,) in connection.execute(sql[query], {"task": number}):
-                    self.kept.add(account, -size_bytes)
-            connection.execute(sql["set_results"], {"task": number, **written})
-            self.kept.add(account, results.size_bytes)
-            if dead:
-                return dead_letters.count_in(connection, number, account, limits, self.kept)
-            connection.execute(sql["free_blobs_of_task"], {"task": number})
-            connection.execute(sql["drop_input"], {"task": number})
-            for name in blobs:
-                connection.execute(sql["add_blob"], {"name": name, "task": number})
-            return False
+            return write_end(connection, end, limits, self.kept)
 
-        task.dead = await self._writer().apply(finish, durability)
+        task.dead = await self._writer().apply(finish, durability, instead_of=task.lease)
 
     async def replay(self, task_id: str, new: Task) -> Task:
         def replay(connection: sqlite3.Connection) -> Task:
@@ -229,9 +204,9 @@ class SqliteStore:
 
     def _check_space(self) -> None:
         """Raise `DiskFull` if there is too little space for new tasks."""
-        if faults.free_bytes(self.path.parent) < self._min_free_bytes:
+        if faults.free_bytes(self._folder) < self._min_free_bytes:
             min_mib = self._min_free_bytes >> 20
-            raise DiskFull(f"less than {min_mib} MiB are free at {self.path.parent}; free some space there")
+            raise DiskFull(f"less than {min_mib} MiB are free at {self._folder}; free some space there")
 
     async def _fold_journal_of(self, task_id: str) -> None:
         """Wait until earlier rows of a task are in the database. Raises the reason if the database refuses them."""
@@ -284,6 +259,9 @@ class SqliteStore:
         return read_task(found[2])
 
     async def stdin(self, task_id: str) -> Body | None:
+        recent = self._inputs.get(task_id)
+        if recent is not None:
+            return recent
         found = await self._read(lambda db: db.execute(queries()["get_input"], {"id": task_id}).fetchone())
         return None if found is None else Body(*found)
 

@@ -22,6 +22,14 @@ VALUES (:task, :size_bytes, :inline, :blob);
 -- The row number of a task.
 SELECT row FROM tasks WHERE id = :id;
 
+-- name: held_task
+-- The row number and the facts of a task.
+SELECT row, facts FROM tasks WHERE id = :id;
+
+-- name: end_task
+-- The end of a task that has a row.
+UPDATE tasks SET state = :state, expires_us = :expires_us, facts = :facts WHERE row = :row;
+
 -- name: keyed_task
 -- The task that an account made under a key, and the digest of that request.
 SELECT k.fingerprint, k.created_us, t.facts
@@ -40,6 +48,10 @@ INSERT OR REPLACE INTO results (task, body, size_bytes) VALUES (:task, :body, :s
 -- name: drop_input
 -- The input of a task that has ended.
 DELETE FROM inputs WHERE task = :task;
+
+-- name: take_input
+-- Drop the input of a task that has ended; returns its size, and its blob, if it is one.
+DELETE FROM inputs WHERE task = :task RETURNING size_bytes, blob;
 
 -- name: add_blob
 -- A blob that a task's row now names.

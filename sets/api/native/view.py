@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import falcon
@@ -128,5 +129,9 @@ def timestamp(us: int | None) -> str | None:
     """Microseconds since the epoch as RFC 3339 in UTC, to the millisecond."""
     if us is None:
         return None
-    moment = datetime.fromtimestamp(us // 1_000_000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{us % 1_000_000 // 1000:03d}Z"
+    return f"{_second(us // 1_000_000)}.{us % 1_000_000 // 1000:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second(epoch_s: int) -> str:
+    return f"{datetime.fromtimestamp(epoch_s, UTC):%Y-%m-%dT%H:%M:%S}"

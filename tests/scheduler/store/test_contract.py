@@ -188,12 +188,21 @@ class TestUpdate:
             await asyncio.gather(*writes)
             assert await store.get(task.id) == task
 
-    async def test_later_comes_with_the_next_commit(self, store: Store) -> None:
+    async def test_later_is_in_the_next_page(self, store: Store) -> None:
         task = a_task()
         await store.add(task, BODY, None)
         task.move(State.RUNNING)
         store.update_later(task)
-        await store.update(a_sync_task(), Durability.POWER)
+        assert await store.page(TaskFilter(task.spec.account)) == [task]
+
+    async def test_later_never_undoes_an_end(self, store: Store) -> None:
+        task = a_task()
+        await store.add(task, BODY, None)
+        task.begin_attempt(task.created_us, cold_start=False)
+        store.update_later(task)
+        task.move(State.SUCCEEDED)
+        await store.finish(task, Results(stdout=BODY))
+        await asyncio.gather(*(store.update(a_sync_task(), Durability.POWER) for _ in range(5)))
         assert await store.get(task.id) == task
 
     async def test_many_at_once(self, store: Store) -> None:

@@ -133,7 +133,7 @@ class StoreMachine(RuleBasedStateMachine):
             task.attempts += 1
             if how == "later":
                 self.store.update_later(task)
-                # It comes with the next commit, whatever that is for.
+                # What others write first brings it along.
                 self.free -= set(await self.store.expire(0, 0))
             else:
                 await self.store.update(task, Durability.POWER if how == "power" else Durability.PROCESS)

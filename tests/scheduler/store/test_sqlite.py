@@ -127,9 +127,11 @@ class TestPlans:
         "account": "a", "state": "failed", "image": "i", "name": "n", "before": "z", "limit": 9, "id": "a-1",
         "now_us": 1, "made_before_us": 1, "task": 1, "key": "k", "fingerprint": b"", "task_id": "a-1", "created_us": 1,
         "body": b"", "after": "", "size_bytes": 0, "tasks": 1, "new": 2, "inline": None, "blob": None,
+        "row": 1, "expires_us": 1, "facts": b"",
     }  # fmt: skip
 
-    @pytest.mark.parametrize("name", sorted(set(queries()) - {"count_checkpoint"}))
+    # `kept_sums` reads one row for each account, once, when the store is opened.
+    @pytest.mark.parametrize("name", sorted(set(queries()) - {"count_checkpoint", "kept_sums"}))
     async def test_no_query_reads_a_whole_table_or_sorts(
         self, store: SqliteStore, path: Path, name: str
     ) -> None:
@@ -139,7 +141,7 @@ class TestPlans:
         with sqlite3.connect(path) as reader:
             plan = [row[3] for row in reader.execute(f"EXPLAIN QUERY PLAN {query}", values)]
         reader.close()
-        assert not [step for step in plan if re.match(r"SCAN (?!\w+ VIRTUAL)|USE TEMP B-TREE", step)], plan
+        assert not [step for step in plan if re.match(r"SCAN (?!\w+ VIRTUAL|CONSTANT ROW)|USE TEMP B-TREE", step)], plan
 
     async def test_of_unfinished_uses_the_small_index(self, store: SqliteStore, path: Path) -> None:
         with sqlite3.connect(path) as reader:
