@@ -141,7 +141,9 @@ class TestPlans:
         with sqlite3.connect(path) as reader:
             plan = [row[3] for row in reader.execute(f"EXPLAIN QUERY PLAN {query}", values)]
         reader.close()
-        assert not [step for step in plan if re.match(r"SCAN (?!\w+ VIRTUAL|CONSTANT ROW)|USE TEMP B-TREE", step)], plan
+        assert not [
+            step for step in plan if re.match(r"SCAN (?!\w+ VIRTUAL|CONSTANT ROW)|USE TEMP B-TREE", step)
+        ], plan
 
     async def test_of_unfinished_uses_the_small_index(self, store: SqliteStore, path: Path) -> None:
         with sqlite3.connect(path) as reader:
