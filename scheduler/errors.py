@@ -107,6 +107,10 @@ class SlotLost(SchedulerError):
     executed = True
 
 
+class GaveWay(SlotLost):
+    """The task is spare, and gave way to normal tasks; it is not billed."""
+
+
 class NotRecorded(Unavailable):
     """The task ran, but what it used could not be recorded, so it is not billed and its result is withheld."""
 

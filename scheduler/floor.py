@@ -145,7 +145,6 @@ class Floor:
                 self._clock(),
                 timeout_s=entry.queue_timeout_s,
                 limit_s=task.spec.timeout_s,
-                steady=task.spec.kind is Kind.SYNC,
             )
         )
 
@@ -184,7 +183,10 @@ class Floor:
         count."""
         task = self._remember(entry)
         task.requeue(attempt_counts=False)
-        self._apply(self._cell.task_gave_way(task.id, entry.pool, self._clock(), limit_s=task.spec.timeout_s))
+        pool, waits_s, limit_s = entry.pool, entry.queue_timeout_s, task.spec.timeout_s
+        self._apply(
+            self._cell.task_gave_way(task.id, pool, self._clock(), timeout_s=waits_s, limit_s=limit_s)
+        )
 
     def go(self, entry: Entry, work: Work) -> Run:
         """Start a program in the task's slot. Raises `SlotLost`, and `BadRequest` for unfit work.

@@ -7,7 +7,7 @@ import copy
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -17,6 +17,7 @@ from scheduler.errors import (
     DiskFull,
     Draining,
     FilesNotKept,
+    GaveWay,
     NotRecorded,
     QueueTimeout,
     SchedulerError,
@@ -39,6 +40,10 @@ from scheduler.usage import UsageRecords
 log = structlog.get_logger()
 
 
+GIVE_WAYS_MOST: Final = 3
+"""How often a synchronous spare task starts again after it gave way, before its caller is told."""
+
+
 class Ended(Protocol):
     """Called with every task whose outcome is recorded."""
 
@@ -51,7 +56,7 @@ class SyncEntry(Entry):
     Its caller waits for `started`: for its slot, or with `to_first_news` for its program's first output or end.
     """
 
-    __slots__ = ("cancelled", "live", "started", "to_first_news")
+    __slots__ = ("cancelled", "gave_way", "gives_way", "live", "started", "to_first_news")
 
     def __init__(self, task: Task, image: Image, side: Side[SyncEntry], queue_timeout_s: float) -> None:
         super().__init__(task, image, side)
@@ -59,6 +64,9 @@ class SyncEntry(Entry):
         self.started: asyncio.Future[None] | None = None
         self.to_first_news = False
         self.live: LiveTask | None = None
+        # Its running attempt is being killed, so that a normal task has its room; and how often that happened before.
+        self.gives_way = False
+        self.gave_way = 0
         # Its owner ended it before it ran, and that is being recorded.
         self.cancelled = False
 
@@ -129,7 +137,7 @@ class SyncSide:
                 raise
             try:
                 head, ended = await live.head(head_bytes)
-                if ended and live.handed_over:
+                if ended and (live.handed_over or entry.gives_way):
                     # A slot that was lost looks like the end of its output: the caller has seen nothing yet.
                     await live.finish()
                 return live, head, ended
@@ -137,6 +145,7 @@ class SyncSide:
                 raise await self._files_lost(live, error) from error
             except SlotLost as error:
                 lost = error
+                live.close()
                 entry.live = None
                 entry.task.stdout = entry.task.stderr = Excerpt()
             except NotRecorded:
@@ -150,8 +159,7 @@ class SyncSide:
         try:
             await live.finish()
         except SlotLost as error:
-            await self._lost(live.task, error)
-            raise
+            raise await self._lost(live.task, error) from error
         except (DiskFull, StoreError) as error:
             raise await self._files_lost(live, error) from error
         except asyncio.CancelledError:
@@ -232,7 +240,9 @@ class SyncSide:
         self.cannot_run(entry, QueueTimeout(message))
 
     def give_way(self, entry: SyncEntry) -> None:
-        raise AssertionError("a sync task's caller may have read some of its output")
+        if entry.live is not None:
+            entry.gives_way = True
+            entry.live.kill(Reason.PLATFORM)
 
     def time_up(self, entry: SyncEntry) -> None:
         if entry.live is not None:
@@ -286,8 +296,7 @@ class SyncSide:
             self._caller_left(entry, started)
             raise
         except SlotLost as error:
-            await self._lost(entry.task, error)
-            raise
+            raise await self._lost(entry.task, error) from error
         except Exception:
             if not entry.cancelled:
                 self._roster.remove(entry.task.id)
@@ -304,7 +313,16 @@ class SyncSide:
             started.exception()
 
     def _try_again(self, entry: SyncEntry) -> bool:
-        return not self._refuses and entry.cancel is None and self._floor.attempt_lost(entry)
+        if self._refuses or entry.cancel is not None:
+            return False
+        if not entry.gives_way:
+            return self._floor.attempt_lost(entry)
+        if entry.gave_way == GIVE_WAYS_MOST:
+            return False
+        entry.gives_way = False
+        entry.gave_way += 1
+        self._floor.gave_way(entry)
+        return True
 
     # -- ends
 
@@ -338,11 +356,19 @@ class SyncSide:
         await self._lost(live.task, lost)
         return lost
 
-    async def _lost(self, task: Task, error: SchedulerError) -> None:
-        """The platform has lost it for good: its row says so, and no usage is recorded."""
-        if task.id in self._roster.entries and not task.ended:
+    async def _lost(self, task: Task, error: SchedulerError) -> SchedulerError:
+        """The platform has lost it for good: its row says so, and no usage is recorded. Returns the error for its
+        caller."""
+        entry = self._roster.entries.get(task.id)
+        state, reason = State.FAILED, Reason.PLATFORM
+        if isinstance(entry, SyncEntry) and entry.gives_way:
+            error, reason = GaveWay(), Reason.GAVE_WAY
+            if entry.cancel is not None:
+                state, reason = State.CANCELLED, entry.cancel
+        if entry is not None and not task.ended:
             # A caller who leaves meanwhile does not break the record off.
-            await asyncio.shield(self._end(task, State.FAILED, Reason.PLATFORM, str(error)))
+            await asyncio.shield(self._end(task, state, reason, str(error)))
+        return error
 
     def _end(self, task: Task, state: State, reason: Reason, detail: str) -> asyncio.Task[None]:
         task.move(state)

@@ -50,6 +50,8 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     CLIENT_GONE = "client_gone"
+    GAVE_WAY = "gave_way"
+    """A synchronous spare task that gave way, and that could not run again."""
     PLATFORM = "platform"
 
 

@@ -40,6 +40,13 @@ Isolation = Annotated[
         help="`shared`: a slot that this account and image reuse; `fresh`: a new container.", panel=_PANEL
     ),
 ]
+Priority = Annotated[
+    Literal["normal", "spare"] | None,
+    Option(
+        help="`spare`: run on what normal tasks leave, and give way to them at once; it is not billed then.",
+        panel=_PANEL,
+    ),
+]
 CpuFeature = Annotated[
     list[str] | None,
     Option(metavar="FLAG", help="A CPU flag it needs, e.g. avx2 (repeatable).", panel=_PANEL),
@@ -84,6 +91,7 @@ def task_options(
     cpu: float | None,
     memory_mib: int | None,
     isolation: Literal["shared", "fresh"] | None,
+    priority: Literal["normal", "spare"] | None,
     cpu_feature: list[str] | None,
     output: list[str] | None,
 ) -> TaskOptions:
@@ -98,6 +106,7 @@ def task_options(
         cpu=cpu,
         memory_mib=memory_mib,
         isolation=isolation,
+        priority=priority,
         cpu_features=cpu_feature or (),
         outputs=output or (),
     )

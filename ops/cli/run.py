@@ -42,6 +42,7 @@ def run(
     cpu: options.Cpu = None,
     memory_mib: options.MemoryMib = None,
     isolation: options.Isolation = None,
+    priority: options.Priority = None,
     cpu_feature: options.CpuFeature = None,
     output: options.BroughtFile = None,
 ) -> int:
@@ -71,6 +72,7 @@ def run(
         cpu=cpu,
         memory_mib=memory_mib,
         isolation=isolation,
+        priority=priority,
         cpu_feature=cpu_feature,
         output=[each.path for each in files],
     )
@@ -150,6 +152,7 @@ def submit(
     cpu: options.Cpu = None,
     memory_mib: options.MemoryMib = None,
     isolation: options.Isolation = None,
+    priority: options.Priority = None,
     cpu_feature: options.CpuFeature = None,
     output: options.KeptFile = None,
 ) -> int:
@@ -164,6 +167,8 @@ def submit(
         gcompute submit --idempotency-key order-4711 --wait invoice:1 < order.json
 
         gcompute submit --retries 3 --retry-exit-code 75 fetch:1 < list.txt
+
+        gcompute submit --priority spare --timeout-s 7200 render:2 < scene.blend
     """
     choices = options.task_options(
         env=env,
@@ -172,6 +177,7 @@ def submit(
         cpu=cpu,
         memory_mib=memory_mib,
         isolation=isolation,
+        priority=priority,
         cpu_feature=cpu_feature,
         output=output,
     )

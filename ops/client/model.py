@@ -72,6 +72,7 @@ class TaskOptions(TypedDict, total=False):
     cpu: float | None
     memory_mib: int | None
     isolation: Literal["shared", "fresh"] | None
+    priority: Literal["normal", "spare"] | None
     cpu_features: Sequence[str]
     outputs: Sequence[str]
 

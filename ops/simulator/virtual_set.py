@@ -172,7 +172,6 @@ class VirtualSet:
                 now,
                 timeout_s=task.queue_timeout_s,
                 limit_s=task.limit_s,
-                steady=task.steady,
             )
         )
         return None
@@ -298,7 +297,11 @@ class VirtualSet:
         self._watch.stopped(task, lost=False)
         now = self._agenda.now
         self._apply(self.cell.slot_freed(slot.id, 0, now))
-        self._apply(self.cell.task_gave_way(task.id, task.key, now, limit_s=task.limit_s))
+        self._apply(
+            self.cell.task_gave_way(
+                task.id, task.key, now, timeout_s=task.queue_timeout_s, limit_s=task.limit_s
+            )
+        )
 
     def _lost(self, task: VirtualTask) -> None:
         self._watch.stopped(task, lost=True)

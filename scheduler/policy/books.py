@@ -42,8 +42,7 @@ class Books:
         self.timers: Timers[tuple[str, str]] = Timers()
         self.pools: dict[PoolKey, Pool] = {}
         self.slots: dict[str, Slot] = {}
-        # The slots of each node that has any; and those in which spare tasks run that may be told to give way, the
-        # latest last.
+        # The slots of each node that has any; and those in which spare tasks run, the latest last.
         self.slots_on: dict[Node, dict[Slot, None]] = {}
         self.spare_on: dict[Node, dict[Slot, None]] = {}
         self.queue = Queue(limits, self.timers)
@@ -65,8 +64,9 @@ class Books:
         self._serial = 0
         # How long a slot may be there before its cluster ends it, in seconds; None where nothing does.
         self.slot_life_s: float | None = None
-        # How many running spare tasks may be told to give way.
+        # How many spare tasks run, and how often one was told to give way.
         self.spare_running = 0
+        self.gave_way = 0
 
     # -- pools
 
@@ -222,7 +222,7 @@ class Books:
         if at < pool.look_at:
             self.look_at(pool, at)
 
-    def take(self, slot: Slot, task_id: str, now: float, *, may_give_way: bool = False) -> None:
+    def take(self, slot: Slot, task_id: str, now: float) -> None:
         """A task runs in an idle slot from now on."""
         pool, node = slot.pool, slot.node
         account = pool.account
@@ -238,9 +238,10 @@ class Books:
         slot.unused = False
         node.free_cpu -= pool.cpu_percent
         node.free_memory -= pool.memory_mib
-        if may_give_way:
+        if pool.is_spare:
             self.spare_on.setdefault(node, {})[slot] = None
             self.spare_running += 1
+            node.spare_cpu += pool.cpu_percent
 
     def limit(self, slot: Slot, limit_s: float, now: float) -> None:
         """The program of the slot's task may run for that long from now on."""
@@ -264,10 +265,14 @@ class Books:
         slot.task_id = None
         node.free_cpu += pool.cpu_percent
         node.free_memory += pool.memory_mib
-        if pool.is_spare and slot in self.spare_on.get(node, ()):
+        if pool.is_spare:
             _drop(self.spare_on, slot)
             self.spare_running -= 1
-            slot.gives_way = False
+            if slot.gives_way:
+                slot.gives_way = False
+                self.gave_way += 1
+            else:
+                node.spare_ended(pool.cpu_percent)
 
     def hand_on(self, slot: Slot, task_id: str, now: float, cpu_us: int) -> None:
         """The slot's task has ended and another of its pool runs in it: nothing becomes free, nothing is taken."""
@@ -332,14 +337,20 @@ class Books:
         return counts
 
     def facts(self, now: float) -> dict[str, float]:
-        """Return the cell's cores, MiB and slots, their use by running tasks, and the queue."""
-        first = [next(iter(pool.waiting.values())) for pool in self.pools.values() if pool.waiting]
+        """Return the cell's cores, MiB and slots, their use by running tasks, and the queue. Cores of spare tasks count
+        apart, as normal tasks can have them; nor do spare tasks count in the oldest wait."""
+        waiting = [pool for pool in self.pools.values() if pool.waiting and not pool.is_spare]
+        first = [next(iter(pool.waiting.values())) for pool in waiting]
         nodes = self.nodes
+        busy = sum(node.facts.cpu_percent - node.free_cpu for node in nodes)
+        spare = sum(slot.pool.cpu_percent for slots in self.spare_on.values() for slot in slots)
         return {
             "tasks_waiting": self.queue.waiting,
             "oldest_wait_seconds": round(now - min(first, default=now), 3),
             "cores": nodes.cpu_percent / 100,
-            "cores_busy": sum(node.facts.cpu_percent - node.free_cpu for node in nodes) / 100,
+            "cores_busy": (busy - spare) / 100,
+            "cores_spare": spare / 100,
+            "spare_gave_way": self.gave_way,
             "memory_mib": nodes.memory_mib,
             "memory_busy_mib": sum(node.facts.memory_mib - node.free_memory for node in nodes),
             "slots_max": nodes.max_slots,

@@ -30,6 +30,7 @@ from scheduler.policy.decisions import (
     TimeUp,
 )
 from scheduler.policy.expiry import ROWS_DUE, SWEEP_DUE, Expiry
+from scheduler.policy.giving_way import OPENS
 from scheduler.policy.limits import Limits, Retries
 from scheduler.policy.matching import Matching
 from scheduler.policy.node import OWN_NODE, Node, NodeFacts
@@ -125,12 +126,8 @@ class Cell(NodeEvents):
         *,
         timeout_s: float | None = None,
         limit_s: float = 0.0,
-        steady: bool = False,
     ) -> list[Decision]:
-        """A task wants to run, and gives up after `timeout_s`; it may run for `limit_s`. Call `check` first.
-
-        `steady`: the task must not be told to give way, though it is spare.
-        """
+        """A task wants to run, and gives up after `timeout_s`; it may run for `limit_s`. Call `check` first."""
         pool = self.books.pools.get(key) or self.books.pool(key)
         old: list[Decision] = self._supply.retire(pool, limit_s, now) if limit_s > pool.longest_s else []
         if pool.ahead is not None:
@@ -140,8 +137,6 @@ class Cell(NodeEvents):
             assigned = self._matching.at_once(pool, task_id, now)
             if assigned is not None:
                 return [*old, assigned]
-        if steady and pool.is_spare:
-            self._matching.steady.add(task_id)
         self._queue.enter(pool, task_id, now, timeout_s=timeout_s)
         if pool.slots >= pool.most and not pool.idle and pool.ahead is None:
             # It waits behind its own pool's tasks, which have all the slots that they may have.
@@ -154,7 +149,6 @@ class Cell(NodeEvents):
         pool = self._queue.leave(task_id)
         if pool is None:
             return []
-        self._matching.steady.discard(task_id)
         self.books.file(pool, now)
         return self._decide(now)
 
@@ -177,7 +171,7 @@ class Cell(NodeEvents):
         if attempts >= self._retries.max_attempts:
             return [GiveUp(task_id)]
         if caller_waits:
-            return self.task_arrived(task_id, key, now, timeout_s=timeout_s, limit_s=limit_s, steady=True)
+            return self.task_arrived(task_id, key, now, timeout_s=timeout_s, limit_s=limit_s)
         backoff = self._retries.full_disk if disk_full else self._retries.usual
         return self._pause(task_id, key, backoff.spread(attempts, task_id), now, limit_s)
 
@@ -208,12 +202,18 @@ class Cell(NodeEvents):
         return []
 
     def task_gave_way(
-        self, task_id: str, key: PoolKey, now: float, *, limit_s: float = 0.0
+        self,
+        task_id: str,
+        key: PoolKey,
+        now: float,
+        *,
+        timeout_s: float | None = None,
+        limit_s: float = 0.0,
     ) -> list[Decision]:
         """A spare task was killed as `GiveWay` asked: it waits again, before the others of its pool."""
         pool = self.books.pool(key)
         pool.longest_s = max(pool.longest_s, limit_s)
-        self._queue.enter(pool, task_id, now, first=True)
+        self._queue.enter(pool, task_id, now, timeout_s=timeout_s, first=True)
         self.books.file(pool, now)
         return self._decide(now)
 
@@ -302,7 +302,6 @@ class Cell(NodeEvents):
         if error is not None and not pool.slots:
             for task_id in list(pool.waiting):
                 self._queue.leave(task_id)
-                self._matching.steady.discard(task_id)
                 decisions.append(FailTask(task_id, error))
             pool.failures, pool.retry_at = 0, 0.0
         self.books.file(pool, now)
@@ -344,6 +343,8 @@ class Cell(NodeEvents):
                 self._claims.due()
             elif kind is KEPT:
                 self.reclaim.look(now)
+            elif kind is OPENS:
+                self._matching.spare_gate.due()
             elif kind in (ROWS_DUE, SWEEP_DUE):
                 assert self._expiry is not None
                 decisions.append(self._expiry.due(kind, self.books.timers, now))

@@ -167,7 +167,7 @@ class Claims:
             if slot.task_id is None:
                 decisions.append(self._supply.stop_idle(slot, now))
             elif slot in self._books.spare_on.get(node, ()) and not slot.gives_way:
-                tell_to_give_way(slot, decisions)
+                tell_to_give_way(slot, decisions, now)
 
     def _is_busy(self, node: Node) -> bool:
         """Return True if normal tasks run on the node, or are about to."""

@@ -1,15 +1,46 @@
-"""Decides which spare tasks give way when normal ones need their room or their places. Pure."""
+"""Decides which spare tasks start, and which give way when normal ones need their room or their places. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
+from typing import Final
 
 from scheduler.policy.books import Books
 from scheduler.policy.decisions import Decision, GiveWay
 from scheduler.policy.limits import SCAN_LIMIT
 from scheduler.policy.node import Node
 from scheduler.policy.pool import Pool, Slot
+from scheduler.policy.timers import Timers
+
+OPENS: Final = "opens"
+"""The kind of the timer for a node that lets another spare task start."""
+
+
+class Gate:
+    """Lets spare tasks start on the nodes of a cell, as far as levels are open."""
+
+    def __init__(self, timers: Timers[tuple[str, str]]) -> None:
+        self._timers = timers
+        self._timer_at: float | None = None
+
+    def admits(self, node: Node, pool: Pool, now: float) -> bool:
+        """Return True if the next task of a spare pool may start on the node. Where it may not, a timer is set for the
+        time when it may."""
+        levels = node.spare_levels
+        if levels is None:
+            return True
+        opens_at = levels.closed_until(node.spare_cpu, pool.cpu_percent, now)
+        if opens_at is None:
+            return True
+        if self._timer_at is None or opens_at < self._timer_at:
+            self._timer_at = opens_at
+            self._timers.set(opens_at - now, now, (OPENS, ""))
+        return False
+
+    def due(self) -> None:
+        """The time of a timer has come."""
+        self._timer_at = None
 
 
 def nodes_wanted(books: Books, now: float) -> set[Node]:
@@ -37,12 +68,12 @@ def make_room(books: Books, decisions: list[Decision], now: float) -> None:
             room = rooms.get(slot.node)
             if room is None:
                 room = rooms[slot.node] = _Room(slot.node, books.spare_on.get(slot.node, ()))
-            if room.make(pool, decisions):
+            if room.make(pool, decisions, now):
                 tasks -= 1
     candidates.close()
 
 
-def give_place(books: Books, wanting: Pool, decisions: list[Decision]) -> None:
+def give_place(books: Books, wanting: Pool, decisions: list[Decision], now: float) -> None:
     """Tell one spare task to give way, so that its slot's place goes to a normal pool that has none."""
     latest: Slot | None = None
     for node in books.nodes:
@@ -54,7 +85,7 @@ def give_place(books: Books, wanting: Pool, decisions: list[Decision]) -> None:
             return
         latest = next(reversed(spare))
     if latest is not None:
-        tell_to_give_way(latest, decisions)
+        tell_to_give_way(latest, decisions, now)
 
 
 class _Room:
@@ -67,7 +98,7 @@ class _Room:
         # The latest gives way first: it loses the least.
         self._others = [slot for slot in spare if not slot.gives_way]
 
-    def make(self, pool: Pool, decisions: list[Decision]) -> bool:
+    def make(self, pool: Pool, decisions: list[Decision], now: float) -> bool:
         """Set room aside for one task of the pool; returns whether that is possible."""
         victims: list[Slot] = []
         cpu_percent, memory_mib = self._cpu_percent, self._memory_mib
@@ -81,14 +112,15 @@ class _Room:
             memory_mib += victim.pool.memory_mib
         for victim in victims:
             self._others.remove(victim)
-            tell_to_give_way(victim, decisions)
+            tell_to_give_way(victim, decisions, now)
         self._cpu_percent = cpu_percent - pool.cpu_percent
         self._memory_mib = memory_mib - pool.memory_mib
         return True
 
 
-def tell_to_give_way(slot: Slot, decisions: list[Decision]) -> None:
-    """Have the spare task in the slot end."""
+def tell_to_give_way(slot: Slot, decisions: list[Decision], now: float) -> None:
+    """Have the spare task in the slot end, and no other start in its room at once."""
     assert slot.task_id is not None
     slot.gives_way = True
+    slot.node.spare_gives_way(slot.pool.cpu_percent, now)
     decisions.append(GiveWay(slot.task_id))

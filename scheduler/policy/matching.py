@@ -6,7 +6,7 @@ from itertools import islice
 
 from scheduler.policy.books import Books
 from scheduler.policy.decisions import Assign, Decision
-from scheduler.policy.giving_way import make_room, nodes_wanted
+from scheduler.policy.giving_way import Gate, make_room, nodes_wanted
 from scheduler.policy.limits import SCAN_LIMIT
 from scheduler.policy.node import Node
 from scheduler.policy.pool import Pool, Slot
@@ -14,10 +14,10 @@ from scheduler.policy.turns import Turns
 
 
 class Matching:
-    """Assigns tasks to slots. `steady`: waiting spare tasks that must not be killed once they run."""
+    """Assigns tasks to slots."""
 
     def __init__(self, books: Books, patience_s: float) -> None:
-        self.steady: set[str] = set()
+        self.spare_gate = Gate(books.timers)
         self._books = books
         # The pool for whose next task a node's free room is kept, while the pool's `kept_on` is that node.
         self._kept_for: dict[Node, Pool] = {}
@@ -98,7 +98,7 @@ class Matching:
         candidates = self._books.spare_turns.in_turn(now)
         try:
             for pool in islice(candidates, SCAN_LIMIT):
-                slot = self._roomy_slot(pool, touched, kept)
+                slot = self._roomy_slot(pool, touched, kept, now)
                 if slot is not None:
                     return slot
         finally:
@@ -183,32 +183,32 @@ class Matching:
         return None
 
     def _roomy_slot(
-        self, pool: Pool, touched: Node | None = None, kept: set[Node] | None = None
+        self, pool: Pool, touched: Node | None = None, kept: set[Node] | None = None, now: float = 0.0
     ) -> Slot | None:
         """The pool's warmest idle slot on a node that has room for a task; `kept` are nodes to leave alone."""
         warmest = next(reversed(pool.idle))
         if self._books.nodes.only is not None:
-            return warmest if pool.fits(warmest.node) and not (kept and warmest.node in kept) else None
+            kept_free = kept is not None and warmest.node in kept
+            return warmest if not kept_free and self._has_room(warmest.node, pool, now) else None
         full = set(kept) if kept else set()
         for slot in islice(reversed(pool.idle), SCAN_LIMIT):
             node = slot.node
             if node not in full:
-                if pool.fits(node) and not self._is_kept_for_another(node, pool):
+                if self._has_room(node, pool, now) and not self._is_kept_for_another(node, pool):
                     return slot
                 full.add(node)
-        if touched is not None and touched not in full and pool.fits(touched):
+        if touched is not None and touched not in full and self._has_room(touched, pool, now):
             slots = self._books.slots_on.get(touched, ())
             return next((slot for slot in slots if slot in pool.idle), None)
         return None
 
+    def _has_room(self, node: Node, pool: Pool, now: float) -> bool:
+        return pool.fits(node) and (not pool.is_spare or self.spare_gate.admits(node, pool, now))
+
     def _assign(self, slot: Slot, task_id: str, arrived_at: float, now: float) -> Assign:
-        may_give_way = slot.pool.is_spare
-        if may_give_way and task_id in self.steady:
-            may_give_way = False
-            self.steady.discard(task_id)
         # A task that waited for its slot's start is cold; one that found a new slot ready is not.
         cold = slot.unused and slot.since >= arrived_at
-        self._books.take(slot, task_id, now, may_give_way=may_give_way)
+        self._books.take(slot, task_id, now)
         return Assign(task_id, slot.id, cold)
 
 

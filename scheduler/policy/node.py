@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from scheduler.errors import BadRequest, NoNode
+from scheduler.policy.spare_levels import Levels
 from scheduler.policy.tenancy import Use
+from scheduler.task import Priority
 
 if TYPE_CHECKING:
     from scheduler.policy.tenancy import Parties, Tenure
@@ -82,6 +84,8 @@ class Node:
         "kept_for",
         "max_slots",
         "slots",
+        "spare_cpu",
+        "spare_levels",
         "standing",
         "starting_cpu",
         "takes_slots",
@@ -107,6 +111,10 @@ class Node:
         self.beside_mib = 0
         # Hundredths of a core that its starting slots will use.
         self.starting_cpu = 0
+        # Hundredths of a core that spare tasks hold which have not been told to give way, and what they may hold;
+        # None: all that is free.
+        self.spare_cpu = 0
+        self.spare_levels: Levels | None = None
         # How many slots it has.
         self.slots = 0
         self.images: dict[str, None] = dict.fromkeys(facts.images)
@@ -131,6 +139,19 @@ class Node:
     def could_hold(self, key: PoolKey) -> int:
         """How many tasks of the pool could run here at the same time, were it empty."""
         return _could_hold(self.facts, key)
+
+    def spare_gives_way(self, cpu_percent: int, now: float) -> None:
+        """A spare task was told to give `cpu_percent` to normal ones."""
+        if self.spare_levels is None:
+            self.spare_levels = Levels(self.facts.cpu_percent)
+        self.spare_levels.lost(self.spare_cpu, cpu_percent, now)
+        self.spare_cpu -= cpu_percent
+
+    def spare_ended(self, cpu_percent: int) -> None:
+        """A spare task that held `cpu_percent` has ended by itself."""
+        if self.spare_levels is not None:
+            self.spare_levels.kept(self.spare_cpu)
+        self.spare_cpu -= cpu_percent
 
     def has_image(self, digest: str) -> None:
         """The node holds the image."""
@@ -273,6 +294,7 @@ class Nodes:
         best: Node | None = None
         best_rank: tuple[bool, bool, bool, int, int] = (False, False, False, 0, 0)
         digest, cpu_percent = key.image_digest, key.resources.cpu_percent
+        gets_spare = key.priority is Priority.NORMAL
         if self.only is not None and self._parties is None:
             return self.only if self.open and self.only.suits(key) else None
         for number, node in enumerate(self.open):
@@ -282,6 +304,9 @@ class Nodes:
             if not node.suits(key):
                 continue
             room = node.free_cpu - node.starting_cpu
+            if gets_spare:
+                # What spare tasks hold is a normal task's whenever it wants it.
+                room += node.spare_cpu
             roomy = room >= cpu_percent
             if not roomy and crowds is not None and crowds(node):
                 continue

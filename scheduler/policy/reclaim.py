@@ -225,7 +225,7 @@ class Reclaim:
                 continue
             slot.spent = True
             if slot in self._books.spare_on.get(slot.node, ()) and not slot.gives_way:
-                tell_to_give_way(slot, decisions)
+                tell_to_give_way(slot, decisions, now)
         return decisions
 
     # -- who asked in vain

@@ -54,7 +54,7 @@ class Supply:
                     victim = self._idle_of_richest(pool, crowds)
                 if victim is None:
                     if books.spare_running:
-                        give_place(books, pool, decisions)
+                        give_place(books, pool, decisions, now)
                     if not self._others_find_places(pool):
                         break
                     continue

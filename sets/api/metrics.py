@@ -146,9 +146,10 @@ _HELP: Final = {
     "tasks_known": "Tasks that are queued, running or ending",
     "tasks_waiting": "Tasks that wait for a slot: the length of the queue",
     "tasks_waiting_max": "Maximum number of tasks that wait for a slot; the set refuses further ones",
-    "oldest_wait_seconds": "How long the task that waits longest has waited; 0 when none waits",
+    "oldest_wait_seconds": "How long the normal task that waits longest has waited; 0 when none waits",
     "cores": "Cores that running tasks share",
-    "cores_busy": "Cores that running tasks occupy, by what they asked for",
+    "cores_busy": "Cores that running normal tasks occupy, by what they asked for",
+    "cores_spare": "Cores that running spare tasks occupy, by what they asked for; normal tasks can have them at once",
     "memory_mib": "Memory that running tasks share, MiB",
     "memory_busy_mib": "Memory that running tasks occupy, by what they asked for, MiB",
     "slots_max": "Maximum number of slots",
@@ -157,6 +158,9 @@ _HELP: Final = {
     "slots_running": "Slots that run a task",
     "prestart_unfit_images": "Images that are no longer prestarted: their programs did not wait for their input",
 }
+
+
+_COUNTERS: Final = {"spare_gave_way": "How often a spare task was told to give way to a normal one"}
 
 
 class _Gauges(Collector):
@@ -170,7 +174,9 @@ class _Gauges(Collector):
         return [
             build,
             *(
-                GaugeMetricFamily("gc_" + name, _HELP[name], value=value)
+                CounterMetricFamily("gc_" + name, _COUNTERS[name], value)
+                if name in _COUNTERS
+                else GaugeMetricFamily("gc_" + name, _HELP[name], value=value)
                 for name, value in self._manager.facts().items()
             ),
         ]

@@ -109,10 +109,11 @@ def isolation(name: str, value: str) -> Isolation:
 
 
 def priority(name: str, value: str) -> Priority:
-    """The priority of a task. Raises `BadRequest` for anything but `normal`, the only one that callers may ask for."""
-    if value != Priority.NORMAL:
-        raise BadRequest(f"{name}: {value[:40]!r} is not a priority of this set; send normal", field=name)
-    return Priority.NORMAL
+    """`normal` or `spare`."""
+    try:
+        return Priority(value)
+    except ValueError:
+        raise BadRequest(f"{name}: {value[:40]!r} is neither normal nor spare", field=name) from None
 
 
 def cpu_feature(name: str, value: str) -> str:

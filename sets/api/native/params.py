@@ -109,8 +109,8 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     "priority": Parameter(
         "priority",
         values.priority,
-        {"type": "string", "enum": ["normal"], "default": "normal"},
-        "normal",
+        {"type": "string", "enum": ["normal", "spare"], "default": "normal"},
+        "spare: run on what normal tasks leave, and give way to them at once",
     ),
     "retries": Parameter(
         "retries",

@@ -57,6 +57,11 @@ KINDS: Final[dict[str, Kind]] = {
         "The token is valid and does not allow this, or this is answered to the set's own machine only.",
         "Use a token with the right scope: an account's to run tasks, an operator's for metrics and /v1/admin.",
     ),
+    "gave-way": Kind(
+        503,
+        "The spare task gave way to normal tasks while it ran; it is not billed.",
+        "Send it again later, or with `Prefer: respond-async`: then the set runs it again by itself.",
+    ),
     "header-too-large": Kind(
         431, "The request has too many or too large headers.", "Send fewer or smaller ones."
     ),

@@ -98,6 +98,7 @@ _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
     errors.FilesNotKept: (503, "files-not-kept", "The task's output files could not be kept"),
     errors.TaskCancelled: (422, "task-cancelled", "The task was cancelled"),
     errors.SlotLost: (503, "slot-lost", "The platform lost the task's slot"),
+    errors.GaveWay: (503, "gave-way", "The spare task gave way to normal ones"),
     errors.StoreError: (503, "store-unavailable", "The set's store does not answer"),
 }
 

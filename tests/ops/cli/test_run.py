@@ -26,7 +26,7 @@ def test_what_stands_after_the_image_is_the_algorithms(api: FakeApi, gcompute: P
     assert api.calls[0].values("arg") == ["-l", "eng", "--help", "--", "-v", "", "a b&c"]
 
 
-@pytest.mark.parametrize("option", ["--callback-url", "--priority"])
+@pytest.mark.parametrize("option", ["--callback-url"])
 def test_what_the_service_does_not_do_yet_is_not_offered(gcompute: Program, option: str) -> None:
     for command in ("run", "submit"):
         assert option.encode() not in gcompute(command, "--help").stdout
@@ -50,6 +50,7 @@ def test_every_option_becomes_its_parameter(api: FakeApi, gcompute: Program) -> 
             "2.5",
         ),
         *("--stream", "--cpu", "0.25", "--memory-mib", "64", "--isolation", "fresh", "--cpu-feature", "avx2"),
+        *("--priority", "spare"),
         *("--cpu-feature", "fma", "cat:1", "x"),
     )
     assert done.returncode == 0, done.stderr
@@ -65,6 +66,7 @@ def test_every_option_becomes_its_parameter(api: FakeApi, gcompute: Program) -> 
             ("cpu", "0.25"),
             ("memory_mib", "64"),
             ("isolation", "fresh"),
+            ("priority", "spare"),
             ("cpu_feature", "avx2"),
             ("cpu_feature", "fma"),
         ]

@@ -53,7 +53,6 @@ class Strategy(msgspec.Struct, frozen=True):
     cpu_share: float
     isolation: Isolation
     priority: Priority
-    steady: bool
     renews: bool
     shapes: int
     changes_its_mind_s: float
@@ -63,8 +62,7 @@ class Strategy(msgspec.Struct, frozen=True):
     @property
     def holds_s(self) -> float:
         """For how long one of its tasks may keep what others need, in seconds."""
-        gives_way = self.priority is Priority.SPARE and not self.steady
-        return MOMENTS_S if gives_way else max(self.runs_s)
+        return MOMENTS_S if self.priority is Priority.SPARE else max(self.runs_s)
 
 
 class Game(msgspec.Struct, frozen=True):
@@ -141,7 +139,6 @@ def _strategy(chance: Random, accounts: int, cores: int, places: int) -> Strateg
         cpu_share=chance.choice([0.0, 0.0005, 1.0]),
         isolation=chance.choice(list(Isolation)),
         priority=chance.choice([Priority.NORMAL, Priority.NORMAL, Priority.SPARE]),
-        steady=chance.random() < 0.3,
         renews=chance.random() < 0.3,
         shapes=chance.choice([1, 1, 5]),
         changes_its_mind_s=chance.choice([0.0, 0.0, 0.1, 1.0]),
@@ -197,7 +194,7 @@ class Field(World):
         run_s = strategy.runs_s[number % len(strategy.runs_s)]
         task_id = f"t{number}"
         self._strategy_of[task_id] = strategy
-        self.arrive(key, run_s, task_id=task_id, steady=strategy.steady)
+        self.arrive(key, run_s, task_id=task_id)
 
     def _ran(self, slot: SimSlot, run: int) -> None:
         task = slot.task

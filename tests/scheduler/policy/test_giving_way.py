@@ -74,14 +74,31 @@ def test_nothing_gives_way_to_what_would_not_fit_even_then() -> None:
     assert {tuple(task.ends) for task in (spare, large)} == {("succeeded",)}
 
 
-def test_a_spare_task_that_must_not_be_killed_is_not() -> None:
+def test_a_spare_task_that_gave_way_waits_for_its_longest_time_at_most() -> None:
     world = World(ONE_NODE)
-    steady = [world.arrive(SPARE, 30.0, steady=True) for _ in range(2)]
+    spare = [world.arrive(SPARE, 30.0, timeout_s=5.0) for _ in range(2)]
     world.run(1.0)
-    normal = world.arrive(pool("acme"), 1.0)
+    normal = world.arrive(pool("acme"), 60.0)
+    world.run(10.0)
+    assert [(task.gave_way, task.ends) for task in spare] == [(0, []), (1, ["expired"])]
     world.run()
-    assert [task.gave_way for task in steady] == [0, 0]
-    assert normal.started_at[0] >= 30.0
+    assert spare[0].ends == normal.ends == ["succeeded"]
+    assert_books_are_empty(world.cell)
+
+
+def test_a_normal_pool_starts_its_slot_where_spare_tasks_can_give_way() -> None:
+    """Not on a node that normal tasks fill: there it would wait, though spare tasks run elsewhere."""
+    world = World([NodeFacts("n1", 200, 8192, 8), NodeFacts("n2", 200, 8192, 8)])
+    world.arrive(pool("busy", cpu_percent=200), 100.0)
+    world.run(1.0)
+    (full,) = world.nodes_of(pool("busy", cpu_percent=200))
+    for _ in range(2):
+        world.arrive(SPARE, 100.0)
+    world.run(2.0)
+    normal = world.arrive(pool("acme"), 1.0)
+    world.run(3.0)
+    assert world.nodes_of(pool("acme")) == [{"n1": "n2", "n2": "n1"}[full]]
+    assert normal.started_at
 
 
 def test_a_spare_slots_place_goes_to_a_normal_pool() -> None:

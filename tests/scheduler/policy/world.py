@@ -107,13 +107,12 @@ class World:
         task_id: str | None = None,
         timeout_s: float | None = None,
         limit_s: float = 3600.0,
-        steady: bool = False,
     ) -> SimTask:
         """A task arrives now."""
         task = SimTask(task_id or f"t{next(self._numbers)}", key, run_s, self.now, timeout_s, limit_s)
         self.tasks[task.id] = task
         self.cell.check(key)
-        self._do(self.cell.task_arrived(task.id, key, self.now, timeout_s=timeout_s, steady=steady))
+        self._do(self.cell.task_arrived(task.id, key, self.now, timeout_s=timeout_s))
         return task
 
     def leave(self, task: SimTask) -> None:
@@ -266,7 +265,7 @@ class World:
         task.gave_way += 1
         self._release(slot)
         self._do(self.cell.slot_freed(slot.id, 0, self.now))
-        self._do(self.cell.task_gave_way(task.id, task.key, self.now))
+        self._do(self.cell.task_gave_way(task.id, task.key, self.now, timeout_s=task.timeout_s))
 
     def _lost(self, task: SimTask) -> None:
         self._do(self.cell.attempt_lost(task.id, task.key, task.attempts, self.now))

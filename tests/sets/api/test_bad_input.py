@@ -134,7 +134,7 @@ def test_an_image_with_a_bad_label(api: Api, tools: Tools, label: str) -> None:
         ("cpu_feature=AVX 512", "cpu_feature"),
         ("cpu_feature=no_such_flag", "cpu_feature"),
         ("priority=high", "priority"),
-        ("priority=spare", "priority"),
+        ("priority=Spare", "priority"),
         ("output=tmp/x", "output"),
         ("Arg=x", "Arg"),
         ("args=x", "args"),

@@ -30,7 +30,7 @@ def test_all_at_once() -> None:
                 ("isolation", "fresh"),
                 ("cpu_feature", "avx2"),
                 ("output", "/tmp/a b"),
-                ("priority", "normal"),
+                ("priority", "spare"),
             ),
             *(("retries", "20"), ("retry_exit_code", "75"), ("retry_exit_code", "1")),
         ]
@@ -47,7 +47,7 @@ def test_all_at_once() -> None:
         isolation=Isolation.FRESH,
         cpu_features=("avx2",),
         outputs=("/tmp/a b",),
-        priority=Priority.NORMAL,
+        priority=Priority.SPARE,
         retries=20,
         retry_exit_codes=(75, 1),
     )
