@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from scheduler.accepted_image import resolve
 from scheduler.background import Background
@@ -16,6 +16,9 @@ from scheduler.pool import pool_of
 from scheduler.roster import Entry, Roster
 from scheduler.store.contract import Blobs, Body, Idempotency, Store
 from scheduler.task import Task, TaskIds, TaskSpec
+
+Writing = Callable[[], Awaitable[None]]
+"""A write that has been prepared."""
 
 
 class Acceptance:
@@ -64,6 +67,13 @@ class Acceptance:
         """
         return await asyncio.shield(self._writes.spawn(self._replay(account, task_id), awaited=True))
 
+    async def add_all(self, spec: TaskSpec, image: Image, tasks: Sequence[Task], write: Writing) -> None:
+        """Enter new tasks of one image once `write` has stored them all; `spec` is that of any of them.
+
+        A caller that is cancelled meanwhile has added them all the same. Raises as `Manager.submit` and `write` do.
+        """
+        await asyncio.shield(self._writes.spawn(self._add_all(spec, image, tasks, write), awaited=True))
+
     def stop(self) -> None:
         """Refuse what comes from now on."""
         self._stopping = True
@@ -97,6 +107,15 @@ class Acceptance:
         task = self._new_task(dead.spec, dead.stdin_bytes)
         task.replay_of = task_id
         return await self._keep(task, image, self._store.replay(task_id, task))
+
+    async def _add_all(self, spec: TaskSpec, image: Image, tasks: Sequence[Task], write: Writing) -> None:
+        self._check(spec)
+        if self.accepted is not None:
+            self.accepted.update(task.id for task in tasks)
+        await write()
+        if not self._stopping:
+            for task in tasks:
+                self._floor.enter(self._entered(task, image))
 
     def _check(self, spec: TaskSpec) -> None:
         if self._stopping:

@@ -316,9 +316,10 @@ class AsyncSide:
     async def _end(self, entry: AsyncEntry, task: Task, results: Results) -> None:
         """Store the outcome. It is tried again for as long as the set runs: an outcome must not be lost."""
         entry.ending = True
-        task.dead = is_dead_letter(task)
+        # A batch keeps the inputs of its tasks itself, and expires with all of them.
+        task.dead = is_dead_letter(task) and task.batch is None
         keep_s = self._limits.dead_keep_s if task.dead else self._limits.async_keep_s
-        task.expires_us = (task.ended_us or 0) + keep_s * 1_000_000
+        task.expires_us = (task.ended_us or 0) + keep_s * 1_000_000 if task.batch is None else None
         self.unstored.update(results.blobs)
         stored = await self._insist(task.id, lambda: self._store.finish(task, results))
         self.unstored.difference_update(results.blobs)

@@ -131,6 +131,10 @@ class TaskUnknown(SchedulerError):
     """No such task of this account."""
 
 
+class BatchUnknown(SchedulerError):
+    """No such batch of this account."""
+
+
 class NotDead(SchedulerError):
     """The platform did not give this task up, or does not keep its input any longer."""
 

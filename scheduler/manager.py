@@ -144,10 +144,10 @@ class Manager:
         self._async = AsyncSide(
             settings, store, blobs, self._floor, self._roster, self._task_ended, clock=clock, now_us=now_us
         )
-        self._acceptance = Acceptance(
+        self.acceptance = Acceptance(
             store, blobs, images, self._floor, self._roster, self.ids, self._async.enter, now_us=now_us
         )
-        self._recovery = Recovery(store, images, self._async, self._acceptance)
+        self._recovery = Recovery(store, images, self._async, self.acceptance)
         self._background = Background()
         self._parts = AsyncExitStack()
         # The executor's events go straight to the part that acts on them.
@@ -190,7 +190,7 @@ class Manager:
         """Stop. Sync tasks end; async ones, queued or running, stay in the store as queued for the next start."""
         self.stopping = True
         self._sync.refuse()
-        self._acceptance.stop()
+        self.acceptance.stop()
         self._async.stop()
         try:
             await self._background.stop(0)
@@ -198,7 +198,7 @@ class Manager:
             # Running attempts are lost with their slots; each task returns to the queue or ends.
             await self._floor.close()
             await self._sync.close(CLOSE_GRACE_S)
-            await self._acceptance.close(CLOSE_GRACE_S)
+            await self.acceptance.close(CLOSE_GRACE_S)
             await self._async.close(CLOSE_GRACE_S)
             await self._leftovers.close(CLOSE_GRACE_S)
         finally:
@@ -303,7 +303,7 @@ class Manager:
         A caller that is cancelled meanwhile has submitted it all the same. Raises `IdempotencyConflict`, `StoreError`,
         `DiskFull`, `QueueFull`, `AccountLimit`, `Draining`, `BadRequest`; then the blob is deleted.
         """
-        return self._acceptance.submit(spec, image, stdin, idempotency)
+        return self.acceptance.submit(spec, image, stdin, idempotency)
 
     def replay(self, account: str, task_id: str) -> Coroutine[Any, Any, Task]:
         """Run a dead letter again, as a new task. A second call returns the same new task.
@@ -312,7 +312,7 @@ class Manager:
         """
         if self.draining:
             raise Draining
-        return self._acceptance.replay(account, task_id)
+        return self.acceptance.replay(account, task_id)
 
     def check_room(self, spec: TaskSpec) -> None:
         """Raise what `start` and `submit` would raise about limits; before a body is read."""

@@ -131,6 +131,7 @@ class Task(msgspec.Struct, omit_defaults=True):
     `attempts` counts the starts that count towards the task's limits; `lease_number` counts all of them. `cpu_us` and
     `duration_us` are those of the last attempt and of `failed_attempts` together. `dead`: the platform gave the task up
     and keeps its input for a replay, which is a new task, `replayed_as`; that one's `replay_of` names this one.
+    `batch` is the id of its batch, with which it expires.
 
     `memory_peak_kib` is the peak of the slot's memory cgroup while the task ran: its processes, its files in /tmp, the
     pages it read; 0 if unknown. `max_rss_kib` is the resident memory of its largest process. The tail of stdout is kept
@@ -169,6 +170,7 @@ class Task(msgspec.Struct, omit_defaults=True):
     dead: bool = False
     replay_of: str | None = None
     replayed_as: str | None = None
+    batch: str | None = None
 
     @property
     def lease(self) -> Lease:

@@ -28,7 +28,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("images", "policy", "store/sql"),
         ("registry",),
         ("launchers", "store"),
-        ("launchers/nomad",),
+        ("batches", "launchers/nomad"),
     ),
     "sets": (
         ("dresser", "guest", "runtime"),

@@ -15,6 +15,10 @@ INLINE_BYTES: Final = 32 * 1024
 """Bodies up to this size are stored in the task's row, so that one group commit covers them; larger ones are blobs."""
 
 
+IDEMPOTENCY_WINDOW_US: Final = 24 * 3600 * 1_000_000
+"""How long an idempotency key is remembered, in microseconds."""
+
+
 class Durability(IntEnum):
     """The failure that a write must survive when its call returns."""
 

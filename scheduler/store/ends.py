@@ -7,7 +7,7 @@ import sqlite3
 import msgspec
 
 from scheduler.errors import StaleLease
-from scheduler.store import dead_letters
+from scheduler.store import batches, dead_letters
 from scheduler.store.contract import DeadLetterLimits, Results
 from scheduler.store.kept import Kept
 from scheduler.store.rows import Row, lease_number_in, read_task, results_body, task_row
@@ -18,7 +18,17 @@ from scheduler.task import Task
 class End:
     """A task's end, encoded: later changes of the task do not affect it. Raises `StoreError`."""
 
-    __slots__ = ("account", "blobs", "dead_row", "lease_number", "results", "results_bytes", "row", "task_id")
+    __slots__ = (
+        "account",
+        "blobs",
+        "dead_row",
+        "in_batch",
+        "lease_number",
+        "results",
+        "results_bytes",
+        "row",
+        "task_id",
+    )
 
     def __init__(self, task: Task, results: Results) -> None:
         self.task_id = task.id
@@ -30,6 +40,7 @@ class End:
         self.results = results_body(results)
         self.results_bytes = results.size_bytes
         self.blobs = results.blobs
+        self.in_batch = task.batch is not None
 
 
 def write_end(connection: sqlite3.Connection, end: End, limits: DeadLetterLimits, kept: Kept) -> bool:
@@ -59,6 +70,8 @@ def write_end(connection: sqlite3.Connection, end: End, limits: DeadLetterLimits
         connection.execute(sql["free_blobs_of_task"], {"task": number})
     for name in end.blobs:
         connection.execute(sql["add_blob"], {"name": name, "task": number})
+    if end.in_batch:
+        batches.count_end(connection, number)
     return False
 
 

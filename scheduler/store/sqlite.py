@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from scheduler.errors import DiskFull, IdempotencyConflict, StoreError
-from scheduler.store import dead_letters, faults, journal
+from scheduler.store import batches, dead_letters, faults, journal
 from scheduler.store.commits import GroupCommit
 from scheduler.store.contract import (
+    IDEMPOTENCY_WINDOW_US,
     INLINE_BYTES,
     Body,
     DeadLetterLimits,
@@ -43,7 +44,6 @@ from scheduler.store.sync import sync_folder
 from scheduler.store.transactions import save_rows
 from scheduler.task import FINAL_STATES, Kind, State, Task
 
-IDEMPOTENCY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 DEFAULT_MIN_FREE_MIB: Final = 256
 PAGE_LIMIT: Final = 1_001
 """Maximum number of tasks in a page: one more than in the API's, so that it knows whether another page exists."""
@@ -86,6 +86,7 @@ class SqliteStore:
         self._inputs = RecentInputs()
         self._commits: GroupCommit | None = None
         self._readers: Readers | None = None
+        self.batches = batches.SqliteBatches(self, self.kept)
 
     async def open(self) -> None:
         """Open or create. Raises `StoreTooNew`, and `StoreError` if another process uses it or it is not a store."""
@@ -143,6 +144,8 @@ class SqliteStore:
                         connection.execute(sql["add_free_blob"], {"name": stdin.blob})
                     facts: bytes = known[2]
                     return facts
+                if batches.keyed(connection, account, idempotency.key, created_us) is not None:
+                    raise IdempotencyConflict
             self._check_space()
             number = connection.execute(sql["add_task"], row).lastrowid
             body = {
@@ -200,7 +203,7 @@ class SqliteStore:
         return kept
 
     async def dead_letters(self) -> DeadLetters:
-        return await self._read(lambda db: dead_letters.totals(db, dead_letters.ALL))
+        return await self.read(lambda db: dead_letters.totals(db, dead_letters.ALL))
 
     def _check_space(self) -> None:
         """Raise `DiskFull` if there is too little space for new tasks."""
@@ -233,6 +236,7 @@ class SqliteStore:
             for query in ("free_blobs_of_task", "drop_input", "drop_results"):
                 connection.executemany(sql[query], with_bodies)
             connection.executemany(sql["drop_task"], tasks)
+            batches.expire(connection, now_us, limit, self.kept)
             free = connection.execute(sql["free_blobs"], {"limit": FREED_BLOBS}).fetchall()
             connection.executemany(sql["drop_blob"], free)
             return [name for (name,) in free]
@@ -248,12 +252,12 @@ class SqliteStore:
         row = self._journal.get(task_id)
         if row is not None:
             return read_task(row[-1])
-        found = await self._read(lambda db: db.execute(queries()["get_task"], {"id": task_id}).fetchone())
+        found = await self.read(lambda db: db.execute(queries()["get_task"], {"id": task_id}).fetchone())
         return None if found is None else read_task(found[0])
 
     async def keyed(self, account: str, key: str, now_us: int) -> Task | None:
         values = {"account": account, "key": key}
-        found = await self._read(lambda db: db.execute(queries()["keyed_task"], values).fetchone())
+        found = await self.read(lambda db: db.execute(queries()["keyed_task"], values).fetchone())
         if found is None or now_us - found[1] >= IDEMPOTENCY_WINDOW_US:
             return None
         return read_task(found[2])
@@ -262,11 +266,11 @@ class SqliteStore:
         recent = self._inputs.get(task_id)
         if recent is not None:
             return recent
-        found = await self._read(lambda db: db.execute(queries()["get_input"], {"id": task_id}).fetchone())
+        found = await self.read(lambda db: db.execute(queries()["get_input"], {"id": task_id}).fetchone())
         return None if found is None else Body(*found)
 
     async def results(self, task_id: str) -> Results | None:
-        found = await self._read(lambda db: db.execute(queries()["get_results"], {"id": task_id}).fetchone())
+        found = await self.read(lambda db: db.execute(queries()["get_results"], {"id": task_id}).fetchone())
         return None if found is None else read_results(found[0])
 
     async def page(self, task_filter: TaskFilter) -> list[Task]:
@@ -291,7 +295,7 @@ class SqliteStore:
             return list(islice(merge(*by_state, reverse=True), limit))
 
         await self._writer().catch_up()
-        return [read_task(facts) for _, facts in await self._read(page)]
+        return [read_task(facts) for _, facts in await self.read(page)]
 
     async def frees_at_us(self, account: str) -> int | None:
         states = (*(state.value for state in FINAL_STATES), DEAD)
@@ -299,9 +303,10 @@ class SqliteStore:
         def first(db: sqlite3.Connection) -> list[int]:
             each = [{"account": account, "state": state} for state in states]
             found = [db.execute(queries()["first_to_expire"], values).fetchone() for values in each]
-            return [row[0] for row in found if row is not None]
+            # A task of a batch has no time of its own.
+            return [row[0] for row in found if row is not None and row[0] is not None]
 
-        return min(await self._read(first), default=None)
+        return min(await self.read(first), default=None)
 
     async def unfinished(self) -> AsyncIterator[Task]:
         async for rows in self._open_readers().scan("unfinished"):
@@ -314,7 +319,23 @@ class SqliteStore:
             names.update(name for (name,) in rows)
         return names
 
-    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+    # -- for the store's parts
+
+    async def write(
+        self, apply: Callable[[sqlite3.Connection], T], durability: Durability, *, new: bool = False
+    ) -> T:
+        """Run `apply` in a transaction. `new`: it takes more room, and is refused where there is too little."""
+
+        def checked(connection: sqlite3.Connection) -> T:
+            if new:
+                self._check_space()
+            return apply(connection)
+
+        written: T = await self._writer().apply(checked, durability, refusable=new)
+        return written
+
+    async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `read` returns in a thread."""
         return await self._open_readers().read(read)
 
     def _open_readers(self) -> Readers:

@@ -39,7 +39,7 @@ async def test_a_submission_that_is_refused_leaves_no_input_behind(new_world: Ne
     with pytest.raises(IdempotencyConflict):
         await world.submit(await stored(world, LARGE), Idempotency("key", b"2" * 32))
     assert blob_files(world) == []
-    world.manager._acceptance.stop()
+    world.manager.acceptance.stop()
     with pytest.raises(Draining):
         await world.submit(await stored(world, LARGE))
     assert blob_files(world) == []

@@ -200,3 +200,84 @@ SELECT name FROM blobs WHERE name > :after AND task <> 0 ORDER BY name LIMIT :li
 -- name: count_checkpoint
 -- The write that starts the log again from its beginning, so that no later one on the event loop has to sync the log's new header.
 UPDATE upkeep SET checkpoints = checkpoints + 1;
+
+-- name: add_batch
+-- A new batch.
+INSERT INTO batches (id, account, is_open, key, fingerprint, created_us, size_bytes, facts)
+VALUES (:id, :account, 1, :key, :fingerprint, :created_us, :size_bytes, :facts);
+
+-- name: save_batch
+-- Write a batch's present facts.
+UPDATE batches SET is_open = :is_open, expires_us = :expires_us, size_bytes = :size_bytes, facts = :facts
+WHERE id = :id;
+
+-- name: get_batch
+-- One batch.
+SELECT row, facts, size_bytes FROM batches WHERE id = :id;
+
+-- name: keyed_batch
+-- The newest batch that an account made under a key, and the digest of that request.
+SELECT fingerprint, created_us, facts FROM batches
+WHERE account = :account AND key = :key ORDER BY created_us DESC LIMIT 1;
+
+-- name: count_batches
+-- How many batches of an account are kept.
+SELECT count(*) FROM batches INDEXED BY batches_by_account WHERE account = :account;
+
+-- name: open_batches
+-- Batches that a restarted set goes on with, oldest first, after a given id.
+SELECT id, facts FROM batches INDEXED BY batches_open
+WHERE is_open = 1 AND id > :after ORDER BY id LIMIT :limit;
+
+-- name: add_batch_task
+-- A new task of a batch; a second task of the same input is an error.
+INSERT INTO tasks (id, account, kind, state, image, name, expires_us, facts, batch, item, round)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: release_task
+-- A task that is run again leaves its batch, and expires as any other.
+UPDATE tasks SET batch = NULL, item = NULL, round = NULL, ended_as = NULL, expires_us = :expires_us, facts = :facts
+WHERE id = :id AND batch IS NOT NULL;
+
+-- name: count_end
+-- One more task of a batch has ended, unless this one was counted before.
+UPDATE batches SET ends = ends + 1
+WHERE row = (SELECT batch FROM tasks WHERE row = :task AND batch IS NOT NULL AND ended_as IS NULL);
+
+-- name: number_end
+-- The place of that task among the ended ones.
+UPDATE tasks SET ended_as = (SELECT ends FROM batches b WHERE b.row = tasks.batch)
+WHERE row = :task AND batch IS NOT NULL AND ended_as IS NULL;
+
+-- name: batch_counts
+-- How many tasks of a batch are in each state, by round.
+SELECT state, round, count(*) FROM tasks INDEXED BY tasks_by_round
+WHERE batch = :batch GROUP BY state, round;
+
+-- name: batch_live
+-- The tasks of a batch that are queued or running.
+SELECT id FROM tasks INDEXED BY tasks_by_round WHERE batch = :batch AND state IN ('queued', 'running');
+
+-- name: batch_failed
+-- Tasks of an earlier round that have not succeeded, in one state.
+SELECT item, facts FROM tasks INDEXED BY tasks_by_round
+WHERE batch = :batch AND state = :state AND round < :round LIMIT :limit;
+
+-- name: batch_ended
+-- Ended tasks of a batch in the order of their ends, after a given one.
+SELECT ended_as, facts FROM tasks INDEXED BY tasks_by_end
+WHERE batch = :batch AND ended_as > :after ORDER BY ended_as LIMIT :limit;
+
+-- name: expired_batches
+-- A batch whose time has come.
+SELECT row, account, size_bytes FROM batches INDEXED BY batches_expiry WHERE expires_us <= :now_us ORDER BY expires_us LIMIT 1;
+
+-- name: tasks_of_batch
+-- Some tasks of a batch that expires, each with the bytes that it keeps.
+SELECT t.row, length(t.facts) + coalesce(i.size_bytes, 0) + coalesce(r.size_bytes, 0)
+FROM tasks t INDEXED BY tasks_by_item LEFT JOIN inputs i ON i.task = t.row LEFT JOIN results r ON r.task = t.row
+WHERE t.batch = :batch LIMIT :limit;
+
+-- name: drop_batch
+-- An expired batch whose tasks are gone.
+DELETE FROM batches WHERE row = :batch;

@@ -17,6 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from scheduler.errors import IdempotencyConflict, NotDead, TaskUnknown
 from scheduler.store.contract import (
     EMPTY,
+    IDEMPOTENCY_WINDOW_US,
     Body,
     DeadLetterLimits,
     DeadLetters,
@@ -26,7 +27,7 @@ from scheduler.store.contract import (
     TaskFilter,
 )
 from scheduler.store.rows import task_row
-from scheduler.store.sqlite import IDEMPOTENCY_WINDOW_US, SqliteStore
+from scheduler.store.sqlite import SqliteStore
 from scheduler.task import FINAL_STATES, Kind, State, Task, TaskIds
 from tests.scheduler.store.samples import HOUR_US, T0_US, a_task
 

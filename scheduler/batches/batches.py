@@ -1,0 +1,246 @@
+"""The batches of a set: the door to them, beside the task manager, which runs their tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import msgspec
+import structlog
+
+from scheduler.background import Background
+from scheduler.batch import Batch, BatchCounts, Format
+from scheduler.batches import spool
+from scheduler.batches.expansion import Expansion
+from scheduler.batches.item import ItemLimits
+from scheduler.clock import wall_us
+from scheduler.errors import BatchUnknown, Draining
+from scheduler.images.contract import ImageSource
+from scheduler.manager import Manager
+from scheduler.store.batch_contract import BatchStore
+from scheduler.store.contract import Blobs, Body, Idempotency
+from scheduler.task import Task, TaskSpec
+
+log = structlog.get_logger()
+
+CANCEL_WAIT_S: Final = 10.0
+"""How long `cancel` waits for the end of the batch, in seconds."""
+
+
+class BatchLimits(msgspec.Struct, frozen=True):
+    """Limits of batches. `account`: batches of one account that are kept; `keep_s`: how long an ended one is.
+
+    `account_most`: most tasks of one account's batches that wait or run at a time.
+    """
+
+    inputs: int = 100_000
+    account: int = 100
+    keep_s: int = 86_400
+    account_most: int = 10_000
+
+
+class Progress(NamedTuple):
+    """A batch as it is now. `waiting_for`: why it makes no tasks now, in words; None where it does, or needs none."""
+
+    batch: Batch
+    counts: BatchCounts
+    waiting_for: str | None
+
+
+class Batches:
+    """All batches of a set. `task_ended` receives every task that ends.
+
+    It opens after the manager, and closes before it. Methods that take a batch's id raise `BatchUnknown`, also for
+    another account's batch.
+    """
+
+    def __init__(
+        self,
+        limits: BatchLimits,
+        manager: Manager,
+        store: BatchStore,
+        blobs: Blobs,
+        images: ImageSource,
+        *,
+        now_us: Callable[[], int] = wall_us,
+    ) -> None:
+        self.limits = limits
+        self.manager = manager
+        self.store = store
+        self.blobs = blobs
+        self.images = images
+        self.keep_us = limits.keep_s * 1_000_000
+        self.account_most = limits.account_most
+        self.now_us = now_us
+        self._open: dict[str, Expansion] = {}
+        self._of_account: dict[str, set[Expansion]] = {}
+        self._background = Background()
+        # Writes that are never broken off, as their callers may go away.
+        self._writes = Background()
+        # While an earlier run's batches are read: tasks that ended meanwhile.
+        self._ended_early: set[str] | None = None
+        self._retrying = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Go on with the batches that an earlier run left. Raises `StoreError`."""
+        self._ended_early = set()
+        for batch in await self.store.open_batches():
+            live = set(await self.store.live(batch.id)) - self._ended_early
+            expansion = self._begin(batch, dict.fromkeys(live))
+            if batch.cancelled:
+                self._background.spawn(expansion.cancel_live())
+        self._ended_early = None
+
+    async def close(self) -> None:
+        """Make no more tasks. Batches go on with the next start."""
+        await self._background.stop(0)
+        await self._writes.stop(CANCEL_WAIT_S)
+
+    def task_ended(self, task: Task) -> None:
+        """A task has ended, and that is stored."""
+        if task.batch is None:
+            return
+        expansion = self._open.get(task.batch)
+        if expansion is not None:
+            expansion.task_ended(task.id)
+        if self._ended_early is not None:
+            self._ended_early.add(task.id)
+
+    def live_of(self, account: str) -> int:
+        """How many tasks of the account's batches wait or run."""
+        return sum(len(expansion.live) for expansion in self._of_account.get(account, ()))
+
+    # -- calls
+
+    async def submit(
+        self, spec: TaskSpec, form: Format, body: Body, input_bytes: int, idempotency: Idempotency | None
+    ) -> Batch:
+        """Keep a batch whose spool is `body`; when this returns it survives loss of power. Takes over `body`'s blob.
+
+        `input_bytes`: the most bytes of one input. A caller that is cancelled meanwhile has submitted it all the same.
+        Raises `BadRequest` that names the wrong input, `AccountLimit`, `IdempotencyConflict`, `StoreError`, `DiskFull`,
+        `Draining`; then the blob is deleted.
+        """
+        return await asyncio.shield(
+            self._writes.spawn(self._submit(spec, form, body, input_bytes, idempotency), awaited=True)
+        )
+
+    async def get(self, account: str, batch_id: str) -> Progress:
+        """The batch as it is now."""
+        batch = await self._batch(account, batch_id)
+        expansion = self._open.get(batch_id)
+        counts = await self.store.counts(batch)
+        return Progress(batch, counts, None if expansion is None else expansion.waiting_for)
+
+    async def wait(self, account: str, batch_id: str, timeout_s: float) -> Progress:
+        """As `get`, once the batch is over or `timeout_s` passed."""
+        expansion = self._open.get(batch_id)
+        if expansion is not None and expansion.batch.spec.account == account:
+            await asyncio.wait({expansion.over}, timeout=timeout_s)
+        return await self.get(account, batch_id)
+
+    async def keyed(self, account: str, key: str) -> Progress:
+        """The batch that this idempotency key made."""
+        batch = await self.store.keyed(account, key, self.now_us())
+        if batch is None:
+            raise BatchUnknown("no batch was made under this key here within 24 h")
+        return await self.get(account, batch.id)
+
+    async def cancel(self, account: str, batch_id: str) -> Progress:
+        """End a batch; one that is over stays as it is. Its tasks may still be ending when this returns."""
+        await self._batch(account, batch_id)
+        expansion = self._open.get(batch_id)
+        if expansion is not None:
+            cancelling = self._writes.spawn(expansion.cancel("cancelled by its owner"), awaited=True)
+            await asyncio.wait({cancelling, expansion.over}, timeout=CANCEL_WAIT_S)
+            if cancelling.done():
+                cancelling.result()
+        return await self.get(account, batch_id)
+
+    async def retry(self, account: str, batch_id: str) -> Progress:
+        """Run again what failed, timed out or was cancelled; a batch without that stays as it is.
+
+        Raises `Draining`.
+        """
+        await self._batch(account, batch_id)
+        if self.manager.draining:
+            raise Draining
+        async with self._retrying:
+            expansion = self._open.get(batch_id)
+            if expansion is None or not await self._again(expansion):
+                batch = await self._next_round(await self._batch(account, batch_id))
+                if batch is not None:
+                    self._begin(batch, {})
+        return await self.get(account, batch_id)
+
+    async def ended(self, account: str, batch_id: str, after: int, limit: int) -> list[tuple[int, Task]]:
+        """Ended tasks of the batch behind place `after`, in the order of their ends, each with its place."""
+        await self._batch(account, batch_id)
+        return await self.store.ended(batch_id, after, limit)
+
+    # -- parts of calls
+
+    async def _submit(
+        self, spec: TaskSpec, form: Format, body: Body, input_bytes: int, idempotency: Idempotency | None
+    ) -> Batch:
+        kept: Batch | None = None
+        try:
+            if self.manager.draining:
+                raise Draining
+            inputs = await spool.count(self.blobs, body, form, ItemLimits(self.limits.inputs, input_bytes))
+            batch = Batch(self.manager.ids.new(), spec, form, inputs, body, self.now_us())
+            kept = await self.store.add(batch, idempotency, self.limits.account)
+        finally:
+            if body.blob is not None and (kept is None or kept.spool != body):
+                await self.blobs.delete([body.blob])
+        if kept.id == batch.id and not self.manager.stopping:
+            self._begin(batch, {})
+        return kept
+
+    async def _again(self, expansion: Expansion) -> bool:
+        """Begin the next round of an open batch. Returns False if it is over meanwhile."""
+        async with expansion.turn:
+            if expansion.batch.ended_us is not None:
+                return False
+            changed = await self._next_round(expansion.batch)
+            if changed is not None:
+                expansion.batch = changed
+                expansion.wake()
+            return True
+
+    async def _next_round(self, batch: Batch) -> Batch | None:
+        """Store the beginning of the next round; None, and nothing is stored, if nothing is to be run again."""
+        counts = await self.store.counts(batch)
+        if not counts.unsuccessful and not batch.cancelled:
+            return None
+        changed = msgspec.structs.replace(
+            batch, round=batch.round + 1, cancelled=False, detail=None, ended_us=None, expires_us=None
+        )
+        await self.store.save(changed)
+        return changed
+
+    async def _batch(self, account: str, batch_id: str) -> Batch:
+        expansion = self._open.get(batch_id)
+        batch = expansion.batch if expansion is not None else await self.store.get(batch_id)
+        if batch is None or batch.spec.account != account:
+            raise BatchUnknown(
+                f"no batch {batch_id} of this account; ended batches are kept for a limited time"
+            )
+        return batch
+
+    def _begin(self, batch: Batch, live: dict[str, Task | None]) -> Expansion:
+        expansion = self._open[batch.id] = Expansion(batch, live, self)
+        self._of_account.setdefault(batch.spec.account, set()).add(expansion)
+        self._background.spawn(self._follow(expansion))
+        return expansion
+
+    async def _follow(self, expansion: Expansion) -> None:
+        await expansion.run()
+        batch = expansion.batch
+        del self._open[batch.id]
+        others = self._of_account[batch.spec.account]
+        others.discard(expansion)
+        if not others:
+            del self._of_account[batch.spec.account]
+        log.info("batch is over", batch=batch.id, inputs=batch.inputs, cancelled=batch.cancelled)
