@@ -19,7 +19,7 @@ VARIABLES: Final = 1024
 
 
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a line says. `args` follow those of the request, `env` is added to its variables."""
+    """One line. `args` follow those of the request; `env` is added to its variables."""
 
     args: tuple[str, ...] = ()
     env: dict[str, str] = {}
