@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from scheduler.errors import DiskFull, StoreError
+from scheduler.lock import FolderLock, LockHeld
 from scheduler.source import SourceUnreadable
 from scheduler.store import faults, holes
 from scheduler.store.schema import refuse_newer
@@ -76,6 +77,18 @@ def _check_target(state: Path, target: Path) -> None:
 
 def _back_up(store: Path, blobs: Path, target: Path) -> Backup:
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = FolderLock(target)
+    try:
+        lock.take()
+    except LockHeld as error:
+        raise StoreError(f"another backup into {target} is being made; wait for its end") from error
+    try:
+        return _copy(store, blobs, target)
+    finally:
+        lock.release()
+
+
+def _copy(store: Path, blobs: Path, target: Path) -> Backup:
     kept = target / "blobs"
     kept.mkdir(mode=0o700, exist_ok=True)
     unfinished = target / _UNFINISHED

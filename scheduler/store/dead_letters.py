@@ -36,9 +36,10 @@ def count_in(
     stays = True
     while not _within(totals(connection, account), limits):
         oldest, facts = connection.execute(sql["oldest_dead"], {"account": account}).fetchone()
+        task = read_task(facts)
         count_out(connection, oldest, account)
         kept.add(account, -_size_bytes(connection, oldest))
-        _revive(connection, read_task(facts), kept)
+        _revive(connection, task, kept)
         connection.execute(sql["free_blobs_of_task"], {"task": oldest})
         connection.execute(sql["drop_input"], {"task": oldest})
         stays = stays and oldest != row
@@ -71,8 +72,8 @@ def replay(connection: sqlite3.Connection, task_id: str, new: Task, kept: Kept) 
             "replayed; submit the task again"
         )
     (row,) = connection.execute(sql["task_row"], {"id": task_id}).fetchone()
-    count_out(connection, row, dead.spec.account)
     written = task_row(new)
+    count_out(connection, row, dead.spec.account)
     new_row = connection.execute(sql["add_task"], written).lastrowid
     kept.add(new.spec.account, len(written[-1]))
     for query in ("move_input", "move_blobs"):

@@ -49,9 +49,11 @@ def write_end(connection: sqlite3.Connection, end: End, limits: DeadLetterLimits
     held = connection.execute(sql["held_task"], {"id": end.task_id}).fetchone()
     if held is not None and lease_number_in(held[1]) > end.lease_number:
         raise StaleLease(f"task {end.task_id} is held by a later attempt than lease {end.lease_number}")
-    if end.dead_row is not None and held is not None and read_task(held[1]).dead:
-        # It was written before.
-        return True
+    if end.dead_row is not None and held is not None:
+        known = read_task(held[1])
+        if known.dead or known.replayed_as is not None:
+            # It was written before, and may have been replayed since.
+            return known.dead
     dead = end.dead_row is not None and dead_letters.fits(connection, end.task_id, limits)
     number = _save(connection, end.dead_row if dead and end.dead_row else end.row, held, kept)
     stdin = None if dead else connection.execute(sql["take_input"], {"task": number}).fetchone()

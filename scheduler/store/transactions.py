@@ -25,7 +25,8 @@ _BUSY_RETRIES: Final = 500
 _BUSY_PAUSE_S: Final = 0.01
 
 Apply = Callable[[sqlite3.Connection], Any]
-"""The part of a write inside the transaction. It must raise a `SchedulerError` before its first change."""
+"""The part of a write inside the transaction. A `SchedulerError` before its first change refuses this write alone; an
+error after it rolls the write back."""
 
 
 class Write:
@@ -129,9 +130,13 @@ class Transactions:
 
     def _applied(self, write: Write) -> Outcome:
         assert write.apply is not None
+        changes = self._connection.total_changes
         try:
             return (write.future, write.apply(self._connection), None)
         except SchedulerError as refusal:
+            if self._connection.total_changes != changes:
+                # Half of it must not be committed: the transaction is rolled back, and the others are applied alone.
+                raise
             return (write.future, None, refusal)
 
     def _switch(self, synchronous: str) -> None:

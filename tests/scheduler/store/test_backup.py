@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.errors import DiskFull, StoreError, StoreTooNew
+from scheduler.lock import FolderLock
 from scheduler.store import backup
 from scheduler.store.backup import back_up
 from scheduler.store.blobs import BlobStore
@@ -172,6 +173,18 @@ async def test_a_backup_goes_on_in_the_folder_of_one_that_was_killed(place: Plac
     assert {path.name for path in place.target.iterdir()} == {"tasks.db", "blobs"}
     with closing(sqlite3.connect(place.target / "tasks.db")) as copy:
         assert copy.execute("SELECT id FROM tasks").fetchall() == [(waits.id,)]
+
+
+async def test_one_backup_at_a_time_is_made_in_a_folder(place: Place) -> None:
+    await place.add("a-waits")
+    place.target.mkdir()
+    other = FolderLock(place.target)
+    other.take()
+    with pytest.raises(StoreError, match=f"another backup into {place.target} is being made"):
+        place.back_up()
+    assert list(place.target.iterdir()) == []
+    other.release()
+    assert place.back_up().bodies == 1
 
 
 async def test_the_disk_that_is_full_is_that_of_the_backup(

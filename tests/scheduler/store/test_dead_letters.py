@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from scheduler.errors import DiskFull, NotDead, StaleLease, TaskUnknown
+from scheduler.errors import DiskFull, NotDead, StaleLease, StoreError, TaskUnknown
 from scheduler.store.contract import Body, DeadLetterLimits, DeadLetters, Results, TaskFilter
 from scheduler.store.sqlite import SqliteStore
 from scheduler.task import Reason, State, Task
@@ -148,6 +150,26 @@ class TestBounds:
         assert await store.get(old.id) == old
         assert await listed(store, dead=True) == [task.id for task in reversed(others)]
 
+    async def test_a_row_that_cannot_be_read_changes_nothing(self, store: SqliteStore) -> None:
+        oldest = await given_up(store)
+        for _ in range(2):
+            await given_up(store)
+        with closing(sqlite3.connect(store.path)) as other, other:
+            other.execute("UPDATE tasks SET facts = x'c1' WHERE id = ?", (oldest.id,))
+        late = a_task(stdin_bytes=3)
+        await store.add(late, BODY, None)
+        # In one transaction with a write that is right.
+        good = a_task()
+        died, added = await asyncio.gather(
+            die(store, late), store.add(good, BODY, None), return_exceptions=True
+        )
+        assert isinstance(died, StoreError)
+        assert added == good
+        kept = await store.get(late.id)
+        assert kept is not None
+        assert kept.state is State.QUEUED
+        assert await store.dead_letters() == DeadLetters(3, 9)
+
     async def test_one_account_takes_no_place_of_another(self, store: SqliteStore) -> None:
         theirs = await given_up(store, account="other")
         for _ in range(5):
@@ -184,6 +206,19 @@ class TestReplay:
         answers = await asyncio.gather(*(store.replay(dead.id, twin) for twin in twins))
         assert {answer.id for answer in answers} == {twins[0].id}
         assert [task.id async for task in store.unfinished()] == [twins[0].id]
+
+    async def test_is_not_forgotten_when_the_end_is_written_again(self, store: SqliteStore) -> None:
+        """Its writer could not tell if it was written, and tries again after the replay."""
+        dead = await given_up(store)
+        new = replay_of(dead)
+        await store.replay(dead.id, new)
+        await store.finish(dead, Results())
+        assert not dead.dead
+        kept = await store.get(dead.id)
+        assert kept is not None
+        assert kept.replayed_as == new.id
+        assert await store.stdin(new.id) == BODY
+        assert await store.dead_letters() == NONE
 
     async def test_may_die_and_be_replayed_itself(self, store: SqliteStore) -> None:
         dead = await given_up(store)
