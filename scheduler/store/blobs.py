@@ -65,6 +65,8 @@ class BlobStore:
         self.limit_bytes = limit_bytes
         self.min_free_bytes = min_free_mib * 1024 * 1024
         self.being_written: set[str] = set()
+        self._synced: set[Path] = set()
+        """Folders whose names this process has synced."""
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
 
     def close(self) -> None:
@@ -137,11 +139,10 @@ class BlobStore:
     def finish(self, name: str) -> None:
         """In a thread: give a complete, synced file its final name."""
         unfinished, path = self.unfinished_path(name), self.path(name)
-        try:
-            unfinished.rename(path)
-        except FileNotFoundError:
+        # A folder that exists is synced too: its maker may not have done so yet, or was killed before.
+        if path.parent not in self._synced or not path.parent.exists():
             self._make_folder(path.parent)
-            unfinished.rename(path)
+        unfinished.rename(path)
         sync_folder(path.parent)
 
     def unfinished_path(self, name: str) -> Path:
@@ -163,8 +164,10 @@ class BlobStore:
 
     def _make_folder(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sync_folder(folder.parent)
-        sync_folder(folder.parent.parent)
+        sync_folder(self.directory)
+        if self.directory not in self._synced:
+            sync_folder(self.directory.parent)
+        self._synced |= {folder, self.directory}
 
     def _sweep(self, in_use: Collection[str], before_s: float) -> int:
         deleted = 0

@@ -41,6 +41,8 @@ JOURNAL_S: Final = 0.25
 """Seconds for which rows stay only in the journal."""
 JOURNAL_AGAIN_S: Final = 1.0
 """The same, in seconds, after the database refused them."""
+SYNC_S: Final = 5.0
+"""Seconds after which rows that came from the journal are synced, so that a loss of power takes no older ones."""
 _LATER_S: Final = 0.02
 
 
@@ -60,6 +62,7 @@ class GroupCommit:
         self._flush_timer: asyncio.TimerHandle | None = None
         self._journal_timer: asyncio.TimerHandle | None = None
         self._journal_taken: asyncio.Future[None] | None = None
+        self._sync_timer: asyncio.TimerHandle | None = None
         self._handed = 0
         self._stopping = False
         self._queued_all = False
@@ -80,7 +83,7 @@ class GroupCommit:
         await self.catch_up()
         self._flush()
         self._stopping = True
-        for timer in (self._flush_timer, self._journal_timer):
+        for timer in (self._flush_timer, self._journal_timer, self._sync_timer):
             if timer is not None:
                 timer.cancel()
         if self._folding is not None:
@@ -192,6 +195,8 @@ class GroupCommit:
         error = self.journal_error = taken.exception()
         if error is None:
             self._journal.folded()
+            if self._sync_timer is None and not self._stopping:
+                self._sync_timer = self._loop.call_later(SYNC_S, self._sync)
         else:
             log.error("rows stay in the journal", store=str(self._path), error=str(error))
             self._journal.put_back()
@@ -218,6 +223,10 @@ class GroupCommit:
 
     def _folded(self, _: asyncio.Future[None]) -> None:
         self._folding = None
+
+    def _sync(self) -> None:
+        self._sync_timer = None
+        self._folder.submit(self._transactions.sync)
 
     # -- on the writer thread
 

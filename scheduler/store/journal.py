@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 MAGIC: Final = b"GC rows 1\n"
 """The first bytes of every segment: the version of `Row`'s layout."""
+_ANY_MAGIC: Final = b"GC rows "
+"""The first bytes of a segment of any layout."""
 UNFOLDED_BYTES_MAX: Final = 64 * 1024 * 1024
 """Size, in bytes, above which rows are refused: the database has not accepted any for too long."""
 _RECORD: Final = struct.Struct("<II")
@@ -176,7 +178,8 @@ def read(segment: Path) -> Iterator[Row]:
     """Return the complete rows of a segment. Raises `StoreError` for another program's layout."""
     content = segment.read_bytes()
     if not content.startswith(MAGIC):
-        if MAGIC.startswith(content):
+        # After a loss of power it may be cut off, or begin with zeros: then no row of it reached the disk in full.
+        if MAGIC.startswith(content) or not content.startswith(_ANY_MAGIC):
             return
         raise StoreError(
             f"{segment} is not of this program's layout: run the program that wrote it once more"

@@ -17,8 +17,18 @@ log = structlog.get_logger()
 
 def refuse_newer(path: Path) -> None:
     """Raise `StoreTooNew` for a database of a newer schema. Nothing is written, not even SQLite's own clean-up."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        version = version_of(connection)
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            version = version_of(connection)
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
+            # A program was killed while it created the database, which only a writer can undo. `migrate` looks again.
+            return
+        raise
+    _refuse(path, version)
+
+
+def _refuse(path: Path, version: int) -> None:
     if version > len(schemas()):
         raise StoreTooNew(
             f"the store {path} has schema {version}, this program knows up to {len(schemas())}: "
@@ -29,6 +39,7 @@ def refuse_newer(path: Path) -> None:
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Apply the steps that the database lacks, each in a transaction of its own: it is done wholly or not at all."""
     before, steps = version_of(connection), schemas()
+    _refuse(path, before)
     # Of steps that need what the database itself cannot read.
     connection.create_function(
         "results_size", 1, lambda body: read_results(body).size_bytes, deterministic=True

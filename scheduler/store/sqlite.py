@@ -371,8 +371,7 @@ class SqliteStore:
         folder = self.path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock.take()
-        is_new = not self.path.exists()
-        if is_new:  # readable only for us; SQLite gives its other files the same mode
+        if not self.path.exists():  # readable only for us; SQLite gives its other files the same mode
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         else:
             refuse_newer(self.path)
@@ -392,6 +391,6 @@ class SqliteStore:
             self.kept.load(connection)
         finally:
             connection.close()
-        if is_new:
-            for directory in (folder, folder.parent):
-                sync_folder(directory)
+        # The last connection's end has synced what a killed process wrote. Its folders may be new as well.
+        for directory in (folder, folder.parent):
+            sync_folder(directory)

@@ -19,6 +19,7 @@ from scheduler.store.contract import Durability
 from scheduler.store.kept import Kept
 from scheduler.store.rows import Row
 from scheduler.store.sql import for_rows, queries
+from scheduler.store.sync import sync_file
 
 ROWS_PER_STATEMENT: Final = 64
 _BUSY_RETRIES: Final = 500
@@ -199,6 +200,14 @@ class Transactions:
         return None
 
     # -- on the checkpoint thread
+
+    def sync(self) -> None:
+        """Sync the log with the commits in it that did not do so themselves. A failure has the next commit do it."""
+        try:
+            sync_file(self._path.with_name(f"{self._path.name}-wal"))
+        except OSError:
+            with self._lock:
+                self._unsynced = True
 
     def checkpoint(self) -> None:
         """Checkpoint most of the log in parallel with commits; then, with the lock, what these have added."""

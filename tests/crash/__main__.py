@@ -2,7 +2,8 @@
 
 The next call goes on after the last whole chapter. Prints each round, each broken promise with the folder of its
 chapter, and counts; exits with 1 if a promise was broken. Needs root, and starts an engine of its own; with
-`--simulated` slots are in memory, and rounds take a fraction of a second.
+`--simulated` slots are in memory, and rounds take a fraction of a second; with `--writes` a round is a loss of power
+after one more call of a recorded store.
 """
 
 from __future__ import annotations
@@ -25,10 +26,14 @@ from tests.crash.machine import Chapter, Machine
 from tests.crash.record import Record
 from tests.crash.rounds import chapter
 from tests.crash.simulated import read
+from tests.scheduler.store.writes import sweep
+from tests.scheduler.store.writes.disk import Fate
 
 STATE = ROOT / "var" / "crash"
 SIMULATED_ROUNDS = 100
 """Rounds of a chapter with slots in memory."""
+WRITES_TASKS = 40
+"""Tasks of an actor whose calls are recorded: some two thousand calls."""
 
 
 def real(machine: Machine, record: Record, folder: Path) -> tuple[int, Books]:
@@ -44,6 +49,15 @@ def simulated(record: Record, folder: Path) -> tuple[int, Books]:
     words = (sys.executable, "-m", "tests.crash.simulated", str(folder), seed, str(SIMULATED_ROUNDS))
     subprocess.run(words, cwd=ROOT, check=True)
     return SIMULATED_ROUNDS, read(folder)
+
+
+def writes(record: Record, folder: Path) -> tuple[int, Books]:
+    """Record a log, and try what a loss of power leaves after each of its calls; a round is a call."""
+    seed = f"{record.seed}.{record.chapters}"
+    calls = sweep.record(folder, seed, WRITES_TASKS)
+    every = range(1, len(calls) + 1)
+    found = sweep.sweep(calls, every, (Fate.LOST, Fate.KEPT, Fate.SOME, Fate.CHANCE), seed, folder)
+    return len(calls), Books([], [], [], [], [str(fault) for fault in found])
 
 
 def play(record: Record, name: str, within: Path, part: Callable[[Record, Path], tuple[int, Books]]) -> None:
@@ -71,12 +85,17 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=60.0, help="a part ends with the chapter after these"
     )
-    parser.add_argument("--simulated", action="store_true", help="real store, slots in memory")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--simulated", action="store_true", help="real store, slots in memory")
+    kind.add_argument(
+        "--writes", action="store_true", help="loss of power after each call of a recorded store"
+    )
     options = parser.parse_args()
-    if not options.simulated and os.geteuid() != 0:
+    in_memory = options.simulated or options.writes
+    if not in_memory and os.geteuid() != 0:
         print("tests.crash: the engine that it kills needs root", file=sys.stderr)
         return 2
-    name = f"{'simulated-' * options.simulated}seed-{options.seed}"
+    name = f"{'simulated-' * options.simulated}{'writes-' * options.writes}seed-{options.seed}"
     file = STATE / f"{name}.json"
     record = Record.of(file, options.seed)
     over_at = time.monotonic() + options.minutes * 60
@@ -85,8 +104,8 @@ def main() -> int:
     folder.chmod(0o755)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        part = simulated
-        if not options.simulated:
+        part = writes if options.writes else simulated
+        if not in_memory:
             part = partial(real, stack.enter_context(Machine(folder)))
         while record.rounds < options.rounds and time.monotonic() < over_at:
             play(record, name, folder, part)

@@ -92,7 +92,10 @@ def test_a_torn_end_costs_only_itself(path: Path, lost: int) -> None:
     assert kept(path) == [first]
 
 
-@pytest.mark.parametrize("content", [b"", MAGIC[:3], MAGIC, MAGIC + b"\0" * 4096, MAGIC + b"\xff" * 100])
+@pytest.mark.parametrize(
+    "content",
+    [b"", MAGIC[:3], MAGIC, MAGIC + b"\0" * 4096, MAGIC + b"\xff" * 100, bytes(600), bytes(512) + b"row"],
+)
 def test_a_segment_without_a_row(path: Path, content: bytes) -> None:
     path.with_name(path.name + "-rows-7").write_bytes(content)
     assert kept(path) == []

@@ -49,6 +49,26 @@ def shape(path: Path) -> dict[str, list[str | None]]:
         }
 
 
+async def test_a_store_whose_creation_was_cut_off_is_created(path: Path, tmp_path: Path) -> None:
+    """SQLite's rollback journal is there, as in the moment before the database is a store."""
+    (tmp_path / "earlier").mkdir()
+    earlier = tmp_path / "earlier" / path.name
+    with closing(sqlite3.connect(earlier, isolation_level=None)) as connection:
+        connection.executescript(
+            "CREATE TABLE t (data); INSERT INTO t VALUES (zeroblob(100000)); DROP TABLE t;"
+        )
+        # A change that does not fit into the cache reaches the database before it is committed.
+        connection.executescript("PRAGMA cache_size = 1; BEGIN; CREATE TABLE u (data);")
+        connection.execute("INSERT INTO u VALUES (zeroblob(50000))")
+        for file in (tmp_path / "earlier").iterdir():
+            shutil.copy(file, path.parent)
+    assert path.with_name(f"{path.name}-journal").stat().st_size > 512
+    store = SqliteStore(path, min_free_mib=0)
+    await store.open()
+    await store.add(a_task(), BODY, None)
+    await store.close()
+
+
 EARLIER = sorted(int(folder.name.removeprefix("schema_")) for folder in RECORDED.iterdir())
 
 

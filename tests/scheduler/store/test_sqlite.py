@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from scheduler.errors import StoreError, Unavailable
-from scheduler.store import commits
+from scheduler.store import commits, transactions
 from scheduler.store.contract import Body, Durability, TaskFilter
 from scheduler.store.sql import queries
 from scheduler.store.sqlite import SqliteStore
@@ -120,6 +120,52 @@ def test_syncs_where_power_counts_and_only_there(tmp_path: Path) -> None:
     assert syncs[5][1] > 0
     assert [count for _, count in syncs][1:4] == [0, 20, 0]
     assert 1 <= syncs[4][1] <= 3
+
+
+class TestRowsOfSyncTasks:
+    """They come into the database without a sync, and the log is synced by itself soon after."""
+
+    @pytest.fixture(autouse=True)
+    def _soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(commits, "JOURNAL_S", 0.01)
+        monkeypatch.setattr(commits, "SYNC_S", 0.01)
+
+    async def test_are_synced_by_themselves(
+        self, store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[tuple[str, bool]] = []
+        task = a_sync_task()
+
+        def sync(file: Path) -> None:
+            with sqlite3.connect(path) as other:
+                held = other.execute("SELECT 1 FROM tasks WHERE id = ?", (task.id,)).fetchone()
+            synced.append((file.name, held is not None))
+
+        monkeypatch.setattr(transactions, "sync_file", sync)
+        await store.update(task, Durability.PROCESS)
+        async with asyncio.timeout(60):
+            while not synced:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        assert synced[0] == ("tasks.db-wal", True)
+
+    async def test_whose_sync_fails_are_folded_by_the_next_commit(
+        self, store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        failed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def fail(file: Path) -> None:
+            loop.call_soon_threadsafe(failed.set)
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(transactions, "sync_file", fail)
+        task = a_sync_task()
+        await store.update(task, Durability.PROCESS)
+        await asyncio.wait_for(failed.wait(), 60)
+        await store.add(a_task(), BODY, None)
+        # The row is in the database itself, and not only in its log.
+        with sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True) as without_log:
+            assert without_log.execute("SELECT 1 FROM tasks WHERE id = ?", (task.id,)).fetchone()
 
 
 class TestPlans:

@@ -1,0 +1,100 @@
+"""Records an actor, and tries what a loss of power may leave after each of its calls."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.scheduler.store.writes.checker import Claim, check, hear, left_open
+from tests.scheduler.store.writes.disk import Disk, Fate
+from tests.scheduler.store.writes.log import Call, What, read
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is wrong after the first `count` calls of a log; `kept`: what the loss of power left."""
+
+    count: int
+    fate: Fate
+    text: str
+    kept: Path | None = None
+
+    def __str__(self) -> str:
+        where = f" ({self.kept})" if self.kept else ""
+        return f"after call {self.count}, what was not synced was {self.fate.value}: {self.text}{where}"
+
+
+def record(folder: Path, seed: str, tasks: int) -> list[Call]:
+    """The calls of two actors in a row, in `folder`, which is empty. The first one dies in place of a sync."""
+    library = folder / "recorder.so"
+    words = (
+        "cc",
+        "-shared",
+        "-fPIC",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-o",
+        library,
+        HERE / "recorder.c",
+        "-ldl",
+    )
+    subprocess.run(words, check=True)
+    state, log = folder / "state", folder / "log"
+    state.mkdir()
+    env = {
+        "PATH": "/usr/bin:/bin",
+        "RECORDER_FOLDER": str(state),
+        "RECORDER_LOG": str(log),
+        "LD_PRELOAD": str(library),
+    }
+    dies = random.Random(seed).randint(10, tasks * 2)
+    _act(state, f"{seed}.0", tasks, {}, env | {"RECORDER_DIES_IN_SYNC": str(dies)})
+    _act(state, f"{seed}.1", tasks, left_open(read(log)), env)
+    return read(log)
+
+
+def _act(state: Path, seed: str, tasks: int, again: dict[str, int], env: dict[str, str]) -> None:
+    words = ("-m", "tests.scheduler.store.writes.actor", str(state), seed, str(tasks), json.dumps(again))
+    done = subprocess.run((sys.executable, *words), cwd=ROOT, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the actor ended with {done.returncode}:\n{done.stderr}")
+
+
+def sweep(
+    calls: list[Call], counts: Collection[int], fates: Collection[Fate], seed: str, keep: Path | None = None
+) -> Iterator[Fault]:
+    """Try each of the fates after each of these numbers of calls. `keep` gets the folders in which a thing is wrong."""
+    disk = Disk()
+    said: dict[str, Claim] = {}
+    for count, call in enumerate(calls, 1):
+        disk.take(call)
+        if call.what is What.SAY:
+            hear(said, call.data)
+        if count not in counts:
+            continue
+        for fate in fates:
+            dice = random.Random(f"{seed} {count} {fate}")
+            with tempfile.TemporaryDirectory(prefix="gcw") as name:
+                folder = Path(name)
+                disk.left(folder, fate, dice)
+                before = keep and keep / f"call-{count}-{fate.name.lower()}"
+                if before is not None:
+                    shutil.rmtree(before, ignore_errors=True)
+                    shutil.copytree(folder, before)
+                wrong = check(folder, copy.deepcopy(said))
+                if before is not None and not wrong:
+                    shutil.rmtree(before)
+                yield from (Fault(count, fate, text, before) for text in wrong)
