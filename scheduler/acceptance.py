@@ -14,6 +14,7 @@ from scheduler.image import Image
 from scheduler.images.contract import ImageSource
 from scheduler.pool import pool_of
 from scheduler.roster import Entry, Roster
+from scheduler.storage import StorageGuard
 from scheduler.store.contract import Blobs, Body, Idempotency, Store
 from scheduler.task import Task, TaskIds, TaskSpec
 
@@ -29,6 +30,7 @@ class Acceptance:
         store: Store,
         blobs: Blobs,
         images: ImageSource,
+        storage: StorageGuard,
         floor: Floor,
         roster: Roster,
         ids: TaskIds,
@@ -39,6 +41,7 @@ class Acceptance:
         self._store = store
         self._blobs = blobs
         self._images = images
+        self._storage = storage
         self._floor = floor
         self._roster = roster
         self._ids = ids
@@ -120,6 +123,7 @@ class Acceptance:
     def _check(self, spec: TaskSpec) -> None:
         if self._stopping:
             raise Draining
+        self._storage.check(spec)
         self._floor.check(pool_of(spec), spec.timeout_s)
 
     def _new_task(self, spec: TaskSpec, stdin_bytes: int) -> Task:

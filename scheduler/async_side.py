@@ -28,8 +28,10 @@ from scheduler.floor import Floor
 from scheduler.image import Image
 from scheduler.live import LiveTask
 from scheduler.policy.retrying import is_dead_letter, runs_again
+from scheduler.policy.storage import Holding
 from scheduler.results import Collector, KeepLimits
 from scheduler.roster import Entry, Roster, Side
+from scheduler.storage import StorageGuard
 from scheduler.store.contract import Blobs, Durability, Results, Store
 from scheduler.sync_side import Ended
 from scheduler.task import FailedAttempt, Reason, State, Task
@@ -76,6 +78,7 @@ class AsyncSide:
         limits: AsyncLimits,
         store: Store,
         blobs: Blobs,
+        storage: StorageGuard,
         floor: Floor,
         roster: Roster,
         ended: Ended,
@@ -86,6 +89,7 @@ class AsyncSide:
         self._limits = limits
         self._store = store
         self._blobs = blobs
+        self._storage = storage
         self._floor = floor
         self._roster = roster
         self._ended = ended
@@ -168,7 +172,14 @@ class AsyncSide:
 
     async def _attempt(self, entry: AsyncEntry) -> None:
         """From the stored input to the stored results."""
-        collector = Collector(self._blobs, self._limits, entry.task.spec.outputs)
+        holding = self._storage.hold(entry.task.spec.account)
+        try:
+            await self._hold_attempt(entry, holding)
+        finally:
+            holding.release()
+
+    async def _hold_attempt(self, entry: AsyncEntry, holding: Holding) -> None:
+        collector = Collector(self._blobs, self._limits, entry.task.spec.outputs, holding)
         live: LiveTask | None = None
         try:
             live = await self._begin(entry, collector)

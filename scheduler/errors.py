@@ -101,6 +101,10 @@ class AccountLimit(SchedulerError):
         self.retry_after_s = retry_after_s
 
 
+class StorageLimit(AccountLimit):
+    """The account keeps as much on the set's disk as it may."""
+
+
 class SlotLost(SchedulerError):
     """The slot died while the task ran: the platform's failure, not the task's; it is not billed."""
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -14,7 +14,6 @@ import structlog
 from scheduler.acceptance import Acceptance
 from scheduler.async_side import AsyncSide
 from scheduler.background import Background
-from scheduler.backoff import Backoff
 from scheduler.clock import wall_us
 from scheduler.errors import Draining, TaskUnknown
 from scheduler.execution import Executor
@@ -25,9 +24,9 @@ from scheduler.launchers.contract import Launcher
 from scheduler.leftover import Leftovers
 from scheduler.live import LiveTask
 from scheduler.node_gate import NodeGate
+from scheduler.observer import Observer
 from scheduler.opening import Opening
 from scheduler.policy.expiry import Expiry
-from scheduler.policy.limits import Retries
 from scheduler.policy.node import OWN_NODE, NodeFacts
 from scheduler.policy.records import Refusals
 from scheduler.pool import pool_of
@@ -35,6 +34,7 @@ from scheduler.recovery import Recovery
 from scheduler.roster import Roster
 from scheduler.settings import ManagerSettings
 from scheduler.source import Source
+from scheduler.storage import StorageGuard
 from scheduler.store.contract import Blobs, Body, DeadLetters, Idempotency, Results, Store, TaskFilter
 from scheduler.sync_side import SyncSide
 from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
@@ -46,18 +46,6 @@ CANCEL_WAIT_S: Final = 10.0
 """How long `cancel` waits for the end that it asked for."""
 CLOSE_GRACE_S: Final = 5.0
 """How long `close` waits for each kind of outcome to be stored."""
-RETRY_BACKOFF_MAX_S: Final = 30.0
-"""Longest pause, in seconds, between two attempts of an async task that the platform lost."""
-OWN_BACKOFF_MAX_S: Final = 300.0
-"""Longest pause, in seconds, between two attempts of a task that failed by itself."""
-
-
-class Observer(Protocol):
-    """Receives what metrics count."""
-
-    def task_ended(self, task: Task) -> None: ...
-
-    def slot_started(self, seconds: float) -> None: ...
 
 
 class Manager:
@@ -95,11 +83,8 @@ class Manager:
         self._roster = Roster(store)
         self._leftovers = Leftovers(store, self._roster)
         self._upkeep = Upkeep(store, blobs, lambda: self._async.unstored, now_us=now_us)
-        retries = Retries(
-            settings.max_attempts,
-            Backoff(settings.retry_backoff_s, RETRY_BACKOFF_MAX_S),
-            Backoff(settings.full_disk_backoff_s, RETRY_BACKOFF_MAX_S),
-            Backoff(settings.own_backoff_s, OWN_BACKOFF_MAX_S),
+        storage = self.storage = StorageGuard(
+            settings.storage, store, blobs, settings.expire_every_s, clock=clock, now_us=now_us
         )
         limits = settings.limits
         own_node = NodeFacts(
@@ -111,9 +96,9 @@ class Manager:
             build=settings.build,
         )
         own = own_node if settings.own_node else None
-        self._floor = Floor(
+        floor = self._floor = Floor(
             msgspec.structs.replace(limits, start_timeout_s=settings.slot_start_timeout_s),
-            retries,
+            settings.retries(),
             self._roster,
             self._leftovers,
             self._upkeep,
@@ -132,6 +117,7 @@ class Manager:
             settings,
             store,
             blobs,
+            self.storage,
             self._floor,
             self._roster,
             self.ids,
@@ -142,10 +128,10 @@ class Manager:
             now_us=now_us,
         )
         self._async = AsyncSide(
-            settings, store, blobs, self._floor, self._roster, self._task_ended, clock=clock, now_us=now_us
+            settings, store, blobs, storage, floor, self._roster, self._task_ended, clock=clock, now_us=now_us
         )
         self.acceptance = Acceptance(
-            store, blobs, images, self._floor, self._roster, self.ids, self._async.enter, now_us=now_us
+            store, blobs, images, storage, floor, self._roster, self.ids, self._async.enter, now_us=now_us
         )
         self._recovery = Recovery(store, images, self._async, self.acceptance)
         self._background = Background()
@@ -314,10 +300,11 @@ class Manager:
             raise Draining
         return self.acceptance.replay(account, task_id)
 
-    def check_room(self, spec: TaskSpec) -> None:
+    def check_room(self, spec: TaskSpec, input_bytes: int = 0) -> None:
         """Raise what `start` and `submit` would raise about limits; before a body is read."""
         if self.draining:
             raise Draining
+        self.storage.check(spec, input_bytes)
         self._floor.check(pool_of(spec), spec.timeout_s)
 
     async def get(self, account: str, task_id: str) -> Task:
@@ -381,6 +368,7 @@ class Manager:
             "tasks_known": len(self._roster.entries),
             "tasks_waiting_max": self.settings.limits.max_waiting,
             **self._floor.facts(),
+            **self.storage.facts(),
         }
 
     # -- in the background

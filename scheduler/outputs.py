@@ -10,11 +10,13 @@ from typing import Final, Protocol
 
 from scheduler.errors import SchedulerError
 from scheduler.execution import Ending, NoFile
+from scheduler.policy.storage import Holding
 from scheduler.source import SourceUnreadable
 from scheduler.store.contract import Blobs, Body, BodyWriter, Results
 from scheduler.task import Task
 
 DETAIL_CHARS: Final = 2000
+ACCOUNT_LEFT: Final = "what is left of the storage of its account in this set"
 _WHY: Final = {
     errno.ENOENT: "there is no such file",
     errno.ELOOP: "its path has a symbolic link",
@@ -39,8 +41,10 @@ class OutputFiles:
     end decides the task's outcome. Holes count towards the limits, because they are sent as zeros, but take no disk.
     """
 
-    def __init__(self, blobs: Blobs, limits: FileLimits, paths: Sequence[str]) -> None:
+    def __init__(self, blobs: Blobs, limits: FileLimits, paths: Sequence[str], holding: Holding) -> None:
         self.bodies: dict[str, Body] = {}
+        # What is copied is the account's; its owner releases it.
+        self.holding = holding
         self._blobs = blobs
         self._limits = limits
         self._paths = paths
@@ -66,6 +70,7 @@ class OutputFiles:
         """Delete the files that were kept, because no row will name them. Never raises, as `_abort`."""
         blobs = [body.blob for body in self.bodies.values() if body.blob is not None]
         self.bodies = {}
+        self.holding.release()
         with contextlib.suppress(SchedulerError, OSError):
             await self._blobs.delete(blobs)
 
@@ -98,6 +103,8 @@ class OutputFiles:
             elif size_bytes > left_bytes:
                 most = f"what is left of the {self._limits.files_max_bytes} that are kept of a task's files"
                 self._refuse(path, f"its {size_bytes} bytes are more than {most}")
+            elif not self.holding.try_grow(size_bytes):
+                self._refuse(path, f"its {size_bytes} bytes are more than {ACCOUNT_LEFT}")
             else:
                 writer = self._blobs.body(size_bytes)
                 try:

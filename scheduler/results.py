@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from scheduler.errors import SchedulerError
 from scheduler.live import LiveTask
-from scheduler.outputs import FileLimits, OutputFiles
+from scheduler.outputs import ACCOUNT_LEFT, FileLimits, OutputFiles
+from scheduler.policy.storage import Holding
 from scheduler.store.contract import INLINE_BYTES, Blobs, Results
 from scheduler.task import Reason, Task
 
@@ -24,12 +25,14 @@ class KeepLimits(FileLimits, Protocol):
 class Collector:
     """The bodies of one attempt. Either `collect` returns them finished, or `abort` throws them away."""
 
-    def __init__(self, blobs: Blobs, limits: KeepLimits, outputs: Sequence[str]) -> None:
+    def __init__(self, blobs: Blobs, limits: KeepLimits, outputs: Sequence[str], holding: Holding) -> None:
         self._limits = limits
+        self._holding = holding
         self._stdout = blobs.body()
         self._stderr = blobs.body()
-        self._files = OutputFiles(blobs, limits, outputs) if outputs else None
+        self._files = OutputFiles(blobs, limits, outputs, holding) if outputs else None
         self._too_large = False
+        self._account_full = False
 
     def keep(self) -> dict[str, Any]:
         """The parts that a live task needs to keep stderr and files."""
@@ -72,6 +75,8 @@ class Collector:
         for name, kept_bytes, written_bytes in kept:
             if kept_bytes < written_bytes:
                 said = f"of its {name}, {written_bytes} bytes, this set keeps the first {kept_bytes}"
+                if name == "stdout" and self._account_full:
+                    said += f", which is {ACCOUNT_LEFT}"
                 task.detail = f"{task.detail}; {said}" if task.detail else said
 
     async def abort(self) -> None:
@@ -89,6 +94,8 @@ class Collector:
         if self._too_large:
             return
         room = self._limits.stdout_max_bytes - self._stdout.size_bytes
+        if not self._holding.try_grow(min(len(data), room)):
+            self._account_full, room = True, 0
         if len(data) > room:
             self._too_large = True
             live.kill(Reason.OUTPUT_TOO_LARGE)

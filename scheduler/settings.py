@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
-from scheduler.policy.limits import Limits
+from scheduler.backoff import Backoff
+from scheduler.policy.limits import Limits, Retries
 from scheduler.policy.records import PATIENCE_S
+from scheduler.policy.storage import StorageLimits
+
+RETRY_BACKOFF_MAX_S: Final = 30.0
+"""Longest pause, in seconds, between two attempts of an async task that the platform lost."""
+OWN_BACKOFF_MAX_S: Final = 300.0
+"""Longest pause, in seconds, between two attempts of a task that failed by itself."""
 
 
 class ManagerSettings(msgspec.Struct, frozen=True):
@@ -22,6 +31,7 @@ class ManagerSettings(msgspec.Struct, frozen=True):
 
     set_name: str
     limits: Limits = Limits()
+    storage: StorageLimits = StorageLimits()
     sync_keep_s: int = 900
     async_keep_s: int = 86_400
     dead_keep_s: int = 86_400
@@ -39,3 +49,12 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     build: str = ""
     own_node: bool = True
     expire_every_s: float = 5.0
+
+    def retries(self) -> Retries:
+        """How an attempt is made again."""
+        return Retries(
+            self.max_attempts,
+            Backoff(self.retry_backoff_s, RETRY_BACKOFF_MAX_S),
+            Backoff(self.full_disk_backoff_s, RETRY_BACKOFF_MAX_S),
+            Backoff(self.own_backoff_s, OWN_BACKOFF_MAX_S),
+        )

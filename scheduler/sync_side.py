@@ -33,6 +33,7 @@ from scheduler.live import LiveTask
 from scheduler.outputs import FileLimits, OutputFiles
 from scheduler.policy.records import Refusals
 from scheduler.roster import Entry, Roster, Side
+from scheduler.storage import StorageGuard
 from scheduler.store.contract import Blobs, Store
 from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
 from scheduler.usage import UsageRecords
@@ -79,6 +80,7 @@ class SyncSide:
         limits: FileLimits,
         store: Store,
         blobs: Blobs,
+        storage: StorageGuard,
         floor: Floor,
         roster: Roster,
         ids: TaskIds,
@@ -91,6 +93,7 @@ class SyncSide:
     ) -> None:
         self._limits = limits
         self._blobs = blobs
+        self._storage = storage
         self._floor = floor
         self._roster = roster
         self._ids = ids
@@ -210,7 +213,8 @@ class SyncSide:
         record: Callable[[Task], Awaitable[None]] = self._record
         files = None
         if entry.task.spec.outputs:
-            files = OutputFiles(self._blobs, self._limits, entry.task.spec.outputs)
+            spec = entry.task.spec
+            files = OutputFiles(self._blobs, self._limits, spec.outputs, self._storage.hold(spec.account))
             record = partial(self._record, files=files)
         live = entry.live = LiveTask(
             entry.task,
@@ -334,6 +338,9 @@ class SyncSide:
             if self._roster.remove(task.id) and files is not None:
                 await files.forget()
             raise
+        finally:
+            if files is not None:
+                files.holding.release()
         if self._roster.remove(task.id):
             self._ended(task)
 

@@ -93,6 +93,7 @@ def assemble(config: SetConfig) -> SetApp:
     settings = ManagerSettings(
         set_name=config.name,
         limits=config.limits(),
+        storage=config.storage(),
         sync_keep_s=config.sync_keep_s,
         async_keep_s=config.async_keep_s,
         dead_keep_s=config.dead_keep_s or config.async_keep_s,

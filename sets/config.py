@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from scheduler.policy.limits import Limits
+from scheduler.policy.storage import MIB, StorageLimits
 from scheduler.policy.tenancy import Tenancy
 from scheduler.registry.allowed import AllowList
 from scheduler.registry.settings import Origin, RegistryConfig, secret_in
@@ -35,6 +36,8 @@ class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """SHA-256 in hexadecimal of each whole token (`gc_ACCOUNT_SECRET`); `gcompute token ACCOUNT` makes one."""
     max_input_mib: Positive | None = None
     """Largest input of one task; by default the set's `max_input_mib`."""
+    max_kept_mib: Positive | None = None
+    """Storage of the account in this set; by default the set's `max_kept_account_mib`."""
 
 
 class OperatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,6 +133,16 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Size of all kept output files of one task together, holes included."""
     min_free_disk_mib: Positive = 256
     """Free disk space below which the set refuses new async tasks and stores no further bodies."""
+    low_disk_mib: Positive = 1024
+    """Free disk space below which the disk is short: until a quarter more is free, the set refuses new tasks of the
+    accounts that use most of it with 503, and ends what it has."""
+    max_kept_mib: Positive | None = None
+    """Storage of all accounts together: rows, inputs, results and output files of their tasks, and what is being
+    written of them. Above it the disk counts as short. By default four fifths of the disk of `state_dir`."""
+    max_kept_account_mib: Positive | None = None
+    """Storage of one account; the set refuses its further tasks with 429, before it reads an input whose length it
+    knows. Tasks that it has accepted may write a quarter more: then their output counts as too large. By default half
+    of `max_kept_mib`."""
     keep_idle_s: Seconds = 300
     """How long an idle slot is kept for its pool's next task."""
     slot_start_timeout_s: Seconds = 60
@@ -188,6 +201,21 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def directory(self) -> Path:
         return Path(self.state_dir).resolve()
+
+    def storage(self) -> StorageLimits:
+        """The bounds of what accounts keep; the folder must exist."""
+        disk = os.statvfs(self.directory)
+        all_bytes = (self.max_kept_mib or 0) * MIB or disk.f_blocks * disk.f_frsize * 4 // 5
+        return StorageLimits(
+            account_bytes=(self.max_kept_account_mib or 0) * MIB or all_bytes // 2,
+            of_account={
+                name: account.max_kept_mib * MIB
+                for name, account in self.accounts.items()
+                if account.max_kept_mib is not None
+            },
+            all_bytes=all_bytes,
+            low_disk_bytes=self.low_disk_mib * MIB,
+        )
 
     def limits(self) -> Limits:
         cores = self.cores or os.cpu_count() or 1

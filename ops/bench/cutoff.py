@@ -187,7 +187,7 @@ class Watched(RemoteExecutor):
         return [task_id for task_id, (node, _) in self.runs_on.items() if node == NODES[0]]
 
     def task_ended(self, task: Task) -> None:
-        """A task has ended (`scheduler.manager.Observer`)."""
+        """A task has ended (`scheduler.observer.Observer`)."""
         self.runs_on.pop(task.id, None)
 
     def slot_started(self, seconds: float) -> None: ...

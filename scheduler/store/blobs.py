@@ -159,8 +159,12 @@ class BlobStore:
             raise DiskFull(f"less than {min_mib} MiB are free at {self.directory}; free some space there")
 
     def free_bytes(self) -> int:
-        """Free space of the disk, in bytes. Raises `OSError`; `FileNotFoundError` before the first blob."""
-        return faults.free_bytes(self.directory)
+        """Free space of the disk, in bytes. Raises `OSError`."""
+        try:
+            return faults.free_bytes(self.directory)
+        except FileNotFoundError:
+            # The folder comes with the first blob.
+            return faults.free_bytes(self.directory.parent)
 
     def _make_folder(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

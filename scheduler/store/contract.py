@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from scheduler.policy.storage import KeptBytes
 from scheduler.source import Source
 from scheduler.task import State, Task
 
@@ -93,21 +94,6 @@ class TaskFilter(msgspec.Struct, frozen=True):
     before: str | None = None
     limit: int = 50
     dead: bool = False
-
-
-class KeptBytes(Protocol):
-    """How many bytes each account keeps: the rows of its tasks, their inputs, results and output files."""
-
-    @property
-    def size_bytes(self) -> int:
-        """The sum of all accounts."""
-
-    @property
-    def accounts(self) -> int:
-        """How many accounts keep anything."""
-
-    def of(self, account: str) -> int:
-        """Bytes that the account keeps; holes of its files count."""
 
 
 class Store(Protocol):

@@ -27,7 +27,7 @@ _LIMITS_US: Final = [round(seconds * 1_000_000) for seconds in _SECONDS]
 
 
 class SetMetrics:
-    """Counts the manager's events (`scheduler.manager.Observer`)."""
+    """Counts the manager's events (`scheduler.observer.Observer`)."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -156,6 +156,8 @@ _HELP: Final = {
     "slots_idle": "Slots that are ready for a task",
     "slots_starting": "Slots that start",
     "slots_running": "Slots that run a task",
+    "kept_bytes": "Rows, inputs, results and output files of all accounts' tasks, and what is being written of them",
+    "disk_short": "1 while the disk is short of space, and new tasks of the accounts that use most of it are refused",
     "prestart_unfit_images": "Images that are no longer prestarted: their programs did not wait for their input",
 }
 

@@ -10,10 +10,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from scheduler.errors import SchedulerError
+from scheduler.errors import SchedulerError, StorageLimit
 from scheduler.image import Image
 from scheduler.live import LiveTask
 from scheduler.manager import Manager
+from scheduler.policy.storage import Holding
 from scheduler.store.contract import INLINE_BYTES, Blobs, Body, Idempotency
 from scheduler.task import Kind, Reason, State, Task, TaskSpec
 from sets.api.accounts import Accounts
@@ -73,10 +74,15 @@ class Runs:
                 if len(self._specs) >= REMEMBERED:
                     self._specs.clear()
                 self._specs[asked] = spec
-        self._manager.check_room(spec)
         max_bytes = self._accounts.max_input_bytes(account)
+        if kind is Kind.ASYNC:
+            max_bytes = min(max_bytes, self._manager.storage.most_bytes(account))
         if length_bytes is not None and length_bytes > max_bytes:
             raise BodyTooLarge(max_bytes)
+        try:
+            self._manager.check_room(spec, length_bytes or 0)
+        except StorageLimit as error:
+            raise await self._with_time(error, account) from None
         return AcceptedCall(spec, image, call, length_bytes, max_bytes)
 
     # -- sync
@@ -123,18 +129,31 @@ class Runs:
         Raises `SchedulerError`, as `Manager.submit` does, `BodyCutOff` and `BodyTooLarge`.
         """
         spec = accepted.spec
-        stdin, digest = await self._keep_input(accepted, body, hashed=key is not None)
-        idempotency = None
-        if key is not None:
-            digest.update(fingerprinted(spec))
-            idempotency = Idempotency(key, digest.digest())
-        return await self._manager.submit(spec, accepted.image, stdin, idempotency)
+        holding = self._manager.storage.hold(spec.account)
+        try:
+            stdin, digest = await self._keep_input(accepted, body, holding, hashed=key is not None)
+            idempotency = None
+            if key is not None:
+                digest.update(fingerprinted(spec))
+                idempotency = Idempotency(key, digest.digest())
+            return await self._manager.submit(spec, accepted.image, stdin, idempotency)
+        except StorageLimit as error:
+            raise await self._with_time(error, spec.account) from None
+        finally:
+            holding.release()
+
+    async def _with_time(self, error: StorageLimit, account: str) -> StorageLimit:
+        """The error, which says when the account will have more room."""
+        error.retry_after_s = await self._manager.storage.frees_in_s(account)
+        return error
 
     async def _keep_input(
-        self, accepted: AcceptedCall, body: RequestBody, *, hashed: bool
+        self, accepted: AcceptedCall, body: RequestBody, holding: Holding, *, hashed: bool
     ) -> tuple[Body, Any]:
         digest = hashlib.sha256()
         length_bytes = accepted.length_bytes
+        if length_bytes is not None:
+            holding.grow(length_bytes)
         if length_bytes is not None and length_bytes <= INLINE_BYTES:
             data = await body.small(length_bytes)
             if hashed:
@@ -143,6 +162,8 @@ class Runs:
         writer = self._blobs.body()
         try:
             async for chunk in body.chunks(accepted.max_input_bytes):
+                if length_bytes is None:
+                    holding.grow(len(chunk))
                 if hashed:
                     digest.update(chunk)
                 await writer.write(chunk)

@@ -49,7 +49,7 @@ class TroubledStore(SqliteStore):
 
 
 class Ended:
-    """Hears of every task that ended (`scheduler.manager.Observer`)."""
+    """Hears of every task that ended (`scheduler.observer.Observer`)."""
 
     def __init__(self) -> None:
         self.tasks: list[Task] = []

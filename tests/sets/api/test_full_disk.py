@@ -33,7 +33,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def small(disk: Path, start_api: StartApi) -> Iterator[Api]:
-    api = start_api(f"min_free_disk_mib: {MIN_FREE_MIB}\n", folder=disk)
+    # The bounds of accounts must not come before that of the disk.
+    settings = f"min_free_disk_mib: {MIN_FREE_MIB}\nlow_disk_mib: 1\nmax_kept_mib: 1000\n"
+    api = start_api(settings, folder=disk)
     yield api
     (disk / "ballast").unlink(missing_ok=True)
     api.process.stop()

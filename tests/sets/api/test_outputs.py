@@ -174,7 +174,9 @@ def small(start_api: StartApi, tmp_path: Path) -> Iterator[Api]:
     folder = tmp_path / "disk"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", folder], check=True, timeout=10)
-    api = start_api("min_free_disk_mib: 8\n", folder=folder)
+    # The bounds of accounts must not come before that of the disk.
+    settings = "min_free_disk_mib: 8\nlow_disk_mib: 1\nmax_kept_mib: 1000\n"
+    api = start_api(settings, folder=folder)
     yield api
     api.process.stop()
     subprocess.run(["umount", folder], check=True, timeout=10)
