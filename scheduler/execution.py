@@ -150,6 +150,10 @@ class Run(Protocol):
     def kill(self) -> None:
         """End the whole process tree now; `ending` follows. Once it has ended this does nothing."""
 
+    def show(self) -> None:
+        """Have the output handed over now, because somebody follows it; `first` returns it. An executor of an earlier
+        build hands it over only when it outgrows a message."""
+
 
 TOKEN_VARIABLE: Final = "GENERAL_COMPUTE_SLOT_TOKEN"
 """The environment variable in which a slot's guest is given its token; the only name that the platform takes."""

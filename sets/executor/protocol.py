@@ -1,4 +1,4 @@
-"""The guest's protocol, version 2, as bytes: `sets/guest/PROTOCOL.md` is the contract, this its executor's half.
+"""The guest's protocol, version 3, as bytes: `sets/guest/PROTOCOL.md` is the contract, this its executor's half.
 
 Data from a guest is length-checked and never trusted. `ProtocolError` means that the slot must be destroyed.
 """
@@ -13,7 +13,7 @@ import msgspec
 from scheduler.errors import BadRequest
 from scheduler.execution import Work
 
-VERSION: Final = 2
+VERSION: Final = 3
 MESSAGE_BYTES: Final = 131_072
 STDIN_BYTES: Final = 61_440
 STRINGS_BYTES: Final = 69_608
@@ -22,7 +22,7 @@ STRINGS_COUNT: Final = 8192
 OUTPUT_BYTES: Final = 61_440
 FILES_COUNT: Final = 64
 
-TASK, KILL, RETIRE, DRESSED, PIPES, READ, RELEASE = 1, 2, 3, 4, 5, 6, 7
+TASK, KILL, RETIRE, DRESSED, PIPES, READ, RELEASE, SHOW = 1, 2, 3, 4, 5, 6, 7, 8
 HELLO, OUTPUT, EXIT, CLEANED, UNFIT = 16, 17, 18, 19, 20
 
 STDIN_FD, STREAM, PRESTART, OUTPUT_FDS = 1, 2, 4, 8
@@ -180,6 +180,11 @@ def _shown(value: bytes) -> str:
 
 def encode_kill(number: int) -> bytes:
     return _HEAD.pack(KILL, 0, 0, number)
+
+
+def encode_show(number: int) -> bytes:
+    """Have the outputs of the running task handed over now."""
+    return _HEAD.pack(SHOW, 0, 0, number)
 
 
 def encode_retire() -> bytes:

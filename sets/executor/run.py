@@ -18,6 +18,8 @@ class Place(Protocol):
 
     def kill(self, run: SlotRun) -> None: ...
 
+    def show(self, run: SlotRun) -> None: ...
+
 
 class OutputReader(ByteReader, Protocol):
     """A program's output, which `complete` tells that the program has ended."""
@@ -46,6 +48,7 @@ class SlotRun:
         "kill_sent",
         "lease",
         "number",
+        "shown",
         "stdin",
     )
 
@@ -58,6 +61,8 @@ class SlotRun:
         self.stdin = stdin
         self.file_count = file_count
         self.kill_sent = False
+        # Its output was asked for before it outgrew a message.
+        self.shown = False
         self._output: Output | None = None
         self._pipes: tuple[OutputReader, ...] = ()
         self._end: Ending | None = None
@@ -96,6 +101,11 @@ class SlotRun:
 
     def kill(self) -> None:
         self._slot.kill(self)
+
+    def show(self) -> None:
+        if not self.shown and not self.handed_over and self._end is None and self._lost is None:
+            self.shown = True
+            self._slot.show(self)
 
     def _ending(self) -> Ending:
         if self._end is None:

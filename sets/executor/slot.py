@@ -153,6 +153,11 @@ class Slot:
             return
         self._watch(KILL_GRACE_S, "its guest did not end a killed task in time")
 
+    def show(self, run: SlotRun) -> None:
+        """Have the outputs of the program that runs handed over now."""
+        with contextlib.suppress(OSError):
+            self._tell(protocol.encode_show(run.number))
+
     def retire(self) -> None:
         """Tell the guest to exit, and forget the slot."""
         if self._socket is not None:
@@ -279,7 +284,7 @@ class Slot:
         files_closed = partial(self._call_soon, self._release) if has_files else None
         ending = ending_of(message, run.lease, cpu_us, memory, files, files_closed)
         self._run = None
-        self._outgrew = message.handed_over
+        self._outgrew = message.handed_over and not run.shown
         self._close_outputs()
         self._unwatch()
         if self._prestart:

@@ -111,8 +111,8 @@ bool serve_files(uint32_t task) {
         const bool reads = n == sizeof m && m.head.type == READ;
         if ((!reads && n != sizeof m.head) || riders.count != reads || m.head.flags || m.head.reserved) malformed();
         if (m.head.type == RETIRE) _exit(EXIT_RETIRED);
-        // A KILL that the program's end overtook.
-        if (m.head.type == KILL) continue;
+        // One that the program's end overtook.
+        if (m.head.type == KILL || m.head.type == SHOW) continue;
         if ((!reads && m.head.type != RELEASE) || m.head.task != task) malformed();
         if (!reads) return true;
         begin(&m, riders.fds[0]);

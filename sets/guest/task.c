@@ -107,6 +107,7 @@ static bool obey(void) {
     if (n <= 0) return n < 0;
     if (n != sizeof head || head.flags || head.reserved || riders.count != (head.type == PIPES ? 2 : 0)) malformed();
     if (head.type == RETIRE) _exit(EXIT_RETIRED);
+    if (head.type == SHOW) return head.task != run.number || run.handed_over || hand_over();
     if (head.type == PIPES) {
         if (head.task != run.number || !run.handed_over || run.has_pipes) malformed();
         out.flow.to = riders.fds[0];
@@ -392,8 +393,8 @@ void __attribute__((noreturn)) serve(void) {
         if (n < (ssize_t)sizeof *head) malformed();
         if (head->type != TASK && (n != sizeof *head || riders.count || head->flags || head->reserved)) malformed();
         if (head->type == RETIRE) _exit(EXIT_RETIRED);
-        // A KILL may arrive after its task has ended: it is late, not wrong.
-        if (head->type == KILL) continue;
+        // These may arrive after their task has ended: they are late, not wrong.
+        if (head->type == KILL || head->type == SHOW) continue;
         if (head->type != TASK) malformed();
         if (!carry_out((struct task_message *)message, (size_t)n, &riders)) connect_executor();
     }

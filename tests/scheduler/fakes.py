@@ -96,6 +96,7 @@ class FakeRun:
         self.stdin = Pipe() if work.stdin is None else None
         self.cpu_us = 0
         self.killed = False
+        self.shown = False
         self.obeys = True
         self.stdout = Pipe()
         self.stderr = Pipe()
@@ -125,6 +126,10 @@ class FakeRun:
 
     async def ending(self) -> Ending:
         return await asyncio.shield(self._end)
+
+    def show(self) -> None:
+        """Somebody follows: the output is handed over at once, but for what the test lets it write later."""
+        self.shown = True
 
     def kill(self) -> None:
         if self._end.done() or self.killed:

@@ -23,6 +23,7 @@ from sets.executor.link.frames import CLOCK, COUNT, STDERR, STDIN, STDOUT, LinkE
 from sets.executor.link.handles import LinkReader, LinkWriter, link_file
 from sets.executor.link.lease import Grants, clock_s
 from sets.executor.link.messages import decode
+from sets.executor.link.streams import Slot, Stream
 from sets.executor.link.wire import Wire
 from sets.executor.run import SlotRun
 
@@ -33,37 +34,6 @@ SLACK_US: Final = 1_000_000
 """How much more than the set's own clock allows, in microseconds, an executor may report of a task."""
 DISCARDED_KEPT: Final = 1024
 """Most discarded slots that are remembered: an executor may report later how much CPU time was used in one."""
-
-
-class _Slot:
-    """A slot on the node. `since`: the time from which the CPU time of its next report counts."""
-
-    __slots__ = ("busy", "ready", "run", "since")
-
-    def __init__(self) -> None:
-        self.ready = False
-        self.busy = False
-        self.run: int | None = None
-        self.since = 0.0
-
-
-class _Stream:
-    """A program that runs, or whose output is still to come; or an output file that is read."""
-
-    __slots__ = ("began", "channels", "run", "slot_id", "stdin")
-
-    def __init__(self, slot_id: str = "", run: SlotRun | None = None, stdin: Outbound | None = None) -> None:
-        self.slot_id = slot_id
-        self.run = run
-        self.stdin = stdin
-        self.channels: dict[int, Inbound] = {}
-        self.began = clock_s()
-
-    def end(self, reason: str) -> None:
-        if self.stdin is not None:
-            self.stdin.refuse()
-        for inbound in self.channels.values():
-            inbound.end(reason)
 
 
 class Link:
@@ -81,12 +51,14 @@ class Link:
         self.said_goodbye = False
         # Its executor limits and dresses slots, as their orchestrator cannot; those of earlier builds do not.
         self.dresses = False
+        # Its executor has outputs handed over early; those of earlier builds do not.
+        self.shows = False
         self._wire = wire
         self._events = events
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, Slot] = {}
         self._discarded: dict[str, float] = {}
         self._expected: dict[str, asyncio.Future[str]] = {}
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
         self._numbers = itertools.count(1)
         self._last = 0
         self._silence: asyncio.TimerHandle | None = None
@@ -113,7 +85,7 @@ class Link:
 
     async def expect(self, slot_id: str, token: str) -> None:
         """Have the executor listen for a slot. Raises `EngineUnavailable` when it does not."""
-        self._slots[slot_id] = _Slot()
+        self._slots[slot_id] = Slot()
         answer = self._answer(slot_id)
         self._wire.send(frames.EXPECT, messages.Expect(slot_id, token))
         if error := await self._answered(slot_id, answer):
@@ -158,7 +130,7 @@ class Link:
         stdin = Outbound(self._wire, number, STDIN) if work.stdin is None else None
         writer = None if stdin is None else LinkWriter(stdin)
         run = SlotRun(self, number, lease, writer, len(work.outputs))
-        self._streams[number] = _Stream(slot_id, run, stdin)
+        self._streams[number] = Stream(slot_id, run, stdin)
         slot.busy, slot.run = True, number
         task = messages.Task(
             slot_id,
@@ -181,6 +153,12 @@ class Link:
             run.kill_sent = True
             self._wire.send_raw(frames.KILL, b"", stream=run.number)
 
+    def show(self, run: SlotRun) -> None:
+        """Have the run's outputs handed over now (`sets.executor.run.Place`), if its executor can."""
+        stream = self._streams.get(run.number)
+        if self.shows and stream is not None and stream.run is run:
+            self._wire.send_raw(frames.SHOW, b"", stream=run.number)
+
     def discard(self, slot_id: str) -> None:
         """Forget a slot, whatever its state; a program that runs in it is lost."""
         slot = self._slots.get(slot_id)
@@ -198,7 +176,7 @@ class Link:
         if self._wire.over:
             inbound.end(f"the link to node {self.facts.id} is broken")
         else:
-            stream = self._streams[stream_number] = _Stream()
+            stream = self._streams[stream_number] = Stream()
             stream.channels[STDOUT] = inbound
             self._wire.send(frames.READ, messages.Read(run, number, first, length), stream=stream_number)
         return inbound
@@ -362,7 +340,7 @@ class Link:
         self._last = next(self._numbers)
         return self._last
 
-    def _stream(self, number: int) -> _Stream | None:
+    def _stream(self, number: int) -> Stream | None:
         """The stream; None where it has ended here, while this was on its way."""
         stream = self._streams.get(number)
         if stream is None and not 0 < number <= self._last:

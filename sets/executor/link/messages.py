@@ -57,6 +57,8 @@ class Welcome(msgspec.Struct, frozen=True):
     ]
     dresses: bool = False
     """True if the executor limits the CPU of slots and dresses them, as the files that it is left say."""
+    shows: bool = False
+    """True if the executor knows SHOW."""
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -174,7 +174,7 @@ class RemoteExecutor:
             welcome = messages.decode(body, messages.Welcome)
             facts = self._facts(node, welcome)
             link = Link(wire, facts, self._hello.lease_s, self._events)
-            link.dresses = welcome.dresses
+            link.dresses, link.shows = welcome.dresses, welcome.shows
             welcomed.set_result(link)
 
         def end(reason: str) -> None:

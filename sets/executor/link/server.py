@@ -175,6 +175,7 @@ class Server:
             facts.max_slots,
             tuple(sorted(facts.cpu_features)),
             dresses=True,
+            shows=True,
         )
         wire.send(frames.WELCOME, welcome)
         session.begin()

@@ -144,6 +144,10 @@ class Session:
             served = self._programs.find(number)
             if served is not None and served.run is not None:
                 served.run.kill()
+        elif kind == frames.SHOW:
+            served = self._programs.find(number)
+            if served is not None and served.run is not None:
+                served.run.show()
         elif kind == frames.CLOSE:
             self._programs.close(number, channel)
         elif kind == frames.READ:

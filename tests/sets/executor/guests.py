@@ -71,7 +71,7 @@ class Peer:
         self._process.stdin.write((" ".join(map(str, words)) + "\n").encode())
         return await self._answer()
 
-    async def greet(self, token: str, version: int = 2) -> str:
+    async def greet(self, token: str, version: int = 3) -> str:
         """Connect and say hello; the connection's number."""
         connection = await self.ask("connect")
         assert connection.isdecimal(), connection

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 HELLO, OUTPUT, EXIT, CLEANED = 16, 17, 18, 19
-TASK, KILL, RETIRE, PIPES, READ, RELEASE = 1, 2, 3, 5, 6, 7
+TASK, KILL, RETIRE, PIPES, READ, RELEASE, SHOW = 1, 2, 3, 5, 6, 7, 8
 STDIN_FD, STREAM, PRESTART, OUTPUT_FDS = 1, 2, 4, 8
 HANDED_OVER, KILLED, CLEANING = 1, 2, 4
 
@@ -16,7 +16,7 @@ def head(kind: int, task: int = 0, flags: int = 0) -> bytes:
     return struct.pack("<BBHI", kind, flags, 0, task)
 
 
-def hello(token: bytes, version: int = 2, flags: int = 0) -> bytes:
+def hello(token: bytes, version: int = 3, flags: int = 0) -> bytes:
     return head(HELLO, flags=flags) + struct.pack("<B3s64s", version, b"", token)
 
 

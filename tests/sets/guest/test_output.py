@@ -417,3 +417,28 @@ def test_another_number_of_pipes_than_announced(start: StartGuest, count: int) -
     guest, connection = start(ROOT)
     connection.send(wire.task(1, [b"/bin/true"], flags=wire.OUTPUT_FDS), [1] * count)
     assert guest.ended() == 4
+
+
+@pytest.mark.parametrize("pipes", [False, True])
+def test_output_is_handed_over_as_soon_as_somebody_follows(guest: Started, actor: bytes, pipes: bool) -> None:
+    """What was written before, and what comes then; a second SHOW, and one for another task, change nothing."""
+    _, connection = guest
+    read_end, write_end = os.pipe()
+    script = b"echo first; read line; echo $line; echo warned >&2; exit 3"
+    connection.begin([b"/bin/sh", b"-c", script], stdin_fd=read_end, pipes=pipes)
+    os.close(read_end)
+    connection.send(wire.head(wire.SHOW, connection.number + 1))
+    connection.send(wire.head(wire.SHOW, connection.number))
+    stdout, stderr, out_fd, err_fd = connection.output()
+    while not stdout.endswith(b"\n"):
+        wait_readable(out_fd)
+        stdout += os.read(out_fd, 100)
+    assert (stdout, stderr) == (b"first\n", b"")
+    connection.send(wire.head(wire.SHOW, connection.number))
+    os.write(write_end, b"second\n")
+    os.close(write_end)
+    ended = connection.finish_exit()
+    assert (ended.flags, ended.how, ended.code) == (wire.HANDED_OVER, wire.EXITED, 3)
+    assert (read_and_close(out_fd), read_and_close(err_fd)) == (b"second\n", b"warned\n")
+    connection.send(wire.head(wire.SHOW, connection.number))
+    assert connection.run(actor, b"exit", b"4").end == (wire.EXITED, 4)

@@ -6,9 +6,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-TASK, KILL, RETIRE, DRESSED, PIPES, READ, RELEASE = 1, 2, 3, 4, 5, 6, 7
+TASK, KILL, RETIRE, DRESSED, PIPES, READ, RELEASE, SHOW = 1, 2, 3, 4, 5, 6, 7, 8
 HELLO, OUTPUT, EXIT, CLEANED, UNFIT = 16, 17, 18, 19, 20
-VERSION = 2
+VERSION = 3
 UNDRESSED = 1
 STDIN_FD, STREAM, PRESTART, OUTPUT_FDS = 1, 2, 4, 8
 HANDED_OVER, KILLED, CLEANING, PRESTARTED = 1, 2, 4, 8

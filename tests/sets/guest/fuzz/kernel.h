@@ -192,7 +192,7 @@ static void flow(void) {
 
 // ---- the next record
 
-enum operation { MESSAGE_RAW, TASK_MADE, TASK_AGAIN, KILL_MADE, RETIRE_MADE, EXECUTOR_LOST, WRITES, READS, STUFFS, STEALS, ENDS, FORKS, FAILS, PIPES_OF, TOGETHER, ASKS_NETLINK, PIPES_MADE, READ_MADE, RELEASE_MADE, TAKES, DRESSED_MADE, AWAITS_DRESSING, OPERATIONS };
+enum operation { MESSAGE_RAW, TASK_MADE, TASK_AGAIN, KILL_MADE, RETIRE_MADE, EXECUTOR_LOST, WRITES, READS, STUFFS, STEALS, ENDS, FORKS, FAILS, PIPES_OF, TOGETHER, ASKS_NETLINK, PIPES_MADE, READ_MADE, RELEASE_MADE, TAKES, DRESSED_MADE, AWAITS_DRESSING, SHOW_MADE, OPERATIONS };
 
 static void skip_message(enum operation operation) {
     uint32_t n;
@@ -215,7 +215,7 @@ static void skip_message(enum operation operation) {
         n = take(2);
         take_bytes(&n);  // strings behind it
     } else if (operation == TASK_AGAIN) take(3);
-    else if (operation == KILL_MADE) take(1);
+    else if (operation == KILL_MADE || operation == SHOW_MADE) take(1);
     else if (operation == READ_MADE) {
         take(4);  // file, first
         take(3);  // length
@@ -239,6 +239,7 @@ static bool step(void) {
     case READ_MADE:
     case RELEASE_MADE:
     case DRESSED_MADE:
+    case SHOW_MADE:
         skip_message(operation);
         // What is sent to a dead connection, or into a full one, never arrives.
         if (!world.lost && world.queued < QUEUE) world.queue[world.queued++] = record;

@@ -36,7 +36,8 @@ from sets.executor import protocol
     TAKES,
     DRESSED_MADE,
     AWAITS_DRESSING,
-) = range(22)
+    SHOW_MADE,
+) = range(23)
 CALLS: Final = (
     "pipe2",
     "sendmsg",
@@ -57,6 +58,7 @@ CALLS: Final = (
 LOST: Final = bytes([EXECUTOR_LOST])
 KILL: Final = bytes([KILL_MADE, 0])
 RETIRE: Final = bytes([RETIRE_MADE])
+SHOW: Final = bytes([SHOW_MADE, 0])
 SUCCESS: Final = bytes([ENDS, 0, 0])
 PIPES: Final = bytes([PIPES_MADE])
 """The executor answers OUTPUT."""
@@ -255,6 +257,26 @@ CONVERSATIONS: Final[dict[str, bytes]] = (
         + SUCCESS,
         "killed_before_its_pipes": asks(1, PIPED) + KILL + PIPES + asks(2, CAT) + SUCCESS,
         "lost_before_its_pipes": asks(1, PIPED) + writes(1, 9) + SUCCESS + LOST + asks(1, CAT) + SUCCESS,
+        "shown": task(b"cat")
+        + writes(1, 9)
+        + SHOW
+        + PIPES
+        + SHOW
+        + writes(2, 9)
+        + SUCCESS
+        + SHOW
+        + again(flags=8)
+        + writes(2, 9)
+        + SHOW
+        + writes(1, 9)
+        + SUCCESS,
+        "shown_while_its_files_are_read": asks(1, RICH)
+        + SUCCESS
+        + SHOW
+        + reads_file(0)
+        + SHOW
+        + RELEASE
+        + SHOW,
         "files_read": asks(1, RICH)
         + SUCCESS
         + reads_file(0)

@@ -47,7 +47,7 @@ static bool conforms(const uint8_t *m, uint32_t size, uint32_t fds) {
     if (size >= 8 && m[0] == 6) return asked.has_files && read_conforms(m, size, fds);
     if (size != 8 || m[1] || m[2] || m[3]) return false;
     if (m[0] == 4) return !fds && world.dressing == UNDRESSED_YET && !le(m + 4, 4);
-    if (m[0] == 2 || m[0] == 3) return !fds;
+    if (m[0] == 2 || m[0] == 3 || m[0] == 8) return !fds;
     if (m[0] == 5) return fds == 2 && asked.runs && asked.handed_over && !asked.has_pipes && le(m + 4, 4) == asked.number;
     return m[0] == 7 && !fds && asked.has_files && le(m + 4, 4) == asked.number;
 }
@@ -114,8 +114,8 @@ static uint32_t make_message(const uint8_t *record, uint32_t *fds) {
         stdin_len = take(2);
         size = fill_task(inbox, flags, flags & 1 ? 0 : stdin_len, world.last_task);
         *fds = (flags & 1) + (flags & 8 ? 4 : 0);
-    } else if (operation == KILL_MADE) {
-        inbox[0] = 2;
+    } else if (operation == KILL_MADE || operation == SHOW_MADE) {
+        inbox[0] = operation == KILL_MADE ? 2 : 8;
         put(inbox + 4, asked.number - (take(1) & 3), 4);
     } else if (operation == RETIRE_MADE) inbox[0] = 3;
     else if (operation == DRESSED_MADE) inbox[0] = 4;
@@ -298,7 +298,7 @@ static void check_sent(const uint8_t *m, uint32_t size) {
     if ((type == 17 || type == 18) && !asked.runs) broken("message %u without a task", type);
     if (type != 18) TRACE("sent %u task=%u\n", type, number);
     if (type == 16) {
-        if (size != 76 || m[1] != (world.dressing == UNDRESSED_YET) || m[8] != 2 || memcmp(m + 12, "0123456789abcdef", 16)) broken("a HELLO of %u bytes", size);
+        if (size != 76 || m[1] != (world.dressing == UNDRESSED_YET) || m[8] != 3 || memcmp(m + 12, "0123456789abcdef", 16)) broken("a HELLO of %u bytes", size);
     } else if (type == 17) {
         if (asked.handed_over || m[1] || size < 16 || size != 16 + le(m + 8, 4) + le(m + 12, 4)) broken("an OUTPUT of %u bytes", size);
         check_body(m + 16, le(m + 8, 4), 1);
