@@ -54,11 +54,10 @@ class AsyncLimits(KeepLimits, Protocol):
 class AsyncEntry(Entry):
     """An async task that waits or runs."""
 
-    __slots__ = ("ending", "gives_way", "live")
+    __slots__ = ("ending", "gives_way")
 
     def __init__(self, task: Task, image: Image, side: Side[AsyncEntry]) -> None:
         super().__init__(task, image, side)
-        self.live: LiveTask | None = None
         # Its running attempt is being killed, so that a normal task has its room.
         self.gives_way = False
         # Its outcome is decided and being stored.
@@ -186,6 +185,7 @@ class AsyncSide:
             results = await collector.collect(live)
         except SchedulerError as error:
             if live is not None:
+                live.lose(f"the attempt was lost: {error}")
                 live.abandon().add_done_callback(retrieve)
             await collector.abort()
             await self._lost(entry, error)
@@ -195,6 +195,7 @@ class AsyncSide:
                 live.close()
             raise
         if runs_again(live.task) and entry.cancel is None:
+            live.lose(f"the attempt failed ({live.task.detail}), and the task is run again")
             await self._run_again(entry, live.task, results)
         else:
             await self._end(entry, live.task, results)
@@ -215,7 +216,7 @@ class AsyncSide:
             raise
         run = self._floor.go(entry, work)
         mine = msgspec.structs.replace(entry.task, files={})
-        live = entry.live = LiveTask(
+        live = LiveTask(
             mine,
             run,
             work.argv[0],
@@ -225,6 +226,7 @@ class AsyncSide:
             now_us=self._now_us,
             **collector.keep(),
         )
+        self._roster.began(entry, live)
         if stdin.blob is not None:
             self._background.spawn(self._feed(live, stdin.blob))
         return live

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -50,3 +50,19 @@ def retrieve(task: asyncio.Task[Any]) -> None:
     """Retrieve a task's failure, so that asyncio does not log one that no caller waits for."""
     if not task.cancelled():
         task.exception()
+
+
+async def to_its_end(work: Awaitable[T]) -> T:
+    """Await work that uses what its caller closes afterwards: to its end, even if the caller is cancelled."""
+    done = asyncio.ensure_future(work)
+    cancelled = False
+    while not done.done():
+        try:
+            await asyncio.wait({done})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        # Retrieve the exception, so that asyncio does not log it as unhandled.
+        done.exception()
+        raise asyncio.CancelledError
+    return done.result()

@@ -13,6 +13,7 @@ from scheduler.background import retrieve
 from scheduler.clock import wall_us
 from scheduler.errors import SchedulerError, SlotLost
 from scheduler.execution import ByteReader, ByteWriter, Ending, How, Output, Run
+from scheduler.live_output import LiveOutput, LiveOutputs, Tail
 from scheduler.outcome import conclude
 from scheduler.outputs import OutputFiles
 from scheduler.store.contract import BodyWriter
@@ -41,6 +42,7 @@ class LiveTask:
         out_of_memory: Callable[[], Awaitable[bool]],
         *,
         files: OutputFiles | None = None,
+        stdout_writer: BodyWriter | None = None,
         stderr_writer: BodyWriter | None = None,
         stderr_max_bytes: int = 0,
         clock: Callable[[], float] = time.monotonic,
@@ -65,6 +67,8 @@ class LiveTask:
         self._ended: Ending | None = None
         self._recorded_bytes = -1
         self._files = files
+        self._outputs: LiveOutputs | None = None
+        self._stdout_writer = stdout_writer
         self._stderr_writer = stderr_writer
         self._stderr_max_bytes = stderr_max_bytes
 
@@ -76,6 +80,36 @@ class LiveTask:
     def handed_over(self) -> bool:
         """True if the output outgrew one message."""
         return self._output is not None
+
+    @property
+    def outputs(self) -> LiveOutputs:
+        """Its outputs, for those who follow them."""
+        if self._outputs is None:
+            self._outputs = LiveOutputs(self._stdout_writer or Tail(), self._stderr_writer or Tail())
+        return self._outputs
+
+    def shown(self, output: LiveOutput) -> bool:
+        """True if one of `outputs` has all that its program had written when somebody began to follow."""
+        if self._output is None:
+            return output.over
+        of_stdout = output is self.outputs.stdout
+        head = self._output.stdout_head if of_stdout else self._output.stderr_head
+        return output.written.size_bytes >= len(head)
+
+    def wrote_stdout(self) -> None:
+        """Its reader has stored more of stdout."""
+        if self._outputs is not None:
+            self._outputs.stdout.changed()
+
+    def stored(self) -> None:
+        """Its reader has stored all of its output."""
+        if self._outputs is not None:
+            self._outputs.end()
+
+    def lose(self, why: str) -> None:
+        """Nothing more of its output comes, and the attempt did not end well."""
+        if self._outputs is not None:
+            self._outputs.lose(why)
 
     def kill(self, why: Reason) -> None:
         """End the process tree now. The first reason counts; with `PLATFORM` the attempt is lost, as its slot."""
@@ -91,14 +125,17 @@ class LiveTask:
             if not self._was_wanted() and not await self._out_of_memory():
                 self.close()
                 raise
+            self._saw_all(b"", b"")
             return b"", True
         if not isinstance(first, Output):
+            self._saw_all(first.stdout, first.stderr)
             return first.stdout, True
         self._hand_over(first)
         chunks = [first.stdout_head] if first.stdout_head else []
         size = len(first.stdout_head)
         while size <= limit_bytes:
             chunk = await first.stdout.read()
+            self._saw(chunk)
             if not chunk:
                 first.stdout.close()
                 break
@@ -113,7 +150,9 @@ class LiveTask:
         assert self._output is not None
         while chunk := await self._output.stdout.read():
             self._count(chunk)
+            self._saw(chunk)
             yield chunk
+        self._saw(b"")
         self._output.stdout.close()
 
     async def finish(self) -> Ending:
@@ -139,6 +178,7 @@ class LiveTask:
     def abandon(self) -> asyncio.Task[Ending]:
         """The reader is gone: kill, and conclude beside it. Its files are no longer wanted, except those being kept."""
         self._files = None
+        self.lose("the task's caller has gone away")
         self.kill(Reason.CLIENT_GONE)
         if self._output is not None:
             self._output.stdout.close()
@@ -146,6 +186,7 @@ class LiveTask:
 
     def close(self) -> None:
         """Release what is held; for a task whose slot was lost."""
+        self.lose("the platform lost the attempt")
         if self._output is not None:
             self._output.stdout.close()
             self._output.stderr.close()
@@ -153,6 +194,12 @@ class LiveTask:
     def _hand_over(self, output: Output) -> None:
         self._output = output
         self._stderr = self._loop.create_task(self._read_stderr(output.stderr_head, output.stderr))
+        if self._stderr_writer is None:
+            self.outputs.stdout.saw(output.stdout_head)
+        if self._outputs is not None:
+            # Those who ask only for what is there look again.
+            self._outputs.stdout.changed()
+            self._outputs.stderr.changed()
         if self._stderr_writer is None:
             # From here on the reader may be slow, or stop: the record does not wait for it.
             self._conclude_beside()
@@ -235,6 +282,20 @@ class LiveTask:
             files=[],
         )
 
+    def _saw(self, data: bytes) -> None:
+        """Stdout went on; empty: it is at its end."""
+        if self._outputs is not None:
+            self._outputs.stdout.saw(data)
+            if not data:
+                self._outputs.stdout.saw_all()
+
+    def _saw_all(self, stdout: bytes, stderr: bytes) -> None:
+        """The program has ended without having outgrown a message."""
+        if self._outputs is not None:
+            for output, data in ((self._outputs.stdout, stdout), (self._outputs.stderr, stderr)):
+                output.saw(data)
+                output.saw_all()
+
     def _count(self, data: bytes) -> None:
         self.task.stdout = self.task.stdout.then(data)
 
@@ -246,10 +307,14 @@ class LiveTask:
                 task.stderr = task.stderr.then(chunk)
                 if self.stderr_error is None:
                     await self._keep_stderr(chunk)
+                if self._outputs is not None:
+                    self._outputs.stderr.saw(chunk)
                 chunk = await reader.read()
                 if not chunk:
                     return
         finally:
+            if self._outputs is not None:
+                self._outputs.stderr.saw_all()
             reader.close()
 
     async def _keep_stderr(self, chunk: bytes) -> None:
@@ -259,6 +324,8 @@ class LiveTask:
             return
         try:
             await writer.write(chunk[: self._stderr_max_bytes - writer.size_bytes])
+            if self._outputs is not None:
+                self._outputs.stderr.changed()
         except SchedulerError as error:
             # The rest is read and dropped, so that the program can end.
             self.stderr_error = error

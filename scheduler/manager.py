@@ -18,6 +18,7 @@ from scheduler.clock import wall_us
 from scheduler.errors import Draining, TaskUnknown
 from scheduler.execution import Executor
 from scheduler.floor import Floor
+from scheduler.following import Followers
 from scheduler.image import Image
 from scheduler.images.contract import ImageSource
 from scheduler.launchers.contract import Launcher
@@ -81,6 +82,7 @@ class Manager:
         self._executor = executor
         self._observer = observer
         self._roster = Roster(store)
+        self.followers = Followers(settings, self._roster)
         self._leftovers = Leftovers(store, self._roster)
         self._upkeep = Upkeep(store, blobs, lambda: self._async.unstored, now_us=now_us)
         storage = self.storage = StorageGuard(
@@ -146,6 +148,9 @@ class Manager:
         self.node_lost = self._nodes.node_lost
         self.node_stands = self._floor.node_stands
         self.left_over = self._leftovers.used
+        self.nodes = self._floor.nodes
+        # Raises `EngineUnavailable` while no slot can start: the engine, or the cluster's registrar, is away.
+        self.check_launcher = launcher.check
 
     # -- life
 
@@ -175,6 +180,7 @@ class Manager:
     async def close(self) -> None:
         """Stop. Sync tasks end; async ones, queued or running, stay in the store as queued for the next start."""
         self.stopping = True
+        self.followers.stop()
         self._sync.refuse()
         self.acceptance.stop()
         self._async.stop()
@@ -205,6 +211,7 @@ class Manager:
         self._ordered_to_drain = True
         self._nodes.shut()
         self._sync.refuse()
+        self.followers.drain()
 
     def resume(self) -> None:
         """Take tasks again after `drain`. A set that stops still takes none."""
@@ -212,6 +219,7 @@ class Manager:
             log.info("set takes tasks again", waiting=len(self._roster.entries) - self.running)
         self._ordered_to_drain = False
         self._nodes.open()
+        self.followers.resume()
         if not self.stopping:
             self._sync.accept()
 
@@ -226,10 +234,6 @@ class Manager:
             raise Draining
         self._sync.check()
         self._floor.check_nodes()
-        await self._launcher.check()
-
-    async def check_launcher(self) -> None:
-        """Raise `EngineUnavailable` while no slot can start: the engine, or the cluster's registrar, is away."""
         await self._launcher.check()
 
     # -- tasks
@@ -367,6 +371,7 @@ class Manager:
         return {
             "tasks_known": len(self._roster.entries),
             "tasks_waiting_max": self.settings.limits.max_waiting,
+            "followers": len(self.followers),
             **self._floor.facts(),
             **self.storage.facts(),
         }

@@ -9,7 +9,7 @@ from scheduler.errors import SchedulerError
 from scheduler.live import LiveTask
 from scheduler.outputs import ACCOUNT_LEFT, FileLimits, OutputFiles
 from scheduler.policy.storage import Holding
-from scheduler.store.contract import INLINE_BYTES, Blobs, Results
+from scheduler.store.contract import Blobs, Results
 from scheduler.task import Reason, Task
 
 
@@ -38,6 +38,7 @@ class Collector:
         """The parts that a live task needs to keep stderr and files."""
         return {
             "files": self._files,
+            "stdout_writer": self._stdout,
             "stderr_writer": self._stderr,
             "stderr_max_bytes": self._limits.stderr_max_bytes,
         }
@@ -48,7 +49,8 @@ class Collector:
         Raises `SlotLost`, `DiskFull`, `StoreError`: the attempt is lost then. More output than is kept fails the
         task, whose beginning is kept.
         """
-        data, ended = await live.head(INLINE_BYTES)
+        # Each piece is stored as it comes: somebody may follow.
+        data, ended = await live.head(0)
         if live.handed_over:
             await self._keep_stdout(live, data)
             if not ended:
@@ -65,7 +67,9 @@ class Collector:
             await self._stderr.write(ending.stderr[: self._limits.stderr_max_bytes])
         self._tell_what_is_missing(live.task)
         files = self._files.bodies if self._files is not None else {}
-        return Results(await self._stdout.finish(), await self._stderr.finish(), files)
+        results = Results(await self._stdout.finish(), await self._stderr.finish(), files)
+        live.stored()
+        return results
 
     def _tell_what_is_missing(self, task: Task) -> None:
         kept = (
@@ -101,3 +105,4 @@ class Collector:
             live.kill(Reason.OUTPUT_TOO_LARGE)
         if room > 0 and data:
             await self._stdout.write(data[:room])
+            live.wrote_stdout()

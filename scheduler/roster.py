@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from scheduler.errors import SlotLost, TaskUnknown
 from scheduler.execution import Run, Work
 from scheduler.image import Image
+from scheduler.live import LiveTask
 from scheduler.pool import PoolKey, pool_of
 from scheduler.store.contract import Store
 from scheduler.task import Isolation, Reason, Task
@@ -48,10 +49,10 @@ class Entry:
     """A task that waits or runs, as both sides and the floor see it; each side has a type of its own with the rest.
 
     `work` is what the floor starts in the task's slot; None: the side makes it once it has the slot. `queue_timeout_s`
-    is how long the task waits for a slot, None: without an end.
+    is how long the task waits for a slot, None: without an end. `live` is its running attempt.
     """
 
-    __slots__ = ("cancel", "image", "pool", "queue_timeout_s", "side", "slot_id", "task", "work")
+    __slots__ = ("cancel", "image", "live", "pool", "queue_timeout_s", "side", "slot_id", "task", "work")
 
     def __init__(self, task: Task, image: Image, side: Side[Any]) -> None:
         self.task = task
@@ -61,6 +62,7 @@ class Entry:
         self.work: Work | None = None
         self.queue_timeout_s: float | None = None
         self.slot_id = ""
+        self.live: LiveTask | None = None
         # Why its owner wanted its end.
         self.cancel: Reason | None = None
 
@@ -85,6 +87,20 @@ class Roster:
         self.entries: dict[str, Entry] = {}
         self._store = store
         self._watchers: dict[str, set[asyncio.Future[Task | None]]] = {}
+        # Those who wait until an attempt of a task begins.
+        self._beginnings: dict[str, set[asyncio.Future[Task | None]]] = {}
+
+    def began(self, entry: Entry, live: LiveTask) -> None:
+        """An attempt of the task begins."""
+        entry.live = live
+        if self._beginnings:
+            for future in self._beginnings.pop(entry.task.id, ()):
+                if not future.done():
+                    future.set_result(None)
+
+    def beginning_of(self, task_id: str) -> asyncio.Future[Task | None]:
+        """Return a future that is done when the task's next attempt begins; see `forget`."""
+        return _watch(self._beginnings, task_id)
 
     def remove(self, task_id: str) -> bool:
         """Forget a task and wake those that wait for its end; returns whether it was there."""
@@ -96,10 +112,20 @@ class Roster:
         return entry is not None
 
     def removal_of(self, task_id: str) -> asyncio.Future[Task | None]:
-        """Return a future that is done when the task, which is there now, is removed; its result is the ended task."""
-        future: asyncio.Future[Task | None] = asyncio.get_running_loop().create_future()
-        self._watchers.setdefault(task_id, set()).add(future)
-        return future
+        """Return a future that is done when the task, which is there now, is removed; its result is the ended task.
+
+        See `forget`.
+        """
+        return _watch(self._watchers, task_id)
+
+    def forget(self, task_id: str, future: asyncio.Future[Task | None]) -> None:
+        """Nobody waits for `future` any more, which `removal_of` or `beginning_of` returned."""
+        for watchers in (self._watchers, self._beginnings):
+            waiting = watchers.get(task_id)
+            if waiting is not None:
+                waiting.discard(future)
+                if not waiting:
+                    del watchers[task_id]
 
     async def get(self, account: str, task_id: str) -> Task:
         """The task as it is now. Raises `TaskUnknown`, also for another account's."""
@@ -124,9 +150,11 @@ class Roster:
                 if ended is not None:
                     return ended
         finally:
-            watchers = self._watchers.get(task_id)
-            if watchers is not None:
-                watchers.discard(future)
-                if not watchers:
-                    del self._watchers[task_id]
+            self.forget(task_id, future)
         return await self.get(account, task_id)
+
+
+def _watch(watchers: dict[str, set[asyncio.Future[Task | None]]], task_id: str) -> asyncio.Future[Task | None]:
+    future: asyncio.Future[Task | None] = asyncio.get_running_loop().create_future()
+    watchers.setdefault(task_id, set()).add(future)
+    return future

@@ -26,6 +26,8 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     `own_backoff_s` where the task failed by itself and asked to be run again.
     `record_patience_s` is how long a sync task's answer waits for its record. `cpu_features` are those of this machine,
     `build` is that of its executor.
+    `max_followers` and `max_followers_account` bound the outputs that are followed at the same time.
+    `follow_buffer_bytes` is how far a follower of a sync task's output may fall behind.
     Without `own_node` no task runs on it: the executor brings the nodes.
     """
 
@@ -49,6 +51,9 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     build: str = ""
     own_node: bool = True
     expire_every_s: float = 5.0
+    max_followers: int = 256
+    max_followers_account: int = 32
+    follow_buffer_bytes: int = 1 << 20
 
     def retries(self) -> Retries:
         """How an attempt is made again."""

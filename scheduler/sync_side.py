@@ -57,14 +57,13 @@ class SyncEntry(Entry):
     Its caller waits for `started`: for its slot, or with `to_first_news` for its program's first output or end.
     """
 
-    __slots__ = ("cancelled", "gave_way", "gives_way", "live", "started", "to_first_news")
+    __slots__ = ("cancelled", "gave_way", "gives_way", "started", "to_first_news")
 
     def __init__(self, task: Task, image: Image, side: Side[SyncEntry], queue_timeout_s: float) -> None:
         super().__init__(task, image, side)
         self.queue_timeout_s = queue_timeout_s
         self.started: asyncio.Future[None] | None = None
         self.to_first_news = False
-        self.live: LiveTask | None = None
         # Its running attempt is being killed, so that a normal task has its room; and how often that happened before.
         self.gives_way = False
         self.gave_way = 0
@@ -216,7 +215,7 @@ class SyncSide:
             spec = entry.task.spec
             files = OutputFiles(self._blobs, self._limits, spec.outputs, self._storage.hold(spec.account))
             record = partial(self._record, files=files)
-        live = entry.live = LiveTask(
+        live = LiveTask(
             entry.task,
             run,
             entry.work.argv[0],
@@ -226,6 +225,7 @@ class SyncSide:
             clock=self._clock,
             now_us=self._now_us,
         )
+        self._roster.began(entry, live)
         started = entry.started
         if started is None or started.done():
             # Its caller has gone away since the decision.

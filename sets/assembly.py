@@ -105,6 +105,9 @@ def assemble(config: SetConfig) -> SetApp:
         stderr_max_bytes=config.max_stderr_mib * mib,
         file_max_bytes=config.max_file_mib * mib,
         files_max_bytes=config.max_files_mib * mib,
+        max_followers=config.max_followers,
+        max_followers_account=config.max_followers_account,
+        follow_buffer_bytes=config.follow_buffer_kib << 10,
     )
     manager = Manager(settings, store, blobs, images, launcher, executor, metrics)
     metrics.watch(manager, build)

@@ -195,6 +195,13 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     images_ahead: Annotated[tuple[str, ...], Meta(max_length=100)] = ()
     """Images of a registry that every node of the cluster pulls ahead of the tasks, with `launcher: nomad`. Where a tag
     names another image later, that one is pulled within ten minutes."""
+    max_followers: Positive = 256
+    """Outputs that callers follow while their tasks run (`?follow=1`); the set refuses further ones with 503."""
+    max_followers_account: Positive = 32
+    """Outputs that one account follows; the set refuses further ones with 429."""
+    follow_buffer_kib: Annotated[int, Meta(ge=64, le=1 << 20)] = 1024
+    """How far a follower of a sync task's output may fall behind the task's own caller; further behind, its answer is
+    broken off. Async tasks' outputs are kept, so their followers may read as slowly as they like."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """Lowest level of the records that are logged."""
 

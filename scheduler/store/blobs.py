@@ -12,17 +12,19 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Final, TypeVar
 
+from scheduler.background import to_its_end
 from scheduler.errors import DiskFull, StoreError
 from scheduler.source import OpenFile, Source
 from scheduler.store import faults, holes
 from scheduler.store.contract import INLINE_BYTES, Body
+from scheduler.store.readback import read_back
 from scheduler.store.sync import sync_folder
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -203,6 +205,8 @@ class BlobWriter:
         self._limit_bytes = limit_bytes
         self._gathered = bytearray()
         self._file: FileIO | None = None
+        # Bytes that the file has; the others are gathered, or being written.
+        self._on_disk = 0
         self._turn = threading.Lock()
         """Wait for the thread, which may still write the chunk of a cancelled caller."""
         self._ended = False
@@ -241,8 +245,17 @@ class BlobWriter:
         await self._store.in_thread(lambda: self._write(chunk))
         at = 0
         while at < size_bytes:
-            at = await _to_its_end(self._store.in_thread(partial(self._copy, fd, at, size_bytes)))
+            at = await to_its_end(self._store.in_thread(partial(self._copy, fd, at, size_bytes)))
         self._whole = True
+
+    async def read(self, first: int, most: int) -> bytes:
+        """See `BodyWriter.read`."""
+        on_disk = self._on_disk
+        if first >= on_disk:
+            # Nothing is gathered while a chunk is being written.
+            return bytes(self._gathered[first - on_disk : first - on_disk + most])
+        names = self._store.unfinished_path(self.name), self._store.path(self.name)
+        return await read_back(names, first, min(most, on_disk - first))
 
     async def commit(self) -> str:
         """Sync file and folder, and return the blob's name. From now on the blob survives a loss of power."""
@@ -272,10 +285,15 @@ class BlobWriter:
             if self._ended:
                 return
             holes.write(chunk, self._with_space())
+            self._on_disk += len(chunk)
 
     def _copy(self, fd: int, at: int, end: int) -> int:
         with self._turn:
-            return end if self._ended else holes.copy(fd, at, end, self._with_space(), COPY_BYTES)
+            if self._ended:
+                return end
+            copied_to = holes.copy(fd, at, end, self._with_space(), COPY_BYTES)
+            self._on_disk += copied_to - at
+            return copied_to
 
     def _with_space(self) -> FileIO:
         if self._file is None:
@@ -336,13 +354,22 @@ class SpooledBody:
             return
         await (await self._begin_blob()).write(data)
 
+    async def read(self, first: int, most: int) -> bytes:
+        """See `BodyWriter.read`."""
+        if self._writer is not None:
+            return await self._writer.read(first, most)
+        inline = self._inline if self._body is None else self._body.inline
+        if inline is None:
+            raise StoreError("the body was aborted")
+        return bytes(inline[first : first + most])
+
     async def write_source(self, source: Source) -> None:
         """See `BodyWriter.write_source`; raises as `write`."""
         fd, size_bytes = source.fileno(), source.size_bytes
         if not size_bytes:
             return
         if fd is not None and self._writer is None and self.size_bytes + size_bytes <= INLINE_BYTES:
-            await self.write(await _to_its_end(self._store.in_thread(partial(holes.read, fd, size_bytes))))
+            await self.write(await to_its_end(self._store.in_thread(partial(holes.read, fd, size_bytes))))
         elif fd is not None:
             await (self._writer or await self._begin_blob()).write_source(source)
         else:
@@ -374,22 +401,6 @@ class SpooledBody:
         self._writer = self._store.writer(self._limit_bytes)
         await self._writer.write(inline)
         return self._writer
-
-
-async def _to_its_end(work: Awaitable[T]) -> T:
-    """Await file I/O whose source must stay open until it is done, even if the caller is cancelled."""
-    done = asyncio.ensure_future(work)
-    cancelled = False
-    while not done.done():
-        try:
-            await asyncio.wait({done})
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        # Retrieve the exception, so that asyncio does not log it as unhandled.
-        done.exception()
-        raise asyncio.CancelledError
-    return done.result()
 
 
 def _create(path: Path) -> FileIO:

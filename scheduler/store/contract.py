@@ -181,6 +181,12 @@ class BodyWriter(Protocol):
         The caller may close the source once this has ended in any way. Also raises `SourceUnreadable`.
         """
 
+    async def read(self, first: int, most: int) -> bytes:
+        """Return some of the bytes that were written, from byte `first` on, also while others are being written.
+
+        Empty where none can be read yet. It may go on after `finish`. Raises `StoreError` once the body is deleted.
+        """
+
     async def finish(self) -> Body:
         """Return the whole body; a blob is synced to disk."""
 

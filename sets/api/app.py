@@ -27,6 +27,7 @@ class SetApp:
     def drain(self) -> None:
         """Take no new tasks, as the process ends; those that run go on."""
         self._manager.stopping = True
+        self._manager.followers.stop()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

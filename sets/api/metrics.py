@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from scheduler.following import Cause
 from scheduler.manager import Manager
 from scheduler.store.contract import DeadLetters
 from scheduler.task import FINAL_STATES, Kind, Reason, Task
@@ -158,6 +159,7 @@ _HELP: Final = {
     "slots_running": "Slots that run a task",
     "kept_bytes": "Rows, inputs, results and output files of all accounts' tasks, and what is being written of them",
     "disk_short": "1 while the disk is short of space, and new tasks of the accounts that use most of it are refused",
+    "followers": "Outputs that callers follow while their tasks wait or run",
     "prestart_unfit_images": "Images that are no longer prestarted: their programs did not wait for their input",
 }
 
@@ -173,8 +175,14 @@ class _Gauges(Collector):
     def collect(self) -> list[Metric]:
         build = GaugeMetricFamily("gc_build_info", "The build that runs: always 1", labels=("build",))
         build.add_metric((self._build,), 1)
+        broken = CounterMetricFamily(
+            "gc_followers_broken_off", "Answers to followers that were broken off", labels=("cause",)
+        )
+        for cause in Cause:
+            broken.add_metric((cause.value,), self._manager.followers.broken_off[cause])
         return [
             build,
+            broken,
             *(
                 CounterMetricFamily("gc_" + name, _COUNTERS[name], value)
                 if name in _COUNTERS

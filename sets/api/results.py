@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
 from scheduler.errors import StoreError
+from scheduler.following import Which
 from scheduler.manager import Manager
 from scheduler.source import Source
 from scheduler.store.contract import Body
 from scheduler.task import Kind, Task
 from sets.api.errors import FileUnknown, NotFinished, ResultGone
+from sets.api.following import FollowedAnswer
 
 _GONE: Final = "its results are no longer kept"
 
@@ -50,6 +52,13 @@ class TaskResults:
             return _kept(Body(len(kept), kept), task.stderr_bytes)
         results = await self._manager.results(task_id)
         return _kept(results.stderr if results else None, task.stderr_bytes)
+
+    async def follow(
+        self, account: str, task_id: str, which: Which, *, so_far: bool
+    ) -> FollowedAnswer | None:
+        """An output of a task that waits or runs; None once it has ended. Raises as `Followers.follow`."""
+        follower = await self._manager.followers.follow(account, task_id, which, so_far=so_far)
+        return None if follower is None else FollowedAnswer(follower)
 
     async def file(self, account: str, task_id: str, path: str) -> KeptBody:
         """An output file by its absolute path in the container. Raises `FileUnknown`, too."""

@@ -9,9 +9,11 @@ import falcon
 import falcon.asgi
 
 from scheduler.errors import BadRequest
+from scheduler.following import Which
 from scheduler.manager import Manager
 from scheduler.store.contract import TaskFilter
 from scheduler.task import State
+from sets.api.following import read_follow
 from sets.api.native.callers import Callers
 from sets.api.native.problems import Problem
 from sets.api.native.querying import one_of_each, whole_number
@@ -102,16 +104,33 @@ class ResultResource:
         self._callers = callers
 
     async def on_get_stdout(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str) -> None:
-        self._send(req, resp, await self._results.stdout(self._callers.account_of(req), task_id))
+        await self._output(req, resp, task_id, Which.STDOUT)
 
     async def on_get_stderr(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str) -> None:
-        self._send(req, resp, await self._results.stderr(self._callers.account_of(req), task_id))
+        await self._output(req, resp, task_id, Which.STDERR)
 
     async def on_get_file(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str, path: str
     ) -> None:
         account = self._callers.account_of(req)
+        one_of_each(req, ())
         self._send(req, resp, await self._results.file(account, task_id, "/" + path.lstrip("/")))
+
+    async def _output(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str, which: Which
+    ) -> None:
+        account = self._callers.account_of(req)
+        follow = read_follow(one_of_each(req, ("follow",)).get("follow"))
+        if follow is not None:
+            _check_follow(req)
+            answer = await self._results.follow(account, task_id, which, so_far=not follow)
+            if answer is not None:
+                resp.content_type = "application/octet-stream"
+                resp.set_headers({"Cache-Control": "no-store", **answer.headers()})
+                resp.stream = answer
+                return
+        of = self._results.stdout if which is Which.STDOUT else self._results.stderr
+        self._send(req, resp, await of(account, task_id))
 
     def _send(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, kept: KeptBody) -> None:
         size_bytes = kept.body.size_bytes
@@ -131,6 +150,17 @@ class ResultResource:
         else:
             resp.content_length = length
             resp.stream = found
+
+
+def _check_follow(req: falcon.asgi.Request) -> None:
+    """Raise `BadRequest` for what cannot be combined with `follow`."""
+    if req.method == "HEAD":
+        raise BadRequest("follow: a HEAD has no body to follow; send GET", field="follow")
+    if req.get_header("Range") is not None:
+        raise BadRequest(
+            "Range: cannot be combined with follow, whose output has no known length; leave it out",
+            field="Range",
+        )
 
 
 def byte_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
