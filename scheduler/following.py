@@ -37,7 +37,7 @@ class Cause(StrEnum):
 
 
 class FollowBroken(SchedulerError):
-    """What a follower has read is not all of the output, or the task did not succeed."""
+    """The output did not end well: the follower lacks some of it, or the task did not succeed."""
 
     def __init__(self, cause: Cause, message: str) -> None:
         super().__init__(message)

@@ -68,6 +68,11 @@ class LiveTask:
         self._recorded_bytes = -1
         self._files = files
         self._outputs: LiveOutputs | None = None
+        # What became of its output, for those who begin to follow only now: all of it, where it fitted a message; if
+        # all is stored; why it is lost.
+        self._whole: tuple[bytes, bytes] | None = None
+        self._stored = False
+        self._lost: str | None = None
         self._stdout_writer = stdout_writer
         self._stderr_writer = stderr_writer
         self._stderr_max_bytes = stderr_max_bytes
@@ -86,6 +91,12 @@ class LiveTask:
         """Its outputs, for those who follow them."""
         if self._outputs is None:
             self._outputs = LiveOutputs(self._stdout_writer or Tail(), self._stderr_writer or Tail())
+            if self._whole is not None:
+                self._saw_all(*self._whole)
+            if self._stored:
+                self._outputs.end()
+            if self._lost is not None:
+                self._outputs.lose(self._lost)
         return self._outputs
 
     def shown(self, output: LiveOutput) -> bool:
@@ -103,11 +114,13 @@ class LiveTask:
 
     def stored(self) -> None:
         """Its reader has stored all of its output."""
+        self._stored = True
         if self._outputs is not None:
             self._outputs.end()
 
     def lose(self, why: str) -> None:
         """Nothing more of its output comes, and the attempt did not end well."""
+        self._lost = self._lost or why
         if self._outputs is not None:
             self._outputs.lose(why)
 
@@ -291,6 +304,7 @@ class LiveTask:
 
     def _saw_all(self, stdout: bytes, stderr: bytes) -> None:
         """The program has ended without having outgrown a message."""
+        self._whole = stdout, stderr
         if self._outputs is not None:
             for output, data in ((self._outputs.stdout, stdout), (self._outputs.stderr, stderr)):
                 output.saw(data)

@@ -148,8 +148,6 @@ class Manager:
         self.node_lost = self._nodes.node_lost
         self.node_stands = self._floor.node_stands
         self.left_over = self._leftovers.used
-        self.nodes = self._floor.nodes
-        # Raises `EngineUnavailable` while no slot can start: the engine, or the cluster's registrar, is away.
         self.check_launcher = launcher.check
 
     # -- life

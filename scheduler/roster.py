@@ -154,7 +154,9 @@ class Roster:
         return await self.get(account, task_id)
 
 
-def _watch(watchers: dict[str, set[asyncio.Future[Task | None]]], task_id: str) -> asyncio.Future[Task | None]:
+def _watch(
+    watchers: dict[str, set[asyncio.Future[Task | None]]], task_id: str
+) -> asyncio.Future[Task | None]:
     future: asyncio.Future[Task | None] = asyncio.get_running_loop().create_future()
     watchers.setdefault(task_id, set()).add(future)
     return future

@@ -138,6 +138,9 @@ class PlayedRun:
 
         self._telling = asyncio.create_task(tell())
 
+    def show(self) -> None:
+        pass
+
     def kill(self) -> None:
         """Programs of the crowd end by themselves."""
 

@@ -289,9 +289,7 @@ class BlobWriter:
 
     def _copy(self, fd: int, at: int, end: int) -> int:
         with self._turn:
-            if self._ended:
-                return end
-            copied_to = holes.copy(fd, at, end, self._with_space(), COPY_BYTES)
+            copied_to = end if self._ended else holes.copy(fd, at, end, self._with_space(), COPY_BYTES)
             self._on_disk += copied_to - at
             return copied_to
 

@@ -48,8 +48,8 @@ def document(set_name: str) -> dict[str, Any]:
                     ("400", "404"),
                 )
             },
-            "/v1/tasks/{id}/stdout": _bytes("getStdout", "Standard output of an async task"),
-            "/v1/tasks/{id}/stderr": _bytes("getStderr", "Standard error"),
+            "/v1/tasks/{id}/stdout": _bytes("getStdout", "Standard output of an async task", followed=True),
+            "/v1/tasks/{id}/stderr": _bytes("getStderr", "Standard error", followed=True),
             "/v1/tasks/{id}/files/{path}": _bytes(
                 "getFile",
                 "A file that the task was asked to keep, for as long as the task itself",
@@ -210,27 +210,40 @@ def _list() -> dict[str, Any]:
     return operation("listTasks", "The account's tasks, newest first", answers, parameters, ("400",))
 
 
-def _bytes(operation_id: str, summary: str, *more: dict[str, Any]) -> dict[str, Any]:
-    """GET, with Range, and HEAD of what a task left."""
+def _bytes(operation_id: str, summary: str, *more: dict[str, Any], followed: bool = False) -> dict[str, Any]:
+    """GET, with Range, and HEAD of what a task left; where it can be `followed`, GET of what it writes, too."""
     whole = "All that is kept. X-Missing-Bytes: how many more the task wrote, where the set does not keep them all"
-    answers = {
-        "200": answer(whole, _BINARY, ("Accept-Ranges", "Content-Length", "X-Missing-Bytes")),
-        "206": answer("The asked range", _BINARY, ("Content-Range", "Content-Length")),
-    }
+    headers: tuple[str, ...] = ("Accept-Ranges", "Content-Length", "X-Missing-Bytes")
+    answers = {"206": answer("The asked range", _BINARY, ("Content-Range", "Content-Length"))}
     parameters = [path("id"), *more, header("Range", "bytes=FIRST-LAST, of one range")]
-    get = operation(operation_id, summary, answers, parameters, ("404", "409", "410", "416"))
-    head = {
-        **get,
-        "operationId": operation_id.replace("get", "head"),
-        "summary": f"{summary}: its size alone",
-    }
+    errors: tuple[str, ...] = ("400", "404", "409", "410", "416")
+    head = operation(
+        operation_id.replace("get", "head"),
+        f"{summary}: its size alone",
+        {"200": answer(whole, _BINARY, headers), **answers},
+        parameters,
+        errors,
+    )
+    if followed:
+        whole += ". With follow, of a task that waits or runs: chunked, with X-Attempt and X-First-Byte"
+        headers += ("X-Attempt", "X-First-Byte")
+        parameters = [*parameters, query("follow", {"enum": ["0", "1"]}, _FOLLOW)]
+        errors += ("429", "503")
+    get = operation(
+        operation_id, summary, {"200": answer(whole, _BINARY, headers), **answers}, parameters, errors
+    )
     head["responses"] = {
         status: {part: told for part, told in whole_answer.items() if part != "content"}
-        for status, whole_answer in get["responses"].items()
+        for status, whole_answer in head["responses"].items()
     }
     return {"get": get, "head": head}
 
 
+_FOLLOW: Final = (
+    "1: what the task has written so far, then what it writes, until it ends; the answer is broken off where the task "
+    "does not succeed, where its attempt is lost, or a follower of a sync task falls too far behind. 0: what it has "
+    "written so far. Not together with Range"
+)
 _LINKS: Final = {
     name: {"operationId": name, "parameters": {"path.id": "$response.body#/id"}}
     for name in ("getTask", "getStdout", "getStderr", "headStdout", "headStderr", "cancelTask")
