@@ -25,6 +25,7 @@ from scheduler.source import OpenFile, Source
 from scheduler.store import faults, holes
 from scheduler.store.contract import INLINE_BYTES, Body
 from scheduler.store.readback import read_back
+from scheduler.store.sweep import UNFINISHED, sweep
 from scheduler.store.sync import sync_folder
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -36,7 +37,6 @@ DEFAULT_BLOB_LIMIT_BYTES: Final = 16 * 1024**3
 
 _THREADS: Final = 4
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
-_UNFINISHED: Final = "unfinished"
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ class BlobStore:
         `older_than_s` must exceed the time from a blob's commit to its row, and `in_use` must be read before.
         """
         before_s = time.time() - older_than_s
-        return await self.in_thread(lambda: self._sweep(in_use, before_s))
+        return await self.in_thread(lambda: sweep(self.directory, in_use, self.being_written, before_s))
 
     def path(self, name: str) -> Path:
         """Return the path of a finished blob. Raises `BlobMissing` for an invalid name."""
@@ -148,7 +148,7 @@ class BlobStore:
         sync_folder(path.parent)
 
     def unfinished_path(self, name: str) -> Path:
-        return self.directory / _UNFINISHED / name
+        return self.directory / UNFINISHED / name
 
     def check_space(self) -> None:
         """Raise `DiskFull` if too little space is free."""
@@ -174,25 +174,6 @@ class BlobStore:
         if self.directory not in self._synced:
             sync_folder(self.directory.parent)
         self._synced |= {folder, self.directory}
-
-    def _sweep(self, in_use: Collection[str], before_s: float) -> int:
-        deleted = 0
-        if not self.directory.exists():
-            return deleted
-        for folder in sorted(self.directory.iterdir()):
-            if not folder.is_dir():
-                continue
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name in (self.being_written if folder.name == _UNFINISHED else in_use):
-                        continue
-                    try:
-                        if entry.stat(follow_symlinks=False).st_mtime < before_s:
-                            os.unlink(entry.path)
-                            deleted += 1
-                    except FileNotFoundError:
-                        continue  # deleted or finished meanwhile
-        return deleted
 
 
 class BlobWriter:
