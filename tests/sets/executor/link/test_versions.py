@@ -214,7 +214,7 @@ async def test_fields_that_nobody_knows_are_ignored() -> None:
 TASK = messages.Task("s1", "a-1", 1, (b"/cat",), (), b"", (), False, False)
 
 
-@pytest.mark.parametrize("kind", [0, 10, 31, 44, 63, 69, 255])
+@pytest.mark.parametrize("kind", [0, 11, 31, 44, 63, 69, 255])
 async def test_a_kind_that_nobody_knows_ends_the_link_with_its_number(kind: int) -> None:
     for end in (PlayedNode(), await PlayedSet().begin()):
         end.says(kind, b"")
