@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from scheduler.batches.batches import Batches, BatchLimits
 from scheduler.errors import SchedulerError
 from scheduler.images.contract import ImageSource
 from scheduler.installation import identify
@@ -25,8 +26,10 @@ from scheduler.settings import ManagerSettings
 from scheduler.store.blobs import BlobStore
 from scheduler.store.contract import DeadLetterLimits
 from scheduler.store.sqlite import SqliteStore
+from scheduler.task import Task
 from sets.api.accounts import Accounts
 from sets.api.app import SetApp
+from sets.api.batches import BatchCalls
 from sets.api.metrics import SetMetrics
 from sets.api.native import routes
 from sets.api.runs import Runs
@@ -46,9 +49,15 @@ class Life:
     """Opens and closes the parts of a set (a Falcon middleware)."""
 
     def __init__(
-        self, manager: Manager, set_name: str, build: str, registration: Registration | None = None
+        self,
+        manager: Manager,
+        batches: Batches,
+        set_name: str,
+        build: str,
+        registration: Registration | None = None,
     ) -> None:
         self._manager = manager
+        self._batches = batches
         self._registration = registration
         self._set_name = set_name
         self._build = build
@@ -56,6 +65,7 @@ class Life:
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         try:
             await self._manager.open()
+            await self._batches.open()
         except (SchedulerError, OSError) as error:
             log.error("set cannot start", set=self._set_name, reason=str(error))
             raise
@@ -66,8 +76,23 @@ class Life:
     async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         if self._registration is not None:
             await self._registration.close()
+        await self._batches.close()
         await self._manager.close()
         log.info("set stopped", set=self._set_name)
+
+
+class Ends:
+    """Passes the end of each task on: to the metrics, and to the batches (`scheduler.manager.Observer`)."""
+
+    def __init__(self, metrics: SetMetrics) -> None:
+        self._metrics = metrics
+        self.batches: Batches | None = None
+        self.slot_started = metrics.slot_started
+
+    def task_ended(self, task: Task) -> None:
+        self._metrics.task_ended(task)
+        if task.batch is not None and self.batches is not None:
+            self.batches.task_ended(task)
 
 
 def assemble(config: SetConfig) -> SetApp:
@@ -109,7 +134,16 @@ def assemble(config: SetConfig) -> SetApp:
         max_followers_account=config.max_followers_account,
         follow_buffer_bytes=config.follow_buffer_kib << 10,
     )
-    manager = Manager(settings, store, blobs, images, launcher, executor, metrics)
+    ends = Ends(metrics)
+    manager = Manager(settings, store, blobs, images, launcher, executor, ends)
+    batch_limits = BatchLimits(
+        config.max_batch_inputs,
+        config.max_batches_account,
+        config.async_keep_s,
+        # The rest is left to the account's single tasks.
+        config.max_waiting_account // 2,
+    )
+    batches = ends.batches = Batches(batch_limits, manager, store.batches, blobs, images)
     metrics.watch(manager, build)
     metrics.watch_disk(folder, config.min_free_disk_mib << 20)
     if isinstance(executor, RemoteExecutor):
@@ -117,11 +151,12 @@ def assemble(config: SetConfig) -> SetApp:
     registration = (
         Registration(config, config.registration, build) if config.registration is not None else None
     )
-    life = Life(manager, config.name, build, registration)
+    life = Life(manager, batches, config.name, build, registration)
     accounts = Accounts(config)
     # Nothing in gVisor's sandboxes is read-only for root, so a task could leave messages there.
     runs = Runs(manager, accounts, blobs, fresh_only=config.runtime == GVISOR)
-    native = routes.build(manager, accounts, runs, metrics, config.name, build, life)
+    batch_calls = BatchCalls(runs, batches, blobs, config.max_batch_mib << 20)
+    native = routes.build(manager, accounts, runs, batch_calls, metrics, config.name, build, life)
     return SetApp(native, manager)
 
 

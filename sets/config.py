@@ -163,6 +163,12 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Dead letters of one account; its oldest ones become ordinary failed tasks first."""
     max_dead_account_mib: Positive = 1024
     """Inputs of the dead letters of one account together."""
+    max_batch_inputs: Annotated[int, Meta(gt=0, le=1_000_000)] = 100_000
+    """Inputs of one batch."""
+    max_batch_mib: Positive = 16_384
+    """Size of the inputs of one batch, as they are sent."""
+    max_batches_account: Annotated[int, Meta(ge=0, le=100_000)] = 100
+    """Batches of one account that are kept, running or ended."""
     executors: dict[str, RemoteExecutorConfig] = {}
     """Executors that run the set's tasks, by the name of their machine. With any, the set runs no task itself, and
     `cores`, `memory_mib` and `max_slots` are those of the executors."""

@@ -24,6 +24,7 @@ DEFAULT_ACCOUNT: Final = "default"
 DEFAULT_QUEUE_TIMEOUT_S: Final = 10.0
 RUN: Final = b"/v1/run/"
 TASKS: Final = b"/v1/tasks/"
+BATCHES: Final = b"/v1/batches/"
 IDEMPOTENCY: Final = b"/v1/idempotency"
 TASK_ID: Final = b"x-task-id"
 EXIT_CODE: Final = b"x-exit-code"
@@ -35,6 +36,8 @@ _NO_OUTCOME: Final = frozenset({401, 403, 408, 429})
 """The caller's own credentials, limits and delays."""
 _REPEATABLE: Final = (b"cancel", b"replay")
 """Changes of a task that may be asked for twice."""
+_BATCH_ORDERS: Final = (b"/cancel", b"/retry")
+"""Ends of the paths of orders to a batch; any other POST below `BATCHES` submits one, and has an image there."""
 _ASKED_WITH: Final = (b"idempotency-key", b"authorization", b"x-account", b"traceparent")
 _BEARER: Final = re.compile(r"bearer +gc_([A-Za-z0-9-]+)_\S+", re.IGNORECASE)
 _QUEUE_TIMEOUT: Final = re.compile(rb"(?:^|&)queue_timeout_s=([0-9.]{1,30}(?:[eE]-[0-9]{1,3})?)(?:&|$)")
@@ -61,11 +64,13 @@ class NativeDialect(Dialect):
     )
 
     def purpose_of(self, head: RequestHead) -> Purpose:
-        """Read `/v1/run/{image}`, `/v1/tasks/{id}…`, `TaskId=` in the query, the merged lists, and the pages."""
+        """Read the paths of runs, tasks and batches, `TaskId=` in the query, the merged lists, and the pages."""
         method, path, query = head.method, head.path, head.query
         if method == b"POST" and path.startswith(RUN):
             prefer = head.get(b"prefer")
             return _ASYNC_RUN if prefer is not None and is_async(prefer) else _SYNC_RUN
+        if path.startswith(BATCHES):
+            return _of_batch(method, path, query)
         if _OPERATORS.fullmatch(unquote_to_bytes(path) if b"%" in path else path):
             return _NOWHERE
         if path.startswith(TASKS):
@@ -193,6 +198,20 @@ def owner_of(task_id: str) -> str:
     return task_id.partition("-")[0]
 
 
+def _submits_batch(method: bytes, path: bytes) -> bool:
+    return method == b"POST" and path.startswith(BATCHES) and not path.endswith(_BATCH_ORDERS)
+
+
+def _of_batch(method: bytes, path: bytes, query: bytes) -> Purpose:
+    """A new batch goes where a run goes; all else goes to the set that has the batch."""
+    if _submits_batch(method, path):
+        return _ASYNC_RUN
+    batch_id = unquote(path[len(BATCHES) :].partition(b"/")[0].decode("latin-1"), errors="surrogateescape")
+    # A batch that is cancelled twice is cancelled; one that is retried twice may run again what failed meanwhile.
+    kind = RequestKind.SAFE if path.endswith(b"/cancel") else _kind(method)
+    return Purpose(Destination.OWNER, kind, owner_of(batch_id), long_wait=b"wait=" in query)
+
+
 def _kind(method: bytes) -> RequestKind:
     return RequestKind.SAFE if method in (b"GET", b"HEAD", b"OPTIONS") else RequestKind.UNSAFE
 
@@ -240,9 +259,10 @@ class HeadFacts:
     @property
     def image(self) -> str | None:
         path = self._head.path
-        if not path.startswith(RUN):
+        prefix = BATCHES if _submits_batch(self._head.method, path) else RUN
+        if not path.startswith(prefix):
             return None
-        return unquote(path[len(RUN) :].decode("latin-1"), errors="surrogateescape")
+        return unquote(path[len(prefix) :].decode("latin-1"), errors="surrogateescape")
 
     @property
     def client(self) -> str:

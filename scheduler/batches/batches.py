@@ -126,6 +126,10 @@ class Batches:
             self._writes.spawn(self._submit(spec, form, body, input_bytes, idempotency), awaited=True)
         )
 
+    async def check_room(self, account: str) -> None:
+        """Raise `AccountLimit` if the account has as many batches as it may; before a body is read."""
+        await self.store.check_room(account, self.limits.account)
+
     async def get(self, account: str, batch_id: str) -> Progress:
         """The batch as it is now."""
         batch = await self._batch(account, batch_id)

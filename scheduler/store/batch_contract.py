@@ -34,6 +34,9 @@ class BatchStore(Protocol):
         `IdempotencyConflict` when the key was used for another request.
         """
 
+    async def check_room(self, account: str, most: int) -> None:
+        """Raise `AccountLimit` if the account has `most` batches."""
+
     async def save(self, batch: Batch) -> None:
         """Write a batch's present facts. Its tasks expire with it; a spool that it no longer names is free."""
 

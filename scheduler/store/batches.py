@@ -63,12 +63,7 @@ class SqliteBatches:
                     return known[1]
                 if known is not None or _made_a_task(connection, values):
                     raise IdempotencyConflict
-            (held,) = connection.execute(sql["count_batches"], values).fetchone()
-            if held >= most:
-                raise AccountLimit(
-                    f"the account has {held} batches, as many as it may; each is forgotten at its `expires_at`",
-                    retry_after_s=60.0,
-                )
+            _check_room(connection, account, most)
             row = connection.execute(sql["add_batch"], values).lastrowid
             self._kept.add(account, values["size_bytes"])
             if batch.spool.blob is not None:
@@ -76,6 +71,9 @@ class SqliteBatches:
             return batch
 
         return await self._database.write(add, Durability.POWER, new=True)
+
+    async def check_room(self, account: str, most: int) -> None:
+        await self._database.read(lambda db: _check_room(db, account, most))
 
     async def save(self, batch: Batch) -> None:
         values = _saved(batch)
@@ -207,6 +205,15 @@ def expire(connection: sqlite3.Connection, now_us: int, limit: int, kept: Kept) 
         connection.execute(sql["free_blobs_of_task"], {"task": _owner(number)})
         connection.execute(sql["drop_batch"], {"batch": number})
         kept.add(account, -size_bytes)
+
+
+def _check_room(connection: sqlite3.Connection, account: str, most: int) -> None:
+    (held,) = connection.execute(queries()["count_batches"], {"account": account}).fetchone()
+    if held >= most:
+        raise AccountLimit(
+            f"the account has {held} batches, as many as it may; each is forgotten at its `expires_at`",
+            retry_after_s=60.0,
+        )
 
 
 def _made_a_task(connection: sqlite3.Connection, values: dict[str, Any]) -> bool:

@@ -6,8 +6,10 @@ from typing import Final
 
 import falcon.asgi
 
-from scheduler.errors import BadRequest
+from scheduler.batches.batches import Batches
+from scheduler.errors import BadRequest, BatchUnknown, TaskUnknown
 from scheduler.manager import Manager
+from sets.api.native.batch_view import batch_json
 from sets.api.native.callers import Callers
 from sets.api.native.view import send_json, task_json
 
@@ -24,8 +26,9 @@ def key_of(req: falcon.asgi.Request) -> str | None:
 
 
 class IdempotencyResource:
-    def __init__(self, manager: Manager, callers: Callers, set_name: str) -> None:
+    def __init__(self, manager: Manager, batches: Batches, callers: Callers, set_name: str) -> None:
         self._manager = manager
+        self._batches = batches
         self._callers = callers
         self._set_name = set_name
 
@@ -34,5 +37,15 @@ class IdempotencyResource:
         key = key_of(req)
         if key is None:
             raise BadRequest(f"{HEADER}: send the key to look for in this header", field=HEADER)
-        task = await self._manager.keyed(account, key)
+        try:
+            task = await self._manager.keyed(account, key)
+        except TaskUnknown:
+            try:
+                progress = await self._batches.keyed(account, key)
+            except BatchUnknown:
+                raise TaskUnknown(
+                    "neither a task nor a batch was made under this key here within 24 h"
+                ) from None
+            send_json(resp, batch_json(progress, self._set_name))
+            return
         send_json(resp, task_json(task, self._set_name, self._manager.waiting_for(task)))

@@ -10,6 +10,7 @@ import msgspec
 
 from scheduler.task import State
 from sets.api.native.idempotency import HEADER as KEY_HEADER
+from sets.api.native.openapi_batches import batch_schema, batches_paths
 from sets.api.native.openapi_operators import operators_paths
 from sets.api.native.operation import JSON, answer, header, operation, path, query
 from sets.api.native.params import PARAMETERS
@@ -79,6 +80,7 @@ def document(set_name: str) -> dict[str, Any]:
                     ("400", "403", "404", "409", "422", "429", "503"),
                 )
             },
+            **batches_paths(),
             "/v1/idempotency": {
                 "get": operation(
                     "findTaskByKey",
@@ -135,7 +137,7 @@ def document(set_name: str) -> dict[str, Any]:
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "gc_ACCOUNT_SECRET"},
                 "account": {"type": "apiKey", "in": "header", "name": "X-Account"},
             },
-            "schemas": {"Task": task_schema(), "Problem": problem_schema()},
+            "schemas": {"Task": task_schema(), "Batch": batch_schema(), "Problem": problem_schema()},
         },
     }
 

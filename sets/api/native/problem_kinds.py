@@ -34,6 +34,11 @@ KINDS: Final[dict[str, Kind]] = {
     "bad-request": Kind(
         400, "The bytes are not HTTP/1.1 as RFC 9112 describes it.", "Use a common HTTP client."
     ),
+    "batch-unknown": Kind(
+        404,
+        "The account has no batch of this id, or it is no longer kept.",
+        "Check the id; fetch results before `expires_at`.",
+    ),
     "body-stalled": Kind(
         408, "The request's body stood still for too long, or ended too early.", "Send it again, faster."
     ),

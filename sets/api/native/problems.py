@@ -72,6 +72,7 @@ _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
     errors.RegistryNotAllowed: (403, "registry-not-allowed", "The image's registry is not allowed"),
     errors.ImageUnusable: (422, "image-unusable", "The image cannot be run"),
     errors.TaskUnknown: (404, "task-unknown", "There is no such task"),
+    errors.BatchUnknown: (404, "batch-unknown", "There is no such batch"),
     errors.NotDead: (409, "task-not-dead", "The task is not a dead letter"),
     errors.IdempotencyConflict: (
         422,

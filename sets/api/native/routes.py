@@ -8,8 +8,11 @@ import falcon.asgi
 
 from scheduler.manager import Manager
 from sets.api.accounts import Accounts
+from sets.api.batches import BatchCalls
 from sets.api.metrics import SetMetrics
 from sets.api.native.admin import DrainResource, NodesResource, PoolsResource, QueueResource
+from sets.api.native.batch_archive import BatchArchive
+from sets.api.native.batches import BatchesResource
 from sets.api.native.callers import Callers
 from sets.api.native.health import LiveResource, MetricsResource, ReadyResource
 from sets.api.native.idempotency import IdempotencyResource
@@ -29,6 +32,7 @@ def build(
     manager: Manager,
     accounts: Accounts,
     runs: Runs,
+    batches: BatchCalls,
     metrics: SetMetrics,
     set_name: str,
     build_name: str,
@@ -44,6 +48,8 @@ def build(
     task = TaskResource(manager, callers, set_name)
     result = ResultResource(TaskResults(manager), callers)
     _add(app, "/v1/run/{image:path}", RunResource(runs, callers, set_name))
+    archive = BatchArchive(manager, batches.batches, set_name)
+    _add(app, "/v1/batches/{rest:path}", BatchesResource(batches, archive, callers, set_name))
     _add(app, "/v1/tasks", TasksResource(manager, callers, set_name))
     _add(app, "/v1/tasks/{task_id}", task)
     _add(app, "/v1/tasks/{task_id}/cancel", task, suffix="cancel")
@@ -51,7 +57,7 @@ def build(
     _add(app, "/v1/tasks/{task_id}/stdout", result, suffix="stdout")
     _add(app, "/v1/tasks/{task_id}/stderr", result, suffix="stderr")
     _add(app, "/v1/tasks/{task_id}/files/{path:path}", result, suffix="file")
-    _add(app, "/v1/idempotency", IdempotencyResource(manager, callers, set_name))
+    _add(app, "/v1/idempotency", IdempotencyResource(manager, batches.batches, callers, set_name))
     _add(app, "/livez", LiveResource())
     _add(app, "/readyz", ReadyResource(manager, operators, set_name, build_name))
     _add(app, "/metrics", MetricsResource(manager, metrics, operators))

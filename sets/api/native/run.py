@@ -36,7 +36,7 @@ class RunResource:
             raise BadRequest(detail, field="X-Callback-Url")
         key = key_of(req)
         kind = Kind.ASYNC if _wants_async(req.get_header("Prefer")) else Kind.SYNC
-        accepted = await self._runs.accept(account, image, call, kind, _content_length(req))
+        accepted = await self._runs.accept(account, image, call, kind, content_length(req))
         body: RequestBody = req.scope[SCOPE_KEY]
         if kind is Kind.ASYNC:
             await self._submit(resp, accepted, body, key)
@@ -77,7 +77,7 @@ def _wants_async(prefer: str | None) -> bool:
     )
 
 
-def _content_length(req: falcon.asgi.Request) -> int | None:
+def content_length(req: falcon.asgi.Request) -> int | None:
     """The body's length; 0 for a request without a body, None where it is chunked."""
     if req.content_length is not None:
         return req.content_length

@@ -64,6 +64,7 @@ def task_schema() -> dict[str, Any]:
         "dead": flag
         | {"description": "the platform gave the task up, and keeps its input: POST /v1/tasks/{id}/replay"},
         "replay_of": maybe_text | {"description": "the id of the dead letter that this task runs again"},
+        "batch": maybe_text | {"description": "the id of the batch that the task belongs to"},
         "replayed_as": maybe_text | {"description": "the id of the task that runs this dead letter again"},
     }
     properties |= dict.fromkeys(("created_at", "started_at", "ended_at", "expires_at"), moment)

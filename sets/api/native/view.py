@@ -65,6 +65,7 @@ def task_json(task: Task, set_name: str, waiting_for: str | None) -> dict[str, A
         "dead": task.dead,
         "replay_of": task.replay_of,
         "replayed_as": task.replayed_as,
+        "batch": task.batch,
         "created_at": timestamp(task.created_us),
         "started_at": timestamp(task.started_us),
         "ended_at": timestamp(task.ended_us),

@@ -39,11 +39,27 @@ def test_purposes() -> None:
     assert ask(b"POST", b"/v1/tasks/a-1/cancel").kind is RequestKind.SAFE
     assert ask(b"POST", b"/v1/tasks/a-1/replay") == Purpose(Destination.OWNER, RequestKind.SAFE, "a")
     assert ask(b"POST", b"/v1/tasks/a-1/other").kind is RequestKind.UNSAFE
+    assert ask(b"POST", b"/v1/batches/acme/ocr:1?arg=x") == ask(b"POST", b"/v1/run/x", b"respond-async")
+    assert ask(b"GET", b"/v1/batches/b-7/results?after=3") == Purpose(
+        Destination.OWNER, RequestKind.SAFE, "b"
+    )
+    assert ask(b"GET", b"/v1/batches/b-7?wait=9").long_wait
+    assert ask(b"POST", b"/v1/batches/b-7/cancel") == Purpose(Destination.OWNER, RequestKind.SAFE, "b")
+    assert ask(b"POST", b"/v1/batches/b-7/retry") == Purpose(Destination.OWNER, RequestKind.UNSAFE, "b")
     assert ask(b"GET", b"/v1/tasks").destination is Destination.MERGED
     assert ask(b"POST", b"/v1/tasks").destination is Destination.ANY
     assert ask(b"GET", b"/v1/usage?by=day").destination is Destination.MERGED
     assert ask(b"GET", b"/?Action=X&TaskId=b-7").owner == "b"
     assert ask(b"GET", b"/openapi.json").destination is Destination.ANY
+
+
+def test_rules_know_the_image_of_a_batch() -> None:
+    def image(method: bytes, target: bytes) -> str | None:
+        return DIALECT.facts_of(head(method, target), b"").image
+
+    assert image(b"POST", b"/v1/batches/acme/ocr:1?arg=x") == "acme/ocr:1"
+    assert image(b"POST", b"/v1/batches/b-7/cancel") is None
+    assert image(b"GET", b"/v1/batches/b-7") is None
 
 
 @pytest.mark.parametrize(

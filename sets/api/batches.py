@@ -1,0 +1,63 @@
+"""Batches for a dialect: from what a call asks for to a batch on disk."""
+
+from __future__ import annotations
+
+import hashlib
+
+from scheduler.batch import Batch, Format
+from scheduler.batches.batches import Batches
+from scheduler.store.contract import Blobs, Idempotency
+from scheduler.task import Kind
+from sets.api.body import RequestBody
+from sets.api.call import RunCall
+from sets.api.errors import BodyCutOff, BodyTooLarge
+from sets.api.runs import Runs, fingerprinted
+
+
+class BatchCalls:
+    """Submits batches, for all dialects of one set. `max_bytes`: the largest body of a batch."""
+
+    def __init__(self, runs: Runs, batches: Batches, blobs: Blobs, max_bytes: int) -> None:
+        self.batches = batches
+        self._runs = runs
+        self._blobs = blobs
+        self._max_bytes = max_bytes
+
+    async def submit(
+        self,
+        account: str,
+        reference: str,
+        call: RunCall,
+        form: Format,
+        length_bytes: int | None,
+        body: RequestBody,
+        key: str | None,
+    ) -> Batch:
+        """Keep a batch, whose idempotency key is `key`; when this returns it survives loss of power.
+
+        Raises `SchedulerError`, as `Runs.accept` and `Batches.submit` do, `BodyCutOff` and `BodyTooLarge`.
+        """
+        accepted = await self._runs.accept(account, reference, call, Kind.ASYNC, None)
+        if length_bytes is not None and length_bytes > self._max_bytes:
+            raise BodyTooLarge(self._max_bytes)
+        if key is None:
+            await self.batches.check_room(account)
+        self._blobs.check_space()
+        digest = hashlib.sha256(form.encode())
+        writer = self._blobs.body(self._max_bytes)
+        try:
+            async for chunk in body.chunks(self._max_bytes):
+                if key is not None:
+                    digest.update(chunk)
+                await writer.write(chunk)
+            if length_bytes is not None and writer.size_bytes != length_bytes:
+                raise BodyCutOff
+            spool = await writer.finish()
+        except BaseException:
+            await writer.abort()
+            raise
+        idempotency = None
+        if key is not None:
+            digest.update(fingerprinted(accepted.spec))
+            idempotency = Idempotency(key, digest.digest())
+        return await self.batches.submit(accepted.spec, form, spool, accepted.max_input_bytes, idempotency)

@@ -1,0 +1,117 @@
+"""The calls about batches in /openapi.json."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from scheduler.batch import BatchState
+from scheduler.batches.item import NAME_CHARS
+from scheduler.batches.lines import LINE_BYTES
+from scheduler.task import State
+from sets.api.native.operation import answer, header, operation, path, query
+from sets.api.native.params import PARAMETERS
+
+_BATCH: Final = {"application/json": {"schema": {"$ref": "#/components/schemas/Batch"}}}
+_TAR: Final = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
+_LINES: Final = {
+    "schema": {
+        "type": "string",
+        "description": f"JSON lines, each {LINE_BYTES} bytes at most, with args, env (an object), name "
+        f"({NAME_CHARS} characters at most), and input or input_base64; all may be left out",
+    },
+    "examples": {"two": {"value": '{"name": "a", "input": "1"}\n{"name": "b", "input": "2"}\n'}},
+}
+
+
+def batches_paths() -> dict[str, Any]:
+    """The paths below /v1/batches."""
+    return {
+        "/v1/batches/{image}": {"post": _submit()},
+        "/v1/batches/{id}": {
+            "get": operation(
+                "getBatch",
+                "The batch; with wait, once it is over",
+                {"200": answer("The batch", _BATCH)},
+                [
+                    path("id"),
+                    query("wait", {"type": "number", "minimum": 0, "maximum": 60}, "seconds to wait"),
+                ],
+                ("400", "404"),
+            )
+        },
+        "/v1/batches/{id}/results": {
+            "get": operation(
+                "getBatchResults",
+                "The results so far, in the order in which the tasks ended: NAME is a task's standard output, "
+                "NAME.files/PATH an output file of it, NAME.error.json the task's JSON if it did not succeed",
+                {"200": answer("A tar archive", _TAR)},
+                [
+                    path("id"),
+                    query(
+                        "after",
+                        {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+                        "only tasks behind this place: the comment `after=PLACE` of the last entry that was received",
+                    ),
+                ],
+                ("400", "404"),
+            )
+        },
+        "/v1/batches/{id}/cancel": {
+            "post": operation(
+                "cancelBatch",
+                "End a batch and its tasks; one that is over stays as it is",
+                {"200": answer("The batch", _BATCH)},
+                [path("id")],
+                ("400", "404"),
+            )
+        },
+        "/v1/batches/{id}/retry": {
+            "post": operation(
+                "retryBatch",
+                "Run again what failed, timed out or was cancelled",
+                {"200": answer("The batch", _BATCH)},
+                [path("id")],
+                ("400", "404", "503"),
+            )
+        },
+    }
+
+
+def batch_schema() -> dict[str, Any]:
+    """Return the schema of a batch's JSON."""
+    text, number = {"type": "string"}, {"type": "integer"}
+    maybe_text = {"type": ["string", "null"]}
+    properties: dict[str, Any] = dict.fromkeys(("id", "set", "image", "image_digest"), text)
+    properties |= dict.fromkeys(("name", "detail"), maybe_text)
+    properties |= dict.fromkeys(("inputs", "input_bytes", "retried"), number)
+    properties["waiting_for"] = maybe_text | {"description": "why no further tasks are made now, in words"}
+    properties["state"] = {"type": "string", "enum": list(BatchState)}
+    properties["counts"] = {
+        "type": "object",
+        "description": "inputs by the state of their task; waiting: their task is not made yet",
+        "properties": dict.fromkeys(("waiting", *State), number),
+        "required": sorted(("waiting", *State)),
+    }
+    moment = {"type": ["string", "null"], "format": "date-time"}
+    properties |= dict.fromkeys(("created_at", "ended_at", "expires_at"), moment)
+    return {"type": "object", "properties": properties, "required": sorted(properties)}
+
+
+def _submit() -> dict[str, Any]:
+    parameters = [path("image") | {"examples": {"sample": {"value": "cat:1"}}}]
+    for name, parameter in PARAMETERS.items():
+        schema = {"type": "array", "items": parameter.schema} if parameter.repeatable else parameter.schema
+        parameters.append(query(name, schema, parameter.help))
+    parameters.append(header("Idempotency-Key", "the same key and request within 24 h answer the same batch"))
+    found = operation(
+        "submitBatch",
+        "Run a task for each input in the body",
+        {"202": answer("The batch and its inputs are on disk", _BATCH, ("Location",))},
+        parameters,
+        ("400", "401", "403", "404", "408", "413", "414", "415", "422", "429", "503"),
+    )
+    found["requestBody"] = {
+        "required": True,
+        "content": {"application/jsonl": _LINES, "application/x-ndjson": _LINES, **_TAR},
+    }
+    return found
