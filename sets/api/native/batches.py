@@ -71,6 +71,12 @@ class BatchesResource:
         progress = await self._batches.wait(account, rest, float(wait))
         send_json(resp, self._json(progress))
 
+    async def on_options(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, rest: str) -> None:
+        orders = rest.endswith((_CANCEL, _RETRY))
+        allowed = "POST" if orders else "GET, HEAD" if rest.endswith(_RESULTS) else "GET, HEAD, POST"
+        resp.set_header("Allow", allowed)
+        resp.content_length = 0
+
     async def _submit(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, account: str, image: str
     ) -> None:

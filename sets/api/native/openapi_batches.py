@@ -26,8 +26,8 @@ _LINES: Final = {
 def batches_paths() -> dict[str, Any]:
     """The paths below /v1/batches."""
     return {
-        "/v1/batches/{image}": {"post": _submit()},
         "/v1/batches/{id}": {
+            "post": _submit(),
             "get": operation(
                 "getBatch",
                 "The batch; with wait, once it is over",
@@ -37,7 +37,7 @@ def batches_paths() -> dict[str, Any]:
                     query("wait", {"type": "number", "minimum": 0, "maximum": 60}, "seconds to wait"),
                 ],
                 ("400", "404"),
-            )
+            ),
         },
         "/v1/batches/{id}/results": {
             "get": operation(
@@ -98,7 +98,9 @@ def batch_schema() -> dict[str, Any]:
 
 
 def _submit() -> dict[str, Any]:
-    parameters = [path("image") | {"examples": {"sample": {"value": "cat:1"}}}]
+    # Paths that differ only in the names of their parameters are one path.
+    image = {"description": "the image", "examples": {"sample": {"value": "cat:1"}}}
+    parameters = [path("id") | image]
     for name, parameter in PARAMETERS.items():
         schema = {"type": "array", "items": parameter.schema} if parameter.repeatable else parameter.schema
         parameters.append(query(name, schema, parameter.help))
