@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from scheduler.batch import Batch, Format
 from scheduler.batches.batches import Batches
-from scheduler.store.contract import Blobs, Idempotency
+from scheduler.errors import StorageLimit
+from scheduler.policy.storage import Holding
+from scheduler.store.contract import Blobs, Body, Idempotency
 from scheduler.task import Kind
 from sets.api.body import RequestBody
 from sets.api.call import RunCall
@@ -44,20 +47,37 @@ class BatchCalls:
             await self.batches.check_room(account)
         self._blobs.check_space()
         digest = hashlib.sha256(form.encode())
+        holding = self.batches.manager.storage.hold(account)
+        try:
+            spool = await self._keep(length_bytes, body, holding, digest if key is not None else None)
+            idempotency = None
+            if key is not None:
+                digest.update(fingerprinted(accepted.spec))
+                idempotency = Idempotency(key, digest.digest())
+            return await self.batches.submit(
+                accepted.spec, form, spool, accepted.max_input_bytes, idempotency
+            )
+        except StorageLimit as error:
+            raise await self._runs.with_time(error, account) from None
+        finally:
+            holding.release()
+
+    async def _keep(
+        self, length_bytes: int | None, body: RequestBody, holding: Holding, digest: Any | None
+    ) -> Body:
+        if length_bytes is not None:
+            holding.grow(length_bytes)
         writer = self._blobs.body(self._max_bytes)
         try:
             async for chunk in body.chunks(self._max_bytes):
-                if key is not None:
+                if length_bytes is None:
+                    holding.grow(len(chunk))
+                if digest is not None:
                     digest.update(chunk)
                 await writer.write(chunk)
             if length_bytes is not None and writer.size_bytes != length_bytes:
                 raise BodyCutOff
-            spool = await writer.finish()
+            return await writer.finish()
         except BaseException:
             await writer.abort()
             raise
-        idempotency = None
-        if key is not None:
-            digest.update(fingerprinted(accepted.spec))
-            idempotency = Idempotency(key, digest.digest())
-        return await self.batches.submit(accepted.spec, form, spool, accepted.max_input_bytes, idempotency)

@@ -82,7 +82,7 @@ class Runs:
         try:
             self._manager.check_room(spec, length_bytes or 0)
         except StorageLimit as error:
-            raise await self._with_time(error, account) from None
+            raise await self.with_time(error, account) from None
         return AcceptedCall(spec, image, call, length_bytes, max_bytes)
 
     # -- sync
@@ -138,11 +138,11 @@ class Runs:
                 idempotency = Idempotency(key, digest.digest())
             return await self._manager.submit(spec, accepted.image, stdin, idempotency)
         except StorageLimit as error:
-            raise await self._with_time(error, spec.account) from None
+            raise await self.with_time(error, spec.account) from None
         finally:
             holding.release()
 
-    async def _with_time(self, error: StorageLimit, account: str) -> StorageLimit:
+    async def with_time(self, error: StorageLimit, account: str) -> StorageLimit:
         """The error, which says when the account will have more room."""
         error.retry_after_s = await self._manager.storage.frees_in_s(account)
         return error

@@ -16,10 +16,11 @@ _TAR: Final = {"application/x-tar": {"schema": {"type": "string", "format": "bin
 _LINES: Final = {
     "schema": {
         "type": "string",
+        # Not JSON as a whole, so clients must not encode it.
+        "format": "binary",
         "description": f"JSON lines, each {LINE_BYTES} bytes at most, with args, env (an object), name "
         f"({NAME_CHARS} characters at most), and input or input_base64; all may be left out",
     },
-    "examples": {"two": {"value": '{"name": "a", "input": "1"}\n{"name": "b", "input": "2"}\n'}},
 }
 
 

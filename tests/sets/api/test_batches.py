@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -190,11 +192,13 @@ def test_kill_9_loses_no_input_and_runs_none_twice(start_api: StartApi) -> None:
     api = start_api()
     count = 150
     batch_id = sent(api, lines(*({"input": f"{number}"} for number in range(count))), "cat")
+
+    def succeeded() -> int:
+        counts: dict[str, int] = api.http.get(f"/v1/batches/{batch_id}").json()["counts"]
+        return counts["succeeded"]
+
     for goal in (20, 60, 100):
-        until(
-            lambda goal=goal: api.http.get(f"/v1/batches/{batch_id}").json()["counts"]["succeeded"] >= goal,
-            f"{goal} tasks have ended",
-        )
+        until(partial(_reached, succeeded, goal), f"{goal} tasks have ended")
         api.process.kill()
         api.process.start()
     batch = over(api, batch_id)
@@ -202,3 +206,7 @@ def test_kill_9_loses_no_input_and_runs_none_twice(start_api: StartApi) -> None:
     found, after = results(api, batch_id)
     assert found == {f"{number + 1:06d}": b"%d" % number for number in range(count)}
     assert after == count
+
+
+def _reached(count: Callable[[], int], goal: int) -> bool:
+    return count() >= goal
