@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -227,3 +228,23 @@ def test_the_command_line_runs_an_image_with_its_exit_code(router: RouterProcess
     )
     assert failed.returncode == 1
     assert b"/no/such/file" in failed.stderr
+
+
+def test_live_output_is_followed_through_the_router_by_the_command_line(router: RouterProcess) -> None:
+    """Each byte as it is written, beside the task's own caller."""
+    calling = HTTPConnection("127.0.0.1", router.port, timeout=60)
+    calling.putrequest("POST", f"/v1/run/{IMAGE}?stream=1")
+    calling.putheader("Transfer-Encoding", "chunked")
+    calling.endheaders()
+    calling.send(b"6\r\nfirst\n\r\n")
+    answer = calling.getresponse()
+    task_id = answer.headers["X-Task-Id"]
+    command = [sys.executable, "-m", "ops.cli.main", "logs", "-f", "--url", router.url, task_id]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as logs:
+        assert logs.stdout is not None
+        assert logs.stdout.readline() == b"first\n"
+        calling.send(b"5\r\nlast\n\r\n0\r\n\r\n")
+        assert answer.read() == b"first\nlast\n"
+        out, err = logs.communicate(timeout=60)
+    assert (logs.returncode, out, err) == (0, b"last\n", b"")
+    calling.close()

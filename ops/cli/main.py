@@ -17,6 +17,7 @@ _COMMANDS: Final = (
     Entry("submit", "ops.cli.run:submit"),
     Entry("status", "ops.cli.tasks:status"),
     Entry("result", "ops.cli.tasks:result"),
+    Entry("logs", "ops.cli.logs:logs"),
     Entry("wait", "ops.cli.tasks:wait"),
     Entry("cancel", "ops.cli.tasks:cancel"),
     Entry("tasks", "ops.cli.tasks:tasks"),

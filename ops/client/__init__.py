@@ -24,6 +24,7 @@ from ops.client.errors import (
     TaskTimedOut,
     Unreachable,
 )
+from ops.client.live import LiveOutput
 from ops.client.model import ENDED_STATES, AsyncOptions, Facts, Page, SyncOptions, Task, TaskOptions
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "ClientError",
     "Facts",
     "InputFailed",
+    "LiveOutput",
     "NotGeneralCompute",
     "Output",
     "Page",

@@ -18,6 +18,7 @@ from ops.client.errors import (
     Unreachable,
     problem,
 )
+from ops.client.live import SILENCE_S, LiveOutput
 from ops.client.model import (
     ENDED_STATES,
     AsyncOptions,
@@ -193,6 +194,19 @@ class Client:
             time.sleep(
                 0.1 * (failures - 1) ** 2
             )  # Immediately after the first break; later with a wait, as a router's restart takes longer.
+
+    def follow(self, task_id: str, what: str = "stdout", *, so_far: bool = False) -> LiveOutput:
+        """Follow a task's `stdout` or `stderr` until the task ends; with `so_far`, only what it has written by now.
+
+        Of a task that has ended it is what is kept.
+        """
+        connection, answer = self._transport.call(
+            "GET",
+            f"{_path('tasks', task_id)}/{what}",
+            query=[("follow", "0" if so_far else "1")],
+            idle_timeout_s=IDLE_TIMEOUT_S if so_far else SILENCE_S,
+        )
+        return LiveOutput(self._transport, connection, answer)
 
     def _download(self, path: str, offset: int) -> Iterator[bytes]:
         ranges = [("Range", f"bytes={offset}-")] if offset else []

@@ -18,10 +18,11 @@ _GONE: Final = "its results are no longer kept"
 
 
 class KeptBody(NamedTuple):
-    """A body that is kept. `missing_bytes`: how many more bytes the task wrote."""
+    """A body that is kept. `missing_bytes`: how many more bytes the task wrote; `attempt`: the start that wrote it."""
 
     body: Body
     missing_bytes: int = 0
+    attempt: int = 0
 
 
 class TaskResults:
@@ -38,7 +39,7 @@ class TaskResults:
         if task.spec.kind is Kind.SYNC:
             raise ResultGone("a sync task's stdout is its answer; it is not kept")
         results = await self._manager.results(task_id)
-        return _kept(results.stdout if results else None, task.stdout_bytes)
+        return _kept(results.stdout if results else None, task, task.stdout_bytes)
 
     async def stderr(self, account: str, task_id: str) -> KeptBody:
         task = await self._ended(account, task_id)
@@ -49,9 +50,9 @@ class TaskResults:
                     f"of a sync task's stderr ({task.stderr_bytes} bytes) only its beginning and its end are kept: "
                     "stderr_head and stderr_tail of the task"
                 )
-            return _kept(Body(len(kept), kept), task.stderr_bytes)
+            return _kept(Body(len(kept), kept), task, task.stderr_bytes)
         results = await self._manager.results(task_id)
-        return _kept(results.stderr if results else None, task.stderr_bytes)
+        return _kept(results.stderr if results else None, task, task.stderr_bytes)
 
     async def follow(
         self, account: str, task_id: str, which: Which, *, so_far: bool
@@ -90,10 +91,10 @@ class TaskResults:
         return task
 
 
-def _kept(body: Body | None, written_bytes: int) -> KeptBody:
+def _kept(body: Body | None, task: Task, written_bytes: int) -> KeptBody:
     if body is None:
         raise ResultGone(_GONE)
-    return KeptBody(body, max(0, written_bytes - body.size_bytes))
+    return KeptBody(body, max(0, written_bytes - body.size_bytes), task.lease_number)
 
 
 async def _pieces(source: Source, first: int, length: int) -> AsyncIterator[bytes]:

@@ -130,7 +130,10 @@ class ResultResource:
                 resp.stream = answer
                 return
         of = self._results.stdout if which is Which.STDOUT else self._results.stderr
-        self._send(req, resp, await of(account, task_id))
+        kept = await of(account, task_id)
+        if follow is not None:
+            resp.set_headers({"X-Attempt": str(kept.attempt), "X-First-Byte": "0"})
+        self._send(req, resp, kept)
 
     def _send(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, kept: KeptBody) -> None:
         size_bytes = kept.body.size_bytes

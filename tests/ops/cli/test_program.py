@@ -13,8 +13,8 @@ from ops.cli import cert, exits, main, router, router_rollout, set_group
 from tests.ops.cli.program import Program
 
 COMMANDS = [
-    *("run", "submit", "status", "result", "wait", "cancel", "tasks", "replay"),
-    *("executor", "registrar", "token", "doctor", "nodes", "simulate"),
+    *("run", "submit", "status", "result", "logs", "wait", "cancel", "tasks", "replay"),
+    *("executor", "registrar", "token", "doctor", "nodes", "pools", "queue", "simulate"),
 ]
 SET_COMMANDS = ["start", "drain", "resume", "backup"]
 CERT_COMMANDS = ["ca", "set", "executor", "rotate", "retire"]
