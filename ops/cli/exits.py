@@ -37,7 +37,11 @@ OF_TASKS: Final = (
 
 OF_OTHERS: Final = (
     ("0", "done"),
-    ("1", "`doctor`: something is wrong; `simulate`: an expectation is missed"),
+    (
+        "1",
+        "`map`, `batch show`: a task did not succeed; `doctor`: something is wrong; `simulate`: an expectation is "
+        "missed",
+    ),
     ("64", "wrong usage, or a parameter that the API refused"),
     ("65", "`router`: the file cannot be edited in this way"),
     ("66", "the task or file does not exist or cannot be read"),

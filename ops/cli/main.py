@@ -22,6 +22,8 @@ _COMMANDS: Final = (
     Entry("cancel", "ops.cli.tasks:cancel"),
     Entry("tasks", "ops.cli.tasks:tasks"),
     Entry("replay", "ops.cli.replay:replay"),
+    Entry("map", "ops.cli.map:map_"),
+    Entry("batch", "ops.cli.batch:batch"),
     Entry("set", "ops.cli.set_group:set_", _START),
     Entry("registrar", "ops.cli.serve:start_registrar", _START),
     Entry("executor", "ops.cli.serve:start_executor", _START),

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Self, Unpack, cast
 from urllib.parse import quote
 
+from ops.client.batches import Batches
 from ops.client.body import Body, source_of
 from ops.client.errors import (
     PROBLEM_BASE,
@@ -100,6 +101,7 @@ class Client:
         self, url: str = DEFAULT_URL, *, token: str | None = None, account: str | None = None
     ) -> None:
         self._transport = Transport(url, token=token, account=account)
+        self.batches = Batches(self._transport)
 
     @property
     def url(self) -> str:

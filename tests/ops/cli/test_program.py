@@ -14,8 +14,10 @@ from tests.ops.cli.program import Program
 
 COMMANDS = [
     *("run", "submit", "status", "result", "logs", "wait", "cancel", "tasks", "replay"),
+    *("map", "batch"),
     *("executor", "registrar", "token", "doctor", "nodes", "pools", "queue", "simulate"),
 ]
+BATCH_COMMANDS = ["show", "cancel", "retry", "results"]
 SET_COMMANDS = ["start", "drain", "resume", "backup"]
 CERT_COMMANDS = ["ca", "set", "executor", "rotate", "retire"]
 ROUTER_COMMANDS = [
@@ -30,6 +32,7 @@ ALL = [
     *(["router", name] for name in ROUTER_COMMANDS),
     ["router", "rollout"],
     *(["router", "rollout", name] for name in ROLLOUT_COMMANDS),
+    *(["batch", name] for name in BATCH_COMMANDS),
     ["set"],
     *(["set", name] for name in SET_COMMANDS),
     ["cert"],

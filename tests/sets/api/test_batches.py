@@ -7,12 +7,14 @@ import json
 import tarfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx
 import pytest
 
+from tests.ops.cli.program import Program
 from tests.scheduler.batches.conftest import lines, tar
 from tests.sets.api.conftest import Api, StartApi, problem, until
 
@@ -210,3 +212,43 @@ def test_kill_9_loses_no_input_and_runs_none_twice(start_api: StartApi) -> None:
 
 def _reached(count: Callable[[], int], goal: int) -> bool:
     return count() >= goal
+
+
+def test_a_folder_is_mapped_and_what_failed_is_mapped_again(api: Api, tmp_path: Path) -> None:
+    source, to = tmp_path / "in", tmp_path / "out"
+    inputs = {"a": b"1", "b/c d": b"x" * 100_000, "b/empty": b""}
+    for name, data in inputs.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(data)
+    gcompute = Program(api.process.url)
+    done = gcompute("map", api.image, str(source), "-o", str(to), "--", "cat")
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr
+    assert b"succeeded: 3 succeeded of 3 inputs" in done.stdout
+    assert {name: (to / name).read_bytes() for name in inputs} == inputs
+    # The same call again finds everything there.
+    again = gcompute("map", api.image, str(source), "-o", str(to), "--", "cat")
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    other = gcompute("map", api.image, str(source), "-o", str(to), "--", "sink")
+    assert other.returncode == 64
+    assert b"has results of another call; name another folder" in b" ".join(other.stderr.split())
+
+    bad = gcompute(
+        "map",
+        api.image,
+        "-",
+        "-o",
+        str(tmp_path / "lines"),
+        stdin=lines({"name": "n", "args": ["exit", "3"]}),
+    )
+    assert bad.returncode == 1, bad.stderr
+    assert b"failed: 1 failed of 1 input\n" in bad.stdout
+    assert json.loads((tmp_path / "lines/n.error.json").read_bytes())["exit_code"] == 3
+    batch_id = bad.stdout.split()[0].decode()
+    assert gcompute("batch", "retry", batch_id).returncode == 0
+    assert over(api, batch_id)["retried"] == 1
+    assert gcompute("batch", "show", batch_id).returncode == 1
+    found = gcompute("batch", "results", batch_id)
+    with tarfile.open(fileobj=io.BytesIO(found.stdout)) as archive:
+        assert archive.getnames() == ["n.error.json"]
+    assert gcompute("batch", "cancel", batch_id).returncode == 0
+    assert gcompute("batch", "show", "a-none").returncode == 66
