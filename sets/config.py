@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from scheduler.policy.limits import Limits
+from scheduler.policy.limits import KeepAlive, Limits
 from scheduler.policy.storage import MIB, StorageLimits
 from scheduler.policy.tenancy import Tenancy
 from scheduler.registry.allowed import AllowList
@@ -144,7 +144,11 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     knows. Tasks that it has accepted may write a quarter more: then their output counts as too large. By default half
     of `max_kept_mib`."""
     keep_idle_s: Seconds = 300
-    """How long an idle slot is kept for its pool's next task."""
+    """How long an idle slot is kept for its pool's next task; with `keep_alive: learnt`, what a start is worth: as much
+    as a slot of 512 MiB that idles for that long."""
+    keep_alive: Literal["learnt", "fixed"] = "learnt"
+    """`learnt`: once a pool's idle times are known, its slots are there when a task is likely to come; `fixed`: each
+    idle slot is kept for `keep_idle_s`."""
     slot_start_timeout_s: Seconds = 60
     """How long a slot may take to start before it is given up."""
     body_stall_s: Annotated[int, Meta(gt=0, le=3600)] = 60
@@ -240,6 +244,7 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             max_waiting=self.max_waiting,
             max_waiting_account=self.max_waiting_account,
             keep_idle_s=self.keep_idle_s,
+            keep_alive=KeepAlive(self.keep_alive),
             account_weights=self.account_weights,
             tenancy=Tenancy(self.tenancy),
             account_tenancy={name: Tenancy(tenancy) for name, tenancy in self.account_tenancy.items()},

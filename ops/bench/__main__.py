@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from ops.bench import durable, figures, simulated, slotfigures
+from ops.bench import durable, figures, keep_alive, simulated, slotfigures
 from ops.bench.stack import BenchFailed, Stack
 
 PARTS: Final = {
@@ -27,6 +27,7 @@ PARTS: Final = {
     "fresh": (slotfigures.fresh, 10, "fresh slots that are started ahead"),
     "soak": (slotfigures.soak, 1, "100,000 tasks through one slot (a minute)"),
     "reality": (simulated.reality, 10, "simulated waits, compared with real ones (ten minutes)"),
+    "keep-alive": (keep_alive.compare, 10, "cold starts with a learnt keep-alive (some minutes)"),
     "simulator": (simulated.speed, 10, "the simulator's speed (some minutes)"),
     "async": (durable.rate, 10, "async tasks, from submission to the result on disk"),
     "kept": (durable.kept, 5, "a store with a million ended tasks (some minutes)"),

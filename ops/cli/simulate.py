@@ -148,6 +148,7 @@ def _print(found: Report) -> None:
     print()
     for met in found.expected:
         print(f"{'ok    ' if met.good else 'MISSED'}  {met.words}")
+    print(f"slots held {found.slots_gib:,.1f} GiB of memory on average, idle ones included")
     per_s = found.all.tasks / found.took_s if found.took_s else 0.0
     print(
         f"{report.counted(found.all.tasks, 'task')} in {found.took_s:.1f} s of CPU time: {per_s:,.0f} a second"

@@ -107,6 +107,7 @@ class Answered:
         self._books = books
         self.began = books.began
         self.stopped = books.stopped
+        self.slot_ended = books.slot_ended
 
     def ended(self, task: VirtualTask, how: End) -> None:
         """The task ended."""

@@ -68,7 +68,10 @@ class Met:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole run. `rows`: its intervals, some in one, for a table. `took_s`: CPU time."""
+    """A whole run. `rows`: its intervals, some in one, for a table. `took_s`: CPU time.
+
+    `slots_gib`: the memory that slots held on average, idle ones included.
+    """
 
     name: str
     scenario: Scenario
@@ -78,6 +81,7 @@ class Report:
     rows: list[Interval]
     expected: list[Met]
     took_s: float
+    slots_gib: float
 
     @property
     def good(self) -> bool:
@@ -93,6 +97,7 @@ class Report:
             "length_s": self.scenario.length_s,
             "cores": self.scenario.cores,
             "took_s": round(self.took_s, 3),
+            "slots_gib": round(self.slots_gib, 3),
             "all": asdict(self.all),
             "accounts": {name: asdict(figures) for name, figures in self.accounts.items()},
             "intervals": [asdict(interval) for interval in self.intervals],
@@ -115,6 +120,7 @@ def report_of(name: str, scenario: Scenario, tally: Tally, took_s: float) -> Rep
         [_interval(tally, every[number : number + step]) for number in every[::step]],
         [_met(each, tally, scenario) for each in scenario.expect],
         took_s,
+        tally.slots_mib_s / 1024 / scenario.length_s,
     )
 
 

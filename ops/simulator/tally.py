@@ -10,7 +10,7 @@ from typing import Final
 from ddsketch import DDSketch
 
 from ops.simulator.agenda import Agenda
-from ops.simulator.virtual_set import End, VirtualSet, VirtualTask
+from ops.simulator.virtual_set import End, VirtualSet, VirtualSlot, VirtualTask
 
 ACCURACY: Final = 0.01
 """The largest error of a percentile, as a share of its value."""
@@ -63,7 +63,10 @@ class Sample:
 
 
 class Tally:
-    """The books of a run; sets tell it what happens. `groups`: the accounts that are counted apart, by source."""
+    """The books of a run; sets tell it what happens. `groups`: the accounts that are counted apart, by source.
+
+    `slots_mib_s`: the memory of all slots, in MiB, times the seconds for which each was there.
+    """
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class Tally:
     ) -> None:
         self.groups = groups
         self.length_s = length_s
+        self.slots_mib_s = 0.0
         self.interval_s = length_s / intervals
         # By group, by interval.
         self.counts: list[list[Counts]] = [[Counts() for _ in range(intervals)] for _ in groups]
@@ -132,10 +136,15 @@ class Tally:
         else:
             self._held(task)
 
+    def slot_ended(self, slot: VirtualSlot) -> None:
+        """A slot is gone, whatever it did."""
+        self.slots_mib_s += (self._agenda.now - slot.began_at) * slot.key.resources.memory_mib
+
     def close(self) -> None:
         """The run is over: count what runs still."""
         for each in self._sets:
             for slot in each.slots.values():
+                self.slot_ended(slot)
                 if slot.task is not None:
                     self._held(slot.task)
 

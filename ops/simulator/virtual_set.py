@@ -93,11 +93,12 @@ class VirtualTask:
 
 
 class VirtualSlot:
-    """A slot on a node, and the task that it has."""
+    """A slot on a node, and the task that it has. `began_at`: when it began to start."""
 
-    __slots__ = ("id", "key", "node_id", "task")
+    __slots__ = ("began_at", "id", "key", "node_id", "task")
 
-    def __init__(self, slot_id: str, key: PoolKey, node_id: str) -> None:
+    def __init__(self, slot_id: str, key: PoolKey, node_id: str, now: float) -> None:
+        self.began_at = now
         self.id = slot_id
         self.key = key
         self.node_id = node_id
@@ -115,6 +116,9 @@ class Watch(Protocol):
 
     def ended(self, task: VirtualTask, how: End) -> None:
         """The task ended."""
+
+    def slot_ended(self, slot: VirtualSlot) -> None:
+        """The slot is gone."""
 
 
 class VirtualSet:
@@ -230,7 +234,9 @@ class VirtualSet:
             self._agenda.at(ends_at, self._ran, task)
 
     def _start(self, decision: StartSlot) -> None:
-        slot = self.slots[decision.slot_id] = VirtualSlot(decision.slot_id, decision.pool, decision.node_id)
+        slot = self.slots[decision.slot_id] = VirtualSlot(
+            decision.slot_id, decision.pool, decision.node_id, self._agenda.now
+        )
         if slot.node_id not in self._dead:
             self._agenda.at(self._agenda.now + self._start_s(slot.key), self._ready, slot)
 
@@ -320,6 +326,7 @@ class VirtualSet:
         self._apply(decisions)
 
     def _gone(self, slot: VirtualSlot) -> None:
+        self._watch.slot_ended(slot)
         if self._cleans:
             self._agenda.at(self._agenda.now + CLEAN_S, self._removed, slot.id)
 

@@ -11,7 +11,9 @@ from itertools import islice
 from typing import Final
 
 from scheduler.policy.demand import Demand
-from scheduler.policy.limits import Limits
+from scheduler.policy.idle_times import IdleTimes, Remembered
+from scheduler.policy.keep_alive import foresee
+from scheduler.policy.limits import KeepAlive, Limits
 from scheduler.policy.node import Node, NodeFacts, Nodes
 from scheduler.policy.pool import NEVER, Pool, Slot
 from scheduler.policy.queue import Queue
@@ -36,6 +38,11 @@ class Books:
     def __init__(self, limits: Limits, nodes: Iterable[NodeFacts]) -> None:
         self.limits = limits
         self._keep_idle_s = limits.keep_idle_s
+        self._learns = limits.keep_alive is KeepAlive.LEARNT
+        # What is known of pools that are forgotten otherwise.
+        self.remembered = Remembered()
+        # Pools that have nothing, and in which a slot will be started ahead of need.
+        self.asleep: dict[Pool, None] = {}
         # Which accounts share nodes; None where all do.
         self.parties = Parties(limits.tenancy, limits.account_tenancy) if limits.some_need_own_nodes else None
         self.nodes = Nodes(nodes, self.parties)
@@ -76,6 +83,8 @@ class Books:
         if pool is None:
             turns = self.spare_turns if key.priority is Priority.SPARE else self.turns
             pool = self.pools[key] = Pool(key, turns.shares.account(key.account))
+            if self._learns and pool.ahead is None and not pool.is_spare:
+                pool.idle_times = self.remembered.take(key) or IdleTimes(self._keep_idle_s, pool.memory_mib)
             self._size(pool)
         return pool
 
@@ -94,6 +103,9 @@ class Books:
         del self.pools[pool.key]
         pool.account.shares.forget_pool(pool.account)
         self.givers.pop(pool, None)
+        self.asleep.pop(pool, None)
+        if pool.idle_times is not None:
+            self.remembered.keep(pool.key, pool.idle_times)
         pool.look_at = NEVER
 
     def nodes_changed(self, now: float) -> None:
@@ -124,6 +136,8 @@ class Books:
             wants = waiting > coming
             if pool.ahead is not None and not wants:
                 eager = waiting + self._ahead(pool, now) > coming
+            elif pool.foreseen and not wants:
+                eager = True
             if wants or eager:
                 if now < pool.retry_at:
                     self.look_at(pool, pool.retry_at)
@@ -143,7 +157,9 @@ class Books:
             self.modest.pop(pool, None)
         if self.cramped and not wants:
             self.cramped.pop(pool, None)
-        if not pool.slots and not waiting and pool.is_unused:
+        if self.asleep and not pool.is_unused:
+            self.asleep.pop(pool, None)
+        if not pool.slots and not waiting and pool.is_unused and pool not in self.asleep:
             until = 0.0 if pool.ahead is None else pool.ahead.until(self.limits.keep_idle_s)
             self.look_at(pool, max(now, pool.retry_at, until))
 
@@ -186,6 +202,8 @@ class Books:
     def add(self, slot_id: str, pool: Pool, node: Node, now: float) -> Slot:
         """A slot begins to start."""
         slot = self.slots[slot_id] = Slot(slot_id, pool, node, now)
+        if pool.foreseen:
+            foresee(slot, now)
         pool.starting.add(slot)
         pool.slots += 1
         self.slots_on.setdefault(node, {})[slot] = None
@@ -214,11 +232,13 @@ class Books:
 
     def rest(self, slot: Slot, now: float) -> None:
         """A slot is idle from now on."""
-        pool = slot.pool
+        pool, times = slot.pool, slot.pool.idle_times
         slot.since = now
+        if not slot.foreseen:
+            slot.rested_at = now
         pool.idle[slot] = None
         self.givers[pool] = None
-        at = now + self._keep_idle_s
+        at = now + (self._keep_idle_s if times is None else times.first_s)
         if at < pool.look_at:
             self.look_at(pool, at)
 
@@ -230,6 +250,9 @@ class Books:
             account.settle(now)
         slot.charge_percent = pool.charge_percent
         account.held += slot.charge_percent
+        if pool.idle_times is not None and (slot.foreseen or not slot.unused):
+            slot.foreseen = False
+            pool.idle_times.ended(now - slot.rested_at)
         del pool.idle[slot]
         pool.running.add(slot)
         slot.task_id = task_id
@@ -291,6 +314,10 @@ class Books:
         pool = slot.pool
         if slot.task_id is not None:
             self.release(slot, now)
+        if pool.idle_times is not None and (slot.foreseen or slot in pool.idle):
+            pool.idle_times.left(slot.rested_at)
+            if not pool.idle_times.is_usual:
+                self.look_at(pool, now + pool.idle_times.resolution_s)
         self.started(slot)
         pool.idle.pop(slot, None)
         del self.slots[slot.id]

@@ -138,6 +138,8 @@ class Cell(NodeEvents):
             if assigned is not None:
                 return [*old, assigned]
         self._queue.enter(pool, task_id, now, timeout_s=timeout_s)
+        if pool.idle_times is not None and not pool.idle and len(pool.waiting) > len(pool.starting):
+            pool.idle_times.missed(now)
         if pool.slots >= pool.most and not pool.idle and pool.ahead is None:
             # It waits behind its own pool's tasks, which have all the slots that they may have.
             return old

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -16,10 +17,19 @@ SCAN_LIMIT: Final = 64
 """Number of pools, or slots of one pool, that one decision compares if the first ones do not fit."""
 
 
+class KeepAlive(StrEnum):
+    """How long idle slots are kept."""
+
+    FIXED = "fixed"
+    LEARNT = "learnt"
+    """As each pool's own idle times advise (`idle_times`); slots are also started ahead of need."""
+
+
 class Limits(msgspec.Struct, frozen=True):
     """Limits of the set. Times are seconds.
 
     `cpu_percent`, `memory_mib` and `max_slots` are those of the set's own machine, where it has no other nodes.
+    `keep_idle_s`: how long an idle slot is kept; with `keep_alive` learnt, that is what a start is worth.
     `patience_s`: how long a task that is too large for the free room may be overtaken, and how long a pool without
     any slot waits until one of a busy pool gives way. `fresh_ahead`: the most slots that a fresh pool has ready.
     `account_weights`: how many times as much of the cores and places as others an account gets while they compete; 1
@@ -33,6 +43,7 @@ class Limits(msgspec.Struct, frozen=True):
     max_waiting: int = 100_000
     max_waiting_account: int = 20_000
     keep_idle_s: float = 300.0
+    keep_alive: KeepAlive = KeepAlive.LEARNT
     start_backoff_s: float = 0.5
     start_backoff_max_s: float = 30.0
     start_timeout_s: float = 60.0

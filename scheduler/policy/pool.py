@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from scheduler.policy.ahead import Ahead
+from scheduler.policy.idle_times import IdleTimes
 from scheduler.task import Isolation, Priority
 
 NEVER: Final = float("inf")
@@ -23,10 +24,12 @@ class Slot:
     __slots__ = (
         "charge_percent",
         "ends_at",
+        "foreseen",
         "gives_way",
         "id",
         "node",
         "pool",
+        "rested_at",
         "served",
         "since",
         "spent",
@@ -47,6 +50,10 @@ class Slot:
         # It has started and has had no task yet.
         self.unused = False
         self.since = now
+        # Since when it has been idle. A slot that was started ahead of need, which is `foreseen`, goes on with the idle
+        # time of one that had left.
+        self.rested_at = now
+        self.foreseen = False
         # When its cluster ends it, and whether that is too soon for another task of the pool.
         self.ends_at = NEVER
         self.spent = False
@@ -66,8 +73,10 @@ class Pool:
         "charge_percent",
         "cpu_percent",
         "failures",
+        "foreseen",
         "held_back_at",
         "idle",
+        "idle_times",
         "is_spare",
         "kept_on",
         "key",
@@ -93,6 +102,10 @@ class Pool:
         self.at_once = 0
         # A fresh slot has one task only, so the next must be on its way before its task is.
         self.ahead = Ahead() if key.isolation is Isolation.FRESH else None
+        # What is known of its slots' idle times; None where it keeps slots for a fixed time. And how many slots are to
+        # be started ahead of need.
+        self.idle_times: IdleTimes | None = None
+        self.foreseen = 0
         # Its tasks run on what others leave, and give way to them.
         self.is_spare = key.priority is Priority.SPARE
         self.cpu_percent = key.resources.cpu_percent

@@ -11,6 +11,7 @@ from scheduler.errors import BadRequest
 from scheduler.policy.books import Books
 from scheduler.policy.decisions import Decision, StartSlot, StopSlot
 from scheduler.policy.giving_way import give_place
+from scheduler.policy.keep_alive import next_look, overdue
 from scheduler.policy.limits import SCAN_LIMIT, USUAL_WEIGHT
 from scheduler.policy.node import Node
 from scheduler.policy.pool import NEVER, Pool, Slot
@@ -20,6 +21,9 @@ LIFE_MARGIN_S: Final = 120.0
 for clocks that differ."""
 GIVERS_LIMIT: Final = 1024
 """How many pools with idle slots are compared to find the slot that gives its place to another pool."""
+
+ASLEEP_MOST: Final = 10_000
+"""How many pools without slots and tasks are kept because a slot will be started for them ahead of need."""
 
 
 class Supply:
@@ -142,21 +146,27 @@ class Supply:
         return decisions
 
     def look(self, pool: Pool, decisions: list[Decision], now: float) -> None:
-        """Retire slots that were idle for too long, and forget a pool that has nothing."""
-        books, keep_s = self._books, self._books.limits.keep_idle_s
+        """Retire slots that are no longer worth their place, start others ahead of need, and forget an unused pool."""
+        books, times = self._books, pool.idle_times
         if books.slot_life_s is not None:
             if not (pool.waiting or pool.running or pool.paused):
                 pool.longest_s = 0.0
             decisions += self.retire(pool, 0.0, now)
+        if times is not None:
+            times.learn()
         if not pool.waiting:
-            for slot in list(pool.idle):
-                if slot.since + keep_s > now:
-                    break
+            for slot in overdue(pool, books.limits.keep_idle_s, now):
                 decisions.append(self.stop_idle(slot, now))
+        if times is not None:
+            pool.foreseen = times.wanted(now)
+        at = next_look(pool, books.limits.keep_idle_s, now)
+        if at < NEVER and pool.is_unused and (pool in books.asleep or len(books.asleep) < ASLEEP_MOST):
+            books.asleep[pool] = None
+        else:
+            books.asleep.pop(pool, None)
         books.file(pool, now)
-        if pool.idle:
-            oldest = next(iter(pool.idle))
-            books.look_at(pool, max(oldest.since + keep_s, now + keep_s if pool.waiting else now))
+        if pool.slots or pool in books.asleep:
+            books.look_at(pool, at)
         elif pool.is_unused and now >= pool.retry_at and pool not in books.modest:
             books.forget_pool(pool)
 
