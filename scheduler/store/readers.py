@@ -77,3 +77,16 @@ class Readers:
             connection.execute("PRAGMA query_only = ON")
             self._connections.append(connection)
         return read(connection)
+
+
+def at_one_moment(read: Callable[[sqlite3.Connection], T]) -> Callable[[sqlite3.Connection], T]:
+    """A read whose statements all see the database as it is when the first one begins."""
+
+    def together(db: sqlite3.Connection) -> T:
+        db.execute("BEGIN")
+        try:
+            return read(db)
+        finally:
+            db.execute("COMMIT")
+
+    return together

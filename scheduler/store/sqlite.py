@@ -30,7 +30,7 @@ from scheduler.store.ends import End, write_end
 from scheduler.store.journal import Journal
 from scheduler.store.kept import Kept
 from scheduler.store.lock import StoreLock
-from scheduler.store.readers import Readers
+from scheduler.store.readers import Readers, at_one_moment
 from scheduler.store.recent_inputs import RecentInputs
 from scheduler.store.rows import (
     DEAD,
@@ -295,7 +295,8 @@ class SqliteStore:
             return list(islice(merge(*by_state, reverse=True), limit))
 
         await self._writer().catch_up()
-        return [read_task(facts) for _, facts in await self.read(page)]
+        # Otherwise a task that moves meanwhile would be in none of the states, or in two.
+        return [read_task(facts) for _, facts in await self.read(at_one_moment(page))]
 
     async def frees_at_us(self, account: str) -> int | None:
         states = (*(state.value for state in FINAL_STATES), DEAD)

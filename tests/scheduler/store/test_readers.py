@@ -12,7 +12,7 @@ import pytest
 
 from scheduler.errors import StoreError, Unavailable
 from scheduler.store import readers as readers_module
-from scheduler.store.readers import Readers
+from scheduler.store.readers import Readers, at_one_moment
 
 
 @pytest.fixture
@@ -71,3 +71,23 @@ async def test_a_scan_under_which_the_store_closes_is_told_so(
     await asyncio.to_thread(readers.close)
     with pytest.raises(StoreError, match="is closed"):
         await anext(scan)
+
+
+async def test_statements_of_one_moment_do_not_see_a_change_in_between(
+    tmp_path: Path, readers: Readers
+) -> None:
+    with sqlite3.connect(tmp_path / "tasks.db") as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("CREATE TABLE tasks (state)")
+        writer.execute("INSERT INTO tasks VALUES ('queued')")
+
+    def states(db: sqlite3.Connection) -> list[str]:
+        """The states in which the task is found; it moves between the two looks."""
+        look = "SELECT state FROM tasks WHERE state = ?"
+        found = db.execute(look, ("running",)).fetchall()
+        with sqlite3.connect(tmp_path / "tasks.db") as writer:
+            writer.execute("UPDATE tasks SET state = 'running'")
+        return [state for (state,) in found + db.execute(look, ("queued",)).fetchall()]
+
+    assert await readers.read(at_one_moment(states)) == ["queued"]
+    assert await readers.read(at_one_moment(states)) == ["running"]
