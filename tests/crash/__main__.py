@@ -43,10 +43,11 @@ def real(machine: Machine, record: Record, folder: Path) -> tuple[int, Books]:
     return len(rounds), played.play(rounds, lambda text: print(text, flush=True))
 
 
-def simulated(record: Record, folder: Path) -> tuple[int, Books]:
+def simulated(faults: float, record: Record, folder: Path) -> tuple[int, Books]:
     """Play the next rounds with slots in memory; return their number, and the books."""
     seed = f"{record.seed}{record.chapters:04}"
-    words = (sys.executable, "-m", "tests.crash.simulated", str(folder), seed, str(SIMULATED_ROUNDS))
+    numbers = (seed, str(SIMULATED_ROUNDS), str(faults))
+    words = (sys.executable, "-m", "tests.crash.simulated", str(folder), *numbers)
     subprocess.run(words, cwd=ROOT, check=True)
     return SIMULATED_ROUNDS, read(folder)
 
@@ -90,12 +91,16 @@ def main() -> int:
     kind.add_argument(
         "--writes", action="store_true", help="loss of power after each call of a recorded store"
     )
+    parser.add_argument(
+        "--faults", type=float, default=0.0, help="with --simulated: share of the store's calls that fail"
+    )
     options = parser.parse_args()
     in_memory = options.simulated or options.writes
     if not in_memory and os.geteuid() != 0:
         print("tests.crash: the engine that it kills needs root", file=sys.stderr)
         return 2
-    name = f"{'simulated-' * options.simulated}{'writes-' * options.writes}seed-{options.seed}"
+    kinds = {"simulated": options.simulated, "writes": options.writes, "faults": options.faults}
+    name = "-".join([*(kind for kind, chosen in kinds.items() if chosen), f"seed-{options.seed}"])
     file = STATE / f"{name}.json"
     record = Record.of(file, options.seed)
     over_at = time.monotonic() + options.minutes * 60
@@ -104,7 +109,7 @@ def main() -> int:
     folder.chmod(0o755)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        part = writes if options.writes else simulated
+        part = writes if options.writes else partial(simulated, options.faults)
         if not in_memory:
             part = partial(real, stack.enter_context(Machine(folder)))
         while record.rounds < options.rounds and time.monotonic() < over_at:

@@ -1,25 +1,26 @@
-"""`python -m tests.crash.simulated FOLDER SEED ROUNDS`: kills task managers over a real store, with slots in memory.
+"""`python -m tests.crash.simulated FOLDER SEED ROUNDS [FAULTS]`: kills task managers over a real store; no real slots.
 
 A round is a forked process, which dies at a step of the store or of the recovery, or at a random moment. The next one
 opens the same store. After the last round everything runs to its end. Writes the books (`tests.cluster.books`) into
 `FOLDER/books.json`, and what the processes log into `FOLDER/log`. Calls that a kill left without an answer are not in
-the books, as nothing was promised.
+the books, as nothing was promised. FAULTS is the share of the calls of the store and of the launcher that fail.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scheduler.errors import SchedulerError
+from scheduler.errors import DiskFull, EngineRefused, EngineUnavailable, SchedulerError, StoreError
 from scheduler.policy.limits import Limits
 from scheduler.store.contract import Idempotency, TaskFilter
 from scheduler.task import Task
@@ -144,12 +145,19 @@ class Clients:
             await asyncio.sleep(self._dice.random() * 0.02)
 
     async def _submit(self, mark: str) -> None:
+        """Submit it until it is accepted, as a careful client does."""
         self._tell("submits", mark)
-        body = self._world.blobs.body()
-        await body.write(stdin_of(mark))
         key = Idempotency(mark, b"one")
-        task = await self._world.submit(await body.finish(), key, name=mark)
-        self._tell("accepted", mark, task.id)
+        while True:
+            body = self._world.blobs.body()
+            await body.write(stdin_of(mark))
+            try:
+                task = await self._world.submit(await body.finish(), key, name=mark)
+            except SchedulerError:
+                await asyncio.sleep(0.01)
+                continue
+            self._tell("accepted", mark, task.id)
+            return
 
     def _mark(self) -> str:
         self._number += 1
@@ -159,14 +167,46 @@ class Clients:
         os.write(self._pipe, json.dumps(line).encode() + b"\n")
 
 
-def made(folder: Path, dice: random.Random) -> World:
+def made(folder: Path, dice: random.Random, faults: float = 0.0) -> World:
     world = World(folder)
-    world.make(max_attempts=ATTEMPTS, limits=Limits(start_backoff_s=0.01, patience_s=0.05, cpu_percent=400))
+    limits = Limits(start_backoff_s=0.01, patience_s=0.05, cpu_percent=400)
+    world.make(max_attempts=ATTEMPTS, limits=limits, record_patience_s=0.2)
     world.executor.program = program(dice)
+    if faults:
+        refusals = (StoreError("the store fails"), DiskFull())
+        for name in ("add", "finish", "update", "expire", "replay"):
+            # Of what its caller tries again, it may also fail to say that it was done.
+            unsaid = name in ("finish", "update")
+            setattr(
+                world.store, name, failing(getattr(world.store, name), dice, faults, refusals, unsaid=unsaid)
+            )
+        refused = (EngineRefused("the engine fails"), EngineUnavailable("the engine is away"))
+        world.launcher.start = failing(world.launcher.start, dice, faults, refused)  # type: ignore[method-assign]
     return world
 
 
-async def live(folder: Path, seed: str, first: list[str], pipe: int) -> None:
+def failing(
+    call: Callable[..., Coroutine[Any, Any, Any]],
+    dice: random.Random,
+    share: float,
+    errors: Sequence[Exception],
+    *,
+    unsaid: bool = False,
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """A call that fails now and then, before it is done, or, if it may be `unsaid`, afterwards."""
+
+    async def tried(*arguments: Any, **options: Any) -> Any:
+        if dice.random() < share:
+            raise copy.copy(dice.choice(errors))
+        result = await call(*arguments, **options)
+        if unsaid and dice.random() < share:
+            raise copy.copy(dice.choice(errors))
+        return result
+
+    return tried
+
+
+async def live(folder: Path, seed: str, first: list[str], faults: float, pipe: int) -> None:
     """A round, until it is killed."""
     dice = random.Random(seed)
     step = dice.choice([*OF_THE_STORE, ""])
@@ -175,7 +215,7 @@ async def live(folder: Path, seed: str, first: list[str], pipe: int) -> None:
     asyncio.get_running_loop().call_later(
         STEP_S if step else dice.random() * MOMENT_S, os.kill, os.getpid(), signal.SIGKILL
     )
-    world = await made(folder, dice).open()
+    world = await made(folder, dice, faults).open()
     clients = Clients(world, seed, pipe)
     await asyncio.gather(
         *(clients.keep_running() for _ in range(2)),
@@ -247,11 +287,11 @@ async def kept(world: World) -> AsyncIterator[Task]:
         before = page[-1].id
 
 
-def play(folder: Path, seed: int, rounds: int) -> Books:
-    """Play the rounds in `folder`, which is empty, let everything end, and return the books."""
+def play(folder: Path, seed: int, rounds: int, faults: float = 0.0) -> Books:
+    """Play the rounds in `folder`, which is empty, let everything end without faults, and return the books."""
     told = Told()
     for number in range(rounds):
-        for line in forked(folder, live, f"{seed}.{number}", sorted(told.open)):
+        for line in forked(folder, live, f"{seed}.{number}", sorted(told.open), faults):
             told.hear(line)
     lines = forked(folder, settle, told.accepted)
     outcomes = [Outcome(**facts) for what, facts in lines if what == "outcome"]
@@ -272,5 +312,6 @@ def read(folder: Path) -> Books:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    (place / "books.json").write_text(json.dumps(asdict(play(place, int(sys.argv[2]), int(sys.argv[3])))))
+    place, seed, rounds, *share = sys.argv[1:]
+    played = play(Path(place), int(seed), int(rounds), *map(float, share))
+    (Path(place) / "books.json").write_text(json.dumps(asdict(played)))
