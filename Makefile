@@ -14,7 +14,7 @@ two_processes := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-nomad test test-all test-vm crash crash-cluster drill fuzz fuzz-link fuzz-router lint up down status bench bench-cluster bench-router release-sim images package image lock
+.PHONY: help setup demo demo-nomad test test-all test-vm crash power crash-cluster drill fuzz fuzz-link fuzz-router lint up down status bench bench-cluster bench-router release-sim images package image lock
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -43,6 +43,9 @@ test-vm: setup  ## test slots on cgroup version 2 and another kernel, in a virtu
 
 crash: setup  ## kill a set at each named step, its guests, containers and engine, 500 times, and compare the books; an hour a part, as root
 	@$(python) -m tests.crash $(ARGS)
+
+power: setup  ## cut the power of a virtual machine under load, 20 times, and compare the books; two hours, as root
+	@$(python) -m tests.power $(ARGS)
 
 crash-cluster: setup  ## break a cluster of network namespaces by a seeded history and compare the books; ARGS="--minutes 10 --seed 7 --nomad"; as root
 	@$(engine) && $(python) -m tests.cluster.crash $(ARGS)

@@ -7,7 +7,8 @@
 #
 # The exit status is the command's; 125 where the machine did not get so far. The console is kept in console.log beside
 # the disk. GC_VM_SUITE is the Debian, bookworm or trixie; GC_VM_TIMEOUT_S how long it may take; GC_VM_ACCEL=kvm
-# makes it fast where that works. GC_VM_ADD is a further file for the project's folder. GC_VM_DISK is a copy of the disk that keeps what is written to it.
+# makes it fast where that works. GC_VM_ADD is a further file for the project's folder. GC_VM_DISK is a copy of the disk
+# that keeps what is written to it. GC_VM_OPTIONS are further options of QEMU.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 command=${1:-bash tests/vm/inside.sh}
@@ -31,6 +32,7 @@ timeout "${GC_VM_TIMEOUT_S:-2400}" qemu-system-x86_64 \
     -append "root=/dev/vda rw console=ttyS0 loglevel=3 panic=1 systemd.show_status=0 systemd.mask=serial-getty@ttyS0.service" \
     -drive "$disk,if=virtio,format=raw" \
     -drive "file=$run/project.tar,if=virtio,format=raw,readonly=on" \
+    ${GC_VM_OPTIONS:-} \
     < /dev/null | sed -u 's/\x1b[^A-Za-z]*[A-Za-z]//g; s/\r//g' | tee "$machine/console.log"
 status=$(awk '/^vm-exit-status/ {status = $2} END {print status}' "$machine/console.log")
 exit "${status:-125}"
