@@ -38,6 +38,7 @@ _REPEATABLE: Final = (b"cancel", b"replay")
 """Changes of a task that may be asked for twice."""
 _BATCH_ORDERS: Final = (b"/cancel", b"/retry")
 """Ends of the paths of orders to a batch; any other POST below `BATCHES` submits one, and has an image there."""
+_INPUTS_OF: Final = re.compile(rb"(?:^|&)inputs_of=([^&]*)")
 _ASKED_WITH: Final = (b"idempotency-key", b"authorization", b"x-account", b"traceparent")
 _BEARER: Final = re.compile(r"bearer +gc_([A-Za-z0-9-]+)_\S+", re.IGNORECASE)
 _QUEUE_TIMEOUT: Final = re.compile(rb"(?:^|&)queue_timeout_s=([0-9.]{1,30}(?:[eE]-[0-9]{1,3})?)(?:&|$)")
@@ -205,7 +206,12 @@ def _submits_batch(method: bytes, path: bytes) -> bool:
 def _of_batch(method: bytes, path: bytes, query: bytes) -> Purpose:
     """A new batch goes where a run goes; all else goes to the set that has the batch."""
     if _submits_batch(method, path):
-        return _ASYNC_RUN
+        match = _INPUTS_OF.search(query)
+        if match is None:
+            return _ASYNC_RUN
+        # Its inputs are results of earlier tasks, which one set has.
+        owner = owner_of(unquote(match[1].decode("latin-1"), errors="surrogateescape"))
+        return Purpose(Destination.OWNER, RequestKind.UNSAFE, owner, long_wait=True)
     batch_id = unquote(path[len(BATCHES) :].partition(b"/")[0].decode("latin-1"), errors="surrogateescape")
     # A batch that is cancelled twice is cancelled; one that is retried twice may run again what failed meanwhile.
     kind = RequestKind.SAFE if path.endswith(b"/cancel") else _kind(method)

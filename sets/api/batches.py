@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 from scheduler.batch import Batch, Format
 from scheduler.batches.batches import Batches
@@ -13,8 +13,12 @@ from scheduler.store.contract import Blobs, Body, Idempotency
 from scheduler.task import Kind
 from sets.api.body import RequestBody
 from sets.api.call import RunCall
+from sets.api.earlier_results import IDS_BYTES, EarlierResults
 from sets.api.errors import BodyCutOff, BodyTooLarge
 from sets.api.runs import Runs, fingerprinted
+
+_IDS: Final = "ids"
+"""Marks the digest of a request whose body has ids."""
 
 
 class BatchCalls:
@@ -25,19 +29,21 @@ class BatchCalls:
         self._runs = runs
         self._blobs = blobs
         self._max_bytes = max_bytes
+        self._earlier = EarlierResults(batches.manager)
 
     async def submit(
         self,
         account: str,
         reference: str,
         call: RunCall,
-        form: Format,
+        form: Format | None,
         length_bytes: int | None,
         body: RequestBody,
         key: str | None,
     ) -> Batch:
         """Keep a batch, whose idempotency key is `key`; when this returns it survives loss of power.
 
+        `form` None: the body has ids of earlier tasks, whose standard outputs are the inputs.
         Raises `SchedulerError`, as `Runs.accept` and `Batches.submit` do, `BodyCutOff` and `BodyTooLarge`.
         """
         accepted = await self._runs.accept(account, reference, call, Kind.ASYNC, None)
@@ -46,10 +52,13 @@ class BatchCalls:
         if key is None:
             await self.batches.check_room(account)
         self._blobs.check_space()
-        digest = hashlib.sha256(form.encode())
+        digest = hashlib.sha256((form or _IDS).encode())
         holding = self.batches.manager.storage.hold(account)
         try:
-            spool = await self._keep(length_bytes, body, holding, digest if key is not None else None)
+            if form is None:
+                form, spool = Format.TAR, await self._copy(account, body, holding, digest)
+            else:
+                spool = await self._keep(length_bytes, body, holding, digest if key is not None else None)
             idempotency = None
             if key is not None:
                 digest.update(fingerprinted(accepted.spec))
@@ -61,6 +70,18 @@ class BatchCalls:
             raise await self._runs.with_time(error, account) from None
         finally:
             holding.release()
+
+    async def _copy(self, account: str, body: RequestBody, holding: Holding, digest: Any) -> Body:
+        """The archive of the results that the ids in the body name."""
+        ids = b"".join([chunk async for chunk in body.chunks(IDS_BYTES)])
+        digest.update(ids)
+        writer = self._blobs.body(self._max_bytes)
+        try:
+            await self._earlier.copy(account, ids, writer, holding.grow)
+            return await writer.finish()
+        except BaseException:
+            await writer.abort()
+            raise
 
     async def _keep(
         self, length_bytes: int | None, body: RequestBody, holding: Holding, digest: Any | None

@@ -24,12 +24,15 @@ from sets.api.native.tasks import WAIT_MAX_S
 from sets.api.native.view import send_json
 from sets.api.values import DECIMAL
 
-FORMATS: Final[dict[str, Format]] = {
+FORMATS: Final[dict[str, Format | None]] = {
     "application/jsonl": Format.LINES,
     "application/x-ndjson": Format.LINES,
     "application/x-tar": Format.TAR,
+    "text/plain": None,
 }
-"""The formats of a batch's body, by its media type."""
+"""The formats of a batch's body, by its media type; None: ids of earlier tasks."""
+INPUTS_OF: Final = b"inputs_of="
+"""Query parameter that names an earlier task or batch, so that a router sends the call to the set that has it."""
 PLACE_MAX: Final = 999_999_999
 """Largest value of the parameter `after`."""
 _CANCEL: Final = "/cancel"
@@ -80,9 +83,10 @@ class BatchesResource:
     async def _submit(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, account: str, image: str
     ) -> None:
-        call = parse_run(req.scope["query_string"])
-        form = FORMATS.get((req.content_type or "").partition(";")[0].strip().lower())
-        if form is None:
+        pieces = req.scope["query_string"].split(b"&")
+        call = parse_run(b"&".join(piece for piece in pieces if not piece.startswith(INPUTS_OF)))
+        media_type = (req.content_type or "").partition(";")[0].strip().lower()
+        if media_type not in FORMATS:
             raise Problem(
                 415,
                 "unsupported-media-type",
@@ -94,6 +98,7 @@ class BatchesResource:
                 "X-Callback-Url: a batch has no callback; ask with `wait`", field="X-Callback-Url"
             )
         body: RequestBody = req.scope[SCOPE_KEY]
+        form = FORMATS[media_type]
         batch = await self._calls.submit(account, image, call, form, content_length(req), body, key_of(req))
         resp.status = 202
         resp.set_header("Location", f"/v1/batches/{batch.id}")

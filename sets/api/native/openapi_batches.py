@@ -105,6 +105,13 @@ def _submit() -> dict[str, Any]:
     for name, parameter in PARAMETERS.items():
         schema = {"type": "array", "items": parameter.schema} if parameter.repeatable else parameter.schema
         parameters.append(query(name, schema, parameter.help))
+    parameters.append(
+        query(
+            "inputs_of",
+            {"type": "string"},
+            "with ids of tasks: one of them, or their batch, so that a router finds the set that has them",
+        )
+    )
     parameters.append(header("Idempotency-Key", "the same key and request within 24 h answer the same batch"))
     found = operation(
         "submitBatch",
@@ -115,6 +122,16 @@ def _submit() -> dict[str, Any]:
     )
     found["requestBody"] = {
         "required": True,
-        "content": {"application/jsonl": _LINES, "application/x-ndjson": _LINES, **_TAR},
+        "content": {
+            "application/jsonl": _LINES,
+            "application/x-ndjson": _LINES,
+            **_TAR,
+            "text/plain": {
+                "schema": {
+                    "type": "string",
+                    "description": "ids of tasks that succeeded, one in each line; their standard outputs are the inputs",
+                }
+            },
+        },
     }
     return found

@@ -40,6 +40,8 @@ def test_purposes() -> None:
     assert ask(b"POST", b"/v1/tasks/a-1/replay") == Purpose(Destination.OWNER, RequestKind.SAFE, "a")
     assert ask(b"POST", b"/v1/tasks/a-1/other").kind is RequestKind.UNSAFE
     assert ask(b"POST", b"/v1/batches/acme/ocr:1?arg=x") == ask(b"POST", b"/v1/run/x", b"respond-async")
+    chained = ask(b"POST", b"/v1/batches/ocr:1?arg=x&inputs_of=b-7")
+    assert chained == Purpose(Destination.OWNER, RequestKind.UNSAFE, "b", long_wait=True)
     assert ask(b"GET", b"/v1/batches/b-7/results?after=3") == Purpose(
         Destination.OWNER, RequestKind.SAFE, "b"
     )

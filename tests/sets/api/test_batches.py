@@ -174,6 +174,35 @@ def test_a_bad_batch_is_refused_and_nothing_of_it_stays(
     assert left <= before
 
 
+def test_results_of_earlier_tasks_are_the_inputs_of_a_batch(api: Api) -> None:
+    first = sent(
+        api,
+        lines(
+            {"name": "chained/small", "args": ["say", "one"]},
+            {"name": "chained/large", "args": ["print", "100000"]},
+            {"name": "chained/bad", "args": ["exit", "1"]},
+        ),
+    )
+    over(api, first)
+    small, large, bad = (api.tasks(name=f"chained/{name}")[0]["id"] for name in ("small", "large", "bad"))
+    outputs, _ = results(api, first)
+    second = sent(api, f"{small}\n\n{large}\r\n{small}".encode(), "cat", form="text/plain", inputs_of=first)
+    assert over(api, second)["state"] == "succeeded"
+    assert results(api, second)[0] == {
+        "chained/small": outputs["chained/small"],
+        "chained/large": outputs["chained/large"],
+        small: outputs["chained/small"],
+    }
+    for line, said in (
+        (bad, f"line 2: task {bad} is failed, so it has no result"),
+        ("other-1", "line 2: no task other-1 of this account"),
+        ("\xff" * 500, "line 2: no task"),
+    ):
+        answer = send(api, f"{small}\n{line}\n".encode("latin-1"), "cat", form="text/plain")
+        assert said in problem(answer, 400, "bad-parameter")["detail"]
+    problem(send(api, b"\n", "cat", form="text/plain"), 400, "bad-parameter")
+
+
 def test_limits_of_a_set(start_api: StartApi) -> None:
     api = start_api("max_batch_inputs: 2\nmax_batch_mib: 1\nmax_batches_account: 1\nmax_input_mib: 1\n")
     problem(send(api, lines({}, {}, {}), "cat"), 400, "bad-parameter")
