@@ -129,7 +129,7 @@ def _submit() -> dict[str, Any]:
             "text/plain": {
                 "schema": {
                     "type": "string",
-                    "description": "ids of tasks that succeeded, one in each line; their standard outputs are the inputs",
+                    "description": "ids of tasks that succeeded, one in each line; their outputs are the inputs",
                 }
             },
         },
