@@ -12,6 +12,7 @@ from scheduler.errors import Draining, NotDead, SchedulerError
 from scheduler.floor import Floor
 from scheduler.image import Image
 from scheduler.images.contract import ImageSource
+from scheduler.moments import Moments
 from scheduler.pool import pool_of
 from scheduler.roster import Entry, Roster
 from scheduler.storage import StorageGuard
@@ -127,7 +128,7 @@ class Acceptance:
         self._floor.check(pool_of(spec), spec.timeout_s)
 
     def _new_task(self, spec: TaskSpec, stdin_bytes: int) -> Task:
-        task = Task(self._ids.new(), spec, self._now_us(), stdin_bytes=stdin_bytes)
+        task = Task(self._ids.new(), spec, self._now_us(), stdin_bytes=stdin_bytes, moments=Moments(0))
         if self.accepted is not None:
             # Before it can be read from the store.
             self.accepted.add(task.id)

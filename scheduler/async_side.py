@@ -266,9 +266,9 @@ class AsyncSide:
             await self._give_up(entry, State.FAILED, Reason.NOT_EXECUTABLE, str(error))
         elif self._stopping:
             # The attempt was going well, so it does not count.
-            task.requeue(attempt_counts=False)
+            task.requeue(self._now_us(), "the set stopped", attempt_counts=False)
             await self._store_queued(task, Durability.POWER)
-        elif self._floor.attempt_lost(entry, disk_full=isinstance(error, DiskFull)):
+        elif self._floor.attempt_lost(entry, str(error), disk_full=isinstance(error, DiskFull)):
             await self._store_queued(task, Durability.PROCESS)
         else:
             detail = (
@@ -334,13 +334,17 @@ class AsyncSide:
         keep_s = self._limits.dead_keep_s if task.dead else self._limits.async_keep_s
         task.expires_us = (task.ended_us or 0) + keep_s * 1_000_000 if task.batch is None else None
         self.unstored.update(results.blobs)
-        stored = await self._insist(task.id, lambda: self._store.finish(task, results))
+        stored = await self._insist(task.id, lambda: self._store_end(task, results))
         self.unstored.difference_update(results.blobs)
         if stored:
             entry.task = task
         self._roster.remove(task.id)
         if stored:
             self._ended(task)
+
+    async def _store_end(self, task: Task, results: Results) -> None:
+        task.outcome_written(self._now_us())
+        await self._store.finish(task, results)
 
     async def _insist(self, task_id: str, write: Callable[[], Awaitable[None]]) -> bool:
         """Write what must not be lost, again and again for as long as the set runs.

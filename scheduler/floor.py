@@ -138,6 +138,7 @@ class Floor:
     def enter(self, entry: Entry) -> None:
         """The task waits for a slot; it may have one when this returns."""
         task = self._remember(entry)
+        task.want_slot(self._now_us())
         self._apply(
             self._cell.task_arrived(
                 task.id,
@@ -152,7 +153,7 @@ class Floor:
         """The task waits no longer; harmless when it does not."""
         self._apply(self._cell.task_left(entry.task.id, self._clock()))
 
-    def attempt_lost(self, entry: Entry, *, disk_full: bool = False) -> bool:
+    def attempt_lost(self, entry: Entry, why: str, *, disk_full: bool = False) -> bool:
         """The platform lost the running attempt: whether the task waits for another, or may have none."""
         task = self._remember(entry)
         decisions = self._cell.attempt_lost(
@@ -168,7 +169,7 @@ class Floor:
         given_up = bool(decisions) and isinstance(decisions[0], GiveUp)
         if not given_up:
             # Before a decision gives it its next slot.
-            task.requeue(attempt_counts=True)
+            task.requeue(self._now_us(), why, attempt_counts=True)
         self._apply(decisions)
         return not given_up
 
@@ -182,7 +183,7 @@ class Floor:
         """The running attempt was killed as `Side.give_way` asked: the task waits again, and the attempt does not
         count."""
         task = self._remember(entry)
-        task.requeue(attempt_counts=False)
+        task.requeue(self._now_us(), "it gave way to another task", attempt_counts=False)
         pool, waits_s, limit_s = entry.pool, entry.queue_timeout_s, task.spec.timeout_s
         self._apply(
             self._cell.task_gave_way(task.id, pool, self._clock(), timeout_s=waits_s, limit_s=limit_s)

@@ -14,6 +14,7 @@ from scheduler.clock import wall_us
 from scheduler.errors import SchedulerError, SlotLost
 from scheduler.execution import ByteReader, ByteWriter, Ending, How, Output, Run
 from scheduler.live_output import LiveOutput, LiveOutputs, Tail
+from scheduler.moments import Moments
 from scheduler.outcome import conclude
 from scheduler.outputs import OutputFiles
 from scheduler.store.contract import BodyWriter
@@ -59,6 +60,8 @@ class LiveTask:
         self._clock = clock
         self._now_us = now_us
         self._began = clock()
+        moments = self._moments = task.moments = task.moments or Moments()
+        moments.started = max(0, now_us() - task.created_us)
         self._loop = asyncio.get_running_loop()
         self._why_killed: Reason | None = None
         self._output: Output | None = None
@@ -146,12 +149,16 @@ class LiveTask:
         self._hand_over(first)
         chunks = [first.stdout_head] if first.stdout_head else []
         size = len(first.stdout_head)
+        if size:
+            self._first_byte()
         while size <= limit_bytes:
             chunk = await first.stdout.read()
             self._saw(chunk)
             if not chunk:
                 first.stdout.close()
                 break
+            if not size:
+                self._first_byte()
             chunks.append(chunk)
             size += len(chunk)
         data = b"".join(chunks)
@@ -162,6 +169,8 @@ class LiveTask:
         """Yield the rest of the output after an incomplete `head`."""
         assert self._output is not None
         while chunk := await self._output.stdout.read():
+            if self._moments.first_byte is None:
+                self._first_byte()
             self._count(chunk)
             self._saw(chunk)
             yield chunk
@@ -258,6 +267,9 @@ class LiveTask:
             if not self.task.ended:
                 now_us = self._now_us()
                 conclude(self.task, ending, why_killed=self._why_killed, argv0=self._argv0, now_us=now_us)
+                if ending.stdout:
+                    # It came in the same message.
+                    self._moments.first_byte = max(0, now_us - self.task.created_us)
                 if files is not None:
                     files.tell(self.task)
             await self._write_record()
@@ -309,6 +321,13 @@ class LiveTask:
             for output, data in ((self._outputs.stdout, stdout), (self._outputs.stderr, stderr)):
                 output.saw(data)
                 output.saw_all()
+
+    def input_ended(self) -> None:
+        """The last byte of a streamed input was handed to the program."""
+        self._moments.input_ready = max(0, self._now_us() - self.task.created_us)
+
+    def _first_byte(self) -> None:
+        self._moments.first_byte = max(0, self._now_us() - self.task.created_us)
 
     def _count(self, data: bytes) -> None:
         self.task.stdout = self.task.stdout.then(data)

@@ -30,6 +30,7 @@ from scheduler.execution import Run
 from scheduler.floor import Floor
 from scheduler.image import Image
 from scheduler.live import LiveTask
+from scheduler.moments import Moments
 from scheduler.outputs import FileLimits, OutputFiles
 from scheduler.policy.records import Refusals
 from scheduler.roster import Entry, Roster, Side
@@ -201,7 +202,7 @@ class SyncSide:
 
     def not_begun(self, entry: SyncEntry, error: SlotLost) -> None:
         # Its program was never started, so even a streaming caller may go on waiting.
-        if not self._try_again(entry):
+        if not self._try_again(entry, error):
             lost = SlotLost(f"no slot could take the task: {error}")
             lost.executed = False
             self.cannot_run(entry, lost)
@@ -278,6 +279,7 @@ class SyncSide:
         task = Task(self._ids.new(), spec, self._now_us())
         if stdin is not None:
             task.stdin_bytes = len(stdin)
+            task.moments = Moments(0)
         entry = SyncEntry(task, image, self, queue_timeout_s)
         self._floor.check(entry.pool, entry.task.spec.timeout_s)
         entry.work = entry.new_work(stdin, stream=stream)
@@ -290,7 +292,7 @@ class SyncSide:
         try:
             if lost is None:
                 self._floor.enter(entry)
-            elif not self._try_again(entry):
+            elif not self._try_again(entry, lost):
                 raise lost
             # Raises if there is no slot.
             await started
@@ -316,11 +318,11 @@ class SyncSide:
             # The outcome arrived in the same moment; its caller has left.
             started.exception()
 
-    def _try_again(self, entry: SyncEntry) -> bool:
+    def _try_again(self, entry: SyncEntry, lost: SlotLost) -> bool:
         if self._refuses or entry.cancel is not None:
             return False
         if not entry.gives_way:
-            return self._floor.attempt_lost(entry)
+            return self._floor.attempt_lost(entry, str(lost))
         if entry.gave_way == GIVE_WAYS_MOST:
             return False
         entry.gives_way = False
@@ -331,6 +333,7 @@ class SyncSide:
     # -- ends
 
     async def _record(self, task: Task, files: OutputFiles | None = None) -> None:
+        task.outcome_written(self._now_us())
         try:
             await self._usage.write(task, None if files is None else files.results())
         except NotRecorded:

@@ -13,6 +13,7 @@ import msgspec
 from scheduler.clock import wall_us
 from scheduler.errors import IllegalMove
 from scheduler.excerpt import Excerpt
+from scheduler.moments import LOST_KEPT, WHY_CHARS, LostAttempt, Moments
 
 
 class State(StrEnum):
@@ -132,6 +133,8 @@ class Task(msgspec.Struct, omit_defaults=True):
     `duration_us` are those of the last attempt and of `failed_attempts` together. `dead`: the platform gave the task up
     and keeps its input for a replay, which is a new task, `replayed_as`; that one's `replay_of` names this one.
     `batch` is the id of its batch, with which it expires.
+    `started_us` is when the newest attempt was given its slot; `moments` has the others. `lost` has the last attempts
+    that did not count or that the platform lost.
 
     `memory_peak_kib` is the peak of the slot's memory cgroup while the task ran: its processes, its files in /tmp, the
     pages it read; 0 if unknown. `max_rss_kib` is the resident memory of its largest process. The tail of stdout is kept
@@ -171,6 +174,8 @@ class Task(msgspec.Struct, omit_defaults=True):
     replay_of: str | None = None
     replayed_as: str | None = None
     batch: str | None = None
+    moments: Moments | None = None
+    lost: tuple[LostAttempt, ...] = ()
 
     @property
     def lease(self) -> Lease:
@@ -197,12 +202,28 @@ class Task(msgspec.Struct, omit_defaults=True):
         self.started_us = now_us
         self.queue_us = max(0, now_us - self.created_us)
 
-    def requeue(self, *, attempt_counts: bool) -> None:
+    def want_slot(self, now_us: int) -> None:
+        """The task waits for a slot from now on, where it has not waited before."""
+        moments = self.moments
+        if moments is None:
+            moments = self.moments = Moments()
+        if moments.slot_wanted is None:
+            moments.slot_wanted = max(0, now_us - self.created_us)
+
+    def outcome_written(self, now_us: int) -> None:
+        """The write of the task's outcome begins."""
+        if self.moments is not None:
+            self.moments.recorded = max(0, now_us - self.created_us)
+
+    def requeue(self, now_us: int, why: str, *, attempt_counts: bool) -> None:
         """Put the task back into the queue after an attempt that did not decide its outcome. Raises `IllegalMove`.
 
-        An attempt that does not count leaves the task as many others as it had before.
+        An attempt that does not count leaves the task as many others as it had before. `why` says how it was lost.
         """
         self.move(State.QUEUED)
+        attempt = LostAttempt(self.started_us or now_us, now_us, why[:WHY_CHARS])
+        self.lost = (*self.lost, attempt)[-LOST_KEPT:]
+        self._want_again(now_us)
         self.started_us = None
         if not attempt_counts:
             self.attempts -= 1
@@ -210,10 +231,17 @@ class Task(msgspec.Struct, omit_defaults=True):
     def run_again(self, failed: FailedAttempt) -> None:
         """Put the task back into the queue after an attempt that failed by itself. Raises `IllegalMove`."""
         self.move(State.QUEUED)
+        self._want_again(failed.started_us + failed.duration_us)
         self.started_us = None
         self.failed_attempts = (*self.failed_attempts, failed)
         self.duration_us += failed.duration_us
         self.cpu_us += failed.cpu_us
+
+    def _want_again(self, now_us: int) -> None:
+        # A new object: the old attempt may still be at work on its own.
+        known = self.moments
+        self.moments = Moments(None if known is None else known.input_ready)
+        self.want_slot(now_us)
 
     @property
     def ended(self) -> bool:

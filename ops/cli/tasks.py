@@ -23,21 +23,43 @@ _WHOLE_LIST_PAGE: Final = 100
 
 
 @connected
-def status(session: Session, task_id: TaskId) -> int:
+def status(
+    session: Session,
+    task_id: TaskId,
+    timeline: Annotated[
+        bool, Option(("--timeline",), help="Show when the task waited, ran and was recorded, as a picture.")
+    ] = False,
+) -> int:
     """Show all facts about a task.
 
     Examples:
 
         gcompute status a-01jd3x
 
+        gcompute status a-01jd3x --timeline
+
         gcompute status --json a-01jd3x | jq .cpu_us
     """
+    if timeline:
+        return _timeline(session, task_id)
     with session.client() as client:
         task = on_task(client, task_id, client.task)
     if session.as_json:
         print(json.dumps(task))
     else:
         report.details(task)
+    return 0
+
+
+def _timeline(session: Session, task_id: str) -> int:
+    with session.client() as client:
+        found = on_task(client, task_id, client.timeline)
+    if session.as_json:
+        print(json.dumps(found))
+    else:
+        from ops.cli.timeline import draw
+
+        draw(found)
     return 0
 
 

@@ -142,6 +142,13 @@ class Client:
         query = [("wait", format(wait_s, "g"))] if wait_s else []
         return self._task("GET", _path("tasks", task_id), query=query, idle_timeout_s=IDLE_TIMEOUT_S + wait_s)
 
+    def timeline(self, task_id: str) -> dict[str, Any]:
+        """Return a task's `moments`, and the `phases` between them in microseconds after its creation."""
+        found = self._transport.document("GET", f"{_path('tasks', task_id)}/timeline")
+        if not isinstance(found.get("phases"), list) or not isinstance(found.get("moments"), dict):
+            raise NotGeneralCompute(f"{self.url} answered a timeline without `phases` or `moments`")
+        return found
+
     def watch(
         self, task_id: str, *, timeout_s: float | None = None, poll_s: float = POLL_S
     ) -> Iterator[Task]:

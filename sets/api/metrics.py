@@ -14,8 +14,10 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from scheduler.clock import wall_us
 from scheduler.following import Cause
 from scheduler.manager import Manager
+from scheduler.moments import Moments
 from scheduler.store.contract import DeadLetters
 from scheduler.task import FINAL_STATES, Kind, Reason, Task
 from sets.api.node_metrics import NodeGauges
@@ -25,6 +27,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 _LIMITS_US: Final = [round(seconds * 1_000_000) for seconds in _SECONDS]
+_SHORTEST_US: Final = _LIMITS_US[0]
 
 
 class SetMetrics:
@@ -77,6 +80,26 @@ class SetMetrics:
         return generate_latest(self._registry) + generate_latest(checked)
 
 
+class _Times:
+    """How often a time fell into each of `_LIMITS_US`, and above the last."""
+
+    __slots__ = ("counts", "sum_us")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_LIMITS_US) + 1)
+        self.sum_us = 0
+
+    def add(self, time_us: int) -> None:
+        # Most are short, and none is negative unless the wall clock was set back.
+        if time_us <= _SHORTEST_US:
+            self.counts[0] += 1
+            if time_us > 0:
+                self.sum_us += time_us
+            return
+        self.counts[bisect_left(_LIMITS_US, time_us)] += 1
+        self.sum_us += time_us
+
+
 class _TaskCounts(Collector):
     """Counts tasks for almost nothing: plain numbers, made into metrics when they are asked for."""
 
@@ -84,19 +107,19 @@ class _TaskCounts(Collector):
         self._given_up = dict.fromkeys(Kind, 0)
         self._failed_attempts = self._lost_attempts = 0
         self._ended = {(kind, state): 0 for kind in Kind for state in sorted(FINAL_STATES)}
-        self._cpu_us = self._run_us = self._queue_us = self._cold = 0
-        # How many were in each of `_LIMITS_US`, and above the last.
-        self._run = [0] * (len(_LIMITS_US) + 1)
-        self._queue = [0] * (len(_LIMITS_US) + 1)
+        self._cpu_us = self._cold = 0
+        self._run, self._queue = _Times(), _Times()
+        self._slot_wait, self._input_wait, self._begin = _Times(), _Times(), _Times()
+        self._first_byte, self._record = _Times(), _Times()
 
     def count(self, task: Task) -> None:
         self._ended[task.spec.kind, task.state] += 1
         self._cpu_us += task.cpu_us
-        self._run_us += task.duration_us
-        self._run[bisect_left(_LIMITS_US, task.duration_us)] += 1
-        self._queue_us += task.queue_us
-        self._queue[bisect_left(_LIMITS_US, task.queue_us)] += 1
+        self._run.add(task.duration_us)
+        self._queue.add(task.queue_us)
         self._cold += task.cold_start
+        if task.moments is not None:
+            self._count_moments(task, task.moments)
         given_up = task.reason is Reason.PLATFORM
         self._given_up[task.spec.kind] += given_up
         # The last attempt decided the outcome, unless it was lost or never began.
@@ -104,6 +127,23 @@ class _TaskCounts(Collector):
         if task.attempts > decided:
             self._failed_attempts += len(task.failed_attempts)
             self._lost_attempts += task.lost_attempts - decided
+
+    def _count_moments(self, task: Task, moments: Moments) -> None:
+        created_us, ended_us, ready_us = task.created_us, task.ended_us, task.started_us
+        if ready_us is not None:
+            ready, started = ready_us - created_us, moments.started
+            if moments.slot_wanted is not None:
+                self._slot_wait.add(ready - moments.slot_wanted)
+            # 0: it was there before the task.
+            if moments.input_ready:
+                self._input_wait.add(moments.input_ready - ready)
+            if started is not None:
+                self._begin.add(started - ready)
+                if moments.first_byte is not None:
+                    self._first_byte.add(moments.first_byte - started)
+        if ended_us is not None:
+            # It is on disk by now.
+            self._record.add(wall_us() - ended_us)
 
     def collect(self) -> list[Metric]:
         ended = CounterMetricFamily("gc_tasks_ended", "Tasks ended", labels=("kind", "state"))
@@ -130,17 +170,29 @@ class _TaskCounts(Collector):
             repeated,
             CounterMetricFamily("gc_task_cpu_seconds", "CPU time that tasks used", self._cpu_us / 1e6),
             CounterMetricFamily("gc_tasks_cold", "Tasks that waited for a slot to start", self._cold),
-            _histogram("gc_task_run_seconds", "Run time of tasks", self._run, self._run_us),
-            _histogram(
-                "gc_task_queue_seconds", "Time that tasks waited for a slot", self._queue, self._queue_us
+            *(_histogram(f"gc_task_{name}_seconds", text, times) for name, text, times in self._times()),
+        ]
+
+    def _times(self) -> list[tuple[str, str, _Times]]:
+        return [
+            ("run", "Run time of tasks", self._run),
+            ("queue", "Time that tasks waited for a slot", self._queue),
+            ("slot_wait", "From wanting a slot to having one, of the last attempt", self._slot_wait),
+            (
+                "input_wait",
+                "Time that a task had a slot while its streamed input still arrived",
+                self._input_wait,
             ),
+            ("begin", "From having a slot to the start of the program", self._begin),
+            ("first_byte", "From the start of the program to its first byte of stdout", self._first_byte),
+            ("record", "From the end of a task to its outcome on disk", self._record),
         ]
 
 
-def _histogram(name: str, help_text: str, counts: list[int], sum_us: int) -> HistogramMetricFamily:
+def _histogram(name: str, help_text: str, times: _Times) -> HistogramMetricFamily:
     limits = [*(f"{limit:g}" for limit in _SECONDS), "+Inf"]
-    buckets = list(zip(limits, accumulate(counts), strict=True))
-    return HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=sum_us / 1e6)
+    buckets = list(zip(limits, accumulate(times.counts), strict=True))
+    return HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=times.sum_us / 1e6)
 
 
 _HELP: Final = {

@@ -263,6 +263,7 @@ async def _feed(live: LiveTask, body: RequestBody, max_bytes: int) -> None:
         live.kill(Reason.CLIENT_GONE)
         error.executed = True
         raise
+    live.input_ended()
     stdin.close()
 
 

@@ -86,7 +86,7 @@ async def test_the_timer_is_looked_at_when_the_last_attempt_is_lost(new_world: N
     run = await world.started()
     (entry,) = world.manager._roster.entries.values()
     floor._cell.books.timers.set(5.0, floor._clock(), (SWEEP_DUE, ""))
-    assert not floor.attempt_lost(entry)
+    assert not floor.attempt_lost(entry, "lost")
     assert floor._timer_at == floor._clock() + 5.0
     run.exit()
     await running

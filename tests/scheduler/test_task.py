@@ -96,7 +96,7 @@ class TestAttempts:
         task.begin_attempt(7, cold_start=True)
         assert (task.state, task.attempts, task.lease.number) == (State.RUNNING, 1, 1)
         assert (task.started_us, task.queue_us, task.cold_start) == (7, 6, True)
-        task.requeue(attempt_counts=True)
+        task.requeue(8, "lost", attempt_counts=True)
         assert (task.state, task.attempts, task.started_us) == (State.QUEUED, 1, None)
         task.begin_attempt(9, cold_start=False)
         assert (task.attempts, task.lease.number, task.queue_us, task.cold_start) == (2, 2, 8, False)
@@ -104,7 +104,7 @@ class TestAttempts:
     def test_one_that_does_not_count_keeps_its_lease_number(self) -> None:
         task = a_task()
         task.begin_attempt(7, cold_start=False)
-        task.requeue(attempt_counts=False)
+        task.requeue(8, "lost", attempt_counts=False)
         assert (task.attempts, task.lease.number) == (0, 1)
         task.begin_attempt(8, cold_start=False)
         assert (task.attempts, task.lease.number) == (1, 2)
@@ -115,7 +115,7 @@ class TestAttempts:
             task.begin_attempt(7, cold_start=False)
             task.run_again(FailedAttempt(Reason.EXIT, code, None, 7, 1000, 500))
         task.begin_attempt(9, cold_start=False)
-        task.requeue(attempt_counts=True)
+        task.requeue(8, "lost", attempt_counts=True)
         assert (task.state, task.started_us, task.attempts, task.lost_attempts) == (State.QUEUED, None, 3, 1)
         assert (task.cpu_us, task.duration_us) == (1000, 2000)
         assert [failed.exit_code for failed in task.failed_attempts] == [3, 4]

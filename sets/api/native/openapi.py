@@ -49,6 +49,15 @@ def document(set_name: str) -> dict[str, Any]:
                     ("400", "404"),
                 )
             },
+            "/v1/tasks/{id}/timeline": {
+                "get": operation(
+                    "getTimeline",
+                    "The task's moments and the phases between them; with Accept: text/html, a page with a picture",
+                    {"200": answer("The timeline", JSON)},
+                    [path("id")],
+                    ("400", "404"),
+                )
+            },
             "/v1/tasks/{id}/stdout": _bytes("getStdout", "Standard output of an async task", followed=True),
             "/v1/tasks/{id}/stderr": _bytes("getStderr", "Standard error", followed=True),
             "/v1/tasks/{id}/files/{path}": _bytes(

@@ -22,6 +22,7 @@ from sets.api.native.problem_kinds import ProblemsResource
 from sets.api.native.problems import ProblemHandlers
 from sets.api.native.run import RunResource
 from sets.api.native.tasks import ResultResource, TaskResource, TasksResource
+from sets.api.native.timeline import TimelineResource
 from sets.api.results import TaskResults
 from sets.api.runs import Runs
 
@@ -54,6 +55,7 @@ def build(
     _add(app, "/v1/tasks/{task_id}", task)
     _add(app, "/v1/tasks/{task_id}/cancel", task, suffix="cancel")
     _add(app, "/v1/tasks/{task_id}/replay", task, suffix="replay")
+    _add(app, "/v1/tasks/{task_id}/timeline", TimelineResource(manager, callers, set_name))
     _add(app, "/v1/tasks/{task_id}/stdout", result, suffix="stdout")
     _add(app, "/v1/tasks/{task_id}/stderr", result, suffix="stderr")
     _add(app, "/v1/tasks/{task_id}/files/{path:path}", result, suffix="file")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from scheduler.task import Reason, State
+from scheduler.timeline import MOMENTS
 from sets.api.native.problem_kinds import KINDS
 from sets.api.native.problems import BASE
 
@@ -66,6 +67,11 @@ def task_schema() -> dict[str, Any]:
         "replay_of": maybe_text | {"description": "the id of the dead letter that this task runs again"},
         "batch": maybe_text | {"description": "the id of the batch that the task belongs to"},
         "replayed_as": maybe_text | {"description": "the id of the task that runs this dead letter again"},
+    }
+    properties["timeline"] = {
+        "type": "object",
+        "description": "the task's moments to the microsecond, those of its newest attempt; null: not reached",
+        "properties": dict.fromkeys(MOMENTS, moment),
     }
     properties |= dict.fromkeys(("created_at", "started_at", "ended_at", "expires_at"), moment)
     properties |= dict.fromkeys(

@@ -11,6 +11,7 @@ import falcon.asgi
 import msgspec
 
 from scheduler.task import FailedAttempt, State, Task
+from scheduler.timeline import moments_of
 
 HEADER_CHARS: Final = 1000
 """Longest value of `X-Detail`: proxies on the way may bound all of an answer's headers to 4 KiB."""
@@ -85,6 +86,7 @@ def task_json(task: Task, set_name: str, waiting_for: str | None) -> dict[str, A
         **outputs(task),
         "files": task.files,
         "expires_at": timestamp(task.expires_us),
+        "timeline": {name: exact_timestamp(us) for name, us in moments_of(task).items()},
     }
 
 
@@ -124,6 +126,13 @@ def send_accepted(resp: falcon.asgi.Response, task: Task, set_name: str, waiting
 def send_json(resp: falcon.asgi.Response, answer: dict[str, Any]) -> None:
     resp.data = msgspec.json.encode(answer)
     resp.content_type = falcon.MEDIA_JSON
+
+
+def exact_timestamp(us: int | None) -> str | None:
+    """Microseconds since the epoch as RFC 3339 in UTC, to the microsecond."""
+    if us is None:
+        return None
+    return f"{datetime.fromtimestamp(us // 1_000_000, UTC):%Y-%m-%dT%H:%M:%S}.{us % 1_000_000:06d}Z"
 
 
 def timestamp(us: int | None) -> str | None:

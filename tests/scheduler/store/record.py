@@ -49,7 +49,7 @@ async def record(folder: Path) -> Path:
     await store.add(given_up, Body(3, b"abc"), None)
     for _ in range(3):
         given_up.begin_attempt(T0_US + 5, cold_start=False)
-        given_up.requeue(attempt_counts=True)
+        given_up.requeue(T0_US + 6, "lost", attempt_counts=True)
     given_up.move(State.FAILED)
     given_up.reason, given_up.detail = Reason.PLATFORM, "the platform lost every attempt"
     given_up.ended_us, given_up.expires_us = T0_US + 1005, T0_US + HOUR_US
