@@ -8,6 +8,7 @@ from scheduler.image import Image
 from scheduler.policy import account_state, node_state, pool_state
 from scheduler.policy.account_state import AccountState
 from scheduler.policy.cell import Cell
+from scheduler.policy.cores_wanted import CoresWanted
 from scheduler.policy.node_state import NodeState
 from scheduler.policy.pool_state import PoolState
 from scheduler.pool import PoolKey
@@ -25,10 +26,15 @@ class Overview:
         self._cell = cell
         self._image_of = image_of
         self._clock = clock
+        self._cores_wanted = CoresWanted()
 
     def nodes(self, most: int, after: str = "") -> list[NodeState]:
         """The first `most` machines by name, of those behind `after`."""
         return node_state.states(self._cell.books, most, after)
+
+    def cores_wanted(self) -> dict[str, float]:
+        """The cores that normal tasks want, by the CPU features that they need; see `scheduler.policy.cores_wanted`."""
+        return self._cores_wanted.look(self._cell.books, self._clock())
 
     def pools(self, most: int, after: str = "", account: str | None = None) -> list[PoolState]:
         """The first `most` pools behind a cursor, see `pool_state.pools`. Raises `BadRequest`."""

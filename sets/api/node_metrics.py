@@ -1,4 +1,4 @@
-"""The metrics of a set's machines, by their names."""
+"""The metrics of a set's machines, by their names, and of the cores that its tasks want."""
 
 from __future__ import annotations
 
@@ -46,7 +46,14 @@ class NodeGauges(Collector):
             for state, number in node.slots.items():
                 slots.add_metric((name, state), number)
             info.add_metric((name, node.facts.build, features_hash(node.facts.cpu_features)), 1)
-        return [count, up, cores, held, slots, info]
+        wanted = GaugeMetricFamily(
+            "gc_cores_wanted",
+            "Cores that normal tasks want, by the CPU features that they need; the most of the last five minutes",
+            labels=("cpu_features",),
+        )
+        for features, cores_wanted in self._overview.cores_wanted().items():
+            wanted.add_metric((features,), cores_wanted)
+        return [count, up, cores, held, slots, info, wanted]
 
 
 def _gauge(name: str, help_text: str, *labels: str) -> GaugeMetricFamily:

@@ -21,6 +21,9 @@ class SomeNodes:
     def nodes(self, most: int, after: str = "") -> list[NodeState]:
         return self._nodes[:most]
 
+    def cores_wanted(self) -> dict[str, float]:
+        return {"": 12.0, "avx2,avx512f": 0.5}
+
 
 def text_of(nodes: list[NodeState]) -> str:
     registry = CollectorRegistry()
@@ -41,6 +44,8 @@ def test_each_machine_has_its_gauges() -> None:
         'gc_nodes{state="ready"} 1.0',
         'gc_nodes{state="draining"} 0.0',
         'gc_nodes{state="lost"} 1.0',
+        'gc_cores_wanted{cpu_features=""} 12.0',
+        'gc_cores_wanted{cpu_features="avx2,avx512f"} 0.5',
         'gc_node_up{node="n1"} 1.0',
         'gc_node_up{node="n2"} 0.0',
         'gc_node_cores{node="n1"} 4.0',
