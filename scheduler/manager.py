@@ -332,7 +332,10 @@ class Manager:
 
     def waiting_for(self, task: Task) -> str | None:
         """Say in words what a queued task waits for; None where it is not queued, or is still being taken up."""
-        return self._floor.waiting_for(task.id) if task.state is State.QUEUED else None
+        said = self._floor.waiting_for(task.id) if task.state is State.QUEUED else None
+        if said is not None and self._ordered_to_drain:
+            return "the set drains, and begins no task until an operator resumes it"
+        return said
 
     async def results(self, task_id: str) -> Results | None:
         """Return the results of an ended task (of a sync one: its files); None if they are not kept."""

@@ -30,6 +30,8 @@ def _usual(pool: Pool, now: float, node: str) -> str:
         said.append(f"a slot of its kind has been starting for {starting_s:.1f} s")
     if said:
         return "; ".join(said)
+    if pool.idle and pool.is_spare:
+        return "it is a spare task, and other tasks leave it no cores or memory"
     if pool.idle:
         return "the cores or the memory that it needs are in use"
     if pool.running:

@@ -108,6 +108,17 @@ async def test_a_restarted_set_drains_no_longer_and_begins_what_waited(new_world
     await world.manager.check()
 
 
+async def test_a_task_says_that_it_waits_for_the_end_of_the_drain(world: World) -> None:
+    world.manager.drain()
+    task = await world.submit()
+    said = "the set drains, and begins no task until an operator resumes it"
+    assert world.manager.waiting_for(task) == said
+    world.executor.program = cat
+    world.manager.resume()
+    ended = await world.wait(task)
+    assert world.manager.waiting_for(ended) is None
+
+
 async def test_a_set_that_stops_does_not_resume(world: World) -> None:
     world.manager.drain()
     world.manager.stopping = True

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from scheduler.policy.limits import Limits
 from scheduler.policy.node import Standing
 from scheduler.pool import PoolKey
+from scheduler.task import Priority
 from tests.scheduler.policy.house import House, pool
 
 CAT, OCR = pool(), pool("acme", "ocr")
@@ -50,6 +53,17 @@ def test_busy_slots_and_cores_in_use() -> None:
     assert waited(house, OCR) == "all slots of its kind are busy (1)"
     # Its slot is there, but the core is not.
     assert waited(house, CAT) == "the cores or the memory that it needs are in use"
+
+
+def test_a_spare_task_to_which_others_leave_nothing() -> None:
+    house = House(Limits(cpu_percent=100, max_slots=2))
+    spare = msgspec.structs.replace(OCR, priority=Priority.SPARE)
+    house.arrive(spare, "first")
+    house.hello()
+    house.end("first")
+    house.arrive(CAT)
+    house.hello()
+    assert waited(house, spare) == "it is a spare task, and other tasks leave it no cores or memory"
 
 
 def test_places_in_use() -> None:
