@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.cluster.books import Call, Outcome
+from tests.cluster.history import Look
 from tests.cluster.load import Plan
 from tests.conftest import ROOT
 
@@ -22,6 +23,8 @@ class Clients:
 
     def __init__(self, plan: Plan, inside: Callable[..., list[str]] = lambda *words: [*words]) -> None:
         self._file = Path(plan.file)
+        self.looks: list[Look] = []
+        """What onlookers saw, once the clients have told all."""
         words = (sys.executable, "-m", "tests.cluster.load", json.dumps(asdict(plan)))
         self._process = subprocess.Popen(inside(*words), cwd=ROOT, stdin=subprocess.PIPE, text=True)
 
@@ -35,6 +38,7 @@ class Clients:
         if self._process.wait(SETTLE_S):
             raise RuntimeError(f"the clients ended with {self._process.returncode}")
         found = json.loads(self._file.read_text())
+        self.looks = [Look(**each) for each in found["looks"]]
         return [Call(**each) for each in found["calls"]], [Outcome(**each) for each in found["outcomes"]]
 
     def stop(self) -> None:

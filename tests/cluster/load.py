@@ -21,6 +21,7 @@ import httpx
 
 from tests.cluster.books import FINAL, Call, Outcome, read_output
 from tests.cluster.clock import boot_s
+from tests.cluster.history import Look
 
 SYNC_ACCOUNT = "sync"
 """Account of the sync clients, so that a queue of accepted tasks leaves them their share of the slots."""
@@ -47,6 +48,7 @@ class Plan:
     kept: bool = False
     sync_clients: int = 4
     async_clients: int = 2
+    onlookers: int = 0
     pause_s: float = 1.0
     burn_ms: int = 100
     rests_ms: tuple[int, ...] = (0, 100, 300, 2000)
@@ -62,11 +64,14 @@ class Load:
         self._number = 0
         self.calls: list[Call] = []
         self.outcomes: list[Outcome] = []
+        self.looks: list[Look] = []
         self._inputs: dict[str, bytes] = {}
+        self._queries: dict[str, dict[str, Any]] = {}
 
     async def run(self, until: asyncio.Future[Any]) -> None:
         clients = [asyncio.create_task(self._keep_running()) for _ in range(self._plan.sync_clients)]
         clients += [asyncio.create_task(self._keep_submitting()) for _ in range(self._plan.async_clients)]
+        clients += [asyncio.create_task(self._keep_looking()) for _ in range(self._plan.onlookers)]
         await until
         self._over.set()
         await asyncio.gather(*clients)
@@ -130,6 +135,37 @@ class Load:
             call = Call("async", first.mark, boot_s())
             self.calls.append(call)
 
+    async def _keep_looking(self) -> None:
+        """Look at accepted tasks of any age, or submit them once more under their keys."""
+        async with self._client() as http:
+            while not self._over.is_set():
+                await asyncio.sleep(0.05)
+                if self.outcomes:
+                    await self._look_at(
+                        self._dice.choice(self.outcomes), http, again=self._dice.random() < 0.3
+                    )
+
+    async def _look_at(self, outcome: Outcome, http: httpx.AsyncClient, *, again: bool) -> None:
+        mark = outcome.mark
+        sent_at = boot_s()
+        try:
+            if again:
+                answer = await http.post(
+                    f"/v1/run/{self._plan.image}",
+                    params=self._queries[mark],
+                    headers={"Prefer": "respond-async", "Idempotency-Key": mark},
+                    content=self._inputs[mark],
+                )
+            else:
+                answer = await http.get(f"/v1/tasks/{outcome.task}")
+        except httpx.HTTPError:
+            return
+        facts = answer.json() if answer.status_code in (200, 202) else {}
+        found = Look(
+            outcome.task, sent_at, boot_s(), answer.status_code, facts.get("state", ""), facts.get("id", "")
+        )
+        self.looks.append(found)
+
     def _call(self, kind: str) -> tuple[Call, dict[str, Any]]:
         """A new call, and its query."""
         dice = self._dice
@@ -140,8 +176,10 @@ class Load:
         call = Call(kind, mark, boot_s())
         self.calls.append(call)
         words = [mark, str(self._plan.burn_ms), str(dice.choice(self._plan.rests_ms))]
-        query = {"arg": words, "name": mark, "cpu": "0.25", "memory_mib": "64"}
-        return call, {**query, "isolation": dice.choice(self._plan.isolations)}
+        query: dict[str, Any] = {"arg": words, "name": mark, "cpu": "0.25", "memory_mib": "64"}
+        query["isolation"] = dice.choice(self._plan.isolations)
+        self._queries[mark] = query
+        return call, query
 
     async def _send(
         self, http: httpx.AsyncClient, call: Call, query: dict[str, Any], headers: dict[str, str]
@@ -223,7 +261,7 @@ async def main(plan: Plan) -> None:
     await load.run(loop.run_in_executor(None, sys.stdin.readline))
     await loop.run_in_executor(None, sys.stdin.readline)
     await load.settle()
-    told = {"calls": list(map(asdict, load.calls)), "outcomes": list(map(asdict, load.outcomes))}
+    told = {name: list(map(asdict, getattr(load, name))) for name in ("calls", "outcomes", "looks")}
     Path(plan.file).write_text(json.dumps(told))
 
 

@@ -24,6 +24,7 @@ from tests.cluster.books import Books
 from tests.cluster.clients import Clients
 from tests.cluster.clock import boot_s
 from tests.cluster.cluster import LABEL, attempt_image, remains
+from tests.cluster.history import faults_in
 from tests.cluster.load import ASYNC_ACCOUNT, SYNC_ACCOUNT, Plan
 from tests.cluster.parts import all_tasks, restart, until
 from tests.cluster.witness import Witness
@@ -110,6 +111,7 @@ class Chapter:
             *(self._set.url, self._machine.image, name, self._seed, str(file)),
             pause_s=0.3,
             burn_ms=20,
+            onlookers=1,
             rests_ms=(0, 0, 50, 300),
             # So that slots come and go all the time.
             isolations=("shared", "fresh"),
@@ -127,6 +129,8 @@ class Chapter:
             self._until_ready()
             clients.end_load()
             calls, outcomes = clients.told()
+            self._missed += faults_in(clients.looks)
+            say(f"looks at accepted tasks: {len(clients.looks)}")
             self._until_quiet()
             kept = [
                 task

@@ -13,6 +13,7 @@ from typing import Any
 from tests.cluster.books import FINAL, Books
 from tests.cluster.clients import Clients
 from tests.cluster.clock import boot_s
+from tests.cluster.history import faults_in
 from tests.cluster.load import ASYNC_ACCOUNT, SYNC_ACCOUNT, Plan
 from tests.cluster.parts import all_tasks, until
 from tests.power.machine import IMAGE, Machine
@@ -62,7 +63,9 @@ class Chapter:
             kept = [
                 task for account in (SYNC_ACCOUNT, ASYNC_ACCOUNT) for task in all_tasks(machine.ask, account)
             ]
-        books = Books(calls, outcomes, kept, [], self._changed(kept), [], self._unheard)
+        books = Books(
+            calls, outcomes, kept, [], self._changed(kept) + list(faults_in(clients.looks)), [], self._unheard
+        )
         return self._without_the_last_moments(books), rows
 
     def _plan(self) -> Plan:
@@ -72,6 +75,7 @@ class Chapter:
             sync_clients=2,
             async_clients=3,
             burn_ms=200,
+            onlookers=1,
             rests_ms=(0, 0, 200),
         )
 
