@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.errors import DiskFull, StoreError
+from scheduler.store import blobs as blobs_module
 from scheduler.store.blobs import CHUNK_BYTES, BlobMissing, BlobStore, BlobTooLarge
 from scheduler.store.contract import INLINE_BYTES, Blobs, Body
 
@@ -249,3 +250,22 @@ class TestBody:
             blobs.close()
 
         asyncio.run(write_and_read())
+
+
+async def test_a_folder_that_another_process_made_is_synced_before_a_blob_in_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been killed between the two, or be about to sync it."""
+    folder = tmp_path / "blobs"
+    for name in range(256):
+        (folder / f"{name:02x}").mkdir(parents=True)
+    synced: list[Path] = []
+    monkeypatch.setattr(blobs_module, "sync_folder", synced.append)
+    store = BlobStore(folder, min_free_mib=0)
+    writer = store.writer()
+    await writer.write(b"data")
+    name = await writer.commit()
+    store.close()
+    # The names of the folder of all blobs, of that of this one, and of the blob itself.
+    assert {tmp_path, folder, folder / name[:2]} <= set(synced)
+    assert synced[-1] == folder / name[:2]
