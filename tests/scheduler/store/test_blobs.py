@@ -257,8 +257,8 @@ async def test_a_folder_that_another_process_made_is_synced_before_a_blob_in_it_
 ) -> None:
     """It may have been killed between the two, or be about to sync it."""
     folder = tmp_path / "blobs"
-    for name in range(256):
-        (folder / f"{name:02x}").mkdir(parents=True)
+    for number in range(256):
+        (folder / f"{number:02x}").mkdir(parents=True)
     synced: list[Path] = []
     monkeypatch.setattr(blobs_module, "sync_folder", synced.append)
     store = BlobStore(folder, min_free_mib=0)
