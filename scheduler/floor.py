@@ -92,6 +92,7 @@ class Floor:
         # slot, and its name never used again.
         run = f"{now_us() // 1000:x}{secrets.token_hex(3)}"
         self._cell = Cell(limits, number_slots(f"{run}-"), [own_node] if own_node else [], retries, expiry)
+        self.others_wait = self._cell.others_wait
         self._clearance: Clearance | None = None
         if limits.some_need_own_nodes:
             self._clearance = Clearance(launcher, self._slot_removed, self._leftovers_gone)

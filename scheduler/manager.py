@@ -138,6 +138,7 @@ class Manager:
         self._recovery = Recovery(store, images, self._async, self.acceptance)
         self._background = Background()
         self._parts = AsyncExitStack()
+        self.others_wait = self._floor.others_wait
         # The executor's events go straight to the part that acts on them.
         self.slot_ready = self._floor.slot_ready
         self.slot_freed = self._floor.slot_freed

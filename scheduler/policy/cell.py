@@ -83,6 +83,12 @@ class Cell(NodeEvents):
         """How many tasks wait in their pools."""
         return self._queue.waiting
 
+    def others_wait(self, account: str) -> bool:
+        """Return True if normal tasks of other accounts wait."""
+        shares = self._turns.shares
+        mine = shares.accounts.get(account)
+        return shares.waiting > (0 if mine is None else mine.waiting)
+
     def waiting_for(self, task_id: str, now: float) -> str | None:
         """Say in words what the task waits for; None where it does not wait."""
         pool = self._queue.pool_of(task_id)

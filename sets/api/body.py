@@ -22,11 +22,13 @@ _EMPTY_FIRST: Final[Event] = {"type": "http.request", "body": b"", "more_body": 
 class RequestBody:
     """The body of one request. Read it by `small` or by `chunks`, once."""
 
-    __slots__ = ("_given_first", "_receive", "size_bytes")
+    __slots__ = ("_given_first", "_next", "_receive", "size_bytes")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._given_first = False
+        # The piece that `begin` has read, and `chunks` has not yielded.
+        self._next: Event | None = None
         self.size_bytes = 0
 
     async def receive(self) -> Event:
@@ -49,10 +51,17 @@ class RequestBody:
         self.size_bytes = size_bytes
         return data
 
+    async def begin(self) -> None:
+        """Wait for the first piece, or the end; `chunks` yields it. Raises `BodyCutOff`."""
+        event = await self._receive()
+        if event["type"] != "http.request":
+            raise BodyCutOff
+        self._next = event
+
     async def chunks(self, max_bytes: int) -> AsyncIterator[bytes]:
         """Piece by piece. Raises `BodyCutOff`, and `BodyTooLarge` above `max_bytes`."""
         while True:
-            event = await self._receive()
+            event, self._next = self._next or await self._receive(), None
             if event["type"] != "http.request":
                 raise BodyCutOff
             chunk: bytes = event.get("body", b"")

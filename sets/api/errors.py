@@ -29,6 +29,18 @@ class BodyCutOff(CallError):
         super().__init__(message, executed=executed)
 
 
+class BodyTooSlow(BodyCutOff):
+    """The input came so slowly that its program held a slot in vain, while tasks of others waited."""
+
+    def __init__(self, size_bytes: int, waited_s: float) -> None:
+        CallError.__init__(
+            self,
+            f"the program waited {waited_s:.0f} s for its input, of which {size_bytes} bytes came, while tasks of "
+            "other accounts waited for its slot; send the input faster, or with `Prefer: respond-async`",
+            executed=True,
+        )
+
+
 class BodyTooLarge(CallError):
     """The input has more bytes than its account may send."""
 

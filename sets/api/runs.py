@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -16,11 +17,12 @@ from scheduler.live import LiveTask
 from scheduler.manager import Manager
 from scheduler.policy.storage import Holding
 from scheduler.store.contract import INLINE_BYTES, Blobs, Body, Idempotency
-from scheduler.task import Kind, Reason, State, Task, TaskSpec
+from scheduler.task import Kind, State, Task, TaskSpec
 from sets.api.accounts import Accounts
 from sets.api.body import RequestBody
 from sets.api.call import RunCall, spec_of
 from sets.api.errors import AnswerBrokenOff, BodyCutOff, BodyTooLarge, CallError
+from sets.api.upload import Upload
 
 HEAD_BYTES: Final = 65_536
 """Output up to this size is held back, so that the exit code decides the status."""
@@ -105,10 +107,14 @@ class Runs:
                 stream=call.stream,
             )
             return SyncRun(self._manager, live, head, None, whole=whole)
+        if not call.stream:
+            # A client that sends nothing gets no slot. One that wants to see output first may be waiting for it.
+            await body.begin()
         live = await self._manager.start(
             spec, image, None, queue_timeout_s=call.queue_timeout_s, stream=call.stream
         )
-        feeding = asyncio.get_running_loop().create_task(_feed(live, body, max_bytes))
+        upload = Upload(live, body, max_bytes, partial(self._manager.others_wait, spec.account))
+        feeding = asyncio.get_running_loop().create_task(upload.feed())
         try:
             head, whole = await _head_or_bad_body(live, head_bytes, feeding)
         except BaseException:
@@ -243,28 +249,6 @@ class SyncRun:
                 feeding.cancel()
             if not finished:
                 self._manager.abandon(self._live)
-
-
-async def _feed(live: LiveTask, body: RequestBody, max_bytes: int) -> None:
-    """Stream a request's body into the program. A body that ends too early ends the task, never the input.
-
-    Raises `BodyCutOff` and `BodyTooLarge`; executed, since the program has seen what came before.
-    """
-    stdin = live.stdin
-    assert stdin is not None
-    try:
-        async for chunk in body.chunks(max_bytes):
-            live.task.stdin_bytes += len(chunk)
-            await stdin.write(chunk)
-    except BrokenPipeError:
-        # The program no longer reads, or has ended: the rest of the body is not wanted.
-        return
-    except (BodyCutOff, BodyTooLarge) as error:
-        live.kill(Reason.CLIENT_GONE)
-        error.executed = True
-        raise
-    live.input_ended()
-    stdin.close()
 
 
 def fingerprinted(spec: TaskSpec) -> bytes:

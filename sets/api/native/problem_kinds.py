@@ -40,7 +40,9 @@ KINDS: Final[dict[str, Kind]] = {
         "Check the id; fetch results before `expires_at`.",
     ),
     "body-stalled": Kind(
-        408, "The request's body stood still for too long, or ended too early.", "Send it again, faster."
+        408,
+        "The request's body stood still for too long, ended too early, or came too slowly while others waited.",
+        "Send it again, faster, or with `Prefer: respond-async`.",
     ),
     "disk-full": Kind(503, "The set's disk is full.", _LATER),
     "engine-refused": Kind(503, "The container engine refused to start a slot.", _LATER),
