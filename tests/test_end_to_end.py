@@ -236,14 +236,16 @@ def test_live_output_is_followed_through_the_router_by_the_command_line(router: 
     calling.putrequest("POST", f"/v1/run/{IMAGE}?stream=1")
     calling.putheader("Transfer-Encoding", "chunked")
     calling.endheaders()
-    calling.send(b"6\r\nfirst\n\r\n")
+    # The connection forgets its socket where the answer says that it will close.
+    upload = calling.sock
+    upload.sendall(b"6\r\nfirst\n\r\n")
     answer = calling.getresponse()
     task_id = answer.headers["X-Task-Id"]
     command = [sys.executable, "-m", "ops.cli.main", "logs", "-f", "--url", router.url, task_id]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as logs:
         assert logs.stdout is not None
         assert logs.stdout.readline() == b"first\n"
-        calling.send(b"5\r\nlast\n\r\n0\r\n\r\n")
+        upload.sendall(b"5\r\nlast\n\r\n0\r\n\r\n")
         assert answer.read() == b"first\nlast\n"
         out, err = logs.communicate(timeout=60)
     assert (logs.returncode, out, err) == (0, b"last\n", b"")

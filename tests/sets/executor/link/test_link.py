@@ -256,3 +256,32 @@ async def test_an_end_is_one_of_its_own_attempt(rig: Rig) -> None:
     ending = await run.ending()
     assert isinstance(ending, Ending)
     assert ending.lease == Lease("a-1", 7), "who waits for the attempt compares"
+
+
+async def test_the_output_of_a_small_task_comes_early_where_somebody_follows(rig: Rig) -> None:
+    run, there = await rig.run()
+    run.show()
+    run.show()
+    await until(lambda: there.shown)
+    there.outgrow(b"first", b"careful")
+    first = await run.first()
+    assert isinstance(first, Output)
+    assert (first.stdout_head, first.stderr_head) == (b"first", b"careful")
+    run.show()
+    there.stdout.feed(b" last", end=True)
+    there.stderr.feed(end=True)
+    there.exit()
+    assert (await run.ending()).handed_over
+    assert await first.stdout.read() == b" last"
+
+
+async def test_an_executor_of_an_earlier_build_is_not_asked_to_show_an_output(rig: Rig) -> None:
+    assert not messages.Welcome(1, "n1", "b0", 100, 1024, 1, ()).shows
+    slot_id = await rig.slot()
+    assert rig.remote._links["n1"].shows
+    rig.remote._links["n1"].shows = False
+    run, there = await rig.run(slot_id=slot_id)
+    run.show()
+    there.exit(0, b"all")
+    assert (await run.ending()).stdout == b"all"
+    assert not there.shown

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -127,6 +128,25 @@ def test_the_image_s_home_reaches_its_slots_across_the_link(cluster: Cluster) ->
     answer = cluster.http.post("/v1/run/cat:1", params={"arg": "/root/.profile"})
     assert answer.status_code == 200, answer.text
     assert b"PATH" in answer.content or b"bash" in answer.content, "Debian's own file"
+
+
+def test_a_task_is_followed_across_the_link(cluster: Cluster) -> None:
+    calling = HTTPConnection("127.0.0.1", cluster.set.port, timeout=PATIENCE_S)
+    calling.putrequest("POST", "/v1/run/cat:1?stream=1")
+    calling.putheader("Transfer-Encoding", "chunked")
+    calling.endheaders()
+    # The connection forgets its socket where the answer says that it will close.
+    upload = calling.sock
+    upload.sendall(b"6\r\nfirst\n\r\n")
+    answer = calling.getresponse()
+    path = f"/v1/tasks/{answer.headers['X-Task-Id']}/stdout"
+    with cluster.http.stream("GET", path, params={"follow": "1"}) as followed:
+        pieces = followed.iter_raw()
+        assert next(pieces) == b"first\n"
+        upload.sendall(b"5\r\nlast\n\r\n0\r\n\r\n")
+        assert answer.read() == b"first\nlast\n"
+        assert b"".join(pieces) == b"last\n"
+    calling.close()
 
 
 @pytest.fixture

@@ -31,9 +31,9 @@ FROM_NODE = (
 )
 FROM_SET = (
     *(frames.TASK, frames.DATA, frames.END, frames.KILL, frames.CLOSE, frames.READ, frames.RELEASE),
-    *(frames.DISCARD, frames.EXPECT, frames.CONTENT),
+    *(frames.DISCARD, frames.EXPECT, frames.CONTENT, frames.SHOW),
 )
-KINDS = (*range(1, 10), *range(32, 44), *range(64, 69), 0, 10, 250)
+KINDS = (*range(1, 11), *range(32, 44), *range(64, 69), 0, 11, 250)
 ACTS, ODD = 150, 246
 """A step whose first byte is from `ACTS` on is one of the end's own side; from `ODD` on, it is any frame at all."""
 TOKEN = "ab" * 32
@@ -77,6 +77,7 @@ def bodies(slot_id: str, number: int) -> dict[int, msgspec.Struct | bytes]:
         frames.CLOSE: b"",
         frames.KILL: b"",
         frames.RELEASE: b"",
+        frames.SHOW: b"",
     }
 
 
