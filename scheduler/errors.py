@@ -143,6 +143,14 @@ class NotDead(SchedulerError):
     """The platform did not give this task up, or does not keep its input any longer."""
 
 
+class CallbackUnknown(SchedulerError):
+    """No such callback of this account."""
+
+
+class CallbackNotFailed(SchedulerError):
+    """The callback was made, so it is not tried again."""
+
+
 class IdempotencyConflict(SchedulerError):
     """This Idempotency-Key was used for another request within the last 24 hours."""
 

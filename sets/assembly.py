@@ -8,6 +8,9 @@ from typing import Any
 import structlog
 
 from scheduler.batches.batches import Batches, BatchLimits
+from scheduler.callbacks.deliveries import Deliveries
+from scheduler.callbacks.networks import Networks
+from scheduler.callbacks.sending import Sender
 from scheduler.errors import SchedulerError
 from scheduler.images.contract import ImageSource
 from scheduler.installation import identify
@@ -24,6 +27,7 @@ from scheduler.manager import Manager
 from scheduler.registry.source import RegistrySource
 from scheduler.settings import ManagerSettings
 from scheduler.store.blobs import BlobStore
+from scheduler.store.callbacks import SqliteCallbacks
 from scheduler.store.contract import DeadLetterLimits
 from scheduler.store.sqlite import SqliteStore
 from scheduler.task import Task
@@ -32,8 +36,10 @@ from sets.api.app import SetApp
 from sets.api.batches import BatchCalls
 from sets.api.metrics import SetMetrics
 from sets.api.native import routes
+from sets.api.native.view import task_json
 from sets.api.runs import Runs
 from sets.build import build_name
+from sets.callback_config import CallbacksConfig, CallbackSecrets
 from sets.config import SetConfig, address_of
 from sets.cpu import cpu_features
 from sets.executor.executor import LocalExecutor
@@ -52,12 +58,14 @@ class Life:
         self,
         manager: Manager,
         batches: Batches,
+        deliveries: Deliveries,
         set_name: str,
         build: str,
         registration: Registration | None = None,
     ) -> None:
         self._manager = manager
         self._batches = batches
+        self._deliveries = deliveries
         self._registration = registration
         self._set_name = set_name
         self._build = build
@@ -66,6 +74,7 @@ class Life:
         try:
             await self._manager.open()
             await self._batches.open()
+            await self._deliveries.open()
         except (SchedulerError, OSError) as error:
             log.error("set cannot start", set=self._set_name, reason=str(error))
             raise
@@ -77,20 +86,24 @@ class Life:
         if self._registration is not None:
             await self._registration.close()
         await self._batches.close()
+        # The manager closes the store.
+        await self._deliveries.close()
         await self._manager.close()
         log.info("set stopped", set=self._set_name)
 
 
 class Ends:
-    """Passes the end of each task on: to the metrics, and to the batches (`scheduler.manager.Observer`)."""
+    """Passes what happens to tasks and slots on: to the metrics, the callbacks and the batches (`Observer`)."""
 
-    def __init__(self, metrics: SetMetrics) -> None:
+    def __init__(self, metrics: SetMetrics, deliveries: Deliveries) -> None:
         self._metrics = metrics
+        self._deliveries = deliveries
         self.batches: Batches | None = None
         self.slot_started = metrics.slot_started
 
     def task_ended(self, task: Task) -> None:
         self._metrics.task_ended(task)
+        self._deliveries.ended(task)
         if task.batch is not None and self.batches is not None:
             self.batches.task_ended(task)
 
@@ -134,7 +147,8 @@ def assemble(config: SetConfig) -> SetApp:
         max_followers_account=config.max_followers_account,
         follow_buffer_bytes=config.follow_buffer_kib << 10,
     )
-    ends = Ends(metrics)
+    deliveries = _deliveries(config, store)
+    ends = Ends(metrics, deliveries)
     manager = Manager(settings, store, blobs, images, launcher, executor, ends)
     batch_limits = BatchLimits(
         config.max_batch_inputs,
@@ -145,19 +159,33 @@ def assemble(config: SetConfig) -> SetApp:
     )
     batches = ends.batches = Batches(batch_limits, manager, store.batches, blobs, images)
     metrics.watch(manager, build)
+    metrics.watch_callbacks(deliveries)
     metrics.watch_disk(folder, config.min_free_disk_mib << 20)
     if isinstance(executor, RemoteExecutor):
         metrics.watch_certificates(executor.certificates_end)
     registration = (
         Registration(config, config.registration, build) if config.registration is not None else None
     )
-    life = Life(manager, batches, config.name, build, registration)
+    life = Life(manager, batches, deliveries, config.name, build, registration)
     accounts = Accounts(config)
     # Nothing in gVisor's sandboxes is read-only for root, so a task could leave messages there.
     runs = Runs(manager, accounts, blobs, fresh_only=config.runtime == GVISOR)
     batch_calls = BatchCalls(runs, batches, blobs, config.max_batch_mib << 20)
-    native = routes.build(manager, accounts, runs, batch_calls, metrics, config.name, build, life)
+    native = routes.build(manager, accounts, runs, batch_calls, deliveries, metrics, config.name, build, life)
     return SetApp(native, manager)
+
+
+def _deliveries(config: SetConfig, store: SqliteStore) -> Deliveries:
+    settings = config.callbacks or CallbacksConfig()
+    networks = Networks(settings.networks)
+    return Deliveries(
+        SqliteCallbacks(store),
+        Sender(networks, ca_file=settings.ca_file),
+        networks,
+        CallbackSecrets(settings).of,
+        lambda task: task_json(task, config.name, None),
+        base_url=settings.url or "",
+    )
 
 
 def _slots(

@@ -16,6 +16,7 @@ from scheduler.policy.storage import MIB, StorageLimits
 from scheduler.policy.tenancy import Tenancy
 from scheduler.registry.allowed import AllowList
 from scheduler.registry.settings import Origin, RegistryConfig, secret_in
+from sets.callback_config import CallbacksConfig
 from sets.yaml_file import ConfigError, parse_as, text_of
 
 SET_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9]{0,30})")
@@ -196,6 +197,8 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs only images that the engine holds."""
     registration: RegistrationConfig | None = None
     """The Consul agent with which the set registers; by default none."""
+    callbacks: CallbacksConfig | None = None
+    """How callers hear that their tasks have ended (`X-Callback-Url`); by default no callback is accepted."""
     launcher: Literal["docker", "nomad"] = "docker"
     """Where slots run: as containers of this machine's engine, or as jobs of a Nomad cluster."""
     registrar: str | None = None
@@ -267,6 +270,7 @@ def parse(text: str, source: str) -> SetConfig:
         "operators": config.operators,
         "account_weights": config.account_weights,
         "account_tenancy": config.account_tenancy,
+        "callbacks: secrets": config.callbacks.secrets if config.callbacks else (),
     }
     for field, names in named.items():
         for name in names:
@@ -285,6 +289,7 @@ def parse(text: str, source: str) -> SetConfig:
     _check_registries(config, source)
     _check_executors(config, source)
     _check_registration(config, source)
+    _check_callbacks(config, source)
     return config
 
 
@@ -310,6 +315,15 @@ def _check_registration(config: SetConfig, source: str) -> None:
         registration.token()
     except ValueError as error:
         raise ConfigError(f"{source}: registration: {error}") from error
+
+
+def _check_callbacks(config: SetConfig, source: str) -> None:
+    if config.callbacks is None:
+        return
+    try:
+        config.callbacks.check()
+    except ValueError as error:
+        raise ConfigError(f"{source}: callbacks: {error}") from error
 
 
 def _check_executors(config: SetConfig, source: str) -> None:

@@ -51,6 +51,8 @@ FENCED = {
         "ops/nomad/*",
         "ops/demo/*",
     ),
+    # The library under httpx, which alone lets a caller decide which address is connected to.
+    "httpcore": ("scheduler/callbacks/sending.py",),
     "requests": (
         "scheduler/launchers/docker_engine.py",
         "scheduler/launchers/nomad/api.py",
@@ -78,6 +80,16 @@ IMPURE = (
 )
 PURE = {
     "scheduler/policy/*": (*IMPURE, "random", "secrets"),
+    **dict.fromkeys(
+        (
+            "scheduler/callbacks/networks.py",
+            "scheduler/callbacks/payload.py",
+            "scheduler/callbacks/schedule.py",
+            "scheduler/callbacks/target.py",
+            "scheduler/callbacks/verdict.py",
+        ),
+        (*IMPURE, "random", "secrets"),
+    ),
     # Choosing among sets by their weights draws lots.
     "router/routing/*": IMPURE,
     "router/choosing/*": IMPURE,

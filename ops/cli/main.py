@@ -22,6 +22,7 @@ _COMMANDS: Final = (
     Entry("cancel", "ops.cli.tasks:cancel"),
     Entry("tasks", "ops.cli.tasks:tasks"),
     Entry("replay", "ops.cli.replay:replay"),
+    Entry("callbacks", "ops.cli.callbacks:callbacks"),
     Entry("map", "ops.cli.map:map_"),
     Entry("batch", "ops.cli.batch:batch"),
     Entry("set", "ops.cli.set_group:set_", _START),

@@ -146,6 +146,10 @@ def submit(
             panel="The task",
         ),
     ] = None,
+    callback_url: Annotated[
+        str | None,
+        Option(metavar="URL", help="Have the task's JSON sent there when it has ended.", panel="The task"),
+    ] = None,
     env: options.Env = None,
     name: options.Name = None,
     timeout_s: options.TimeoutS = None,
@@ -196,6 +200,7 @@ def submit(
             idempotency_key=idempotency_key,
             retries=retries,
             retry_exit_codes=retry_exit_code or (),
+            callback_url=callback_url,
             **choices,
         )
         print(json.dumps(task) if session.as_json else task["id"], flush=True)

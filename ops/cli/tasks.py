@@ -2,8 +2,9 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from ops.cli import exits, report
 from ops.cli.command import Argument, BadParameter, Option
@@ -12,7 +13,7 @@ from ops.cli.ids import on_task
 from ops.cli.session import Session, connected, ends_as_task
 from ops.cli.streams import write_out
 from ops.cli.waiting import follow
-from ops.client import Client, Page, Task
+from ops.client import Client, Task
 
 _ID: Final = "A task's id, or enough of its beginning or end, e.g. its last four characters."
 TaskId = Annotated[str, Argument(metavar="ID", help=_ID)]
@@ -239,10 +240,10 @@ def _list(
         report.say(f"more: --before {before}, or --all", prefix="")
 
 
-def say_partial(page: Page) -> None:
-    """Tell which sets are missing from a page, and why; print nothing for a whole page."""
+def say_partial(page: Mapping[str, Any], entries: str = "tasks") -> None:
+    """Tell which sets are missing from a page of `entries`, and why; print nothing for a whole page."""
     if not page.get("partial"):
         return
-    report.say(f"only sets {', '.join(page.get('sets') or ['?'])} answered: tasks of others are missing")
+    report.say(f"only sets {', '.join(page.get('sets') or ['?'])} answered: {entries} of others are missing")
     for name, why in (page.get("missing") or {}).items():
         report.say(f"set {name}: {why}", prefix="")

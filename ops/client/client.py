@@ -254,6 +254,21 @@ class Client:
             raise NotGeneralCompute(f"{self.url} answered a task list without `tasks`")
         return cast(Page, page)
 
+    def callbacks(
+        self, *, state: str | None = None, before: str | None = None, limit: int | None = None
+    ) -> dict[str, Any]:
+        """Return one page of this account's callbacks, those of the newest tasks first; `next` as in `tasks`."""
+        asked = {"state": state, "before": before, "limit": limit}
+        query = [(key, str(value)) for key, value in asked.items() if value is not None]
+        page = self._transport.document("GET", "/v1/callbacks", query=query)
+        if not isinstance(page.get("callbacks"), list):
+            raise NotGeneralCompute(f"{self.url} answered a list of callbacks without `callbacks`")
+        return page
+
+    def retry_callback(self, task_id: str) -> dict[str, Any]:
+        """Have the failed callback of a task tried again; one that waits is left unchanged."""
+        return self._transport.document("POST", f"{_path('callbacks', task_id)}/retry")
+
     def nodes(self, *, after: str = "", limit: int | None = None) -> dict[str, Any]:
         """Return one page of a set's machines; the address is the set's own, and the token an operator's."""
         return self._admin_page("nodes", "nodes", after=after or None, limit=limit)

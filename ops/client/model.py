@@ -88,12 +88,13 @@ class AsyncOptions(TaskOptions, total=False):
     """Parameters of a submission, including those that are sent as headers."""
 
     idempotency_key: str | None
+    callback_url: str | None
     retries: int | None
     retry_exit_codes: Sequence[int]
 
 
 _REPEATED: Final = {"cpu_features": "cpu_feature", "outputs": "output", "retry_exit_codes": "retry_exit_code"}
-_HEADERS: Final = {"idempotency_key": "Idempotency-Key"}
+_HEADERS: Final = {"idempotency_key": "Idempotency-Key", "callback_url": "X-Callback-Url"}
 
 
 def parameters(args: Iterable[str], options: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from ops.setup.engine import ROOT
 from scheduler.launchers.hardening import SlotLimits
 from scheduler.launchers.nomad.settings import RegistrarSettings
 from scheduler.registry.settings import RegistryConfig
+from sets.callback_config import CallbacksConfig
 from sets.config import AccountConfig, OperatorConfig, RegistrationConfig, RemoteExecutorConfig, SetConfig
 from sets.executor_config import ExecutorConfig, ShareConfig
 
@@ -29,7 +30,14 @@ def set_settings() -> str:
         "`python -m ops.docs` writes this page from `sets/config.py` and `sets/executor_config.py`; edit them instead.",
         table(SetConfig).rstrip(),
     ]
-    for record in (AccountConfig, OperatorConfig, RegistryConfig, RegistrationConfig, RemoteExecutorConfig):
+    for record in (
+        AccountConfig,
+        OperatorConfig,
+        CallbacksConfig,
+        RegistryConfig,
+        RegistrationConfig,
+        RemoteExecutorConfig,
+    ):
         parts += _section(f"## {record.__name__}", record)
     parts += _section("# Settings of an executor", ExecutorConfig)
     parts += _section("## ShareConfig", ShareConfig)

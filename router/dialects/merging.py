@@ -25,38 +25,48 @@ class Unreadable(RouterError):
     """None of the sets' lists could be read."""
 
 
-class _Page(msgspec.Struct):
+class _Tasks(msgspec.Struct):
     tasks: list[msgspec.Raw]
     next: str | None = None
+
+
+class _Callbacks(msgspec.Struct):
+    callbacks: list[msgspec.Raw]
+    next: str | None = None
+
+
+_PAGES: Final[dict[str, type[_Tasks | _Callbacks]]] = {"tasks": _Tasks, "callbacks": _Callbacks}
 
 
 class _Named(msgspec.Struct):
     id: str
 
 
-def merge_tasks(bodies: Mapping[str, bytes], missing: Mapping[str, str], limit: int) -> bytes:
-    """The newest `limit` tasks of all sets' pages, as they came; `next` is the last one's id where there may be
-    more. `missing`: sets that are not there, and why. Raises `Unreadable`."""
+def merge_pages(kind: str, bodies: Mapping[str, bytes], missing: Mapping[str, str], limit: int) -> bytes:
+    """The newest `limit` entries of all sets' pages, as they came; `next` is the last one's id where there may be
+    more. `kind` is the field that has them: `tasks` or `callbacks`. `missing`: sets that are not there, and why. Raises
+    `Unreadable`."""
     out = dict(missing)
     entries: list[tuple[str, str, msgspec.Raw]] = []
     more = False
     for name, body in bodies.items():
         try:
-            page = msgspec.json.decode(body, type=_Page)
+            page = msgspec.json.decode(body, type=_PAGES[kind])
+            sent: list[msgspec.Raw] = getattr(page, kind)
             found = []
-            for raw in page.tasks[:limit]:
-                task_id = msgspec.json.decode(raw, type=_Named).id
-                found.append((task_id.partition("-")[2], task_id, raw))
+            for raw in sent[:limit]:
+                entry_id = msgspec.json.decode(raw, type=_Named).id
+                found.append((entry_id.partition("-")[2], entry_id, raw))
         except _BAD as error:
             out[name] = f"its list could not be read: {error}"
             continue
         entries += found
-        more = more or page.next is not None or len(page.tasks) > limit or len(entries) > limit
+        more = more or page.next is not None or len(sent) > limit or len(entries) > limit
         entries.sort(key=lambda entry: entry[:2], reverse=True)
         del entries[limit:]
     cursor = entries[-1][1] if entries and more else None
-    tasks = [raw for _, _, raw in entries]
-    return msgspec.json.encode({"tasks": tasks, "next": cursor, **_sets(bodies, out)})
+    merged = [raw for _, _, raw in entries]
+    return msgspec.json.encode({kind: merged, "next": cursor, **_sets(bodies, out)})
 
 
 def merge_usage(bodies: Mapping[str, bytes], missing: Mapping[str, str]) -> bytes:

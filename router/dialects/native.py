@@ -12,7 +12,7 @@ from router.choosing.request import Destination, Purpose
 from router.choosing.retry import RequestKind
 from router.counting.tally import Answered, Cause, Outcome
 from router.dialects.contract import Ask, Dialect, Refused
-from router.dialects.native_lists import NativeList
+from router.dialects.native_lists import MERGED, NativeList
 from router.dialects.problem_kinds import KINDS, PREFIX, help_link, page_of
 from router.wire.answer_head import AnswerHead
 from router.wire.problems import OwnAnswer, Problem
@@ -25,6 +25,7 @@ DEFAULT_QUEUE_TIMEOUT_S: Final = 10.0
 RUN: Final = b"/v1/run/"
 TASKS: Final = b"/v1/tasks/"
 BATCHES: Final = b"/v1/batches/"
+CALLBACKS: Final = b"/v1/callbacks/"
 IDEMPOTENCY: Final = b"/v1/idempotency"
 TASK_ID: Final = b"x-task-id"
 EXIT_CODE: Final = b"x-exit-code"
@@ -65,7 +66,7 @@ class NativeDialect(Dialect):
     )
 
     def purpose_of(self, head: RequestHead) -> Purpose:
-        """Read the paths of runs, tasks and batches, `TaskId=` in the query, the merged lists, and the pages."""
+        """Read the paths of runs, tasks, batches and callbacks, `TaskId=` in the query, merged lists, and pages."""
         method, path, query = head.method, head.path, head.query
         if method == b"POST" and path.startswith(RUN):
             prefer = head.get(b"prefer")
@@ -80,7 +81,12 @@ class NativeDialect(Dialect):
                 kind = RequestKind.SAFE if rest in _REPEATABLE else _kind(method)
                 text = unquote(task_id.decode("latin-1"), errors="surrogateescape")
                 return Purpose(Destination.OWNER, kind, owner_of(text), long_wait=b"wait=" in query)
-        elif path in (b"/v1/tasks", b"/v1/usage") and method in (b"GET", b"HEAD"):
+        elif path.startswith(CALLBACKS):
+            # A callback has its task's id; one that is tried again twice waits as after the first time.
+            task_id = path[len(CALLBACKS) :].partition(b"/")[0]
+            text = unquote(task_id.decode("latin-1"), errors="surrogateescape")
+            return Purpose(Destination.OWNER, RequestKind.SAFE, owner_of(text))
+        elif path in MERGED and method in (b"GET", b"HEAD"):
             return _MERGED
         elif path in _PAGES and method in (b"GET", b"HEAD"):
             return _PAGE

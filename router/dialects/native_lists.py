@@ -1,7 +1,8 @@
-"""`GET /v1/tasks` and `GET /v1/usage` over all sets. Pure.
+"""`GET /v1/tasks`, `/v1/callbacks` and `/v1/usage` over all sets. Pure.
 
-A task's id is its set's name, a dash, and a part that sorts by time. So a page of all sets is the newest of
-their pages, and one id is a cursor for all of them: `before=a-01jd…` asks set b for what is before `b-01jd…`.
+A task's id is its set's name, a dash, and a part that sorts by time, and a callback has its task's id. So a page of all
+sets is the newest of their pages, and one id is a cursor for all of them: `before=a-01jd…` asks set b for what is before
+`b-01jd…`.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 from router.dialects.contract import BadQuery, Merging
-from router.dialects.merging import merge_tasks, merge_usage
+from router.dialects.merging import merge_pages, merge_usage
 from router.wire.problems import Problem
 from router.wire.request_head import RequestHead
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 1000
 MAX_FIELDS: Final = 100
-_TASKS: Final = b"/v1/tasks"
+_PAGES: Final = {b"/v1/tasks": "tasks", b"/v1/callbacks": "callbacks"}
+"""Lists that come in pages, and the field that has their entries."""
+MERGED: Final = frozenset({*_PAGES, b"/v1/usage"})
 
 
 class NativeList(Merging):
-    """One request for tasks or usage. Raises `BadQuery` when it has more than `MAX_FIELDS` parameters."""
+    """One request for tasks, callbacks or usage. Raises `BadQuery` when it has more than `MAX_FIELDS` parameters."""
 
     content_type = "application/json"
 
@@ -50,7 +53,7 @@ class NativeList(Merging):
     def target(self, set_name: str) -> bytes:
         """As it was asked for, with that set's cursor, and never more than a page."""
         fields = list(self._query)
-        if self._path == _TASKS:
+        if self._path in _PAGES:
             fields = [
                 (name, cursor_for(set_name, value) if name == "before" else value) for name, value in fields
             ]
@@ -59,13 +62,13 @@ class NativeList(Merging):
         return self._path + (b"?" + urlencode(fields, encoding="latin-1").encode() if fields else b"")
 
     def merge(self, bodies: Mapping[str, bytes], missing: Mapping[str, str]) -> bytes:
-        if self._path == _TASKS:
-            return merge_tasks(bodies, missing, _limit(self._query))
+        if (entries := _PAGES.get(self._path)) is not None:
+            return merge_pages(entries, bodies, missing, _limit(self._query))
         return merge_usage(bodies, missing)
 
 
 def _limit(query: list[tuple[str, str]]) -> int:
-    """Return how many tasks a page has; the sets refuse a `limit` that is no such number."""
+    """Return how many entries a page has; the sets refuse a `limit` that is no such number."""
     for name, value in query:
         if name == "limit" and re.fullmatch(r"[0-9]{1,9}", value):
             return min(MAX_LIMIT, int(value))

@@ -6,8 +6,9 @@ import sqlite3
 
 import msgspec
 
+from scheduler.callback import callback_of
 from scheduler.errors import StaleLease
-from scheduler.store import batches, dead_letters
+from scheduler.store import batches, callback_rows, dead_letters
 from scheduler.store.contract import DeadLetterLimits, Results
 from scheduler.store.kept import Kept
 from scheduler.store.rows import Row, lease_number_in, read_task, results_body, task_row
@@ -21,6 +22,7 @@ class End:
     __slots__ = (
         "account",
         "blobs",
+        "callback",
         "dead_row",
         "in_batch",
         "lease_number",
@@ -40,6 +42,7 @@ class End:
         self.results = results_body(results)
         self.results_bytes = results.size_bytes
         self.blobs = results.blobs
+        self.callback = callback_of(task)
         self.in_batch = task.batch is not None
 
 
@@ -55,7 +58,8 @@ def write_end(connection: sqlite3.Connection, end: End, limits: DeadLetterLimits
             # It was written before, and may have been replayed since.
             return known.dead
     dead = end.dead_row is not None and dead_letters.fits(connection, end.task_id, limits)
-    number = _save(connection, end.dead_row if dead and end.dead_row else end.row, held, kept)
+    row = end.dead_row if dead and end.dead_row else end.row
+    number = _save(connection, row, held, kept)
     stdin = None if dead else connection.execute(sql["take_input"], {"task": number}).fetchone()
     if stdin is not None:
         kept.add(end.account, -stdin[0])
@@ -66,6 +70,8 @@ def write_end(connection: sqlite3.Connection, end: End, limits: DeadLetterLimits
     results = {"task": number, "body": end.results, "size_bytes": end.results_bytes}
     connection.execute(sql["set_results"], results)
     kept.add(end.account, end.results_bytes)
+    if end.callback is not None:
+        callback_rows.add(connection, end.callback, row[-1])
     if dead:
         return dead_letters.count_in(connection, number, end.account, limits, kept)
     if stdin is None or stdin[1] is not None:

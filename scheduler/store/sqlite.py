@@ -7,13 +7,11 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from heapq import merge
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from scheduler.errors import DiskFull, IdempotencyConflict, StoreError
-from scheduler.store import batches, dead_letters, faults, journal
+from scheduler.store import batches, dead_letters, faults, journal, pages
 from scheduler.store.commits import GroupCommit
 from scheduler.store.contract import (
     IDEMPOTENCY_WINDOW_US,
@@ -42,23 +40,14 @@ from scheduler.store.schema import migrate, refuse_newer
 from scheduler.store.sql import queries
 from scheduler.store.sync import sync_folder
 from scheduler.store.transactions import save_rows
-from scheduler.task import FINAL_STATES, Kind, State, Task
+from scheduler.task import FINAL_STATES, Kind, Task
 
 DEFAULT_MIN_FREE_MIB: Final = 256
-PAGE_LIMIT: Final = 1_001
-"""Maximum number of tasks in a page: one more than in the API's, so that it knows whether another page exists."""
 FREED_BLOBS: Final = 10_000
 """Maximum number of blobs that one `expire` returns; the next calls return the rest."""
 
 _WRITER_CACHE_KIB: Final = 16 * 1024
 _LOG_BYTES: Final = 64 * 1024 * 1024
-_AFTER_ALL_IDS: Final = "\U0010ffff"
-_STATES: Final[dict[State | None, tuple[str, ...]]] = {
-    None: (*(state.value for state in State), DEAD),
-    **{state: (state.value,) for state in State},
-    State.FAILED: (State.FAILED.value, DEAD),
-}
-"""The states of rows that a page has, by the state that is asked for."""
 
 T = TypeVar("T")
 
@@ -274,29 +263,10 @@ class SqliteStore:
         return None if found is None else read_results(found[0])
 
     async def page(self, task_filter: TaskFilter) -> list[Task]:
-        limit = max(0, min(task_filter.limit, PAGE_LIMIT))
-        values: dict[str, Any] = {
-            "account": task_filter.account,
-            "image": task_filter.image,
-            "name": task_filter.name,
-            "before": _AFTER_ALL_IDS if task_filter.before is None else task_filter.before,
-            "limit": limit,
-        }
-        if task_filter.name is not None:
-            query = queries()["page_name"]
-        elif task_filter.image is not None:
-            query = queries()["page_image"]
-        else:
-            query = queries()["page_state"]
-        states = (DEAD,) if task_filter.dead else _STATES[task_filter.state]
-
-        def page(db: sqlite3.Connection) -> list[tuple[str, bytes]]:
-            by_state = [db.execute(query, values | {"state": state}) for state in states]
-            return list(islice(merge(*by_state, reverse=True), limit))
-
         await self._writer().catch_up()
         # Otherwise a task that moves meanwhile would be in none of the states, or in two.
-        return [read_task(facts) for _, facts in await self.read(at_one_moment(page))]
+        found = await self.read(at_one_moment(lambda db: pages.of_tasks(db, task_filter)))
+        return [read_task(facts) for facts in found]
 
     async def frees_at_us(self, account: str) -> int | None:
         states = (*(state.value for state in FINAL_STATES), DEAD)

@@ -40,6 +40,7 @@ class RunCall(msgspec.Struct, frozen=True):
     priority: Priority = Priority.NORMAL
     retries: int = 0
     retry_exit_codes: tuple[int, ...] = ()
+    callback_url: str | None = None
 
     def timeout(self, kind: Kind) -> float:
         """The limit on the run time, in seconds. Raises `BadRequest` above the kind's own limit."""
@@ -97,6 +98,7 @@ def spec_of(
         priority=call.priority,
         retries=call.retries,
         retry_exit_codes=tuple(sorted(set(call.retry_exit_codes))),
+        callback_url=call.callback_url,
         prestart=image.labels.get(LABEL_PRESTART) == "1" if call.prestart is None else call.prestart,
     )
 

@@ -14,12 +14,14 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from scheduler.callbacks.deliveries import Deliveries
 from scheduler.clock import wall_us
 from scheduler.following import Cause
 from scheduler.manager import Manager
 from scheduler.moments import Moments
 from scheduler.store.contract import DeadLetters
 from scheduler.task import FINAL_STATES, Kind, Reason, Task
+from sets.api.callback_metrics import CallbackCounts
 from sets.api.node_metrics import NodeGauges
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -55,6 +57,10 @@ class SetMetrics:
     def watch_disk(self, folder: Path, reserve_bytes: int) -> None:
         """Add the room on the disk of `folder`, and the reserve below which the set takes no async task."""
         self._registry.register(_Disk(folder, reserve_bytes))
+
+    def watch_callbacks(self, deliveries: Deliveries) -> None:
+        """Add the counts of callbacks."""
+        self._registry.register(CallbackCounts(deliveries))
 
     def watch_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
         """Add the time until certificates of links end; `ends` returns the Unix times, by certificate."""

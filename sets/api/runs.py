@@ -285,6 +285,13 @@ async def _head_or_bad_body(
 
 
 def _chars(call: RunCall) -> int:
-    texts = (*call.args, *call.env, *call.outputs, *call.cpu_features, call.name or "")
+    texts = (
+        *call.args,
+        *call.env,
+        *call.outputs,
+        *call.cpu_features,
+        call.name or "",
+        call.callback_url or "",
+    )
     # An empty argument takes room, too.
     return sum(map(len, texts)) + len(texts)

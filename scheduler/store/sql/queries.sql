@@ -281,3 +281,43 @@ WHERE t.batch = :batch LIMIT :limit;
 -- name: drop_batch
 -- An expired batch whose tasks are gone.
 DELETE FROM batches WHERE row = :batch;
+
+-- name: add_callback
+-- The callback of a task that has just ended; one that is there already stays as it is.
+INSERT OR IGNORE INTO callbacks (task_id, account, state, expires_us, record, facts)
+VALUES (:task_id, :account, :state, :expires_us, :record, :facts);
+
+-- name: save_callback
+-- A callback after a try, or when it is to be tried again. The task's facts are not needed once it was made.
+UPDATE callbacks SET state = :state, expires_us = :expires_us, record = :record,
+    facts = CASE :state WHEN 'made' THEN NULL ELSE facts END
+WHERE task_id = :task_id;
+
+-- name: drop_failed_callbacks
+-- Failed callbacks of an account beyond the newest ones.
+DELETE FROM callbacks WHERE row IN (
+    SELECT row FROM callbacks INDEXED BY callbacks_by_state
+    WHERE account = :account AND state = 'failed' ORDER BY task_id DESC LIMIT -1 OFFSET :most
+);
+
+-- name: get_callback
+-- One callback, and its task as it ended.
+SELECT record, facts FROM callbacks WHERE task_id = :task_id;
+
+-- name: waiting_callbacks
+-- Callbacks that wait, by the ids of their tasks, after a given one.
+SELECT task_id, record FROM callbacks INDEXED BY callbacks_waiting
+WHERE state = 'waiting' AND task_id > :after ORDER BY task_id LIMIT :limit;
+
+-- name: page_callbacks
+-- One account's callbacks of one state, those of the newest tasks first.
+SELECT task_id, record FROM callbacks INDEXED BY callbacks_by_state
+WHERE account = :account AND state = :state AND task_id < :before
+ORDER BY task_id DESC LIMIT :limit;
+
+-- name: expire_callbacks
+-- Callbacks that ended and are no longer kept.
+DELETE FROM callbacks WHERE row IN (
+    SELECT row FROM callbacks INDEXED BY callbacks_expiry
+    WHERE expires_us <= :now_us ORDER BY expires_us LIMIT :limit
+);

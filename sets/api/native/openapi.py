@@ -11,6 +11,7 @@ import msgspec
 from scheduler.task import State
 from sets.api.native.idempotency import HEADER as KEY_HEADER
 from sets.api.native.openapi_batches import batch_schema, batches_paths
+from sets.api.native.openapi_callbacks import callback_header, callback_paths, callback_schema
 from sets.api.native.openapi_operators import operators_paths
 from sets.api.native.operation import JSON, answer, header, operation, path, query
 from sets.api.native.params import PARAMETERS
@@ -99,6 +100,7 @@ def document(set_name: str) -> dict[str, Any]:
                     ("400", "404"),
                 )
             },
+            **callback_paths(),
             **operators_paths(),
             "/livez": {
                 "get": operation(
@@ -146,7 +148,12 @@ def document(set_name: str) -> dict[str, Any]:
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "gc_ACCOUNT_SECRET"},
                 "account": {"type": "apiKey", "in": "header", "name": "X-Account"},
             },
-            "schemas": {"Task": task_schema(), "Batch": batch_schema(), "Problem": problem_schema()},
+            "schemas": {
+                "Task": task_schema(),
+                "Batch": batch_schema(),
+                "Callback": callback_schema(),
+                "Problem": problem_schema(),
+            },
         },
     }
 
@@ -169,6 +176,7 @@ def _run() -> dict[str, Any]:
         header("Prefer", "respond-async: answer 202 at once; without it the call is synchronous")
         | {"examples": {"async": {"value": "respond-async"}}},
         header("Idempotency-Key", "async: the same key and request within 24 h answer the same task"),
+        callback_header(),
     ]
     run = operation(
         "runTask",

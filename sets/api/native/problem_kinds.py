@@ -44,6 +44,14 @@ KINDS: Final[dict[str, Kind]] = {
         "The request's body stood still for too long, ended too early, or came too slowly while others waited.",
         "Send it again, faster, or with `Prefer: respond-async`.",
     ),
+    "callback-not-failed": Kind(
+        409, "Only a failed callback can be tried again; this one was made.", "Look at GET /v1/callbacks."
+    ),
+    "callback-unknown": Kind(
+        404,
+        "This account has no such callback, or it is no longer kept.",
+        "Its id is that of its task; look at GET /v1/callbacks.",
+    ),
     "disk-full": Kind(503, "The set's disk is full.", _LATER),
     "engine-refused": Kind(503, "The container engine refused to start a slot.", _LATER),
     "engine-unavailable": Kind(

@@ -74,6 +74,8 @@ _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
     errors.TaskUnknown: (404, "task-unknown", "There is no such task"),
     errors.BatchUnknown: (404, "batch-unknown", "There is no such batch"),
     errors.NotDead: (409, "task-not-dead", "The task is not a dead letter"),
+    errors.CallbackUnknown: (404, "callback-unknown", "There is no such callback"),
+    errors.CallbackNotFailed: (409, "callback-not-failed", "The callback has not failed"),
     errors.IdempotencyConflict: (
         422,
         "idempotency-conflict",

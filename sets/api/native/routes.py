@@ -6,6 +6,7 @@ from typing import Any
 
 import falcon.asgi
 
+from scheduler.callbacks.deliveries import Deliveries
 from scheduler.manager import Manager
 from sets.api.accounts import Accounts
 from sets.api.batches import BatchCalls
@@ -13,6 +14,7 @@ from sets.api.metrics import SetMetrics
 from sets.api.native.admin import DrainResource, NodesResource, PoolsResource, QueueResource
 from sets.api.native.batch_archive import BatchArchive
 from sets.api.native.batches import BatchesResource
+from sets.api.native.callbacks import CallbacksResource
 from sets.api.native.callers import Callers
 from sets.api.native.health import LiveResource, MetricsResource, ReadyResource
 from sets.api.native.idempotency import IdempotencyResource
@@ -34,6 +36,7 @@ def build(
     accounts: Accounts,
     runs: Runs,
     batches: BatchCalls,
+    deliveries: Deliveries,
     metrics: SetMetrics,
     set_name: str,
     build_name: str,
@@ -48,7 +51,7 @@ def build(
     operators = Operators(accounts, callers)
     task = TaskResource(manager, callers, set_name)
     result = ResultResource(TaskResults(manager), callers)
-    _add(app, "/v1/run/{image:path}", RunResource(runs, callers, set_name))
+    _add(app, "/v1/run/{image:path}", RunResource(runs, deliveries, callers, set_name))
     archive = BatchArchive(manager, batches.batches, set_name)
     _add(app, "/v1/batches/{rest:path}", BatchesResource(batches, archive, callers, set_name))
     _add(app, "/v1/tasks", TasksResource(manager, callers, set_name))
@@ -59,6 +62,9 @@ def build(
     _add(app, "/v1/tasks/{task_id}/stdout", result, suffix="stdout")
     _add(app, "/v1/tasks/{task_id}/stderr", result, suffix="stderr")
     _add(app, "/v1/tasks/{task_id}/files/{path:path}", result, suffix="file")
+    callbacks = CallbacksResource(deliveries, callers, set_name)
+    _add(app, "/v1/callbacks", callbacks)
+    _add(app, "/v1/callbacks/{task_id}/retry", callbacks, suffix="retry")
     _add(app, "/v1/idempotency", IdempotencyResource(manager, batches.batches, callers, set_name))
     _add(app, "/livez", LiveResource())
     _add(app, "/readyz", ReadyResource(manager, operators, set_name, build_name))

@@ -6,11 +6,14 @@ import re
 from typing import Final
 
 import falcon.asgi
+from msgspec.structs import replace
 
-from scheduler.errors import BadRequest, SchedulerError
+from scheduler.callbacks.deliveries import Deliveries
+from scheduler.errors import SchedulerError
 from scheduler.image import LABEL_CONTENT_TYPE, Image
 from scheduler.task import Kind, State
 from sets.api.body import SCOPE_KEY, RequestBody
+from sets.api.native.callbacks import callback_url_of
 from sets.api.native.callers import Callers
 from sets.api.native.idempotency import key_of
 from sets.api.native.params import parse_run
@@ -23,19 +26,20 @@ _CONTENT_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=[\w.+-]+)*", r
 
 
 class RunResource:
-    def __init__(self, runs: Runs, callers: Callers, set_name: str) -> None:
+    def __init__(self, runs: Runs, deliveries: Deliveries, callers: Callers, set_name: str) -> None:
         self._runs = runs
+        self._deliveries = deliveries
         self._callers = callers
         self._set_name = set_name
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, image: str) -> None:
         account = self._callers.account_of(req)
         call = parse_run(req.scope["query_string"])
-        if req.get_header("X-Callback-Url") is not None:
-            detail = "X-Callback-Url: this set delivers no callbacks; ask with GET /v1/tasks/{id}?wait=30"
-            raise BadRequest(detail, field="X-Callback-Url")
         key = key_of(req)
         kind = Kind.ASYNC if _wants_async(req.get_header("Prefer")) else Kind.SYNC
+        callback_url = callback_url_of(req, account, kind, self._deliveries)
+        if callback_url is not None:
+            call = replace(call, callback_url=callback_url)
         accepted = await self._runs.accept(account, image, call, kind, content_length(req))
         body: RequestBody = req.scope[SCOPE_KEY]
         if kind is Kind.ASYNC:

@@ -13,7 +13,7 @@ from ops.cli import cert, exits, main, router, router_rollout, set_group
 from tests.ops.cli.program import Program
 
 COMMANDS = [
-    *("run", "submit", "status", "result", "logs", "wait", "cancel", "tasks", "replay"),
+    *("run", "submit", "status", "result", "logs", "wait", "cancel", "tasks", "replay", "callbacks"),
     *("map", "batch"),
     *("executor", "registrar", "token", "doctor", "nodes", "pools", "queue", "simulate"),
 ]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.dialects.merging import Unreadable, in_words, merge_tasks, merge_usage
+from router.dialects.merging import Unreadable, in_words, merge_pages, merge_usage
 
 IDS = st.sets(st.integers(0, 10_000), max_size=30)
 
@@ -30,7 +30,7 @@ def test_merging_keeps_order_and_loses_nothing(sets: list[set[int]], limit: int)
             ).encode()
         )
     named = {f"s{number}": body for number, body in enumerate(bodies)}
-    page = json.loads(merge_tasks(named, {}, limit))
+    page = json.loads(merge_pages("tasks", named, {}, limit))
     newest = sorted(everything, key=lambda task: (task.partition("-")[2], task), reverse=True)
     assert [task["id"] for task in page["tasks"]] == newest[:limit]
     assert (page["next"] is None) == (len(newest) <= limit)
@@ -38,15 +38,26 @@ def test_merging_keeps_order_and_loses_nothing(sets: list[set[int]], limit: int)
 
 def test_a_set_that_sends_more_than_was_asked_for() -> None:
     body = json.dumps({"tasks": [{"id": f"a-{number}"} for number in (5, 4, 3, 2)], "next": None}).encode()
-    page = json.loads(merge_tasks({"a": body}, {}, 3))
+    page = json.loads(merge_pages("tasks", {"a": body}, {}, 3))
     assert ([task["id"] for task in page["tasks"]], page["next"]) == (["a-5", "a-4", "a-3"], "a-3")
+
+
+def test_callbacks_of_all_sets_are_one_list() -> None:
+    bodies = {
+        "a": json.dumps({"callbacks": [{"id": "a-5"}, {"id": "a-1"}], "next": None}).encode(),
+        "b": json.dumps({"callbacks": [{"id": "b-3"}], "next": None}).encode(),
+        "c": json.dumps({"tasks": [{"id": "c-4"}], "next": None}).encode(),
+    }
+    page = json.loads(merge_pages("callbacks", bodies, {}, 2))
+    assert [callback["id"] for callback in page["callbacks"]] == ["a-5", "b-3"]
+    assert (page["next"], page["sets"], page["partial"]) == ("b-3", ["a", "b"], True)
 
 
 def test_none_readable() -> None:
     with pytest.raises(
         Unreadable, match="set 'b': it is in maintenance; set 'a': its list could not be read"
     ):
-        merge_tasks({"a": b"x"}, {"b": "it is in maintenance"}, 3)
+        merge_pages("tasks", {"a": b"x"}, {"b": "it is in maintenance"}, 3)
     with pytest.raises(Unreadable, match="set 'a': its usage could not be read"):
         merge_usage({"a": b"[]"}, {})
     assert in_words({str(number): "down" for number in range(7)}).endswith("set '4': down; and 2 more")

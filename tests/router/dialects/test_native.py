@@ -48,6 +48,8 @@ def test_purposes() -> None:
     assert ask(b"GET", b"/v1/batches/b-7?wait=9").long_wait
     assert ask(b"POST", b"/v1/batches/b-7/cancel") == Purpose(Destination.OWNER, RequestKind.SAFE, "b")
     assert ask(b"POST", b"/v1/batches/b-7/retry") == Purpose(Destination.OWNER, RequestKind.UNSAFE, "b")
+    assert ask(b"POST", b"/v1/callbacks/a-1/retry") == Purpose(Destination.OWNER, RequestKind.SAFE, "a")
+    assert ask(b"GET", b"/v1/callbacks?state=failed").destination is Destination.MERGED
     assert ask(b"GET", b"/v1/tasks").destination is Destination.MERGED
     assert ask(b"POST", b"/v1/tasks").destination is Destination.ANY
     assert ask(b"GET", b"/v1/usage?by=day").destination is Destination.MERGED

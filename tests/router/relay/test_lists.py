@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from router.dialects import native_lists
-from router.dialects.merging import merge_tasks
+from router.dialects.merging import merge_pages
 from router.relay import lists
 from router.relay.lists import Lists
 from router.routing.table import SetState
@@ -263,11 +263,11 @@ async def test_all_lists_are_bounded_in_bytes_until_clients_have_them() -> None:
 async def test_large_lists_are_merged_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[bool] = []
 
-    def noting(bodies: Mapping[str, bytes], missing: Mapping[str, str], limit: int) -> bytes:
+    def noting(kind: str, bodies: Mapping[str, bytes], missing: Mapping[str, str], limit: int) -> bytes:
         threads.append(threading.current_thread() is threading.main_thread())
-        return merge_tasks(bodies, missing, limit)
+        return merge_pages(kind, bodies, missing, limit)
 
-    monkeypatch.setattr(native_lists, "merge_tasks", noting)
+    monkeypatch.setattr(native_lists, "merge_pages", noting)
     async with running({"a": large(10), "b": large(100_000)}) as rig:
         assert len((await page_of(rig))["tasks"]) == 2
         rig.traffic.adopt(table_for({"a": rig.sets["a"].port}))
@@ -278,12 +278,12 @@ async def test_large_lists_are_merged_beside_the_loop(monkeypatch: pytest.Monkey
 async def test_a_client_that_leaves_while_its_list_is_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def slowly(bodies: Mapping[str, bytes], missing: Mapping[str, str], limit: int) -> bytes:
+    def slowly(kind: str, bodies: Mapping[str, bytes], missing: Mapping[str, str], limit: int) -> bytes:
         begun.set()
         assert go_on.wait(20)
-        return merge_tasks(bodies, missing, limit)
+        return merge_pages(kind, bodies, missing, limit)
 
-    monkeypatch.setattr(native_lists, "merge_tasks", slowly)
+    monkeypatch.setattr(native_lists, "merge_pages", slowly)
     shared = Lists()
     async with running({"a": large(100_000)}, lists=shared) as rig:
         client = await rig.client()

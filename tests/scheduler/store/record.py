@@ -14,6 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from scheduler.callbacks.verdict import Answer, after_try
+from scheduler.store.callbacks import SqliteCallbacks
 from scheduler.store.contract import Body, Durability, Idempotency, Results
 from scheduler.store.schema import version_of
 from scheduler.store.sqlite import SqliteStore
@@ -59,6 +61,14 @@ async def record(folder: Path) -> Path:
     dead.move(State.FAILED)
     dead.reason, dead.dead, dead.ended_us, dead.expires_us = Reason.PLATFORM, True, T0_US, T0_US + HOUR_US
     await store.finish(dead, Results())
+    for name, url in (("a-calls", "https://example.com/hook"), ("a-called", "https://example.com/other")):
+        calls = a_task(State.SUCCEEDED, id=name, callback_url=url)
+        calls.ended_us, calls.expires_us = T0_US, T0_US + HOUR_US
+        await store.finish(calls, Results())
+    callbacks = SqliteCallbacks(store)
+    found = await callbacks.due("a-called")
+    assert found is not None
+    await callbacks.save(after_try(found[0], Answer(204), T0_US))
     await store.update(a_sync_task(id="a-sync", stderr_head=b"\xff"), Durability.POWER)
     await store.update(a_sync_task(id="a-sync-journalled"), Durability.PROCESS)
     journal = folder / "copy"

@@ -20,10 +20,17 @@ def a_task(
     name: str | None = None,
     kind: Kind = Kind.ASYNC,
     created_us: int = T0_US,
+    callback_url: str | None = None,
     **facts: Any,
 ) -> Task:
     spec = TaskSpec(
-        account=account, image=image, image_digest="sha256:00", name=name, kind=kind, args=("-n", "ä")
+        account=account,
+        image=image,
+        image_digest="sha256:00",
+        name=name,
+        kind=kind,
+        args=("-n", "ä"),
+        callback_url=callback_url,
     )
     return Task(id or IDS.new(), spec, created_us=created_us, state=state, **facts)
 

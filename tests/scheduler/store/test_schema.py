@@ -114,6 +114,8 @@ class TestAnEarlierProgramsStore:
         ids = ["a-queued", "a-running", "a-succeeded", "a-given-up", "a-sync", "a-sync-journalled"]
         if version >= 2:
             ids.append("a-dead")
+        if version >= 5:
+            ids += ["a-calls", "a-called"]
         with closing(sqlite3.connect(path)) as reader:
             found = reader.execute(f"SELECT id, length(facts) FROM tasks WHERE id IN {tuple(ids)}").fetchall()
         assert {task_id for task_id, _ in found} == set(ids)

@@ -303,9 +303,11 @@ def test_a_bad_key(api: Api, key: str, how: dict[str, str]) -> None:
     assert problem(answer, 400, "bad-parameter")["field"] == "Idempotency-Key"
 
 
-def test_callbacks_are_not_promised(api: Api) -> None:
-    answer = api.run("say", "x", headers={"X-Callback-Url": "http://127.0.0.1:1/", **ASYNC})
-    assert problem(answer, 400, "bad-parameter")["field"] == "X-Callback-Url"
+def test_a_set_without_secrets_promises_no_callback(api: Api) -> None:
+    answer = api.run("say", "x", headers={"X-Callback-Url": "https://hooks.example/", **ASYNC})
+    found = problem(answer, 400, "bad-parameter")
+    assert found["field"] == "X-Callback-Url"
+    assert "account default has no secret" in found["detail"]
 
 
 # -- lists
