@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from ops.cli import report
 from ops.cli.command import BadParameter, Option
@@ -11,7 +11,7 @@ from ops.cli.router_columns import columns
 from ops.cli.session import Session, connected
 from ops.cli.tasks import say_partial
 
-_HEADING = ("TASK", "STATE", "TRIES", "ANSWER", "NEXT TRY", "URL")
+_HEADING: Final = ("TASK", "STATE", "TRIES", "ANSWER", "NEXT TRY", "URL")
 
 
 @connected

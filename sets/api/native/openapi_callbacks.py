@@ -21,7 +21,7 @@ def callback_header() -> dict[str, Any]:
     )
     found["schema"] |= {
         "format": "uri",
-        "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^#@]+$",
+        "pattern": r"^[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9\-._~:/?\[\]!$&'()*+,;=%]+$",
         "maxLength": URL_CHARS,
     }
     return found

@@ -173,7 +173,8 @@ class TestPlans:
         "account": "a", "state": "failed", "image": "i", "name": "n", "before": "z", "limit": 9, "id": "a-1",
         "now_us": 1, "made_before_us": 1, "task": 1, "key": "k", "fingerprint": b"", "task_id": "a-1", "created_us": 1,
         "body": b"", "after": "", "size_bytes": 0, "tasks": 1, "new": 2, "inline": None, "blob": None,
-        "row": 1, "batch": 1, "round": 1, "is_open": 1, "expires_us": 1, "facts": b"",
+        "row": 1, "batch": 1, "round": 1, "is_open": 1, "expires_us": 1, "facts": b"", "record": b"",
+        "most": 9,
     }  # fmt: skip
 
     # `kept_sums` reads one row for each account, once, when the store is opened.
