@@ -1,8 +1,8 @@
 """`GET /v1/tasks`, `/v1/callbacks` and `/v1/usage` over all sets. Pure.
 
 A task's id is its set's name, a dash, and a part that sorts by time; a callback has its task's id. So a page of all
-sets is the newest of their pages, and one id is a cursor for all of them: `before=a-01jd…` asks set b for what is before
-`b-01jd…`.
+sets is the newest of their pages, and one id is a cursor for all of them: `before=a-01jd…` asks set b for what is
+before `b-01jd…`.
 """
 
 from __future__ import annotations
