@@ -17,10 +17,12 @@ from typing import Final
 
 import msgspec
 
+from scheduler.policy.decisions import Assign
 from scheduler.policy.limits import Limits
 from scheduler.policy.node import NodeFacts
 from scheduler.pool import PoolKey
 from scheduler.task import Isolation, Priority, Resources
+from sets.api import upload
 from tests.scheduler.policy.house import assert_books_are_empty
 from tests.scheduler.policy.world import SimSlot, SimTask, World
 
@@ -32,6 +34,12 @@ MOMENTS_S: Final = 0.1
 """How long a spare task may take to give way, in seconds; and for clocks that are read twice."""
 MEMORY_MIB: Final = 512
 """The memory for each core, in MiB."""
+UPLOAD_S: Final = upload.PATIENCE_S
+"""How long an input that never comes may hold a slot while others wait, in seconds."""
+LOOK_AGAIN_S: Final = upload.LOOK_AGAIN_S
+"""How often such an upload is looked at after that, in seconds."""
+ENDLESS_S: Final = 100_000.0
+"""Longer than any game, in seconds."""
 REPORT_EVERY: Final = 1_000
 """How many games pass between two lines of the command."""
 
@@ -39,10 +47,11 @@ REPORT_EVERY: Final = 1_000
 class Strategy(msgspec.Struct, frozen=True):
     """One account's way to hold up others: `tasks` at a time, each followed by the next once it ends.
 
-    `runs_s`: durations that take turns. `cpu_share`: how much of what they hold the tasks compute with; one that waits
-    for an input that never comes computes nothing. `renews`: each task is of an image of its own. `shapes`: how many
-    amounts of memory take turns. `changes_its_mind_s`: how often it takes a waiting task back and sends another; 0:
-    never. `rests_s`: how long it waits between tasks. `begins_s`: when it begins; 0 is when the victim arrives.
+    `runs_s`: durations that take turns. `cpu_share`: how much of what they hold the tasks compute with. `uploads`:
+    their input never comes, so each ends after `UPLOAD_S` once others wait (`sets.api.upload`). `renews`: each task is
+    of an image of its own. `shapes`: how many amounts of memory take turns. `changes_its_mind_s`: how often it takes a
+    waiting task back and sends another; 0: never. `rests_s`: how long it waits between tasks. `begins_s`: when it
+    begins; 0 is when the victim arrives.
     """
 
     account: str
@@ -53,6 +62,7 @@ class Strategy(msgspec.Struct, frozen=True):
     cpu_share: float
     isolation: Isolation
     priority: Priority
+    uploads: bool
     renews: bool
     shapes: int
     changes_its_mind_s: float
@@ -62,7 +72,9 @@ class Strategy(msgspec.Struct, frozen=True):
     @property
     def holds_s(self) -> float:
         """For how long one of its tasks may keep what others need, in seconds."""
-        return MOMENTS_S if self.priority is Priority.SPARE else max(self.runs_s)
+        if self.priority is Priority.SPARE:
+            return MOMENTS_S
+        return UPLOAD_S + LOOK_AGAIN_S if self.uploads else max(self.runs_s)
 
 
 class Game(msgspec.Struct, frozen=True):
@@ -79,12 +91,17 @@ class Game(msgspec.Struct, frozen=True):
         """The longest time that the victim's first task may wait, in seconds, beside so many other newcomers.
 
         Its slot gets a place when a task ends, or for its patience; an account whose weight is larger has as many tasks
-        first. When its slot has started, it is the victim's turn: it has its room when tasks end, or for its patience.
-        Other newcomers may come before it.
+        first, and so does each other account where places are too few for all: then they take turns. When its slot has
+        started, it is the victim's turn: it has its room when tasks end, or for its patience. Other newcomers may come
+        before it.
         """
         longest_s = max(strategy.holds_s for strategy in self.strategies)
-        worth = max(self.weights.values(), default=1) / self.weights.get(VICTIM, 1)
-        place_s = PATIENCE_S + max(1.0, worth) * (longest_s + START_S) + START_S
+        mine = self.weights.get(VICTIM, 1)
+        worth = {each.account: max(1.0, self.weights.get(each.account, 1) / mine) for each in self.strategies}
+        suited = [node for node in self.nodes if node.cpu_percent >= self.victim.resources.cpu_percent]
+        few = sum(node.max_slots for node in suited) <= len(worth)
+        turns = sum(worth.values()) if few else max(worth.values())
+        place_s = PATIENCE_S + turns * (longest_s + START_S) + START_S
         room_s = PATIENCE_S + longest_s
         return place_s + (1 + newcomers) * room_s + 2 * MOMENTS_S
 
@@ -139,6 +156,7 @@ def _strategy(chance: Random, accounts: int, cores: int, places: int) -> Strateg
         cpu_share=chance.choice([0.0, 0.0005, 1.0]),
         isolation=chance.choice(list(Isolation)),
         priority=chance.choice([Priority.NORMAL, Priority.NORMAL, Priority.SPARE]),
+        uploads=chance.random() < 0.15,
         renews=chance.random() < 0.3,
         shapes=chance.choice([1, 1, 5]),
         changes_its_mind_s=chance.choice([0.0, 0.0, 0.1, 1.0]),
@@ -191,10 +209,26 @@ class Field(World):
             (),
             strategy.priority,
         )
-        run_s = strategy.runs_s[number % len(strategy.runs_s)]
+        run_s = ENDLESS_S if strategy.uploads else strategy.runs_s[number % len(strategy.runs_s)]
         task_id = f"t{number}"
         self._strategy_of[task_id] = strategy
         self.arrive(key, run_s, task_id=task_id)
+
+    def _assign(self, decision: Assign) -> None:
+        super()._assign(decision)
+        slot = self.slots[decision.slot_id]
+        strategy = self._strategy_of.get(decision.task_id)
+        if strategy is not None and strategy.uploads:
+            run = slot.run
+            self.at(self.now + UPLOAD_S, lambda: self._look_at_upload(slot, run))
+
+    def _look_at_upload(self, slot: SimSlot, run: int) -> None:
+        if self.slots.get(slot.id) is not slot or slot.run != run or slot.task is None:
+            return
+        if self.over or self.cell.others_wait(slot.pool.account):
+            self._ran(slot, run)
+        else:
+            self.at(self.now + LOOK_AGAIN_S, lambda: self._look_at_upload(slot, run))
 
     def _ran(self, slot: SimSlot, run: int) -> None:
         task = slot.task
@@ -207,7 +241,8 @@ class Field(World):
 
     def _cpu_us(self, slot: SimSlot, task: SimTask) -> int:
         strategy = self._strategy_of.get(task.id)
-        return round(super()._cpu_us(slot, task) * (1.0 if strategy is None else strategy.cpu_share))
+        share = 1.0 if strategy is None else 0.0 if strategy.uploads else strategy.cpu_share
+        return round(super()._cpu_us(slot, task) * share)
 
     def _change_its_mind(self, strategy: Strategy) -> None:
         if self.over:

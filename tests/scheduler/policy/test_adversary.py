@@ -194,3 +194,10 @@ PLAYED = 256
 def test_games_against_a_newcomer(first: int) -> None:
     lost = [number for number in range(first, first + 32) if play(draw(number)).lost]
     assert lost == []
+
+
+@pytest.mark.parametrize("number", [8189, 55390])
+def test_where_places_are_fewer_than_accounts_each_has_its_turn_before_a_newcomer(number: int) -> None:
+    """Games with one place that suits the victim, and weights up to 5: it waits for others' turns, and no longer."""
+    result = play(draw(number))
+    assert not result.lost
