@@ -32,16 +32,18 @@ def overdue(pool: Pool, keep_s: float, now: float) -> list[Slot]:
 def next_look(pool: Pool, keep_s: float, now: float) -> float:
     """When a slot becomes overdue, or one is to be started ahead of need; infinite if neither is to come."""
     times = pool.idle_times
+    if pool.waiting and pool.idle:
+        # No slot stops while tasks wait, so some may be overdue already.
+        return now + keep_s
     if times is not None and not times.is_usual:
         slots_s = min((times.changes_at(slot.rested_at, now) for slot in pool.idle), default=NEVER)
-        at = max(min(slots_s, times.starts_at(now)), now + times.resolution_s / LOOKS_PER_CELL)
-        return max(at, now + keep_s) if pool.waiting and pool.idle else at
+        return max(min(slots_s, times.starts_at(now)), now + times.resolution_s / LOOKS_PER_CELL)
     if not pool.idle:
         return NEVER
     if times is not None:
         keep_s = times.first_s
     oldest = next(iter(pool.idle))
-    return max(oldest.since + keep_s, now + keep_s if pool.waiting else now)
+    return max(oldest.since + keep_s, now)
 
 
 def foresee(slot: Slot, now: float) -> None:
