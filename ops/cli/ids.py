@@ -20,7 +20,7 @@ NEWEST: Final = 1000
 _PAGE: Final = 100
 _SHOWN: Final = 10
 _WHOLE: Final = re.compile(r"[a-z0-9]{1,31}-[0-9a-z]{26}")
-_UNKNOWN: Final = ("task-unknown", "router-unknown-task")
+_UNKNOWN: Final = ("task-unknown", "callback-unknown", "router-unknown-task")
 
 T = TypeVar("T")
 

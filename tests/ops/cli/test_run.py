@@ -26,11 +26,17 @@ def test_what_stands_after_the_image_is_the_algorithms(api: FakeApi, gcompute: P
     assert api.calls[0].values("arg") == ["-l", "eng", "--help", "--", "-v", "", "a b&c"]
 
 
-@pytest.mark.parametrize("option", ["--callback-url"])
-def test_what_the_service_does_not_do_yet_is_not_offered(gcompute: Program, option: str) -> None:
-    for command in ("run", "submit"):
-        assert option.encode() not in gcompute(command, "--help").stdout
-        assert b"No such option" in gcompute(command, option, "x", "cat").stderr
+def test_a_callback_is_asked_for_by_a_header_of_a_submission(api: FakeApi, gcompute: Program) -> None:
+    def accepted(call: Call) -> None:
+        call.read()
+        call.json({"id": "a-1", "state": "queued"}, 202)
+
+    api.on("POST", "/v1/run/", accepted)
+    done = gcompute("submit", "--callback-url", "https://you.example/hook?x=1", "cat:1", stdin=b"in")
+    assert (done.returncode, done.stdout) == (0, b"a-1\n"), done.stderr
+    assert api.calls[0].headers["x-callback-url"] == "https://you.example/hook?x=1"
+    assert api.calls[0].values("callback_url") == []
+    assert b"No such option" in gcompute("run", "--callback-url", "x", "cat").stderr
 
 
 def test_every_option_becomes_its_parameter(api: FakeApi, gcompute: Program) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sets.executor import door
+from sets.executor import door, protocol
 from sets.executor.executor import LocalExecutor
 from tests.sets.executor import wire
 from tests.sets.executor.conftest import open_fds
@@ -82,9 +82,11 @@ async def test_another_version_is_told_at_once(
 ) -> None:
     address = await expect(executor, "s1")
     guest = await start_peer(address.directory)
-    await guest.greet(address.token, version=3)
+    other = protocol.VERSION + 1
+    await guest.greet(address.token, version=other)
     await until(lambda: owner.lost)
-    assert owner.lost == [("s1", "its guest speaks version 3 of the protocol, not 2")]
+    told = f"its guest speaks version {other} of the protocol, not {protocol.VERSION}"
+    assert owner.lost == [("s1", told)]
     assert not address.directory.exists()
 
 
