@@ -36,7 +36,14 @@ def next_look(pool: Pool, keep_s: float, now: float) -> float:
         # No slot stops while tasks wait, so some may be overdue already.
         return now + keep_s
     if times is not None and not times.is_usual:
-        slots_s = min((times.changes_at(slot.rested_at, now) for slot in pool.idle), default=NEVER)
+        # A slot that stays may be unwanted all the same: the end of another's idle time can change the plan.
+        slots_s = min(
+            (
+                times.changes_at(slot.rested_at, now) if times.is_wanted(now - slot.rested_at) else now
+                for slot in pool.idle
+            ),
+            default=NEVER,
+        )
         return max(min(slots_s, times.starts_at(now)), now + times.resolution_s / LOOKS_PER_CELL)
     if not pool.idle:
         return NEVER

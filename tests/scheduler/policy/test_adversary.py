@@ -196,6 +196,10 @@ def test_games_against_a_newcomer(first: int) -> None:
     assert lost == []
 
 
+def test_a_plan_that_changes_while_idle_slots_are_looked_at_leaves_none_for_ever() -> None:
+    play(draw(92976))
+
+
 @pytest.mark.parametrize("number", [8189, 55390])
 def test_where_places_are_fewer_than_accounts_each_has_its_turn_before_a_newcomer(number: int) -> None:
     """Games with one place that suits the victim, and weights up to 5: it waits for others' turns, and no longer."""
