@@ -112,7 +112,8 @@ class Expansion:
     async def cancel(self, detail: str) -> None:
         """Make no more tasks and end those that are there; those that wait or run end in the background."""
         async with self.turn:
-            if not self.batch.cancelled:
+            # It may have ended while this waited for its turn.
+            if not self.batch.cancelled and self.batch.ended_us is None:
                 changed = msgspec.structs.replace(self.batch, cancelled=True, detail=detail)
                 await self._around.store.save(changed)
                 self.batch = changed

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from scheduler.batch import BatchState, Format, state_of
+from scheduler.batch import Batch, BatchState, Format, state_of
 from scheduler.batches import window
 from scheduler.batches.batches import BatchLimits
 from scheduler.errors import (
@@ -142,6 +142,30 @@ async def test_a_cancelled_batch_ends_its_tasks_and_makes_no_more(world: BatchWo
     await world.batches.retry("acme", batch.id)
     await world.succeeded(batch)
     assert len(await world.outputs(batch)) == 500
+
+
+async def test_a_cancel_that_comes_while_a_batch_ends_changes_nothing(
+    world: BatchWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending, go_on = asyncio.Event(), asyncio.Event()
+    save = world.store.batches.save
+
+    async def slow(batch: Batch) -> None:
+        if batch.ended_us is not None:
+            ending.set()
+            await go_on.wait()
+        await save(batch)
+
+    monkeypatch.setattr(world.store.batches, "save", slow)
+    world.executor.program = cat
+    batch = await world.send(numbered(5))
+    await until(ending.is_set)
+    expansion = world.batches._open[batch.id]
+    cancelling = asyncio.create_task(world.batches.cancel("acme", batch.id))
+    await until(lambda: bool(expansion.turn._waiters))
+    go_on.set()
+    await cancelling
+    await world.succeeded(batch)
 
 
 async def test_a_killed_set_goes_on_and_no_input_is_lost_or_run_twice(world: BatchWorld) -> None:
