@@ -25,6 +25,7 @@ from scheduler.errors import (
 from scheduler.image import Image
 from scheduler.images.contract import ImageSource
 from scheduler.manager import Manager
+from scheduler.moments import Moments
 from scheduler.store.batch_contract import BatchStore, MadeTask
 from scheduler.store.contract import Blobs, Body
 from scheduler.task import State, Task, TaskSpec
@@ -226,6 +227,7 @@ class Expansion:
             self._around.now_us(),
             stdin_bytes=body.size_bytes,
             batch=self.batch.id,
+            moments=Moments(0),
         )
 
     async def _end(self) -> None:

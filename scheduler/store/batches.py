@@ -190,21 +190,26 @@ def count_end(connection: sqlite3.Connection, task_row_number: int) -> None:
 
 
 def expire(connection: sqlite3.Connection, now_us: int, limit: int, kept: Kept) -> None:
-    """Delete up to `limit` tasks of a batch whose time has passed, and the batch once it has none; free its blobs."""
+    """Delete tasks of batches whose time has passed, and each batch once it has none; free their blobs.
+
+    Up to `limit` rows of both are deleted: an account may have many batches of one task.
+    """
     sql = queries()
-    expired = connection.execute(sql["expired_batches"], {"now_us": now_us}).fetchone()
-    if expired is None:
-        return
-    number, account, size_bytes = expired
-    rows = connection.execute(sql["tasks_of_batch"], {"batch": number, "limit": limit}).fetchall()
-    tasks = [{"task": row} for row, _ in rows]
-    kept.add(account, -sum(size for _, size in rows))
-    for query in ("free_blobs_of_task", "drop_input", "drop_results", "drop_task"):
-        connection.executemany(sql[query], tasks)
-    if len(rows) < limit:
-        connection.execute(sql["free_blobs_of_task"], {"task": _owner(number)})
-        connection.execute(sql["drop_batch"], {"batch": number})
-        kept.add(account, -size_bytes)
+    expired = connection.execute(sql["expired_batches"], {"now_us": now_us, "limit": limit}).fetchall()
+    left = limit
+    for number, account, size_bytes in expired:
+        if left <= 0:
+            return
+        rows = connection.execute(sql["tasks_of_batch"], {"batch": number, "limit": left}).fetchall()
+        tasks = [{"task": row} for row, _ in rows]
+        kept.add(account, -sum(size for _, size in rows))
+        for query in ("free_blobs_of_task", "drop_input", "drop_results", "drop_task"):
+            connection.executemany(sql[query], tasks)
+        if len(rows) < left:
+            connection.execute(sql["free_blobs_of_task"], {"task": _owner(number)})
+            connection.execute(sql["drop_batch"], {"batch": number})
+            kept.add(account, -size_bytes)
+        left -= len(rows) + 1
 
 
 def _check_room(connection: sqlite3.Connection, account: str, most: int) -> None:

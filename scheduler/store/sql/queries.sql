@@ -269,8 +269,9 @@ SELECT ended_as, facts FROM tasks INDEXED BY tasks_by_end
 WHERE batch = :batch AND ended_as > :after ORDER BY ended_as LIMIT :limit;
 
 -- name: expired_batches
--- A batch whose time has come.
-SELECT row, account, size_bytes FROM batches INDEXED BY batches_expiry WHERE expires_us <= :now_us ORDER BY expires_us LIMIT 1;
+-- Batches whose time has come.
+SELECT row, account, size_bytes FROM batches INDEXED BY batches_expiry
+WHERE expires_us <= :now_us ORDER BY expires_us LIMIT :limit;
 
 -- name: tasks_of_batch
 -- Some tasks of a batch that expires, each with the bytes that it keeps.

@@ -21,6 +21,7 @@ from scheduler.errors import (
 from scheduler.policy.limits import Limits
 from scheduler.store.contract import Idempotency
 from scheduler.task import State
+from scheduler.timeline import moments_of
 from tests.scheduler.batches.conftest import BatchWorld, lines, numbered, tar
 from tests.scheduler.conftest import blob_files, until
 from tests.scheduler.fakes import FakeRun, cat
@@ -57,6 +58,14 @@ async def test_each_line_is_a_task_with_its_arguments_variables_name_and_input(w
     assert works["ä".encode()].argv == (b"/cat", b"-v", b"-l", b"eng")
     assert works["ä".encode()].env == (b"A=2", b"B=3")
     assert works[b""].argv == (b"/cat", b"-v")
+
+
+async def test_a_task_has_its_input_from_the_beginning(world: BatchWorld) -> None:
+    world.executor.program = cat
+    batch = await world.send(numbered(1))
+    await world.succeeded(batch)
+    ((_, task),) = await world.batches.ended("acme", batch.id, 0, 10)
+    assert moments_of(task)["input_ready"] == task.created_us
 
 
 async def test_each_file_of_an_archive_is_the_input_of_a_task(world: BatchWorld) -> None:
@@ -308,6 +317,20 @@ async def test_an_account_has_a_limited_number_of_batches_until_they_expire(worl
     assert blob_files(world) == []
     assert world.store.kept.of("acme") == 0
     await world.send(data, Format.TAR)
+
+
+async def test_many_small_batches_expire_in_one_round(world: BatchWorld) -> None:
+    world.executor.program = cat
+    batches = [await world.send(numbered(1)) for _ in range(10)]
+    for batch in batches:
+        await world.over(batch)
+    expires_us = (await world.over(batches[-1])).batch.expires_us
+    assert expires_us is not None
+    await world.store.expire(expires_us, 1_000)
+    for batch in batches:
+        with pytest.raises(BatchUnknown):
+            await world.batches.get("acme", batch.id)
+    assert world.store.kept.of("acme") == 0
 
 
 async def test_a_refused_batch_leaves_nothing(world: BatchWorld) -> None:
