@@ -103,8 +103,9 @@ class _Post:
         self.answer: Answer | None = None
         self._target = target
         self._body = body
-        # httpcore adds Host and Content-Length.
+        # httpcore adds Content-Length. Its own Host would have an IPv6 address without brackets.
         self._headers = [
+            ("host", target.authority),
             ("content-type", "application/json"),
             ("user-agent", USER_AGENT),
             ("connection", "close"),

@@ -35,8 +35,16 @@ class Target(msgspec.Struct, frozen=True):
     @property
     def origin(self) -> str:
         """Scheme, host and port: the receiver, without what the path and the query may tell."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{self._host}:{self.port}"
+
+    @property
+    def authority(self) -> str:
+        """The value of the header `Host`: without the port where it is the scheme's own."""
+        return self._host if self.port == _DEFAULT_PORTS[self.scheme] else f"{self._host}:{self.port}"
+
+    @property
+    def _host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
 
 
 def parse(url: str) -> Target:

@@ -71,6 +71,12 @@ class TestAddresses:
         assert answer == Answer(200)
         assert receiver.received[0].headers["host"] == f"hooks.example:{receiver.port}"
 
+    async def test_an_ipv6_address_has_its_brackets_in_the_message_too(self) -> None:
+        async with receiving(answers(200)) as receiver:
+            answer = await send(sender(LOOPBACK, "127.0.0.1"), receiver.url(host="[::1]"))
+        assert answer == Answer(200)
+        assert receiver.received[0].headers["host"] == f"[::1]:{receiver.port}"
+
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "2130706433"])
     async def test_the_loopback_is_out_of_reach_however_it_is_written(self, host: str) -> None:
         async with receiving(answers(200)) as receiver:

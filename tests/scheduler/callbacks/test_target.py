@@ -70,3 +70,16 @@ def test_another_is_refused_with_the_reason(url: str, said: str) -> None:
 )
 def test_its_origin_tells_nothing_of_path_and_query(url: str, origin: str) -> None:
     assert parse(url).origin == origin
+
+
+@pytest.mark.parametrize(
+    ("url", "authority"),
+    [
+        ("https://example.com/a", "example.com"),
+        ("http://example.com:443/", "example.com:443"),
+        ("http://[::1]/", "[::1]"),
+        ("http://[::1]:8080/", "[::1]:8080"),
+    ],
+)
+def test_its_authority_names_a_port_that_is_not_the_schemes_own(url: str, authority: str) -> None:
+    assert parse(url).authority == authority
