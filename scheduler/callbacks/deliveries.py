@@ -268,9 +268,14 @@ class Deliveries:
         except ValueError as error:
             # An earlier release accepted it.
             return Answer(error=f"the address is not allowed: {error}")
-        body = body_of(self._describe(task), self._base_url)
-        headers = signed(secrets, callback.task_id, self._now_us(), body)
-        answer = await self._sender.send(target, headers, body)
+        try:
+            body = body_of(self._describe(task), self._base_url)
+            headers = signed(secrets, callback.task_id, self._now_us(), body)
+            answer = await self._sender.send(target, headers, body)
+        except Exception as error:
+            # It counts as a try, so that it ends at its time.
+            log.error("a callback could not be sent, which is a bug", task=task.id, exc_info=error)
+            answer = Answer(error="the set could not send it; ask the set's operator")
         if answer.status is None:
             self._unanswered += 1
         else:

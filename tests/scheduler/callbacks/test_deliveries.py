@@ -197,6 +197,18 @@ async def test_one_that_nobody_answers_is_given_up_in_the_end(world: World) -> N
     assert world.deliveries.tries()["unanswered"] >= 1
 
 
+async def test_one_that_cannot_be_sent_is_given_up_in_the_end(world: World) -> None:
+    def broken(task: Task) -> dict[str, Any]:
+        raise ZeroDivisionError("a bug")
+
+    world.describe = broken
+    async with receiving(answers(200)) as receiver:
+        task = await world.ended(receiver.url(), ago_us=verdict.TRY_FOR_US - 100_000)
+        (callback,) = await world.until(CallbackState.FAILED, task)
+    assert callback.error == "the set could not send it; ask the set's operator"
+    assert receiver.received == []
+
+
 async def test_a_receiver_that_never_answers_holds_up_neither_others_nor_other_accounts(
     world: World, stack: AsyncExitStack
 ) -> None:
