@@ -29,7 +29,7 @@ class BatchCalls:
         self._runs = runs
         self._blobs = blobs
         self._max_bytes = max_bytes
-        self._earlier = EarlierResults(batches.manager)
+        self._earlier = EarlierResults(batches.manager, batches.limits.inputs)
 
     async def submit(
         self,

@@ -21,10 +21,14 @@ ID_CHARS: Final = 64
 
 
 class EarlierResults:
-    """Copies the standard outputs of tasks that succeeded. A batch needs none of these tasks once it is taken."""
+    """Copies the standard outputs of tasks that succeeded. A batch needs none of these tasks once it is taken.
 
-    def __init__(self, manager: Manager) -> None:
+    `most_lines`: the longest list of ids, empty lines included.
+    """
+
+    def __init__(self, manager: Manager, most_lines: int) -> None:
         self._manager = manager
+        self._most_lines = most_lines
         self._results = TaskResults(manager)
 
     async def copy(self, account: str, ids: bytes, writer: BodyWriter, grow: Callable[[int], None]) -> None:
@@ -33,6 +37,12 @@ class EarlierResults:
         An input has the name of its task, or its id if the name is no input's or was used before. Raises `BadRequest`
         that says which line is wrong, `StorageLimit`, `StoreError` and `DiskFull`.
         """
+        # Before anything is copied, and before a list of empty lines holds up all others.
+        if ids.count(b"\n", 0, -1) >= self._most_lines:
+            raise BadRequest(
+                f"the list of ids has more than {self._most_lines} lines; send it as several batches",
+                field="body",
+            )
         names: set[str] = set()
         for number, line in enumerate(ids.split(b"\n"), 1):
             text = line.strip()
