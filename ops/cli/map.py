@@ -104,7 +104,10 @@ def map_(
                 results.keep(batch=batch_id)
             batch = _follow(client.batches, batch_id, results, show)
         except KeyboardInterrupt:
-            report.say("interrupted; the batch goes on, and the same command fetches its results")
+            if results.facts.get("batch") is None:
+                report.say("interrupted before the batch was taken; the same command sends the inputs again")
+            else:
+                report.say("interrupted; the batch goes on, and the same command fetches its results")
             return exits.INTERRUPTED
     return told(batch, as_json=session.as_json)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,34 @@ def test_a_call_that_was_broken_off_sends_its_inputs_under_the_same_key(
     first, second = (call for call in api.calls if call.method == "POST")
     assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
     assert json.loads((to / ".gcompute-map.json").read_bytes())["batch"] == "a-b"
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"),
+    [
+        (False, b"interrupted before the batch was taken; the same command sends the inputs again"),
+        (True, b"interrupted; the batch goes on, and the same command fetches its results"),
+    ],
+)
+def test_an_interrupted_call_says_what_becomes_of_its_batch(
+    api: FakeApi, gcompute: Program, source: Path, tmp_path: Path, taken: bool, said: bytes
+) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def waits(call: Call) -> None:
+        call.read()
+        asked.set()
+        over.wait()
+
+    api.on("POST", "/v1/batches/ocr:1", submitted if taken else waits)
+    api.on("GET", "/v1/batches/a-b", waits)
+    with gcompute.start("map", "ocr:1", str(source), "-o", str(tmp_path / "out")) as process:
+        assert asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    over.set()
+    assert process.returncode == 130, err
+    assert said in b" ".join(err.split())
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", ".gcompute-map.json"])
