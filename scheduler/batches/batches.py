@@ -214,7 +214,12 @@ class Batches:
             return True
 
     async def _next_round(self, batch: Batch) -> Batch | None:
-        """Store the beginning of the next round; None, and nothing is stored, if nothing is to be run again."""
+        """Store the beginning of the next round; None, and nothing is stored, if nothing is to be run again.
+
+        Raises `BatchUnknown` for a batch whose time has passed: some of its tasks may be removed already.
+        """
+        if batch.expires_us is not None and batch.expires_us <= self.now_us():
+            raise BatchUnknown(f"batch {batch.id} is no longer kept; submit its inputs again")
         counts = await self.store.counts(batch)
         if not counts.unsuccessful and not batch.cancelled:
             return None

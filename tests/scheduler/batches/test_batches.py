@@ -333,6 +333,23 @@ async def test_many_small_batches_expire_in_one_round(world: BatchWorld) -> None
     assert world.store.kept.of("acme") == 0
 
 
+async def test_a_batch_that_is_being_removed_is_not_run_again(world: BatchWorld) -> None:
+    world.executor.program = odd_fails
+    batch = await world.send(numbered(10))
+    expires_us = (await world.over(batch)).batch.expires_us
+    assert expires_us is not None
+    # The first of many rounds.
+    await world.store.expire(expires_us, 5)
+    world.batches.now_us = lambda: expires_us
+    with pytest.raises(BatchUnknown, match="is no longer kept; submit its inputs again"):
+        await world.batches.retry("acme", batch.id)
+    assert await world.store.batches.open_batches() == []
+    for _ in range(3):
+        await world.blobs.delete(await world.store.expire(expires_us, 5))
+    assert await world.store.batches.get(batch.id) is None
+    assert world.store.kept.of("acme") == 0
+
+
 async def test_a_refused_batch_leaves_nothing(world: BatchWorld) -> None:
     with pytest.raises(BadRequest, match="has 50000 bytes; an input has at most 49999"):
         await world.send(tar([("x", bytes(50_000))]), Format.TAR, input_bytes=49_999)
