@@ -15,7 +15,7 @@ from scheduler.batches import spool
 from scheduler.batches.expansion import Expansion
 from scheduler.batches.item import ItemLimits
 from scheduler.clock import wall_us
-from scheduler.errors import BatchUnknown, Draining
+from scheduler.errors import BatchUnknown, Draining, SchedulerError
 from scheduler.images.contract import ImageSource
 from scheduler.manager import Manager
 from scheduler.store.batch_contract import BatchStore
@@ -188,16 +188,19 @@ class Batches:
     async def _submit(
         self, spec: TaskSpec, form: Format, body: Body, input_bytes: int, idempotency: Idempotency | None
     ) -> Batch:
-        kept: Batch | None = None
         try:
             if self.manager.draining:
                 raise Draining
             inputs = await spool.count(self.blobs, body, form, ItemLimits(self.limits.inputs, input_bytes))
             batch = Batch(self.manager.ids.new(), spec, form, inputs, body, self.now_us())
             kept = await self.store.add(batch, idempotency, self.limits.account)
-        finally:
-            if body.blob is not None and (kept is None or kept.spool != body):
+        except SchedulerError:
+            # One that is broken off may be stored all the same: the sweep knows whether a row names its blob.
+            if body.blob is not None:
                 await self.blobs.delete([body.blob])
+            raise
+        if body.blob is not None and kept.id != batch.id:
+            await self.blobs.delete([body.blob])
         if kept.id == batch.id and not self.manager.stopping:
             self._begin(batch, {})
         return kept

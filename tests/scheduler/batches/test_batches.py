@@ -357,6 +357,34 @@ async def test_a_refused_batch_leaves_nothing(world: BatchWorld) -> None:
     assert await world.store.batches.open_batches() == []
 
 
+async def test_a_submission_that_the_set_breaks_off_keeps_the_spool_that_its_row_names(
+    world: BatchWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, never = asyncio.Event(), asyncio.Event()
+    add = world.store.batches.add
+
+    async def slow(batch: Batch, idempotency: Idempotency | None, most: int) -> Batch:
+        await add(batch, idempotency, most)
+        stored.set()
+        await never.wait()
+        return batch
+
+    monkeypatch.setattr(world.store.batches, "add", slow)
+    files = {name: name.encode() * 30_000 for name in "abc"}
+    sending = asyncio.create_task(world.send(tar(list(files.items())), Format.TAR))
+    await until(stored.is_set)
+    await world.batches._writes.stop(0)
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    await world.restart()
+    (batch,) = await world.store.batches.open_batches()
+    world.executor.program = cat
+    for run in world.executor.running:
+        cat(run)
+    await world.succeeded(batch)
+    assert await world.outputs(batch) == files
+
+
 async def test_a_damaged_spool_does_not_end_the_set(world: BatchWorld) -> None:
     batch = await world.send(tar([("x", bytes(100_000))]), Format.TAR)
     await until(lambda: world.batches._open[batch.id].batch.made == 1)
