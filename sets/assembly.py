@@ -171,7 +171,11 @@ def assemble(config: SetConfig) -> SetApp:
     # Nothing in gVisor's sandboxes is read-only for root, so a task could leave messages there.
     runs = Runs(manager, accounts, blobs, fresh_only=config.runtime == GVISOR)
     batch_calls = BatchCalls(runs, batches, blobs, config.max_batch_mib << 20)
-    native = routes.build(manager, accounts, runs, batch_calls, deliveries, metrics, config.name, build, life)
+    rates = config.rates()
+    metrics.watch_rates(rates)
+    native = routes.build(
+        manager, accounts, rates, runs, batch_calls, deliveries, metrics, config.name, build, life
+    )
     return SetApp(native, manager)
 
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from scheduler.policy.limits import KeepAlive, Limits
+from scheduler.policy.rates import Rate, Rates
 from scheduler.policy.storage import MIB, StorageLimits
 from scheduler.policy.tenancy import Tenancy
 from scheduler.registry.allowed import AllowList
@@ -22,6 +23,11 @@ from sets.yaml_file import ConfigError, parse_as, text_of
 SET_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9]{0,30})")
 NODE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+REQUESTS_PER_S: Final = 2000
+"""Requests of one account per second where accounts are known and the file says nothing: half of what a set serves."""
+BURST_S: Final = 5
+"""Seconds' worth of requests that may come at once."""
 
 # The upper bounds keep every product within 64 bits, and catch slips of the keyboard.
 Positive = Annotated[int, Meta(gt=0, le=1 << 30)]
@@ -39,6 +45,8 @@ class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Largest input of one task; by default the set's `max_input_mib`."""
     max_kept_mib: Positive | None = None
     """Storage of the account in this set; by default the set's `max_kept_account_mib`."""
+    max_requests_per_s: Positive | None = None
+    """Requests of the account per second; by default the set's `max_requests_account_per_s`."""
 
 
 class OperatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,6 +120,10 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tasks that wait for a slot; the set refuses further ones with 503."""
     max_waiting_account: Positive = 20_000
     """Tasks of one account that wait for a slot; the set refuses further ones with 429."""
+    max_requests_account_per_s: Positive | None = None
+    """Requests of one account per second, of any kind; after a pause, five seconds' worth may come at once. The set
+    refuses further ones with 429, before it reads a body. By default 2000 with `authentication`, and no bound without:
+    there a caller may name any account."""
     account_weights: dict[str, Weight] = {}
     """Weights of accounts by name; every other account has 1. While accounts compete, one of weight 3 has three times
     as much of the cores, counted by how long its tasks hold them, and as many slots, as one of weight 1."""
@@ -235,6 +247,18 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             },
             all_bytes=all_bytes,
             low_disk_bytes=self.low_disk_mib * MIB,
+        )
+
+    def rates(self) -> Rates:
+        """The bounds of how often accounts may send requests."""
+        usual = self.max_requests_account_per_s or (REQUESTS_PER_S if self.authentication else None)
+        return Rates(
+            None if usual is None else Rate(usual, usual * BURST_S),
+            {
+                name: Rate(account.max_requests_per_s, account.max_requests_per_s * BURST_S)
+                for name, account in self.accounts.items()
+                if account.max_requests_per_s is not None
+            },
         )
 
     def limits(self) -> Limits:

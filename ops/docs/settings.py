@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, 
 
 import msgspec
 
-UNITS: Final = {"_s": "s", "_ms": "ms", "_mib": "MiB", "_bytes": "bytes"}
+UNITS: Final = {"_per_s": "1/s", "_s": "s", "_ms": "ms", "_mib": "MiB", "_bytes": "bytes"}
 """Units by the ending of a setting's name."""
 
 

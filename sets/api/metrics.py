@@ -19,6 +19,7 @@ from scheduler.clock import wall_us
 from scheduler.following import Cause
 from scheduler.manager import Manager
 from scheduler.moments import Moments
+from scheduler.policy.rates import Rates
 from scheduler.store.contract import DeadLetters
 from scheduler.task import FINAL_STATES, Kind, Reason, Task
 from sets.api.callback_metrics import CallbackCounts
@@ -61,6 +62,10 @@ class SetMetrics:
     def watch_callbacks(self, deliveries: Deliveries) -> None:
         """Add the counts of callbacks."""
         self._registry.register(CallbackCounts(deliveries))
+
+    def watch_rates(self, rates: Rates) -> None:
+        """Add the count of requests that were refused because their accounts sent too many."""
+        self._registry.register(_Refused(rates))
 
     def watch_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
         """Add the time until certificates of links end; `ends` returns the Unix times, by certificate."""
@@ -247,6 +252,20 @@ class _Gauges(Collector):
                 else GaugeMetricFamily("gc_" + name, _HELP[name], value=value)
                 for name, value in self._manager.facts().items()
             ),
+        ]
+
+
+class _Refused(Collector):
+    def __init__(self, rates: Rates) -> None:
+        self._rates = rates
+
+    def collect(self) -> list[Metric]:
+        return [
+            CounterMetricFamily(
+                "gc_requests_over_rate",
+                "Requests refused because their account sends more per second than it may",
+                self._rates.refused,
+            )
         ]
 
 

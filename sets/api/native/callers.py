@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Final
 
 import falcon.asgi
 
-from scheduler.errors import BadRequest
+from scheduler.errors import AccountLimit, BadRequest
+from scheduler.policy.rates import Rates
 from sets.api.accounts import DEFAULT_ACCOUNT, Accounts
 from sets.api.errors import Unauthorized
 from sets.config import ACCOUNT_NAME
@@ -15,13 +18,31 @@ _SCHEME: Final = "bearer "
 
 
 class Callers:
-    """Finds the account of a request."""
+    """Finds the account of a request, and counts the request for it. `clock` gives seconds, and never goes back."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(
+        self, accounts: Accounts, rates: Rates, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._accounts = accounts
+        self._rates = rates
+        self._clock = clock
 
     def account_of(self, req: falcon.asgi.Request) -> str:
-        """Raises `BadRequest`, `Unauthorized` or `Forbidden`."""
+        """Call it once for each request, before its body is read.
+
+        Raises `BadRequest`, `Unauthorized` or `Forbidden`, and `AccountLimit` where the account sends too many.
+        """
+        account = self._named(req)
+        wait_s = self._rates.take(account, self._clock())
+        if wait_s:
+            raise AccountLimit(
+                f"this account may send {self._rates.rate_of(account):g} requests per second to this set, and sends "
+                "more; wait as Retry-After says, then send them more slowly, or several inputs as one batch",
+                retry_after_s=wait_s,
+            )
+        return account
+
+    def _named(self, req: falcon.asgi.Request) -> str:
         if self._accounts.authentication:
             token = bearer_token(req.get_header("Authorization"))
             if token is None:

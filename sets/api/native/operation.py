@@ -24,7 +24,7 @@ def operation(
     problem = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     responses = answers | {
         status: answer("A problem", problem, ("Link", *_OF_PROBLEMS.get(status, ())))
-        for status in sorted({*problems, *(("401", "403") if guarded else ())})
+        for status in sorted({*problems, *(("401", "403", "429") if guarded else ())})
     }
     found = {
         "operationId": operation_id,

@@ -8,6 +8,7 @@ import falcon.asgi
 
 from scheduler.callbacks.deliveries import Deliveries
 from scheduler.manager import Manager
+from scheduler.policy.rates import Rates
 from sets.api.accounts import Accounts
 from sets.api.batches import BatchCalls
 from sets.api.metrics import SetMetrics
@@ -34,6 +35,7 @@ App = falcon.asgi.App[Any, Any]
 def build(
     manager: Manager,
     accounts: Accounts,
+    rates: Rates,
     runs: Runs,
     batches: BatchCalls,
     deliveries: Deliveries,
@@ -47,7 +49,7 @@ def build(
     app.req_options.auto_parse_form_urlencoded = False
     app.req_options.keep_blank_qs_values = True
     ProblemHandlers().add_to(app)
-    callers = Callers(accounts)
+    callers = Callers(accounts, rates)
     operators = Operators(accounts, callers)
     task = TaskResource(manager, callers, set_name)
     result = ResultResource(TaskResults(manager), callers)

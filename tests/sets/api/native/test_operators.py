@@ -7,6 +7,7 @@ from typing import Any
 import falcon.testing
 import pytest
 
+from scheduler.policy.rates import Rates
 from sets.api.accounts import Accounts
 from sets.api.errors import CallError, Forbidden
 from sets.api.native.callers import Callers
@@ -59,7 +60,7 @@ def test_without_authentication_a_proxy_is_not_this_machine(api: Api) -> None:
 
 def admitted(client: Any, **config: Any) -> bool:
     accounts = Accounts(SetConfig(name="a", state_dir="x", **config))
-    operators = Operators(accounts, Callers(accounts))
+    operators = Operators(accounts, Callers(accounts, Rates(None)))
     req = falcon.testing.create_asgi_req(path="/metrics")
     req.scope["client"] = client
     may = operators.admits(req)
@@ -114,7 +115,7 @@ def test_only_an_operator_who_may_order_changes_the_set(token: str, reads: bool,
             },
         )
     )
-    operators = Operators(accounts, Callers(accounts))
+    operators = Operators(accounts, Callers(accounts, Rates(None)))
     req = falcon.testing.create_asgi_req(path="/v1/admin/drain", headers=bearer(token))
     assert operators.admits(req) == reads
     if orders:
