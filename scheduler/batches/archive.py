@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from typing import Any, BinaryIO, Final
 
-from scheduler.batches.item import Item, plain_name
+from scheduler.batches.item import Gap, Item, plain_name
 from scheduler.errors import BadRequest
 
 HEADER_BYTES: Final = 64 * 1024
@@ -17,29 +17,25 @@ _END: Final = bytes(tarfile.BLOCKSIZE)
 class ArchiveReader:
     """Reads a tar archive (`scheduler.batches.item.Reader`).
 
-    Folders are skipped; links, devices and files with holes are refused, and so is an archive without its end.
+    A folder is a gap; links, devices and files with holes are refused, and so is an archive without its end.
     """
 
-    def read(self, spool: BinaryIO, item: int, number: int) -> Item | None:
+    def read(self, spool: BinaryIO, item: int, number: int) -> Item | Gap | None:
         size_bytes = spool.seek(0, 2)
-        while True:
-            spool.seek(item)
-            found = _next(spool, item, number)
-            if found is None:
-                return None
-            entry, next_item = found
-            where = f"entry {entry.name[:80]!r} (byte {item})"
-            if entry.isdir():
-                item = next_item
-                continue
-            if not entry.isreg() or entry.issparse():
-                raise BadRequest(
-                    f"{where}: it is {_kind(entry)}; a batch takes files and folders only", field="body"
-                )
-            if entry.size < 0 or entry.offset_data + entry.size > size_bytes:
-                raise BadRequest(f"{where}: the archive ends within it; send the whole archive", field="body")
-            name = plain_name(entry.name, where)
-            return Item(item, next_item, name, entry.size, at=entry.offset_data)
+        spool.seek(item)
+        found = _next(spool, item, number)
+        if found is None:
+            return None
+        entry, next_item = found
+        if entry.isdir():
+            return Gap(next_item)
+        where = f"entry {entry.name[:80]!r} (byte {item})"
+        if not entry.isreg() or entry.issparse():
+            raise BadRequest(f"{where}: it is {_kind(entry)}; a batch takes files and folders only", field="body")
+        if entry.size < 0 or entry.offset_data + entry.size > size_bytes:
+            raise BadRequest(f"{where}: the archive ends within it; send the whole archive", field="body")
+        name = plain_name(entry.name, where)
+        return Item(item, next_item, name, entry.size, at=entry.offset_data)
 
 
 def _next(spool: BinaryIO, item: int, number: int) -> tuple[tarfile.TarInfo, int] | None:

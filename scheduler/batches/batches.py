@@ -11,9 +11,9 @@ import structlog
 
 from scheduler.background import Background
 from scheduler.batch import Batch, BatchCounts, Format
-from scheduler.batches import spool
 from scheduler.batches.expansion import Expansion
 from scheduler.batches.item import ItemLimits
+from scheduler.batches.spool import Spools
 from scheduler.clock import wall_us
 from scheduler.errors import BatchUnknown, Draining, SchedulerError
 from scheduler.images.contract import ImageSource
@@ -68,7 +68,8 @@ class Batches:
         self.limits = limits
         self.manager = manager
         self.store = store
-        self.blobs = blobs
+        self.spools = Spools(blobs)
+        self._blobs = blobs
         self.images = images
         self.keep_us = limits.keep_s * 1_000_000
         self.account_most = limits.account_most
@@ -96,6 +97,7 @@ class Batches:
         """Make no more tasks. Batches go on with the next start."""
         await self._background.stop(0)
         await self._writes.stop(CANCEL_WAIT_S)
+        self.spools.close()
 
     def task_ended(self, task: Task) -> None:
         """A task has ended, and that is stored."""
@@ -191,16 +193,16 @@ class Batches:
         try:
             if self.manager.draining:
                 raise Draining
-            inputs = await spool.count(self.blobs, body, form, ItemLimits(self.limits.inputs, input_bytes))
+            inputs = await self.spools.count(body, form, ItemLimits(self.limits.inputs, input_bytes))
             batch = Batch(self.manager.ids.new(), spec, form, inputs, body, self.now_us())
             kept = await self.store.add(batch, idempotency, self.limits.account)
         except SchedulerError:
             # One that is broken off may be stored all the same: the sweep knows whether a row names its blob.
             if body.blob is not None:
-                await self.blobs.delete([body.blob])
+                await self._blobs.delete([body.blob])
             raise
         if body.blob is not None and kept.id != batch.id:
-            await self.blobs.delete([body.blob])
+            await self._blobs.delete([body.blob])
         if kept.id == batch.id and not self.manager.stopping:
             self._begin(batch, {})
         return kept

@@ -12,8 +12,8 @@ import structlog
 from scheduler.accepted_image import resolve
 from scheduler.backoff import Backoff
 from scheduler.batch import Batch
-from scheduler.batches import spool
 from scheduler.batches.item import Item
+from scheduler.batches.spool import Spools, Taken
 from scheduler.batches.window import AT_ONCE, Window
 from scheduler.errors import (
     BadRequest,
@@ -27,7 +27,7 @@ from scheduler.images.contract import ImageSource
 from scheduler.manager import Manager
 from scheduler.moments import Moments
 from scheduler.store.batch_contract import BatchStore, MadeTask
-from scheduler.store.contract import Blobs, Body
+from scheduler.store.contract import Body
 from scheduler.task import State, Task, TaskSpec
 from scheduler.trouble import Trouble
 
@@ -46,7 +46,7 @@ class Surroundings(Protocol):
 
     manager: Manager
     store: BatchStore
-    blobs: Blobs
+    spools: Spools
     images: ImageSource
     keep_us: int
     account_most: int
@@ -183,7 +183,7 @@ class Expansion:
             if not failed:
                 return 0
             self._around.manager.check_room(batch.spec)
-            taken = await spool.take_again(self._around.blobs, batch, [item for item, _ in failed])
+            taken = await self._around.spools.take_again(batch, [item for item, _ in failed])
             made = []
             for (item, body), (_, earlier) in zip(taken, failed, strict=False):
                 earlier.expires_us = self._around.now_us() + self._around.keep_us
@@ -193,16 +193,16 @@ class Expansion:
         await self._enter(changed, made, taken)
         return len(made)
 
-    async def _take(self, room: int) -> list[spool.Taken]:
+    async def _take(self, room: int) -> list[Taken]:
         try:
-            taken = await spool.take(self._around.blobs, self.batch, room)
+            taken = await self._around.spools.take(self.batch, room)
         except BadRequest as error:
             raise StoreError(f"the spool of a batch is damaged: {error}") from error
         if not taken:
             raise StoreError("the spool of a batch ends too early")
         return taken
 
-    async def _enter(self, changed: Batch, made: list[MadeTask], taken: list[spool.Taken]) -> None:
+    async def _enter(self, changed: Batch, made: list[MadeTask], taken: list[Taken]) -> None:
         manager, store = self._around.manager, self._around.store
         tasks = [each.task for each in made]
         # Before any of them can end.
@@ -216,7 +216,7 @@ class Expansion:
         except SchedulerError:
             for task in tasks:
                 self.live.pop(task.id, None)
-            await spool.forget(self._around.blobs, taken)
+            await self._around.spools.forget(taken)
             raise
         self.batch = changed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
 import msgspec
@@ -14,6 +15,15 @@ ERROR_END: Final = ".error.json"
 """The end of the name of an entry that tells of a failure."""
 FILES_END: Final = ".files"
 """The end of the name of the folder that holds a task's output files."""
+PORTION_ITEMS: Final = 200
+"""Most parts of a spool that are checked at a time: other threads wait for these, some milliseconds of CPU time."""
+PORTION_BYTES: Final = 1 << 20
+"""A portion ends after the part that reaches this size."""
+EXTRA_BYTES: Final = 2048
+"""Most bytes around the inputs, such as headers, for each part of a spool on average. An attribute of five bytes costs
+as much time as a small file, so a body of nothing but attributes would keep a processor busy for minutes."""
+EXTRA_ROOM_BYTES: Final = 1 << 20
+"""Bytes around the inputs that every spool may have beyond that."""
 
 
 class Item(NamedTuple):
@@ -29,32 +39,85 @@ class Item(NamedTuple):
     env: tuple[str, ...] = ()
 
 
+class Gap(NamedTuple):
+    """A part of a spool that is no input: an empty line, or a folder of an archive."""
+
+    next_item: int
+
+
 class ItemLimits(msgspec.Struct, frozen=True):
-    """Limits of a batch: its inputs, and the bytes of each."""
+    """Limits of a batch: its inputs, and the bytes of each. It has at most as many gaps as it may have inputs."""
 
     inputs: int
     input_bytes: int
 
 
 class Reader(Protocol):
-    """Reads the items of one format. All raise `BadRequest` that names the line or entry."""
+    """Reads the parts of one format. All raise `BadRequest` that names the line or entry."""
 
-    def read(self, spool: BinaryIO, item: int, number: int) -> Item | None:
-        """The first input from byte `item` on, which is number `number` of the batch; None: no other follows.
+    def read(self, spool: BinaryIO, item: int, number: int) -> Item | Gap | None:
+        """The part that begins at byte `item`; if it is an input, it is number `number`. None: no other follows.
 
-        `item` is 0 or the `next_item` of the input before.
+        `item` is 0 or the `next_item` of the part before.
         """
 
 
-def count(reader: Reader, spool: BinaryIO, limits: ItemLimits) -> int:
-    """The number of inputs in a spool, each of which is checked. Reads the whole spool. Raises `BadRequest`."""
-    names: set[int] = set()
-    item = 0
-    while True:
-        found = reader.read(spool, item, len(names) + 1)
-        if found is None:
-            break
-        if len(names) >= limits.inputs:
+def inputs_from(reader: Reader, spool: BinaryIO, item: int, number: int) -> Iterator[Item]:
+    """The inputs from byte `item` on, the first of which is number `number`. Raises `BadRequest`."""
+    while (found := reader.read(spool, item, number)) is not None:
+        if isinstance(found, Item):
+            yield found
+            number += 1
+        item = found.next_item
+
+
+class Counter:
+    """Counts the inputs of a spool and checks each, a portion at a time."""
+
+    def __init__(self, reader: Reader, spool: BinaryIO, limits: ItemLimits) -> None:
+        self._reader = reader
+        self._spool = spool
+        self._limits = limits
+        self._item = 0
+        self._gaps = 0
+        self._extra_bytes = 0
+        # Hashes need a fraction of the room of names. Two names with one hash are as unlikely as a wrong bit in memory.
+        self._names: set[int] = set()
+
+    @property
+    def inputs(self) -> int:
+        """The inputs so far."""
+        return len(self._names)
+
+    def portion(self) -> bool:
+        """Check the next portion. Returns False at the end of the spool. Raises `BadRequest`."""
+        begins = self._item
+        for _ in range(PORTION_ITEMS):
+            found = self._reader.read(self._spool, self._item, self.inputs + 1)
+            if found is None:
+                if not self.inputs:
+                    raise BadRequest("the batch has no inputs; send at least one", field="body")
+                return False
+            if isinstance(found, Item):
+                self._check(found)
+                self._extra_bytes += max(0, found.at - self._item)
+            else:
+                self._skip()
+                self._extra_bytes += found.next_item - self._item
+            self._item = found.next_item
+            if self._extra_bytes > EXTRA_ROOM_BYTES + EXTRA_BYTES * (self.inputs + self._gaps):
+                raise BadRequest(
+                    f"the headers, folders and empty lines before byte {self._item} are too long for "
+                    f"{self.inputs} inputs; write an archive with `--format=gnu`",
+                    field="body",
+                )
+            if self._item - begins >= PORTION_BYTES:
+                break
+        return True
+
+    def _check(self, found: Item) -> None:
+        limits = self._limits
+        if self.inputs >= limits.inputs:
             raise BadRequest(
                 f"the batch has more than {limits.inputs} inputs; send them as several batches", field="body"
             )
@@ -63,18 +126,21 @@ def count(reader: Reader, spool: BinaryIO, limits: ItemLimits) -> int:
                 f"the input {found.name!r} has {found.size_bytes} bytes; an input has at most {limits.input_bytes}",
                 field="body",
             )
-        # Hashes need a fraction of the room of names. Two names with one hash are as unlikely as a wrong bit in memory.
         known = hash(found.name)
-        if known in names:
+        if known in self._names:
             raise BadRequest(
                 f"the name {found.name!r} appears twice; names of inputs name the results, so each must be different",
                 field="body",
             )
-        names.add(known)
-        item = found.next_item
-    if not names:
-        raise BadRequest("the batch has no inputs; send at least one", field="body")
-    return len(names)
+        self._names.add(known)
+
+    def _skip(self) -> None:
+        self._gaps += 1
+        if self._gaps > self._limits.inputs:
+            raise BadRequest(
+                f"the batch has more than {self._limits.inputs} empty lines or folders; leave them out",
+                field="body",
+            )
 
 
 def plain_name(name: str, where: str) -> str:

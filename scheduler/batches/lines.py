@@ -6,7 +6,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from scheduler.batches.item import Item, plain_name
+from scheduler.batches.item import Gap, Item, plain_name
 from scheduler.errors import BadRequest
 from scheduler.execution import TOKEN_VARIABLE
 
@@ -32,27 +32,24 @@ _decode: Final = msgspec.json.Decoder(Line).decode
 
 
 class LinesReader:
-    """Reads JSON lines (`scheduler.batches.item.Reader`). Empty lines are skipped.
+    """Reads JSON lines (`scheduler.batches.item.Reader`). An empty line is a gap.
 
     An input without a name is named after its number, in six digits.
     """
 
-    def read(self, spool: BinaryIO, item: int, number: int) -> Item | None:
+    def read(self, spool: BinaryIO, item: int, number: int) -> Item | Gap | None:
         spool.seek(item)
-        begins = item
-        while True:
-            text = spool.readline(LINE_BYTES + 1)
-            if not text:
-                return None
-            if len(text) > LINE_BYTES and not text.endswith(b"\n"):
-                raise BadRequest(
-                    f"input {number} (byte {begins}): its line is longer than {LINE_BYTES} bytes; send large inputs as "
-                    "files of a tar archive, with `Content-Type: application/x-tar`",
-                    field="body",
-                )
-            if text.strip():
-                return _item(text, begins, spool.tell(), number)
-            begins = spool.tell()
+        text = spool.readline(LINE_BYTES + 1)
+        if not text:
+            return None
+        if len(text) > LINE_BYTES and not text.endswith(b"\n"):
+            raise BadRequest(
+                f"input {number} (byte {item}): its line is longer than {LINE_BYTES} bytes; send large inputs as "
+                "files of a tar archive, with `Content-Type: application/x-tar`",
+                field="body",
+            )
+        ends = item + len(text)
+        return _item(text, item, ends, number) if text.strip() else Gap(ends)
 
 
 def _item(text: bytes, begins: int, ends: int, number: int) -> Item:
@@ -86,11 +83,12 @@ def _check_words(line: Line, where: str) -> None:
             raise BadRequest(
                 f"{where}: {TOKEN_VARIABLE} is the platform's own name; choose another", field="body"
             )
-    for word in (*line.args, *line.env, *line.env.values()):
-        if "\0" in word:
-            raise BadRequest(f"{where}: a NUL character cannot be passed to a program", field="body")
-        if not word.isascii():
-            try:
-                word.encode()
-            except UnicodeEncodeError:
-                raise BadRequest(f"{where}: an argument or variable is not Unicode", field="body") from None
+    # Joined first: a line may have thousands of words.
+    words = "".join((*line.args, *line.env, *line.env.values()))
+    if "\0" in words:
+        raise BadRequest(f"{where}: a NUL character cannot be passed to a program", field="body")
+    if not words.isascii():
+        try:
+            words.encode()
+        except UnicodeEncodeError:
+            raise BadRequest(f"{where}: an argument or variable is not Unicode", field="body") from None

@@ -1,4 +1,4 @@
-"""The spool of a batch: where its inputs lie until it is over, as the request's body brought them."""
+"""The spools of batches: where their inputs lie until they are over, as the requests' bodies brought them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import asyncio
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from typing import BinaryIO, Final
+from itertools import islice
+from typing import Any, BinaryIO, Final, TypeVar
 
+from scheduler.background import to_its_end
 from scheduler.batch import Batch, Format
-from scheduler.batches import item
 from scheduler.batches.archive import ArchiveReader
-from scheduler.batches.item import Item, ItemLimits, Reader
+from scheduler.batches.item import Counter, Gap, Item, ItemLimits, Reader, inputs_from
 from scheduler.batches.lines import LinesReader
 from scheduler.batches.window import AT_ONCE_BYTES
 from scheduler.errors import SchedulerError, StoreError
 from scheduler.source import PIECE_BYTES
 from scheduler.store.contract import INLINE_BYTES, Blobs, Body
 
+THREADS: Final = 2
+"""Threads that read spools. Large bodies keep a thread busy for seconds; the rest of the set must not wait for it."""
 _READERS: Final[dict[Format, Reader]] = {Format.LINES: LinesReader(), Format.TAR: ArchiveReader()}
 
 Taken = tuple[Item, Body]
@@ -27,58 +31,98 @@ Taken = tuple[Item, Body]
 Finder = Callable[[BinaryIO], Iterator[Item]]
 """Finds inputs in an open spool."""
 
-
-async def count(blobs: Blobs, body: Body, form: Format, limits: ItemLimits) -> int:
-    """The number of inputs, each of which is checked. Raises `BadRequest` and `StoreError`."""
-    with closing(_open(blobs, body)) as file:
-        return await asyncio.to_thread(item.count, _READERS[form], file, limits)
+T = TypeVar("T")
 
 
-async def take(blobs: Blobs, batch: Batch, most: int) -> list[Taken]:
-    """The next inputs of a batch, `most` at most. Raises `BadRequest`, `StoreError`, `DiskFull`."""
+class Spools:
+    """Reads the spools of all batches, with a few threads of its own, which they take in turns."""
 
-    def following(file: BinaryIO) -> Iterator[Item]:
-        at, reader = batch.next_item, _READERS[batch.format]
-        for number in range(batch.made + 1, batch.made + 1 + most):
-            found = reader.read(file, at, number)
-            if found is None:
-                return
-            at = found.next_item
-            yield found
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="spools")
 
-    return await _take(blobs, batch, following)
+    def close(self) -> None:
+        """Read nothing more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def count(self, body: Body, form: Format, limits: ItemLimits) -> int:
+        """The number of inputs, each of which is checked. Raises `BadRequest` and `StoreError`."""
+        with closing(self._open(body)) as file:
+            counter = Counter(_READERS[form], file, limits)
+            while await self._in_thread(counter.portion):
+                pass
+            return counter.inputs
 
-async def take_again(blobs: Blobs, batch: Batch, items: Sequence[int]) -> list[Taken]:
-    """The inputs that begin at these bytes of the spool, or the first of them. Raises as `take`."""
+    async def take(self, batch: Batch, most: int) -> list[Taken]:
+        """The next inputs of a batch, `most` at most. Raises `BadRequest`, `StoreError`, `DiskFull`."""
+        reader = _READERS[batch.format]
+        return await self._take(
+            batch, lambda file: islice(inputs_from(reader, file, batch.next_item, batch.made + 1), most)
+        )
 
-    def those(file: BinaryIO) -> Iterator[Item]:
-        for at in items:
-            found = _READERS[batch.format].read(file, at, 1)
-            if found is None:
-                raise StoreError(f"batch {batch.id}: its input at byte {at} is gone")
-            yield found
+    async def take_again(self, batch: Batch, items: Sequence[int]) -> list[Taken]:
+        """The inputs that begin at these bytes of the spool, or the first of them. Raises as `take`."""
 
-    return await _take(blobs, batch, those)
+        def those(file: BinaryIO) -> Iterator[Item]:
+            for at in items:
+                found = _READERS[batch.format].read(file, at, 1)
+                if found is None or isinstance(found, Gap):
+                    raise StoreError(f"batch {batch.id}: its input at byte {at} is gone")
+                yield found
 
+        return await self._take(batch, those)
 
-async def forget(blobs: Blobs, taken: Sequence[Taken]) -> None:
-    """Delete the bodies of inputs that were not used. Never raises: files that stay are swept up later."""
-    with suppress(SchedulerError, OSError):
-        await blobs.delete([body.blob for _, body in taken if body.blob is not None])
+    async def forget(self, taken: Sequence[Taken]) -> None:
+        """Delete the bodies of inputs that were not used. Never raises: files that stay are swept up later."""
+        with suppress(SchedulerError, OSError):
+            await self._blobs.delete([body.blob for _, body in taken if body.blob is not None])
 
+    async def _take(self, batch: Batch, find: Finder) -> list[Taken]:
+        """Make a body of each input that `find` finds, until they are too many bytes to be held at a time."""
+        taken: list[Taken] = []
+        with closing(self._open(batch.spool)) as file:
+            try:
+                for found, data in await self._in_thread(_load, file, find):
+                    taken.append((found, await self._body(file, found, data)))
+            except BaseException:
+                await self.forget(taken)
+                raise
+        return taken
 
-async def _take(blobs: Blobs, batch: Batch, find: Finder) -> list[Taken]:
-    """Make a body of each input that `find` finds, until they are too many bytes to be held at a time."""
-    taken: list[Taken] = []
-    with closing(_open(blobs, batch.spool)) as file:
+    async def _body(self, file: BinaryIO, found: Item, data: bytes | None) -> Body:
+        if data is not None and len(data) <= INLINE_BYTES:
+            return Body(len(data), data)
+        writer = self._blobs.body(found.size_bytes)
         try:
-            for found, data in await asyncio.to_thread(_load, file, find):
-                taken.append((found, await _body(blobs, file, found, data)))
+            if data is not None:
+                await writer.write(data)
+            else:
+                for first in range(0, found.size_bytes, PIECE_BYTES):
+                    length = min(PIECE_BYTES, found.size_bytes - first)
+                    await writer.write(await self._in_thread(_read, file, found.at + first, length))
+            return await writer.finish()
         except BaseException:
-            await forget(blobs, taken)
+            await writer.abort()
             raise
-    return taken
+
+    def _open(self, body: Body) -> BinaryIO:
+        """Open a spool. Raises `StoreError` if it is gone."""
+        if body.inline is not None:
+            return io.BytesIO(body.inline)
+        if body.blob is None:
+            raise StoreError("the inputs of the batch are no longer kept")
+        source = self._blobs.open_read(body.blob)
+        try:
+            fd = source.fileno()
+            assert fd is not None
+            return os.fdopen(os.dup(fd), "rb")
+        finally:
+            source.close()
+
+    async def _in_thread(self, read: Callable[..., T], *args: Any) -> T:
+        """Call it in one of the threads. A caller that is cancelled waits until the thread no longer uses the file."""
+        reading = asyncio.get_running_loop().run_in_executor(self._threads, read, *args)
+        return await to_its_end(reading)
 
 
 def _load(file: BinaryIO, find: Finder) -> list[tuple[Item, bytes | None]]:
@@ -96,41 +140,9 @@ def _load(file: BinaryIO, find: Finder) -> list[tuple[Item, bytes | None]]:
     return loaded
 
 
-async def _body(blobs: Blobs, file: BinaryIO, found: Item, data: bytes | None) -> Body:
-    if data is not None and len(data) <= INLINE_BYTES:
-        return Body(len(data), data)
-    writer = blobs.body(found.size_bytes)
-    try:
-        if data is not None:
-            await writer.write(data)
-        else:
-            for first in range(0, found.size_bytes, PIECE_BYTES):
-                length = min(PIECE_BYTES, found.size_bytes - first)
-                await writer.write(await asyncio.to_thread(_read, file, found.at + first, length))
-        return await writer.finish()
-    except BaseException:
-        await writer.abort()
-        raise
-
-
 def _read(file: BinaryIO, at: int, length: int) -> bytes:
     file.seek(at)
     data = file.read(length)
     if len(data) != length:
         raise StoreError("the spool of a batch became shorter")
     return data
-
-
-def _open(blobs: Blobs, body: Body) -> BinaryIO:
-    """Open a spool. Raises `StoreError` if it is gone."""
-    if body.inline is not None:
-        return io.BytesIO(body.inline)
-    if body.blob is None:
-        raise StoreError("the inputs of the batch are no longer kept")
-    source = blobs.open_read(body.blob)
-    try:
-        fd = source.fileno()
-        assert fd is not None
-        return os.fdopen(os.dup(fd), "rb")
-    finally:
-        source.close()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import random
 import tarfile
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from scheduler.batches.archive import HEADER_BYTES, ArchiveReader
-from scheduler.batches.item import Item, ItemLimits, Reader, count
+from scheduler.batches.item import EXTRA_ROOM_BYTES, PORTION_ITEMS, Counter, Item, ItemLimits, Reader, inputs_from
 from scheduler.batches.lines import LINE_BYTES, LinesReader
 from scheduler.errors import BadRequest
 from scheduler.execution import TOKEN_VARIABLE
@@ -19,15 +19,27 @@ from tests.scheduler.batches.conftest import lines, tar
 LIMITS = ItemLimits(100, 1 << 20)
 
 
+def count(reader: Reader, spool: BinaryIO, limits: ItemLimits = LIMITS) -> int:
+    """The number of inputs, as a set counts them: a portion at a time."""
+    counter = Counter(reader, spool, limits)
+    while counter.portion():
+        pass
+    return counter.inputs
+
+
 def items(reader: Reader, data: bytes) -> list[Item]:
     """All inputs, each read as after a restart: from the byte where the one before ended."""
     spool = io.BytesIO(data)
     found: list[Item] = []
-    while (item := reader.read(spool, found[-1].next_item if found else 0, len(found) + 1)) is not None:
+    while True:
+        begins = found[-1].next_item if found else 0
+        item = next(inputs_from(reader, spool, begins, len(found) + 1), None)
+        if item is None:
+            break
         # Reading it again from its own beginning gives the same, as a retry does.
         assert reader.read(spool, item.item, len(found) + 1) == item
         found.append(item)
-    assert count(reader, spool, LIMITS) == len(found)
+    assert count(reader, spool) == len(found)
     return found
 
 
@@ -79,6 +91,30 @@ class TestLines:
         assert said == "the batch has more than 3 inputs; send them as several batches"
 
 
+    def test_empty_lines_are_as_many_as_inputs_at_most(self) -> None:
+        assert count(LinesReader(), io.BytesIO(b"\n" * 100 + b"{}")) == 1
+        said = refusal(LinesReader(), b"\n" * 101 + b"{}")
+        assert said == "the batch has more than 100 empty lines or folders; leave them out"
+
+    def test_endless_empty_lines_are_read_a_portion_at_a_time(self) -> None:
+        """A body of a gigabyte of empty lines costs as much as the inputs that a batch may have."""
+        read = 0
+
+        class Endless(io.BytesIO):
+            def readline(self, size: int | None = -1, /) -> bytes:
+                nonlocal read
+                read += 1
+                return b"\n"
+
+        counter = Counter(LinesReader(), Endless(), ItemLimits(3 * PORTION_ITEMS, 100))
+        for portion in range(3):
+            assert counter.portion()
+            assert read == (portion + 1) * PORTION_ITEMS
+        with pytest.raises(BadRequest, match="more than 600 empty lines"):
+            counter.portion()
+        assert read == 3 * PORTION_ITEMS + 1
+
+
 def entry(name: str, kind: bytes = tarfile.REGTYPE, **facts: Any) -> tarfile.TarInfo:
     made = tarfile.TarInfo(name)
     made.type = kind
@@ -107,6 +143,12 @@ class TestArchives:
             ("b/" + "d" * 90 + "/" + "e" * 90, 0),
         ]
         assert data[found[0].at : found[0].at + 1] == b"1"
+
+    def test_folders_are_as_many_as_inputs_at_most(self) -> None:
+        folders = [(entry(f"d{number}", tarfile.DIRTYPE), b"") for number in range(101)]
+        assert count(ArchiveReader(), io.BytesIO(tar([*folders[:100], ("x", b"")]))) == 1
+        said = refusal(ArchiveReader(), tar([*folders, ("x", b"")]))
+        assert said == "the batch has more than 100 empty lines or folders; leave them out"
 
     def test_names_of_other_alphabets(self) -> None:
         assert [item.name for item in items(ArchiveReader(), tar([("straße/写真.jpg", b"x")]))] == [
@@ -170,6 +212,17 @@ class TestArchives:
         data = long_name.tobuf(tarfile.GNU_FORMAT)[:512] + bytes(2048)
         assert f"its headers are longer than {HEADER_BYTES} bytes" in refusal(ArchiveReader(), data)
 
+    def test_attributes_of_many_entries_have_a_bound(self) -> None:
+        """Each has fewer than an entry may have; together they would take minutes."""
+        files = [
+            (entry(f"f{number}", pax_headers={f"a.{n}": "b" for n in range(3_000)}), b"")
+            for number in range(EXTRA_ROOM_BYTES // 30_000 + 3)
+        ]
+        said = refusal(ArchiveReader(), tar(files))
+        assert said.endswith("inputs; write an archive with `--format=gnu`")
+        assert "the headers, folders and empty lines before byte" in said
+        assert count(ArchiveReader(), io.BytesIO(tar(files[:20]))) == 20
+
     def test_headers_without_an_end_are_not_followed(self) -> None:
         """Each long name says that another long name follows."""
         one = entry("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=5).tobuf(tarfile.GNU_FORMAT)[:512]
@@ -219,7 +272,7 @@ class TestArchives:
                 data[at : at + 1] = chance.choice([b"\0", b"\xff", b"7", b"L", b"x", b"S"])
             spool = io.BytesIO(data)
             try:
-                count(ArchiveReader(), spool, LIMITS)
+                count(ArchiveReader(), spool)
             except BadRequest:
                 continue
             assert all(item.at + item.size_bytes <= len(data) for item in items(ArchiveReader(), bytes(data)))
