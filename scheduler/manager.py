@@ -139,6 +139,7 @@ class Manager:
         self._background = Background()
         self._parts = AsyncExitStack()
         self.others_wait = self._floor.others_wait
+        self.running_among = self._roster.running_among
         # The executor's events go straight to the part that acts on them.
         self.slot_ready = self._floor.slot_ready
         self.slot_freed = self._floor.slot_freed
@@ -225,7 +226,7 @@ class Manager:
     @property
     def running(self) -> int:
         """How many tasks run, or have ended and are not recorded yet."""
-        return sum(entry.task.state is not State.QUEUED for entry in self._roster.entries.values())
+        return self.running_among(self._roster.entries)
 
     async def check(self) -> None:
         """Raise `Unavailable` or `StoreError` when this set could not run a task now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
 from scheduler.errors import SlotLost, TaskUnknown
@@ -12,7 +13,7 @@ from scheduler.image import Image
 from scheduler.live import LiveTask
 from scheduler.pool import PoolKey, pool_of
 from scheduler.store.contract import Store
-from scheduler.task import Isolation, Reason, Task
+from scheduler.task import Isolation, Reason, State, Task
 
 E = TypeVar("E", bound="Entry", contravariant=True)
 
@@ -101,6 +102,11 @@ class Roster:
     def beginning_of(self, task_id: str) -> asyncio.Future[Task | None]:
         """Return a future that is done when the task's next attempt begins; see `forget`."""
         return _watch(self._beginnings, task_id)
+
+    def running_among(self, task_ids: Iterable[str]) -> int:
+        """How many of these tasks run, or have ended and are not recorded yet."""
+        found = (self.entries.get(task_id) for task_id in task_ids)
+        return sum(entry is not None and entry.task.state is not State.QUEUED for entry in found)
 
     def remove(self, task_id: str) -> bool:
         """Forget a task and wake those that wait for its end; returns whether it was there."""

@@ -31,7 +31,9 @@ class ArchiveReader:
             return Gap(next_item)
         where = f"entry {entry.name[:80]!r} (byte {item})"
         if not entry.isreg() or entry.issparse():
-            raise BadRequest(f"{where}: it is {_kind(entry)}; a batch takes files and folders only", field="body")
+            raise BadRequest(
+                f"{where}: it is {_kind(entry)}; a batch takes files and folders only", field="body"
+            )
         if entry.size < 0 or entry.offset_data + entry.size > size_bytes:
             raise BadRequest(f"{where}: the archive ends within it; send the whole archive", field="body")
         name = plain_name(entry.name, where)

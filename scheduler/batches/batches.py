@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Final, NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -79,19 +80,17 @@ class Batches:
         self._background = Background()
         # Writes that are never broken off, as their callers may go away.
         self._writes = Background()
-        # While an earlier run's batches are read: tasks that ended meanwhile.
-        self._ended_early: set[str] | None = None
-        self._retrying = asyncio.Lock()
+        # By id of a batch, while somebody holds it.
+        self._retrying: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self) -> None:
         """Go on with the batches that an earlier run left. Raises `StoreError`."""
-        self._ended_early = set()
         for batch in await self.store.open_batches():
-            live = set(await self.store.live(batch.id)) - self._ended_early
-            expansion = self._begin(batch, dict.fromkeys(live))
-            if batch.cancelled:
+            expansion = self._register(batch)
+            await expansion.look()
+            self._background.spawn(self._follow(expansion))
+            if expansion.batch.cancelled:
                 self._background.spawn(expansion.cancel_live())
-        self._ended_early = None
 
     async def close(self) -> None:
         """Make no more tasks. Batches go on with the next start."""
@@ -101,13 +100,9 @@ class Batches:
 
     def task_ended(self, task: Task) -> None:
         """A task has ended, and that is stored."""
-        if task.batch is None:
-            return
-        expansion = self._open.get(task.batch)
+        expansion = self._open.get(task.batch or "")
         if expansion is not None:
             expansion.task_ended(task.id)
-        if self._ended_early is not None:
-            self._ended_early.add(task.id)
 
     def live_of(self, account: str) -> int:
         """How many tasks of the account's batches wait or run."""
@@ -172,12 +167,13 @@ class Batches:
         await self._batch(account, batch_id)
         if self.manager.draining:
             raise Draining
-        async with self._retrying:
+        # Two calls at a time must not both begin a round of a batch that is over.
+        async with self._retrying.setdefault(batch_id, asyncio.Lock()):
             expansion = self._open.get(batch_id)
             if expansion is None or not await self._again(expansion):
                 batch = await self._next_round(await self._batch(account, batch_id))
                 if batch is not None:
-                    self._begin(batch, {})
+                    self._begin(batch)
         return await self.get(account, batch_id)
 
     async def ended(self, account: str, batch_id: str, after: int, limit: int) -> list[tuple[int, Task]]:
@@ -204,7 +200,7 @@ class Batches:
         if body.blob is not None and kept.id != batch.id:
             await self._blobs.delete([body.blob])
         if kept.id == batch.id and not self.manager.stopping:
-            self._begin(batch, {})
+            self._begin(batch)
         return kept
 
     async def _again(self, expansion: Expansion) -> bool:
@@ -243,10 +239,12 @@ class Batches:
             )
         return batch
 
-    def _begin(self, batch: Batch, live: dict[str, Task | None]) -> Expansion:
-        expansion = self._open[batch.id] = Expansion(batch, live, self)
+    def _begin(self, batch: Batch) -> None:
+        self._background.spawn(self._follow(self._register(batch)))
+
+    def _register(self, batch: Batch) -> Expansion:
+        expansion = self._open[batch.id] = Expansion(batch, self)
         self._of_account.setdefault(batch.spec.account, set()).add(expansion)
-        self._background.spawn(self._follow(expansion))
         return expansion
 
     async def _follow(self, expansion: Expansion) -> None:

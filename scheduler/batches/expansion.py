@@ -20,6 +20,7 @@ from scheduler.errors import (
     ImageUnknown,
     ImageUnusable,
     SchedulerError,
+    StorageLimit,
     StoreError,
 )
 from scheduler.image import Image
@@ -28,7 +29,7 @@ from scheduler.manager import Manager
 from scheduler.moments import Moments
 from scheduler.store.batch_contract import BatchStore, MadeTask
 from scheduler.store.contract import Body
-from scheduler.task import State, Task, TaskSpec
+from scheduler.task import Task, TaskSpec
 from scheduler.trouble import Trouble
 
 log = structlog.get_logger()
@@ -37,6 +38,11 @@ LOOK_EVERY_S: Final = 1.0
 """How often, in seconds, a batch that cannot make tasks looks again, where nothing tells it to."""
 AGAIN: Final = Backoff(0.5, 15.0)
 """Pauses, in seconds, after the store or the image could not be read."""
+FULL: Final = (
+    "the batch makes its other tasks once earlier tasks and batches have expired; its own results expire only after "
+    "its end, so if these fill the share, fetch them, cancel the batch, and submit the other inputs later"
+)
+"""Message for a batch whose account may keep no more."""
 CANCELS_AT_ONCE: Final = 64
 """How many tasks of a cancelled batch are ended at the same time."""
 
@@ -57,14 +63,15 @@ class Surroundings(Protocol):
 
 
 class Expansion:
-    """An open batch. `live`: its tasks that wait or run, by id; None for those of an earlier run of the set.
+    """An open batch. Call `look` first for one of an earlier run of the set.
 
-    `turn`: held by those that change the batch. `over`: done once it is over.
+    `live`: the ids of its tasks that wait or run. `turn`: held by those that change the batch. `over`: done once it is
+    over.
     """
 
-    def __init__(self, batch: Batch, live: dict[str, Task | None], around: Surroundings) -> None:
+    def __init__(self, batch: Batch, around: Surroundings) -> None:
         self.batch = batch
-        self.live = live
+        self.live: set[str] = set()
         self.turn = asyncio.Lock()
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Why it makes no tasks now, in words.
@@ -74,6 +81,10 @@ class Expansion:
         self._image: Image | None = None
         self._wake = asyncio.Event()
         self._trouble = Trouble("a batch makes no tasks now", "a batch makes tasks again")
+        # After a bug it is not known what is stored.
+        self._unsure = False
+        # While the store is read: tasks that end meanwhile.
+        self._ended_meanwhile: set[str] | None = None
 
     def wake(self) -> None:
         """Look at once whether tasks may be made, or the batch is over."""
@@ -81,9 +92,24 @@ class Expansion:
 
     def task_ended(self, task_id: str) -> None:
         """One of its tasks has ended, and that is stored."""
-        self.live.pop(task_id, None)
+        self.live.discard(task_id)
+        if self._ended_meanwhile is not None:
+            self._ended_meanwhile.add(task_id)
         if not self.live or self._window.is_open(len(self.live)):
             self._wake.set()
+
+    async def look(self) -> None:
+        """Read from the store which tasks it has. Raises `StoreError`."""
+        self._ended_meanwhile = set()
+        try:
+            batch = await self._around.store.get(self.batch.id)
+            live = await self._around.store.live(self.batch.id)
+            if batch is not None:
+                self.batch = batch
+            self.live = set(live) - self._ended_meanwhile
+        finally:
+            self._ended_meanwhile = None
+        self._unsure = False
 
     async def run(self) -> None:
         """Return once the batch is over, and that is stored."""
@@ -99,6 +125,8 @@ class Expansion:
             except StoreError as error:
                 self._not_now(error)
                 pause_s = next(pauses_s)
+            except StorageLimit as error:
+                self.waiting_for = f"{error}; {FULL}"
             except SchedulerError as error:
                 # A limit, a drain, an image that is being pulled: it is asked again soon.
                 self.waiting_for = str(error)
@@ -135,6 +163,8 @@ class Expansion:
         try:
             async with self.turn:
                 self.waiting_for = None
+                if self._unsure:
+                    await self.look()
                 if not self.batch.cancelled and not await self._fill():
                     return False
                 if self.live:
@@ -163,7 +193,7 @@ class Expansion:
         return True
 
     def _room(self) -> int:
-        running = sum(task is not None and task.state is State.RUNNING for task in self.live.values())
+        running = self._around.manager.running_among(self.live)
         account_live = self._around.live_of(self.batch.spec.account)
         return self._window.room(len(self.live) - running, running, account_live)
 
@@ -206,7 +236,7 @@ class Expansion:
         manager, store = self._around.manager, self._around.store
         tasks = [each.task for each in made]
         # Before any of them can end.
-        self.live.update({task.id: task for task in tasks})
+        self.live.update(task.id for task in tasks)
         try:
             if self._image is None:
                 self._image = await resolve(self._around.images, self.batch.spec)
@@ -214,9 +244,11 @@ class Expansion:
                 self.batch.spec, self._image, tasks, lambda: store.fill(changed, made)
             )
         except SchedulerError:
-            for task in tasks:
-                self.live.pop(task.id, None)
+            self.live.difference_update(task.id for task in tasks)
             await self._around.spools.forget(taken)
+            raise
+        except Exception:
+            self._unsure = True
             raise
         self.batch = changed
 

@@ -44,11 +44,17 @@ class EarlierResults:
                 field="body",
             )
         names: set[str] = set()
+        lines: dict[str, int] = {}
         for number, line in enumerate(ids.split(b"\n"), 1):
             text = line.strip()
             if not text:
                 continue
             task_id = text[:ID_CHARS].decode("ascii", "replace")
+            if lines.setdefault(task_id, number) != number:
+                raise BadRequest(
+                    f"line {number}: task {task_id} is in line {lines[task_id]}, too; name each task once",
+                    field="body",
+                )
             try:
                 task = await self._manager.get(account, task_id)
                 if task.state is not State.SUCCEEDED and task.ended:

@@ -35,8 +35,8 @@ INPUTS_OF: Final = b"inputs_of="
 """Query parameter that names an earlier task or batch, so that a router sends the call to the set that has it."""
 PLACE_MAX: Final = 999_999_999
 """Largest value of the parameter `after`."""
-_CANCEL: Final = "/cancel"
-_RETRY: Final = "/retry"
+_CANCEL: Final = "cancel"
+_ORDERS: Final = (_CANCEL, "retry")
 _RESULTS: Final = "/results"
 
 
@@ -52,16 +52,19 @@ class BatchesResource:
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, rest: str) -> None:
         account = self._callers.account_of(req)
-        if rest.endswith(_CANCEL):
-            send_json(
-                resp, self._json(await self._batches.cancel(account, _id(req, rest.removesuffix(_CANCEL))))
-            )
-        elif rest.endswith(_RETRY):
-            send_json(
-                resp, self._json(await self._batches.retry(account, _id(req, rest.removesuffix(_RETRY))))
-            )
-        else:
+        batch_id, slash, order = rest.rpartition("/")
+        if not slash or order not in _ORDERS:
             await self._submit(req, resp, account, rest)
+            return
+        if _submits(req):
+            raise BadRequest(
+                f"{rest}: this path is the order to {order} a batch; name an image of this name with its tag or "
+                f"digest, such as {rest}:latest",
+                field="image",
+            )
+        one_of_each(req, ())
+        call = self._batches.cancel if order == _CANCEL else self._batches.retry
+        send_json(resp, self._json(await call(account, batch_id)))
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, rest: str) -> None:
         account = self._callers.account_of(req)
@@ -75,7 +78,8 @@ class BatchesResource:
         send_json(resp, self._json(progress))
 
     async def on_options(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, rest: str) -> None:
-        orders = rest.endswith((_CANCEL, _RETRY))
+        _, slash, last = rest.rpartition("/")
+        orders = slash and last in _ORDERS
         allowed = "POST" if orders else "GET, HEAD" if rest.endswith(_RESULTS) else "GET, HEAD, POST"
         resp.set_header("Allow", allowed)
         resp.content_length = 0
@@ -85,7 +89,7 @@ class BatchesResource:
     ) -> None:
         pieces = req.scope["query_string"].split(b"&")
         call = parse_run(b"&".join(piece for piece in pieces if not piece.startswith(INPUTS_OF)))
-        media_type = (req.content_type or "").partition(";")[0].strip().lower()
+        media_type = _media_type(req)
         if media_type not in FORMATS:
             raise Problem(
                 415,
@@ -117,7 +121,10 @@ class BatchesResource:
         return batch_json(progress, self._set_name)
 
 
-def _id(req: falcon.asgi.Request, batch_id: str) -> str:
-    """The id of a call that takes no parameters."""
-    one_of_each(req, ())
-    return batch_id
+def _media_type(req: falcon.asgi.Request) -> str:
+    return (req.content_type or "").partition(";")[0].strip().lower()
+
+
+def _submits(req: falcon.asgi.Request) -> bool:
+    """Return True if the call has inputs: an order has no body."""
+    return _media_type(req) in FORMATS and req.content_length != 0

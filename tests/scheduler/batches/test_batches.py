@@ -19,6 +19,7 @@ from scheduler.errors import (
     StoreError,
 )
 from scheduler.policy.limits import Limits
+from scheduler.policy.storage import StorageLimits
 from scheduler.store.contract import Idempotency
 from scheduler.task import State
 from scheduler.timeline import moments_of
@@ -194,6 +195,94 @@ async def test_a_killed_set_goes_on_and_no_input_is_lost_or_run_twice(world: Bat
     await world.succeeded(batch)
     outputs = await world.outputs(batch)
     assert outputs == {f"{number:06d}": b"%d" % number for number in range(1, 301)}
+
+
+async def test_tasks_that_run_again_after_a_restart_count_as_running(world: BatchWorld) -> None:
+    """Otherwise a batch would make none until nearly all of them have ended, and slots would lie idle."""
+    limits = Limits(cpu_percent=4_000, max_slots=40, memory_mib=100_000, start_backoff_s=0.01)
+    await world.restart(limits=limits)
+    batch = await world.send(numbered(200))
+    await until(lambda: len(world.executor.running) == 40)
+    # As many wait as run, at most.
+    await until(lambda: world.batches._open[batch.id].batch.made >= 60)
+    await world.restart(limits=limits)
+    await until(lambda: len(world.executor.running) == 40)
+    expansion = world.batches._open[batch.id]
+    before, live = expansion.batch.made, len(expansion.live)
+    ends = live - 40 - 15
+    assert ends < 40
+    for run in world.executor.running[:ends]:
+        cat(run)
+    await until(lambda: expansion.batch.made > before)
+    world.executor.program = cat
+    for run in world.executor.running:
+        cat(run)
+    await world.succeeded(batch)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a_bug_while_tasks_are_made_leaves_no_task_that_never_ends(
+    world: BatchWorld, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    world.executor.program = cat
+    fill, bugs = world.store.batches.fill, 0
+
+    async def buggy(*args: object) -> None:
+        nonlocal bugs
+        if not bugs or stored:
+            await fill(*args)  # type: ignore[arg-type]
+        bugs += 1
+        if bugs == 2:
+            raise ValueError("a bug")
+        if bugs > 2 and not stored:
+            await fill(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("scheduler.batches.expansion.AGAIN", [0.01] * 10)
+    monkeypatch.setattr(world.store.batches, "fill", buggy)
+    batch = await world.send(numbered(60))
+    ran = 0
+    if stored:
+        # The tasks of the second write are on disk, and this run of the set knows nothing of them.
+        expansion = world.batches._open[batch.id]
+        await until(
+            lambda: bugs == 2 and len(expansion.live) == expansion.batch.made - len(world.executor.runs)
+        )
+        ran = len(world.executor.runs)
+        await world.restart()
+        world.executor.program = cat
+        for run in world.executor.running:
+            cat(run)
+    await world.succeeded(batch)
+    assert await world.outputs(batch) == {f"{number:06d}": b"%d" % number for number in range(1, 61)}
+    assert ran + len(world.executor.runs) == 60
+
+
+async def test_a_retry_of_one_batch_waits_for_no_other(
+    world: BatchWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.executor.program = odd_fails
+    slow, quick = [await world.send(numbered(3)) for _ in range(2)]
+    for batch in (slow, quick):
+        await world.over(batch)
+    world.executor.program = cat
+    save, go_on = world.store.batches.save, asyncio.Event()
+    held: list[Batch] = []
+
+    async def maybe_slow(batch: Batch) -> None:
+        if batch.id == slow.id and batch.ended_us is None:
+            held.append(batch)
+            await go_on.wait()
+        await save(batch)
+
+    monkeypatch.setattr(world.store.batches, "save", maybe_slow)
+    twins = [asyncio.create_task(world.batches.retry("acme", slow.id)) for _ in range(2)]
+    await until(lambda: bool(held))
+    await world.batches.retry("acme", quick.id)
+    await world.succeeded(quick)
+    go_on.set()
+    await asyncio.gather(*twins)
+    assert [batch.round for batch in held] in ([1], [1, 2])
+    await world.succeeded(slow)
 
 
 async def test_a_cancelled_batch_stays_cancelled_after_a_restart(world: BatchWorld) -> None:
@@ -383,6 +472,25 @@ async def test_a_submission_that_the_set_breaks_off_keeps_the_spool_that_its_row
         cat(run)
     await world.succeeded(batch)
     assert await world.outputs(batch) == files
+
+
+async def test_a_batch_whose_results_fill_the_share_says_that_it_waits_and_what_to_do(
+    world: BatchWorld,
+) -> None:
+    await world.restart(storage=StorageLimits(account_bytes=200_000))
+    world.executor.program = lambda run: run.exit(0, bytes(10_000))
+    batch = await world.send(numbered(200))
+    await until(lambda: world.batches._open[batch.id].waiting_for)
+    said = (await world.batches.get("acme", batch.id)).waiting_for or ""
+    assert said.startswith("this account keeps 0 MiB of inputs, results and output files")
+    assert said.endswith(
+        "so if these fill the share, fetch them, cancel the batch, and submit the other inputs later"
+    )
+    await until(lambda: not world.batches._open[batch.id].live)
+    progress = await world.batches.cancel("acme", batch.id)
+    succeeded = progress.counts.states[State.SUCCEEDED]
+    assert 0 < succeeded < 200
+    assert len(await world.outputs(batch)) == succeeded
 
 
 async def test_a_damaged_spool_does_not_end_the_set(world: BatchWorld) -> None:

@@ -10,7 +10,15 @@ from typing import Any, BinaryIO
 import pytest
 
 from scheduler.batches.archive import HEADER_BYTES, ArchiveReader
-from scheduler.batches.item import EXTRA_ROOM_BYTES, PORTION_ITEMS, Counter, Item, ItemLimits, Reader, inputs_from
+from scheduler.batches.item import (
+    EXTRA_ROOM_BYTES,
+    PORTION_ITEMS,
+    Counter,
+    Item,
+    ItemLimits,
+    Reader,
+    inputs_from,
+)
 from scheduler.batches.lines import LINE_BYTES, LinesReader
 from scheduler.errors import BadRequest
 from scheduler.execution import TOKEN_VARIABLE
@@ -89,7 +97,6 @@ class TestLines:
     def test_more_inputs_than_a_batch_may_have(self) -> None:
         said = refusal(LinesReader(), lines(*[{}] * 4), ItemLimits(3, 100))
         assert said == "the batch has more than 3 inputs; send them as several batches"
-
 
     def test_empty_lines_are_as_many_as_inputs_at_most(self) -> None:
         assert count(LinesReader(), io.BytesIO(b"\n" * 100 + b"{}")) == 1

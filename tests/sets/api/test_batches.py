@@ -186,14 +186,20 @@ def test_results_of_earlier_tasks_are_the_inputs_of_a_batch(api: Api) -> None:
     over(api, first)
     small, large, bad = (api.tasks(name=f"chained/{name}")[0]["id"] for name in ("small", "large", "bad"))
     outputs, _ = results(api, first)
-    second = sent(api, f"{small}\n\n{large}\r\n{small}".encode(), "cat", form="text/plain", inputs_of=first)
+    copy = sent(api, lines({"name": "chained/small", "args": ["say", "two"]}))
+    over(api, copy)
+    (namesake,) = (task["id"] for task in api.tasks(name="chained/small") if task["id"] != small)
+    second = sent(
+        api, f"{small}\n\n{large}\r\n{namesake}".encode(), "cat", form="text/plain", inputs_of=first
+    )
     assert over(api, second)["state"] == "succeeded"
     assert results(api, second)[0] == {
         "chained/small": outputs["chained/small"],
         "chained/large": outputs["chained/large"],
-        small: outputs["chained/small"],
+        namesake: b"two\n",
     }
     for line, said in (
+        (small, f"line 2: task {small} is in line 1, too; name each task once"),
         (bad, f"line 2: task {bad} is failed, so it has no result"),
         ("other-1", "line 2: no task other-1 of this account"),
         ("\xff" * 500, "line 2: no task"),
@@ -201,6 +207,17 @@ def test_results_of_earlier_tasks_are_the_inputs_of_a_batch(api: Api) -> None:
         answer = send(api, f"{small}\n{line}\n".encode("latin-1"), "cat", form="text/plain")
         assert said in problem(answer, 400, "bad-parameter")["detail"]
     problem(send(api, b"\n", "cat", form="text/plain"), 400, "bad-parameter")
+
+
+@pytest.mark.parametrize("order", ["cancel", "retry"])
+def test_an_image_that_is_named_as_an_order_needs_its_tag(api: Api, order: str) -> None:
+    refused = api.http.post(f"/v1/batches/acme/{order}", content=lines({}), headers={"Content-Type": LINES})
+    said = problem(refused, 400, "bad-parameter")["detail"]
+    assert f"name an image of this name with its tag or digest, such as acme/{order}:latest" in said
+    # With it, the image is looked up; without inputs, it is an order to a batch, which is not there.
+    tagged = api.http.post(f"/v1/batches/acme/{order}:1", content=lines({}), headers={"Content-Type": LINES})
+    problem(tagged, 404, "image-unknown")
+    problem(api.http.post(f"/v1/batches/acme/{order}"), 404, "batch-unknown")
 
 
 def test_limits_of_a_set(start_api: StartApi) -> None:
