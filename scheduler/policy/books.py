@@ -256,7 +256,7 @@ class Books:
         del pool.idle[slot]
         pool.running.add(slot)
         slot.task_id = task_id
-        slot.served += 1
+        account.served += 1
         slot.since = now
         slot.unused = False
         node.free_cpu -= pool.cpu_percent
@@ -307,7 +307,7 @@ class Books:
         if slot.timer is not None:
             self._stop_timer(slot)
         slot.task_id = task_id
-        slot.served += 1
+        account.served += 1
 
     def forget(self, slot: Slot, now: float) -> None:
         """The slot is gone, whatever it did; its pool must be filed afterwards."""

@@ -30,7 +30,6 @@ class Slot:
         "node",
         "pool",
         "rested_at",
-        "served",
         "since",
         "spent",
         "task_id",
@@ -45,8 +44,6 @@ class Slot:
         self.task_id: str | None = None
         # The charge of the task that it runs, fixed when the task starts.
         self.charge_percent = 0
-        # How many tasks it has had.
-        self.served = 0
         # It has started and has had no task yet.
         self.unused = False
         self.since = now

@@ -36,6 +36,7 @@ class Account:
         "name",
         "period",
         "pools",
+        "served",
         "shares",
         "spent",
         "task_s",
@@ -53,6 +54,8 @@ class Account:
         self.waiting = 0
         # Since when at least one of them has waited.
         self.waits_since = 0.0
+        # How many of its tasks have begun since it last left a place to an account without any.
+        self.served = 0
         # Hundredths of a core that its running tasks are charged (`Pool.charge_percent`).
         self.held = 0
         self.spent = 0.0

@@ -79,16 +79,21 @@ class Supply:
         """Return the pool that takes a freed slot's place; None: its own pool keeps it.
 
         A pool takes it if (1) its account holds at least two slots fewer, by weight, so that no place goes to and fro,
-        or (2) its account holds nothing, has waited for long enough, and the slot has had as many tasks as the giver's
-        weight is worth. By (2) weights count also where there are fewer places than accounts. Pools of one account are
-        compared by (1), without weights.
+        or (2) its account holds nothing, has waited for long enough, and the giver has had as many tasks as its weight
+        is worth since it last gave a place in this way. By (2) weights count also where there are fewer places than
+        accounts. The tasks are the account's, not the slot's: it could let slots of ever new pools take turns, none of
+        which had many. Pools of one account are compared by (1), without weights.
         """
         demand, pool = self._books.demand, slot.pool
         if slot.node in self._books.nodes.open:
             return None
         one_for_all = self._alone and slot.node.is_ready
         taker = demand.neediest(beside=pool, node=None if one_for_all else slot.node)
-        return taker if taker is not None and self.gives_up(slot, taker, now) else None
+        if taker is None or not self.gives_up(slot, taker, now):
+            return None
+        if taker.account is not pool.account and not demand.held(taker.key.account):
+            pool.account.served = 0
+        return taker
 
     def gives_up(self, slot: Slot, taker: Pool, now: float) -> bool:
         """Return True if the slot's pool leaves the slot's place to this one (`taker`)."""
@@ -111,7 +116,7 @@ class Supply:
         else:
             # An account that takes its tasks back and sends others does not hold up those behind it.
             has, since = demand.held(wanting), taker.account.waits_since
-        return not has and slot.served >= turns and now - since > self._books.limits.patience_s
+        return not has and pool.account.served >= turns and now - since > self._books.limits.patience_s
 
     def check(self, limit_s: float) -> None:
         """Raise `BadRequest` for a task that may run for longer than any slot is there."""

@@ -200,6 +200,12 @@ def test_a_plan_that_changes_while_idle_slots_are_looked_at_leaves_none_for_ever
     play(draw(92976))
 
 
+@pytest.mark.parametrize("number", [45353, 87906, 99869])
+def test_tasks_of_an_account_of_a_large_weight_count_whatever_their_shapes(number: int) -> None:
+    """Its own pools pass its places on to each other, so no slot of it has as many tasks as its weight is worth."""
+    assert not play(draw(number)).lost
+
+
 @pytest.mark.parametrize("number", [8189, 55390])
 def test_where_places_are_fewer_than_accounts_each_has_its_turn_before_a_newcomer(number: int) -> None:
     """Games with one place that suits the victim, and weights up to 5: it waits for others' turns, and no longer."""
