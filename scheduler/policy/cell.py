@@ -29,6 +29,7 @@ from scheduler.policy.decisions import (
     StopSlot,
     TimeUp,
 )
+from scheduler.policy.elsewhere import ELSEWHERE, Elsewhere
 from scheduler.policy.expiry import ROWS_DUE, SWEEP_DUE, Expiry
 from scheduler.policy.giving_way import OPENS
 from scheduler.policy.limits import Limits, Retries
@@ -68,6 +69,7 @@ class Cell(NodeEvents):
         self._turns = self.books.turns
         self._matching = Matching(self.books, limits.patience_s)
         self._supply = Supply(self.books, slot_ids)
+        self._elsewhere = Elsewhere(self.books, self._supply, self._matching)
         self.reclaim = Reclaim(self.books, self._supply, self._start_again)
         parties = self.books.parties
         # Where no account needs nodes of its own, nobody claims one.
@@ -334,7 +336,8 @@ class Cell(NodeEvents):
     def wake(self, now: float) -> list[Decision]:
         """Time has passed: what is due is done."""
         decisions: list[Decision] = []
-        for timer in self.books.timers.due(now):
+        due = self.books.timers.due(now)
+        for timer in due:
             if timer.cancelled:
                 continue
             kind, what = timer.what
@@ -351,6 +354,8 @@ class Cell(NodeEvents):
                 self._claims.due()
             elif kind is KEPT:
                 self.reclaim.look(now)
+            elif kind is ELSEWHERE:
+                self._elsewhere.look(decisions, now)
             elif kind is OPENS:
                 self._matching.spare_gate.due()
             elif kind in (ROWS_DUE, SWEEP_DUE):
@@ -358,8 +363,12 @@ class Cell(NodeEvents):
                 decisions.append(self._expiry.due(kind, self.books.timers, now))
             elif (key := self._queue.resume(what)) is not None:
                 decisions += self.task_arrived(what, key, now)
-        for pool in self.books.looks_due(now):
+        pools = self.books.looks_due(now)
+        for pool in pools:
             self._supply.look(pool, decisions, now)
+        if not pools and all(timer.what[0] is ELSEWHERE for timer in due):
+            # Nothing has become free.
+            return decisions
         return decisions + self._decide(now)
 
     def _time_up(self, slot_id: str) -> list[Decision]:
@@ -380,4 +389,5 @@ class Cell(NodeEvents):
             self._supply.feed(decisions, now, grown)
         if self._claims is not None and self._claims.look(decisions, now):
             self._supply.feed(decisions, now)
+        self._elsewhere.arm(now)
         return decisions

@@ -144,7 +144,8 @@ class Matching:
             self._kept_for[node] = pool
         return pool.kept_on is node
 
-    def _is_kept_for_another(self, node: Node, pool: Pool) -> bool:
+    def is_kept_for_another(self, node: Node, pool: Pool) -> bool:
+        """Return True if the node's free room is kept for another pool's next task."""
         kept_for = self._kept_for.get(node)
         if kept_for is None or kept_for is pool:
             return False
@@ -194,7 +195,7 @@ class Matching:
         for slot in islice(reversed(pool.idle), SCAN_LIMIT):
             node = slot.node
             if node not in full:
-                if self._has_room(node, pool, now) and not self._is_kept_for_another(node, pool):
+                if self._has_room(node, pool, now) and not self.is_kept_for_another(node, pool):
                     return slot
                 full.add(node)
         if touched is not None and touched not in full and self._has_room(touched, pool, now):
