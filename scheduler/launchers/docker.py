@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Coroutine
 from contextlib import suppress
 from enum import StrEnum
@@ -18,6 +17,7 @@ from scheduler.images.places import Layout
 from scheduler.launchers.contract import SlotGone, SlotOrder
 from scheduler.launchers.docker_config import DockerSettings, container_name, create_body
 from scheduler.launchers.docker_contents import Contents
+from scheduler.launchers.docker_deaths import Deaths
 from scheduler.launchers.docker_engine import ContentsGone, Engine
 from scheduler.launchers.docker_events import EventStream, SlotEvent
 from scheduler.launchers.docker_images import Images
@@ -25,16 +25,15 @@ from scheduler.launchers.docker_layouts import DockerLayouts
 from scheduler.launchers.docker_removals import Removals
 from scheduler.launchers.docker_separation import Separation
 from scheduler.launchers.doorway import CONTENT_FILE, LeaveFile, SlotFolder, into
-from scheduler.launchers.endings import KILLED, how_it_ended
+from scheduler.launchers.endings import how_it_ended
 from scheduler.launchers.seccomp import profile_json
+from scheduler.launchers.start_gate import StartGate
 from scheduler.trouble import Trouble
 
 log = structlog.get_logger()
 
-_OOM_WINDOW_NS: Final = 5_000_000_000
 _OOM_EVENT_WAIT_S: Final = 0.5
 _OOM_EVENT_POLL_S: Final = 0.02
-_MAX_ENDED: Final = 1024
 _OPEN_CLEAN_UP_S: Final = 5.0
 """How long `open` waits for an earlier run's containers to be removed, in seconds; the rest is removed later."""
 _CLOSE_STARTS_S: Final = 10.0
@@ -56,17 +55,6 @@ class _Slot:
         self.running_since = 0.0
         self.stopped = False
         self.gone: str | None = None
-
-
-class _Ended:
-    """Facts about a slot for `was_out_of_memory`. Times are the engine's, in nanoseconds."""
-
-    __slots__ = ("died_ns", "exit_code", "oom_ns")
-
-    def __init__(self) -> None:
-        self.exit_code: int | None = None
-        self.died_ns = 0
-        self.oom_ns = 0
 
 
 class DockerLauncher:
@@ -91,6 +79,7 @@ class DockerLauncher:
         self._leave = leave or into(folder_of)
         self._on_gone = on_gone
         self._engine = Engine(settings)
+        self._gate = StartGate(settings.max_concurrent_starts)
         self.images = Images(self._engine)
         self._layouts = DockerLayouts(self._engine)
         self._contents = Contents(self._engine)
@@ -98,7 +87,7 @@ class DockerLauncher:
         self._separation = Separation(self._engine)
         self._events = EventStream(self._engine, self)
         self._slots: dict[str, _Slot] = {}
-        self._ended: OrderedDict[str, _Ended] = OrderedDict()
+        self._deaths = Deaths()
         self._starting: set[asyncio.Task[None]] = set()
         self._listing: asyncio.Task[None] | None = None
         self._seccomp: str | None = None
@@ -223,7 +212,7 @@ class DockerLauncher:
             raise
         if slot.stopped:
             await self._discard(order.slot_id, slot)
-            raise EngineRefused(f"slot {order.slot_id} was stopped while it started")
+            raise _stopped(order.slot_id)
         slot.phase = _Phase.RUNNING
         slot.running_since = time.monotonic()
         if self._separation.is_open:
@@ -243,16 +232,11 @@ class DockerLauncher:
     async def _start(self, order: SlotOrder, slot: _Slot) -> None:
         slot_id = order.slot_id
         try:
-            laid_out = await self._layouts.layout(order.image)
-            try:
-                await self._create(order, slot, laid_out)
-            except ContentsGone:
-                # Somebody removed it, as `docker container prune` does.
-                self._contents.lost(slot_id)
-                await self._create(order, slot, laid_out)
+            async with self._gate.turn(order.pool.account):
+                await self._lay_out(order, slot)
         except BaseException as error:
             self._forget(slot_id)
-            self._ended.pop(slot_id, None)
+            self._deaths.forget(slot_id)
             if isinstance(error, EngineUnavailable):
                 # Whether it was created is not known.
                 self._relist_now.set()
@@ -260,7 +244,18 @@ class DockerLauncher:
         if slot.stopped:
             # The caller may be gone, so this is the place to do it.
             await self._discard(slot_id, slot)
-            raise EngineRefused(f"slot {slot_id} was stopped while it started")
+            raise _stopped(slot_id)
+
+    async def _lay_out(self, order: SlotOrder, slot: _Slot) -> None:
+        if slot.stopped:
+            raise _stopped(order.slot_id)
+        laid_out = await self._layouts.layout(order.image)
+        try:
+            await self._create(order, slot, laid_out)
+        except ContentsGone:
+            # Somebody removed it, as `docker container prune` does.
+            self._contents.lost(order.slot_id)
+            await self._create(order, slot, laid_out)
 
     async def _create(self, order: SlotOrder, slot: _Slot, laid_out: Layout) -> None:
         contents = await self._contents.hold(order.slot_id, order.image, laid_out)
@@ -311,14 +306,10 @@ class DockerLauncher:
         # the slot's own connection did.
         deadline = time.monotonic() + _OOM_EVENT_WAIT_S
         while time.monotonic() < deadline:
-            ended = self._ended.get(slot_id)
-            if ended is None and slot_id not in self._slots:
+            if slot_id not in self._deaths and slot_id not in self._slots:
                 return False
-            if ended is not None and ended.died_ns:
-                if ended.exit_code != KILLED:
-                    return False
-                if ended.oom_ns:
-                    return abs(ended.died_ns - ended.oom_ns) < _OOM_WINDOW_NS
+            if (found := self._deaths.out_of_memory(slot_id)) is not None:
+                return found
             await asyncio.sleep(_OOM_EVENT_POLL_S)
         return False
 
@@ -339,16 +330,9 @@ class DockerLauncher:
         self.images.heard = False
 
     def slot_event(self, event: SlotEvent) -> None:
-        if event.slot_id not in self._slots and event.slot_id not in self._ended:
-            return
-        ended = self._ended.setdefault(event.slot_id, _Ended())
-        while len(self._ended) > _MAX_ENDED:
-            self._ended.popitem(last=False)
-        if event.action == "oom":
-            ended.oom_ns = event.time_ns
-            return
-        ended.exit_code, ended.died_ns = event.exit_code, event.time_ns
-        self._gone(event.slot_id, how_it_ended(event.exit_code))
+        known = event.slot_id in self._slots or event.slot_id in self._deaths
+        if known and self._deaths.reported(event):
+            self._gone(event.slot_id, how_it_ended(event.exit_code))
 
     def _gone(self, slot_id: str, reason: str) -> None:
         slot = self._slots.get(slot_id)
@@ -396,3 +380,7 @@ class DockerLauncher:
         self._removals.want(
             container.name for container in listed if not any(container.slot_id in each for each in needed)
         )
+
+
+def _stopped(slot_id: str) -> EngineRefused:
+    return EngineRefused(f"slot {slot_id} was stopped while it started")
