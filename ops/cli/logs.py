@@ -21,7 +21,7 @@ QUEUED_PIECES: Final = 16
 FIRST_PAUSE_S: Final = 0.1
 """Pause, in seconds, before an answer that broke off is asked for again; it doubles while no bytes come."""
 
-Item = tuple[str, bytes | str | ClientError | None]
+Item = tuple[str, bytes | str | Exception | None]
 """An output's name and a piece of it; `say` and a message; `end` and the error that ended a follower, or None."""
 Tell = Callable[[Item], None]
 
@@ -73,14 +73,14 @@ def _follow_all(session: Session, task_id: str, chosen: list[str]) -> None:
     for what in chosen:
         # A daemon: Ctrl-C, and a reader that is gone, end the program at once.
         threading.Thread(target=_run, args=(session, task_id, what, items.put), daemon=True).start()
-    failure: ClientError | None = None
+    failure: Exception | None = None
     left = len(chosen)
     while left:
         item = items.get()
         kind, content = item
         if kind == "end":
             left -= 1
-            failure = failure or (content if isinstance(content, ClientError) else None)
+            failure = failure or (content if isinstance(content, Exception) else None)
         elif kind != "say":
             _show(item)
         elif isinstance(content, str) and content not in said:
@@ -104,7 +104,8 @@ def _run(session: Session, task_id: str, what: str, tell: Tell) -> None:
     try:
         with session.client() as client:
             _Follower(client, task_id, what, tell).run()
-    except ClientError as error:
+    except Exception as error:
+        # A bug, too: the thread that writes waits for the end of each follower, and raises what ended it.
         tell(("end", error))
     else:
         tell(("end", None))

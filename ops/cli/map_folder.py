@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from ops.cli import report
 from ops.cli.downloads import save
 from ops.client import NotGeneralCompute
 
@@ -17,12 +18,15 @@ _COMMENT: Final = "after="
 
 
 def files_below(source: Path, results: Path) -> list[tuple[str, Path]]:
-    """The files of a folder by their relative paths, sorted; without those of the results' folder within it."""
+    """The files of a folder by their relative paths, sorted.
+
+    The results' folder within it is left out, and so is what an earlier `gcompute map` notes among its results.
+    """
     without = results.resolve()
     found = [
         (path.relative_to(source).as_posix(), path)
         for path in source.rglob("*")
-        if path.is_file() and without not in path.resolve().parents
+        if path.is_file() and without not in path.resolve().parents and path != source / STATE_FILE
     ]
     return sorted(found)
 
@@ -93,7 +97,13 @@ class Results:
 
     def _save(self, name: str, pieces: Iterator[bytes]) -> None:
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or name == STATE_FILE:
+        if name == STATE_FILE:
+            report.say(
+                f"the result {name} is not saved: the file of this name says how far this command has come; "
+                "`gcompute batch results` has it"
+            )
+            return
+        if path.is_absolute() or ".." in path.parts:
             raise NotGeneralCompute(
                 f"the results have a file {name!r}, which does not belong in their folder"
             )

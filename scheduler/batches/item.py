@@ -22,6 +22,8 @@ PORTION_BYTES: Final = 1 << 20
 EXTRA_BYTES: Final = 2048
 """Most bytes around the inputs, such as headers, for each part of a spool on average. An attribute of five bytes costs
 as much time as a small file, so a body of nothing but attributes would keep a processor busy for minutes."""
+FOLDERS: Final = 4
+"""Most folders that the names of the inputs have, for each input that a batch may have: each takes memory."""
 EXTRA_ROOM_BYTES: Final = 1 << 20
 """Bytes around the inputs that every spool may have beyond that."""
 
@@ -83,6 +85,7 @@ class Counter:
         self._extra_bytes = 0
         # Hashes need a fraction of the room of names. Two names with one hash are as unlikely as a wrong bit in memory.
         self._names: set[int] = set()
+        self._folders: set[int] = set()
 
     @property
     def inputs(self) -> int:
@@ -133,6 +136,24 @@ class Counter:
                 field="body",
             )
         self._names.add(known)
+        if known in self._folders:
+            raise _both(found.name)
+        if "/" in found.name:
+            self._check_folders(found.name)
+
+    def _check_folders(self, name: str) -> None:
+        """An input and a folder of others cannot have one name: results are saved as files."""
+        folder = name.rpartition("/")[0]
+        while folder and (known := hash(folder)) not in self._folders:
+            if known in self._names:
+                raise _both(folder)
+            if len(self._folders) >= FOLDERS * self._limits.inputs:
+                raise BadRequest(
+                    f"the names of the inputs have more than {FOLDERS * self._limits.inputs} folders; use fewer",
+                    field="body",
+                )
+            self._folders.add(known)
+            folder = folder.rpartition("/")[0]
 
     def _skip(self) -> None:
         self._gaps += 1
@@ -141,6 +162,14 @@ class Counter:
                 f"the batch has more than {self._limits.inputs} empty lines or folders; leave them out",
                 field="body",
             )
+
+
+def _both(name: str) -> BadRequest:
+    return BadRequest(
+        f"the name {name!r} is that of an input and of a folder of others; results are saved as files, so choose "
+        "another name",
+        field="body",
+    )
 
 
 def plain_name(name: str, where: str) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any, cast
 
 import pytest
 
+from ops.cli.logs import _follow_all
+from ops.cli.session import Session
 from tests.ops.cli.fake_api import Call, FakeApi
 from tests.ops.cli.program import Program
 
@@ -101,6 +104,18 @@ def test_bytes_of_a_sync_task_that_were_missed_are_told(api: FakeApi, gcompute: 
 def test_a_task_that_is_not_there(api: FakeApi, gcompute: Program) -> None:
     api.on("GET", "/v1/tasks/", lambda call: call.problem(404, "task-unknown", "no such task"))
     assert gcompute("logs", "-f", "a-unknown-1").returncode == 66
+
+
+class NoClient:
+    """A session whose client fails as a bug would."""
+
+    def client(self) -> Any:
+        raise RuntimeError("a bug")
+
+
+def test_a_follower_that_meets_a_bug_ends_the_command() -> None:
+    with pytest.raises(RuntimeError, match="a bug"):
+        _follow_all(cast(Session, NoClient()), "a-1", ["stdout", "stderr"])
 
 
 def test_ctrl_c_and_a_reader_that_is_gone_end_it_cleanly(api: FakeApi, gcompute: Program) -> None:

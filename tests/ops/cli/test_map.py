@@ -138,7 +138,7 @@ def test_an_interrupted_call_says_what_becomes_of_its_batch(
     assert said in b" ".join(err.split())
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/x", ".gcompute-map.json"])
+@pytest.mark.parametrize("name", ["../x", "/etc/x"])
 def test_a_result_that_would_leave_the_folder_is_not_saved(
     api: FakeApi, gcompute: Program, source: Path, tmp_path: Path, name: str
 ) -> None:
@@ -149,6 +149,29 @@ def test_a_result_that_would_leave_the_folder_is_not_saved(
     assert done.returncode == 76, done.stderr
     assert b"does not belong in their folder" in b" ".join(done.stderr.split())
     assert not (tmp_path / "x").exists()
+
+
+def test_a_result_with_the_name_of_its_notes_is_left_out(
+    api: FakeApi, gcompute: Program, source: Path, tmp_path: Path
+) -> None:
+    """Only an input of JSON lines can have that name."""
+    to = tmp_path / "out"
+    api.on("POST", "/v1/batches/ocr:1", submitted)
+    api.on("GET", "/v1/batches/a-b", lambda call: call.json(OVER))
+    api.on("GET", "/v1/batches/a-b/results", lambda call: send(call, archive("a", ".gcompute-map.json", "b")))
+    done = gcompute("map", "ocr:1", str(source), "-o", str(to))
+    assert done.returncode == 0, done.stderr
+    assert b"the result .gcompute-map.json is not saved" in b" ".join(done.stderr.split())
+    assert json.loads((to / ".gcompute-map.json").read_bytes())["after"] == 3
+    assert {path.name for path in to.iterdir()} == {"a", "b", ".gcompute-map.json"}
+    # The results are the source of the next call, which does not send the notes.
+    api.on("POST", "/v1/batches/next:1", submitted)
+    api.on("GET", "/v1/batches/a-b/results", lambda call: send(call, archive("a", "b")))
+    done = gcompute("map", "next:1", str(to), "-o", str(tmp_path / "next"))
+    assert done.returncode == 0, done.stderr
+    (sent,) = (call for call in api.calls if call.path == "/v1/batches/next:1")
+    with tarfile.open(fileobj=io.BytesIO(sent.body)) as files:
+        assert files.getnames() == ["a", "b"]
 
 
 def test_what_it_refuses_before_anything_is_sent(

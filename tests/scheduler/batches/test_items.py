@@ -86,6 +86,15 @@ class TestLines:
             (lines({"env": {TOKEN_VARIABLE: "x"}}), "is the platform's own name; choose another"),
             (lines({"name": "a"}, {"name": "a"}), "the name 'a' appears twice"),
             (lines({"name": "000002"}, {}), "the name '000002' appears twice"),
+            (
+                lines({"name": "a"}, {"name": "a/b"}),
+                "the name 'a' is that of an input and of a folder of others",
+            ),
+            (
+                lines({"name": "a/b/c"}, {"name": "a"}),
+                "the name 'a' is that of an input and of a folder of others",
+            ),
+            (lines({"name": "a/b/c"}, {"name": "a/b"}), "the name 'a/b' is that of an input and of a folder"),
             (lines({"name": "../a"}), "the name '../a' is not a plain relative path"),
             (lines({"input": "x" * LINE_BYTES}), f"its line is longer than {LINE_BYTES} bytes"),
             (lines({"args": ["x"] * 8193}), "at most 8192 arguments"),
@@ -93,6 +102,13 @@ class TestLines:
     )
     def test_what_is_wrong_is_said_with_its_place(self, data: bytes, said: str) -> None:
         assert said in refusal(LinesReader(), data)
+
+    def test_names_have_a_bounded_number_of_folders(self) -> None:
+        names = [{"name": f"{number}/{number}/{number}/x"} for number in range(4)]
+        assert count(LinesReader(), io.BytesIO(lines(*names)), ItemLimits(4, 100)) == 4
+        deep = [*names[1:], {"name": "/".join("abcdefgh") + "/x"}]
+        said = refusal(LinesReader(), lines(*deep), ItemLimits(4, 100))
+        assert said == "the names of the inputs have more than 16 folders; use fewer"
 
     def test_more_inputs_than_a_batch_may_have(self) -> None:
         said = refusal(LinesReader(), lines(*[{}] * 4), ItemLimits(3, 100))
