@@ -160,6 +160,7 @@ def assemble(config: SetConfig) -> SetApp:
     batches = ends.batches = Batches(batch_limits, manager, store.batches, blobs, images)
     metrics.watch(manager, build)
     metrics.watch_callbacks(deliveries)
+    metrics.watch_batches(batches)
     metrics.watch_disk(folder, config.min_free_disk_mib << 20)
     if isinstance(executor, RemoteExecutor):
         metrics.watch_certificates(executor.certificates_end)

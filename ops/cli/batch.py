@@ -1,19 +1,28 @@
-"""`gcompute batch`: look at batches, cancel them, run their failed inputs again, fetch their results."""
+"""`gcompute batch`: list batches, look at one, cancel them, run their failed inputs again, fetch their results."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated, Final
 
+from ops.cli import report
 from ops.cli.command import Argument, Entry, Group, Option
 from ops.cli.downloads import save
-from ops.cli.map import told
+from ops.cli.map import ended, told
+from ops.cli.router_columns import columns
 from ops.cli.session import Session, connected
 from ops.cli.streams import write_out
+from ops.cli.tasks import say_partial
+from ops.client.batches import Batch
 
+_HEADING: Final = ("ID", "STATE", "INPUTS", "DONE", "FAILED", "IMAGE", "NAME", "WAITS FOR")
 BatchId = Annotated[str, Argument(metavar="ID", help="The batch's id.")]
 
 _HELP_TEXT: Final = """Look at batches and control them. `gcompute map` makes one.
 
     Examples:
+
+        gcompute batch list
 
         gcompute batch show a-01jd3x
 
@@ -21,6 +30,53 @@ _HELP_TEXT: Final = """Look at batches and control them. `gcompute map` makes on
 
         gcompute batch results a-01jd3x | tar x -C texts
 """
+
+
+@connected
+def list_(
+    session: Session,
+    limit: Annotated[int, Option(min=1, max=1000, help="Batches per page.")] = 20,
+    before: Annotated[
+        str | None, Option(metavar="CURSOR", help="Continue after an earlier page: the value of its `next`.")
+    ] = None,
+) -> int:
+    """List this account's batches, newest first, merged over all sets. In a pipe, columns are separated by tabs.
+
+    DONE counts the inputs whose task has ended in any way.
+
+    Examples:
+
+        gcompute batch list
+
+        gcompute batch list --json | jq -r '.batches[] | select(.state == "failed").id' | xargs -n1 gcompute batch retry
+    """
+    with session.client() as client:
+        page = client.batches.page(before=before, limit=limit)
+    say_partial(page, "batches")
+    if session.as_json:
+        print(json.dumps(page))
+    elif page["batches"]:
+        columns(_HEADING, [_row(batch) for batch in page["batches"]], right=("INPUTS", "DONE", "FAILED"))
+    else:
+        report.say("no batches", prefix="")
+    if page["next"] and not session.as_json:
+        sys.stdout.flush()
+        report.say(f"more: --before {page['next']}", prefix="")
+    return 0
+
+
+def _row(batch: Batch) -> tuple[str, ...]:
+    counts = batch["counts"]
+    return (
+        batch["id"],
+        batch["state"],
+        str(batch["inputs"]),
+        str(ended(batch)),
+        str(counts["failed"] + counts["timed_out"]),
+        batch["image"],
+        batch["name"] or "",
+        batch["waiting_for"] or batch["detail"] or "",
+    )
 
 
 @connected
@@ -101,6 +157,7 @@ batch = Group(
     "batch",
     None,
     (
+        Entry("list", "ops.cli.batch:list_"),
         Entry("show", "ops.cli.batch:show"),
         Entry("cancel", "ops.cli.batch:cancel"),
         Entry("retry", "ops.cli.batch:retry"),

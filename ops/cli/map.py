@@ -15,11 +15,15 @@ from ops.cli.command import Argument, BadParameter, Option
 from ops.cli.map_folder import Results, archive_of, files_below
 from ops.cli.session import Session, connected
 from ops.client import AnswerBroken, ApiProblem, AsyncOptions, Client, Unreachable
-from ops.client.batches import ARCHIVE, LINES, Batch, Batches
+from ops.client.batches import ARCHIVE, IDS, LINES, Batch, Batches
 from ops.client.client import PATIENCE_S
 
 POLL_S: Final = 2.0
 """How long one question waits for the end of the batch, in seconds; results come at least as often."""
+IDS_BYTES: Final = 8 << 20
+"""Most bytes of a list of ids, as the service takes them."""
+SAID_AFTER: Final = 2
+"""How many answers in a row say why a batch waits before it is told: most pauses are short."""
 _STDIN: Final = "-"
 _PASSING: Final = (429, 502, 503, 504)
 
@@ -36,7 +40,7 @@ def map_(
         Argument(
             metavar="SOURCE",
             help="A folder, each file of which is the input of one task; or - for JSON lines on standard input, each "
-            'such as {"args": ["-l", "eng"], "name": "page-1", "input": "text"}.',
+            'such as {"args": ["-l", "eng"], "name": "page-1", "input": "text"}; with --ids, a file or - with ids.',
         ),
     ],
     args: Annotated[
@@ -46,6 +50,13 @@ def map_(
         Path | None,
         Option(("-o", "--to"), metavar="FOLDER", help="The folder for the results; it is made if missing."),
     ] = None,
+    ids: Annotated[
+        bool,
+        Option(
+            ("--ids",),
+            help="SOURCE is a file, or -, with the id of an earlier task in each line: its output is the input.",
+        ),
+    ] = False,
     env: options.Env = None,
     name: options.Name = None,
     timeout_s: options.TimeoutS = None,
@@ -69,11 +80,13 @@ def map_(
         gcompute map --timeout-s 30 imgproc:1 photos/ -o small/ -- thumbnail 200x200
 
         gcompute map sim:2 - -o runs/ < sweep.jsonl
+
+        gcompute tasks --state succeeded --image ocr:1 | cut -f1 | tail -n+2 | gcompute map --ids count:1 - -o counts/
     """
     if to is None:
         raise BadParameter("name the folder for the results", param_hint="-o")
     folder = Path(source)
-    if source != _STDIN and not folder.is_dir():
+    if source != _STDIN and not ids and not folder.is_dir():
         raise BadParameter(f"{source} is no folder", param_hint="SOURCE")
     choices = options.task_options(
         env=env,
@@ -100,7 +113,7 @@ def map_(
             batch_id = results.facts.get("batch")
             if batch_id is None:
                 chosen = cast(AsyncOptions, {**choices, "idempotency_key": results.facts["key"]})
-                batch_id = _send(client, image, args or [], chosen, source, to, show)
+                batch_id = _send(client, image, args or [], chosen, source, to, show, ids=ids)
                 results.keep(batch=batch_id)
             batch = _follow(client.batches, batch_id, results, show)
         except KeyboardInterrupt:
@@ -125,10 +138,45 @@ def told(batch: Batch, *, as_json: bool) -> int:
     return 0 if batch["state"] in ("running", "succeeded") else 1
 
 
+def ended(batch: Batch) -> int:
+    """How many inputs have their outcome."""
+    counts = batch["counts"]
+    return int(batch["inputs"] - counts["waiting"] - counts["queued"] - counts["running"])
+
+
+def _ids_of(source: str) -> bytes:
+    """The ids in a file. Raises BadParameter if there are none, or more than a batch may have."""
+    try:
+        if source == _STDIN:
+            found = sys.stdin.buffer.read(IDS_BYTES + 1)
+        else:
+            with open(source, "rb") as file:
+                found = file.read(IDS_BYTES + 1)
+    except OSError as error:
+        raise BadParameter(f"{source} cannot be read: {error.strerror}", param_hint="SOURCE") from None
+    if len(found) > IDS_BYTES:
+        raise BadParameter(f"{source} has more than {IDS_BYTES >> 20} MiB of ids", param_hint="SOURCE")
+    if not found.strip():
+        raise BadParameter(f"{source} has no ids", param_hint="SOURCE")
+    return found
+
+
 def _send(
-    client: Client, image: str, args: list[str], choices: AsyncOptions, source: str, to: Path, show: Show
+    client: Client,
+    image: str,
+    args: list[str],
+    choices: AsyncOptions,
+    source: str,
+    to: Path,
+    show: Show,
+    *,
+    ids: bool,
 ) -> str:
-    if source == _STDIN:
+    if ids:
+        named = _ids_of(source)
+        first = named.split(None, 1)[0].decode("utf-8", "surrogateescape")
+        batch = client.batches.submit(image, args, choices, body=named, media_type=IDS, inputs_of=first)
+    elif source == _STDIN:
         batch = client.batches.submit(image, args, choices, body=sys.stdin.buffer, media_type=LINES)
     else:
         files = files_below(Path(source), to)
@@ -152,12 +200,12 @@ def _follow(batches: Batches, batch_id: str, results: Results, show: Show) -> Ba
     Tries again for `PATIENCE_S` while the service does not answer.
     """
     heard = time.monotonic()
+    waited_for: list[str] = []
     while True:
         try:
             batch = batches.get(batch_id, wait_s=POLL_S)
-            counts = batch["counts"]
-            ended = batch["inputs"] - counts["waiting"] - counts["queued"] - counts["running"]
-            show(ended, batch["inputs"], "done")
+            show(ended(batch), batch["inputs"], "done")
+            waited_for = _say_waiting(batch, waited_for)
             # A retry gives tasks places behind the count of inputs, so the archive is asked, and may be empty.
             results.unpack(batches.results(batch_id, after=results.facts.get("after", 0)))
             if batch["ended_at"] is not None:
@@ -170,6 +218,16 @@ def _follow(batches: Batches, batch_id: str, results: Results, show: Show) -> Ba
             time.sleep(1.0)
         else:
             heard = time.monotonic()
+
+
+def _say_waiting(batch: Batch, before: list[str]) -> list[str]:
+    """Say why a batch makes no tasks, once it has said so `SAID_AFTER` times in a row. Returns what it has said."""
+    text = batch.get("waiting_for")
+    if not text:
+        return []
+    if len(before) == SAID_AFTER - 1:
+        report.say(f"the batch waits: {report.plain(text)}")
+    return [*before, text][:SAID_AFTER]
 
 
 @contextmanager

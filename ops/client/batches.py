@@ -12,6 +12,7 @@ from ops.client.transport import IDLE_TIMEOUT_S, Transport
 
 LINES: Final = "application/jsonl"
 ARCHIVE: Final = "application/x-tar"
+IDS: Final = "text/plain"
 Batch = dict[str, Any]
 
 
@@ -22,16 +23,25 @@ class Batches:
         self._transport = transport
 
     def submit(
-        self, image: str, args: Iterable[str], options: AsyncOptions, *, body: Body, media_type: str
+        self,
+        image: str,
+        args: Iterable[str],
+        options: AsyncOptions,
+        *,
+        body: Body,
+        media_type: str,
+        inputs_of: str | None = None,
     ) -> Batch:
         """Run an image once for each input in the body; when this returns, the service has all of them on disk.
 
-        The inputs are files of a tar archive (`ARCHIVE`), or JSON lines (`LINES`).
+        The inputs are files of a tar archive (`ARCHIVE`), JSON lines (`LINES`), or the outputs of earlier tasks whose
+        ids the body has, one a line (`IDS`). `inputs_of` is one of these then: a router finds their set by it.
         """
+        named = [("inputs_of", inputs_of)] if inputs_of is not None else []
         return self._batch(
             "POST",
             f"/v1/batches/{quote(os.fsencode(image), safe='/:@')}",
-            query=parameters(args, options),
+            query=[*parameters(args, options), *named],
             headers=[("Content-Type", media_type), *submit_headers(options)],
             body=source_of(body),
             # All inputs are checked and synced to disk before the answer.
@@ -42,6 +52,15 @@ class Batches:
         """Return the batch as it is now, or, with `wait_s`, once it is over or that many seconds have passed."""
         query = [("wait", format(wait_s, "g"))] if wait_s else []
         return self._batch("GET", _path(batch_id), query=query, idle_timeout_s=IDLE_TIMEOUT_S + wait_s)
+
+    def page(self, *, before: str | None = None, limit: int | None = None) -> dict[str, Any]:
+        """Return one page of the account's batches, newest first; its `next` is the `before` of the next call."""
+        asked = {"before": before, "limit": limit}
+        query = [(key, str(value)) for key, value in asked.items() if value is not None]
+        page = self._transport.document("GET", "/v1/batches", query=query)
+        if not isinstance(page.get("batches"), list):
+            raise NotGeneralCompute(f"{self._transport.url} answered a list of batches without `batches`")
+        return page
 
     def cancel(self, batch_id: str) -> Batch:
         """End the batch; one that is over is left unchanged."""

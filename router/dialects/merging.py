@@ -35,7 +35,16 @@ class _Callbacks(msgspec.Struct):
     next: str | None = None
 
 
-_PAGES: Final[dict[str, type[_Tasks | _Callbacks]]] = {"tasks": _Tasks, "callbacks": _Callbacks}
+class _Batches(msgspec.Struct):
+    batches: list[msgspec.Raw]
+    next: str | None = None
+
+
+_PAGES: Final[dict[str, type[_Tasks | _Callbacks | _Batches]]] = {
+    "tasks": _Tasks,
+    "callbacks": _Callbacks,
+    "batches": _Batches,
+}
 
 
 class _Named(msgspec.Struct):
@@ -44,7 +53,7 @@ class _Named(msgspec.Struct):
 
 def merge_pages(kind: str, bodies: Mapping[str, bytes], missing: Mapping[str, str], limit: int) -> bytes:
     """The newest `limit` entries of all sets' pages, as they came; `next` is the last one's id where there may be
-    more. `kind` is the field that has them: `tasks` or `callbacks`. `missing`: sets that are not there, and why. Raises
+    more. `kind` is the field that has them, such as `tasks`. `missing`: sets that are not there, and why. Raises
     `Unreadable`."""
     out = dict(missing)
     entries: list[tuple[str, str, msgspec.Raw]] = []

@@ -1,6 +1,7 @@
-"""`GET /v1/tasks`, `/v1/callbacks` and `/v1/usage` over all sets. Pure.
+"""`GET /v1/tasks`, `/v1/batches`, `/v1/callbacks` and `/v1/usage` over all sets. Pure.
 
-A task's id is its set's name, a dash, and a part that sorts by time; a callback has its task's id. So a page of all
+A task's id is its set's name, a dash, and a part that sorts by time; so is a batch's; a callback
+has its task's id. So a page of all
 sets is the newest of their pages, and one id is a cursor for all of them: `before=a-01jd…` asks set b for what is
 before `b-01jd…`.
 """
@@ -20,13 +21,13 @@ from router.wire.request_head import RequestHead
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 1000
 MAX_FIELDS: Final = 100
-_PAGES: Final = {b"/v1/tasks": "tasks", b"/v1/callbacks": "callbacks"}
+_PAGES: Final = {b"/v1/tasks": "tasks", b"/v1/batches": "batches", b"/v1/callbacks": "callbacks"}
 """Lists that come in pages, and the field that has their entries."""
 MERGED: Final = frozenset({*_PAGES, b"/v1/usage"})
 
 
 class NativeList(Merging):
-    """One request for tasks, callbacks or usage. Raises `BadQuery` when it has more than `MAX_FIELDS` parameters."""
+    """One request for such a list. Raises `BadQuery` when it has more than `MAX_FIELDS` parameters."""
 
     content_type = "application/json"
 

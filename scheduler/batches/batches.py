@@ -21,7 +21,7 @@ from scheduler.images.contract import ImageSource
 from scheduler.manager import Manager
 from scheduler.store.batch_contract import BatchStore
 from scheduler.store.contract import Blobs, Body, Idempotency
-from scheduler.task import Task, TaskSpec
+from scheduler.task import State, Task, TaskSpec
 
 log = structlog.get_logger()
 
@@ -47,6 +47,20 @@ class Progress(NamedTuple):
     batch: Batch
     counts: BatchCounts
     waiting_for: str | None
+
+
+class BatchFacts(NamedTuple):
+    """Numbers of a set's batches. `waiting`: inputs of open batches whose task is not made for the first time yet.
+
+    `queued` and `running` tasks are those of open batches; `made` and `ended` count tasks since the set started.
+    """
+
+    open: int
+    waiting: int
+    queued: int
+    running: int
+    made: int
+    ended: dict[State, int]
 
 
 class Batches:
@@ -77,6 +91,8 @@ class Batches:
         self.now_us = now_us
         self._open: dict[str, Expansion] = {}
         self._of_account: dict[str, set[Expansion]] = {}
+        self.made = 0
+        self._ended: dict[State, int] = {}
         self._background = Background()
         # Writes that are never broken off, as their callers may go away.
         self._writes = Background()
@@ -100,13 +116,30 @@ class Batches:
 
     def task_ended(self, task: Task) -> None:
         """A task has ended, and that is stored."""
-        expansion = self._open.get(task.batch or "")
+        if task.batch is None:
+            return
+        self._ended[task.state] = self._ended.get(task.state, 0) + 1
+        expansion = self._open.get(task.batch)
         if expansion is not None:
             expansion.task_ended(task.id)
 
     def live_of(self, account: str) -> int:
         """How many tasks of the account's batches wait or run."""
         return sum(len(expansion.live) for expansion in self._of_account.get(account, ()))
+
+    def facts(self) -> BatchFacts:
+        """Numbers of the open batches of all accounts, as they are now."""
+        open_batches = [each.batch for each in self._open.values()]
+        live = sum(len(each.live) for each in self._open.values())
+        running = sum(self.manager.running_among(each.live) for each in self._open.values())
+        return BatchFacts(
+            len(open_batches),
+            sum(batch.inputs - batch.made for batch in open_batches if not batch.cancelled),
+            live - running,
+            running,
+            self.made,
+            dict(self._ended),
+        )
 
     # -- calls
 
@@ -129,10 +162,12 @@ class Batches:
 
     async def get(self, account: str, batch_id: str) -> Progress:
         """The batch as it is now."""
-        batch = await self._batch(account, batch_id)
-        expansion = self._open.get(batch_id)
-        counts = await self.store.counts(batch)
-        return Progress(batch, counts, None if expansion is None else expansion.waiting_for)
+        return await self._progress(await self._batch(account, batch_id))
+
+    async def page(self, account: str, before: str | None, limit: int) -> list[Progress]:
+        """The account's batches with ids below `before`, newest first."""
+        found = await self.store.page(account, before, limit)
+        return [await self._progress(batch) for batch in found]
 
     async def wait(self, account: str, batch_id: str, timeout_s: float) -> Progress:
         """As `get`, once the batch is over or `timeout_s` passed."""
@@ -229,6 +264,13 @@ class Batches:
         )
         await self.store.save(changed)
         return changed
+
+    async def _progress(self, batch: Batch) -> Progress:
+        expansion = self._open.get(batch.id)
+        if expansion is not None:
+            batch = expansion.batch
+        counts = await self.store.counts(batch)
+        return Progress(batch, counts, None if expansion is None else expansion.waiting_for)
 
     async def _batch(self, account: str, batch_id: str) -> Batch:
         expansion = self._open.get(batch_id)

@@ -57,6 +57,7 @@ class Surroundings(Protocol):
     keep_us: int
     account_most: int
     now_us: Callable[[], int]
+    made: int
 
     def live_of(self, account: str) -> int:
         """How many tasks of the account's batches wait or run."""
@@ -251,6 +252,7 @@ class Expansion:
             self._unsure = True
             raise
         self.batch = changed
+        self._around.made += len(made)
 
     def _new_task(self, spec: TaskSpec, body: Body) -> Task:
         return Task(

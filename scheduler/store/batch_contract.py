@@ -48,6 +48,9 @@ class BatchStore(Protocol):
     async def keyed(self, account: str, key: str, now_us: int) -> Batch | None:
         """Return the batch that an account made under this idempotency key in the 24 h before `now_us`."""
 
+    async def page(self, account: str, before: str | None, limit: int) -> list[Batch]:
+        """Return batches of the account with ids below `before`, newest first."""
+
     async def open_batches(self) -> list[Batch]:
         """Return the batches that are not over, oldest first."""
 

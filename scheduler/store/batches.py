@@ -126,6 +126,13 @@ class SqliteBatches:
         found = await self._database.read(lambda db: keyed(db, account, key, now_us))
         return None if found is None else found[1]
 
+    async def page(self, account: str, before: str | None, limit: int) -> list[Batch]:
+        values = {"account": account, "before": before, "limit": limit}
+        rows = await self._database.read(
+            lambda db: db.execute(queries()["page_of_batches"], values).fetchall()
+        )
+        return [_read(facts) for (facts,) in rows]
+
     async def open_batches(self) -> list[Batch]:
         values = {"after": "", "limit": _OPEN_MAX}
         rows = await self._database.read(lambda db: db.execute(queries()["open_batches"], values).fetchall())

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from scheduler.batches.batches import Batches
 from scheduler.callbacks.deliveries import Deliveries
 from scheduler.clock import wall_us
 from scheduler.following import Cause
@@ -22,6 +23,7 @@ from scheduler.moments import Moments
 from scheduler.policy.rates import Rates
 from scheduler.store.contract import DeadLetters
 from scheduler.task import FINAL_STATES, Kind, Reason, Task
+from sets.api.batch_metrics import BatchCounts
 from sets.api.callback_metrics import CallbackCounts
 from sets.api.node_metrics import NodeGauges
 
@@ -62,6 +64,10 @@ class SetMetrics:
     def watch_callbacks(self, deliveries: Deliveries) -> None:
         """Add the counts of callbacks."""
         self._registry.register(CallbackCounts(deliveries))
+
+    def watch_batches(self, batches: Batches) -> None:
+        """Add the numbers of batches."""
+        self._registry.register(BatchCounts(batches))
 
     def watch_rates(self, rates: Rates) -> None:
         """Add the count of requests that were refused because their accounts sent too many."""

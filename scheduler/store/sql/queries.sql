@@ -224,6 +224,11 @@ WHERE account = :account AND key = :key ORDER BY created_us DESC LIMIT 1;
 -- How many batches of an account are kept.
 SELECT count(*) FROM batches INDEXED BY batches_by_account WHERE account = :account;
 
+-- name: page_of_batches
+-- Batches of an account below an id, newest first. An account has few, so no index orders them.
+SELECT facts FROM batches INDEXED BY batches_by_account
+WHERE account = :account AND (:before IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit;
+
 -- name: open_batches
 -- Batches that a restarted set goes on with, oldest first, after a given id.
 SELECT id, facts FROM batches INDEXED BY batches_open

@@ -20,7 +20,7 @@ from sets.api.native.params import parse_run
 from sets.api.native.problems import Problem
 from sets.api.native.querying import one_of_each, whole_number
 from sets.api.native.run import content_length
-from sets.api.native.tasks import WAIT_MAX_S
+from sets.api.native.tasks import PAGE_DEFAULT, PAGE_MAX, WAIT_MAX_S
 from sets.api.native.view import send_json
 from sets.api.values import DECIMAL
 
@@ -76,6 +76,20 @@ class BatchesResource:
             raise BadRequest(f"wait: a number of seconds, {WAIT_MAX_S:g} at most", field="wait")
         progress = await self._batches.wait(account, rest, float(wait))
         send_json(resp, self._json(progress))
+
+    async def on_get_list(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        account = self._callers.account_of(req)
+        asked = one_of_each(req, ("before", "limit"))
+        limit = whole_number(asked, "limit", PAGE_DEFAULT, PAGE_MAX)
+        found = await self._batches.page(account, asked.get("before"), limit + 1)
+        page = found[:limit]
+        answer = {
+            "batches": [self._json(progress) for progress in page],
+            "next": page[-1].batch.id if len(found) > limit else None,
+            "sets": [self._set_name],
+            "partial": False,
+        }
+        send_json(resp, answer)
 
     async def on_options(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, rest: str) -> None:
         _, slash, last = rest.rpartition("/")

@@ -10,6 +10,7 @@ from scheduler.batches.lines import LINE_BYTES
 from scheduler.task import State
 from sets.api.native.operation import answer, header, operation, path, query
 from sets.api.native.params import PARAMETERS
+from sets.api.native.tasks import PAGE_DEFAULT, PAGE_MAX
 
 _BATCH: Final = {"application/json": {"schema": {"$ref": "#/components/schemas/Batch"}}}
 _TAR: Final = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
@@ -26,7 +27,37 @@ _LINES: Final = {
 
 def batches_paths() -> dict[str, Any]:
     """The paths below /v1/batches."""
+    page = {
+        "type": "object",
+        "properties": {
+            "batches": {"type": "array", "items": {"$ref": "#/components/schemas/Batch"}},
+            "next": {"type": ["string", "null"]},
+            "sets": {"type": "array", "items": {"type": "string"}},
+            "partial": {"type": "boolean"},
+            "missing": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "of the router's partial lists: why a set's batches are not there, by its name",
+            },
+        },
+    }
     return {
+        "/v1/batches": {
+            "get": operation(
+                "listBatches",
+                "The account's batches, newest first",
+                {"200": answer("A page of batches", {"application/json": {"schema": page}})},
+                [
+                    query("before", {"type": "string"}, "the `next` of the page before"),
+                    query(
+                        "limit",
+                        {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_DEFAULT},
+                        "batches on a page",
+                    ),
+                ],
+                ("400",),
+            )
+        },
         "/v1/batches/{id}": {
             "post": _submit(),
             "get": operation(

@@ -174,6 +174,43 @@ def test_a_result_with_the_name_of_its_notes_is_left_out(
         assert files.getnames() == ["a", "b"]
 
 
+@pytest.mark.parametrize("from_file", [True, False])
+def test_outputs_of_earlier_tasks_are_the_inputs(
+    api: FakeApi, gcompute: Program, tmp_path: Path, from_file: bool
+) -> None:
+    api.on("POST", "/v1/batches/count:1", submitted)
+    api.on("GET", "/v1/batches/a-b", lambda call: call.json(OVER))
+    api.on("GET", "/v1/batches/a-b/results", lambda call: send(call, archive("a", "b", "c")))
+    ids = b"a-1\na-2\na-3\n"
+    (tmp_path / "ids").write_bytes(ids)
+    source, given = (str(tmp_path / "ids"), b"") if from_file else ("-", ids)
+    command = ("map", "count:1", "--ids", source, "-o", str(tmp_path / "out"), "--", "-w")
+    done = gcompute(*command, stdin=given)
+    assert done.returncode == 0, done.stderr
+    sent = api.calls[0]
+    assert (sent.body, sent.headers["content-type"]) == (ids, "text/plain")
+    # A router finds the set that has the tasks by the first of them.
+    assert (sent.values("inputs_of"), sent.values("arg")) == (["a-1"], ["-w"])
+    # Once the batch is there, its ids are not needed again.
+    assert gcompute(*command).returncode == 0
+    empty = gcompute("map", "count:1", "--ids", "-", "-o", str(tmp_path / "other"), stdin=b"\n")
+    assert empty.returncode == 64
+    assert b"has no ids" in empty.stderr
+
+
+def test_a_batch_that_waits_says_why_once(
+    api: FakeApi, gcompute: Program, source: Path, tmp_path: Path
+) -> None:
+    waiting = batch(waiting=3) | {"waiting_for": "this account keeps 9 MiB and may keep 9"}
+    answers = [waiting, waiting, waiting, batch(waiting=3) | {"waiting_for": None}, waiting, OVER]
+    api.on("POST", "/v1/batches/ocr:1", submitted)
+    api.on("GET", "/v1/batches/a-b", lambda call: call.json(answers.pop(0) if len(answers) > 1 else OVER))
+    api.on("GET", "/v1/batches/a-b/results", lambda call: send(call, archive()))
+    done = gcompute("map", "ocr:1", str(source), "-o", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b"gcompute: the batch waits: this account keeps 9 MiB and may keep 9\n"
+
+
 def test_what_it_refuses_before_anything_is_sent(
     api: FakeApi, gcompute: Program, source: Path, tmp_path: Path
 ) -> None:

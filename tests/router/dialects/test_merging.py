@@ -42,6 +42,16 @@ def test_a_set_that_sends_more_than_was_asked_for() -> None:
     assert ([task["id"] for task in page["tasks"]], page["next"]) == (["a-5", "a-4", "a-3"], "a-3")
 
 
+def test_batches_of_all_sets_are_one_list() -> None:
+    bodies = {
+        "a": json.dumps({"batches": [{"id": "a-5"}, {"id": "a-1"}], "next": None}).encode(),
+        "b": json.dumps({"batches": [{"id": "b-3"}], "next": None}).encode(),
+    }
+    page = json.loads(merge_pages("batches", bodies, {}, 2))
+    assert [batch["id"] for batch in page["batches"]] == ["a-5", "b-3"]
+    assert (page["next"], page["sets"]) == ("b-3", ["a", "b"])
+
+
 def test_callbacks_of_all_sets_are_one_list() -> None:
     bodies = {
         "a": json.dumps({"callbacks": [{"id": "a-5"}, {"id": "a-1"}], "next": None}).encode(),

@@ -51,6 +51,7 @@ def test_purposes() -> None:
     assert ask(b"POST", b"/v1/callbacks/a-1/retry") == Purpose(Destination.OWNER, RequestKind.SAFE, "a")
     assert ask(b"GET", b"/v1/callbacks?state=failed").destination is Destination.MERGED
     assert ask(b"GET", b"/v1/tasks").destination is Destination.MERGED
+    assert ask(b"GET", b"/v1/batches?limit=5").destination is Destination.MERGED
     assert ask(b"POST", b"/v1/tasks").destination is Destination.ANY
     assert ask(b"GET", b"/v1/usage?by=day").destination is Destination.MERGED
     assert ask(b"GET", b"/?Action=X&TaskId=b-7").owner == "b"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable
 from functools import partial
@@ -207,6 +208,41 @@ def test_results_of_earlier_tasks_are_the_inputs_of_a_batch(api: Api) -> None:
         answer = send(api, f"{small}\n{line}\n".encode("latin-1"), "cat", form="text/plain")
         assert said in problem(answer, 400, "bad-parameter")["detail"]
     problem(send(api, b"\n", "cat", form="text/plain"), 400, "bad-parameter")
+
+
+def test_batches_of_the_account_are_listed_newest_first(api: Api) -> None:
+    mine = {"X-Account": "lister"}
+    older = sent(api, lines({"args": ["say", "x"]}), headers=mine, name="older")
+    newer = sent(api, lines({"args": ["sleep", "600"]}, {}), headers=mine)
+
+    def page(**query: Any) -> dict[str, Any]:
+        answer = api.http.get("/v1/batches", params=query, headers=mine)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    until(lambda: page()["batches"][1]["state"] == "succeeded", "the older one is over")
+    whole = page()
+    assert [batch["id"] for batch in whole["batches"]] == [newer, older]
+    assert (whole["next"], whole["partial"]) == (None, False)
+    assert whole["batches"][1] == api.http.get(f"/v1/batches/{older}", headers=mine).json()
+    first = page(limit=1)
+    assert ([batch["id"] for batch in first["batches"]], first["next"]) == ([newer], newer)
+    assert [batch["id"] for batch in page(before=first["next"])["batches"]] == [older]
+    assert api.http.get("/v1/batches", headers={"X-Account": "nobody"}).json()["batches"] == []
+    problem(api.http.get("/v1/batches?limit=1001", headers=mine), 400, "bad-parameter")
+    problem(api.http.get("/v1/batches?state=running", headers=mine), 400, "bad-parameter")
+
+    text = api.http.get("/metrics").text
+    assert "\ngc_batches_open 1.0\n" in text
+    assert re.search(r'^gc_batch_inputs\{state="running"\} [12]\.0$', text, re.MULTILINE)
+    assert 'gc_batch_inputs{state="waiting"} 0.0' in text
+    made = re.search(r"^gc_batch_tasks_made_total (\S+)$", text, re.MULTILINE)
+    ended = re.search(r'^gc_batch_tasks_ended_total\{state="succeeded"\} (\S+)$', text, re.MULTILINE)
+    assert made is not None
+    assert ended is not None
+    assert float(made[1]) > float(ended[1]) >= 1
+    assert api.http.post(f"/v1/batches/{newer}/cancel", headers=mine).status_code == 200
 
 
 @pytest.mark.parametrize("order", ["cancel", "retry"])
