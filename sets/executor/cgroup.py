@@ -22,6 +22,12 @@ and runc ignores Docker's setting for it.
 """
 
 
+LEAST_SHARES: Final = 2
+"""The least `cpu.shares` that the kernel takes, of usually 1024; version 1."""
+LEAST_WEIGHT: Final = 1
+"""The least `cpu.weight` that the kernel takes, of usually 100; version 2."""
+
+
 class CgroupError(Exception):
     """The slot's cgroup cannot be read."""
 
@@ -141,6 +147,7 @@ class SlotCgroup:
 
     def __init__(self, pid: int, proc: Path = PROC) -> None:
         self._cpu_fd = self._memory_fd = self._peak_fd = -1
+        self._weight = CpuWeight("", LEAST_SHARES)
         self._kills_at_begin = self._kills_at_end = 0
         self._peak_resets = True
         self._peak_at_begin = 0
@@ -154,6 +161,11 @@ class SlotCgroup:
         # Hosts that have both versions bring a controller under either.
         unified = _folder(mounts, paths, UNIFIED)
         cpu = _folder(mounts, paths, "cpuacct")
+        shares = _folder(mounts, paths, "cpu")
+        if shares is not None:
+            self._weight = CpuWeight(shares + "/cpu.shares", LEAST_SHARES)
+        elif unified is not None:
+            self._weight = CpuWeight(unified + "/cpu.weight", LEAST_WEIGHT)
         memory = _folder(mounts, paths, "memory")
         self._v2 = cpu is None
         if cpu is not None:
@@ -185,7 +197,8 @@ class SlotCgroup:
             raise CgroupError(f"the slot's CPU account cannot be read: {error}") from error
 
     def begin_task(self) -> None:
-        """A task begins: its memory is counted from here on. Never raises."""
+        """A task begins: its memory is counted from here on, and it gets its share of the CPU. Never raises."""
+        self._weight.restore()
         self._kills_at_begin = self._oom_kills()
         if self._peak_fd < 0:
             return
@@ -216,6 +229,11 @@ class SlotCgroup:
         before, self._kills_at_end = self._kills_at_end, self._oom_kills()
         return self._kills_at_end > before
 
+    def yield_cpu(self) -> None:
+        """Until the next task, the slot gets only CPU time that no other slot wants: a program that waits for its task
+        loads behind those that run. Never raises."""
+        self._weight.lower()
+
     def _oom_kills(self) -> int:
         if self._memory_fd < 0:
             return 0
@@ -241,6 +259,7 @@ class SlotCgroup:
             if fd >= 0:
                 os.close(fd)
         self._cpu_fd = self._memory_fd = self._peak_fd = -1
+        self._weight.close()
 
 
 def _open_peak(path: str) -> int:
@@ -249,6 +268,50 @@ def _open_peak(path: str) -> int:
         with contextlib.suppress(OSError):
             return os.open(path, flags | os.O_CLOEXEC)
     return -1
+
+
+class CpuWeight:
+    """How much of the CPU a cgroup gets while others want it: the kernel's file `path`, and the `least` that it takes.
+
+    The file is opened on first use, as few slots need it. Where it cannot be written (a tree that is mounted
+    read-only), the weight stays as it is.
+    """
+
+    def __init__(self, path: str, least: int) -> None:
+        self._path = path
+        self._least = b"%d" % least
+        self._usual = b""
+        self._fd = -1
+        self._lowered = False
+
+    def lower(self) -> None:
+        """Set the weight to the least."""
+        if self._lowered or not self._path:
+            return
+        try:
+            if self._fd < 0:
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+                self._usual = os.pread(self._fd, 64, 0)
+            os.pwrite(self._fd, self._least, 0)
+        except OSError:
+            self.close()
+            self._path = ""
+            return
+        self._lowered = True
+
+    def restore(self) -> None:
+        """Set the weight to what it was."""
+        if self._lowered:
+            self._lowered = False
+            with contextlib.suppress(OSError):
+                os.pwrite(self._fd, self._usual, 0)
+
+    def close(self) -> None:
+        """Close the file; closing twice is fine."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+        self._lowered = False
 
 
 GUEST_ALLOWANCE_US: Final = 10_000

@@ -96,8 +96,7 @@ class Slot:
         self.state = state
 
     def connected(self, connection: socket.socket, pid: int) -> None:
-        """The guest, process `pid`, has proved itself. Raises `CgroupError`, `OSError`; `connection` is then still the
-        caller's."""
+        """The guest, process `pid`, has proved itself. Raises `CgroupError`, `OSError`: `connection` stays open."""
         guest = GuestSocket(connection, self._buffer)
         self._cgroup = SlotCgroup(pid)
         self._account = CpuAccount(self._cgroup.cpu_us())
@@ -136,9 +135,8 @@ class Slot:
         self._move(SlotState.RUNNING)
         self._forget_budget()
         self._prestart = work.prestart
-        run = self._run = SlotRun(
-            self, number, lease, None if pipes is None else pipes.stdin, len(work.outputs)
-        )
+        stdin = None if pipes is None else pipes.stdin
+        run = self._run = SlotRun(self, number, lease, stdin, len(work.outputs))
         return run
 
     def kill(self, run: SlotRun) -> None:
@@ -226,6 +224,8 @@ class Slot:
             self.fail(f"it misbehaved: {error}")
         if free:
             self._freed(self.id, self._spent_us)
+            if self._prestart and self.state is SlotState.IDLE and self._cgroup is not None:
+                self._cgroup.yield_cpu()
 
     def _message(self, message: protocol.Message) -> bool:
         """Act on one message. True: the slot is free from here on."""

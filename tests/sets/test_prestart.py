@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import docker
 import httpx
@@ -94,6 +95,45 @@ def test_the_parameter_overrules_the_label(own_set: SetProcess, image: str) -> N
         for _ in range(4):
             time.sleep(0.05)
             assert not prestarted(client, run(client, image, "cat; true", prestart="0"))
+
+
+def weight_of(pid: int) -> int:
+    """The CPU weight of the cgroup that holds the process, by the kernel's file of either version."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for file in (f"{controllers}/{path}/cpu.shares", f"{path}/cpu.weight"):
+            found = Path("/sys/fs/cgroup", file.lstrip("/"))
+            if found.exists():
+                return int(found.read_text())
+    raise AssertionError("the slot's cgroup has no weight here")
+
+
+def slot_pid(engine: docker.DockerClient, own: SetProcess) -> int:
+    """The first process of the set's only slot. Its guest may answer before the engine says that it runs."""
+    for _ in range(600):
+        for slot in engine.containers.list(filters={"label": f"org.general-compute.set={own.name}"}):
+            if pid := engine.api.inspect_container(str(slot.id))["State"]["Pid"]:
+                return int(pid)
+        time.sleep(0.1)
+    raise AssertionError("the set has no slot that runs")
+
+
+def test_a_program_that_loads_leaves_the_cpu_to_tasks_that_run(
+    start_set: StartSet, engine: docker.DockerClient, image: str
+) -> None:
+    own = start_set("tyields")
+    with own.client() as client:
+        assert run(client, image, "cat").status_code == 200
+        pid = slot_pid(engine, own)
+        for _ in range(600):
+            if weight_of(pid) <= 2:
+                break
+            time.sleep(0.1)
+        assert weight_of(pid) <= 2, "the next program loads"
+        query = {"arg": "echo begun; sleep 1000", "stream": "1"}
+        with client.stream("POST", f"/v1/run/{image}", params=query) as answer:
+            assert next(answer.iter_raw()) == b"begun\n"
+            assert weight_of(pid) >= 100, "it runs as others do"
 
 
 def test_what_waited_in_vain_is_billed_with_the_task_before(start_set: StartSet, image: str) -> None:

@@ -194,6 +194,46 @@ def test_this_very_process(no_fd_leaks: FdCheck) -> None:
     cgroup.close()
 
 
+# -- the CPU while the next program loads
+
+
+@pytest.mark.parametrize(("version", "usual", "least"), [(1, "1024\n", "2"), (2, "100\n", "1")])
+def test_a_slot_between_two_tasks_takes_the_least_of_the_cpu(
+    host: FakeHost, version: int, usual: str, least: str
+) -> None:
+    if version == 1:
+        host.mount("cgroup", "cpu", "rw,cpu,cpuacct")
+        host.stands("2:cpu,cpuacct:/s\n")
+        host.put("cpu/s/cpuacct.usage", "0\n")
+        weight = host.trees / "cpu/s/cpu.shares"
+    else:
+        host.mount("cgroup2", "unified")
+        host.stands("0::/s\n")
+        host.put("unified/s/cpu.stat", V2_CPU.format(0))
+        weight = host.trees / "unified/s/cpu.weight"
+    weight.write_text(usual)
+    cgroup = host.read()
+    for _ in range(2):
+        cgroup.begin_task()
+        assert weight.read_text().startswith(usual.strip())
+        cgroup.yield_cpu()
+        # A real file takes the whole text at once; this one keeps what was there behind it.
+        assert weight.read_text()[: len(least)] == least
+        weight.write_text(least)
+    cgroup.close()
+
+
+def test_a_weight_that_cannot_be_changed_stays(host: FakeHost) -> None:
+    host.mount("cgroup2", "unified")
+    host.stands("0::/s\n")
+    host.put("unified/s/cpu.stat", V2_CPU.format(0))
+    cgroup = host.read()
+    cgroup.yield_cpu()
+    cgroup.begin_task()
+    assert not (host.trees / "unified/s/cpu.weight").exists()
+    cgroup.close()
+
+
 # -- memory
 
 
