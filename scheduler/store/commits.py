@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import structlog
 
+from scheduler.background import retrieve
 from scheduler.errors import StoreError, Unavailable
 from scheduler.store.contract import Durability
 from scheduler.store.journal import Journal
@@ -60,6 +61,8 @@ class GroupCommit:
         # Rows for the next commit, by task.
         self._later: dict[str, Row] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
+        # The last of these rows that the writer thread was given.
+        self._flushed: asyncio.Future[None] | None = None
         self._journal_timer: asyncio.TimerHandle | None = None
         self._journal_taken: asyncio.Future[None] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
@@ -118,9 +121,9 @@ class GroupCommit:
 
     async def catch_up(self) -> None:
         """Write everything that waits now, in the journal or for the next commit, to the database, if it accepts it."""
-        if self._later:
-            self._flush()
-            await asyncio.wait({self.apply(lambda _: None, Durability.PROCESS)})
+        self._flush()
+        if self._flushed is not None:
+            await asyncio.wait({self._flushed})
         if self._journal_taken is not None:
             await asyncio.wait({self._journal_taken})
         if self._journal and self._journal_taken is None:
@@ -169,9 +172,16 @@ class GroupCommit:
             self._flush_timer = None
         rows, self._later = self._later, {}
         if rows:
-            self._hand_over(
-                [Write(row=row, durability=Durability.PROCESS, future=None) for row in rows.values()]
-            )
+            writes = [Write(row=row, durability=Durability.PROCESS, future=None) for row in rows.values()]
+            flushed = writes[-1].future = self._loop.create_future()
+            flushed.add_done_callback(self._flush_settled)
+            self._hand_over(writes)
+            self._flushed = flushed
+
+    def _flush_settled(self, flushed: asyncio.Future[None]) -> None:
+        if self._flushed is flushed:
+            self._flushed = None
+        retrieve(flushed)
 
     def _take_journal(self) -> None:
         if self._journal_timer is not None:

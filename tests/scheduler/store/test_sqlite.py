@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,34 @@ class TestBounds:
         assert all(isinstance(error, Unavailable) for error in refused)
         assert outcomes[30:] == [None] * 30
         await store.add(a_task(), BODY, None)
+
+    async def test_a_page_waits_for_rows_that_the_writer_has_not_written_yet(
+        self, store: SqliteStore
+    ) -> None:
+        task = a_task()
+        await store.add(task, BODY, None)
+        begun, released = threading.Event(), threading.Event()
+
+        def block(connection: sqlite3.Connection) -> None:
+            begun.set()
+            released.wait()
+
+        blocked = asyncio.ensure_future(store.write(block, Durability.PROCESS))
+        await asyncio.to_thread(begun.wait)
+        task.move(State.RUNNING)
+        store.update_later(task)
+        page = asyncio.ensure_future(store.page(TaskFilter("acme", state=State.RUNNING)))
+        # The first one hands the row to the writer, so the second finds none that waits.
+        second = asyncio.ensure_future(store.page(TaskFilter("acme", state=State.RUNNING)))
+        try:
+            for _ in range(20):
+                await store.get(task.id)
+            assert not page.done()
+            assert not second.done()
+        finally:
+            released.set()
+        assert [await page, await second] == [[task], [task]]
+        await blocked
 
     async def test_inline_bodies_are_small(self, store: SqliteStore) -> None:
         with pytest.raises(ValueError, match="inline"):
