@@ -32,6 +32,7 @@ class Batch(msgspec.Struct, omit_defaults=True):
     `spec` is the request of each task, without the parts that its input adds; its `name` is the batch's own. An input
     is known by `item`, the byte of the spool where it begins. Inputs from byte `next_item` on have no task yet; `made`
     inputs before it have one. `round` counts the retries: a failed task of an earlier round is run again.
+    `keyed_until_us`: a batch with an idempotency key is kept until then at least, as the key answers with it.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Batch(msgspec.Struct, omit_defaults=True):
     detail: str | None = None
     ended_us: int | None = None
     expires_us: int | None = None
+    keyed_until_us: int | None = None
 
 
 class BatchCounts(msgspec.Struct, frozen=True):

@@ -322,6 +322,11 @@ class Manager:
             raise TaskUnknown("no task was made under this key here within 24 h")
         return await self._roster.get(account, task.id)
 
+    async def twin(self, account: str, idempotency: Idempotency) -> Task | None:
+        """The task that the same call made under this key. Raises `IdempotencyConflict` if it was another call."""
+        task = await self._store.twin(account, idempotency, self._now_us())
+        return None if task is None else await self._roster.get(account, task.id)
+
     async def wait(self, account: str, task_id: str, timeout_s: float) -> Task:
         """As `get`, once the task has ended or `timeout_s` passed."""
         return await self._roster.wait(account, task_id, timeout_s)

@@ -6,8 +6,11 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -125,6 +128,42 @@ def test_an_async_task_is_found_at_its_owner_whatever_the_weights(
         listed = client.get("/v1/tasks", params={"limit": 1000}).json()
         assert names(sets) <= set(listed["sets"])
         assert {task_id for task_id, _ in ids} <= {task["id"] for task in listed["tasks"]}
+
+
+def test_twins_are_one_task_while_the_weights_change(router: RouterProcess, sets: list[SetProcess]) -> None:
+    """Whichever set is home at the moment: the first call's set has the task, and all others get it."""
+    over = threading.Event()
+    ids: list[str] = []
+
+    def twins(key: str) -> None:
+        with httpx.Client(base_url=router.url, timeout=60) as client:
+            while not over.is_set():
+                answer = _run(client, b"once", **{"Idempotency-Key": key, "Prefer": "respond-async"})
+                assert answer.status_code == 202, answer.text
+                ids.append(answer.json()["id"])
+
+    def is_home(name: str) -> bool:
+        answer = httpx.post(f"{router.url}/v1/run/{IMAGE}", content=b"x", timeout=60)
+        return answer.headers["X-Set"] == name
+
+    def answered(count: int) -> bool:
+        return len(ids) >= count
+
+    key = uuid.uuid4().hex
+    with ThreadPoolExecutor(20) as pool:
+        callers = [pool.submit(twins, key) for _ in range(20)]
+        try:
+            for version, shares in enumerate(((100, 0), (0, 100), (100, 0), (0, 100)), start=2):
+                router.write(*shares, version=version)
+                expected = sets[shares.index(100)].name
+                _until(partial(is_home, expected), router.log)
+                _until(partial(answered, len(ids) + 25), router.log)
+        finally:
+            over.set()
+        for caller in callers:
+            caller.result()
+    assert len(ids) >= 100
+    assert len(set(ids)) == 1
 
 
 def test_dead_letters_are_listed_over_all_sets_and_replayed_at_their_owner(

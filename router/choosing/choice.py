@@ -49,11 +49,11 @@ class Choice:
     """The outcome for one request: a set (`entry`) or a `problem`. `home` is where it belongs by weights alone.
 
     `key`, `weights` and `rule` are what the table said; None weights: the task's owner, and nobody else.
-    `ask_first`: sets that may know the request's idempotency key; one that does gets the request. `head`: the
-    request's, where a rollout compares requests.
+    `keyed`: the request has an idempotency key; `ask_first`: sets that may know it, one that does gets the request.
+    `head`: the request's, where a rollout compares requests.
     """
 
-    __slots__ = ("ask_first", "entry", "head", "home", "key", "problem", "rule", "weights")
+    __slots__ = ("ask_first", "entry", "head", "home", "key", "keyed", "problem", "rule", "weights")
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class Choice:
         self.weights = weights
         self.rule = rule
         self.problem = problem
+        self.keyed = False
         self.ask_first: tuple[SetEntry, ...] = ()
         self.head: RequestHead | None = None
 
@@ -141,6 +142,7 @@ class Chooser:
                 self.board.passed_over(home.name, now)
             choice = Choice(entry, home, key, weights, rule)
         if idempotency_key is not None and purpose.kind is _UNSAFE:
+            choice.keyed = True
             choice.ask_first = self._may_know(choice, facts, idempotency_key, now)
         return choice
 

@@ -131,6 +131,11 @@ class Exchange(Work, Attempted, Tried):
             client.want_body()
 
     @property
+    def entry(self) -> SetEntry:
+        """The set at which the request is now."""
+        return self._entry
+
+    @property
     def _connection(self) -> SetConnection | None:
         return None if self._attempt is None else self._attempt.connection
 

@@ -1,8 +1,9 @@
 """Work for an async run whose Idempotency-Key another set may know: the router asks first, then sends the request on.
 
 Weights may have changed since the key was used, or its home may have been away. The router asks the sets to which the
-request could have gone (in the native dialect by `GET /v1/idempotency`). A set that answers 200 has the task: it gets
-the request, and answers with that task. If no set knows the key, or none answers in time, the request is new work.
+request could have gone (in the native dialect by `GET /v1/idempotency`). A set that answers 200 has the task, and one
+that answers 202 is receiving it: it gets the request, and answers with that task. If no set knows the key, or none
+answers in time, the request is new work.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import structlog
 
 from router.choosing.choice import Choice
 from router.choosing.request import Purpose
-from router.relay.exchange import Exchange
 from router.relay.plane import DataPlane
 from router.routing.table import SetEntry
 from router.wire.downstream import ClientConnection
@@ -24,8 +24,10 @@ from router.wire.request_head import RequestHead
 from router.wire.stream import Piece
 from router.wire.work import Work
 
-ASK_TIMEOUT_S: Final = 2.0
+ASK_TIMEOUT_S: Final = 10.0
+"""A caller with a key would rather wait, in seconds, for a set that is busy than have its work done twice."""
 MAX_ANSWER_BYTES: Final = 64 * 1024
+_KNOWN: Final = frozenset({200, 202})
 log = structlog.get_logger()
 
 
@@ -92,9 +94,10 @@ class Inquiry:
                 # As with a task's owner: another set would do the work twice.
                 choice, entry = Choice(candidate, choice.home, choice.key), candidate
                 break
-        self._exchange = Exchange(self._plane.traffic, self._client, self._head, self._purpose, choice, entry)
+        exchange = self._plane.keyed_exchange(self._client, self._head, self._purpose, choice, entry)
+        self._exchange = exchange
         pieces, self._pieces = self._pieces, []
-        self._exchange.start(pieces)
+        exchange.start(pieces)
 
     async def _knows(self, entry: SetEntry) -> bool:
         ask = self._plane.traffic.dialect.key_inquiry(self._head)
@@ -109,4 +112,4 @@ class Inquiry:
         except FetchError as error:
             log.warning("set could not be asked for an idempotency key", set=entry.name, reason=str(error))
             return False
-        return answer.head.status == 200
+        return answer.head.status in _KNOWN

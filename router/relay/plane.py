@@ -127,9 +127,29 @@ class DataPlane:
             assert choice.problem is not None
             return choice.problem
         self.active += 1
-        if choice.ask_first and self._inquire is not None:
-            return self._inquire(self, client, head, purpose, choice, choice.entry)
+        if choice.keyed:
+            return self._keyed(client, head, purpose, choice, choice.entry)
         return Exchange(traffic, client, head, purpose, choice, choice.entry)
+
+    def _keyed(
+        self, client: ClientConnection, head: RequestHead, purpose: Purpose, choice: Choice, entry: SetEntry
+    ) -> Work:
+        known = self.traffic.twins.set_of(choice.key)
+        if choice.ask_first and self._inquire is not None and known is None:
+            return self._inquire(self, client, head, purpose, choice, entry)
+        return self.keyed_exchange(client, head, purpose, choice, entry)
+
+    def keyed_exchange(
+        self, client: ClientConnection, head: RequestHead, purpose: Purpose, choice: Choice, entry: SetEntry
+    ) -> Exchange:
+        """Work for a request with an idempotency key, at the set where a call under that key is in work, if any."""
+        traffic = self.traffic
+        there = traffic.table.sets.get(traffic.twins.set_of(choice.key) or "")
+        if there is not None and there.name != entry.name:
+            choice, entry = Choice(there, choice.home, choice.key), there
+        exchange = Exchange(traffic, client, head, purpose, choice, entry)
+        traffic.twins.add(choice.key, exchange)
+        return exchange
 
     def count_on(self, *, requests: int, stalled_clients: int, handshakes_failed: int) -> None:
         """Go on from the counts of the worker before."""

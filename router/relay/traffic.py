@@ -24,6 +24,7 @@ from router.counting.stats import ProblemCounts, Recent, SetStats
 from router.dialects.contract import Dialect
 from router.relay.access_log import AccessLog
 from router.relay.retry_budget import RetryBudget
+from router.relay.twins import Twins
 from router.routing.table import Table
 from router.wire.failure import Failure
 from router.wire.limits import Limits
@@ -77,6 +78,7 @@ class Traffic:
         self.problems = ProblemCounts()
         self.table = table
         self.earlier = EarlierTables()
+        self.twins = Twins()
         self.chooser = Chooser(table, self.board, self.loads, self.earlier)
         self.cancelled = 0
         self.retries = RetryBudget(lambda: clients.active)

@@ -20,7 +20,7 @@ from scheduler.errors import BatchUnknown, Draining, SchedulerError
 from scheduler.images.contract import ImageSource
 from scheduler.manager import Manager
 from scheduler.store.batch_contract import BatchStore
-from scheduler.store.contract import Blobs, Body, Idempotency
+from scheduler.store.contract import IDEMPOTENCY_WINDOW_US, Blobs, Body, Idempotency
 from scheduler.task import State, Task, TaskSpec
 
 log = structlog.get_logger()
@@ -183,6 +183,10 @@ class Batches:
             raise BatchUnknown("no batch was made under this key here within 24 h")
         return await self.get(account, batch.id)
 
+    async def twin(self, account: str, idempotency: Idempotency) -> Batch | None:
+        """The batch that the same call made under this key. Raises `IdempotencyConflict` if it was another call."""
+        return await self.store.twin(account, idempotency, self.now_us())
+
     async def cancel(self, account: str, batch_id: str) -> Progress:
         """End a batch; one that is over stays as it is. Its tasks may still be ending when this returns."""
         await self._batch(account, batch_id)
@@ -225,7 +229,10 @@ class Batches:
             if self.manager.draining:
                 raise Draining
             inputs = await self.spools.count(body, form, ItemLimits(self.limits.inputs, input_bytes))
-            batch = Batch(self.manager.ids.new(), spec, form, inputs, body, self.now_us())
+            now_us = self.now_us()
+            batch = Batch(self.manager.ids.new(), spec, form, inputs, body, now_us)
+            if idempotency is not None:
+                batch.keyed_until_us = now_us + IDEMPOTENCY_WINDOW_US
             kept = await self.store.add(batch, idempotency, self.limits.account)
         except SchedulerError:
             # One that is broken off may be stored all the same: the sweep knows whether a row names its blob.

@@ -267,7 +267,8 @@ class Expansion:
     async def _end(self) -> None:
         batch, now_us = self.batch, self._around.now_us()
         counts = await self._around.store.counts(batch)
-        changed = msgspec.structs.replace(batch, ended_us=now_us, expires_us=now_us + self._around.keep_us)
+        expires_us = max(now_us + self._around.keep_us, batch.keyed_until_us or 0)
+        changed = msgspec.structs.replace(batch, ended_us=now_us, expires_us=expires_us)
         if not counts.unsuccessful and not batch.cancelled:
             # Nothing is left to be run again.
             changed.spool = Body(batch.spool.size_bytes)

@@ -125,11 +125,13 @@ class Deliveries:
 
     # -- for callers
 
-    def check(self, account: str, url: str) -> None:
-        """Check that the account may submit a task with this address.
+    def check(self, account: str, url: str | None) -> None:
+        """Check that the account may submit a task with this address; None: without a callback.
 
         Raises `BadRequest`, `AccountLimit`, `QueueFull`.
         """
+        if url is None:
+            return
         try:
             target = parse(url)
         except ValueError as error:

@@ -51,6 +51,9 @@ class BatchStore(Protocol):
     async def page(self, account: str, before: str | None, limit: int) -> list[Batch]:
         """Return batches of the account with ids below `before`, newest first."""
 
+    async def twin(self, account: str, idempotency: Idempotency, now_us: int) -> Batch | None:
+        """As `keyed`, for a call that may be the same. Raises `IdempotencyConflict` if it is another request."""
+
     async def open_batches(self) -> list[Batch]:
         """Return the batches that are not over, oldest first."""
 

@@ -59,9 +59,10 @@ class SqliteBatches:
             sql = queries()
             if idempotency is not None:
                 known = keyed(connection, account, idempotency.key, batch.created_us)
-                if known is not None and known[0] == idempotency.fingerprint:
+                if known is not None:
+                    idempotency.check(known[0])
                     return known[1]
-                if known is not None or _made_a_task(connection, values):
+                if _made_a_task(connection, values):
                     raise IdempotencyConflict
             _check_room(connection, account, most)
             row = connection.execute(sql["add_batch"], values).lastrowid
@@ -132,6 +133,13 @@ class SqliteBatches:
             lambda db: db.execute(queries()["page_of_batches"], values).fetchall()
         )
         return [_read(facts) for (facts,) in rows]
+
+    async def twin(self, account: str, idempotency: Idempotency, now_us: int) -> Batch | None:
+        found = await self._database.read(lambda db: keyed(db, account, idempotency.key, now_us))
+        if found is None:
+            return None
+        idempotency.check(found[0])
+        return found[1]
 
     async def open_batches(self) -> list[Batch]:
         values = {"after": "", "limit": _OPEN_MAX}

@@ -21,7 +21,6 @@ from typing import Any, Final
 
 import structlog
 
-from scheduler.background import retrieve
 from scheduler.errors import StoreError, Unavailable
 from scheduler.store.contract import Durability
 from scheduler.store.journal import Journal
@@ -181,7 +180,8 @@ class GroupCommit:
     def _flush_settled(self, flushed: asyncio.Future[None]) -> None:
         if self._flushed is flushed:
             self._flushed = None
-        retrieve(flushed)
+        if not flushed.cancelled():
+            flushed.exception()  # As with all rows of the timer, nobody waits for it.
 
     def _take_journal(self) -> None:
         if self._journal_timer is not None:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from scheduler.errors import IdempotencyConflict
 from scheduler.policy.storage import KeptBytes
 from scheduler.source import Source
 from scheduler.task import State, Task
@@ -61,10 +62,19 @@ class Results(msgspec.Struct, frozen=True):
 
 
 class Idempotency(msgspec.Struct, frozen=True):
-    """A client's key and a digest of the request made under it."""
+    """A client's key and a digest of the request made under it.
+
+    `before`: the digest that earlier releases made of this request, if it is another; their keys must hold on.
+    """
 
     key: str
     fingerprint: bytes
+    before: bytes | None = None
+
+    def check(self, fingerprint: bytes) -> None:
+        """Raise `IdempotencyConflict` if the stored digest is that of another request."""
+        if fingerprint not in (self.fingerprint, self.before):
+            raise IdempotencyConflict
 
 
 class DeadLetterLimits(msgspec.Struct, frozen=True):
@@ -147,6 +157,9 @@ class Store(Protocol):
 
     async def keyed(self, account: str, key: str, now_us: int) -> Task | None:
         """Return the task that an account made under this idempotency key in the 24 h before `now_us`."""
+
+    async def twin(self, account: str, idempotency: Idempotency, now_us: int) -> Task | None:
+        """As `keyed`, for a call that may be the same. Raises `IdempotencyConflict` if it is another request."""
 
     async def stdin(self, task_id: str) -> Body | None: ...
 

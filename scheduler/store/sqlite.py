@@ -127,8 +127,7 @@ class SqliteStore:
                 key: dict[str, Any] = {"account": account, "key": idempotency.key}
                 known = connection.execute(sql["keyed_task"], key).fetchone()
                 if known is not None and created_us - known[1] < IDEMPOTENCY_WINDOW_US:
-                    if known[0] != idempotency.fingerprint:
-                        raise IdempotencyConflict
+                    idempotency.check(known[0])
                     if stdin.blob is not None:
                         connection.execute(sql["add_free_blob"], {"name": stdin.blob})
                     facts: bytes = known[2]
@@ -245,11 +244,21 @@ class SqliteStore:
         return None if found is None else read_task(found[0])
 
     async def keyed(self, account: str, key: str, now_us: int) -> Task | None:
+        found = await self._keyed(account, key, now_us)
+        return None if found is None else read_task(found[1])
+
+    async def twin(self, account: str, idempotency: Idempotency, now_us: int) -> Task | None:
+        found = await self._keyed(account, idempotency.key, now_us)
+        if found is None:
+            return None
+        idempotency.check(found[0])
+        return read_task(found[1])
+
+    async def _keyed(self, account: str, key: str, now_us: int) -> tuple[bytes, bytes] | None:
+        """The digest of the request and the facts of the task that it made."""
         values = {"account": account, "key": key}
         found = await self.read(lambda db: db.execute(queries()["keyed_task"], values).fetchone())
-        if found is None or now_us - found[1] >= IDEMPOTENCY_WINDOW_US:
-            return None
-        return read_task(found[2])
+        return None if found is None or now_us - found[1] >= IDEMPOTENCY_WINDOW_US else (found[0], found[2])
 
     async def stdin(self, task_id: str) -> Body | None:
         recent = self._inputs.get(task_id)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
-from scheduler.errors import SchedulerError, StorageLimit
+from scheduler.errors import SchedulerError, StorageLimit, TaskUnknown, Unavailable
 from scheduler.image import Image
 from scheduler.live import LiveTask
 from scheduler.manager import Manager
@@ -22,6 +20,7 @@ from sets.api.accounts import Accounts
 from sets.api.body import RequestBody
 from sets.api.call import RunCall, spec_of
 from sets.api.errors import AnswerBrokenOff, BodyCutOff, BodyTooLarge, CallError
+from sets.api.idempotency import REFUSALS, KeysInUse, idempotency_of
 from sets.api.upload import Upload
 
 HEAD_BYTES: Final = 65_536
@@ -32,9 +31,6 @@ REMEMBERED: Final = 1_024
 """How many checked calls are remembered."""
 REMEMBERED_CHARS: Final = 512
 """Calls whose arguments, variables and paths are longer together are not remembered."""
-
-_LATER_FIELDS: Final = ("retries", "retry_exit_codes")
-"""Fields of `TaskSpec` that came after the first release."""
 
 
 class AcceptedCall(NamedTuple):
@@ -57,6 +53,7 @@ class Runs:
         self._accounts = accounts
         self._blobs = blobs
         self._fresh_only = fresh_only
+        self.keys = KeysInUse()
         self._specs: dict[tuple[str, str, str, RunCall, Kind], TaskSpec] = {}
 
     async def accept(
@@ -66,6 +63,13 @@ class Runs:
 
         Raises `SchedulerError`, as `Manager.resolve` and `Manager.check_room` do, and `BodyTooLarge`.
         """
+        accepted = await self._checked(account, reference, call, kind, length_bytes)
+        await self._check_room(accepted)
+        return accepted
+
+    async def _checked(
+        self, account: str, reference: str, call: RunCall, kind: Kind, length_bytes: int | None
+    ) -> AcceptedCall:
         image = await self._manager.resolve(reference)
         # Clients repeat themselves: a call that was checked before is not checked again.
         asked = (account, reference, image.digest, call, kind)
@@ -81,11 +85,14 @@ class Runs:
             max_bytes = min(max_bytes, self._manager.storage.most_bytes(account))
         if length_bytes is not None and length_bytes > max_bytes:
             raise BodyTooLarge(max_bytes)
-        try:
-            self._manager.check_room(spec, length_bytes or 0)
-        except StorageLimit as error:
-            raise await self.with_time(error, account) from None
         return AcceptedCall(spec, image, call, length_bytes, max_bytes)
+
+    async def _check_room(self, accepted: AcceptedCall) -> None:
+        spec = accepted.spec
+        try:
+            self._manager.check_room(spec, accepted.length_bytes or 0)
+        except StorageLimit as error:
+            raise await self.with_time(error, spec.account) from None
 
     # -- sync
 
@@ -129,22 +136,84 @@ class Runs:
         """See `Manager.waiting_for`."""
         return self._manager.waiting_for(task)
 
-    async def submit(self, accepted: AcceptedCall, body: RequestBody, key: str | None) -> Task:
+    async def submit(
+        self,
+        account: str,
+        reference: str,
+        call: RunCall,
+        length_bytes: int | None,
+        body: RequestBody,
+        key: str | None,
+        allowed: Callable[[], None] = lambda: None,
+    ) -> Task:
         """Keep an async task, whose idempotency key is `key`; when this returns it survives loss of power.
 
-        Raises `SchedulerError`, as `Manager.submit` does, `BodyCutOff` and `BodyTooLarge`.
+        A call whose key has made its task gets that task, also where new work is refused. `allowed` raises if the
+        account may not make this call now. Raises `SchedulerError`, as `accept` and `Manager.submit` do, `BodyCutOff`
+        and `BodyTooLarge`.
         """
+        accepted: AcceptedCall | None = None
+        refusal: SchedulerError | None = None
+        with self.keys.call(account, key):
+            try:
+                allowed()
+                accepted = await self._checked(account, reference, call, Kind.ASYNC, length_bytes)
+                await self._check_room(accepted)
+            except REFUSALS as error:
+                refusal = error
+            # A large input that is known need not be written to disk again.
+            small = refusal is None and length_bytes is not None and length_bytes <= INLINE_BYTES
+            if key is None or small or not await self._knows(account, key):
+                if refusal is not None or accepted is None:
+                    raise refusal or AssertionError
+                return await self._keep(accepted, reference, body, key)
+            most_bytes = self._accounts.max_input_bytes(account)
+            spec = None if accepted is None else accepted.spec
+            twin = await self._twin(account, reference, call, spec, body, most_bytes, key)
+            if twin is None:
+                raise refusal or Unavailable("the key has just become free; send the request again")
+            return twin
+
+    async def _knows(self, account: str, key: str) -> bool:
+        try:
+            await self._manager.keyed(account, key)
+        except TaskUnknown:
+            return False
+        return True
+
+    async def _twin(
+        self,
+        account: str,
+        reference: str,
+        call: RunCall,
+        spec: TaskSpec | None,
+        body: RequestBody,
+        most_bytes: int,
+        key: str,
+    ) -> Task | None:
+        """The task of an earlier call with the same body. Raises `IdempotencyConflict` if that call was another."""
+        digest = hashlib.sha256()
+        async for chunk in body.chunks(most_bytes):
+            digest.update(chunk)
+        return await self._manager.twin(account, idempotency_of(key, digest, reference, call, spec))
+
+    async def _keep(self, accepted: AcceptedCall, reference: str, body: RequestBody, key: str | None) -> Task:
         spec = accepted.spec
         holding = self._manager.storage.hold(spec.account)
+        idempotency: Idempotency | None = None
         try:
             stdin, digest = await self._keep_input(accepted, body, holding, hashed=key is not None)
-            idempotency = None
             if key is not None:
-                digest.update(fingerprinted(spec))
-                idempotency = Idempotency(key, digest.digest())
+                idempotency = idempotency_of(key, digest, reference, accepted.call, spec)
             return await self._manager.submit(spec, accepted.image, stdin, idempotency)
-        except StorageLimit as error:
-            raise await self.with_time(error, spec.account) from None
+        except REFUSALS as error:
+            # Its twin may have been taken meanwhile.
+            known = None if idempotency is None else await self._manager.twin(spec.account, idempotency)
+            if known is not None:
+                return known
+            if isinstance(error, StorageLimit):
+                raise await self.with_time(error, spec.account) from None
+            raise
         finally:
             holding.release()
 
@@ -249,18 +318,6 @@ class SyncRun:
                 feeding.cancel()
             if not finished:
                 self._manager.abandon(self._live)
-
-
-def fingerprinted(spec: TaskSpec) -> bytes:
-    """The request as its idempotency key remembers it.
-
-    A field that an earlier release did not know counts only where it is used: a key must hold across an upgrade.
-    """
-    facts = msgspec.to_builtins(spec, builtin_types=(bytes,))
-    for name in _LATER_FIELDS:
-        if not facts[name]:
-            del facts[name]
-    return msgspec.msgpack.encode(facts)
 
 
 def _failed(work: asyncio.Task[None]) -> bool:

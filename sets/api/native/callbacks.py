@@ -18,8 +18,8 @@ PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 1000
 
 
-def callback_url_of(req: falcon.asgi.Request, account: str, kind: Kind, deliveries: Deliveries) -> str | None:
-    """The address to which the request wants a callback; None for none. Raises as `Deliveries.check`."""
+def callback_url_of(req: falcon.asgi.Request, kind: Kind) -> str | None:
+    """The address to which the request wants a callback; None for none. Raises `BadRequest`."""
     url = req.get_header(HEADER)
     if url is None:
         return None
@@ -29,7 +29,6 @@ def callback_url_of(req: falcon.asgi.Request, account: str, kind: Kind, deliveri
             "`Prefer: respond-async`",
             field=HEADER,
         )
-    deliveries.check(account, url)
     return url
 
 

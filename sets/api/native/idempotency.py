@@ -1,4 +1,4 @@
-"""/v1/idempotency: the task that a key made, for a router whose weights have changed since."""
+"""/v1/idempotency: what a key has made, for a router whose weights have changed since."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import falcon.asgi
 from scheduler.batches.batches import Batches
 from scheduler.errors import BadRequest, BatchUnknown, TaskUnknown
 from scheduler.manager import Manager
+from sets.api.idempotency import KeysInUse
 from sets.api.native.batch_view import batch_json
 from sets.api.native.callers import Callers
 from sets.api.native.view import send_json, task_json
@@ -26,8 +27,11 @@ def key_of(req: falcon.asgi.Request) -> str | None:
 
 
 class IdempotencyResource:
-    def __init__(self, manager: Manager, batches: Batches, callers: Callers, set_name: str) -> None:
+    def __init__(
+        self, manager: Manager, batches: Batches, keys: KeysInUse, callers: Callers, set_name: str
+    ) -> None:
         self._manager = manager
+        self._keys = keys
         self._batches = batches
         self._callers = callers
         self._set_name = set_name
@@ -37,12 +41,18 @@ class IdempotencyResource:
         key = key_of(req)
         if key is None:
             raise BadRequest(f"{HEADER}: send the key to look for in this header", field=HEADER)
+        # Before the question: a call may end meanwhile, and then its task is found.
+        in_use = (account, key) in self._keys
         try:
             task = await self._manager.keyed(account, key)
         except TaskUnknown:
             try:
                 progress = await self._batches.keyed(account, key)
             except BatchUnknown:
+                if in_use:
+                    resp.status = 202
+                    send_json(resp, {"set": self._set_name, "state": "arriving"})
+                    return
                 raise TaskUnknown(
                     "neither a task nor a batch was made under this key here within 24 h"
                 ) from None

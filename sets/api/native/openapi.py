@@ -94,8 +94,11 @@ def document(set_name: str) -> dict[str, Any]:
             "/v1/idempotency": {
                 "get": operation(
                     "findTaskByKey",
-                    "The task that the account's key made within 24 h",
-                    {"200": answer("The task", _TASK)},
+                    "The task or batch that the account's key made within 24 h",
+                    {
+                        "200": answer("The task or batch", _TASK),
+                        "202": answer("A call under this key is being received, and has no task yet", JSON),
+                    },
                     [header("Idempotency-Key", "the key to look for", required=True)],
                     ("400", "404"),
                 )

@@ -69,7 +69,7 @@ def build(
     callbacks = CallbacksResource(deliveries, callers, set_name)
     _add(app, "/v1/callbacks", callbacks)
     _add(app, "/v1/callbacks/{task_id}/retry", callbacks, suffix="retry")
-    _add(app, "/v1/idempotency", IdempotencyResource(manager, batches.batches, callers, set_name))
+    _add(app, "/v1/idempotency", IdempotencyResource(manager, batches.batches, runs.keys, callers, set_name))
     _add(app, "/livez", LiveResource())
     _add(app, "/readyz", ReadyResource(manager, operators, set_name, build_name))
     _add(app, "/metrics", MetricsResource(manager, metrics, operators))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Final
 
 import falcon.asgi
@@ -19,7 +20,7 @@ from sets.api.native.idempotency import key_of
 from sets.api.native.params import parse_run
 from sets.api.native.problems import problem_of, problem_of_task
 from sets.api.native.view import facts, send_accepted
-from sets.api.runs import AcceptedCall, Runs, SyncRun
+from sets.api.runs import Runs, SyncRun
 
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
 _CONTENT_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
@@ -37,14 +38,16 @@ class RunResource:
         call = parse_run(req.scope["query_string"])
         key = key_of(req)
         kind = Kind.ASYNC if _wants_async(req.get_header("Prefer")) else Kind.SYNC
-        callback_url = callback_url_of(req, account, kind, self._deliveries)
-        if callback_url is not None:
-            call = replace(call, callback_url=callback_url)
-        accepted = await self._runs.accept(account, image, call, kind, content_length(req))
         body: RequestBody = req.scope[SCOPE_KEY]
+        callback_url = callback_url_of(req, kind)
         if kind is Kind.ASYNC:
-            await self._submit(resp, accepted, body, key)
+            if callback_url is not None:
+                call = replace(call, callback_url=callback_url)
+            allowed = partial(self._deliveries.check, account, callback_url)
+            task = await self._runs.submit(account, image, call, content_length(req), body, key, allowed)
+            send_accepted(resp, task, self._set_name, self._runs.waiting_for(task))
             return
+        accepted = await self._runs.accept(account, image, call, kind, content_length(req))
         run = await self._runs.run(accepted, body)
         resp.content_type = _content_type(accepted.image)
         if run.whole:
@@ -63,16 +66,6 @@ class RunResource:
             raise problem_of_task(task, headers)
         resp.set_headers(headers)
         resp.data = run.head
-
-    async def _submit(
-        self,
-        resp: falcon.asgi.Response,
-        accepted: AcceptedCall,
-        body: RequestBody,
-        key: str | None,
-    ) -> None:
-        task = await self._runs.submit(accepted, body, key)
-        send_accepted(resp, task, self._set_name, self._runs.waiting_for(task))
 
 
 def _wants_async(prefer: str | None) -> bool:

@@ -6,6 +6,9 @@ import asyncio
 import json
 from collections.abc import Callable
 
+import pytest
+
+from router.relay import inquiry
 from tests.router.rig import Conversation, FakeSet, Play, Rig, eventually, running, table_for
 
 KEY = b"key-1"
@@ -18,8 +21,13 @@ def run(key: bytes = KEY, body: bytes = b"hi", more: bytes = b"") -> bytes:
     )
 
 
-def knowing(*keys: bytes, silent: bool = False) -> Callable[[FakeSet], Play]:
-    """A set that knows these keys and learns those of its runs; `silent`: it never answers when asked."""
+def knowing(
+    *keys: bytes, silent: bool = False, receiving: bool = False, held: asyncio.Event | None = None
+) -> Callable[[FakeSet], Play]:
+    """A set that knows these keys and learns those of its runs; `silent`: it never answers when asked.
+
+    `receiving`: it has no task of the keys yet. `held`: it answers runs once this is set.
+    """
 
     def make(fake: FakeSet) -> Play:
         known = set(keys)
@@ -40,7 +48,11 @@ def knowing(*keys: bytes, silent: bool = False) -> Callable[[FakeSet], Play]:
                     if silent:
                         await asyncio.sleep(30)
                     status = b"200 OK" if key in known else b"404 Not Found"
+                    if receiving and key in known:
+                        status = b"202 Accepted"
                 else:
+                    if held is not None:
+                        await held.wait()
                     status = b"202 Accepted"
                     known.add(key)
                 document = json.dumps({"set": fake.name}).encode()
@@ -104,7 +116,31 @@ async def test_a_long_body_is_not_read_before_the_answer_and_arrives_whole() -> 
         assert (await rig.ask(chunked)).headers["x-set"] == "a"
 
 
-async def test_a_set_that_cannot_tell_holds_nobody_up_for_ever() -> None:
+async def test_a_set_that_is_receiving_the_first_call_gets_its_twin() -> None:
+    async with running({"a": knowing(KEY, receiving=True), "b": knowing()}) as rig:
+        reweigh(rig, a=0, b=100)
+        assert (await rig.ask(run())).headers["x-set"] == "a"
+        assert heads(rig, "b") == []
+
+
+async def test_a_twin_follows_a_call_that_its_set_has_not_answered() -> None:
+    """Whatever that set would say about the key: it may not have read the call yet."""
+    held = asyncio.Event()
+    async with running({"a": knowing(held=held), "b": knowing()}) as rig:
+        first = asyncio.ensure_future(rig.ask(run()))
+        await eventually(lambda: heads(rig, "a") == [b"POST /v1/run/cat"])
+        reweigh(rig, a=0, b=100)
+        twin = asyncio.ensure_future(rig.ask(run()))
+        other = await rig.ask(run(b"other"))
+        await eventually(lambda: heads(rig, "a").count(b"POST /v1/run/cat") == 2)
+        held.set()
+        assert [answer.headers["x-set"] for answer in (await first, await twin, other)] == ["a", "a", "b"]
+        # Only the other key was asked about.
+        assert heads(rig, "a").count(b"GET /v1/idempotency") == 1
+
+
+async def test_a_set_that_cannot_tell_holds_nobody_up_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inquiry, "ASK_TIMEOUT_S", 0.3)
     async with running({"a": knowing(silent=True), "b": knowing()}) as rig:
         reweigh(rig, a=0, b=100)
         assert (await rig.ask(run())).headers["x-set"] == "b"

@@ -20,7 +20,7 @@ from scheduler.errors import (
 )
 from scheduler.policy.limits import Limits
 from scheduler.policy.storage import StorageLimits
-from scheduler.store.contract import Idempotency
+from scheduler.store.contract import IDEMPOTENCY_WINDOW_US, Idempotency
 from scheduler.task import State
 from scheduler.timeline import moments_of
 from tests.scheduler.batches.conftest import BatchWorld, lines, numbered, tar
@@ -352,6 +352,26 @@ async def test_the_same_key_makes_one_batch(world: BatchWorld) -> None:
     await world.wait(await world.submit(idempotency=Idempotency("task", b"digest")))
     with pytest.raises(IdempotencyConflict):
         await world.send(numbered(5), idempotency=Idempotency("task", b"digest"))
+
+
+async def test_a_batch_with_a_key_is_kept_as_long_as_the_key(world: BatchWorld) -> None:
+    world.batch_limits = BatchLimits(keep_s=60)
+    await world.restart()
+    world.executor.program = cat
+    key = Idempotency("key", b"digest")
+    keyed, other = await world.send(numbered(2), idempotency=key), await world.send(numbered(2))
+    for batch in (keyed, other):
+        await world.succeeded(batch)
+    await world.store.expire(keyed.created_us + IDEMPOTENCY_WINDOW_US - 1, 1_000)
+    with pytest.raises(BatchUnknown):
+        await world.batches.get("acme", other.id)
+    assert (await world.send(numbered(2), idempotency=key)).id == keyed.id
+    assert len(await world.batches.ended("acme", keyed.id, 0, 10)) == 2
+    expires_us = (await world.batches.get("acme", keyed.id)).batch.expires_us
+    assert expires_us is not None
+    await world.store.expire(expires_us, 1_000)
+    with pytest.raises(BatchUnknown):
+        await world.batches.get("acme", keyed.id)
 
 
 async def test_other_accounts_see_nothing_of_it(world: BatchWorld) -> None:

@@ -284,11 +284,11 @@ def test_a_key_can_be_looked_up(api: Api) -> None:
 def test_concurrent_twins_are_one_task(api: Api, size: int) -> None:
     key = {"Idempotency-Key": mark()}
     name = mark()
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(100) as pool:
         ids = set(
             pool.map(
                 lambda _: api.submit("sink", body=b"t" * size, headers=key, name=name)["id"],
-                range(32),
+                range(100),
             )
         )
     assert len(ids) == 1

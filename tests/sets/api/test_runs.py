@@ -19,8 +19,9 @@ from sets.api.accounts import Accounts
 from sets.api.body import RequestBody
 from sets.api.call import RunCall
 from sets.api.errors import AnswerBrokenOff, BodyCutOff, BodyTooLarge, FileUnknown, NotFinished, ResultGone
+from sets.api.idempotency import fingerprinted
 from sets.api.results import TaskResults
-from sets.api.runs import HEAD_BYTES, SMALL_INPUT_BYTES, Runs, SyncRun, fingerprinted
+from sets.api.runs import HEAD_BYTES, SMALL_INPUT_BYTES, Runs, SyncRun
 from sets.config import SetConfig
 from tests.conftest import ROOT
 from tests.scheduler.conftest import World, until
@@ -59,8 +60,7 @@ class Caller:
         return await self.runs.run(accepted, given)
 
     async def submit(self, given: RequestBody, length: int | None, key: str | None = None) -> Task:
-        accepted = await self.runs.accept("acme", CAT.reference, RunCall(), Kind.ASYNC, length)
-        return await self.runs.submit(accepted, given, key)
+        return await self.runs.submit("acme", CAT.reference, RunCall(), length, given, key)
 
 
 @pytest.fixture
