@@ -134,7 +134,7 @@ class Floor:
 
     def check(self, pool: PoolKey, limit_s: float) -> None:
         """Raise the cell's reason to refuse a task that may run for `limit_s`: as `Cell.check` does."""
-        self._cell.check(pool, limit_s)
+        self._cell.check(pool, self._clock(), limit_s)
 
     def enter(self, entry: Entry) -> None:
         """The task waits for a slot; it may have one when this returns."""

@@ -124,6 +124,15 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests of one account per second, of any kind; after a pause, five seconds' worth may come at once. The set
     refuses further ones with 429, before it reads a body. By default 2000 with `authentication`, and no bound without:
     there a caller may name any account."""
+    max_pools: Positive = 20_000
+    """Kinds of slots that tasks wait for or that slots are there for: one for each account, image, `cpu`, `memory_mib`,
+    set of CPU features, `isolation`, `prestart` and `priority`. The set refuses tasks of further kinds with 503."""
+    max_pools_account: Positive = 1000
+    """Kinds of slots of one account; the set refuses its tasks of further kinds with 429."""
+    max_new_pools_account_per_s: Annotated[float, Meta(gt=0, le=1e6)] = 2.0
+    """Kinds of slots that one account may begin to use per second; after a pause, two minutes' worth may come at once.
+    The set refuses tasks of further kinds with 429: each needs a slot that starts, some 50 ms of CPU time that no
+    account is billed for."""
     account_weights: dict[str, Weight] = {}
     """Weights of accounts by name; every other account has 1. While accounts compete, one of weight 3 has three times
     as much of the cores, counted by how long its tasks hold them, and as many slots, as one of weight 1."""
@@ -270,6 +279,9 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             max_slots=self.max_slots,
             max_waiting=self.max_waiting,
             max_waiting_account=self.max_waiting_account,
+            max_pools=self.max_pools,
+            max_pools_account=self.max_pools_account,
+            new_pools_account_per_s=self.max_new_pools_account_per_s,
             keep_idle_s=self.keep_idle_s,
             keep_alive=KeepAlive(self.keep_alive),
             account_weights=self.account_weights,

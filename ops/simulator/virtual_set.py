@@ -165,7 +165,7 @@ class VirtualSet:
         """A task arrives now; returns the reason where the set refuses it."""
         cell, now = self.cell, self._agenda.now
         try:
-            cell.check(task.key, task.limit_s)
+            cell.check(task.key, now, task.limit_s)
         except (AccountLimit, BadRequest, Unavailable) as refusal:
             return refusal
         self.tasks[task.id] = task

@@ -16,6 +16,7 @@ from scheduler.policy.keep_alive import foresee
 from scheduler.policy.limits import KeepAlive, Limits
 from scheduler.policy.node import Node, NodeFacts, Nodes
 from scheduler.policy.pool import NEVER, Pool, Slot
+from scheduler.policy.pool_bounds import PoolBounds
 from scheduler.policy.queue import Queue
 from scheduler.policy.shares import SMOOTHING
 from scheduler.policy.tenancy import Parties
@@ -48,6 +49,7 @@ class Books:
         self.nodes = Nodes(nodes, self.parties)
         self.timers: Timers[tuple[str, str]] = Timers()
         self.pools: dict[PoolKey, Pool] = {}
+        self.pool_bounds = PoolBounds(limits)
         self.slots: dict[str, Slot] = {}
         # The slots of each node that has any; and those in which spare tasks run, the latest last.
         self.slots_on: dict[Node, dict[Slot, None]] = {}
@@ -77,7 +79,7 @@ class Books:
 
     # -- pools
 
-    def pool(self, key: PoolKey) -> Pool:
+    def pool(self, key: PoolKey, now: float) -> Pool:
         """The pool of this key, a new one where there was none."""
         pool = self.pools.get(key)
         if pool is None:
@@ -86,6 +88,7 @@ class Books:
             if self._learns and pool.ahead is None and not pool.is_spare:
                 pool.idle_times = self.remembered.take(key) or IdleTimes(self._keep_idle_s, pool.memory_mib)
             self._size(pool)
+            self.pool_bounds.added(key.account, now)
         return pool
 
     def _size(self, pool: Pool) -> None:
@@ -102,6 +105,7 @@ class Books:
         """The pool has neither slots nor waiting tasks, and is not about to have any."""
         del self.pools[pool.key]
         pool.account.shares.forget_pool(pool.account)
+        self.pool_bounds.removed(pool.key.account)
         self.givers.pop(pool, None)
         self.asleep.pop(pool, None)
         if pool.idle_times is not None:

@@ -115,8 +115,9 @@ class Cell(NodeEvents):
 
     # -- events: tasks
 
-    def check(self, key: PoolKey, limit_s: float = 0.0) -> None:
-        """Raise `BadRequest` for what could never run here, `QueueFull` or `AccountLimit` when too many wait.
+    def check(self, key: PoolKey, now: float, limit_s: float = 0.0) -> None:
+        """Raise `BadRequest` for what could never run here, `QueueFull` or `AccountLimit` when too many wait, or when
+        the task needs a pool more than there may be.
 
         `limit_s`: how long the task may run.
         """
@@ -125,6 +126,8 @@ class Cell(NodeEvents):
             self.books.nodes.check(key)
         self._supply.check(limit_s)
         self._queue.check(key.account)
+        if pool is None:
+            self.books.pool_bounds.check(key.account, now)
 
     def task_arrived(
         self,
@@ -136,7 +139,7 @@ class Cell(NodeEvents):
         limit_s: float = 0.0,
     ) -> list[Decision]:
         """A task wants to run, and gives up after `timeout_s`; it may run for `limit_s`. Call `check` first."""
-        pool = self.books.pools.get(key) or self.books.pool(key)
+        pool = self.books.pools.get(key) or self.books.pool(key, now)
         old: list[Decision] = self._supply.retire(pool, limit_s, now) if limit_s > pool.longest_s else []
         if pool.ahead is not None:
             pool.ahead.arrived(now)
@@ -194,7 +197,7 @@ class Cell(NodeEvents):
     def _pause(
         self, task_id: str, key: PoolKey, pause_s: float, now: float, limit_s: float
     ) -> list[Decision]:
-        pool = self.books.pool(key)
+        pool = self.books.pool(key, now)
         self._queue.pause(pool, task_id, now, pause_s)
         return self._supply.retire(pool, limit_s, now)
 
@@ -221,7 +224,7 @@ class Cell(NodeEvents):
         limit_s: float = 0.0,
     ) -> list[Decision]:
         """A spare task was killed as `GiveWay` asked: it waits again, before the others of its pool."""
-        pool = self.books.pool(key)
+        pool = self.books.pool(key, now)
         pool.longest_s = max(pool.longest_s, limit_s)
         self._queue.enter(pool, task_id, now, timeout_s=timeout_s, first=True)
         self.books.file(pool, now)

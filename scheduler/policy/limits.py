@@ -32,6 +32,7 @@ class Limits(msgspec.Struct, frozen=True):
     `keep_idle_s`: how long an idle slot is kept; with `keep_alive` learnt, that is what a start is worth.
     `patience_s`: how long a task that is too large for the free room may be overtaken, and how long a pool without
     any slot waits until one of a busy pool gives way. `fresh_ahead`: the most slots that a fresh pool has ready.
+    `new_pools_account_per_s`: how many new pools an account may add per second; None: no bound.
     `account_weights`: how many times as much of the cores and places as others an account gets while they compete; 1
     where it is not named. `tenancy`: that of the accounts that `account_tenancy` does not name. `node_turn_s`: how long
     an account may use a node of its own at least, while others wait for one.
@@ -49,6 +50,9 @@ class Limits(msgspec.Struct, frozen=True):
     start_timeout_s: float = 60.0
     patience_s: float = 1.0
     fresh_ahead: int = 8
+    max_pools: int = 20_000
+    max_pools_account: int = 1000
+    new_pools_account_per_s: float | None = None
     account_weights: dict[str, int] = {}
     tenancy: Tenancy = Tenancy.SHARED
     account_tenancy: dict[str, Tenancy] = {}

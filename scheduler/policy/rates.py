@@ -56,12 +56,7 @@ class Rates:
         numbers = self._of_account.get(account, self._usual)
         if numbers is None:
             return 0.0
-        if now >= self._forget_at or len(self._new) >= REMEMBERED:
-            self._old, self._new = self._new, {}
-            self._forget_at = now + self._full_after_s
-        full_at = self._new.get(account)
-        if full_at is None:
-            full_at = self._old.get(account, now)
+        full_at = self._full_at(account, now)
         step_s, slack_s = numbers
         if full_at <= now:
             self._new[account] = now + step_s
@@ -72,6 +67,29 @@ class Rates:
             return wait_s
         self._new[account] = full_at + step_s
         return 0.0
+
+    def wait_s(self, account: str, now: float) -> float:
+        """When one is in the bucket, in seconds; 0: now. Counts nothing but a refusal."""
+        numbers = self._of_account.get(account, self._usual)
+        if numbers is None:
+            return 0.0
+        wait_s = max(0.0, self._full_at(account, now) - now - numbers[1])
+        self.refused += wait_s > 0.0
+        return wait_s
+
+    def spend(self, account: str, now: float) -> None:
+        """Count one that has happened, also where the bucket is empty: it does not become emptier than that."""
+        numbers = self._of_account.get(account, self._usual)
+        if numbers is not None:
+            step_s, slack_s = numbers
+            self._new[account] = min(max(self._full_at(account, now), now), now + slack_s) + step_s
+
+    def _full_at(self, account: str, now: float) -> float:
+        if now >= self._forget_at or len(self._new) >= REMEMBERED:
+            self._old, self._new = self._new, {}
+            self._forget_at = now + self._full_after_s
+        full_at = self._new.get(account)
+        return self._old.get(account, now) if full_at is None else full_at
 
 
 def _numbers(rate: Rate | None) -> tuple[float, float] | None:

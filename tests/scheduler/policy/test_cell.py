@@ -298,20 +298,20 @@ def test_events_about_unknown_slots_and_tasks_are_nothing() -> None:
 def test_what_can_never_run_and_what_is_too_much_is_refused() -> None:
     house = House(Limits(cpu_percent=100, memory_mib=1024, max_waiting=3, max_waiting_account=2))
     with pytest.raises(BadRequest, match="cpu: at most 1,"):
-        house.policy.check(pool(cpu_percent=150))
+        house.policy.check(pool(cpu_percent=150), house.now)
     with pytest.raises(BadRequest, match="1024 MiB"):
-        house.policy.check(pool(memory_mib=2048))
+        house.policy.check(pool(memory_mib=2048), house.now)
     house.arrive(CAT)
     house.arrive(OCR)
     with pytest.raises(AccountLimit):
-        house.policy.check(CAT)
-    house.policy.check(pool("other"))
+        house.policy.check(CAT, house.now)
+    house.policy.check(pool("other"), house.now)
     house.arrive(pool("other"))
     with pytest.raises(QueueFull):
-        house.policy.check(pool("third"))
+        house.policy.check(pool("third"), house.now)
     house.leave("t1")
-    house.policy.check(pool("third"))
-    house.policy.check(CAT)
+    house.policy.check(pool("third"), house.now)
+    house.policy.check(CAT, house.now)
 
 
 def test_the_facts_tell_a_saturated_set_from_an_idle_one() -> None:

@@ -87,24 +87,24 @@ def test_slots_start_only_where_the_cpu_has_the_features() -> None:
 def test_features_that_no_node_has_are_refused_with_what_there_is() -> None:
     world = World([node("old", features="sse2"), node("new", features="sse2 avx2")])
     with pytest.raises(BadRequest, match="no node of this set has avx512f, gfni; there is: avx2, sse2"):
-        world.cell.check(pool(features="avx512f gfni sse2"))
-    world.cell.check(pool(features="avx2 sse2"))
+        world.cell.check(pool(features="avx512f gfni sse2"), world.now)
+    world.cell.check(pool(features="avx2 sse2"), world.now)
 
 
 def test_features_that_no_single_node_has_are_refused() -> None:
     world = World([node("a", features="avx2"), node("b", features="sve")])
     with pytest.raises(BadRequest, match="no single node of this set has all of avx2, sve"):
-        world.cell.check(pool(features="avx2 sve"))
+        world.cell.check(pool(features="avx2 sve"), world.now)
     with pytest.raises(BadRequest, match="cpu: at most 2,"):
-        world.cell.check(pool(cpu_percent=300))
+        world.cell.check(pool(cpu_percent=300), world.now)
 
 
 def test_a_set_without_a_node_is_unavailable_rather_than_too_small() -> None:
     world = World([])
     with pytest.raises(NoNode, match="No machine of this set answers"):
-        world.cell.check(pool())
+        world.cell.check(pool(), world.now)
     world.join_node(node("a"))
-    world.cell.check(pool())
+    world.cell.check(pool(), world.now)
 
 
 def test_a_rare_node_is_found_among_many() -> None:
@@ -138,14 +138,14 @@ def test_a_task_that_only_a_lost_node_could_run_waits_for_it_and_says_so() -> No
     assert world.cell.waiting_for(large.id, world.now) == "no node that could run it takes tasks now"
     # What no node ever had is refused all the same, and so is all while no node is left.
     with pytest.raises(BadRequest, match="no node of this set has amx_tile"):
-        world.cell.check(pool(features="amx_tile"))
+        world.cell.check(pool(features="amx_tile"), world.now)
     world.join_node(node("rare", cores=8, features="avx512f"))
     world.run(110.0)
     assert [task.ends, large.ends] == [["succeeded"], ["succeeded"]]
     world.lose_node("usual")
     world.lose_node("rare")
     with pytest.raises(NoNode):
-        world.cell.check(pool(features="avx512f"))
+        world.cell.check(pool(features="avx512f"), world.now)
 
 
 def test_a_pool_without_a_place_holds_up_no_other() -> None:

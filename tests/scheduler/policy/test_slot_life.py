@@ -31,7 +31,7 @@ class Mortal(World):
     def arrive_for(self, key: PoolKey, run_s: float, limit_s: float) -> SimTask:
         task = SimTask(f"t{len(self.tasks)}", key, run_s, self.now, None, limit_s)
         self.tasks[task.id] = task
-        self.cell.check(key, limit_s)
+        self.cell.check(key, self.now, limit_s)
         self._do(self.cell.task_arrived(task.id, key, self.now, limit_s=limit_s))
         return task
 
@@ -50,9 +50,9 @@ class Mortal(World):
 
 def test_a_task_that_outlasts_every_slot_is_refused_at_once() -> None:
     world = Mortal()
-    world.cell.check(pool(), LIFE_S - LIFE_MARGIN_S)
+    world.cell.check(pool(), world.now, LIFE_S - LIFE_MARGIN_S)
     with pytest.raises(BadRequest, match="timeout_s: at most 89880 in this set") as refused:
-        world.cell.check(pool(), LIFE_S)
+        world.cell.check(pool(), world.now, LIFE_S)
     assert refused.value.field == "timeout_s"
 
 

@@ -111,7 +111,7 @@ class World:
         """A task arrives now."""
         task = SimTask(task_id or f"t{next(self._numbers)}", key, run_s, self.now, timeout_s, limit_s)
         self.tasks[task.id] = task
-        self.cell.check(key)
+        self.cell.check(key, self.now)
         self._do(self.cell.task_arrived(task.id, key, self.now, timeout_s=timeout_s))
         return task
 
