@@ -38,7 +38,7 @@ from scheduler.store.rows import (
 )
 from scheduler.store.schema import migrate, refuse_newer
 from scheduler.store.sql import queries
-from scheduler.store.sync import sync_folder
+from scheduler.store.sync import sync_folder, write_again
 from scheduler.store.transactions import save_rows
 from scheduler.task import FINAL_STATES, Kind, Task
 
@@ -355,6 +355,10 @@ class SqliteStore:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         else:
             refuse_newer(self.path)
+            # A sync of the process before may have failed, and SQLite is about to copy this into the database.
+            log_path = self.path.with_name(f"{self.path.name}-wal")
+            if log_path.exists():
+                write_again(log_path)
         connection = self._connect(timeout_s=5.0)
         try:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from scheduler.errors import SchedulerError, StoreError
+from scheduler.errors import SchedulerError
 from scheduler.store import faults
 from scheduler.store.contract import Durability
 from scheduler.store.kept import Kept
 from scheduler.store.rows import Row
 from scheduler.store.sql import for_rows, queries
-from scheduler.store.sync import sync_file
+from scheduler.store.sync import sync_file, write_again
 
 ROWS_PER_STATEMENT: Final = 64
 _BUSY_RETRIES: Final = 500
@@ -62,6 +62,7 @@ class Transactions:
 
     def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection], kept: Kept) -> None:
         self._path = path
+        self._log_path = path.with_name(f"{path.name}-wal")
         self._kept = kept
         self._lock = threading.Lock()
         self._synchronous = ""
@@ -99,11 +100,10 @@ class Transactions:
             return outcomes
 
     def _transaction(self, writes: list[Write]) -> list[Outcome]:
-        if self._unsynced:
-            self._sync_all()
         power = any(write.durability is Durability.POWER for write in writes)
         self._switch("FULL" if power else "NORMAL")
         self._when_free("BEGIN IMMEDIATE")
+        self._write_log_again()
         outcomes: list[Outcome] = []
         at = 0
         while at < len(writes):
@@ -180,31 +180,43 @@ class Transactions:
             return translated
         return error
 
-    def _sync_all(self) -> None:
-        """Copy the log into the database, which syncs: after a failed sync an unknown part of the log is on disk."""
-        _, in_log, folded = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if in_log != folded:
-            raise StoreError(f"store {self._path}: a sync failed, and the log could not be made safe yet")
+    def _write_log_again(self) -> None:
+        """Make the log sure again after a sync that failed, as nobody knows which part of it is on the disk.
+
+        Before that, no commit may follow in the log, and nothing of it may go into the database, which would be newer
+        than the log after a loss of power.
+        """
+        if not self._unsynced:
+            return
+        try:
+            write_again(self._log_path)
+        except OSError as error:
+            raise faults.from_os(error, self._log_path) from error
         self._unsynced = False
 
     def close(self) -> BaseException | None:
         """Checkpoint the log and close; returns what failed."""
         try:
             with self._lock:
+                failed = None
+                try:
+                    self._write_log_again()
+                except SchedulerError as error:
+                    failed = error
                 self._checkpointer.close()
                 # The last connection checkpoints the log and removes it; with syncing, so that nothing is lost.
                 self._connection.execute("PRAGMA synchronous = FULL")
                 self._connection.close()
+                return failed
         except sqlite3.Error as error:
             return faults.from_sqlite(error, self._path)
-        return None
 
     # -- on the checkpoint thread
 
     def sync(self) -> None:
         """Sync the log with the commits in it that did not do so themselves. A failure has the next commit do it."""
         try:
-            sync_file(self._path.with_name(f"{self._path.name}-wal"))
+            sync_file(self._log_path)
         except OSError:
             with self._lock:
                 self._unsynced = True
@@ -212,7 +224,11 @@ class Transactions:
     def checkpoint(self) -> None:
         """Checkpoint most of the log in parallel with commits; then, with the lock, what these have added."""
         try:
+            with self._lock:
+                self._write_log_again()
             self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except SchedulerError:
+            return
         except sqlite3.Error as error:
             if faults.is_sync_failure(error):
                 with self._lock:
@@ -224,8 +240,11 @@ class Transactions:
     def _fold(self) -> None:
         """Copy the log into the database, and let the next write start a new log: done here because that syncs."""
         try:
+            self._write_log_again()
             self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._connection.execute(queries()["count_checkpoint"])
+        except SchedulerError:
+            return
         except sqlite3.Error as error:
             self._unsynced = self._unsynced or faults.is_sync_failure(error)
             self._roll_back()  # a full disk: the log may still grow, and the next checkpoint may succeed

@@ -2,7 +2,8 @@
 
 `python -m tests.scheduler.store.writes.actor FOLDER SEED TASKS OPEN`. It ends without closing the store. OPEN: tasks of
 an earlier process that were not acknowledged, each with the size of its input, as JSON; they are submitted again under
-their keys. A line is a JSON array: `will` or `did`, a task, its stage (`checker.Stage`), and what goes with it.
+their keys. A write that fails, because a sync does, is not acknowledged and not tried again. A line is a JSON array:
+`will` or `did`, a task, its stage (`checker.Stage`), and what goes with it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import os
 import random
 import secrets
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from scheduler.errors import SchedulerError
 from scheduler.store import commits
 from scheduler.store.blobs import BlobStore
 from scheduler.store.contract import Body, Durability, Idempotency, Results
@@ -26,6 +29,8 @@ from tests.scheduler.store.samples import T0_US, a_sync_task, a_task
 SIZES_BYTES = (0, 100, 40_000)
 """Of inputs and results: in the row, and in a file of their own."""
 CLIENTS = 4
+OPENINGS = 20
+"""How often a store is opened at most, where syncs fail."""
 
 
 def body_of(text: str, size: int) -> bytes:
@@ -55,16 +60,29 @@ class Actor:
 
         secrets.token_hex = few
         for part in range(2):
-            await self._store.open()
+            await self._opened()
             if part == 0:
-                await asyncio.gather(*(self._again(*each) for each in left_open.items()))
+                await asyncio.gather(*(self._tried(self._again(*each)) for each in left_open.items()))
             await asyncio.gather(*(self._client(tasks // CLIENTS // 2) for _ in range(CLIENTS)))
             if part == 0:
-                await self._store.close()
+                await self._tried(self._store.close())
+
+    async def _opened(self) -> None:
+        for _ in range(OPENINGS - 1):
+            if await self._tried(self._store.open()):
+                return
+        await self._store.open()
+
+    async def _tried(self, act: Coroutine[Any, Any, None]) -> bool:
+        try:
+            await act
+        except SchedulerError:
+            return False
+        return True
 
     async def _client(self, tasks: int) -> None:
         for _ in range(tasks):
-            await self._dice.choice([self._sync, self._ends, self._ends, self._dies])()
+            await self._tried(self._dice.choice([self._sync, self._ends, self._ends, self._dies])())
 
     async def _sync(self) -> None:
         task = a_sync_task(id=self._ids.new())

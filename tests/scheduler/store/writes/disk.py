@@ -2,7 +2,8 @@
 
 What a file holds is sure once the file was synced; a name in a folder, once the folder was. Of later changes a disk may
 have all, none, or some: of a file's, any of them in any part of 512 bytes; of a folder's, the first ones. Files and
-folders do not wait for each other. No file system that keeps POSIX' rules does worse; ext4 does better in most of it.
+folders do not wait for each other. What a file was given before a sync that failed is lost, and another sync does not
+bring it back (`_forget`). No file system that keeps POSIX' rules does worse; ext4 does better in most of it.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class Disk:
                 self._files[call.file].later.append(call)
             case What.SYNC:
                 self._sync(call.file)
+            case What.SYNC_FAILED:
+                self._forget(call.file)
             case What.SAY:
                 pass
 
@@ -99,6 +102,18 @@ class Disk:
             for call in kept.later:
                 _apply(kept.sure, call)
             kept.later.clear()
+
+    def _forget(self, file: int) -> None:
+        """Lose what was written to a file since its last sync: Linux takes it for written, and never tries again.
+
+        The process goes on reading it from memory, and a later sync succeeds. Only the file's size may still change.
+        """
+        if file in self._folders:
+            return
+        kept = self._files[file]
+        whole = self._content(file, Fate.KEPT, random.Random())
+        sizes = [call for call in kept.later if call.what is What.TRUNCATE]
+        kept.later = [*sizes, Call(What.TRUNCATE, file, len(whole))]
 
     def _folder(self, path: PurePosixPath) -> _Folder:
         return self._folders[self._at[str(path.parent)]]

@@ -22,6 +22,7 @@ class What(IntEnum):
     UNLINK = 7
     RMDIR = 8
     SAY = 9
+    SYNC_FAILED = 10
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def read(log: Path) -> list[Call]:
             continue
         if what in (What.CREATE, What.MKDIR):
             file = files.new(inode)
-        elif what in (What.WRITE, What.TRUNCATE, What.SYNC, What.RENAME):
+        elif what in (What.WRITE, What.TRUNCATE, What.SYNC, What.SYNC_FAILED, What.RENAME):
             file = files.now[inode]
         else:
             file = 0

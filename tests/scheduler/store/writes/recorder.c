@@ -3,7 +3,9 @@
  *
  *     RECORDER_FOLDER=/path RECORDER_LOG=/file LD_PRELOAD=recorder.so program
  *
- * With RECORDER_DIES_IN_SYNC=N the process ends at once in place of its Nth sync.
+ * With RECORDER_DIES_IN_SYNC=N the process ends at once in place of its Nth sync. With RECORDER_FAILS_SYNC_EVERY=N each Nth
+ * sync of a file fails with EIO, and does nothing; so does the next one of each other descriptor that the file has then, as Linux tells
+ * each of them once.
  *
  * The log has a record for each change of a file or of a folder, for each sync, and for each write to standard output, by
  * which the program says what was acknowledged. See log.py for the format. A call and its record are one step: where two
@@ -24,7 +26,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { CREATE = 1, MKDIR, WRITE, TRUNCATE, SYNC, RENAME, UNLINK, RMDIR, SAY };
+enum { CREATE = 1, MKDIR, WRITE, TRUNCATE, SYNC, RENAME, UNLINK, RMDIR, SAY, SYNC_FAILED };
 enum { FDS = 4096 };
 
 struct record {
@@ -38,6 +40,8 @@ static char folder[4096];
 static size_t folder_bytes;
 static int log_fd = -1;
 static long syncs_left = -1;
+static long fails_every, syncs;
+static char owed[FDS];
 
 /* The next function of this name: the C library's own. */
 #define REAL(name, ...)                                                                                                  \
@@ -67,6 +71,7 @@ __attribute__((constructor)) static void begin(void)
     log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (log_fd < 0) abort();
     if (getenv("RECORDER_DIES_IN_SYNC")) syncs_left = atol(getenv("RECORDER_DIES_IN_SYNC"));
+    if (getenv("RECORDER_FAILS_SYNC_EVERY")) fails_every = atol(getenv("RECORDER_FAILS_SYNC_EVERY"));
     record(MKDIR, file_at(folder), 0, "", NULL, NULL, 0);
 }
 
@@ -95,6 +100,7 @@ static int opened(const char *path, int flags, int existed, int fd)
     const char *name = below(path);
     if (fd < 0 || fd >= FDS || !name) return fd;
     ours[fd] = 1;
+    owed[fd] = 0;
     if (flags & O_CREAT && !existed) record(CREATE, file_of(fd), 0, name, NULL, NULL, 0);
     else if (flags & O_TRUNC) record(TRUNCATE, file_of(fd), 0, NULL, NULL, NULL, 0);
     return fd;
@@ -183,16 +189,32 @@ PWRITE(pwrite64, off64_t)
 FTRUNCATE(ftruncate, off_t)
 FTRUNCATE(ftruncate64, off64_t)
 
+/* Whether this sync fails. A folder's never does alone: its file system then takes no more changes at all. */
+static int fails(int fd)
+{
+    struct stat found;
+    if (!fstat(fd, &found) && S_ISDIR(found.st_mode)) return 0;
+    if (owed[fd]) {
+        owed[fd] = 0;
+        return 1;
+    }
+    if (!fails_every || ++syncs % fails_every) return 0;
+    for (int other = 0; other < FDS; other++) owed[other] = other != fd && ours[other] && file_of(other) == file_of(fd);
+    return 1;
+}
+
 #define SYNCS(function)                                                                                                  \
     int function(int fd)                                                                                                 \
     {                                                                                                                    \
         REAL(function);                                                                                                  \
         if (!is_ours(fd)) return real(fd);                                                                               \
         pthread_mutex_lock(&turn);                                                                                       \
-        if (!--syncs_left) _exit(0);                                                                                       \
-        int failed = real(fd);                                                                                           \
-        if (!failed) record(SYNC, file_of(fd), 0, NULL, NULL, NULL, 0);                                                  \
+        if (!--syncs_left) _exit(0);                                                                                     \
+        int injected = fails(fd);                                                                                        \
+        int failed = injected ? -1 : real(fd);                                                                           \
+        if (injected || !failed) record(injected ? SYNC_FAILED : SYNC, file_of(fd), 0, NULL, NULL, NULL, 0);             \
         pthread_mutex_unlock(&turn);                                                                                     \
+        if (injected) errno = EIO;                                                                                       \
         return failed;                                                                                                   \
     }
 SYNCS(fsync)

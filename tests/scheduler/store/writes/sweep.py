@@ -19,6 +19,8 @@ from tests.scheduler.store.writes.disk import Disk, Fate
 from tests.scheduler.store.writes.log import Call, What, read
 
 HERE = Path(__file__).parent
+FAILS_EVERY = 5
+"""One of so many syncs of the third actor fails."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,10 @@ class Fault:
 
 
 def record(folder: Path, seed: str, tasks: int) -> list[Call]:
-    """The calls of two actors in a row, in `folder`, which is empty. The first one dies in place of a sync."""
+    """The calls of three actors in a row, in `folder`, which is empty.
+
+    The first one dies in place of a sync; of the third one's syncs some fail.
+    """
     library = folder / "recorder.so"
     words = (
         "cc",
@@ -63,6 +68,7 @@ def record(folder: Path, seed: str, tasks: int) -> list[Call]:
     dies = random.Random(seed).randint(10, tasks * 2)
     _act(state, f"{seed}.0", tasks, {}, env | {"RECORDER_DIES_IN_SYNC": str(dies)})
     _act(state, f"{seed}.1", tasks, left_open(read(log)), env)
+    _act(state, f"{seed}.2", tasks, {}, env | {"RECORDER_FAILS_SYNC_EVERY": str(FAILS_EVERY)})
     return read(log)
 
 

@@ -29,6 +29,17 @@ def test_each_acknowledged_write_is_there_and_none_twice(calls: list[Call]) -> N
     assert [str(fault) for fault in sweep(calls, counts, [Fate.CHANCE], seed)] == []
 
 
+def test_each_write_acknowledged_after_a_failed_sync_is_there(calls: list[Call]) -> None:
+    first = next(count for count, call in enumerate(calls) if call.what is What.SYNC_FAILED)
+    counts = {
+        count
+        for count, call in enumerate(calls, 1)
+        if count > first and call.what is What.SAY and b'"did"' in call.data
+    }
+    assert counts
+    assert [str(fault) for fault in sweep(calls, counts, [Fate.LOST], "1")] == []
+
+
 def test_a_log_has_each_kind_of_call_and_of_task(calls: list[Call]) -> None:
     assert {call.what for call in calls} >= set(What) - {What.RMDIR}
     said = claims(calls)
@@ -62,6 +73,20 @@ class TestDisk:
     def test_a_file_whose_name_was_not_synced_is_gone(self, tmp_path: Path) -> None:
         disk = of(Call(What.CREATE, 2, name="a"), Call(What.WRITE, 2, 0, data=b"data"), Call(What.SYNC, 2))
         assert left(disk, tmp_path / "lost", Fate.LOST) == {}
+
+    def test_what_a_failed_sync_lost_stays_lost_until_it_is_written_again(self, tmp_path: Path) -> None:
+        write = Call(What.WRITE, 2, 4, data=b" more")
+        disk = of(
+            Call(What.CREATE, 2, name="a"),
+            Call(What.SYNC, 1),
+            Call(What.WRITE, 2, 0, data=b"sure"),
+            Call(What.SYNC, 2),
+            *(write, Call(What.SYNC_FAILED, 2), Call(What.SYNC, 2)),
+        )
+        assert left(disk, tmp_path / "lost", Fate.KEPT) == {"a": b"sure" + bytes(5)}
+        disk.take(write)
+        disk.take(Call(What.SYNC, 2))
+        assert left(disk, tmp_path / "again", Fate.LOST) == {"a": b"sure more"}
 
     def test_a_move_between_folders_is_sure_with_each_of_them(self, tmp_path: Path) -> None:
         disk = of(
