@@ -20,6 +20,10 @@ from tests.power.machine import IMAGE, Machine
 
 LOAD_S = 20.0
 """Longest time under load before a cut, once the set has accepted new tasks."""
+BURST_TASKS = 10
+"""Tasks of a burst that the set has accepted when the cut comes, at least."""
+BURST_S = 0.5
+"""Longest time, in seconds, from then to the cut: its writes are under way."""
 SETTLE_S = 900.0
 SYNC_LOSS_S = 30.0
 """Longest time before a cut, in seconds, from which the usage of a sync task may be lost: five times what a set
@@ -34,7 +38,7 @@ class Chapter:
     def __init__(self, root: Path, folder: Path, seed: str) -> None:
         self._dice = random.Random(seed)
         self._machine = Machine(folder, root, f"p{uuid.uuid4().hex[:8]}")
-        self._file = folder / "told.json"
+        self._folder = folder
         self._ends: dict[str, dict[str, Any]] = {}
         self._cut_at: list[float] = []
         self._unheard: list[tuple[float, float]] = []
@@ -46,32 +50,75 @@ class Chapter:
         with ExitStack() as stack:
             stack.callback(machine.stop)
             machine.boot()
-            clients = Clients(self._plan())
-            stack.callback(clients.stop)
+            clients = [self._clients(stack, self._plan())]
             for number in range(1, cuts + 1):
                 began_at = boot_s()
                 self._look_on()
                 seen = len(self._ends)
+                clients.append(self._clients(stack, self._burst(number)))
+                self._until_in_the_midst(number)
                 self._cut_at.append(boot_s())
                 writes = machine.cut_power(self._dice)
                 rows.append({"load_s": round(self._cut_at[-1] - began_at, 1), "ends seen": seen, **writes})
                 say(f"cut {number}: {rows[-1]}")
+                # What a client of the burst was not told is not promised.
+                clients[-1].end_load()
                 machine.boot()
                 self._unheard.append((self._cut_at[-1], boot_s()))
-            clients.end_load()
-            calls, outcomes = clients.told()
+            clients[0].end_load()
+            told = [each.told() for each in clients]
+            calls = [call for each, _ in told for call in each]
+            outcomes = [outcome for _, each in told for outcome in each]
             kept = [
                 task for account in (SYNC_ACCOUNT, ASYNC_ACCOUNT) for task in all_tasks(machine.ask, account)
             ]
         books = Books(
-            calls, outcomes, kept, [], self._changed(kept) + list(faults_in(clients.looks)), [], self._unheard
+            calls,
+            outcomes,
+            kept,
+            [],
+            self._changed(kept) + [fault for each in clients for fault in faults_in(each.looks)],
+            [],
+            self._unheard,
         )
         return self._without_the_last_moments(books), rows
 
+    def _clients(self, stack: ExitStack, plan: Plan) -> Clients:
+        clients = Clients(plan)
+        stack.callback(clients.stop)
+        return clients
+
+    def _burst(self, number: int) -> Plan:
+        """Many clients without a pause, so that the cut comes while the set writes."""
+        machine, name = self._machine, f"burst{number}"
+        return Plan(
+            *(machine.url, IMAGE, f"{machine.name}-{name}", self._dice.randrange(1 << 30)),
+            str(self._folder / f"{name}.json"),
+            sync_clients=2,
+            async_clients=6,
+            pause_s=0.0,
+            # The emulated machine measures shorter times too coarsely for the books.
+            burn_ms=200,
+            rests_ms=(0,),
+        )
+
+    def _until_in_the_midst(self, number: int) -> None:
+        """Wait until a burst's first tasks are accepted, and a moment longer."""
+        prefix = f"{self._machine.name}-burst{number}-"
+
+        def accepted() -> int:
+            answer = self._machine.ask("/v1/tasks?limit=50", ASYNC_ACCOUNT)
+            tasks = answer.json()["tasks"] if answer is not None and answer.status_code == 200 else []
+            return sum((task["name"] or "").startswith(prefix) for task in tasks)
+
+        until(lambda: accepted() >= BURST_TASKS, "a burst's first tasks are accepted", SETTLE_S)
+        time.sleep(self._dice.uniform(0, BURST_S))
+
     def _plan(self) -> Plan:
         machine = self._machine
+        file = str(self._folder / "told.json")
         return Plan(
-            *(machine.url, IMAGE, machine.name, self._dice.randrange(1 << 30), str(self._file)),
+            *(machine.url, IMAGE, machine.name, self._dice.randrange(1 << 30), file),
             sync_clients=2,
             async_clients=3,
             burn_ms=200,
