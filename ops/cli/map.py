@@ -81,7 +81,7 @@ def map_(
 
         gcompute map sim:2 - -o runs/ < sweep.jsonl
 
-        gcompute tasks --state succeeded --image ocr:1 | cut -f1 | tail -n+2 | gcompute map --ids count:1 - -o counts/
+        gcompute tasks --state succeeded --image ocr:1 | cut -f1 | tail -n+2 | gcompute map --ids index:1 - -o index/
     """
     if to is None:
         raise BadParameter("name the folder for the results", param_hint="-o")

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from PIL import Image
 
 from ops.client import Client, Task
+from ops.demo.batches import PAGES, SIZES, MappedBatches
 from ops.demo.errors import DemoFailed
 from ops.demo.load import Load, run_small_tasks
 from ops.demo.weights import Weights, WeightsFile, flow, other_weights
@@ -45,6 +46,7 @@ class Story:
     def tell(self, weights_file: WeightsFile) -> None:
         """Run all steps; raises DemoFailed or ClientError at the first that fails."""
         self.pictures()
+        self._batches()
         self._split("which set runs them is the router's choice, by the weights in its YAML", SMALL_TASKS)
         self._change_weights(weights_file)
 
@@ -116,6 +118,25 @@ class Story:
         result = f"set {task['set']}, {(task['duration_us'] or 0) / 1000:.0f} ms, {_cpu_and_start(task)}"
         self._say(result)
         self.summary.append(("ocr:1 -l eng, async", f"{result} -> {_short(target)}"))
+
+    def _batches(self) -> None:
+        batches = MappedBatches(self.url, OUTPUT_FOLDER)
+        self._title(f"A sweep: one picture in {len(SIZES)} sizes, as one batch of JSON lines")
+        began = time.perf_counter()
+        line, results = batches.sweep(pictures.photograph())
+        self._mapped(
+            f"imgproc:1, a sweep over {len(SIZES)} sizes", line, results, time.perf_counter() - began
+        )
+        self._title(f"A folder of {PAGES} scanned pages becomes a folder of texts, as one batch")
+        began = time.perf_counter()
+        line, results = batches.scans(pictures.page())
+        self._mapped(f"ocr:1, a folder of {PAGES} pages", line, results, time.perf_counter() - began)
+
+    def _mapped(self, what: str, line: str, results: Path, took_s: float) -> None:
+        self._line(f"$ {line}")
+        names = sorted(path.name for path in results.iterdir() if not path.name.startswith("."))
+        self._say(f"{_short(results)}: {', '.join(names)}")
+        self.summary.append((what, f"{took_s:.1f} s -> {_short(results)}"))
 
     def _split(self, title: str, count: int) -> None:
         weights = self._weights_in_force()

@@ -25,6 +25,8 @@ PATIENCE_S = 600
 """Longest wait for a program to end; far more than any takes on a machine with fifteen others to serve."""
 
 ROUTER_FILE = ROOT / "ops/local/router.yaml"
+SWEPT = [f"{size}.jpg" for size in (32, 64, 100, 160, 200, 320)]
+READ = [f"page-{number}.png" for number in range(1, 5)]
 DEMO = [sys.executable, "-m", "ops.demo"]
 
 
@@ -62,6 +64,7 @@ def test_it_ends_with_a_summary_and_its_lines_can_be_pasted(stack: Stack) -> Non
 
     lines = re.findall(r"^ *\$ ((?:curl|for) .*)$", done.stdout, re.MULTILINE)
     assert len(lines) == 9
+    _try_maps(re.findall(r"^ *\$ (GC_URL=.*)$", done.stdout, re.MULTILINE))
     for line in lines:
         for target in re.findall(r"-o (var/demo/\S+)", line):
             (ROOT / target).unlink()
@@ -73,6 +76,20 @@ def test_it_ends_with_a_summary_and_its_lines_can_be_pasted(stack: Stack) -> Non
         for target in re.findall(r"-o (var/demo/\S+)", line):
             assert (ROOT / target).stat().st_size > 100
             assert not (ROOT / target).read_bytes().startswith(b"{")
+
+
+def _try_maps(lines: list[str]) -> None:
+    """The sweep and the folder of pages, as a user types them: each result is there again."""
+    assert len(lines) == 2
+    for line, names in zip(lines, (SWEPT, READ), strict=True):
+        (target,) = re.findall(r"-o (var/demo/\S+)", line)
+        shutil.rmtree(ROOT / target)
+        pasted = subprocess.run(
+            ["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
+        )
+        assert pasted.returncode == 0, line + pasted.stderr
+        assert f"succeeded: {len(names)} succeeded of {len(names)} inputs" in pasted.stdout
+        assert {path.name for path in (ROOT / target).iterdir()} == {*names, ".gcompute-map.json"}
 
 
 def test_interrupted_it_cleans_up(stack: Stack) -> None:
