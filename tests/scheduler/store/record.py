@@ -1,7 +1,8 @@
 """Records a store as this program writes it: `python -m tests.scheduler.store.record` writes `recorded/schema_N/`.
 
 Run it once when a schema is released, and never again for that schema: later programs must read what it wrote.
-`tasks.sql` is the database, `tasks.db-rows-0` a row that only the journal had when the process was killed.
+`tasks.sql` is the database, `tasks.db-rows-0` a row that only the journal had when the process was killed. A store of
+batches, which schema 4 brought, is in `recorded_batches/schema_N/`. What is recorded already stays as it is.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from scheduler.batch import Batch, Format
 from scheduler.callbacks.verdict import Answer, after_try
+from scheduler.store.batch_contract import MadeTask
 from scheduler.store.callbacks import SqliteCallbacks
 from scheduler.store.contract import Body, Durability, Idempotency, Results
 from scheduler.store.schema import version_of
 from scheduler.store.sqlite import SqliteStore
-from scheduler.task import Reason, State
+from scheduler.task import Reason, State, Task
 from tests.scheduler.store.samples import HOUR_US, T0_US, a_sync_task, a_task
 
 RECORDED: Final = Path(__file__).parent / "recorded"
+RECORDED_BATCHES: Final = Path(__file__).parent / "recorded_batches"
 BLOBS: Final = [f"{number:032x}" for number in range(4)]
 
 
@@ -77,7 +81,49 @@ async def record(folder: Path) -> Path:
     return journal
 
 
+async def record_batches(folder: Path) -> None:
+    """Write three batches to a store in `folder`: one in the middle, one that is run again, one that has succeeded."""
+    store = SqliteStore(folder / "tasks.db", min_free_mib=0)
+    await store.open()
+    spec = a_task(name="pages").spec
+    spool = Body(70_000, blob=BLOBS[0])
+    batch = Batch("b-half", spec, Format.TAR, 3, spool, T0_US)
+    await store.batches.add(batch, Idempotency("key", b"fingerprint"), 10)
+    first, second = (a_task(id=f"b-half-{number}", batch=batch.id, stdin_bytes=3) for number in (1, 2))
+    batch.made, batch.next_item = 2, 2048
+    large = Body(70_000, blob=BLOBS[1])
+    await store.batches.fill(batch, [MadeTask(first, Body(3, b"abc"), 0), MadeTask(second, large, 1024)])
+    await store.finish(_ended(first, State.SUCCEEDED), Results(Body(4, b"out\n")))
+    again = Batch("b-again", spec, Format.LINES, 2, Body(30, b'{"name":"x"}\n{"name":"y"}\n    '), T0_US + 1)
+    await store.batches.add(again, None, 10)
+    tasks = [a_task(id=f"b-again-{number}", batch=again.id) for number in (1, 2)]
+    again.made, again.next_item = 2, 26
+    await store.batches.fill(again, [MadeTask(task, Body(0), 13 * at) for at, task in enumerate(tasks)])
+    await store.finish(_ended(tasks[0], State.FAILED), Results())
+    await store.finish(_ended(tasks[1], State.SUCCEEDED), Results())
+    again.round = 1
+    await store.batches.save(again)
+    over = Batch("b-over", spec, Format.LINES, 1, Body(3, b"{}\n"), T0_US + 2)
+    await store.batches.add(over, None, 10)
+    only = a_task(id="b-over-1", batch=over.id)
+    over.made, over.next_item = 1, 3
+    await store.batches.fill(over, [MadeTask(only, Body(0), 0)])
+    await store.finish(_ended(only, State.SUCCEEDED), Results())
+    over.spool, over.ended_us, over.expires_us = Body(3), T0_US + 9, T0_US + HOUR_US
+    await store.batches.save(over)
+    await store.close()
+
+
+def _ended(task: Task, state: State) -> Task:
+    task.begin_attempt(T0_US + 5, cold_start=False)
+    task.move(state)
+    task.exit_code, task.ended_us = int(state is State.FAILED), T0_US + 1005
+    task.reason = Reason.EXIT if state is State.FAILED else None
+    return task
+
+
 def main() -> None:
+    _main_batches()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         journal = asyncio.run(record(folder))
@@ -91,9 +137,26 @@ def main() -> None:
             version = version_of(connection)
             lines = [*connection.iterdump(), f"PRAGMA user_version = {version};"]
         target = RECORDED / f"schema_{version}"
+        if target.exists():
+            print(f"{target} is recorded already")
+            return
         target.mkdir(parents=True)
         (target / "tasks.sql").write_text("\n".join(lines) + "\n")
         shutil.copy(journal, target / "tasks.db-rows-0")
+
+
+def _main_batches() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        asyncio.run(record_batches(Path(name)))
+        with closing(sqlite3.connect(Path(name) / "tasks.db")) as connection:
+            version = version_of(connection)
+            lines = [*connection.iterdump(), f"PRAGMA user_version = {version};"]
+    target = RECORDED_BATCHES / f"schema_{version}"
+    if target.exists():
+        print(f"{target} is recorded already")
+        return
+    target.mkdir(parents=True)
+    (target / "tasks.sql").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
