@@ -159,6 +159,10 @@ class StoreError(SchedulerError):
     """The store failed."""
 
 
+class CallbackUnreadable(StoreError):
+    """The row of a callback, or of its task, cannot be read."""
+
+
 class StaleLease(SchedulerError):
     """A later attempt holds the task, so an earlier one cannot decide its outcome."""
 

@@ -25,7 +25,7 @@ from scheduler.callbacks.signing import signed
 from scheduler.callbacks.target import Target, parse
 from scheduler.callbacks.verdict import Answer
 from scheduler.clock import wall_us
-from scheduler.errors import AccountLimit, BadRequest, QueueFull, SchedulerError
+from scheduler.errors import AccountLimit, BadRequest, CallbackUnreadable, QueueFull, SchedulerError
 from scheduler.task import Task
 from scheduler.trouble import Trouble
 
@@ -56,11 +56,14 @@ _PAUSE_US: Final = 5_000_000
 class CallbackStore(Protocol):
     """The callbacks on disk. Raises `StoreError`."""
 
-    def waiting(self) -> AsyncIterator[list[Callback]]:
-        """Yield all callbacks that wait, in portions."""
+    def waiting(self) -> AsyncIterator[list[Callback | str]]:
+        """Yield all callbacks that wait, in portions; the id of its task for one that cannot be read."""
 
     async def due(self, task_id: str) -> tuple[Callback, Task] | None:
-        """Return a callback that waits, and its task as it ended."""
+        """Return a callback that waits, and its task as it ended. Raises `CallbackUnreadable`."""
+
+    async def fail_unreadable(self, task_id: str, now_us: int, expires_us: int) -> None:
+        """End a callback that cannot be read; it is listed as failed from now on."""
 
     async def save(self, callback: Callback) -> None:
         """Write what became of a callback."""
@@ -200,15 +203,7 @@ class Deliveries:
     # -- in the background
 
     def _add(self, callback: Callback) -> None:
-        try:
-            entry = _entry(callback)
-        except ValueError as error:
-            # An earlier release accepted the address.
-            log.warning(
-                "callback has an address that is not allowed", task=callback.task_id, error=str(error)
-            )
-            return
-        self._schedule.add(entry, self._now_us())
+        self._schedule.add(_entry(callback), self._now_us())
         self._changed.set()
 
     async def _load(self) -> None:
@@ -217,7 +212,10 @@ class Deliveries:
             try:
                 async for portion in self._store.waiting():
                     for callback in portion:
-                        self._add(callback)
+                        if isinstance(callback, str):
+                            await self._fail_unreadable(callback)
+                        else:
+                            self._add(callback)
                 break
             except SchedulerError as error:
                 trouble.met(str(error))
@@ -249,6 +247,9 @@ class Deliveries:
                 answer = await self._send(*found)
                 reached = answer.status is not None
                 again = await self._settle(verdict.after_try(found[0], answer, self._now_us()))
+        except CallbackUnreadable as error:
+            log.error("callback cannot be read", task=entry.task_id, error=str(error))
+            await self._fail_unreadable(entry.task_id)
         except Exception as error:
             # Whatever it is, the callback must not be forgotten.
             log.error("callback could not be tried; trying again", task=entry.task_id, error=str(error))
@@ -268,8 +269,8 @@ class Deliveries:
         try:
             target = parse(callback.url)
         except ValueError as error:
-            # An earlier release accepted it.
-            return Answer(error=f"the address is not allowed: {error}")
+            # An earlier release accepted it; a further try would find the same.
+            return Answer(error=f"the address is not allowed: {error}", hopeless=True)
         try:
             body = body_of(self._describe(task), self._base_url)
             headers = signed(secrets, callback.task_id, self._now_us(), body)
@@ -314,12 +315,27 @@ class Deliveries:
         """End a callback whose time is over, while its receiver cannot be reached."""
         try:
             found = await self._store.due(entry.task_id)
+        except CallbackUnreadable:
+            await self._fail_unreadable(entry.task_id)
+            return
         except SchedulerError as error:
             # It is still waiting on disk, and is taken up by the next start.
             log.warning("callback could not be read", task=entry.task_id, error=str(error))
             return
         if found is not None:
             await self._settle(verdict.give_up(found[0], self._now_us()))
+
+    async def _fail_unreadable(self, task_id: str) -> None:
+        """End a callback whose row cannot be read: no try can be made of it, ever."""
+        now_us = self._now_us()
+        try:
+            await self._store.fail_unreadable(task_id, now_us, now_us + verdict.FAILED_KEEP_US)
+        except SchedulerError as error:
+            # It is still there, and ends after the next start.
+            log.warning("a callback that cannot be read could not be ended", task=task_id, error=str(error))
+            return
+        self._ended[CallbackState.FAILED] += 1
+        log.warning("callback failed", task=task_id, error="its row cannot be read")
 
     async def _expire(self) -> None:
         trouble = Trouble("old callbacks could not be removed", "old callbacks are removed again")

@@ -24,11 +24,15 @@ _BUSY: Final = frozenset({429, 503})
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The outcome of one try. `status` is None if no answer came; `error` says why then."""
+    """The outcome of one try. `status` is None if no answer came; `error` says why then.
+
+    `hopeless`: no further try can succeed.
+    """
 
     status: int | None = None
     error: str | None = None
     retry_after_s: int | None = None
+    hopeless: bool = False
 
 
 def after_try(callback: Callback, answer: Answer, now_us: int) -> Callback:
@@ -43,7 +47,7 @@ def after_try(callback: Callback, answer: Answer, now_us: int) -> Callback:
     )
     if answer.status is not None and 200 <= answer.status < 300:
         return replace(tried, state=CallbackState.MADE, ended_us=now_us, expires_us=now_us + MADE_KEEP_US)
-    if answer.status == _GONE:
+    if answer.status == _GONE or answer.hopeless:
         return give_up(tried, now_us)
     pause_s = PAUSES.spread(tried.tries, tried.task_id)
     if answer.status in _BUSY and answer.retry_after_s is not None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from scheduler.callback import Callback, CallbackState
-from scheduler.errors import StoreError
+from scheduler.errors import CallbackUnreadable
 from scheduler.store.sql import queries
 
 MOST_FAILED: Final = 1_000
@@ -33,11 +33,34 @@ def save(connection: sqlite3.Connection, callback: Callback) -> None:
 
 
 def read(record: bytes) -> Callback:
-    """Decode a row's record. Raises `StoreError`."""
+    """Decode a row's record. Raises `CallbackUnreadable`."""
     try:
         return _decoder.decode(record)
     except msgspec.MsgspecError as error:
-        raise StoreError(f"a callback's row cannot be read: {error}") from error
+        raise CallbackUnreadable(f"a callback's row cannot be read: {error}") from error
+
+
+def fail_unreadable(connection: sqlite3.Connection, task_id: str, now_us: int, expires_us: int) -> None:
+    """End a callback whose row, or whose task's, cannot be read: another record takes its place, without an address.
+
+    Otherwise it would wait for ever, and nobody could list the callbacks of its account.
+    """
+    found = connection.execute(queries()["callback_account"], {"task_id": task_id}).fetchone()
+    if found is None:
+        return
+    error = "the set can no longer read it, so it was not sent; read the task's result by its id"
+    callback = Callback(
+        task_id,
+        found[0],
+        "",
+        now_us,
+        now_us,
+        CallbackState.FAILED,
+        error=error,
+        ended_us=now_us,
+        expires_us=expires_us,
+    )
+    save(connection, callback)
 
 
 def _values(callback: Callback) -> dict[str, Any]:

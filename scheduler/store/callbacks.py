@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from scheduler.callback import Callback, CallbackFilter, CallbackState
-from scheduler.errors import CallbackNotFailed, CallbackUnknown
+from scheduler.errors import CallbackNotFailed, CallbackUnknown, CallbackUnreadable, StoreError
 from scheduler.store import callback_rows, pages
 from scheduler.store.contract import Durability
 from scheduler.store.rows import read_task
@@ -27,8 +27,11 @@ class SqliteCallbacks:
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
 
-    async def waiting(self) -> AsyncIterator[list[Callback]]:
-        """Yield all callbacks that wait, in portions: a long read would keep the database's log growing."""
+    async def waiting(self) -> AsyncIterator[list[Callback | str]]:
+        """Yield all callbacks that wait, in portions: a long read would keep the database's log growing.
+
+        One whose row cannot be read is represented by the id of its task.
+        """
         after = ""
         while True:
             values = {"after": after, "limit": _PORTION}
@@ -37,20 +40,34 @@ class SqliteCallbacks:
                 return db.execute(queries()["waiting_callbacks"], values).fetchall()
 
             rows = await self._store.read(portion)
-            yield [callback_rows.read(record) for _, record in rows]
+            yield [_readable(task_id, record) for task_id, record in rows]
             if len(rows) < _PORTION:
                 return
             after = rows[-1][0]
 
     async def due(self, task_id: str) -> tuple[Callback, Task] | None:
-        """Return a callback and its task as it ended; None if the callback does not wait, or is no longer kept."""
+        """Return a callback and its task as it ended; None if the callback does not wait, or is no longer kept.
+
+        Raises `CallbackUnreadable`.
+        """
         found = await self._store.read(
             lambda db: db.execute(queries()["get_callback"], {"task_id": task_id}).fetchone()
         )
         if found is None:
             return None
         callback = callback_rows.read(found[0])
-        return (callback, read_task(found[1])) if callback.state is CallbackState.WAITING else None
+        if callback.state is not CallbackState.WAITING:
+            return None
+        try:
+            return callback, read_task(found[1])
+        except (StoreError, TypeError) as error:
+            raise CallbackUnreadable(f"the row of task {task_id} cannot be read: {error}") from error
+
+    async def fail_unreadable(self, task_id: str, now_us: int, expires_us: int) -> None:
+        """End a callback that cannot be read; it is listed as failed from now on."""
+        await self._store.write(
+            lambda db: callback_rows.fail_unreadable(db, task_id, now_us, expires_us), Durability.PROCESS
+        )
 
     async def save(self, callback: Callback) -> None:
         """Write what became of a callback, so that it survives a killed process. After a loss of power it may be made
@@ -98,3 +115,10 @@ class SqliteCallbacks:
             ).rowcount
 
         return await self._store.write(expire, Durability.PROCESS)
+
+
+def _readable(task_id: str, record: bytes) -> Callback | str:
+    try:
+        return callback_rows.read(record)
+    except CallbackUnreadable:
+        return task_id

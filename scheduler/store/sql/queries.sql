@@ -310,6 +310,10 @@ DELETE FROM callbacks WHERE row IN (
 -- One callback, and its task as it ended.
 SELECT record, facts FROM callbacks WHERE task_id = :task_id;
 
+-- name: callback_account
+-- Whose callback it is, also where its record cannot be read.
+SELECT account FROM callbacks WHERE task_id = :task_id;
+
 -- name: waiting_callbacks
 -- Callbacks that wait, by the ids of their tasks, after a given one.
 SELECT task_id, record FROM callbacks INDEXED BY callbacks_waiting

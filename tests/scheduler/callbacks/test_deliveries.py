@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -24,7 +25,7 @@ from scheduler.callbacks.sending import Sender
 from scheduler.clock import wall_us
 from scheduler.errors import AccountLimit, BadRequest, QueueFull, StoreError
 from scheduler.store.callbacks import SqliteCallbacks
-from scheduler.store.contract import Results
+from scheduler.store.contract import Durability, Results
 from scheduler.store.sqlite import SqliteStore
 from scheduler.task import State, Task
 from sets.api.native.view import task_json
@@ -94,6 +95,21 @@ class World:
                 if all(callback.state is state for callback in found):
                     return found
                 await asyncio.sleep(0.005)
+
+    async def until_state(self, task: Task, state: CallbackState) -> None:
+        """As `until`, for a callback whose row cannot be read before."""
+        async with asyncio.timeout(PATIENCE_S):
+            while task.id not in [  # noqa: ASYNC110 (the store tells nobody)
+                callback.task_id for callback in await self.readable(state)
+            ]:
+                await asyncio.sleep(0.005)
+
+    async def readable(self, state: CallbackState) -> list[Callback]:
+        """The callbacks in a state; none while a row cannot be read."""
+        try:
+            return await self.callbacks.page(CallbackFilter("acme", state=state, limit=1000))
+        except StoreError:
+            return []
 
     async def until_error(self, task: Task, words: str) -> None:
         """The last try of the task's callback has failed with these words."""
@@ -324,7 +340,34 @@ class TestTrouble:
 
     async def test_with_an_address_that_is_no_longer_accepted_is_told(self, world: World) -> None:
         task = await world.ended("http://example.com:25/")
-        await world.until_error(task, "port 25 is not allowed")
+        (failed,) = await world.until(CallbackState.FAILED, task)
+        assert "port 25 is not allowed" in (failed.error or "")
+        assert failed.tries == 1
+
+
+@pytest.mark.parametrize("column", ["record", "facts"])
+@pytest.mark.parametrize("told", [True, False], ids=["at its try", "at the start"])
+async def test_one_that_cannot_be_read_ends_and_holds_up_no_other(
+    world: World, column: str, told: bool
+) -> None:
+    def spoil(connection: sqlite3.Connection) -> None:
+        connection.execute(f"UPDATE callbacks SET {column} = x'00' WHERE task_id = ?", (spoilt.id,))
+
+    async with receiving(answers(200)) as receiver:
+        spoilt, other = [await world.ended(receiver.url(), told=False) for _ in range(2)]
+        await world.store.write(spoil, Durability.POWER)
+        if told:
+            for task in (spoilt, other):
+                world.deliveries.ended(task)
+        else:
+            await world.restart()
+        await world.until_state(spoilt, CallbackState.FAILED)
+        await world.until(CallbackState.MADE, other)
+    assert "can no longer read it" in ((await world.callback(spoilt)).error or "")
+    assert [received.headers["webhook-id"] for received in receiver.received] == [other.id]
+    # Its account may ask for it again: it fails again.
+    await world.deliveries.retry("acme", spoilt.id)
+    await world.until(CallbackState.FAILED, spoilt)
 
 
 async def test_a_failed_one_is_tried_again_when_its_account_asks(world: World) -> None:

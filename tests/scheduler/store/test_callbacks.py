@@ -42,7 +42,8 @@ async def ended(store: SqliteStore, account: str = "acme", url: str | None = URL
 
 
 async def waiting(callbacks: SqliteCallbacks) -> list[Callback]:
-    return [callback async for portion in callbacks.waiting() for callback in portion]
+    found = [callback async for portion in callbacks.waiting() for callback in portion]
+    return [callback for callback in found if isinstance(callback, Callback)]
 
 
 async def listed(callbacks: SqliteCallbacks, account: str = "acme", **wanted: object) -> list[str]:
