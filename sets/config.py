@@ -159,8 +159,8 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Free disk space below which the disk is short: until a quarter more is free, the set refuses new tasks of the
     accounts that use most of it with 503, and ends what it has."""
     max_kept_mib: Positive | None = None
-    """Storage of all accounts together: rows, inputs, results and output files of their tasks, and what is being
-    written of them. Above it the disk counts as short. By default four fifths of the disk of `state_dir`."""
+    """Storage of all accounts together: rows, inputs, results, output files and callbacks of their tasks, and what is
+    being written of them. Above it the disk counts as short. By default four fifths of the disk of `state_dir`."""
     max_kept_account_mib: Positive | None = None
     """Storage of one account; the set refuses its further tasks with 429, before it reads an input whose length it
     knows. Tasks that it has accepted may write a quarter more: then their output counts as too large. By default half

@@ -1,9 +1,9 @@
 """Bounds what each account keeps on the set's disk, and says whose new tasks are refused while the disk is short. Pure.
 
-An account uses what it keeps (rows, inputs, results and output files of its tasks) and what is being written for it
-now (`Holding`). At its bound its new tasks are refused; those that it has may still write `OVERHANG` times as much, so
-that work which was accepted can end. While the disk is short, new tasks of the accounts that use at least the average
-are refused, and all else goes on.
+An account uses what it keeps (rows of its tasks and callbacks, inputs, results, output files) and what is being
+written for it now (`Holding`). At its bound its new tasks are refused; those that it has may still write `OVERHANG`
+times as much, so that work which was accepted can end. While the disk is short, new tasks of the accounts that use at
+least the average are refused, and all else goes on.
 """
 
 from __future__ import annotations

@@ -66,13 +66,16 @@ class SqliteCallbacks:
     async def fail_unreadable(self, task_id: str, now_us: int, expires_us: int) -> None:
         """End a callback that cannot be read; it is listed as failed from now on."""
         await self._store.write(
-            lambda db: callback_rows.fail_unreadable(db, task_id, now_us, expires_us), Durability.PROCESS
+            lambda db: callback_rows.fail_unreadable(db, task_id, now_us, expires_us, self._store.kept),
+            Durability.PROCESS,
         )
 
     async def save(self, callback: Callback) -> None:
         """Write what became of a callback, so that it survives a killed process. After a loss of power it may be made
         once more."""
-        await self._store.write(lambda db: callback_rows.save(db, callback), Durability.PROCESS)
+        await self._store.write(
+            lambda db: callback_rows.save(db, callback, self._store.kept), Durability.PROCESS
+        )
 
     async def revive(
         self, account: str, task_id: str, revived: Callable[[Callback], Callback]
@@ -96,7 +99,7 @@ class SqliteCallbacks:
             if callback.state is CallbackState.WAITING:
                 return callback, False
             waiting = revived(callback)
-            callback_rows.save(connection, waiting)
+            callback_rows.save(connection, waiting, self._store.kept)
             return waiting, True
 
         return await self._store.write(revive, Durability.POWER)
@@ -108,13 +111,9 @@ class SqliteCallbacks:
 
     async def expire(self, now_us: int, limit: int) -> int:
         """Delete up to `limit` callbacks whose `expires_us` has passed; return how many."""
-
-        def expire(connection: sqlite3.Connection) -> int:
-            return connection.execute(
-                queries()["expire_callbacks"], {"now_us": now_us, "limit": limit}
-            ).rowcount
-
-        return await self._store.write(expire, Durability.PROCESS)
+        return await self._store.write(
+            lambda db: callback_rows.expire(db, now_us, limit, self._store.kept), Durability.PROCESS
+        )
 
 
 def _readable(task_id: str, record: bytes) -> Callback | str:

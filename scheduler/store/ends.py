@@ -71,7 +71,7 @@ def write_end(connection: sqlite3.Connection, end: End, limits: DeadLetterLimits
     connection.execute(sql["set_results"], results)
     kept.add(end.account, end.results_bytes)
     if end.callback is not None:
-        callback_rows.add(connection, end.callback, row[-1])
+        callback_rows.add(connection, end.callback, row[-1], kept)
     if dead:
         return dead_letters.count_in(connection, number, end.account, limits, kept)
     if stdin is None or stdin[1] is not None:

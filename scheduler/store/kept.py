@@ -1,4 +1,4 @@
-"""How many bytes each account keeps in the store: the rows of its tasks, their inputs, results and output files.
+"""How many bytes each account keeps in the store: rows of tasks and callbacks, inputs, results, output files.
 
 The database has a sum for each account, changed in the transaction that changes what it counts, so it is exact after
 any crash. `Kept` also holds the committed sums in memory, for questions that must not wait.

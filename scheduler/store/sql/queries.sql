@@ -300,15 +300,20 @@ UPDATE callbacks SET state = :state, expires_us = :expires_us, record = :record,
 WHERE task_id = :task_id;
 
 -- name: drop_failed_callbacks
--- Failed callbacks of an account beyond the newest ones.
+-- Failed callbacks of an account beyond the newest ones, and the bytes that each kept.
 DELETE FROM callbacks WHERE row IN (
     SELECT row FROM callbacks INDEXED BY callbacks_by_state
     WHERE account = :account AND state = 'failed' ORDER BY task_id DESC LIMIT -1 OFFSET :most
-);
+)
+RETURNING account, length(record) + coalesce(length(facts), 0);
 
 -- name: get_callback
 -- One callback, and its task as it ended.
 SELECT record, facts FROM callbacks WHERE task_id = :task_id;
+
+-- name: callback_size
+-- The bytes that a callback keeps.
+SELECT length(record) + coalesce(length(facts), 0) FROM callbacks WHERE task_id = :task_id;
 
 -- name: callback_account
 -- Whose callback it is, also where its record cannot be read.
@@ -326,8 +331,9 @@ WHERE account = :account AND state = :state AND task_id < :before
 ORDER BY task_id DESC LIMIT :limit;
 
 -- name: expire_callbacks
--- Callbacks that ended and are no longer kept.
+-- Callbacks that ended and are no longer kept, each with its account and the bytes that it kept.
 DELETE FROM callbacks WHERE row IN (
     SELECT row FROM callbacks INDEXED BY callbacks_expiry
     WHERE expires_us <= :now_us ORDER BY expires_us LIMIT :limit
-);
+)
+RETURNING account, length(record) + coalesce(length(facts), 0);

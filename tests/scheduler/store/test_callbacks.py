@@ -15,6 +15,7 @@ from scheduler.errors import CallbackNotFailed, CallbackUnknown
 from scheduler.store import callback_rows
 from scheduler.store.callbacks import SqliteCallbacks
 from scheduler.store.contract import Body, Durability, Results
+from scheduler.store.rows import task_row
 from scheduler.store.sqlite import SqliteStore
 from scheduler.task import Reason, State, Task
 from tests.scheduler.store.samples import T0_US, a_task
@@ -113,7 +114,7 @@ async def test_all_that_wait_are_found_in_portions(store: SqliteStore, callbacks
 
     def many(connection: sqlite3.Connection) -> None:
         for number in range(1_200):
-            callback_rows.add(connection, replace(callback, task_id=f"b-{number:05d}"), b"")
+            callback_rows.add(connection, replace(callback, task_id=f"b-{number:05d}"), b"", store.kept)
 
     await store.write(many, Durability.PROCESS)
     portions = [len(portion) async for portion in callbacks.waiting()]
@@ -200,3 +201,35 @@ class TestBounds:
             await callbacks.save(give_up(callback, T0_US))
         assert await listed(callbacks) == [task.id for task in reversed(tasks[2:])]
         assert await listed(callbacks, "other") == [other.id]
+
+
+async def test_its_bytes_are_its_account_s(store: SqliteStore, callbacks: SqliteCallbacks) -> None:
+    """Also while a receiver is away for days and the tasks themselves are gone."""
+
+    async def counted() -> int:
+        sizes = "SELECT coalesce(sum(length(record) + coalesce(length(facts), 0)), 0) FROM callbacks"
+        (size_bytes,) = await store.read(lambda db: db.execute(sizes).fetchone())
+        return int(size_bytes)
+
+    def kept() -> int:
+        return store.kept.of("acme")
+
+    tasks = [await ended(store) for _ in range(3)]
+    rows = sum(len(task_row(task)[-1]) for task in tasks)
+    assert kept() == rows + await counted() > rows
+    # The same end, written once more, counts once.
+    await store.finish(tasks[0], Results())
+    assert kept() - await counted() == rows
+    for task, answer in zip(tasks, (Answer(204), Answer(410), Answer(500)), strict=True):
+        found = await callbacks.due(task.id)
+        assert found is not None
+        await callbacks.save(after_try(found[0], answer, T0_US))
+        assert kept() - await counted() == rows
+    await callbacks.revive("acme", tasks[1].id, lambda failed: again(failed, T0_US))
+    await callbacks.fail_unreadable(tasks[1].id, T0_US, T0_US + 1)
+    assert kept() - await counted() == rows
+    assert await callbacks.expire(T0_US + 10**15, 100) == 2
+    assert kept() - await counted() == rows
+    await store.close()
+    await store.open()
+    assert kept() - await counted() == rows
