@@ -5,7 +5,7 @@
  *
  * With RECORDER_DIES_IN_SYNC=N the process ends at once in place of its Nth sync. With RECORDER_FAILS_SYNC_EVERY=N each Nth
  * sync of a file fails with EIO, and does nothing; so does the next one of each other descriptor that the file has then, as Linux tells
- * each of them once.
+ * each of them once. With RECORDER_FAILS_WHILE=/file each sync of a file fails while that file exists.
  *
  * The log has a record for each change of a file or of a folder, for each sync, and for each write to standard output, by
  * which the program says what was acknowledged. See log.py for the format. A call and its record are one step: where two
@@ -41,6 +41,7 @@ static size_t folder_bytes;
 static int log_fd = -1;
 static long syncs_left = -1;
 static long fails_every, syncs;
+static const char *fails_while;
 static char owed[FDS];
 
 /* The next function of this name: the C library's own. */
@@ -72,6 +73,7 @@ __attribute__((constructor)) static void begin(void)
     if (log_fd < 0) abort();
     if (getenv("RECORDER_DIES_IN_SYNC")) syncs_left = atol(getenv("RECORDER_DIES_IN_SYNC"));
     if (getenv("RECORDER_FAILS_SYNC_EVERY")) fails_every = atol(getenv("RECORDER_FAILS_SYNC_EVERY"));
+    fails_while = getenv("RECORDER_FAILS_WHILE");
     record(MKDIR, file_at(folder), 0, "", NULL, NULL, 0);
 }
 
@@ -198,6 +200,7 @@ static int fails(int fd)
         owed[fd] = 0;
         return 1;
     }
+    if (fails_while && !access(fails_while, F_OK)) return 1;
     if (!fails_every || ++syncs % fails_every) return 0;
     for (int other = 0; other < FDS; other++) owed[other] = other != fd && ours[other] && file_of(other) == file_of(fd);
     return 1;

@@ -37,26 +37,20 @@ class Fault:
         return f"after call {self.count}, what was not synced was {self.fate.value}: {self.text}{where}"
 
 
+def recorder(folder: Path) -> Path:
+    """Compile `recorder.c` into a folder; return the library to preload."""
+    library = folder / "recorder.so"
+    options = ("-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror")
+    subprocess.run(("cc", *options, "-o", library, HERE / "recorder.c", "-ldl"), check=True)
+    return library
+
+
 def record(folder: Path, seed: str, tasks: int) -> list[Call]:
     """The calls of three actors in a row, in `folder`, which is empty.
 
     The first one dies in place of a sync; of the third one's syncs some fail.
     """
-    library = folder / "recorder.so"
-    words = (
-        "cc",
-        "-shared",
-        "-fPIC",
-        "-O2",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-o",
-        library,
-        HERE / "recorder.c",
-        "-ldl",
-    )
-    subprocess.run(words, check=True)
+    library = recorder(folder)
     state, log = folder / "state", folder / "log"
     state.mkdir()
     env = {
