@@ -147,6 +147,7 @@ class Floor:
                 self._clock(),
                 timeout_s=entry.queue_timeout_s,
                 limit_s=task.spec.timeout_s,
+                caller_waits=task.spec.kind is Kind.SYNC,
             )
         )
 

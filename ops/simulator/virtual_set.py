@@ -176,6 +176,7 @@ class VirtualSet:
                 now,
                 timeout_s=task.queue_timeout_s,
                 limit_s=task.limit_s,
+                caller_waits=task.steady,
             )
         )
         return None

@@ -137,8 +137,10 @@ class Cell(NodeEvents):
         *,
         timeout_s: float | None = None,
         limit_s: float = 0.0,
+        caller_waits: bool = False,
     ) -> list[Decision]:
-        """A task wants to run, and gives up after `timeout_s`; it may run for `limit_s`. Call `check` first."""
+        """A task, synchronous if `caller_waits`, wants to run for `limit_s` at most; it gives up after `timeout_s`.
+        Call `check` first."""
         pool = self.books.pools.get(key) or self.books.pool(key, now)
         old: list[Decision] = self._supply.retire(pool, limit_s, now) if limit_s > pool.longest_s else []
         if pool.ahead is not None:
@@ -148,7 +150,7 @@ class Cell(NodeEvents):
             assigned = self._matching.at_once(pool, task_id, now)
             if assigned is not None:
                 return [*old, assigned]
-        self._queue.enter(pool, task_id, now, timeout_s=timeout_s)
+        self._queue.enter(pool, task_id, now, timeout_s=timeout_s, caller_waits=caller_waits)
         if pool.idle_times is not None and not pool.idle and len(pool.waiting) > len(pool.starting):
             pool.idle_times.missed(now)
         if pool.slots >= pool.most and not pool.idle and pool.ahead is None:
@@ -184,7 +186,9 @@ class Cell(NodeEvents):
         if attempts >= self._retries.max_attempts:
             return [GiveUp(task_id)]
         if caller_waits:
-            return self.task_arrived(task_id, key, now, timeout_s=timeout_s, limit_s=limit_s)
+            return self.task_arrived(
+                task_id, key, now, timeout_s=timeout_s, limit_s=limit_s, caller_waits=True
+            )
         backoff = self._retries.full_disk if disk_full else self._retries.usual
         return self._pause(task_id, key, backoff.spread(attempts, task_id), now, limit_s)
 
@@ -370,8 +374,7 @@ class Cell(NodeEvents):
         for pool in pools:
             self._supply.look(pool, decisions, now)
         if not pools and all(timer.what[0] is ELSEWHERE for timer in due):
-            # Nothing has become free.
-            return decisions
+            return decisions  # Nothing has become free.
         return decisions + self._decide(now)
 
     def _time_up(self, slot_id: str) -> list[Decision]:

@@ -55,7 +55,7 @@ class Matching:
     def hand_on(self, slot: Slot, now: float, cpu_us: int) -> Assign:
         """The slot goes from a task that has ended to the next one of its pool. The way of most tasks that waited."""
         books = self._books
-        task_id = next(iter(slot.pool.waiting))
+        task_id = slot.pool.next_task()
         books.queue.leave(task_id)
         books.hand_on(slot, task_id, now, cpu_us)
         return Assign(task_id, slot.id, False)
@@ -108,8 +108,8 @@ class Matching:
     def _run_next(self, slot: Slot, turns: Turns, decisions: list[Decision], now: float) -> None:
         pool = slot.pool
         pool.held_back_at = pool.kept_on = None
-        task_id, arrived_at = next(iter(pool.waiting.items()))
-        decisions.append(self._assign(slot, task_id, arrived_at, now))
+        task_id = pool.next_task()
+        decisions.append(self._assign(slot, task_id, pool.waiting[task_id], now))
         self._books.queue.leave(task_id)
         turns.took(pool, now)
         self._books.file(pool, now)

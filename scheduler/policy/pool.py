@@ -11,6 +11,9 @@ from scheduler.task import Isolation, Priority
 
 NEVER: Final = float("inf")
 
+CALLERS_FIRST: Final = 3
+"""How many synchronous tasks of a pool in a row may start before an asynchronous one that has waited for longer."""
+
 if TYPE_CHECKING:
     from scheduler.policy.node import Node
     from scheduler.policy.shares import Account
@@ -67,6 +70,7 @@ class Pool:
         "account",
         "ahead",
         "at_once",
+        "callers",
         "charge_percent",
         "cpu_percent",
         "failures",
@@ -81,6 +85,7 @@ class Pool:
         "look_at",
         "memory_mib",
         "most",
+        "passed",
         "paused",
         "retry_at",
         "running",
@@ -113,6 +118,10 @@ class Pool:
         # Waiting tasks in the order in which they run, with the time of arrival.
         # (Ordered, because a dict's first entry takes long to find once many before it were deleted.)
         self.waiting: OrderedDict[str, float] = OrderedDict()
+        # Those of them for which a caller waits, in the same order; and how many such tasks in a row have started
+        # before another that had waited for longer.
+        self.callers: OrderedDict[str, None] = OrderedDict()
+        self.passed = 0
         # The longest time that one of its tasks may run; 0 once none waits or runs.
         self.longest_s = 0.0
         # How many of its tasks pause before their next attempt.
@@ -140,6 +149,18 @@ class Pool:
         self.kept_on: Node | None = None
         # When the cell looks at it again because time has passed.
         self.look_at = NEVER
+
+    def next_task(self) -> str:
+        """Choose the waiting task that starts now: synchronous ones first, but one of four is the longest waiting.
+
+        A caller holds a connection and may give up. Nobody watches an asynchronous task, but it must not starve.
+        """
+        longest = next(iter(self.waiting))
+        if self.callers and longest not in self.callers and self.passed < CALLERS_FIRST:
+            self.passed += 1
+            return next(iter(self.callers))
+        self.passed = 0
+        return longest
 
     def fits(self, node: Node) -> bool:
         """Return True if the pool's next task fits into what is free on the node."""

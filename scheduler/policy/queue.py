@@ -41,10 +41,20 @@ class Queue:
             )
 
     def enter(
-        self, pool: Pool, task_id: str, now: float, *, timeout_s: float | None = None, first: bool = False
+        self,
+        pool: Pool,
+        task_id: str,
+        now: float,
+        *,
+        timeout_s: float | None = None,
+        first: bool = False,
+        caller_waits: bool = False,
     ) -> None:
-        """The task waits in the pool, for `timeout_s` at most; `first`: before all others there."""
+        """The task waits in the pool, for `timeout_s` at most; `first`: before all others there. `caller_waits`: it is
+        a synchronous one."""
         pool.waiting[task_id] = now
+        if caller_waits:
+            pool.callers[task_id] = None
         if first:
             pool.waiting.move_to_end(task_id, last=False)
         self._pool_of[task_id] = pool
@@ -61,6 +71,8 @@ class Queue:
         if pool is None:
             return self._end_pause(task_id)
         del pool.waiting[task_id]
+        if pool.callers:
+            pool.callers.pop(task_id, None)
         self.waiting -= 1
         account = pool.key.account
         left = self._waiting_of[account] - 1

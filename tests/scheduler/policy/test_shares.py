@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -100,6 +101,22 @@ def test_large_tasks_and_small_ones_have_the_same_share() -> None:
     world.flood(pool("small", 25), 10.0, 20_000)
     world.run(2000.0)
     assert world.held_s("large") == pytest.approx(world.held_s("small"), rel=0.25)
+
+
+def test_an_account_whose_tasks_fill_a_node_has_its_share_over_an_hour() -> None:
+    """Each of its tasks waits until a node is empty, while two accounts keep many small tasks coming there."""
+    world = Shared(8, nodes=2)
+    world.flood(pool("large", 400), 120.0, 100)
+    world.flood(pool("short"), 4.0, 4_000)
+    world.flood(pool("long"), 60.0, 300)
+    world.run(3600.0)
+    for account in ("large", "short", "long"):
+        assert world.held_s(account) == pytest.approx(8 * 3600.0 / 3, rel=0.1)
+    waits = [
+        task.started_at[0] for task in world.tasks.values() if task.key.account == "large" and task.started_at
+    ]
+    gaps = [later - start for start, later in pairwise(waits)]
+    assert max(gaps) <= 2 * 3 * 120.0, "and it has it evenly"
 
 
 @pytest.mark.parametrize("cores", [1, 6])

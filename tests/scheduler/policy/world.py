@@ -107,12 +107,15 @@ class World:
         task_id: str | None = None,
         timeout_s: float | None = None,
         limit_s: float = 3600.0,
+        caller_waits: bool = False,
     ) -> SimTask:
         """A task arrives now."""
         task = SimTask(task_id or f"t{next(self._numbers)}", key, run_s, self.now, timeout_s, limit_s)
         self.tasks[task.id] = task
         self.cell.check(key, self.now)
-        self._do(self.cell.task_arrived(task.id, key, self.now, timeout_s=timeout_s))
+        self._do(
+            self.cell.task_arrived(task.id, key, self.now, timeout_s=timeout_s, caller_waits=caller_waits)
+        )
         return task
 
     def leave(self, task: SimTask) -> None:
