@@ -18,6 +18,17 @@ class Program(StrEnum):
     LOSES_ONE = "loses its slot the first time"
     LOSES_ALL = "loses its slot each time"
     STAYS = "runs until it is told to end"
+    FAILS_ONCE = "ends with 1 the first time, and may fail twice"
+    FAILS_ALWAYS = "ends with 1 each time, and may fail once"
+    FAILS_OTHERWISE = "ends with 1, and may fail with 7"
+
+
+RETRIES: dict[Program, tuple[int, tuple[int, ...]]] = {
+    Program.FAILS_ONCE: (2, ()),
+    Program.FAILS_ALWAYS: (1, (1, 2)),
+    Program.FAILS_OTHERWISE: (2, (7,)),
+}
+"""How often a task asks to be run again after a failure of its own, and for which exit codes (none: any)."""
 
 
 @dataclass
@@ -61,6 +72,9 @@ class Model:
             Program.LOSES_ONE: Expected(program, "succeeded", 2),
             Program.LOSES_ALL: Expected(program, "failed", MAX_ATTEMPTS, dead=True),
             Program.STAYS: Expected(program, "running", 1),
+            Program.FAILS_ONCE: Expected(program, "succeeded", 2),
+            Program.FAILS_ALWAYS: Expected(program, "failed", 2),
+            Program.FAILS_OTHERWISE: Expected(program, "failed", 1),
         }[program]
 
     def end(self, task_id: str) -> None:
@@ -81,6 +95,11 @@ class Model:
                     task.state, task.dead = "failed", True
                 else:
                     task.attempts += 1
+
+    def expire(self) -> None:
+        """Long after: what has ended is no longer kept, and no key is remembered."""
+        self.tasks = {task_id: task for task_id, task in self.tasks.items() if not task.ended}
+        self.keys.clear()
 
     def replay(self, task_id: str, new_id: str) -> None:
         """A dead letter becomes a new task."""

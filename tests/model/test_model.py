@@ -14,16 +14,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
-from scheduler.errors import IdempotencyConflict, NotDead
+from scheduler.clock import wall_us
+from scheduler.errors import IdempotencyConflict, NotDead, TaskUnknown
 from scheduler.policy.limits import Limits
 from scheduler.store.contract import DeadLetters, Idempotency, TaskFilter
 from scheduler.task import Reason, State, Task
-from tests.model.reference import MAX_ATTEMPTS, Model, Program
+from tests.model.reference import MAX_ATTEMPTS, RETRIES, Model, Program
 from tests.scheduler.conftest import PATIENCE_S, World, until
 from tests.scheduler.fakes import FakeRun
 
 T = TypeVar("T")
 ACCOUNT = "acme"
+LONG_US = 365 * 86_400 * 1_000_000
+"""In microseconds; longer than anything that has ended is kept."""
 MOST_RUNNING = 3
 """So that nothing waits for a slot."""
 
@@ -61,8 +64,10 @@ class ManagerMachine(RuleBasedStateMachine):
         match Program(stdin.decode()):
             case Program.COPIES:
                 run.exit(0, stdin)
-            case Program.FAILS:
+            case Program.FAILS | Program.FAILS_ALWAYS | Program.FAILS_OTHERWISE:
                 run.exit(1)
+            case Program.FAILS_ONCE:
+                run.exit(1 if run.lease.number == 1 else 0, stdin)
             case Program.LOSES_ONE if run.lease.number > 1:
                 run.exit(0, stdin)
             case Program.LOSES_ONE | Program.LOSES_ALL:
@@ -75,12 +80,24 @@ class ManagerMachine(RuleBasedStateMachine):
         self.runner.close()
         self.folder.cleanup()
 
+    @rule(key=keys.filter(bool))
+    def look_up(self, key: str) -> None:
+        """As a router does whose weights have changed."""
+        keyed = self.world.manager.keyed(ACCOUNT, key)
+        known = self.model.known(key)
+        if known is None:
+            with pytest.raises(TaskUnknown):
+                self.run(keyed)
+        else:
+            assert self.run(keyed).id == known
+
     @rule(target=tasks, program=programs, key=keys)
     def submit(self, program: Program, key: str | None) -> str:
         if program is Program.STAYS and len(self.model.running) == MOST_RUNNING:
             program = Program.COPIES
         wanted = None if key is None else Idempotency(key, program.encode())
-        submitted = self.world.submit(program.encode(), wanted)
+        retries, codes = RETRIES.get(program, (0, ()))
+        submitted = self.world.submit(program.encode(), wanted, retries=retries, retry_exit_codes=codes)
         if self.model.conflicts(key, program):
             with pytest.raises(IdempotencyConflict):
                 self.run(submitted)
@@ -103,6 +120,8 @@ class ManagerMachine(RuleBasedStateMachine):
 
     @rule(task_id=tasks)
     def cancel(self, task_id: str) -> None:
+        if self.forgotten(task_id):
+            return
         # One that ends by itself has done so before.
         self.run(self.seen(task_id))
         self.run(self.world.manager.cancel(ACCOUNT, task_id))
@@ -110,6 +129,8 @@ class ManagerMachine(RuleBasedStateMachine):
 
     @rule(target=tasks, task_id=tasks)
     def replay(self, task_id: str) -> str:
+        if self.forgotten(task_id):
+            return task_id
         self.run(self.seen(task_id))
         expected = self.model.tasks[task_id]
         replay = self.world.manager.replay(ACCOUNT, task_id)
@@ -155,7 +176,28 @@ class ManagerMachine(RuleBasedStateMachine):
 
     @rule(task_id=tasks)
     def look(self, task_id: str) -> None:
-        self.run(self.seen(task_id))
+        if not self.forgotten(task_id):
+            self.run(self.seen(task_id))
+
+    @rule()
+    def expire(self) -> None:
+        async def expire() -> None:
+            await self.all_seen()
+            store = self.world.store
+            await self.world.blobs.delete(await store.expire(wall_us() + LONG_US, 10_000))
+
+        self.run(expire())
+        self.model.expire()
+
+    def forgotten(self, task_id: str) -> bool:
+        """True if the task has expired, and then nobody can do anything with it."""
+        if task_id in self.model.tasks:
+            return False
+        manager = self.world.manager
+        for call in (manager.get, manager.cancel, manager.replay):
+            with pytest.raises(TaskUnknown):
+                self.run(call(ACCOUNT, task_id))
+        return True
 
     async def seen(self, task_id: str) -> Task:
         """Wait until the task is as the model has it; nothing else may come of it."""
