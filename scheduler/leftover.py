@@ -1,4 +1,5 @@
-"""Bills the CPU time of a program that was started ahead of a task, when that task never came."""
+"""Bills what a slot used after the end of its last task: a program started ahead of a task that never came, and the
+clean-up after that task, where it cost more than its allowance."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ SLOTS_MOST: Final = 10_000
 
 
 class Leftovers:
-    """A process now waits that was started for the account of the slot's last task: that task's bill takes it."""
+    """Adds to the bill of the slot's last task: the program was started for its account, the clean-up is its doing."""
 
     def __init__(self, store: Store, roster: Roster) -> None:
         self._store = store
@@ -27,16 +28,16 @@ class Leftovers:
         self._background = Background()
 
     def begun(self, slot_id: str, task: Task) -> None:
-        """A task begins in a slot; what was started ahead in it, if anything, is this task's process now."""
-        if task.spec.prestart:
-            if len(self._last) >= SLOTS_MOST:
-                del self._last[next(iter(self._last))]
-            self._last[slot_id] = task.id
-        elif self._last:
-            self._last.pop(slot_id, None)
+        """A task begins in a slot: what was left over there until now is in this task's own bill."""
+        last = self._last
+        # The slots that were used last come last.
+        last.pop(slot_id, None)
+        if len(last) >= SLOTS_MOST:
+            del last[next(iter(last))]
+        last[slot_id] = task.id
 
     def used(self, slot_id: str, cpu_us: int) -> None:
-        """A slot ends in which a program that waited had used this."""
+        """A slot ends in which this was used after its last task."""
         task_id = self._last.pop(slot_id, None)
         if task_id is not None and cpu_us > 0:
             self._background.spawn(self._bill(task_id, cpu_us))
@@ -53,10 +54,17 @@ class Leftovers:
                 await self._roster.removal_of(task_id)
             task = await self._store.get(task_id)
             if task is None:
-                log.warning("nobody to bill for a program started ahead", task=task_id, cpu_us=cpu_us)
+                log.warning(
+                    "nobody to bill for what a slot used after its last task", task=task_id, cpu_us=cpu_us
+                )
                 return
             task.cpu_us += cpu_us
             durability = Durability.PROCESS if task.spec.kind is Kind.SYNC else Durability.POWER
             await self._store.update(task, durability)
         except SchedulerError as error:
-            log.error("a program started ahead is not billed", task=task_id, cpu_us=cpu_us, error=str(error))
+            log.error(
+                "what a slot used after its last task is not billed",
+                task=task_id,
+                cpu_us=cpu_us,
+                error=str(error),
+            )

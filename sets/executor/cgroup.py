@@ -328,6 +328,9 @@ class CpuAccount:
     """
 
     def __init__(self, used_us: int) -> None:
+        # What the last task used and had the guest do after its end: less what an earlier one had reported there.
+        self.spent_us = 0
+        self._reported_us = 0
         self._used_us = used_us
         self._carried_us = 0
 
@@ -336,12 +339,28 @@ class CpuAccount:
         unbilled_us = self._carried_us + used_us - self._used_us - min(guest_cpu_us, GUEST_ALLOWANCE_US)
         self._used_us = used_us
         self._carried_us = min(0, unbilled_us)
-        return max(0, unbilled_us)
+        billed_us = max(0, unbilled_us)
+        self.spent_us, self._reported_us = max(0, billed_us - self._reported_us), 0
+        return billed_us
 
     def unbilled(self, used_us: int) -> int:
         """Return the CPU time used since the last bill, including the guest's own."""
         return used_us - self._used_us
 
+    def left_over(self, used_us: int, *, waited: bool = False) -> int:
+        """Return the CPU time to add to the bill of the last task of a slot that ends now.
+
+        That is what a program has used that `waited` for its task; else what the guest used beyond its allowance to
+        clean up.
+        """
+        return (
+            self.unbilled(used_us)
+            if waited
+            else max(0, self._carried_us + used_us - self._used_us - GUEST_ALLOWANCE_US)
+        )
+
     def guest_used(self, guest_cpu_us: int) -> None:
         """The guest used this between tasks, to clean up. No task is billed for it, up to the guest's allowance."""
         self._carried_us -= min(guest_cpu_us, GUEST_ALLOWANCE_US)
+        self._reported_us = max(0, guest_cpu_us - GUEST_ALLOWANCE_US)
+        self.spent_us += self._reported_us

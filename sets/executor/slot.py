@@ -72,7 +72,6 @@ class Slot:
         self._buffer = buffer
         self._freed = freed
         # CPU time of the last task, microseconds.
-        self._spent_us = 0
         self._lost = lost
         self._unfit = unfit
         self._left_over = left_over
@@ -178,7 +177,7 @@ class Slot:
         self._files_open = False
         self._unwatch()
         self._forget_budget()
-        if idle and self._prestart:
+        if idle:
             self._tell_left_over()
         if self._socket is not None:
             self.loop.remove_reader(self._socket.fileno())
@@ -201,7 +200,8 @@ class Slot:
         # A slot whose container has died has no account any more.
         if self._cgroup is not None:
             with contextlib.suppress(CgroupError):
-                self._left_over(self.id, self._account.unbilled(self._cgroup.cpu_us()))
+                if left_us := self._account.left_over(self._cgroup.cpu_us(), waited=self._prestart):
+                    self._left_over(self.id, left_us)
 
     # -- from the guest
 
@@ -223,7 +223,7 @@ class Slot:
             log.warning("slot misbehaved", slot=self.id, error=str(error))
             self.fail(f"it misbehaved: {error}")
         if free:
-            self._freed(self.id, self._spent_us)
+            self._freed(self.id, self._account.spent_us)
             if self._prestart and self.state is SlotState.IDLE and self._cgroup is not None:
                 self._cgroup.yield_cpu()
 
@@ -271,7 +271,7 @@ class Slot:
             self.fail(f"its guest could not start a program: {os.strerror(message.code)}")
             return False
         assert self._cgroup is not None
-        cpu_us = self._spent_us = self._account.bill(self._cgroup.cpu_us(), message.guest_cpu_us)
+        cpu_us = self._account.bill(self._cgroup.cpu_us(), message.guest_cpu_us)
         memory = self._cgroup.end_task(prestarted=message.prestarted)
         files: list[Source | NoFile] = [
             OutputFile(size, partial(self._read_file, run.number, at), _broken_file)

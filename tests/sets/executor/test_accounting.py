@@ -52,7 +52,9 @@ def image(client: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 class RealSlot:
     """One slot in a container, its guest's process, and the kernel's account of both."""
 
-    def __init__(self, executor: LocalExecutor, slot_id: str, pid: int) -> None:
+    def __init__(self, executor: LocalExecutor, slot_id: str, pid: int, left: list[tuple[str, int]]) -> None:
+        # What the slot had left to bill when it ended.
+        self.left = left
         self._executor = executor
         self._slot_id = slot_id
         self._pid = pid
@@ -74,6 +76,10 @@ class RealSlot:
         self.free.clear()
         return self._executor.run(self._slot_id, Work(argv=tuple(arg.encode() for arg in argv)))
 
+    def end(self) -> None:
+        """The slot is wanted no longer."""
+        self._executor.discard(self._slot_id)
+
     def close(self) -> None:
         self._cgroup.close()
 
@@ -90,6 +96,7 @@ class Owner:
         self.ready = False
         self.slot: RealSlot | None = None
         self.lost: list[str] = []
+        self.left: list[tuple[str, int]] = []
 
     def slot_ready(self, slot_id: str) -> None:
         self.ready = True
@@ -99,7 +106,7 @@ class Owner:
         self.slot.free.set()
 
     def left_over(self, slot_id: str, cpu_us: int) -> None:
-        raise AssertionError("no program was started ahead")
+        self.left.append((slot_id, cpu_us))
 
     def prestart_unfit(self, slot_id: str, reason: str) -> None:
         raise AssertionError(f"{slot_id}: {reason}")
@@ -132,7 +139,7 @@ async def slot(docker_host: str, client: APIClient, image: str, tmp_path: Path) 
         await launcher.start(SlotOrder(slot_id, pool, found, "ab" * 32))
         await until(lambda: owner.ready, "the guest's hello")
         inspected = await asyncio.to_thread(client.inspect_container, container_name(settings, slot_id))
-        owner.slot = RealSlot(executor, slot_id, inspected["State"]["Pid"])
+        owner.slot = RealSlot(executor, slot_id, inspected["State"]["Pid"], owner.left)
         yield owner.slot
         owner.slot.close()
         assert owner.lost == []
@@ -169,6 +176,23 @@ async def test_what_a_clean_up_costs_beyond_its_allowance_is_billed(slot: RealSl
         <= ending.cpu_us - kernel_us
         <= cleaning_us + OVERLAP_US
     )
+
+
+async def test_the_clean_up_after_a_slots_last_task_is_left_over_beyond_its_allowance(slot: RealSlot) -> None:
+    before_us = slot.guest_us()
+    await slot.run("/burner", "deep", "0")
+    cleaning_us = slot.guest_us() - before_us
+    slot.end()
+    ((slot_id, left_us),) = slot.left
+    assert slot_id == "s1"
+    # One allowance is for the task, one for the clean-up, one for what it did before.
+    assert cleaning_us - 3 * GUEST_ALLOWANCE_US - OVERLAP_US <= left_us <= cleaning_us + OVERLAP_US
+
+
+async def test_an_ordinary_task_leaves_nothing_over(slot: RealSlot) -> None:
+    await slot.run("/burner", "single", "1")
+    slot.end()
+    assert slot.left == []
 
 
 async def test_what_is_left_burning_is_billed_until_it_is_killed(slot: RealSlot) -> None:

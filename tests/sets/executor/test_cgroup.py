@@ -360,6 +360,26 @@ def test_what_a_program_makes_the_guest_do_beyond_its_allowance_is_billed() -> N
     assert account.bill(71_000 + 300_000 + 500, 0) == 290_000 + 500
 
 
+def test_the_clean_up_of_a_slot_that_ends_is_left_over_beyond_its_allowance() -> None:
+    account = CpuAccount(0)
+    account.bill(5_000, 0)
+    assert account.left_over(5_000 + 9_000) == 0, "an ordinary clean-up is free"
+    assert account.left_over(5_000 + 50_000) == 40_000, "also one that has not ended"
+    account.guest_used(50_000)
+    assert account.left_over(5_000 + 50_000) == 30_000
+
+
+def test_what_a_task_spent_has_its_clean_up_and_not_that_of_the_one_before() -> None:
+    account = CpuAccount(0)
+    assert account.bill(5_000, 0) == account.spent_us == 5_000
+    account.guest_used(60_000)
+    assert account.spent_us == 55_000
+    assert account.bill(5_000 + 60_000 + 1_000, 0) == 51_000, "the bill takes the clean-up later"
+    assert account.spent_us == 1_000
+    account.guest_used(500)
+    assert account.spent_us == 1_000
+
+
 @given(
     st.lists(
         st.tuples(*[st.integers(0, 10**6)] * 3, st.integers(-500, 500)),
