@@ -29,6 +29,7 @@ from tests.cluster.load import ASYNC_ACCOUNT, SYNC_ACCOUNT, Plan
 from tests.cluster.parts import all_tasks, restart, until
 from tests.cluster.witness import Witness
 from tests.conftest import SetProcess
+from tests.crash.one_batch import OneBatch
 from tests.crash.rounds import Blow, Round
 from tests.crash.steps import Death
 from tests.scheduler.launchers.rig import ImageMaker
@@ -120,6 +121,7 @@ class Chapter:
             stack.callback(self._end)
             self._start(None)
             fresh = self._held()
+            batch = OneBatch(self._set.url, self._machine.image)
             clients = Clients(plan)
             stack.callback(clients.stop)
             for number, each in enumerate(rounds, 1):
@@ -131,6 +133,7 @@ class Chapter:
             calls, outcomes = clients.told()
             self._missed += faults_in(clients.looks)
             say(f"looks at accepted tasks: {len(clients.looks)}")
+            self._missed += batch.faults()
             self._until_quiet()
             kept = [
                 task
