@@ -13,6 +13,10 @@ LINE_BYTES: Final = 4_096
 TRAILER_BYTES: Final = 16_384
 """Size of all trailers of a body together, in bytes."""
 
+FRAMING_BYTES: Final = 131_072
+"""Bytes of chunks' sizes and extensions that a body may have beyond twice its data. Each chunk costs the set the same
+time whatever its size, so a body of 25,000 chunks of one byte is fine, and a gigabyte of them is not."""
+
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
 _EXTENSION: Final = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
@@ -31,13 +35,15 @@ class _Next(enum.Enum):
 class ChunkedBody:
     """The state of one chunked body; `done` after its last chunk and trailers."""
 
-    __slots__ = ("_left", "_line", "_next", "_trailer_bytes", "done")
+    __slots__ = ("_framing_left", "_left", "_line", "_next", "_trailer_bytes", "done")
 
     def __init__(self) -> None:
         self._next = _Next.SIZE
         self._left = 0
         self._line = b""
         self._trailer_bytes = 0
+        # How many more bytes of framing may come.
+        self._framing_left = FRAMING_BYTES
         self.done = False
 
     def read(self, data: bytes, at: int) -> tuple[list[bytes], int]:
@@ -72,6 +78,10 @@ class ChunkedBody:
                 raise Refusal(400, "a chunk's size must be hexadecimal digits, extensions and CR LF")
             if whole:
                 self._left = int(match[1], 16)
+                # With the line's end after the data.
+                self._framing_left += 2 * self._left - len(line) - 2
+                if self._framing_left < 0:
+                    raise Refusal(400, "the body's chunks are too small: send more than two bytes in each")
                 self._next = _Next.DATA if self._left else _Next.TRAILER
         elif self._next is _Next.END:
             if not b"\r\n".startswith(line):
