@@ -18,6 +18,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from scheduler.errors import SchedulerError
 from scheduler.store import commits
 from scheduler.store.blobs import BlobStore
@@ -146,6 +148,8 @@ class Actor:
 
 
 if __name__ == "__main__":
+    # Standard output is for what was acknowledged.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     place, seed, count, left_open = sys.argv[1:]
     asyncio.run(Actor(Path(place), seed).act(int(count), json.loads(left_open)))
     os._exit(0)
