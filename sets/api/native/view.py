@@ -132,7 +132,7 @@ def exact_timestamp(us: int | None) -> str | None:
     """Microseconds since the epoch as RFC 3339 in UTC, to the microsecond."""
     if us is None:
         return None
-    return f"{datetime.fromtimestamp(us // 1_000_000, UTC):%Y-%m-%dT%H:%M:%S}.{us % 1_000_000:06d}Z"
+    return f"{_second(us // 1_000_000)}.{us % 1_000_000:06d}Z"
 
 
 def timestamp(us: int | None) -> str | None:
