@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Sequence
 
 from scheduler.accepted_image import resolve
+from scheduler.async_side import AsyncSide
 from scheduler.background import Background
 from scheduler.clock import wall_us
 from scheduler.errors import Draining, NotDead, SchedulerError
@@ -14,7 +16,7 @@ from scheduler.image import Image
 from scheduler.images.contract import ImageSource
 from scheduler.moments import Moments
 from scheduler.pool import pool_of
-from scheduler.roster import Entry, Roster
+from scheduler.roster import Roster
 from scheduler.storage import StorageGuard
 from scheduler.store.contract import Blobs, Body, Idempotency, Store
 from scheduler.task import Task, TaskIds, TaskSpec
@@ -24,7 +26,7 @@ Writing = Callable[[], Awaitable[None]]
 
 
 class Acceptance:
-    """The door of the async side. `entered` makes an accepted task known; after `stop` nothing is accepted."""
+    """The door of the async side. After `stop` nothing is accepted."""
 
     def __init__(
         self,
@@ -35,7 +37,7 @@ class Acceptance:
         floor: Floor,
         roster: Roster,
         ids: TaskIds,
-        entered: Callable[[Task, Image], Entry],
+        side: AsyncSide,
         *,
         now_us: Callable[[], int] = wall_us,
     ) -> None:
@@ -46,7 +48,7 @@ class Acceptance:
         self._floor = floor
         self._roster = roster
         self._ids = ids
-        self._entered = entered
+        self._side = side
         self._now_us = now_us
         # Writes of new tasks are never broken off; all else is, at the end of the set's patience.
         self._writes = Background()
@@ -92,6 +94,8 @@ class Acceptance:
         try:
             self._check(spec)
             task = self._new_task(spec, stdin.size_bytes)
+            if idempotency is None and stdin.inline is not None:
+                return await self._keep_beside(task, image, stdin)
             return await self._keep(task, image, self._store.add(task, stdin, idempotency))
         except SchedulerError:
             if stdin.blob is not None:
@@ -119,7 +123,7 @@ class Acceptance:
         await write()
         if not self._stopping:
             for task in tasks:
-                self._floor.enter(self._entered(task, image))
+                self._floor.enter(self._side.enter(task, image))
 
     def _check(self, spec: TaskSpec) -> None:
         if self._stopping:
@@ -134,6 +138,30 @@ class Acceptance:
             self.accepted.add(task.id)
         return task
 
+    async def _keep_beside(self, task: Task, image: Image, stdin: Body) -> Task:
+        """Let the task wait for a slot, and run, while it is being written; its caller hears of it once it is written.
+
+        So a task that is over soon costs one commit, not two after each other. Not for a key, which may have made a
+        task already, nor for a large input, whose file is deleted when the task is refused.
+        """
+        # Its row is made before it runs.
+        written = self._store.add(task, stdin, None)
+        entry = self._side.enter(task, image)
+        entry.is_being_written()
+        self._floor.enter(entry)
+        try:
+            await written
+        except BaseException as error:
+            self._side.refused(entry)
+            if isinstance(error, SchedulerError) and entry.live is not None:
+                # Other callers may share the error object.
+                known = copy.copy(error)
+                known.executed = True
+                raise known from error
+            raise
+        self._side.added(entry)
+        return task
+
     async def _keep(self, task: Task, image: Image, write: Awaitable[Task]) -> Task:
         """Enter the task once it is written; an earlier one that the write returns instead is known already."""
         kept = await write
@@ -141,5 +169,5 @@ class Acceptance:
             known = self._roster.entries.get(kept.id)
             return kept if known is None else known.task
         if not self._stopping:
-            self._floor.enter(self._entered(task, image))
+            self._floor.enter(self._side.enter(task, image))
         return task

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
+from scheduler.async_entry import AsyncEntry
 from scheduler.background import Background, retrieve
 from scheduler.backoff import Backoff
 from scheduler.clock import wall_us
@@ -30,7 +31,7 @@ from scheduler.live import LiveTask
 from scheduler.policy.retrying import is_dead_letter, runs_again
 from scheduler.policy.storage import Holding
 from scheduler.results import Collector, KeepLimits
-from scheduler.roster import Entry, Roster, Side
+from scheduler.roster import Roster
 from scheduler.storage import StorageGuard
 from scheduler.store.contract import Blobs, Durability, Results, Store
 from scheduler.sync_side import Ended
@@ -49,19 +50,6 @@ class AsyncLimits(KeepLimits, Protocol):
     def async_keep_s(self) -> int: ...
     @property
     def dead_keep_s(self) -> int: ...
-
-
-class AsyncEntry(Entry):
-    """An async task that waits or runs."""
-
-    __slots__ = ("ending", "gives_way")
-
-    def __init__(self, task: Task, image: Image, side: Side[AsyncEntry]) -> None:
-        super().__init__(task, image, side)
-        # Its running attempt is being killed, so that a normal task has its room.
-        self.gives_way = False
-        # Its outcome is decided and being stored.
-        self.ending = False
 
 
 class AsyncSide:
@@ -123,10 +111,8 @@ class AsyncSide:
     # -- Side
 
     def assigned(self, entry: AsyncEntry) -> None:
-        try:
-            self._store.update_later(entry.task)
-        except SchedulerError as error:
-            log.warning("a task's start is not stored", task=entry.task.id, error=str(error))
+        if not entry.being_written:
+            self._store_start(entry.task)
         self._background.spawn(self._attempt(entry))
 
     def began(self, entry: AsyncEntry, run: Run) -> None:
@@ -167,6 +153,27 @@ class AsyncSide:
         self._roster.entries[task.id] = entry
         return entry
 
+    def added(self, entry: AsyncEntry) -> None:
+        """The task, which may be running already, is on disk."""
+        entry.was_written()
+        if entry.task.state is State.RUNNING and not entry.ending:
+            self._store_start(entry.task)
+
+    def refused(self, entry: AsyncEntry) -> None:
+        """The task, which may be running already, could not be written: it ends, and leaves no trace."""
+        entry.refuse()
+        self._floor.leave(entry)
+        if entry.live is not None:
+            entry.live.kill(Reason.CANCELLED)
+        elif entry.task.state is State.QUEUED:
+            self._roster.remove(entry.task.id)
+
+    def _store_start(self, task: Task) -> None:
+        try:
+            self._store.update_later(task)
+        except SchedulerError as error:
+            log.warning("a task's start is not stored", task=task.id, error=str(error))
+
     # -- attempts
 
     async def _attempt(self, entry: AsyncEntry) -> None:
@@ -204,6 +211,8 @@ class AsyncSide:
         slot_id = entry.slot_id
         try:
             stdin = await self._store.stdin(entry.task.id)
+            if stdin is None and await entry.is_accepted():
+                stdin = await self._store.stdin(entry.task.id)
             if stdin is None:
                 raise StoreError("its stored input is gone")
             if entry.cancel is not None:
@@ -253,6 +262,9 @@ class AsyncSide:
     async def _lost(self, entry: AsyncEntry, error: SchedulerError) -> None:
         """The platform lost the attempt: queue the task again, or end it."""
         task = entry.task
+        if not await entry.is_accepted():
+            self._roster.remove(task.id)
+            return
         entry.live = None
         gave_way, entry.gives_way = entry.gives_way, False
         if gave_way and entry.cancel is None and not self._stopping:
@@ -278,8 +290,11 @@ class AsyncSide:
 
     async def _run_again(self, entry: AsyncEntry, failed: Task, results: Results) -> None:
         """The task failed by itself and asked for another attempt, which nothing of this one may reach."""
-        entry.live, entry.gives_way = None, False
         task = entry.task
+        if not await entry.is_accepted():
+            self._roster.remove(task.id)
+            return
+        entry.live, entry.gives_way = None, False
         assert failed.reason is not None
         task.run_again(
             FailedAttempt(
@@ -329,6 +344,9 @@ class AsyncSide:
     async def _end(self, entry: AsyncEntry, task: Task, results: Results) -> None:
         """Store the outcome. It is tried again for as long as the set runs: an outcome must not be lost."""
         entry.ending = True
+        if entry.refused:
+            self._roster.remove(task.id)
+            return
         # A batch keeps the inputs of its tasks itself, and expires with all of them.
         task.dead = is_dead_letter(task) and task.batch is None
         keep_s = self._limits.dead_keep_s if task.dead else self._limits.async_keep_s

@@ -133,7 +133,7 @@ class Manager:
             settings, store, blobs, storage, floor, self._roster, self._task_ended, clock=clock, now_us=now_us
         )
         self.acceptance = Acceptance(
-            store, blobs, images, storage, floor, self._roster, self.ids, self._async.enter, now_us=now_us
+            store, blobs, images, storage, floor, self._roster, self.ids, self._async, now_us=now_us
         )
         self._recovery = Recovery(store, images, self._async, self.acceptance)
         self._background = Background()

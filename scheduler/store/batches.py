@@ -102,8 +102,7 @@ class SqliteBatches:
             for row, each in rows:
                 place = (*row, number, each.item, batch.round)
                 task = connection.execute(sql["add_batch_task"], place).lastrowid
-                body = msgspec.structs.asdict(each.stdin) | {"task": task}
-                connection.execute(sql["add_input"], body)
+                connection.execute(sql["add_inputs"], (task, *msgspec.structs.astuple(each.stdin)))
                 self._kept.add(row[1], len(row[-1]) + each.stdin.size_bytes)
                 if each.stdin.blob is not None:
                     connection.execute(sql["add_blob"], {"name": each.stdin.blob, "task": task})

@@ -1,6 +1,7 @@
 """Group commit: writes of concurrent callers share transactions; the event loop never waits for the database.
 
-One thread writes. When it is free it commits everything that is queued; later writes form the next commit. Rows that
+One thread writes. When it is free it commits everything that is queued, on a busy set after a short wait; later writes
+form the next commit. Rows that
 need only survive a killed process (each sync task's only row) go to the journal at once, and into the database a few
 times a second, many in one statement.
 
@@ -11,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,12 +23,14 @@ from typing import Any, Final
 import structlog
 
 from scheduler.errors import StoreError, Unavailable
+from scheduler.store.additions import Addition
 from scheduler.store.contract import Durability
+from scheduler.store.ends import End
 from scheduler.store.journal import Journal
 from scheduler.store.kept import Kept
+from scheduler.store.pace import Pace
 from scheduler.store.rows import Row, lease_number_in
 from scheduler.store.transactions import Apply, Outcome, Transactions, Write, save_rows
-from scheduler.task import Lease
 
 log = structlog.get_logger()
 
@@ -43,6 +46,8 @@ JOURNAL_AGAIN_S: Final = 1.0
 """The same, in seconds, after the database refused them."""
 SYNC_S: Final = 5.0
 """Seconds after which rows that came from the journal are synced, so that a loss of power takes no older ones."""
+ENDS_S: Final = 0.001
+"""Seconds for which the end of a task waits for another write: a busy set has one by then, and one commit for both."""
 _LATER_S: Final = 0.02
 
 
@@ -50,15 +55,18 @@ class GroupCommit:
     """Owns the threads that write, from `start` to `stop`. All methods are called on the event loop."""
 
     def __init__(
-        self, path: Path, connect: Callable[[], sqlite3.Connection], journal: Journal, kept: Kept
+        self, path: Path, open_transactions: Callable[[], Transactions], journal: Journal, kept: Kept
     ) -> None:
         self._path = path
         self._kept = kept
-        self._connect = connect
+        self._open_transactions = open_transactions
         self._journal = journal
         self._queue: SimpleQueue[list[Write]] = SimpleQueue()
         # Rows for the next commit, by task.
         self._later: dict[str, Row] = {}
+        # Ends for the next commit, which a new task may begin.
+        self._ends: list[Write] = []
+        self._ends_timer: asyncio.TimerHandle | None = None
         self._flush_timer: asyncio.TimerHandle | None = None
         # The last of these rows that the writer thread was given.
         self._flushed: asyncio.Future[None] | None = None
@@ -75,7 +83,7 @@ class GroupCommit:
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
-        self._transactions = Transactions(self._path, self._connect, self._kept)
+        self._transactions = self._open_transactions()
         self._folder = ThreadPoolExecutor(1, thread_name_prefix="store-checkpoint")
         thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         thread.start()
@@ -84,8 +92,9 @@ class GroupCommit:
         """Commit what is queued, checkpoint the log, close."""
         await self.catch_up()
         self._flush()
+        self._hand_over([])
         self._stopping = True
-        for timer in (self._flush_timer, self._journal_timer, self._sync_timer):
+        for timer in (self._flush_timer, self._ends_timer, self._journal_timer, self._sync_timer):
             if timer is not None:
                 timer.cancel()
         if self._folding is not None:
@@ -130,36 +139,65 @@ class GroupCommit:
         if self._journal_taken is not None:
             await asyncio.wait({self._journal_taken})
 
+    def add(self, addition: Addition) -> asyncio.Future[None]:
+        """Write a new task. The future has `Unavailable` when too many writes wait already."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        try:
+            self._check_queue()
+        except Unavailable as error:
+            future.set_exception(error)
+            return future
+        self._hand_over([Write(addition=addition, durability=Durability.POWER, future=future)])
+        return future
+
+    def end(self, end: End, durability: Durability, added_by: Addition | None = None) -> asyncio.Future[bool]:
+        """Write the end of a task; the future has whether it is a dead letter.
+
+        An older row of the task need not be written. `added_by`: the write of the task itself, which may still wait;
+        then both are one write.
+        """
+        if (row := self._later.get(end.task_id)) is not None:
+            if lease_number_in(row[-1]) > end.lease_number:
+                self._flush()
+            else:
+                del self._later[end.task_id]
+        future: asyncio.Future[bool] = self._loop.create_future()
+        if added_by is None or not added_by.end_with(end, future):
+            self._check_open()
+            self._ends.append(Write(end=end, durability=durability, future=future))
+            if self._ends_timer is None:
+                self._ends_timer = self._loop.call_later(ENDS_S, self._ends_due)
+        return future
+
+    def _ends_due(self) -> None:
+        self._ends_timer = None
+        self._hand_over([])
+
     def apply(
-        self,
-        apply: Apply,
-        durability: Durability,
-        *,
-        refusable: bool = False,
-        rows: int = 1,
-        instead_of: Lease | None = None,
+        self, apply: Apply, durability: Durability, *, refusable: bool = False, rows: int = 1
     ) -> asyncio.Future[Any]:
         """Run `apply`, which writes some `rows`, in a transaction; the future has its result.
 
-        `instead_of`: it writes what this lease made of its task, so that an older row of it need not be written.
         Raises `Unavailable` when `refusable` and too many writes wait already.
         """
-        if refusable and self._handed >= QUEUED_WRITES_MAX:
-            raise Unavailable(f"{self._handed} writes wait for the set's disk; try again soon")
-        if instead_of is not None and (row := self._later.get(instead_of.task_id)) is not None:
-            if lease_number_in(row[-1]) > instead_of.number:
-                self._flush()
-            else:
-                del self._later[instead_of.task_id]
+        if refusable:
+            self._check_queue()
         future: asyncio.Future[Any] = self._loop.create_future()
         self._hand_over([Write(apply=apply, rows=rows, durability=durability, future=future)])
         return future
 
+    def _check_queue(self) -> None:
+        if self._handed >= QUEUED_WRITES_MAX:
+            raise Unavailable(f"{self._handed} writes wait for the set's disk; try again soon")
+
     def _hand_over(self, writes: list[Write]) -> None:
         """Queue for the writer thread, after everything queued before: writes of one task keep their order."""
         self._check_open()
-        self._handed += len(writes)
-        self._queue.put(writes)
+        if self._ends:
+            writes, self._ends = self._ends + writes, []
+        if writes:
+            self._handed += len(writes)
+            self._queue.put(writes)
 
     def _check_open(self) -> None:
         if self._stopping:
@@ -214,8 +252,9 @@ class GroupCommit:
             delay_s = JOURNAL_S if error is None else JOURNAL_AGAIN_S
             self._journal_timer = self._loop.call_later(delay_s, self._take_journal)
 
-    def _settle(self, outcomes: list[Outcome]) -> None:
-        self._handed -= len(outcomes)
+    def _settle(self, committed: tuple[int, list[Outcome]]) -> None:
+        writes, outcomes = committed
+        self._handed -= writes
         for future, result, error in outcomes:
             if future is None or future.done():
                 continue
@@ -241,15 +280,21 @@ class GroupCommit:
     # -- on the writer thread
 
     def _run(self) -> None:
+        pace = Pace()
         while True:
             writes = self._queue.get()
+            wait_s = pace.wait_s(time.monotonic())
+            if wait_s > 0 and not self._queued_all:
+                time.sleep(wait_s)
             while len(writes) < WRITES_PER_COMMIT:
                 try:
                     writes = writes + self._queue.get_nowait()
                 except Empty:
                     break
             if writes:
-                self._tell(self._settle, self._transactions.run(writes))
+                new_tasks = sum(write.addition is not None for write in writes)
+                pace.began(new_tasks, time.monotonic())
+                self._tell(self._settle, (len(writes), self._transactions.run(writes)))
             if self._queued_all and self._queue.empty():
                 self._tell(self._finished, self._transactions.close())
                 return

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Coroutine
 from enum import IntEnum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -119,11 +119,12 @@ class Store(Protocol):
     async def close(self) -> None:
         """Write what is queued, then close."""
 
-    async def add(self, task: Task, stdin: Body, idempotency: Idempotency | None) -> Task:
-        """Store a new async task and its input, durable against loss of power.
+    def add(self, task: Task, stdin: Body, idempotency: Idempotency | None) -> Coroutine[Any, Any, Task]:
+        """Store a new async task and its input, durable against loss of power once what is returned was awaited.
 
-        Returns `task`, or the task that the same key and fingerprint made within 24 h. Raises
-        `IdempotencyConflict` when the key was used with another fingerprint.
+        Gives `task`, or the task that the same key and fingerprint made within 24 h. Raises `IdempotencyConflict` when
+        the key was used with another fingerprint. Without a key the task may run and even end meanwhile: then `finish`
+        may be called already, and raises `StaleLease` if the task is not added after all.
         """
 
     async def update(self, task: Task, durability: Durability) -> None:

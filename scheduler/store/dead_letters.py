@@ -74,7 +74,7 @@ def replay(connection: sqlite3.Connection, task_id: str, new: Task, kept: Kept) 
     (row,) = connection.execute(sql["task_row"], {"id": task_id}).fetchone()
     written = task_row(new)
     count_out(connection, row, dead.spec.account)
-    new_row = connection.execute(sql["add_task"], written).lastrowid
+    new_row = connection.execute(sql["add_tasks"], (None, *written)).lastrowid
     kept.add(new.spec.account, len(written[-1]))
     for query in ("move_input", "move_blobs"):
         connection.execute(sql[query], {"task": row, "new": new_row})

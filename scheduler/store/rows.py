@@ -11,7 +11,9 @@ from scheduler.store.contract import Results
 from scheduler.task import FINAL_STATES, Task
 
 Row = tuple[str, str, str, str, str, str | None, int | None, bytes]
-"""The columns id, account, kind, state, image, name, expires_us, facts, in the order of `save_tasks` and `add_task`."""
+"""The columns id, account, kind, state, image, name, expires_us, facts, in the order of `save_tasks`.
+
+`add_tasks` has the row number before them."""
 
 
 DEAD: Final = "dead"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from scheduler.errors import DiskFull, IdempotencyConflict, StoreError
 from scheduler.store import batches, dead_letters, faults, journal, pages
+from scheduler.store.additions import Addition, write_additions
 from scheduler.store.commits import GroupCommit
 from scheduler.store.contract import (
     IDEMPOTENCY_WINDOW_US,
@@ -24,11 +25,12 @@ from scheduler.store.contract import (
     Results,
     TaskFilter,
 )
-from scheduler.store.ends import End, write_end
+from scheduler.store.ends import End
 from scheduler.store.journal import Journal
 from scheduler.store.kept import Kept
 from scheduler.store.lock import StoreLock
 from scheduler.store.readers import Readers, at_one_moment
+from scheduler.store.recent_ends import RecentEnds
 from scheduler.store.recent_inputs import RecentInputs
 from scheduler.store.rows import (
     DEAD,
@@ -39,7 +41,7 @@ from scheduler.store.rows import (
 from scheduler.store.schema import migrate, refuse_newer
 from scheduler.store.sql import queries
 from scheduler.store.sync import sync_folder, write_again
-from scheduler.store.transactions import save_rows
+from scheduler.store.transactions import Transactions, save_rows
 from scheduler.task import FINAL_STATES, Kind, Task
 
 DEFAULT_MIN_FREE_MIB: Final = 256
@@ -73,6 +75,9 @@ class SqliteStore:
         self._lock = StoreLock(path.with_name(path.name + ".lock"))
         self._folder = path.parent
         self._inputs = RecentInputs()
+        self._ends = RecentEnds()
+        # New tasks that are not committed yet.
+        self._additions: dict[str, Addition] = {}
         self._commits: GroupCommit | None = None
         self._readers: Readers | None = None
         self.batches = batches.SqliteBatches(self, self.kept)
@@ -83,7 +88,7 @@ class SqliteStore:
             raise StoreError(f"store {self.path} is open already")
         try:
             await asyncio.to_thread(self._prepare)
-            commits = GroupCommit(self.path, self._connect_writer, self._journal, self.kept)
+            commits = GroupCommit(self.path, self._transactions, self._journal, self.kept)
             await commits.start()
         except sqlite3.Error as error:
             self._lock.release()
@@ -114,41 +119,48 @@ class SqliteStore:
 
     # -- writes
 
-    async def add(self, task: Task, stdin: Body, idempotency: Idempotency | None) -> Task:
+    def add(self, task: Task, stdin: Body, idempotency: Idempotency | None) -> Coroutine[Any, Any, Task]:
         if stdin.inline is not None and len(stdin.inline) > INLINE_BYTES:
             raise ValueError(f"inline bodies have at most {INLINE_BYTES} bytes, not {len(stdin.inline)}")
-        row = task_row(task)
-        account, created_us = task.spec.account, task.created_us
+        addition = Addition(task, stdin)
+        if idempotency is None:
+            added = self._added(task, addition, self._writer().add(addition))
+            self._additions[task.id] = addition
+            # It may be asked for at once.
+            self._inputs.keep(task.id, stdin)
+            return added
+        return self._add_keyed(task, addition, idempotency)
+
+    async def _added(self, task: Task, addition: Addition, written: asyncio.Future[None]) -> Task:
+        try:
+            await written
+        except BaseException:
+            self._inputs.drop(task.id)
+            raise
+        finally:
+            self._additions.pop(task.id, None)
+        return task
+
+    async def _add_keyed(self, task: Task, addition: Addition, idempotency: Idempotency) -> Task:
+        account, created_us, stdin = addition.account, task.created_us, addition.stdin
 
         def add(connection: sqlite3.Connection) -> bytes | None:
             """Return the facts of the earlier task of this key, or None if this one was added."""
             sql = queries()
-            if idempotency is not None:
-                key: dict[str, Any] = {"account": account, "key": idempotency.key}
-                known = connection.execute(sql["keyed_task"], key).fetchone()
-                if known is not None and created_us - known[1] < IDEMPOTENCY_WINDOW_US:
-                    idempotency.check(known[0])
-                    if stdin.blob is not None:
-                        connection.execute(sql["add_free_blob"], {"name": stdin.blob})
-                    facts: bytes = known[2]
-                    return facts
-                if batches.keyed(connection, account, idempotency.key, created_us) is not None:
-                    raise IdempotencyConflict
+            key: dict[str, Any] = {"account": account, "key": idempotency.key}
+            known = connection.execute(sql["keyed_task"], key).fetchone()
+            if known is not None and created_us - known[1] < IDEMPOTENCY_WINDOW_US:
+                idempotency.check(known[0])
+                if stdin.blob is not None:
+                    connection.execute(sql["add_free_blob"], {"name": stdin.blob})
+                facts: bytes = known[2]
+                return facts
+            if batches.keyed(connection, account, idempotency.key, created_us) is not None:
+                raise IdempotencyConflict
             self._check_space()
-            number = connection.execute(sql["add_task"], row).lastrowid
-            body = {
-                "task": number,
-                "size_bytes": stdin.size_bytes,
-                "inline": stdin.inline,
-                "blob": stdin.blob,
-            }
-            connection.execute(sql["add_input"], body)
-            self.kept.add(account, len(row[-1]) + stdin.size_bytes)
-            if stdin.blob is not None:
-                connection.execute(sql["add_blob"], {"name": stdin.blob, "task": number})
-            if idempotency is not None:
-                use = {"fingerprint": idempotency.fingerprint, "task_id": task.id, "created_us": created_us}
-                connection.execute(sql["set_key"], key | use)
+            write_additions(connection, [addition], self.kept)
+            use = {"fingerprint": idempotency.fingerprint, "task_id": task.id, "created_us": created_us}
+            connection.execute(sql["set_key"], key | use)
             return None
 
         earlier = await self._writer().apply(add, Durability.POWER, refusable=True)
@@ -172,14 +184,16 @@ class SqliteStore:
         self._writer().save_later(task_row(task))
 
     async def finish(self, task: Task, results: Results, durability: Durability = Durability.POWER) -> None:
-        end, limits = End(task, results), self._dead_letter_limits
+        end, addition = End(task, results), self._additions.get(task.id)
+        # Unless the task is accepted after all, its end must not make a row of it.
+        end.was_added = addition is not None
         await self._fold_journal_of(task.id)
         self._inputs.drop(task.id)
-
-        def finish(connection: sqlite3.Connection) -> bool:
-            return write_end(connection, end, limits, self.kept)
-
-        task.dead = await self._writer().apply(finish, durability, instead_of=task.lease)
+        if end.dead_row is not None or durability is not Durability.POWER:
+            addition = None
+        task.dead = await self._writer().end(end, durability, addition)
+        if task.spec.kind is Kind.ASYNC:
+            self._ends.keep(task)
 
     async def replay(self, task_id: str, new: Task) -> Task:
         def replay(connection: sqlite3.Connection) -> Task:
@@ -230,6 +244,7 @@ class SqliteStore:
             return [name for (name,) in free]
 
         await self._writer().catch_up()
+        self._ends.expire(now_us)
         # Durable before the caller deletes the blobs: rows that reappear would name missing ones.
         freed: list[str] = await self._writer().apply(expire, Durability.POWER)
         return freed
@@ -240,6 +255,9 @@ class SqliteStore:
         row = self._journal.get(task_id)
         if row is not None:
             return read_task(row[-1])
+        recent = self._ends.get(task_id)
+        if recent is not None:
+            return recent
         found = await self.read(lambda db: db.execute(queries()["get_task"], {"id": task_id}).fetchone())
         return None if found is None else read_task(found[0])
 
@@ -337,6 +355,11 @@ class SqliteStore:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA trusted_schema = OFF")
         return connection
+
+    def _transactions(self) -> Transactions:
+        return Transactions(
+            self.path, self._connect_writer, self.kept, self._dead_letter_limits, self._check_space
+        )
 
     def _connect_writer(self) -> sqlite3.Connection:
         # No waiting inside SQLite: the writer itself decides how long to wait.

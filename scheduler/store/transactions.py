@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from scheduler.errors import SchedulerError
+from scheduler.errors import SchedulerError, StaleLease
 from scheduler.store import faults
-from scheduler.store.contract import Durability
+from scheduler.store.additions import Addition, write_additions
+from scheduler.store.contract import DeadLetterLimits, Durability
+from scheduler.store.ends import End, write_ends
 from scheduler.store.kept import Kept
 from scheduler.store.rows import Row
 from scheduler.store.sql import for_rows, queries
@@ -31,20 +33,24 @@ error after it rolls the write back."""
 
 
 class Write:
-    """A write of one caller: a task's row, or `apply`."""
+    """A write of one caller: a task's row, a new task, the end of a task, or `apply`."""
 
-    __slots__ = ("apply", "durability", "future", "row", "rows")
+    __slots__ = ("addition", "apply", "durability", "end", "future", "row", "rows")
 
     def __init__(
         self,
         *,
         row: Row | None = None,
+        addition: Addition | None = None,
+        end: End | None = None,
         apply: Apply | None = None,
         rows: int = 1,
         durability: Durability,
         future: asyncio.Future[Any] | None,
     ) -> None:
         self.row = row
+        self.addition = addition
+        self.end = end
         self.apply = apply
         self.rows = rows
         self.durability = durability
@@ -57,13 +63,23 @@ Outcome = tuple[asyncio.Future[Any] | None, Any, BaseException | None]
 class Transactions:
     """Owns two connections: one that writes, and one that checkpoints the log in parallel.
 
-    `frames`: pages added to the log, estimated. Set it to 0 before a checkpoint.
+    `frames`: pages added to the log, estimated. Set it to 0 before a checkpoint. `check_space` raises where there is
+    too little space for new tasks.
     """
 
-    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection], kept: Kept) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connect: Callable[[], sqlite3.Connection],
+        kept: Kept,
+        dead_letter_limits: DeadLetterLimits,
+        check_space: Callable[[], None],
+    ) -> None:
         self._path = path
         self._log_path = path.with_name(f"{path.name}-wal")
         self._kept = kept
+        self._dead_letter_limits = dead_letter_limits
+        self._check_space = check_space
         self._lock = threading.Lock()
         self._synchronous = ""
         self._unsynced = False
@@ -80,7 +96,7 @@ class Transactions:
         try:
             return self._commit(writes)
         except Exception as error:  # on any error, callers must not wait for ever
-            return [(write.future, None, self._translate(error)) for write in writes]
+            return [outcome for write in writes for outcome in self._failed(write, error)]
 
     def _commit(self, writes: list[Write]) -> list[Outcome]:
         with self._lock:
@@ -96,7 +112,7 @@ class Transactions:
                 except Exception as error:
                     self._roll_back()
                     self._unsynced = self._unsynced or faults.is_sync_failure(error)
-                    outcomes.append((write.future, None, self._translate(error)))
+                    outcomes += self._failed(write, error)
             return outcomes
 
     def _transaction(self, writes: list[Write]) -> list[Outcome]:
@@ -104,20 +120,23 @@ class Transactions:
         self._switch("FULL" if power else "NORMAL")
         self._when_free("BEGIN IMMEDIATE")
         self._write_log_again()
-        outcomes: list[Outcome] = []
+        # New tasks first, and ends last: nothing else in this commit can come before the one, or follow the other.
+        outcomes = self._add([write for write in writes if write.addition is not None])
+        others = [write for write in writes if write.addition is None and write.end is None]
         at = 0
-        while at < len(writes):
+        while at < len(others):
             end = at
-            while end < len(writes) and end - at < ROWS_PER_STATEMENT and writes[end].row is not None:
+            while end < len(others) and end - at < ROWS_PER_STATEMENT and others[end].row is not None:
                 end += 1
             if end > at:
-                rows = [write.row for write in writes[at:end] if write.row is not None]
+                rows = [write.row for write in others[at:end] if write.row is not None]
                 save_rows(self._connection, rows, self._kept)
-                outcomes += [(write.future, None, None) for write in writes[at:end]]
+                outcomes += [(write.future, None, None) for write in others[at:end]]
                 at = end
             else:
-                outcomes.append(self._applied(writes[at]))
+                outcomes.append(self._applied(others[at]))
                 at += 1
+        outcomes += self._end([write for write in writes if write.end is not None])
         self._kept.settle(self._connection)
         self._connection.execute("COMMIT")
         self._kept.committed()
@@ -127,7 +146,46 @@ class Transactions:
     def _count(self, writes: Sequence[Write]) -> None:
         rows = sum(write.rows for write in writes)
         # Neighbours share pages of the table, but each account and image has its own place in the indexes.
-        self.frames += 4 + 3 * rows + sum(8 for write in writes if write.apply is not None)
+        self.frames += 4 + 3 * rows + sum(8 for write in writes if write.row is None)
+
+    def _add(self, writes: list[Write]) -> list[Outcome]:
+        if not writes:
+            return []
+        try:
+            self._check_space()
+        except SchedulerError as refusal:
+            return [outcome for write in writes for outcome in self._failed(write, refusal)]
+        additions = [write.addition for write in writes if write.addition is not None]
+        for addition in additions:
+            addition.take()
+        write_additions(self._connection, additions, self._kept)
+        outcomes: list[Outcome] = [(write.future, None, None) for write in writes]
+        outcomes += [(addition.end_written, False, None) for addition in additions if addition.end_written]
+        return outcomes
+
+    def _end(self, writes: list[Write]) -> list[Outcome]:
+        if not writes:
+            return []
+        ends = [write.end for write in writes if write.end is not None]
+        written = write_ends(self._connection, ends, self._dead_letter_limits, self._kept)
+        return [
+            (write.future, None, outcome)
+            if isinstance(outcome, StaleLease)
+            else (write.future, outcome, None)
+            for write, outcome in zip(writes, written, strict=True)
+        ]
+
+    def _failed(self, write: Write, error: Exception) -> list[Outcome]:
+        told = self._translate(error)
+        outcomes: list[Outcome] = [(write.future, None, told)]
+        addition = write.addition
+        if addition is not None:
+            addition.take()
+            if addition.end_written is not None:
+                outcomes.append(
+                    (addition.end_written, None, StaleLease(f"the task was not accepted: {told}"))
+                )
+        return outcomes
 
     def _applied(self, write: Write) -> Outcome:
         assert write.apply is not None

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from scheduler.async_side import AsyncEntry
+from scheduler.async_entry import AsyncEntry
 from scheduler.clock import wall_us
-from scheduler.errors import SchedulerError
+from scheduler.errors import DiskFull, SchedulerError
 from scheduler.live import LiveTask
 from scheduler.manager import Manager
 from scheduler.policy.limits import Limits
@@ -29,10 +29,25 @@ PATIENCE_S = 60.0
 
 
 class TroubledStore(SqliteStore):
-    """The real store, which refuses outcomes while `trouble` is set."""
+    """The real store, which refuses outcomes while `trouble` is set, and new tasks while it is `full`.
+
+    A new task is not written, nor is its input there, before the future `adding` is done; its exception is raised.
+    """
 
     trouble: SchedulerError | None = None
     refusals = 0
+    full = False
+    adding: asyncio.Future[None] | None = None
+
+    async def add(self, task: Task, stdin: Body, idempotency: Idempotency | None) -> Task:
+        if self.adding is not None:
+            await self.adding
+        return await super().add(task, stdin, idempotency)
+
+    def _check_space(self) -> None:
+        if self.full:
+            raise DiskFull("the disk is full")
+        super()._check_space()
 
     async def update(self, task: Task, durability: Durability) -> None:
         self._maybe()

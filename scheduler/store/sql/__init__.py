@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Final, TypeVar
+
+ROWS_PER_STATEMENT: Final = 16
+"""Rows in one statement: each number of rows is a statement of its own, which is prepared once and then kept."""
 
 _NAME: Final = re.compile(r"^-- name: *(\w+) *$", re.MULTILINE)
 _COMMENT: Final = re.compile(r"--[^\n]*")
 _ROW: Final = re.compile(r"VALUES (\((?:\?, )*\?\))")
 _SCHEMA_FILE: Final = re.compile(r"schema_(\d+)\.sql")
+
+T = TypeVar("T")
 
 
 def parse(text: str) -> dict[str, str]:
@@ -47,3 +53,9 @@ def schemas() -> list[str]:
 def for_rows(name: str, rows: int) -> str:
     """The query `name` with its row of `VALUES (?, …)` repeated `rows` times."""
     return _ROW.sub(lambda match: "VALUES " + ", ".join([match[1]] * rows), queries()[name])
+
+
+def pieces(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The rows in parts, each of which fits one statement."""
+    for at in range(0, len(rows), ROWS_PER_STATEMENT):
+        yield rows[at : at + ROWS_PER_STATEMENT]

@@ -8,27 +8,31 @@ ON CONFLICT (id) DO UPDATE SET
     account = excluded.account, kind = excluded.kind, state = excluded.state, image = excluded.image,
     name = excluded.name, expires_us = excluded.expires_us, facts = excluded.facts;
 
--- name: add_task
--- A new task; an id that is there already is an error.
-INSERT INTO tasks (id, account, kind, state, image, name, expires_us, facts)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+-- name: newest_row
+-- The largest row number; new tasks have the ones after it.
+SELECT coalesce(max(row), 0) FROM tasks;
 
--- name: add_input
--- The input of a new task.
+-- name: add_tasks
+-- New tasks; an id that is there already is an error. The row of VALUES is repeated for each task.
+INSERT INTO tasks (row, id, account, kind, state, image, name, expires_us, facts)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: add_inputs
+-- The inputs of new tasks. The row of VALUES is repeated for each of them.
 INSERT INTO inputs (task, size_bytes, inline, blob)
-VALUES (:task, :size_bytes, :inline, :blob);
+VALUES (?, ?, ?, ?);
 
 -- name: task_row
 -- The row number of a task.
 SELECT row FROM tasks WHERE id = :id;
 
--- name: held_task
--- The row number and the facts of a task.
-SELECT row, facts FROM tasks WHERE id = :id;
+-- name: held_tasks
+-- The ids, row numbers and facts of tasks. The row of VALUES is repeated for each id.
+SELECT id, row, facts FROM tasks WHERE id IN (VALUES (?));
 
 -- name: end_task
 -- The end of a task that has a row.
-UPDATE tasks SET state = :state, expires_us = :expires_us, facts = :facts WHERE row = :row;
+UPDATE tasks SET state = ?, expires_us = ?, facts = ? WHERE row = ?;
 
 -- name: keyed_task
 -- The task that an account made under a key, and the digest of that request.
@@ -42,16 +46,16 @@ INSERT OR REPLACE INTO idempotency (account, key, fingerprint, task_id, created_
 VALUES (:account, :key, :fingerprint, :task_id, :created_us);
 
 -- name: set_results
--- The results of a task that has ended.
-INSERT OR REPLACE INTO results (task, body, size_bytes) VALUES (:task, :body, :size_bytes);
+-- The results of tasks that have ended. The row of VALUES is repeated for each of them.
+INSERT OR REPLACE INTO results (task, body, size_bytes) VALUES (?, ?, ?);
 
 -- name: drop_input
 -- The input of a task that has ended.
 DELETE FROM inputs WHERE task = :task;
 
--- name: take_input
--- Drop the input of a task that has ended; returns its size, and its blob, if it is one.
-DELETE FROM inputs WHERE task = :task RETURNING size_bytes, blob;
+-- name: take_inputs
+-- Drop the inputs of tasks that have ended; returns their sizes, and their blobs. The row of VALUES is repeated for each.
+DELETE FROM inputs WHERE task IN (VALUES (?)) RETURNING task, size_bytes, blob;
 
 -- name: add_blob
 -- A blob that a task's row now names.
