@@ -12,8 +12,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from scheduler.store import callback_rows
-from scheduler.store.contract import Body
+from scheduler.errors import IdempotencyConflict
+from scheduler.store import batches, callback_rows
+from scheduler.store.contract import IDEMPOTENCY_WINDOW_US, Body, Idempotency
 from scheduler.store.ends import End
 from scheduler.store.kept import Kept
 from scheduler.store.rows import task_row
@@ -73,6 +74,43 @@ def write_additions(connection: sqlite3.Connection, additions: Sequence[Addition
     for addition in additions:
         if addition.end is not None and addition.end.callback is not None:
             callback_rows.add(connection, addition.end.callback, addition.end.row[-1], kept)
+
+
+def task_of_key(
+    connection: sqlite3.Connection, addition: Addition, idempotency: Idempotency, created_us: int
+) -> bytes | None:
+    """Return the facts of the earlier task of this key, whose input then stays and not that of the new one; or None.
+
+    Raises `IdempotencyConflict`.
+    """
+    sql = queries()
+    known = connection.execute(
+        sql["keyed_task"], {"account": addition.account, "key": idempotency.key}
+    ).fetchone()
+    if known is not None and created_us - known[1] < IDEMPOTENCY_WINDOW_US:
+        idempotency.check(known[0])
+        if addition.stdin.blob is not None:
+            connection.execute(sql["add_free_blob"], {"name": addition.stdin.blob})
+        facts: bytes = known[2]
+        return facts
+    if batches.keyed(connection, addition.account, idempotency.key, created_us) is not None:
+        raise IdempotencyConflict
+    return None
+
+
+def write_under_key(
+    connection: sqlite3.Connection, addition: Addition, idempotency: Idempotency, created_us: int, kept: Kept
+) -> None:
+    """Write the first task of a key."""
+    write_additions(connection, [addition], kept)
+    use = {
+        "account": addition.account,
+        "key": idempotency.key,
+        "fingerprint": idempotency.fingerprint,
+        "task_id": addition.row[0],
+        "created_us": created_us,
+    }
+    connection.execute(queries()["set_key"], use)
 
 
 def _own(connection: sqlite3.Connection, blobs: Sequence[str], number: int) -> None:

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from scheduler.errors import DiskFull, IdempotencyConflict, StoreError
+from scheduler.errors import DiskFull, StoreError
 from scheduler.store import batches, dead_letters, faults, journal, pages
-from scheduler.store.additions import Addition, write_additions
+from scheduler.store.additions import Addition, task_of_key, write_under_key
 from scheduler.store.commits import GroupCommit
 from scheduler.store.contract import (
     IDEMPOTENCY_WINDOW_US,
@@ -142,31 +142,19 @@ class SqliteStore:
         return task
 
     async def _add_keyed(self, task: Task, addition: Addition, idempotency: Idempotency) -> Task:
-        account, created_us, stdin = addition.account, task.created_us, addition.stdin
+        created_us = task.created_us
 
         def add(connection: sqlite3.Connection) -> bytes | None:
-            """Return the facts of the earlier task of this key, or None if this one was added."""
-            sql = queries()
-            key: dict[str, Any] = {"account": account, "key": idempotency.key}
-            known = connection.execute(sql["keyed_task"], key).fetchone()
-            if known is not None and created_us - known[1] < IDEMPOTENCY_WINDOW_US:
-                idempotency.check(known[0])
-                if stdin.blob is not None:
-                    connection.execute(sql["add_free_blob"], {"name": stdin.blob})
-                facts: bytes = known[2]
-                return facts
-            if batches.keyed(connection, account, idempotency.key, created_us) is not None:
-                raise IdempotencyConflict
-            self._check_space()
-            write_additions(connection, [addition], self.kept)
-            use = {"fingerprint": idempotency.fingerprint, "task_id": task.id, "created_us": created_us}
-            connection.execute(sql["set_key"], key | use)
-            return None
+            earlier = task_of_key(connection, addition, idempotency, created_us)
+            if earlier is None:
+                self._check_space()
+                write_under_key(connection, addition, idempotency, created_us, self.kept)
+            return earlier
 
         earlier = await self._writer().apply(add, Durability.POWER, refusable=True)
         if earlier is not None:
             return read_task(earlier)
-        self._inputs.keep(task.id, stdin)
+        self._inputs.keep(task.id, addition.stdin)
         return task
 
     async def update(self, task: Task, durability: Durability) -> None:
