@@ -17,6 +17,7 @@ from scheduler.live_output import LiveOutput, LiveOutputs, Tail
 from scheduler.moments import Moments
 from scheduler.outcome import conclude
 from scheduler.outputs import OutputFiles
+from scheduler.policy.storage import Holding
 from scheduler.store.contract import BodyWriter
 from scheduler.task import Reason, State, Task
 
@@ -46,6 +47,7 @@ class LiveTask:
         stdout_writer: BodyWriter | None = None,
         stderr_writer: BodyWriter | None = None,
         stderr_max_bytes: int = 0,
+        stderr_holding: Holding | None = None,
         clock: Callable[[], float] = time.monotonic,
         now_us: Callable[[], int] = wall_us,
     ) -> None:
@@ -79,6 +81,7 @@ class LiveTask:
         self._stdout_writer = stdout_writer
         self._stderr_writer = stderr_writer
         self._stderr_max_bytes = stderr_max_bytes
+        self._stderr_holding = stderr_holding
 
     @property
     def stdin(self) -> ByteWriter | None:
@@ -355,8 +358,13 @@ class LiveTask:
         writer = self._stderr_writer
         if writer is None or writer.size_bytes >= self._stderr_max_bytes:
             return
+        kept = chunk[: self._stderr_max_bytes - writer.size_bytes]
+        if self._stderr_holding is not None and not self._stderr_holding.try_grow(len(kept)):
+            # Its account may keep no more.
+            self._stderr_max_bytes = 0
+            return
         try:
-            await writer.write(chunk[: self._stderr_max_bytes - writer.size_bytes])
+            await writer.write(kept)
             if self._outputs is not None:
                 self._outputs.stderr.changed()
         except SchedulerError as error:

@@ -41,6 +41,7 @@ class Collector:
             "stdout_writer": self._stdout,
             "stderr_writer": self._stderr,
             "stderr_max_bytes": self._limits.stderr_max_bytes,
+            "stderr_holding": self._holding,
         }
 
     async def collect(self, live: LiveTask) -> Results:
@@ -79,7 +80,8 @@ class Collector:
         for name, kept_bytes, written_bytes in kept:
             if kept_bytes < written_bytes:
                 said = f"of its {name}, {written_bytes} bytes, this set keeps the first {kept_bytes}"
-                if name == "stdout" and self._account_full:
+                full = self._account_full if name == "stdout" else kept_bytes < self._limits.stderr_max_bytes
+                if full:
                     said += f", which is {ACCOUNT_LEFT}"
                 task.detail = f"{task.detail}; {said}" if task.detail else said
 

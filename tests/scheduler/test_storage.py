@@ -112,6 +112,25 @@ async def test_output_of_an_accepted_task_may_take_a_quarter_more_and_is_cut_the
     assert used(world) < 110_000, "nothing is held for a task that has ended"
 
 
+async def test_stderr_of_a_running_task_counts_and_is_cut_where_the_account_may_keep_no_more(
+    new_world: NewWorld,
+) -> None:
+    world = await new_world(storage=bounded(100_000))
+    task = await world.submit()
+    run = await world.started()
+    run.outgrow(b"", LARGE)
+    await until(lambda: used(world) > len(LARGE))
+    run.stderr.feed(LARGE)
+    run.exit(0)
+    ended = await world.wait(task)
+    assert (ended.state, ended.stderr_bytes) == (State.SUCCEEDED, 2 * len(LARGE))
+    assert ended.detail == (
+        "of its stderr, 200000 bytes, this set keeps the first 100000, which is what is left of the storage of its "
+        "account in this set"
+    )
+    assert used(world) < 110_000, "nothing is held for a task that has ended"
+
+
 @pytest.mark.parametrize("kind", Kind)
 async def test_output_files_beyond_it_are_not_kept(new_world: NewWorld, folder: Folder, kind: Kind) -> None:
     world = await new_world(storage=bounded(50_000))
