@@ -1,7 +1,8 @@
 """Decides where tasks start a slot that wait beside an idle one whose node is full, while another node has room. Pure.
 
 A pool with as many slots as waiting tasks asks for no other. Where its node stays full, its tasks would wait there
-although cores are free elsewhere. So the pools that wait in this way are looked at now and then, not at each event: a
+although cores are free elsewhere. And spare pools take free places only, so idle slots that hold all places would keep
+cores from them that nobody uses. So the pools that wait in this way are looked at now and then, not at each event: a
 slot takes longer to start than most tasks take to end, and the nodes are many.
 """
 
@@ -17,7 +18,7 @@ from scheduler.policy.decisions import Decision
 from scheduler.policy.limits import SCAN_LIMIT
 from scheduler.policy.matching import Matching
 from scheduler.policy.node import NODES_COMPARED, Node
-from scheduler.policy.pool import Pool, Slot
+from scheduler.policy.pool import NEVER, Pool, Slot
 from scheduler.policy.supply import Supply
 from scheduler.policy.turns import Turns
 
@@ -37,11 +38,12 @@ class Elsewhere:
         self._timer_set = False
 
     def arm(self, now: float) -> None:
-        """Set the timer if tasks wait beside idle slots and there is more than one node."""
+        """Set the timer if tasks wait beside idle slots and there is more than one node, or spare ones for a place."""
         books = self._books
-        if self._timer_set or books.nodes.only is not None:
+        if self._timer_set:
             return
-        if books.turns.pools or books.spare_turns.pools:
+        stuck = books.nodes.only is None and (books.turns.pools or books.spare_turns.pools)
+        if stuck or (books.modest and books.spare_turns.shares.waiting):
             self._timer_set = True
             books.timers.set(LOOK_EVERY_S, now, (ELSEWHERE, ""))
 
@@ -52,6 +54,7 @@ class Elsewhere:
         free = nlargest(NODES_COMPARED, free, key=_room)
         self._start(self._books.turns, free, decisions, now)
         self._start(self._books.spare_turns, free, decisions, now)
+        self._sell(free, decisions, now)
         self.arm(now)
 
     def _start(self, turns: Turns, free: list[Node], decisions: list[Decision], now: float) -> None:
@@ -75,6 +78,24 @@ class Elsewhere:
                 if not pool.idle:
                     break
 
+    def _sell(self, free: list[Node], decisions: list[Decision], now: float) -> None:
+        """Start slots for spare tasks whose pools have no idle one, on places of others that are idle for a while."""
+        for pool in list(islice(self._books.modest, SCAN_LIMIT)):
+            wants = pool.is_spare and not pool.idle and len(pool.waiting) > len(pool.starting)
+            if not wants or now < pool.retry_at or (pool.failures and pool.starting):
+                continue
+            for node in free:
+                if (
+                    pool.cpu_percent <= _room(node)
+                    and pool.memory_mib <= node.free_memory
+                    and node.suits(pool.key)
+                    and self._matching.spare_gate.admits(node, pool, now)
+                    and (cold := self._unwanted_on(node, now - self._books.limits.patience_s))
+                ):
+                    decisions.append(self._supply.stop_idle(cold, now))
+                    decisions.append(self._supply.start(pool, node, now))
+                    break
+
     @staticmethod
     def _is_stuck(pool: Pool, now: float) -> bool:
         """Return True if the pool's tasks have no room beside any of its slots, and it may start another."""
@@ -94,10 +115,14 @@ class Elsewhere:
             ):
                 yield node
 
-    def _unwanted_on(self, node: Node) -> Slot | None:
-        """An idle slot on the node for which no task waits."""
+    def _unwanted_on(self, node: Node, since: float = NEVER) -> Slot | None:
+        """An idle slot on the node for which no task waits, and which has been idle since then at least."""
         for slot in islice(self._books.slots_on.get(node, ()), SCAN_LIMIT):
-            if slot in slot.pool.idle and len(slot.pool.idle) > len(slot.pool.waiting):
+            if (
+                slot in slot.pool.idle
+                and len(slot.pool.idle) > len(slot.pool.waiting)
+                and slot.since <= since
+            ):
                 return slot
         return None
 

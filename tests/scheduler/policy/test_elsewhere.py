@@ -97,6 +97,23 @@ def test_a_cell_whose_tasks_wait_for_cores_alone_starts_no_slots() -> None:
     assert [line for line in world.log if line.startswith("start")] == starts
 
 
+def test_idle_slots_that_hold_all_places_give_one_to_a_spare_task_for_which_there_are_cores() -> None:
+    world = World([node("n1", cores=2, places=2)], Limits(keep_idle_s=300.0))
+    for image in ("a", "b"):
+        world.arrive(PoolKey("eve", image, Resources(100, 64), Isolation.SHARED), 0.1)
+    world.run(0.5)
+    assert [slot.task for slot in world.slots.values()] == [None, None]
+    spare = [world.arrive(pool("seller", priority=Priority.SPARE), 1_000.0) for _ in range(3)]
+    world.run(0.9)
+    assert not any(task.started_at for task in spare), "a slot that has just had a task may get another"
+    world.run(3.0)
+    assert sum(bool(task.started_at) for task in spare) == 2
+    # It is given back as soon as a normal task comes.
+    back = world.arrive(pool("eve"), 0.1)
+    world.run(world.now + START_S + 0.1)
+    assert back.started_at
+
+
 class Watched(World):
     """Notes since when a node has had cores for a pool whose task waits, and a place: free, or of an idle slot."""
 
