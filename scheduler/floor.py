@@ -39,6 +39,7 @@ from scheduler.policy.decisions import (
 from scheduler.policy.expiry import Expiry
 from scheduler.policy.limits import Limits, Retries, number_slots
 from scheduler.policy.node import OWN_NODE, NodeFacts, Standing
+from scheduler.policy.totals import totals
 from scheduler.pool import PoolKey
 from scheduler.roster import Entry, Roster
 from scheduler.slots import SlotKeeper
@@ -303,7 +304,7 @@ class Floor:
 
     def facts(self) -> dict[str, float]:
         """Gauges: what is there, what is busy, what waits."""
-        return {"prestart_unfit_images": len(self._unfit), **self._cell.books.facts(self._clock())}
+        return {"prestart_unfit_images": len(self._unfit), **totals(self._cell.books, self._clock())}
 
     # -- decisions
 

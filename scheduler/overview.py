@@ -11,6 +11,7 @@ from scheduler.policy.cell import Cell
 from scheduler.policy.cores_wanted import CoresWanted
 from scheduler.policy.node_state import NodeState
 from scheduler.policy.pool_state import PoolState
+from scheduler.policy.totals import totals
 from scheduler.pool import PoolKey
 
 
@@ -51,4 +52,4 @@ class Overview:
 
     def totals(self) -> dict[str, float]:
         """Gauges of the whole set by name, as its metrics have them."""
-        return self._cell.books.facts(self._clock())
+        return totals(self._cell.books, self._clock())

@@ -45,6 +45,8 @@ class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Largest input of one task; by default the set's `max_input_mib`."""
     max_kept_mib: Positive | None = None
     """Storage of the account in this set; by default the set's `max_kept_account_mib`."""
+    max_slots: Positive | None = None
+    """Slots of the account, busy and idle; by default the set's `max_slots_account`."""
     max_requests_per_s: Positive | None = None
     """Requests of the account per second; by default the set's `max_requests_account_per_s`."""
 
@@ -116,6 +118,11 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Memory that running tasks share; by default three quarters of the machine's."""
     max_slots: Positive = 32
     """Slots that exist at the same time, busy and idle."""
+    max_slots_account: Positive | None = None
+    """Slots of one account, busy and idle; further tasks wait until one of the account's own slots gives its place. By
+    default as many as there are."""
+    max_slots_image: Positive | None = None
+    """Slots of one account for one image, whatever their sizes; by default as many as the account may have."""
     max_waiting: Positive = 100_000
     """Tasks that wait for a slot; the set refuses further ones with 503."""
     max_waiting_account: Positive = 20_000
@@ -277,6 +284,13 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             cpu_percent=round(cores * 100),
             memory_mib=memory_mib,
             max_slots=self.max_slots,
+            max_slots_account=self.max_slots_account,
+            max_slots_image=self.max_slots_image,
+            account_slots={
+                name: account.max_slots
+                for name, account in self.accounts.items()
+                if account.max_slots is not None
+            },
             max_waiting=self.max_waiting,
             max_waiting_account=self.max_waiting_account,
             max_pools=self.max_pools,

@@ -202,7 +202,7 @@ def mistakes(scenario: Scenario) -> Iterable[str]:
         if failure.set_name is not None and failure.set_name not in scenario.set_names:
             yield f"failures[{number}].set: {failure.set_name!r} is none of {', '.join(scenario.set_names)}"
     usual = Limits()
-    for name in ("cpu_percent", "memory_mib", "max_slots", "account_weights"):
+    for name in ("cpu_percent", "memory_mib", "max_slots", "account_weights", "account_slots"):
         if getattr(scenario.limits, name) != getattr(usual, name):
             yield f"limits.{name}: belongs to `nodes` or to `accounts` in a scenario"
 

@@ -22,8 +22,9 @@ WEIGHT_TOTAL: Final = 10_000
 
 _MASK: Final = (1 << 64) - 1
 _UNIT: Final = 2.0**-53
-_GROUP_FROM: Final = 24
-"""From this many sets on, those of equal weight are compared by their draws alone, without a logarithm each."""
+_GROUP_SIZE: Final = 4
+"""Where this many sets have one weight on average, those of equal weight are compared by their draws alone, without a
+logarithm each."""
 
 
 class SetState(enum.StrEnum):
@@ -97,12 +98,11 @@ class Weights:
             for entry in self.entries
         )
         self._groups: tuple[tuple[float, tuple[tuple[int, SetEntry], ...]], ...] = ()
-        if len(self._drawers) >= _GROUP_FROM:
-            groups: dict[float, list[tuple[int, SetEntry]]] = {}
-            for seed, factor, entry in self._drawers:
-                groups.setdefault(factor, []).append((seed, entry))
-            if len(groups) * 4 <= len(self._drawers):
-                self._groups = tuple((factor, tuple(members)) for factor, members in groups.items())
+        groups: dict[float, list[tuple[int, SetEntry]]] = {}
+        for seed, factor, entry in self._drawers:
+            groups.setdefault(factor, []).append((seed, entry))
+        if len(groups) * _GROUP_SIZE <= len(self._drawers):
+            self._groups = tuple((factor, tuple(members)) for factor, members in groups.items())
 
     def home(self, key: int) -> SetEntry | None:
         """The set that the weights alone give to `key`; None when every weight is 0."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
+from scheduler.policy.caps import Caps
 from scheduler.policy.demand import Demand
 from scheduler.policy.idle_times import IdleTimes, Remembered
 from scheduler.policy.keep_alive import foresee
@@ -63,6 +64,7 @@ class Books:
         self.demand = Demand(limits.account_weights)
         self.modest: dict[Pool, None] = {}
         self.cramped: dict[Pool, None] = {}
+        self.caps = Caps(limits)
         # Pools that have become cramped, where accounts have nodes of their own: they may claim one.
         self.homeless: dict[Pool, None] = {}
         # Pools that may have an idle slot to give: looked at again when one is needed.
@@ -100,6 +102,7 @@ class Books:
         pool.charge_percent = max(pool.cpu_percent, memory_worth)
         if pool.ahead is not None:
             pool.most += self.limits.fresh_ahead
+        pool.most = int(min(pool.most, self.caps.most(pool.key)))
 
     def forget_pool(self, pool: Pool) -> None:
         """The pool has neither slots nor waiting tasks, and is not about to have any."""
@@ -108,6 +111,7 @@ class Books:
         self.pool_bounds.removed(pool.key.account)
         self.givers.pop(pool, None)
         self.asleep.pop(pool, None)
+        self.caps.drop(pool)
         if pool.idle_times is not None:
             self.remembered.keep(pool.key, pool.idle_times)
         pool.look_at = NEVER
@@ -148,6 +152,10 @@ class Books:
                 else:
                     # After a failure one slot goes ahead of the others.
                     may = not (pool.failures and pool.starting)
+        if self.caps.held_back and self.caps.holds_back(pool):
+            may = False
+            if not (wants or eager):
+                self.caps.drop(pool)
         if may and wants and not pool.is_spare and pool not in self.cramped:
             if not pool.wants:
                 pool.wants = True
@@ -221,6 +229,7 @@ class Books:
         if pool.ahead is not None:
             pool.ahead.starting(slot_id, now)
         self.demand.slot_added(pool)
+        self.caps.slot_added(pool.key)
         self.file(pool, now)
         return slot
 
@@ -334,6 +343,8 @@ class Books:
         self.demand.slot_removed(pool)
         if pool.ahead is not None:
             pool.ahead.gone(slot.id)
+        for other in self.caps.slot_removed(pool.key):
+            self.file(other, now)
 
     @staticmethod
     def _stop_timer(slot: Slot) -> None:
@@ -366,27 +377,6 @@ class Books:
             counts["starting"] += len(pool.starting)
             counts["running"] += len(pool.running)
         return counts
-
-    def facts(self, now: float) -> dict[str, float]:
-        """Return the cell's cores, MiB and slots, their use by running tasks, and the queue. Cores of spare tasks count
-        apart, as normal tasks can have them; nor do spare tasks count in the oldest wait."""
-        waiting = [pool for pool in self.pools.values() if pool.waiting and not pool.is_spare]
-        first = [next(iter(pool.waiting.values())) for pool in waiting]
-        nodes = self.nodes
-        busy = sum(node.facts.cpu_percent - node.free_cpu for node in nodes)
-        spare = sum(slot.pool.cpu_percent for slots in self.spare_on.values() for slot in slots)
-        return {
-            "tasks_waiting": self.queue.waiting,
-            "oldest_wait_seconds": round(now - min(first, default=now), 3),
-            "cores": nodes.cpu_percent / 100,
-            "cores_busy": (busy - spare) / 100,
-            "cores_spare": spare / 100,
-            "spare_gave_way": self.gave_way,
-            "memory_mib": nodes.memory_mib,
-            "memory_busy_mib": sum(node.facts.memory_mib - node.free_memory for node in nodes),
-            "slots_max": nodes.max_slots,
-            **{f"slots_{state}": count for state, count in self.slots_by_state().items()},
-        }
 
 
 def _drop(by_node: dict[Node, dict[Slot, None]], slot: Slot) -> None:

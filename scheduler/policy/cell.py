@@ -102,7 +102,7 @@ class Cell(NodeEvents):
     def words(self, pool: Pool, now: float) -> str:
         """Say in words what the first task of the pool waits for."""
         node = "" if self._claims is None else self._claims.words(pool)
-        return waits_for(pool, self.books.nodes, now, node)
+        return waits_for(pool, self.books.nodes, now, node, self.books.caps.words(pool.key))
 
     def opened(self, now: float) -> list[Decision]:
         """The cell's shell is ready to carry decisions out."""
@@ -271,7 +271,7 @@ class Cell(NodeEvents):
         books.release(slot, now, cpu_us)
         if books.cramped:
             books.try_cramped(slot.node, now)
-        taker = self._supply.taker(slot, now) if books.demand.wanting else None
+        taker = self._supply.taker(slot, now) if books.demand.wanting or books.caps.held_back else None
         if taker is not None or pool.key.isolation is Isolation.FRESH or goes:
             decisions: list[Decision] = [StopSlot(slot_id)]
             node = slot.node

@@ -38,7 +38,7 @@ class CoresWanted:
         """Return the cores that are wanted by class: its CPU features, sorted, with commas between them."""
         wanted: dict[str, float] = {}
         for pool in books.pools.values():
-            percent = _wanted_percent(pool)
+            percent = _wanted_percent(pool, books)
             if percent:
                 name = ",".join(pool.key.cpu_features)
                 wanted[name] = wanted.get(name, 0.0) + percent / 100
@@ -64,7 +64,7 @@ class CoresWanted:
             wanted[OTHERS] = wanted.get(OTHERS, 0.0) + wanted.pop(name)
 
 
-def _wanted_percent(pool: Pool) -> int:
+def _wanted_percent(pool: Pool, books: Books) -> int:
     """Hundredths of a core that the pool's tasks want: those that run, and enough to begin those that wait."""
     if pool.is_spare:
         return 0
@@ -72,6 +72,9 @@ def _wanted_percent(pool: Pool) -> int:
     if pool.failures and not pool.running:
         # More machines wouldn't help slots that cannot start.
         waiting = 0
+    if books.caps.fill(pool.key):
+        # Its account may have no other slot, however many machines there are.
+        waiting = min(waiting, len(pool.idle) + len(pool.starting))
     task_s = pool.account.task_s
     if task_s:
         waiting = min(waiting, ceil(waiting * task_s / DRAINED_IN_S))

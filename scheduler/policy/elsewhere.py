@@ -68,7 +68,7 @@ class Elsewhere:
                 node = next(self._nodes_for(pool, free), None)
                 if node is None:
                     break
-                if pool.slots >= pool.most:
+                if pool.slots >= pool.most or self._books.caps.fill(pool.key):
                     decisions.append(self._supply.stop_idle(next(iter(pool.idle)), now))
                 if node not in self._books.nodes.open:
                     unwanted = self._unwanted_on(node)

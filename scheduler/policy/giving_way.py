@@ -88,6 +88,22 @@ def give_place(books: Books, wanting: Pool, decisions: list[Decision], now: floa
         tell_to_give_way(latest, decisions, now)
 
 
+def give_own_place(books: Books, wanting: Pool, decisions: list[Decision], now: float) -> None:
+    """Tell one spare task to give way, as its account may have no other slot for a normal pool."""
+    latest: Slot | None = None
+    for slots in books.spare_on.values():
+        for slot in slots:
+            if slot.pool.key.account != wanting.key.account or books.caps.fill(wanting.key, slot.pool.key):
+                continue
+            if slot.gives_way:
+                # That one comes first.
+                return
+            if latest is None or slot.since >= latest.since:
+                latest = slot
+    if latest is not None:
+        tell_to_give_way(latest, decisions, now)
+
+
 class _Room:
     """The resources that are free on a node, or will be once slots that were told to give way have stopped."""
 

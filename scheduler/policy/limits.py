@@ -33,6 +33,8 @@ class Limits(msgspec.Struct, frozen=True):
     `patience_s`: how long a task that is too large for the free room may be overtaken, and how long a pool without
     any slot waits until one of a busy pool gives way. `fresh_ahead`: the most slots that a fresh pool has ready.
     `new_pools_account_per_s`: how many new pools an account may add per second; None: no bound.
+    `max_slots_account`: the most slots of one account, where `account_slots` does not name it; `max_slots_image`: the
+    most slots of an account for one image. None: as many as there are places.
     `account_weights`: how many times as much of the cores and places as others an account gets while they compete; 1
     where it is not named. `tenancy`: that of the accounts that `account_tenancy` does not name. `node_turn_s`: how long
     an account may use a node of its own at least, while others wait for one.
@@ -41,6 +43,9 @@ class Limits(msgspec.Struct, frozen=True):
     cpu_percent: int = 200
     memory_mib: int = 8192
     max_slots: int = 32
+    max_slots_account: int | None = None
+    max_slots_image: int | None = None
+    account_slots: dict[str, int] = {}
     max_waiting: int = 100_000
     max_waiting_account: int = 20_000
     keep_idle_s: float = 300.0
@@ -69,6 +74,15 @@ class Limits(msgspec.Struct, frozen=True):
     def some_need_own_nodes(self) -> bool:
         """True if an account may need nodes of its own."""
         return Tenancy.DEDICATED in (self.tenancy, *self.account_tenancy.values())
+
+    @property
+    def bounds_slots(self) -> bool:
+        """True if the slots of an account or of an image are bounded."""
+        return bool(self.max_slots_account or self.max_slots_image or self.account_slots)
+
+    def slots_of(self, account: str) -> float:
+        """The most slots of an account; infinite where nothing bounds them."""
+        return self.account_slots.get(account, self.max_slots_account or float("inf"))
 
     def weight_of(self, account: str) -> int:
         """The weight of an account."""

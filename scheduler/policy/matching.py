@@ -48,6 +48,7 @@ class Matching:
             or books.demand.wanting
             or books.modest
             or books.cramped
+            or books.caps.held_back
             or pool.is_spare
             or pool.ahead is not None
         )

@@ -10,7 +10,7 @@ from typing import Final
 from scheduler.errors import BadRequest
 from scheduler.policy.books import Books
 from scheduler.policy.decisions import Decision, StartSlot, StopSlot
-from scheduler.policy.giving_way import give_place
+from scheduler.policy.giving_way import give_own_place, give_place
 from scheduler.policy.keep_alive import next_look, overdue
 from scheduler.policy.limits import SCAN_LIMIT, USUAL_WEIGHT
 from scheduler.policy.node import Node
@@ -50,6 +50,8 @@ class Supply:
             not (new or books.nodes.open or books.givers or books.spare_running) and books.parties is None
         )
         while not nobody_gives and (pool := books.demand.neediest()) is not None:
+            if books.caps.fill(pool.key) and not self._make_room_among_own(pool, decisions, now):
+                continue
             crowds = None if books.parties is None else partial(self._crowds, pool)
             node = books.nodes.place(pool.key, crowds)
             if node is None:
@@ -68,6 +70,10 @@ class Supply:
         # For tasks that may come, and for spare ones, nobody else's slot goes.
         for pool in list(islice(books.modest, SCAN_LIMIT)):
             while pool in books.modest and (node := books.nodes.place(pool.key)) is not None:
+                if books.caps.fill(pool.key):
+                    books.caps.hold_back(pool)
+                    books.file(pool, now)
+                    break
                 decisions.append(self.start(pool, node, now))
 
     def start(self, pool: Pool, node: Node, now: float) -> StartSlot:
@@ -85,6 +91,9 @@ class Supply:
         which had many. Pools of one account are compared by (1), without weights.
         """
         demand, pool = self._books.demand, slot.pool
+        own = self._books.caps.taker(slot)
+        if own is not None and self.gives_up(slot, own, now):
+            return own
         if slot.node in self._books.nodes.open:
             return None
         one_for_all = self._alone and slot.node.is_ready
@@ -190,6 +199,22 @@ class Supply:
         self._books.forget(slot, now)
         if self._books.cramped:
             self._books.try_cramped(slot.node, now)
+
+    def _make_room_among_own(self, pool: Pool, decisions: list[Decision], now: float) -> bool:
+        """The pool's account may have no other slot: an idle one of its others stops, or a spare task gives way.
+
+        Returns whether the pool may have a slot now.
+        """
+        books = self._books
+        victim = books.caps.giver(pool, books.givers)
+        if victim is not None:
+            decisions.append(self.stop_idle(victim, now))
+            return True
+        books.caps.hold_back(pool)
+        books.file(pool, now)
+        if books.spare_running:
+            give_own_place(books, pool, decisions, now)
+        return False
 
     def _others_find_places(self, pool: Pool) -> bool:
         """The pool finds no place. If that is because of what its nodes are, it does not hold up others."""

@@ -6,6 +6,7 @@ import pytest
 
 from scheduler.errors import AccountLimit, BadRequest, QueueFull
 from scheduler.policy.limits import Limits
+from scheduler.policy.totals import totals
 from scheduler.task import Isolation
 from tests.scheduler.policy.house import GONE, House, pool
 
@@ -318,7 +319,7 @@ def test_the_facts_tell_a_saturated_set_from_an_idle_one() -> None:
     house = House(Limits(cpu_percent=150, memory_mib=2048, max_slots=7))
 
     def facts() -> dict[str, float]:
-        return house.policy.books.facts(house.now)
+        return totals(house.policy.books, house.now)
 
     idle = facts()
     assert (idle["cores"], idle["cores_busy"], idle["memory_mib"], idle["memory_busy_mib"]) == (
