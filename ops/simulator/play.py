@@ -15,7 +15,7 @@ from ops.simulator.front import Answered, Front
 from ops.simulator.scenario import TRACE, Failure, Nodes, RouterPlan, Scenario
 from ops.simulator.sources import Source, account_sources, digest, trace_sources
 from ops.simulator.tally import Tally
-from ops.simulator.virtual_set import VirtualSet, VirtualTask, Watch
+from ops.simulator.virtual_set import End, VirtualSet, VirtualTask, Watch
 from scheduler.policy.cell import Cell
 from scheduler.policy.limits import Limits, number_slots
 from scheduler.policy.node import NodeFacts
@@ -35,7 +35,8 @@ class Play:
         self.scenario = scenario
         self._numbers = count(1)
         plan = scenario.router or (RouterPlan() if scenario.sets > 1 else None)
-        self._front = None if plan is None else Front(self.agenda, scenario.set_names, plan)
+        dies = any(failure.nodes is None for failure in scenario.failures)
+        self.front = None if plan is None else Front(self.agenda, scenario.set_names, plan, watches=dies)
         self.sets: list[VirtualSet] = []
         self.sources = [*account_sources(scenario), *trace_sources(scenario)]
         groups = [account.name for account in scenario.accounts]
@@ -76,18 +77,21 @@ class Play:
         return lambda key: by_image.get(key.image_digest, usual)()
 
     def _open(self, name: str, start_s: Callable[[PoolKey], float]) -> None:
+        books: Watch = self.tally
+        if self.front is not None:
+            books = Answered(self.front, name, books)
+        cell = self._cell(f"{name}-")
+        made = VirtualSet(name, self.agenda, cell, books, start_s, overhead_s=OVERHEAD_S)
+        self.sets.append(made)
+        if self.front is not None:
+            self.front.serve(made)
+
+    def _cell(self, prefix: str, *, alive: bool = True) -> Cell:
         scenario = self.scenario
         weights = {each: account.weight for account in scenario.accounts for each in account.names}
         limits = _limits(scenario, {each: weight for each, weight in weights.items() if weight != 1})
-        nodes = [facts for kind in scenario.nodes for facts in facts_of(kind)]
-        cell = Cell(limits, number_slots(f"{name}-"), nodes)
-        books: Watch = self.tally
-        if self._front is not None:
-            books = Answered(self._front.loads[name], books)
-        made = VirtualSet(name, self.agenda, cell, books, start_s, overhead_s=OVERHEAD_S)
-        self.sets.append(made)
-        if self._front is not None:
-            self._front.serve(made)
+        nodes = [facts for kind in scenario.nodes for facts in facts_of(kind)] if alive else []
+        return Cell(limits, number_slots(prefix), nodes)
 
     # -- what happens
 
@@ -110,14 +114,17 @@ class Play:
             limit_s=source.limit_s,
         )
         self.tally.arrived(source.index)
-        if self._front is None:
+        if self.front is None:
             taken = self.sets[0].arrive(task) is None
         else:
-            taken = self._front.send(task, request)
+            taken = self.front.send(task, request)
         if not taken:
             self.tally.refused(source.index)
 
     def _fail(self, failure: Failure) -> None:
+        if failure.nodes is None:
+            self._set_dies(next(each for each in self.sets if each.name == failure.set_name), failure.for_s)
+            return
         kind = next(each for each in self.scenario.nodes if each.name == failure.nodes)
         facts = facts_of(kind)
         dead = facts[: max(1, round(failure.share * len(facts)))]
@@ -126,6 +133,17 @@ class Play:
                 for node in dead:
                     each.node_dies(node.id, failure.notice_s)
                     self.agenda.at(self.agenda.now + failure.for_s, partial(each.node_returns), node)
+
+    def _set_dies(self, dead: VirtualSet, for_s: float) -> None:
+        assert self.front is not None
+        if dead.is_down:
+            return
+        for task in self.front.broke_off(dead.name, dead.die(self._cell("", alive=False))):
+            self.tally.ended(task, End.BROKEN_OFF)
+        self.agenda.at(self.agenda.now + for_s, self._set_rises, dead)
+
+    def _set_rises(self, dead: VirtualSet) -> None:
+        dead.rise(self._cell(f"{dead.name}-{next(self._numbers)}-"))
 
 
 def facts_of(nodes: Nodes) -> list[NodeFacts]:

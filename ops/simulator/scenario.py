@@ -83,12 +83,13 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A `share` of the nodes of this name dies, and returns empty after `for_s`.
 
-    `set_name`: only in that set. `notice_s`: how long the set takes to notice: the lease of an executor.
+    `set_name`: only in that set. Without `nodes`, that set dies as a whole. `notice_s`: how long a set takes to notice
+    that a node is dead: the lease of an executor.
     """
 
-    nodes: str
     at_s: Moment
     for_s: Seconds
+    nodes: str | None = None
     share: Share = 1.0
     set_name: Annotated[str | None, msgspec.Meta()] = msgspec.field(default=None, name="set")
     notice_s: Annotated[float, Meta(ge=0, le=3600)] = 3.0
@@ -197,7 +198,14 @@ def mistakes(scenario: Scenario) -> Iterable[str]:
     yield from _mistakes_of_accounts(scenario)
     kinds = [nodes.name for nodes in scenario.nodes]
     for number, failure in enumerate(scenario.failures):
-        if failure.nodes not in kinds:
+        if failure.nodes is None:
+            if failure.set_name is None:
+                yield f"failures[{number}]: name the `nodes` that die, or the `set` that dies as a whole"
+            elif scenario.sets == 1:
+                yield f"failures[{number}].set: a set dies as a whole only beside others: `sets` above 1"
+            if failure.share != 1.0:
+                yield f"failures[{number}].share: belongs to `nodes`; a set dies as a whole"
+        elif failure.nodes not in kinds:
             yield f"failures[{number}].nodes: {failure.nodes!r} is none of {', '.join(kinds)}"
         if failure.set_name is not None and failure.set_name not in scenario.set_names:
             yield f"failures[{number}].set: {failure.set_name!r} is none of {', '.join(scenario.set_names)}"

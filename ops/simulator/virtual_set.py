@@ -41,6 +41,8 @@ class End(StrEnum):
     """It waited for its longest time."""
     GIVEN_UP = "given_up"
     """The platform lost each of its attempts."""
+    BROKEN_OFF = "broken_off"
+    """Its set died while its caller waited, and the router could not send it to another."""
     FAILED = "failed"
     """No slot of its pool could start."""
 
@@ -139,6 +141,7 @@ class VirtualSet:
         self.cell = cell
         self.tasks: dict[str, VirtualTask] = {}
         self.slots: dict[str, VirtualSlot] = {}
+        self.is_down = False
         self._agenda = agenda
         self._watch = watch
         self._start_s = start_s
@@ -163,23 +166,57 @@ class VirtualSet:
 
     def arrive(self, task: VirtualTask) -> AccountLimit | BadRequest | Unavailable | None:
         """A task arrives now; returns the reason where the set refuses it."""
-        cell, now = self.cell, self._agenda.now
         try:
-            cell.check(task.key, now, task.limit_s)
+            self.cell.check(task.key, self._agenda.now, task.limit_s)
         except (AccountLimit, BadRequest, Unavailable) as refusal:
             return refusal
         self.tasks[task.id] = task
+        self._wait(task)
+        return None
+
+    def _wait(self, task: VirtualTask) -> None:
         self._apply(
-            cell.task_arrived(
+            self.cell.task_arrived(
                 task.id,
                 task.key,
-                now,
+                self._agenda.now,
                 timeout_s=task.queue_timeout_s,
                 limit_s=task.limit_s,
                 caller_waits=task.steady,
             )
         )
-        return None
+
+    # -- the set as a whole
+
+    def die(self, no_cell: Cell) -> list[VirtualTask]:
+        """The set is dead, with its nodes; returns the tasks whose callers waited, which it forgets.
+
+        `no_cell`: a cell without nodes, which is asked nothing.
+        """
+        self.is_down = True
+        self.cell = no_cell
+        for slot in self.slots.values():
+            self._watch.slot_ended(slot)
+            if slot.task is not None:
+                slot.task.ends_at = NEVER
+                self._watch.stopped(slot.task, lost=True)
+        self.slots.clear()
+        lost = [task for task in self.tasks.values() if task.steady]
+        for task in lost:
+            del self.tasks[task.id]
+            task.slot_id = ""
+        return lost
+
+    def rise(self, cell: Cell) -> None:
+        """The set is back with this cell, whose slots have names of their own, and finds its asynchronous tasks."""
+        self.is_down = False
+        self.cell = cell
+        for task in list(self.tasks.values()):
+            if task.slot_id:
+                task.slot_id = ""
+                self._again(task)
+            else:
+                self._wait(task)
 
     # -- nodes
 
@@ -201,7 +238,7 @@ class VirtualSet:
         self._apply(self.cell.node_ready(facts, now))
 
     def _node_lost(self, node_id: str) -> None:
-        if node_id in self._dead:
+        if node_id in self._dead and not self.is_down:
             self._apply(self.cell.node_lost(node_id, self._agenda.now))
 
     # -- decisions
@@ -216,6 +253,8 @@ class VirtualSet:
 
     def _wake(self, _: object) -> None:
         heapq.heappop(self._wakes)
+        if self.is_down:
+            return
         now = self._agenda.now
         self._apply(self.cell.wake(now) if self.cell.wake_at <= now else [])
 
@@ -312,6 +351,9 @@ class VirtualSet:
 
     def _lost(self, task: VirtualTask) -> None:
         self._watch.stopped(task, lost=True)
+        self._again(task)
+
+    def _again(self, task: VirtualTask) -> None:
         decisions = self.cell.attempt_lost(
             task.id,
             task.key,

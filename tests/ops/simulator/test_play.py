@@ -96,6 +96,58 @@ def test_tasks_of_a_node_that_dies_run_again(tmp_path: Path) -> None:
     ]
 
 
+SETS = SMALL.replace("per_s: 2}", "per_s: 6}") + """
+  - {name: night, kind: async, arrivals: {per_s: 3}, images: {ocr: 1}}
+sets: 3
+failures: [{set: s2, at_s: 121, for_s: 181}]
+"""
+
+
+def test_the_router_sends_the_work_of_a_dead_set_to_the_others(tmp_path: Path) -> None:
+    report = played(tmp_path, SETS)
+    assert report.all.refused == 0
+    assert report.all.lost > 0
+    # Calls that the dead set was answering are repeated elsewhere, as far as the budget of retries goes.
+    at_the_death = report.intervals[2]
+    assert at_the_death.all.failed < at_the_death.all.lost
+    assert report.all.failed == at_the_death.all.failed
+    # Its cores are away, and back afterwards.
+    assert [round(each.all.cores / each.all.utilisation) for each in report.intervals[1:7]] == [
+        24,
+        16,
+        16,
+        16,
+        24,
+        24,
+    ]
+
+
+def test_asynchronous_tasks_of_a_dead_set_run_once_it_is_back(tmp_path: Path) -> None:
+    file = tmp_path / "scenario.yaml"
+    file.write_text(SETS)
+    play = Play(read(file))
+    play.agenda.run(122.0)
+    dead = play.sets[1]
+    assert dead.is_down
+    kept = list(dead.tasks.values())
+    assert kept
+    assert not any(task.steady for task in kept)
+    play.agenda.run(301.0)
+    assert list(dead.tasks.values()) == kept
+    play.agenda.run(400.0)
+    assert not any(task.id in dead.tasks for task in kept)
+
+
+def test_a_set_that_is_back_gets_its_part_of_the_work_again(tmp_path: Path) -> None:
+    file = tmp_path / "scenario.yaml"
+    file.write_text(SETS)
+    play = Play(read(file))
+    play.run()
+    assert len(play.sets[1].slots) == pytest.approx(len(play.sets[0].slots), abs=6)
+    assert play.front is not None
+    assert all(load.inflight >= 0 for load in play.front.loads.values())
+
+
 def test_spare_tasks_give_way_and_run_again(tmp_path: Path) -> None:
     report = played(
         tmp_path,

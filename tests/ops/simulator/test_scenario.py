@@ -57,6 +57,21 @@ accounts:
             "about: A test\nfailures: [{nodes: plain, at_s: 1, for_s: 1, set: b}]",
             "failures[0].set: 'b' is none of s1",
         ),
+        (
+            "about: A test",
+            "about: A test\nfailures: [{at_s: 1, for_s: 1}]",
+            "failures[0]: name the `nodes` that die, or the `set` that dies as a whole",
+        ),
+        (
+            "about: A test",
+            "about: A test\nfailures: [{set: s1, at_s: 1, for_s: 1}]",
+            "failures[0].set: a set dies as a whole only beside others: `sets` above 1",
+        ),
+        (
+            "about: A test",
+            "about: A test\nsets: 2\nfailures: [{set: s1, share: 0.5, at_s: 1, for_s: 1}]",
+            "failures[0].share: belongs to `nodes`; a set dies as a whole",
+        ),
         ("about: A test", "about: A test\nexpect: [{figure: lost}]", "expect[0]: give at_most or at_least"),
         (
             "about: A test",
