@@ -39,7 +39,6 @@ from scheduler.policy.decisions import (
 from scheduler.policy.expiry import Expiry
 from scheduler.policy.limits import Limits, Retries, number_slots
 from scheduler.policy.node import OWN_NODE, NodeFacts, Standing
-from scheduler.policy.totals import totals
 from scheduler.pool import PoolKey
 from scheduler.roster import Entry, Roster
 from scheduler.slots import SlotKeeper
@@ -304,7 +303,7 @@ class Floor:
 
     def facts(self) -> dict[str, float]:
         """Gauges: what is there, what is busy, what waits."""
-        return {"prestart_unfit_images": len(self._unfit), **totals(self._cell.books, self._clock())}
+        return {"prestart_unfit_images": len(self._unfit), **self.overview.totals()}
 
     # -- decisions
 

@@ -119,8 +119,7 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_slots: Positive = 32
     """Slots that exist at the same time, busy and idle."""
     max_slots_account: Positive | None = None
-    """Slots of one account, busy and idle; further tasks wait until one of the account's own slots gives its place. By
-    default as many as there are."""
+    """Slots of one account, busy and idle, beyond which its tasks wait for one of them; by default all there are."""
     max_slots_image: Positive | None = None
     """Slots of one account for one image, whatever their sizes; by default as many as the account may have."""
     max_waiting: Positive = 100_000
@@ -286,11 +285,7 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             max_slots=self.max_slots,
             max_slots_account=self.max_slots_account,
             max_slots_image=self.max_slots_image,
-            account_slots={
-                name: account.max_slots
-                for name, account in self.accounts.items()
-                if account.max_slots is not None
-            },
+            account_slots={name: each.max_slots for name, each in self.accounts.items() if each.max_slots},
             max_waiting=self.max_waiting,
             max_waiting_account=self.max_waiting_account,
             max_pools=self.max_pools,

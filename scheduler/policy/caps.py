@@ -98,7 +98,7 @@ class Caps:
                 del self.held_back[pool.key.account]
 
     def taker(self, slot: Slot) -> Pool | None:
-        """Of the normal pools that are held back, the one with the fewest slots that could take the slot's place."""
+        """The normal pool with the fewest slots that is held back and could take the slot's place."""
         found: Pool | None = None
         for pool in islice(self.held_back.get(slot.pool.key.account, ()), SCAN_LIMIT):
             if (

@@ -96,11 +96,14 @@ def test_tasks_of_a_node_that_dies_run_again(tmp_path: Path) -> None:
     ]
 
 
-SETS = SMALL.replace("per_s: 2}", "per_s: 6}") + """
+SETS = (
+    SMALL.replace("per_s: 2}", "per_s: 6}")
+    + """
   - {name: night, kind: async, arrivals: {per_s: 3}, images: {ocr: 1}}
 sets: 3
 failures: [{set: s2, at_s: 121, for_s: 181}]
 """
+)
 
 
 def test_the_router_sends_the_work_of_a_dead_set_to_the_others(tmp_path: Path) -> None:
