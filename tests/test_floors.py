@@ -28,7 +28,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("images", "policy", "store/sql"),
         ("registry",),
         ("launchers", "store"),
-        ("batches", "callbacks", "launchers/nomad"),
+        ("accounts", "batches", "callbacks", "launchers/nomad"),
     ),
     "sets": (
         ("dresser", "guest", "runtime"),

@@ -1,0 +1,1 @@
+"""Accounts, shared by all sets: their keys, tokens and quotas, and the signed book that holds them."""
