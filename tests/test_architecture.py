@@ -30,7 +30,7 @@ MAY_IMPORT = {
 # Who may import what; patterns are of fnmatch, where `*` matches `/` too.
 FENCED = {
     "falcon": ("sets/api/native/*", "router/admin/*"),
-    "cryptography": ("ops/certificates/*", "sets/executor/link/expiry.py"),
+    "cryptography": ("ops/certificates/*", "scheduler/accounts/sealing.py", "sets/executor/link/expiry.py"),
     "docker": ("scheduler/launchers/docker*.py",),
     "nomad": ("scheduler/launchers/nomad/api.py",),
     "consul": ("sets/registration.py",),

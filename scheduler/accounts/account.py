@@ -19,7 +19,7 @@ TimeUs = Annotated[int, Meta(ge=0, le=1 << 62)]
 
 
 class Scope(StrEnum):
-    """What a token permits."""
+    """A right that a token gives."""
 
     RUN = "run"
     """Submit, cancel and retry; and everything that `READ` permits."""

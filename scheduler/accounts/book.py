@@ -121,14 +121,16 @@ class Changes:
         keys = {**account.keys, pair.public_key: key}
         return self._with(book, name, _replaced(account, keys=keys)), pair
 
-    def expire_key(self, book: Book, name: str, public_key: str, at_us: int) -> Book:
-        """Let a pair of keys expire at a time, for a rotation with overlap."""
+    def rotate_keys(self, book: Book, name: str, until_us: int) -> tuple[Book, NewKey]:
+        """A new pair of keys, without an end; all present ones end at `until_us`, or earlier if they would."""
+        book, pair = self.add_key(book, name, "", None)
         account = book.account(name)
-        key = account.keys.get(public_key)
-        if key is None:
-            raise BookError(f"the account {name!r} has no key {public_key!r:.80}")
-        keys = {**account.keys, public_key: _replaced(key, expires_us=at_us)}
-        return self._with(book, name, _replaced(account, keys=keys))
+        keys = {
+            public: key if public == pair.public_key else _replaced(key, expires_us=_earlier(key, until_us))
+            for public, key in account.keys.items()
+        }
+        rotated = _replaced(account, keys=keys)
+        return msgspec.structs.replace(book, accounts={**book.accounts, name: rotated}), pair
 
     def remove_key(self, book: Book, name: str, public_key: str) -> Book:
         """Remove a pair of keys. What was made with it, such as access tokens, is worth nothing from now on."""
@@ -160,6 +162,10 @@ class Changes:
             raise BookError(f"the account {name!r} has no token {token_id!r:.80}")
         tokens = {known: token for known, token in account.tokens.items() if known != token_id}
         return self._with(book, name, _replaced(account, tokens=tokens))
+
+    def restore(self, book: Book, old: Book) -> Book:
+        """The content of an older book as the next version."""
+        return Book(max(book.version, old.version) + 1, self._now_us, old.accounts, old.buckets)
 
     def reseal(self, book: Book) -> Book:
         """Encrypt every private key with the present master key, so that earlier ones can be thrown away."""
@@ -214,6 +220,10 @@ def name_in(credential: str) -> str | None:
     prefix, _, rest = credential.partition("_")
     name, _, secret = rest.rpartition("_")
     return name if prefix in ("gc", PUBLIC_KEY_PREFIX) and secret and ACCOUNT_NAME.fullmatch(name) else None
+
+
+def _earlier(key: Key, until_us: int) -> int:
+    return until_us if key.expires_us is None else min(key.expires_us, until_us)
 
 
 def _context(name: str, public_key: str) -> str:

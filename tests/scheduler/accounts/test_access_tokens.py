@@ -33,7 +33,7 @@ def test_a_token_ends_with_its_time_and_with_its_key(seal: Seal, book: Book, cha
     token = make(seal, key, NOW_US + 100)
     with pytest.raises(TokenExpired):
         account_of(token, seal, book, NOW_US + 100)
-    ending = changes.expire_key(book, "bob", key, NOW_US + 50)
+    ending, _ = changes.rotate_keys(book, "bob", NOW_US + 50)
     with pytest.raises(TokenExpired):
         account_of(token, seal, ending, NOW_US + 50)
     with pytest.raises(TokenUnknown, match="gone"):

@@ -50,8 +50,8 @@ def test_a_name_is_given_once(changes: Changes) -> None:
 
 def test_keys_rotate_with_overlap(changes_at: ChangesAt) -> None:
     book, old = changes_at(NOW_US).create(Book(), "alice")
-    book, new = changes_at(NOW_US).add_key(book, "alice", "laptop", None)
-    book = changes_at(NOW_US).expire_key(book, "alice", old.public_key, NOW_US + 60)
+    book, new = changes_at(NOW_US).rotate_keys(book, "alice", NOW_US + 60)
+    assert book.version == 2
     keys = book.account("alice").keys
     assert in_force(keys[old.public_key], NOW_US + 59)
     assert not in_force(keys[old.public_key], NOW_US + 60)
