@@ -1,0 +1,1 @@
+"""The dialect of UCloud's General Compute (UGC), beside the native API: all calls on `/`, named by `Action`."""
