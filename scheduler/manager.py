@@ -368,6 +368,12 @@ class Manager:
             entry.side.cancel(entry)
         return await self._roster.wait(account, task_id, CANCEL_WAIT_S)
 
+    def cancel_all(self, account: str) -> None:
+        """End all tasks of an account that wait or run, without waiting for their ends."""
+        for entry in [each for each in self._roster.entries.values() if each.task.spec.account == account]:
+            entry.cancel = Reason.CANCELLED
+            entry.side.cancel(entry)
+
     # -- numbers
 
     async def dead_letters(self) -> DeadLetters:

@@ -31,6 +31,7 @@ from scheduler.store.callbacks import SqliteCallbacks
 from scheduler.store.contract import DeadLetterLimits
 from scheduler.store.sqlite import SqliteStore
 from scheduler.task import Task
+from sets.accounts_life import AccountsLife
 from sets.api.accounts import Accounts
 from sets.api.app import SetApp
 from sets.api.batches import BatchCalls
@@ -59,6 +60,7 @@ class Life:
         manager: Manager,
         batches: Batches,
         deliveries: Deliveries,
+        accounts: AccountsLife,
         set_name: str,
         build: str,
         registration: Registration | None = None,
@@ -66,6 +68,7 @@ class Life:
         self._manager = manager
         self._batches = batches
         self._deliveries = deliveries
+        self._accounts = accounts
         self._registration = registration
         self._set_name = set_name
         self._build = build
@@ -78,6 +81,7 @@ class Life:
         except (SchedulerError, OSError) as error:
             log.error("set cannot start", set=self._set_name, reason=str(error))
             raise
+        self._accounts.start(self._manager, self._batches)
         if self._registration is not None:
             await self._registration.open()
         log.info("set started", set=self._set_name, build=self._build)
@@ -85,6 +89,7 @@ class Life:
     async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         if self._registration is not None:
             await self._registration.close()
+        await self._accounts.stop()
         await self._batches.close()
         # The manager closes the store.
         await self._deliveries.close()
@@ -113,6 +118,7 @@ def assemble(config: SetConfig) -> SetApp:
     folder = config.directory
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     metrics = SetMetrics()
+    accounts_life = AccountsLife(config)
     store = SqliteStore(
         folder / "tasks.db",
         min_free_mib=config.min_free_disk_mib,
@@ -131,7 +137,7 @@ def assemble(config: SetConfig) -> SetApp:
     settings = ManagerSettings(
         set_name=config.name,
         limits=config.limits(),
-        storage=config.storage(),
+        storage=config.storage(accounts_life.quotas),
         sync_keep_s=config.sync_keep_s,
         async_keep_s=config.async_keep_s,
         dead_keep_s=config.dead_keep_s or config.async_keep_s,
@@ -167,12 +173,14 @@ def assemble(config: SetConfig) -> SetApp:
     registration = (
         Registration(config, config.registration, build) if config.registration is not None else None
     )
-    life = Life(manager, batches, deliveries, config.name, build, registration)
-    accounts = Accounts(config)
+    if config.accounts_file is not None:
+        metrics.watch_accounts(accounts_life.standing)
+    life = Life(manager, batches, deliveries, accounts_life, config.name, build, registration)
+    accounts = Accounts(config, accounts_life.book)
     # Nothing in gVisor's sandboxes is read-only for root, so a task could leave messages there.
     runs = Runs(manager, accounts, blobs, fresh_only=config.runtime == GVISOR)
     batch_calls = BatchCalls(runs, batches, blobs, config.max_batch_mib << 20)
-    rates = config.rates()
+    rates = config.rates(accounts_life.quotas)
     metrics.watch_rates(rates)
     native = routes.build(
         manager, accounts, rates, runs, batch_calls, deliveries, metrics, config.name, build, life

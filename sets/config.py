@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
+from scheduler.accounts.account import ACCOUNT_NAME, Quotas
 from scheduler.policy.limits import KeepAlive, Limits
 from scheduler.policy.rates import Rate, Rates
 from scheduler.policy.storage import MIB, StorageLimits
@@ -22,7 +23,6 @@ from sets.yaml_file import ConfigError, parse_as, text_of
 
 SET_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9]{0,30})")
 NODE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 REQUESTS_PER_S: Final = 2000
 """Requests of one account per second where accounts are known and the file says nothing: half of what a set serves."""
@@ -36,26 +36,11 @@ Weight = Annotated[int, Meta(ge=1, le=1000)]
 TenancyName = Literal["shared", "dedicated"]
 
 
-class AccountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An account that may use the set when `authentication` is on."""
-
-    token_hashes: tuple[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")], ...]
-    """SHA-256 in hexadecimal of each whole token (`gc_ACCOUNT_SECRET`); `gcompute token ACCOUNT` makes one."""
-    max_input_mib: Positive | None = None
-    """Largest input of one task; by default the set's `max_input_mib`."""
-    max_kept_mib: Positive | None = None
-    """Storage of the account in this set; by default the set's `max_kept_account_mib`."""
-    max_slots: Positive | None = None
-    """Slots of the account, busy and idle; by default the set's `max_slots_account`."""
-    max_requests_per_s: Positive | None = None
-    """Requests of the account per second; by default the set's `max_requests_account_per_s`."""
-
-
 class OperatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A person or program with the scope `operator`: reads the state of the whole set, and runs no tasks."""
 
     token_hashes: tuple[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")], ...]
-    """As for an account; `gcompute token --operator NAME` makes one."""
+    """SHA-256 in hexadecimal of each whole token; `gcompute token operator NAME` makes one."""
     may_order: bool = False
     """May also give the set orders: `gcompute set drain` and `resume`. Leave it off for routers and Prometheus."""
 
@@ -107,8 +92,12 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Address and port on which the set listens."""
     authentication: bool = False
     """Require a bearer token of an account for every call. When off, the header `X-Account` names the account."""
-    accounts: dict[str, AccountConfig] = {}
-    """Accounts by name, used when `authentication` is on."""
+    accounts_file: str | None = None
+    """File of the accounts, which `gcompute account` changes and every set follows; needed with `authentication`. A set
+    that cannot read it goes on with what it knows."""
+    accounts_key_file: str | None = None
+    """File of the accounts' master key. By default the environment's `GC_ACCOUNTS_KEY`, else `accounts_file` with
+    `.key` at its end."""
     operators: dict[str, OperatorConfig] = {}
     """Operators by name: they may read `/metrics` and `/v1/admin/` when `authentication` is on, and give orders with
     `may_order`. When it is off, every caller on this machine may."""
@@ -120,6 +109,8 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Slots that exist at the same time, busy and idle."""
     max_slots_account: Positive | None = None
     """Slots of one account, busy and idle, beyond which its tasks wait for one of them; by default all there are."""
+    account_slots: dict[str, Positive] = {}
+    """Slots of accounts by name; every other account has `max_slots_account`."""
     max_slots_image: Positive | None = None
     """Slots of one account for one image, whatever their sizes; by default as many as the account may have."""
     max_waiting: Positive = 100_000
@@ -249,31 +240,25 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def directory(self) -> Path:
         return Path(self.state_dir).resolve()
 
-    def storage(self) -> StorageLimits:
-        """The bounds of what accounts keep; the folder must exist."""
+    def storage(self, quotas: Callable[[str], Quotas]) -> StorageLimits:
+        """The bounds of what accounts keep, with each account's quotas; the folder must exist."""
         disk = os.statvfs(self.directory)
         all_bytes = (self.max_kept_mib or 0) * MIB or disk.f_blocks * disk.f_frsize * 4 // 5
         return StorageLimits(
             account_bytes=(self.max_kept_account_mib or 0) * MIB or all_bytes // 2,
-            of_account={
-                name: account.max_kept_mib * MIB
-                for name, account in self.accounts.items()
-                if account.max_kept_mib is not None
-            },
+            of_account=lambda name: _bytes(quotas(name).kept_mib),
             all_bytes=all_bytes,
             low_disk_bytes=self.low_disk_mib * MIB,
         )
 
-    def rates(self) -> Rates:
-        """The bounds of how often accounts may send requests."""
+    def rates(self, quotas: Callable[[str], Quotas]) -> Rates:
+        """The bounds of how often accounts may send requests, with each account's quotas."""
         usual = self.max_requests_account_per_s or (REQUESTS_PER_S if self.authentication else None)
         return Rates(
-            None if usual is None else Rate(usual, usual * BURST_S),
-            {
-                name: Rate(account.max_requests_per_s, account.max_requests_per_s * BURST_S)
-                for name, account in self.accounts.items()
-                if account.max_requests_per_s is not None
-            },
+            _rate(usual),
+            lambda name: _rate(quotas(name).requests_per_s),
+            # The slowest rate that a quota may have is one in ten seconds.
+            longest_s=2 * BURST_S + 10,
         )
 
     def limits(self) -> Limits:
@@ -285,7 +270,7 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             max_slots=self.max_slots,
             max_slots_account=self.max_slots_account,
             max_slots_image=self.max_slots_image,
-            account_slots={name: each.max_slots for name, each in self.accounts.items() if each.max_slots},
+            account_slots=self.account_slots,
             max_waiting=self.max_waiting,
             max_waiting_account=self.max_waiting_account,
             max_pools=self.max_pools,
@@ -300,6 +285,14 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+def _rate(per_s: float | None) -> Rate | None:
+    return None if per_s is None else Rate(per_s, max(1, int(per_s * BURST_S)))
+
+
+def _bytes(mib: int | None) -> int | None:
+    return None if mib is None else mib * MIB
+
+
 def load(path: Path) -> SetConfig:
     """Read a set's YAML file. Raises `ConfigError` with the file, the line or field, and the mistake."""
     return parse(text_of(path), str(path))
@@ -311,8 +304,8 @@ def parse(text: str, source: str) -> SetConfig:
     if not SET_NAME.fullmatch(config.name):
         raise ConfigError(f"{source}: name: {config.name!r} is not lower-case letters and digits, 31 at most")
     named: dict[str, Iterable[str]] = {
-        "accounts": config.accounts,
         "operators": config.operators,
+        "account_slots": config.account_slots,
         "account_weights": config.account_weights,
         "account_tenancy": config.account_tenancy,
         "callbacks: secrets": config.callbacks.secrets if config.callbacks else (),
@@ -329,8 +322,10 @@ def parse(text: str, source: str) -> SetConfig:
         raise ConfigError(f"{source}: images_ahead is set, but launcher is docker: remove one of them")
     if config.launcher == "docker" and config.registrar is not None:
         raise ConfigError(f"{source}: registrar is set, but launcher is docker: remove one of them")
-    if config.authentication and not config.accounts:
-        raise ConfigError(f"{source}: authentication is on, but accounts is empty: nobody could use the set")
+    if config.authentication and config.accounts_file is None:
+        raise ConfigError(
+            f"{source}: authentication is on, but accounts_file is not set; `gcompute account init` makes the file"
+        )
     _check_registries(config, source)
     _check_executors(config, source)
     _check_registration(config, source)

@@ -33,7 +33,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "sets": (
         ("dresser", "guest", "runtime"),
         ("api", "executor"),
-        ("api/native", "executor/link"),
+        ("api/native", "api/ugc", "executor/link"),
         ("http",),
     ),
     "ops": (

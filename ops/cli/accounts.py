@@ -202,7 +202,7 @@ def quota(
     waiting: Annotated[int | None, Option(metavar="N", min=0, help="Tasks that wait.")] = None,
     kept_mib: Annotated[int | None, Option(("--kept-mib",), metavar="N", min=0, help="Storage.")] = None,
     requests_per_s: Annotated[
-        float | None, Option(("--requests-per-s",), metavar="N", min=0.001, help="Requests.")
+        float | None, Option(("--requests-per-s",), metavar="N", min=0.1, help="Requests.")
     ] = None,
     input_mib: Annotated[
         int | None, Option(("--input-mib",), metavar="N", min=0, help="The largest input of one task.")

@@ -14,7 +14,7 @@ from scheduler.launchers.hardening import SlotLimits
 from scheduler.launchers.nomad.settings import RegistrarSettings
 from scheduler.registry.settings import RegistryConfig
 from sets.callback_config import CallbacksConfig
-from sets.config import AccountConfig, OperatorConfig, RegistrationConfig, RemoteExecutorConfig, SetConfig
+from sets.config import OperatorConfig, RegistrationConfig, RemoteExecutorConfig, SetConfig
 from sets.executor_config import ExecutorConfig, ShareConfig
 
 REGISTRAR_SETTINGS: Final = ROOT / "sets/docs/registrar.md"
@@ -31,7 +31,6 @@ def set_settings() -> str:
         table(SetConfig).rstrip(),
     ]
     for record in (
-        AccountConfig,
         OperatorConfig,
         CallbacksConfig,
         RegistryConfig,

@@ -50,7 +50,7 @@ def read_credential(path: str) -> bytes:
     if not _TOKEN.fullmatch(token):
         raise BadCredential(
             f"operator_token_file {path} does not hold one token, gc_NAME_SECRET; "
-            "make one with `gcompute token --operator NAME`"
+            "make one with `gcompute token operator NAME`"
         )
     return token
 

@@ -62,7 +62,7 @@ class Quotas(msgspec.Struct, frozen=True, omit_defaults=True):
     cpu_percent: Annotated[int, Meta(ge=1, le=6_553_600)] | None = None
     waiting: Annotated[int, Meta(ge=0, le=1 << 30)] | None = None
     kept_mib: Annotated[int, Meta(ge=0, le=1 << 30)] | None = None
-    requests_per_s: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    requests_per_s: Annotated[float, Meta(ge=0.1, le=1e6)] | None = None
     input_mib: Annotated[int, Meta(ge=0, le=1 << 30)] | None = None
     images_mib: Annotated[int, Meta(ge=0, le=1 << 30)] | None = None
 

@@ -17,6 +17,7 @@ from scheduler.whole_file import write_whole
 log = structlog.get_logger()
 
 LOOK_EVERY_S: Final = 1.0
+_NOTHING: Final = Book()
 _COPY: Final = "accounts.copy"
 """The last accepted file, in the set's own folder: what the set knows after a restart, if the file is away."""
 
@@ -46,15 +47,12 @@ def next_edition(known: Edition | None, found: Edition) -> Edition:
 
 
 class AccountsFollower:
-    """The book of accounts, as far as this set knows it. `changed` is called with each new book."""
+    """The book of accounts, as far as this set knows it. `folder` is the set's own."""
 
-    def __init__(
-        self, path: Path, seal: Seal, folder: Path, changed: Callable[[Book], None] = lambda _: None
-    ) -> None:
+    def __init__(self, path: Path, seal: Seal, folder: Path) -> None:
         self._path = path
         self._copy = folder / _COPY
         self._seal = seal
-        self._changed = changed
         self._known: Edition | None = None
         self._seen: tuple[int, int, int] | None = None
         self.trouble: str | None = None
@@ -63,7 +61,7 @@ class AccountsFollower:
     @property
     def book(self) -> Book:
         """The newest accepted book."""
-        return self._known.book if self._known else Book()
+        return self._known.book if self._known else _NOTHING
 
     def open(self) -> None:
         """Read the file, or else the copy of what was last known. Raises `BookUnreadable` if there is neither."""
@@ -92,15 +90,15 @@ class AccountsFollower:
         else:
             self._say(None)
 
-    async def follow(self) -> None:
-        """Look at the file every second, until cancelled."""
+    async def follow(self, changed: Callable[[Book], None]) -> None:
+        """Look at the file every second, until cancelled. `changed` is called with each new book."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             before = self._known
             # In a thread: reading and checking a large book takes a while. Nothing else changes these fields meanwhile.
             await asyncio.to_thread(self.look)
             if self._known is not before:
-                self._changed(self.book)
+                changed(self.book)
 
     def _edition(self, path: Path) -> Edition:
         data = read(path)

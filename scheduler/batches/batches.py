@@ -198,6 +198,11 @@ class Batches:
                 cancelling.result()
         return await self.get(account, batch_id)
 
+    async def cancel_all(self, account: str) -> None:
+        """End all batches of an account that are not over."""
+        for expansion in list(self._of_account.get(account, ())):
+            await expansion.cancel("the account was suspended")
+
     async def retry(self, account: str, batch_id: str) -> Progress:
         """Run again what failed, timed out or was cancelled; a batch without that stays as it is.
 

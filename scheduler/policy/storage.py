@@ -8,6 +8,7 @@ least the average are refused, and all else goes on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
@@ -25,18 +26,23 @@ DISK_AGAIN_S: Final = 10.0
 """When a caller that the disk refused may ask again, in seconds; tasks expire every few seconds."""
 
 
+def _none(_: str) -> None:
+    """No account has a bound of its own."""
+
+
 class StorageLimits(msgspec.Struct, frozen=True):
-    """Bounds in bytes: of each account that `of_account` does not name, of all together, and of the free disk space
+    """Bounds in bytes: of each account for which `of_account` gives None, of all together, and of the free disk space
     below which the disk is short."""
 
     account_bytes: int = NO_BOUND
-    of_account: dict[str, int] = {}
+    of_account: Callable[[str], int | None] = _none
     all_bytes: int = NO_BOUND
     low_disk_bytes: int = 0
 
     def of(self, account: str) -> int:
         """The bound of an account."""
-        return self.of_account.get(account, self.account_bytes)
+        own = self.of_account(account)
+        return self.account_bytes if own is None else own
 
 
 class KeptBytes(Protocol):

@@ -21,6 +21,10 @@ class Forbidden(CallError):
     """The caller is known, and may not make this call."""
 
 
+class Suspended(Forbidden):
+    """The account may begin nothing new."""
+
+
 class BodyCutOff(CallError):
     """The input stalled or was cut off before its end."""
 

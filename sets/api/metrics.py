@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Final
@@ -72,6 +72,10 @@ class SetMetrics:
     def watch_rates(self, rates: Rates) -> None:
         """Add the count of requests that were refused because their accounts sent too many."""
         self._registry.register(_Refused(rates))
+
+    def watch_accounts(self, standing: Callable[[], tuple[int, bool]]) -> None:
+        """Add the version of the accounts, and whether their file is accepted; `standing` returns both."""
+        self._registry.register(_AccountsStanding(standing))
 
     def watch_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
         """Add the time until certificates of links end; `ends` returns the Unix times, by certificate."""
@@ -259,6 +263,20 @@ class _Gauges(Collector):
                 for name, value in self._manager.facts().items()
             ),
         ]
+
+
+class _AccountsStanding(Collector):
+    def __init__(self, standing: Callable[[], tuple[int, bool]]) -> None:
+        self._standing = standing
+
+    def collect(self) -> Iterator[Metric]:
+        version, accepted = self._standing()
+        yield GaugeMetricFamily("gc_accounts_version", "Version of the accounts that counts", version)
+        yield GaugeMetricFamily(
+            "gc_accounts_accepted",
+            "1 if the file of accounts is accepted; 0: the set goes on with what it knew",
+            int(accepted),
+        )
 
 
 class _Refused(Collector):

@@ -51,8 +51,9 @@ class BatchesResource:
         self._set_name = set_name
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, rest: str) -> None:
-        account = self._callers.account_of(req)
         batch_id, slash, order = rest.rpartition("/")
+        cancels = bool(slash) and order == _CANCEL
+        account = self._callers.account_of(req) if cancels else self._callers.starter_of(req)
         if not slash or order not in _ORDERS:
             await self._submit(req, resp, account, rest)
             return
@@ -63,7 +64,7 @@ class BatchesResource:
                 field="image",
             )
         one_of_each(req, ())
-        call = self._batches.cancel if order == _CANCEL else self._batches.retry
+        call = self._batches.cancel if cancels else self._batches.retry
         send_json(resp, self._json(await call(account, batch_id)))
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, rest: str) -> None:

@@ -8,13 +8,15 @@ from typing import Final
 
 import falcon.asgi
 
+from scheduler.accounts.account import ACCOUNT_NAME, Scope
 from scheduler.errors import AccountLimit, BadRequest
 from scheduler.policy.rates import Rates
 from sets.api.accounts import DEFAULT_ACCOUNT, Accounts
 from sets.api.errors import Unauthorized
-from sets.config import ACCOUNT_NAME
 
 _SCHEME: Final = "bearer "
+_LOOKS: Final = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing."""
 
 
 class Callers:
@@ -28,7 +30,7 @@ class Callers:
         self._clock = clock
 
     def account_of(self, req: falcon.asgi.Request) -> str:
-        """Call it once for each request, before its body is read.
+        """Call it, or `starter_of`, once for each request, before its body is read.
 
         Raises `BadRequest`, `Unauthorized` or `Forbidden`, and `AccountLimit` where the account sends too many.
         """
@@ -42,12 +44,18 @@ class Callers:
             )
         return account
 
+    def starter_of(self, req: falcon.asgi.Request) -> str:
+        """The account of a request that begins tasks. Raises as `account_of`, and `Suspended`."""
+        account = self.account_of(req)
+        self._accounts.check_may_start(account)
+        return account
+
     def _named(self, req: falcon.asgi.Request) -> str:
         if self._accounts.authentication:
             token = bearer_token(req.get_header("Authorization"))
             if token is None:
                 raise Unauthorized("send `Authorization: Bearer gc_ACCOUNT_SECRET`")
-            return self._accounts.of_token(token)
+            return self._accounts.of_token(token, Scope.READ if req.method in _LOOKS else Scope.RUN)
         account = req.get_header("X-Account")
         if account is None:
             return DEFAULT_ACCOUNT

@@ -34,7 +34,7 @@ class Operators:
         # The token is a valid account's, but lacks the scope.
         self._callers.account_of(req)
         raise Forbidden(
-            "this token has no scope `operator`; `gcompute token --operator NAME` makes one that has"
+            "this token has no scope `operator`; `gcompute token operator NAME` makes one that has"
         )
 
     def check_order(self, req: falcon.asgi.Request) -> None:

@@ -28,6 +28,11 @@ KINDS: Final[dict[str, Kind]] = {
     "account-limit": Kind(
         429, "The account's own limit is reached.", "Send again after Retry-After seconds."
     ),
+    "account-suspended": Kind(
+        403,
+        "The account may begin nothing new; `detail` says why. It may look at its tasks, results and bills.",
+        "Settle the reason with those who run the service.",
+    ),
     "bad-parameter": Kind(
         400, "A parameter or header is unknown, or has a wrong value: `field` names it.", "Correct it."
     ),

@@ -20,6 +20,7 @@ from sets.api.errors import (
     Forbidden,
     NotFinished,
     ResultGone,
+    Suspended,
     Unauthorized,
 )
 from sets.api.native.problem_kinds import help_link
@@ -82,6 +83,7 @@ _KNOWN: Final[dict[type[Exception], tuple[int, str, str]]] = {
         "The Idempotency-Key was used for another request",
     ),
     Unauthorized: (401, "unauthorized", "The request is not authorized"),
+    Suspended: (403, "account-suspended", "The account is suspended"),
     Forbidden: (403, "forbidden", "The request is not allowed"),
     BodyCutOff: (408, "body-stalled", "The body did not arrive"),
     BodyTooLarge: (413, "input-too-large", "The input is too large"),

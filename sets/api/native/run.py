@@ -34,7 +34,7 @@ class RunResource:
         self._set_name = set_name
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, image: str) -> None:
-        account = self._callers.account_of(req)
+        account = self._callers.starter_of(req)
         call = parse_run(req.scope["query_string"])
         key = key_of(req)
         kind = Kind.ASYNC if _wants_async(req.get_header("Prefer")) else Kind.SYNC

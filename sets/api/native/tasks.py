@@ -91,7 +91,7 @@ class TaskResource:
     async def on_post_replay(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, task_id: str
     ) -> None:
-        account = self._callers.account_of(req)
+        account = self._callers.starter_of(req)
         task = await self._manager.replay(account, task_id)
         send_accepted(resp, task, self._set_name, self._manager.waiting_for(task))
 

@@ -35,7 +35,7 @@ class UgcQuery:
         if values is None:
             return None
         if len(values) > 1:
-            raise UgcError(RetCode.PARAMETER_WRONG, f"{name}: given {len(values)} times; give it once")
+            raise UgcError(RetCode.PARAMETER_WRONG, f"{name}: given more than once; give it once")
         return values[0]
 
     def all(self, name: str) -> list[str]:

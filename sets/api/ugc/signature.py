@@ -35,7 +35,7 @@ def is_signed(pairs: Pairs, private_key: str, given: str) -> bool:
 
 
 def _forms(pairs: Pairs) -> Iterator[Pairs]:
-    """What a client may have signed: everything sent; without `Date`; without what is empty."""
+    """The parameters that a client may have signed: all that it sent; all but `Date`; all that are not empty."""
     yield pairs
     if any(name == _AFTER_SIGNING for name, _ in pairs):
         yield [pair for pair in pairs if pair[0] != _AFTER_SIGNING]

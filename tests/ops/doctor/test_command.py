@@ -162,7 +162,7 @@ def test_no_secret_is_printed(gcompute: Program, tmp_path: Path, form: tuple[str
         f"registries: [{{name: r.example, username: u, password_file: {tmp_path}/registry}}]\n"
     )
     mistaken = tmp_path / "mistaken.yaml"
-    mistaken.write_text(its_set.read_text() + f"accounts: {{{account}: {{token_hashes: []}}}}\n")
+    mistaken.write_text(its_set.read_text() + f"operators: {{{account}: {{token_hashes: []}}}}\n")
     router = tmp_path / "router.yaml"
     router.write_text(
         f"version: 1\noperator_token_file: {tmp_path}/operator\n"

@@ -26,7 +26,7 @@ def test_a_rest_fills_the_bucket_and_no_more_than_that() -> None:
 
 
 def test_accounts_do_not_pay_for_each_other_and_may_have_rates_of_their_own() -> None:
-    rates = Rates(Rate(10, 1), {"fast": Rate(1000, 2), "slow": Rate(1, 1)})
+    rates = Rates(Rate(10, 1), {"fast": Rate(1000, 2), "slow": Rate(1, 1)}.get, 1.0)
     assert (rates.rate_of("other"), rates.rate_of("fast")) == pytest.approx((10, 1000))
     for account in ("other", "fast", "fast", "slow"):
         assert rates.take(account, 0.0) == 0
@@ -35,7 +35,7 @@ def test_accounts_do_not_pay_for_each_other_and_may_have_rates_of_their_own() ->
 
 
 def test_without_a_rate_nothing_is_refused_or_remembered() -> None:
-    rates = Rates(None, {"slow": Rate(1, 1)})
+    rates = Rates(None, {"slow": Rate(1, 1)}.get, 1.0)
     assert not any(rates.take("a", 0.0) for _ in range(1000))
     assert rates.rate_of("a") is None
     assert rates.remembered == 0

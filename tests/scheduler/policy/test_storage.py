@@ -39,7 +39,7 @@ class TestAnAccountsBound:
         bounded.check("other", 10 * MIB)
 
     def test_an_account_may_have_a_bound_of_its_own(self) -> None:
-        bounded = Storage(StorageLimits(10, {"large": 30}), Kept(acme=10, large=10))
+        bounded = Storage(StorageLimits(10, {"large": 30}.get), Kept(acme=10, large=10))
         bounded.check("large", 20)
         with pytest.raises(StorageLimit):
             bounded.check("acme", 1)

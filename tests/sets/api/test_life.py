@@ -27,8 +27,9 @@ def test_health(api: Api) -> None:
     assert (ready.json()["set"], ready.json()["build"]) == (api.process.name, build_name())
 
 
-def metric(api: Api, name: str) -> float:
-    found = re.search(rf"^{re.escape(name)} (\S+)$", api.http.get("/metrics").text, re.MULTILINE)
+def metric(api: Api, name: str, headers: dict[str, str] | None = None) -> float:
+    text = api.http.get("/metrics", headers=headers).text
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
     assert found, name
     return float(found[1])
 

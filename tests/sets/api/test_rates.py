@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
+from scheduler.accounts.account import Quotas
 from tests.sets.api.conftest import StartApi, problem
-from tests.sets.api.test_accounts import ALICE, BOB, bearer, hashed
+from tests.sets.api.people import People, bearer
 from tests.sets.api.test_life import metric
 from tests.sets.api.wire import Wire, head
 
@@ -40,15 +42,14 @@ def test_a_flood_is_refused_before_its_bodies_are_read_and_others_are_served(sta
     assert api.http.get(TASK, headers={"X-Account": "flood"}).status_code == 404, "Retry-After is true"
 
 
-def test_accounts_have_rates_of_their_own(start_api: StartApi) -> None:
-    api = start_api(
-        "authentication: true\n"
-        "accounts:\n"
-        f"  alice: {{token_hashes: [{hashed(ALICE)}], max_requests_per_s: 1}}\n"
-        f"  bob-x: {{token_hashes: [{hashed(BOB)}]}}\n"
-    )
-    assert statuses(api.wire(), ALICE) == {404, 429}
-    assert statuses(api.wire(), BOB) == {404}
+def test_accounts_have_rates_of_their_own(start_api: StartApi, tmp_path: Path) -> None:
+    people = People(tmp_path)
+    people.add("alice", Quotas(requests_per_s=1))
+    people.add("bob-x")
+    alice, bob = people.token("alice").token, people.token("bob-x").token
+    api = start_api(people.settings)
+    assert statuses(api.wire(), alice) == {404, 429}
+    assert statuses(api.wire(), bob) == {404}
     problem(api.http.get(TASK, headers=bearer("gc_alice_wrong")), 401, "unauthorized")
 
 

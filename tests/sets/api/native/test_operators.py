@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import falcon.testing
 import pytest
 
+from scheduler.accounts.account import Account, Token
+from scheduler.accounts.book import Book, hash_of, token_id_of
 from scheduler.policy.rates import Rates
 from sets.api.accounts import Accounts
 from sets.api.errors import CallError, Forbidden
 from sets.api.native.callers import Callers
 from sets.api.native.operators import Operators
-from sets.config import AccountConfig, OperatorConfig, SetConfig
+from sets.config import OperatorConfig, SetConfig
 from tests.sets.api.conftest import Api, StartApi, problem
-from tests.sets.api.test_accounts import ALICE, bearer, hashed, settings
-
-__all__ = ["settings"]
+from tests.sets.api.people import People, bearer
 
 OPERATOR = "gc_router_s3cret"
+ALICE = "gc_alice_0123456789abcdef"
 GUARDED = (
     "/metrics",
     *(f"/v1/admin/{what}" for what in ("nodes", "pools", "queue", "tasks")),
@@ -28,20 +30,23 @@ GUARDED = (
 
 
 @pytest.mark.docker
-def test_with_authentication_an_operators_token_is_needed(start_api: StartApi, settings: str) -> None:
-    api = start_api(f"{settings}operators: {{router: {{token_hashes: [{hashed(OPERATOR)}]}}}}\n")
+def test_with_authentication_an_operators_token_is_needed(start_api: StartApi, tmp_path: Path) -> None:
+    people = People(tmp_path)
+    people.add("alice")
+    alice = people.token("alice").token
+    api = start_api(f"{people.settings}operators: {{router: {{token_hashes: [{hash_of(OPERATOR)}]}}}}\n")
     for path in GUARDED:
         for headers in ({}, bearer("gc_router_wrong"), {"X-Account": "router"}):
             answer = api.http.get(path, headers=headers)
             assert problem(answer, 401, "unauthorized")["executed"] is False
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-        found = problem(api.http.get(path, headers=bearer(ALICE)), 403, "forbidden")
-        assert "--operator" in found["detail"]
+        found = problem(api.http.get(path, headers=bearer(alice)), 403, "forbidden")
+        assert "gcompute token operator" in found["detail"]
     assert "gc_cores 2.0" in api.http.get("/metrics", headers=bearer(OPERATOR)).text
     problem(api.http.get("/v1/admin/nothing-here", headers=bearer(OPERATOR)), 404, "not-found")
     # Whether it is ready is everybody's to know; what it holds is not.
     assert set(api.http.get("/readyz").json()) == {"status", "set", "build"}
-    assert set(api.http.get("/readyz", headers=bearer(ALICE)).json()) == {"status", "set", "build"}
+    assert set(api.http.get("/readyz", headers=bearer(alice)).json()) == {"status", "set", "build"}
     assert api.http.get("/readyz", headers=bearer(OPERATOR)).json()["cores"] == 2
     # An operator is no account.
     for method, path in (("POST", api.target("say", "x")), ("GET", "/v1/tasks")):
@@ -92,9 +97,8 @@ def test_without_authentication_this_machine_alone_is_answered(client: Any, may:
 
 
 def test_with_authentication_it_does_not_matter_where_a_request_is_from() -> None:
-    accounts = {"alice": AccountConfig((hashed(ALICE),))}
-    operators = {"router": OperatorConfig((hashed(OPERATOR),))}
-    assert not admitted(("127.0.0.1", 5), authentication=True, accounts=accounts, operators=operators)
+    operators = {"router": OperatorConfig((hash_of(OPERATOR),))}
+    assert not admitted(("127.0.0.1", 5), authentication=True, operators=operators)
 
 
 @pytest.mark.parametrize(
@@ -103,17 +107,19 @@ def test_with_authentication_it_does_not_matter_where_a_request_is_from() -> Non
 )
 def test_only_an_operator_who_may_order_changes_the_set(token: str, reads: bool, orders: bool) -> None:
     """The tokens of routers and of Prometheus lie on other machines; they need not be able to drain a set."""
+    tokens = {token_id_of(ALICE): Token(hash_of(ALICE), 1)}
+    book = Book(accounts={"alice": Account(1, tokens=tokens)})
     accounts = Accounts(
         SetConfig(
             name="a",
             state_dir="x",
             authentication=True,
-            accounts={"alice": AccountConfig((hashed(ALICE),))},
             operators={
-                "router": OperatorConfig((hashed(OPERATOR),)),
-                "ops": OperatorConfig((hashed("gc_ops_s3cret"),), may_order=True),
+                "router": OperatorConfig((hash_of(OPERATOR),)),
+                "ops": OperatorConfig((hash_of("gc_ops_s3cret"),), may_order=True),
             },
-        )
+        ),
+        lambda: book,
     )
     operators = Operators(accounts, Callers(accounts, Rates(None)))
     req = falcon.testing.create_asgi_req(path="/v1/admin/drain", headers=bearer(token))

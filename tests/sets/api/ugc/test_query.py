@@ -37,8 +37,8 @@ def test_both_spellings_of_a_name_count(spelled: bytes) -> None:
 
 def test_a_parameter_that_is_given_twice_is_refused_where_one_is_meant() -> None:
     query = UgcQuery(b"TaskId=a&TaskId=b&task_name=x&TaskName=y")
-    refused(RetCode.PARAMETER_WRONG, "TaskId: given 2 times", lambda: query.get("TaskId"))
-    refused(RetCode.PARAMETER_WRONG, "TaskName: given 2 times", lambda: query.get("TaskName"))
+    refused(RetCode.PARAMETER_WRONG, "TaskId: given more than once", lambda: query.get("TaskId"))
+    refused(RetCode.PARAMETER_WRONG, "TaskName: given more than once", lambda: query.get("TaskName"))
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "x", "101", "9" * 30, "\u0663", "+1", " 1"])
