@@ -10,10 +10,12 @@ from scheduler.accounts import sealing
 from scheduler.accounts.account import Quotas
 from scheduler.accounts.book import Book
 from scheduler.accounts.book_file import BookUnreadable
+from scheduler.accounts.credentials import Credentials
 from scheduler.accounts.following import AccountsFollower
 from scheduler.accounts.sealing import KEY_VARIABLE, Seal, SealError
 from scheduler.background import Background
 from scheduler.batches.batches import Batches
+from scheduler.clock import wall_us
 from scheduler.manager import Manager
 from sets.config import SetConfig
 from sets.yaml_file import ConfigError
@@ -29,14 +31,17 @@ class AccountsLife:
         self._follower: AccountsFollower | None = None
         self._background = Background()
         self._ended: dict[str, int] = {}
+        self.credentials: Credentials | None = None
         if config.accounts_file is None:
             return
         path = Path(config.accounts_file)
         try:
-            self._follower = AccountsFollower(path, _seal(config, path), config.directory)
+            seal = _seal(config, path)
+            self._follower = AccountsFollower(path, seal, config.directory)
             self._follower.open()
         except (SealError, BookUnreadable) as error:
             raise ConfigError(f"accounts_file: {error}") from error
+        self.credentials = Credentials(seal, self.book, wall_us)
 
     def book(self) -> Book:
         """The book as it is now; an empty one where the set has no accounts."""

@@ -39,6 +39,9 @@ from sets.api.metrics import SetMetrics
 from sets.api.native import routes
 from sets.api.native.view import task_json
 from sets.api.runs import Runs
+from sets.api.ugc.callers import UgcCallers
+from sets.api.ugc.resource import UgcResource
+from sets.api.ugc.tasks import UgcTasks
 from sets.build import build_name
 from sets.callback_config import CallbacksConfig, CallbackSecrets
 from sets.config import SetConfig, address_of
@@ -185,6 +188,8 @@ def assemble(config: SetConfig) -> SetApp:
     native = routes.build(
         manager, accounts, rates, runs, batch_calls, deliveries, metrics, config.name, build, life
     )
+    ugc = UgcTasks(manager, runs, blobs, UgcCallers(accounts, accounts_life.credentials, rates))
+    native.add_route("/", UgcResource(ugc))
     return SetApp(native, manager)
 
 

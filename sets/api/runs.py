@@ -295,6 +295,16 @@ class SyncRun:
             feeding.result()
         return task
 
+    def rest(self) -> AsyncIterator[bytes]:
+        """What comes after `head`, for a caller that concludes the task by `finish` before it answers."""
+        return self._live.rest()
+
+    def abandon(self) -> None:
+        """The caller wants the task no longer; harmless once it has ended."""
+        if self._feeding is not None:
+            self._feeding.cancel()
+        self._manager.abandon(self._live)
+
     async def output(self) -> AsyncIterator[bytes]:
         """The whole output, as it comes. Raises `AnswerBrokenOff` where the task does not succeed: the answer must be
         broken off then, since half an answer must never look like a whole one."""
