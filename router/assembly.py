@@ -18,7 +18,7 @@ from router.choosing.earlier_tables import IDEMPOTENCY_S
 from router.config.history import History, HistoryError
 from router.config.history_writer import HistoryWriter
 from router.config.watch import POLL_S, ConfigFile, Recorder
-from router.dialects.native import NativeDialect
+from router.dialects.both import BothDialects
 from router.discovery.directory import placed
 from router.discovery.watcher import Watcher
 from router.relay.fronts import Fronts
@@ -104,7 +104,7 @@ class Router:
             table,
             limits=settings.limits,
             loads=self.group.loads(index),
-            dialect=NativeDialect(),
+            dialect=BothDialects(),
             merge=Lists(),
             inquire=Inquiry,
         )

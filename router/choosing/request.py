@@ -25,9 +25,11 @@ class Purpose(msgspec.Struct, frozen=True):
     """Where a request goes and what its repetition would mean.
 
     `owner`: the name of the task's set, for the destination OWNER. `long_wait`: the answer may wait for a task.
+    `always_200`: the answer's status says nothing, so a refusal is told by its other parts.
     """
 
     destination: Destination
     kind: RequestKind
     owner: str = ""
     long_wait: bool = False
+    always_200: bool = False

@@ -68,7 +68,7 @@ class Exchange(Work, Attempted, Tried):
     ) -> None:
         self.traffic = traffic
         self.client = client
-        self._purpose = purpose
+        self.purpose = purpose
         self._choice = choice
         self._entry = entry
         self._table = traffic.table
@@ -100,7 +100,7 @@ class Exchange(Work, Attempted, Tried):
         return replay
 
     def _try(self, *, fresh: bool = False) -> None:
-        kind = self._purpose.kind
+        kind = self.purpose.kind
         entry = self._entry
         pool = self.traffic.pools[entry.name]
         idle = None if fresh else pool.take(used_just_now=kind is _UNSAFE)
@@ -234,7 +234,7 @@ class Exchange(Work, Attempted, Tried):
                 traffic,
                 self._table,
                 self.head,
-                self._purpose,
+                self.purpose,
                 self._choice,
                 self.client.address,
                 self.started_at,
@@ -264,7 +264,7 @@ class Exchange(Work, Attempted, Tried):
                 connection = None if attempt is None else attempt.connection
                 self.record.slow_upload = connection is None or not connection.stream.stalled_since
         else:
-            late = None if attempt is None else attempt.overdue(self._purpose, now)
+            late = None if attempt is None else attempt.overdue(self.purpose, now)
         if late is None:
             return False
         if attempt is None:

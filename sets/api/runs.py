@@ -296,7 +296,7 @@ class SyncRun:
         return task
 
     def rest(self) -> AsyncIterator[bytes]:
-        """What comes after `head`, for a caller that concludes the task by `finish` before it answers."""
+        """The output after `head`, for a caller that concludes the task by `finish` before it answers."""
         return self._live.rest()
 
     def abandon(self) -> None:

@@ -24,7 +24,8 @@ from sets.api.ugc.tasks import Tar, UgcTasks
 log = structlog.get_logger()
 
 TAR_TYPE: Final = "application/octet-stream"
-ALLOWED: Final = "GET, POST"
+RET_CODE: Final = "X-Ret-Code"
+"""Repeats `RetCode` for the router, which reads no bodies."""
 _SUCCESS: Final = {"GetAccessToken": "\u6210\u529f"}
 """Messages of a success that are not empty: one client of GetAccessToken takes only this one."""
 
@@ -76,12 +77,15 @@ class UgcResource:
         except UgcError as error:
             _send(resp, name, error.code, {**error.members, "Detail": error.detail})
         except (SchedulerError, CallError) as error:
-            _send(resp, name, _code_of(error), {"Detail": str(error)})
+            told: dict[str, Any] = {"Detail": str(error), "Executed": error.executed}
+            if isinstance(error, errors.Draining):
+                told["Draining"] = True
+            _send(resp, name, _code_of(error), told)
         else:
             if isinstance(answer, Tar):
                 resp.content_type = TAR_TYPE
                 resp.content_length = answer.size_bytes
-                resp.set_header("X-Task-Id", answer.task_id)
+                resp.set_headers({"X-Task-Id": answer.task_id, RET_CODE: "0"})
                 resp.stream = answer.pieces
             else:
                 _send(resp, name, RetCode.SUCCESS, answer)
@@ -103,3 +107,4 @@ def _send(resp: falcon.asgi.Response, action: str, code: RetCode, members: dict[
     # ASCII only: Java reads it in its platform's character set.
     resp.data = json.dumps(answer).encode("ascii")
     resp.content_type = falcon.MEDIA_JSON
+    resp.set_header(RET_CODE, str(int(code)))
