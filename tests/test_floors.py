@@ -25,7 +25,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("admin",),
     ),
     "scheduler": (
-        ("images", "policy", "store/sql"),
+        ("billing", "images", "policy", "store/sql"),
         ("registry",),
         ("launchers", "store"),
         ("accounts", "batches", "callbacks", "launchers/nomad"),

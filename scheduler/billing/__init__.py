@@ -1,0 +1,1 @@
+"""Dated prices, and the sums of an account over a period. Pure."""
