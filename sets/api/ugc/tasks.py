@@ -56,10 +56,9 @@ class UgcTasks:
         account = self._callers.starter(query)
         query.need("Region")
         image, kind, call = submission_of(query)
-        accepted = await self._runs.accept(account, image, call, kind, length_bytes)
         if kind is Kind.ASYNC:
-            return {"TaskId": (await self._runs.submit(accepted, body, None)).id}
-        return await self._run(accepted, body)
+            return {"TaskId": (await self._runs.submit(account, image, call, length_bytes, body, None)).id}
+        return await self._run(await self._runs.accept(account, image, call, kind, length_bytes), body)
 
     async def get_result(
         self, query: UgcQuery, body: RequestBody, length_bytes: int | None
