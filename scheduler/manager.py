@@ -38,7 +38,7 @@ from scheduler.source import Source
 from scheduler.storage import StorageGuard
 from scheduler.store.contract import Blobs, Body, DeadLetters, Idempotency, Results, Store, TaskFilter
 from scheduler.sync_side import SyncSide
-from scheduler.task import Reason, State, Task, TaskIds, TaskSpec
+from scheduler.task import State, Task, TaskIds, TaskSpec
 from scheduler.upkeep import Upkeep
 
 log = structlog.get_logger()
@@ -364,15 +364,13 @@ class Manager:
         if entry is None:
             self._recovery.cancel(task_id)
         else:
-            entry.cancel = Reason.CANCELLED
-            entry.side.cancel(entry)
+            entry.end()
         return await self._roster.wait(account, task_id, CANCEL_WAIT_S)
 
     def cancel_all(self, account: str) -> None:
         """End all tasks of an account that wait or run, without waiting for their ends."""
         for entry in [each for each in self._roster.entries.values() if each.task.spec.account == account]:
-            entry.cancel = Reason.CANCELLED
-            entry.side.cancel(entry)
+            entry.end()
 
     # -- numbers
 

@@ -67,6 +67,11 @@ class Entry:
         # Why its owner wanted its end.
         self.cancel: Reason | None = None
 
+    def end(self) -> None:
+        """Its owner wants its end now."""
+        self.cancel = Reason.CANCELLED
+        self.side.cancel(self)
+
     def new_work(self, stdin: bytes | None, *, stream: bool = False) -> Work:
         """The program to run, with this input."""
         spec = self.task.spec

@@ -186,7 +186,7 @@ def test_no_secret_is_printed(gcompute: Program, tmp_path: Path, form: tuple[str
     said = (done.stdout + done.stderr).decode()
     for words in (
         "engine tcp://…@127.0.0.1",
-        "accounts: '…' is not",
+        "operators: '…' is not",
         f"{tmp_path}/acl has mode",
         "Nomad at http://…@",
     ):
