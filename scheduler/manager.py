@@ -360,17 +360,13 @@ class Manager:
         task = await self._roster.get(account, task_id)
         if task.ended:
             return task
-        entry = self._roster.entries.get(task_id)
-        if entry is None:
+        if not self._roster.end(task_id):
             self._recovery.cancel(task_id)
-        else:
-            entry.end()
         return await self._roster.wait(account, task_id, CANCEL_WAIT_S)
 
     def cancel_all(self, account: str) -> None:
         """End all tasks of an account that wait or run, without waiting for their ends."""
-        for entry in [each for each in self._roster.entries.values() if each.task.spec.account == account]:
-            entry.end()
+        self._roster.end_all(account)
 
     # -- numbers
 

@@ -122,6 +122,18 @@ class Roster:
                 future.set_result(ended)
         return entry is not None
 
+    def end(self, task_id: str) -> bool:
+        """End a task now, as its owner wants; returns False if it neither waits nor runs."""
+        entry = self.entries.get(task_id)
+        if entry is not None:
+            entry.end()
+        return entry is not None
+
+    def end_all(self, account: str) -> None:
+        """End all tasks of an account now."""
+        for entry in [each for each in self.entries.values() if each.task.spec.account == account]:
+            entry.end()
+
     def removal_of(self, task_id: str) -> asyncio.Future[Task | None]:
         """Return a future that is done when the task, which is there now, is removed; its result is the ended task.
 
