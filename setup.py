@@ -122,9 +122,9 @@ def packages() -> list[str]:
     return [name for name in found if "__pycache__" not in name]
 
 
-def runtime_requirements() -> list[str]:
-    """Return the names in requirements/runtime.in; exact versions belong in the lock, not in the metadata."""
-    lines = (ROOT / "requirements/runtime.in").read_text().splitlines()
+def requirements(name: str) -> list[str]:
+    """Return the names in requirements/NAME.in; exact versions belong in the lock, not in the metadata."""
+    lines = (ROOT / f"requirements/{name}.in").read_text().splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -137,7 +137,8 @@ setup(
     version=os.environ.get("GC_PACKAGE_VERSION") or "0.1.0",
     description="Serverless compute: run any image that reads standard input and writes standard output, over HTTP",
     python_requires=">=3.11",
-    install_requires=runtime_requirements(),
+    install_requires=requirements("runtime"),
+    extras_require={"otel": requirements("otel")},
     packages=packages(),
     # SQL, C, YAML, Dockerfiles and pages are in the folders of the code that uses them.
     package_data={"": ["*"]},

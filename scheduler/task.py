@@ -80,6 +80,7 @@ class TaskSpec(msgspec.Struct, frozen=True):
     """The request for a task; never changes. Empty `args` means the image's own CMD.
 
     `retries`: how often it is run again after it failed by itself; with `retry_exit_codes`, only after these.
+    `trace` is the request's `traceparent` (W3C Trace Context), kept only where the set sends traces to a collector.
     """
 
     account: str
@@ -99,6 +100,7 @@ class TaskSpec(msgspec.Struct, frozen=True):
     prestart: bool = False
     retries: int = 0
     retry_exit_codes: tuple[int, ...] = ()
+    trace: str | None = None
 
 
 class Lease(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -52,6 +52,9 @@ from sets.executor.link.remote import Address, RemoteExecutor
 from sets.registration import Registration
 from sets.slot_files import mounted_files
 
+if TYPE_CHECKING:
+    from sets.telemetry.telemetry import Telemetry
+
 log = structlog.get_logger()
 
 
@@ -67,8 +70,10 @@ class Life:
         set_name: str,
         build: str,
         registration: Registration | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._manager = manager
+        self._telemetry = telemetry
         self._batches = batches
         self._deliveries = deliveries
         self._accounts = accounts
@@ -77,6 +82,8 @@ class Life:
         self._build = build
 
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+        if self._telemetry is not None:
+            self._telemetry.open()
         try:
             await self._manager.open()
             await self._batches.open()
@@ -97,20 +104,30 @@ class Life:
         # The manager closes the store.
         await self._deliveries.close()
         await self._manager.close()
+        if self._telemetry is not None:
+            await self._telemetry.close()
         log.info("set stopped", set=self._set_name)
 
 
 class Ends:
-    """Passes what happens to tasks and slots on: to the metrics, the callbacks and the batches (`Observer`)."""
+    """Passes what happens to tasks and slots on: to the metrics, the telemetry, the callbacks and the batches
+    (`Observer`)."""
 
-    def __init__(self, metrics: SetMetrics, deliveries: Deliveries) -> None:
+    def __init__(self, metrics: SetMetrics, deliveries: Deliveries, telemetry: Telemetry | None) -> None:
         self._metrics = metrics
         self._deliveries = deliveries
+        self._telemetry = telemetry
         self.batches: Batches | None = None
-        self.slot_started = metrics.slot_started
+
+    def slot_started(self, seconds: float) -> None:
+        self._metrics.slot_started(seconds)
+        if self._telemetry is not None:
+            self._telemetry.slot_started(seconds)
 
     def task_ended(self, task: Task) -> None:
         self._metrics.task_ended(task)
+        if self._telemetry is not None:
+            self._telemetry.task_ended(task)
         self._deliveries.ended(task)
         if task.batch is not None and self.batches is not None:
             self.batches.task_ended(task)
@@ -157,7 +174,8 @@ def assemble(config: SetConfig) -> SetApp:
         follow_buffer_bytes=config.follow_buffer_kib << 10,
     )
     deliveries = _deliveries(config, store)
-    ends = Ends(metrics, deliveries)
+    telemetry = _telemetry(config, build, metrics)
+    ends = Ends(metrics, deliveries, telemetry)
     manager = Manager(settings, store, blobs, images, launcher, executor, ends)
     batch_limits = BatchLimits(
         config.max_batch_inputs,
@@ -178,10 +196,10 @@ def assemble(config: SetConfig) -> SetApp:
     )
     if config.accounts_file is not None:
         metrics.watch_accounts(accounts_life.standing)
-    life = Life(manager, batches, deliveries, accounts_life, config.name, build, registration)
+    life = Life(manager, batches, deliveries, accounts_life, config.name, build, registration, telemetry)
     accounts = Accounts(config, accounts_life.book)
     # Nothing in gVisor's sandboxes is read-only for root, so a task could leave messages there.
-    runs = Runs(manager, accounts, blobs, fresh_only=config.runtime == GVISOR)
+    runs = Runs(manager, accounts, blobs, fresh_only=config.runtime == GVISOR, traced=telemetry is not None)
     batch_calls = BatchCalls(runs, batches, blobs, config.max_batch_mib << 20)
     rates = config.rates(accounts_life.quotas)
     metrics.watch_rates(rates)
@@ -191,6 +209,17 @@ def assemble(config: SetConfig) -> SetApp:
     ugc = UgcTasks(manager, runs, blobs, UgcCallers(accounts, accounts_life.credentials, rates))
     native.add_route("/", UgcResource(ugc))
     return SetApp(native, manager)
+
+
+def _telemetry(config: SetConfig, build: str, metrics: SetMetrics) -> Telemetry | None:
+    if not config.telemetry:
+        return None
+    # OpenTelemetry is large, and an extra of the package: only a set that uses it imports it.
+    from sets.telemetry.telemetry import Telemetry
+
+    telemetry = Telemetry(config.name, build, metrics.families)
+    metrics.watch_telemetry(telemetry.counts)
+    return telemetry
 
 
 def _deliveries(config: SetConfig, store: SqliteStore) -> Deliveries:

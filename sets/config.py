@@ -233,6 +233,9 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     follow_buffer_kib: Annotated[int, Meta(ge=64, le=1 << 20)] = 1024
     """How far a follower of a sync task's output may fall behind the task's own caller; further behind, its answer is
     broken off. Async tasks' outputs are kept, so their followers may read as slowly as they like."""
+    telemetry: bool = False
+    """Send traces and metrics to an OpenTelemetry collector, by OTLP over HTTP. The environment's `OTEL_` variables say
+    where and how; see sets/docs/telemetry.md. It needs the package's extra `otel`."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """Lowest level of the records that are logged."""
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
-from sets import log_lines
+from sets import log_lines, telemetry
 from sets.assembly import assemble
 from sets.config import SetConfig, load
 from sets.guest import unusable
@@ -74,6 +74,9 @@ def main(config_path: Path, *, bind: str | None = None, runtime: str | None = No
     if problem := unusable():
         print(f"gcompute set: {problem}", file=sys.stderr)
         return 70
+    if config.telemetry and (missing := telemetry.missing()):
+        print(f"gcompute set: {missing}", file=sys.stderr)
+        return 78
     if bind is not None:
         config = msgspec.structs.replace(config, bind=bind)
     if runtime is not None:

@@ -34,6 +34,7 @@ FENCED = {
     "docker": ("scheduler/launchers/docker*.py",),
     "nomad": ("scheduler/launchers/nomad/api.py",),
     "consul": ("sets/registration.py",),
+    "opentelemetry": ("sets/telemetry/*",),
     "sqlite3": ("scheduler/store/*",),
     "aiosqlite": ("scheduler/store/*",),
     "apsw": ("scheduler/store/*",),

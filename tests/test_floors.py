@@ -32,7 +32,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "sets": (
         ("dresser", "guest", "runtime"),
-        ("api", "executor"),
+        ("api", "executor", "telemetry"),
         ("api/native", "api/ugc", "executor/link"),
         ("http",),
     ),

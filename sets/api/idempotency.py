@@ -70,9 +70,11 @@ def requested(reference: str, call: RunCall) -> bytes:
 def fingerprinted(spec: TaskSpec) -> bytes:
     """The request as earlier releases remembered it: the task that was made of it.
 
-    A field that the first release did not know counts only where it is used.
+    A field that the first release did not know counts only where it is used. The trace is that of one try, so it does
+    not count.
     """
     facts = msgspec.to_builtins(spec, builtin_types=(bytes,))
+    del facts["trace"]
     for name in _LATER_FIELDS:
         if not facts[name]:
             del facts[name]

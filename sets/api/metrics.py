@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Final
@@ -56,6 +56,14 @@ class SetMetrics:
         """Add the manager's gauges, those of its nodes, and the build."""
         self._registry.register(_Gauges(manager, build))
         self._registry.register(NodeGauges(manager.overview))
+
+    def families(self) -> Iterable[Metric]:
+        """Return the metrics as they are now, without those that need a check."""
+        return self._registry.collect()
+
+    def watch_telemetry(self, counts: Mapping[str, int]) -> None:
+        """Add the spans that were sent to the collector or lost; `counts` has them by result."""
+        self._registry.register(_Spans(counts))
 
     def watch_disk(self, folder: Path, reserve_bytes: int) -> None:
         """Add the room on the disk of `folder`, and the reserve below which the set takes no async task."""
@@ -291,6 +299,21 @@ class _Refused(Collector):
                 self._rates.refused,
             )
         ]
+
+
+class _Spans(Collector):
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = counts
+
+    def collect(self) -> list[Metric]:
+        spans = CounterMetricFamily(
+            "gc_otel_spans",
+            "Spans for the collector: sent, failed (it did not take them) or dropped (too many waited)",
+            labels=("result",),
+        )
+        for result, count in self._counts.items():
+            spans.add_metric((result,), count)
+        return [spans]
 
 
 class _Disk(Collector):

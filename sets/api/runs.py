@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import re
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from scheduler.errors import SchedulerError, StorageLimit, TaskUnknown, Unavailable
 from scheduler.image import Image
@@ -31,6 +34,7 @@ REMEMBERED: Final = 1_024
 """How many checked calls are remembered."""
 REMEMBERED_CHARS: Final = 512
 """Calls whose arguments, variables and paths are longer together are not remembered."""
+_TRACEPARENT: Final = re.compile(r"[\da-f]{2}-[\da-f]{32}-[\da-f]{16}-[\da-f]{2}", re.ASCII)
 
 
 class AcceptedCall(NamedTuple):
@@ -44,11 +48,21 @@ class AcceptedCall(NamedTuple):
 
 
 class Runs:
-    """Runs tasks and submits them, for all dialects of one set; with `fresh_only` each in a new container."""
+    """Runs tasks and submits them, for all dialects of one set; with `fresh_only` each in a new container.
+
+    `traced`: dialects hand the callers' trace contexts to `accept` and `submit`.
+    """
 
     def __init__(
-        self, manager: Manager, accounts: Accounts, blobs: Blobs, *, fresh_only: bool = False
+        self,
+        manager: Manager,
+        accounts: Accounts,
+        blobs: Blobs,
+        *,
+        fresh_only: bool = False,
+        traced: bool = False,
     ) -> None:
+        self.traced = traced
         self._manager = manager
         self._accounts = accounts
         self._blobs = blobs
@@ -57,18 +71,30 @@ class Runs:
         self._specs: dict[tuple[str, str, str, RunCall, Kind], TaskSpec] = {}
 
     async def accept(
-        self, account: str, reference: str, call: RunCall, kind: Kind, length_bytes: int | None
+        self,
+        account: str,
+        reference: str,
+        call: RunCall,
+        kind: Kind,
+        length_bytes: int | None,
+        trace: str | None = None,
     ) -> AcceptedCall:
-        """Resolve the image and check the call, before any input is read.
+        """Resolve the image and check the call, before any input is read. An invalid `trace` is ignored.
 
         Raises `SchedulerError`, as `Manager.resolve` and `Manager.check_room` do, and `BodyTooLarge`.
         """
-        accepted = await self._checked(account, reference, call, kind, length_bytes)
+        accepted = await self._checked(account, reference, call, kind, length_bytes, trace)
         await self._check_room(accepted)
         return accepted
 
     async def _checked(
-        self, account: str, reference: str, call: RunCall, kind: Kind, length_bytes: int | None
+        self,
+        account: str,
+        reference: str,
+        call: RunCall,
+        kind: Kind,
+        length_bytes: int | None,
+        trace: str | None,
     ) -> AcceptedCall:
         image = await self._manager.resolve(reference)
         # Clients repeat themselves: a call that was checked before is not checked again.
@@ -80,6 +106,8 @@ class Runs:
                 if len(self._specs) >= REMEMBERED:
                     self._specs.clear()
                 self._specs[asked] = spec
+        if trace is not None and _TRACEPARENT.fullmatch(trace):
+            spec = msgspec.structs.replace(spec, trace=trace)
         max_bytes = self._accounts.max_input_bytes(account)
         if kind is Kind.ASYNC:
             max_bytes = min(max_bytes, self._manager.storage.most_bytes(account))
@@ -145,6 +173,7 @@ class Runs:
         body: RequestBody,
         key: str | None,
         allowed: Callable[[], None] = lambda: None,
+        trace: str | None = None,
     ) -> Task:
         """Keep an async task, whose idempotency key is `key`; when this returns it survives loss of power.
 
@@ -157,7 +186,7 @@ class Runs:
         with self.keys.call(account, key):
             try:
                 allowed()
-                accepted = await self._checked(account, reference, call, Kind.ASYNC, length_bytes)
+                accepted = await self._checked(account, reference, call, Kind.ASYNC, length_bytes, trace)
                 await self._check_room(accepted)
             except REFUSALS as error:
                 refusal = error

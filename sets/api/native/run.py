@@ -40,14 +40,17 @@ class RunResource:
         kind = Kind.ASYNC if _wants_async(req.get_header("Prefer")) else Kind.SYNC
         body: RequestBody = req.scope[SCOPE_KEY]
         callback_url = callback_url_of(req, kind)
+        trace = req.get_header("traceparent") if self._runs.traced else None
         if kind is Kind.ASYNC:
             if callback_url is not None:
                 call = replace(call, callback_url=callback_url)
             allowed = partial(self._deliveries.check, account, callback_url)
-            task = await self._runs.submit(account, image, call, content_length(req), body, key, allowed)
+            task = await self._runs.submit(
+                account, image, call, content_length(req), body, key, allowed, trace
+            )
             send_accepted(resp, task, self._set_name, self._runs.waiting_for(task))
             return
-        accepted = await self._runs.accept(account, image, call, kind, content_length(req))
+        accepted = await self._runs.accept(account, image, call, kind, content_length(req), trace)
         run = await self._runs.run(accepted, body)
         resp.content_type = _content_type(accepted.image)
         if run.whole:
