@@ -138,6 +138,9 @@ class Books:
             self._turns_of(pool).discard(pool)
         if idle > waiting:
             self.givers[pool] = None
+            if self.caps.held_back:
+                for other in self.caps.may_take(pool):
+                    self.file(other, now)
         wants = eager = may = False
         if pool.slots < pool.most:
             coming = idle + len(pool.starting)

@@ -97,6 +97,21 @@ class Caps:
             if not pools:
                 del self.held_back[pool.key.account]
 
+    def may_take(self, pool: Pool) -> list[Pool]:
+        """The pool has an idle slot to give. Returns normal pools that were held back and could take its place: each
+        must be filed."""
+        found = [
+            other
+            for other in islice(self.held_back.get(pool.key.account, ()), SCAN_LIMIT)
+            if other is not pool
+            and other.waiting
+            and not other.is_spare
+            and not self.fill(other.key, pool.key)
+        ]
+        for other in found:
+            self.drop(other)
+        return found
+
     def taker(self, slot: Slot) -> Pool | None:
         """The normal pool with the fewest slots that is held back and could take the slot's place."""
         found: Pool | None = None

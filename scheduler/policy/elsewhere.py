@@ -84,6 +84,8 @@ class Elsewhere:
             wants = pool.is_spare and not pool.idle and len(pool.waiting) > len(pool.starting)
             if not wants or now < pool.retry_at or (pool.failures and pool.starting):
                 continue
+            if self._books.caps.fill(pool.key):
+                continue
             for node in free:
                 if (
                     pool.cpu_percent <= _room(node)

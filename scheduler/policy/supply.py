@@ -89,20 +89,31 @@ class Supply:
         is worth since it last gave a place in this way. By (2) weights count also where there are fewer places than
         accounts. The tasks are the account's, not the slot's: it could let slots of ever new pools take turns, none of
         which had many. Pools of one account are compared by (1), without weights.
+
+        Those whose accounts may have no other slot come last: with them the place stays in the account.
         """
         demand, pool = self._books.demand, slot.pool
+        taker = None if slot.node in self._books.nodes.open else self._neediest(slot, now)
+        if taker is not None and self.gives_up(slot, taker, now):
+            if taker.account is not pool.account and not demand.held(taker.key.account):
+                pool.account.served = 0
+            return taker
         own = self._books.caps.taker(slot)
-        if own is not None and self.gives_up(slot, own, now):
-            return own
-        if slot.node in self._books.nodes.open:
-            return None
-        one_for_all = self._alone and slot.node.is_ready
-        taker = demand.neediest(beside=pool, node=None if one_for_all else slot.node)
-        if taker is None or not self.gives_up(slot, taker, now):
-            return None
-        if taker.account is not pool.account and not demand.held(taker.key.account):
-            pool.account.served = 0
-        return taker
+        return own if own is not None and self.gives_up(slot, own, now) else None
+
+    def _neediest(self, slot: Slot, now: float) -> Pool | None:
+        """The neediest pool that may have a slot in this one's place."""
+        books, pool = self._books, slot.pool
+        node = None if self._alone and slot.node.is_ready else slot.node
+        while (taker := books.demand.neediest(beside=pool, node=node)) is not None:
+            if not books.caps.fill(taker.key, pool.key):
+                return taker
+            if books.spare_running or books.caps.giver(taker, books.givers) is not None:
+                # `feed` makes room for it among its account's own.
+                return None
+            books.caps.hold_back(taker)
+            books.file(taker, now)
+        return None
 
     def gives_up(self, slot: Slot, taker: Pool, now: float) -> bool:
         """Return True if the slot's pool leaves the slot's place to this one (`taker`)."""

@@ -105,6 +105,46 @@ def test_a_spare_task_gives_way_to_a_normal_one_of_its_account() -> None:
     assert task.ends == ["succeeded"]
 
 
+def test_a_slot_that_becomes_idle_gives_its_place_to_a_pool_that_waited_meanwhile() -> None:
+    world = world_of(max_slots_account=1)
+    world.arrive(pool(image="cat"), 0.5)
+    world.run(0.4)
+    task = world.arrive(pool(image="ocr"), 0.5)
+    world.run(5.0)
+    assert task.ends == ["succeeded"]
+    assert [slot.pool.image_digest for slot in world.slots.values()] == ["ocr"]
+
+
+def test_a_place_of_another_account_does_not_lead_beyond_the_bound() -> None:
+    world = World([NodeFacts("a", 800, 8192, 6)], Limits(account_slots={"acme": 1}))
+    for _ in range(40):
+        world.arrive(pool("bolt", "many"), 1.0)
+    world.arrive(pool(), 30.0)
+    world.run(2.0)
+    for number in range(3):
+        world.arrive(pool(image=f"ocr-{number}"), 30.0)
+    last = world.arrive(pool("clio"), 1.0)
+    most = 0
+    for tenth in range(20, 120):
+        world.run(tenth / 10)
+        most = max(most, slots(world)["acme"])
+    assert most == 1
+    assert last.ends == ["succeeded"], "it does not wait behind those that may have no place"
+
+
+def test_a_place_that_idles_does_not_lead_a_spare_task_beyond_the_bound() -> None:
+    world = World([NodeFacts("a", 800, 8192, 6)], Limits(account_slots={"acme": 1}))
+    for _ in range(5):
+        world.arrive(pool("bolt"), 1.0)
+    world.arrive(pool(), 10.0)
+    world.run(5.0)
+    assert slots(world) == {"acme": 1, "bolt": 5}
+    world.arrive(pool(priority=Priority.SPARE), 1.0)
+    for tenth in range(50, 100):
+        world.run(tenth / 10)
+        assert slots(world)["acme"] == 1
+
+
 def test_machines_that_an_account_may_not_use_are_not_wanted() -> None:
     world = world_of(max_slots_account=2)
     for _ in range(1_000):
