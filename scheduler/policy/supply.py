@@ -230,7 +230,7 @@ class Supply:
     def _others_find_places(self, pool: Pool) -> bool:
         """The pool finds no place. If that is because of what its nodes are, it does not hold up others."""
         books = self._books
-        if not books.nodes.open and books.parties is None:
+        if books.parties is None and (self._alone or not (books.nodes.open or books.givers)):
             return False
         pool.wants = False
         books.demand.drop(pool)

@@ -164,6 +164,24 @@ def test_a_pool_without_a_place_holds_up_no_other() -> None:
     assert waits.ends == ["succeeded"]
 
 
+def test_a_pool_without_a_place_holds_up_no_other_that_takes_one_of_an_idle_slot() -> None:
+    """All places are in use, those of the node with the feature by tasks."""
+    rare = pool("first", features="avx512f")
+    world = World([node("rare", cores=4, slots=2, features="avx512f"), node("usual", cores=4, slots=2)])
+    for _ in range(2):
+        world.arrive(rare, 50.0)
+    world.run(1.0)
+    for _ in range(2):
+        world.arrive(pool("second"), 1.0)
+    world.run(5.0)
+    waits = world.arrive(pool("third", features="avx512f"), 1.0)
+    other = world.arrive(pool("fourth"), 1.0)
+    world.run(7.0)
+    assert (other.ends, waits.started_at) == (["succeeded"], [])
+    world.run(60.0)
+    assert waits.ends == ["succeeded"]
+
+
 def test_tasks_of_a_lost_node_run_elsewhere_and_count_as_lost_attempts() -> None:
     world = World([node("a"), node("b")], retries=Retries(3, Backoff(0.5, 10.0), Backoff(5.0, 10.0)))
     tasks = [world.arrive(pool(), 20.0) for _ in range(4)]
