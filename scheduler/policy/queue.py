@@ -25,6 +25,7 @@ class Queue:
         self.waiting = 0
         self._limits = limits
         self._timers = timers
+        # Those that pause count: they come back, and must not then be more than may wait.
         self._waiting_of: dict[str, int] = {}
         self._pool_of: dict[str, Pool] = {}
         self._expires: dict[str, Timer[tuple[str, str]]] = {}
@@ -33,8 +34,9 @@ class Queue:
     def check(self, account: str) -> None:
         """Raise `QueueFull` or `AccountLimit` when too many wait for another to be taken."""
         limits = self._limits
-        if self.waiting >= limits.max_waiting:
-            raise QueueFull(f"no more tasks may wait in this set (waiting: {self.waiting}); try again later")
+        waiting = self.waiting + len(self._paused)
+        if waiting >= limits.max_waiting:
+            raise QueueFull(f"no more tasks may wait in this set (waiting: {waiting}); try again later")
         if self._waiting_of.get(account, 0) >= limits.max_waiting_account:
             raise AccountLimit(
                 f"no more tasks of this account may wait (waiting: {limits.max_waiting_account}); try again later"
@@ -59,8 +61,7 @@ class Queue:
             pool.waiting.move_to_end(task_id, last=False)
         self._pool_of[task_id] = pool
         self.waiting += 1
-        account = pool.key.account
-        self._waiting_of[account] = self._waiting_of.get(account, 0) + 1
+        self._count(pool.key.account)
         pool.account.task_waits(now)
         if timeout_s is not None:
             self._expires[task_id] = self._timers.set(timeout_s, now, (EXPIRES, task_id))
@@ -74,12 +75,7 @@ class Queue:
         if pool.callers:
             pool.callers.pop(task_id, None)
         self.waiting -= 1
-        account = pool.key.account
-        left = self._waiting_of[account] - 1
-        if left:
-            self._waiting_of[account] = left
-        else:
-            del self._waiting_of[account]
+        self._uncount(pool.key.account)
         pool.account.task_waits_no_longer()
         if self._expires and (timer := self._expires.pop(task_id, None)) is not None:
             timer.cancel()
@@ -98,6 +94,7 @@ class Queue:
         """The task waits for its next attempt, and does not count as waiting in its pool meanwhile."""
         self._paused[task_id] = (pool, self._timers.set(pause_s, now, (PAUSED, task_id)))
         pool.paused += 1
+        self._count(pool.key.account)
 
     def resume(self, task_id: str) -> PoolKey | None:
         """The task's pause is over; the key of its pool, None where it did not pause."""
@@ -111,4 +108,15 @@ class Queue:
         pool, timer = paused
         timer.cancel()
         pool.paused -= 1
+        self._uncount(pool.key.account)
         return pool
+
+    def _count(self, account: str) -> None:
+        self._waiting_of[account] = self._waiting_of.get(account, 0) + 1
+
+    def _uncount(self, account: str) -> None:
+        left = self._waiting_of[account] - 1
+        if left:
+            self._waiting_of[account] = left
+        else:
+            del self._waiting_of[account]

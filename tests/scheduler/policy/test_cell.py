@@ -315,6 +315,20 @@ def test_what_can_never_run_and_what_is_too_much_is_refused() -> None:
     house.policy.check(CAT, house.now)
 
 
+def test_tasks_that_pause_before_their_next_attempt_count_as_waiting_ones() -> None:
+    policy = House(Limits(max_waiting=3, max_waiting_account=2)).policy
+    for number in range(2):
+        policy.attempt_failed(f"cat-{number}", CAT, 1, 0.0)
+    with pytest.raises(AccountLimit):
+        policy.check(CAT, 0.0)
+    policy.attempt_failed("other", pool("other"), 1, 0.0)
+    with pytest.raises(QueueFull):
+        policy.check(pool("third"), 0.0)
+    policy.task_left("cat-0", 0.0)
+    policy.check(pool("third"), 0.0)
+    policy.check(CAT, 0.0)
+
+
 def test_the_facts_tell_a_saturated_set_from_an_idle_one() -> None:
     house = House(Limits(cpu_percent=150, memory_mib=2048, max_slots=7))
 
