@@ -50,18 +50,22 @@ class StartGate:
             raise
 
     def _leave(self, account: str, came: asyncio.Future[None]) -> None:
-        mine = self._waiting[account]
-        mine.remove(came)
-        if not mine:
-            del self._waiting[account]
+        mine = self._waiting.get(account)
+        if mine is not None and came in mine:
+            mine.remove(came)
+            if not mine:
+                del self._waiting[account]
 
     def _pass_on(self) -> None:
-        for account, mine in self._waiting.items():
-            del self._waiting[account]
+        while self._waiting:
+            account = next(iter(self._waiting))
+            mine = self._waiting.pop(account)
             first = mine.popleft()
             if mine:
                 # Behind all others that wait.
                 self._waiting[account] = mine
-            first.set_result(None)
-            return
+            if not first.done():
+                first.set_result(None)
+                return
+            # It was cancelled just now, and its task does not know yet.
         self._free += 1

@@ -78,6 +78,21 @@ async def test_a_start_that_is_cancelled_gives_its_turn_on() -> None:
     assert rig.under_way == ["d1", "d2"], "no place was lost"
 
 
+async def test_a_start_that_is_cancelled_as_its_turn_comes_keeps_nobody_waiting() -> None:
+    rig = Rig()
+    await rig.ask("a1", "a2")
+    waiting = await rig.ask("b1", "c1")
+    rig._ends["a1"].set()
+    waiting[0].cancel()
+    await settle()
+    assert rig.under_way == ["a2", "c1"]
+    assert rig.gate.waiting == 0
+    assert await rig.end("a2") == "c1"
+    await rig.end("c1")
+    await rig.ask("d1", "d2")
+    assert rig.under_way == ["d1", "d2"], "no place was lost"
+
+
 async def test_a_start_that_fails_gives_its_turn_on() -> None:
     gate = StartGate(1)
     for _ in range(3):
