@@ -360,6 +360,13 @@ class Books:
         if self.parties is not None:
             self.parties.forget(node_id)
 
+    def left(self, pool: Pool, now: float) -> None:
+        """A task of the pool has left: the idle slot that it waited beside may give its place to a cramped pool."""
+        self.file(pool, now)
+        if self.cramped and len(pool.idle) > len(pool.waiting):
+            for node in dict.fromkeys(slot.node for slot in islice(pool.idle, CRAMPED_TRIED)):
+                self.try_cramped(node, now)
+
     def try_cramped(self, node: Node, now: float) -> None:
         """A place on the node is free: pools that found none may want it."""
         for pool in list(islice(self.cramped, CRAMPED_TRIED)):

@@ -164,7 +164,7 @@ class Cell(NodeEvents):
         pool = self._queue.leave(task_id)
         if pool is None:
             return []
-        self.books.file(pool, now)
+        self.books.left(pool, now)
         return self._decide(now)
 
     def attempt_lost(

@@ -182,6 +182,21 @@ def test_a_pool_without_a_place_holds_up_no_other_that_takes_one_of_an_idle_slot
     assert waits.ends == ["succeeded"]
 
 
+def test_a_slot_whose_task_has_left_gives_its_place_to_a_pool_without_any() -> None:
+    world = World([node("rare", cores=1, slots=2, features="avx512f"), node("usual")])
+    for account in ("first", "second"):
+        world.arrive(pool(account, features="avx512f"), 1.0)
+        world.run(world.now + 5.0)
+    world.arrive(pool("first", features="avx512f"), 100.0)
+    leaves = world.arrive(pool("second", features="avx512f"), 1.0)
+    world.run(11.0)
+    world.arrive(pool("third", features="avx512f"), 1.0)
+    world.run(12.0)
+    world.leave(leaves)
+    world.run(13.0)
+    assert sorted(slot.pool.account for slot in world.slots.values()) == ["first", "third"]
+
+
 def test_tasks_of_a_lost_node_run_elsewhere_and_count_as_lost_attempts() -> None:
     world = World([node("a"), node("b")], retries=Retries(3, Backoff(0.5, 10.0), Backoff(5.0, 10.0)))
     tasks = [world.arrive(pool(), 20.0) for _ in range(4)]
