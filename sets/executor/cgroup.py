@@ -350,14 +350,11 @@ class CpuAccount:
     def left_over(self, used_us: int, *, waited: bool = False) -> int:
         """Return the CPU time to add to the bill of the last task of a slot that ends now.
 
-        That is what a program has used that `waited` for its task; else what the guest used beyond its allowance to
-        clean up.
+        That is what a program has used that `waited` for its task, and what the guest used beyond its allowance to
+        clean up; without such a program, the idle guest has the allowance once more.
         """
-        return (
-            self.unbilled(used_us)
-            if waited
-            else max(0, self._carried_us + used_us - self._used_us - GUEST_ALLOWANCE_US)
-        )
+        allowance_us = 0 if waited else GUEST_ALLOWANCE_US
+        return max(0, self._carried_us + self.unbilled(used_us) - allowance_us)
 
     def guest_used(self, guest_cpu_us: int) -> None:
         """The guest used this between tasks, to clean up. No task is billed for it, up to the guest's allowance."""

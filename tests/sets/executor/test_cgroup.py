@@ -369,6 +369,13 @@ def test_the_clean_up_of_a_slot_that_ends_is_left_over_beyond_its_allowance() ->
     assert account.left_over(5_000 + 50_000) == 30_000
 
 
+def test_a_program_that_waited_in_vain_is_not_billed_for_the_guests_allowance() -> None:
+    account = CpuAccount(0)
+    account.bill(5_000, 0)
+    account.guest_used(9_000)
+    assert account.left_over(5_000 + 9_000 + 2_000, waited=True) == 2_000
+
+
 def test_what_a_task_spent_has_its_clean_up_and_not_that_of_the_one_before() -> None:
     account = CpuAccount(0)
     assert account.bill(5_000, 0) == account.spent_us == 5_000
