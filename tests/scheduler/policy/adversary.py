@@ -174,6 +174,9 @@ class Field(World):
             keep_idle_s=5.0,
             fresh_ahead=game.fresh_ahead,
             account_weights=game.weights,
+            # A strategy may ask for ever new images.
+            max_pools=1 << 20,
+            max_pools_account=1 << 20,
         )
         super().__init__(list(game.nodes), limits, start_s=START_S)
         self.over = False
