@@ -201,7 +201,8 @@ class AsyncSide:
             if live is not None:
                 live.close()
             raise
-        if runs_again(live.task) and entry.cancel is None:
+        # Its end may be wanted while it is being written.
+        if runs_again(live.task) and await entry.is_accepted() and entry.cancel is None:
             live.lose(f"the attempt failed ({live.task.detail}), and the task is run again")
             await self._run_again(entry, live.task, results)
         else:
@@ -291,9 +292,6 @@ class AsyncSide:
     async def _run_again(self, entry: AsyncEntry, failed: Task, results: Results) -> None:
         """The task failed by itself and asked for another attempt, which nothing of this one may reach."""
         task = entry.task
-        if not await entry.is_accepted():
-            self._roster.remove(task.id)
-            return
         entry.live, entry.gives_way = None, False
         assert failed.reason is not None
         task.run_again(

@@ -7,6 +7,7 @@ import sqlite3
 
 import pytest
 
+from scheduler.async_entry import AsyncEntry
 from scheduler.errors import DiskFull, StoreError, TaskUnknown
 from scheduler.manager import Manager
 from scheduler.store.contract import Idempotency, TaskFilter
@@ -126,3 +127,23 @@ async def test_a_set_that_stops_meanwhile_goes_on_with_the_task_after_its_start(
     await world.open()
     assert (await world.wait(task)).state is State.SUCCEEDED
     assert await world.stdout(task) == b"again"
+
+
+async def test_one_whose_account_is_suspended_before_its_failure_is_stored_is_not_run_again(
+    world: World,
+) -> None:
+    holder = hold(world)
+    submitting = asyncio.create_task(world.submit(retries=2))
+    (await world.started()).exit(1)
+    (entry,) = world.manager._roster.entries.values()
+    assert isinstance(entry, AsyncEntry)
+    written = entry._written
+    assert written is not None
+    # Its failed attempt waits until the task is on disk.
+    await until(lambda: bool(written._callbacks))
+    world.manager.cancel_all("acme")
+    holder.close()
+    ended = await world.wait(await submitting)
+    assert (ended.state, ended.exit_code, ended.attempts) == (State.FAILED, 1, 1)
+    assert len(world.executor.runs) == 1
+    world.assert_nothing_left()
