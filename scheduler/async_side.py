@@ -309,10 +309,14 @@ class AsyncSide:
         # One that was cancelled meanwhile ends, though its end may not have begun.
         if entry.cancel is None:
             self._floor.run_again(entry)
+        await self._delete(task, results)
+
+    async def _delete(self, task: Task, results: Results) -> None:
+        """Delete the output of an attempt that no row names."""
         try:
             await self._blobs.delete(results.blobs)
         except SchedulerError as error:
-            log.warning("a failed attempt's output stays until it is swept", task=task.id, error=str(error))
+            log.warning("an attempt's output stays until it is swept", task=task.id, error=str(error))
 
     async def _store_again(self, entry: AsyncEntry) -> None:
         # A task that was cancelled meanwhile has its outcome stored, which this must not overwrite.
@@ -344,6 +348,7 @@ class AsyncSide:
         entry.ending = True
         if entry.refused:
             self._roster.remove(task.id)
+            await self._delete(task, results)
             return
         # A batch keeps the inputs of its tasks itself, and expires with all of them.
         task.dead = is_dead_letter(task) and task.batch is None
@@ -365,8 +370,8 @@ class AsyncSide:
     async def _insist(self, task_id: str, write: Callable[[], Awaitable[None]]) -> bool:
         """Write what must not be lost, again and again for as long as the set runs.
 
-        Returns False if a newer attempt decides the outcome. No row names the blobs of this one then, so the sweep
-        removes them.
+        Returns False if a newer attempt decides the outcome, or the task was refused. The sweep removes the blobs of
+        this one: after a sync that failed, and a crash, a row may name them all the same.
         """
         pauses_s = iter(STORE_AGAIN)
         while True:

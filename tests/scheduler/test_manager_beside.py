@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Collection
 
 import pytest
 
@@ -12,7 +13,7 @@ from scheduler.errors import DiskFull, StoreError, TaskUnknown
 from scheduler.manager import Manager
 from scheduler.store.contract import Idempotency, TaskFilter
 from scheduler.task import State
-from tests.scheduler.conftest import World, until
+from tests.scheduler.conftest import World, blob_files, until
 from tests.scheduler.fakes import cat
 
 
@@ -45,17 +46,30 @@ async def test_a_task_begins_before_it_is_written_and_is_acknowledged_afterwards
 async def test_one_under_a_key_begins_once_it_is_written(world: World) -> None:
     holder = hold(world)
     submitting = asyncio.create_task(world.submit(idempotency=Idempotency("k", b"one")))
-    await asyncio.sleep(0)
+    commits = world.store._commits
+    assert commits is not None
+    await until(lambda: commits._handed > 0)
     assert not world.manager._roster.entries
     holder.close()
     await submitting
     await world.started()
 
 
-async def test_a_task_that_runs_and_cannot_be_written_is_killed_and_leaves_no_trace(world: World) -> None:
+async def test_a_task_that_runs_and_cannot_be_written_is_killed_and_leaves_no_trace(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     holder = hold(world)
     submitting = asyncio.create_task(world.submit())
     run = await world.started()
+    run.outgrow(bytes(100_000))
+    deleted: list[str] = []
+    delete = world.blobs.delete
+
+    async def noted(names: Collection[str]) -> None:
+        await delete(names)
+        deleted.extend(names)
+
+    monkeypatch.setattr(world.blobs, "delete", noted)
     task_id = known_id(world.manager)
     world.store.full = True
     holder.close()
@@ -64,6 +78,9 @@ async def test_a_task_that_runs_and_cannot_be_written_is_killed_and_leaves_no_tr
     assert refused.value.executed, "another set must not be asked to run it at once"
     await until(lambda: not world.manager._roster.entries)
     assert run.killed
+    # Its output would fill a full disk for a day, until the next sweep.
+    await until(lambda: len(deleted) == 1)
+    assert not blob_files(world)
     with pytest.raises(TaskUnknown):
         await world.manager.get("acme", task_id)
     assert await world.manager.page(TaskFilter("acme")) == []
