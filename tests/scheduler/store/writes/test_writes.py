@@ -1,4 +1,4 @@
-"""A store after a loss of power, at sampled moments of a recorded log; `make crash ARGS="--writes"` tries every one."""
+"""A store after a loss of power, at sampled moments of a recorded log. `make crash ARGS="--writes"` tries more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.scheduler.store.writes.checker import Claim, Stage, check, claims
 from tests.scheduler.store.writes.disk import Disk, Fate
 from tests.scheduler.store.writes.log import Call, What
-from tests.scheduler.store.writes.sweep import record, sweep
+from tests.scheduler.store.writes.sweep import record, sweep, worth_trying
 
 MOMENTS = 40
 TASKS = 24
@@ -26,7 +26,7 @@ def test_each_acknowledged_write_is_there_and_none_twice(calls: list[Call]) -> N
     print(f"seed {seed}")
     # The first calls are those that create the store.
     counts = {*range(1, 40, 4), *random.Random(seed).sample(range(40, len(calls)), MOMENTS), len(calls)}
-    assert [str(fault) for fault in sweep(calls, counts, [Fate.CHANCE], seed)] == []
+    assert [str(fault) for fault in sweep(calls, {count: [Fate.CHANCE] for count in counts}, seed)] == []
 
 
 def test_each_write_acknowledged_after_a_failed_sync_is_there(calls: list[Call]) -> None:
@@ -37,7 +37,36 @@ def test_each_write_acknowledged_after_a_failed_sync_is_there(calls: list[Call])
         if count > first and call.what is What.SAY and b'"did"' in call.data
     }
     assert counts
-    assert [str(fault) for fault in sweep(calls, counts, [Fate.LOST], "1")] == []
+    assert [str(fault) for fault in sweep(calls, {count: [Fate.LOST] for count in counts}, "1")] == []
+
+
+def test_what_a_sweep_leaves_out_is_the_same_as_after_the_call_before(
+    calls: list[Call], tmp_path: Path
+) -> None:
+    """Compare whole folders after the first calls, which have each kind."""
+    tries = worth_trying(calls, "1")
+    disk = Disk()
+    compared: set[tuple[What, Fate]] = set()
+    found: dict[Fate, dict[str, bytes]] = {}
+    for count, call in enumerate(calls[:400], 1):
+        disk.take(call)
+        last, found = found, {}
+        for fate in (Fate.LOST, Fate.KEPT):
+            found[fate] = left(disk, tmp_path / f"{count}{fate.name}", fate)
+            if count in tries and fate not in tries[count]:
+                assert found[fate] == last.get(fate, {})
+                compared.add((call.what, fate))
+    assert compared >= {(What.SYNC, Fate.KEPT), (What.WRITE, Fate.LOST), (What.CREATE, Fate.LOST)}
+
+
+def test_a_sweep_tries_each_sync_and_each_word_of_the_program(calls: list[Call]) -> None:
+    tries = worth_trying(calls, "1")
+    assert len(tries) < len(calls) / 2
+    for count, call in enumerate(calls, 1):
+        if call.what is What.SAY:
+            assert set(tries[count]) == set(Fate)
+        elif call.what is not What.WRITE:
+            assert {Fate.SOME, Fate.CHANCE} <= set(tries[count])
 
 
 def test_a_log_has_each_kind_of_call_and_of_task(calls: list[Call]) -> None:
