@@ -66,7 +66,7 @@ def exposure(facts: Exposure) -> Finding:
         return ok("authentication is off, and only this machine reaches the set")
     return fail(
         f"authentication is off, and the set listens on {facts.bind_host}: anybody who reaches it runs programs",
-        "set `authentication: true` and `accounts` (gcompute token create ACCOUNT), or bind to 127.0.0.1",
+        "set `authentication: true` and `accounts_file` (gcompute account init), or bind to 127.0.0.1",
     )
 
 
