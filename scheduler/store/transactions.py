@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from scheduler.errors import SchedulerError, StaleLease
+from scheduler.errors import SchedulerError, StaleLease, StoreError
 from scheduler.store import faults
 from scheduler.store.additions import Addition, write_additions
 from scheduler.store.contract import DeadLetterLimits, Durability
@@ -104,6 +104,7 @@ class Transactions:
                 return self._transaction(writes)
             except Exception as error:
                 self._recover(error)
+                logged = faults.is_sync_failure(error)
             # One bad write must not fail the others: apply each alone, in order.
             outcomes: list[Outcome] = []
             for write in writes:
@@ -111,8 +112,9 @@ class Transactions:
                     outcomes += self._transaction([write])
                 except Exception as error:
                     self._roll_back()
-                    self._unsynced = self._unsynced or faults.is_sync_failure(error)
-                    outcomes += self._failed(write, error)
+                    unsynced = faults.is_sync_failure(error)
+                    self._unsynced = self._unsynced or unsynced
+                    outcomes += self._failed(write, error, logged=logged or unsynced)
             return outcomes
 
     def _transaction(self, writes: list[Write]) -> list[Outcome]:
@@ -175,8 +177,12 @@ class Transactions:
             for write, outcome in zip(writes, written, strict=True)
         ]
 
-    def _failed(self, write: Write, error: Exception) -> list[Outcome]:
+    def _failed(self, write: Write, error: Exception, *, logged: bool = False) -> list[Outcome]:
+        """The outcomes of a write that failed. `logged`: it stands in the log, in a commit whose sync alone failed."""
         told = self._translate(error)
+        if logged and isinstance(told, StoreError):
+            # After a crash it may be there: nobody may take it for surely refused, and do it elsewhere as well.
+            told.executed = True
         outcomes: list[Outcome] = [(write.future, None, told)]
         addition = write.addition
         if addition is not None:

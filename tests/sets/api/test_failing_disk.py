@@ -45,7 +45,9 @@ def test_failing_and_well_again(api: Api, failing: Path) -> None:
     failing.touch()
     for body in (b"small", b"large" * 20_000, iter([b"chunked" * 10_000])):
         answer = api.run("cat", body=body, headers={"Prefer": "respond-async"})
-        assert problem(answer, 503, "store-unavailable")["executed"] is False
+        executed = problem(answer, 503, "store-unavailable")["executed"]
+        # A small one may stand in the log, and be there after a crash; of a large one not even the input is kept.
+        assert executed is False or body == b"small"
         assert int(answer.headers["Retry-After"]) >= 1
     assert api.http.get(f"/v1/tasks/{kept['id']}/stdout").content == b"kept" * 20_000
     cancelled = api.http.post(f"/v1/tasks/{run['id']}/cancel").json()
