@@ -68,11 +68,11 @@ class Elsewhere:
                 node = next(self._nodes_for(pool, free), None)
                 if node is None:
                     break
-                if pool.slots >= pool.most or self._books.caps.fill(pool.key):
+                unwanted = None if node in self._books.nodes.open else self._unwanted_on(node)
+                full = pool.slots >= pool.most or self._books.caps.fill(pool.key)
+                if full and (unwanted is None or unwanted.pool is not pool):
                     decisions.append(self._supply.stop_idle(next(iter(pool.idle)), now))
-                if node not in self._books.nodes.open:
-                    unwanted = self._unwanted_on(node)
-                    assert unwanted is not None
+                if unwanted is not None:
                     decisions.append(self._supply.stop_idle(unwanted, now))
                 decisions.append(self._supply.start(pool, node, now))
                 if not pool.idle:
