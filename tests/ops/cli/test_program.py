@@ -15,7 +15,7 @@ from tests.ops.cli.program import Program
 COMMANDS = [
     *("run", "submit", "status", "result", "logs", "wait", "cancel", "tasks", "replay", "callbacks"),
     *("map", "batch"),
-    *("executor", "registrar", "token", "doctor", "nodes", "pools", "queue", "simulate"),
+    *("account", "executor", "key", "registrar", "token", "doctor", "nodes", "pools", "queue", "simulate"),
 ]
 BATCH_COMMANDS = ["show", "cancel", "retry", "results"]
 SET_COMMANDS = ["start", "drain", "resume", "backup"]

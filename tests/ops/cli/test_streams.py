@@ -26,7 +26,7 @@ SPEAKING = [
     (["wait", "a-1"], 125),
     (["cancel", "a-1"], 74),
     (["tasks"], 74),
-    (["token", "acme"], 74),
+    (["token", "operator", "acme"], 74),
     (["router", "--help"], 74),
     (["router", "check", "ops/local/router.yaml"], 74),
     (["router", "history"], 74),

@@ -224,7 +224,7 @@ def test_a_bad_head(api: Api, request_head: str, status: int, name: str) -> None
 @pytest.mark.parametrize(
     ("method", "path", "status", "name"),
     [
-        ("GET", "/", 404, "not-found"),
+        ("GET", "/v1", 404, "not-found"),
         ("GET", "/v2/run/x", 404, "not-found"),
         ("GET", "/v1/run/x:1", 405, "method-not-allowed"),
         ("DELETE", "/v1/tasks/x", 405, "method-not-allowed"),
