@@ -123,7 +123,7 @@ class SetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     there a caller may name any account."""
     max_pools: Positive = 20_000
     """Kinds of slots that tasks wait for or that slots are there for: one for each account, image, `cpu`, `memory_mib`,
-    set of CPU features, `isolation`, `prestart` and `priority`. The set refuses tasks of further kinds with 503."""
+    set of CPU features, `isolation` and `priority`. The set refuses tasks of further kinds with 503."""
     max_pools_account: Positive = 1000
     """Kinds of slots of one account; the set refuses its tasks of further kinds with 429."""
     max_new_pools_account_per_s: Annotated[float, Meta(gt=0, le=1e6)] = 2.0

@@ -16,9 +16,7 @@ BURST_S: Final = 120
 """Seconds' worth of new pools that an account may add at once."""
 AGAIN_S: Final = 10.0
 """When a caller who met the bound on pools may ask again, in seconds; pools go when their slots have idled for long."""
-_SAME: Final = (
-    "tasks of the same image, cpu, memory_mib, cpu_feature, isolation, prestart and priority share one"
-)
+_SAME: Final = "tasks of the same image, cpu, memory_mib, cpu_feature, isolation and priority share one"
 
 
 class PoolBounds:
