@@ -121,7 +121,7 @@ def slot_pid(engine: docker.DockerClient, own: SetProcess) -> int:
 def test_a_program_that_loads_leaves_the_cpu_to_tasks_that_run(
     start_set: StartSet, engine: docker.DockerClient, image: str
 ) -> None:
-    own = start_set("tyields")
+    own = start_set("tyields", "max_slots: 1\n")
     with own.client() as client:
         assert run(client, image, "cat").status_code == 200
         pid = slot_pid(engine, own)
