@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -15,7 +16,7 @@ from ops.cli.account_book import (
     done,
     moment,
     on_the_book,
-    secret,
+    show_pair,
 )
 from ops.cli.command import Argument, Entry, Group, Option
 from ops.cli.router_columns import columns
@@ -51,7 +52,7 @@ def init(file: FileOption = None, key_file: KeyFileOption = None, as_json: JsonO
 
     book = OpenBook(file, key_file)
     if book.path.exists():
-        raise FileExistsError(17, "exists already", str(book.path))
+        raise FileExistsError(errno.EEXIST, "exists already", str(book.path))
     if not book.key_path.exists():
         write_whole(book.key_path, f"{sealing.new_key()}\n".encode())
     BookFile(book.path, sealing.load(book.key_path)).create()
@@ -78,13 +79,7 @@ def create(
         gcompute account create acme --json | jq -r .private_key
     """
     pair = OpenBook(file, key_file).change(lambda changes, book: changes.create(book, name))
-    facts = {"account": name, "public_key": pair.public_key, "private_key": pair.private_key}
-    if as_json:
-        return done(True, facts, "")
-    secret(f"account:      {name}")
-    secret(f"public key:   {pair.public_key}")
-    secret(f"private key:  {pair.private_key}    (shown only now)")
-    return 0
+    return show_pair(name, pair, as_json)
 
 
 @on_the_book
@@ -309,14 +304,19 @@ def _facts(name: str, account: Any) -> dict[str, Any]:
         if suspension is None
         else {"since": moment(suspension.since_us), "why": suspension.why, "tasks": suspension.tasks},
         "keys": [
-            {"public_key": public, "name": key.name, **_times(key)} for public, key in account.keys.items()
+            {"public_key": public, "name": key.name, **_times(key)} for public, key in _oldest_first(account.keys)
         ],
         "tokens": [
             {"id": token_id, "name": token.name, "scopes": [str(scope) for scope in token.scopes], **_times(token)}
-            for token_id, token in account.tokens.items()
+            for token_id, token in _oldest_first(account.tokens)
         ],
         "quotas": _quotas(asdict(account.quotas)),
     }  # fmt: skip
+
+
+def _oldest_first(credentials: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Sort keys or tokens by the time when they were made; the file sorts them by name."""
+    return sorted(credentials.items(), key=lambda item: item[1].created_us)
 
 
 def _times(credential: Any) -> dict[str, str | None]:
