@@ -360,7 +360,7 @@ class LiveTask:
             return
         kept = chunk[: self._stderr_max_bytes - writer.size_bytes]
         if self._stderr_holding is not None and not self._stderr_holding.try_grow(len(kept)):
-            # Its account may keep no more.
+            # The account keeps as many bytes as it may.
             self._stderr_max_bytes = 0
             return
         try:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
-from scheduler.accounts import sealing
 from scheduler.accounts.account import Quotas
 from scheduler.accounts.book import Book
 from scheduler.accounts.book_file import BookUnreadable
 from scheduler.accounts.credentials import Credentials
 from scheduler.accounts.following import AccountsFollower
-from scheduler.accounts.sealing import KEY_VARIABLE, Seal, SealError
+from scheduler.accounts.sealing import SealError, load_for
 from scheduler.background import Background
 from scheduler.batches.batches import Batches
 from scheduler.clock import wall_us
@@ -36,7 +34,7 @@ class AccountsLife:
             return
         path = Path(config.accounts_file)
         try:
-            seal = _seal(config, path)
+            seal = load_for(path, Path(config.accounts_key_file) if config.accounts_key_file else None)
             self._follower = AccountsFollower(path, seal, config.directory)
             self._follower.open()
         except (SealError, BookUnreadable) as error:
@@ -83,11 +81,3 @@ class AccountsLife:
         new = [name for name, since_us in found.items() if self._ended.get(name) != since_us]
         self._ended = found
         return new
-
-
-def _seal(config: SetConfig, path: Path) -> Seal:
-    if config.accounts_key_file is not None:
-        return sealing.load(Path(config.accounts_key_file))
-    if KEY_VARIABLE in os.environ:
-        return sealing.load(None)
-    return sealing.load(path.with_name(f"{path.name}.key"))

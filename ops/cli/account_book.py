@@ -16,8 +16,7 @@ from ops.cli import exits, report
 from ops.cli.command import Argument, Option
 
 if TYPE_CHECKING:
-    from scheduler.accounts.book import Book, Changes
-    from scheduler.accounts.book_file import BookFile
+    from scheduler.accounts.book import Book, Changes, NewKey
     from scheduler.accounts.sealing import Seal
 
 F = TypeVar("F", bound=Callable[..., int])
@@ -59,23 +58,21 @@ class OpenBook:
     @property
     def key_path(self) -> Path:
         """The file of the master key, if the environment does not hold it."""
-        return self._key_file or self.path.with_name(f"{self.path.name}.key")
+        from scheduler.accounts.sealing import key_file_of
+
+        return self._key_file or key_file_of(self.path)
 
     def seal(self) -> Seal:
         """The master key. Raises `SealError`."""
-        from scheduler.accounts import sealing
+        from scheduler.accounts.sealing import load_for
 
-        from_environment = self._key_file is None and sealing.KEY_VARIABLE in os.environ
-        return sealing.load(None if from_environment else self.key_path)
-
-    def file(self) -> BookFile:
-        from scheduler.accounts.book_file import BookFile
-
-        return BookFile(self.path, self.seal())
+        return load_for(self.path, self._key_file)
 
     def look(self) -> Book:
         """The book as it is."""
-        return self.file().look()
+        from scheduler.accounts.book_file import BookFile
+
+        return BookFile(self.path, self.seal()).look()
 
     def change(self, change: Callable[[Changes, Book], tuple[Book, T]]) -> T:
         """Make a change; waits a while for another command that is at work."""
@@ -135,6 +132,17 @@ def moment(us: int | None) -> str:
 def done(as_json: bool, facts: dict[str, Any], said: str) -> int:
     """Print what a command did: facts as JSON, or a sentence."""
     print(json.dumps(facts) if as_json else report.plain(said))
+    return 0
+
+
+def show_pair(account: str, pair: NewKey, as_json: bool) -> int:
+    """Print a new pair of keys."""
+    if as_json:
+        facts = {"account": account, "public_key": pair.public_key, "private_key": pair.private_key}
+        return done(True, facts, "")
+    secret(f"account:      {account}")
+    secret(f"public key:   {pair.public_key}")
+    secret(f"private key:  {pair.private_key}    (shown only now)")
     return 0
 
 

@@ -15,7 +15,7 @@ from ops.cli.account_book import (
     done,
     moment,
     on_the_book,
-    secret,
+    show_pair,
 )
 from ops.cli.command import Argument, Entry, Group, Option
 
@@ -51,7 +51,7 @@ def create(
     opened = OpenBook(file, key_file)
     expires_us = opened.in_days(days)
     pair = opened.change(lambda changes, book: changes.add_key(book, account, name, expires_us))
-    return _shown(pair.public_key, pair.private_key, as_json)
+    return show_pair(account, pair, as_json)
 
 
 @on_the_book
@@ -78,7 +78,7 @@ def rotate(
     pair = opened.change(lambda changes, book: changes.rotate_keys(book, account, until_us))
     if not as_json:
         print(f"the earlier keys of {account} are valid until {moment(until_us)}")
-    return _shown(pair.public_key, pair.private_key, as_json)
+    return show_pair(account, pair, as_json)
 
 
 @on_the_book
@@ -99,14 +99,6 @@ def remove(
         lambda changes, book: (changes.remove_key(book, account, public_key), None)
     )
     return done(as_json, {"account": account, "removed": public_key}, f"{public_key} is worth nothing now")
-
-
-def _shown(public_key: str, private_key: str, as_json: bool) -> int:
-    if as_json:
-        return done(True, {"public_key": public_key, "private_key": private_key}, "")
-    secret(f"public key:   {public_key}")
-    secret(f"private key:  {private_key}    (shown only now)")
-    return 0
 
 
 key = Group(

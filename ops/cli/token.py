@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import secrets
 from typing import Annotated, Final
 
@@ -21,7 +19,6 @@ from ops.cli.account_book import (
 )
 from ops.cli.command import Argument, BadParameter, Entry, Group, Option
 
-_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HELP: Final = """Make and remove bearer tokens. `gcompute account show ACCOUNT` lists an account's.
 
     Examples:
@@ -109,11 +106,14 @@ def operator(
 
         gcompute token operator router
     """
-    if not _NAME.fullmatch(name):
+    from scheduler.accounts.account import ACCOUNT_NAME
+    from scheduler.accounts.book import hash_of
+
+    if not ACCOUNT_NAME.fullmatch(name):
         raise BadParameter(f"{name!r} is not lower-case letters, digits and dashes, 63 at most")
     # No underscores: the first one separates the name from the secret.
     token = f"gc_{name}_{secrets.token_hex(24)}"
-    digest = hashlib.sha256(token.encode()).hexdigest()
+    digest = hash_of(token)
     if as_json:
         return done(True, {"operator": name, "token": token, "token_hash": digest}, "")
     print(f"token, shown only now:   {token}")

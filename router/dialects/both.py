@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from router.choosing.request import Purpose
 from router.counting.tally import Answered
 from router.dialects import ugc
@@ -33,14 +31,8 @@ class BothDialects(NativeDialect):
     def may_refuse(self, answer: AnswerHead) -> bool:
         return ugc.refuses(answer) or super().may_refuse(answer)
 
-    def refusal_of(self, body: bytes | bytearray) -> Refused | None:
-        try:
-            answer = json.loads(body)
-        except ValueError:
-            return None
-        if isinstance(answer, dict) and "RetCode" in answer:
-            return ugc.refusal_of(answer)
-        return super().refusal_of(body)
+    def refusal_in(self, problem: dict[str, object]) -> Refused | None:
+        return ugc.refusal_of(problem) if "RetCode" in problem else super().refusal_in(problem)
 
     def error(self, problem: Problem, head: RequestHead | None) -> OwnAnswer:
         if head is not None and ugc.is_ugc(head):

@@ -169,11 +169,12 @@ class NativeDialect(Dialect):
 
     def refusal_of(self, body: bytes | bytearray) -> Refused | None:
         """Read a problem that says `executed: false`, and whether its type is `set-draining`."""
-        try:
-            problem = json.loads(body)
-        except ValueError:
-            return None
-        if not isinstance(problem, dict) or problem.get("executed") is not False:
+        problem = object_in(body)
+        return None if problem is None else self.refusal_in(problem)
+
+    def refusal_in(self, problem: dict[str, object]) -> Refused | None:
+        """Like `refusal_of`, of a body that was parsed."""
+        if problem.get("executed") is not False:
             return None
         kind = problem.get("type")
         drains = isinstance(kind, str) and kind.rpartition("/")[2] == _DRAINING
@@ -198,6 +199,15 @@ def problem_body(problem: Problem, request_id: str | None = None) -> bytes:
     if request_id:
         fields["request_id"] = request_id
     return json.dumps(fields).encode()
+
+
+def object_in(body: bytes | bytearray) -> dict[str, object] | None:
+    """The JSON object that a body is; None if it is something else."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def owner_of(task_id: str) -> str:

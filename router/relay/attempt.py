@@ -164,13 +164,14 @@ class Attempt(AnswerTaker):
         if owner.record is not None:
             owner.record.headed()
         bodied = has_body(head, request)
-        if (head.status in FAILURES or owner.purpose.always_200) and not owner.traffic.dialect.task_of(head):
+        failed = head.status in FAILURES
+        if (failed or owner.purpose.always_200) and not owner.traffic.dialect.task_of(head):
             self._held = held(head, owner.traffic.dialect, bodied=bodied)
             if self._held is not None:
                 self._hold(self._held, buf, view, start, end)
                 return
-        if head.status in FAILURES and not owner.traffic.dialect.task_of(head):
-            owner.traffic.set_failed(self._entry.name, f"answered {head.status} without a task's id")
+            if failed:
+                owner.traffic.set_failed(self._entry.name, f"answered {head.status} without a task's id")
         if bodied:
             if head.content_length == end - start < JOIN_BELOW_BYTES:
                 # The usual small answer, which came all at once.

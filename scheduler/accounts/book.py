@@ -37,21 +37,12 @@ class BookError(Exception):
     """A change of the book is not possible; the message names the field and what to do."""
 
 
-class Bucket(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A bucket of images in the registry. `public`: every account may run its images."""
-
-    owner: str
-    created_us: int
-    public: bool = False
-
-
 class Book(msgspec.Struct, frozen=True):
-    """All accounts and buckets. `version` grows by one with each change."""
+    """All accounts. `version` grows by one with each change."""
 
     version: Annotated[int, Meta(ge=0)] = 0
     written_us: int = 0
     accounts: dict[str, Account] = {}
-    buckets: dict[str, Bucket] = {}
 
     def account(self, name: str) -> Account:
         """The account of that name. Raises `BookError`."""
@@ -165,7 +156,7 @@ class Changes:
 
     def restore(self, book: Book, old: Book) -> Book:
         """The content of an older book as the next version."""
-        return Book(max(book.version, old.version) + 1, self._now_us, old.accounts, old.buckets)
+        return Book(max(book.version, old.version) + 1, self._now_us, old.accounts)
 
     def reseal(self, book: Book) -> Book:
         """Encrypt every private key with the present master key, so that earlier ones can be thrown away."""
@@ -174,7 +165,7 @@ class Changes:
                                            for public, key in account.keys.items()})
             for name, account in book.accounts.items()
         }  # fmt: skip
-        return Book(book.version + 1, self._now_us, accounts, book.buckets)
+        return Book(book.version + 1, self._now_us, accounts)
 
     def _resealed(self, name: str, public: str, key: Key) -> Key:
         context = _context(name, public)

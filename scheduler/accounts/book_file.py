@@ -104,6 +104,6 @@ class BookFile:
 
     def _write(self, book: Book) -> None:
         data = encode(book, self._seal)
-        # What no set could read is not written: the mistake is seen here, not at every set.
+        # A book that cannot be read back is not written: the error is raised here, and not at every set.
         decode(data, self._seal, str(self._path))
         write_whole(self._path, data)

@@ -78,6 +78,7 @@ class AccountsFollower:
         """Read the file if it has changed; keep what is known if it cannot be accepted."""
         try:
             seen = self._identity()
+            # One that was refused is read again: it may have been half written, within one tick of the file's clock.
             if seen == self._seen and self.trouble is None:
                 return
             found = next_edition(self._known, self._edition(self._path))

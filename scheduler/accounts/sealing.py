@@ -76,6 +76,21 @@ class Seal:
         return key
 
 
+def key_file_of(book: Path) -> Path:
+    """The file of the master key beside a file of accounts."""
+    return book.with_name(f"{book.name}.key")
+
+
+def load_for(book: Path, key_file: Path | None, environment: Mapping[str, str] = os.environ) -> Seal:
+    """The master keys of a file of accounts: of `key_file`, else of `GC_ACCOUNTS_KEY`, else of the file beside it.
+
+    Raises `SealError` with what to do.
+    """
+    if key_file is None and KEY_VARIABLE in environment:
+        return load(None, environment)
+    return load(key_file or key_file_of(book))
+
+
 def new_key() -> str:
     """A new master key, as it stands in a key file."""
     return secrets.token_hex(_KEY_BYTES)

@@ -42,7 +42,7 @@ FULL: Final = (
     "the batch makes its other tasks once earlier tasks and batches have expired; its own results expire only after "
     "its end, so if these fill the share, fetch them, cancel the batch, and submit the other inputs later"
 )
-"""Message for a batch whose account may keep no more."""
+"""Message for a batch that waits because its account keeps as many bytes as it may."""
 CANCELS_AT_ONCE: Final = 64
 """How many tasks of a cancelled batch are ended at the same time."""
 

@@ -92,7 +92,7 @@ def settle(due_us: int, price: Price, priority: Priority) -> Settled:
     amount = due_us * core_hour // CORE_HOUR_US
     if not core_hour:
         return Settled(0, 0)
-    # What the amount pays for, rounded up; the rest is less than a millionth's worth.
+    # The CPU time that the amount pays for, rounded up. The rest costs less than a millionth.
     paid_us = -(-amount * CORE_HOUR_US // core_hour)
     return Settled(amount, due_us - paid_us)
 

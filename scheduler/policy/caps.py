@@ -23,7 +23,7 @@ IDLE_COMPARED: Final = 1024
 
 
 class Caps:
-    """How many slots accounts and their images have, and the pools that may have no more."""
+    """Counts the slots of accounts and of their images, and knows the pools that are at a bound."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

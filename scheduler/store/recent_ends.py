@@ -11,7 +11,8 @@ KEPT: Final = 512
 
 
 class RecentEnds:
-    """The last ended tasks whose rows do not change until they expire: those that succeeded, outside a batch."""
+    """The last tasks that succeeded, outside a batch. Until they expire, only a later bill changes them (`Leftovers`):
+    it changes the task that is kept here, then its row."""
 
     def __init__(self, most: int = KEPT) -> None:
         self._most = most

@@ -328,7 +328,7 @@ class CpuAccount:
     """
 
     def __init__(self, used_us: int) -> None:
-        # What the last task used and had the guest do after its end: less what an earlier one had reported there.
+        # CPU time of the last task and of the clean-up after it, without the part that an earlier task reported.
         self.spent_us = 0
         self._reported_us = 0
         self._used_us = used_us

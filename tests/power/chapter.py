@@ -61,7 +61,7 @@ class Chapter:
                 writes = machine.cut_power(self._dice)
                 rows.append({"load_s": round(self._cut_at[-1] - began_at, 1), "ends seen": seen, **writes})
                 say(f"cut {number}: {rows[-1]}")
-                # What a client of the burst was not told is not promised.
+                # Requests of the burst that had no answer are not promised anything.
                 clients[-1].end_load()
                 machine.boot()
                 self._unheard.append((self._cut_at[-1], boot_s()))

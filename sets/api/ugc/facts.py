@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from scheduler.task import Kind, State, Task
+from scheduler.task import Kind, Reason, State, Task
 from sets.api.ugc.codes import RetCode
 
 TYPES: Final = {Kind.SYNC: "Sync", Kind.ASYNC: "Async"}
@@ -56,6 +56,6 @@ def detail(task: Task) -> dict[str, Any]:
 def failure(task: Task) -> tuple[RetCode, str]:
     """The code of a task that ended badly, and why in words."""
     said = task.detail or str(task.reason or task.state)
-    if task.state is State.FAILED and task.reason is not None and task.reason.value == "platform":
+    if task.reason is Reason.PLATFORM:
         return RetCode.SUBMIT_TASK_FAIL, said
     return RetCode.CONTAINER_FAILED, said

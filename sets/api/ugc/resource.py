@@ -39,7 +39,6 @@ _CODES: Final[dict[type[Exception], RetCode]] = {
     errors.TaskUnknown: RetCode.TASK_NOT_FOUND,
     errors.AccountLimit: RetCode.TOO_MANY_REQUESTS,
     errors.Unavailable: RetCode.UNAVAILABLE,
-    errors.QueueTimeout: RetCode.UNAVAILABLE,
     BodyTooLarge: RetCode.PARAMETER_WRONG,
     BodyCutOff: RetCode.SUBMIT_TASK_FAIL,
 }

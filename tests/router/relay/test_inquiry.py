@@ -124,7 +124,7 @@ async def test_a_set_that_is_receiving_the_first_call_gets_its_twin() -> None:
 
 
 async def test_a_twin_follows_a_call_that_its_set_has_not_answered() -> None:
-    """Whatever that set would say about the key: it may not have read the call yet."""
+    """The router does not ask that set about the key, because the set may not have read the call yet."""
     held = asyncio.Event()
     async with running({"a": knowing(held=held), "b": knowing()}) as rig:
         first = asyncio.ensure_future(rig.ask(run()))

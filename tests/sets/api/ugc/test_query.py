@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 
 from sets.api.ugc.codes import RetCode, UgcError
@@ -43,8 +45,6 @@ def test_a_parameter_that_is_given_twice_is_refused_where_one_is_meant() -> None
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "x", "101", "9" * 30, "\u0663", "+1", " 1"])
 def test_numbers_have_bounds(text: str) -> None:
-    from urllib.parse import quote
-
     query = UgcQuery(f"Limit={quote(text)}".encode())
     refused(RetCode.PARAMETER_WRONG, "Limit: ", lambda: query.whole_number("Limit", 20, 0, 100))
 

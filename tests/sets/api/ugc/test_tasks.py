@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import docker
 import pytest
 
 from scheduler.accounts.book import NewKey
+from sets.api.ugc.signature import sign
 from tests.sets.api.conftest import Api, StartApi, until
 from tests.sets.api.people import People
 from tests.sets.api.ugc.clients import REGION, UgcClient, members, said
@@ -200,8 +202,6 @@ class TestWhoAsks:
     def test_a_management_call_needs_its_signature(
         self, site: Site, change: dict[str, str], code: int, message: str
     ) -> None:
-        from sets.api.ugc.signature import sign
-
         sent = [("Action", "GetAccessToken"), ("Region", REGION), ("PublicKey", site.alice.keys.public_key)]
         sent.append(("Signature", sign(sent, site.alice.keys.private_key)))
         changed = [(name, change.get(name, value)) for name, value in sent]
@@ -273,8 +273,6 @@ class TestBadInput:
         changed = usual | dict(pairs) | {"AccessToken": site.alice.token()}
         if changed.get("TaskName") == "\udcff":
             changed["TaskName"] = ""
-            from urllib.parse import urlencode
-
             answer = site.api.http.post(f"/?{urlencode(changed)}&TaskName=%ff")
             said(answer, code, message)
             return
